@@ -1,0 +1,476 @@
+"""The command line: parse, call, print. Results go to stdout, progress and warnings to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from featx import __version__
+from featx.errors import FeatxError
+from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load_recipe, run_recipe
+from featx.settings import CACHE, DTYPES, KERNELS, KINDS
+
+if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
+    from featx.extract import Extraction
+    from featx.head import Fit
+    from featx.promote import Promotion
+    from featx.promote import Step as TrainingStep
+
+_MOST_NAMED = 10
+
+
+class _Featx(click.Group):
+    """Turns featx's errors into one line and exit code 1, Ctrl-C into exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FeatxError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            kept = " What is done is kept: the same command goes on from there." if _extracts(ctx) else ""
+            click.echo(f"\nInterrupted.{kept}", err=True)
+            ctx.exit(130)
+
+
+def _extracts(ctx: click.Context) -> bool:
+    return ctx.invoked_subcommand in ("extract", "run", "evaluate")
+
+
+@click.group(cls=_Featx, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="featx")
+def main() -> None:
+    r"""Image transfer learning on cached features.
+
+    Extract once, fit heads in seconds, promote the one that deserves it:
+
+    \b
+        featx extract photos/ --backbone resnet50
+        featx fit-head --model logreg
+        featx promote --finetune
+        featx predict models/photos--resnet50--logreg--promoted.safetensors new.jpg
+    """
+
+
+def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several decorators as one, the first outermost."""
+    return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(decorators), command)
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+_WORKERS = click.option(
+    "-j", "--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one per core]"
+)
+_CACHE = click.option("--cache", default=CACHE, show_default=True, help="Folder of feature files.")
+_MODELS = click.option("--models", default=FitHeadStep.models, show_default=True, help="Folder of heads and models.")
+_AGAIN = _options(
+    click.option("--backbone", "-b", help="The backbone, where the stored name is a file of code (file.py:factory)."),
+    click.option("--weights", help="The backbone's weights, where the file has moved."),
+)
+
+
+@main.command()
+@click.argument("data", default=ExtractStep.data)
+@click.option("-b", "--backbone", help="See featx backbones.  [default: resnet50; lenet5 for digits]")
+@click.option(
+    "--weights", default=ExtractStep.weights, show_default=True,
+    help="default (downloaded once), random (a baseline), a torchvision name such as IMAGENET1K_V1, or a .safetensors "
+    "or .pth file.",
+)  # fmt: skip
+@click.option("--layer", multiple=True, metavar="NAME", help="Also this layer, in the same pass; may be repeated.")
+@click.option("--dtype", type=click.Choice(DTYPES), default=ExtractStep.dtype, show_default=True, help="Of the file.")
+@click.option("--resize", type=click.IntRange(min=0), help="Shorter edge in pixels, instead of the weights' own.")
+@click.option("--crop", type=click.IntRange(min=1), help="Side of the centre crop, instead of the weights' own.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass.  [default: 8; 64 on a GPU]")
+@_DEVICE
+@_WORKERS
+@_CACHE
+@click.option("-o", "--out", metavar="FILE", help="The feature file, instead of one named in the cache folder.")
+@_JSON
+def extract(as_json: bool, **options: Any) -> None:
+    """Run a frozen backbone once over DATA and keep its embeddings.
+
+    DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl,
+    .parquet) with the columns path, label and, if wanted, split, or digits, the built-in scans. Images whose features
+    are already in the file are not computed again.
+
+    Example: featx extract photos/ --backbone mobilenet_v3_small --layer features.9
+    """
+    step = ExtractStep(**options)
+    if step.weights == "random":
+        _warn(f"{step.backbone_name()} has random weights: a baseline, not a pretrained network")
+    with _bar("extract", "images") as progress:
+        result = step.run(progress)
+    _print(result.as_dict() if as_json else None, lambda: _show_extraction(result))
+    _warn(*result.notes, *_failed(result))
+
+
+@main.command("fit-head")
+@click.argument("features", required=False)
+@click.option("--model", type=click.Choice(KINDS), default=FitHeadStep.model, show_default=True, help="Kind of head.")
+@click.option("--layer", default=FitHeadStep.layer, show_default=True, help="Layer of the feature file.")
+@click.option("-C", "C", type=float, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]")
+@click.option("--kernel", type=click.Choice(KERNELS), default=FitHeadStep.kernel, show_default=True, help="Of svm.")
+@click.option("--k", type=click.IntRange(min=1), help="Neighbours of knn.  [default: chosen on training rows]")
+@click.option("--seed", default=FitHeadStep.seed, show_default=True, help="Of folds and minibatches.")
+@_CACHE
+@_MODELS
+@click.option("-o", "--out", metavar="FILE", help="The head's file, instead of one named in the models folder.")
+@_JSON
+def fit_head(as_json: bool, **options: Any) -> None:
+    """Fit a light classifier to the training rows of FEATURES and judge it on the held-out ones.
+
+    FEATURES is a feature file; left out, the newest in the cache folder. The held-out split is test where there is one,
+    else val. Nothing is chosen on it.
+
+    Example: featx fit-head --model svm -C 0.01
+    """
+    result = FitHeadStep(**options).run()
+    _print(result.as_dict() if as_json else None, lambda: _show_fit(result))
+    _warn(*result.notes)
+
+
+@main.command()
+@click.argument("head", required=False)
+@click.option("--finetune", is_flag=True, help="Train the whole network, from the head on.")
+@click.option("--epochs", type=click.IntRange(min=1), default=PromoteStep.epochs, show_default=True, help="At most.")
+@click.option("--lr", default=PromoteStep.lr, show_default=True, help="Of the head; the backbone's is a tenth of it.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=PromoteStep.batch_size, show_default=True)
+@click.option("--weight-decay", default=PromoteStep.weight_decay, show_default=True, help="Not on norms and biases.")
+@click.option("--warmup", default=PromoteStep.warmup, show_default=True, help="Share of all steps; then cosine.")
+@click.option("--patience", default=PromoteStep.patience, show_default=True, help="Epochs without a better one.")
+@click.option("--crop-scale", default=PromoteStep.crop_scale, show_default=True, help="Least share of the image kept.")
+@click.option("--flip/--no-flip", default=PromoteStep.flip, show_default=True, help="Mirror half of the images.")
+@click.option("--train-norms", is_flag=True, help="Let batch norm's statistics move; by default they stay.")
+@click.option("--seed", default=PromoteStep.seed, show_default=True, help="Of order, crops and dropout.")
+@click.option("--features", help="The feature file, where it is not the one that the head names.")
+@_AGAIN
+@_DEVICE
+@_WORKERS
+@_MODELS
+@click.option("-o", "--out", metavar="FILE", help="The model's file, instead of one named in the models folder.")
+@_JSON
+def promote(as_json: bool, **options: Any) -> None:
+    """Move HEAD onto its backbone as one network, prove that it is the same classifier, and fine-tune it if asked.
+
+    HEAD is a head's file; left out, the newest in the models folder. A fine-tuned network that does not beat the head on
+    the same images is not kept: the model is then the head on its backbone.
+
+    Example: featx promote --finetune --epochs 5
+    """
+    with _training_bar() as progress:
+        result = PromoteStep(**options).run(progress)
+    _print(result.as_dict() if as_json else None, lambda: _show_promotion(result))
+    _warn(*result.notes)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Classes to give for each image.")
+@_AGAIN
+@_DEVICE
+@_WORKERS
+@_JSON
+def predict(
+    model: str, images: tuple[str, ...], top: int, backbone: str | None, weights: str | None, device: str,
+    workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Classify IMAGES (files and folders) with MODEL, a head or a promoted model.
+
+    Prints CSV: path, rank, label, probability, error. An image that cannot be decoded gets a row that says why.
+
+    Example: featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3
+    """
+    from featx.predict import load_model
+    from featx.predict import predict as predict_images
+
+    loaded = load_model(model, backbone=backbone, weights=weights, device=device)
+    with _bar("predict", "images") as progress:
+        predictions = predict_images(loaded, images, top=top, workers=workers, progress=progress)
+
+    def show() -> None:
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows.writerow(["path", "rank", "label", "probability", "error"])
+        for p in predictions:
+            if p.error:
+                rows.writerow([_printable(p.path), "", "", "", p.error])
+            for rank, (label, probability) in enumerate(p.top, start=1):
+                rows.writerow([_printable(p.path), rank, label, f"{probability:.6f}", ""])
+
+    _print({"predictions": [p.as_dict() for p in predictions]} if as_json else None, show)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("--split", help="train, val, test or all.  [default: what the model was not trained on]")
+@_CACHE
+@_AGAIN
+@_DEVICE
+@_WORKERS
+@_JSON
+def evaluate(
+    model: str, data: str, split: str | None, cache: str, backbone: str | None, weights: str | None, device: str,
+    workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Judge MODEL, a head or a promoted model, on the labelled images of DATA.
+
+    Left to itself it takes the split test, or val where there is no test. DATA without splits is judged whole, unless the
+    model was trained on some of it: then on the part that featx holds out.
+
+    Example: featx evaluate models/photos--resnet50--logreg.safetensors photos/
+    """
+    from featx.predict import evaluate as judge
+    from featx.predict import load_model
+
+    loaded = load_model(model, backbone=backbone, weights=weights, device=device)
+    with _bar("evaluate", "images") as progress:
+        report = judge(loaded, data, split=split, cache=cache, workers=workers, progress=progress)
+    _print(report.as_dict() if as_json else None, lambda: click.echo(str(report)))
+    _warn(*report.notes)
+
+
+@main.command()
+@click.argument("file")
+@_JSON
+def info(file: str, as_json: bool) -> None:
+    """Say what FILE is: a feature file, a head or a promoted model.
+
+    Example: featx info cache/digits--lenet5.h5
+    """
+    from featx.inspection import describe_file
+
+    facts = describe_file(file)
+    _print(facts if as_json else None, lambda: _show_facts(facts))
+
+
+@main.command()
+@click.argument("file")
+@_JSON
+def verify(file: str, as_json: bool) -> None:
+    """Check every row of the feature file FILE against its checksum; exit 1 if anything is wrong.
+
+    Example: featx verify cache/digits--lenet5.h5
+    """
+    from featx.inspection import verify_file
+
+    found = verify_file(file)
+
+    def show() -> None:
+        click.echo(f"{file}: {found['rows']} rows, {found['bad_rows']} bad" + (", all is well" if found["ok"] else ""))
+        for problem in found["problems"]:
+            click.echo(f"  {problem}")
+
+    _print(found if as_json else None, show)
+    if not found["ok"]:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("pattern", required=False)
+@_JSON
+def backbones(pattern: str | None, as_json: bool) -> None:
+    """List the backbones whose name contains PATTERN (or fits it, with *); timm/PATTERN asks timm.
+
+    The first call measures each by a forward pass without data and remembers it.
+
+    Example: featx backbones resnet
+    """
+    from featx import zoo
+
+    names = zoo.matching(pattern)
+    if not names:
+        raise FeatxError(f"no backbone's name contains {pattern!r}; featx backbones lists them all")
+    with _bar("measure", "backbones") as progress:
+        entries = zoo.describe(names, progress=progress)
+
+    def show() -> None:
+        width = max(len(e.name) for e in entries)
+        family = max(len(e.family) for e in entries)
+        click.echo(
+            f"{'name':<{width}}  {'family':<{family}}  embedding  parameters  input  ImageNet top-1  weights here"
+        )
+        for e in entries:
+            top1 = f"{e.top1:.1f} %" if e.top1 is not None else "-"
+            click.echo(
+                f"{e.name:<{width}}  {e.family:<{family}}  {e.embedding:9}  {e.parameters / 1e6:8.2f} M"
+                f"  {e.input_size:5}  {top1:>14}  {'yes' if e.local else 'no':>12}"
+            )
+
+    _print({"backbones": [e.as_dict() for e in entries]} if as_json else None, show)
+
+
+@main.command()
+@click.argument("recipe")
+@click.option("--dry-run", is_flag=True, help="Show the commands that would run.")
+@_JSON
+def run(recipe: str, dry_run: bool, as_json: bool) -> None:
+    """Run the steps of RECIPE, a TOML file with the tables extract, fit-head and promote.
+
+    Example: featx run pipelines/quickstart.toml
+    """
+    loaded = load_recipe(recipe)
+    commands = {name: as_command(name, step) for name, step in loaded.steps.items()}
+    if dry_run:
+        _print(
+            {"commands": list(commands.values())} if as_json else None, lambda: click.echo("\n".join(commands.values()))
+        )
+        return
+    results = {}
+    with contextlib.ExitStack() as bars:
+
+        def bar(name: str) -> Callable[..., None]:
+            bars.close()
+            if not as_json:
+                click.echo(f"{'' if name == next(iter(commands)) else chr(10)}$ {commands[name]}")
+            context: Any = _training_bar() if name == "promote" else _bar(name, "images")
+            return cast("Callable[..., None]", bars.enter_context(context))
+
+        for name, result in run_recipe(loaded, progress=bar):
+            bars.close()
+            results[name] = result.as_dict()
+            if not as_json:
+                _SHOW[name](result)
+            _warn(*result.notes)
+    if as_json:
+        _print(results, lambda: None)
+
+
+# What is printed
+
+
+def _print(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:
+    """One JSON object, or text."""
+    if json_object is None:
+        show()
+    else:
+        click.echo(json.dumps(json_object, ensure_ascii=True))
+
+
+def _warn(*sentences: str) -> None:
+    for sentence in sentences:
+        click.echo(f"Note: {_printable(sentence)}", err=True)
+
+
+def _printable(text: str) -> str:
+    """Text whose surrogate escapes and control characters cannot upset a terminal or a table."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _failed(result: Extraction) -> Iterator[str]:
+    """The first few failed images, and how many more."""
+    for path, error in result.failures[:_MOST_NAMED]:
+        yield f"{path}: {error}"
+    if len(result.failures) > _MOST_NAMED:
+        yield f"and {len(result.failures) - _MOST_NAMED} more failed (featx info {result.file} lists them)"
+
+
+def _show_extraction(result: Extraction) -> None:
+    layers = ", ".join(f"{name} ({dim})" for name, dim in result.layers.items())
+    if result.computed or result.removed:
+        click.echo(
+            f"{result.images:,} images: {result.computed:,} computed, {result.reused:,} reused, {result.failed:,} failed, "
+            f"{result.removed:,} removed, in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s)"
+        )
+    else:
+        click.echo(
+            f"{result.images:,} images: {result.reused:,} reused, {result.failed:,} failed; no forward pass was needed "
+            f"({result.seconds:.2f} s)"
+        )
+    click.echo(f"layers: {layers}")
+    click.echo(f"features: {result.file}")
+
+
+def _show_fit(result: Fit) -> None:
+    head = result.head
+    chosen = [f"{name}={value:g}" for name, value in (("C", head.C_), ("k", head.k_)) if value is not None]
+    chosen += ["rbf kernel"] if head.kernel == "rbf" else []
+    click.echo(
+        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer_}: fitted to {head.n_train_} images "
+        f"of {len(head.classes_)} classes in {head.seconds_:.2f} s"
+    )
+    click.echo()
+    click.echo(str(result.report))
+    click.echo()
+    click.echo(f"head: {result.path}")
+    click.echo(f"confusion matrix: {result.picture}")
+
+
+def _show_promotion(result: Promotion) -> None:
+    click.echo(
+        f"assembled: on {result.proved_on} images the network's logits are the head's "
+        f"(largest difference {result.max_logit_difference:.2g})"
+    )
+    rows = [("head", result.head_report)]
+    if result.tuned_report:
+        rows.append((f"fine-tuned, {result.epochs} epochs", result.tuned_report))
+        click.echo()
+        width = max(len(name) for name, _ in rows)
+        click.echo(f"{'':<{width}}  accuracy  95 % interval     log loss  (same {result.report.n} images)")
+        for name, report in rows:
+            low, high = report.interval
+            click.echo(f"{name:<{width}}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
+        click.echo()
+    click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
+    click.echo(f"model: {result.path}")
+
+
+def _show_facts(facts: dict[str, Any], indent: str = "") -> None:
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            click.echo(f"{indent}{key}:")
+            _show_facts(value, indent + "  ")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            click.echo(f"{indent}{key + ':':<{width + 1}} {_printable(str(shown))}")
+
+
+_SHOW: dict[str, Callable[[Any], None]] = {
+    "extract": _show_extraction,
+    "fit-head": _show_fit,
+    "promote": _show_promotion,
+}
+
+
+@contextlib.contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr for what takes over two seconds."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit=f" {unit}", delay=2, file=sys.stderr, leave=False, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar.total != total:
+                bar.total, bar.initial = total, done
+                bar.n = done
+            bar.update(done - bar.n)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _training_bar() -> Iterator[Callable[[TrainingStep], None]]:
+    """A progress bar over all epochs, with the epoch, its loss and the best accuracy so far."""
+    from tqdm import tqdm
+
+    with tqdm(desc="finetune", unit=" images", delay=2, file=sys.stderr, leave=False, disable=None) as bar:
+
+        def show(step: TrainingStep) -> None:
+            bar.total = step.epochs * step.total
+            bar.set_postfix_str(
+                f"epoch {step.epoch}/{step.epochs}, loss {step.loss:.3f}, best accuracy {step.accuracy:.4f}",
+                refresh=False,
+            )
+            bar.update((step.epoch - 1) * step.total + step.done - bar.n)
+
+        yield show

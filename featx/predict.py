@@ -1,0 +1,259 @@
+"""Heads and promoted models at work on images: predictions and honest evaluations, for both alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx import modelfile
+from featx.backbone import Backbone, restore_backbone
+from featx.decode import Transform
+from featx.errors import DatasetError, HeadError
+from featx.extract import (
+    batched,
+    default_batch_size,
+    default_workers,
+    extract,
+    plain_reader,
+    read_images,
+)
+from featx.features import FeatureSet
+from featx.head import Head, known_labels, trained_on
+from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
+from featx.promote import PromotedModel
+from featx.report import Report
+from featx.settings import CACHE
+
+Progress = Callable[[int, int], None]
+"""Called with how many images are done and of how many."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOnBackbone:
+    """A head with the backbone that its features came from, side by side; classifies pixels as a promoted model does.
+
+    Attributes:
+        head: fitted.
+        backbone: of the head's identity.
+    """
+
+    head: Head
+    backbone: Backbone
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """(C,) names."""
+        return self.head.classes_
+
+    @property
+    def transform(self) -> Transform:
+        """From an image's pixels to the network's input."""
+        return self.backbone.transform
+
+    @property
+    def device(self) -> Any:
+        """Where the network is."""
+        return self.backbone.device
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, 3, H, W) uint8 to (B, C) float64; rows sum to 1."""
+        return self.head.probabilities(self.backbone.encode(pixels)[self.head.layer_])
+
+
+Model = HeadOnBackbone | PromotedModel
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        path: as it was given, or found in a given folder.
+        top: (class, probability), the most probable first; empty where the image failed.
+        error: why it failed, else "".
+    """
+
+    path: str
+    top: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``featx predict --json`` prints it."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        top = [{"label": label, "probability": probability} for label, probability in self.top]
+        return {"path": self.path, **top[0], "top": top}
+
+
+def load_model(
+    path: str | os.PathLike[str], *, backbone: str | None = None, weights: str | None = None, device: str = "auto"
+) -> Model:
+    """Read a head (and make its backbone again) or a promoted model.
+
+    Args:
+        path: what ``fit-head`` or ``promote`` wrote.
+        backbone: instead of the stored name; needed for a file of code, since a stored path is never run.
+        weights: instead of a head's stored weights, where the file has moved.
+        device: as ``load_backbone``.
+
+    Raises:
+        CacheMissError, CorruptCacheError: no such file, or not a sound one.
+        BackboneError, StaleCacheError: the backbone cannot be made, or is another than the head's.
+    """
+    if modelfile.read_metadata(Path(path))["format"] == modelfile.MODEL:
+        return PromotedModel.load(path, backbone=backbone, device=device)
+    return _on_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
+
+
+def predict(
+    model: Model | str | os.PathLike[str],
+    images: Iterable[str | os.PathLike[str]],
+    *,
+    top: int = 1,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Prediction]:
+    """Classify image files; a bad one gets a row that says why, and does not stop the rest.
+
+    Args:
+        model: a model, or its file.
+        images: files, and folders whose images are taken in order of their paths.
+        top: how many classes to give for each.
+        workers: threads that read and decode.
+        progress: called as images are done.
+
+    Raises:
+        DatasetError: a folder without images.
+    """
+    model = load_model(model) if isinstance(model, str | os.PathLike) else model
+    files = [file for path in map(Path, images) for file in (list_images(path) if path.is_dir() else [path])]
+    top = min(top, len(model.classes))
+    rows: dict[int, Prediction] = {}
+    reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or default_workers())
+    for batch in batched(reader, default_batch_size(model.device)):
+        good = [image for image in batch if image.pixels is not None]
+        rows.update({image.row: Prediction(str(files[image.row]), error=image.error) for image in batch if image.error})
+        if good:
+            probabilities = model.probabilities(np.stack([image.pixels for image in good if image.pixels is not None]))
+            for image, p in zip(good, probabilities, strict=True):
+                order = np.argsort(-p, kind="stable")[:top]
+                best = tuple((model.classes[i], float(p[i])) for i in order)
+                rows[image.row] = Prediction(str(files[image.row]), best)
+        if progress:
+            progress(len(rows), len(files))
+    return [rows[row] for row in range(len(files))]
+
+
+def evaluate(
+    model: Head | Model | str | os.PathLike[str],
+    data: FeatureSet | ImageSet | str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    cache: str | os.PathLike[str] = CACHE,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Judge a head or a promoted model on labelled images.
+
+    Which images: the split that is asked for; else "test", or "val" where there is no test. A data set that names no splits
+    is judged whole, unless the model was trained on some of it: then on the 20 % that featx holds out by content.
+
+    Args:
+        model: a head, a model, or a file of either.
+        data: a feature set (for a head), an image set, or what ``scan_images`` takes.
+        split: "train", "val", "test" or "all".
+        cache: the folder where a head's features of the data are looked up and kept.
+        workers: threads that read and decode.
+        progress: called as images are done.
+
+    Raises:
+        HeadError: no images to judge by, or classes that the model does not know.
+        StaleCacheError: features of another identity than the head's.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    if isinstance(data, FeatureSet):
+        if isinstance(model, PromotedModel):
+            raise HeadError("a promoted model is judged on images, not on features; give it the folder or table")
+        head = model.head if isinstance(model, HeadOnBackbone) else model
+        return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
+    images = data if isinstance(data, ImageSet) else scan_images(data)
+    if isinstance(model, PromotedModel):
+        return _evaluate_promoted(model, images, split, workers, progress)
+    if isinstance(model, Head):
+        model = _on_backbone(model)
+    extraction = extract(images, model.backbone, cache=cache, workers=workers, progress=progress)
+    report = evaluate(model, extraction.load(model.head.layer_), split=split)
+    return _with_notes(report, _failures(extraction.failures))
+
+
+def _evaluate_promoted(
+    model: PromotedModel, images: ImageSet, split: str | None, workers: int | None, progress: Progress | None
+) -> Report:
+    rows = _keyed(images)
+    split = split or _default_split(rows, model.train_keys)
+    rows = rows.split(split)
+    labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
+    files = list(enumerate(images.root / str(path) for path in rows.paths))
+    reader = read_images(files, plain_reader(model.transform), workers=workers or default_workers())
+    good: list[int] = []
+    failed: list[tuple[str, str]] = []
+    probabilities: list[np.ndarray] = []
+    for batch in batched(reader, default_batch_size(model.device)):
+        failed += [(str(rows.paths[image.row]), image.error) for image in batch if image.error]
+        decoded = [image for image in batch if image.pixels is not None]
+        if decoded:
+            good += [image.row for image in decoded]
+            probabilities.append(model.probabilities(np.stack([i.pixels for i in decoded if i.pixels is not None])))
+        if progress:
+            progress(len(good) + len(failed), len(files))
+    if not good:
+        raise DatasetError(f"none of the {len(files)} images of split {split!r} in {images.root} could be decoded")
+    notes = [*trained_on(rows.keys[good], model.train_keys, split=split), *_failures(failed)]
+    return Report.of(labels[good], np.concatenate(probabilities), model.classes, split=split, notes=notes)
+
+
+def _keyed(images: ImageSet) -> FeatureSet:
+    """An image set with keys and splits, and no features; files that cannot be read are left for the reader to report."""
+    keys = np.zeros((len(images), 16), dtype=np.uint8)
+    for row in range(len(images)):
+        try:
+            keys[row] = np.frombuffer(image_key(images.absolute(row).read_bytes()), dtype=np.uint8)
+        except OSError:
+            continue
+    hashed = "" in images.splits
+    splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits
+    nothing = np.empty((len(images), 0), dtype=np.float32)
+    dataset = {"name": images.name, "root": str(images.root), "splits": "hash" if hashed else "given"}
+    return FeatureSet(nothing, images.labels, splits, images.classes, images.paths, keys, dataset=dataset)
+
+
+def _default_split(rows: FeatureSet, train_keys: np.ndarray) -> str:
+    if rows.dataset.get("splits") == "given":
+        return rows.held_out()
+    labelled = rows.keys[rows.labels != UNLABELLED]
+    return rows.held_out() if trained_on(labelled, train_keys, split="all") else "all"
+
+
+def _on_backbone(
+    head: Head, *, backbone: str | None = None, weights: str | None = None, device: str = "auto"
+) -> HeadOnBackbone:
+    restored = restore_backbone(
+        head.backbone_, layer=head.layer_, identity=head.identity_, name=backbone, weights=weights, device=device
+    )
+    return HeadOnBackbone(head, restored)
+
+
+def _failures(failed: Sequence[tuple[str, str]]) -> list[str]:
+    if not failed:
+        return []
+    return [f"{len(failed)} images could not be decoded and were not judged, the first {failed[0][0]}: {failed[0][1]}"]
+
+
+def _with_notes(report: Report, notes: Sequence[str]) -> Report:
+    return Report(report.classes, report.split, report.confusion, report.log_loss, (*report.notes, *notes))

@@ -1,0 +1,284 @@
+"""Recipes: TOML files whose tables are the commands and whose keys are their options.
+
+A table maps one to one onto a step below; the command line builds the same steps. Paths are relative to the current
+folder, as on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx.errors import RecipeError
+from featx.settings import CACHE, MODELS, FineTuning
+
+if TYPE_CHECKING:  # a step imports what it needs when it runs
+    from featx.extract import Extraction
+    from featx.head import Fit
+    from featx.promote import Promotion
+
+
+@dataclass(frozen=True)
+class ExtractStep:
+    """``featx extract``: each field is an option."""
+
+    data: str = "digits"
+    backbone: str | None = None
+    weights: str = "default"
+    layer: tuple[str, ...] = ()
+    dtype: str = "float32"
+    device: str = "auto"
+    resize: int | None = None
+    crop: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    cache: str = CACHE
+    out: str | None = None
+
+    def backbone_name(self) -> str:
+        """The backbone; left out, ``lenet5`` for the built-in digits and ``resnet50`` for everything else."""
+        return self.backbone or ("lenet5" if self.data == "digits" else "resnet50")
+
+    def run(self, progress: Callable[..., None] | None = None) -> Extraction:
+        """Extract."""
+        from featx.backbone import load_backbone
+        from featx.extract import extract
+        from featx.images import scan_images
+
+        images = scan_images(self.data)  # before the backbone: a wrong path is said at once
+        backbone = load_backbone(
+            self.backbone_name(),
+            weights=self.weights,
+            layers=self.layer,
+            dtype=self.dtype,
+            device=self.device,
+            resize=self.resize,
+            crop=self.crop,
+        )
+        return extract(
+            images,
+            backbone,
+            cache=self.cache,
+            out=self.out,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True)
+class FitHeadStep:
+    """``featx fit-head``: each field is an option."""
+
+    features: str | None = None
+    model: str = "logreg"
+    layer: str = "penultimate"
+    C: float | None = None
+    kernel: str = "linear"
+    k: int | None = None
+    seed: int = 0
+    cache: str = CACHE
+    models: str = MODELS
+    out: str | None = None
+
+    def run(self, progress: Callable[..., None] | None = None) -> Fit:  # noqa: ARG002 - every step runs alike
+        """Fit, judge and save a head."""
+        from featx.cache import newest
+        from featx.head import Head, fit_head
+
+        head = Head(self.model, C=self.C, kernel=self.kernel, k=self.k, seed=self.seed)
+        features = self.features or newest(Path(self.cache))
+        return fit_head(features, head, layer=self.layer, out=self.out, models=self.models)
+
+
+@dataclass(frozen=True)
+class PromoteStep:
+    """``featx promote``: each field is an option."""
+
+    head: str | None = None
+    finetune: bool = False
+    epochs: int = FineTuning.epochs
+    lr: float = FineTuning.lr
+    batch_size: int = FineTuning.batch_size
+    weight_decay: float = FineTuning.weight_decay
+    warmup: float = FineTuning.warmup
+    patience: int = FineTuning.patience
+    crop_scale: float = FineTuning.crop_scale
+    flip: bool = FineTuning.flip
+    train_norms: bool = FineTuning.train_norms
+    seed: int = FineTuning.seed
+    features: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    device: str = "auto"
+    workers: int | None = None
+    models: str = MODELS
+    out: str | None = None
+
+    def run(self, progress: Callable[..., None] | None = None) -> Promotion:
+        """Assemble, prove, fine-tune if asked, and save."""
+        from featx.modelfile import HEAD, newest
+        from featx.promote import promote
+
+        settings = FineTuning(**{f.name: getattr(self, f.name) for f in dataclasses.fields(FineTuning)})
+        return promote(
+            self.head or newest(Path(self.models), format=HEAD),
+            finetune=self.finetune,
+            settings=settings,
+            features=self.features,
+            backbone=self.backbone,
+            weights=self.weights,
+            device=self.device,
+            workers=self.workers,
+            out=self.out,
+            models=self.models,
+            progress=progress,
+        )
+
+
+Step = ExtractStep | FitHeadStep | PromoteStep
+Result = typing.Union["Extraction", "Fit", "Promotion"]
+
+STEPS: Mapping[str, type[ExtractStep] | type[FitHeadStep] | type[PromoteStep]] = {
+    "extract": ExtractStep,
+    "fit-head": FitHeadStep,
+    "promote": PromoteStep,
+}
+"""The tables of a recipe, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of a recipe, in order.
+
+    Attributes:
+        steps: by their command.
+    """
+
+    steps: Mapping[str, Step]
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: no such file, not TOML, unknown tables or keys, values of a wrong type; all faults at once.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    faults = [f"[{name}] is no step{_did_you_mean(name, STEPS)}" for name in tables if name not in STEPS]
+    steps: dict[str, Step] = {}
+    for name, step in STEPS.items():
+        if name in tables:
+            values, found = _read_table(name, tables[name], step)
+            faults += found
+            steps[name] = step(**values)
+    if not tables:
+        faults.append(f"there is no step; expected one or more of {', '.join(f'[{name}]' for name in STEPS)}")
+    if faults:
+        raise RecipeError(f"{path} has {len(faults)} fault{'s' * (len(faults) > 1)}:", faults)
+    return Recipe(steps)
+
+
+def run_recipe(
+    recipe: Recipe, *, progress: Callable[[str], Callable[..., None] | None] | None = None
+) -> Iterator[tuple[str, Result]]:
+    """Run the steps in order; each takes what the one before made, unless it names something else.
+
+    Args:
+        recipe: from ``load_recipe``.
+        progress: gives each step's own progress callback.
+
+    Yields:
+        The step's name and its result, as each ends.
+    """
+    made: dict[str, str] = {}
+    for name, step in recipe.steps.items():
+        if isinstance(step, FitHeadStep) and step.features is None and "extract" in made:
+            step = dataclasses.replace(step, features=made["extract"])
+        if isinstance(step, PromoteStep) and step.head is None and "fit-head" in made:
+            step = dataclasses.replace(step, head=made["fit-head"])
+        result = step.run(progress(name) if progress else None)
+        made[name] = str(result.file if isinstance(step, ExtractStep) else result.path)  # type: ignore[union-attr]
+        yield name, result
+
+
+def as_command(name: str, step: Step) -> str:
+    """The command that does the same as a step."""
+    words = ["featx", name]
+    for field in dataclasses.fields(step):
+        value = getattr(step, field.name)
+        if value == field.default or value is None:
+            continue
+        if field.name in ("data", "features", "head") and words == ["featx", name]:
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{_key(field.name)}")
+        else:
+            option = "-C" if field.name == "C" else f"--{_key(field.name)}"
+            words += [w for item in (value if isinstance(value, tuple) else (value,)) for w in (option, str(item))]
+    return " ".join(words)
+
+
+def _read_table(name: str, table: Any, step: type[Any]) -> tuple[dict[str, Any], list[str]]:
+    """A table's values by field name, and what is wrong with it."""
+    if not isinstance(table, dict):
+        return {}, [f"{name} is {table!r}; expected a table [{name}]"]
+    hints = typing.get_type_hints(step, localns={"Extraction": Any, "Fit": Any, "Promotion": Any})
+    fields = {_key(field.name): field.name for field in dataclasses.fields(step)}
+    values: dict[str, Any] = {}
+    faults = []
+    for key, value in table.items():
+        if key not in fields:
+            faults.append(f"[{name}] {key} is no option{_did_you_mean(key, fields)}")
+            continue
+        kind = hints[fields[key]]
+        fitting = _fitting(value, kind)
+        if fitting is None:
+            faults.append(f"[{name}] {key} is {value!r}; expected {_kind_name(kind)}")
+        else:
+            values[fields[key]] = fitting
+    return values, faults
+
+
+def _fitting(value: Any, kind: Any) -> Any:
+    """The value as its field wants it, or None where it is of another type."""
+    wanted = [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, types.UnionType) else [kind]
+    (only,) = wanted
+    if typing.get_origin(only) is tuple:
+        items = [value] if isinstance(value, str) else value
+        return tuple(items) if isinstance(items, list) and all(isinstance(i, str) for i in items) else None
+    if only is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if type(value) is only else None
+
+
+def _kind_name(kind: Any) -> str:
+    text = str(kind)
+    for plain, words in (("tuple", "a list of strings"), ("str", "a string"), ("bool", "true or false")):
+        if plain in text:
+            return words
+    return "a whole number" if "int" in text else "a number"
+
+
+def _key(field: str) -> str:
+    """A field's name in a recipe and on the command line."""
+    return field.replace("_", "-")
+
+
+def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"

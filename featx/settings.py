@@ -1,0 +1,46 @@
+"""Names and defaults that the command line shows before anything heavy is imported. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid")
+"""Kinds of head."""
+
+KERNELS = ("linear", "rbf")
+"""Kernels of an svm head."""
+
+DTYPES = ("float32", "float16")
+"""What features may be kept as. The network itself always computes in float32."""
+
+CACHE, MODELS = "cache", "models"
+"""Default folders of feature files, and of heads and models."""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How the whole network is trained, from the head on.
+
+    Attributes:
+        epochs: at most; each passes once over the training images.
+        lr: of the head; the backbone's is a tenth of it.
+        batch_size: images per step.
+        weight_decay: AdamW's, on matrices and kernels alone.
+        warmup: share of all steps in which the rate rises from 0; then it falls as a cosine.
+        patience: epochs without a better selection before training stops.
+        crop_scale: least share of an image's area that a random crop keeps.
+        flip: mirror half of the training images; wrong where left and right mean something, as in text.
+        train_norms: let batch norm's statistics move; by default they stay as pretrained.
+        seed: of the order, the crops and dropout.
+    """
+
+    epochs: int = 10
+    lr: float = 1e-4
+    batch_size: int = 32
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    patience: int = 4
+    crop_scale: float = 0.35
+    flip: bool = True
+    train_norms: bool = False
+    seed: int = 0

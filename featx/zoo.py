@@ -1,0 +1,404 @@
+"""From a backbone's name to a network: torchvision's classifiers, featx's own two, timm's, and a file of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from featx import weights as weight_files
+from featx.decode import Transform
+from featx.errors import BackboneError
+from featx.home import home
+from featx.nets import LeNet5, MobileNetV1
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done and of how many."""
+
+_EMBEDDED = {"lenet5": "lenet5-digits.safetensors"}
+_OWN: dict[str, Callable[[], nn.Module]] = {
+    "lenet5": LeNet5,
+    **{f"mobilenet_v1_{percent:03}": functools.partial(MobileNetV1, percent / 100) for percent in (100, 75, 50, 25)},
+}
+_OWN_TRANSFORMS = {
+    "lenet5": Transform(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "mobilenet_v1": Transform(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as its source built it.
+
+    Attributes:
+        module: on the CPU, with its weights.
+        transform: the weights' own.
+        classifier: name of the last layer where the source knows it, else None.
+        origin: how to build the same architecture again: source, name and, for a file of one's own, its SHA-256.
+        weights: what the weights are: "default", "random", a torchvision weights name or an absolute path.
+    """
+
+    module: nn.Module
+    transform: Transform
+    classifier: str | None
+    origin: dict[str, str]
+    weights: str
+
+
+def build(name: str, weights: str = "default") -> Network:
+    """Build a backbone by name and load its weights.
+
+    Args:
+        name: ``resnet50``, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``path/to/file.py:factory``.
+        weights: "default", "random" (seeded), a torchvision weights name such as IMAGENET1K_V1, or a local file.
+
+    Raises:
+        BackboneError: no such name, no such weights, or weights that do not fit.
+    """
+    if ".py:" in name:
+        return _build_file(name, weights)
+    if name.startswith("timm/"):
+        return _build_timm(name, weights)
+    if name in _OWN:
+        return _build_own(name, weights)
+    if name in torchvision_names():
+        return _build_torchvision(name, weights)
+    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise BackboneError(
+        f"there is no backbone {name!r}{hint} (featx backbones lists them; timm/<name>, file.py:factory)"
+    )
+
+
+def blank(origin: dict[str, str]) -> nn.Module:
+    """The architecture of an origin with random weights, to load a model's own tensors into.
+
+    Raises:
+        BackboneError: the origin is a file of somebody's own: a stored path never makes featx run code.
+    """
+    if origin["source"] == "file":
+        raise BackboneError(
+            f"the network is {origin['name']}, a file of code, and a stored path is never run; name it with --backbone"
+        )
+    return build(origin["name"], "random").module
+
+
+@functools.cache
+def torchvision_names() -> tuple[str, ...]:
+    """Every classification model of the installed torchvision."""
+    return tuple(models.list_models(module=models))
+
+
+def names() -> list[str]:
+    """Every backbone that needs no extra."""
+    return sorted([*_OWN, *torchvision_names()])
+
+
+def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    """Random weights are the same on every machine, and leave the caller's generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
+
+
+def _build_torchvision(name: str, weights: str) -> Network:
+    entries = models.get_model_weights(name)
+    entry = entries.DEFAULT
+    if weights in entries.__members__:
+        entry = entries[weights]
+    module = _seeded(functools.partial(_torchvision_module, name))
+    if weights == "random":
+        pass
+    elif weights == "default" or weights in entries.__members__:
+        _load(module, weight_files.fetch(entry.url))
+    else:
+        path = Path(weights).resolve()
+        # A file that torchvision published brings its own transform: V1 and V2 of ResNet-50 differ.
+        entry = next((e for e in entries if Path(e.url).name == path.name), entry)
+        _load(module, path)
+        weights = str(path)
+    return Network(module, _torchvision_transform(entry), None, {"source": "torchvision", "name": name}, weights)
+
+
+def _torchvision_module(name: str) -> nn.Module:
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # As their published weights want it. The auxiliary heads serve training from scratch alone: left out.
+        options = {"init_weights": False, "transform_input": True, "aux_logits": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
+    module: nn.Module = models.get_model(name, weights=None, **options)
+    return module
+
+
+def _torchvision_transform(entry: Any) -> Transform:
+    preset = entry.transforms()
+    return Transform(
+        resize=preset.resize_size[0],
+        crop=preset.crop_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    state = weight_files.read_state(path)
+    if isinstance(module, models.GoogLeNet | models.Inception3):
+        state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
+    weight_files.load_strictly(module, state, origin=str(path))
+
+
+def _build_own(name: str, weights: str) -> Network:
+    module = _seeded(_OWN[name])
+    if weights == "default" and name in _EMBEDDED:
+        with resources.as_file(resources.files("featx") / "data" / _EMBEDDED[name]) as path:
+            _load(module, path)
+    elif weights == "default":
+        raise BackboneError(
+            f"{name} has no weights to download; name a file with --weights FILE.safetensors, or --weights random"
+        )
+    elif weights != "random":
+        weights = str(Path(weights).resolve())
+        _load(module, Path(weights))
+    transform = _OWN_TRANSFORMS.get(name) or _OWN_TRANSFORMS["mobilenet_v1"]
+    return Network(module, transform, "classifier", {"source": "featx", "name": name}, weights)
+
+
+def _build_timm(name: str, weights: str) -> Network:
+    timm = _import_timm()
+    short = name.removeprefix("timm/")
+    if not timm.is_model(short):
+        close = difflib.get_close_matches(short, timm.list_models(), n=3)
+        raise BackboneError(f"timm has no model {short!r}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+    try:
+        module = _seeded(functools.partial(timm.create_model, short, pretrained=weights == "default"))
+    except Exception as error:  # timm raises what its hub, urllib and torch raise
+        raise BackboneError(
+            f"timm cannot give the weights of {short} ({error}); name a local file with --weights FILE, or --weights random"
+        ) from error
+    if weights not in ("default", "random"):
+        weights = str(Path(weights).resolve())
+        _load(module, Path(weights))
+    layers = {layer: layer_name for layer_name, layer in module.named_modules()}
+    classifier = layers.get(module.get_classifier())  # type: ignore[operator]
+    if classifier is None:
+        raise BackboneError(f"{name} has no single last layer (distilled, perhaps); featx taps networks that have one")
+    return Network(module, _timm_transform(timm, module), classifier, {"source": "timm", "name": name}, weights)
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+        import timm.data
+    except ImportError as error:
+        raise BackboneError("timm/<name> needs timm: pip install 'featx[timm]'") from error
+    return timm
+
+
+def _timm_transform(timm: Any, module: nn.Module) -> Transform:
+    config = timm.data.resolve_model_data_config(module)
+    channels, height, width = config["input_size"]
+    if channels != 3 or height != width:
+        raise BackboneError(f"it takes {channels} x {height} x {width} pixels; featx feeds 3 channels and squares")
+    squash = config["crop_mode"] == "squash"
+    interpolation = config["interpolation"]
+    return Transform(
+        resize=0 if squash else int(height / config["crop_pct"]),
+        crop=height,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=interpolation if interpolation != "random" else "bilinear",
+    )
+
+
+def _build_file(name: str, weights: str) -> Network:
+    """A network of the user's own: the factory takes nothing and returns an ``nn.Module``.
+
+    The module may carry a ``transform`` (a ``featx.Transform``; the default is ImageNet's at 224 pixels) and a method
+    ``get_classifier()`` that returns its last layer.
+    """
+    file, _, factory_name = name.rpartition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise BackboneError(f"there is no file {path}; expected path/to/file.py:factory")
+    code = path.read_bytes()
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise BackboneError(f"{path} is not a Python file")
+    namespace = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(namespace)
+        factory = getattr(namespace, factory_name, None)
+        network = _seeded(factory) if callable(factory) else None
+    except Exception as error:  # the user's code may raise anything
+        raise BackboneError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        found = f"it returned {type(network).__name__}" if callable(factory) else f"{path.name} has no such function"
+        raise BackboneError(f"{name}: expected a function without arguments that returns a torch.nn.Module; {found}")
+    if weights not in ("default", "random"):
+        weights = str(Path(weights).resolve())
+        _load(network, Path(weights))
+    transform = getattr(network, "transform", Transform())
+    if not isinstance(transform, Transform):
+        raise BackboneError(f"{name}: its transform is a {type(transform).__name__}; expected a featx.Transform")
+    get_classifier = getattr(network, "get_classifier", None)
+    layers = {layer: layer_name for layer_name, layer in network.named_modules()}
+    classifier = layers.get(get_classifier()) if callable(get_classifier) else None
+    origin = {"source": "file", "name": f"{path.name}:{factory_name}", "code_sha256": hashlib.sha256(code).hexdigest()}
+    return Network(network, transform, classifier, origin, weights)
+
+
+# The list of what there is
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One line of ``featx backbones``.
+
+    Attributes:
+        name: what ``--backbone`` takes.
+        family: the architecture's class.
+        embedding: width D of the penultimate embedding, from a forward pass without data.
+        parameters: of the whole network.
+        input_size: side of the square the network sees, in pixels.
+        top1: ImageNet-1k top-1 accuracy of the default weights in %, by torchvision's metadata; None where unknown.
+        local: whether the default weights are on this machine.
+    """
+
+    name: str
+    family: str
+    embedding: int
+    parameters: int
+    input_size: int
+    top1: float | None
+    local: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return asdict(self)
+
+
+def matching(pattern: str | None = None) -> list[str]:
+    """Names that contain the pattern, or fit it where it has a ``*``. A pattern that begins with timm/ asks timm.
+
+    Raises:
+        BackboneError: timm is asked for and not installed.
+    """
+    if not pattern:
+        return names()
+    asks_timm = pattern.startswith("timm/")
+    every = [f"timm/{name}" for name in _import_timm().list_models()] if asks_timm else names()
+    wanted = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    return [name for name in every if fnmatch(name, wanted)]
+
+
+def describe(names: Sequence[str], *, progress: Progress | None = None) -> list[ZooEntry]:
+    """Measure backbones by a forward pass on torch's meta device: shapes alone, no weights and no arithmetic.
+
+    What was measured is remembered in ``home()`` for this version of torch and torchvision.
+    """
+    memo_file = home() / f"backbones-{torch.__version__}-{torchvision.__version__}.json"
+    memo = _read_memo(memo_file)
+    known = len(memo)
+    entries = []
+    for done, name in enumerate(names, start=1):
+        if name not in memo:
+            memo[name] = _measure(name)
+        entries.append(_entry(name, memo[name]))
+        if progress:
+            progress(done, len(names))
+    if len(memo) > known:
+        with contextlib.suppress(OSError):  # a memo that cannot be kept costs the next call its seconds, no more
+            memo_file.parent.mkdir(parents=True, exist_ok=True)
+            memo_file.write_text(json.dumps(memo, indent=0))
+    return entries
+
+
+def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        memo: dict[str, dict[str, Any]] = json.loads(memo_file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return memo
+
+
+def _measure(name: str) -> dict[str, Any]:
+    with _EmptyOnMeta():
+        network = build(name, "random")
+    module, side = network.module.eval().to("meta"), network.transform.crop
+    _, shape = last_layer(module, torch.empty(1, 3, side, side, device="meta"), network.classifier)
+    return {
+        "family": type(module).__name__,
+        "embedding": shape[1] if len(shape) == 4 else shape[-1],
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "input_size": side,
+    }
+
+
+def _entry(name: str, measured: Mapping[str, Any]) -> ZooEntry:
+    if name not in torchvision_names():
+        return ZooEntry(name, **measured, top1=None, local=name in _EMBEDDED)
+    default = models.get_model_weights(name).DEFAULT
+    top1 = default.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    return ZooEntry(name, **measured, top1=top1, local=weight_files.cached_path(default.url).exists())
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Allocates parameters without memory; everything else stays real, since RegNet computes its widths with tensors."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def last_layer(module: nn.Module, images: Tensor, classifier: str | None = None) -> tuple[str, tuple[int, ...]]:
+    """The last classifier layer of a network, and the shape of what enters it: the embedding, before any pooling.
+
+    Args:
+        module: a network in eval mode.
+        images: (B, 3, H, W) that it accepts.
+        classifier: the layer's name where it is known; else it is the last linear, convolutional or identity layer to run.
+
+    Raises:
+        BackboneError: no such layer runs.
+    """
+    ran: list[tuple[str, tuple[int, ...]]] = []
+
+    def note(name: str, inputs: tuple[Any, ...]) -> None:
+        ran.append((name, tuple(inputs[0].shape)))
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
+        for name, layer in module.named_modules()
+        if (name == classifier if classifier is not None else isinstance(layer, nn.Linear | nn.Conv2d | nn.Identity))
+    ]
+    try:
+        with torch.no_grad():
+            module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not ran:
+        raise BackboneError(
+            f"{type(module).__name__} has no linear or convolutional layer to call its classifier; "
+            "give it a method get_classifier() that returns its last layer"
+        )
+    return ran[-1]
