@@ -1,0 +1,80 @@
+"""What every room's tests share: small real files, made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The built-in digits, memos and downloads of the tests stay out of the user's own folders."""
+    os.environ["FEATX_HOME"] = str(tmp_path_factory.mktemp("home"))
+    os.environ["TORCH_HOME"] = str(tmp_path_factory.mktemp("torch"))
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def hymenoptera() -> Path:
+    """Ants and bees, 244 train and 153 val images."""
+    folder = SHARED / "datasets" / "hymenoptera"
+    if not folder.is_dir():
+        pytest.skip("needs the real images of ../shared/datasets/hymenoptera")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> Path:
+    """ImageNet weights of MobileNet v1, width 0.75."""
+    file = SHARED / "weights" / "mobilenet_v1_075.safetensors"
+    if not file.is_file():
+        pytest.skip("needs the real weights of ../shared/weights/mobilenet_v1_075.safetensors")
+    return file
+
+
+def write_image(path: Path, seed: int, *, tint: int = 128, size: tuple[int, int] = (40, 32)) -> Path:
+    """A noisy image whose mean colour is its tint, so that classes can be told apart; format by the file's ending."""
+    rng = np.random.default_rng(seed)
+    pixels = np.clip(rng.normal(tint, 25, (size[1], size[0], 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of two classes that are easy to tell apart, 20 images each, no splits."""
+    for label, tint in (("dark", 60), ("light", 190)):
+        for number in range(20):
+            write_image(tmp_path / "photos" / label / f"{number:02}.png", seed=number + 100 * tint, tint=tint)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def split_photos(tmp_path: Path) -> Path:
+    """The same two classes in the folders train (16 each) and val (8 each)."""
+    for label, tint in (("dark", 60), ("light", 190)):
+        for split, count in (("train", 16), ("val", 8)):
+            for number in range(count):
+                seed = number + 100 * tint + 50 * (split == "val")
+                write_image(tmp_path / "split" / split / label / f"{number:02}.png", seed=seed, tint=tint)
+    return tmp_path / "split"
+
+
+@pytest.fixture
+def make_image() -> Callable[..., Path]:
+    """``write_image``, for tests that lay out folders of their own."""
+    return write_image
