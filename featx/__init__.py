@@ -13,22 +13,22 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "backbone",
-    "Extraction": "extract",
+    "Extraction": "extraction",
     "FeatureCache": "cache",
     "FeatureSet": "features",
     "FeatxError": "errors",
     "Head": "head",
     "ImageSet": "images",
-    "PromotedModel": "promote",
-    "Promotion": "promote",
+    "PromotedModel": "promotion",
+    "Promotion": "promotion",
     "Report": "report",
     "Transform": "decode",
-    "evaluate": "predict",
-    "extract": "extract",
+    "evaluate": "prediction",
+    "extract": "extraction",
     "load_backbone": "backbone",
-    "load_model": "predict",
-    "predict": "predict",
-    "promote": "promote",
+    "load_model": "prediction",
+    "predict": "prediction",
+    "promote": "promotion",
     "scan_images": "images",
 }
 
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from featx.cache import FeatureCache as FeatureCache
     from featx.decode import Transform as Transform
     from featx.errors import FeatxError as FeatxError
-    from featx.extract import Extraction as Extraction
-    from featx.extract import extract as extract
+    from featx.extraction import Extraction as Extraction
+    from featx.extraction import extract as extract
     from featx.features import FeatureSet as FeatureSet
     from featx.head import Head as Head
     from featx.images import ImageSet as ImageSet
     from featx.images import scan_images as scan_images
-    from featx.predict import evaluate as evaluate
-    from featx.predict import load_model as load_model
-    from featx.predict import predict as predict
-    from featx.promote import PromotedModel as PromotedModel
-    from featx.promote import Promotion as Promotion
-    from featx.promote import promote as promote
+    from featx.prediction import evaluate as evaluate
+    from featx.prediction import load_model as load_model
+    from featx.prediction import predict as predict
+    from featx.promotion import PromotedModel as PromotedModel
+    from featx.promotion import Promotion as Promotion
+    from featx.promotion import promote as promote
     from featx.report import Report as Report
 
 

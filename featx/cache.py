@@ -121,7 +121,9 @@ class FeatureCache:
             CacheMissError: the file has no such layer.
         """
         entry = self.layer(layer)
-        return np.memmap(self.path, entry.dtype, "r", entry.offset, (len(self), entry.dim))
+        if layer not in self._maps:  # mapped once: what was opened stays readable when another file takes its name
+            self._maps[layer] = np.memmap(self.path, entry.dtype, "r", entry.offset, (len(self), entry.dim))
+        return self._maps[layer]
 
     def layer(self, name: str) -> Layer:
         """One of the layers.
@@ -171,7 +173,8 @@ class FeatureCache:
         column = {name: _column(file, f"images/{name}", size) for name in file["images"]}
         self.images = ImageTable(*(column[name] for name in ("path", "label", "split", "size", "mtime_ns")))
         self.keys, self.status, self.errors = column["key"], column["status"], column["error"]
-        self.layers = {}
+        self.layers: dict[str, Layer] = {}
+        self._maps: dict[str, np.ndarray] = {}
         for name, features in file["features"].items():
             checks = file["checks"][name]
             if features.shape[0] != len(self.status) or checks.shape != self.status.shape:
@@ -187,7 +190,7 @@ class FeatureCache:
         layers = {name: [e.dim, e.dtype.str, e.identity] for name, e in sorted(self.layers.items())}
         texts = [self.identity, self._backbone_json, self._dataset_json, json.dumps(layers), json.dumps(self.classes)]
         for text in texts:
-            digest.update(text.encode() + b"\0")
+            digest.update(text.encode(errors="surrogateescape") + b"\0")
         t = self.images
         columns = [t.paths, t.labels, t.splits, t.sizes, t.mtimes, self.keys, self.status, self.errors]
         for column in [*columns, *(self._checks[name] for name in sorted(self.layers))]:
@@ -423,6 +426,7 @@ def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], kind: np.dtype[
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+    properties.set_obj_track_times(False)  # the same run gives the same bytes
     kind_id = h5py.h5t.py_create(kind, logical=True)
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind_id, h5py.h5s.create_simple(shape), properties))
 

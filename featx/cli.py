@@ -18,10 +18,10 @@ from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load
 from featx.settings import CACHE, DTYPES, KERNELS, KINDS
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
-    from featx.extract import Extraction
+    from featx.extraction import Extraction
     from featx.head import Fit
-    from featx.promote import Promotion
-    from featx.promote import Step as TrainingStep
+    from featx.promotion import Promotion
+    from featx.promotion import Step as TrainingStep
 
 _MOST_NAMED = 10
 
@@ -47,7 +47,7 @@ def _extracts(ctx: click.Context) -> bool:
 @click.group(cls=_Featx, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="featx")
 def main() -> None:
-    r"""Image transfer learning on cached features.
+    """Image transfer learning on cached features.
 
     Extract once, fit heads in seconds, promote the one that deserves it:
 
@@ -56,7 +56,7 @@ def main() -> None:
         featx fit-head --model logreg
         featx promote --finetune
         featx predict models/photos--resnet50--logreg--promoted.safetensors new.jpg
-    """
+    """  # noqa: D301 - click needs the real backspace
 
 
 def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -64,6 +64,7 @@ def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(decorators), command)
 
 
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 _WORKERS = click.option(
@@ -77,7 +78,7 @@ _AGAIN = _options(
 )
 
 
-@main.command()
+@main.command(short_help="Run a frozen backbone once over a data set.")
 @click.argument("data", default=ExtractStep.data)
 @click.option("-b", "--backbone", help="See featx backbones.  [default: resnet50; lenet5 for digits]")
 @click.option(
@@ -113,11 +114,13 @@ def extract(as_json: bool, **options: Any) -> None:
     _warn(*result.notes, *_failed(result))
 
 
-@main.command("fit-head")
+@main.command("fit-head", short_help="Fit a light classifier to cached features.")
 @click.argument("features", required=False)
 @click.option("--model", type=click.Choice(KINDS), default=FitHeadStep.model, show_default=True, help="Kind of head.")
 @click.option("--layer", default=FitHeadStep.layer, show_default=True, help="Layer of the feature file.")
-@click.option("-C", "C", type=float, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]")
+@click.option(
+    "-C", "C", type=_POSITIVE, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]"
+)
 @click.option("--kernel", type=click.Choice(KERNELS), default=FitHeadStep.kernel, show_default=True, help="Of svm.")
 @click.option("--k", type=click.IntRange(min=1), help="Neighbours of knn.  [default: chosen on training rows]")
 @click.option("--seed", default=FitHeadStep.seed, show_default=True, help="Of folds and minibatches.")
@@ -138,16 +141,46 @@ def fit_head(as_json: bool, **options: Any) -> None:
     _warn(*result.notes)
 
 
-@main.command()
+@main.command(short_help="Turn a head and its backbone into one network.")
 @click.argument("head", required=False)
 @click.option("--finetune", is_flag=True, help="Train the whole network, from the head on.")
 @click.option("--epochs", type=click.IntRange(min=1), default=PromoteStep.epochs, show_default=True, help="At most.")
-@click.option("--lr", default=PromoteStep.lr, show_default=True, help="Of the head; the backbone's is a tenth of it.")
+@click.option(
+    "--lr",
+    type=_POSITIVE,
+    default=PromoteStep.lr,
+    show_default=True,
+    help="Of the head; the backbone's is a tenth of it.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=PromoteStep.batch_size, show_default=True)
-@click.option("--weight-decay", default=PromoteStep.weight_decay, show_default=True, help="Not on norms and biases.")
-@click.option("--warmup", default=PromoteStep.warmup, show_default=True, help="Share of all steps; then cosine.")
-@click.option("--patience", default=PromoteStep.patience, show_default=True, help="Epochs without a better one.")
-@click.option("--crop-scale", default=PromoteStep.crop_scale, show_default=True, help="Least share of the image kept.")
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    default=PromoteStep.weight_decay,
+    show_default=True,
+    help="Not on norms and biases.",
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1),
+    default=PromoteStep.warmup,
+    show_default=True,
+    help="Share of all steps; then cosine.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=PromoteStep.patience,
+    show_default=True,
+    help="Epochs without a better one.",
+)
+@click.option(
+    "--crop-scale",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=PromoteStep.crop_scale,
+    show_default=True,
+    help="Least share of the image kept.",
+)
 @click.option("--flip/--no-flip", default=PromoteStep.flip, show_default=True, help="Mirror half of the images.")
 @click.option("--train-norms", is_flag=True, help="Let batch norm's statistics move; by default they stay.")
 @click.option("--seed", default=PromoteStep.seed, show_default=True, help="Of order, crops and dropout.")
@@ -172,7 +205,7 @@ def promote(as_json: bool, **options: Any) -> None:
     _warn(*result.notes)
 
 
-@main.command()
+@main.command(short_help="Classify images.")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Classes to give for each image.")
@@ -190,8 +223,8 @@ def predict(
 
     Example: featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3
     """
-    from featx.predict import load_model
-    from featx.predict import predict as predict_images
+    from featx.prediction import load_model
+    from featx.prediction import predict as predict_images
 
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
     with _bar("predict", "images") as progress:
@@ -209,7 +242,7 @@ def predict(
     _print({"predictions": [p.as_dict() for p in predictions]} if as_json else None, show)
 
 
-@main.command()
+@main.command(short_help="Judge a head or model on labelled images.")
 @click.argument("model")
 @click.argument("data")
 @click.option("--split", help="train, val, test or all.  [default: what the model was not trained on]")
@@ -229,8 +262,8 @@ def evaluate(
 
     Example: featx evaluate models/photos--resnet50--logreg.safetensors photos/
     """
-    from featx.predict import evaluate as judge
-    from featx.predict import load_model
+    from featx.prediction import evaluate as judge
+    from featx.prediction import load_model
 
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
     with _bar("evaluate", "images") as progress:
@@ -239,7 +272,7 @@ def evaluate(
     _warn(*report.notes)
 
 
-@main.command()
+@main.command(short_help="Say what a file is.")
 @click.argument("file")
 @_JSON
 def info(file: str, as_json: bool) -> None:
@@ -253,7 +286,7 @@ def info(file: str, as_json: bool) -> None:
     _print(facts if as_json else None, lambda: _show_facts(facts))
 
 
-@main.command()
+@main.command(short_help="Check every row of a feature file.")
 @click.argument("file")
 @_JSON
 def verify(file: str, as_json: bool) -> None:
@@ -275,7 +308,7 @@ def verify(file: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@main.command()
+@main.command(short_help="List the backbones.")
 @click.argument("pattern", required=False)
 @_JSON
 def backbones(pattern: str | None, as_json: bool) -> None:
@@ -309,7 +342,7 @@ def backbones(pattern: str | None, as_json: bool) -> None:
     _print({"backbones": [e.as_dict() for e in entries]} if as_json else None, show)
 
 
-@main.command()
+@main.command(short_help="Run the steps of a TOML recipe.")
 @click.argument("recipe")
 @click.option("--dry-run", is_flag=True, help="Show the commands that would run.")
 @_JSON
@@ -376,6 +409,7 @@ def _failed(result: Extraction) -> Iterator[str]:
 
 def _show_extraction(result: Extraction) -> None:
     layers = ", ".join(f"{name} ({dim})" for name, dim in result.layers.items())
+    click.echo(f"{result.dataset} through {result.backbone}: {layers}")
     if result.computed or result.removed:
         click.echo(
             f"{result.images:,} images: {result.computed:,} computed, {result.reused:,} reused, {result.failed:,} failed, "
@@ -386,7 +420,6 @@ def _show_extraction(result: Extraction) -> None:
             f"{result.images:,} images: {result.reused:,} reused, {result.failed:,} failed; no forward pass was needed "
             f"({result.seconds:.2f} s)"
         )
-    click.echo(f"layers: {layers}")
     click.echo(f"features: {result.file}")
 
 

@@ -16,8 +16,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from featx import modelfile, scorers
 from featx.cache import differences
-from featx.errors import CorruptCacheError, HeadError, StaleCacheError
+from featx.errors import CorruptCacheError, HeadError, OutputError, StaleCacheError
 from featx.features import FeatureSet
+from featx.images import PRETRAIN
 from featx.report import Report
 from featx.settings import KERNELS, KINDS, MODELS
 
@@ -31,6 +32,11 @@ K_GRID = (1, 3, 5, 10, 20)
 FOLDS = 5
 
 _MOST_IN_FLOAT64 = 50_000_000
+
+_WHY_LEFT_OUT = {
+    PRETRAIN: ": the backbone was made with them",
+    "val": ": they are kept to choose by in promote --finetune",
+}
 
 
 class Head:
@@ -96,8 +102,7 @@ class Head:
             )
         y = np.searchsorted(present, rows.labels)
         X = np.asarray(rows.features, dtype=np.float64 if rows.features.size <= _MOST_IN_FLOAT64 else np.float32)
-        if not np.isfinite(X).all():
-            raise HeadError(f"{np.count_nonzero(~np.isfinite(X).all(axis=1))} rows of features are NaN or infinite")
+        _require_finite(X, split)
         self.classes_ = tuple(features.classes[label] for label in present)
         self.layer_, self.identity_ = features.layer, features.identity
         self.backbone_, self.dataset_ = dict(features.backbone), dict(features.dataset)
@@ -159,13 +164,14 @@ class Head:
 
         Raises:
             StaleCacheError: the features are of another identity.
-            HeadError: no such rows, or a class the head does not know.
+            HeadError: no such rows, a class the head does not know, or features that are not finite.
         """
         self.require_identity(features)
         split = split or features.held_out()
         rows = features.split(split)
         labels = known_labels(rows.labels, rows.classes, self.classes_, where=f"the split {split!r}")
         notes = trained_on(rows.keys, self.train_keys_, split=split)
+        _require_finite(rows.features, split)
         return Report.of(labels, self.probabilities(rows.features), self.classes_, split=split, notes=notes)
 
     def require_identity(self, features: FeatureSet) -> None:
@@ -335,6 +341,15 @@ class Head:
         return best, (held_out[best], y)
 
 
+def _require_finite(X: np.ndarray, split: str) -> None:
+    bad = np.count_nonzero(~np.isfinite(X).all(axis=1))
+    if bad:
+        raise HeadError(
+            f"{bad} rows of features of the split {split!r} are NaN or infinite; "
+            "delete the feature file and run featx extract again"
+        )
+
+
 def _growing(candidates: Sequence[float], losses: Mapping[float, float], grows: bool) -> Any:
     """The candidates, then powers of ten beyond whichever end is best so far."""
     yield from candidates
@@ -460,9 +475,11 @@ def fit_head(
     head.fit(features)
     report = head.evaluate(features, split=held_out)
     path = Path(out) if out else Path(models) / f"{_stem(features, head)}.safetensors"
+    picture = path.with_suffix(".png")
+    if picture == path:
+        raise OutputError(f"{path} is where the head's picture goes; name a file that ends in .safetensors with -o")
     notes = [*head.notes_, *report.notes, *_left_out(features, held_out)]
     head.save(path, report=report)
-    picture = path.with_suffix(".png")
     report.save_png(picture)
     return Fit(head, report, path, picture, tuple(notes))
 
@@ -478,7 +495,7 @@ def _left_out(features: FeatureSet, held_out: str) -> list[str]:
     """A note on labelled images that took no part."""
     names, counts = np.unique(features.splits[features.labels >= 0].astype(str), return_counts=True)
     return [
-        f"{count} images of split {name} were neither fitted to nor judged by"
+        f"{count} images of split {name} were not used{_WHY_LEFT_OUT.get(name, '')}"
         for name, count in zip(names, counts, strict=True)
         if name not in ("train", held_out)
     ]

@@ -163,8 +163,8 @@ def _scan_folder(folder: Path) -> ImageSet:
     notes: list[str] = []
     found, skipped = _walk(folder)
     parts = [path.split("/") for path in found]
-    tops = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_junk(entry.name)}
-    split_of = {top: _SPLIT_NAMES.get(top.lower(), "") for top in tops}
+    # A folder without images beside train and val (scripts, say) does not make classes of them.
+    split_of = {p[0]: _SPLIT_NAMES.get(p[0].lower(), "") for p in parts if len(p) > 1}
     has_splits = all(split_of.values()) and not {PRETRAIN}.issuperset(split_of.values())
     depth = 1 if has_splits else 0
     labelled = [len(p) > depth + 1 for p in parts]
@@ -175,11 +175,11 @@ def _scan_folder(folder: Path) -> ImageSet:
         parts = [p for p, inside in zip(parts, labelled, strict=True) if inside]
     if not found:
         raise DatasetError(f"no images in {folder}; {_left_out(skipped) or 'it is empty'} (images end in {_endings()})")
-    if skipped:
-        notes.append(f"{folder.name}: {_left_out(skipped)}")
+    if left_out := _left_out(skipped):
+        notes.append(f"{folder.name}: {left_out}")
     names = [p[depth] if any(labelled) else None for p in parts]
     if any(labelled):
-        notes.extend(_empty_classes(folder, tops if has_splits else {""}, set(names)))
+        notes.extend(_empty_classes(folder, split_of if has_splits else {""}, set(names)))
     splits = [split_of[p[0]] if has_splits else "" for p in parts]
     return _assemble(folder.name or "root", folder, found, names, splits, notes)
 
@@ -249,6 +249,7 @@ def _scan_table(table: Path) -> ImageSet:
         path = _text(row.get("path"))
         if not path:
             raise DatasetError(f"{table}, line {number}: the path is empty")
+        path = Path(path).as_posix()  # "./a.jpg" and "a.jpg" are one image
         entry = (_text(row.get("label")), _text(row.get("split")), number)
         before = labels.setdefault(path, entry)
         if before is not entry:
@@ -286,10 +287,10 @@ def _read_table(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield from _read_jsonl(table)
         else:
             with table.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", restkey="", strict=True)
+                reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
                 _require_columns(table, [name.strip() for name in reader.fieldnames or []])
                 for row in reader:
-                    if "" in row:
+                    if None in row:  # where DictReader puts what has no column; "" is the name pandas gives its index
                         raise DatasetError(f"{table}, line {reader.line_num}: more fields than the header has")
                     yield reader.line_num, {key.strip(): value for key, value in row.items()}
     except UnicodeDecodeError as error:

@@ -100,7 +100,8 @@ def newest(folder: Path, *, format: str) -> Path:  # noqa: A002 - as above
     Raises:
         CacheMissError: there is none.
     """
-    for path in sorted(folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+    files = [path for path in folder.glob("*.safetensors") if path.is_file()]
+    for path in sorted(files, key=lambda p: p.stat().st_mtime_ns, reverse=True):
         try:
             found = read_metadata(path)["format"]
         except CorruptCacheError:

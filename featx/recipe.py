@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import shlex
 import tomllib
 import types
 import typing
@@ -21,9 +22,9 @@ from featx.errors import RecipeError
 from featx.settings import CACHE, MODELS, FineTuning
 
 if TYPE_CHECKING:  # a step imports what it needs when it runs
-    from featx.extract import Extraction
+    from featx.extraction import Extraction
     from featx.head import Fit
-    from featx.promote import Promotion
+    from featx.promotion import Promotion
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ExtractStep:
     def run(self, progress: Callable[..., None] | None = None) -> Extraction:
         """Extract."""
         from featx.backbone import load_backbone
-        from featx.extract import extract
+        from featx.extraction import extract
         from featx.images import scan_images
 
         images = scan_images(self.data)  # before the backbone: a wrong path is said at once
@@ -126,7 +127,7 @@ class PromoteStep:
     def run(self, progress: Callable[..., None] | None = None) -> Promotion:
         """Assemble, prove, fine-tune if asked, and save."""
         from featx.modelfile import HEAD, newest
-        from featx.promote import promote
+        from featx.promotion import promote
 
         settings = FineTuning(**{f.name: getattr(self, f.name) for f in dataclasses.fields(FineTuning)})
         return promote(
@@ -219,18 +220,19 @@ def run_recipe(
 def as_command(name: str, step: Step) -> str:
     """The command that does the same as a step."""
     words = ["featx", name]
+    first = dataclasses.fields(step)[0].name
     for field in dataclasses.fields(step):
         value = getattr(step, field.name)
         if value == field.default or value is None:
             continue
-        if field.name in ("data", "features", "head") and words == ["featx", name]:
+        if field.name == first:
             words.append(str(value))
         elif isinstance(value, bool):
             words.append(f"--{'' if value else 'no-'}{_key(field.name)}")
         else:
             option = "-C" if field.name == "C" else f"--{_key(field.name)}"
             words += [w for item in (value if isinstance(value, tuple) else (value,)) for w in (option, str(item))]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _read_table(name: str, table: Any, step: type[Any]) -> tuple[dict[str, Any], list[str]]:

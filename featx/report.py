@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from featx.errors import OutputError
 
 _CORNER = "true \\ predicted"
 _MOST_CLASSES_IN_TEXT = 12
@@ -56,7 +59,7 @@ class Report:
         predicted = probabilities.argmax(axis=1)
         confusion = np.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
         true = probabilities[np.arange(len(labels)), labels]
-        loss = float(-np.log(np.clip(true, np.finfo(np.float64).eps, 1.0)).mean())
+        loss = float(np.log(1.0 / np.clip(true, np.finfo(np.float64).eps, 1.0)).mean())
         return cls(tuple(classes), split, confusion, loss, tuple(notes))
 
     @property
@@ -138,7 +141,11 @@ class Report:
         return "\n".join(lines)
 
     def save_png(self, path: str | os.PathLike[str]) -> None:
-        """Draw the confusion matrix, shaded by the share of each true class."""
+        """Draw the confusion matrix, shaded by the share of each true class.
+
+        Raises:
+            OutputError: the picture cannot be written.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -159,7 +166,14 @@ class Report:
             for row, column in np.argwhere(self.confusion > 0):
                 colour = "white" if share[row, column] > 0.5 else "black"
                 axes.text(column, row, str(self.confusion[row, column]), ha="center", va="center", color=colour)
-        figure.savefig(path, dpi=120)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "Glyph", UserWarning
+                )  # a box for a letter that no font here has will do
+                figure.savefig(path, format="png", dpi=120)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}; name another file with -o") from error
 
     def _class_table(self) -> list[str]:
         width = max(5, *(len(_short(name)) for name in self.classes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -40,7 +41,8 @@ def fetch(url: str) -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected and expected[1])
-        except (OSError, RuntimeError) as error:  # URLError is an OSError; RuntimeError: the hash does not fit
+        # URLError is an OSError; HTTPException: a server that breaks off; RuntimeError: the hash does not fit
+        except (OSError, HTTPException, RuntimeError) as error:
             raise BackboneError(
                 f"cannot download {url} ({error}). Fetch that file on a machine with a network and put it at {path}, "
                 "or name a local file with --weights FILE, or take a random network with --weights random"

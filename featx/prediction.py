@@ -14,7 +14,7 @@ from featx import modelfile
 from featx.backbone import Backbone, restore_backbone
 from featx.decode import Transform
 from featx.errors import DatasetError, HeadError
-from featx.extract import (
+from featx.extraction import (
     batched,
     default_batch_size,
     default_workers,
@@ -25,7 +25,7 @@ from featx.extract import (
 from featx.features import FeatureSet
 from featx.head import Head, known_labels, trained_on
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
-from featx.promote import PromotedModel
+from featx.promotion import PromotedModel
 from featx.report import Report
 from featx.settings import CACHE
 

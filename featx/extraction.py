@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -44,6 +45,8 @@ class Extraction:
         seconds: wall time.
         layers: width D of each layer.
         identity: of all layers together.
+        dataset: its name.
+        backbone: its name and weights.
         failures: (path, why) of each failed image.
         notes: what else the user should know, one sentence each.
     """
@@ -57,6 +60,8 @@ class Extraction:
     seconds: float
     layers: dict[str, int]
     identity: str
+    dataset: str
+    backbone: str
     failures: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -79,6 +84,8 @@ class Extraction:
             "images_per_second": round(self.images_per_second, 1),
             "layers": self.layers,
             "identity": self.identity,
+            "dataset": self.dataset,
+            "backbone": self.backbone,
             "failures": [{"path": path, "error": error} for path, error in self.failures],
             "notes": list(self.notes),
         }
@@ -143,7 +150,9 @@ def extract(
         path = Path(out)
     with write_lock(path):
         run = _Run(path, images, backbone)
-        if not run.is_unchanged():
+        if run.is_unchanged():
+            _touch(path)
+        else:
             run.start()
             run.compute(batch_size or default_batch_size(backbone.device), workers or default_workers(), progress)
             run.finish()
@@ -275,6 +284,8 @@ class _Run:
             seconds=seconds,
             layers={name: file.layers[name].dim for name in self.backbone.layers},
             identity=file.identity,
+            dataset=self.images.name,
+            backbone=f"{self.backbone.name}, {self.backbone.weights} weights",
             failures=tuple((paths[row], file.error(row)) for row in failed.tolist()),
             notes=tuple(self.notes),
         )
@@ -440,6 +451,12 @@ def default_batch_size(device: torch.device) -> int:
 def default_workers() -> int:
     """One per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _touch(path: Path) -> None:
+    """The file that was asked for last is the newest, which ``fit-head`` takes when none is named."""
+    with contextlib.suppress(OSError):  # not ours to touch: then it is just not the newest
+        os.utime(path)
 
 
 def _partial(path: Path) -> Path:

@@ -21,7 +21,7 @@ from featx import modelfile, zoo
 from featx.backbone import PENULTIMATE, Backbone, normalise, pick_device, restore_backbone
 from featx.decode import Transform, read_augmented
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, FeatxError, HeadError, StaleCacheError
-from featx.extract import batched, default_batch_size, default_workers, plain_reader, read_images
+from featx.extraction import batched, default_batch_size, default_workers, plain_reader, read_images
 from featx.features import FeatureSet
 from featx.head import Head, softmax
 from featx.report import Report
@@ -47,7 +47,7 @@ class Step:
         done: images of this epoch.
         total: images in an epoch.
         loss: mean training loss of this epoch so far, in nats.
-        accuracy: best on the selection split so far.
+        accuracy: of the best epoch so far, on the selection split; 0 before the first.
     """
 
     epoch: int
@@ -218,8 +218,9 @@ def promote(
 ) -> Promotion:
     """Assemble a head and its backbone into one network, prove it, and fine-tune it if asked.
 
-    Fine-tuning starts at the head. The best epoch is chosen on the split "val"; the verdict falls on "test" where there is
-    one (on "val" otherwise, and a note says so). A network that is not better there is not kept: the head is.
+    Fine-tuning starts at the head. The best epoch, the one of least log loss, is chosen on the split "val"; the verdict
+    falls by accuracy on "test" where there is one (on "val" otherwise, and a note says so). A network that is not better
+    there is not kept: the head is.
 
     Args:
         head: a fitted head, or its file; linear, on the penultimate layer.
@@ -260,7 +261,7 @@ def promote(
     log: list[dict[str, float]] = []
     if finetune:
         tuned, log = job.finetune(settings or FineTuning(), progress)
-    verdict, why = _verdict(head_report, tuned, log)
+    verdict, why = _verdict(head_report, tuned)
     if verdict == "kept-head":
         job.back_to_head()
     report = tuned if tuned is not None and verdict == "promoted" else head_report
@@ -335,33 +336,32 @@ class _Job:
     def finetune(
         self, settings: FineTuning, progress: Callable[[Step], None] | None
     ) -> tuple[Report, list[dict[str, float]]]:
-        """Train from the head; the network ends as its best epoch. Returns its report where the verdict falls."""
-        selected = self.head.evaluate(self.features, split=self.select_split)
-        best = (selected.accuracy, -selected.log_loss)
-        best_state, best_epoch = self.start, 0
+        """Train from the head on; the network ends as the epoch of least log loss on the selection images.
+
+        Returns:
+            Its report where the verdict falls, and one entry per epoch.
+        """
         if self.select_split == self.judge_split:
             self.notes.append(
-                f"the best epoch was chosen on the same {selected.n} images of split {self.judge_split} that it is judged "
-                "by, so the fine-tuned accuracy is slightly flattered; a data set with val and test splits mends that"
+                f"the best epoch was chosen on the same images of split {self.judge_split} that it is judged by, so the "
+                "fine-tuned accuracy is slightly flattered; a data set with val and test splits mends that"
             )
         trainer = _Trainer(self.network, settings, self.backbone, len(self.rows("train")))
         log: list[dict[str, float]] = []
+        best_state, best_epoch, best_loss, accuracy = self.start, 0, math.inf, 0.0
         for epoch in range(1, settings.epochs + 1):
-            loss = self._train_epoch(trainer, epoch, best[0], progress)
+            loss = self._train_epoch(trainer, epoch, accuracy, progress)
             if not math.isfinite(loss):
                 self.notes.append(f"the loss became {loss} in epoch {epoch}; training stopped there")
                 break
             report = self.report(self.select_split)
             log.append({"epoch": epoch, "loss": loss, "accuracy": report.accuracy, "log_loss": report.log_loss})
-            if (report.accuracy, -report.log_loss) > best:
-                best, best_epoch = (report.accuracy, -report.log_loss), epoch
+            if report.log_loss < best_loss:
+                best_epoch, best_loss, accuracy = epoch, report.log_loss, report.accuracy
                 best_state = copy.deepcopy(self.network.state_dict())
             elif epoch - best_epoch >= settings.patience:
                 break
-        if best_epoch == 0:
-            self.notes.append("no epoch was better than the head on the selection images; the last one is shown")
-        else:
-            self.network.load_state_dict(best_state)
+        self.network.load_state_dict(best_state)
         return self.report(self.judge_split), log
 
     def back_to_head(self) -> None:
@@ -481,7 +481,7 @@ class _Trainer:
     def step(self, images: Tensor, labels: Tensor) -> float:
         """One batch; returns its loss in nats."""
         with torch.autocast("cuda", self.precision, enabled=self.device.type == "cuda"):
-            loss = F.cross_entropy(_logits(self.network(images)), labels)
+            loss = F.cross_entropy(self.network(images), labels)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -502,12 +502,6 @@ def _parameter_groups(network: nn.Module, classifier: str, settings: FineTuning)
             parameters = [p for _, p in named if (p.ndim > 1) == decays]
             groups.append({"params": parameters, "lr": rate, "weight_decay": settings.weight_decay * decays})
     return [group for group in groups if group["params"]]
-
-
-def _logits(out: Any) -> Tensor:
-    """Inception and GoogLeNet return a named tuple in train mode."""
-    logits: Tensor = out if isinstance(out, Tensor) else out.logits
-    return logits
 
 
 def _set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
@@ -539,14 +533,18 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
     return source
 
 
-def _verdict(head: Report, tuned: Report | None, log: Sequence[dict[str, float]]) -> tuple[str, str]:
+def _verdict(head: Report, tuned: Report | None) -> tuple[str, str]:
     where = f"on the same {head.n} images of split {head.split}"
     if tuned is None:
         return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
-    if tuned.accuracy > head.accuracy:
-        return "promoted", f"fine-tuning raised accuracy from {head.accuracy:.4f} to {tuned.accuracy:.4f} {where}"
+    more = int(np.trace(tuned.confusion) - np.trace(head.confusion))
+    if more > 0:
+        return (
+            "promoted",
+            f"fine-tuning raised accuracy from {head.accuracy:.4f} to {tuned.accuracy:.4f}, {more} more right {where}",
+        )
     return (
         "kept-head",
-        f"fine-tuning ({len(log)} epochs) reached {tuned.accuracy:.4f} against the head's {head.accuracy:.4f} {where}; "
-        "it did not win, so the model is the head on its backbone",
+        f"fine-tuning reached {tuned.accuracy:.4f} against the head's {head.accuracy:.4f} {where}; it did not win, so the "
+        "model is the head on its backbone",
     )

@@ -1,0 +1,39 @@
+"""Write docs/cli-reference.md from the commands themselves; ``--check`` says whether it is up to date.
+
+python docs/make_cli_reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from featx.cli import main
+
+PAGE = Path(__file__).resolve().parent / "cli-reference.md"
+HEADER = """# The command line
+
+Made from the commands by `make docs`; CI checks that it is up to date. Results go to stdout, progress and notes to stderr.
+Exit status: 0 done, 1 an error (one line that says what was found, what was expected and what mends it), 2 wrong usage,
+130 interrupted.
+"""
+
+
+def page() -> str:
+    """The whole reference, as Markdown."""
+    parts = [HEADER, _section("featx", main)]
+    parts += [_section(f"featx {name}", main.commands[name]) for name in sorted(main.commands)]
+    return "\n".join(parts)
+
+
+def _section(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name, terminal_width=100, **main.context_settings)
+    return f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == page() else f"{PAGE.name} is out of date: run make docs")
+    PAGE.write_text(page(), encoding="utf-8")
