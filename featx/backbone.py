@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,11 +64,13 @@ class Backbone:
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
         blank = torch.zeros(1, 3, transform.crop, transform.crop, device=device)
-        self.classifier, _ = zoo.last_layer(self.network, blank, classifier)
+        self.classifier = self._last_layer(blank, classifier)
         self._seen: dict[str, Tensor] = {}
-        self._forward, self._hooked = self._tap([layer for layer in layers if layer != PENULTIMATE])
+        self._forward, self._hooked = self._tap([layer for layer in dict.fromkeys(layers) if layer != PENULTIMATE])
         if origin["source"] == "file" and classifier is None:
             self._check_last_layer(blank)
+        if self._forward is not self.network:
+            self._check_trace()
         self.layers = {layer: array.shape[1] for layer, array in self._run(blank).items()}
 
     def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
@@ -105,6 +106,17 @@ class Backbone:
             "dtype": self.dtype,
             "decoder": DECODER_VERSION,
         }
+
+    def _last_layer(self, blank: Tensor, classifier: str | None) -> str:
+        try:
+            return zoo.last_layer(self.network, blank, classifier)[0]
+        except (BackboneError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a network raises whatever its author wrote
+            raise BackboneError(
+                f"{self.name} cannot run on 3 x {blank.shape[2]} x {blank.shape[3]} pixels ({_brief(error)}); "
+                "name another size with --crop"
+            ) from error
 
     def _tap(self, extra: Sequence[str]) -> tuple[nn.Module, list[str]]:
         """What runs, and which of the layers are read from their modules as it runs; a traced graph returns the others."""
@@ -147,17 +159,32 @@ class Backbone:
             ) from error
         for node in nodes:
             if node not in known and not any(name.startswith(f"{node}.") for name in known):
-                close = difflib.get_close_matches(node, known, n=3, cutoff=0.4)
-                hint = f"; did you mean {' or '.join(close)}?" if close else ""
+                candidates = dict.fromkeys([*dict(self.network.named_modules()), *known])
+                close = difflib.get_close_matches(node, candidates, n=3, cutoff=0.4)
+                hint = f"; did you mean {' or '.join(close)}?" if close else "."
                 raise BackboneError(f"{self.name} has no layer {node!r}{hint} Modules: {_modules(self.network)}")
         graph: nn.Module = create_feature_extractor(
             self.network, {name: name for name in [*extra, self.classifier]}
         ).eval()
-        _without_in_place_steps(graph)
+        _copy_outputs(graph)
         return graph
+
+    def _check_trace(self) -> None:
+        """A traced graph may lack what torch.fx cannot see (a statement that changes a tensor in place): prove it does not."""
+        side = self.transform.crop
+        images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(self.device)
+        traced = self._run(images).get(PENULTIMATE)
+        graph, self._forward = self._forward, self.network
+        own = self._run(images)[PENULTIMATE]
+        self._forward = graph
+        if traced is None or (traced - own).norm() > 1e-3 * own.norm():
+            raise BackboneError(
+                f"{self.name}, traced by torch.fx, is not the same network; name modules alone: {_modules(self.network)}"
+            )
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """(B, D) float32 for each layer, on the device."""
+        self._seen = {}  # a pass that failed half way has left something there
         with torch.inference_mode(), _full_float32(), self._watched():
             returned = self._forward(images)
             if self._forward is not self.network:
@@ -234,6 +261,12 @@ def load_backbone(
         )
     except torch.OutOfMemoryError as error:
         raise BackboneError(f"{name} does not fit on {where}: {error}; try --device cpu") from error
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if isinstance(error, BackboneError):
+            raise
+        raise BackboneError(
+            f"{name} cannot take {chosen.crop} x {chosen.crop} pixels: {str(error).splitlines()[0]}; --crop sets the size"
+        ) from error
 
 
 def restore_backbone(
@@ -293,11 +326,9 @@ def pick_device(device: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise BackboneError(
-            f"--device {device}: {str(error).splitlines()[0]}; expected auto, cpu, cuda or mps"
-        ) from error
+        raise BackboneError(f"--device {device}: {_brief(error)}; expected auto, cpu, cuda or mps") from error
     return chosen
 
 
@@ -330,17 +361,24 @@ def _pool(layer: str, out: Any) -> Tensor:
     raise BackboneError(f"layer {layer!r} gives a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
 
 
-def _without_in_place_steps(graph: nn.Module) -> None:
-    """A node's output must stay what it was when later nodes (``out += identity``, ReLU) run."""
-    for module in graph.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
-    for node in graph.graph.nodes:  # type: ignore[union-attr]
-        if node.target is operator.iadd:
-            node.target = operator.add
-        if node.kwargs.get("inplace"):
-            node.update_kwarg("inplace", False)
+def _copy_outputs(graph: nn.Module) -> None:
+    """Each wanted node is copied as soon as it is there: later nodes (``out += identity``, ReLU) may change it in place."""
+    nodes: torch.fx.Graph = graph.graph  # type: ignore[assignment]
+    output = next(node for node in nodes.nodes if node.op == "output")
+    for node in output.all_input_nodes:
+        with nodes.inserting_after(node):
+            output.replace_input_with(node, nodes.call_function(_copied, (node,)))
     graph.recompile()  # type: ignore[operator]
+
+
+def _copied(out: Any) -> Any:
+    return out.clone() if isinstance(out, Tensor) else out
+
+
+def _brief(error: Exception, most: int = 200) -> str:
+    """The first line of a message; torch's run to pages."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def _modules(network: nn.Module) -> str:
@@ -353,5 +391,7 @@ def _full_float32() -> Iterator[None]:
     if not torch.cuda.is_available():
         yield
         return
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    cudnn = torch.backends.cudnn
+    kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with cudnn.flags(enabled=True, allow_tf32=False, **kept):
         yield

@@ -56,13 +56,12 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class Layer:
-    """One data set of features: its width D, dtype, identity, and where its rows and their checks begin in the file."""
+    """One data set of features: its width D, dtype, identity, and where its rows begin in the file."""
 
     dim: int
     dtype: np.dtype[Any]
     identity: str
     offset: int
-    checks_offset: int
 
 
 class FeatureCache:
@@ -120,10 +119,8 @@ class FeatureCache:
         Raises:
             CacheMissError: the file has no such layer.
         """
-        entry = self.layer(layer)
-        if layer not in self._maps:  # mapped once: what was opened stays readable when another file takes its name
-            self._maps[layer] = np.memmap(self.path, entry.dtype, "r", entry.offset, (len(self), entry.dim))
-        return self._maps[layer]
+        self.layer(layer)
+        return self._features[layer]
 
     def layer(self, name: str) -> Layer:
         """One of the layers.
@@ -139,9 +136,7 @@ class FeatureCache:
 
     def sound(self, layer: str, rows: np.ndarray) -> np.ndarray:
         """(R,) bool: which of these rows are done and fit their check."""
-        entry = self.layer(layer)
-        features = self.features(layer)
-        checks = np.memmap(self.path, "<u4", "r", entry.checks_offset, (len(self),))
+        features, checks = self.features(layer), self._checks[layer]
         return np.array([self.status[r] == DONE and zlib.crc32(features[r]) == checks[r] for r in rows], dtype=bool)
 
     @property
@@ -173,15 +168,27 @@ class FeatureCache:
         column = {name: _column(file, f"images/{name}", size) for name in file["images"]}
         self.images = ImageTable(*(column[name] for name in ("path", "label", "split", "size", "mtime_ns")))
         self.keys, self.status, self.errors = column["key"], column["status"], column["error"]
+        if len({len(values) for values in column.values()}) != 1:
+            raise CorruptCacheError(f"{self.path}: the columns of /images differ in length")
+        self._read_layers(file, len(self.status), size)
+
+    def _read_layers(self, file: h5py.File, count: int, size: int) -> None:
         self.layers: dict[str, Layer] = {}
-        self._maps: dict[str, np.ndarray] = {}
+        # Mapped at once: what was opened stays readable when a newer file takes its name.
+        self._features: dict[str, np.ndarray] = {}
         for name, features in file["features"].items():
             checks = file["checks"][name]
-            if features.shape[0] != len(self.status) or checks.shape != self.status.shape:
-                raise CorruptCacheError(f"{self.path}: layer {name} has {features.shape[0]} rows of {len(self.status)}")
-            offsets = _offset(features, size), _offset(checks, size)
-            identity = _text(features.attrs["identity"])
-            self.layers[name] = Layer(features.shape[1], features.dtype, identity, *offsets)
+            if features.ndim != 2 or (len(features), *checks.shape) != (count, count):
+                raise CorruptCacheError(
+                    f"{self.path}: layer {name} is {features.shape}, its checks {checks.shape}; expected {count} rows"
+                )
+            if features.dtype not in ("<f4", "<f2") or checks.dtype != "<u4":
+                raise CorruptCacheError(
+                    f"{self.path}: layer {name} is {features.dtype}, its checks {checks.dtype}; expected float and uint32"
+                )
+            offset = _offset(file, features, size)
+            self._features[name] = np.memmap(self.path, features.dtype, "r", offset, features.shape)
+            self.layers[name] = Layer(features.shape[1], features.dtype, _text(features.attrs["identity"]), offset)
         self._checks = {name: _column(file, f"checks/{name}", size) for name in self.layers}
 
     def _computed_digest(self) -> str:
@@ -283,7 +290,7 @@ class CacheWriter:
     def set_splits(self, splits: Sequence[str]) -> None:
         """Write the whole column of splits, for a data set that names none."""
         width = self._widths["images/split"]
-        os.pwrite(self._file, b"".join(s.encode().ljust(width, b"\0") for s in splits), self._offsets["images/split"])
+        self._put("images/split", 0, b"".join(split.encode().ljust(width, b"\0") for split in splits))
 
     def publish(self) -> None:
         """Take the place of an older partial file: from now on an interrupted run leaves this one."""
@@ -371,10 +378,10 @@ def newest(folder: Path) -> Path:
     Raises:
         CacheMissError: there is none.
     """
-    files = sorted(folder.glob("*.h5"), key=lambda path: path.stat().st_mtime_ns)
+    files = [path for path in folder.glob("*.h5") if path.is_file()]
     if not files:
         raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")
-    return files[-1]
+    return max(files, key=lambda path: path.stat().st_mtime_ns)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -431,22 +438,21 @@ def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], kind: np.dtype[
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind_id, h5py.h5s.create_simple(shape), properties))
 
 
-def _offset(dataset: h5py.Dataset, size: int) -> int:
+def _offset(file: h5py.File, dataset: h5py.Dataset, size: int) -> int:
     """Where the raw bytes begin; only ordinary contiguous storage inside this file will do."""
     plist = dataset.id.get_create_plist()
     offset = dataset.id.get_offset()
     inside = offset is not None and offset + dataset.nbytes <= size
-    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or not inside:
-        raise CorruptCacheError(
-            f"{dataset.file.filename}: {dataset.name} is not stored whole and contiguous in the file"
-        )
+    linked = dataset.file.filename != file.filename  # an external link leads to another file
+    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or linked or not inside:
+        raise CorruptCacheError(f"{file.filename}: {dataset.name} is not stored whole and contiguous in the file")
     return int(offset)
 
 
 def _column(file: h5py.File, name: str, size: int) -> np.ndarray:
     dataset = file[name]
     if dataset.size:
-        _offset(dataset, size)
+        _offset(file, dataset, size)
     column: np.ndarray = dataset[()]
     return column
 

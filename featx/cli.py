@@ -106,8 +106,6 @@ def extract(as_json: bool, **options: Any) -> None:
     Example: featx extract photos/ --backbone mobilenet_v3_small --layer features.9
     """
     step = ExtractStep(**options)
-    if step.weights == "random":
-        _warn(f"{step.backbone_name()} has random weights: a baseline, not a pretrained network")
     with _bar("extract", "images") as progress:
         result = step.run(progress)
     _print(result.as_dict() if as_json else None, lambda: _show_extraction(result))
@@ -428,8 +426,8 @@ def _show_fit(result: Fit) -> None:
     chosen = [f"{name}={value:g}" for name, value in (("C", head.C_), ("k", head.k_)) if value is not None]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
     click.echo(
-        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer_}: fitted to {head.n_train_} images "
-        f"of {len(head.classes_)} classes in {head.seconds_:.2f} s"
+        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer_} of {result.features}: "
+        f"fitted to {head.n_train_} images of {len(head.classes_)} classes in {head.seconds_:.2f} s"
     )
     click.echo()
     click.echo(str(result.report))
@@ -440,7 +438,7 @@ def _show_fit(result: Fit) -> None:
 
 def _show_promotion(result: Promotion) -> None:
     click.echo(
-        f"assembled: on {result.proved_on} images the network's logits are the head's "
+        f"assembled {result.head}: on {result.proved_on} images the network's logits are the head's "
         f"(largest difference {result.max_logit_difference:.2g})"
     )
     rows = [("head", result.head_report)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import stat
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -165,6 +166,8 @@ class _Run:
     def __init__(self, path: Path, images: ImageSet, backbone: Backbone) -> None:
         self.path, self.images, self.backbone = path, images, backbone
         self.notes = list(images.notes)
+        if backbone.weights == "random":
+            self.notes.append(f"{backbone.name} has random weights: a baseline, not a pretrained network")
         self.sizes, self.mtimes = _stat(images)
         self.before = self._earlier(path)
         self.donors = [donor for donor in (self.before, self._earlier(_partial(path))) if donor]
@@ -406,6 +409,8 @@ def read_images(
 
     def load(row: int, path: Path) -> LoadedImage:
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+                return LoadedImage(row, NO_KEY, None, "is no ordinary file")
             data = path.read_bytes()
         except OSError as error:
             return LoadedImage(row, NO_KEY, None, f"cannot be read: {error.strerror}")
@@ -468,10 +473,10 @@ def _stat(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     facts = np.full((len(images), 2), -1, dtype=np.int64)
     for row in range(len(images)):
         try:
-            stat = images.absolute(row).stat()
+            found = images.absolute(row).stat()
         except OSError:
             continue
-        facts[row] = stat.st_size, stat.st_mtime_ns
+        facts[row] = found.st_size, found.st_mtime_ns
     return facts[:, 0].copy(), facts[:, 1].copy()
 
 

@@ -219,7 +219,7 @@ class Head:
             "dataset": self.dataset_,
             "source": str(self.source_) if self.source_ else None,
             "n_train": self.n_train_,
-            "search": {f"{candidate:g}": loss for candidate, loss in self.search_.items()},
+            "search": {str(candidate): loss for candidate, loss in self.search_.items()},
             "seconds": self.seconds_,
             "notes": self.notes_,
             "report": report.as_dict() if report else None,
@@ -356,9 +356,9 @@ def _growing(candidates: Sequence[float], losses: Mapping[float, float], grows: 
     while grows:
         best, low, high = min(losses, key=lambda c: losses[c]), min(losses), max(losses)
         if best == low and low / 10 >= C_LIMITS[0]:
-            yield low / 10
+            yield float(f"{low / 10:g}")
         elif best == high and high * 10 <= C_LIMITS[1]:
-            yield high * 10
+            yield float(f"{high * 10:g}")
         else:
             return
 
@@ -421,12 +421,13 @@ def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A head, what it is worth, and where it was saved."""
+    """A head, what it is worth, where it and its picture were saved, and the feature file it came from."""
 
     head: Head
     report: Report
     path: Path
-    picture: Path | None
+    picture: Path
+    features: Path | None
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -442,7 +443,8 @@ class Fit:
             "test_split": report.pop("split"),
             **{key: value for key, value in report.items() if key != "notes"},
             "search": {f"{c:g}": loss for c, loss in head.search_.items()},
-            "picture": str(self.picture) if self.picture else None,
+            "picture": str(self.picture),
+            "features": str(self.features) if self.features else None,
             "seconds": round(head.seconds_, 4),
             "notes": list(self.notes),
         }
@@ -470,6 +472,7 @@ def fit_head(
         CacheMissError, CorruptCacheError: the feature file is not there or not sound.
         OutputError: the head cannot be written.
     """
+    file = features.source if isinstance(features, FeatureSet) else Path(features)
     features = features if isinstance(features, FeatureSet) else FeatureSet.load(features, layer)
     held_out = features.held_out()
     head.fit(features)
@@ -481,7 +484,7 @@ def fit_head(
     notes = [*head.notes_, *report.notes, *_left_out(features, held_out)]
     head.save(path, report=report)
     report.save_png(picture)
-    return Fit(head, report, path, picture, tuple(notes))
+    return Fit(head, report, path, picture, file, tuple(notes))
 
 
 def _stem(features: FeatureSet, head: Head) -> str:

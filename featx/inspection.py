@@ -81,6 +81,8 @@ def _describe_features(path: Path) -> dict[str, Any]:
 def _describe_model(path: Path) -> dict[str, Any]:
     metadata = modelfile.read_metadata(path)
     kind = "head" if metadata.pop("format") == modelfile.HEAD else "promoted model"
+    if kind == "head":
+        metadata["model"] = metadata.pop("kind")  # the word of --model
     for report in ("report", "head_report"):
         if metadata.get(report):
             metadata[report] = {k: v for k, v in metadata[report].items() if k not in ("per_class", "confusion")}

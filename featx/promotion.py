@@ -90,7 +90,7 @@ class PromotedModel:
         """(B, 3, H, W) uint8 to (B, C) float64."""
         batch = normalise(torch.from_numpy(pixels).to(self.device), self.transform)
         with torch.inference_mode():
-            out: np.ndarray = self.network(batch).double().cpu().numpy()
+            out: np.ndarray = self.network(batch).cpu().double().numpy()  # MPS has no float64
         return out
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -154,6 +154,7 @@ class Promotion:
     Attributes:
         model: the network, fine-tuned or as assembled.
         path: its file.
+        head: the head's file, or its kind where it came from none.
         verdict: "assembled", "promoted" or "kept-head".
         why: the verdict in a sentence.
         max_logit_difference: between assembled network and head, over ``proved_on`` images.
@@ -169,6 +170,7 @@ class Promotion:
 
     model: PromotedModel
     path: Path
+    head: str
     verdict: str
     why: str
     max_logit_difference: float
@@ -185,6 +187,7 @@ class Promotion:
         """As ``featx promote --json`` prints it."""
         return {
             "model": str(self.path),
+            "head": self.head,
             "verdict": self.verdict,
             "why": self.why,
             "max_logit_difference": self.max_logit_difference,
@@ -242,7 +245,7 @@ def promote(
         OutputError: the model cannot be written.
     """
     started = time.perf_counter()
-    name = Path(head).stem if not isinstance(head, Head) else None
+    file = None if isinstance(head, Head) else Path(head)
     head = head if isinstance(head, Head) else Head.load(head)
     head.as_linear()  # a head that is not linear is refused before anything costs time
     if head.layer_ != PENULTIMATE:
@@ -277,11 +280,13 @@ def promote(
         "seconds": seconds,
     }
     model = job.model(facts)
-    default = Path(models) / f"{name or known.dataset.get('name', 'head') + '--' + head.kind}--promoted.safetensors"
+    stem = file.stem if file else f"{known.dataset['name']}--{head.kind}"
+    default = Path(models) / f"{stem}--promoted.safetensors"
     path = model.save(Path(out) if out else default)
     return Promotion(
         model=model,
         path=path,
+        head=str(file or head.kind),
         verdict=verdict,
         why=why,
         max_logit_difference=difference,
@@ -404,7 +409,7 @@ class _Job:
         logits = []
         for _, pixels in self._batches(rows, plain_reader(self.backbone.transform), default_batch_size(self._device)):
             with torch.inference_mode():
-                logits.append(self.network(normalise(pixels, self.backbone.transform)).double().cpu().numpy())
+                logits.append(self.network(normalise(pixels, self.backbone.transform)).cpu().double().numpy())
         return np.concatenate(logits)
 
     @property

@@ -6,8 +6,9 @@ import contextlib
 import difflib
 import functools
 import hashlib
-import importlib.util
 import json
+import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -95,6 +96,9 @@ def blank(origin: dict[str, str]) -> nn.Module:
         raise BackboneError(
             f"the network is {origin['name']}, a file of code, and a stored path is never run; name it with --backbone"
         )
+    if origin["source"] == "torchvision":
+        image_size = int(origin["image_size"]) if "image_size" in origin else None
+        return _seeded(functools.partial(_torchvision_module, origin["name"], image_size))
     return build(origin["name"], "random").module
 
 
@@ -112,36 +116,41 @@ def names() -> list[str]:
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """Random weights are the same on every machine, and leave the caller's generator alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed every GPU's too
         return make()
 
 
 def _build_torchvision(name: str, weights: str) -> Network:
     entries = models.get_model_weights(name)
     entry = entries.DEFAULT
+    file = None
     if weights in entries.__members__:
         entry = entries[weights]
-    module = _seeded(functools.partial(_torchvision_module, name))
-    if weights == "random":
-        pass
-    elif weights == "default" or weights in entries.__members__:
-        _load(module, weight_files.fetch(entry.url))
-    else:
-        path = Path(weights).resolve()
+    elif weights not in ("default", "random"):
+        file = Path(weights).resolve()
+        weights = str(file)
         # A file that torchvision published brings its own transform: V1 and V2 of ResNet-50 differ.
-        entry = next((e for e in entries if Path(e.url).name == path.name), entry)
-        _load(module, path)
-        weights = str(path)
-    return Network(module, _torchvision_transform(entry), None, {"source": "torchvision", "name": name}, weights)
+        entry = next((e for e in entries if Path(e.url).name == file.name), entry)
+    origin = {"source": "torchvision", "name": name}
+    image_size = None
+    if name.startswith("vit_"):
+        # A vision transformer has one embedding for each place, so its architecture depends on its weights.
+        image_size = entry.meta["min_size"][0]
+        if image_size != entries.DEFAULT.meta["min_size"][0]:
+            origin["image_size"] = str(image_size)
+    module = _seeded(functools.partial(_torchvision_module, name, image_size))
+    if weights != "random":
+        _load(module, file or weight_files.fetch(entry.url))
+    return Network(module, _torchvision_transform(entry), None, origin, weights)
 
 
-def _torchvision_module(name: str) -> nn.Module:
+def _torchvision_module(name: str, image_size: int | None = None) -> nn.Module:
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # As their published weights want it. The auxiliary heads serve training from scratch alone: left out.
         options = {"init_weights": False, "transform_input": True, "aux_logits": False}
     elif name.startswith("vit_"):
-        options = {"image_size": models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
+        options = {"image_size": image_size or models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
     module: nn.Module = models.get_model(name, weights=None, **options)
     return module
 
@@ -238,12 +247,12 @@ def _build_file(name: str, weights: str) -> Network:
     if not path.is_file():
         raise BackboneError(f"there is no file {path}; expected path/to/file.py:factory")
     code = path.read_bytes()
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    if module_spec is None or module_spec.loader is None:
-        raise BackboneError(f"{path} is not a Python file")
-    namespace = importlib.util.module_from_spec(module_spec)
+    namespace = types.ModuleType(f"_featx_{hashlib.sha256(code).hexdigest()}")
+    namespace.__file__ = str(path)
+    sys.modules[namespace.__name__] = namespace  # where dataclasses look for the module of a class
     try:
-        module_spec.loader.exec_module(namespace)
+        # Not imported: the bytes that are hashed are those that run, whatever an older __pycache__ says.
+        exec(compile(code, path, "exec"), namespace.__dict__)
         factory = getattr(namespace, factory_name, None)
         network = _seeded(factory) if callable(factory) else None
     except Exception as error:  # the user's code may raise anything

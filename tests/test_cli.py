@@ -1,0 +1,309 @@
+"""The commands as a user meets them: what they print, where, and with which exit status."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from featx.cli import main
+
+
+def featx(*arguments: object, status: int = 0) -> Result:
+    """Run a command in this process."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == status, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def without_times(text: str) -> str:
+    return re.sub(r"\(?[\d.,]+ (?:s|images/s)\)?", "TIME", text)
+
+
+@pytest.fixture
+def fitted(split_photos: Path, in_tmp: Path) -> Path:
+    """Extracted and fitted: a head's file."""
+    featx("extract", split_photos, "-b", "lenet5")
+    return Path(json.loads(featx("fit-head", "--json").stdout)["head"])
+
+
+def test_extract_prints_what_it_did(split_photos: Path, in_tmp: Path) -> None:
+    result = featx("extract", split_photos, "--backbone", "lenet5")
+    assert without_times(result.stdout) == (
+        "split through lenet5, default weights: penultimate (84)\n"
+        "48 images: 48 computed, 0 reused, 0 failed, 0 removed, in TIME TIME\n"
+        "features: cache/split--lenet5.h5\n"
+    )
+    assert result.stderr == ""
+    again = featx("extract", split_photos, "--backbone", "lenet5")
+    assert without_times(again.stdout) == (
+        "split through lenet5, default weights: penultimate (84)\n"
+        "48 images: 48 reused, 0 failed; no forward pass was needed TIME\n"
+        "features: cache/split--lenet5.h5\n"
+    )
+
+
+def test_random_weights_are_said_aloud(split_photos: Path, in_tmp: Path) -> None:
+    result = featx("extract", split_photos, "-b", "lenet5", "--weights", "random")
+    assert result.stderr == "Note: lenet5 has random weights: a baseline, not a pretrained network\n"
+
+
+def test_failed_images_are_counted_and_the_first_ten_named(split_photos: Path, in_tmp: Path) -> None:
+    for number in range(12):
+        (split_photos / "train" / "dark" / f"bad{number:02}.jpg").write_text("no image")
+    result = featx("extract", split_photos, "-b", "lenet5")
+    assert "60 images: 48 computed, 0 reused, 12 failed" in result.stdout
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("Note: train/dark/bad00.jpg: not an image of a known format")
+    assert lines[9].startswith("Note: train/dark/bad09.jpg")
+    assert lines[10:] == ["Note: and 2 more failed (featx info cache/split--lenet5.h5 lists them)"]
+
+
+def test_file_names_cannot_upset_the_terminal(split_photos: Path, in_tmp: Path) -> None:
+    (split_photos / "train" / "dark" / "a\x1b[31m\nb.jpg").write_text("no image")
+    result = featx("extract", split_photos, "-b", "lenet5")
+    assert "\x1b" not in result.stderr
+    assert r"a\x1b[31m\nb.jpg" in result.stderr
+
+
+def test_the_three_bare_commands_run_in_an_empty_folder(in_tmp: Path) -> None:
+    extracted = json.loads(featx("extract", "--json").stdout)
+    assert (extracted["images"], extracted["computed"], extracted["layers"]) == (1797, 1797, {"penultimate": 84})
+    fitted = json.loads(featx("fit-head", "--model", "logreg", "--json").stdout)
+    assert fitted["accuracy"] > 0.95
+    assert (fitted["n_train"], fitted["n_test"], fitted["test_split"]) == (645, 173, "test")
+    promoted = json.loads(featx("promote", "--finetune", "--epochs", "1", "--json").stdout)
+    assert promoted["verdict"] in ("promoted", "kept-head")
+    assert promoted["accuracy"] >= promoted["accuracy_head"] == pytest.approx(fitted["accuracy"])
+    assert Path(promoted["model"]).is_file()
+
+
+def test_pretrained_features_of_the_embedded_default_beat_random_ones(in_tmp: Path) -> None:
+    accuracies = []
+    for weights in ("default", "random"):
+        featx("extract", "--weights", weights)
+        accuracies.append(json.loads(featx("fit-head", "--json").stdout)["accuracy"])
+    assert accuracies[0] > accuracies[1] + 0.01
+
+
+def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
+    result = featx("fit-head", "cache/split--lenet5.h5", "--model", "logreg", "-C", "1")
+    assert without_times(result.stdout) == (
+        "logreg (C=1) on penultimate of cache/split--lenet5.h5: fitted to 32 images of 2 classes in TIME\n"
+        "\n"
+        "accuracy           1.0000  (95 % interval 0.8064 to 1.0000; 16 of 16 images of split val)\n"
+        "balanced accuracy  1.0000\n"
+        "macro F1           1.0000\n"
+        + next(line for line in result.stdout.splitlines() if line.startswith("log loss")) + "\n"
+        "\n"
+        "class  precision  recall      F1  images\n"
+        "dark       1.000   1.000   1.000       8\n"
+        "light      1.000   1.000   1.000       8\n"
+        "\n"
+        "true \\ predicted  dark  light\n"
+        "dark                 8      0\n"
+        "light                0      8\n"
+        "\n"
+        "head: models/split--lenet5--logreg.safetensors\n"
+        "confusion matrix: models/split--lenet5--logreg.png\n"
+    )  # fmt: skip
+    assert Path("models/split--lenet5--logreg.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("model", ["linear", "svm", "ridge", "knn", "centroid"])
+def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
+    facts = json.loads(featx("fit-head", "--model", model, "--json").stdout)
+    assert facts["model"] == model
+    assert facts["accuracy"] > 0.8
+    assert Path(facts["head"]).is_file()
+
+
+def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
+    lines = featx("promote").stdout.splitlines()
+    pattern = r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the network's logits are the head's \(largest difference .*\)"
+    assert re.fullmatch(pattern, lines[0])
+    assert lines[1].startswith("assembled: the network is the head: accuracy 1.0000 on the same 16 images of split val")
+    assert lines[2] == "model: models/split--lenet5--logreg--promoted.safetensors"
+
+
+def test_fine_tuning_prints_head_and_network_side_by_side(fitted: Path) -> None:
+    lines = featx("promote", "--finetune", "--epochs", "1").stdout.splitlines()
+    assert lines[2].split()[:1] == ["accuracy"]
+    assert lines[3].split()[:2] == ["head", "1.0000"]
+    assert lines[4].startswith("fine-tuned, 1 epochs")
+    assert lines[6].startswith("kept-head: fine-tuning reached")
+
+
+def test_predict_prints_csv_with_a_row_for_every_image(fitted: Path, split_photos: Path) -> None:
+    Path("bad.jpg").write_text("=cmd()")
+    result = featx("predict", fitted, split_photos / "val" / "dark", "bad.jpg", "--top", "2")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert len(rows) == 8 * 2 + 1
+    assert [(row["rank"], row["label"]) for row in rows[:2]] == [("1", "dark"), ("2", "light")]
+    assert rows[-1]["path"] == "bad.jpg"
+    assert rows[-1]["label"] == ""
+    assert "not an image of a known format" in rows[-1]["error"]
+
+
+def test_predict_as_json_is_one_object(fitted: Path, split_photos: Path) -> None:
+    facts = json.loads(featx("predict", fitted, split_photos / "val" / "light", "--json").stdout)
+    assert len(facts["predictions"]) == 8
+    assert {"path", "label", "probability", "top"} == facts["predictions"][0].keys()
+
+
+def test_evaluate_prints_the_report(fitted: Path, split_photos: Path) -> None:
+    facts = json.loads(featx("evaluate", fitted, split_photos, "--json").stdout)
+    wanted = {"accuracy", "interval", "balanced_accuracy", "macro_f1", "log_loss", "n", "confusion"}
+    assert wanted <= facts.keys()
+    assert (facts["n"], facts["confusion"]) == (16, [[8, 0], [0, 8]])
+    assert featx("evaluate", fitted, split_photos).stdout.startswith("accuracy           1.0000")
+
+
+def test_info_tells_every_kind_of_file(fitted: Path) -> None:
+    featx("promote")
+    for file, kind in (
+        ("cache/split--lenet5.h5", "feature file"),
+        (fitted, "head"),
+        ("models/split--lenet5--logreg--promoted.safetensors", "promoted model"),
+    ):
+        assert json.loads(featx("info", file, "--json").stdout)["kind"] == kind
+        assert kind in featx("info", file).stdout
+
+
+def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
+    file = Path("cache/split--lenet5.h5")
+    assert json.loads(featx("verify", file, "--json").stdout) == {
+        "ok": True, "rows": 48, "bad_rows": 0, "problems": [],
+    }  # fmt: skip
+    from featx.cache import FeatureCache
+
+    offset = FeatureCache(file).layers["penultimate"].offset + 84 * 4 * 5
+    with file.open("r+b") as handle:
+        handle.seek(offset)
+        byte = handle.read(1)[0]
+        handle.seek(offset)
+        handle.write(bytes([byte ^ 1]))
+    found = json.loads(featx("verify", file, "--json", status=1).stdout)
+    assert (found["ok"], found["bad_rows"]) == (False, 1)
+    assert "do not fit their checks" in featx("fit-head", status=1).stderr
+
+
+def test_backbones_lists_what_fits_the_pattern(in_tmp: Path) -> None:
+    lines = featx("backbones", "lenet").stdout.splitlines()
+    assert lines[0].split() == [
+        "name", "family", "embedding", "parameters", "input", "ImageNet", "top-1", "weights", "here",
+    ]  # fmt: skip
+    (row,) = [line.split() for line in lines if line.startswith("lenet5")]
+    assert row == ["lenet5", "LeNet5", "84", "0.06", "M", "32", "-", "yes"]
+    (entry,) = json.loads(featx("backbones", "squeezenet1_1", "--json").stdout)["backbones"]
+    assert (entry["embedding"], entry["input_size"], entry["local"]) == (512, 224, False)
+    assert entry["top1"] == pytest.approx(58.178)
+
+
+def test_a_recipe_runs_its_steps_and_a_dry_run_only_names_them(split_photos: Path, in_tmp: Path) -> None:
+    Path("job.toml").write_text(
+        f'[extract]\ndata = "{split_photos}"\nbackbone = "lenet5"\n[fit-head]\nmodel = "ridge"\n[promote]\n'
+    )
+    dry = featx("run", "job.toml", "--dry-run")
+    assert dry.stdout == (
+        f"featx extract {split_photos} --backbone lenet5\nfeatx fit-head --model ridge\nfeatx promote\n"
+    )
+    assert not Path("cache").exists()
+    done = json.loads(featx("run", "job.toml", "--json").stdout)
+    assert list(done) == ["extract", "fit-head", "promote"]
+    assert done["promote"]["verdict"] == "assembled"
+    text = featx("run", "job.toml").stdout
+    assert [line for line in text.splitlines() if line.startswith("$ ")] == [f"$ {c}" for c in dry.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "nowhere"], "Error: there is no nowhere; expected a folder of images, a table"),
+        (["extract", "-b", "resnet51"], "Error: there is no backbone 'resnet51'; did you mean resnet"),
+        (["extract", "-b", "mobilenet_v1_050"], "Error: mobilenet_v1_050 has no weights to download"),
+        (["extract", "--weights", "no.pth"], "Error: there is no weights file"),
+        (["extract", "--device", "quantum"], "Error: --device quantum:"),
+        (["fit-head"], "Error: there is no feature file in cache; run featx extract first"),
+        (["fit-head", "no.h5"], "Error: there is no feature file no.h5"),
+        (["promote"], "Error: there is no head in models; run featx fit-head first"),
+        (["predict", "no.safetensors", "a.jpg"], "Error: there is no head or model no.safetensors"),
+        (["evaluate", "no.safetensors", "digits"], "Error: there is no head or model no.safetensors"),
+        (["info", "no.h5"], "Error: there is no file no.h5"),
+        (["verify", "no.h5"], "Error: there is no feature file no.h5"),
+        (["run", "no.toml"], "Error: cannot read the recipe no.toml"),
+        (["backbones", "zzz"], "Error: no backbone's name contains 'zzz'"),
+    ],
+)
+def test_an_error_is_one_message_on_stderr_and_exit_status_1(in_tmp: Path, arguments: list[str], message: str) -> None:
+    result = featx(*arguments, status=1)
+    assert result.stderr.startswith(message)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "--nonsense"], ["fit-head", "--model", "forest"], ["fit-head", "-C", "-1"], ["predict"],
+        ["extract", "--dtype", "int8"], ["promote", "--epochs", "0"], ["extract", "-j", "0"], ["nonsense"],
+    ],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(in_tmp: Path, arguments: list[str]) -> None:
+    assert "Usage: " in featx(*arguments, status=2).stderr
+
+
+def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
+    assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
+        "Error: -C is for logreg, svm, ridge; knn has none\n"
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from featx.cli import main; main(['--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'sklearn', 'numpy', 'h5py', 'PIL', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["", *sorted(main.commands)])
+def test_every_command_answers_h(command: str) -> None:
+    text = featx(*command.split(), "-h").stdout
+    assert text.startswith("Usage: ")
+    assert not command or "Example: featx " in text
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_tmp: Path) -> None:
+    Path("slow.py").write_text(
+        "import time\nfrom featx import Transform\nfrom featx.nets import LeNet5\n"
+        "class Slow(LeNet5):\n    transform = Transform(resize=32, crop=32)\n"
+        "    def forward(self, x):\n        time.sleep(0.5)\n        return super().forward(x)\n"
+        "def make():\n    return Slow()\n"
+    )
+    command = [sys.executable, "-m", "featx", "extract", str(split_photos), "-b", "slow.py:make", "--batch-size", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    partial = Path("cache/split--slow-make.h5.partial")
+    deadline = time.monotonic() + 60
+    while not partial.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.2)
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 130, stderr
+    assert "Interrupted. What is done is kept: the same command goes on from there." in stderr
+    assert "Traceback" not in stderr
+    facts = json.loads(featx("extract", split_photos, "-b", "slow.py:make", "--json").stdout)
+    assert facts["reused"] > 0
+    assert facts["computed"] + facts["reused"] == 48

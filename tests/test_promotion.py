@@ -1,0 +1,250 @@
+"""The head on its backbone as one network: proved, fine-tuned, never worse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torchvision import models
+
+import featx
+from featx.errors import CacheMissError, CorruptCacheError, HeadError, StaleCacheError
+from featx.features import FeatureSet
+from featx.head import Head
+from featx.promotion import PromotedModel, Step, promote
+from featx.settings import FineTuning
+
+
+@pytest.fixture
+def features(split_photos: Path, in_tmp: Path) -> FeatureSet:
+    """LeNet-5's features of 32 train and 16 val photographs."""
+    return featx.extract(split_photos, "lenet5").load()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
+    """The digits through a LeNet-5 with random weights: there is something to win by fine-tuning."""
+    backbone = featx.load_backbone("lenet5", weights="random")
+    return featx.extract("digits", backbone, cache=tmp_path_factory.mktemp("digits")).load()
+
+
+def small_backbone(name: str, crop: int) -> featx.Backbone:
+    return featx.load_backbone(name, weights="random", resize=crop, crop=crop)
+
+
+def pixels_of(features: FeatureSet, transform: featx.Transform) -> np.ndarray:
+    from featx.decode import read_pixels
+
+    root = Path(features.dataset["root"])
+    return np.stack([read_pixels((root / str(path)).read_bytes(), transform) for path in features.paths])
+
+
+@pytest.mark.parametrize("kind", ["logreg", "linear", "svm", "ridge", "centroid"])
+def test_every_linear_head_becomes_a_network_with_its_logits(features: FeatureSet, kind: str) -> None:
+    head = Head(kind).fit(features)
+    result = promote(head)
+    assert result.verdict == "assembled"
+    assert result.max_logit_difference < 1e-3
+    assert result.report.accuracy == result.head_report.accuracy
+    model = PromotedModel.load(result.path)
+    logits = model.logits(pixels_of(features, model.transform))
+    np.testing.assert_allclose(logits, head.logits(features.features), atol=1e-3 * max(1, np.abs(logits).max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "crop"), [("squeezenet1_1", 64), ("vgg11", 32), ("densenet121", 32), ("inception_v3", 80), ("swin_t", 32)]
+)
+def test_networks_of_every_build_take_the_head(split_photos: Path, in_tmp: Path, name: str, crop: int) -> None:
+    head = Head("logreg", C=1.0).fit(featx.extract(split_photos, small_backbone(name, crop)).load())
+    result = promote(head)
+    assert result.verdict == "assembled"
+    assert 0 < result.proved_on <= 16
+    again = PromotedModel.load(result.path)
+    batch = np.random.default_rng(0).integers(0, 255, (2, 3, crop, crop), dtype=np.uint8)
+    np.testing.assert_allclose(again.logits(batch), result.model.logits(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_features_are_proved_too(split_photos: Path, in_tmp: Path) -> None:
+    backbone = featx.load_backbone("lenet5", dtype="float16")
+    result = promote(Head("logreg").fit(featx.extract(split_photos, backbone).load()))
+    assert 0 < result.max_logit_difference < 0.5
+
+
+def test_a_network_whose_logits_are_not_the_heads_is_refused(features: FeatureSet) -> None:
+    head = Head("logreg").fit(features)
+    honest = head.logits
+    head.logits = lambda X: honest(X) + 1.0  # type: ignore[method-assign]
+    with pytest.raises(HeadError, match=r"differ from the head's by up to 1 on 16 images"):
+        promote(head)
+    assert not Path("models").exists()
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("knn", "linear"), ("svm", "rbf")])
+def test_a_head_that_is_not_linear_is_refused_with_the_command_that_helps(
+    features: FeatureSet, kind: str, kernel: str
+) -> None:
+    with pytest.raises(HeadError, match=r"featx fit-head --model logreg makes one that can"):
+        promote(Head(kind, kernel=kernel).fit(features))
+
+
+def test_a_head_on_an_inner_layer_is_refused(split_photos: Path, in_tmp: Path) -> None:
+    backbone = featx.load_backbone("lenet5", layers=["features.5"])
+    head = Head("logreg").fit(featx.extract(split_photos, backbone).load("features.5"))
+    with pytest.raises(HeadError, match=r"on the inner layer 'features\.5'"):
+        promote(head)
+
+
+def test_an_image_that_changed_since_extraction_is_named(features: FeatureSet, split_photos: Path, make_image) -> None:
+    head = Head("logreg").fit(features)
+    make_image(split_photos / "val" / "dark" / "00.png", seed=999)
+    with pytest.raises(StaleCacheError, match=r"val/dark/00\.png has changed since its features were extracted"):
+        promote(head)
+
+
+def test_a_feature_file_that_is_gone_is_said(features: FeatureSet) -> None:
+    head = Head("logreg").fit(features)
+    assert features.source
+    features.source.unlink()
+    with pytest.raises(CacheMissError, match=r"is gone; run featx extract again"):
+        promote(head)
+
+
+def test_fine_tuning_that_fails_keeps_the_head(features: FeatureSet) -> None:
+    head = Head("logreg").fit(features)
+    result = promote(head, finetune=True, settings=FineTuning(epochs=2, lr=50.0))
+    assert result.verdict == "kept-head"
+    assert result.tuned_report is not None
+    assert result.tuned_report.accuracy <= result.report.accuracy == result.head_report.accuracy
+    logits = PromotedModel.load(result.path).logits(pixels_of(features, result.model.transform))
+    np.testing.assert_allclose(logits, head.logits(features.features), atol=1e-3 * max(1, np.abs(logits).max()))
+
+
+def test_fine_tuning_that_wins_is_kept_and_saved_as_it_was_judged(digits: FeatureSet, tmp_path: Path) -> None:
+    head = Head("centroid").fit(digits)
+    settings = FineTuning(epochs=6, lr=2e-2, flip=False, crop_scale=0.8)
+    result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
+    assert result.verdict == "promoted"
+    assert result.report.accuracy > result.head_report.accuracy
+    report = featx.evaluate(PromotedModel.load(result.path), "digits")
+    assert (report.n, report.split) == (173, "test")
+    assert report.accuracy == result.report.accuracy
+    np.testing.assert_array_equal(report.confusion, result.report.confusion)
+
+
+def test_the_best_epoch_by_log_loss_on_val_is_the_one_that_is_kept(digits: FeatureSet, tmp_path: Path) -> None:
+    head = Head("centroid").fit(digits)
+    settings = FineTuning(epochs=6, lr=2e-2, flip=False, crop_scale=0.8)
+    result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
+    best = min(result.log, key=lambda entry: entry["log_loss"])
+    val = featx.evaluate(PromotedModel.load(result.path), "digits", split="val")
+    assert val.log_loss == pytest.approx(best["log_loss"], rel=1e-4)
+
+
+def test_two_runs_of_one_seed_end_at_the_same_weights(features: FeatureSet, tmp_path: Path) -> None:
+    head = Head("logreg").fit(features)
+    settings = FineTuning(epochs=2, lr=1e-3, batch_size=8)
+    states = []
+    for number in range(2):
+        out = tmp_path / f"{number}.safetensors"
+        result = promote(head, finetune=True, settings=settings, out=out)
+        states.append([entry["log_loss"] for entry in result.log])
+    assert states[0] == states[1]
+
+
+def test_judging_by_the_images_that_chose_the_epoch_is_said(features: FeatureSet, digits: FeatureSet) -> None:
+    result = promote(Head("logreg").fit(features), finetune=True, settings=FineTuning(epochs=1))
+    assert any("slightly flattered" in note for note in result.notes)
+    separate = promote(Head("logreg", C=0.1).fit(digits), finetune=True, settings=FineTuning(epochs=1))
+    assert not separate.notes
+
+
+@pytest.mark.parametrize("train_norms", [False, True])
+def test_batch_norm_statistics_stay_unless_they_are_to_move(
+    split_photos: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, train_norms: bool
+) -> None:
+    backbone = small_backbone("mobilenet_v1_025", 32)
+    before = {n: t.clone() for n, t in backbone.network.state_dict().items() if "running" in n}
+    head = Head("logreg").fit(featx.extract(split_photos, backbone).load())
+    monkeypatch.setattr("featx.promotion._verdict", lambda head, tuned: ("promoted", "for the test"))
+    result = promote(head, finetune=True, settings=FineTuning(epochs=1, train_norms=train_norms))
+    after = result.model.network.state_dict()
+    moved = any(not torch.equal(before[n], after[n]) for n in before)
+    assert moved == train_norms
+    assert not torch.equal(after["features.0.0.weight"], backbone.network.state_dict()["features.0.0.weight"])
+
+
+def test_the_backbone_learns_at_a_tenth_of_the_heads_rate_and_norms_do_not_decay() -> None:
+    from featx.promotion import _parameter_groups
+
+    network = featx.load_backbone("mobilenet_v1_025", weights="random").network
+    groups = _parameter_groups(network, "classifier", FineTuning(lr=1e-3, weight_decay=0.05))
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert rates[id(network.classifier.weight)] == (1e-3, 0.05)  # type: ignore[union-attr, arg-type]
+    assert rates[id(network.classifier.bias)] == (1e-3, 0.0)  # type: ignore[union-attr, arg-type]
+    assert rates[id(network.features[0][0].weight)] == (1e-4, 0.05)  # type: ignore[index]
+    assert rates[id(network.features[0][1].weight)] == (1e-4, 0.0)  # type: ignore[index]
+    assert len(rates) == len(list(network.parameters()))
+
+
+def test_progress_counts_the_images_of_every_epoch(features: FeatureSet) -> None:
+    steps: list[Step] = []
+    settings = FineTuning(epochs=2, batch_size=8, patience=5)
+    promote(Head("logreg").fit(features), finetune=True, settings=settings, progress=steps.append)
+    assert [(s.epoch, s.done, s.total) for s in steps] == [(e, d, 32) for e in (1, 2) for d in (8, 16, 24, 32)]
+    assert all(np.isfinite(s.loss) for s in steps)
+
+
+def test_a_promoted_model_loads_into_plain_torchvision(split_photos: Path, in_tmp: Path) -> None:
+    head = Head("logreg").fit(featx.extract(split_photos, small_backbone("resnet18", 64)).load())
+    result = promote(head)
+    network = models.resnet18(num_classes=2)
+    state = {name: tensor for name, tensor in load_file(result.path).items() if not name.startswith("featx.")}
+    network.load_state_dict(state)
+    batch = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64), dtype=np.uint8)
+    from featx.backbone import normalise
+
+    with torch.inference_mode():
+        logits = network.eval()(normalise(torch.from_numpy(batch), result.model.transform))
+    np.testing.assert_allclose(logits.numpy(), result.model.logits(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_of_a_file_of_code_never_runs_a_stored_path(split_photos: Path, in_tmp: Path) -> None:
+    code = "from featx.nets import LeNet5\nfrom featx import Transform\n"
+    code += "def make():\n    net = LeNet5(7)\n    net.transform = Transform(resize=32, crop=32)\n    return net\n"
+    Path("own.py").write_text(code)
+    backbone = featx.load_backbone("own.py:make")
+    head = Head("logreg").fit(featx.extract(split_photos, backbone).load())
+    with pytest.raises(featx.FeatxError, match=r"a stored path is never run; name it with --backbone own\.py:make"):
+        promote(head)
+    result = promote(head, backbone="own.py:make")
+    with pytest.raises(featx.FeatxError, match=r"a stored path is never run; name it with --backbone"):
+        PromotedModel.load(result.path)
+    assert PromotedModel.load(result.path, backbone="own.py:make").classes == ("dark", "light")
+
+
+def test_a_head_is_no_promoted_model(features: FeatureSet, tmp_path: Path) -> None:
+    path = Head("logreg").fit(features).save(tmp_path / "head.safetensors")
+    with pytest.raises(CorruptCacheError, match=r"is a featx-head; expected a featx-model"):
+        PromotedModel.load(path)
+
+
+def test_the_json_has_the_documented_keys(features: FeatureSet) -> None:
+    facts = json.loads(json.dumps(promote(Head("logreg").fit(features)).as_dict()))
+    wanted = {"model", "max_logit_difference", "accuracy_head", "accuracy", "verdict", "epochs", "seconds"}
+    assert wanted <= facts.keys()
+
+
+@pytest.mark.real
+def test_hymenoptera_is_never_worse_after_fine_tuning(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
+    backbone = featx.load_backbone("mobilenet_v1_075", weights=str(mobilenet_weights))
+    features = featx.extract(hymenoptera, backbone).load()
+    head = Head("logreg").fit(features)
+    assert featx.evaluate(head, features).accuracy >= 0.928
+    result = promote(head, finetune=True, settings=FineTuning(epochs=1))
+    assert result.proved_on == 64
+    assert result.max_logit_difference < 1e-3
+    assert result.report.accuracy >= result.head_report.accuracy
