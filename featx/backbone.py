@@ -83,7 +83,8 @@ class Backbone:
             (B, D) of ``self.dtype`` for each layer. Layers other than the penultimate are averaged over space or tokens.
         """
         batch = normalise(torch.as_tensor(pixels).to(self.device, non_blocking=True), self.transform)
-        return {layer: t.cpu().numpy().astype(self.dtype, copy=False) for layer, t in self._run(batch).items()}
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is a failed row in the cache
+            return {layer: t.cpu().numpy().astype(self.dtype, copy=False) for layer, t in self._run(batch).items()}
 
     @property
     def identities(self) -> dict[str, str]:

@@ -172,7 +172,7 @@ class _Run:
         self.before = self._earlier(path)
         self.donors = [donor for donor in (self.before, self._earlier(_partial(path))) if donor]
         self.keys = np.zeros((len(images), 16), dtype=np.uint8)
-        self.computed = self.reused = 0
+        self.computed = self.reused = self.written = 0
         self.result = self.before
 
     def is_unchanged(self) -> bool:
@@ -261,10 +261,11 @@ class _Run:
             splits = np.full(len(self.images), "", dtype=object)
             splits[readable] = hash_splits(self.keys[readable], self.images.labels[readable])
             self.writer.set_splits(splits.tolist())
-        if not self.computed + self.reused:
+        if not self.written:
             failed = FeatureCache(_partial(self.path), allow_partial=True)
+            fault = "gave finite features" if self.computed else "could be decoded"
             raise DatasetError(
-                f"none of the {len(self.images)} images in {self.images.root} could be decoded; "
+                f"none of the {len(self.images)} images in {self.images.root} {fault}; "
                 f"the first, {failed.paths[0]}: {failed.error(0)}"
             )
         self.result = self.writer.finish()
@@ -368,6 +369,7 @@ class _Run:
     def _write(self, rows: Sequence[int], keys: Sequence[bytes], features: dict[str, np.ndarray]) -> None:
         array = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
         self.writer.write(rows, array, features)
+        self.written += len(rows)
         self.keys[list(rows)] = array
 
     def _fail(self, row: int, key: bytes, reason: str) -> None:

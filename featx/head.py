@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from featx import modelfile, scorers
 from featx.cache import differences
@@ -31,7 +32,10 @@ K_GRID = (1, 3, 5, 10, 20)
 """Numbers of neighbours that are compared."""
 FOLDS = 5
 
+_AS_GOOD = 1e-3  # nats of log loss that make no difference
+
 _MOST_IN_FLOAT64 = 50_000_000
+_MOST_ON_ONE_THREAD = 1_000_000  # below it, threads wait for each other longer than they work
 
 _WHY_LEFT_OUT = {
     PRETRAIN: ": the backbone was made with them",
@@ -112,7 +116,8 @@ class Head:
         self.mean_ = X.mean(axis=0, dtype=np.float64)
         deviation = X.std(axis=0, dtype=np.float64)
         self.scale_ = np.where(deviation > 0, deviation, 1.0)
-        with warnings.catch_warnings(record=True) as caught:
+        threads = 1 if X.size <= _MOST_ON_ONE_THREAD else None
+        with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
             warnings.simplefilter("always")
             self._fit(self._standardise(X), y, *solver)
         self.notes_ += sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
@@ -287,8 +292,8 @@ class Head:
         Z, basis = rotated or (Z, None)
         chosen, held_out = self._search(fit, Z, y, candidates, grows, calibrated)
         self.C_ = chosen if self.kind in _WITH_C else None
-        self.k_ = int(chosen) if self.kind == "knn" else None
         self.scorer_ = fit(Z, y, count, chosen)
+        self.k_ = int(self.scorer_.k) if self.kind == "knn" else None  # no more than there are rows
         if basis is not None:
             self.scorer_ = scorers.LinearScorer(self.scorer_.weight @ basis, self.scorer_.bias)
         self.temperature_ = 1.0 if calibrated or held_out is None else fit_temperature(*held_out)
@@ -337,7 +342,7 @@ class Head:
             held_out[candidate] = scores
             temperature = 1.0 if calibrated else fit_temperature(scores, y)
             self.search_[candidate] = log_loss(scores / temperature, y)
-        best = min(self.search_, key=lambda candidate: (self.search_[candidate], candidate))
+        best = _simplest(self.search_)
         return best, (held_out[best], y)
 
 
@@ -350,14 +355,21 @@ def _require_finite(X: np.ndarray, split: str) -> None:
         )
 
 
+def _simplest(losses: Mapping[float, float]) -> float:
+    """The smallest candidate whose loss is as good as the least: on a plateau, the more regularised head."""
+    least = min(losses.values())
+    return min(candidate for candidate, loss in losses.items() if loss <= least + _AS_GOOD)
+
+
 def _growing(candidates: Sequence[float], losses: Mapping[float, float], grows: bool) -> Any:
-    """The candidates, then powers of ten beyond whichever end is best so far."""
+    """The candidates, then powers of ten beyond an end for as long as each step beyond it pays."""
     yield from candidates
     while grows:
-        best, low, high = min(losses, key=lambda c: losses[c]), min(losses), max(losses)
-        if best == low and low / 10 >= C_LIMITS[0]:
+        ordered = sorted(losses)
+        low, high = ordered[0], ordered[-1]
+        if losses[low] < losses[ordered[1]] - _AS_GOOD and low / 10 >= C_LIMITS[0] and low == _simplest(losses):
             yield float(f"{low / 10:g}")
-        elif best == high and high * 10 <= C_LIMITS[1]:
+        elif losses[high] < losses[ordered[-2]] - _AS_GOOD and high * 10 <= C_LIMITS[1] and high == _simplest(losses):
             yield float(f"{high * 10:g}")
         else:
             return
@@ -385,9 +397,22 @@ def log_loss(logits: np.ndarray, y: np.ndarray) -> float:
 
 
 def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
-    """The T that gives softmax(scores / T) the least log loss (Guo et al., 2017)."""
+    """The T that gives softmax(scores / T) the least log loss (Guo et al., 2017) to smoothed labels.
+
+    Smoothed as Platt (1999) does: each label gives 1 / (N + C) to every other class. Where every score is right, plain
+    labels would ask for endless certainty.
+    """
+    count = scores.shape[1]
+    share = 1.0 / (len(y) + count)
     spread = float(np.abs(scores - scores.mean(axis=1, keepdims=True)).mean()) or 1.0
-    fit = minimize_scalar(lambda t: log_loss(scores / (spread * np.exp(t)), y), bounds=(-6.0, 6.0), method="bounded")
+
+    def loss(t: float) -> float:
+        logits = scores / (spread * np.exp(t))
+        others = logits.sum(axis=1) - count * logits[np.arange(len(y)), y]  # minus the true logit, once per class
+        smoothed: float = log_loss(logits, y) - share * others.mean()
+        return smoothed
+
+    fit = minimize_scalar(loss, bounds=(-6.0, 6.0), method="bounded")
     return spread * float(np.exp(fit.x))
 
 

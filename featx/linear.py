@@ -51,9 +51,9 @@ def fit_linear(Z: np.ndarray, y: np.ndarray, count: int, *, seed: int = 0) -> tu
 
 
 def _stratified_share(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows to hold back: a tenth of each class, rounded, never a class's last rows."""
+    """Rows to hold back: a tenth of each class, rounded down; of classes under ten rows none, since one row tells nothing."""
     held = []
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
-        held.append(rng.permutation(rows)[: round(SELECTION_SHARE * len(rows))])
+        held.append(rng.permutation(rows)[: int(SELECTION_SHARE * len(rows))])
     return np.sort(np.concatenate(held))

@@ -168,9 +168,8 @@ class Report:
                 axes.text(column, row, str(self.confusion[row, column]), ha="center", va="center", color=colour)
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "Glyph", UserWarning
-                )  # a box for a letter that no font here has will do
+                # A box will do for a letter that no font here has.
+                warnings.filterwarnings("ignore", "Glyph", UserWarning)
                 figure.savefig(path, format="png", dpi=120)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}; name another file with -o") from error

@@ -109,7 +109,7 @@ class NotConvergedWarning(UserWarning):
 
 def fit_logreg(Z: np.ndarray, y: np.ndarray, count: int, C: float) -> LinearScorer:
     """Multinomial logistic regression with an L2 penalty: scikit-learn's ``LogisticRegression``, L-BFGS."""
-    model = _converging(LogisticRegression(C=C, tol=1e-5, max_iter=5000), Z, y)
+    model = _converging(LogisticRegression(C=C, tol=1e-6, max_iter=10000), Z, y)
     return _per_class(model.coef_, model.intercept_, count)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from featx.errors import HeadError
+
 KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid")
 """Kinds of head."""
 
@@ -44,3 +46,12 @@ class FineTuning:
     flip: bool = True
     train_norms: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise HeadError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not (0 < self.lr < float("inf") and 0 <= self.weight_decay < float("inf")):
+            raise HeadError(f"lr is {self.lr} and weight_decay {self.weight_decay}; expected above 0 and at least 0")
+        if not (0 <= self.warmup <= 1 and 0 < self.crop_scale <= 1):
+            raise HeadError(f"warmup is {self.warmup} and crop_scale {self.crop_scale}; expected shares of 1")

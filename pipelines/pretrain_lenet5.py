@@ -32,7 +32,9 @@ def main() -> None:
     images = scan_images("digits")
     rows = np.flatnonzero(images.splits == PRETRAIN)
     transform = zoo.build("lenet5", "random").transform
-    pixels = torch.stack([torch.from_numpy(read_pixels(images.absolute(row).read_bytes(), transform)) for row in rows])
+    pixels = torch.stack(
+        [torch.from_numpy(read_pixels(images.absolute(int(row)).read_bytes(), transform)) for row in rows]
+    )
     labels = torch.from_numpy(images.labels[rows])  # 0-4, which are also the first five classes
     held = torch.arange(len(rows)) % 10 == 0
     network = LeNet5()

@@ -130,7 +130,10 @@ def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
 
 def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
     lines = featx("promote").stdout.splitlines()
-    pattern = r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the network's logits are the head's \(largest difference .*\)"
+    pattern = (
+        r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the network's logits "
+        r"are the head's \(largest difference .*\)"
+    )
     assert re.fullmatch(pattern, lines[0])
     assert lines[1].startswith("assembled: the network is the head: accuracy 1.0000 on the same 16 images of split val")
     assert lines[2] == "model: models/split--lenet5--logreg--promoted.safetensors"

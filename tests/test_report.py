@@ -69,8 +69,14 @@ def test_a_class_without_images_does_not_count_in_the_means() -> None:
 
 def test_a_class_without_images_is_null_in_json_and_nan_in_text() -> None:
     report = Report.of(np.array([0, 0, 1]), certain([0, 0, 1], 3), ["a", "b", "c"], split="test")
-    assert report.as_dict()["per_class"][2] == {"class": "c", "precision": 0.0, "recall": None, "f1": None, "support": 0}
-    assert "c            0.000     nan     nan       0" in str(report).splitlines()
+    assert report.as_dict()["per_class"][2] == {
+        "class": "c",
+        "precision": 0.0,
+        "recall": None,
+        "f1": None,
+        "support": 0,
+    }
+    assert "c          0.000     nan     nan       0" in str(report).splitlines()
 
 
 def test_certainty_of_a_wrong_class_costs_much_but_not_everything() -> None:
@@ -121,14 +127,14 @@ def test_the_text_shows_the_confusion_of_up_to_twelve_classes(count: int, shown:
     assert text.splitlines()[5].startswith("class ")
 
 
-ODD = ["new\nline", "100 $ and $x_{", "\N{GRINNING FACE} \u6f22\u5b57", "w" * 200, "bad \udcff byte", ""]
+ODD = ["new\nline", "$x_{$ costs", "\N{GRINNING FACE} \u6f22\u5b57", "w" * 200, "bad \udcff byte", ""]
 
 
 def test_odd_class_names_do_not_break_the_text() -> None:
     lines = str(Report.of(np.arange(6), certain([0, 1, 2, 3, 4, 5], 6), ODD, split="test")).splitlines()
     assert len(lines) == 4 + 1 + 7 + 1 + 7
     assert lines[6].startswith("new?line ")
-    assert lines[7].startswith("100 $ and $x_{ ")
+    assert lines[7].startswith("$x_{$ costs ")
     assert lines[9].startswith("w" * 23 + "… ")
     assert lines[10].startswith("bad ? byte ")
 

@@ -1,0 +1,463 @@
+"""The rules about bad images, on real bytes, and the pixels that a network gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as torchvision_steps
+
+from featx import decode as decoding
+from featx.decode import Transform, decode, read_augmented, read_pixels
+from featx.errors import ImageError
+
+
+def file_of(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(width: int, height: int, *, channels: int = 3, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def smooth(width: int, height: int) -> np.ndarray:
+    """Soft waves, which JPEG keeps nearly as they are."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([127 + 120 * np.sin(x / 9 + c) * np.cos(y / 11 - c) for c in range(3)], axis=-1).astype(np.uint8)
+
+
+def over_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Composited by hand: (H, W, 3) and (H, W), uint8, to (H, W, 3) float."""
+    share = alpha[..., None] / 255
+    return colour * share + 255 * (1 - share)
+
+
+# Formats and modes
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("PPM", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_a_lossless_rgb_file_decodes_to_the_very_pixels_it_was_made_of(kind: str, options: dict[str, Any]) -> None:
+    pixels = noise(40, 24)
+    decoded = decode(file_of(pixels, kind, **options))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_a_jpeg_decodes_to_nearly_the_pixels_it_was_made_of() -> None:
+    pixels = smooth(48, 32)
+    decoded = decode(file_of(pixels, "JPEG", quality=95, subsampling=0))
+    assert decoded.shape == (32, 48, 3)
+    assert np.abs(decoded.astype(int) - pixels).mean() < 2
+
+
+def test_a_grey_image_has_three_equal_channels() -> None:
+    grey = noise(40, 24, channels=1)
+    np.testing.assert_array_equal(decode(file_of(grey)), np.stack([grey] * 3, axis=-1))
+
+
+def test_a_black_and_white_image_is_0_and_255() -> None:
+    bits = noise(40, 24, channels=1) > 127
+    np.testing.assert_array_equal(decode(file_of(Image.fromarray(bits)))[..., 1], bits * 255)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb(kind: str) -> None:
+    cmyk = Image.fromarray(smooth(48, 32)).convert("CMYK")
+    data = file_of(cmyk, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert np.abs(decode(data).astype(int) - smooth(48, 32)).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_rgba_is_composited_over_white(kind: str) -> None:
+    rgba = noise(40, 24, channels=4)
+    rgba[:, :8, 3], rgba[:, 8:16, 3] = 0, 255
+    decoded = decode(file_of(rgba, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})))
+    np.testing.assert_allclose(decoded, over_white(rgba[..., :3], rgba[..., 3]), atol=1)
+    assert (decoded[:, :8] == 255).all()
+    np.testing.assert_array_equal(decoded[:, 8:16], rgba[:, 8:16, :3])
+
+
+def test_grey_with_alpha_is_composited_over_white() -> None:
+    grey, alpha = noise(40, 24, channels=1, seed=1), noise(40, 24, channels=1, seed=2)
+    image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    expected = over_white(np.stack([grey] * 3, axis=-1), alpha)
+    np.testing.assert_allclose(decode(file_of(image)), expected, atol=1)
+
+
+def test_the_transparent_entry_of_a_palette_is_white() -> None:
+    indices = noise(40, 24, channels=1) % 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    colours = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 255]], np.uint8)
+    np.testing.assert_array_equal(decode(file_of(image, "PNG", transparency=1)), colours[indices])
+    np.testing.assert_array_equal(decode(file_of(image, "GIF", transparency=1)), colours[indices])
+
+
+def test_a_palette_with_a_degree_of_transparency_for_each_entry_is_composited_over_white() -> None:
+    indices = noise(40, 24, channels=1) % 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    decoded = decode(file_of(image, "PNG", transparency=bytes([255, 0, 51])))
+    colours = np.array([[255, 0, 0], [255, 255, 255], [204, 204, 255]], np.uint8)
+    np.testing.assert_allclose(decoded, colours[indices], atol=1)
+
+
+def test_a_palette_without_transparency_gives_its_colours() -> None:
+    indices = noise(40, 24, channels=1) % 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    colours = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)
+    np.testing.assert_array_equal(decode(file_of(image)), colours[indices])
+
+
+def test_a_colour_that_a_png_declares_transparent_is_white() -> None:
+    pixels = noise(40, 24)
+    pixels[3:9] = 7, 8, 9
+    decoded = decode(file_of(pixels, "PNG", transparency=(7, 8, 9)))
+    expected = pixels.copy()
+    expected[3:9] = 255
+    np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_scaled_and_not_clipped(kind: str) -> None:
+    deep = np.arange(40 * 24, dtype=np.uint16).reshape(24, 40) * 68
+    decoded = decode(file_of(deep, kind))
+    np.testing.assert_allclose(decoded[..., 0], deep / 257, atol=0.51)
+    assert decoded.max() < 255
+    assert len(np.unique(decoded)) > 200
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2"])
+def test_16_bit_tiffs_of_either_byte_order_are_scaled(dtype: str) -> None:
+    deep = (np.arange(40 * 24).reshape(24, 40) * 68).astype(dtype)
+    data = file_of(Image.frombytes("I;16B" if dtype == ">u2" else "I;16", (40, 24), deep.tobytes()), "TIFF")
+    np.testing.assert_allclose(decode(data)[..., 2], deep.astype(float) / 257, atol=0.51)
+
+
+def test_a_float_tiff_of_0_to_1_is_scaled_to_255() -> None:
+    values = np.linspace(0, 1, 40 * 24, dtype=np.float32).reshape(24, 40)
+    np.testing.assert_array_equal(decode(file_of(values, "TIFF"))[..., 0], np.rint(values * 255))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 300.0]], np.float32), "grey values from 0 to 300; expected 0 to 1"),
+        (np.array([[0, np.nan]], np.float32), "grey values from nan to nan; expected 0 to 1"),
+        (np.array([[-5, 70]], np.int32), "grey values from -5 to 70; expected 0 to 65535"),
+        (np.array([[0, 70_000]], np.int32), "grey values from 0 to 70000; expected 0 to 65535"),
+    ],
+)
+def test_grey_values_out_of_range_are_refused(values: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        decode(file_of(values, "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = file_of(smooth(48, 32), kind, exif=exif)
+    stored = decode(file_of(smooth(48, 32), kind))
+    turned = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: a[::-1].swapaxes(0, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: a[:, ::-1].swapaxes(0, 1),
+    }[orientation]
+    np.testing.assert_array_equal(decode(data), turned(stored))
+    np.testing.assert_array_equal(decode(data), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+
+
+def test_an_exif_block_that_means_nothing_leaves_the_image_as_it_is() -> None:
+    pixels = noise(40, 24)
+    np.testing.assert_array_equal(decode(file_of(pixels, "PNG", exif=b"Exif\0\0nonsense")), pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    np.testing.assert_array_equal(decode(file_of(pixels, "PNG", exif=exif)), pixels)
+
+
+def test_transparency_survives_being_turned_upright() -> None:
+    rgba = noise(40, 24, channels=4)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(file_of(rgba, "PNG", exif=exif))
+    np.testing.assert_allclose(decoded, over_white(rgba[..., :3], rgba[..., 3])[::-1].swapaxes(0, 1), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_of_several_frames_the_first_is_the_image(kind: str) -> None:
+    frames = [Image.new("RGB", (40, 24), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = file_of(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    np.testing.assert_array_equal(decode(data), np.broadcast_to([255, 0, 0], (24, 40, 3)))
+
+
+# What cannot be decoded
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP"])
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data")
+def test_a_truncated_file_is_an_error_however_much_of_it_is_there(kind: str, share: float) -> None:
+    data = file_of(noise(64, 64), kind)
+    with pytest.raises(ImageError, match=r"cannot be decoded: |not an image of a known format"):
+        decode(data[: int(len(data) * share)])
+
+
+def test_a_truncated_jpeg_says_so() -> None:
+    data = file_of(noise(64, 64), "JPEG")
+    with pytest.raises(ImageError, match="cannot be decoded: image file is truncated"):
+        decode(data[: len(data) // 2])
+
+
+def test_a_png_with_a_flipped_bit_is_an_error() -> None:
+    data = bytearray(file_of(noise(64, 64)))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ImageError, match="cannot be decoded: "):
+        decode(bytes(data))
+
+
+def test_an_empty_file_is_an_error() -> None:
+    with pytest.raises(ImageError, match=r"^the file is empty$"):
+        decode(b"")
+
+
+def test_text_is_an_error_that_shows_how_it_begins() -> None:
+    with pytest.raises(ImageError, match="not an image of a known format \\(it begins with b'<!DOCTYP'\\)"):
+        decode(b"<!DOCTYPE html><title>404</title>")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF", "SGI"])
+def test_a_format_that_featx_does_not_read_is_refused_even_where_pillow_could(kind: str) -> None:
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        decode(file_of(noise(32, 32), kind))
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of(np.zeros((30, 40, 3), np.uint8))
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1200)
+    assert decode(data).shape == (30, 40, 3)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1199)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded all the same"))
+    with pytest.raises(ImageError, match="40 x 30 pixels; at most 1,199 are read"):
+        decode(data)
+
+
+def test_a_decompression_bomb_is_an_error() -> None:
+    header = bytearray(file_of(np.zeros((1, 1), np.uint8), "BMP"))
+    header[18:26] = (20_000).to_bytes(4, "little") * 2
+    with pytest.raises(ImageError, match=r"cannot be decoded: Image size|20000 x 20000 pixels"):
+        decode(bytes(header))
+
+
+# Resizing and cropping
+
+SIZES = [(500, 375), (375, 500), (256, 256), (224, 224), (300, 257), (80, 100), (1000, 301), (33, 500), (257, 256)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("resize", "crop"), [(256, 224), (96, 96)])
+def test_pixels_are_those_of_torchvisions_preset_to_within_one_step(
+    size: tuple[int, int], resize: int, crop: int
+) -> None:
+    pixels = noise(*size)
+    ours = read_pixels(file_of(pixels), Transform(resize=resize, crop=crop))
+    assert ours.dtype == np.uint8
+    assert ours.shape == (3, crop, crop)
+    assert difference(ours, by_torchvision(pixels, resize, crop, "bilinear")).max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos"])
+def test_pixels_of_any_antialiased_filter_are_torchvisions_but_for_rounding(size: tuple[int, int], name: str) -> None:
+    # Pillow rounds between its two passes; where the region's edge is no whole pixel, two roundings can add up.
+    pixels = smooth(*size)
+    apart = difference(
+        read_pixels(file_of(pixels), Transform(resize=232, interpolation=name)), by_torchvision(pixels, 232, 224, name)
+    )
+    assert apart.max() <= 2
+    assert (apart > 1).mean() < 0.001
+
+
+def test_nearest_takes_the_pixels_that_torchvision_takes_but_for_ties() -> None:
+    pixels = noise(500, 375)
+    ours = read_pixels(file_of(pixels), Transform(interpolation="nearest"))
+    assert (ours != by_torchvision(pixels, 256, 224, "nearest")).mean() < 0.01
+
+
+@pytest.mark.parametrize("size", [(60, 200), (200, 60), (60, 60), (61, 75)])
+def test_what_an_image_lacks_to_the_crop_is_padded_with_black_as_torchvision_does(size: tuple[int, int]) -> None:
+    pixels = noise(*size) // 2 + 100
+    ours = read_pixels(file_of(pixels), Transform(resize=59, crop=100))
+    assert (ours[:, :, 0] == 0).all() or (ours[:, 0] == 0).all()
+    assert difference(ours, by_torchvision(pixels, 59, 100, "bilinear")).max() <= 1
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
+    pixels = noise(64, 64)
+    np.testing.assert_array_equal(
+        read_pixels(file_of(pixels), Transform(resize=64, crop=64)), pixels.transpose(2, 0, 1)
+    )
+    inner = pixels[16:48, 16:48].transpose(2, 0, 1)
+    np.testing.assert_array_equal(read_pixels(file_of(pixels), Transform(resize=64, crop=32)), inner)
+
+
+def test_a_resize_of_0_squashes_the_whole_image_into_the_crop() -> None:
+    pixels = noise(90, 50)
+    ours = read_pixels(file_of(pixels), Transform(resize=0, crop=32))
+    expected = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    "read", [read_pixels, lambda data, t: read_augmented(data, t, np.random.default_rng(0), scale=0.3)]
+)
+def test_reading_what_cannot_be_decoded_is_an_image_error(read: Callable[[bytes, Transform], np.ndarray]) -> None:
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        read(b"no image at all", Transform())
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_a_line_of_an_image_is_read_quickly_and_with_little_memory(size: tuple[int, int]) -> None:
+    code = f"""
+import io, resource, time
+import numpy as np
+from PIL import Image
+from featx.decode import Transform, read_augmented, read_pixels
+buffer = io.BytesIO()
+Image.new("RGB", {size}, "red").save(buffer, "PNG")
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+pixels = read_pixels(buffer.getvalue(), Transform())
+cut = read_augmented(buffer.getvalue(), Transform(), np.random.default_rng(0), scale=0.3)
+assert pixels.shape == cut.shape == (3, 224, 224)
+assert (pixels[0] == 255).all() and (cut[0] == 255).all() and not pixels[1:].any()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.perf_counter() - start)
+"""
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(out[0]) * unit < 100e6
+    assert float(out[1]) < 5
+
+
+def by_torchvision(pixels: np.ndarray, resize: int, crop: int, interpolation: str) -> np.ndarray:
+    """(3, crop, crop) uint8 by the steps of torchvision's ImageClassification preset on a Pillow image."""
+    mode = InterpolationMode(interpolation)
+    image = torchvision_steps.resize(Image.fromarray(pixels), [resize], interpolation=mode)
+    return torchvision_steps.pil_to_tensor(torchvision_steps.center_crop(image, [crop])).numpy()
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Absolute, in steps of 255."""
+    assert ours.shape == theirs.shape
+    return np.abs(ours.astype(int) - theirs)
+
+
+# Augmentation
+
+COORDINATES = np.zeros((256, 256, 3), np.uint8)
+COORDINATES[..., 0] = np.arange(256)  # red is x
+COORDINATES[..., 1] = np.arange(256)[:, None]  # green is y
+
+
+def augmented(seed: int, **options: Any) -> np.ndarray:
+    """One random cut of the image whose pixels are their own coordinates."""
+    rng = np.random.default_rng(seed)
+    return read_augmented(file_of(COORDINATES), Transform(crop=32), rng, **{"scale": 0.35, **options})
+
+
+def test_a_random_cut_is_decided_by_the_generator_alone() -> None:
+    first = augmented(7)
+    assert first.shape == (3, 32, 32)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, augmented(7))
+    assert (first != augmented(8)).any()
+
+
+def test_half_of_the_random_cuts_are_mirrored_unless_told_otherwise() -> None:
+    def is_mirrored(cut: np.ndarray) -> bool:
+        return bool(cut[0, :, 0].mean() > cut[0, :, -1].mean())
+
+    assert 30 < sum(is_mirrored(augmented(seed)) for seed in range(100)) < 70
+    assert not any(is_mirrored(augmented(seed, flip=False)) for seed in range(100))
+
+
+def test_random_cuts_keep_the_share_and_the_aspect_they_are_told_to() -> None:
+    shares, ratios = [], []
+    for seed in range(200):
+        red, green, _ = augmented(seed, flip=False).astype(float)
+        # Between the centres of the outermost of 32 pixels lie 31/32 of the region.
+        width, height = np.ptp(red) * 32 / 31, np.ptp(green) * 32 / 31
+        shares.append(width * height / 256**2)
+        ratios.append(width / height)
+    assert 0.33 < min(shares) < 0.4
+    assert 0.85 < max(shares) < 1.02
+    assert 0.72 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.39
+
+
+def test_a_share_of_1_keeps_the_whole_of_a_square_image() -> None:
+    expected = read_pixels(file_of(COORDINATES), Transform(resize=0, crop=32))
+    np.testing.assert_array_equal(augmented(0, scale=1.0, flip=False), expected)
+
+
+def test_an_image_too_long_for_any_cut_gives_its_centre() -> None:
+    pixels = np.zeros((10, 400, 3), np.uint8)
+    pixels[:, 190:210] = 200
+    rng = np.random.default_rng(0)
+    cut = read_augmented(file_of(pixels), Transform(crop=8), rng, scale=0.9, flip=False)
+    assert (cut == 200).all()
+
+
+# Transform
+
+
+def test_a_transform_comes_back_from_json_as_it_was() -> None:
+    transform = Transform(resize=0, crop=32, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), interpolation="bicubic")
+    assert transform.as_dict()["mean"] == [0.1, 0.2, 0.3]
+    assert Transform.from_dict(json.loads(json.dumps(transform.as_dict()))) == transform
+    assert hash(Transform.from_dict(Transform().as_dict())) == hash(Transform())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interpolation": "cubic"}, "interpolation is 'cubic'; expected one of nearest, bilinear, bicubic, lanczos"),
+        ({"crop": 0}, "crop is 0 and resize 256; expected at least 1 and 0 pixels"),
+        ({"resize": -1}, "crop is 224 and resize -1; expected at least 1 and 0 pixels"),
+    ],
+)
+def test_a_transform_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Transform(**options)

@@ -1,0 +1,186 @@
+"""Features in memory: what is loaded, how it is divided, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featx.cache import CacheWriter, ImageTable
+from featx.errors import CacheMissError, CorruptCacheError, HeadError
+from featx.features import FeatureSet
+
+PATHS = [b"a/1.png", b"a/2.png", b"b/caf\xe9.png", b"b/4.png", b"loose.png"]
+KEYS = np.arange(1, 81, dtype=np.uint8).reshape(5, 16)
+VECTORS = np.arange(15, dtype=np.float32).reshape(5, 3)
+
+
+def write(path: Path, *, failed: tuple[int, ...] = (), dtype: str = "float32") -> Path:
+    """A complete file of five rows, two layers."""
+    images = ImageTable(
+        paths=np.array(PATHS),
+        labels=np.array([0, 0, 1, 1, -1]),
+        splits=np.array([b"train", b"test", b"train", b"val", b"test"]),
+        sizes=np.arange(5),
+        mtimes=np.arange(5),
+    )
+    writer = CacheWriter(
+        path,
+        images=images,
+        classes=("a", "b"),
+        layers={"penultimate": (3, "1" * 64), "hidden": (2, "2" * 64)},
+        dtype=dtype,
+        identity="3" * 64,
+        backbone={"name": "lenet5", "weights": "default", "parts": {}},
+        dataset={"name": "letters", "root": "/letters", "splits": "given"},
+    )
+    writer.publish()
+    rows = [row for row in range(5) if row not in failed]
+    writer.write(rows, KEYS[rows], {"penultimate": VECTORS[rows], "hidden": -VECTORS[rows, :2]})
+    for row in failed:
+        writer.fail(row, KEYS[row].tobytes(), "the file is empty")
+    writer.finish()
+    return path
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> FeatureSet:
+    return FeatureSet.load(write(tmp_path / "letters.h5"))
+
+
+def small(labels: list[int], splits: list[str]) -> FeatureSet:
+    """Features that come from no file."""
+    return FeatureSet(
+        features=np.zeros((len(labels), 2), dtype=np.float32),
+        labels=np.array(labels),
+        splits=np.array(splits, dtype=object),
+        classes=("a", "b"),
+        paths=np.array([f"{row}.png" for row in range(len(labels))], dtype=object),
+        keys=np.zeros((len(labels), 16), dtype=np.uint8),
+    )
+
+
+def test_a_file_is_loaded_whole(letters: FeatureSet, tmp_path: Path) -> None:
+    assert len(letters) == 5
+    np.testing.assert_array_equal(letters.features, VECTORS)
+    assert letters.labels.tolist() == [0, 0, 1, 1, -1]
+    assert letters.splits.tolist() == ["train", "test", "train", "val", "test"]
+    assert letters.classes == ("a", "b")
+    assert letters.paths.tolist() == ["a/1.png", "a/2.png", "b/caf\udce9.png", "b/4.png", "loose.png"]
+    np.testing.assert_array_equal(letters.keys, KEYS)
+    assert (letters.layer, letters.identity) == ("penultimate", "1" * 64)
+    assert letters.backbone["name"] == "lenet5"
+    assert letters.dataset["root"] == "/letters"
+    assert letters.source == tmp_path / "letters.h5"
+
+
+def test_a_layer_is_loaded_by_its_name(tmp_path: Path) -> None:
+    hidden = FeatureSet.load(write(tmp_path / "letters.h5"), "hidden")
+    np.testing.assert_array_equal(hidden.features, -VECTORS[:, :2])
+    assert (hidden.layer, hidden.identity) == ("hidden", "2" * 64)
+
+
+def test_the_source_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "letters.h5")
+    monkeypatch.chdir(tmp_path)
+    assert FeatureSet.load("letters.h5").source == tmp_path / "letters.h5"
+
+
+def test_features_stay_on_the_disk_when_nothing_failed(letters: FeatureSet) -> None:
+    assert isinstance(letters.features, np.memmap)
+    assert not letters.features.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_keep_their_type(tmp_path: Path, dtype: str) -> None:
+    loaded = FeatureSet.load(write(tmp_path / "f.h5", failed=(1,), dtype=dtype))
+    assert loaded.features.dtype == np.dtype(dtype)
+
+
+def test_failed_rows_are_left_out_of_every_column(tmp_path: Path) -> None:
+    loaded = FeatureSet.load(write(tmp_path / "f.h5", failed=(0, 3)))
+    assert len(loaded) == 3
+    np.testing.assert_array_equal(loaded.features, VECTORS[[1, 2, 4]])
+    assert loaded.labels.tolist() == [0, 1, -1]
+    assert loaded.splits.tolist() == ["test", "train", "test"]
+    assert loaded.paths.tolist() == ["a/2.png", "b/caf\udce9.png", "loose.png"]
+    np.testing.assert_array_equal(loaded.keys, KEYS[[1, 2, 4]])
+
+
+def test_a_missing_file_or_layer_is_a_miss(tmp_path: Path) -> None:
+    with pytest.raises(CacheMissError, match=r"there is no feature file .*none\.h5"):
+        FeatureSet.load(tmp_path / "none.h5")
+    with pytest.raises(CacheMissError, match=r"f\.h5 has no layer 'layer4', only hidden, penultimate"):
+        FeatureSet.load(write(tmp_path / "f.h5"), "layer4")
+
+
+def test_a_row_that_does_not_fit_its_check_is_refused_with_its_image(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.h5")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(VECTORS[2].tobytes(), VECTORS[1].tobytes()))
+    message = (
+        r"f\.h5: 1 of 5 rows of layer penultimate do not fit their checks, the first of b/caf.\.png; delete the file"
+    )
+    with pytest.raises(CorruptCacheError, match=message):
+        FeatureSet.load(path)
+    assert len(FeatureSet.load(path, "hidden")) == 5
+
+
+def test_take_keeps_the_columns_together_and_the_rest_as_it_is(letters: FeatureSet) -> None:
+    taken = letters.take(np.array([3, 0]))
+    np.testing.assert_array_equal(taken.features, VECTORS[[3, 0]])
+    assert taken.labels.tolist() == [1, 0]
+    assert taken.splits.tolist() == ["val", "train"]
+    assert taken.paths.tolist() == ["b/4.png", "a/1.png"]
+    np.testing.assert_array_equal(taken.keys, KEYS[[3, 0]])
+    assert (taken.classes, taken.identity, taken.source) == (letters.classes, letters.identity, letters.source)
+
+
+@pytest.mark.parametrize(
+    ("split", "paths"),
+    [
+        ("train", ["a/1.png", "b/caf\udce9.png"]),
+        ("test", ["a/2.png"]),
+        ("all", ["a/1.png", "a/2.png", "b/caf\udce9.png", "b/4.png"]),
+    ],
+)
+def test_a_split_is_its_labelled_rows(letters: FeatureSet, split: str, paths: list[str]) -> None:
+    assert letters.split(split).paths.tolist() == paths
+
+
+def test_a_split_without_labelled_rows_is_an_error_that_says_what_there_is(letters: FeatureSet) -> None:
+    message = "there are no labelled images in the split 'dev'; found 1 in test, 2 in train, 1 in val, 1 unlabelled"
+    with pytest.raises(HeadError, match=message):
+        letters.split("dev")
+    with pytest.raises(HeadError, match="no labelled images in the split 'all'; found 2 unlabelled"):
+        small([-1, -1], ["train", "test"]).split("all")
+
+
+@pytest.mark.parametrize(
+    ("splits", "held_out"),
+    [
+        (["train", "val", "test"], "test"),
+        (["train", "val", "val"], "val"),
+        (["train", "train", "test"], "test"),
+    ],
+)
+def test_test_judges_where_there_is_one_and_else_val(splits: list[str], held_out: str) -> None:
+    assert small([0, 1, 0], splits).held_out() == held_out
+
+
+def test_a_split_of_unlabelled_rows_judges_nothing() -> None:
+    assert small([0, 1, -1], ["train", "val", "test"]).held_out() == "val"
+
+
+def test_no_split_to_judge_by_is_an_error_that_says_what_there_is() -> None:
+    message = (
+        r"no labelled images in test or val; found 1 in no split, 2 in train, 1 unlabelled\. Name a split in the table"
+    )
+    with pytest.raises(HeadError, match=message):
+        small([0, 1, 0, -1], ["train", "train", "", "test"]).held_out()
+
+
+def test_where_counts_labelled_rows_by_split(letters: FeatureSet) -> None:
+    assert letters.where() == "found 1 in test, 2 in train, 1 in val, 1 unlabelled"
+    assert small([0, 1], ["train", ""]).where() == "found 1 in no split, 1 in train"
