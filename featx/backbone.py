@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,19 @@ class Backbone:
         self._state_sha256 = state_digest(self.network)
         blank = torch.zeros(1, 3, transform.crop, transform.crop, device=device)
         self.classifier = self._last_layer(blank, classifier)
-        self._seen: dict[str, Tensor] = {}
-        self._forward, self._hooked = self._tap([layer for layer in dict.fromkeys(layers) if layer != PENULTIMATE])
         if origin["source"] == "file" and classifier is None:
             self._check_last_layer(blank)
-        if self._forward is not self.network:
-            self._check_trace()
-        self.layers = {layer: array.shape[1] for layer, array in self._run(blank).items()}
+        self._tap_at(layers)
+
+    def tapped_at(self, layers: Iterable[str]) -> Backbone:
+        """The same network with other layers beside the penultimate.
+
+        Raises:
+            BackboneError: there is no such layer.
+        """
+        other = copy.copy(self)
+        other._tap_at(layers)
+        return other
 
     def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         """Embed a batch.
@@ -118,6 +125,14 @@ class Backbone:
                 f"{self.name} cannot run on 3 x {blank.shape[2]} x {blank.shape[3]} pixels ({_brief(error)}); "
                 "name another size with --crop"
             ) from error
+
+    def _tap_at(self, layers: Iterable[str]) -> None:
+        self._seen: dict[str, Tensor] = {}
+        self._forward, self._hooked = self._tap([layer for layer in dict.fromkeys(layers) if layer != PENULTIMATE])
+        if self._forward is not self.network:
+            self._check_trace()
+        blank = torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
+        self.layers = {layer: array.shape[1] for layer, array in self._run(blank).items()}
 
     def _tap(self, extra: Sequence[str]) -> tuple[nn.Module, list[str]]:
         """What runs, and which of the layers are read from their modules as it runs; a traced graph returns the others."""
@@ -358,6 +373,11 @@ def _pool(layer: str, out: Any) -> Tensor:
         return out.float().mean(dim=1)
     if out.ndim == 4:
         channels_last = out.shape[1] == out.shape[2] != out.shape[3]
+        if not channels_last and out.shape[2] != out.shape[3]:  # MaxViT's windows of tokens, say
+            raise BackboneError(
+                f"layer {layer!r} gives a tensor of {tuple(out.shape)}, which is no square map: its channels cannot be "
+                "told from its places; tap another layer"
+            )
         return out.float().mean(dim=(1, 2) if channels_last else (2, 3))
     raise BackboneError(f"layer {layer!r} gives a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
 

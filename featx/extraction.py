@@ -165,6 +165,7 @@ class _Run:
 
     def __init__(self, path: Path, images: ImageSet, backbone: Backbone) -> None:
         self.path, self.images, self.backbone = path, images, backbone
+        self.wanted = dict(backbone.layers)
         self.notes = list(images.notes)
         if backbone.weights == "random":
             self.notes.append(f"{backbone.name} has random weights: a baseline, not a pretrained network")
@@ -180,22 +181,29 @@ class _Run:
         file, images = self.before, self.images
         if file is None or len(file) != len(images) or file.classes != images.classes:
             return False
-        given = "" not in images.splits
         same = bool(
             file.paths == list(images.paths)
             and np.array_equal(file.images.labels, images.labels)
             and np.array_equal(file.images.sizes, self.sizes)
             and np.array_equal(file.images.mtimes, self.mtimes)
-            and file.dataset["splits"] == ("given" if given else "hash")
-            and (not given or np.array_equal(file.splits, images.splits))
+            and file.dataset == self._dataset()
+            and ("" in images.splits or np.array_equal(file.splits, images.splits))
             and file.keys.any(axis=1).all()  # an image that could not be read is tried again
         )
         self.reused = int(np.count_nonzero(file.status == DONE)) if same else 0
         return same
 
+    def _dataset(self) -> dict[str, str]:
+        images = self.images
+        splits = "hash" if "" in images.splits else "given"
+        return {"name": images.name, "root": str(images.root), "splits": splits}
+
     def start(self) -> None:
         """Lay out the new file and take over every row whose image is known by path, size and modification time."""
+        if self.before:  # layers that nobody asks for today stay as complete as the others
+            self.backbone = self.backbone.tapped_at(self.before.layers)
         images, backbone = self.images, self.backbone
+        self.donors = [donor for donor in self.donors if holds(donor, backbone.identities)]
         layers = {name: (dim, backbone.identities[name]) for name, dim in backbone.layers.items()}
         self.writer = CacheWriter(
             self.path,
@@ -205,11 +213,7 @@ class _Run:
             dtype=backbone.dtype,
             identity=backbone.identity,
             backbone={"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
-            dataset={
-                "name": images.name,
-                "root": str(images.root),
-                "splits": "hash" if "" in images.splits else "given",
-            },
+            dataset=self._dataset(),
         )
         self.known = self._known_keys()
         self.todo = []
@@ -286,7 +290,7 @@ class _Run:
             failed=len(failed),
             removed=(before - now).total(),
             seconds=seconds,
-            layers={name: file.layers[name].dim for name in self.backbone.layers},
+            layers=self.wanted,
             identity=file.identity,
             dataset=self.images.name,
             backbone=f"{self.backbone.name}, {self.backbone.weights} weights",

@@ -166,6 +166,12 @@ def _scan_folder(folder: Path) -> ImageSet:
     # A folder without images beside train and val (scripts, say) does not make classes of them.
     split_of = {p[0]: _SPLIT_NAMES.get(p[0].lower(), "") for p in parts if len(p) > 1}
     has_splits = all(split_of.values()) and not {PRETRAIN}.issuperset(split_of.values())
+    if not has_splits and {"train"} < set(split_of.values()) - {""}:
+        others = ", ".join(sorted(top for top, split in split_of.items() if not split))
+        raise DatasetError(
+            f"{folder} has folders of splits and beside them {others}, with images too, which is no split. Are they all "
+            "classes? Then say so in a table; else move them away"
+        )
     depth = 1 if has_splits else 0
     labelled = [len(p) > depth + 1 for p in parts]
     if any(labelled) and not all(labelled):

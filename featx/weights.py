@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
@@ -40,7 +41,8 @@ def fetch(url: str) -> Path:
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected and expected[1])
+            watched = sys.stderr.isatty()
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected and expected[1], progress=watched)
         # URLError is an OSError; HTTPException: a server that breaks off; RuntimeError: the hash does not fit
         except (OSError, HTTPException, RuntimeError) as error:
             raise BackboneError(

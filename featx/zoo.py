@@ -128,6 +128,10 @@ def _build_torchvision(name: str, weights: str) -> Network:
         entry = entries[weights]
     elif weights not in ("default", "random"):
         file = Path(weights).resolve()
+        if not file.exists() and not file.suffix:
+            raise BackboneError(
+                f"{name} has no weights {weights!r}, only {', '.join(entries.__members__)}; nor is it a file"
+            )
         weights = str(file)
         # A file that torchvision published brings its own transform: V1 and V2 of ResNet-50 differ.
         entry = next((e for e in entries if Path(e.url).name == file.name), entry)
@@ -138,17 +142,18 @@ def _build_torchvision(name: str, weights: str) -> Network:
         image_size = entry.meta["min_size"][0]
         if image_size != entries.DEFAULT.meta["min_size"][0]:
             origin["image_size"] = str(image_size)
-    module = _seeded(functools.partial(_torchvision_module, name, image_size))
+    module = _seeded(functools.partial(_torchvision_module, name, image_size, initialise=weights == "random"))
     if weights != "random":
         _load(module, file or weight_files.fetch(entry.url))
     return Network(module, _torchvision_transform(entry), None, origin, weights)
 
 
-def _torchvision_module(name: str, image_size: int | None = None) -> nn.Module:
+def _torchvision_module(name: str, image_size: int | None = None, *, initialise: bool = False) -> nn.Module:
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # As their published weights want it. The auxiliary heads serve training from scratch alone: left out.
-        options = {"init_weights": False, "transform_input": True, "aux_logits": False}
+        # Their own initialisation is slow, so it is left out where weights are loaded over it.
+        options = {"init_weights": initialise, "transform_input": True, "aux_logits": False}
     elif name.startswith("vit_"):
         options = {"image_size": image_size or models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
     module: nn.Module = models.get_model(name, weights=None, **options)

@@ -239,6 +239,19 @@ def test_asking_for_the_penultimate_or_for_a_layer_twice_changes_nothing(resnet:
     )
 
 
+def test_the_same_network_can_be_tapped_elsewhere_without_loading_it_again(resnet: Backbone) -> None:
+    layers = dict(resnet.layers)
+    other = resnet.tapped_at(["layer2", "layer1.0.add"])
+    assert other.network is resnet.network
+    assert other.layers == {"penultimate": 512, "layer1.0.add": 64, "layer2": 128}
+    pixels = pixels_for(resnet)
+    maps = outputs_of(resnet.network, normalised(resnet, pixels), "layer2")
+    np.testing.assert_allclose(other.encode(pixels)["layer2"], maps["layer2"].mean(dim=(2, 3)), rtol=1e-5)
+    assert other.identities["penultimate"] == resnet.identities["penultimate"]
+    assert resnet.layers == layers
+    assert list(resnet.encode(pixels)) == list(layers)
+
+
 def test_a_module_that_is_called_several_times_is_read_at_its_first_call() -> None:
     backbone = load_backbone("resnet18", weights="random", layers=("layer1.0.relu",), crop=64)
     traced = load_backbone("resnet18", weights="random", layers=("layer1.0.relu", "layer1.0.relu_1"), crop=64)
@@ -640,11 +653,13 @@ class Rich(Net):
         super().__init__()
         self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
         self.rows = nn.Unflatten(1, (2, 2, 1, 1))
+        self.windows = nn.Unflatten(1, (1, 4, 1))
 
     def embed(self, images):
         embedding = super().embed(images)
         self.attention(embedding[:, None], embedding[:, None], embedding[:, None])
         self.rows(embedding)
+        self.windows(embedding)
         return embedding
 
 
@@ -835,6 +850,7 @@ def test_a_network_that_cannot_be_traced_still_has_its_modules(own: Callable[[st
     [
         ("attention", "layer 'attention' gives a tuple, not one tensor; tap a layer inside it"),
         ("rows", "layer 'rows' gives a tensor of 5 dimensions; expected 2, 3 or 4"),
+        ("windows", r"layer 'windows' gives a tensor of \(1, 1, 4, 1\), which is no square map: .*; tap another layer"),
     ],
 )
 def test_a_layer_that_gives_no_features_is_refused(own: Callable[[str], str], layer: str, message: str) -> None:

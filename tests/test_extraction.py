@@ -339,25 +339,38 @@ def test_a_changed_data_set_costs_the_forward_passes_of_its_new_bytes_alone(
     assert encoded == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "splits"),
+    [("abababab", "rrttrrtt"), ("aaaabbbb", "rtrtrtrt"), ("aaaacccc", "rrttrrtt"), ("aaaabbbb", "        ")],
+    ids=["labels", "splits", "classes", "no splits"],
+)
 def test_new_splits_and_labels_in_a_table_open_no_image(
-    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int], opened: Callable[[], list[str]]
+    few: Path,
+    tmp_path: Path,
+    lenet: Backbone,
+    encoded: list[int],
+    opened: Callable[[], list[str]],
+    labels: str,
+    splits: str,
 ) -> None:
     paths = sorted(path.relative_to(few).as_posix() for path in few.rglob("*.png"))
     table = few / "table.csv"
 
-    def run(rows: list[str]) -> FeatureSet:
+    def run(labels: str, splits: str) -> FeatureSet:
+        names = {"r": "train", "t": "test", " ": ""}
+        rows = [f"{path},{label},{names[split]}" for path, label, split in zip(paths, labels, splits, strict=True)]
         table.write_text("\n".join(["path,label,split", *rows]))
         return extract(table, lenet, cache=tmp_path / "cache").load()
 
-    run([f"{path},{path[0]},train" for path in paths])
+    run("aaaabbbb", "rrttrrtt")
     encoded.clear()
     opened()
-    splits = ["train", "test"] * 4
-    features = run([f"{path},{'odd' if row % 3 else 'even'},{splits[row]}" for row, path in enumerate(paths)])
-    assert features.splits.tolist() == splits
-    assert [features.classes[label] for label in features.labels] == [
-        "odd" if row % 3 else "even" for row in range(len(paths))
-    ]
+    features = run(labels, splits)
+    assert "".join(features.classes[label] for label in features.labels) == labels
+    if splits.strip():
+        assert "".join({"train": "r", "test": "t"}[split] for split in features.splits) == splits
+    else:
+        np.testing.assert_array_equal(features.splits, hash_splits(features.keys, features.labels))
     assert (encoded, opened()) == ([], [])
 
 
@@ -420,6 +433,24 @@ def test_fewer_layers_are_taken_from_the_file_that_has_more(
     assert encoded == []
 
 
+def test_layers_that_nobody_asks_for_today_stay_as_complete_as_the_others(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int], make_image: MakeImage
+) -> None:
+    both = load_backbone("lenet5", layers=("hidden", "features"), device="cpu")
+    extract(few, both, cache=tmp_path / "cache")
+    _add(few, make_image)
+    encoded.clear()
+    assert counts(extract(few, lenet, cache=tmp_path / "cache")) == (9, 1, 8, 0, 0)
+    result = extract(few, both, cache=tmp_path / "cache")
+    assert counts(result) == (9, 0, 9, 0, 0)
+    assert encoded == [1]
+    assert result.layers == {"penultimate": 84, "features": 120, "hidden": 84}
+    features = result.load("features")
+    row = features.paths.tolist().index("dark/000.png")
+    np.testing.assert_allclose(features.features[row], embed(both, few / "dark" / "000.png", "features"), atol=1e-5)
+    assert lenet.layers == {"penultimate": 84}
+
+
 def test_data_sets_of_the_same_name_have_files_of_their_own(few: Path, tmp_path: Path, lenet: Backbone) -> None:
     shutil.copytree(few, tmp_path / "elsewhere" / "few")
     (tmp_path / "elsewhere" / "few" / "dark" / "0.png").unlink()
@@ -452,13 +483,16 @@ def test_a_named_file_with_other_features_is_stale_and_stays_as_it_is(
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.h5"]
 
 
-def test_a_named_file_of_another_root_gives_its_rows(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+def test_a_named_file_of_another_root_gives_its_rows_and_learns_the_new_root(
+    few: Path, tmp_path: Path, lenet: Backbone, opened: Callable[[], list[str]]
+) -> None:
     extract(few, lenet, out=tmp_path / "mine.h5")
     few.rename(tmp_path / "moved")
-    os.utime(tmp_path / "moved" / "dark" / "0.png", (1, 1))
+    opened()
     result = extract(tmp_path / "moved", lenet, out=tmp_path / "mine.h5")
     assert counts(result) == (8, 0, 8, 0, 0)
     assert FeatureCache(result.file).dataset["root"] == str(tmp_path / "moved")
+    assert opened() == []
 
 
 # Images that are none
@@ -522,7 +556,7 @@ def test_an_image_that_vanishes_fails_alone_and_is_tried_again(
     few: Path, tmp_path: Path, lenet: Backbone, when: str
 ) -> None:
     images, victim = scan_images(few), few / "light" / "1.png"
-    data = victim.read_bytes()
+    data, stat = victim.read_bytes(), victim.stat()
     if when == "before the run":
         victim.unlink()
     result = extract(
@@ -533,6 +567,7 @@ def test_an_image_that_vanishes_fails_alone_and_is_tried_again(
     assert FeatureCache(result.file).keys[5].tolist() == [0] * 16
     assert_own_features(result, lenet, few)
     victim.write_bytes(data)
+    os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert counts(extract(images, lenet, cache=tmp_path / "cache"))[1:4] == (1, 7, 0)
 
 
@@ -664,7 +699,7 @@ def test_a_run_interrupted_again_and_again_loses_nothing(
 
 
 def test_an_interrupted_update_leaves_the_complete_file(
-    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage
+    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage, opened: Callable[[], list[str]]
 ) -> None:
     first = extract(few, lenet, cache=tmp_path / "cache")
     before = first.file.read_bytes()
@@ -675,8 +710,10 @@ def test_an_interrupted_update_leaves_the_complete_file(
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             extract(few, lenet, cache=tmp_path / "cache", batch_size=2)
     assert first.file.read_bytes() == before
+    opened()
     result = extract(few, lenet, cache=tmp_path / "cache")
     assert counts(result) == (12, 2, 10, 0, 0)
+    assert opened() == ["12.png", "13.png"]
     assert_own_features(result, lenet, few)
 
 

@@ -195,6 +195,15 @@ def test_a_class_that_is_in_val_alone_is_an_error_that_names_it(tmp_path: Path) 
         scan_images(tmp_path)
 
 
+def test_a_class_like_folder_beside_folders_of_splits_is_an_error(
+    tmp_path: Path, make_image: Callable[..., Path]
+) -> None:
+    for place in ("train/a", "val/a", "samples"):
+        make_image(tmp_path / place / "0.png", seed=1)
+    with pytest.raises(DatasetError, match=r"folders of splits and beside them samples, with images too"):
+        scan_images(tmp_path)
+
+
 def test_a_set_without_train_images_may_hold_any_class(tmp_path: Path) -> None:
     assert scan_images(touch(tmp_path, "test/cat/1.jpg", "val/dog/1.jpg")).classes == ("cat", "dog")
 
