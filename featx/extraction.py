@@ -188,7 +188,7 @@ class _Run:
             and np.array_equal(file.images.mtimes, self.mtimes)
             and file.dataset == self._dataset()
             and ("" in images.splits or np.array_equal(file.splits, images.splits))
-            and file.keys.any(axis=1).all()  # an image that could not be read is tried again
+            and (file.keys.any(axis=1) | (self.sizes < 0)).all()  # a file that could not be read is tried again
         )
         self.reused = int(np.count_nonzero(file.status == DONE)) if same else 0
         return same
@@ -200,7 +200,8 @@ class _Run:
 
     def start(self) -> None:
         """Lay out the new file and take over every row whose image is known by path, size and modification time."""
-        if self.before:  # layers that nobody asks for today stay as complete as the others
+        # Layers of the earlier file that nobody asks for today stay as complete as the others.
+        if self.before and len(self.before.layers) > len(self.wanted):
             self.backbone = self.backbone.tapped_at(self.before.layers)
         images, backbone = self.images, self.backbone
         self.donors = [donor for donor in self.donors if holds(donor, backbone.identities)]
@@ -475,14 +476,15 @@ def _partial(path: Path) -> Path:
 
 
 def _stat(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) sizes in bytes and (N,) modification times in ns; -1 where a file has gone."""
+    """(N,) sizes in bytes and (N,) modification times in ns; -1 where there is no ordinary file."""
     facts = np.full((len(images), 2), -1, dtype=np.int64)
     for row in range(len(images)):
         try:
             found = images.absolute(row).stat()
         except OSError:
             continue
-        facts[row] = found.st_size, found.st_mtime_ns
+        if stat.S_ISREG(found.st_mode):
+            facts[row] = found.st_size, found.st_mtime_ns
     return facts[:, 0].copy(), facts[:, 1].copy()
 
 

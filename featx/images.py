@@ -234,7 +234,7 @@ def _empty_classes(folder: Path, tops: Iterable[str], names: set[str | None]) ->
 
 def _left_out(skipped: Mapping[str, int]) -> str:
     total = sum(skipped.values())
-    return f"{total} left out ({', '.join(f'{n} {why}' for why, n in sorted(skipped.items()))})" if total else ""
+    return f"{total} left out ({', '.join(f'{n} {why}' for why, n in sorted(skipped.items()) if n)})" if total else ""
 
 
 def _endings() -> str:

@@ -284,6 +284,12 @@ def _change(folder: Path, make_image: MakeImage) -> None:
     make_image(folder / "dark" / "1.png", seed=999)
 
 
+def _change_within_the_same_nanosecond(folder: Path, make_image: MakeImage) -> None:
+    stat = (folder / "dark" / "1.png").stat()
+    make_image(folder / "dark" / "1.png", seed=999, size=(50, 50))
+    os.utime(folder / "dark" / "1.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def _delete(folder: Path, make_image: MakeImage) -> None:
     (folder / "dark" / "1.png").unlink()
 
@@ -307,6 +313,7 @@ def _everything(folder: Path, make_image: MakeImage) -> None:
         (_split, (8, 0, 8, 0, 0)),
         (_add, (9, 1, 8, 0, 0)),
         (_change, (8, 1, 7, 0, 1)),
+        (_change_within_the_same_nanosecond, (8, 1, 7, 0, 1)),
         (_delete, (7, 0, 7, 0, 1)),
         (_everything, (8, 2, 6, 0, 2)),
     ],
@@ -449,6 +456,21 @@ def test_layers_that_nobody_asks_for_today_stay_as_complete_as_the_others(
     row = features.paths.tolist().index("dark/000.png")
     np.testing.assert_allclose(features.features[row], embed(both, few / "dark" / "000.png", "features"), atol=1e-5)
     assert lenet.layers == {"penultimate": 84}
+
+
+def test_what_a_run_with_fewer_layers_left_is_not_taken_for_more(
+    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage
+) -> None:
+    both = load_backbone("lenet5", layers=("hidden",), device="cpu")
+    extract(few, both, out=tmp_path / "both.h5")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=1)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "one.h5", batch_size=2)
+    (tmp_path / "one.h5.partial").rename(tmp_path / "both.h5.partial")
+    _add(few, make_image)
+    assert counts(extract(few, lenet, out=tmp_path / "both.h5")) == (9, 1, 8, 0, 0)
+    assert len(FeatureSet.load(tmp_path / "both.h5", "hidden")) == 9
 
 
 def test_data_sets_of_the_same_name_have_files_of_their_own(few: Path, tmp_path: Path, lenet: Backbone) -> None:
@@ -894,3 +916,17 @@ def test_pixels_of_known_images_are_not_decoded(tmp_path: Path) -> None:
 def test_batches_are_full_but_for_the_last() -> None:
     assert [list(batch) for batch in batched(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batched([], 3)) == []
+
+
+def test_a_dangling_link_does_not_make_the_file_anew_each_time(photos: Path, in_tmp: Path) -> None:
+    (photos / "dark" / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(photos / "dark" / "pipe.png")
+    first = extract(photos, "lenet5")
+    assert [error for _, error in first.failures] == [
+        "cannot be read: No such file or directory",
+        "is no ordinary file",
+    ]
+    written = first.file.stat().st_ino
+    again = extract(photos, "lenet5")
+    assert (again.computed, again.reused, again.failed) == (0, 40, 2)
+    assert again.file.stat().st_ino == written
