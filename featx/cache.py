@@ -299,17 +299,24 @@ class CacheWriter:
         self._at = partial
 
     def finish(self) -> FeatureCache:
-        """Mark the file complete, sync it and give it its final name."""
-        os.fsync(self._file)
-        os.close(self._file)
-        digest = FeatureCache(self._at, allow_partial=True)._computed_digest()
-        with h5py.File(self._at, "r+", locking=False) as file:
-            # Both are of fixed size and change in place: the file's structure stays what was synced at the start.
-            file.attrs.modify("digest", np.bytes_(digest))
-            file.attrs.modify("complete", np.uint8(1))
-        _sync(self._at)
-        self._at.replace(self.path)
-        _sync(self.path.parent)
+        """Mark the file complete, sync it and give it its final name.
+
+        Raises:
+            OutputError: the disk fails.
+        """
+        try:
+            os.fsync(self._file)
+            os.close(self._file)
+            digest = FeatureCache(self._at, allow_partial=True)._computed_digest()
+            with h5py.File(self._at, "r+", locking=False) as file:
+                # Both are of fixed size and change in place: the file's structure stays what was synced at the start.
+                file.attrs.modify("digest", np.bytes_(digest))
+                file.attrs.modify("complete", np.uint8(1))
+            _sync(self._at)
+            self._at.replace(self.path)
+            _sync(self.path.parent)
+        except OSError as error:
+            raise OutputError(f"cannot complete {self._at}: {error.strerror or error}") from error
         return FeatureCache(self.path)
 
     def _lay_out(
@@ -461,9 +468,13 @@ def _require_space(folder: Path, need: int) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise OutputError(
-            f"{folder} needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; --cache names another folder, "
+            f"{folder} needs {_size(need)}, {_size(free)} are free; --cache names another folder, "
             "--dtype float16 halves the need"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _sync(path: Path) -> None:

@@ -306,7 +306,11 @@ class _Run:
         except CacheMissError:
             return None
         except CorruptCacheError as error:
-            self.notes.append(f"an earlier file cannot be used and is made again: {error}")
+            if path == self.path:  # it may be somebody's only copy of something else
+                raise CorruptCacheError(
+                    f"{error}. It is not overwritten: name another file with -o, or delete it"
+                ) from error
+            self.notes.append(f"what an interrupted run left cannot be used: {error}")
             return None
         if not holds(file, self.backbone.identities):
             if path != self.path:

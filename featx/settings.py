@@ -37,7 +37,7 @@ class FineTuning:
     """
 
     epochs: int = 10
-    lr: float = 1e-4
+    lr: float = 3e-4
     batch_size: int = 32
     weight_decay: float = 0.01
     warmup: float = 0.1

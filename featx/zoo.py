@@ -130,7 +130,7 @@ def _build_torchvision(name: str, weights: str) -> Network:
         file = Path(weights).resolve()
         if not file.exists() and not file.suffix:
             raise BackboneError(
-                f"{name} has no weights {weights!r}, only {', '.join(entries.__members__)}; nor is it a file"
+                f"{name} has no weights {weights!r}, only {', '.join(e.name for e in entries)}; nor is it a file"
             )
         weights = str(file)
         # A file that torchvision published brings its own transform: V1 and V2 of ResNet-50 differ.

@@ -489,7 +489,9 @@ def test_weights_that_do_not_fit_name_the_file_and_the_network(tmp_path: Path) -
 
 
 def test_weights_that_are_not_there_say_what_is_expected() -> None:
-    with pytest.raises(BackboneError, match=r"no weights file .*IMAGENET1K_V9; expected .* 'default' or 'random'"):
+    with pytest.raises(
+        BackboneError, match=r"no weights 'IMAGENET1K_V9', only IMAGENET1K_V1, IMAGENET1K_V2; nor is it a file"
+    ):
         load_backbone("mobilenet_v2", weights="IMAGENET1K_V9")
 
 

@@ -20,7 +20,7 @@ import pytest
 from featx.backbone import Backbone, load_backbone
 from featx.cache import DONE, FAILED, FeatureCache, write_lock
 from featx.decode import read_pixels
-from featx.errors import CacheLockedError, DatasetError, ImageError, OutputError, StaleCacheError
+from featx.errors import CacheLockedError, CorruptCacheError, DatasetError, ImageError, OutputError, StaleCacheError
 from featx.extraction import Extraction, batched, extract, read_images
 from featx.features import FeatureSet
 from featx.images import hash_splits, image_key, scan_images
@@ -752,24 +752,36 @@ def test_a_row_that_does_not_fit_its_check_is_computed_again(
     assert_own_features(result, lenet, few)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "a bit in a table"])
-def test_a_damaged_earlier_file_is_made_again_and_a_note_says_so(
-    few: Path, tmp_path: Path, lenet: Backbone, damage: str
+@pytest.mark.parametrize("damage", ["truncated", "a bit in a table", "no feature file at all"])
+def test_a_file_that_cannot_be_read_is_never_overwritten(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int], damage: str
 ) -> None:
     out = tmp_path / "f.h5"
     extract(few, lenet, out=out)
     data = bytearray(out.read_bytes())
     if damage == "truncated":
-        out.write_bytes(data[: len(data) // 2])
-    else:
+        data = data[: len(data) // 2]
+    elif damage == "a bit in a table":
         data[data.index(b"dark/2.png")] ^= 1
-        out.write_bytes(data)
-    result = extract(few, lenet, out=out)
+    else:
+        data = bytearray(b"somebody's thesis")
+    out.write_bytes(data)
+    encoded.clear()
+    with pytest.raises(
+        CorruptCacheError, match=r"f\.h5.* It is not overwritten: name another file with -o, or delete it"
+    ):
+        extract(few, lenet, out=out)
+    assert out.read_bytes() == data
+    assert encoded == []
+
+
+def test_a_damaged_leftover_is_passed_over_and_a_note_says_so(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    (tmp_path / "f.h5.partial").write_bytes(b"torn")
+    result = extract(few, lenet, out=tmp_path / "f.h5")
     assert counts(result) == (8, 8, 0, 0, 0)
     assert len(result.notes) == 1
-    assert re.match(r"an earlier file cannot be used and is made again: .*f\.h5", result.notes[0])
+    assert result.notes[0].startswith("what an interrupted run left cannot be used: ")
     assert_own_features(result, lenet, few)
-    assert extract(few, lenet, out=out).notes == ()
 
 
 def test_two_runs_cannot_write_one_file(few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]) -> None:
