@@ -1,6 +1,6 @@
 """Heads and models on disk: one .safetensors file, arrays and JSON. No pickle; a checksum of its own.
 
-The JSON is one string under the metadata key "featx" and names format, version and the SHA-256 of the arrays.
+The JSON is one string under the metadata key "featx" and names format, version and the SHA-256 of arrays and JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def save_model(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
         OutputError: the folder cannot be written.
     """
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = json.dumps({**metadata, "format": format, "version": VERSION, "sha256": _digest(contiguous)}, sort_keys=True)
+    facts = json.loads(json.dumps({**metadata, "format": format, "version": VERSION}))
+    text = json.dumps({**facts, "sha256": _digest(contiguous, facts)}, sort_keys=True)
     data = save(contiguous, metadata={"featx": text})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +90,8 @@ def load_model(path: Path, *, format: str) -> tuple[dict[str, np.ndarray], dict[
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise CorruptCacheError(f"{path} is damaged: {error}") from error
-    if _digest(arrays) != metadata.get("sha256"):
-        raise CorruptCacheError(f"{path} is damaged: its arrays do not fit their checksum")
+    if metadata.pop("sha256", None) != _digest(arrays, metadata):
+        raise CorruptCacheError(f"{path} is damaged: its arrays and metadata do not fit their checksum")
     return arrays, metadata
 
 
@@ -114,8 +115,8 @@ def newest(folder: Path, *, format: str) -> Path:  # noqa: A002 - as above
     )
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + b"\0")
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(array.tobytes())

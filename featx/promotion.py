@@ -139,9 +139,7 @@ class PromotedModel:
             network,
             transform=transform,
             classes=meta["classes"],
-            metadata={
-                k: v for k, v in meta.items() if k not in ("format", "version", "sha256", "classes", "transform")
-            },
+            metadata={k: v for k, v in meta.items() if k not in ("format", "version", "classes", "transform")},
             train_keys=train_keys,
             device=pick_device(device),
         )

@@ -178,8 +178,18 @@ def test_one_flipped_bit_in_the_arrays_is_found(head: Path) -> None:
         damaged = data.copy()
         damaged[-place] ^= 0x10
         head.write_bytes(damaged)
-        with pytest.raises(CorruptCacheError, match="is damaged: its arrays do not fit their checksum"):
+        with pytest.raises(CorruptCacheError, match="is damaged: its arrays and metadata do not fit their checksum"):
             load_model(head, format=HEAD)
+
+
+def test_one_flipped_digit_in_the_metadata_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    save_model(path, ARRAYS, {"temperature": 0.25, "classes": ("a", "b")}, format=MODEL)
+    assert load_model(path, format=MODEL)[1]["temperature"] == 0.25
+    path.write_bytes(path.read_bytes().replace(b"0.25", b"0.35"))
+    assert read_metadata(path)["temperature"] == 0.35
+    with pytest.raises(CorruptCacheError, match="is damaged: its arrays and metadata do not fit their checksum"):
+        load_model(path, format=MODEL)
 
 
 def test_an_array_that_is_renamed_or_reshaped_is_found(head: Path) -> None:
@@ -188,7 +198,7 @@ def test_an_array_that_is_renamed_or_reshaped_is_found(head: Path) -> None:
     turned = {**ARRAYS, "weight": ARRAYS["weight"].reshape(4, 3)}
     for arrays in (other, turned):
         save_file(arrays, head, metadata={"featx": text})
-        with pytest.raises(CorruptCacheError, match="is damaged: its arrays do not fit their checksum"):
+        with pytest.raises(CorruptCacheError, match="is damaged: its arrays and metadata do not fit their checksum"):
             load_model(head, format=HEAD)
 
 
