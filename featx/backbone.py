@@ -201,7 +201,7 @@ class Backbone:
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """(B, D) float32 for each layer, on the device."""
         self._seen = {}  # a pass that failed half way has left something there
-        with torch.inference_mode(), _full_float32(), self._watched():
+        with torch.inference_mode(), full_float32(), self._watched():
             returned = self._forward(images)
             if self._forward is not self.network:
                 for layer, out in returned.items():
@@ -407,7 +407,7 @@ def _modules(network: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Convolutions in true float32 on CUDA: TF32, cuDNN's default, would move features by 1e-3."""
     if not torch.cuda.is_available():
         yield

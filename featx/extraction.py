@@ -23,10 +23,7 @@ from featx.decode import Transform, read_pixels
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, ImageError, StaleCacheError
 from featx.features import FeatureSet
 from featx.images import ImageSet, hash_splits, image_key, scan_images
-from featx.settings import CACHE
-
-Progress = Callable[[int, int], None]
-"""Called with how many images are done and of how many."""
+from featx.settings import CACHE, Progress
 
 NO_KEY = bytes(16)
 """The key of an image whose bytes could not be read."""
@@ -144,9 +141,13 @@ def extract(
     images = data if isinstance(data, ImageSet) else scan_images(data)
     backbone = load_backbone(backbone) if isinstance(backbone, str) else backbone
     if out is None:
-        root, identities = str(images.root), backbone.identities
-        named = {"dataset": images.name, "root": root, "backbone": backbone.name, "identities": identities}
-        path = feature_file(Path(cache), **named)  # type: ignore[arg-type]
+        path = feature_file(
+            Path(cache),
+            dataset=images.name,
+            root=str(images.root),
+            backbone=backbone.name,
+            identities=backbone.identities,
+        )
     else:
         path = Path(out)
     with write_lock(path):
@@ -204,8 +205,9 @@ class _Run:
         if self.before and len(self.before.layers) > len(self.wanted):
             self.backbone = self.backbone.tapped_at(self.before.layers)
         images, backbone = self.images, self.backbone
-        self.donors = [donor for donor in self.donors if holds(donor, backbone.identities)]
-        layers = {name: (dim, backbone.identities[name]) for name, dim in backbone.layers.items()}
+        identities = backbone.identities
+        self.donors = [donor for donor in self.donors if holds(donor, identities)]
+        layers = {name: (dim, identities[name]) for name, dim in backbone.layers.items()}
         self.writer = CacheWriter(
             self.path,
             images=_table(images, self.sizes, self.mtimes),
@@ -420,11 +422,9 @@ def read_images(
 
     def load(row: int, path: Path) -> LoadedImage:
         try:
-            if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
-                return LoadedImage(row, NO_KEY, None, "is no ordinary file")
-            data = path.read_bytes()
-        except OSError as error:
-            return LoadedImage(row, NO_KEY, None, f"cannot be read: {error.strerror}")
+            data = read_file(path)
+        except ImageError as error:
+            return LoadedImage(row, NO_KEY, None, str(error))
         key = image_key(data)
         if key in known:
             return LoadedImage(row, key, None)
@@ -445,6 +445,20 @@ def read_images(
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: it cannot be read, or is no ordinary file: reading a pipe would wait for ever.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ImageError("is no ordinary file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
 def plain_reader(transform: Transform) -> Callable[[int, bytes], np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import numpy as np
 from featx import modelfile
 from featx.backbone import Backbone, restore_backbone
 from featx.decode import Transform
-from featx.errors import DatasetError, HeadError
+from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction import (
     batched,
     default_batch_size,
     default_workers,
     extract,
     plain_reader,
+    read_file,
     read_images,
 )
 from featx.features import FeatureSet
@@ -27,10 +28,7 @@ from featx.head import Head, known_labels, trained_on
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
 from featx.promotion import PromotedModel
 from featx.report import Report
-from featx.settings import CACHE
-
-Progress = Callable[[int, int], None]
-"""Called with how many images are done and of how many."""
+from featx.settings import CACHE, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,20 +131,11 @@ def predict(
     model = load_model(model) if isinstance(model, str | os.PathLike) else model
     files = [file for path in map(Path, images) for file in (list_images(path) if path.is_dir() else [path])]
     top = min(top, len(model.classes))
-    rows: dict[int, Prediction] = {}
-    reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or default_workers())
-    for batch in batched(reader, default_batch_size(model.device)):
-        good = [image for image in batch if image.pixels is not None]
-        rows.update({image.row: Prediction(str(files[image.row]), error=image.error) for image in batch if image.error})
-        if good:
-            probabilities = model.probabilities(np.stack([image.pixels for image in good if image.pixels is not None]))
-            for image, p in zip(good, probabilities, strict=True):
-                order = np.argsort(-p, kind="stable")[:top]
-                best = tuple((model.classes[i], float(p[i])) for i in order)
-                rows[image.row] = Prediction(str(files[image.row]), best)
-        if progress:
-            progress(len(rows), len(files))
-    return [rows[row] for row in range(len(files))]
+    predictions = []
+    for file, (p, error) in zip(files, _classify(model, files, workers, progress), strict=True):
+        best = () if p is None else tuple((model.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:top])
+        predictions.append(Prediction(str(file), best, error))
+    return predictions
 
 
 def evaluate(
@@ -199,23 +188,31 @@ def _evaluate_promoted(
     split = split or _default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
-    files = list(enumerate(images.root / str(path) for path in rows.paths))
-    reader = read_images(files, plain_reader(model.transform), workers=workers or default_workers())
-    good: list[int] = []
-    failed: list[tuple[str, str]] = []
-    probabilities: list[np.ndarray] = []
-    for batch in batched(reader, default_batch_size(model.device)):
-        failed += [(str(rows.paths[image.row]), image.error) for image in batch if image.error]
-        decoded = [image for image in batch if image.pixels is not None]
-        if decoded:
-            good += [image.row for image in decoded]
-            probabilities.append(model.probabilities(np.stack([i.pixels for i in decoded if i.pixels is not None])))
-        if progress:
-            progress(len(good) + len(failed), len(files))
+    files = [images.root / str(path) for path in rows.paths]
+    judged = list(_classify(model, files, workers, progress))
+    good = [row for row, (p, _) in enumerate(judged) if p is not None]
     if not good:
         raise DatasetError(f"none of the {len(files)} images of split {split!r} in {images.root} could be decoded")
+    failed = [(str(rows.paths[row]), error) for row, (_, error) in enumerate(judged) if error]
+    probabilities = np.stack([p for p, _ in judged if p is not None])
     notes = [*trained_on(rows.keys[good], model.train_keys, split=split), *_failures(failed)]
-    return Report.of(labels[good], np.concatenate(probabilities), model.classes, split=split, notes=notes)
+    return Report.of(labels[good], probabilities, model.classes, split=split, notes=notes)
+
+
+def _classify(
+    model: Model, files: Sequence[Path], workers: int | None, progress: Progress | None
+) -> Iterator[tuple[np.ndarray | None, str]]:
+    """For each file, in order: (C,) probabilities, or None and why it failed."""
+    reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or default_workers())
+    done = 0
+    for batch in batched(reader, default_batch_size(model.device)):
+        pixels = [image.pixels for image in batch if image.pixels is not None]
+        found = iter(model.probabilities(np.stack(pixels)) if pixels else ())
+        for image in batch:
+            yield None if image.pixels is None else next(found), image.error
+        done += len(batch)
+        if progress:
+            progress(done, len(files))
 
 
 def _keyed(images: ImageSet) -> FeatureSet:
@@ -223,8 +220,8 @@ def _keyed(images: ImageSet) -> FeatureSet:
     keys = np.zeros((len(images), 16), dtype=np.uint8)
     for row in range(len(images)):
         try:
-            keys[row] = np.frombuffer(image_key(images.absolute(row).read_bytes()), dtype=np.uint8)
-        except OSError:
+            keys[row] = np.frombuffer(image_key(read_file(images.absolute(row))), dtype=np.uint8)
+        except ImageError:
             continue
     hashed = "" in images.splits
     splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits

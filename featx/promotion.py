@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.models import SqueezeNet
 
 from featx import modelfile, zoo
-from featx.backbone import PENULTIMATE, Backbone, normalise, pick_device, restore_backbone
+from featx.backbone import PENULTIMATE, Backbone, full_float32, normalise, pick_device, restore_backbone
 from featx.decode import Transform, read_augmented
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, FeatxError, HeadError, StaleCacheError
 from featx.extraction import batched, default_batch_size, default_workers, plain_reader, read_images
@@ -88,10 +88,7 @@ class PromotedModel:
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) uint8 to (B, C) float64."""
-        batch = normalise(torch.from_numpy(pixels).to(self.device), self.transform)
-        with torch.inference_mode():
-            out: np.ndarray = self.network(batch).cpu().double().numpy()  # MPS has no float64
-        return out
+        return _logits(self.network, torch.from_numpy(pixels).to(self.device), self.transform)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) uint8 to (B, C) float64; rows sum to 1."""
@@ -404,11 +401,9 @@ class _Job:
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """(R, C) float64 logits of the network as it is."""
         self.network.eval()
-        logits = []
-        for _, pixels in self._batches(rows, plain_reader(self.backbone.transform), default_batch_size(self._device)):
-            with torch.inference_mode():
-                logits.append(self.network(normalise(pixels, self.backbone.transform)).cpu().double().numpy())
-        return np.concatenate(logits)
+        transform = self.backbone.transform
+        batches = self._batches(rows, plain_reader(transform), default_batch_size(self._device))
+        return np.concatenate([_logits(self.network, pixels, transform) for _, pixels in batches])
 
     @property
     def _device(self) -> torch.device:
@@ -505,6 +500,13 @@ def _parameter_groups(network: nn.Module, classifier: str, settings: FineTuning)
             parameters = [p for _, p in named if (p.ndim > 1) == decays]
             groups.append({"params": parameters, "lr": rate, "weight_decay": settings.weight_decay * decays})
     return [group for group in groups if group["params"]]
+
+
+def _logits(network: nn.Module, pixels: Tensor, transform: Transform) -> np.ndarray:
+    """(B, 3, H, W) uint8 on the network's device to (B, C) float64, in the precision that features are computed in."""
+    with torch.inference_mode(), full_float32():
+        logits: np.ndarray = network(normalise(pixels, transform)).cpu().double().numpy()  # MPS has no float64
+    return logits
 
 
 def _set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from featx.errors import HeadError
@@ -14,6 +15,9 @@ KERNELS = ("linear", "rbf")
 
 DTYPES = ("float32", "float16")
 """What features may be kept as. The network itself always computes in float32."""
+
+Progress = Callable[[int, int], None]
+"""Called with how many images (or backbones) are done and of how many."""
 
 CACHE, MODELS = "cache", "models"
 """Default folders of feature files, and of heads and models."""

@@ -27,9 +27,7 @@ from featx.decode import Transform
 from featx.errors import BackboneError
 from featx.home import home
 from featx.nets import LeNet5, MobileNetV1
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done and of how many."""
+from featx.settings import Progress
 
 _EMBEDDED = {"lenet5": "lenet5-digits.safetensors"}
 _OWN: dict[str, Callable[[], nn.Module]] = {
@@ -178,6 +176,19 @@ def _load(module: nn.Module, path: Path) -> None:
     weight_files.load_strictly(module, state, origin=str(path))
 
 
+def _load_local(module: nn.Module, weights: str) -> str:
+    """Load a local file, if one is named; returns what the weights are, a file as its absolute path."""
+    if weights in ("default", "random"):
+        return weights
+    path = Path(weights).resolve()
+    _load(module, path)
+    return str(path)
+
+
+def _name_of(network: nn.Module, layer: nn.Module) -> str | None:
+    return next((name for name, module in network.named_modules() if module is layer), None)
+
+
 def _build_own(name: str, weights: str) -> Network:
     module = _seeded(_OWN[name])
     if weights == "default" and name in _EMBEDDED:
@@ -187,9 +198,8 @@ def _build_own(name: str, weights: str) -> Network:
         raise BackboneError(
             f"{name} has no weights to download; name a file with --weights FILE.safetensors, or --weights random"
         )
-    elif weights != "random":
-        weights = str(Path(weights).resolve())
-        _load(module, Path(weights))
+    else:
+        weights = _load_local(module, weights)
     transform = _OWN_TRANSFORMS.get(name) or _OWN_TRANSFORMS["mobilenet_v1"]
     return Network(module, transform, "classifier", {"source": "featx", "name": name}, weights)
 
@@ -206,11 +216,8 @@ def _build_timm(name: str, weights: str) -> Network:
         raise BackboneError(
             f"timm cannot give the weights of {short} ({error}); name a local file with --weights FILE, or --weights random"
         ) from error
-    if weights not in ("default", "random"):
-        weights = str(Path(weights).resolve())
-        _load(module, Path(weights))
-    layers = {layer: layer_name for layer_name, layer in module.named_modules()}
-    classifier = layers.get(module.get_classifier())  # type: ignore[operator]
+    weights = _load_local(module, weights)
+    classifier = _name_of(module, module.get_classifier())  # type: ignore[operator]
     if classifier is None:
         raise BackboneError(f"{name} has no single last layer (distilled, perhaps); featx taps networks that have one")
     return Network(module, _timm_transform(timm, module), classifier, {"source": "timm", "name": name}, weights)
@@ -265,15 +272,12 @@ def _build_file(name: str, weights: str) -> Network:
     if not isinstance(network, nn.Module):
         found = f"it returned {type(network).__name__}" if callable(factory) else f"{path.name} has no such function"
         raise BackboneError(f"{name}: expected a function without arguments that returns a torch.nn.Module; {found}")
-    if weights not in ("default", "random"):
-        weights = str(Path(weights).resolve())
-        _load(network, Path(weights))
+    weights = _load_local(network, weights)
     transform = getattr(network, "transform", Transform())
     if not isinstance(transform, Transform):
         raise BackboneError(f"{name}: its transform is a {type(transform).__name__}; expected a featx.Transform")
     get_classifier = getattr(network, "get_classifier", None)
-    layers = {layer: layer_name for layer_name, layer in network.named_modules()}
-    classifier = layers.get(get_classifier()) if callable(get_classifier) else None
+    classifier = _name_of(network, get_classifier()) if callable(get_classifier) else None
     origin = {"source": "file", "name": f"{path.name}:{factory_name}", "code_sha256": hashlib.sha256(code).hexdigest()}
     return Network(network, transform, classifier, origin, weights)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -136,6 +137,13 @@ def test_undecodable_images_are_counted_not_judged(head_file: Path, model_file: 
         assert report.notes == (
             "1 images could not be decoded and were not judged, the first val/dark/bad.png: the file is empty",
         )
+
+
+def test_a_pipe_among_the_images_does_not_hold_up_an_evaluation(model_file: Path, split_photos: Path) -> None:
+    os.mkfifo(split_photos / "val" / "dark" / "pipe.png")
+    report = evaluate(model_file, split_photos)
+    assert report.n == 16
+    assert report.notes[0].endswith("val/dark/pipe.png: is no ordinary file")
 
 
 def test_features_of_another_identity_are_refused(head_file: Path, split_photos: Path) -> None:
