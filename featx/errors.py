@@ -1,4 +1,4 @@
-"""Every exception of featx. Standard library only.
+"""Every exception of featx, and how a message lists things. Standard library only.
 
 Each has a second, built-in parent, so that ``except ValueError`` or ``except OSError`` in foreign code still works.
 A message says what was found, what was expected, and the option or call that mends it.
@@ -7,6 +7,12 @@ A message says what was found, what was expected, and the option or call that me
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+
+def listed(items: Sequence[object], most: int = 10) -> str:
+    """The first few of a list, as a message shows them, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(str(item) for item in items[:most]) + more
 
 
 class FeatxError(Exception):

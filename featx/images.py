@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import DatasetError
+from featx.errors import DatasetError, listed
 from featx.home import home
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -266,17 +266,17 @@ def _scan_table(table: Path) -> ImageSet:
                 )
             repeated.append(number)
     if repeated:
-        notes.append(f"{table.name}: {len(repeated)} rows repeat an earlier one and are left out ({_some(repeated)})")
+        notes.append(f"{table.name}: {len(repeated)} rows repeat an earlier one and are left out ({listed(repeated)})")
     missing = [path for path in labels if not (table.parent / path).is_file()]
     if missing:
         raise DatasetError(
-            f"{table} names {len(missing)} files that are not there, relative to {table.resolve().parent}: {_some(missing)}"
+            f"{table} names {len(missing)} files that are not there, relative to {table.resolve().parent}: {listed(missing)}"
         )
     splits = [_SPLIT_NAMES.get(split.lower(), split) for _, split, _ in labels.values()]
     if any(splits) and not all(splits):
         rows_without = [number for _, split, number in labels.values() if not split]
         raise DatasetError(
-            f"{table}: {len(rows_without)} rows have no split (lines {_some(rows_without)}), the others do; "
+            f"{table}: {len(rows_without)} rows have no split (lines {listed(rows_without)}), the others do; "
             "name one in every row or in none"
         )
     names = [name or None for name, _, _ in labels.values()]
@@ -400,12 +400,6 @@ def _check_classes(images: ImageSet) -> Iterator[str]:
                 f"class {name!r} has no images in train but {where} (such as {example}): no head can learn it. "
                 f"Add train images of it or take those out, in {images.root}"
             )
-
-
-def _some(items: Sequence[Any], most: int = 10) -> str:
-    """The first few of a list, and how many more."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(str(item) for item in items[:most]) + more
 
 
 # The built-in digits

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from featx.errors import BackboneError
+from featx.errors import BackboneError, listed
 
 _DENSENET_V0 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
@@ -111,7 +110,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], *, origin: str) 
         if n in state and state[n].shape != t.shape
     ]
     faults = [
-        f"{len(names)} {what}: {_some(names)}"
+        f"{len(names)} {what}: {listed(names, most=8)}"
         for what, names in (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
         if names
     ]
@@ -128,8 +127,3 @@ def state_digest(network: nn.Module) -> str:
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _some(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
