@@ -16,6 +16,9 @@ KERNELS = ("linear", "rbf")
 DTYPES = ("float32", "float16")
 """What features may be kept as. The network itself always computes in float32."""
 
+MOST_SIDE = 2048
+"""The largest resize and crop, in pixels: memory grows with the square, and a file from a stranger may ask for it."""
+
 Progress = Callable[[int, int], None]
 """Called with how many images (or backbones) are done and of how many."""
 

@@ -7,17 +7,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from images.make import ALPHA, CASES, FOLDER, GREY, Case, tiff
+from PIL import Image, ImageOps, TiffImagePlugin
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as torchvision_steps
 
-from featx import decode as decoding
-from featx.decode import Transform, decode, read_augmented, read_pixels
-from featx.errors import ImageError
+from featx.backbone import load_backbone
+from featx.decode import MAX_PIXELS, Transform, decode, parse_colour, read_augmented, read_pixels
+from featx.errors import BackboneError, ImageError
 
 
 def file_of(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -43,6 +46,76 @@ def over_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Composited by hand: (H, W, 3) and (H, W), uint8, to (H, W, 3) float."""
     share = alpha[..., None] / 255
     return colour * share + 255 * (1 - share)
+
+
+# Each rule on a file
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_file_gives_the_pixels_that_went_into_it_or_an_error_that_says_why(name: str) -> None:
+    _, expected, tolerance = CASES[name]
+    data = (FOLDER / name).read_bytes()
+    if isinstance(expected, str):
+        with pytest.raises(ImageError, match=expected):
+            decode(data)
+        return
+    decoded = decode(data)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(float) - expected).max() <= tolerance
+
+
+def test_every_file_is_a_case_and_every_case_a_small_file() -> None:
+    files = {path.name: path.stat().st_size for path in FOLDER.iterdir() if path.is_file() and path.suffix != ".py"}
+    assert files.keys() == CASES.keys()
+    assert max(files.values()) < 5000
+
+
+@pytest.mark.parametrize(("name", "case"), CASES.items(), ids=list(CASES))
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_file_can_be_made_again(name: str, case: Case) -> None:
+    again, kept = case.data(), (FOLDER / name).read_bytes()
+    if isinstance(case.expected, str):
+        with pytest.raises(ImageError, match=case.expected):
+            decode(again)
+    else:
+        np.testing.assert_allclose(decode(again), decode(kept), atol=case.tolerance)
+
+
+def test_damage_of_any_kind_gives_an_image_or_an_image_error_and_nothing_on_stderr(tmp_path: Path) -> None:
+    script = [sys.executable, str(FOLDER / "fuzz.py"), "4000", "0"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_libtiff_and_pillow_have_to_say_does_not_reach_the_terminal() -> None:
+    code = f"""
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from featx.decode import decode
+from featx.errors import ImageError
+
+def attempt(path):
+    try:
+        decode(path.read_bytes())
+    except ImageError:
+        return str(path)
+
+with ThreadPoolExecutor(4) as pool:
+    print(len(list(filter(None, pool.map(attempt, sorted(Path({str(FOLDER)!r}).glob("*.*")) * 5)))) // 5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert int(done.stdout) == sum(isinstance(case.expected, str) for case in CASES.values()) + 2  # and two scripts
+
+
+@pytest.mark.parametrize(("asked", "said"), [([], False), (["-W", "always"], True)])
+def test_pillows_warnings_are_given_to_whoever_asks_for_them(asked: list[str], said: bool) -> None:
+    code = f"import featx.decode as d; d.decode(open({str(FOLDER / 'exif-nonsense.jpg')!r}, 'rb').read())"
+    done = subprocess.run([sys.executable, *asked, "-c", code], capture_output=True, text=True, check=True)
+    assert ("Corrupt EXIF data" in done.stderr) is said
 
 
 # Formats and modes
@@ -108,6 +181,14 @@ def test_grey_with_alpha_is_composited_over_white() -> None:
     np.testing.assert_allclose(decode(file_of(image)), expected, atol=1)
 
 
+def test_grey_that_was_multiplied_by_its_alpha_is_composited_over_white() -> None:
+    if (b"II", 1, (1,), 1, (8, 8), (1,)) not in TiffImagePlugin.OPEN_INFO:
+        pytest.skip("this Pillow does not read premultiplied grey")
+    multiplied = np.rint(GREY * (ALPHA / 255)).astype(np.uint8)
+    decoded = decode(tiff(np.stack([multiplied, ALPHA], axis=-1).tobytes(), 1, 8, 2, extra=[1]))
+    np.testing.assert_allclose(decoded[..., 1], multiplied + (255.0 - ALPHA), atol=2)
+
+
 def test_the_transparent_entry_of_a_palette_is_white() -> None:
     indices = noise(40, 24, channels=1) % 3
     image = Image.fromarray(indices, "P")
@@ -143,7 +224,7 @@ def test_a_colour_that_a_png_declares_transparent_is_white() -> None:
     np.testing.assert_array_equal(decoded, expected)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_and_not_clipped(kind: str) -> None:
     deep = np.arange(40 * 24, dtype=np.uint16).reshape(24, 40) * 68
     decoded = decode(file_of(deep, kind))
@@ -224,6 +305,59 @@ def test_of_several_frames_the_first_is_the_image(kind: str) -> None:
     np.testing.assert_array_equal(decode(data), np.broadcast_to([255, 0, 0], (24, 40, 3)))
 
 
+@pytest.mark.parametrize(("name", "colour"), [("black", (0, 0, 0)), ("#102030", (16, 32, 48)), ("Red", (255, 0, 0))])
+def test_a_background_is_a_css_name_or_six_hexadecimal_digits(name: str, colour: tuple[int, int, int]) -> None:
+    assert parse_colour(name) == colour
+
+
+@pytest.mark.parametrize("name", ["", "nocolour", "#12345", "#10203040", "rgba(1,2,3,4)", "transparent", "x" * 200])
+def test_what_is_no_opaque_colour_is_refused_as_a_background(name: str) -> None:
+    with pytest.raises(ValueError, match=r"no opaque colour; expected a CSS colour name such as black, or #rrggbb$"):
+        parse_colour(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rgba-16.png",
+        "grey-alpha.png",
+        "grey-alpha-16.png",
+        "grey-16-one-value-transparent.png",
+        "grey-2-one-level-transparent.png",
+        "rgb-16-one-colour-transparent.png",
+        "bits-black-transparent.png",
+        "palette-one-entry-transparent.png",
+        "palette-of-degrees.png",
+        "transparent.gif",
+        "transparent.webp",
+        "palette-with-alpha.tif",
+        "rgba-premultiplied.tif",
+    ],
+)
+def test_a_background_shows_where_and_as_far_as_an_image_is_transparent(name: str) -> None:
+    data = (FOLDER / name).read_bytes()
+    over_white, over_blue = decode(data).astype(float), decode(data, background=(10, 20, 200)).astype(float)
+    share = (over_white - over_blue) / (255 - np.array([10.0, 20.0, 200.0]))  # of the background in each pixel
+    assert share.max() > 0.7
+    assert share.min() > -0.04
+    np.testing.assert_allclose(share[..., 0], share[..., 1], atol=0.02)
+    np.testing.assert_allclose(share[..., 0], share[..., 2], atol=0.05)
+    for read in (read_pixels, lambda data, t: read_augmented(data, t, np.random.default_rng(0), scale=1.0, flip=False)):
+        assert (read(data, Transform(background=(0, 0, 0))) < read(data, Transform())).any()
+
+
+def test_white_that_a_png_of_single_bits_declares_transparent_is_the_background() -> None:
+    decoded = decode((FOLDER / "bits-white-transparent.png").read_bytes(), background=(0, 0, 9))
+    bits = np.asarray(CASES["bits-white-transparent.png"].expected)[..., :1] == 255
+    np.testing.assert_array_equal(decoded, np.where(bits, [0, 0, 9], 0))
+
+
+def test_an_opaque_image_has_no_background() -> None:
+    pixels = noise(40, 24)
+    for kind in ("PNG", "TIFF", "BMP"):
+        np.testing.assert_array_equal(decode(file_of(pixels, kind), background=(0, 0, 0)), pixels)
+
+
 # What cannot be decoded
 
 
@@ -232,7 +366,7 @@ def test_of_several_frames_the_first_is_the_image(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data")
 def test_a_truncated_file_is_an_error_however_much_of_it_is_there(kind: str, share: float) -> None:
     data = file_of(noise(64, 64), kind)
-    with pytest.raises(ImageError, match=r"cannot be decoded: |not an image of a known format"):
+    with pytest.raises(ImageError, match=r"^cannot be decoded: .*(?i:truncated)"):
         decode(data[: int(len(data) * share)])
 
 
@@ -247,6 +381,17 @@ def test_a_png_with_a_flipped_bit_is_an_error() -> None:
     data[len(data) // 2] ^= 1
     with pytest.raises(ImageError, match="cannot be decoded: "):
         decode(bytes(data))
+
+
+def test_no_flipped_bit_of_a_pngs_pixels_goes_unseen() -> None:
+    pixels = smooth(32, 24)
+    data = file_of(pixels)
+    rng = np.random.default_rng(0)
+    for at in rng.integers(data.index(b"IDAT") + 4, len(data) - 16, 300):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        with pytest.raises(ImageError, match=r"^cannot be decoded: "):
+            decode(bytes(damaged))
 
 
 def test_an_empty_file_is_an_error() -> None:
@@ -265,20 +410,83 @@ def test_a_format_that_featx_does_not_read_is_refused_even_where_pillow_could(ki
         decode(file_of(noise(32, 32), kind))
 
 
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = file_of(np.zeros((30, 40, 3), np.uint8))
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 1200)
-    assert decode(data).shape == (30, 40, 3)
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 1199)
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded all the same"))
-    with pytest.raises(ImageError, match="40 x 30 pixels; at most 1,199 are read"):
-        decode(data)
+SAVED = [
+    ("JPEG", {}),
+    ("PNG", {}),
+    ("GIF", {}),
+    ("GIF", {"disposal": 2}),
+    ("BMP", {}),
+    ("PPM", {}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("WEBP", {}),
+    ("WEBP", {"lossless": True}),
+    ("WEBP", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}),
+]
 
 
-def test_a_decompression_bomb_is_an_error() -> None:
+@pytest.mark.parametrize(("kind", "options"), SAVED)
+@pytest.mark.parametrize("pillows", [10**9, 100])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+    kind: str, options: dict[str, Any], pillows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = file_of(np.zeros((30, 40, 3), np.uint8), kind, **options)
+    plugin = type(Image.open(io.BytesIO(data)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    monkeypatch.setattr(plugin, "load", lambda self: pytest.fail("decoded all the same"))
+    for read in (
+        lambda: decode(data, max_pixels=1199),
+        lambda: read_pixels(data, Transform(), max_pixels=1199),
+        lambda: read_augmented(data, Transform(), np.random.default_rng(0), scale=0.5, max_pixels=1199),
+    ):
+        with pytest.raises(ImageError, match=r"^40 x 30 pixels; at most 1,199 are read \(--max-pixels\)$"):
+            read()
+    assert pillows == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(("kind", "options"), SAVED)
+@pytest.mark.parametrize("pillows", [599, 600, 1199])
+@pytest.mark.filterwarnings("error")
+def test_an_image_that_is_allowed_is_read_whatever_pillows_own_limit_is(
+    kind: str, options: dict[str, Any], pillows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = file_of(np.zeros((30, 40, 3), np.uint8), kind, **options)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    assert decode(data, max_pixels=1200).shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1200
+
+
+def test_pillows_own_limit_stays_as_it_is_where_no_image_is_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in (1200, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        decode(file_of(np.zeros((30, 40, 3), np.uint8)), max_pixels=10**12)
+        assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_threads_that_read_images_of_all_sizes_by_limits_of_all_kinds_do_not_disturb_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    kinds = ("GIF", "TIFF", "WEBP", "PNG")
+    files = {side: file_of(np.zeros((side, side, 3), np.uint8), kinds[side % 4]) for side in range(4, 84)}
+
+    def outcome(side: int, most: int) -> bool:
+        try:
+            return decode(files[side], max_pixels=most**2).shape == (side, side, 3)
+        except ImageError as error:
+            return not str(error).startswith(f"{side} x {side} pixels; at most {most**2:,} are read")
+
+    sides, limits = np.random.default_rng(0).integers(4, 84, (2, 2000)).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(outcome, sides, limits))
+    assert found == [side <= most for side, most in zip(sides, limits, strict=True)]
+
+
+def test_the_limit_without_any_other_is_twice_the_one_pillow_warns_at() -> None:
+    assert MAX_PIXELS == 2 * 89_478_485
     header = bytearray(file_of(np.zeros((1, 1), np.uint8), "BMP"))
     header[18:26] = (20_000).to_bytes(4, "little") * 2
-    with pytest.raises(ImageError, match=r"cannot be decoded: Image size|20000 x 20000 pixels"):
+    with pytest.raises(ImageError, match=r"^20000 x 20000 pixels; at most 178,956,970 are read \(--max-pixels\)$"):
         decode(bytes(header))
 
 
@@ -444,20 +652,48 @@ def test_an_image_too_long_for_any_cut_gives_its_centre() -> None:
 
 
 def test_a_transform_comes_back_from_json_as_it_was() -> None:
-    transform = Transform(resize=0, crop=32, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), interpolation="bicubic")
+    numbers = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0), "background": (0, 128, 255)}
+    transform = Transform(resize=0, crop=32, interpolation="bicubic", **numbers)
     assert transform.as_dict()["mean"] == [0.1, 0.2, 0.3]
+    assert transform.as_dict()["background"] == [0, 128, 255]
     assert Transform.from_dict(json.loads(json.dumps(transform.as_dict()))) == transform
     assert hash(Transform.from_dict(Transform().as_dict())) == hash(Transform())
+
+
+def test_a_transform_of_before_there_were_backgrounds_has_a_white_one() -> None:
+    fields = Transform(crop=32).as_dict()
+    del fields["background"]
+    assert Transform.from_dict(fields) == Transform(crop=32, background=(255, 255, 255))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"background": (0, 0)}, r"background is \(0, 0\); expected \(R, G, B\) of 0 to 255"),
+        ({"background": (0, 0, 256)}, r"background is \(0, 0, 256\); expected \(R, G, B\) of 0 to 255"),
+        ({"background": (0, 0, 0.5)}, r"background is \(0, 0, 0.5\); expected \(R, G, B\) of 0 to 255"),
+        ({"background": "white"}, r"background is 'white'; expected \(R, G, B\) of 0 to 255"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic'; expected one of nearest, bilinear, bicubic, lanczos"),
-        ({"crop": 0}, "crop is 0 and resize 256; expected at least 1 and 0 pixels"),
-        ({"resize": -1}, "crop is 224 and resize -1; expected at least 1 and 0 pixels"),
+        ({"crop": 0}, "crop is 0 and resize 256; expected at least 1 and 0, at most 2048 pixels"),
+        ({"resize": -1}, "crop is 224 and resize -1; expected at least 1 and 0, at most 2048 pixels"),
     ],
 )
 def test_a_transform_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Transform(**options)
+
+
+def test_a_backbone_takes_a_background_which_is_part_of_its_identity() -> None:
+    plain = load_backbone("lenet5", device="cpu")
+    black = load_backbone("lenet5", device="cpu", background="black")
+    assert plain.transform.background == (255, 255, 255)
+    assert black.transform.background == (0, 0, 0)
+    assert black.identity != plain.identity
+    assert load_backbone("lenet5", device="cpu", background="#FFFFFF").identity == plain.identity
+
+
+def test_a_background_that_is_no_colour_is_refused_by_the_backbone() -> None:
+    with pytest.raises(
+        BackboneError, match=r"^--background 'glass' is no opaque colour; expected a CSS colour name such"
+    ):
+        load_backbone("lenet5", background="glass")
