@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from featx import modelfile, scorers
 from featx.cache import differences
-from featx.errors import CorruptCacheError, HeadError, OutputError, StaleCacheError
+from featx.decode import Transform
+from featx.errors import CorruptCacheError, HeadError, OutputError, StaleCacheError, listed, printable
 from featx.features import FeatureSet
 from featx.images import PRETRAIN
 from featx.report import Report
@@ -33,6 +34,10 @@ K_GRID = (1, 3, 5, 10, 20)
 FOLDS = 5
 
 _AS_GOOD = 1e-3  # nats of log loss that make no difference
+
+_MOST_DEVIATIONS = 1e15  # its square is still a float32, in which neighbours are compared
+
+_MOST_CLASSES_WITH_CONFUSION = 1000  # above it, a head's file keeps the report without its C x C table
 
 _MOST_IN_FLOAT64 = 50_000_000
 _MOST_ON_ONE_THREAD = 1_000_000  # below it, threads wait for each other longer than they work
@@ -125,11 +130,19 @@ class Head:
         return self
 
     def logits(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) float64 logits, whose softmax are the probabilities."""
+        """(N, D) features to (N, C) float64 logits, whose softmax are the probabilities.
+
+        Rows that are NaN, infinite, or further from the training rows than any image can be, get NaN.
+        """
         if X.ndim != 2 or X.shape[1] != len(self.mean_):
             raise HeadError(f"features of shape {X.shape}; this head takes (N, {len(self.mean_)})")
-        scores: np.ndarray = self.scorer_.scores(self._standardise(X)) / self.temperature_
-        return scores
+        logits = np.full((len(X), len(self.classes_)), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            Z = self._standardise(X)
+            rows = (np.abs(Z) < _MOST_DEVIATIONS).all(axis=1)
+            if rows.any():
+                logits[rows] = self.scorer_.scores(Z[rows]) / self.temperature_
+        return logits
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
         """(N, D) features to (N, C) float64; rows sum to 1."""
@@ -177,18 +190,41 @@ class Head:
         labels = known_labels(rows.labels, rows.classes, self.classes_, where=f"the split {split!r}")
         notes = trained_on(rows.keys, self.train_keys_, split=split)
         _require_finite(rows.features, split)
-        return Report.of(labels, self.probabilities(rows.features), self.classes_, split=split, notes=notes)
+        probabilities = self.probabilities(rows.features)
+        if not np.isfinite(probabilities).all():
+            raise HeadError(f"the head's scores of images of the split {split!r} are NaN or infinite; fit a head again")
+        return Report.of(labels, probabilities, self.classes_, split=split, notes=notes)
 
     def require_identity(self, features: FeatureSet) -> None:
         """Raises StaleCacheError unless the features are of the identity that the head was fitted to."""
-        if features.identity != self.identity_:
-            parts = differences(self.backbone_.get("parts", {}), features.backbone.get("parts", {}))
-            if features.layer != self.layer_:
-                parts.insert(0, f"layer: {self.layer_} against {features.layer}")
-            raise StaleCacheError(
-                f"this head was fitted to other features than those of {features.source or 'this feature set'} "
-                f"({'; '.join(parts)}); fit a head to them with featx fit-head"
-            )
+        self.require_same(
+            features.identity,
+            features.backbone.get("parts", {}),
+            layers=(features.layer,),
+            where=str(features.source or "this feature set"),
+        )
+
+    def require_same(
+        self, identity: str | None, parts: Mapping[str, Any], *, layers: Sequence[str], where: str
+    ) -> None:
+        """Raises StaleCacheError, naming the parts that differ, unless an identity is that of the head's features.
+
+        Args:
+            identity: of the head's layer, there.
+            parts: what that identity is made of, as ``Backbone.describe``.
+            layers: those that are there.
+            where: a feature file or backbone, in words.
+        """
+        if identity == self.identity_:
+            return
+        found = differences(self.backbone_.get("parts", {}), parts)
+        if self.layer_ not in layers:
+            found.insert(0, f"layer: {self.layer_} against {', '.join(layers)}")
+        found = found or [f"identity: {self.identity_ or 'none'} against {identity or 'none'}"]
+        raise StaleCacheError(
+            f"this head was fitted to other features than those of {where} ({'; '.join(found)}); "
+            "fit a head to them with featx fit-head"
+        )
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -205,6 +241,7 @@ class Head:
 
         Raises:
             OutputError: the file cannot be written.
+            HeadError: what was set by hand is nothing that could be read again.
         """
         arrays = {
             "mean": self.mean_,
@@ -227,36 +264,41 @@ class Head:
             "search": {str(candidate): loss for candidate, loss in self.search_.items()},
             "seconds": self.seconds_,
             "notes": self.notes_,
-            "report": report.as_dict() if report else None,
+            "report": stored_report(report) if report else None,
         }
         modelfile.save_model(Path(path), arrays, metadata, format=modelfile.HEAD)
         return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Head:
-        """Read a head.
+        """Read a head. Whatever the file holds, nothing of it is run.
 
         Raises:
             CacheMissError: no such file.
-            CorruptCacheError: not a head, or a damaged one.
+            CorruptCacheError: not a head, or a damaged one; what is wrong is said.
         """
         arrays, meta = modelfile.load_model(Path(path), format=modelfile.HEAD)
+        parameters = meta["parameters"]
+        kernel = parameters["kernel"] or "linear"
+        head = cls(meta["kind"], C=parameters["C"], kernel=kernel, k=parameters["k"], seed=parameters["seed"])
         try:
-            parameters = meta["parameters"]
-            kernel = parameters["kernel"] or "linear"
-            head = cls(meta["kind"], C=parameters["C"], kernel=kernel, k=parameters["k"], seed=parameters["seed"])
-            head.C_, head.k_ = parameters["C"], parameters["k"]
-            scorer = scorers.SCORERS[meta["form"]]
-            head.scorer_ = scorer(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(scorer)})
-            head.mean_, head.scale_, head.train_keys_ = arrays["mean"], arrays["scale"], arrays["train_keys"]
-            head.temperature_, head.classes_ = float(meta["temperature"]), tuple(meta["classes"])
-            head.layer_, head.identity_ = meta["layer"], meta["identity"]
-            head.backbone_, head.dataset_ = meta["backbone"], meta["dataset"]
-            head.source_ = Path(meta["source"]) if meta["source"] else None
-            head.n_train_, head.seconds_, head.notes_ = meta["n_train"], meta["seconds"], meta["notes"]
-            head.search_ = {float(candidate): loss for candidate, loss in meta["search"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptCacheError(f"{path} lacks what a head needs: {error}") from error
+            head._check_parameters()
+            if meta["form"] != head._form:
+                raise ValueError(f"a {meta['form']} scorer does not make a {meta['kind']} head")
+            if meta["backbone"]:
+                Transform.from_dict(meta["backbone"]["parts"]["transform"])
+        except (TypeError, ValueError) as error:  # HeadError is a ValueError
+            raise CorruptCacheError(f"{path} is no sound head: {printable(str(error))}") from error
+        scorer = scorers.SCORERS[meta["form"]]
+        head.scorer_ = scorer(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(scorer)})
+        head.C_, head.k_ = parameters["C"], parameters["k"]
+        head.mean_, head.scale_, head.train_keys_ = arrays["mean"], arrays["scale"], arrays["train_keys"]
+        head.temperature_, head.classes_ = float(meta["temperature"]), tuple(meta["classes"])
+        head.layer_, head.identity_ = meta["layer"], meta["identity"]
+        head.backbone_, head.dataset_ = meta["backbone"], meta["dataset"]
+        head.source_ = Path(meta["source"]) if meta["source"] else None
+        head.n_train_, head.seconds_, head.notes_ = meta["n_train"], meta["seconds"], meta["notes"]
+        head.search_ = {float(candidate): loss for candidate, loss in meta["search"].items()}
         return head
 
     @property
@@ -384,9 +426,10 @@ def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(N, C) logits to (N, C) probabilities."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
+    """(N, C) logits to (N, C) probabilities; a row with NaN or infinity becomes NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
     return probabilities
 
 
@@ -425,12 +468,20 @@ def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str
     index = {name: i for i, name in enumerate(known)}
     mapped: np.ndarray = np.array([index.get(name, -1) for name in classes] or [-1], dtype=np.int64)[labels]
     if (mapped < 0).any():
-        strange = sorted({classes[label] for label in labels[mapped < 0]})
+        strange = sorted({printable(classes[label]) for label in labels[mapped < 0]})
         raise HeadError(
             f"{np.count_nonzero(mapped < 0)} images of {where} are of classes that the head does not know "
-            f"({', '.join(strange[:8])}); it knows {', '.join(known[:8])}"
+            f"({listed(strange, most=8)}); it knows {listed([printable(name) for name in known], most=8)}"
         )
     return mapped
+
+
+def stored_report(report: Report) -> dict[str, Any]:
+    """A report as a file keeps it: whole, but for the (C, C) confusion of very many classes, which no header could hold."""
+    facts = report.as_dict()
+    if len(report.classes) > _MOST_CLASSES_WITH_CONFUSION:
+        del facts["confusion"]
+    return facts
 
 
 def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[str]:
@@ -499,22 +550,32 @@ def fit_head(
     """
     file = features.source if isinstance(features, FeatureSet) else Path(features)
     features = features if isinstance(features, FeatureSet) else FeatureSet.load(features, layer)
-    held_out = features.held_out()
-    head.fit(features)
-    report = head.evaluate(features, split=held_out)
     path = Path(out) if out else Path(models) / f"{_stem(features, head)}.safetensors"
     picture = path.with_suffix(".png")
     if picture == path:
         raise OutputError(f"{path} is where the head's picture goes; name a file that ends in .safetensors with -o")
+    modelfile.require_writable(path, _most_bytes(features, head))
+    modelfile.require_writable(picture)
+    held_out = features.held_out()
+    head.fit(features)
+    report = head.evaluate(features, split=held_out)
     notes = [*head.notes_, *report.notes, *_left_out(features, held_out)]
     head.save(path, report=report)
     report.save_png(picture)
     return Fit(head, report, path, picture, file, tuple(notes))
 
 
+def _most_bytes(features: FeatureSet, head: Head) -> int:
+    """Of the head's file, roughly: its arrays are known before the fit, but for how many rows a kernel keeps."""
+    rows = int(np.count_nonzero((features.splits == "train") & (features.labels >= 0)))
+    width, count = int(features.features.shape[1]), len(features.classes)
+    scorer = 8 * count * width if head.is_linear else rows * (4 * width + 8 * count)
+    return scorer + 16 * (width + rows)
+
+
 def _stem(features: FeatureSet, head: Head) -> str:
-    parts = [features.source.stem if features.source else features.dataset.get("name", "features")]
-    parts += [head.layer_] if head.layer_ != "penultimate" else []
+    parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
+    parts += [features.layer] if features.layer != "penultimate" else []
     parts += [f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
     return "--".join(parts)
 

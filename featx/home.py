@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from featx.errors import OutputError
+
 
 def home() -> Path:
-    """``$FEATX_HOME``, by default ``~/.cache/featx``; not created here."""
-    return Path(os.environ.get("FEATX_HOME") or Path.home() / ".cache" / "featx")
+    """``$FEATX_HOME``, by default ``~/.cache/featx``; not created here.
+
+    Raises:
+        OutputError: neither is known, as for a user without an entry in the system's list.
+    """
+    try:
+        return Path(os.environ.get("FEATX_HOME") or Path.home() / ".cache" / "featx")
+    except RuntimeError as error:
+        raise OutputError("this user has no home folder; set FEATX_HOME to a folder that featx may write") from error

@@ -11,22 +11,15 @@ from typing import Any
 import numpy as np
 
 from featx import modelfile
-from featx.backbone import Backbone, restore_backbone
+from featx.backbone import Backbone
 from featx.decode import Transform
 from featx.errors import DatasetError, HeadError, ImageError
-from featx.extraction import (
-    batched,
-    default_batch_size,
-    default_workers,
-    extract,
-    plain_reader,
-    read_file,
-    read_images,
-)
+from featx.extraction import default_batch_size, extract
 from featx.features import FeatureSet
 from featx.head import Head, known_labels, trained_on
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
-from featx.promotion import PromotedModel
+from featx.promotion import PromotedModel, backbone_of
+from featx.reading import batched, default_workers, plain_reader, read_file, read_images
 from featx.report import Report
 from featx.settings import CACHE, Progress
 
@@ -37,11 +30,19 @@ class HeadOnBackbone:
 
     Attributes:
         head: fitted.
-        backbone: of the head's identity.
+        backbone: of the head's identity; another is a StaleCacheError.
     """
 
     head: Head
     backbone: Backbone
+
+    def __post_init__(self) -> None:
+        self.head.require_same(
+            self.backbone.identities.get(self.head.layer_),
+            self.backbone.describe(),
+            layers=tuple(self.backbone.layers),
+            where=self.backbone.name,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,7 +110,7 @@ def load_model(
 
 
 def predict(
-    model: Model | str | os.PathLike[str],
+    model: Head | Model | str | os.PathLike[str],
     images: Iterable[str | os.PathLike[str]],
     *,
     top: int = 1,
@@ -119,7 +120,7 @@ def predict(
     """Classify image files; a bad one gets a row that says why, and does not stop the rest.
 
     Args:
-        model: a model, or its file.
+        model: a head, a model, or a file of either.
         images: files, and folders whose images are taken in order of their paths.
         top: how many classes to give for each.
         workers: threads that read and decode.
@@ -127,9 +128,13 @@ def predict(
 
     Raises:
         DatasetError: a folder without images.
+        StaleCacheError: a head whose backbone, as it is here, gives other features.
     """
-    model = load_model(model) if isinstance(model, str | os.PathLike) else model
-    files = [file for path in map(Path, images) for file in (list_images(path) if path.is_dir() else [path])]
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    if isinstance(model, Head):
+        model = _on_backbone(model)
+    files = [file for path in map(Path, images) for file in _images_of(path)]
     top = min(top, len(model.classes))
     predictions = []
     for file, (p, error) in zip(files, _classify(model, files, workers, progress), strict=True):
@@ -170,6 +175,7 @@ def evaluate(
         if isinstance(model, PromotedModel):
             raise HeadError("a promoted model is judged on images, not on features; give it the folder or table")
         head = model.head if isinstance(model, HeadOnBackbone) else model
+        head.require_identity(data)
         return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):
@@ -199,6 +205,11 @@ def _evaluate_promoted(
     return Report.of(labels[good], probabilities, model.classes, split=split, notes=notes)
 
 
+def _images_of(path: Path) -> list[Path]:
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - in a folder that may not be searched, Path.is_dir raises
+    return list_images(path) if is_folder else [path]
+
+
 def _classify(
     model: Model, files: Sequence[Path], workers: int | None, progress: Progress | None
 ) -> Iterator[tuple[np.ndarray | None, str]]:
@@ -209,7 +220,9 @@ def _classify(
         pixels = [image.pixels for image in batch if image.pixels is not None]
         found = iter(model.probabilities(np.stack(pixels)) if pixels else ())
         for image in batch:
-            yield None if image.pixels is None else next(found), image.error
+            p = None if image.pixels is None else next(found)
+            finite = p is None or bool(np.isfinite(p).all())
+            yield (p, image.error) if finite else (None, "the model's scores of it are NaN or infinite")
         done += len(batch)
         if progress:
             progress(done, len(files))
@@ -220,7 +233,7 @@ def _keyed(images: ImageSet) -> FeatureSet:
     keys = np.zeros((len(images), 16), dtype=np.uint8)
     for row in range(len(images)):
         try:
-            keys[row] = np.frombuffer(image_key(read_file(images.absolute(row))), dtype=np.uint8)
+            keys[row] = np.frombuffer(image_key(read_file(images.absolute(row)).data), dtype=np.uint8)
         except ImageError:
             continue
     hashed = "" in images.splits
@@ -240,10 +253,7 @@ def _default_split(rows: FeatureSet, train_keys: np.ndarray) -> str:
 def _on_backbone(
     head: Head, *, backbone: str | None = None, weights: str | None = None, device: str = "auto"
 ) -> HeadOnBackbone:
-    restored = restore_backbone(
-        head.backbone_, layer=head.layer_, identity=head.identity_, name=backbone, weights=weights, device=device
-    )
-    return HeadOnBackbone(head, restored)
+    return HeadOnBackbone(head, backbone_of(head, name=backbone, weights=weights, device=device))
 
 
 def _failures(failed: Sequence[tuple[str, str]]) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,32 @@ from torchvision.models import SqueezeNet
 
 from featx import modelfile, zoo
 from featx.backbone import PENULTIMATE, Backbone, full_float32, normalise, pick_device, restore_backbone
+from featx.cache import differences
 from featx.decode import Transform, read_augmented
-from featx.errors import CacheMissError, CorruptCacheError, DatasetError, FeatxError, HeadError, StaleCacheError
-from featx.extraction import batched, default_batch_size, default_workers, plain_reader, read_images
+from featx.errors import (
+    MISSING,
+    CacheMissError,
+    CorruptCacheError,
+    DatasetError,
+    FeatxError,
+    HeadError,
+    StaleCacheError,
+    printable,
+    why_unreadable,
+)
+from featx.extraction import default_batch_size
 from featx.features import FeatureSet
-from featx.head import Head, softmax
+from featx.head import Head, softmax, stored_report
+from featx.reading import batched, default_workers, plain_reader, read_images
 from featx.report import Report
 from featx.settings import MODELS, FineTuning
-from featx.weights import load_strictly
+from featx.weights import load_strictly, require_fit
 
 PROOF_IMAGES = 64
 """How many images the assembled network is compared with the head on."""
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 """Largest logit difference that counts as equal, relative to the largest logit (or 1), by the features' dtype."""
-
-_OWN_TENSORS = "featx."
 
 
 @dataclass(frozen=True)
@@ -102,11 +112,17 @@ class PromotedModel:
         Raises:
             OutputError: the file cannot be written.
         """
-        arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        arrays[f"{_OWN_TENSORS}train_keys"] = self.train_keys
-        metadata = {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
-        modelfile.save_model(Path(path), arrays, metadata, format=modelfile.MODEL)
+        modelfile.save_model(Path(path), *self._contents(), format=modelfile.MODEL)
         return Path(path)
+
+    def require_savable(self, path: str | os.PathLike[str]) -> None:
+        """Raises HeadError unless ``save`` would give a file that can be read again."""
+        modelfile.packed(Path(path), *self._contents(), format=modelfile.MODEL)
+
+    def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        arrays[modelfile.TRAIN_KEYS[modelfile.MODEL]] = self.train_keys
+        return arrays, {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, backbone: str | None = None, device: str = "auto") -> PromotedModel:
@@ -120,19 +136,21 @@ class PromotedModel:
         Raises:
             CacheMissError, CorruptCacheError: no such file, or not a sound one.
             BackboneError: the network cannot be built here.
+            StaleCacheError: ``backbone`` is another network than the model's.
         """
         arrays, meta = modelfile.load_model(Path(path), format=modelfile.MODEL)
         try:
-            train_keys = arrays.pop(f"{_OWN_TENSORS}train_keys")
-            network = zoo.build(backbone, "random").module if backbone else zoo.blank(meta["origin"])
-            _set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
+            train_keys = arrays.pop(modelfile.TRAIN_KEYS[modelfile.MODEL])
+            state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = Transform.from_dict(meta["transform"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
+            _set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
+        except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
                 raise
-            raise CorruptCacheError(f"{path} lacks what a model needs: {error}") from error
-        load_strictly(network, {name: torch.from_numpy(a) for name, a in arrays.items()}, origin=str(path))
-        return cls(
+            raise CorruptCacheError(f"{path} is no sound model: {printable(str(error))}") from error
+        load_strictly(network, state, origin=str(path))
+        model = cls(
             network,
             transform=transform,
             classes=meta["classes"],
@@ -140,6 +158,20 @@ class PromotedModel:
             train_keys=train_keys,
             device=pick_device(device),
         )
+        model._require_logits(path)
+        return model
+
+    def _require_logits(self, path: str | os.PathLike[str]) -> None:
+        """Run once, so that a network that cannot take its own images is refused before it meets any."""
+        blank = np.zeros((1, 3, self.transform.crop, self.transform.crop), dtype=np.uint8)
+        try:
+            logits = self.logits(blank)
+        except Exception as error:  # a network raises whatever its author wrote
+            raise CorruptCacheError(f"{path} is no sound model: it cannot be run: {_first_line(error)}") from error
+        if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
+            raise CorruptCacheError(
+                f"{path} is no sound model: of shape {logits.shape}, or NaN, where {len(self.classes)} logits should be"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +274,9 @@ def promote(
     started = time.perf_counter()
     file = None if isinstance(head, Head) else Path(head)
     head = head if isinstance(head, Head) else Head.load(head)
+    stem = file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
+    path = Path(out) if out else Path(models) / f"{stem}--promoted.safetensors"
+    modelfile.require_writable(path)
     head.as_linear()  # a head that is not linear is refused before anything costs time
     if head.layer_ != PENULTIMATE:
         raise HeadError(
@@ -249,35 +284,30 @@ def promote(
             "network's last. featx fit-head --model logreg, without --layer, makes one"
         )
     known = _features_of(head, features)
-    source = restore_backbone(
-        head.backbone_, layer=head.layer_, identity=head.identity_, name=backbone, weights=weights, device=device
-    )
+    source = backbone_of(head, name=backbone, weights=weights, device=device)
+    modelfile.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
     job = _Job(head, known, source, workers or default_workers())
     difference, proved_on = job.prove()
     head_report = head.evaluate(known, split=job.judge_split)
     tuned: Report | None = None
     log: list[dict[str, float]] = []
+    facts = {
+        "max_logit_difference": difference,
+        "head_report": stored_report(head_report),
+        "settings": asdict(settings or FineTuning()) if finetune else None,
+    }
     if finetune:
+        untrained = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
+        job.model(facts | untrained).require_savable(path)  # before the hours of training
         tuned, log = job.finetune(settings or FineTuning(), progress)
     verdict, why = _verdict(head_report, tuned)
     if verdict == "kept-head":
         job.back_to_head()
     report = tuned if tuned is not None and verdict == "promoted" else head_report
     seconds = time.perf_counter() - started
-    facts = {
-        "verdict": verdict,
-        "why": why,
-        "max_logit_difference": difference,
-        "head_report": head_report.as_dict(),
-        "report": report.as_dict(),
-        "log": log,
-        "settings": asdict(settings or FineTuning()) if finetune else None,
-        "seconds": seconds,
-    }
-    model = job.model(facts)
-    stem = file.stem if file else f"{known.dataset['name']}--{head.kind}"
-    default = Path(models) / f"{stem}--promoted.safetensors"
-    path = model.save(Path(out) if out else default)
+    outcome = {"verdict": verdict, "why": why, "report": stored_report(report), "log": log, "seconds": seconds}
+    model = job.model(facts | outcome)
+    model.save(path)
     return Promotion(
         model=model,
         path=path,
@@ -293,6 +323,28 @@ def promote(
         log=tuple(log),
         seconds=seconds,
         notes=tuple(job.notes),
+    )
+
+
+def backbone_of(head: Head, *, name: str | None = None, weights: str | None = None, device: str = "auto") -> Backbone:
+    """The backbone that a head's features came from, made again and proved to be the same.
+
+    Args:
+        head: fitted.
+        name: as ``restore_backbone``.
+        weights: as ``restore_backbone``.
+        device: as ``load_backbone``.
+
+    Raises:
+        HeadError: the features were made by hand, and name no backbone.
+        BackboneError, StaleCacheError: as ``restore_backbone``.
+    """
+    if not head.backbone_:
+        raise HeadError(
+            "the head's features were not extracted by featx, so there is no backbone to run images through"
+        )
+    return restore_backbone(
+        head.backbone_, layers={head.layer_: head.identity_}, name=name, weights=weights, device=device
     )
 
 
@@ -355,6 +407,11 @@ class _Job:
                 self.notes.append(f"the loss became {loss} in epoch {epoch}; training stopped there")
                 break
             report = self.report(self.select_split)
+            if not math.isfinite(report.log_loss):
+                self.notes.append(
+                    f"the log loss on {self.select_split} became {report.log_loss} in epoch {epoch}; training stopped there"
+                )
+                break
             log.append({"epoch": epoch, "loss": loss, "accuracy": report.accuracy, "log_loss": report.log_loss})
             if report.log_loss < best_loss:
                 best_epoch, best_loss, accuracy = epoch, report.log_loss, report.accuracy
@@ -509,6 +566,28 @@ def _logits(network: nn.Module, pixels: Tensor, transform: Transform) -> np.ndar
     return logits
 
 
+def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
+    """The architecture that a model's file names. Built without memory first: a small file shall not make a large network."""
+    with zoo.without_memory():
+        hollow = zoo.blank(meta["origin"])
+        _set_last_layer(hollow, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
+    require_fit(hollow, state, origin=str(path))
+    return zoo.blank(meta["origin"])
+
+
+def _own_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
+    """The network that the user names, if it is the one that the model was made of."""
+    built = zoo.build(backbone, "random")
+    parts = differences(meta["origin"], built.origin)
+    if parts:
+        raise StaleCacheError(f"{path} was made of another network than {backbone} ({'; '.join(parts)})")
+    return built.module
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error) or type(error).__name__).splitlines()[0][:200])
+
+
 def _set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
     """Put (C, D) weights and (C,) biases in the place of a network's classifier layer."""
     count, width = weight.shape
@@ -529,7 +608,7 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
     if source is None:
         raise CacheMissError("the head names no feature file; give one with --features")
     if not isinstance(source, FeatureSet):
-        if not Path(source).exists():
+        if why_unreadable(source) == MISSING:
             raise CacheMissError(
                 f"the head's feature file {source} is gone; run featx extract again, or name it with --features"
             )
@@ -543,7 +622,7 @@ def _verdict(head: Report, tuned: Report | None) -> tuple[str, str]:
     if tuned is None:
         return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
     more = int(np.trace(tuned.confusion) - np.trace(head.confusion))
-    if more > 0:
+    if more > 0 and math.isfinite(tuned.log_loss):
         return (
             "promoted",
             f"fine-tuning raised accuracy from {head.accuracy:.4f} to {tuned.accuracy:.4f}, {more} more right {where}",

@@ -7,6 +7,7 @@ import difflib
 import functools
 import hashlib
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +25,12 @@ from torchvision import models
 
 from featx import weights as weight_files
 from featx.decode import Transform
-from featx.errors import BackboneError
+from featx.errors import MISSING, BackboneError, printable, why_unreadable
 from featx.home import home
 from featx.nets import LeNet5, MobileNetV1
 from featx.settings import Progress
 
+_TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # an architecture, or that and the tag of its weights
 _EMBEDDED = {"lenet5": "lenet5-digits.safetensors"}
 _OWN: dict[str, Callable[[], nn.Module]] = {
     "lenet5": LeNet5,
@@ -84,20 +86,37 @@ def build(name: str, weights: str = "default") -> Network:
     )
 
 
-def blank(origin: dict[str, str]) -> nn.Module:
+def blank(origin: Mapping[str, str]) -> nn.Module:
     """The architecture of an origin with random weights, to load a model's own tensors into.
 
     Raises:
-        BackboneError: the origin is a file of somebody's own: a stored path never makes featx run code.
+        BackboneError: there is none such here, or the origin is a file of somebody's own: a stored path never makes featx
+            run code.
     """
-    if origin["source"] == "file":
+    source, name = origin["source"], origin["name"]
+    if source == "file":
         raise BackboneError(
-            f"the network is {origin['name']}, a file of code, and a stored path is never run; name it with --backbone"
+            f"the network is {printable(name)}, a file of code, and a stored path is never run; name it with --backbone"
         )
-    if origin["source"] == "torchvision":
-        image_size = int(origin["image_size"]) if "image_size" in origin else None
-        return _seeded(functools.partial(_torchvision_module, origin["name"], image_size))
-    return build(origin["name"], "random").module
+    if source == "torchvision" and name in torchvision_names():
+        size = origin.get("image_size", "224")
+        try:
+            if not re.fullmatch("[1-9][0-9]{0,4}", size):
+                raise ValueError(size)
+            return _seeded(functools.partial(_torchvision_module, name, int(size) if "image_size" in origin else None))
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise BackboneError(f"{name} cannot be built for images of {size!r} pixels") from error
+    # Each source builds its own names alone: build() would run a file that calls itself featx's.
+    if source == "featx" and name in _OWN:
+        return _build_own(name, "random").module
+    if source == "timm" and name.startswith("timm/"):
+        return _build_timm(name, "random").module
+    raise BackboneError(f"there is no network {name!r} of {source}")
+
+
+def without_memory() -> TorchFunctionMode:
+    """A context in which networks are built of names and shapes alone, to see whether tensors would fit."""
+    return _EmptyOnMeta()
 
 
 @functools.cache
@@ -125,8 +144,8 @@ def _build_torchvision(name: str, weights: str) -> Network:
     if weights in entries.__members__:
         entry = entries[weights]
     elif weights not in ("default", "random"):
-        file = Path(weights).resolve()
-        if not file.exists() and not file.suffix:
+        file = _absolute(weights)
+        if not file.suffix and why_unreadable(file):
             raise BackboneError(
                 f"{name} has no weights {weights!r}, only {', '.join(e.name for e in entries)}; nor is it a file"
             )
@@ -180,9 +199,16 @@ def _load_local(module: nn.Module, weights: str) -> str:
     """Load a local file, if one is named; returns what the weights are, a file as its absolute path."""
     if weights in ("default", "random"):
         return weights
-    path = Path(weights).resolve()
+    path = _absolute(weights)
     _load(module, path)
     return str(path)
+
+
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
+        raise BackboneError(f"{printable(path)} is no path of a file: {error}") from error
 
 
 def _name_of(network: nn.Module, layer: nn.Module) -> str | None:
@@ -207,7 +233,8 @@ def _build_own(name: str, weights: str) -> Network:
 def _build_timm(name: str, weights: str) -> Network:
     timm = _import_timm()
     short = name.removeprefix("timm/")
-    if not timm.is_model(short):
+    # hf-hub:..., local-dir:... and paths would make timm fetch or read what a head from a stranger names.
+    if not _TIMM_NAME.fullmatch(short) or not timm.is_model(short):
         close = difflib.get_close_matches(short, timm.list_models(), n=3)
         raise BackboneError(f"timm has no model {short!r}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
     try:
@@ -255,9 +282,12 @@ def _build_file(name: str, weights: str) -> Network:
     ``get_classifier()`` that returns its last layer.
     """
     file, _, factory_name = name.rpartition(":")
-    path = Path(file).resolve()
-    if not path.is_file():
+    path = _absolute(file)
+    why = why_unreadable(path)
+    if why == MISSING:
         raise BackboneError(f"there is no file {path}; expected path/to/file.py:factory")
+    if why:
+        raise BackboneError(f"{path} cannot be read: {why}; expected path/to/file.py:factory")
     code = path.read_bytes()
     namespace = types.ModuleType(f"_featx_{hashlib.sha256(code).hexdigest()}")
     namespace.__file__ = str(path)
@@ -312,6 +342,10 @@ class ZooEntry:
         return asdict(self)
 
 
+_MEASURED = {"family", "embedding", "parameters", "input_size"}
+"""What a forward pass without data tells, and what is remembered of it."""
+
+
 def matching(pattern: str | None = None) -> list[str]:
     """Names that contain the pattern, or fit it where it has a ``*``. A pattern that begins with timm/ asks timm.
 
@@ -350,10 +384,12 @@ def describe(names: Sequence[str], *, progress: Progress | None = None) -> list[
 
 def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
     try:
-        memo: dict[str, dict[str, Any]] = json.loads(memo_file.read_text())
-    except (OSError, ValueError):
+        memo = json.loads(memo_file.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
-    return memo
+    if not isinstance(memo, dict):
+        return {}
+    return {name: entry for name, entry in memo.items() if isinstance(entry, dict) and entry.keys() == _MEASURED}
 
 
 def _measure(name: str) -> dict[str, Any]:

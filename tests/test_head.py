@@ -11,9 +11,22 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from featx import modelfile, scorers
-from featx.errors import CacheMissError, CorruptCacheError, HeadError, OutputError, StaleCacheError
+from featx.decode import Transform
+from featx.errors import CacheMissError, HeadError, OutputError, StaleCacheError
 from featx.features import FeatureSet
-from featx.head import C_GRID, C_LIMITS, Head, _growing, _simplest, fit_head, fit_temperature, log_loss, softmax
+from featx.head import (
+    C_GRID,
+    C_LIMITS,
+    Head,
+    _growing,
+    _simplest,
+    fit_head,
+    fit_temperature,
+    log_loss,
+    softmax,
+    stored_report,
+)
+from featx.report import Report
 
 HEADS = {
     "logreg": {"kind": "logreg"},
@@ -26,6 +39,9 @@ HEADS = {
 }
 LINEAR = ["logreg", "linear", "svm", "ridge", "centroid"]
 EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
+
+
+PARTS = {"dtype": "float32", "weights_sha256": "abc", "transform": Transform(resize=32, crop=32).as_dict()}
 
 
 def new(name: str, **options: Any) -> Head:
@@ -57,8 +73,8 @@ def photos(
         classes=classes,
         paths=np.array([f"{row}.png" for row in range(n)], dtype=object),
         keys=rng.integers(0, 256, (n, 16), dtype=np.uint8),
-        identity="f00d",
-        backbone={"name": "lenet5", "parts": {"dtype": "float32", "weights": "abc"}},
+        identity="f00d" * 16,
+        backbone={"name": "lenet5", "weights": "default", "parts": PARTS},
         dataset={"name": "pets", "root": "photos"},
     )
     return dataclasses.replace(made, **changes)
@@ -517,8 +533,8 @@ def test_a_split_that_shares_no_image_with_train_gets_no_note() -> None:
 def test_features_of_another_backbone_are_refused_with_the_part_that_differs() -> None:
     features = photos()
     head = Head("centroid").fit(features)
-    backbone = {"name": "lenet5", "parts": {"dtype": "float16", "weights": "abc"}}
-    other = dataclasses.replace(features, identity="beef", backbone=backbone)
+    backbone = {"name": "lenet5", "parts": {**PARTS, "dtype": "float16"}}
+    other = dataclasses.replace(features, identity="beef" * 16, backbone=backbone)
     with pytest.raises(
         StaleCacheError, match=r"\(dtype: float32 against float16\); fit a head to them with featx fit-head"
     ):
@@ -528,9 +544,17 @@ def test_features_of_another_backbone_are_refused_with_the_part_that_differs() -
 def test_features_of_another_layer_are_refused_with_both_layers() -> None:
     features = photos()
     head = Head("centroid").fit(features)
-    other = dataclasses.replace(features, identity="beef", layer="features.9")
+    other = dataclasses.replace(features, identity="beef" * 16, layer="features.9")
     with pytest.raises(StaleCacheError, match=r"\(layer: penultimate against features\.9\)"):
         head.evaluate(other)
+
+
+def test_features_that_differ_in_their_identity_alone_are_refused_with_both() -> None:
+    features = photos()
+    head = Head("centroid").fit(features)
+    for other, shown in (("beef" * 16, "beef" * 16), ("", "none")):
+        with pytest.raises(StaleCacheError, match=rf"\(identity: {'f00d' * 16} against {shown}\)"):
+            head.evaluate(dataclasses.replace(features, identity=other))
 
 
 # Files
@@ -541,32 +565,45 @@ def test_a_head_that_is_not_there_is_a_miss(tmp_path: Path) -> None:
         Head.load(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        {"kind": "logreg"},
-        {"kind": "logreg", "parameters": [1, 2]},
-        {"kind": "logreg", "parameters": None},
-    ],
-)
-def test_a_head_made_by_hand_without_its_keys_is_corrupt(metadata: dict[str, Any], tmp_path: Path) -> None:
-    modelfile.save_model(tmp_path / "x", {"weight": np.zeros((2, 3))}, metadata, format=modelfile.HEAD)
-    with pytest.raises(CorruptCacheError, match="x lacks what a head needs"):
-        Head.load(tmp_path / "x")
+def test_a_head_on_features_made_by_hand_is_saved_and_judges_them(tmp_path: Path) -> None:
+    features = photos(identity="", backbone={}, dataset={})
+    head = Head.load(Head("centroid").fit(features).save(tmp_path / "h"))
+    assert head.evaluate(features).n == 45
 
 
-def test_a_head_without_one_of_its_keys_or_arrays_is_corrupt_whichever_it_is(tmp_path: Path) -> None:
-    path = Head("svm", kernel="rbf", C=1.0).fit(photos()).save(tmp_path / "whole")
-    arrays, metadata = modelfile.load_model(path, format=modelfile.HEAD)
-    own = {"format", "version"}
-    optional = {"report"}
-    cut = [(arrays, {k: v for k, v in metadata.items() if k != key}) for key in metadata.keys() - own - optional]
-    cut += [({k: v for k, v in arrays.items() if k != key}, metadata) for key in arrays]
-    assert len(cut) == 14 + 7
-    for some_arrays, some_metadata in cut:
-        modelfile.save_model(tmp_path / "x", some_arrays, some_metadata, format=modelfile.HEAD)
-        with pytest.raises(CorruptCacheError, match="x lacks what a head needs"):
-            Head.load(tmp_path / "x")
+def test_what_a_user_has_set_by_hand_to_nonsense_is_not_saved(tmp_path: Path) -> None:
+    head = Head("centroid").fit(photos())
+    head.temperature_ = 0.0
+    with pytest.raises(HeadError, match=r"h was not written, for it could not be read again: .*temperature is 0\.0"):
+        head.save(tmp_path / "h")
+    assert list(tmp_path.iterdir()) == []
+
+
+@EVERY_HEAD
+def test_rows_that_no_image_gives_get_no_scores_and_spoil_no_others(name: str) -> None:
+    features = photos()
+    head = new(name).fit(features)
+    X = np.array(features.features[:6], dtype=np.float64)
+    X[1, 0], X[2, 3], X[3, 5] = np.nan, np.inf, 1e300
+    probabilities = head.probabilities(X)
+    assert np.isnan(probabilities[1:4]).all()
+    np.testing.assert_allclose(probabilities[[0, 4, 5]], head.probabilities(X[[0, 4, 5]]))
+    assert np.isnan(head.probabilities(X[1:2])).all()
+
+
+def test_scores_that_overflow_are_an_error_when_they_judge() -> None:
+    features = photos()
+    head = Head("centroid").fit(features)
+    head.scorer_ = scorers.LinearScorer(head.scorer_.weight * 1e308, head.scorer_.bias)
+    with pytest.raises(HeadError, match="scores of images of the split 'test' are NaN or infinite; fit a head again"):
+        head.evaluate(features)
+
+
+def test_a_report_of_very_many_classes_is_kept_without_its_table() -> None:
+    for count, kept in ((1000, True), (1001, False)):
+        classes = tuple(map(str, range(count)))
+        report = Report.of(np.array([0]), np.eye(count)[:1], classes, split="test")
+        assert ("confusion" in stored_report(report)) == kept
 
 
 # fit_head
@@ -619,6 +656,63 @@ def test_the_picture_does_not_take_the_place_of_the_head(tmp_path: Path) -> None
     with pytest.raises(OutputError, match=r"head\.png is where the head's picture goes; name a file that ends in"):
         fit_head(photos(), Head("centroid"), out=tmp_path / "head.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Head, "fit", lambda *_: pytest.fail("a head was fitted"))
+    (tmp_path / "file").touch()
+    (tmp_path / "taken.png").mkdir()
+    for out, message in [
+        (tmp_path, "is a folder; name a file to write with -o"),
+        (tmp_path / "taken.safetensors", r"taken\.png is a folder; name a file to write with -o"),
+        (tmp_path / "file" / "h", r"cannot write .*: Not a directory; name another file with -o"),
+    ]:
+        with pytest.raises(OutputError, match=message):
+            fit_head(photos(), Head("centroid"), out=out)
+
+
+@EVERY_HEAD
+def test_room_for_the_whole_head_is_asked_for_before_the_fit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = photos(train=300, dim=40)
+    asked = []
+    monkeypatch.setattr(modelfile, "require_writable", lambda path, need=0: asked.append(need))
+    size = fit_head(features, new(name), models=tmp_path).path.stat().st_size
+    assert 0.5 * size < asked[0] < 3 * size
+
+
+ODD_NAMES = [
+    "$\\frac",
+    "$$",
+    "\\$",
+    "${x}$",
+    "$a$b$",
+    "_^{",
+    "\\",
+    "%s{}",
+    "\x1b[2J",
+    "\u202eabc",
+    "\udcff",
+    "a\nb",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_class_of_any_name_is_drawn_printed_and_saved(name: str, tmp_path: Path) -> None:
+    fit = fit_head(photos(classes=(name, "bee")), Head("centroid"), models=tmp_path)
+    assert fit.picture.read_bytes().startswith(b"\x89PNG")
+    assert Head.load(fit.path).classes_ == (name, "bee")
+    assert all(line.isprintable() for line in str(fit.report).split("\n"))
+
+
+def test_a_data_sets_name_leads_out_of_no_folder(tmp_path: Path) -> None:
+    features = photos(dataset={"name": "../../pets"})
+    assert (
+        fit_head(features, Head("centroid"), models=tmp_path / "m").path
+        == tmp_path / "m" / "pets--centroid.safetensors"
+    )
 
 
 def test_fit_head_without_anything_to_judge_by_leaves_no_file(tmp_path: Path) -> None:

@@ -42,6 +42,23 @@ def test_a_head_and_its_promoted_model_predict_the_same(head_file: Path, model_f
         assert one.top[0][0] == Path(one.path).parent.name
 
 
+def test_a_head_in_memory_predicts_as_its_file_does(head_file: Path, split_photos: Path) -> None:
+    images = [split_photos / "val" / "dark"]
+    assert predict(Head.load(head_file), images) == predict(head_file, images)
+
+
+def test_a_file_in_a_folder_that_may_not_be_searched_is_a_row_too(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    loaded = load_model(model_file)
+    monkeypatch.setattr(Path, "is_dir", deny)
+    (prediction,) = predict(loaded, ["locked/a.png"])
+    assert prediction.error.startswith("cannot be read: ")
+
+
 def test_files_keep_their_order_and_folders_are_taken_by_path(model_file: Path, split_photos: Path) -> None:
     first = split_photos / "val" / "light" / "03.png"
     predictions = predict(model_file, [first, split_photos / "val" / "dark", first])
@@ -167,7 +184,7 @@ def test_moved_weights_are_asked_for_and_taken(split_photos: Path, in_tmp: Path)
     with pytest.raises(BackboneError, match=r"there is no weights file .*w\.safetensors"):
         load_model(path)
     assert isinstance(load_model(path, weights="moved.safetensors"), HeadOnBackbone)
-    with pytest.raises(StaleCacheError, match=r"gives other features than the head was fitted to \(weights_sha256"):
+    with pytest.raises(StaleCacheError, match=r"gives other features than those that were kept \(weights_sha256"):
         load_model(path, weights="default")
 
 

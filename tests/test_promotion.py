@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from safetensors.torch import load_file
 from torchvision import models
 
 import featx
-from featx.errors import CacheMissError, CorruptCacheError, HeadError, StaleCacheError
+from featx.errors import CacheMissError, CorruptCacheError, HeadError, OutputError, StaleCacheError
 from featx.features import FeatureSet
 from featx.head import Head
-from featx.promotion import PromotedModel, Step, promote
+from featx.promotion import PromotedModel, Step, _Job, promote
 from featx.settings import FineTuning
 
 
@@ -103,6 +104,63 @@ def test_an_image_that_changed_since_extraction_is_named(features: FeatureSet, s
     make_image(split_photos / "val" / "dark" / "00.png", seed=999)
     with pytest.raises(StaleCacheError, match=r"val/dark/00\.png has changed since its features were extracted"):
         promote(head)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_read(
+    features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("logreg").fit(features)
+    monkeypatch.setattr(FeatureSet, "load", lambda *_: pytest.fail("the features were read"))
+    (tmp_path / "file").touch()
+    for out, message in [
+        (tmp_path, "is a folder; name a file to write with -o"),
+        (
+            tmp_path / "file" / "m.safetensors",
+            r"cannot write .*m\.safetensors: Not a directory; name another file with -o",
+        ),
+    ]:
+        with pytest.raises(OutputError, match=message):
+            promote(head, finetune=True, out=out)
+
+
+def test_a_disk_without_room_for_the_network_is_said_before_the_training(
+    features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("logreg").fit(features)
+    free = shutil.disk_usage(".")._replace(free=100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr("featx.promotion._Job.prove", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(
+        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, 100\.0 kB free; name another disk"
+    ):
+        promote(head, finetune=True)
+
+
+def test_what_could_not_be_saved_is_refused_before_the_training(
+    features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("logreg").fit(features)
+    features.dataset["odd"] = float("nan")
+    monkeypatch.setattr("featx.promotion._Job.finetune", lambda *_: pytest.fail("the training began"))
+    with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, for it could not be read again"):
+        promote(head, features=features, finetune=True)
+
+
+def test_scores_of_nan_on_the_images_that_choose_stop_the_training(
+    features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("logreg").fit(features)
+    honest, calls = _Job.predict, iter(range(100))
+    monkeypatch.setattr(_Job, "predict", lambda job, rows: honest(job, rows) * (np.nan if next(calls) == 1 else 1))
+    result = promote(head, finetune=True, settings=FineTuning(epochs=3))
+    assert (result.verdict, result.epochs) == ("kept-head", 0)
+    assert "the log loss on val became nan in epoch 1; training stopped there" in result.notes
+
+
+def test_a_model_is_named_after_its_heads_data_set_in_no_other_folder(features: FeatureSet) -> None:
+    head = Head("logreg").fit(features)
+    head.dataset_ = {**head.dataset_, "name": "../../other"}
+    assert promote(head).path == Path("models/other--logreg--promoted.safetensors")
 
 
 def test_a_feature_file_that_is_gone_is_said(features: FeatureSet) -> None:

@@ -122,9 +122,9 @@ def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("w.safetensors", b"no tensors", r"w\.safetensors is not a safetensors file: "),
-        ("w.safetensors", b"", r"w\.safetensors is not a safetensors file: "),
+        ("w.safetensors", b"", r"w\.safetensors cannot be read as a weights file: it is empty"),
         ("w.pth", b"no tensors", r"w\.pth cannot be read as a file of tensors alone"),
-        ("w.pth", b"", r"w\.pth cannot be read as a file of tensors alone"),
+        ("w.pth", b"", r"w\.pth cannot be read as a weights file: it is empty"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -149,6 +149,29 @@ def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path, content: Any)
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(BackboneError, match="holds no tensors by name; expected the state_dict of a network"):
         read_state(tmp_path / "w.pth")
+
+
+def test_what_is_no_ordinary_file_is_said_to_be_none_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "folder.safetensors").mkdir()
+    for path, why in [
+        (tmp_path / "pipe.pth", "it is no ordinary file"),
+        (Path("/dev/zero"), "it is no ordinary file"),
+        (tmp_path / "folder.safetensors", "it is a folder"),
+        (tmp_path / ("x" * 256), "File name too long"),
+    ]:
+        with pytest.raises(BackboneError, match=f"cannot be read as a weights file: {why}"):
+            read_state(path)
+
+
+def test_a_file_without_permission_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*args: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    save_file(STATE, tmp_path / "w.safetensors")
+    monkeypatch.setattr(os, "open", deny)
+    with pytest.raises(BackboneError, match=r"w\.safetensors cannot be read as a weights file: Permission denied"):
+        read_state(tmp_path / "w.safetensors")
 
 
 # Loading
@@ -287,6 +310,14 @@ def test_a_server_that_answers_badly_is_an_error_and_leaves_no_file(server: str,
 def test_a_folder_that_cannot_be_written_is_an_error(server: str, tmp_path: Path) -> None:
     (tmp_path / "torch").write_bytes(b"a file where the folder should be")
     with pytest.raises(BackboneError, match=r"cannot download .* put it at"):
+        fetch(f"{server}/{GOOD}")
+
+
+def test_a_folder_where_the_download_should_be_is_an_error(server: str) -> None:
+    cached_path(f"{server}/{GOOD}").mkdir(parents=True)
+    with pytest.raises(
+        BackboneError, match=rf"{GOOD}, where the weights of .* are kept, cannot be read: it is a folder"
+    ):
         fetch(f"{server}/{GOOD}")
 
 
