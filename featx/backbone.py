@@ -18,7 +18,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from featx import zoo
 from featx.cache import differences
-from featx.decode import DECODER_VERSION, Transform
+from featx.decode import DECODER_VERSION, Transform, parse_colour
 from featx.errors import BackboneError, StaleCacheError
 from featx.settings import DTYPES
 from featx.weights import state_digest
@@ -80,18 +80,23 @@ class Backbone:
         other._tap_at(layers)
         return other
 
-    def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+    def encode(self, pixels: np.ndarray | Tensor, *, pad_to: int = 0) -> dict[str, np.ndarray]:
         """Embed a batch.
 
         Args:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
+            pad_to: run at least so many images, the missing ones black. Kernels are chosen by the batch's size, and that can
+                change an embedding's last bits; what else is in a batch, and where in it an image stands, does not.
 
         Returns:
             (B, D) of ``self.dtype`` for each layer. Layers other than the penultimate are averaged over space or tokens.
         """
-        batch = normalise(torch.as_tensor(pixels).to(self.device, non_blocking=True), self.transform)
+        given = torch.as_tensor(pixels)
+        missing = given.new_zeros(max(0, pad_to - len(given)), *given.shape[1:])
+        batch = normalise(torch.cat([given, missing]).to(self.device, non_blocking=True), self.transform)
+        found = {layer: embeddings[: len(given)].cpu().numpy() for layer, embeddings in self._run(batch).items()}
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is a failed row in the cache
-            return {layer: t.cpu().numpy().astype(self.dtype, copy=False) for layer, t in self._run(batch).items()}
+            return {layer: embeddings.astype(self.dtype, copy=False) for layer, embeddings in found.items()}
 
     @property
     def identities(self) -> dict[str, str]:
@@ -236,6 +241,7 @@ def load_backbone(
     transform: Transform | None = None,
     resize: int | None = None,
     crop: int | None = None,
+    background: str | None = None,
 ) -> Backbone:
     """Build a backbone, load its weights, freeze it and tap it.
 
@@ -249,19 +255,29 @@ def load_backbone(
         transform: instead of the weights' own.
         resize: instead of the transform's own, in pixels.
         crop: instead of the transform's own, in pixels.
+        background: instead of the transform's own, which is white: a CSS colour name or #rrggbb, seen through transparent
+            pixels.
 
     Raises:
         BackboneError: whatever cannot be built, fetched, loaded or tapped, and how to mend it.
     """
     if dtype not in DTYPES:
         raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
+    try:
+        seen_through = None if background is None else parse_colour(background)
+    except ValueError as error:
+        raise BackboneError(f"--background {error}") from error
     network = zoo.build(name, str(weights))
     chosen = transform or network.transform
-    chosen = dataclasses.replace(
-        chosen,
-        resize=chosen.resize if resize is None else resize,
-        crop=chosen.crop if crop is None else crop,
-    )
+    try:
+        chosen = dataclasses.replace(
+            chosen,
+            resize=chosen.resize if resize is None else resize,
+            crop=chosen.crop if crop is None else crop,
+            background=chosen.background if seen_through is None else seen_through,
+        )
+    except ValueError as error:
+        raise BackboneError(f"{name} cannot take that: {error}") from error
     where = pick_device(device)
     try:
         return Backbone(
@@ -288,18 +304,16 @@ def load_backbone(
 def restore_backbone(
     described: Mapping[str, Any],
     *,
-    layer: str,
-    identity: str,
+    layers: Mapping[str, str],
     name: str | None = None,
     weights: str | None = None,
     device: str = "auto",
 ) -> Backbone:
-    """Make again the backbone that a head's features came from, and prove that it is the same.
+    """Make again the backbone that features came from, and prove that it is the same.
 
     Args:
         described: name, weights and parts, as a feature file or head keeps them.
-        layer: the one the head is on.
-        identity: of the features that the head was fitted to.
+        layers: the identity of each layer's features.
         name: instead of the stored name; needed for a file of code, since a stored path is never run.
         weights: instead of the stored weights, where the file has moved.
         device: as ``load_backbone``.
@@ -314,19 +328,25 @@ def restore_backbone(
             f"the backbone is {stored}, a file of code, and a stored path is never run; name it with --backbone {stored}"
         )
     parts = described["parts"]
+    try:
+        transform, dtype = Transform.from_dict(parts["transform"]), str(parts["dtype"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackboneError(f"the stored description of {stored} means nothing: {error}") from error
     backbone = load_backbone(
         name or stored,
         weights=weights or described["weights"],
-        layers=(layer,),
-        dtype=parts["dtype"],
+        layers=tuple(layers),
+        dtype=dtype,
         device=device,
-        transform=Transform.from_dict(parts["transform"]),
+        transform=transform,
     )
-    if backbone.identities[layer] != identity:
-        found = "; ".join(differences(parts, backbone.describe())) or f"the layer is not {layer}"
-        raise StaleCacheError(
-            f"{backbone.name} as it is here gives other features than the head was fitted to ({found})"
-        )
+    if any(backbone.identities.get(layer) != identity for layer, identity in layers.items()):
+        ours = {f"identity of {layer}": identity for layer, identity in layers.items()}
+        theirs = {
+            f"identity of {layer}": identity for layer, identity in backbone.identities.items() if layer in layers
+        }
+        found = "; ".join(differences(parts, backbone.describe()) or differences(ours, theirs))
+        raise StaleCacheError(f"{backbone.name} as it is here gives other features than those that were kept ({found})")
     return backbone
 
 

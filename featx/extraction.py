@@ -1,4 +1,4 @@
-"""The one loop: images -> batches -> features -> cache. Its reading half also feeds promotion and prediction."""
+"""The one loop: images -> batches -> features -> cache."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import itertools
 import os
 import stat
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from featx.backbone import Backbone, load_backbone
-from featx.cache import DONE, CacheWriter, FeatureCache, ImageTable, differences, feature_file, holds, write_lock
-from featx.decode import Transform, read_pixels
-from featx.errors import CacheMissError, CorruptCacheError, DatasetError, ImageError, StaleCacheError
+from featx.cache import DONE, FAILED, CacheWriter, FeatureCache, ImageTable, differences, partial_of
+from featx.cachefolder import feature_file, sharing, write_lock
+from featx.decode import MAX_PIXELS
+from featx.errors import CacheMissError, CorruptCacheError, DatasetError, StaleCacheError
 from featx.features import FeatureSet
-from featx.images import ImageSet, hash_splits, image_key, scan_images
+from featx.images import ImageSet, hash_splits, scan_images
+from featx.reading import LoadedImage, batched, default_workers, plain_reader, read_images
+from featx.reuse import KnownRows, count_gone
 from featx.settings import CACHE, Progress
 
-NO_KEY = bytes(16)
-"""The key of an image whose bytes could not be read."""
+_AT_ONCE = 1 << 25
+"""Bytes of features that are copied at once."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Extraction:
         file: the feature file.
         images: rows in it.
         computed: images that went through the network.
-        reused: images whose features were in an earlier file, or earlier in this run.
+        reused: images whose features were in some file of the folder, or came up earlier in this run.
         failed: images that could not be read or decoded.
         removed: images of the earlier file that are gone.
         seconds: wall time.
@@ -89,23 +90,6 @@ class Extraction:
         }
 
 
-@dataclass(frozen=True)
-class LoadedImage:
-    """One image file, read once.
-
-    Attributes:
-        row: its number in the caller's list.
-        key: hash of its bytes, ``NO_KEY`` where it could not be read.
-        pixels: (3, H, W) uint8, or None where it failed or its key was known.
-        error: why it failed, else "".
-    """
-
-    row: int
-    key: bytes
-    pixels: np.ndarray | None
-    error: str = ""
-
-
 def extract(
     data: ImageSet | str | os.PathLike[str],
     backbone: Backbone | str = "resnet50",
@@ -114,152 +98,216 @@ def extract(
     out: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    rehash: bool = False,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    wait: bool = False,
+    waiting: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Run a backbone once over a data set and keep its embeddings in one HDF5 file.
 
-    Rows whose image is already in an earlier file of the same identity (or in what an interrupted run left) are taken from
-    there; an unchanged data set costs no forward pass and opens no image.
+    Rows whose image is in any file of the same identity in the cache folder (or in what an interrupted run left) are taken
+    from there; an unchanged data set costs no forward pass and opens no image.
 
     Args:
         data: an image set, or what ``scan_images`` takes.
         backbone: a backbone, or its name, with its default weights.
         cache: the folder for feature files.
         out: the file, instead of one named after data set and backbone in ``cache``.
-        batch_size: images per forward pass; by default 8 on the CPU, 64 elsewhere. It does not change the features.
+        batch_size: images per forward pass; by default 8 on the CPU, 64 elsewhere. The same size gives the same bits; another
+            one may change a feature's last ones.
         workers: threads that read and decode; by default one per core.
+        rehash: trust neither modification times nor the features that are there: read every image, check every row.
+        strict: stop at the first image that fails; what is done is kept.
+        max_pixels: an image of more pixels (width x height) fails.
+        wait: until another process that writes the same file has done so.
+        waiting: told who that is, before a wait.
         progress: called as images are done.
 
     Raises:
-        DatasetError: no images, or none that can be decoded.
+        DatasetError: no images, or none that can be decoded; with ``strict``, one that cannot.
         BackboneError: the backbone cannot be built.
         StaleCacheError: ``out`` holds features of another identity.
+        CorruptCacheError: ``out`` is something else; it is not overwritten.
         CacheLockedError: another process is writing the same file.
         OutputError: the file cannot be written.
     """
     started = time.perf_counter()
     images = data if isinstance(data, ImageSet) else scan_images(data)
     backbone = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    if out is None:
-        path = feature_file(
-            Path(cache),
-            dataset=images.name,
-            root=str(images.root),
-            backbone=backbone.name,
-            identities=backbone.identities,
+
+    def begin() -> _Run:
+        path, note = (Path(out), "") if out is not None else _named(Path(cache), images, backbone)
+        return _Run(
+            path,
+            images,
+            backbone,
+            workers=workers or default_workers(),
+            rehash=rehash,
+            strict=strict,
+            max_pixels=max_pixels,
+            note=note,
         )
-    else:
-        path = Path(out)
-    with write_lock(path):
-        run = _Run(path, images, backbone)
-        if run.is_unchanged():
-            _touch(path)
-        else:
-            run.start()
-            run.compute(batch_size or default_batch_size(backbone.device), workers or default_workers(), progress)
-            run.finish()
-        return run.summary(time.perf_counter() - started)
+
+    run = begin()
+    if rehash or not run.is_unchanged():
+        ours = False
+        while not ours:
+            with write_lock(run.path, wait=wait, waiting=waiting):
+                path, run = run.path, begin()  # another process may have written it meanwhile, or taken the name
+                ours = run.path == path
+                if ours:
+                    run.go(batch_size or default_batch_size(backbone.device), progress)
+    return run.summary(time.perf_counter() - started)
+
+
+def _named(folder: Path, images: ImageSet, backbone: Backbone) -> tuple[Path, str]:
+    return feature_file(
+        folder, dataset=images.name, root=str(images.root), backbone=backbone.name, identities=backbone.identities
+    )
 
 
 class _Run:
     """One extraction: what is there, what is taken over, what is computed."""
 
-    def __init__(self, path: Path, images: ImageSet, backbone: Backbone) -> None:
+    def __init__(
+        self,
+        path: Path,
+        images: ImageSet,
+        backbone: Backbone,
+        *,
+        workers: int,
+        rehash: bool,
+        strict: bool,
+        max_pixels: int,
+        note: str,
+    ) -> None:
         self.path, self.images, self.backbone = path, images, backbone
+        self.workers, self.rehash, self.strict, self.max_pixels = workers, rehash, strict, max_pixels
         self.wanted = dict(backbone.layers)
-        self.notes = list(images.notes)
+        self.notes = [*images.notes, *([note] if note else [])]
         if backbone.weights == "random":
             self.notes.append(f"{backbone.name} has random weights: a baseline, not a pretrained network")
         self.sizes, self.mtimes = _stat(images)
         self.before = self._earlier(path)
-        self.donors = [donor for donor in (self.before, self._earlier(_partial(path))) if donor]
         self.keys = np.zeros((len(images), 16), dtype=np.uint8)
-        self.computed = self.reused = self.written = 0
+        self.computed = self.reused = self.good = 0
         self.result = self.before
 
+    def go(self, batch_size: int, progress: Progress | None) -> None:
+        """Bring the file up to date."""
+        if self.rehash:
+            self._hash(np.arange(len(self.images)), progress=progress)
+        if not self.is_unchanged():
+            self.start()
+            self.compute(batch_size, progress)
+            self.finish()
+
     def is_unchanged(self) -> bool:
-        """Whether the file has just these images, labels and splits, by path, size and modification time alone."""
+        """Whether the file has just these images, labels and splits, by path, size and modification time alone.
+
+        With ``rehash``: also the very bytes, once they are hashed, and whether each row fits its check.
+        """
         file, images = self.before, self.images
         if file is None or len(file) != len(images) or file.classes != images.classes:
             return False
+        failed = file.status == FAILED
+        limits = file.dataset.get("max_pixels") == self.max_pixels or not failed.any()
         same = bool(
-            file.paths == list(images.paths)
+            limits
+            and {**file.dataset, "max_pixels": self.max_pixels} == self._dataset()
+            and np.array_equal(file.images.paths, _paths(images))
             and np.array_equal(file.images.labels, images.labels)
             and np.array_equal(file.images.sizes, self.sizes)
             and np.array_equal(file.images.mtimes, self.mtimes)
-            and file.dataset == self._dataset()
             and ("" in images.splits or np.array_equal(file.splits, images.splits))
             and (file.keys.any(axis=1) | (self.sizes < 0)).all()  # a file that could not be read is tried again
+            and (not self.rehash or np.array_equal(file.keys, self.keys))
+            and (not self.rehash or file.sound_in_all(list(file.layers), np.flatnonzero(~failed)).all())
         )
-        self.reused = int(np.count_nonzero(file.status == DONE)) if same else 0
+        if same and self.strict and failed.any():
+            self._stop(int(np.argmax(failed)), file.error(int(np.argmax(failed))))
+        self.reused = int(np.count_nonzero(~failed)) if same else 0
         return same
 
-    def _dataset(self) -> dict[str, str]:
+    def _dataset(self) -> dict[str, Any]:
         images = self.images
         splits = "hash" if "" in images.splits else "given"
-        return {"name": images.name, "root": str(images.root), "splits": splits}
+        return {"name": images.name, "root": str(images.root), "splits": splits, "max_pixels": self.max_pixels}
 
     def start(self) -> None:
-        """Lay out the new file and take over every row whose image is known by path, size and modification time."""
+        """Lay out the new file, or go on with an unfinished one, and take over every row whose image is recognised."""
         # Layers of the earlier file that nobody asks for today stay as complete as the others.
         if self.before and len(self.before.layers) > len(self.wanted):
             self.backbone = self.backbone.tapped_at(self.before.layers)
         images, backbone = self.images, self.backbone
         identities = backbone.identities
-        self.donors = [donor for donor in self.donors if holds(donor, identities)]
-        layers = {name: (dim, identities[name]) for name, dim in backbone.layers.items()}
+        left = self._left(identities)
         self.writer = CacheWriter(
             self.path,
             images=_table(images, self.sizes, self.mtimes),
             classes=images.classes,
-            layers=layers,
+            layers={name: (dim, identities[name]) for name, dim in backbone.layers.items()},
             dtype=backbone.dtype,
             identity=backbone.identity,
             backbone={"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
             dataset=self._dataset(),
         )
-        self.known = self._known_keys()
-        self.todo = []
-        for row, (key, error) in enumerate(self._recognised()):
-            if key in self.known:
-                self._copy(row, key)
-            elif error and key != NO_KEY:
-                self._fail(row, key, error)
-            else:
-                self.todo.append(row)
-        self.writer.publish()
+        own = [file for file in (left, self.before) if file and file.holds(identities)]
+        shared = sharing(self.path.parent, identities, without=[self.path, partial_of(self.path)])
+        self.known = KnownRows([*own, *shared], list(backbone.layers))
+        try:
+            if not self.rehash:
+                self.keys = self.known.recognised(images, self.sizes, self.mtimes)
+            self.todo = self._take_over(np.arange(len(images)))
+            if left and not self.writer.kept and not self.rehash:
+                # What is unfinished gives way to the new file: nothing in it that is still wanted may be lost.
+                self._hash(self.todo, self.writer)
+                self.todo = self._take_over(self.todo)
+            self.writer.publish()
+        except BaseException:
+            self.writer.discard()
+            raise
 
-    def compute(self, batch_size: int, workers: int, progress: Progress | None) -> None:
+    def compute(self, batch_size: int, progress: Progress | None) -> None:
         """Read the images that are left; send through the network those whose bytes are new."""
         first_row: dict[bytes, int] = {}
         twins: list[tuple[int, bytes]] = []
-        files = [(row, self.images.absolute(row)) for row in self.todo]
-        done = len(self.images) - len(files)
+        again: list[int] = []
+        files = ((row, self.images.absolute(row)) for row in self.todo.tolist())
+        done = len(self.images) - len(self.todo)
         report = progress or (lambda _done, _total: None)
         report(done, len(self.images))
+        reader = plain_reader(self.backbone.transform, max_pixels=self.max_pixels)
 
         def to_encode() -> Iterator[LoadedImage]:
-            known = _Either(self.known, first_row)
-            for image in read_images(files, plain_reader(self.backbone.transform), workers=workers, known=known):
+            nonlocal done
+            for image in read_images(files, reader, workers=self.workers, known=_Either(self.known, first_row)):
+                self._restat(image, self.writer)
+                self.keys[image.row] = np.frombuffer(image.key, dtype=np.uint8)
                 if image.error:
                     self._fail(image.row, image.key, image.error)
-                elif image.key in self.known:
-                    self._copy(image.row, image.key)
                 elif image.key in first_row:
                     twins.append((image.row, image.key))
-                else:
+                elif image.pixels is not None:
                     first_row[image.key] = image.row
                     yield image
                     continue
-                nonlocal done
+                elif not self._copy(np.array([image.row])).all():  # what was known is damaged; now it is known no more
+                    again.append(image.row)
+                    continue
                 done += 1
                 report(done, len(self.images))
 
         for batch in batched(to_encode(), batch_size):
-            self._encode(batch)
+            self._encode(batch, batch_size)
             done += len(batch)
             report(done, len(self.images))
         self._copy_twins(twins, first_row)
+        if again:
+            self.todo = np.array(again)
+            self.compute(batch_size, progress)
 
     def finish(self) -> None:
         """Decide the splits where the data set names none, and complete the file."""
@@ -268,8 +316,8 @@ class _Run:
             splits = np.full(len(self.images), "", dtype=object)
             splits[readable] = hash_splits(self.keys[readable], self.images.labels[readable])
             self.writer.set_splits(splits.tolist())
-        if not self.written:
-            failed = FeatureCache(_partial(self.path), allow_partial=True)
+        if not self.good:
+            failed = FeatureCache(partial_of(self.path), allow_partial=True)
             fault = "gave finite features" if self.computed else "could be decoded"
             raise DatasetError(
                 f"none of the {len(self.images)} images in {self.images.root} {fault}; "
@@ -281,42 +329,36 @@ class _Run:
         """What was done."""
         file = self.result
         assert file is not None
+        if file is self.before:
+            _touch(self.path)
         failed = np.flatnonzero(file.status != DONE)
-        now = Counter(map(bytes, file.keys))
-        before = Counter(map(bytes, self.before.keys)) if self.before else Counter()
-        paths = file.paths
         return Extraction(
             file=self.path,
             images=len(file),
             computed=self.computed,
             reused=self.reused,
             failed=len(failed),
-            removed=(before - now).total(),
+            removed=count_gone(self.before.keys, file.keys) if self.before else 0,
             seconds=seconds,
             layers=self.wanted,
             identity=file.identity,
             dataset=self.images.name,
             backbone=f"{self.backbone.name}, {self.backbone.weights} weights",
-            failures=tuple((paths[row], file.error(row)) for row in failed.tolist()),
+            failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed.tolist()),
             notes=tuple(self.notes),
         )
 
     def _earlier(self, path: Path) -> FeatureCache | None:
-        """A file whose rows can be taken over, or None."""
+        """The finished file that is to be replaced, or None."""
         try:
-            file = FeatureCache(path, allow_partial=path != self.path)
+            file = FeatureCache(path)
         except CacheMissError:
             return None
-        except CorruptCacheError as error:
-            if path == self.path:  # it may be somebody's only copy of something else
-                raise CorruptCacheError(
-                    f"{error}. It is not overwritten: name another file with -o, or delete it"
-                ) from error
-            self.notes.append(f"what an interrupted run left cannot be used: {error}")
-            return None
-        if not holds(file, self.backbone.identities):
-            if path != self.path:
-                return None  # left by a run with other options
+        except CorruptCacheError as error:  # it may be somebody's only copy of something else
+            raise CorruptCacheError(
+                f"{error}. It is not overwritten: name another file with -o, or delete it"
+            ) from error
+        if not file.holds(self.backbone.identities):
             parts = differences(file.backbone["parts"], self.backbone.describe())
             raise StaleCacheError(
                 f"{path} holds other features ({'; '.join(parts) or 'other layers: ' + ', '.join(file.layers)}); "
@@ -324,74 +366,143 @@ class _Run:
             )
         return file
 
-    def _recognised(self) -> Iterator[tuple[bytes, str]]:
-        """For each image its key and what was wrong with it, if an earlier file saw it at this size and time."""
-        by_path: dict[str, tuple[FeatureCache, int]] = {}
-        for donor in self.donors:
-            by_path.update({path: (donor, row) for row, path in enumerate(donor.paths)})
-        for row, path in enumerate(self.images.paths):
-            if path in by_path and self.sizes[row] >= 0:
-                file, old = by_path[path]
-                if (file.images.sizes[old], file.images.mtimes[old]) == (self.sizes[row], self.mtimes[row]):
-                    yield file.keys[old].tobytes(), file.error(old)
-                    continue
-            yield NO_KEY, ""
+    def _left(self, identities: Mapping[str, str]) -> FeatureCache | None:
+        """What an interrupted run left, if its features are of use here."""
+        try:
+            left = FeatureCache(partial_of(self.path), allow_partial=True)
+        except CacheMissError:
+            return None
+        except CorruptCacheError as error:
+            self.notes.append(f"what an interrupted run left cannot be used: {error}")
+            return None
+        return left if left.holds(identities) else None
 
-    def _known_keys(self) -> dict[bytes, tuple[FeatureCache, int]]:
-        """Where the sound features of an image are, by its key."""
-        known: dict[bytes, tuple[FeatureCache, int]] = {}
-        for donor in self.donors:
-            rows = np.flatnonzero(donor.status == DONE)
-            for layer in self.backbone.layers:
-                rows = rows[donor.sound(layer, rows)]
-            known.update({donor.keys[row].tobytes(): (donor, int(row)) for row in rows})
-        return known
+    def _hash(self, rows: np.ndarray, writer: CacheWriter | None = None, progress: Progress | None = None) -> None:
+        """Read images for their keys alone."""
+        files = ((row, self.images.absolute(row)) for row in rows.tolist())
+        for done, image in enumerate(read_images(files, None, workers=self.workers), start=1):
+            self.keys[image.row] = np.frombuffer(image.key, dtype=np.uint8)
+            self._restat(image, writer)
+            if progress:
+                progress(done, len(rows))
 
-    def _copy(self, row: int, key: bytes) -> None:
-        donor, old = self.known[key]
-        self._write([row], [key], {layer: donor.features(layer)[old : old + 1] for layer in self.backbone.layers})
-        self.reused += 1
+    def _restat(self, image: LoadedImage, writer: CacheWriter | None) -> None:
+        """The table says what was read, not what was listed."""
+        row, facts = image.row, (image.size, image.mtime_ns)
+        if image.size >= 0 and facts != (self.sizes[row], self.mtimes[row]):
+            self.sizes[row], self.mtimes[row] = facts
+            if writer:
+                writer.restat(row, *facts)
 
-    def _copy_twins(self, twins: Sequence[tuple[int, bytes]], first_row: dict[bytes, int]) -> None:
+    def _take_over(self, rows: np.ndarray) -> np.ndarray:
+        """Of rows whose keys are set, keep or copy those whose features are known; returns the others."""
+        left = np.zeros(len(self.images), dtype=bool)
+        left[rows] = True
+        if kept := self.writer.kept:
+            same = rows[(kept.keys[rows] == self.keys[rows]).all(axis=1) & self.keys[rows].any(axis=1)]
+            done = same[kept.sound_in_all(list(self.backbone.layers), same)]
+            self.reused += len(done)
+            self.good += len(done)
+            left[done] = False
+        width = sum(self.backbone.layers.values()) * np.dtype(self.backbone.dtype).itemsize
+        keyed = np.flatnonzero(left & self.keys.any(axis=1))
+        for at in range(0, len(keyed), max(1, _AT_ONCE // width)):
+            some = keyed[at : at + max(1, _AT_ONCE // width)]
+            left[some[self._copy(some)]] = False
+        failures = self.known.failures(self.max_pixels)
+        for row in np.flatnonzero(left & self.keys.any(axis=1)).tolist() if failures else ():
+            key = self.keys[row].tobytes()
+            if key in failures:
+                self._fail(row, key, failures[key])
+                left[row] = False
+        return np.flatnonzero(left)
+
+    def _copy(self, rows: np.ndarray) -> np.ndarray:
+        """Take rows whose keys are set from other files; (M,) bool: which of them were there, and sound."""
+        found, features = self.known.take(self.keys[rows])
+        if found.any():
+            self._write(rows[found], self.keys[rows[found]], features)
+            self.reused += int(np.count_nonzero(found))
+        return found
+
+    def _copy_twins(self, twins: Sequence[tuple[int, bytes]], first_row: Mapping[bytes, int]) -> None:
         """Images that are copies of one that was computed in this run."""
         if not twins:
             return
-        file = FeatureCache(_partial(self.path), allow_partial=True)
+        file = FeatureCache(partial_of(self.path), allow_partial=True)
         for row, key in twins:
             first = first_row[key]
             if file.status[first] == DONE:
                 vectors = {layer: file.features(layer)[first : first + 1] for layer in self.backbone.layers}
-                self._write([row], [key], vectors)
+                self._write(np.array([row]), np.frombuffer(key, dtype=np.uint8)[None], vectors)
                 self.reused += 1
             else:
                 self._fail(row, key, file.error(first))
 
-    def _encode(self, batch: Sequence[LoadedImage]) -> None:
-        features = self.backbone.encode(np.stack([image.pixels for image in batch if image.pixels is not None]))
+    def _encode(self, batch: Sequence[LoadedImage], size: int) -> None:
+        pixels = np.stack([image.pixels for image in batch if image.pixels is not None])
+        # Padded, so that a row has the same bits whatever else was left to do when it was computed.
+        features = self.backbone.encode(pixels, pad_to=size)
         finite = np.logical_and.reduce([np.isfinite(f).all(axis=1) for f in features.values()])
-        good = [image for image, ok in zip(batch, finite, strict=True) if ok]
-        vectors = {layer: f[finite] for layer, f in features.items()}
-        self._write([image.row for image in good], [image.key for image in good], vectors)
-        for image, ok in zip(batch, finite, strict=True):
-            if not ok:
-                self._fail(image.row, image.key, f"the backbone gives NaN or infinity in {self.backbone.dtype}")
+        rows = np.array([image.row for image in batch])
+        keys = np.frombuffer(b"".join(image.key for image in batch), dtype=np.uint8).reshape(-1, 16)
+        self._write(rows[finite], keys[finite], {layer: f[finite] for layer, f in features.items()})
+        for row, key in zip(rows[~finite].tolist(), keys[~finite], strict=True):
+            self._fail(row, key.tobytes(), f"the backbone gives NaN or infinity in {self.backbone.dtype}")
         self.computed += len(batch)
 
-    def _write(self, rows: Sequence[int], keys: Sequence[bytes], features: dict[str, np.ndarray]) -> None:
-        array = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
-        self.writer.write(rows, array, features)
-        self.written += len(rows)
-        self.keys[list(rows)] = array
+    def _write(self, rows: np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
+        self.writer.write(rows, keys, features)
+        self.good += len(rows)
+        self.keys[rows] = keys
 
     def _fail(self, row: int, key: bytes, reason: str) -> None:
         self.writer.fail(row, key, reason)
         self.keys[row] = np.frombuffer(key, dtype=np.uint8)
+        if self.strict:
+            self._stop(row, reason)
+
+    def _stop(self, row: int, reason: str) -> NoReturn:
+        raise DatasetError(f"{self.images.absolute(row)}: {reason}. --strict stops at the first image that fails")
+
+
+def encode_images(
+    cache: FeatureCache, rows: np.ndarray, count: int, backbone: Backbone
+) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+    """Extract images of a feature file again, without a cache.
+
+    Args:
+        cache: the file.
+        rows: which of its rows may be taken, in this order.
+        count: how many of them to take.
+        backbone: of the file's identity.
+
+    Returns:
+        (M,) rows whose image is still what it was, M at most ``count``; (M, D) features of each layer; and how many were
+        passed over because their image is gone or has changed.
+    """
+    root, limit = Path(cache.dataset["root"]), cache.dataset.get("max_pixels", MAX_PIXELS)
+    files = ((int(row), root / os.fsdecode(cache.images.paths[row])) for row in rows)
+    taken: list[int] = []
+    features: dict[str, list[np.ndarray]] = {layer: [] for layer in backbone.layers}
+    changed = 0
+    for image in read_images(files, plain_reader(backbone.transform, max_pixels=limit), workers=1):
+        if image.pixels is None or image.key != cache.keys[image.row].tobytes():
+            changed += 1
+            continue
+        taken.append(image.row)
+        for layer, vector in backbone.encode(image.pixels[None]).items():
+            features[layer].append(vector)
+        if len(taken) == count:
+            break
+    found = {layer: np.concatenate(vectors) for layer, vectors in features.items() if vectors}
+    return np.array(taken, dtype=np.int64), found, changed
 
 
 class _Either(Collection[bytes]):
-    """Membership in either of two growing dictionaries."""
+    """Membership in either of two collections that change."""
 
-    def __init__(self, *parts: dict[bytes, Any]) -> None:
+    def __init__(self, *parts: Collection[bytes]) -> None:
         self.parts = parts
 
     def __contains__(self, key: object) -> bool:
@@ -404,83 +515,9 @@ class _Either(Collection[bytes]):
         return sum(map(len, self.parts))
 
 
-def read_images(
-    files: Iterable[tuple[int, Path]],
-    read: Callable[[int, bytes], np.ndarray],
-    *,
-    workers: int,
-    known: Collection[bytes] = (),
-) -> Iterator[LoadedImage]:
-    """Read and decode files in threads, in order, a bounded number ahead. A bad file never stops the others.
-
-    Args:
-        files: (row, path).
-        read: from a row and its file's bytes to (3, H, W) uint8; raises ImageError.
-        workers: threads; Pillow and the disk let go of the interpreter lock.
-        known: keys whose pixels nobody needs; it may grow meanwhile.
-    """
-
-    def load(row: int, path: Path) -> LoadedImage:
-        try:
-            data = read_file(path)
-        except ImageError as error:
-            return LoadedImage(row, NO_KEY, None, str(error))
-        key = image_key(data)
-        if key in known:
-            return LoadedImage(row, key, None)
-        try:
-            return LoadedImage(row, key, read(row, data))
-        except ImageError as error:
-            return LoadedImage(row, key, None, str(error))
-
-    with ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
-        ahead: deque[Future[LoadedImage]] = deque()
-        try:
-            for row, path in files:
-                ahead.append(pool.submit(load, row, path))
-                if len(ahead) >= 4 * workers + 8:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        ImageError: it cannot be read, or is no ordinary file: reading a pipe would wait for ever.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ImageError("is no ordinary file")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from error
-
-
-def plain_reader(transform: Transform) -> Callable[[int, bytes], np.ndarray]:
-    """What ``read_images`` takes, for pixels as the backbone wants them."""
-    return lambda _row, data: read_pixels(data, transform)
-
-
-def batched(images: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
-    """Lists of ``size`` images; the last may be shorter."""
-    iterator = iter(images)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
 def default_batch_size(device: torch.device) -> int:
     """8 on the CPU, where larger batches only cost memory; 64 elsewhere."""
     return 8 if device.type == "cpu" else 64
-
-
-def default_workers() -> int:
-    """One per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _touch(path: Path) -> None:
@@ -489,26 +526,28 @@ def _touch(path: Path) -> None:
         os.utime(path)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
 def _stat(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """(N,) sizes in bytes and (N,) modification times in ns; -1 where there is no ordinary file."""
     facts = np.full((len(images), 2), -1, dtype=np.int64)
-    for row in range(len(images)):
+    root = str(images.root)
+    for row, path in enumerate(images.paths):
         try:
-            found = images.absolute(row).stat()
-        except OSError:
+            found = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 - Path takes several times as long
+        except (OSError, ValueError):
             continue
         if stat.S_ISREG(found.st_mode):
             facts[row] = found.st_size, found.st_mtime_ns
     return facts[:, 0].copy(), facts[:, 1].copy()
 
 
+def _paths(images: ImageSet) -> np.ndarray:
+    """(N,) bytes."""
+    return np.array([os.fsencode(path) for path in images.paths])
+
+
 def _table(images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> ImageTable:
     return ImageTable(
-        paths=np.array([os.fsencode(path) for path in images.paths]),
+        paths=_paths(images),
         labels=images.labels,
         splits=np.array([split.encode() for split in images.splits]),
         sizes=sizes,

@@ -61,7 +61,7 @@ class FeatureSet:
             bad = cache.paths[rows[np.argmin(sound)]]
             raise CorruptCacheError(
                 f"{cache.path}: {np.count_nonzero(~sound)} of {len(rows)} rows of layer {layer} do not fit their checks, "
-                f"the first of {bad}; delete the file and run featx extract again"
+                f"the first of {bad}; the same featx extract with --rehash computes those again"
             )
         every = len(rows) == len(cache)
         features = cache.features(layer)

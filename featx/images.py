@@ -12,6 +12,7 @@ import json
 import os
 import re
 import struct
+import sys
 import tempfile
 import zlib
 from collections import Counter
@@ -162,9 +163,9 @@ def _scan_folder(folder: Path) -> ImageSet:
     folder = folder.resolve()
     notes: list[str] = []
     found, skipped = _walk(folder)
-    parts = [path.split("/") for path in found]
     # A folder without images beside train and val (scripts, say) does not make classes of them.
-    split_of = {p[0]: _SPLIT_NAMES.get(p[0].lower(), "") for p in parts if len(p) > 1}
+    tops = {path.partition("/")[0] for path in found if "/" in path}
+    split_of = {top: _SPLIT_NAMES.get(top.lower(), "") for top in tops}
     has_splits = all(split_of.values()) and not {PRETRAIN}.issuperset(split_of.values())
     if not has_splits and {"train"} < set(split_of.values()) - {""}:
         others = ", ".join(sorted(top for top, split in split_of.items() if not split))
@@ -173,20 +174,18 @@ def _scan_folder(folder: Path) -> ImageSet:
             "classes? Then say so in a table; else move them away"
         )
     depth = 1 if has_splits else 0
-    labelled = [len(p) > depth + 1 for p in parts]
-    if any(labelled) and not all(labelled):
-        loose = [path for path, inside in zip(found, labelled, strict=True) if not inside]
-        skipped["outside any class folder"] += len(loose)
-        found = [path for path, inside in zip(found, labelled, strict=True) if inside]
-        parts = [p for p, inside in zip(parts, labelled, strict=True) if inside]
+    inside = [path for path in found if path.count("/") > depth]
+    if inside:
+        skipped["outside any class folder"] += len(found) - len(inside)
+        found = inside
     if not found:
         raise DatasetError(f"no images in {folder}; {_left_out(skipped) or 'it is empty'} (images end in {_endings()})")
     if left_out := _left_out(skipped):
         notes.append(f"{folder.name}: {left_out}")
-    names = [p[depth] if any(labelled) else None for p in parts]
-    if any(labelled):
+    names = [sys.intern(path.split("/", depth + 1)[depth]) if inside else None for path in found]
+    if inside:
         notes.extend(_empty_classes(folder, split_of if has_splits else {""}, set(names)))
-    splits = [split_of[p[0]] if has_splits else "" for p in parts]
+    splits = [split_of[path.partition("/")[0]] if has_splits else "" for path in found]
     return _assemble(folder.name or "root", folder, found, names, splits, notes)
 
 
@@ -194,27 +193,39 @@ def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
     """Image files below a folder as paths relative to it, and what was passed over, counted by reason."""
     found: list[str] = []
     skipped: Counter[str] = Counter()
-    seen = {os.path.realpath(folder)}
+    root = os.path.realpath(folder)
+    seen = {root}
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise_unreadable):
         kept = []
         for name in sorted(folders):
             real = os.path.realpath(os.path.join(here, name))  # noqa: PTH118 - os.walk deals in str
             if _is_junk(name):
                 skipped["in hidden folders"] += sum(len(inner) for _, _, inner in os.walk(Path(here, name)))
-            elif os.path.islink(os.path.join(here, name)) and real in seen:  # noqa: PTH114, PTH118
-                skipped["links to a folder already seen"] += 1
+            elif real in seen or (os.path.islink(os.path.join(here, name)) and _is_inside(real, root)):  # noqa: PTH114, PTH118
+                skipped["links to a folder that is listed anyway"] += 1
             else:
                 seen.add(real)
                 kept.append(name)
         folders[:] = kept
+        below = Path(here).relative_to(folder).as_posix()
+        prefix = "" if below == "." else below + "/"
         for name in files:
             if name.startswith("."):
                 skipped["hidden files"] += 1
             elif not name.lower().endswith(IMAGE_ENDINGS):
                 skipped[f"with the ending {os.path.splitext(name)[1] or '(none)'}"] += 1  # noqa: PTH122
             else:
-                found.append(Path(here, name).relative_to(folder).as_posix())
+                found.append(prefix + name)
     return found, skipped
+
+
+def _is_inside(folder: str, root: str) -> bool:
+    """Whether a folder is listed without the link that leads to it: below the root, and not hidden."""
+    try:
+        parts = Path(folder).relative_to(root).parts
+    except ValueError:
+        return False
+    return not any(map(_is_junk, parts))
 
 
 def _raise_unreadable(error: OSError) -> None:

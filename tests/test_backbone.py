@@ -870,7 +870,7 @@ def kept(backbone: Backbone) -> dict[str, Any]:
 
 def test_a_backbone_is_made_again_from_what_a_feature_file_keeps() -> None:
     first = load_backbone("lenet5", weights="random", layers=("hidden.1",), resize=0, dtype="float16")
-    again = restore_backbone(kept(first), layer="hidden.1", identity=first.identities["hidden.1"])
+    again = restore_backbone(kept(first), layers={"hidden.1": first.identities["hidden.1"]})
     assert again.identities == first.identities
     assert again.transform == first.transform
     pixels = pixels_for(first)
@@ -883,19 +883,17 @@ def test_weights_that_have_moved_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").rename(tmp_path / "b.safetensors")
     identity = first.identities["penultimate"]
     with pytest.raises(BackboneError, match=r"there is no weights file .*a\.safetensors"):
-        restore_backbone(kept(first), layer="penultimate", identity=identity)
+        restore_backbone(kept(first), layers={"penultimate": identity})
     moved = str(tmp_path / "b.safetensors")
-    again = restore_backbone(kept(first), layer="penultimate", identity=identity, weights=moved)
+    again = restore_backbone(kept(first), layers={"penultimate": identity}, weights=moved)
     assert again.identity == first.identity
 
 
 def test_a_backbone_of_other_weights_is_refused_and_the_difference_named() -> None:
     first, other = load_backbone("lenet5", weights="random"), load_backbone("lenet5")
-    message = r"^lenet5 as it is here gives other features than the head .* \(weights_sha256: \w{64} against \w{64}\)$"
+    message = r"^lenet5 as it is here gives other features than those that were kept \(weights_sha256: \w{64} against \w{64}\)$"
     with pytest.raises(StaleCacheError, match=message):
-        restore_backbone(
-            kept(first), layer="penultimate", identity=first.identities["penultimate"], weights=other.weights
-        )
+        restore_backbone(kept(first), layers={"penultimate": first.identities["penultimate"]}, weights=other.weights)
 
 
 def test_a_stored_path_of_code_is_never_run_unless_it_is_named(own: Callable[[str], str], tmp_path: Path) -> None:
@@ -906,15 +904,15 @@ def test_a_stored_path_of_code_is_never_run_unless_it_is_named(own: Callable[[st
     with pytest.raises(
         BackboneError, match=r"mine\.py:Net, a file of code, and a stored path is never run; name it with --b"
     ):
-        restore_backbone(kept(first), layer="penultimate", identity=identity)
+        restore_backbone(kept(first), layers={"penultimate": identity})
     with pytest.raises(BackboneError, match=r"is mine\.py:Net, a file of code, and a stored path is never run"):
         zoo.blank(first.describe()["architecture"])
     assert not (tmp_path / "ran").exists()
     with pytest.raises(StaleCacheError, match=r"architecture: .*code_sha256.* against "):
-        restore_backbone(kept(first), layer="penultimate", identity=identity, name=own("Net"))
+        restore_backbone(kept(first), layers={"penultimate": identity}, name=own("Net"))
     assert (tmp_path / "ran").exists()
     (tmp_path / "mine.py").write_text(FACTORIES)
-    again = restore_backbone(kept(first), layer="penultimate", identity=identity, name=own("Net"))
+    again = restore_backbone(kept(first), layers={"penultimate": identity}, name=own("Net"))
     assert again.identity == first.identity
 
 
@@ -1003,3 +1001,16 @@ def test_a_description_agrees_with_the_network_itself(resnet: Backbone) -> None:
     assert entry.embedding == resnet.layers["penultimate"]
     assert entry.parameters == sum(p.numel() for p in resnet.network.parameters())
     assert entry.family == type(resnet.network).__name__
+
+
+@pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "mobilenet_v1_025", "resnet18"])
+def test_what_else_is_in_a_padded_batch_changes_no_bit(name: str) -> None:
+    backbone = load_backbone(name, weights="random", device="cpu")
+    side = backbone.transform.crop
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, side, side), dtype=np.uint8)
+    whole = backbone.encode(images)["penultimate"]
+    for count in (1, 3, 7):
+        np.testing.assert_array_equal(backbone.encode(images[:count], pad_to=8)["penultimate"], whole[:count])
+    for shift in (1, 5):
+        moved = backbone.encode(np.roll(images, shift, axis=0), pad_to=8)["penultimate"]
+        np.testing.assert_array_equal(np.roll(moved, -shift, axis=0), whole)

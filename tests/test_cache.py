@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import namedtuple
@@ -22,6 +24,7 @@ import numpy as np
 import pytest
 
 from featx import cache as cache_room
+from featx import hdf5
 from featx.cache import (
     DONE,
     FAILED,
@@ -30,13 +33,10 @@ from featx.cache import (
     FeatureCache,
     ImageTable,
     differences,
-    feature_file,
-    holds,
-    newest,
-    write_lock,
 )
-from featx.errors import CacheLockedError, CacheMissError, CorruptCacheError, OutputError
+from featx.errors import CacheMissError, CorruptCacheError, OutputError
 from featx.features import FeatureSet
+from featx.hdf5 import Table
 from featx.inspection import verify_file
 
 GOLDEN = Path(__file__).parent / "golden" / "features-v1.h5"
@@ -173,6 +173,7 @@ def test_the_file_has_the_attributes_of_its_specification(tmp_path: Path) -> Non
     assert re.fullmatch(rb"[0-9a-f]{64}", digest)
     assert digest != b"0" * 64
     assert json.loads(attributes.pop("backbone")) == BACKBONE
+    assert attributes.pop("text_crc32").dtype == np.int64
     assert json.loads(attributes.pop("dataset")) == {"name": "photos", "root": "/photos", "splits": "given"}
     assert attributes == {"format": "featx-features", "version": 1, "complete": 1, "identity": "c" * 64}
     assert attributes["complete"].dtype == np.uint8
@@ -267,7 +268,8 @@ def test_more_than_64_kb_of_class_names_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_data_set_without_classes_is_kept(tmp_path: Path) -> None:
-    file = make(tmp_path / "f.h5", classes=())
+    rows = dataclasses.replace(table(6), labels=np.full(6, -1))
+    file = make(tmp_path / "f.h5", classes=(), images=rows)
     assert file.classes == ()
     assert FeatureCache(tmp_path / "f.h5").complete
 
@@ -281,7 +283,7 @@ def test_paths_and_classes_that_are_not_utf8_come_back_as_they_were(tmp_path: Pa
 
 
 def test_a_long_reason_is_cut_between_characters(tmp_path: Path) -> None:
-    writer = begin(tmp_path / "f.h5")
+    writer = begin(tmp_path / "f.h5", 2)
     writer.publish()
     writer.fail(0, bytes(16), "x" + "\u00e9" * 100)
     writer.fail(1, bytes(16), "bad byte \udcff")
@@ -363,7 +365,7 @@ print(at)
 def test_a_kill_at_any_write_leaves_a_file_that_opens_and_no_row_that_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _KILLED_AT, str(Path(__file__).parent), str(tmp_path)]
     kills = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert kills == 2 * 2 * len(DIMS) + 2 * 2 + 3  # (row, check) x layers, (key, status), and the failed row's three
+    assert kills == 2 * len(DIMS) + 2 + 3 + 1  # (rows, checks) x layers, (key, status), the failed row's three, the end
     seen = set()
     for at in range(kills):
         assert not (tmp_path / f"{at}.h5").exists()
@@ -374,16 +376,113 @@ def test_a_kill_at_any_write_leaves_a_file_that_opens_and_no_row_that_is_wrong(t
             assert file.sound(layer, done).all()
             np.testing.assert_array_equal(file.features(layer)[done], vectors(3, dim)[done])
         np.testing.assert_array_equal(file.keys[done], keys_of(3)[done])
-    assert seen == {0, 1, 2}
+    assert seen == {0, 1, 2}  # 1: torn between the two
     assert FeatureCache(tmp_path / f"{kills}.h5").status.tolist() == [DONE, DONE, FAILED]
 
 
-def test_an_open_file_stays_readable_when_another_takes_its_name(tmp_path: Path) -> None:
-    file = make(tmp_path / "f.h5", 3)
-    before = file.features("hidden").copy()
-    make(tmp_path / "f.h5", 6)
-    np.testing.assert_array_equal(file.features("hidden"), before)
-    assert file.sound("hidden", np.arange(3)).all()
+_READER = """
+import sys
+import numpy as np
+from pathlib import Path
+from featx.cache import FeatureCache
+from featx.features import FeatureSet
+path = Path(sys.argv[1])
+file, features = FeatureCache(path), FeatureSet.load(path, "hidden")
+for line in sys.stdin:
+    rows = np.flatnonzero(file.status == 1)
+    assert file.sound("penultimate", rows).all() and file.sound("hidden", rows).all()
+    values = [file.features("penultimate")[rows].tolist(), features.features.tolist(), file.images.labels.tolist()]
+    print(hash(repr(values)), len(features), file.paths[0], flush=True)
+"""
+
+
+def test_a_reader_is_never_disturbed_by_who_writes_replaces_or_removes_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    make(path)
+    file, features = FeatureCache(path), FeatureSet.load(path, "hidden")
+    before = {name: np.array(file.features(name)) for name in DIMS}
+    command = [sys.executable, "-c", _READER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+
+        def ask() -> str:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            return reader.stdout.readline()
+
+        first, said = ask(), []
+        for number in range(3):
+            writer = begin(path, 6, root=f"/photos{number}")
+            said.append(ask())
+            writer.publish()
+            writer.write(range(6), keys_of(6), {name: np.full((6, dim), -number) for name, dim in DIMS.items()})
+            said.append(ask())
+            writer.finish()
+            said.append(ask())
+            assert FeatureCache(path).features("hidden")[0, 0] == -number
+        path.unlink()
+        said.append(ask())
+        reader.communicate()
+    assert first.endswith(" 5 00.png\n")
+    assert said == [first] * 10
+    for name in DIMS:
+        np.testing.assert_array_equal(file.features(name), before[name])
+        assert file.sound(name, np.array([0, 1, 2, 3, 5])).all()
+    np.testing.assert_array_equal(features.features, before["hidden"][[0, 1, 2, 3, 5]])
+    assert file.dataset["root"] == "/photos"
+
+
+def test_readers_in_threads_see_one_whole_file_or_the_next_while_it_is_replaced(tmp_path: Path) -> None:
+    path, stop = tmp_path / "f.h5", threading.Event()
+    seen: list[set[float]] = []
+    failed: list[Exception] = []
+
+    def write(number: int) -> None:
+        writer = begin(path, 6, root=f"/{number}")
+        writer.publish()
+        writer.write(range(6), keys_of(6), {name: np.full((6, dim), number) for name, dim in DIMS.items()})
+        writer.finish()
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                file = FeatureCache(path)
+                numbers = {float(value) for name in DIMS for value in file.features(name).ravel()}
+                seen.append(numbers | {float(file.dataset["root"][1:])})
+                seen.append(set(map(float, FeatureSet.load(path).features.ravel())))
+        except Exception as error:
+            failed.append(error)
+
+    write(0)
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(1, 25):
+        write(number)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert failed == []
+    assert {len(numbers) for numbers in seen} == {1}
+    assert len({min(numbers) for numbers in seen}) > 3
+
+
+def test_files_that_are_refused_leave_no_descriptor_open(tmp_path: Path) -> None:
+    make(tmp_path / "f.h5")
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "f.h5").read_bytes()[:-1])
+
+    def next_descriptor() -> int:
+        handle = os.open(tmp_path, os.O_RDONLY)
+        os.close(handle)
+        return handle
+
+    before = next_descriptor()
+    for _ in range(20):
+        with pytest.raises(CorruptCacheError, match="was cut off"):
+            FeatureCache(tmp_path / "cut.h5")
+        FeatureCache(tmp_path / "f.h5")
+    assert next_descriptor() == before
 
 
 # What is refused
@@ -397,53 +496,162 @@ def test_a_missing_file_is_a_miss_that_says_what_makes_one(tmp_path: Path) -> No
 def test_a_missing_layer_is_a_miss_that_names_those_there_are(tmp_path: Path) -> None:
     file = make(tmp_path / "f.h5")
     with pytest.raises(
-        CacheMissError, match=r"f\.h5 has no layer 'layer3', only hidden, penultimate; .*--layer layer3"
+        CacheMissError, match=r"f\.h5 has no layer 'layer3', only penultimate, hidden; .*--layer layer3"
     ):
         file.features("layer3")
 
 
-@pytest.mark.parametrize("keep", [0, 7, 100, 5000, -1], ids=lambda keep: f"{keep} bytes")
-def test_a_truncated_file_is_corrupt(tmp_path: Path, keep: int) -> None:
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (0, "is not an HDF5 file"),
+        (7, "is not an HDF5 file"),
+        (40, "the structure of the file is damaged"),
+        (100, "has 100 bytes instead of"),
+        (5000, "has 5,000 bytes instead of"),
+        (-1, r"has [\d,]+ bytes instead of [\d,]+; it was cut off or added to"),
+    ],
+)
+def test_a_truncated_file_is_corrupt(tmp_path: Path, keep: int, message: str) -> None:
     make(tmp_path / "f.h5")
     data = (tmp_path / "f.h5").read_bytes()
     (tmp_path / "f.h5").write_bytes(data[:keep])
-    with pytest.raises(CorruptCacheError, match=r"f\.h5 is not a sound HDF5 file"):
+    with pytest.raises(CorruptCacheError, match=rf"f\.h5:? {message}"):
+        FeatureCache(tmp_path / "f.h5")
+
+
+def test_a_file_with_something_added_is_corrupt(tmp_path: Path) -> None:
+    make(tmp_path / "f.h5")
+    with (tmp_path / "f.h5").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(
+        CorruptCacheError, match=r"f\.h5 has [\d,]+ bytes instead of [\d,]+; it was cut off or added to"
+    ):
         FeatureCache(tmp_path / "f.h5")
 
 
 def test_a_file_that_is_not_hdf5_is_corrupt(tmp_path: Path) -> None:
     (tmp_path / "notes.h5").write_text("ants and bees\n" * 1000)
-    with pytest.raises(CorruptCacheError, match=r"notes\.h5 is not a sound HDF5 file"):
+    with pytest.raises(CorruptCacheError, match=r"notes\.h5 is not an HDF5 file"):
         FeatureCache(tmp_path / "notes.h5")
 
 
 def test_a_foreign_hdf5_file_is_corrupt(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "keras.h5", "w") as file:
         file["weights"] = np.zeros(3)
-    message = r"keras\.h5: format None, version None; expected featx-features, 1"
-    with pytest.raises(CorruptCacheError, match=message):
+    with pytest.raises(
+        CorruptCacheError, match=r"keras\.h5 is an HDF5 file, but not a feature file in the form that featx"
+    ):
         FeatureCache(tmp_path / "keras.h5")
 
 
+def test_a_folder_and_a_pipe_are_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "folder.h5").mkdir()
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(CorruptCacheError, match=r"folder\.h5 is a folder; expected a feature file"):
+        FeatureCache(tmp_path / "folder.h5")
+    with pytest.raises(CorruptCacheError, match=r"pipe\.h5 is no ordinary file"):
+        FeatureCache(tmp_path / "pipe.h5")
+
+
+def remake(path: Path, attrs: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None) -> None:
+    """Write a well-formed structure that says something else; a table of None is left out."""
+    handle = os.open(path, os.O_RDWR)
+    old = hdf5.parse(handle, path)
+    changed = {name: table for name, table in {**old.tables, **(tables or {})}.items() if table is not None}
+    new = hdf5.pack({**old.attrs, **(attrs or {})}, changed)
+    os.ftruncate(handle, 0)
+    os.ftruncate(handle, new.size)
+    os.pwrite(handle, new.data, 0)
+    os.close(handle)
+
+
 @pytest.mark.parametrize(
-    ("attribute", "value", "found"),
-    [("format", "other", "format other, version 1"), ("version", 2, "format featx-features, version 2")],
+    ("attribute", "value", "message"),
+    [
+        ("format", "other", "format 'other', version 1; expected featx-features, 1"),
+        ("version", 2, "format 'featx-features', version 2; expected featx-features, 1"),
+        ("version", "1", "format 'featx-features', version '1'; expected featx-features, 1"),
+        ("complete", 1, "the attribute complete is 1; expected uint8"),
+        ("identity", 7, "the attribute identity is 7; expected str"),
+        ("digest", "0" * 64, "the attribute digest is '0+'; expected bytes"),
+        ("dataset", "{", "the attribute dataset is not JSON"),
+        ("dataset", "[" * 100_000, "the attribute dataset is not JSON"),
+        ("dataset", '{"name": NaN}', "the attribute dataset is not JSON: its JSON holds nan"),
+        ("dataset", "[]", "the attribute dataset is not a JSON object"),
+        ("dataset", '{"name": "a", "root": 7}', "root of the attribute dataset is not a str"),
+        ("backbone", '{"name": "a", "weights": "b", "parts": []}', "parts of the attribute backbone is not a dict"),
+        (
+            "dataset",
+            '{"name": "a", "root": "\\ud800", "splits": "given"}',
+            r"the attribute dataset is not JSON: 'utf-8' codec can't encode",
+        ),
+        (
+            "dataset",
+            '{"name": "a", "root": "/a", "splits": "given", "max_pixels": "1"}',
+            "max_pixels or root of the attribute dataset means nothing",
+        ),
+        (
+            "dataset",
+            json.dumps({"name": "a", "root": "/" * 5000, "splits": "given"}),
+            "max_pixels or root of the attribute dataset means nothing",
+        ),
+    ],
 )
-def test_another_format_or_version_is_corrupt(tmp_path: Path, attribute: str, value: Any, found: str) -> None:
+def test_attributes_that_mean_nothing_are_refused(tmp_path: Path, attribute: str, value: Any, message: str) -> None:
     make(tmp_path / "f.h5")
-    with h5py.File(tmp_path / "f.h5", "r+") as file:
-        file.attrs[attribute] = value
-    with pytest.raises(CorruptCacheError, match=rf"f\.h5: {found}; expected featx-features, 1"):
+    remake(tmp_path / "f.h5", {attribute: value})
+    with pytest.raises(CorruptCacheError, match=rf"f\.h5: {message}"):
         FeatureCache(tmp_path / "f.h5")
 
 
-@pytest.mark.parametrize("name", ["images/key", "images/label", "classes", "checks/hidden", "features"])
-def test_a_file_that_lacks_a_part_is_corrupt(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        *((name, None, "has the tables .*; expected") for name in ("images/key", "classes", "checks/hidden")),
+        ("features/hidden", Table(np.dtype("<i8"), (6, 3)), r"features/hidden is \(6, 3\) of int64, for 6 rows"),
+        ("features/hidden", Table(np.dtype("<f4"), (5, 3)), r"features/hidden is \(5, 3\) of float32, for 6 rows"),
+        ("features/hidden", Table(np.dtype("<f4"), (6,)), r"features/hidden is \(6,\) of float32, for 6 rows"),
+        ("features/hidden", Table(np.dtype("<f4"), (6, 3)), r"features/hidden is \(6, 3\) of float32, for 6 rows"),
+        ("features/hidden", Table(np.dtype("<f4"), (6, 0)), r"features/hidden is \(6, 0\) of float32, for 6 rows"),
+        (
+            "features/hidden",
+            Table(np.dtype("<f4"), (6, 2**24), {"identity": "b"}),
+            r"features/hidden is \(6, 16777216\)",
+        ),
+        ("checks/hidden", Table(np.dtype("<u4"), (5,)), r"checks/hidden is \(5,\) of uint32, for 6 rows"),
+        ("images/label", Table(np.dtype("<u4"), (6,)), r"images/label is \(6,\) of uint32, for 6 rows"),
+        ("images/path", Table(np.dtype("S6"), (6, 2)), r"images/path is \(6, 2\) of \|S6, for 6 rows"),
+        ("images/status", Table(np.dtype("u1"), (0,)), r"images/path is \(6,\) of \|S6, for 0 rows"),
+        ("other", Table(np.dtype("u1"), (1,)), "has the tables .*; expected"),
+    ],
+)
+def test_tables_of_another_name_shape_or_type_are_refused(
+    tmp_path: Path, name: str, changed: Table | None, message: str
+) -> None:
     make(tmp_path / "f.h5")
-    with h5py.File(tmp_path / "f.h5", "r+") as file:
-        del file[name]
-    with pytest.raises(CorruptCacheError, match=r"f\.h5 is not a sound HDF5 file"):
+    remake(tmp_path / "f.h5", tables={name: changed})
+    with pytest.raises(CorruptCacheError, match=rf"f\.h5:? {message}"):
         FeatureCache(tmp_path / "f.h5")
+
+
+def test_a_file_whose_tables_exceed_the_memory_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    path, rows = tmp_path / "bomb.h5", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 200
+    make(path)
+    handle = os.open(path, os.O_RDWR)
+    old = hdf5.parse(handle, path)
+    tables = {
+        n: t if n == "classes" else dataclasses.replace(t, shape=(rows, *t.shape[1:])) for n, t in old.tables.items()
+    }
+    new = hdf5.pack(old.attrs, tables)
+    try:
+        os.ftruncate(handle, new.size)  # takes no room on the disk
+    except OSError:
+        pytest.skip("this file system has no files larger than the memory")
+    os.pwrite(handle, new.data, 0)
+    os.close(handle)
+    with pytest.raises(CorruptCacheError, match=r"bomb\.h5: its tables take [\d.]+ [TG]B; the memory is"):
+        FeatureCache(path)
 
 
 @pytest.mark.parametrize("bit", [0, 7])
@@ -455,14 +663,42 @@ def test_a_flipped_bit_in_a_table_does_not_fit_the_digest(tmp_path: Path, name: 
         FeatureCache(tmp_path / "f.h5")
 
 
-@pytest.mark.parametrize("bit", [0, 7])
-@pytest.mark.parametrize("text", [b'"name": "photos"', b"c" * 64, b"b" * 64, b'"weights": "default"'])
-def test_a_flipped_bit_in_an_attribute_does_not_fit_the_digest(tmp_path: Path, text: bytes, bit: int) -> None:
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("images/label", b"\x02"),
+        ("images/label", b"\xfe" + b"\xff" * 7),
+        ("images/status", b"\x03"),
+        ("images/status", b"\x00"),
+        ("images/split", b"\xff"),
+        ("images/path", b"a\x00b"),
+        ("classes", b"\x00\x00\x00"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_though_their_digest_fits(
+    tmp_path: Path, table: str, value: bytes
+) -> None:
     path = tmp_path / "f.h5"
     make(path)
-    flip(path, path.read_bytes().index(text) + len(text) - 2, bit)
-    with pytest.raises(CorruptCacheError, match=r"f\.h5: its tables do not fit their digest"):
-        FeatureCache(path)
+    with path.open("r+b") as file:
+        file.seek(offset_of(path, table))
+        file.write(value)
+    handle = os.open(path, os.O_RDWR)
+    old = hdf5.parse(handle, path)
+    os.pwrite(handle, hdf5.pack({**old.attrs, "complete": np.uint8(0)}, old.tables).data, 0)
+    with (
+        pytest.raises(CorruptCacheError, match=r"f\.h5: its tables hold .* that mean nothing")
+        if value != b"\0"
+        else (
+            contextlib.nullcontext()  # a row that is still to do
+        )
+    ):
+        file = FeatureCache(path, allow_partial=True)
+        digest = file._computed_digest().encode()
+        os.pwrite(handle, hdf5.pack({**old.attrs, "digest": digest}, old.tables).data, 0)
+    if value == b"\0":
+        with pytest.raises(CorruptCacheError, match=r"f\.h5: its tables hold .* that mean nothing"):
+            FeatureCache(path)
 
 
 def test_a_flipped_bit_in_a_row_is_found_by_every_reader(tmp_path: Path) -> None:
@@ -472,7 +708,10 @@ def test_a_flipped_bit_in_a_row_is_found_by_every_reader(tmp_path: Path) -> None
     sound = FeatureCache(path).sound("hidden", np.arange(6))
     assert sound.tolist() == [True, True, True, False, False, True]  # row 4 failed and has no features
     assert FeatureCache(path).sound("penultimate", np.array([3])).all()
-    with pytest.raises(CorruptCacheError, match=r"f\.h5: 1 of 5 rows of layer hidden .* the first of 03\.png; delete"):
+    with pytest.raises(
+        CorruptCacheError,
+        match=r"f\.h5: 1 of 5 rows of layer hidden .* the first of 03\.png; the same featx extract with --rehash",
+    ):
         FeatureSet.load(path, "hidden")
     assert verify_file(path)["bad_rows"] == 1
 
@@ -521,96 +760,13 @@ def test_storage_that_is_not_whole_inside_the_file_is_refused(
         store(file, name, data)
         if not isinstance(file.get(name, getlink=True), h5py.ExternalLink):
             file[name].attrs["identity"] = "b" * 64
-    with pytest.raises(CorruptCacheError, match=r"f\.h5: .* is not stored whole and contiguous in the file"):
+    with pytest.raises(
+        CorruptCacheError, match=r"f\.h5(: the structure of the file is damaged| has .* bytes instead of)"
+    ):
         FeatureCache(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "message"),
-    [
-        ("features/hidden", np.zeros((6, 3)), r"layer hidden is float64, .*; expected float and uint32"),
-        ("features/hidden", np.zeros((5, 3), "<f4"), r"layer hidden is \(5, 3\), .*; expected 6 rows"),
-        ("features/hidden", np.zeros(6, "<f4"), r"layer hidden is \(6,\), .*; expected 6 rows"),
-        ("checks/hidden", np.zeros(5, "<u4"), r"its checks \(5,\); expected 6 rows"),
-        ("checks/hidden", np.zeros(6, "<u8"), r"its checks uint64; expected float and uint32"),
-        ("images/label", np.zeros(5, "<i8"), r"the columns of /images differ in length"),
-    ],
-)
-def test_tables_of_another_shape_or_type_are_refused(tmp_path: Path, name: str, data: np.ndarray, message: str) -> None:
-    path = tmp_path / "f.h5"
-    make(path)
-    with h5py.File(path, "r+") as file:
-        del file[name]
-        file[name] = data
-        file[name].attrs["identity"] = "b" * 64
-    with pytest.raises(CorruptCacheError, match=rf"f\.h5: .*{message}"):
-        FeatureCache(path)
-
-
-# Where files are, and what they are called
-
-
-def named(folder: Path, **changes: Any) -> Path:
-    """``feature_file`` for the features that ``make`` writes."""
-    wanted = {"dataset": "photos", "root": "/photos", "backbone": "lenet5", "identities": IDENTITIES}
-    return feature_file(folder, **{**wanted, **changes})
-
-
-def test_the_first_file_of_a_data_set_has_the_plain_name(tmp_path: Path) -> None:
-    assert named(tmp_path) == tmp_path / "photos--lenet5.h5"
-
-
-def test_the_same_features_are_found_again_under_the_same_name(tmp_path: Path) -> None:
-    make(named(tmp_path))
-    assert named(tmp_path) == tmp_path / "photos--lenet5.h5"
-    assert named(tmp_path, identities={"hidden": "b" * 64}) == tmp_path / "photos--lenet5.h5"
-
-
-@pytest.mark.parametrize(
-    "changes", [{"identities": {"penultimate": "d" * 64}}, {"root": "/other/photos"}], ids=["features", "root"]
-)
-def test_a_taken_name_gets_a_short_hash_that_is_found_again(tmp_path: Path, changes: dict[str, Any]) -> None:
-    make(named(tmp_path))
-    other = named(tmp_path, **changes)
-    assert re.fullmatch(r"photos--lenet5--[0-9a-f]{8}\.h5", other.name)
-    identities = changes.get("identities", IDENTITIES)
-    make(
-        other,
-        dims={name: DIMS[name] for name in identities},
-        root=changes.get("root", "/photos"),
-        identities=identities,
-    )
-    assert named(tmp_path, **changes) == other
-    assert named(tmp_path) == tmp_path / "photos--lenet5.h5"
-    assert named(tmp_path, identities={"penultimate": "e" * 64}) not in (other, tmp_path / "photos--lenet5.h5")
-
-
-def test_what_an_interrupted_run_left_takes_its_name_too(tmp_path: Path) -> None:
-    begin(named(tmp_path)).publish()
-    assert named(tmp_path).name == "photos--lenet5.h5"
-    assert named(tmp_path, root="/other").name != "photos--lenet5.h5"
-
-
-def test_a_damaged_file_is_not_taken_for_these_features(tmp_path: Path) -> None:
-    (tmp_path / "photos--lenet5.h5").write_bytes(b"damaged")
-    assert re.fullmatch(r"photos--lenet5--[0-9a-f]{8}\.h5", named(tmp_path).name)
-
-
-@pytest.mark.parametrize(
-    ("backbone", "name"),
-    [("timm/vit_tiny", "photos--timm-vit_tiny.h5"), ("nets/own.v2.py:make", "photos--own.v2-make.h5")],
-)
-def test_a_backbone_name_with_slashes_makes_one_file_name(tmp_path: Path, backbone: str, name: str) -> None:
-    assert named(tmp_path, backbone=backbone) == tmp_path / name
-
-
-def test_a_file_holds_features_when_every_identity_and_the_root_agree(tmp_path: Path) -> None:
-    file = make(tmp_path / "f.h5")
-    assert holds(file, IDENTITIES, "/photos")
-    assert holds(file, {"hidden": "b" * 64})
-    assert not holds(file, IDENTITIES, "/elsewhere")
-    assert not holds(file, {"hidden": "a" * 64})
-    assert not holds(file, {**IDENTITIES, "layer3": "f" * 64})
+# A disk that will not
 
 
 def test_differences_name_the_parts_with_both_values() -> None:
@@ -622,83 +778,10 @@ def test_differences_name_the_parts_with_both_values() -> None:
     assert found[2:] == ['transform: {"crop": 224} against {"crop": 32}']
 
 
-def test_the_newest_file_is_the_one_written_last(tmp_path: Path) -> None:
-    for name, seconds in (("a.h5", 30), ("b.h5", 50), ("c.h5", 40), ("d.h5.partial", 60), ("e.safetensors", 70)):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (seconds, seconds))
-    (tmp_path / "folder.h5").mkdir()
-    assert newest(tmp_path) == tmp_path / "b.h5"
-
-
-def test_an_empty_folder_has_no_newest_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        CacheMissError, match=r"there is no feature file in .*; run featx extract first, or name a file"
-    ):
-        newest(tmp_path)
-
-
-# Who may write, and where
-
-
-_HOLD = """
-import sys, time
-from pathlib import Path
-from featx.cache import write_lock
-with write_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_second_writer_is_refused_until_the_first_one_ends_however_it_ends(tmp_path: Path) -> None:
-    path = tmp_path / "f.h5"
-    with subprocess.Popen([sys.executable, "-c", _HOLD, str(path)], stdout=subprocess.PIPE) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == b"held\n"
-            message = (
-                rf"f\.h5 is being written by process {holder.pid} since \d{{4}}-\d\d-\d\d .*; wait for it, or end it"
-            )
-            with pytest.raises(CacheLockedError, match=message), write_lock(path):
-                pytest.fail("two writers at once")
-        finally:
-            holder.send_signal(signal.SIGKILL)
-    with write_lock(path):
-        assert str(os.getpid()) in (tmp_path / ".f.h5.lock").read_text()
-
-
-def test_a_lock_is_for_one_file_and_is_let_go_of_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="stop"), write_lock(tmp_path / "f.h5"), write_lock(tmp_path / "g.h5"):
-        raise RuntimeError("stop")
-    with write_lock(tmp_path / "f.h5"), write_lock(tmp_path / "g.h5"):
-        assert (tmp_path / ".g.h5.lock").exists()
-
-
-def test_the_lock_makes_the_folder(tmp_path: Path) -> None:
-    with write_lock(tmp_path / "new" / "deep" / "f.h5"):
-        assert (tmp_path / "new" / "deep").is_dir()
-
-
-def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file")
-    message = r"cannot write into .*cache: .*; name another folder with --cache"
-    with pytest.raises(OutputError, match=message), write_lock(tmp_path / "cache" / "f.h5"):
-        pytest.fail("wrote into a file")
-
-
-def test_a_folder_without_write_permission_is_an_output_error(tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):
-        pytest.skip("this user writes wherever it likes")
-    with pytest.raises(OutputError, match=r"cannot write into .*cache: Permission denied"), write_lock(folder / "f.h5"):
-        pytest.fail("wrote without permission")
-
-
 def test_too_little_space_is_an_error_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage(10**11, 10**11 - 5 * 10**9, 5 * 10**9))
-    message = r"needs 12\.0 GB, 5\.0 GB are free; --cache names another folder, --dtype float16 halves the need"
+    message = r"needs 12\.0 GB, 5\.0 GB free; --cache names another folder, --dtype float16 halves the need"
     with pytest.raises(OutputError, match=message):
         begin(tmp_path / "f.h5", 3, dims={"penultimate": 10**9})
     assert list(tmp_path.iterdir()) == []
@@ -777,4 +860,4 @@ def test_the_features_of_version_1_are_read_for_ever() -> None:
     np.testing.assert_array_equal(hidden.features[:, 0] * -1024, [0, 1, 2, 3, 5])
     np.testing.assert_array_equal(hidden.features[:, 1] / -1048576, [0, 1, 2, 3, 5])
     assert penultimate.labels.tolist() == [0, 0, 0, 1, -1]
-    assert verify_file(GOLDEN) == {"ok": True, "rows": 6, "bad_rows": 0, "problems": []}
+    assert verify_file(GOLDEN) == {"ok": True, "rows": 6, "bad_rows": 0, "duplicates": 0, "problems": []}

@@ -66,7 +66,122 @@ def test_failed_images_are_counted_and_the_first_ten_named(split_photos: Path, i
     lines = result.stderr.splitlines()
     assert lines[0].startswith("Note: train/dark/bad00.jpg: not an image of a known format")
     assert lines[9].startswith("Note: train/dark/bad09.jpg")
-    assert lines[10:] == ["Note: and 2 more failed (featx info cache/split--lenet5.h5 lists them)"]
+    assert lines[10:] == ["Note: and 2 more failed (featx info --failed cache/split--lenet5.h5 lists them)"]
+    said = featx("info", "cache/split--lenet5.h5").stdout
+    assert "train/dark/bad09.jpg" in said
+    assert "train/dark/bad10.jpg" not in said
+    assert "  and 2 more (featx info --failed cache/split--lenet5.h5 lists them)" in said
+    table = list(csv.reader(io.StringIO(featx("info", "--failed", "cache/split--lenet5.h5").stdout)))
+    assert table[0] == ["path", "error"]
+    assert [path for path, _ in table[1:]] == [f"train/dark/bad{number:02}.jpg" for number in range(12)]
+    as_json = json.loads(featx("info", "--failed", "cache/split--lenet5.h5", "--json").stdout)
+    assert len(as_json["failures"]) == 12
+
+
+def test_info_failed_is_for_feature_files(fitted: Path) -> None:
+    assert "is a head; --failed is for feature files" in featx("info", "--failed", fitted, status=1).stderr
+    assert featx("info", "--failed", "cache/split--lenet5.h5").stdout == "path,error\n"
+
+
+def test_strict_stops_with_exit_status_1(split_photos: Path, in_tmp: Path) -> None:
+    (split_photos / "train" / "dark" / "bad.jpg").write_text("no image")
+    result = featx("extract", split_photos, "-b", "lenet5", "--strict", status=1)
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"Error: \S+/train/dark/bad\.jpg: not an image of a known format.*\. --strict stops at the first image that fails\n",
+        result.stderr,
+    )
+
+
+def test_options_of_reading_reach_the_file(split_photos: Path, in_tmp: Path) -> None:
+    options = ("--max-pixels", "1", "--background", "#ff0000")
+    assert "none of the 48 images" in featx("extract", split_photos, "-b", "lenet5", *options, status=1).stderr
+    featx("extract", split_photos, "-b", "lenet5", "--max-pixels", "1280", "--background", "red")
+    facts = json.loads(featx("info", "cache/split--lenet5.h5", "--json").stdout)
+    assert facts["dataset"]["max_pixels"] == 1280
+    assert facts["backbone"]["parts"]["transform"]["background"] == [255, 0, 0]
+    message = "Error: --background 'mud' is no opaque colour; expected a CSS colour name such as black, or #rrggbb\n"
+    assert featx("extract", split_photos, "-b", "lenet5", "--background", "mud", status=1).stderr == message
+
+
+def test_a_run_that_waits_says_for_whom_and_goes_on(split_photos: Path, in_tmp: Path) -> None:
+    from featx.cachefolder import write_lock
+
+    command = [sys.executable, "-m", "featx", "extract", str(split_photos), "-b", "lenet5", "--wait"]
+    with write_lock(Path("cache/split--lenet5.h5")):
+        refused = featx("extract", split_photos, "-b", "lenet5", status=1).stderr
+        holder = rf"process {os.getpid()} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+        assert re.fullmatch(
+            rf"Error: cache/split--lenet5\.h5 is being written by {holder}; --wait waits for it, or end that process\n",
+            refused,
+        )
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert run.stderr is not None
+        assert re.fullmatch(rf"Note: waiting for {holder}, which writes the same file\n", run.stderr.readline())
+        assert run.poll() is None
+    stdout, _ = run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert "48 computed" in stdout
+
+
+def test_cache_lists_the_files_and_rm_removes_what_nothing_needs(fitted: Path) -> None:
+    Path("cache/other.h5.new").write_bytes(b"")
+    Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    Path("cache/notes.txt").write_text("mine")
+    damaged = Path("cache/split--lenet5.h5").read_bytes()[:-1]
+    Path("cache/damaged.h5").write_bytes(damaged)
+    files = {Path(f["file"]).name: f for f in json.loads(featx("cache", "--json").stdout)["files"]}
+    assert {name: f["state"] for name, f in files.items()} == {
+        "split--lenet5.h5": "complete",
+        "other.h5.new": "leftover",
+        "keras.h5": "foreign",
+        "damaged.h5": "damaged",
+    }
+    assert (files["split--lenet5.h5"]["images"], files["split--lenet5.h5"]["done"]) == (48, 48)
+    listed = featx("cache").stdout
+    assert re.search(r"^split--lenet5\.h5 +\d+\.\d kB +\d+ s  complete +48  \S+split, lenet5$", listed, re.MULTILINE)
+    assert re.search(r"^keras\.h5 .* foreign +0  not featx's$", listed, re.MULTILINE)
+    assert re.search(r"^4 files, .*\n2 of no use, .* \(featx cache rm removes them\)$", listed, re.MULTILINE)
+
+    asked = CliRunner().invoke(main, ["cache", "rm"], input="n\n")
+    assert asked.exit_code == 1
+    assert "Remove 2 files? [y/N]: " in asked.stderr
+    assert "damaged.h5" in asked.stderr
+    assert "split--lenet5.h5:" not in asked.stderr
+    assert len(list(Path("cache").glob("*.h5*"))) == 4
+    assert re.fullmatch(r"2 files removed, [\d.]+ kB freed\n", featx("cache", "rm", "--yes").stdout)
+    assert sorted(path.name for path in Path("cache").iterdir()) == ["keras.h5", "notes.txt", "split--lenet5.h5"]
+    assert featx("cache", "rm").stdout == "there is nothing to remove in cache\n"
+
+
+def test_cache_rm_removes_named_files_and_no_others(fitted: Path) -> None:
+    assert "there is no feature file cache/none.h5" in featx("cache", "rm", "cache/none.h5", status=1).stderr
+    assert "is no feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
+    Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    foreign = featx("cache", "rm", "-y", "cache/split--lenet5.h5", "cache/keras.h5", status=1).stderr
+    assert "keras.h5 is not a feature file of featx; remove it by hand" in foreign
+    Path("cache/keras.h5").unlink()
+    removed = json.loads(featx("cache", "rm", "-y", "cache/split--lenet5.h5", "--json").stdout)
+    assert removed["removed"] == ["cache/split--lenet5.h5"]
+    assert removed["bytes"] > 0
+    assert list(Path("cache").iterdir()) == []
+    assert featx("cache").stdout == "there is no feature file in cache\n"
+    assert (
+        "there is no folder nowhere; featx extract makes one" in featx("cache", "--cache", "nowhere", status=1).stderr
+    )
+
+
+def test_verify_extracts_rows_again_when_asked(fitted: Path, split_photos: Path) -> None:
+    text = featx("verify", "cache/split--lenet5.h5", "--recompute", 5).stdout
+    assert re.fullmatch(
+        r"cache/split--lenet5\.h5: 48 rows, 0 bad, all is well\n"
+        r"  5 rows extracted again; the largest difference is \S+ of the row's length \(relative L2\)\n",
+        text,
+    )
+    (split_photos / "val" / "dark" / "00.png").unlink()
+    found = json.loads(featx("verify", "cache/split--lenet5.h5", "--recompute", 100, "--json").stdout)
+    assert (found["ok"], found["recomputed"], found["changed"]) == (True, 47, 1)
+    assert found["largest_difference"] < 1e-5
 
 
 def test_file_names_cannot_upset_the_terminal(split_photos: Path, in_tmp: Path) -> None:
@@ -74,6 +189,38 @@ def test_file_names_cannot_upset_the_terminal(split_photos: Path, in_tmp: Path) 
     result = featx("extract", split_photos, "-b", "lenet5")
     assert "\x1b" not in result.stderr
     assert r"a\x1b[31m\nb.jpg" in result.stderr
+
+
+ODD_NAMES = [
+    b"a b.png",
+    b"new\nline.png",
+    "\N{SNOWMAN}\N{PARTY POPPER}.png".encode(),
+    b"caf\xe9.png",
+    b"-rf.png",
+    b"=1+1.png",
+    b"'quoted'.png",
+]
+
+
+def test_odd_file_names_go_through_every_command_and_come_back(split_photos: Path, in_tmp: Path) -> None:
+    folder = split_photos / "val" / "dark"
+    for number, name in enumerate(ODD_NAMES):
+        (folder / f"{number:02}.png").rename(folder / os.fsdecode(name))
+    (folder / os.fsdecode(b"bad\xff\n.png")).write_text("no image")
+    extracted = json.loads(featx("extract", split_photos, "-b", "lenet5", "--json").stdout)
+    assert (extracted["computed"], extracted["failed"]) == (48, 1)
+    assert os.fsencode(extracted["failures"][0]["path"]) == b"val/dark/bad\xff\n.png"
+    assert json.loads(featx("extract", split_photos, "-b", "lenet5", "--json").stdout)["reused"] == 48
+    assert featx("info", "--failed", extracted["file"]).stdout.startswith(
+        "path,error\nval/dark/bad\\udcff\\n.png,not an image"
+    )
+    head = json.loads(featx("fit-head", "--json").stdout)["head"]
+    predicted = json.loads(featx("predict", head, folder, "--json").stdout)["predictions"]
+    assert {os.fsencode(Path(p["path"]).name) for p in predicted} >= {*ODD_NAMES, b"bad\xff\n.png"}
+    os.chdir(folder)
+    rows = csv.reader(io.StringIO(featx("predict", in_tmp / head, "=1+1.png", "--", "-rf.png").stdout))
+    assert [row[0] for row in rows] == ["path", "'=1+1.png", "'-rf.png"]
+    assert featx("verify", in_tmp / extracted["file"], "--recompute", 48).stdout.count("rows extracted again") == 1
 
 
 def test_the_three_bare_commands_run_in_an_empty_folder(in_tmp: Path) -> None:
@@ -186,7 +333,7 @@ def test_info_tells_every_kind_of_file(fitted: Path) -> None:
 def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
     file = Path("cache/split--lenet5.h5")
     assert json.loads(featx("verify", file, "--json").stdout) == {
-        "ok": True, "rows": 48, "bad_rows": 0, "problems": [],
+        "ok": True, "rows": 48, "bad_rows": 0, "duplicates": 0, "problems": [],
     }  # fmt: skip
     from featx.cache import FeatureCache
 

@@ -42,7 +42,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_a_page_names_exists(page: Path) -> None:
-    known = {o for c in main.commands.values() for p in c.params for o in [*p.opts, *p.secondary_opts]}
+    commands = [c for top in main.commands.values() for c in (top, *getattr(top, "commands", {}).values())]
+    known = {o for c in commands for p in c.params for o in [*p.opts, *p.secondary_opts]}
     known |= {"--help", "--version", "--check"}
     for block in re.findall(r"`(featx [^`]*)`|^    (featx .*)$|^\$ (featx .*)$", page.read_text(), flags=re.MULTILINE):
         line = next(text for text in block if text).split("#")[0]
@@ -61,7 +62,7 @@ def test_the_readmes_python_runs(photos: Path, in_tmp: Path, monkeypatch: pytest
     assert Path("models/photos.safetensors").is_file()
 
 
-@pytest.mark.parametrize("command", ["extract", "fit-head", "promote", "evaluate", "predict", "verify"])
+@pytest.mark.parametrize("command", ["extract", "fit-head", "promote", "evaluate", "predict", "verify", "cache"])
 def test_the_json_page_lists_every_key(command: str, photos: Path, in_tmp: Path) -> None:
     """Printed keys and documented keys are the same."""
 
@@ -82,7 +83,9 @@ def test_the_json_page_lists_every_key(command: str, photos: Path, in_tmp: Path)
     if command == "predict":
         printed["predict"] = run("predict", head, str(photos / "dark" / "00.png"))
     if command == "verify":
-        printed["verify"] = run("verify", str(printed["extract"]["file"]))
+        printed["verify"] = run("verify", "--recompute", "2", str(printed["extract"]["file"]))
+    if command == "cache":
+        printed["cache"] = {**run("cache"), **run("cache", "rm", "--yes")}
     row = next(
         line for line in (ROOT / "docs" / "json.md").read_text().splitlines() if line.startswith(f"| `{command}`")
     )
@@ -91,7 +94,13 @@ def test_the_json_page_lists_every_key(command: str, photos: Path, in_tmp: Path)
 
 
 def test_no_page_or_room_names_a_folder_of_somebodys_machine() -> None:
-    files = [*PAGES, *(ROOT / "featx").glob("*.py"), *(ROOT / "pipelines").glob("*"), ROOT / "Makefile"]
+    files = [
+        *PAGES,
+        *(ROOT / "featx").glob("*.py"),
+        *(ROOT / "pipelines").glob("*"),
+        *(ROOT / "benchmarks").glob("*"),
+        ROOT / "Makefile",
+    ]
     for file in files:
         found = re.findall(r"(?<![\w.])/(?:home|root|work|Users)/\S+", file.read_text())
         assert not found, f"{file.name}: {found}"

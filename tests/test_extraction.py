@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,14 +17,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from featx import extraction
 from featx.backbone import Backbone, load_backbone
-from featx.cache import DONE, FAILED, FeatureCache, write_lock
-from featx.decode import read_pixels
+from featx.cache import DONE, FAILED, FeatureCache, differences
+from featx.cachefolder import write_lock
+from featx.decode import MAX_PIXELS, Transform, read_pixels
 from featx.errors import CacheLockedError, CorruptCacheError, DatasetError, ImageError, OutputError, StaleCacheError
-from featx.extraction import Extraction, batched, extract, read_images
+from featx.extraction import Extraction, extract
 from featx.features import FeatureSet
-from featx.images import hash_splits, image_key, scan_images
+from featx.images import ImageSet, hash_splits, image_key, scan_images
+from featx.reading import batched, read_images
 
 MakeImage = Callable[..., Path]
 
@@ -48,9 +53,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     encode = Backbone.encode
 
-    def counted(self: Backbone, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    def counted(self: Backbone, pixels: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
         sizes.append(len(pixels))
-        return encode(self, pixels)
+        return encode(self, pixels, **options)
 
     monkeypatch.setattr(Backbone, "encode", counted)
     return sizes
@@ -61,7 +66,7 @@ _opened: list[str] | None = None
 
 def _note_open(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open" and _opened is not None:
-        _opened.append(os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else "")
+        _opened.append("" if isinstance(arguments[0], int) else os.fsdecode(arguments[0]))
 
 
 sys.addaudithook(_note_open)  # hooks stay for ever; this one listens to the fixture below alone
@@ -104,11 +109,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """The forward pass number ``after`` + 1 is stopped by Ctrl-C."""
     encode, calls = Backbone.encode, []
 
-    def stopped(self: Backbone, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    def stopped(self: Backbone, pixels: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
         calls.append(len(pixels))
         if len(calls) > after:
             raise KeyboardInterrupt("Ctrl-C")
-        return encode(self, pixels)
+        return encode(self, pixels, **options)
 
     monkeypatch.setattr(Backbone, "encode", stopped)
 
@@ -168,7 +173,7 @@ def test_the_table_of_the_file_says_what_the_images_are(few: Path, tmp_path: Pat
         data, stat = (few / path).read_bytes(), (few / path).stat()
         assert file.keys[row].tobytes() == image_key(data)
         assert (file.images.sizes[row], file.images.mtimes[row]) == (stat.st_size, stat.st_mtime_ns)
-    assert file.dataset == {"name": "few", "root": str(few), "splits": "hash"}
+    assert file.dataset == {"name": "few", "root": str(few), "splits": "hash", "max_pixels": MAX_PIXELS}
     assert (file.backbone["name"], file.backbone["weights"]) == ("lenet5", "default")
     assert file.backbone["parts"] == lenet.describe()
     assert file.identity == result.identity == lenet.identity
@@ -466,8 +471,8 @@ def test_what_a_run_with_fewer_layers_left_is_not_taken_for_more(
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, after=1)
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
-            extract(few, lenet, out=tmp_path / "one.h5", batch_size=2)
-    (tmp_path / "one.h5.partial").rename(tmp_path / "both.h5.partial")
+            extract(few, lenet, out=tmp_path / "elsewhere" / "one.h5", batch_size=2)
+    (tmp_path / "elsewhere" / "one.h5.partial").rename(tmp_path / "both.h5.partial")
     _add(few, make_image)
     assert counts(extract(few, lenet, out=tmp_path / "both.h5")) == (9, 1, 8, 0, 0)
     assert len(FeatureSet.load(tmp_path / "both.h5", "hidden")) == 9
@@ -505,16 +510,16 @@ def test_a_named_file_with_other_features_is_stale_and_stays_as_it_is(
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine.h5"]
 
 
-def test_a_named_file_of_another_root_gives_its_rows_and_learns_the_new_root(
-    few: Path, tmp_path: Path, lenet: Backbone, opened: Callable[[], list[str]]
+def test_a_moved_data_set_is_read_again_and_computed_never(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
 ) -> None:
     extract(few, lenet, out=tmp_path / "mine.h5")
     few.rename(tmp_path / "moved")
-    opened()
+    encoded.clear()
     result = extract(tmp_path / "moved", lenet, out=tmp_path / "mine.h5")
     assert counts(result) == (8, 0, 8, 0, 0)
     assert FeatureCache(result.file).dataset["root"] == str(tmp_path / "moved")
-    assert opened() == []
+    assert encoded == []
 
 
 # Images that are none
@@ -633,12 +638,12 @@ from featx.extraction import extract
 
 encode, calls = Backbone.encode, []
 
-def slow(self, pixels):
+def slow(self, pixels, **options):
     if len(calls) == 3:
         print("three batches done", flush=True)
         time.sleep(60)
     calls.append(1)
-    return encode(self, pixels)
+    return encode(self, pixels, **options)
 
 Backbone.encode = slow
 extract(sys.argv[1], load_backbone("lenet5", device="cpu"), cache=sys.argv[2], batch_size=4)
@@ -787,7 +792,7 @@ def test_a_damaged_leftover_is_passed_over_and_a_note_says_so(few: Path, tmp_pat
 def test_two_runs_cannot_write_one_file(few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]) -> None:
     with (
         write_lock(tmp_path / "f.h5"),
-        pytest.raises(CacheLockedError, match=rf"f\.h5 is being written by process {os.getpid()} since"),
+        pytest.raises(CacheLockedError, match=rf"f\.h5 is being written by process {os.getpid()} on .* since"),
     ):
         extract(few, lenet, out=tmp_path / "f.h5")
     assert encoded == []
@@ -942,3 +947,331 @@ def test_a_dangling_link_does_not_make_the_file_anew_each_time(photos: Path, in_
     again = extract(photos, "lenet5")
     assert (again.computed, again.reused, again.failed) == (0, 40, 2)
     assert again.file.stat().st_ino == written
+
+
+# What other files of the folder have
+
+
+def test_a_second_data_set_costs_only_the_images_it_does_not_share(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int], make_image: MakeImage
+) -> None:
+    first = extract(few, lenet, cache=tmp_path / "cache")
+    other = tmp_path / "other" / "both"
+    other.mkdir(parents=True)
+    for number, path in enumerate(sorted(few.rglob("*.png"))):
+        shutil.copy(path, other / f"{9 - number}.png")
+    make_image(other / "new.png", seed=999)
+    encoded.clear()
+    result = extract(other, lenet, cache=tmp_path / "cache")
+    assert result.file != first.file
+    assert counts(result) == (9, 1, 8, 0, 0)
+    assert encoded == [1]
+    assert_own_features(result, lenet, other)
+
+
+def test_what_an_interrupted_run_left_serves_another_data_set_too(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, cache=tmp_path / "cache", batch_size=2)
+    shutil.copytree(few, tmp_path / "copy")
+    encoded.clear()
+    assert counts(extract(tmp_path / "copy", lenet, cache=tmp_path / "cache")) == (8, 4, 4, 0, 0)
+    assert sum(encoded) == 4
+
+
+def test_features_of_another_identity_are_never_taken(few: Path, tmp_path: Path, encoded: list[int]) -> None:
+    extract(few, load_backbone("lenet5", weights="random", device="cpu"), cache=tmp_path / "cache")
+    shutil.copytree(few, tmp_path / "copy")
+    lenet = load_backbone("lenet5", device="cpu")
+    result = extract(tmp_path / "copy", lenet, cache=tmp_path / "cache")
+    assert counts(result) == (8, 8, 0, 0, 0)
+    assert_own_features(result, lenet, tmp_path / "copy")
+
+
+def test_a_row_of_another_file_that_does_not_fit_its_check_is_computed(
+    few: Path, tmp_path: Path, lenet: Backbone
+) -> None:
+    donor = FeatureCache(extract(few, lenet, cache=tmp_path / "cache").file)
+    with donor.path.open("r+b") as raw:
+        raw.seek(donor.layers["penultimate"].offset + 2 * 84 * 4)
+        raw.write(b"\xff")
+    shutil.copytree(few, tmp_path / "copy")
+    result = extract(tmp_path / "copy", lenet, cache=tmp_path / "cache")
+    assert counts(result) == (8, 1, 7, 0, 0)
+    assert_own_features(result, lenet, tmp_path / "copy")
+
+
+def test_an_image_of_the_same_name_size_and_time_elsewhere_is_not_taken_for_this_one(
+    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage
+) -> None:
+    extract(few, lenet, cache=tmp_path / "cache")
+    twin = tmp_path / "twin" / "few"
+    shutil.copytree(few, twin)
+    changed, original = twin / "dark" / "1.png", few / "dark" / "1.png"
+    data = bytearray(original.read_bytes())
+    make_image(changed, seed=999)
+    other = changed.read_bytes()
+    size = max(len(data), len(other))  # bytes after the end of a PNG mean nothing
+    for path, content in ((original, bytes(data)), (changed, other)):
+        path.write_bytes(content.ljust(size, b"\0"))
+        os.utime(path, (1, 1))
+    extract(few, lenet, cache=tmp_path / "cache")
+    result = extract(twin, lenet, cache=tmp_path / "cache")
+    assert counts(result) == (8, 1, 7, 0, 0)
+    assert_own_features(result, lenet, twin)
+
+
+# What is trusted
+
+
+def test_rehash_finds_what_no_time_stamp_tells(
+    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage, encoded: list[int]
+) -> None:
+    first = extract(few, lenet, cache=tmp_path / "cache")
+    path = few / "dark" / "1.png"
+    before, old = path.stat(), path.read_bytes()
+    make_image(path, seed=999)
+    path.write_bytes(path.read_bytes().ljust(len(old), b"\0")[: max(len(old), len(path.read_bytes()))])
+    if path.stat().st_size != before.st_size:
+        path.write_bytes(make_image(tmp_path / "tiny.png", seed=5, size=(4, 4)).read_bytes().ljust(len(old), b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    encoded.clear()
+    assert counts(extract(few, lenet, cache=tmp_path / "cache")) == (8, 0, 8, 0, 0)  # nothing tells it
+    result = extract(few, lenet, cache=tmp_path / "cache", rehash=True)
+    assert counts(result) == (8, 1, 7, 0, 1)
+    assert sum(encoded) == 1
+    assert_own_features(result, lenet, few)
+    assert result.file == first.file
+
+
+def test_rehash_of_what_has_not_changed_writes_nothing(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int], opened: Callable[[], list[str]]
+) -> None:
+    first = extract(few, lenet, cache=tmp_path / "cache")
+    inode = first.file.stat().st_ino
+    encoded.clear()
+    opened()
+    assert counts(extract(few, lenet, cache=tmp_path / "cache", rehash=True)) == (8, 0, 8, 0, 0)
+    assert opened() == ["0.png", "1.png", "2.png", "3.png"]
+    assert encoded == []
+    assert first.file.stat().st_ino == inode
+
+
+def test_rehash_computes_a_row_that_does_not_fit_its_check(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    file = FeatureCache(extract(few, lenet, out=tmp_path / "f.h5").file)
+    whole = file.path.read_bytes()
+    with file.path.open("r+b") as raw:
+        raw.seek(file.layers["penultimate"].offset + 2 * 84 * 4)
+        raw.write(b"\xff")
+    with pytest.raises(CorruptCacheError, match=r"1 of 8 rows .* the same featx extract with --rehash computes those"):
+        FeatureSet.load(file.path)
+    assert counts(extract(few, lenet, out=file.path)) == (8, 0, 8, 0, 0)  # features are not read
+    assert counts(extract(few, lenet, out=file.path, rehash=True)) == (8, 1, 7, 0, 0)
+    assert file.path.read_bytes() == whole
+
+
+def test_an_image_that_changes_after_it_was_listed_is_kept_as_it_was_read(
+    few: Path,
+    tmp_path: Path,
+    lenet: Backbone,
+    make_image: MakeImage,
+    encoded: list[int],
+    opened: Callable[[], list[str]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stat_all = extraction._stat
+
+        def listed_then_changed(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+            facts = stat_all(images)
+            if not changed:
+                changed.append(make_image(few / "dark" / "1.png", seed=999, size=(50, 50)))
+            return facts
+
+        changed: list[Path] = []
+        patch.setattr(extraction, "_stat", listed_then_changed)
+        result = extract(few, lenet, cache=tmp_path / "cache")
+    assert_own_features(result, lenet, few)
+    encoded.clear()
+    opened()
+    assert counts(extract(few, lenet, cache=tmp_path / "cache")) == (8, 0, 8, 0, 0)
+    assert encoded == []
+    assert opened() == []
+
+
+# Going on
+
+
+def test_an_unfinished_file_is_gone_on_with_in_place(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    inode = (tmp_path / "f.h5.partial").stat().st_ino
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: pytest.fail("asked for more room"))
+        assert counts(extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)) == (8, 4, 4, 0, 0)
+    assert (tmp_path / "f.h5").stat().st_ino == inode
+    whole = extract(few, lenet, out=tmp_path / "elsewhere" / "whole.h5", batch_size=2)
+    assert (tmp_path / "f.h5").read_bytes() == whole.file.read_bytes()
+
+
+def test_a_bad_image_ends_the_same_whether_or_not_the_run_was_interrupted(
+    spoilt: Path, tmp_path: Path, lenet: Backbone
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(spoilt, lenet, out=tmp_path / "f.h5", batch_size=2)
+    assert counts(extract(spoilt, lenet, out=tmp_path / "f.h5", batch_size=2)) == (11, 4, 4, 3, 0)
+    whole = extract(spoilt, lenet, out=tmp_path / "elsewhere" / "whole.h5", batch_size=2)
+    assert (tmp_path / "f.h5").read_bytes() == whole.file.read_bytes()
+
+
+def test_rows_of_an_unfinished_file_survive_a_second_kill_though_the_images_were_renamed(
+    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage, encoded: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=3)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    _rename_all(few, make_image)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=0)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    encoded.clear()
+    assert counts(extract(few, lenet, out=tmp_path / "f.h5")) == (8, 2, 6, 0, 0)
+    assert sum(encoded) == 2
+
+
+def test_a_run_that_was_killed_between_completing_and_renaming_is_only_renamed(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
+) -> None:
+    path = extract(few, lenet, out=tmp_path / "f.h5").file
+    whole = path.read_bytes()
+    path.rename(tmp_path / "f.h5.partial")
+    encoded.clear()
+    assert counts(extract(few, lenet, out=path)) == (8, 0, 8, 0, 0)
+    assert encoded == []
+    assert path.read_bytes() == whole
+
+
+# Limits
+
+
+def test_strict_stops_at_the_first_bad_image_and_keeps_what_is_done(
+    spoilt: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
+) -> None:
+    message = r"dark/0-empty\.jpg: the file is empty\. --strict stops at the first image that fails$"
+    with pytest.raises(DatasetError, match=message):
+        extract(spoilt, lenet, cache=tmp_path / "cache", strict=True)
+    assert counts(extract(spoilt, lenet, cache=tmp_path / "cache")) == (11, 8, 0, 3, 0)
+    encoded.clear()
+    with pytest.raises(DatasetError, match=message):
+        extract(spoilt, lenet, cache=tmp_path / "cache", strict=True)
+    assert encoded == []
+
+
+def test_an_image_above_the_limit_fails_until_the_limit_is_raised(
+    few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage, encoded: list[int]
+) -> None:
+    make_image(few / "dark" / "large.png", seed=7, size=(60, 60))
+    first = extract(few, lenet, cache=tmp_path / "cache", max_pixels=3599)
+    assert counts(first) == (9, 8, 0, 1, 0)
+    assert first.failures == (("dark/large.png", "60 x 60 pixels; at most 3,599 are read (--max-pixels)"),)
+    encoded.clear()
+    assert counts(extract(few, lenet, cache=tmp_path / "cache", max_pixels=3599)) == (9, 0, 8, 1, 0)
+    result = extract(few, lenet, cache=tmp_path / "cache", max_pixels=3600)
+    assert counts(result) == (9, 1, 8, 0, 0)
+    inode = result.file.stat().st_ino
+    assert counts(extract(few, lenet, cache=tmp_path / "cache")) == (9, 0, 9, 0, 0)
+    assert result.file.stat().st_ino == inode  # a limit that nothing fails under makes no new file
+
+
+# Every part of the identity
+
+
+_NET = """
+import torch
+from featx import Transform
+
+class Net(torch.nn.Module):
+    transform = Transform(resize=8, crop=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Identity()
+        self.last = torch.nn.Linear(3, 2)
+        self.register_buffer("scale", torch.ones(1))
+
+    def get_classifier(self):
+        return self.last
+
+    def forward(self, images):
+        return self.last(self.body(images.mean(dim=(2, 3)) * self.scale))
+"""
+_STATE = {
+    "last.weight": np.ones((2, 3), np.float32),
+    "last.bias": np.zeros(2, np.float32),
+    "scale": np.ones(1, np.float32),
+}
+_TRANSFORM = Transform(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def _own(folder: Path, *, code: str = _NET, state: dict[str, np.ndarray] = _STATE, **options: Any) -> Backbone:
+    """A network of one's own, with weights from a file."""
+    (folder / "net.py").write_text(code)
+    save_file(state, folder / "weights.safetensors")
+    return load_backbone(f"{folder}/net.py:Net", weights=str(folder / "weights.safetensors"), device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("architecture", {"code": _NET.replace("mean(dim=(2, 3))", "amax(dim=(2, 3))")}),
+        ("weights_sha256", {"state": {**_STATE, "last.bias": np.array([0, 1e-30], np.float32)}}),
+        ("weights_sha256", {"state": {**_STATE, "scale": np.array([1.0000001], np.float32)}}),
+        ("transform", {"resize": 9}),
+        ("transform", {"crop": 7}),
+        ("transform", {"background": "black"}),
+        ("transform", {"transform": dataclasses.replace(_TRANSFORM, mean=(0.0, 0.0, 0.01))}),
+        ("transform", {"transform": dataclasses.replace(_TRANSFORM, std=(1.0, 1.0, 1.01))}),
+        ("transform", {"transform": dataclasses.replace(_TRANSFORM, interpolation="bicubic")}),
+        ("dtype", {"dtype": "float16"}),
+        ("decoder", {"decoder": 10**6}),
+        ("precision", {"precision": "bfloat16"}),
+        ("", {"layers": ["body"]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
+)
+def test_every_part_of_the_identity_makes_another_file(
+    few: Path, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch, part: str, changed: dict[str, Any]
+) -> None:
+    before = _own(tmp_path)
+    first = extract(few, before, cache=tmp_path / "cache")
+    kept = first.file.read_bytes()
+    encoded.clear()
+    assert counts(extract(few, _own(tmp_path), cache=tmp_path / "cache")) == (8, 0, 8, 0, 0)
+    as_before = before.describe()
+    if part in ("decoder", "precision"):
+        told = {**as_before, **changed}
+        monkeypatch.setattr(Backbone, "describe", lambda _: told)
+        changed = {}
+    after = _own(tmp_path, **changed)
+    second = extract(few, after, cache=tmp_path / "cache")
+    assert second.file != first.file
+    assert second.identity != first.identity
+    assert sum(encoded) == 8
+    assert first.file.read_bytes() == kept
+    assert [each.split(":")[0] for each in differences(as_before, after.describe())] == ([part] if part else [])
+    with pytest.raises(StaleCacheError, match=f"holds other features \\({part or 'other layers'}: "):
+        extract(few, after, out=first.file)
+
+
+def test_the_parts_of_the_identity_are_those_that_a_test_changes(tmp_path: Path) -> None:
+    parts = _own(tmp_path).describe()
+    assert set(parts) == {"architecture", "weights_sha256", "transform", "precision", "dtype", "decoder"}
+    assert set(parts["transform"]) == {"resize", "crop", "mean", "std", "interpolation", "background"}

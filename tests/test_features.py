@@ -111,7 +111,7 @@ def test_failed_rows_are_left_out_of_every_column(tmp_path: Path) -> None:
 def test_a_missing_file_or_layer_is_a_miss(tmp_path: Path) -> None:
     with pytest.raises(CacheMissError, match=r"there is no feature file .*none\.h5"):
         FeatureSet.load(tmp_path / "none.h5")
-    with pytest.raises(CacheMissError, match=r"f\.h5 has no layer 'layer4', only hidden, penultimate"):
+    with pytest.raises(CacheMissError, match=r"f\.h5 has no layer 'layer4', only penultimate, hidden"):
         FeatureSet.load(write(tmp_path / "f.h5"), "layer4")
 
 
@@ -120,7 +120,8 @@ def test_a_row_that_does_not_fit_its_check_is_refused_with_its_image(tmp_path: P
     data = path.read_bytes()
     path.write_bytes(data.replace(VECTORS[2].tobytes(), VECTORS[1].tobytes()))
     message = (
-        r"f\.h5: 1 of 5 rows of layer penultimate do not fit their checks, the first of b/caf.\.png; delete the file"
+        r"f\.h5: 1 of 5 rows of layer penultimate do not fit their checks, the first of b/caf.\.png; "
+        r"the same featx extract with --rehash"
     )
     with pytest.raises(CorruptCacheError, match=message):
         FeatureSet.load(path)

@@ -153,7 +153,7 @@ def test_a_link_to_a_folder_is_followed_and_a_loop_of_links_is_not_followed_twic
     (tmp_path / "elsewhere" / "itself").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     images = scan_images(tmp_path / "pets")
     assert images.paths.tolist() == ["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"]
-    assert images.notes == ("pets: 2 left out (2 links to a folder already seen)",)
+    assert images.notes == ("pets: 2 left out (2 links to a folder that is listed anyway)",)
 
 
 def test_a_file_name_that_is_not_utf_8_survives(tmp_path: Path) -> None:

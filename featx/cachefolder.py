@@ -1,0 +1,351 @@
+"""The folder of feature files: which file is whose, who may write one, which share features, what nothing needs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featx.cache import DONE, FORMAT, FeatureCache, Header, output_error, partial_of
+from featx.errors import CacheLockedError, CacheMissError, CorruptCacheError, OutputError
+from featx.hdf5 import TEXT_CRC
+
+_TELLING = 0.05
+"""Seconds within which whoever has locked a file has also said so in it."""
+
+_ENDINGS = (".h5", ".h5.partial", ".h5.new")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the folder.
+
+    Attributes:
+        path: the file.
+        state: "complete", "partial" (an interrupted run left it), "leftover" (of a run that never got as far as that),
+            "damaged", or "foreign" (no feature file).
+        bytes: what it takes on the disk.
+        modified: when it was last written, or asked for; seconds since 1970.
+        dataset: its name; "" where the file cannot be read.
+        root: the data set's folder.
+        backbone: its name.
+        images: rows in it.
+        done: rows that have features.
+        removable: why nothing needs it; "" where something may.
+    """
+
+    path: Path
+    state: str
+    bytes: int
+    modified: float
+    dataset: str = ""
+    root: str = ""
+    backbone: str = ""
+    images: int = 0
+    done: int = 0
+    removable: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``featx cache --json`` prints it."""
+        return {
+            "file": str(self.path),
+            "state": self.state,
+            "bytes": self.bytes,
+            "modified": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.modified)),
+            "dataset": self.dataset,
+            "root": self.root,
+            "backbone": self.backbone,
+            "images": self.images,
+            "done": self.done,
+            "removable": self.removable,
+        }
+
+
+def feature_file(
+    folder: Path, *, dataset: str, root: str, backbone: str, identities: Mapping[str, str]
+) -> tuple[Path, str]:
+    """The file that holds, or is to hold, these features of this data set; and a note if a damaged file has its name.
+
+    ``<dataset>--<backbone>.h5``, or the same with a short hash where that name is taken by other features, another data set
+    of the same name, or a file that cannot be read.
+    """
+    note = ""
+    plain = folder / f"{dataset}--{_file_stem(backbone)}.h5"
+    tag = hashlib.sha256(json.dumps([root, sorted(identities.items())]).encode()).hexdigest()[:8]
+    candidates = [plain, plain.with_name(f"{plain.stem}--{tag}.h5")]
+    for path in candidates:
+        for form in (path, partial_of(path)):
+            try:
+                header = Header(form)
+            except CacheMissError:
+                continue
+            except CorruptCacheError as error:
+                note = f"{error}. It is left as it is; featx cache rm removes it"
+                continue
+            if header.holds(identities) and header.dataset["root"] == root:
+                return path, ""
+    taken = os.path.lexists(plain) or os.path.lexists(partial_of(plain))
+    return (candidates[1], note) if taken else (plain, "")
+
+
+def sharing(folder: Path, identities: Mapping[str, str], *, without: Sequence[Path] = ()) -> list[FeatureCache]:
+    """The feature files of a folder, finished or not, that hold features of these identities; the newest first.
+
+    Args:
+        folder: where to look.
+        identities: of each layer.
+        without: files that are known already.
+    """
+    found = []
+    for path in sorted(_files(folder), key=_modified, reverse=True):
+        if path in without or path.name.endswith(".new"):
+            continue
+        with contextlib.suppress(CacheMissError, CorruptCacheError):
+            if Header(path).holds(identities):
+                found.append(FeatureCache(path, allow_partial=True))
+    return found
+
+
+def newest(folder: Path) -> Path:
+    """The feature file in a folder that was written last, or asked for last.
+
+    Raises:
+        CacheMissError: there is none.
+    """
+    files = [path for path in _files(folder) if path.suffix == ".h5"]
+    if not files:
+        raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")
+    return max(files, key=_modified)
+
+
+def require_place(folder: Path, file: Path | None = None) -> None:
+    """See early, before anything slow, that a feature file can be made.
+
+    A folder that cannot be written passes if there are feature files in it: what is unchanged is only confirmed.
+
+    Args:
+        folder: where to; it is made if need be.
+        file: its name, where one was given.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if file and file.is_dir():
+        raise OutputError(f"{file} is a folder; name a file to write with -o")
+    folder = file.parent if file else folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if not (folder.is_dir() and _files(folder)):
+            raise _no_folder(folder, error) from error
+
+
+@contextlib.contextmanager
+def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the right to write a feature file. The system lets go of it when the process ends, however it ends.
+
+    Args:
+        path: the feature file.
+        wait: until another process has let go of it, rather than raise.
+        waiting: told who holds it, once, before a wait.
+
+    Raises:
+        CacheLockedError: another process holds it.
+        OutputError: the folder cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _claim(lock, path, wait=wait, waiting=waiting)
+    except CacheLockedError:
+        raise
+    except OSError as error:
+        raise _no_folder(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # while it is held: whoever waits sees that the file is gone, and makes another
+        os.close(handle)
+
+
+def list_folder(folder: Path) -> list[Entry]:
+    """Every feature file of a folder, the newest first.
+
+    Raises:
+        CacheMissError: no such folder.
+    """
+    if not folder.is_dir():
+        raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
+    return [_entry(path) for path in sorted(_files(folder), key=_modified, reverse=True)]
+
+
+def describe_files(paths: Iterable[Path]) -> list[Entry]:
+    """What named files are.
+
+    Raises:
+        CacheMissError: one of them is not there.
+        CorruptCacheError: one of them is no feature file.
+    """
+    entries = []
+    for path in paths:
+        if not path.name.endswith(_ENDINGS):
+            raise CorruptCacheError(f"{path} is no feature file; those end in {', '.join(_ENDINGS)}")
+        if not path.is_file():
+            raise CacheMissError(f"there is no feature file {path}")
+        entry = _entry(path)
+        if entry.state == "foreign":
+            raise CorruptCacheError(f"{path} is not a feature file of featx; remove it by hand if you do not want it")
+        entries.append(entry)
+    return entries
+
+
+def remove(path: Path) -> int:
+    """Remove a feature file that nobody is writing.
+
+    Returns:
+        The bytes that are free again.
+
+    Raises:
+        CacheLockedError: a process is writing it.
+        OutputError: it cannot be removed.
+    """
+    with write_lock(_final(path)):
+        try:
+            size = _on_disk(path)
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"cannot remove {path}: {error.strerror}") from error
+    return size
+
+
+def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None] | None) -> int:
+    """A descriptor of the lock's file, locked."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                time.sleep(_TELLING)
+                holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+                if not wait:
+                    raise CacheLockedError(
+                        f"{path} is being written by {holder}; --wait waits for it, or end that process"
+                    ) from error
+                if waiting:
+                    waiting(holder)
+                    waiting = None
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(handle).st_ino == lock.stat().st_ino:
+                    os.ftruncate(handle, 0)
+                    since = time.strftime("%Y-%m-%d %H:%M:%S")
+                    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # whoever held it has removed it: the next is another file
+
+
+def _no_folder(folder: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return output_error(folder, 0, error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return OutputError(f"cannot write into {folder}: a file is in its place; name another folder with --cache")
+    return OutputError(f"cannot write into {folder}: {error.strerror}; name another folder with --cache")
+
+
+def _entry(path: Path) -> Entry:
+    """What one file is, and whether anything needs it."""
+    size, modified = _on_disk(path), _modified(path)
+    if path.name.endswith(".new") and (_is_ours(path) or not any(_beginning(path))):
+        return Entry(path, "leftover", size, modified, removable="a run was killed before it began to compute")
+    try:
+        cache = FeatureCache(path, allow_partial=True)
+    except (CacheMissError, CorruptCacheError) as error:
+        ours = _is_ours(path)
+        return Entry(path, "damaged" if ours else "foreign", size, modified, removable=str(error) if ours else "")
+    return Entry(
+        path,
+        "complete" if cache.complete else "partial",
+        size,
+        modified,
+        dataset=cache.dataset["name"],
+        root=cache.dataset["root"],
+        backbone=cache.backbone["name"],
+        images=len(cache),
+        done=int((cache.status == DONE).sum()),
+        removable=_superseded(cache),
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file was written by featx, whatever has become of it: the names of its attributes are at its beginning."""
+    beginning = _beginning(path)
+    return FORMAT.encode() in beginning or TEXT_CRC.encode() in beginning
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""
+
+
+def _superseded(cache: FeatureCache) -> str:
+    """Why a partial file is of no more use: the finished one has all of it."""
+    final = _final(cache.path)
+    if final == cache.path:
+        return ""
+    with contextlib.suppress(CacheMissError, CorruptCacheError):
+        whole = FeatureCache(final)
+        if whole.holds(cache.identities):
+            done = {key.tobytes() for key in whole.keys[whole.status == DONE]}
+            if all(key.tobytes() in done for key in cache.keys[cache.status == DONE]):
+                return f"{final.name} has all that it has"
+    return ""
+
+
+def _final(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".new").removesuffix(".partial"))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Feature files in a folder, by their names alone."""
+    return [path for path in folder.glob("*.h5*") if path.name.endswith(_ENDINGS) and path.is_file()]
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it has just been renamed
+        return 0.0
+
+
+def _on_disk(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+def _file_stem(name: str) -> str:
+    """A backbone's name in a file name: ``timm/vit_tiny`` as ``timm-vit_tiny``, ``nets/own.py:make`` as ``own-make``."""
+    if ".py:" in name:
+        file, _, factory = name.rpartition(":")
+        name = f"{Path(file).stem}-{factory}"
+    return name.replace("/", "-")
