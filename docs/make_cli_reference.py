@@ -6,6 +6,7 @@ python docs/make_cli_reference.py [--check]
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -23,9 +24,15 @@ Exit status: 0 done, 1 an error (one line that says what was found, what was exp
 
 def page() -> str:
     """The whole reference, as Markdown."""
-    parts = [HEADER, _section("featx", main)]
-    parts += [_section(f"featx {name}", main.commands[name]) for name in sorted(main.commands)]
-    return "\n".join(parts)
+    return "\n".join([HEADER, *_sections("featx", main)])
+
+
+def _sections(name: str, command: click.Command) -> Iterator[str]:
+    """A command's, and those of the commands inside it."""
+    yield _section(name, command)
+    if isinstance(command, click.Group):
+        for inner in sorted(command.commands):
+            yield from _sections(f"{name} {inner}", command.commands[inner])
 
 
 def _section(name: str, command: click.Command) -> str:

@@ -7,23 +7,27 @@ import csv
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from featx import __version__
-from featx.errors import FeatxError
+from featx.errors import FeatxError, printable, size_text
 from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load_recipe, run_recipe
-from featx.settings import CACHE, DTYPES, KERNELS, KINDS
+from featx.settings import CACHE, DTYPES, KERNELS, KINDS, MOST_SIDE
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
+    from featx.cachefolder import Entry
     from featx.extraction import Extraction
     from featx.head import Fit
     from featx.promotion import Promotion
     from featx.promotion import Step as TrainingStep
 
-_MOST_NAMED = 10
+_MOST_NAMED, _MOST_CLASSES = 10, 20
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four as wide as a Chinese character
 
 
 class _Featx(click.Group):
@@ -33,7 +37,7 @@ class _Featx(click.Group):
         try:
             return super().invoke(ctx)
         except FeatxError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
         except KeyboardInterrupt:
             kept = " What is done is kept: the same command goes on from there." if _extracts(ctx) else ""
             click.echo(f"\nInterrupted.{kept}", err=True)
@@ -88,11 +92,24 @@ _AGAIN = _options(
 )  # fmt: skip
 @click.option("--layer", multiple=True, metavar="NAME", help="Also this layer, in the same pass; may be repeated.")
 @click.option("--dtype", type=click.Choice(DTYPES), default=ExtractStep.dtype, show_default=True, help="Of the file.")
-@click.option("--resize", type=click.IntRange(min=0), help="Shorter edge in pixels, instead of the weights' own.")
-@click.option("--crop", type=click.IntRange(min=1), help="Side of the centre crop, instead of the weights' own.")
+@click.option(
+    "--resize", type=click.IntRange(0, MOST_SIDE), help="Shorter edge in pixels, instead of the weights' own."
+)
+@click.option("--crop", type=click.IntRange(1, MOST_SIDE), help="Side of the centre crop, instead of the weights' own.")
+@click.option(
+    "--background", metavar="COLOUR", help="Seen through transparent pixels: a name or #rrggbb.  [default: white]"
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), help="A larger image (width x height) fails.  [default: 178956970]"
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass.  [default: 8; 64 on a GPU]")
 @_DEVICE
 @_WORKERS
+@click.option(
+    "--rehash", is_flag=True, help="Trust no modification time and no row: read every image, check every row."
+)
+@click.option("--strict", is_flag=True, help="Stop at the first image that fails, with exit code 1.")
+@click.option("--wait", is_flag=True, help="Wait while another process writes the same file.")
 @_CACHE
 @click.option("-o", "--out", metavar="FILE", help="The feature file, instead of one named in the cache folder.")
 @_JSON
@@ -101,13 +118,14 @@ def extract(as_json: bool, **options: Any) -> None:
 
     DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl,
     .parquet) with the columns path, label and, if wanted, split, or digits, the built-in scans. Images whose features
-    are already in the file are not computed again.
+    are in any file of the cache folder, made in the same way, are not computed again. A bad image fails alone; what an
+    interrupted run has done is kept, and the same command goes on from there.
 
     Example: featx extract photos/ --backbone mobilenet_v3_small --layer features.9
     """
     step = ExtractStep(**options)
     with _bar("extract", "images") as progress:
-        result = step.run(progress)
+        result = step.run(progress, lambda holder: _warn(f"waiting for {holder}, which writes the same file"))
     _print(result.as_dict() if as_json else None, lambda: _show_extraction(result))
     _warn(*result.notes, *_failed(result))
 
@@ -217,7 +235,9 @@ def predict(
 ) -> None:  # fmt: skip
     """Classify IMAGES (files and folders) with MODEL, a head or a promoted model.
 
-    Prints CSV: path, rank, label, probability, error. An image that cannot be decoded gets a row that says why.
+    Prints CSV: path, rank, label, probability, error. An image that cannot be decoded gets a row that says why. So that
+    no spreadsheet runs a path or a class as a formula, an apostrophe stands before those that begin with = + - or @, and
+    what cannot be printed is escaped; --json gives every name as it is.
 
     Example: featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3
     """
@@ -233,9 +253,9 @@ def predict(
         rows.writerow(["path", "rank", "label", "probability", "error"])
         for p in predictions:
             if p.error:
-                rows.writerow([_printable(p.path), "", "", "", p.error])
+                rows.writerow([_cell(p.path), "", "", "", _cell(p.error)])
             for rank, (label, probability) in enumerate(p.top, start=1):
-                rows.writerow([_printable(p.path), rank, label, f"{probability:.6f}", ""])
+                rows.writerow([_cell(p.path), rank, _cell(label), f"{probability:.6f}", ""])
 
     _print({"predictions": [p.as_dict() for p in predictions]} if as_json else None, show)
 
@@ -272,8 +292,9 @@ def evaluate(
 
 @main.command(short_help="Say what a file is.")
 @click.argument("file")
+@click.option("--failed", is_flag=True, help="Every image that failed, and why, as CSV.")
 @_JSON
-def info(file: str, as_json: bool) -> None:
+def info(file: str, failed: bool, as_json: bool) -> None:
     """Say what FILE is: a feature file, a head or a promoted model.
 
     Example: featx info cache/digits--lenet5.h5
@@ -281,29 +302,104 @@ def info(file: str, as_json: bool) -> None:
     from featx.inspection import describe_file
 
     facts = describe_file(file)
-    _print(facts if as_json else None, lambda: _show_facts(facts))
+    if failed:
+        failures = facts.get("failures")
+        if failures is None:
+            raise FeatxError(f"{file} is a {facts['kind']}; --failed is for feature files")
+        _print({"failures": failures} if as_json else None, lambda: _show_table(["path", "error"], failures.items()))
+        return
+    _print(facts if as_json else None, lambda: _show_info(facts, file))
 
 
 @main.command(short_help="Check every row of a feature file.")
 @click.argument("file")
+@click.option(
+    "--recompute", type=click.IntRange(min=1), default=None, metavar="N", help="Also extract N random rows again."
+)
+@_AGAIN
+@_DEVICE
 @_JSON
-def verify(file: str, as_json: bool) -> None:
+def verify(
+    file: str, recompute: int | None, backbone: str | None, weights: str | None, device: str, as_json: bool
+) -> None:
     """Check every row of the feature file FILE against its checksum; exit 1 if anything is wrong.
 
-    Example: featx verify cache/digits--lenet5.h5
+    Also its structure and size, the digest of its tables, NaN and infinity, and that copies of an image have the same
+    features.
+
+    Example: featx verify cache/digits--lenet5.h5 --recompute 16
     """
     from featx.inspection import verify_file
 
-    found = verify_file(file)
+    found = verify_file(file, recompute=recompute or 0, backbone=backbone, weights=weights, device=device)
 
     def show() -> None:
-        click.echo(f"{file}: {found['rows']} rows, {found['bad_rows']} bad" + (", all is well" if found["ok"] else ""))
+        click.echo(
+            f"{file}: {found['rows']:,} rows, {found['bad_rows']:,} bad" + (", all is well" if found["ok"] else "")
+        )
+        if recompute and found.get("largest_difference") is not None:
+            click.echo(
+                f"  {found['recomputed']} rows extracted again; the largest difference is "
+                f"{found['largest_difference']:.2g} of the row's length (relative L2)"
+            )
+        if found.get("changed"):
+            click.echo(f"  {found['changed']} drawn images are gone or have changed since, and were passed over")
         for problem in found["problems"]:
-            click.echo(f"  {problem}")
+            click.echo(f"  {printable(problem)}")
 
     _print(found if as_json else None, show)
     if not found["ok"]:
         raise click.exceptions.Exit(1)
+
+
+@main.group(invoke_without_command=True, short_help="List the feature files, and remove what nothing needs.")
+@_CACHE
+@_JSON
+@click.pass_context
+def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
+    """List the feature files of the cache folder, the newest first: size, age, state, images, data set and backbone.
+
+    Example: featx cache
+    """
+    from featx.cachefolder import list_folder
+
+    if ctx.invoked_subcommand is None:
+        entries = list_folder(Path(cache))
+        _print({"files": [e.as_dict() for e in entries]} if as_json else None, lambda: _show_entries(entries, cache))
+
+
+@cache.command("rm", short_help="Remove feature files.")
+@click.argument("files", nargs=-1)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--cache", help="Folder of feature files.  [default: cache]")
+@_JSON
+@click.pass_context
+def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str | None, as_json: bool) -> None:
+    """Remove FILES, or what nothing needs; asks first.
+
+    Nothing needs damaged files, what a run left that was killed before it began to compute, and unfinished files whose
+    rows the finished one has.
+
+    Example: featx cache rm
+    """
+    from featx.cachefolder import describe_files, list_folder, remove
+
+    assert ctx.parent
+    folder = cache or str(ctx.parent.params["cache"])
+    entries = describe_files(map(Path, files)) if files else [e for e in list_folder(Path(folder)) if e.removable]
+    if entries and not yes:
+        for entry in entries:
+            why = f": {entry.removable}" if entry.removable else ""
+            click.echo(f"{size_text(entry.bytes):>10}  {printable(f'{entry.path}{why}')}", err=True)
+        click.confirm(f"Remove {len(entries)} file{'s' * (len(entries) != 1)}?", abort=True, err=True)
+    freed = sum(remove(entry.path) for entry in entries)
+    removed = {"removed": [str(entry.path) for entry in entries], "bytes": freed}
+    text = (
+        f"{len(entries)} files removed, {size_text(freed)} freed"
+        if entries
+        else f"there is nothing to remove in {folder}"
+    )
+    _print(removed if as_json else None, lambda: click.echo(text))
 
 
 @main.command(short_help="List the backbones.")
@@ -389,12 +485,13 @@ def _print(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None
 
 def _warn(*sentences: str) -> None:
     for sentence in sentences:
-        click.echo(f"Note: {_printable(sentence)}", err=True)
+        click.echo(f"Note: {printable(sentence)}", err=True)
 
 
-def _printable(text: str) -> str:
-    """Text whose surrogate escapes and control characters cannot upset a terminal or a table."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _cell(text: str) -> str:
+    """Text for a cell of CSV: an apostrophe before whatever a spreadsheet would take for a formula (OWASP)."""
+    is_formula = text.lstrip()[:1] in _FORMULA or text[:1] in _FORMULA
+    return ("'" if is_formula else "") + printable(text)
 
 
 def _failed(result: Extraction) -> Iterator[str]:
@@ -402,7 +499,77 @@ def _failed(result: Extraction) -> Iterator[str]:
     for path, error in result.failures[:_MOST_NAMED]:
         yield f"{path}: {error}"
     if len(result.failures) > _MOST_NAMED:
-        yield f"and {len(result.failures) - _MOST_NAMED} more failed (featx info {result.file} lists them)"
+        yield f"and {len(result.failures) - _MOST_NAMED} more failed (featx info --failed {result.file} lists them)"
+
+
+def _show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """CSV."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(str(value)) for value in row])
+
+
+def _show_info(facts: dict[str, Any], file: str) -> None:
+    """The facts; of a feature file its rows as a table, and the first few failed images."""
+    if "rows" not in facts:
+        _show_facts(facts)
+        return
+    failures, rows, classes = facts["failures"], facts["rows"], facts["classes"]
+    tables = ("failures", "rows", "splits", "classes")
+    _show_facts({**{k: v for k, v in facts.items() if k not in tables}, "bytes": size_text(facts["bytes"])})
+    names = sorted({name for counts in rows.values() for name in counts}, key=lambda n: (n not in classes, n))
+    lines = [[name, *(counts.get(name, 0) for counts in rows.values())] for name in names[:_MOST_CLASSES]]
+    if len(names) > _MOST_CLASSES:
+        others = names[_MOST_CLASSES:]
+        lines.append([f"({len(others)} more)", *(sum(c.get(n, 0) for n in others) for c in rows.values())])
+    lines.append(["all", *(sum(counts.values()) for counts in rows.values())])
+    click.echo()
+    _show_columns(["rows", *rows, "all"], [[*line, sum(line[1:])] for line in lines])
+    if failures:
+        click.echo(f"\n{len(failures):,} failed:")
+        for path, error in list(failures.items())[:_MOST_NAMED]:
+            click.echo(f"  {printable(path)}: {printable(error)}")
+        if len(failures) > _MOST_NAMED:
+            click.echo(f"  and {len(failures) - _MOST_NAMED} more (featx info --failed {file} lists them)")
+
+
+def _show_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    """Names to the left, numbers to the right."""
+    texts = [[printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in line] for line in (head, *lines)]
+    widths = [max(len(line[column]) for line in texts) for column in range(len(head))]
+    for line in texts:
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+        click.echo("  ".join(cells))
+
+
+def _show_entries(entries: Sequence[Entry], folder: str) -> None:
+    if not entries:
+        click.echo(f"there is no feature file in {folder}")
+        return
+    width = max(len(printable(entry.path.name)) for entry in entries)
+    click.echo(f"{'file':<{width}}  {'size':>10}  {'age':>7}  {'state':<9}  {'images':>11}  data set, backbone")
+    for e in entries:
+        images = f"{e.images:,}" if e.done == e.images else f"{e.done:,}/{e.images:,}"
+        about = printable(f"{e.root}, {e.backbone}" if e.root else e.removable or "not featx's")
+        click.echo(
+            f"{printable(e.path.name):<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<9}"
+            f"  {images:>11}  {about}"
+        )
+    click.echo(f"{len(entries)} files, {size_text(sum(e.bytes for e in entries))}")
+    if unneeded := [e for e in entries if e.removable]:
+        click.echo(
+            f"{len(unneeded)} of no use, {size_text(sum(e.bytes for e in unneeded))} (featx cache rm removes them)"
+        )
+
+
+def _age(modified: float) -> str:
+    """How long ago, as people say it."""
+    seconds = max(0.0, time.time() - modified)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _show_extraction(result: Extraction) -> None:
@@ -459,11 +626,11 @@ def _show_facts(facts: dict[str, Any], indent: str = "") -> None:
     width = max(len(key) for key in facts)
     for key, value in facts.items():
         if isinstance(value, dict) and value:
-            click.echo(f"{indent}{key}:")
+            click.echo(f"{indent}{printable(key)}:")
             _show_facts(value, indent + "  ")
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            click.echo(f"{indent}{key + ':':<{width + 1}} {_printable(str(shown))}")
+            click.echo(f"{indent}{printable(key) + ':':<{width + 1}} {printable(str(shown))}")
 
 
 _SHOW: dict[str, Callable[[Any], None]] = {

@@ -39,8 +39,13 @@ class ExtractStep:
     device: str = "auto"
     resize: int | None = None
     crop: int | None = None
+    background: str | None = None
+    max_pixels: int | None = None
     batch_size: int | None = None
     workers: int | None = None
+    rehash: bool = False
+    strict: bool = False
+    wait: bool = False
     cache: str = CACHE
     out: str | None = None
 
@@ -48,13 +53,21 @@ class ExtractStep:
         """The backbone; left out, ``lenet5`` for the built-in digits and ``resnet50`` for everything else."""
         return self.backbone or ("lenet5" if self.data == "digits" else "resnet50")
 
-    def run(self, progress: Callable[..., None] | None = None) -> Extraction:
+    def run(
+        self, progress: Callable[..., None] | None = None, waiting: Callable[[str], None] | None = None
+    ) -> Extraction:
         """Extract."""
-        from featx.backbone import load_backbone
-        from featx.extraction import extract
+        from featx.cachefolder import require_place
         from featx.images import scan_images
 
-        images = scan_images(self.data)  # before the backbone: a wrong path is said at once
+        # Before torch is imported: a wrong path, or a place that cannot be written, is said at once.
+        images = scan_images(self.data)
+        require_place(Path(self.cache), Path(self.out) if self.out else None)
+
+        from featx.backbone import load_backbone
+        from featx.decode import MAX_PIXELS
+        from featx.extraction import extract
+
         backbone = load_backbone(
             self.backbone_name(),
             weights=self.weights,
@@ -63,6 +76,7 @@ class ExtractStep:
             device=self.device,
             resize=self.resize,
             crop=self.crop,
+            background=self.background,
         )
         return extract(
             images,
@@ -71,6 +85,11 @@ class ExtractStep:
             out=self.out,
             batch_size=self.batch_size,
             workers=self.workers,
+            rehash=self.rehash,
+            strict=self.strict,
+            max_pixels=self.max_pixels or MAX_PIXELS,
+            wait=self.wait,
+            waiting=waiting,
             progress=progress,
         )
 
@@ -92,7 +111,7 @@ class FitHeadStep:
 
     def run(self, progress: Callable[..., None] | None = None) -> Fit:  # noqa: ARG002 - every step runs alike
         """Fit, judge and save a head."""
-        from featx.cache import newest
+        from featx.cachefolder import newest
         from featx.head import Head, fit_head
 
         head = Head(self.model, C=self.C, kernel=self.kernel, k=self.k, seed=self.seed)
