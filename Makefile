@@ -39,4 +39,4 @@ docs: $(READY) ## write docs/cli-reference.md from the commands
 check: lint types test ## everything CI runs
 
 clean: ## remove what was built; features and models stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
