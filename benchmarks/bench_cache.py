@@ -27,7 +27,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from featx.cache import CacheWriter, FeatureCache, ImageTable
+from featx.cache import FeatureCache, ImageTable
+from featx.cachewriter import CacheWriter
 
 BATCH = 64
 

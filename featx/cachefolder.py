@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featx.cache import DONE, FORMAT, FeatureCache, Header, output_error, partial_of
+from featx.cache import DONE, FORMAT, FeatureCache, Header, partial_of
+from featx.cachewriter import output_error
 from featx.errors import CacheLockedError, CacheMissError, CorruptCacheError, OutputError
 from featx.hdf5 import TEXT_CRC
 

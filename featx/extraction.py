@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from featx.backbone import Backbone, load_backbone
-from featx.cache import DONE, FAILED, CacheWriter, FeatureCache, ImageTable, differences, partial_of
+from featx.cache import DONE, FAILED, FeatureCache, ImageTable, differences, partial_of
 from featx.cachefolder import feature_file, sharing, write_lock
+from featx.cachewriter import CacheWriter
 from featx.decode import MAX_PIXELS
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, StaleCacheError
 from featx.features import FeatureSet

@@ -23,17 +23,17 @@ import h5py
 import numpy as np
 import pytest
 
-from featx import cache as cache_room
+from featx import cachewriter as cache_room
 from featx import hdf5
 from featx.cache import (
     DONE,
     FAILED,
     TODO,
-    CacheWriter,
     FeatureCache,
     ImageTable,
     differences,
 )
+from featx.cachewriter import CacheWriter
 from featx.errors import CacheMissError, CorruptCacheError, OutputError
 from featx.features import FeatureSet
 from featx.hdf5 import Table

@@ -197,7 +197,7 @@ def test_a_disk_without_room_for_the_whole_file_is_an_error_before_the_first_ima
 
 _FILLING = """
 import errno, os, sys
-from featx import cache
+from featx import cachewriter as cache
 left, pwrite = [int(sys.argv[1])], os.pwrite
 
 def filling(handle, data, offset):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featx.cache import CacheWriter, ImageTable
+from featx.cache import ImageTable
+from featx.cachewriter import CacheWriter
 from featx.errors import CacheMissError, CorruptCacheError, HeadError
 from featx.features import FeatureSet
 

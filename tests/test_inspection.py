@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from featx.backbone import load_backbone
-from featx.cache import DONE, FAILED, CacheWriter, FeatureCache, ImageTable
+from featx.cache import DONE, FAILED, FeatureCache, ImageTable
+from featx.cachewriter import CacheWriter
 from featx.decode import MAX_PIXELS, Transform
 from featx.errors import BackboneError, CacheMissError, CorruptCacheError, StaleCacheError
 from featx.extraction import extract

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_cache import BACKBONE, flip
 
-from featx.cache import CacheWriter, FeatureCache, ImageTable
+from featx.cache import FeatureCache, ImageTable
+from featx.cachewriter import CacheWriter
 from featx.images import ImageSet
 from featx.reuse import KnownRows
 

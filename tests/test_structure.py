@@ -30,6 +30,7 @@ ORDER = (
     "hdf5",
     "checks",
     "cache",
+    "cachewriter",
     "cachefolder",
     "features",
     "reuse",
@@ -52,7 +53,7 @@ ORDER = (
 
 ONLY_IN = {
     "PIL": {"decode"},
-    "h5py": {"cache"},
+    "h5py": {"cachewriter"},
     "torch": {"nets", "weights", "zoo", "backbone", "extraction", "linear", "promotion"},
     "torchvision": {"zoo", "backbone", "promotion"},
     "timm": {"zoo"},
