@@ -308,17 +308,28 @@ def _beginning(path: Path) -> bytes:
 
 
 def _superseded(cache: FeatureCache) -> str:
-    """Why a partial file is of no more use: the finished one has all of it."""
+    """Why a file is of no more use: another has all its features, and nobody will ask for this one again."""
     final = _final(cache.path)
-    if final == cache.path:
+    if final != cache.path:  # what is unfinished is of use to its finished file alone
+        return f"{final.name} has all that it has" if _has_all(final, cache) else ""
+    if Path(cache.dataset["root"]).is_dir():
         return ""
-    with contextlib.suppress(CacheMissError, CorruptCacheError):
-        whole = FeatureCache(final)
-        if whole.holds(cache.identities):
-            done = {key.tobytes() for key in whole.keys[whole.status == DONE]}
-            if all(key.tobytes() in done for key in cache.keys[cache.status == DONE]):
-                return f"{final.name} has all that it has"
+    for other in _files(cache.path.parent):
+        if other.suffix == ".h5" and other != cache.path and _has_all(other, cache, of_what_is_there=True):
+            return f"its data set is gone, and {other.name} has all its features"
     return ""
+
+
+def _has_all(path: Path, cache: FeatureCache, *, of_what_is_there: bool = False) -> bool:
+    """Whether a file has the features of all images of another; if asked, a file whose own data set is still there."""
+    try:
+        whole = FeatureCache(path)
+    except (CacheMissError, CorruptCacheError):
+        return False
+    if not whole.holds(cache.identities) or (of_what_is_there and not Path(whole.dataset["root"]).is_dir()):
+        return False
+    done = set(map(bytes, whole.keys[whole.status == DONE]))
+    return all(bytes(key) in done for key in cache.keys[cache.status == DONE])
 
 
 def _final(path: Path) -> Path:

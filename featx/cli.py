@@ -377,8 +377,8 @@ def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
 def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str | None, as_json: bool) -> None:
     """Remove FILES, or what nothing needs; asks first.
 
-    Nothing needs damaged files, what a run left that was killed before it began to compute, and unfinished files whose
-    rows the finished one has.
+    Nothing needs damaged files, what a run left that was killed before it began to compute, unfinished files whose rows the
+    finished one has, and files of a data set that is gone if another file, of one that is there, has all their features.
 
     Example: featx cache rm
     """

@@ -556,3 +556,21 @@ def test_a_file_that_vanishes_while_a_folder_is_listed_does_not_upset_the_list(
 
     monkeypatch.setattr(cachefolder, "_modified", renamed)
     assert states(folder)["whole.h5"].removable == ""
+
+
+def test_a_file_of_a_data_set_that_is_gone_is_removable_if_another_has_all_its_features(tmp_path: Path) -> None:
+    here, gone = tmp_path / "here", str(tmp_path / "gone")
+    here.mkdir()
+    (tmp_path / "c").mkdir()
+    make(tmp_path / "c" / "old.h5", root=gone)
+    assert [entry.removable for entry in list_folder(tmp_path / "c")] == [""]  # its features are nowhere else
+    make(tmp_path / "c" / "older.h5", root=str(tmp_path / "gone too"))
+    assert [entry.removable for entry in list_folder(tmp_path / "c")] == ["", ""]  # nor would both be lost at once
+    make(tmp_path / "c" / "less.h5", root=str(here), dims={"hidden": 3})
+    assert [entry.removable for entry in list_folder(tmp_path / "c")] == [""] * 3
+    make(tmp_path / "c" / "new.h5", root=str(here))
+    why = {entry.path.name: entry.removable for entry in list_folder(tmp_path / "c")}
+    told = "its data set is gone, and new.h5 has all its features"
+    assert why == {"new.h5": "", "less.h5": "", "old.h5": told, "older.h5": told}
+    make(tmp_path / "c" / "more.h5", 9, root=gone)
+    assert {entry.path.name: entry.removable for entry in list_folder(tmp_path / "c")}["more.h5"] == ""
