@@ -76,7 +76,10 @@ class CacheWriter:
             "backbone": _json(backbone),
             "dataset": _json(dataset),
         }
-        self._structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
+        try:
+            self._structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
+        except ValueError as error:
+            raise OutputError(f"{path} cannot be a feature file: {error}") from error
         self.kept = self._unfinished(columns, given_splits=dataset["splits"] == "given")
         if self.kept:
             self._at = partial_of(path)
@@ -196,8 +199,7 @@ class CacheWriter:
             self._open_file()
             try:
                 os.ftruncate(self._file, self._structure.size)
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(self._file, 0, self._structure.size)
+                _reserve(self._file, self._structure.size)
                 _write_all(self._file, self._structure.data, 0)
                 for name, column in columns.items():
                     self._put(name, 0, column)
@@ -292,10 +294,24 @@ def _tables(
     return tables
 
 
+def _reserve(file: int, size: int) -> None:
+    """Take the room on the disk now, where the system can."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that reserves nothing
+                raise
+
+
 def _prove(path: Path, structure: Structure) -> None:
-    """HDF5 itself finds in a new file what was meant to be there, at the same offsets."""
+    """HDF5 itself finds in a new file what was meant to be there, at the same offsets, and featx can read it again."""
     import h5py  # only writers need it
 
+    try:
+        FeatureCache(path, allow_partial=True)
+    except CorruptCacheError as error:
+        raise OutputError(f"what was written could not be read again: {error}") from error
     with h5py.File(path, "r", locking=False) as file:
         attrs = {name: value.tobytes() if isinstance(value, np.bytes_) else value for name, value in file.attrs.items()}
         tables = {}

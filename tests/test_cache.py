@@ -799,6 +799,36 @@ def test_a_disk_that_cannot_reserve_the_file_is_an_error_that_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_system_that_reserves_nothing_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown, raising=False)
+    assert make(tmp_path / "f.h5").complete
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"dims": {"a/b": 3}, "identities": {"a/b": "a" * 64}},
+            r"f\.h5 cannot be a feature file: no name for a data set",
+        ),
+        ({"classes": ("ant", "")}, r"what was written could not be read again: .* mean nothing"),
+        ({"images": table(6, paths=[b"a\0b"] * 6)}, r"what was written could not be read again: .* mean nothing"),
+    ],
+    ids=["layer", "class", "path"],
+)
+def test_what_could_not_be_read_again_is_an_error_before_the_first_row(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OutputError, match=message):
+        begin(tmp_path / "f.h5", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_write_that_fails_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = begin(tmp_path / "f.h5")
     writer.publish()
