@@ -391,11 +391,11 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
         for entry in entries:
             why = f": {entry.removable}" if entry.removable else ""
             click.echo(f"{size_text(entry.bytes):>10}  {printable(f'{entry.path}{why}')}", err=True)
-        click.confirm(f"Remove {len(entries)} file{'s' * (len(entries) != 1)}?", abort=True, err=True)
+        click.confirm(f"Remove {_files(len(entries))}?", abort=True, err=True)
     freed = sum(remove(entry.path) for entry in entries)
     removed = {"removed": [str(entry.path) for entry in entries], "bytes": freed}
     text = (
-        f"{len(entries)} files removed, {size_text(freed)} freed"
+        f"{_files(len(entries))} removed, {size_text(freed)} freed"
         if entries
         else f"there is nothing to remove in {folder}"
     )
@@ -556,11 +556,15 @@ def _show_entries(entries: Sequence[Entry], folder: str) -> None:
             f"{printable(e.path.name):<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<9}"
             f"  {images:>11}  {about}"
         )
-    click.echo(f"{len(entries)} files, {size_text(sum(e.bytes for e in entries))}")
+    click.echo(f"{_files(len(entries))}, {size_text(sum(e.bytes for e in entries))}")
     if unneeded := [e for e in entries if e.removable]:
         click.echo(
             f"{len(unneeded)} of no use, {size_text(sum(e.bytes for e in unneeded))} (featx cache rm removes them)"
         )
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def _age(modified: float) -> str:
