@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from images.make import ALPHA, CASES, FOLDER, GREY, Case, tiff
+from images.make import ALPHA, CASES, FOLDER, GREY, UPRIGHT, Case, tiff
 from PIL import Image, ImageOps, TiffImagePlugin
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as torchvision_steps
@@ -266,17 +266,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     data = file_of(smooth(48, 32), kind, exif=exif)
     stored = decode(file_of(smooth(48, 32), kind))
-    turned = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.swapaxes(0, 1),
-        6: lambda a: a[::-1].swapaxes(0, 1),
-        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-        8: lambda a: a[:, ::-1].swapaxes(0, 1),
-    }[orientation]
-    np.testing.assert_array_equal(decode(data), turned(stored))
+    np.testing.assert_array_equal(decode(data), UPRIGHT[orientation](stored))
     np.testing.assert_array_equal(decode(data), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
 
 
