@@ -238,7 +238,7 @@ class FeatureCache(Header):
             mtimes=column["images/mtime_ns"],
         )
         self.keys, self.status = column["images/key"], column["images/status"]
-        if self.complete and self.digest != self._computed_digest():
+        if self.complete and self.digest != self.computed_digest():
             raise CorruptCacheError(
                 f"{self.path}: its tables do not fit their digest, so some bytes have changed since it was made. "
                 "Delete it and run featx extract again"
@@ -356,7 +356,7 @@ class FeatureCache(Header):
                 return
         raise CorruptCacheError(f"{self.path}: its tables hold labels, splits, paths or states that mean nothing")
 
-    def _computed_digest(self) -> str:
+    def computed_digest(self) -> str:
         """SHA-256, in hex, over everything but the features, which have their checks."""
         digest = hashlib.sha256()
         layers = {name: [e.dim, e.dtype.str, e.identity] for name, e in sorted(self.layers.items())}

@@ -153,7 +153,7 @@ class CacheWriter:
                 raise OutputError(
                     f"{self._at} is not complete: {np.count_nonzero(written.status == TODO)} rows are to do"
                 )
-            digest = written._computed_digest().encode()
+            digest = written.computed_digest().encode()
             del written
             self._restructure({"digest": digest, "complete": np.uint8(1)})
             os.fsync(self._file)
@@ -170,16 +170,9 @@ class CacheWriter:
         attrs = {**left.structure.attrs, **INCOMPLETE}
         if attrs != self._structure.attrs or left.structure.tables != self._structure.tables:
             return None
-        theirs = {"classes": np.array(list(map(os.fsencode, left.classes)))} if left.classes else {}
-        t = left.images
-        theirs |= {
-            "images/path": t.paths,
-            "images/label": t.labels,
-            "images/size": t.sizes,
-            "images/mtime_ns": t.mtimes,
-        }
-        theirs |= {"images/split": t.splits} if given_splits else {}
-        return left if all(np.array_equal(columns[name], theirs[name]) for name in theirs) else None
+        theirs = _columns(left.images, left.classes)
+        decided = [name for name in theirs if given_splits or name != "images/split"]
+        return left if all(np.array_equal(columns[name], theirs[name]) for name in decided) else None
 
     def _continue(self) -> None:
         assert self.kept

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -500,20 +499,14 @@ def encode_images(
     return np.array(taken, dtype=np.int64), found, changed
 
 
-class _Either(Collection[bytes]):
+class _Either(Container[bytes]):
     """Membership in either of two collections that change."""
 
-    def __init__(self, *parts: Collection[bytes]) -> None:
+    def __init__(self, *parts: Container[bytes]) -> None:
         self.parts = parts
 
     def __contains__(self, key: object) -> bool:
         return any(key in part for part in self.parts)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return itertools.chain(*self.parts)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
 
 
 def default_batch_size(device: torch.device) -> int:

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ def read_images(
     read: Callable[[int, bytes], np.ndarray] | None,
     *,
     workers: int,
-    known: Collection[bytes] = (),
+    known: Container[bytes] = (),
 ) -> Iterator[LoadedImage]:
     """Read and decode files in threads, in order, a bounded number ahead. A bad file never stops the others.
 

@@ -195,7 +195,7 @@ def craft(path: Path, attrs: Mapping[str, Any], tables: Mapping[str, Table], con
     if attrs.get("complete"):
         digest = b"0" * 64
         with contextlib.suppress(FeatxError):
-            digest = FeatureCache(path, allow_partial=True)._computed_digest().encode()
+            digest = FeatureCache(path, allow_partial=True).computed_digest().encode()
         write(hdf5.pack({**attrs, **({"digest": digest} if isinstance(attrs.get("digest"), bytes) else {})}, tables))
 
 
