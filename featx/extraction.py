@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import time
@@ -367,15 +368,23 @@ class _Run:
         return file
 
     def _left(self, identities: Mapping[str, str]) -> FeatureCache | None:
-        """What an interrupted run left, if its features are of use here."""
+        """What an interrupted run left, if its features are of use here; a run for other features is put aside, not lost."""
+        partial = partial_of(self.path)
         try:
-            left = FeatureCache(partial_of(self.path), allow_partial=True)
+            left = FeatureCache(partial, allow_partial=True)
         except CacheMissError:
             return None
         except CorruptCacheError as error:
             self.notes.append(f"what an interrupted run left cannot be used: {error}")
             return None
-        return left if left.holds(identities) else None
+        if left.holds(identities):
+            return left
+        if (left.status == DONE).any():
+            tag = hashlib.sha256(left.identity.encode()).hexdigest()[:8]
+            aside = partial_of(self.path.with_name(f"{self.path.stem}--{tag}.h5"))
+            partial.replace(aside)
+            self.notes.append(f"an interrupted run for other features is kept as {aside}")
+        return None
 
     def _hash(self, rows: np.ndarray, writer: CacheWriter | None = None, progress: Progress | None = None) -> None:
         """Read images for their keys alone."""

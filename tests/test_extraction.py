@@ -1147,6 +1147,24 @@ def test_rows_of_an_unfinished_file_survive_a_second_kill_though_the_images_were
     assert sum(encoded) == 2
 
 
+def test_rows_of_an_unfinished_file_survive_a_run_for_other_features_of_the_same_name(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=3)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    other = extract(few, load_backbone("lenet5", weights="random", device="cpu"), out=tmp_path / "f.h5")
+    (kept,) = tmp_path.glob("*.partial")
+    assert re.fullmatch(r"f--[0-9a-f]{8}\.h5\.partial", kept.name)
+    assert other.notes[-1] == f"an interrupted run for other features is kept as {kept}"
+    encoded.clear()
+    result = extract(few, lenet, out=tmp_path / "g.h5", batch_size=2)
+    assert counts(result) == (8, 2, 6, 0, 0)
+    assert sum(encoded) == 2
+    assert_own_features(result, lenet, few)
+
+
 def test_a_run_that_was_killed_between_completing_and_renaming_is_only_renamed(
     few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
 ) -> None:
