@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,17 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featx import zoo
 from featx.cache import differences
 from featx.decode import DECODER_VERSION, Transform, parse_colour
 from featx.errors import BackboneError, StaleCacheError
-from featx.settings import DTYPES
+from featx.settings import DTYPES, PRECISIONS
+from featx.taps import Tapped
 from featx.weights import state_digest
-
-PENULTIMATE = "penultimate"
-"""The layer whose output enters the last classifier layer."""
 
 
 class Backbone:
@@ -38,9 +34,11 @@ class Backbone:
         layers: width D of each tapped layer, by name; "penultimate" comes first.
         transform: from an image's pixels to the network's input.
         dtype: of the embeddings, "float32" or "float16".
+        precision: in which the network computes: "float32", or "bfloat16" or "float16" by torch's autocast.
         device: where the network is.
         network: the whole network, its classifier included.
         classifier: name of its last layer.
+        tapped: the network with its layers, as one module from normalised images to embeddings.
     """
 
     def __init__(
@@ -54,12 +52,14 @@ class Backbone:
         classifier: str | None,
         layers: Sequence[str],
         dtype: str,
+        precision: str,
         device: torch.device,
     ) -> None:
         self.name = name
         self.weights = weights
         self.transform = transform
         self.dtype = dtype
+        self.precision = precision
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
         self._origin = dict(origin)
@@ -80,23 +80,29 @@ class Backbone:
         other._tap_at(layers)
         return other
 
-    def encode(self, pixels: np.ndarray | Tensor, *, pad_to: int = 0) -> dict[str, np.ndarray]:
-        """Embed a batch.
+    def stored_as(self, dtype: str) -> Backbone:
+        """The same network, its embeddings in another type."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        return other
+
+    def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+        """Embed a batch, in the plain way that every engine of ``compute.py`` is held to.
 
         Args:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
-            pad_to: run at least so many images, the missing ones black. Kernels are chosen by the batch's size, and that can
-                change an embedding's last bits; what else is in a batch, and where in it an image stands, does not.
 
         Returns:
             (B, D) of ``self.dtype`` for each layer. Layers other than the penultimate are averaged over space or tokens.
         """
-        given = torch.as_tensor(pixels)
-        missing = given.new_zeros(max(0, pad_to - len(given)), *given.shape[1:])
-        batch = normalise(torch.cat([given, missing]).to(self.device, non_blocking=True), self.transform)
-        found = {layer: embeddings[: len(given)].cpu().numpy() for layer, embeddings in self._run(batch).items()}
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is a failed row in the cache
-            return {layer: embeddings.astype(self.dtype, copy=False) for layer, embeddings in found.items()}
+        batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
+        return {layer: as_stored(found.cpu().numpy(), self.dtype) for layer, found in self._run(batch).items()}
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Computing in ``self.precision``, for passes of this network."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
     @property
     def identities(self) -> dict[str, str]:
@@ -115,7 +121,7 @@ class Backbone:
             "architecture": self._origin,
             "weights_sha256": self._state_sha256,
             "transform": self.transform.as_dict(),
-            "precision": "float32",
+            "precision": self.precision,
             "dtype": self.dtype,
             "decoder": DECODER_VERSION,
         }
@@ -132,88 +138,15 @@ class Backbone:
             ) from error
 
     def _tap_at(self, layers: Iterable[str]) -> None:
-        self._seen: dict[str, Tensor] = {}
-        self._forward, self._hooked = self._tap([layer for layer in dict.fromkeys(layers) if layer != PENULTIMATE])
-        if self._forward is not self.network:
-            self._check_trace()
         blank = torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
+        self.tapped = Tapped(self.network, name=self.name, classifier=self.classifier, layers=list(layers), blank=blank)
         self.layers = {layer: array.shape[1] for layer, array in self._run(blank).items()}
-
-    def _tap(self, extra: Sequence[str]) -> tuple[nn.Module, list[str]]:
-        """What runs, and which of the layers are read from their modules as it runs; a traced graph returns the others."""
-        modules = dict(self.network.named_modules())
-        nodes = [layer for layer in extra if layer not in modules]
-        return (self._trace(list(extra), nodes), []) if nodes else (self.network, list(extra))
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Hooks on the tapped modules, for one forward pass only: the network itself stays as it was built."""
-        handles = [
-            self.network.get_submodule(layer).register_forward_hook(
-                lambda _, __, out, layer=layer: self._see(layer, out)
-            )
-            for layer in self._hooked
-        ]
-        last = self.network.get_submodule(self.classifier)
-        handles.append(last.register_forward_pre_hook(lambda _, args: self._see(PENULTIMATE, args[0], last=True)))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _see(self, layer: str, out: Any, *, last: bool = False) -> None:
-        """Pool a layer's output at once, before a later layer can change it in place.
-
-        Of several calls the first counts, as torchvision names nodes; of the classifier's the last.
-        """
-        if last or layer not in self._seen:
-            self._seen[layer] = _pool(layer, out)
-
-    def _trace(self, extra: list[str], nodes: list[str]) -> nn.Module:
-        """A graph that returns the wanted nodes; it runs up to the classifier, whose hook gives the penultimate."""
-        try:
-            _, known = get_graph_node_names(self.network)
-        except Exception as error:  # torch.fx raises what the traced code raises
-            raise BackboneError(
-                f"{self.name} cannot be traced for the layer {nodes[0]!r}; name one of its modules: {_modules(self.network)}"
-            ) from error
-        for node in nodes:
-            if node not in known and not any(name.startswith(f"{node}.") for name in known):
-                candidates = dict.fromkeys([*dict(self.network.named_modules()), *known])
-                close = difflib.get_close_matches(node, candidates, n=3, cutoff=0.4)
-                hint = f"; did you mean {' or '.join(close)}?" if close else "."
-                raise BackboneError(f"{self.name} has no layer {node!r}{hint} Modules: {_modules(self.network)}")
-        graph: nn.Module = create_feature_extractor(
-            self.network, {name: name for name in [*extra, self.classifier]}
-        ).eval()
-        _copy_outputs(graph)
-        return graph
-
-    def _check_trace(self) -> None:
-        """A traced graph may lack what torch.fx cannot see (a statement that changes a tensor in place): prove it does not."""
-        side = self.transform.crop
-        images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(self.device)
-        traced = self._run(images).get(PENULTIMATE)
-        graph, self._forward = self._forward, self.network
-        own = self._run(images)[PENULTIMATE]
-        self._forward = graph
-        if traced is None or (traced - own).norm() > 1e-3 * own.norm():
-            raise BackboneError(
-                f"{self.name}, traced by torch.fx, is not the same network; name modules alone: {_modules(self.network)}"
-            )
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """(B, D) float32 for each layer, on the device."""
-        self._seen = {}  # a pass that failed half way has left something there
-        with torch.inference_mode(), full_float32(), self._watched():
-            returned = self._forward(images)
-            if self._forward is not self.network:
-                for layer, out in returned.items():
-                    if layer != self.classifier:
-                        self._see(layer, out)
-        seen, self._seen = self._seen, {}
-        return {layer: seen[layer] for layer in sorted(seen, key=lambda layer: (layer != PENULTIMATE, layer))}
+        with torch.inference_mode(), full_float32(), self.autocast(), self.tapped.attached():
+            found: dict[str, Tensor] = self.tapped(images)
+        return found
 
     def _check_last_layer(self, blank: Tensor) -> None:
         """A network of unknown build: its last layer must give its output, or what enters it is no embedding."""
@@ -237,11 +170,13 @@ def load_backbone(
     weights: str = "default",
     layers: Sequence[str] = (),
     dtype: str = "float32",
+    precision: str = "float32",
     device: str = "auto",
     transform: Transform | None = None,
     resize: int | None = None,
     crop: int | None = None,
     background: str | None = None,
+    decoding: str | None = None,
 ) -> Backbone:
     """Build a backbone, load its weights, freeze it and tap it.
 
@@ -251,18 +186,22 @@ def load_backbone(
             local .safetensors or .pth file.
         layers: more layers to tap beside the penultimate: module or torchvision node names.
         dtype: of the embeddings, "float32" or "float16".
+        precision: in which the network computes: "float32", "bfloat16" or "float16".
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
         transform: instead of the weights' own.
         resize: instead of the transform's own, in pixels.
         crop: instead of the transform's own, in pixels.
         background: instead of the transform's own, which is white: a CSS colour name or #rrggbb, seen through transparent
             pixels.
+        decoding: instead of the transform's own, which is "exact": "scaled" or "nvjpeg".
 
     Raises:
         BackboneError: whatever cannot be built, fetched, loaded or tapped, and how to mend it.
     """
     if dtype not in DTYPES:
         raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
+    if precision not in PRECISIONS:
+        raise BackboneError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
     try:
         seen_through = None if background is None else parse_colour(background)
     except ValueError as error:
@@ -275,6 +214,7 @@ def load_backbone(
             resize=chosen.resize if resize is None else resize,
             crop=chosen.crop if crop is None else crop,
             background=chosen.background if seen_through is None else seen_through,
+            decoding=chosen.decoding if decoding is None else decoding,
         )
     except ValueError as error:
         raise BackboneError(f"{name} cannot take that: {error}") from error
@@ -289,6 +229,7 @@ def load_backbone(
             classifier=network.classifier,
             layers=layers,
             dtype=dtype,
+            precision=precision,
             device=where,
         )
     except torch.OutOfMemoryError as error:
@@ -329,7 +270,8 @@ def restore_backbone(
         )
     parts = described["parts"]
     try:
-        transform, dtype = Transform.from_dict(parts["transform"]), str(parts["dtype"])
+        transform = Transform.from_dict(parts["transform"])
+        dtype, precision = str(parts["dtype"]), str(parts["precision"])
     except (KeyError, TypeError, ValueError) as error:
         raise BackboneError(f"the stored description of {stored} means nothing: {error}") from error
     backbone = load_backbone(
@@ -337,6 +279,7 @@ def restore_backbone(
         weights=weights or described["weights"],
         layers=tuple(layers),
         dtype=dtype,
+        precision=precision,
         device=device,
         transform=transform,
     )
@@ -375,55 +318,21 @@ def normalise(pixels: Tensor, transform: Transform) -> Tensor:
     return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
 
 
+def as_stored(embeddings: np.ndarray, dtype: str) -> np.ndarray:
+    """In the type that a file keeps; what float16 cannot hold becomes infinite, and is a failed row in the cache."""
+    with np.errstate(over="ignore"):
+        return embeddings.astype(dtype, copy=False)
+
+
 def _sha256(parts: Mapping[str, Any]) -> str:
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _pool(layer: str, out: Any) -> Tensor:
-    """(B, D) from (B, D), (B, T, D) tokens, (B, D, H, W) or (B, H, W, D) maps: the mean over all but batch and channel.
-
-    Inputs are square, so a map's two equal sides tell where its channels are (Swin's are last).
-    """
-    if not isinstance(out, Tensor):
-        raise BackboneError(f"layer {layer!r} gives a {type(out).__name__}, not one tensor; tap a layer inside it")
-    if out.ndim == 2:
-        return out.float()
-    if out.ndim == 3:
-        return out.float().mean(dim=1)
-    if out.ndim == 4:
-        channels_last = out.shape[1] == out.shape[2] != out.shape[3]
-        if not channels_last and out.shape[2] != out.shape[3]:  # MaxViT's windows of tokens, say
-            raise BackboneError(
-                f"layer {layer!r} gives a tensor of {tuple(out.shape)}, which is no square map: its channels cannot be "
-                "told from its places; tap another layer"
-            )
-        return out.float().mean(dim=(1, 2) if channels_last else (2, 3))
-    raise BackboneError(f"layer {layer!r} gives a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
-
-
-def _copy_outputs(graph: nn.Module) -> None:
-    """Each wanted node is copied as soon as it is there: later nodes (``out += identity``, ReLU) may change it in place."""
-    nodes: torch.fx.Graph = graph.graph  # type: ignore[assignment]
-    output = next(node for node in nodes.nodes if node.op == "output")
-    for node in output.all_input_nodes:
-        with nodes.inserting_after(node):
-            output.replace_input_with(node, nodes.call_function(_copied, (node,)))
-    graph.recompile()  # type: ignore[operator]
-
-
-def _copied(out: Any) -> Any:
-    return out.clone() if isinstance(out, Tensor) else out
 
 
 def _brief(error: Exception, most: int = 200) -> str:
     """The first line of a message; torch's run to pages."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     return line if len(line) <= most else line[: most - 3] + "..."
-
-
-def _modules(network: nn.Module) -> str:
-    return ", ".join(name for name, _ in network.named_children())
 
 
 @contextlib.contextmanager

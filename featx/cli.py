@@ -17,7 +17,7 @@ import click
 from featx import __version__
 from featx.errors import FeatxError, printable, size_text
 from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load_recipe, run_recipe
-from featx.settings import CACHE, DTYPES, KERNELS, KINDS, MOST_SIDE
+from featx.settings import CACHE, DTYPES, ENGINES, KERNELS, KINDS, MOST_SIDE, PRECISIONS
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
     from featx.cachefolder import Entry
@@ -68,6 +68,15 @@ def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(decorators), command)
 
 
+class _BatchSize(click.ParamType):  # type: ignore[type-arg]
+    """A whole number above 0, or auto."""
+
+    name = "batch size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
@@ -102,9 +111,28 @@ _AGAIN = _options(
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), help="A larger image (width x height) fails.  [default: 178956970]"
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images per forward pass.  [default: 8; 64 on a GPU]")
+@click.option(
+    "--fast-decode", is_flag=True,
+    help="Decode large JPEGs at a fraction of their size: other features, and said so in the file.",
+)  # fmt: skip
+@click.option("--nvjpeg", is_flag=True, help="Decode JPEGs on the GPU: other features, and said so too.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default=ExtractStep.precision, show_default=True,
+    help="Of the network; a lower one is fast on a GPU, and gives other features.",
+)  # fmt: skip
+@click.option(
+    "--compute", type=click.Choice(("auto", *ENGINES)), default=ExtractStep.compute, show_default=True,
+    help="What runs the network; auto takes the fastest, and measures that once if the run is long. Same features.",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=_BatchSize(), metavar="N|auto",
+    help="Images per forward pass.  [default: what the engine does best with; 64 on a GPU]",
+)  # fmt: skip
 @_DEVICE
-@_WORKERS
+@click.option(
+    "-j", "--workers", type=click.IntRange(min=1),
+    help="Threads that decode and, on the CPU, run the network.  [default: one per core]",
+)  # fmt: skip
 @click.option(
     "--rehash", is_flag=True, help="Trust no modification time and no row: read every image, check every row."
 )
@@ -124,8 +152,11 @@ def extract(as_json: bool, **options: Any) -> None:
     Example: featx extract photos/ --backbone mobilenet_v3_small --layer features.9
     """
     step = ExtractStep(**options)
-    with _bar("extract", "images") as progress:
-        result = step.run(progress, lambda holder: _warn(f"waiting for {holder}, which writes the same file"))
+    from featx.meter import Meter
+
+    meter = Meter()
+    with _bar("extract", "images", meter.limit) as progress:
+        result = step.run(progress, _warn, meter)
     _print(result.as_dict() if as_json else None, lambda: _show_extraction(result))
     _warn(*result.notes, *_failed(result))
 
@@ -582,7 +613,8 @@ def _show_extraction(result: Extraction) -> None:
     if result.computed or result.removed:
         click.echo(
             f"{result.images:,} images: {result.computed:,} computed, {result.reused:,} reused, {result.failed:,} failed, "
-            f"{result.removed:,} removed, in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s)"
+            f"{result.removed:,} removed, in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s"
+            f"{', ' + result.engine if result.engine else ''})"
         )
     else:
         click.echo(
@@ -645,8 +677,8 @@ _SHOW: dict[str, Callable[[Any], None]] = {
 
 
 @contextlib.contextmanager
-def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr for what takes over two seconds."""
+def _bar(title: str, unit: str, limit: Callable[[], str] | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr for what takes over two seconds: share done, time left, speed, and what limits it."""
     from tqdm import tqdm
 
     with tqdm(desc=title, unit=f" {unit}", delay=2, file=sys.stderr, leave=False, disable=None) as bar:
@@ -655,6 +687,8 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             if bar.total != total:
                 bar.total, bar.initial = total, done
                 bar.n = done
+            if limit and (what := limit()):
+                bar.set_postfix_str(f"limit: {what}", refresh=False)
             bar.update(done - bar.n)
 
         yield show

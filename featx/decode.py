@@ -9,7 +9,13 @@ The rules:
 - transparency is composited over white, or over the background that was asked for;
 - what cannot be decoded whole is an ``ImageError`` that says why: truncated, of a wrong checksum, of a rare kind that
   Pillow does not read, or of more pixels than are allowed, which is seen in its header, before a pixel is decoded;
-- libtiff and Pillow write nothing on stderr: see ``_silence``.
+- libtiff and Pillow write nothing on stderr: see ``_silence``;
+- whatever the format, pixels are resized and cropped to the very bytes that torchvision's presets make of an (3, H, W) uint8
+  tensor of the image, with torch's own antialiased filters, and nearest takes the pixel under the centre (torchvision's
+  nearest-exact, which is Pillow's nearest);
+- before that, the longer side is cut, about its centre, to at most N times the shorter one, so that a line of pixels takes no
+  memory for its length; N = max(8, ceil(crop / resize) + 1), and a resize of 0 needs no such cut;
+- a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that was asked for (``Transform.decoding``), and never otherwise.
 
 What JPEG data lacks or garbles in the middle of a scan cannot be told from a picture: libjpeg mends it as it can.
 
@@ -28,23 +34,29 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageColor, _imaging
+from PIL import Image, ImageColor, ImageFile, _imaging
 
 from featx.errors import ImageError
 from featx.settings import MOST_SIDE
 
-DECODER_VERSION = 2
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DECODER_VERSION = 3
 """Part of every identity. Raised whenever a change here may change a pixel."""
 
 MAX_PIXELS = 178_956_970
 """Width x height above which an image is refused as a decompression bomb (twice Pillow's own warning level)."""
 
 WHITE = (255, 255, 255)
+
+DECODINGS = ("exact", "scaled", "nvjpeg")
+"""Ways to decode a JPEG: whole; at the smallest scale that leaves enough to resize; on a GPU, where there is one."""
 
 _SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
@@ -59,22 +71,20 @@ _SIGNATURES = {
 
 Image.init()  # every plug-in now, rather than in several threads at the first file that needs one
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
+"""Ours to torch's."""
 
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.T,
+    6: lambda pixels: pixels[::-1].T,
+    7: lambda pixels: pixels[::-1, ::-1].T,
+    8: lambda pixels: pixels[:, ::-1].T,
 }
+"""What turns an image of each EXIF orientation upright, (H, W) to (H, W) or (W, H)."""
+
 _EXIF_ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF's tags
 _TRANSPARENT_MODES = ("LA", "PA", "RGBA", "RGBa")
@@ -86,15 +96,18 @@ _lifting = threading.Lock()
 class Transform:
     """What happens between an image's pixels and the network: resize, centre crop, normalise.
 
-    The same steps as torchvision's ``ImageClassification`` preset on a Pillow image, with Pillow's antialiased filters.
+    The same steps, to the bit, as torchvision's ``ImageClassification`` preset on a uint8 tensor.
 
     Attributes:
         resize: length of the shorter edge after resizing, in pixels; 0 squashes the whole image into the crop.
         crop: side of the square cut from the centre, in pixels; what an image lacks is padded with black.
         mean: per channel (R, G, B), subtracted from pixels in 0..1.
         std: per channel, divided by after that.
-        interpolation: nearest, bilinear, bicubic or lanczos.
+        interpolation: nearest, bilinear or bicubic, the last two antialiased.
         background: (R, G, B) of 0 to 255, what is seen through transparent pixels. The padding is black all the same.
+        decoding: how JPEGs are decoded. exact: whole. scaled: at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side is
+            still at least ``resize`` (``crop`` where that is 0): faster for large photographs, of slightly other pixels.
+            nvjpeg: by the GPU's decoder, where there is one; here as exact.
     """
 
     resize: int = 256
@@ -103,10 +116,13 @@ class Transform:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     background: tuple[int, int, int] = WHITE
+    decoding: str = "exact"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in _RESAMPLING:
-            raise ValueError(f"interpolation is {self.interpolation!r}; expected one of {', '.join(_RESAMPLING)}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation is {self.interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
+        if self.decoding not in DECODINGS:
+            raise ValueError(f"decoding is {self.decoding!r}; expected one of {', '.join(DECODINGS)}")
         if not (1 <= self.crop <= MOST_SIDE and 0 <= self.resize <= MOST_SIDE):
             raise ValueError(
                 f"crop is {self.crop} and resize {self.resize}; expected at least 1 and 0, at most {MOST_SIDE} pixels"
@@ -116,7 +132,7 @@ class Transform:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Transform:
-        """The inverse of ``as_dict``. What is missing takes its default: files of before have no background."""
+        """The inverse of ``as_dict``. What is missing takes its default: older files have no background and no decoding."""
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         return cls(**values)
 
@@ -157,11 +173,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: tuple[int, 
     Raises:
         ImageError: the bytes are not a whole image of a known format, or too large a one.
     """
-    return np.asarray(_open(data, max_pixels, background))
+    return np.ascontiguousarray(_channels(_open(data, max_pixels, background))[..., :3])
 
 
 def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode, resize and crop, in one resampling of the region that the crop keeps.
+    """Decode, resize and crop.
 
     Args:
         data: a whole file.
@@ -174,18 +190,22 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
     Raises:
         ImageError: as ``decode``.
     """
-    image = _open(data, max_pixels, transform.background)
-    size, crop = _resized(image.size, transform), transform.crop
-    region = tuple(_centre(length, crop) for length in size)
-    scale = (image.width / size[0], image.height / size[1])
-    box = (region[0][0] * scale[0], region[1][0] * scale[1], region[0][1] * scale[0], region[1][1] * scale[1])
-    kept = (region[0][1] - region[0][0], region[1][1] - region[1][0])
-    patch = image.resize(kept, _RESAMPLING[transform.interpolation], box)
-    if kept != (crop, crop):
-        canvas = Image.new("RGB", (crop, crop))
-        canvas.paste(patch, ((crop - kept[0]) // 2, (crop - kept[1]) // 2))
-        patch = canvas
-    return _channels_first(patch)
+    least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
+    pixels = _open(data, max_pixels, transform.background, least=least)
+    pixels = pixels[ends_kept(pixels.shape, transform)]
+    return _cropped(_resized(pixels, resized_size(pixels.shape, transform), transform), transform.crop)
+
+
+def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file is, by its header, an upright RGB JPEG of an allowed size."""
+    if not _SIGNATURES["JPEG"].match(data):
+        return False
+    try:
+        image = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
+        _check_size(image.size, max_pixels)
+    except Exception:  # what is wrong with it, decoding it will say
+        return False
+    return image.mode == "RGB" and bool(image.tile) and _turn(image) is None
 
 
 def read_augmented(
@@ -204,7 +224,7 @@ def read_augmented(
 
     Args:
         data: a whole file.
-        transform: gives the crop's side, the interpolation and the background.
+        transform: gives the crop's side, the interpolation and the background. JPEGs are decoded whole, whatever it says.
         rng: the only source of chance.
         scale: the least share of the image's area that a crop keeps.
         flip: mirror half of the images.
@@ -216,26 +236,39 @@ def read_augmented(
     Raises:
         ImageError: as ``decode``.
     """
-    image = _open(data, max_pixels, transform.background)
-    box = _random_box(image.size, rng, scale)
-    patch = image.resize((transform.crop, transform.crop), _RESAMPLING[transform.interpolation], box)
+    pixels = _open(data, max_pixels, transform.background)
+    left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale)
+    patch = _resized(pixels[top:bottom, left:right], (transform.crop, transform.crop), transform)
     if flip and rng.random() < 0.5:
-        patch = patch.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _channels_first(patch)
+        patch = patch.flip(-1)
+    return _cropped(patch, transform.crop)
 
 
-def _open(data: bytes, max_pixels: int, background: tuple[int, int, int]) -> Image.Image:
-    """The upright RGB image in ``data``; whatever Pillow's plug-ins raise becomes an ImageError."""
+def _open(data: bytes, max_pixels: int, background: tuple[int, int, int], *, least: int = 0) -> np.ndarray:
+    """The upright image in ``data``; whatever Pillow's plug-ins raise becomes an ImageError.
+
+    Args:
+        data: a whole file.
+        max_pixels: as ``decode``.
+        background: as ``decode``.
+        least: as ``_shrink``; 0 decodes whole.
+
+    Returns:
+        (H, W) uint32, C-contiguous: of each pixel's bytes in memory the first three are R, G and B, the fourth is anything.
+    """
     if not data:
         raise ImageError("the file is empty")
     kind = next((kind for kind, signature in _SIGNATURES.items() if signature.match(data)), None)
     if kind is None:
         raise ImageError(f"not an image of a known format (it begins with {data[:8]!r})")
     try:
-        image = _load(data, kind, max_pixels)
-        turn = _orientation(image)
-        rgb = _to_rgb(image, background)
-        return rgb if turn is None else rgb.transpose(turn)
+        image, pixels = _load(data, kind, max_pixels, least)
+        if pixels is None:
+            rgb = _to_rgb(image, background)
+            pixels, lent = _lend(rgb.size)
+            lent.paste(rgb.im, (0, 0, *rgb.size))
+        turn = _turn(image)
+        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
     except ImageError:
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
@@ -245,8 +278,11 @@ def _open(data: bytes, max_pixels: int, background: tuple[int, int, int]) -> Ima
         raise ImageError(f"cannot be decoded: {why}") from error
 
 
-def _load(data: bytes, kind: str, max_pixels: int) -> Image.Image:
-    """The image as Pillow gives it. Sizes are checked as soon as they are known, and before memory is taken for them."""
+def _load(data: bytes, kind: str, max_pixels: int, least: int) -> tuple[Image.Image, np.ndarray | None]:
+    """The image as Pillow gives it, or its pixels as ``_open`` does, where Pillow has decoded into an array of ours.
+
+    Sizes are checked as soon as they are known, and before memory is taken for them.
+    """
     if kind in ("GIF", "WEBP"):  # their plug-ins take memory for a canvas as they open
         _check_size(_gif_size(data) if kind == "GIF" else _webp_size(data), max_pixels)
     # Not Image.open, which would check the size by its own limit first, and says less about a damaged file.
@@ -255,11 +291,47 @@ def _load(data: bytes, kind: str, max_pixels: int) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     if _TILE_WIDTH in tags and _TILE_LENGTH in tags:  # libtiff takes memory for a whole tile
         _check_size((int(tags[_TILE_WIDTH]), int(tags[_TILE_LENGTH])), max_pixels)
+    if kind == "JPEG":
+        return _load_jpeg(image, least)
     image.load()
     if kind == "PNG":
         _check_png_data(data)
         _mend_transparency(image, depth=data[24])
-    return image
+    return image, None
+
+
+def _load_jpeg(image: ImageFile.ImageFile, least: int) -> tuple[Image.Image, np.ndarray | None]:
+    """As ``_load``. Pillow is lent the memory to decode into, which saves a large photograph half of its time.
+
+    Where it does not take it (before Pillow 11), for grey and CMYK, and where there is no scan to decode, which Pillow refuses,
+    the image is loaded as ever.
+    """
+    if least:
+        _shrink(image, least)
+    if image.mode != "RGB" or not image.tile:
+        image.load()
+        return image, None
+    pixels, lent = _lend(image.size)
+    image.im = lent
+    image.load()
+    return image, pixels if image.im is lent else None
+
+
+def _lend(size: tuple[int, int]) -> tuple[np.ndarray, Any]:
+    """An (H, W) uint32 array as of ``_open``, and its memory as one of Pillow's inner images, which keep RGB in four bytes too.
+
+    It spares the copies by which Pillow hands out its own memory, which take as long as decoding does.
+    """
+    pixels = np.empty(size[::-1], np.uint32)
+    return pixels, Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1).im
+
+
+def _shrink(image: ImageFile.ImageFile, least: int) -> None:
+    """Have a JPEG decoded at the smallest scale of 1/1, 1/2, 1/4 and 1/8 that leaves each side ``least`` pixels or more."""
+    for factor in (8, 4, 2):
+        if math.ceil(min(image.size) / factor) >= least:
+            image.draft("", (max(1, image.width // factor), max(1, image.height // factor)))
+            return
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -325,10 +397,10 @@ def _mend_transparency(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = (colour & top) * 255 // top
 
 
-def _orientation(image: Image.Image) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
     """What turns the image upright; None where nothing needs to."""
     try:
-        return _ORIENTATIONS.get(image.getexif()[_EXIF_ORIENTATION])
+        return _TURNS.get(image.getexif()[_EXIF_ORIENTATION])
     except Exception:  # no such entry, or a damaged block: it says nothing, and the pixels are whole
         return None
 
@@ -364,17 +436,56 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _resized(size: tuple[int, int], transform: Transform) -> tuple[int, int]:
-    """(width, height) after resizing, rounded as torchvision does."""
-    width, height = size
+def ends_kept(shape: tuple[int, ...], transform: Transform) -> tuple[slice, slice]:
+    """What of an (H, W) image is kept when its ends are cut off, as of one far longer than wide: see the rules."""
+    if transform.resize == 0:
+        return slice(None), slice(None)
+    longest = max(8, math.ceil(transform.crop / transform.resize) + 1) * min(shape)
+    top, left = (max(0, length - longest) // 2 for length in shape)
+    return slice(top, top + longest), slice(left, left + longest)
+
+
+def resized_size(shape: tuple[int, ...], transform: Transform) -> tuple[int, int]:
+    """(H, W) after resizing, rounded as torchvision does."""
+    height, width = shape
     if transform.resize == 0:
         return transform.crop, transform.crop
     if width <= height:
-        return transform.resize, int(transform.resize * height / width)
-    return int(transform.resize * width / height), transform.resize
+        return int(transform.resize * height / width), transform.resize
+    return transform.resize, int(transform.resize * width / height)
 
 
-def _centre(length: int, crop: int) -> tuple[int, int]:
+def _resized(pixels: np.ndarray, size: tuple[int, int], transform: Transform) -> Tensor:
+    """(H, W) uint32, as of ``_open``, to (1, 4, *size) uint8, of which the fourth channel means nothing."""
+    import torch  # here, since what decodes nothing does without it
+    from torch.nn import functional as F
+
+    tensor = torch.from_numpy(_channels(pixels)[None]).permute(0, 3, 1, 2)  # channels last, as torch can tell
+    if size == pixels.shape:
+        return tensor
+    mode = INTERPOLATIONS[transform.interpolation]
+    return F.interpolate(tensor, size, mode=mode, antialias=mode != "nearest-exact")
+
+
+def _cropped(tensor: Tensor, crop: int) -> np.ndarray:
+    """The centre of (1, 4, H, W) uint8, padded with black, as (3, crop, crop)."""
+    pixels = tensor.numpy()[0, :3]
+    (top, bottom), (left, right) = (centre(length, crop) for length in pixels.shape[1:])
+    kept = pixels[:, top:bottom, left:right]
+    if kept.shape == (3, crop, crop):
+        return np.ascontiguousarray(kept)
+    canvas = np.zeros((3, crop, crop), np.uint8)
+    top, left = (crop - kept.shape[1]) // 2, (crop - kept.shape[2]) // 2
+    canvas[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
+    return canvas
+
+
+def _channels(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint32, as of ``_open``, as (H, W, 4) uint8: the same memory."""
+    return pixels[..., None].view(np.uint8)
+
+
+def centre(length: int, crop: int) -> tuple[int, int]:
     """First and last + 1 of the kept pixels along one axis."""
     if length <= crop:
         return 0, length
@@ -382,7 +493,7 @@ def _centre(length: int, crop: int) -> tuple[int, int]:
     return first, first + crop
 
 
-def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[float, float, float, float]:
+def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of a random resized crop."""
     width, height = size
     for _ in range(10):
@@ -395,10 +506,6 @@ def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-def _channels_first(image: Image.Image) -> np.ndarray:
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _is_colour(colour: object) -> bool:

@@ -69,6 +69,10 @@ class BackboneError(FeatxError, ValueError):
     """A backbone that cannot be built, loaded, fetched or tapped."""
 
 
+class EngineError(FeatxError, RuntimeError):
+    """An engine that is not installed, cannot run a network, or gives other features than the network itself."""
+
+
 class CacheMissError(FeatxError, FileNotFoundError):
     """A feature file, head or model that is not there."""
 

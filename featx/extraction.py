@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,16 +22,26 @@ from featx.backbone import Backbone, load_backbone
 from featx.cache import DONE, FAILED, FeatureCache, ImageTable, differences, partial_of
 from featx.cachefolder import feature_file, sharing, write_lock
 from featx.cachewriter import CacheWriter
+from featx.compute import Engine, one_thread_each, open_engine, stacked
 from featx.decode import MAX_PIXELS
-from featx.errors import CacheMissError, CorruptCacheError, DatasetError, StaleCacheError
+from featx.errors import CacheMissError, CorruptCacheError, DatasetError, EngineError, StaleCacheError
 from featx.features import FeatureSet
 from featx.images import ImageSet, hash_splits, scan_images
-from featx.reading import LoadedImage, batched, default_workers, plain_reader, read_images
+from featx.meter import Meter
+from featx.nvjpeg import coded_reader
+from featx.reading import LoadedImage, Workers, batched, default_workers, plain_reader, read_images
 from featx.reuse import KnownRows, count_gone
-from featx.settings import CACHE, Progress
+from featx.settings import CACHE, ENGINES, Progress
+from featx.tuning import AUTO, choose_engine, largest_useful_batch
 
 _AT_ONCE = 1 << 25
 """Bytes of features that are copied at once."""
+
+_SAMPLE = 8
+"""Images on which an engine is proved and measured: the first that are to be computed."""
+
+_DEVICE_LANES = 2
+"""Threads that run the network on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Extraction:
         identity: of all layers together.
         dataset: its name.
         backbone: its name and weights.
+        engine: what ran the network; "" where nothing was computed.
         failures: (path, why) of each failed image.
         notes: what else the user should know, one sentence each.
     """
@@ -62,6 +76,7 @@ class Extraction:
     identity: str
     dataset: str
     backbone: str
+    engine: str = ""
     failures: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -86,6 +101,7 @@ class Extraction:
             "identity": self.identity,
             "dataset": self.dataset,
             "backbone": self.backbone,
+            "engine": self.engine,
             "failures": [{"path": path, "error": error} for path, error in self.failures],
             "notes": list(self.notes),
         }
@@ -97,14 +113,16 @@ def extract(
     *,
     cache: str | os.PathLike[str] = CACHE,
     out: str | os.PathLike[str] | None = None,
-    batch_size: int | None = None,
+    compute: str = AUTO,
+    batch_size: int | str | None = None,
     workers: int | None = None,
     rehash: bool = False,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
     wait: bool = False,
-    waiting: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    meter: Meter | None = None,
 ) -> Extraction:
     """Run a backbone once over a data set and keep its embeddings in one HDF5 file.
 
@@ -116,19 +134,24 @@ def extract(
         backbone: a backbone, or its name, with its default weights.
         cache: the folder for feature files.
         out: the file, instead of one named after data set and backbone in ``cache``.
-        batch_size: images per forward pass; by default 8 on the CPU, 64 elsewhere. The same size gives the same bits; another
-            one may change a feature's last ones.
-        workers: threads that read and decode; by default one per core.
+        compute: the engine that runs the network: "eager" (torch), "compile" (torch.compile), "openvino" or "onnxruntime",
+            where they are installed; "auto" takes the fastest, measured once per machine and backbone by a run that is long
+            enough to pay for it. All give the same features, to 1e-4 of a row's norm, which is proved on the first images.
+        batch_size: images per forward pass; by default what the engine does best with: 1 or 4 on the CPU, 64 elsewhere.
+            "auto" measures it on a GPU. The same size gives the same bits; another one may change a feature's last ones.
+        workers: threads that read and decode, and on the CPU run the network too, each on one core; by default one per core.
         rehash: trust neither modification times nor the features that are there: read every image, check every row.
         strict: stop at the first image that fails; what is done is kept.
         max_pixels: an image of more pixels (width x height) fails.
         wait: until another process that writes the same file has done so.
-        waiting: told who that is, before a wait.
+        notify: told, in a sentence, who that is before a wait, and what is being measured before a measurement.
         progress: called as images are done.
+        meter: knows meanwhile what limits the speed.
 
     Raises:
         DatasetError: no images, or none that can be decoded; with ``strict``, one that cannot.
         BackboneError: the backbone cannot be built.
+        EngineError: the engine is not installed, cannot run the network, or does not fit on the device.
         StaleCacheError: ``out`` holds features of another identity.
         CorruptCacheError: ``out`` is something else; it is not overwritten.
         CacheLockedError: another process is writing the same file.
@@ -151,6 +174,19 @@ def extract(
             note=note,
         )
 
+    def waiting(holder: str) -> None:
+        if notify:
+            notify(f"waiting for {holder}, which writes the same file")
+
+    if compute not in (AUTO, *ENGINES):
+        raise EngineError(f"compute is {compute!r}; expected one of {', '.join((AUTO, *ENGINES))}")
+    if batch_size is not None and batch_size != AUTO and not (isinstance(batch_size, int) and batch_size > 0):
+        raise EngineError(f"batch_size is {batch_size!r}; expected a whole number above 0, or auto")
+    if backbone.transform.decoding == "nvjpeg" and backbone.device.type != "cuda":
+        raise EngineError(
+            f"nvjpeg decodes on a CUDA GPU, and the backbone is on {backbone.device}; expected --device cuda"
+        )
+    speed = _Speed(compute, batch_size, workers or default_workers(), notify, meter or Meter())
     run = begin()
     if rehash or not run.is_unchanged():
         ours = False
@@ -159,7 +195,7 @@ def extract(
                 path, run = run.path, begin()  # another process may have written it meanwhile, or taken the name
                 ours = run.path == path
                 if ours:
-                    run.go(batch_size or default_batch_size(backbone.device), progress)
+                    run.go(speed, progress)
     return run.summary(time.perf_counter() - started)
 
 
@@ -167,6 +203,17 @@ def _named(folder: Path, images: ImageSet, backbone: Backbone) -> tuple[Path, st
     return feature_file(
         folder, dataset=images.name, root=str(images.root), backbone=backbone.name, identities=backbone.identities
     )
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """How fast a run was asked to be."""
+
+    compute: str
+    batch_size: int | str | None
+    workers: int
+    notify: Callable[[str], None] | None
+    meter: Meter
 
 
 class _Run:
@@ -194,15 +241,16 @@ class _Run:
         self.before = self._earlier(path)
         self.keys = np.zeros((len(images), 16), dtype=np.uint8)
         self.computed = self.reused = self.good = 0
+        self.engine: Engine | None = None
         self.result = self.before
 
-    def go(self, batch_size: int, progress: Progress | None) -> None:
+    def go(self, speed: _Speed, progress: Progress | None) -> None:
         """Bring the file up to date."""
         if self.rehash:
             self._hash(np.arange(len(self.images)), progress=progress)
         if not self.is_unchanged():
             self.start()
-            self.compute(batch_size, progress)
+            self.compute(speed, progress)
             self.finish()
 
     def is_unchanged(self) -> bool:
@@ -271,7 +319,7 @@ class _Run:
             self.writer.discard()
             raise
 
-    def compute(self, batch_size: int, progress: Progress | None) -> None:
+    def compute(self, speed: _Speed, progress: Progress | None) -> None:
         """Read the images that are left; send through the network those whose bytes are new."""
         first_row: dict[bytes, int] = {}
         twins: list[tuple[int, bytes]] = []
@@ -280,11 +328,14 @@ class _Run:
         done = len(self.images) - len(self.todo)
         report = progress or (lambda _done, _total: None)
         report(done, len(self.images))
-        reader = plain_reader(self.backbone.transform, max_pixels=self.max_pixels)
+        transform = self.backbone.transform
+        reader = (coded_reader if transform.decoding == "nvjpeg" else plain_reader)(
+            transform, max_pixels=self.max_pixels
+        )
 
-        def to_encode() -> Iterator[LoadedImage]:
+        def to_encode(pool: Workers) -> Iterator[LoadedImage]:
             nonlocal done
-            for image in read_images(files, reader, workers=self.workers, known=_Either(self.known, first_row)):
+            for image in read_images(files, reader, workers=pool, known=_Either(self.known, first_row)):
                 self._restat(image, self.writer)
                 self.keys[image.row] = np.frombuffer(image.key, dtype=np.uint8)
                 if image.error:
@@ -301,14 +352,41 @@ class _Run:
                 done += 1
                 report(done, len(self.images))
 
-        for batch in batched(to_encode(), batch_size):
-            self._encode(batch, batch_size)
-            done += len(batch)
-            report(done, len(self.images))
+        meter = speed.meter
+        with one_thread_each(), Workers(speed.workers, meter=meter, begin=_one_thread) as pool:
+            images = to_encode(pool)
+            if sample := list(itertools.islice(images, _SAMPLE)):
+                engine = self.engine = self.engine or self._choose(speed, sample)
+                for batch, features in _encoded(engine, itertools.chain(sample, images), pool, meter):
+                    with meter.busy("write"):
+                        self._keep(batch, features)
+                    done += len(batch)
+                    report(done, len(self.images))
         self._copy_twins(twins, first_row)
         if again:
             self.todo = np.array(again)
-            self.compute(batch_size, progress)
+            self.compute(speed, progress)
+
+    def _choose(self, speed: _Speed, sample: Sequence[LoadedImage]) -> Engine:
+        pixels = stacked(_pixels(sample), self.backbone).cpu().numpy()
+        on_cpu = self.backbone.device.type == "cpu"
+        lanes = speed.workers if on_cpu else _DEVICE_LANES
+        size = speed.batch_size
+        if size == AUTO:
+            size = None if on_cpu else largest_useful_batch(open_engine("eager", self.backbone, lanes=lanes), pixels)
+        assert not isinstance(size, str)
+        chosen = choose_engine(
+            speed.compute,
+            self.backbone,
+            pixels,
+            images=len(self.todo),
+            lanes=lanes,
+            batch=size,
+            notify=speed.notify,
+        )
+        if chosen.note:
+            self.notes.append(chosen.note)
+        return chosen.engine
 
     def finish(self) -> None:
         """Decide the splits where the data set names none, and complete the file."""
@@ -345,6 +423,7 @@ class _Run:
             identity=file.identity,
             dataset=self.images.name,
             backbone=f"{self.backbone.name}, {self.backbone.weights} weights",
+            engine=self.engine.name if self.engine else "",
             failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed.tolist()),
             notes=tuple(self.notes),
         )
@@ -448,10 +527,7 @@ class _Run:
             else:
                 self._fail(row, key, file.error(first))
 
-    def _encode(self, batch: Sequence[LoadedImage], size: int) -> None:
-        pixels = np.stack([image.pixels for image in batch if image.pixels is not None])
-        # Padded, so that a row has the same bits whatever else was left to do when it was computed.
-        features = self.backbone.encode(pixels, pad_to=size)
+    def _keep(self, batch: Sequence[LoadedImage], features: Mapping[str, np.ndarray]) -> None:
         finite = np.logical_and.reduce([np.isfinite(f).all(axis=1) for f in features.values()])
         rows = np.array([image.row for image in batch])
         keys = np.frombuffer(b"".join(image.key for image in batch), dtype=np.uint8).reshape(-1, 16)
@@ -518,9 +594,39 @@ class _Either(Container[bytes]):
         return any(key in part for part in self.parts)
 
 
-def default_batch_size(device: torch.device) -> int:
-    """8 on the CPU, where larger batches only cost memory; 64 elsewhere."""
-    return 8 if device.type == "cpu" else 64
+def _encoded(
+    engine: Engine, images: Iterator[LoadedImage], pool: Workers, meter: Meter
+) -> Iterator[tuple[list[LoadedImage], dict[str, np.ndarray]]]:
+    """Batches of images with their embeddings, in order, a bounded number ahead.
+
+    On the CPU one set of threads, as many as cores, both decodes and runs the network, one pass on one core each: whatever is
+    to do next is done by whoever is free, so that no core waits and none is asked twice. A device has threads of its own,
+    each with a stream: one's copies run beside the other's kernels.
+    """
+    with contextlib.ExitStack() as own:
+        runners = pool if engine.on_cpu else own.enter_context(Workers(engine.lanes, meter=meter))
+        running: deque[tuple[list[LoadedImage], Future[dict[str, np.ndarray]]]] = deque()
+        try:
+            for batch in batched(images, engine.batch):
+                running.append((batch, runners.start("forward", engine, _pixels(batch))))
+                if len(running) > 2 * runners.count:
+                    done, features = running.popleft()
+                    yield done, features.result()
+            for done, features in running:
+                yield done, features.result()
+        except torch.OutOfMemoryError as error:
+            raise EngineError(f"not even one image at a time fits on the device ({error}); try --device cpu") from error
+        finally:
+            for _, features in running:
+                features.cancel()
+
+
+def _pixels(images: Sequence[LoadedImage]) -> list[np.ndarray]:
+    return [image.pixels for image in images if image.pixels is not None]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def _touch(path: Path) -> None:

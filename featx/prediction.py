@@ -14,12 +14,12 @@ from featx import modelfile
 from featx.backbone import Backbone
 from featx.decode import Transform
 from featx.errors import DatasetError, HeadError, ImageError
-from featx.extraction import default_batch_size, extract
+from featx.extraction import extract
 from featx.features import FeatureSet
 from featx.head import Head, known_labels, trained_on
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
 from featx.promotion import PromotedModel, backbone_of
-from featx.reading import batched, default_workers, plain_reader, read_file, read_images
+from featx.reading import batched, default_batch_size, default_workers, plain_reader, read_file, read_images
 from featx.report import Report
 from featx.settings import CACHE, Progress
 
@@ -216,7 +216,7 @@ def _classify(
     """For each file, in order: (C,) probabilities, or None and why it failed."""
     reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or default_workers())
     done = 0
-    for batch in batched(reader, default_batch_size(model.device)):
+    for batch in batched(reader, default_batch_size(model.device.type)):
         pixels = [image.pixels for image in batch if image.pixels is not None]
         found = iter(model.probabilities(np.stack(pixels)) if pixels else ())
         for image in batch:

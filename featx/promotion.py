@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.models import SqueezeNet
 
 from featx import modelfile, zoo
-from featx.backbone import PENULTIMATE, Backbone, full_float32, normalise, pick_device, restore_backbone
+from featx.backbone import Backbone, full_float32, normalise, pick_device, restore_backbone
 from featx.cache import differences
 from featx.decode import Transform, read_augmented
 from featx.errors import (
@@ -32,12 +32,12 @@ from featx.errors import (
     printable,
     why_unreadable,
 )
-from featx.extraction import default_batch_size
 from featx.features import FeatureSet
 from featx.head import Head, softmax, stored_report
-from featx.reading import batched, default_workers, plain_reader, read_images
+from featx.reading import batched, default_batch_size, default_workers, plain_reader, read_images
 from featx.report import Report
 from featx.settings import MODELS, FineTuning
+from featx.taps import PENULTIMATE
 from featx.weights import load_strictly, require_fit
 
 PROOF_IMAGES = 64
@@ -459,7 +459,7 @@ class _Job:
         """(R, C) float64 logits of the network as it is."""
         self.network.eval()
         transform = self.backbone.transform
-        batches = self._batches(rows, plain_reader(transform), default_batch_size(self._device))
+        batches = self._batches(rows, plain_reader(transform), default_batch_size(self._device.type))
         return np.concatenate([_logits(self.network, pixels, transform) for _, pixels in batches])
 
     @property

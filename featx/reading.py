@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
@@ -11,12 +12,16 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from featx.decode import MAX_PIXELS, Transform, read_pixels
 from featx.errors import ImageError
 from featx.images import image_key
+from featx.meter import Meter
+
+Result = TypeVar("Result")
 
 NO_KEY = bytes(16)
 """The key of an image whose bytes could not be read."""
@@ -59,11 +64,40 @@ class LoadedImage:
     mtime_ns: int = -1
 
 
+class Workers(ThreadPoolExecutor):
+    """Threads, and a record of how long they were busy with each stage of the work.
+
+    Left by an exception, they finish what they are at and begin nothing more.
+
+    Args:
+        count: of threads.
+        meter: keeps the record.
+        begin: called in each thread at its start.
+    """
+
+    def __init__(self, count: int, *, meter: Meter | None = None, begin: Callable[[], object] | None = None) -> None:
+        super().__init__(count, thread_name_prefix="featx", initializer=begin)
+        self.count = count
+        self.meter = meter or Meter()
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown(cancel_futures=True)
+
+    def start(self, stage: str, work: Callable[..., Result], *args: Any) -> Future[Result]:
+        """Have ``work(*args)`` done by one of the threads."""
+
+        def timed() -> Result:
+            with self.meter.busy(stage, self.count):
+                return work(*args)
+
+        return self.submit(timed)
+
+
 def read_images(
     files: Iterable[tuple[int, Path]],
     read: Callable[[int, bytes], np.ndarray] | None,
     *,
-    workers: int,
+    workers: int | Workers,
     known: Container[bytes] = (),
 ) -> Iterator[LoadedImage]:
     """Read and decode files in threads, in order, a bounded number ahead. A bad file never stops the others.
@@ -71,7 +105,7 @@ def read_images(
     Args:
         files: (row, path).
         read: from a row and its file's bytes to (3, H, W) uint8; raises ImageError. None: the keys alone are wanted.
-        workers: threads; Pillow and the disk let go of the interpreter lock.
+        workers: threads, or how many; decoders and the disk let go of the interpreter lock.
         known: keys whose pixels nobody needs; it may grow meanwhile.
     """
 
@@ -88,12 +122,13 @@ def read_images(
                 fault = str(error)
         return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="featx-decode") as pool:
+    with contextlib.ExitStack() as own:
+        pool = workers if isinstance(workers, Workers) else own.enter_context(Workers(workers))
         ahead: deque[Future[LoadedImage]] = deque()
         try:
             for row, path in files:
-                ahead.append(pool.submit(load, row, path))
-                if len(ahead) >= 4 * workers + 8:
+                ahead.append(pool.start("decode", load, row, path))
+                if len(ahead) >= 4 * pool.count + 8:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
@@ -146,6 +181,11 @@ def batched(images: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedIma
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
+
+
+def default_batch_size(kind: str) -> int:
+    """Images per pass of a network that runs on its own: 8 on the CPU, where larger batches only cost memory; 64 elsewhere."""
+    return 8 if kind == "cpu" else 64
 
 
 def default_workers() -> int:

@@ -24,6 +24,7 @@ from featx.settings import CACHE, MODELS, FineTuning
 if TYPE_CHECKING:  # a step imports what it needs when it runs
     from featx.extraction import Extraction
     from featx.head import Fit
+    from featx.meter import Meter
     from featx.promotion import Promotion
 
 
@@ -41,7 +42,11 @@ class ExtractStep:
     crop: int | None = None
     background: str | None = None
     max_pixels: int | None = None
-    batch_size: int | None = None
+    fast_decode: bool = False
+    nvjpeg: bool = False
+    precision: str = "float32"
+    compute: str = "auto"
+    batch_size: int | str | None = None
     workers: int | None = None
     rehash: bool = False
     strict: bool = False
@@ -54,12 +59,17 @@ class ExtractStep:
         return self.backbone or ("lenet5" if self.data == "digits" else "resnet50")
 
     def run(
-        self, progress: Callable[..., None] | None = None, waiting: Callable[[str], None] | None = None
+        self,
+        progress: Callable[..., None] | None = None,
+        notify: Callable[[str], None] | None = None,
+        meter: Meter | None = None,
     ) -> Extraction:
         """Extract."""
         from featx.cachefolder import require_place
         from featx.images import scan_images
 
+        if self.fast_decode and self.nvjpeg:
+            raise RecipeError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
         # Before torch is imported: a wrong path, or a place that cannot be written, is said at once.
         images = scan_images(self.data)
         require_place(Path(self.cache), Path(self.out) if self.out else None)
@@ -73,23 +83,27 @@ class ExtractStep:
             weights=self.weights,
             layers=self.layer,
             dtype=self.dtype,
+            precision=self.precision,
             device=self.device,
             resize=self.resize,
             crop=self.crop,
             background=self.background,
+            decoding="scaled" if self.fast_decode else "nvjpeg" if self.nvjpeg else None,
         )
         return extract(
             images,
             backbone,
             cache=self.cache,
             out=self.out,
+            compute=self.compute,
             batch_size=self.batch_size,
             workers=self.workers,
             rehash=self.rehash,
             strict=self.strict,
             max_pixels=self.max_pixels or MAX_PIXELS,
             wait=self.wait,
-            waiting=waiting,
+            notify=notify,
+            meter=meter,
             progress=progress,
         )
 
@@ -278,17 +292,18 @@ def _read_table(name: str, table: Any, step: type[Any]) -> tuple[dict[str, Any],
 def _fitting(value: Any, kind: Any) -> Any:
     """The value as its field wants it, or None where it is of another type."""
     wanted = [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, types.UnionType) else [kind]
-    (only,) = wanted
-    if typing.get_origin(only) is tuple:
+    if any(typing.get_origin(k) is tuple for k in wanted):
         items = [value] if isinstance(value, str) else value
         return tuple(items) if isinstance(items, list) and all(isinstance(i, str) for i in items) else None
-    if only is float and isinstance(value, int) and not isinstance(value, bool):
+    if float in wanted and type(value) is int:
         return float(value)
-    return value if type(value) is only else None
+    return value if type(value) in wanted else None
 
 
 def _kind_name(kind: Any) -> str:
     text = str(kind)
+    if "int" in text and "str" in text:
+        return "a whole number or a string"
     for plain, words in (("tuple", "a list of strings"), ("str", "a string"), ("bool", "true or false")):
         if plain in text:
             return words

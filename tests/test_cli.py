@@ -434,6 +434,10 @@ def test_every_command_answers_h(command: str) -> None:
     assert not command or "Example: featx " in text
 
 
+def _rows_done(partial: Path) -> int:
+    return int(np.count_nonzero(FeatureCache(partial, allow_partial=True).status == DONE))
+
+
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_tmp: Path) -> None:
     Path("slow.py").write_text(
         "import time\nfrom featx import Transform\nfrom featx.nets import LeNet5\n"
@@ -446,9 +450,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     partial = Path("cache/split--slow-make.h5.partial")
     deadline = time.monotonic() + 60
-    while not partial.exists() and time.monotonic() < deadline:
+    while not (partial.exists() and _rows_done(partial)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1.2)
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=60)
     assert run.returncode == 130, stderr

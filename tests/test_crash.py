@@ -34,9 +34,10 @@ data, weights, folder, kills, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 images = featx.scan_images(data)
 backbone = featx.load_backbone("mobilenet_v1_075", weights=weights, device="cpu")
 whole = folder / "whole" / "f.h5"
+first = []
 started = time.perf_counter()
-featx.extract(images, backbone, out=whole)
-per_image = (time.perf_counter() - started) / len(images)
+featx.extract(images, backbone, out=whole, progress=lambda done, _: first.append(time.perf_counter()) if done else None)
+to_begin, per_image = first[0] - started, (time.perf_counter() - first[0]) / len(images)
 reference, expected = whole.read_bytes(), FeatureCache(whole)
 vectors = np.array(expected.features("penultimate"))
 final = folder / "killed" / "f.h5"
@@ -50,7 +51,7 @@ while seen["kills"] < kills or not seen["completed"]:
         result = featx.extract(images, backbone, out=final, batch_size=4)
         os._exit(0)
     # A few images' time, or only as long as it takes to begin; near the end, whatever comes.
-    time.sleep(rng.uniform(0, 25 * per_image) if rng.random() < 0.7 else rng.uniform(0, 0.05))
+    time.sleep(to_begin + rng.uniform(0, 30 * per_image) if rng.random() < 0.7 else rng.uniform(0, to_begin))
     if seen["kills"] < kills:
         os.kill(child, signal.SIGKILL)
     killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -104,21 +105,21 @@ _RACE = """
 import json, os, sys, time
 import torch
 import featx
-from featx.backbone import Backbone
 from featx.errors import CacheLockedError
+from featx.extraction import _Run
 
 torch.set_num_threads(1)
 data, folder, wait = sys.argv[1], sys.argv[2], sys.argv[3] == "wait"
 backbone = featx.load_backbone("lenet5", device="cpu")
-encode = Backbone.encode
-Backbone.encode = lambda self, pixels, **options: (time.sleep(0.1), encode(self, pixels, **options))[1]
+keep = _Run._keep
+_Run._keep = lambda self, batch, features: (time.sleep(0.1), keep(self, batch, features))[1]
 pipes = []
 for _ in range(8):
     out, into = os.pipe()
     if os.fork() == 0:
         holders = []
         try:
-            result = featx.extract(data, backbone, cache=folder, wait=wait, waiting=holders.append)
+            result = featx.extract(data, backbone, cache=folder, wait=wait, notify=holders.append)
             told = ["done", os.getpid(), result.computed, result.reused, holders]
         except CacheLockedError as error:
             told = ["locked", os.getpid(), str(error)]

@@ -23,6 +23,7 @@ from featx import extraction
 from featx.backbone import Backbone, load_backbone
 from featx.cache import DONE, FAILED, FeatureCache, differences
 from featx.cachefolder import write_lock
+from featx.compute import Engine
 from featx.decode import MAX_PIXELS, Transform, read_pixels
 from featx.errors import CacheLockedError, CorruptCacheError, DatasetError, ImageError, OutputError, StaleCacheError
 from featx.extraction import Extraction, extract
@@ -51,13 +52,13 @@ def few(tmp_path: Path, make_image: MakeImage) -> Path:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of every batch that goes through a network."""
     sizes: list[int] = []
-    encode = Backbone.encode
+    run = Engine.__call__
 
-    def counted(self: Backbone, pixels: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
+    def counted(self: Engine, pixels: np.ndarray) -> dict[str, np.ndarray]:
         sizes.append(len(pixels))
-        return encode(self, pixels, **options)
+        return run(self, pixels)
 
-    monkeypatch.setattr(Backbone, "encode", counted)
+    monkeypatch.setattr(Engine, "__call__", counted)
     return sizes
 
 
@@ -106,16 +107,16 @@ def assert_own_features(result: Extraction, backbone: Backbone, folder: Path) ->
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """The forward pass number ``after`` + 1 is stopped by Ctrl-C."""
-    encode, calls = Backbone.encode, []
+    """Ctrl-C when the features of batch number ``after`` + 1 are there."""
+    keep, calls = extraction._Run._keep, []
 
-    def stopped(self: Backbone, pixels: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
-        calls.append(len(pixels))
+    def stopped(self: Any, batch: Any, features: Any) -> None:
+        calls.append(len(batch))
         if len(calls) > after:
             raise KeyboardInterrupt("Ctrl-C")
-        return encode(self, pixels, **options)
+        keep(self, batch, features)
 
-    monkeypatch.setattr(Backbone, "encode", stopped)
+    monkeypatch.setattr(extraction._Run, "_keep", stopped)
 
 
 def own_network(folder: Path, name: str, forward: str) -> str:
@@ -159,7 +160,7 @@ def test_every_row_is_what_the_backbone_gives_for_its_image(photos: Path, tmp_pa
 def test_several_layers_come_from_one_pass(few: Path, tmp_path: Path, encoded: list[int]) -> None:
     backbone = load_backbone("lenet5", layers=("features.3", "features"), device="cpu")
     result = extract(few, backbone, cache=tmp_path / "cache")
-    assert encoded == [8]
+    assert encoded == [4, 4]
     assert result.layers == {"penultimate": 84, "features": 120, "features.3": 16}
     for layer in result.layers:
         features = result.load(layer)
@@ -633,19 +634,19 @@ def test_features_that_are_all_nan_are_an_error(few: Path, tmp_path: Path) -> No
 
 _SLOW_RUN = """
 import sys, time
-from featx.backbone import Backbone, load_backbone
-from featx.extraction import extract
+from featx.backbone import load_backbone
+from featx.extraction import _Run, extract
 
-encode, calls = Backbone.encode, []
+keep, calls = _Run._keep, []
 
-def slow(self, pixels, **options):
+def slow(self, batch, features):
     if len(calls) == 3:
         print("three batches done", flush=True)
         time.sleep(60)
     calls.append(1)
-    return encode(self, pixels, **options)
+    return keep(self, batch, features)
 
-Backbone.encode = slow
+_Run._keep = slow
 extract(sys.argv[1], load_backbone("lenet5", device="cpu"), cache=sys.argv[2], batch_size=4)
 """
 
@@ -711,15 +712,12 @@ def test_rows_of_an_interrupted_run_are_right_when_its_images_moved_meanwhile(
     assert_own_features(result, lenet, few)
 
 
-def test_a_run_interrupted_again_and_again_loses_nothing(
-    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
-) -> None:
+def test_a_run_interrupted_again_and_again_loses_nothing(few: Path, tmp_path: Path, lenet: Backbone) -> None:
     for _ in range(3):
         with pytest.MonkeyPatch.context() as patch:
             interrupt(patch, after=1)
             with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
                 extract(few, lenet, cache=tmp_path / "cache", batch_size=2)
-    assert sum(encoded) == 6
     result = extract(few, lenet, cache=tmp_path / "cache", batch_size=2)
     assert counts(result) == (8, 2, 6, 0, 0)
     assert_own_features(result, lenet, few)
@@ -873,7 +871,7 @@ def test_the_summary_has_the_documented_keys(spoilt: Path, tmp_path: Path, lenet
     said = result.as_dict()
     assert said.keys() == {
         "file", "images", "computed", "reused", "failed", "removed", "seconds", "images_per_second", "layers", "identity",
-        "dataset", "backbone", "failures", "notes",
+        "dataset", "backbone", "engine", "failures", "notes",
     }  # fmt: skip
     assert json.loads(json.dumps(said)) == said
     assert said["file"] == str(result.file)
@@ -1258,6 +1256,7 @@ def _own(folder: Path, *, code: str = _NET, state: dict[str, np.ndarray] = _STAT
         ("transform", {"transform": dataclasses.replace(_TRANSFORM, mean=(0.0, 0.0, 0.01))}),
         ("transform", {"transform": dataclasses.replace(_TRANSFORM, std=(1.0, 1.0, 1.01))}),
         ("transform", {"transform": dataclasses.replace(_TRANSFORM, interpolation="bicubic")}),
+        ("transform", {"decoding": "scaled"}),
         ("dtype", {"dtype": "float16"}),
         ("decoder", {"decoder": 10**6}),
         ("precision", {"precision": "bfloat16"}),
@@ -1274,7 +1273,7 @@ def test_every_part_of_the_identity_makes_another_file(
     encoded.clear()
     assert counts(extract(few, _own(tmp_path), cache=tmp_path / "cache")) == (8, 0, 8, 0, 0)
     as_before = before.describe()
-    if part in ("decoder", "precision"):
+    if part == "decoder":
         told = {**as_before, **changed}
         monkeypatch.setattr(Backbone, "describe", lambda _: told)
         changed = {}
@@ -1292,4 +1291,4 @@ def test_every_part_of_the_identity_makes_another_file(
 def test_the_parts_of_the_identity_are_those_that_a_test_changes(tmp_path: Path) -> None:
     parts = _own(tmp_path).describe()
     assert set(parts) == {"architecture", "weights_sha256", "transform", "precision", "dtype", "decoder"}
-    assert set(parts["transform"]) == {"resize", "crop", "mean", "std", "interpolation", "background"}
+    assert set(parts["transform"]) == {"resize", "crop", "mean", "std", "interpolation", "background", "decoding"}

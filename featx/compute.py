@@ -1,0 +1,474 @@
+"""Engines: what runs a backbone. All give the embeddings of ``Backbone.encode``, to a tolerance that is proved on real images.
+
+On the CPU an engine is called from as many threads as there are cores (its lanes), and runs each pass on one core: that is 5 to
+50 % faster than passes that several cores share, and what a pass computes does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from featx.backbone import Backbone, as_stored, full_float32, normalise
+from featx.errors import EngineError
+from featx.home import home
+from featx.nvjpeg import pixels_on
+from featx.settings import ENGINES
+
+TOLERANCE = 1e-4
+"""Largest L2 distance of an engine's row from ``Backbone.encode``'s, relative to its norm, in float32."""
+
+LOW_TOLERANCE = 5e-2
+"""The same in a lower precision, where every engine rounds in its own way."""
+
+_PROOF = 4
+"""Images on which that is proved."""
+
+_EXPORT = 1
+"""Raised whenever exported networks of before must not be used."""
+
+_MOST_EXPORTS = 16
+"""Exported networks that are kept; the oldest go."""
+
+_LARGEST_EXPORT = 1_900_000_000
+"""Bytes of weights; of more no single ONNX file can be made."""
+
+Runner = Callable[[Tensor], Sequence[np.ndarray]]
+"""(batch, 3, H, W) uint8 to (batch, D) float32 of each layer."""
+
+
+class Engine:
+    """Pixels to embeddings. May be called from ``lanes`` threads at once.
+
+    Attributes:
+        name: one of ``ENGINES``.
+        batch: images of a pass; fewer are padded, since kernels are chosen by the batch's size, and that can change an
+            embedding's last bits. What else is in a batch, and where in it an image stands, does not.
+        lanes: threads that call it at once, at best.
+        on_cpu: each of them keeps one core busy; otherwise they wait for a device.
+    """
+
+    def __init__(self, name: str, backbone: Backbone, run: Runner, *, batch: int, lanes: int) -> None:
+        self.name, self.batch, self.lanes = name, batch, lanes
+        self.on_cpu = backbone.device.type == "cpu"
+        self._backbone, self._run = backbone, run
+        self._halving = threading.Lock()
+
+    def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+        """Embed any number of images.
+
+        A device that runs out of memory gets half as many at a time, from then on.
+
+        Args:
+            images: (3, H, W) uint8 each, RGB, resized and cropped; files too where a GPU decodes them (``nvjpeg.py``).
+
+        Returns:
+            (B, D) for each layer, of the backbone's dtype.
+
+        Raises:
+            torch.OutOfMemoryError: not even one image fits.
+        """
+        return {layer: as_stored(rows, self._backbone.dtype) for layer, rows in self.raw(images).items()}
+
+    def raw(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+        """The same in float32, whatever is kept of it."""
+        pixels = stacked(images, self._backbone)
+        parts: list[list[np.ndarray]] = []
+        at = 0
+        while at < len(pixels):
+            size = self.batch
+            some = pixels[at : at + size]
+            try:
+                found = self._run(_padded(some, size))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self._halve(size)
+            else:
+                parts.append([rows[: len(some)] for rows in found])
+                at += size
+        return dict(zip(self._backbone.layers, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+    def _halve(self, size: int) -> None:
+        with self._halving:
+            if self.batch == size:  # no other lane has done so meanwhile
+                self.batch = size // 2
+                torch.cuda.empty_cache()
+
+
+def installed(kind: str = "cpu") -> tuple[str, ...]:
+    """The engines that can run on a kind of device, by what is installed."""
+    if kind != "cpu":
+        return ("eager", "compile") if kind == "cuda" else ("eager",)
+    here = {
+        "eager": True,
+        "compile": shutil.which(os.environ.get("CXX", "g++")) is not None,
+        "openvino": _importable("openvino", "onnx", "onnxscript"),
+        "onnxruntime": _importable("onnxruntime", "onnx", "onnxscript"),
+    }
+    return tuple(name for name in ENGINES if here[name])
+
+
+def open_engine(
+    name: str,
+    backbone: Backbone,
+    *,
+    lanes: int = 1,
+    batch: int | None = None,
+    sample: np.ndarray | None = None,
+) -> Engine:
+    """Make an engine and prove that it gives the backbone's embeddings.
+
+    Args:
+        name: one of ``ENGINES``.
+        backbone: what is to run.
+        lanes: threads that will call it at once.
+        batch: images per pass, instead of the engine's own choice.
+        sample: (B, 3, crop, crop) uint8; the first few are the images of the proof. Noise where there are none.
+
+    Raises:
+        EngineError: it is not installed, cannot run this network, or gives other embeddings.
+    """
+    kind = backbone.device.type
+    if name not in installed(kind):
+        raise EngineError(f"{name} is not installed, or does not run on {kind}; here are {', '.join(installed(kind))}")
+    if backbone.precision != "float32" and name not in ("eager", "compile"):
+        raise EngineError(f"{name} computes in float32 alone; {backbone.precision} is for eager and compile")
+    size = batch or _usual_batch(name, kind)
+    pixels = (_noise(backbone) if sample is None else sample)[:_PROOF]
+    try:
+        wanted = backbone.stored_as("float32").encode(pixels)
+        for fold in (True, False):  # where folding would change the network, the proof shows it
+            with one_thread_each(), _silence():
+                run = _MAKERS[name](_Encoder(backbone, fold=fold), backbone, size, lanes)
+                engine = Engine(name, backbone, run, batch=size, lanes=lanes)
+                found = engine.raw(pixels)
+            apart = {layer: _distance(rows, found[layer]) for layer, rows in wanted.items()}
+            layer = max(apart, key=lambda each: apart[each])
+            if apart[layer] <= (TOLERANCE if backbone.precision == "float32" else LOW_TOLERANCE):
+                return engine
+    except torch.OutOfMemoryError as error:
+        raise EngineError(f"{name} does not fit on {backbone.device}: {_brief(error)}") from error
+    except Exception as error:  # exporters and compilers raise whatever they like
+        raise EngineError(f"{name} cannot run {backbone.name}: {_brief(error)}") from error
+    raise EngineError(
+        f"{name} gives other features of {backbone.name}: {layer} differs by {apart[layer]:.1e} of its norm"
+    )
+
+
+def stacked(images: Sequence[np.ndarray] | np.ndarray, backbone: Backbone) -> Tensor:
+    """(B, 3, crop, crop) uint8: on the CPU, or on the GPU that decodes them."""
+    if backbone.transform.decoding == "nvjpeg" and backbone.device.type == "cuda":
+        return pixels_on(backbone.device, list(images), backbone.transform)
+    return torch.from_numpy(images if isinstance(images, np.ndarray) else np.stack(images))
+
+
+def images_per_second(engine: Engine, pixels: np.ndarray, seconds: float = 1.0) -> float:
+    """How fast an engine is with all its lanes busy.
+
+    Args:
+        engine: from ``open_engine``.
+        pixels: (B, 3, crop, crop) uint8; repeated or cut to a batch.
+        seconds: to measure for.
+    """
+    batch = np.resize(pixels, (engine.batch, *pixels.shape[1:]))
+    with one_thread_each(), ThreadPoolExecutor(engine.lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(engine, [batch] * engine.lanes))  # each lane once, for its buffers
+        began = time.perf_counter()
+
+        def work() -> int:
+            done = 0
+            while time.perf_counter() < began + seconds:
+                engine(batch)
+                done += len(batch)
+            return done
+
+        counts = [pool.submit(work) for _ in range(engine.lanes)]
+        return sum(count.result() for count in counts) / (time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Each pass on one core, so that lanes and cores add up; what was set before is set again afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with full_float32():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] = ()) -> int:
+    """Fold each batch norm into the convolution or linear layer whose very output enters it, in place.
+
+    Which those are is seen in one pass. A convolution whose output goes elsewhere too cannot be told from that: compare the
+    network's output before and after.
+
+    Args:
+        network: in eval mode; its weights change.
+        images: (B, C, H, W) that it accepts.
+        keep: layers whose own output is wanted.
+
+    Returns:
+        How many were folded.
+    """
+    outputs: dict[int, tuple[nn.Module, Tensor, int]] = {}
+    calls: dict[nn.Module, int] = {}
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def note_output(layer: nn.Module, _: Any, out: Tensor) -> None:
+        outputs[id(out)] = layer, out, out._version  # kept alive, so that no other tensor gets its id
+        calls[layer] = calls.get(layer, 0) + 1
+
+    def note_input(norm: nn.Module, args: tuple[Any, ...]) -> None:
+        calls[norm] = calls.get(norm, 0) + 1
+        layer, _, version = outputs.get(id(args[0]), (None, None, None))
+        if layer is not None and version == args[0]._version:
+            pairs.append((layer, norm))
+
+    hooks = [m.register_forward_hook(note_output) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks += [m.register_forward_pre_hook(note_input) for m in network.modules() if _is_norm(m)]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = {module: name for name, module in network.named_modules()}
+    once = [(layer, norm) for layer, norm in pairs if calls[layer] == calls[norm] == 1 and layer not in keep]
+    for layer, norm in once:
+        fuse: Any = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
+        fused = fuse(layer, norm)
+        layer.weight, layer.bias = fused.weight.requires_grad_(False), fused.bias.requires_grad_(False)
+        network.set_submodule(names[norm], _rest(norm))
+    return len(once)
+
+
+class _Encoder(nn.Module):
+    """A private copy of a backbone's network, from pixels to embeddings, its batch norms folded away."""
+
+    def __init__(self, backbone: Backbone, *, fold: bool) -> None:
+        super().__init__()
+        self.transform, self.autocast, self.folded = backbone.transform, backbone.autocast, fold
+        self.tapped = copy.deepcopy(backbone.tapped)
+        if fold:
+            image = normalise(torch.from_numpy(_noise(backbone)[:1]).to(backbone.device), backbone.transform)
+            watched = [self.tapped.network.get_submodule(layer) for layer in self.tapped.watched]
+            fold_norms(self.tapped.graph, image, keep=watched)
+        self.tapped.attach()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) uint8 to (B, D) float32 of each layer."""
+        images = normalise(pixels, self.transform).contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            return tuple(self.tapped(images).values())
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_var is not None
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What a batch norm does beside normalising: timm's apply their activation too."""
+    rest = [part for part in (getattr(norm, "drop", None), getattr(norm, "act", None)) if isinstance(part, nn.Module)]
+    return nn.Sequential(*rest) if rest else nn.Identity()
+
+
+def _usual_batch(name: str, kind: str) -> int:
+    """On a core of its own an inference engine gains nothing by batches, torch a little by 4; larger ones only cost memory."""
+    if kind != "cpu":
+        return 64
+    return 1 if name in ("openvino", "onnxruntime") else 4
+
+
+def _eager(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
+    encoder = encoder.to(memory_format=torch.channels_last)
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
+    lanes, copying = threading.local(), threading.Lock()
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        # Modules of each lane's own, on the same weights: somebody's network may keep things in itself as it runs.
+        if not hasattr(lanes, "own"):
+            with copying:
+                lanes.own = copy.deepcopy(encoder, dict(shared))
+        found: tuple[Tensor, ...] = lanes.own(images)
+        return found
+
+    return _torch_runner(run, backbone.device)
+
+
+def _compile(encoder: _Encoder, backbone: Backbone, batch: int, _lanes: int) -> Runner:
+    with torch.no_grad():
+        example = (_blank(backbone, batch).to(backbone.device),)
+        program = torch.export.export(encoder.to(memory_format=torch.channels_last), example, strict=False)
+    return _torch_runner(torch.compile(program.module(), options={"freezing": True}), backbone.device)
+
+
+def _torch_runner(encoder: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device) -> Runner:
+    streams = threading.local()
+
+    def run(pixels: Tensor) -> Sequence[np.ndarray]:
+        with torch.inference_mode():
+            return [rows.cpu().numpy() for rows in encoder(pixels.to(device))]
+
+    def run_on_cuda(pixels: Tensor) -> Sequence[np.ndarray]:
+        # Each lane has a stream of its own: one's copies run beside the other's kernels.
+        if not hasattr(streams, "own"):
+            streams.own = torch.cuda.Stream(device)
+        streams.own.wait_stream(torch.cuda.current_stream(device))  # which decoded them, perhaps
+        with torch.inference_mode(), torch.cuda.stream(streams.own):
+            images = pixels if pixels.is_cuda else pixels.pin_memory().to(device, non_blocking=True)
+            found = [rows.to("cpu", non_blocking=True) for rows in encoder(images)]
+            streams.own.synchronize()
+        return [rows.numpy() for rows in found]
+
+    return run_on_cuda if device.type == "cuda" else run
+
+
+def _onnxruntime(encoder: _Encoder, backbone: Backbone, batch: int, _lanes: int) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # it runs on the thread that calls
+    options.log_severity_level = 3
+    model = _exported(encoder, backbone, batch)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels.numpy()})
+
+
+def _openvino(encoder: _Encoder, backbone: Backbone, batch: int, lanes: int) -> Runner:
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": lanes,
+        "INFERENCE_NUM_THREADS": lanes,
+        "ENABLE_CPU_PINNING": False,
+    }
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(_exported(encoder, backbone, batch)), "CPU", settings)
+    requests = threading.local()
+
+    def run(pixels: Tensor) -> Sequence[np.ndarray]:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        found = requests.own.infer([pixels.numpy()], share_inputs=True)
+        return [found[output] for output in compiled.outputs]
+
+    return run
+
+
+_MAKERS = {"eager": _eager, "compile": _compile, "onnxruntime": _onnxruntime, "openvino": _openvino}
+
+
+def _exported(encoder: _Encoder, backbone: Backbone, batch: int) -> bytes:
+    """The network as ONNX, for a fixed batch; kept in the home folder, since exporting it takes seconds.
+
+    The name of a file carries the checksum of what is in it.
+    """
+    if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > _LARGEST_EXPORT:
+        raise EngineError(f"{backbone.name} is too large for one ONNX file")
+    parts = (_EXPORT, backbone.identity, encoder.folded, batch, torch.__version__)
+    folder, tag = home() / "engines", hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{tag}-*.onnx"):
+            model = path.read_bytes()
+            if path.name == _export_name(tag, model):
+                os.utime(path)
+                return model
+    model = _export(encoder, _blank(backbone, batch))
+    with contextlib.suppress(OSError):  # a full disk or a home that cannot be written costs time, nothing else
+        _keep_export(folder, _export_name(tag, model), model)
+    return model
+
+
+def _export(encoder: _Encoder, example: Tensor) -> bytes:
+    with torch.no_grad():
+        program = torch.onnx.export(encoder, (example,), dynamo=True, optimize=True, verbose=False)
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model
+
+
+def _export_name(tag: str, model: bytes) -> str:
+    return f"{tag}-{hashlib.sha256(model).hexdigest()[:24]}.onnx"
+
+
+def _keep_export(folder: Path, name: str, model: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{name}.{os.getpid()}.partial"
+    try:
+        partial.write_bytes(model)
+        partial.replace(folder / name)
+    finally:
+        partial.unlink(missing_ok=True)
+    by_age = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+    for old in by_age[:-_MOST_EXPORTS]:
+        old.unlink()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Exporters and compilers talk; what they have to say about a failure is in its exception."""
+    before, said = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _distance(wanted: np.ndarray, found: np.ndarray) -> float:
+    """The largest L2 distance of two rows, relative to the norm of what is wanted; what is not finite must be so in both."""
+    finite = np.isfinite(wanted).all(axis=1)
+    if not np.array_equal(finite, np.isfinite(found).all(axis=1)):
+        return float("inf")
+    wanted, found = wanted[finite].astype(np.float64), found[finite].astype(np.float64)
+    distances, norms = np.linalg.norm(found - wanted, axis=1), np.linalg.norm(wanted, axis=1)
+    return max(((d / n if n else float("inf")) for d, n in zip(distances, norms, strict=True) if d), default=0.0)
+
+
+def _noise(backbone: Backbone) -> np.ndarray:
+    """(2, 3, crop, crop) uint8, the same every time."""
+    side = backbone.transform.crop
+    return np.random.default_rng(0).integers(0, 256, (2, 3, side, side), dtype=np.uint8)
+
+
+def _blank(backbone: Backbone, batch: int) -> Tensor:
+    return torch.zeros(batch, 3, backbone.transform.crop, backbone.transform.crop, dtype=torch.uint8)
+
+
+def _padded(pixels: Tensor, size: int) -> Tensor:
+    """With black images, to ``size``."""
+    missing = size - len(pixels)
+    return torch.cat([pixels, pixels.new_zeros(missing, *pixels.shape[1:])]) if missing else pixels
+
+
+def _importable(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def _brief(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]

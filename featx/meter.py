@@ -1,0 +1,52 @@
+"""How busy the stages of a running extraction are, and which of them limits its speed. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+_WINDOW = 2.0
+"""Seconds over which the limit is taken."""
+
+
+class Meter:
+    """Adds up how long the threads of each stage were busy; may be asked from any thread while they are.
+
+    Attributes:
+        seconds: of work in each stage, by all of its threads.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._threads: dict[str, int] = {}
+        self._adding = threading.Lock()
+        self._before: tuple[float, dict[str, float]] = (time.perf_counter(), {})
+        self._limit = ""
+
+    @contextlib.contextmanager
+    def busy(self, stage: str, threads: int = 1) -> Iterator[None]:
+        """Time that one of a stage's threads is at work."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            with self._adding:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                self._threads[stage] = threads
+
+    def limit(self) -> str:
+        """The stage that keeps its threads busiest, and how busy, over the last seconds: "forward 78 %"; "" at the start."""
+        began, before = self._before
+        elapsed = time.perf_counter() - began
+        if elapsed >= _WINDOW:
+            with self._adding:
+                now, threads = dict(self.seconds), dict(self._threads)
+            shares = {stage: (now[stage] - before.get(stage, 0.0)) / (threads[stage] * elapsed) for stage in now}
+            if shares:
+                stage = max(shares, key=lambda name: shares[name])
+                self._limit = f"{stage} {min(100, round(100 * shares[stage]))} %"
+            self._before = time.perf_counter(), now
+        return self._limit

@@ -1,0 +1,171 @@
+"""Reading layers out of a network as it runs: where to look, and how a layer's output becomes one vector per image."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from featx.errors import BackboneError
+
+PENULTIMATE = "penultimate"
+"""The layer whose output enters the last classifier layer."""
+
+_pass = threading.local()
+"""What the running pass of each thread has seen. Not kept in the module: several threads may run one, and it is copied."""
+
+
+class Tapped(nn.Module):
+    """A network that gives embeddings instead of logits.
+
+    Runs only while it is ``attached``, or after ``attach``, which leaves hooks on the network: for a network of one's own.
+
+    Attributes:
+        network: the whole network.
+        graph: what runs: the network itself, or a traced graph of it where a wanted layer is no module.
+        traced: whether it is.
+    """
+
+    def __init__(self, network: nn.Module, *, name: str, classifier: str, layers: Sequence[str], blank: Tensor) -> None:
+        """Find the layers.
+
+        Args:
+            network: in eval mode.
+            name: of the backbone, for messages.
+            classifier: name of the network's last layer.
+            layers: names of modules or of torchvision's nodes, beside the penultimate.
+            blank: (1, 3, H, W), for one pass if the network must be traced.
+
+        Raises:
+            BackboneError: there is no such layer, or none that can be read.
+        """
+        super().__init__()
+        extra = [layer for layer in dict.fromkeys(layers) if layer != PENULTIMATE]
+        modules = dict(network.named_modules())
+        self.network = self.graph = network
+        self.classifier = classifier
+        self.watched = extra
+        nodes = [layer for layer in extra if layer not in modules]
+        self.traced = bool(nodes)
+        if self.traced:
+            self.graph, self.watched = _trace(network, name, classifier, extra, nodes), []
+            self._check_trace(name, blank)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) normalised to (B, D) float32 for each layer, the penultimate first, then by name."""
+        seen: dict[str, Tensor] = {}
+        _pass.seen = seen
+        returned = self.graph(images)
+        if self.traced:
+            for layer, out in returned.items():
+                if layer != self.classifier:
+                    seen.setdefault(layer, _pool(layer, out))
+        _pass.seen = {}
+        return {layer: seen[layer] for layer in sorted(seen, key=lambda layer: (layer != PENULTIMATE, layer))}
+
+    def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
+        """Put hooks on the tapped modules."""
+        handles = [
+            self.network.get_submodule(layer).register_forward_hook(lambda _, __, out, layer=layer: _see(layer, out))
+            for layer in self.watched
+        ]
+        last = self.network.get_submodule(self.classifier)
+        handles.append(last.register_forward_pre_hook(lambda _, args: _see(PENULTIMATE, args[0], last=True)))
+        return handles
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks for one pass only: the network itself stays as it was built. Not for several threads at once."""
+        handles = self.attach()
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _check_trace(self, name: str, blank: Tensor) -> None:
+        """A traced graph may lack what torch.fx cannot see (a statement that changes a tensor in place): prove it does not."""
+        images = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.device)
+        with torch.inference_mode(), self.attached():
+            traced = self(images).get(PENULTIMATE)
+            graph, self.graph, self.traced = self.graph, self.network, False
+            own = self(images)[PENULTIMATE]
+            self.graph, self.traced = graph, True
+        if traced is None or (traced - own).norm() > 1e-3 * own.norm():
+            raise BackboneError(
+                f"{name}, traced by torch.fx, is not the same network; name modules alone: {_modules(self.network)}"
+            )
+
+
+def _see(layer: str, out: Any, *, last: bool = False) -> None:
+    """Pool a layer's output at once, before a later layer can change it in place.
+
+    Of several calls the first counts, as torchvision names nodes; of the classifier's the last.
+    """
+    if last or layer not in _pass.seen:
+        _pass.seen[layer] = _pool(layer, out)
+
+
+def _trace(network: nn.Module, name: str, classifier: str, extra: Sequence[str], nodes: Sequence[str]) -> nn.Module:
+    """A graph that returns the wanted nodes; it runs up to the classifier, whose hook gives the penultimate."""
+    try:
+        _, known = get_graph_node_names(network)
+    except Exception as error:  # torch.fx raises what the traced code raises
+        raise BackboneError(
+            f"{name} cannot be traced for the layer {nodes[0]!r}; name one of its modules: {_modules(network)}"
+        ) from error
+    for node in nodes:
+        if node not in known and not any(each.startswith(f"{node}.") for each in known):
+            candidates = dict.fromkeys([*dict(network.named_modules()), *known])
+            close = difflib.get_close_matches(node, candidates, n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(close)}?" if close else "."
+            raise BackboneError(f"{name} has no layer {node!r}{hint} Modules: {_modules(network)}")
+    graph: nn.Module = create_feature_extractor(network, {each: each for each in [*extra, classifier]}).eval()
+    _copy_outputs(graph)
+    return graph
+
+
+def _pool(layer: str, out: Any) -> Tensor:
+    """(B, D) from (B, D), (B, T, D) tokens, (B, D, H, W) or (B, H, W, D) maps: the mean over all but batch and channel.
+
+    Inputs are square, so a map's two equal sides tell where its channels are (Swin's are last).
+    """
+    if not isinstance(out, Tensor):
+        raise BackboneError(f"layer {layer!r} gives a {type(out).__name__}, not one tensor; tap a layer inside it")
+    if out.ndim == 2:
+        return out.float()
+    if out.ndim == 3:
+        return out.float().mean(dim=1)
+    if out.ndim == 4:
+        channels_last = out.shape[1] == out.shape[2] != out.shape[3]
+        if not channels_last and out.shape[2] != out.shape[3]:  # MaxViT's windows of tokens, say
+            raise BackboneError(
+                f"layer {layer!r} gives a tensor of {tuple(out.shape)}, which is no square map: its channels cannot be "
+                "told from its places; tap another layer"
+            )
+        return out.float().mean(dim=(1, 2) if channels_last else (2, 3))
+    raise BackboneError(f"layer {layer!r} gives a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
+
+
+def _copy_outputs(graph: nn.Module) -> None:
+    """Each wanted node is copied as soon as it is there: later nodes (``out += identity``, ReLU) may change it in place."""
+    nodes: torch.fx.Graph = graph.graph  # type: ignore[assignment]
+    output = next(node for node in nodes.nodes if node.op == "output")
+    for node in output.all_input_nodes:
+        with nodes.inserting_after(node):
+            output.replace_input_with(node, nodes.call_function(_copied, (node,)))
+    graph.recompile()  # type: ignore[operator]
+
+
+def _copied(out: Any) -> Any:
+    return out.clone() if isinstance(out, Tensor) else out
+
+
+def _modules(network: nn.Module) -> str:
+    return ", ".join(name for name, _ in network.named_children())

@@ -1,0 +1,192 @@
+"""Which engine runs a backbone fastest on this machine: measured once, when a run is long enough to pay for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from featx.backbone import Backbone
+from featx.compute import Engine, images_per_second, installed, open_engine
+from featx.errors import EngineError, OutputError
+from featx.home import home
+from featx.settings import ENGINES
+
+AUTO = "auto"
+
+_PAYS_AFTER = 20.0
+"""Seconds that a run must last with the eager engine before others are tried: exporting a network takes about five."""
+
+_LEAST_IMAGES = 300
+"""Fewer never last so long that a measurement pays."""
+
+_CLEARLY = 1.05
+"""How much faster another engine, or a batch twice as large, must be to be taken."""
+
+_BATCHES = (32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine, and what the user should know about the choice, if anything."""
+
+    engine: Engine
+    note: str = ""
+
+
+def choose_engine(
+    wanted: str,
+    backbone: Backbone,
+    sample: np.ndarray,
+    *,
+    images: int,
+    lanes: int,
+    batch: int | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Chosen:
+    """The engine that was asked for; with "auto" the fastest one, as remembered or measured.
+
+    Args:
+        wanted: "auto", or one of ``ENGINES``.
+        backbone: what is to run.
+        sample: (B, 3, crop, crop) uint8, some of the images.
+        images: how many there are to run.
+        lanes: threads that will call the engine at once.
+        batch: images per pass, instead of the engine's own choice.
+        notify: told before a measurement.
+
+    Raises:
+        EngineError: the engine that was asked for cannot be had.
+    """
+
+    def opened(name: str) -> Engine:
+        return open_engine(name, backbone, lanes=lanes, batch=batch, sample=sample)
+
+    if wanted != AUTO:
+        return Chosen(opened(wanted))
+    others = _candidates(backbone)
+    key = _key(backbone, lanes)
+    remembered = _remembered(key) if others else None
+    if remembered:
+        with contextlib.suppress(EngineError):
+            return Chosen(opened(remembered))
+    eager = opened("eager")
+    if remembered or not others or images < _LEAST_IMAGES:
+        return Chosen(eager)
+    rates = {"eager": images_per_second(eager, sample, 0.5)}
+    if images / rates["eager"] < _PAYS_AFTER:
+        return Chosen(eager)
+    if notify:
+        notify(f"measuring which of {', '.join(['eager', *others])} runs {backbone.name} fastest here, once")
+    best = eager
+    for name in others:
+        with contextlib.suppress(EngineError):
+            engine = opened(name)
+            rates[name] = images_per_second(engine, sample)
+            if rates[name] > _CLEARLY * rates[best.name]:
+                best = engine
+    _remember(key, {"engine": best.name, "backbone": backbone.name, "images_per_second": _rounded(rates)})
+    measured = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    gain = rates[best.name] / rates["eager"]
+    faster = f", {gain:.1f} times as fast as eager" if best is not eager else ""
+    note = f"{backbone.name} runs by {best.name} here{faster} (images/s of the network alone: {measured}); remembered"
+    return Chosen(best, note)
+
+
+def largest_useful_batch(engine: Engine, sample: np.ndarray) -> int:
+    """The batch above which a device gains less than 5 %, or has no memory; the engine must take any."""
+    best, fastest = engine.batch, 0.0
+    for size in _BATCHES:
+        engine.batch = size
+        try:
+            rate = images_per_second(engine, sample, 0.5)
+        except torch.OutOfMemoryError:
+            break
+        if engine.batch < size or rate < _CLEARLY * fastest:
+            break
+        best, fastest = size, rate
+    engine.batch = best
+    return best
+
+
+def _candidates(backbone: Backbone) -> list[str]:
+    """Engines beside eager that a few seconds are enough to try: compiling for a CPU takes longer, and gains less."""
+    kind = backbone.device.type
+    tried = ("openvino", "onnxruntime") if kind == "cpu" else ("compile",)
+    if kind == "cpu" and backbone.precision != "float32":
+        return []
+    return [name for name in tried if name in installed(kind)]
+
+
+def _key(backbone: Backbone, lanes: int) -> str:
+    """What the speed of engines depends on: this machine, the versions, and the network without its weights."""
+    device = torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else _processor()
+    facts = {
+        "device": device,
+        "lanes": lanes,
+        "network": backbone.describe()["architecture"],
+        "layers": sorted(backbone.layers),
+        "crop": backbone.transform.crop,
+        "precision": backbone.precision,
+        "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime")},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _file() -> Path:
+    return home() / "engines.json"
+
+
+def _memory() -> dict[str, Any]:
+    """What is remembered; nothing, where the file is missing or means nothing."""
+    with contextlib.suppress(OSError, OutputError, ValueError):
+        found = json.loads(_file().read_text())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _remembered(key: str) -> str | None:
+    entry = _memory().get(key)
+    name = entry.get("engine") if isinstance(entry, dict) else None
+    return name if name in ENGINES else None
+
+
+def _remember(key: str, entry: Mapping[str, Any]) -> None:
+    """A home that cannot be written costs another measurement next time, nothing else."""
+    with contextlib.suppress(OSError, OutputError):
+        path = _file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps({**_memory(), key: dict(entry)}, indent=1))
+        partial.replace(path)
+
+
+def _rounded(rates: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(rate, 1) for name, rate in rates.items()}
