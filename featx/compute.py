@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from featx.backbone import Backbone, as_stored, full_float32, normalise
-from featx.errors import EngineError
+from featx.errors import EngineError, OutputError
 from featx.home import home
 from featx.nvjpeg import pixels_on
 from featx.settings import ENGINES
@@ -39,8 +39,11 @@ TOLERANCE = 1e-4
 LOW_TOLERANCE = 5e-2
 """The same in a lower precision, where every engine rounds in its own way."""
 
-_PROOF = 4
+_PROOF = 2
 """Images on which that is proved."""
+
+_PORTION = 4
+"""Images that a lane gets at once, at least: the loop around them then costs little."""
 
 _EXPORT = 1
 """Raised whenever exported networks of before must not be used."""
@@ -62,12 +65,13 @@ class Engine:
         name: one of ``ENGINES``.
         batch: images of a pass; fewer are padded, since kernels are chosen by the batch's size, and that can change an
             embedding's last bits. What else is in a batch, and where in it an image stands, does not.
+        portion: images that are best handed to a lane at once: some passes' worth, where a pass takes one.
         lanes: threads that call it at once, at best.
         on_cpu: each of them keeps one core busy; otherwise they wait for a device.
     """
 
-    def __init__(self, name: str, backbone: Backbone, run: Runner, *, batch: int, lanes: int) -> None:
-        self.name, self.batch, self.lanes = name, batch, lanes
+    def __init__(self, name: str, backbone: Backbone, run: Runner, *, batch: int, portion: int, lanes: int) -> None:
+        self.name, self.batch, self.portion, self.lanes = name, batch, portion, lanes
         self.on_cpu = backbone.device.type == "cpu"
         self._backbone, self._run = backbone, run
         self._halving = threading.Lock()
@@ -93,7 +97,7 @@ class Engine:
         pixels = stacked(images, self._backbone)
         parts: list[list[np.ndarray]] = []
         at = 0
-        while at < len(pixels):
+        while at < len(pixels) or not parts:
             size = self.batch
             some = pixels[at : at + size]
             try:
@@ -153,25 +157,42 @@ def open_engine(
     if backbone.precision != "float32" and name not in ("eager", "compile"):
         raise EngineError(f"{name} computes in float32 alone; {backbone.precision} is for eager and compile")
     size = batch or _usual_batch(name, kind)
+    portion = batch or max(size, _PORTION)
     pixels = (_noise(backbone) if sample is None else sample)[:_PROOF]
-    try:
-        wanted = backbone.stored_as("float32").encode(pixels)
-        for fold in (True, False):  # where folding would change the network, the proof shows it
-            with one_thread_each(), _silence():
-                run = _MAKERS[name](_Encoder(backbone, fold=fold), backbone, size, lanes)
-                engine = Engine(name, backbone, run, batch=size, lanes=lanes)
+    for plain in (False, True):  # folding and another layout can change or break a network: that is seen here
+        try:
+            with one_thread_each(), _silence(), _refusing(name, backbone):
+                run = _MAKERS[name](_Encoder(backbone, plain=plain), backbone, size, lanes)
+                engine = Engine(name, backbone, run, batch=size, portion=portion, lanes=lanes)
                 found = engine.raw(pixels)
-            apart = {layer: _distance(rows, found[layer]) for layer, rows in wanted.items()}
-            layer = max(apart, key=lambda each: apart[each])
-            if apart[layer] <= (TOLERANCE if backbone.precision == "float32" else LOW_TOLERANCE):
-                return engine
+            _prove(engine, backbone, found, pixels)
+            return engine
+        except EngineError as error:
+            refusal = error
+    raise refusal
+
+
+@contextlib.contextmanager
+def _refusing(name: str, backbone: Backbone) -> Iterator[None]:
+    """Whatever an exporter or compiler raises, as one error."""
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise EngineError(f"{name} does not fit on {backbone.device}: {_brief(error)}") from error
-    except Exception as error:  # exporters and compilers raise whatever they like
+    except Exception as error:
         raise EngineError(f"{name} cannot run {backbone.name}: {_brief(error)}") from error
-    raise EngineError(
-        f"{name} gives other features of {backbone.name}: {layer} differs by {apart[layer]:.1e} of its norm"
-    )
+
+
+def _prove(engine: Engine, backbone: Backbone, found: Mapping[str, np.ndarray], pixels: np.ndarray) -> None:
+    """Refuse an engine that gives other embeddings of these images than the backbone does afterwards."""
+    with _refusing(engine.name, backbone):
+        wanted = backbone.stored_as("float32").encode(pixels)
+    apart = {layer: _distance(rows, found[layer]) for layer, rows in wanted.items()}
+    layer = max(apart, key=lambda each: apart[each])
+    if apart[layer] > (TOLERANCE if backbone.precision == "float32" else LOW_TOLERANCE):
+        raise EngineError(
+            f"{engine.name} gives other features of {backbone.name}: {layer} differs by {apart[layer]:.1e} of its norm"
+        )
 
 
 def stacked(images: Sequence[np.ndarray] | np.ndarray, backbone: Backbone) -> Tensor:
@@ -226,7 +247,7 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
     Args:
         network: in eval mode; its weights change.
         images: (B, C, H, W) that it accepts.
-        keep: layers whose own output is wanted.
+        keep: layers whose own output is wanted, and that are looked for by name.
 
     Returns:
         How many were folded.
@@ -254,7 +275,12 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
         for hook in hooks:
             hook.remove()
     names = {module: name for name, module in network.named_modules()}
-    once = [(layer, norm) for layer, norm in pairs if calls[layer] == calls[norm] == 1 and layer not in keep]
+    inside = {norm for _, norm in pairs if any(part in keep for part in norm.modules() if part is not norm)}
+    once = [
+        (layer, norm)
+        for layer, norm in pairs
+        if calls[layer] == calls[norm] == 1 and layer not in keep and norm not in inside
+    ]
     for layer, norm in once:
         fuse: Any = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
         fused = fuse(layer, norm)
@@ -264,21 +290,30 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
 
 
 class _Encoder(nn.Module):
-    """A private copy of a backbone's network, from pixels to embeddings, its batch norms folded away."""
+    """A private copy of a backbone's network, from pixels to embeddings.
 
-    def __init__(self, backbone: Backbone, *, fold: bool) -> None:
+    Unless it is to be plain, its batch norms are folded away, and channels come last in memory.
+    """
+
+    def __init__(self, backbone: Backbone, *, plain: bool) -> None:
         super().__init__()
-        self.transform, self.autocast, self.folded = backbone.transform, backbone.autocast, fold
-        self.tapped = copy.deepcopy(backbone.tapped)
-        if fold:
+        self.transform, self.autocast, self.plain = backbone.transform, backbone.autocast, plain
+        self.tapped = copy.deepcopy(backbone.tapped).eval()  # the copy of a traced graph is in training mode
+        if not plain:
             image = normalise(torch.from_numpy(_noise(backbone)[:1]).to(backbone.device), backbone.transform)
             watched = [self.tapped.network.get_submodule(layer) for layer in self.tapped.watched]
             fold_norms(self.tapped.graph, image, keep=watched)
         self.tapped.attach()
 
+    def laid_out(self) -> _Encoder:
+        """Itself, its weights in memory as torch's kernels like them best."""
+        return self if self.plain else self.to(memory_format=torch.channels_last)
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) uint8 to (B, D) float32 of each layer."""
-        images = normalise(pixels, self.transform).contiguous(memory_format=torch.channels_last)
+        images = normalise(pixels, self.transform)
+        if not self.plain:
+            images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             return tuple(self.tapped(images).values())
 
@@ -301,7 +336,7 @@ def _usual_batch(name: str, kind: str) -> int:
 
 
 def _eager(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
-    encoder = encoder.to(memory_format=torch.channels_last)
+    encoder = encoder.laid_out()
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
     lanes, copying = threading.local(), threading.Lock()
 
@@ -309,22 +344,36 @@ def _eager(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> R
         # Modules of each lane's own, on the same weights: somebody's network may keep things in itself as it runs.
         if not hasattr(lanes, "own"):
             with copying:
-                lanes.own = copy.deepcopy(encoder, dict(shared))
+                lanes.own = copy.deepcopy(encoder, dict(shared)).eval()
         found: tuple[Tensor, ...] = lanes.own(images)
         return found
 
     return _torch_runner(run, backbone.device)
 
 
-def _compile(encoder: _Encoder, backbone: Backbone, batch: int, _lanes: int) -> Runner:
-    with torch.no_grad():
-        example = (_blank(backbone, batch).to(backbone.device),)
-        program = torch.export.export(encoder.to(memory_format=torch.channels_last), example, strict=False)
-    return _torch_runner(torch.compile(program.module(), options={"freezing": True}), backbone.device)
+def _compile(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
+    """A program for each size of batch that is met: its own, and half of that where a device is short of memory."""
+    encoder = encoder.laid_out()
+    programs: dict[int, Callable[[Tensor], tuple[Tensor, ...]]] = {}
+    making = threading.Lock()
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        size = len(images)
+        with making:
+            if size not in programs:
+                with torch.inference_mode(False), torch.no_grad():
+                    example = (_blank(backbone, size).to(backbone.device),)
+                    program = torch.export.export(encoder, example, strict=False)
+                programs[size] = torch.compile(program.module(), options={"freezing": True})
+        return programs[size](images)
+
+    return _torch_runner(run, backbone.device)
 
 
 def _torch_runner(encoder: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device) -> Runner:
     streams = threading.local()
+    if device.type == "cuda":  # the weights are there before another stream reads them
+        torch.cuda.synchronize(device)
 
     def run(pixels: Tensor) -> Sequence[np.ndarray]:
         with torch.inference_mode():
@@ -388,17 +437,17 @@ def _exported(encoder: _Encoder, backbone: Backbone, batch: int) -> bytes:
     """
     if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > _LARGEST_EXPORT:
         raise EngineError(f"{backbone.name} is too large for one ONNX file")
-    parts = (_EXPORT, backbone.identity, encoder.folded, batch, torch.__version__)
-    folder, tag = home() / "engines", hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-    with contextlib.suppress(OSError):
-        for path in folder.glob(f"{tag}-*.onnx"):
+    parts = (_EXPORT, backbone.identity, encoder.plain, batch, torch.__version__)
+    tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    with contextlib.suppress(OSError, OutputError):
+        for path in (home() / "engines").glob(f"{tag}-*.onnx"):
             model = path.read_bytes()
             if path.name == _export_name(tag, model):
                 os.utime(path)
                 return model
     model = _export(encoder, _blank(backbone, batch))
-    with contextlib.suppress(OSError):  # a full disk or a home that cannot be written costs time, nothing else
-        _keep_export(folder, _export_name(tag, model), model)
+    with contextlib.suppress(OSError, OutputError):  # a full disk or no home costs time, nothing else
+        _keep_export(home() / "engines", _export_name(tag, model), model)
     return model
 
 

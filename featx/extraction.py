@@ -607,7 +607,7 @@ def _encoded(
         runners = pool if engine.on_cpu else own.enter_context(Workers(engine.lanes, meter=meter))
         running: deque[tuple[list[LoadedImage], Future[dict[str, np.ndarray]]]] = deque()
         try:
-            for batch in batched(images, engine.batch):
+            for batch in batched(images, engine.portion):
                 running.append((batch, runners.start("forward", engine, _pixels(batch))))
                 if len(running) > 2 * runners.count:
                     done, features = running.popleft()

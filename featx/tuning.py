@@ -24,8 +24,8 @@ from featx.settings import ENGINES
 
 AUTO = "auto"
 
-_PAYS_AFTER = 20.0
-"""Seconds that a run must last with the eager engine before others are tried: exporting a network takes about five."""
+_PAYS_AFTER = 15.0
+"""Seconds that a run must last with the eager engine before others are tried: opening them takes about six, once."""
 
 _LEAST_IMAGES = 300
 """Fewer never last so long that a measurement pays."""
@@ -105,7 +105,7 @@ def choose_engine(
 
 def largest_useful_batch(engine: Engine, sample: np.ndarray) -> int:
     """The batch above which a device gains less than 5 %, or has no memory; the engine must take any."""
-    best, fastest = engine.batch, 0.0
+    best, fastest = 0, 0.0
     for size in _BATCHES:
         engine.batch = size
         try:
@@ -115,8 +115,8 @@ def largest_useful_batch(engine: Engine, sample: np.ndarray) -> int:
         if engine.batch < size or rate < _CLEARLY * fastest:
             break
         best, fastest = size, rate
-    engine.batch = best
-    return best
+    engine.batch = best or engine.batch  # where not even the first fits, what it has halved itself to
+    return engine.batch
 
 
 def _candidates(backbone: Backbone) -> list[str]:
@@ -165,7 +165,7 @@ def _file() -> Path:
 
 def _memory() -> dict[str, Any]:
     """What is remembered; nothing, where the file is missing or means nothing."""
-    with contextlib.suppress(OSError, OutputError, ValueError):
+    with contextlib.suppress(OSError, OutputError, ValueError, RecursionError):
         found = json.loads(_file().read_text())
         if isinstance(found, dict):
             return found
