@@ -2,10 +2,12 @@
 
     python benchmarks/bench_cache.py                                  # 100,000 x 2048 float16, five rounds
     python benchmarks/bench_cache.py --extract 1000000 --rounds 1     # and a whole extraction of a million images
+    python benchmarks/bench_cache.py --sizes 1000 10000 100000        # nothing but extractions: what grows with the data set
 
 Prints one JSON line. Rates are GB/s of features; every ratio is of medians, from interleaved rounds of one process. "cold"
 reads come after the file's pages were dropped from the system's cache (posix_fadvise). Files are made in --folder, which
-needs about four times the features' size.
+needs about four times the features' size. Extractions are of tiny images through a tiny network, each in a process of its own,
+so that what is left is reading, decoding, hashing and writing, and "growth, GB" is what the data set took of memory.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from common import peak_bytes
 
 from featx.cache import FeatureCache, ImageTable
 from featx.cachewriter import CacheWriter
@@ -196,7 +198,8 @@ def extraction(folder: Path, count: int, dim: int) -> dict[str, object]:
     found: dict[str, object] = {"images": count, "dim": dim}
     for name in ("extract", "confirm"):
         command = [sys.executable, __file__, "--child", str(folder)]
-        found[name] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        measured = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        found[name] = {**measured, "microseconds per image": round(1e6 * measured["seconds"] / count, 1)}
     return found
 
 
@@ -206,17 +209,18 @@ def child(folder: Path) -> None:
 
     started = time.perf_counter()
     backbone = featx.load_backbone(f"{folder}/net.py:Net", weights="random", dtype="float16", device="cpu")
-    loaded = time.perf_counter()
+    loaded, before = time.perf_counter(), peak_bytes()
     result = featx.extract(folder / "images", backbone, out=folder / "images.h5", batch_size=256)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    seconds, peak = time.perf_counter() - loaded, peak_bytes()
     print(
         json.dumps(
             {
                 "computed": result.computed,
                 "reused": result.reused,
                 "load seconds": round(loaded - started, 1),
-                "seconds": round(time.perf_counter() - loaded, 1),
-                "peak RSS, GB": round(peak / 1e9, 2),
+                "seconds": round(seconds, 3),
+                "peak RSS, GB": round(peak / 1e9, 3),
+                "growth, GB": round((peak - before) / 1e9, 3),
             }
         )
     )
@@ -229,16 +233,26 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--extract", type=int, default=0, metavar="N", help="also extract so many tiny images")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", metavar="N", help="only extract so many tiny images, size by size"
+    )
     parser.add_argument("--folder", type=Path, default=None, help="where to make the files; a temporary folder")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options.child)
         return
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        result: dict[str, object] = {"storage": storage(Path(folder), options.rows, options.dim, options.rounds)}
-        if options.extract:
-            result["extraction"] = extraction(Path(folder), options.extract, options.dim)
+    result: dict[str, object] = {}
+    if options.sizes:
+        result["growth"] = []
+        for count in options.sizes:
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                result["growth"].append(extraction(Path(folder), count, options.dim))
+    else:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            result["storage"] = storage(Path(folder), options.rows, options.dim, options.rounds)
+            if options.extract:
+                result["extraction"] = extraction(Path(folder), options.extract, options.dim)
     versions = {name: version(name) for name in ("featx", "numpy", "h5py", "torch")}
     result["versions"] = {**versions, "hdf5": h5py.version.hdf5_version, "python": platform.python_version()}
     result["cpus"] = os.cpu_count()

@@ -247,7 +247,7 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
     Args:
         network: in eval mode; its weights change.
         images: (B, C, H, W) that it accepts.
-        keep: layers whose own output is wanted, and that are looked for by name.
+        keep: layers whose own output is wanted.
 
     Returns:
         How many were folded.
@@ -275,12 +275,7 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
         for hook in hooks:
             hook.remove()
     names = {module: name for name, module in network.named_modules()}
-    inside = {norm for _, norm in pairs if any(part in keep for part in norm.modules() if part is not norm)}
-    once = [
-        (layer, norm)
-        for layer, norm in pairs
-        if calls[layer] == calls[norm] == 1 and layer not in keep and norm not in inside
-    ]
+    once = [(layer, norm) for layer, norm in pairs if calls[layer] == calls[norm] == 1 and layer not in keep]
     for layer, norm in once:
         fuse: Any = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
         fused = fuse(layer, norm)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from featx import zoo
-from featx.backbone import Backbone, load_backbone, normalise, pick_device, restore_backbone
+from featx.backbone import Backbone, as_stored, load_backbone, normalise, pick_device, restore_backbone
 from featx.decode import Transform, read_pixels
 from featx.errors import BackboneError, StaleCacheError
 from featx.images import scan_images
@@ -367,6 +367,91 @@ def test_an_image_of_another_size_than_a_vision_transformer_takes_is_an_error() 
     pytest.importorskip("timm")
     with pytest.raises(BackboneError, match=r"vit_tiny_patch16_224 cannot run on 3 x 192 x 192 pixels .*--crop"):
         load_backbone("timm/vit_tiny_patch16_224", weights="random", crop=192)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1"])
+def test_a_lower_precision_gives_nearly_the_same_features_and_another_identity(name: str) -> None:
+    side = None if name == "lenet5" else 64
+    full = load_backbone(name, weights="random", layers=("features",), crop=side, device="cpu")
+    low = load_backbone(name, weights="random", layers=("features",), crop=side, precision="bfloat16", device="cpu")
+    assert not set(low.identities.values()) & set(full.identities.values())
+    assert low.describe() == {**full.describe(), "precision": "bfloat16"}
+    pixels = pixels_for(full, 4)
+    wanted, found = full.encode(pixels), low.encode(pixels)
+    for layer, rows in wanted.items():
+        assert found[layer].dtype == np.float32
+        distances = np.linalg.norm(found[layer] - rows, axis=1) / np.linalg.norm(rows, axis=1)
+        assert (distances < 5e-2).all()
+        assert (distances > 1e-5).all()
+
+
+def test_the_weights_of_a_lower_precision_stay_in_full(lenet_in_bfloat16: Backbone) -> None:
+    assert {tensor.dtype for tensor in lenet_in_bfloat16.network.state_dict().values()} == {torch.float32}
+    assert torch.is_autocast_enabled("cpu") is False
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(BackboneError, match=r"^precision is 'float64'; expected one of float32, bfloat16, float16$"):
+        load_backbone("lenet5", precision="float64")
+
+
+def test_a_backbone_is_made_again_in_its_precision(lenet_in_bfloat16: Backbone) -> None:
+    first = lenet_in_bfloat16
+    again = restore_backbone(kept(first), layers=first.identities, device="cpu")
+    assert (again.precision, again.identities) == ("bfloat16", first.identities)
+    pixels = pixels_for(first)
+    np.testing.assert_array_equal(again.encode(pixels)["penultimate"], first.encode(pixels)["penultimate"])
+
+
+def test_a_stored_precision_that_means_nothing_is_an_error(lenet_in_bfloat16: Backbone) -> None:
+    described = kept(lenet_in_bfloat16)
+    described["parts"]["precision"] = "float8"
+    with pytest.raises(BackboneError, match="precision is 'float8'; expected one of float32, bfloat16, float16"):
+        restore_backbone(described, layers=lenet_in_bfloat16.identities, device="cpu")
+    del described["parts"]["precision"]
+    with pytest.raises(BackboneError, match="the stored description of lenet5 means nothing: 'precision'"):
+        restore_backbone(described, layers=lenet_in_bfloat16.identities, device="cpu")
+
+
+@pytest.fixture
+def lenet_in_bfloat16() -> Backbone:
+    return load_backbone("lenet5", precision="bfloat16", device="cpu")
+
+
+# Other types of features
+
+
+def test_the_same_network_may_be_kept_in_another_type(resnet: Backbone) -> None:
+    half = resnet.stored_as("float16")
+    assert (half.dtype, resnet.dtype) == ("float16", "float32")
+    assert half.network is resnet.network
+    assert half.identity != resnet.identity
+    expected = resnet.encode(pixels_for(resnet))["layer3"].astype(np.float16)
+    np.testing.assert_array_equal(half.encode(pixels_for(resnet))["layer3"], expected)
+
+
+def test_what_another_type_cannot_hold_is_infinite_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    found = as_stored(np.array([[1.0, 1e6, -1e6, np.nan]], np.float32), "float16")
+    np.testing.assert_array_equal(found, np.array([[1, np.inf, -np.inf, np.nan]], np.float16))
+    assert not recwarn.list
+    rows = np.ones((2, 3), np.float32)
+    assert as_stored(rows, "float32") is rows
+
+
+# Decoding
+
+
+def test_a_way_of_decoding_is_part_of_the_identity() -> None:
+    exact, scaled = load_backbone("lenet5"), load_backbone("lenet5", decoding="scaled")
+    assert (exact.transform.decoding, scaled.transform.decoding) == ("exact", "scaled")
+    assert exact.identity != scaled.identity
+    again = restore_backbone(kept(scaled), layers=scaled.identities)
+    assert again.transform.decoding == "scaled"
+    with pytest.raises(BackboneError, match=r"^lenet5 cannot take that: .*decoding"):
+        load_backbone("lenet5", decoding="roughly")
 
 
 # Devices
@@ -1001,16 +1086,3 @@ def test_a_description_agrees_with_the_network_itself(resnet: Backbone) -> None:
     assert entry.embedding == resnet.layers["penultimate"]
     assert entry.parameters == sum(p.numel() for p in resnet.network.parameters())
     assert entry.family == type(resnet.network).__name__
-
-
-@pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "mobilenet_v1_025", "resnet18"])
-def test_what_else_is_in_a_padded_batch_changes_no_bit(name: str) -> None:
-    backbone = load_backbone(name, weights="random", device="cpu")
-    side = backbone.transform.crop
-    images = np.random.default_rng(0).integers(0, 256, (8, 3, side, side), dtype=np.uint8)
-    whole = backbone.encode(images)["penultimate"]
-    for count in (1, 3, 7):
-        np.testing.assert_array_equal(backbone.encode(images[:count], pad_to=8)["penultimate"], whole[:count])
-    for shift in (1, 5):
-        moved = backbone.encode(np.roll(images, shift, axis=0), pad_to=8)["penultimate"]
-        np.testing.assert_array_equal(np.roll(moved, -shift, axis=0), whole)
