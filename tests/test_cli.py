@@ -13,9 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from featx.cache import DONE, FeatureCache
 from featx.cli import main
 
 
@@ -27,7 +29,7 @@ def featx(*arguments: object, status: int = 0) -> Result:
 
 
 def without_times(text: str) -> str:
-    return re.sub(r"\(?[\d.,]+ (?:s|images/s)\)?", "TIME", text)
+    return re.sub(r"\(?[\d.,]+ (?:s|images/s)(?:, eager)?\)?", "TIME", text)
 
 
 @pytest.fixture
