@@ -180,7 +180,7 @@ def extract(
 
     if compute not in (AUTO, *ENGINES):
         raise EngineError(f"compute is {compute!r}; expected one of {', '.join((AUTO, *ENGINES))}")
-    if batch_size is not None and batch_size != AUTO and not (isinstance(batch_size, int) and batch_size > 0):
+    if batch_size is not None and batch_size != AUTO and not (type(batch_size) is int and batch_size > 0):
         raise EngineError(f"batch_size is {batch_size!r}; expected a whole number above 0, or auto")
     if backbone.transform.decoding == "nvjpeg" and backbone.device.type != "cuda":
         raise EngineError(
@@ -601,10 +601,11 @@ def _encoded(
 
     On the CPU one set of threads, as many as cores, both decodes and runs the network, one pass on one core each: whatever is
     to do next is done by whoever is free, so that no core waits and none is asked twice. A device has threads of its own,
-    each with a stream: one's copies run beside the other's kernels.
+    each with a stream: one's copies run beside the other's kernels. So has an engine that takes one pass at a time.
     """
     with contextlib.ExitStack() as own:
-        runners = pool if engine.on_cpu else own.enter_context(Workers(engine.lanes, meter=meter))
+        shared = engine.on_cpu and engine.lanes == pool.count
+        runners = pool if shared else own.enter_context(Workers(engine.lanes, meter=meter))
         running: deque[tuple[list[LoadedImage], Future[dict[str, np.ndarray]]]] = deque()
         try:
             for batch in batched(images, engine.portion):

@@ -75,7 +75,7 @@ def choose_engine(
     if wanted != AUTO:
         return Chosen(opened(wanted))
     others = _candidates(backbone)
-    key = _key(backbone, lanes)
+    key = _key(backbone, lanes, batch)
     remembered = _remembered(key) if others else None
     if remembered:
         with contextlib.suppress(EngineError):
@@ -128,12 +128,13 @@ def _candidates(backbone: Backbone) -> list[str]:
     return [name for name in tried if name in installed(kind)]
 
 
-def _key(backbone: Backbone, lanes: int) -> str:
+def _key(backbone: Backbone, lanes: int, batch: int | None = None) -> str:
     """What the speed of engines depends on: this machine, the versions, and the network without its weights."""
     device = torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else _processor()
     facts = {
         "device": device,
         "lanes": lanes,
+        "batch": batch,
         "network": backbone.describe()["architecture"],
         "layers": sorted(backbone.layers),
         "crop": backbone.transform.crop,

@@ -21,6 +21,7 @@ from featx import compute
 from featx.backbone import Backbone, load_backbone
 from featx.cli import main
 from featx.compute import TOLERANCE, Engine, fold_norms, images_per_second, installed, one_thread_each, open_engine
+from featx.decode import read_pixels
 from featx.errors import EngineError
 from featx.extraction import extract
 from featx.features import FeatureSet
@@ -168,6 +169,39 @@ class Keeping(Small):
         return self.norm2(self.conv2(self.map)).mean((2, 3)) + self.map.mean((2, 3))
 
 
+class Hooked(Small):
+    """A hook keeps a map beside the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = (seen := {}).get
+        self.conv.register_forward_hook(lambda _, __, out: seen.update(map=out))
+
+    def embed(self, x):
+        out = super().embed(x)
+        between()
+        return out + self.seen("map").mean((2, 3))
+
+
+class HookedInItself(Small):
+    """A hook keeps a map in the network that it was made for, whatever copy of it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv.register_forward_hook(lambda _, __, out: setattr(self, "kept", [out]))
+
+    def embed(self, x):
+        return super().embed(x) + self.kept[0].mean((2, 3))
+
+
+class Uncopied(Small):
+    """Cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 def ready(network):
     """Its norms as if it had been trained."""
     for module in network.modules():
@@ -189,6 +223,7 @@ def factory(kind):
 
 mixed, small, logarithm, odd_norm, parametrised = map(factory, (Mixed, Small, Logarithm, OddNorm, Parametrised))
 viewing, solid, keeping = map(factory, (Viewing, Solid, Keeping))
+hooked, hooked_in_itself, uncopied = map(factory, (Hooked, HookedInItself, Uncopied))
 output_twice, called_twice, norm_twice = map(factory, (OutputTwice, CalledTwice, NormTwice))
 in_place_between = factory(InPlaceBetween)
 
@@ -205,6 +240,8 @@ def swin():
 
 Load = Callable[..., Backbone]
 
+_is_own = compute._is_own
+
 
 def require(engine: str) -> None:
     if engine not in installed("cpu"):
@@ -212,11 +249,20 @@ def require(engine: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Loads a network of the file above."""
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    """Loads a network of the file above, which is trusted as those of the zoo are."""
     file = tmp_path_factory.mktemp("networks") / "networks.py"
     file.write_text(NETWORKS)
-    return lambda factory, **options: load_backbone(f"{file}:{factory}", device="cpu", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, "_is_own", lambda _: False)
+        yield lambda factory, **options: load_backbone(f"{file}:{factory}", device="cpu", **options)
+
+
+@pytest.fixture
+def strange(own: Load, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """The same, as somebody's own."""
+    monkeypatch.setattr(compute, "_is_own", _is_own)
+    return own
 
 
 @pytest.fixture(scope="module")
@@ -564,7 +610,34 @@ def test_the_callers_number_of_threads_is_set_again_after_an_exception(threads: 
 
 
 def test_what_one_lane_keeps_in_its_network_is_not_seen_by_another(own: Load) -> None:
-    backbone = own("keeping")
+    assert_passes_do_not_meet(own("keeping"))
+
+
+@pytest.mark.parametrize("factory", ["keeping", "hooked"])
+def test_passes_of_somebodys_own_network_do_not_meet_whatever_it_keeps(factory: str, strange: Load) -> None:
+    assert_passes_do_not_meet(strange(factory))
+
+
+@pytest.mark.parametrize("factory", ["hooked_in_itself", "uncopied", "viewing"])
+def test_somebodys_own_network_runs_as_it_is_one_pass_at_a_time(factory: str, strange: Load) -> None:
+    backbone = strange(factory)
+    pixels = pixels_for(backbone)
+    engine = open_engine("eager", backbone, lanes=2)
+    assert (engine.lanes, engine.on_cpu) == (1, True)
+    assert_close(engine(pixels), backbone.encode(pixels))
+
+
+def test_an_extraction_by_somebodys_own_network_is_right(photos: Path, tmp_path: Path, strange: Load) -> None:
+    backbone = strange("hooked")
+    result = extract(photos, backbone, cache=tmp_path / "cache", workers=3, batch_size=2)
+    assert result.engine == "eager"
+    rows = result.load()
+    pixels = np.stack([read_pixels((photos / path).read_bytes(), backbone.transform) for path in rows.paths])
+    np.testing.assert_allclose(rows.features, backbone.encode(pixels)["penultimate"], rtol=1e-4, atol=1e-5)
+
+
+def assert_passes_do_not_meet(backbone: Backbone) -> None:
+    """One pass is held up in its middle while another wants to run."""
     pixels = pixels_for(backbone, 8)
     wanted = [backbone.encode(half) for half in (pixels[:4], pixels[4:])]
     engine = open_engine("eager", backbone, lanes=2)
