@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def open_engine(
     for plain in (False, True):  # folding and another layout can change or break a network: that is seen here
         try:
             with one_thread_each(), _silence(), _refusing(name, backbone):
-                run = _MAKERS[name](_Encoder(backbone, plain=plain), backbone, size, lanes)
+                run = _MAKERS[name](_Copy(backbone, plain), backbone, size, lanes)
                 engine = Engine(name, backbone, run, batch=size, portion=portion, lanes=lanes)
                 found = engine.raw(pixels)
             _prove(engine, backbone, found, pixels)
@@ -306,6 +307,18 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
     return len(once)
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """What an engine is made from: a private copy of a network, made when it is needed, which an export that is kept spares."""
+
+    backbone: Backbone
+    plain: bool
+
+    def encoder(self) -> _Encoder:
+        """It."""
+        return _Encoder(self.backbone, plain=self.plain)
+
+
 class _Encoder(nn.Module):
     """A private copy of a backbone's network, from pixels to embeddings.
 
@@ -352,8 +365,8 @@ def _usual_batch(name: str, kind: str) -> int:
     return 1 if name in ("openvino", "onnxruntime") else 4
 
 
-def _eager(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
-    encoder = encoder.laid_out()
+def _eager(network: _Copy, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
+    encoder = network.encoder().laid_out()
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
     lanes, copying = threading.local(), threading.Lock()
 
@@ -368,9 +381,9 @@ def _eager(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> R
     return _torch_runner(run, backbone.device)
 
 
-def _compile(encoder: _Encoder, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
+def _compile(network: _Copy, backbone: Backbone, _batch: int, _lanes: int) -> Runner:
     """A program for each size of batch that is met: its own, and half of that where a device is short of memory."""
-    encoder = encoder.laid_out()
+    encoder = network.encoder().laid_out()
     programs: dict[int, Callable[[Tensor], tuple[Tensor, ...]]] = {}
     making = threading.Lock()
 
@@ -410,19 +423,19 @@ def _torch_runner(encoder: Callable[[Tensor], tuple[Tensor, ...]], device: torch
     return run_on_cuda if device.type == "cuda" else run
 
 
-def _onnxruntime(encoder: _Encoder, backbone: Backbone, batch: int, _lanes: int) -> Runner:
+def _onnxruntime(network: _Copy, backbone: Backbone, batch: int, _lanes: int) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # it runs on the thread that calls
     options.log_severity_level = 3
-    model = _exported(encoder, backbone, batch)
+    model = _exported(network, backbone, batch)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda pixels: session.run(None, {name: pixels.numpy()})
 
 
-def _openvino(encoder: _Encoder, backbone: Backbone, batch: int, lanes: int) -> Runner:
+def _openvino(network: _Copy, backbone: Backbone, batch: int, lanes: int) -> Runner:
     import openvino
 
     settings = {
@@ -432,7 +445,7 @@ def _openvino(encoder: _Encoder, backbone: Backbone, batch: int, lanes: int) -> 
         "ENABLE_CPU_PINNING": False,
     }
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(_exported(encoder, backbone, batch)), "CPU", settings)
+    compiled = core.compile_model(core.read_model(_exported(network, backbone, batch)), "CPU", settings)
     requests = threading.local()
 
     def run(pixels: Tensor) -> Sequence[np.ndarray]:
@@ -447,14 +460,14 @@ def _openvino(encoder: _Encoder, backbone: Backbone, batch: int, lanes: int) -> 
 _MAKERS = {"eager": _eager, "compile": _compile, "onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
-def _exported(encoder: _Encoder, backbone: Backbone, batch: int) -> bytes:
+def _exported(network: _Copy, backbone: Backbone, batch: int) -> bytes:
     """The network as ONNX, for a fixed batch; kept in the home folder, since exporting it takes seconds.
 
     The name of a file carries the checksum of what is in it.
     """
     if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > _LARGEST_EXPORT:
         raise EngineError(f"{backbone.name} is too large for one ONNX file")
-    parts = (_EXPORT, backbone.identity, encoder.plain, batch, torch.__version__)
+    parts = (_EXPORT, backbone.identity, network.plain, batch, torch.__version__)
     tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     with contextlib.suppress(OSError, OutputError):
         for path in (home() / "engines").glob(f"{tag}-*.onnx"):
@@ -462,7 +475,7 @@ def _exported(encoder: _Encoder, backbone: Backbone, batch: int) -> bytes:
             if path.name == _export_name(tag, model):
                 os.utime(path)
                 return model
-    model = _export(encoder, _blank(backbone, batch))
+    model = _export(network.encoder(), _blank(backbone, batch))
     with contextlib.suppress(OSError, OutputError):  # a full disk or no home costs time, nothing else
         _keep_export(home() / "engines", _export_name(tag, model), model)
     return model

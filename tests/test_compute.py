@@ -371,7 +371,7 @@ def test_such_networks_are_folded_and_laid_out_anew(
         pytest.importorskip("timm")
     made, plain = compute._MAKERS["eager"], []
     monkeypatch.setitem(
-        compute._MAKERS, "eager", lambda encoder, *args: plain.append(encoder.plain) or made(encoder, *args)
+        compute._MAKERS, "eager", lambda network, *args: plain.append(network.plain) or made(network, *args)
     )
     open_engine("eager", KINDS[kind](own, trained))
     assert plain == [False]
@@ -1000,7 +1000,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def exported(backbone: Backbone, batch: int = 1, *, plain: bool = False) -> bytes:
-    return compute._exported(SimpleNamespace(plain=plain), backbone, batch)  # type: ignore[arg-type]
+    return compute._exported(SimpleNamespace(plain=plain, encoder=object), backbone, batch)  # type: ignore[arg-type]
 
 
 def kept(home: Path) -> list[Path]:
