@@ -122,7 +122,8 @@ def largest_useful_batch(engine: Engine, sample: np.ndarray) -> int:
 def _candidates(backbone: Backbone) -> list[str]:
     """Engines beside eager that a few seconds are enough to try: compiling for a CPU takes longer, and gains less."""
     kind = backbone.device.type
-    tried = ("openvino", "onnxruntime") if kind == "cpu" else ("compile",)
+    # First what runs on the thread that calls it: OpenVINO hands passes over to threads of its own, which light networks feel.
+    tried = ("onnxruntime", "openvino") if kind == "cpu" else ("compile",)
     if kind == "cpu" and backbone.precision != "float32":
         return []
     return [name for name in tried if name in installed(kind)]
