@@ -292,7 +292,7 @@ def _load(data: bytes, kind: str, max_pixels: int, least: int) -> tuple[Image.Im
     if _TILE_WIDTH in tags and _TILE_LENGTH in tags:  # libtiff takes memory for a whole tile
         _check_size((int(tags[_TILE_WIDTH]), int(tags[_TILE_LENGTH])), max_pixels)
     if kind == "JPEG":
-        return _load_jpeg(image, least)
+        return _load_jpeg(image, data, least)
     image.load()
     if kind == "PNG":
         _check_png_data(data)
@@ -300,7 +300,7 @@ def _load(data: bytes, kind: str, max_pixels: int, least: int) -> tuple[Image.Im
     return image, None
 
 
-def _load_jpeg(image: ImageFile.ImageFile, least: int) -> tuple[Image.Image, np.ndarray | None]:
+def _load_jpeg(image: ImageFile.ImageFile, data: bytes, least: int) -> tuple[Image.Image, np.ndarray | None]:
     """As ``_load``. Pillow is lent the memory to decode into, which saves a large photograph half of its time.
 
     Where it does not take it (before Pillow 11), for grey and CMYK, and where there is no scan to decode, which Pillow refuses,
@@ -312,7 +312,7 @@ def _load_jpeg(image: ImageFile.ImageFile, least: int) -> tuple[Image.Image, np.
         image.load()
         return image, None
     pixels, lent = _lend(image.size)
-    image.im = lent
+    image.im, image.decodermaxblock = lent, len(data)  # and given the file at once, not in pieces
     image.load()
     return image, pixels if image.im is lent else None
 

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from featx.errors import ImageError
 from featx.images import image_key
 from featx.meter import Meter
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 NO_KEY = bytes(16)
@@ -28,6 +29,9 @@ NO_KEY = bytes(16)
 
 MAX_BYTES = 1 << 30
 """A larger file is no image; it is not read into memory."""
+
+_AT_ONCE = 4
+"""Files that a thread is handed at once: threads then cost little beside what they do."""
 
 _TRIES = 3
 _TICK, _COARSE_TICK = 10_000_000, 2_000_000_000
@@ -109,6 +113,9 @@ def read_images(
         known: keys whose pixels nobody needs; it may grow meanwhile.
     """
 
+    def load_all(some: Sequence[tuple[int, Path]]) -> list[LoadedImage]:
+        return [load(row, path) for row, path in some]
+
     def load(row: int, path: Path) -> LoadedImage:
         try:
             file = read_file(path)
@@ -124,14 +131,14 @@ def read_images(
 
     with contextlib.ExitStack() as own:
         pool = workers if isinstance(workers, Workers) else own.enter_context(Workers(workers))
-        ahead: deque[Future[LoadedImage]] = deque()
+        ahead: deque[Future[list[LoadedImage]]] = deque()
         try:
-            for row, path in files:
-                ahead.append(pool.start("decode", load, row, path))
-                if len(ahead) >= 4 * pool.count + 8:
-                    yield ahead.popleft().result()
+            for some in batched(files, _AT_ONCE):
+                ahead.append(pool.start("decode", load_all, some))
+                if len(ahead) >= pool.count + 2:
+                    yield from ahead.popleft().result()
             while ahead:
-                yield ahead.popleft().result()
+                yield from ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
@@ -176,9 +183,9 @@ def plain_reader(transform: Transform, *, max_pixels: int = MAX_PIXELS) -> Calla
     return lambda _row, data: read_pixels(data, transform, max_pixels=max_pixels)
 
 
-def batched(images: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
-    """Lists of ``size`` images; the last may be shorter."""
-    iterator = iter(images)
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items; the last may be shorter."""
+    iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
 

@@ -889,13 +889,13 @@ def test_images_come_in_order_however_long_one_takes(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(30)]
     for number, path in enumerate(paths):
         path.write_bytes(bytes([number]))
-    second_read = threading.Event()
+    later_read = threading.Event()
 
     def read(row: int, data: bytes) -> np.ndarray:
         if row == 0:
-            assert second_read.wait(20), "one thread only"
-        if row == 1:
-            second_read.set()
+            assert later_read.wait(20), "one thread only"
+        if row == 10:
+            later_read.set()
         if row == 2:
             raise ImageError("spoilt")
         return np.full((3, 1, 1), data[0], dtype=np.uint8)
