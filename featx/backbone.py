@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featx import zoo
 from featx.cache import differences
 from featx.decode import DECODER_VERSION, Transform, parse_colour
-from featx.errors import BackboneError, StaleCacheError
+from featx.errors import BackboneError, StaleCacheError, brief
 from featx.settings import DTYPES, PRECISIONS
 from featx.taps import Tapped
 from featx.weights import state_digest
@@ -133,7 +133,7 @@ class Backbone:
             raise
         except Exception as error:  # a network raises whatever its author wrote
             raise BackboneError(
-                f"{self.name} cannot run on 3 x {blank.shape[2]} x {blank.shape[3]} pixels ({_brief(error)}); "
+                f"{self.name} cannot run on 3 x {blank.shape[2]} x {blank.shape[3]} pixels ({brief(error)}); "
                 "name another size with --crop"
             ) from error
 
@@ -307,7 +307,7 @@ def pick_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise BackboneError(f"--device {device}: {_brief(error)}; expected auto, cpu, cuda or mps") from error
+        raise BackboneError(f"--device {device}: {brief(error)}; expected auto, cpu, cuda or mps") from error
     return chosen
 
 
@@ -327,12 +327,6 @@ def as_stored(embeddings: np.ndarray, dtype: str) -> np.ndarray:
 def _sha256(parts: Mapping[str, Any]) -> str:
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _brief(error: Exception, most: int = 200) -> str:
-    """The first line of a message; torch's run to pages."""
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ import shutil
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from featx.backbone import Backbone, as_stored, full_float32, normalise
-from featx.errors import EngineError, OutputError
-from featx.home import home
+from featx.errors import EngineError, OutputError, brief
+from featx.home import home, keep
 from featx.nvjpeg import pixels_on
 from featx.settings import ENGINES
 
@@ -51,6 +51,9 @@ _EXPORT = 1
 
 _MOST_EXPORTS = 16
 """Exported networks that are kept; the oldest go."""
+
+_MOST_IN_COPIES = 4_000_000_000
+"""Bytes of weights in all lanes' copies of a network together."""
 
 _LARGEST_EXPORT = 1_900_000_000
 """Bytes of weights; of more no single ONNX file can be made."""
@@ -89,7 +92,7 @@ class Engine:
             (B, D) for each layer, of the backbone's dtype.
 
         Raises:
-            torch.OutOfMemoryError: not even one image fits.
+            EngineError: not even one image fits on the device.
         """
         return {layer: as_stored(rows, self._backbone.dtype) for layer, rows in self.raw(images).items()}
 
@@ -103,9 +106,11 @@ class Engine:
             some = pixels[at : at + size]
             try:
                 found = self._run(_padded(some, size))
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 if size == 1:
-                    raise
+                    raise EngineError(
+                        f"not even one image at a time fits on the device ({brief(error)}); try --device cpu"
+                    ) from error
                 self._halve(size)
             else:
                 parts.append([rows[: len(some)] for rows in found])
@@ -201,9 +206,11 @@ def _refusing(name: str, backbone: Backbone) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise EngineError(f"{name} does not fit on {backbone.device}: {_brief(error)}") from error
+        raise EngineError(f"{name} does not fit on {backbone.device}: {brief(error)}") from error
+    except EngineError:
+        raise
     except Exception as error:
-        raise EngineError(f"{name} cannot run {backbone.name}: {_brief(error)}") from error
+        raise EngineError(f"{name} cannot run {backbone.name}: {brief(error)}") from error
 
 
 def _prove(engine: Engine, backbone: Backbone, found: Mapping[str, np.ndarray], pixels: np.ndarray) -> None:
@@ -436,23 +443,33 @@ def _onnxruntime(network: _Copy, backbone: Backbone, batch: int, _lanes: int) ->
 
 
 def _openvino(network: _Copy, backbone: Backbone, batch: int, lanes: int) -> Runner:
+    """Compiled for each lane, to run on the thread that calls: OpenVINO's own threads, waiting, take cores from decoders.
+
+    Where that would hold too many copies of the weights, it is compiled once, with threads of its own.
+    """
     import openvino
 
+    exported = _exported(network, backbone, batch)
+    copies = lanes * len(exported) <= _MOST_IN_COPIES
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "NUM_STREAMS": lanes,
-        "INFERENCE_NUM_THREADS": lanes,
+        "NUM_STREAMS": 0 if copies else lanes,
+        "INFERENCE_NUM_THREADS": 1 if copies else lanes,
         "ENABLE_CPU_PINNING": False,
     }
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(_exported(network, backbone, batch)), "CPU", settings)
-    requests = threading.local()
+    model = core.read_model(exported)
+    shared = None if copies else core.compile_model(model, "CPU", settings)
+    idle: deque[Any] = deque()
 
     def run(pixels: Tensor) -> Sequence[np.ndarray]:
-        if not hasattr(requests, "own"):
-            requests.own = compiled.create_infer_request()
-        found = requests.own.infer([pixels.numpy()], share_inputs=True)
-        return [found[output] for output in compiled.outputs]
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = (shared or core.compile_model(model, "CPU", settings)).create_infer_request()
+        found = request.infer([pixels.numpy()], share_inputs=True)
+        idle.append(request)
+        return [found[output] for output in request.model_outputs]
 
     return run
 
@@ -476,8 +493,8 @@ def _exported(network: _Copy, backbone: Backbone, batch: int) -> bytes:
                 os.utime(path)
                 return model
     model = _export(network.encoder(), _blank(backbone, batch))
-    with contextlib.suppress(OSError, OutputError):  # a full disk or no home costs time, nothing else
-        _keep_export(home() / "engines", _export_name(tag, model), model)
+    keep(f"engines/{_export_name(tag, model)}", model)
+    _drop_oldest_exports()
     return model
 
 
@@ -493,17 +510,11 @@ def _export_name(tag: str, model: bytes) -> str:
     return f"{tag}-{hashlib.sha256(model).hexdigest()[:24]}.onnx"
 
 
-def _keep_export(folder: Path, name: str, model: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{name}.{os.getpid()}.partial"
-    try:
-        partial.write_bytes(model)
-        partial.replace(folder / name)
-    finally:
-        partial.unlink(missing_ok=True)
-    by_age = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)
-    for old in by_age[:-_MOST_EXPORTS]:
-        old.unlink()
+def _drop_oldest_exports() -> None:
+    with contextlib.suppress(OSError, OutputError):
+        by_age = sorted((home() / "engines").glob("*.onnx"), key=lambda path: path.stat().st_mtime)
+        for old in by_age[:-_MOST_EXPORTS]:
+            old.unlink()
 
 
 @contextlib.contextmanager
@@ -547,7 +558,3 @@ def _padded(pixels: Tensor, size: int) -> Tensor:
 
 def _importable(*packages: str) -> bool:
     return all(importlib.util.find_spec(package) for package in packages)
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]

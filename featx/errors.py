@@ -53,6 +53,12 @@ def size_text(count: int) -> str:
     return f"{count} bytes"
 
 
+def brief(error: Exception, most: int = 200) -> str:
+    """The first line of a message of somebody else's, which may run to pages."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
 class FeatxError(Exception):
     """Base of every error that featx raises on purpose."""
 

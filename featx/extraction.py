@@ -178,14 +178,7 @@ def extract(
         if notify:
             notify(f"waiting for {holder}, which writes the same file")
 
-    if compute not in (AUTO, *ENGINES):
-        raise EngineError(f"compute is {compute!r}; expected one of {', '.join((AUTO, *ENGINES))}")
-    if batch_size is not None and batch_size != AUTO and not (type(batch_size) is int and batch_size > 0):
-        raise EngineError(f"batch_size is {batch_size!r}; expected a whole number above 0, or auto")
-    if backbone.transform.decoding == "nvjpeg" and backbone.device.type != "cuda":
-        raise EngineError(
-            f"nvjpeg decodes on a CUDA GPU, and the backbone is on {backbone.device}; expected --device cuda"
-        )
+    _require_sense(backbone, compute, batch_size, workers)
     speed = _Speed(compute, batch_size, workers or default_workers(), notify, meter or Meter())
     run = begin()
     if rehash or not run.is_unchanged():
@@ -197,6 +190,19 @@ def extract(
                 if ours:
                     run.go(speed, progress)
     return run.summary(time.perf_counter() - started)
+
+
+def _require_sense(backbone: Backbone, compute: str, batch_size: int | str | None, workers: int | None) -> None:
+    if compute not in (AUTO, *ENGINES):
+        raise EngineError(f"compute is {compute!r}; expected one of {', '.join((AUTO, *ENGINES))}")
+    if batch_size is not None and batch_size != AUTO and not (type(batch_size) is int and batch_size > 0):
+        raise EngineError(f"batch_size is {batch_size!r}; expected a whole number above 0, or auto")
+    if workers is not None and workers < 1:
+        raise EngineError(f"workers is {workers}; expected a number of threads above 0")
+    if backbone.transform.decoding == "nvjpeg" and backbone.device.type != "cuda":
+        raise EngineError(
+            f"nvjpeg decodes on a CUDA GPU, and the backbone is on {backbone.device}; expected --device cuda"
+        )
 
 
 def _named(folder: Path, images: ImageSet, backbone: Backbone) -> tuple[Path, str]:
@@ -615,8 +621,6 @@ def _encoded(
                     yield done, features.result()
             for done, features in running:
                 yield done, features.result()
-        except torch.OutOfMemoryError as error:
-            raise EngineError(f"not even one image at a time fits on the device ({error}); try --device cpu") from error
         finally:
             for _, features in running:
                 features.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,3 +19,16 @@ def home() -> Path:
         return Path(os.environ.get("FEATX_HOME") or Path.home() / ".cache" / "featx")
     except RuntimeError as error:
         raise OutputError("this user has no home folder; set FEATX_HOME to a folder that featx may write") from error
+
+
+def keep(name: str, data: bytes) -> None:
+    """Write a file below ``home()`` for the next time, whole or not at all; where that fails, the next time takes longer."""
+    with contextlib.suppress(OSError, OutputError):
+        path = home() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

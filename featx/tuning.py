@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,10 +19,12 @@ import torch
 from featx.backbone import Backbone
 from featx.compute import Engine, images_per_second, installed, open_engine
 from featx.errors import EngineError, OutputError
-from featx.home import home
+from featx.home import home, keep
 from featx.settings import ENGINES
 
 AUTO = "auto"
+
+_FILE = "engines.json"
 
 _PAYS_AFTER = 15.0
 """Seconds that a run must last with the eager engine before others are tried: opening them takes about six, once."""
@@ -32,6 +34,9 @@ _LEAST_IMAGES = 300
 
 _CLEARLY = 1.05
 """How much faster another engine, or a batch twice as large, must be to be taken."""
+
+_TURNS, _TURN = 3, 0.4
+"""How often each engine is measured, and for how many seconds."""
 
 _BATCHES = (32, 64, 128, 256, 512, 1024)
 
@@ -83,18 +88,19 @@ def choose_engine(
     eager = opened("eager")
     if remembered or not others or images < _LEAST_IMAGES:
         return Chosen(eager)
-    rates = {"eager": images_per_second(eager, sample, 0.5)}
-    if images / rates["eager"] < _PAYS_AFTER:
+    if images / images_per_second(eager, sample, _TURN) < _PAYS_AFTER:
         return Chosen(eager)
     if notify:
         notify(f"measuring which of {', '.join(['eager', *others])} runs {backbone.name} fastest here, once")
-    best = eager
+    engines = [eager]
     for name in others:
         with contextlib.suppress(EngineError):
-            engine = opened(name)
-            rates[name] = images_per_second(engine, sample)
-            if rates[name] > _CLEARLY * rates[best.name]:
-                best = engine
+            engines.append(opened(name))
+    rates = _rates(engines, sample)
+    best = eager
+    for engine in engines[1:]:
+        if rates[engine.name] > _CLEARLY * rates[best.name]:
+            best = engine
     _remember(key, {"engine": best.name, "backbone": backbone.name, "images_per_second": _rounded(rates)})
     measured = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
     gain = rates[best.name] / rates["eager"]
@@ -110,7 +116,7 @@ def largest_useful_batch(engine: Engine, sample: np.ndarray) -> int:
         engine.batch = size
         try:
             rate = images_per_second(engine, sample, 0.5)
-        except torch.OutOfMemoryError:
+        except EngineError:  # not even one image fits
             break
         if engine.batch < size or rate < _CLEARLY * fastest:
             break
@@ -119,10 +125,15 @@ def largest_useful_batch(engine: Engine, sample: np.ndarray) -> int:
     return engine.batch
 
 
+def _rates(engines: Sequence[Engine], sample: np.ndarray) -> dict[str, float]:
+    """Images/s of each, the median of some turns: what else the machine does meanwhile hits all of them alike."""
+    turns = [{engine.name: images_per_second(engine, sample, _TURN) for engine in engines} for _ in range(_TURNS)]
+    return {engine.name: statistics.median(turn[engine.name] for turn in turns) for engine in engines}
+
+
 def _candidates(backbone: Backbone) -> list[str]:
     """Engines beside eager that a few seconds are enough to try: compiling for a CPU takes longer, and gains less."""
     kind = backbone.device.type
-    # First what runs on the thread that calls it: OpenVINO hands passes over to threads of its own, which light networks feel.
     tried = ("onnxruntime", "openvino") if kind == "cpu" else ("compile",)
     if kind == "cpu" and backbone.precision != "float32":
         return []
@@ -161,14 +172,10 @@ def _version(package: str) -> str:
         return ""
 
 
-def _file() -> Path:
-    return home() / "engines.json"
-
-
 def _memory() -> dict[str, Any]:
     """What is remembered; nothing, where the file is missing or means nothing."""
     with contextlib.suppress(OSError, OutputError, ValueError, RecursionError):
-        found = json.loads(_file().read_text())
+        found = json.loads((home() / _FILE).read_text())
         if isinstance(found, dict):
             return found
     return {}
@@ -181,13 +188,7 @@ def _remembered(key: str) -> str | None:
 
 
 def _remember(key: str, entry: Mapping[str, Any]) -> None:
-    """A home that cannot be written costs another measurement next time, nothing else."""
-    with contextlib.suppress(OSError, OutputError):
-        path = _file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({**_memory(), key: dict(entry)}, indent=1))
-        partial.replace(path)
+    keep(_FILE, json.dumps({**_memory(), key: dict(entry)}, indent=1).encode())
 
 
 def _rounded(rates: Mapping[str, float]) -> dict[str, float]:

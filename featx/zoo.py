@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import functools
 import hashlib
@@ -26,7 +25,7 @@ from torchvision import models
 from featx import weights as weight_files
 from featx.decode import Transform
 from featx.errors import MISSING, BackboneError, printable, why_unreadable
-from featx.home import home
+from featx.home import home, keep
 from featx.nets import LeNet5, MobileNetV1
 from featx.settings import Progress
 
@@ -376,9 +375,7 @@ def describe(names: Sequence[str], *, progress: Progress | None = None) -> list[
         if progress:
             progress(done, len(names))
     if len(memo) > known:
-        with contextlib.suppress(OSError):  # a memo that cannot be kept costs the next call its seconds, no more
-            memo_file.parent.mkdir(parents=True, exist_ok=True)
-            memo_file.write_text(json.dumps(memo, indent=0))
+        keep(memo_file.name, json.dumps(memo, indent=0).encode())
     return entries
 
 

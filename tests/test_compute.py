@@ -29,6 +29,7 @@ from featx.reading import Workers
 from featx.settings import ENGINES
 
 EXPORTED = ("openvino", "onnxruntime")
+NOT_EVEN_ONE = r"^not even one image at a time fits on the device \(CUDA out of memory\); try --device cpu$"
 """Engines that run an exported network."""
 
 NETWORKS = '''
@@ -756,7 +757,7 @@ def test_a_lane_that_runs_out_of_memory_late_does_not_undo_what_others_learned(l
 def test_a_device_that_holds_no_image_is_an_error(lenet: Backbone) -> None:
     device = Device(lenet, room=0)
     engine = device.engine(batch=4)
-    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+    with pytest.raises(EngineError, match=NOT_EVEN_ONE):
         engine(pixels_for(lenet))
     assert device.sizes == [4, 2, 1]
     assert engine.batch == 1
@@ -793,7 +794,7 @@ def test_a_network_that_does_not_fit_is_an_engine_error(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lenet: Backbone
 ) -> None:
     limit_memory(monkeypatch, lambda: 0)
-    with pytest.raises(EngineError, match=r"^eager does not fit on cpu: CUDA out of memory$"):
+    with pytest.raises(EngineError, match=NOT_EVEN_ONE):
         extract(photos, lenet, cache=tmp_path / "cache", compute="eager")
 
 
@@ -803,8 +804,7 @@ def test_memory_that_ends_for_good_is_an_engine_error_and_what_is_done_is_kept(
     left = iter([8] * 3)
     with monkeypatch.context() as patch:
         limit_memory(patch, lambda: next(left, 0))
-        message = r"^not even one image at a time fits on the device \(CUDA out of memory\); try --device cpu$"
-        with pytest.raises(EngineError, match=message):
+        with pytest.raises(EngineError, match=NOT_EVEN_ONE):
             extract(photos, lenet, cache=tmp_path / "cache", batch_size=8, workers=1)
     result = extract(photos, lenet, cache=tmp_path / "cache")
     assert (result.images, result.failed) == (40, 0)
@@ -964,6 +964,37 @@ def test_what_an_exporter_prints_and_warns_is_not_heard(
 
     logging.getLogger("onnx").warning("heard again")
     assert [record.getMessage() for record in caplog.records] == ["heard again"]
+
+
+@pytest.mark.parametrize(("most", "expected"), [(4_000_000_000, [0, 0]), (0, [2])])
+def test_openvino_is_compiled_for_each_lane_or_once_where_copies_are_too_large(
+    most: int, expected: list[int], own_home: Path, lenet: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("openvino")
+    import openvino
+
+    streams: list[int] = []
+    compile_model = openvino.Core.compile_model
+
+    def noted(core: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        streams.append(settings["NUM_STREAMS"])
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted)
+    monkeypatch.setattr(compute, "_MOST_IN_COPIES", most)
+    engine = open_engine("openvino", lenet, lanes=2)
+    pixels = pixels_for(lenet)
+    together = threading.Barrier(2)
+
+    def run(_: int) -> dict[str, np.ndarray]:
+        together.wait(20)
+        return engine(pixels)
+
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(run, range(2)):
+            assert_close(found, lenet.encode(pixels))
+    assert len(streams) <= len(expected)
+    assert set(streams) == set(expected)
 
 
 def test_a_speed_is_measured_with_all_lanes_and_leaves_threads_alone(lenet: Backbone, threads: None) -> None:
@@ -1196,6 +1227,7 @@ def test_the_number_of_workers_changes_no_bit_of_a_file(
         ({"batch_size": 0}, r"^batch_size is 0; expected a whole number above 0, or auto$"),
         ({"batch_size": -4}, r"^batch_size is -4; expected a whole number above 0, or auto$"),
         ({"batch_size": 2.5}, r"^batch_size is 2\.5; expected a whole number above 0, or auto$"),
+        ({"workers": -1}, r"^workers is -1; expected a number of threads above 0$"),
         ({"batch_size": "many"}, r"^batch_size is 'many'; expected a whole number above 0, or auto$"),
     ],
 )

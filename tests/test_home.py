@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featx.errors import OutputError
-from featx.home import home
+from featx.home import home, keep
 
 
 def test_the_folder_is_the_one_that_is_named_else_one_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +26,21 @@ def test_a_user_without_a_home_is_told_the_variable_that_helps(monkeypatch: pyte
     monkeypatch.setattr(Path, "home", unknown)
     with pytest.raises(OutputError, match="this user has no home folder; set FEATX_HOME to a folder"):
         home()
+
+
+def test_what_is_kept_is_whole_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path / "home"))
+    for data in (b"one", b"another"):
+        keep("below/memo", data)
+        assert (tmp_path / "home" / "below" / "memo").read_bytes() == data
+    assert [path.name for path in (tmp_path / "home" / "below").iterdir()] == ["memo"]
+
+
+def test_what_cannot_be_kept_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path))
+    (tmp_path / "memo").mkdir()
+    (tmp_path / "memo" / "in the way").touch()
+    keep("memo", b"data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["memo"]
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path / "memo" / "in the way"))
+    keep("memo", b"data")
