@@ -304,17 +304,68 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes, least: int) -> tuple[Ima
     """As ``_load``. Pillow is lent the memory to decode into, which saves a large photograph half of its time.
 
     Where it does not take it (before Pillow 11), for grey and CMYK, and where there is no scan to decode, which Pillow refuses,
-    the image is loaded as ever.
+    the image is loaded as ever. What simplejpeg has decoded, Pillow need not.
     """
     if least:
         _shrink(image, least)
     if image.mode != "RGB" or not image.tile:
         image.load()
         return image, None
+    turbo = None if least else _turbo.decode(data, image.size)
+    if turbo is not None and _turbo.is_proved:
+        return image, turbo
     pixels, lent = _lend(image.size)
     image.im, image.decodermaxblock = lent, len(data)  # and given the file at once, not in pieces
     image.load()
-    return image, pixels if image.im is lent else None
+    if image.im is not lent:
+        return image, None
+    if turbo is not None:
+        _turbo.prove(turbo, pixels)
+    return image, pixels
+
+
+class _Turbo:
+    """The same libjpeg-turbo as Pillow's without Pillow around it, by simplejpeg, where that is installed.
+
+    It is believed once its pixels were Pillow's for the first files, since each brings a library of its own; and a file that
+    it so much as warns of is left to Pillow, whose verdict counts.
+
+    Attributes:
+        left: files that are still to be decoded both ways.
+    """
+
+    def __init__(self, left: int = 8) -> None:
+        self.left = left
+        self._library: Any = None
+        with contextlib.suppress(ImportError):
+            import simplejpeg
+
+            self._library = simplejpeg
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether it need not be compared any more."""
+        return self.left <= 0
+
+    def decode(self, data: bytes, size: tuple[int, int]) -> np.ndarray | None:
+        """(H, W) uint32, as of ``_open``; None where Pillow is to decode the file, of this width and height."""
+        if self._library is None:
+            return None
+        pixels = np.empty(size[::-1], np.uint32)
+        try:
+            found = self._library.decode_jpeg(data, "RGBA", buffer=pixels, strict=True)
+        except Exception:  # damaged, or of a kind that it does not read: Pillow knows
+            return None
+        return pixels if found.shape == (*pixels.shape, 4) else None
+
+    def prove(self, found: np.ndarray, wanted: np.ndarray) -> None:
+        """Compare its pixels with Pillow's: it is used no more if any differ."""
+        self.left -= 1
+        if not np.array_equal(_channels(found)[..., :3], _channels(wanted)[..., :3]):
+            self._library = None
+
+
+_turbo = _Turbo()
 
 
 def _lend(size: tuple[int, int]) -> tuple[np.ndarray, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from images.make import ALPHA, CASES, FOLDER, GREY, UPRIGHT, Case, tiff
-from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as torchvision_steps
 
@@ -27,6 +27,7 @@ from featx.decode import (
     MAX_PIXELS,
     Transform,
     _random_box,
+    _Turbo,
     decode,
     parse_colour,
     read_augmented,
@@ -852,3 +853,87 @@ def test_a_background_that_is_no_colour_is_refused_by_the_backbone() -> None:
         BackboneError, match=r"^--background 'glass' is no opaque colour; expected a CSS colour name such"
     ):
         load_backbone("lenet5", background="glass")
+
+
+# simplejpeg, where it is installed
+
+
+def jpeg(subsampling: int = 2, size: tuple[int, int] = (45, 31), **options: Any) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize(size).save(buffer, "JPEG", subsampling=subsampling, **options)
+    return buffer.getvalue()
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.fixture
+def turbo(monkeypatch: pytest.MonkeyPatch) -> _Turbo:
+    pytest.importorskip("simplejpeg", reason="needs simplejpeg")
+    fresh = _Turbo(left=2)
+    monkeypatch.setattr("featx.decode._turbo", fresh)
+    return fresh
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"subsampling": 2, "progressive": True},
+        {"subsampling": 0, "keep_rgb": True},
+    ],
+)
+def test_simplejpeg_gives_pillows_pixels_and_is_then_believed(
+    options: dict[str, Any], turbo: _Turbo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = jpeg(**options)
+    for left in (2, 1):
+        assert turbo.left == left
+        np.testing.assert_array_equal(decode(data), by_pillow(data))
+    assert turbo.is_proved
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("Pillow decoded it"))
+    found = decode(data)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(found, by_pillow(data))
+
+
+def test_a_library_of_other_pixels_is_used_no_more(turbo: _Turbo) -> None:
+    class Other:
+        calls = 0
+
+        def decode_jpeg(self, data: bytes, colorspace: str, *, buffer: np.ndarray, strict: bool) -> np.ndarray:
+            Other.calls += 1
+            buffer[:] = 0x010101
+            return buffer.view(np.uint8).reshape(*buffer.shape, 4)
+
+    turbo._library = Other()
+    for _ in range(4):
+        np.testing.assert_array_equal(decode(jpeg()), by_pillow(jpeg()))
+    assert Other.calls == 1
+
+
+def test_what_simplejpeg_warns_of_is_pillows_to_judge(turbo: _Turbo) -> None:
+    turbo.left = 0
+    whole = jpeg(size=(400, 300))
+    with pytest.raises(ImageError, match="truncated"):
+        decode(whole[: len(whole) // 2])
+    garbled = bytearray(whole)
+    garbled[len(whole) // 2 : len(whole) // 2 + 40] = bytes(range(40))
+    np.testing.assert_array_equal(decode(bytes(garbled)), by_pillow(bytes(garbled)))
+
+
+def test_a_file_whose_headers_disagree_on_its_size_is_no_matter_for_simplejpeg(turbo: _Turbo) -> None:
+    assert turbo.decode(jpeg(size=(40, 30)), (40, 30)) is not None
+    assert turbo.decode(jpeg(size=(40, 30)), (41, 30)) is None
+    assert turbo.decode(jpeg(size=(40, 30)), (10, 10)) is None
+
+
+def test_pixels_are_the_same_without_simplejpeg(turbo: _Turbo) -> None:
+    turbo.left = 0
+    wanted = decode(jpeg())
+    turbo._library = None
+    np.testing.assert_array_equal(decode(jpeg()), wanted)

@@ -479,7 +479,7 @@ def test_a_fault_in_one_image_leaves_no_thread_behind(many: list[tuple[int, Path
         rows: list[int] = []
         with pytest.raises(SpoiltError, match="a bug"):
             rows.extend(image.row for image in read_images(many, faulty, workers=workers))
-        assert rows == list(range(20))
+        assert rows == list(range(20 - 20 % AT_ONCE))  # whole lots alone
         if isinstance(workers, Workers):
             assert workers.start("work", pow, 2, 2).result() == 4
             workers.shutdown()

@@ -77,6 +77,7 @@ ONLY_IN = {
     "timm": {"zoo"},
     "onnxruntime": {"compute"},
     "openvino": {"compute"},
+    "simplejpeg": {"decode"},
     "safetensors": {"weights", "modelfile"},
     "matplotlib": {"report"},
     "click": {"cli"},
