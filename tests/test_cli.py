@@ -455,7 +455,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     partial = Path("cache/split--slow-make.h5.partial")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not _rows_done(partial) and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
