@@ -1,7 +1,7 @@
 """Engines: what runs a backbone. All give the embeddings of ``Backbone.encode``, to a tolerance that is proved on real images.
 
-On the CPU an engine is called from as many threads as there are cores (its lanes), and runs each pass on one core: no core waits
-for another (docs/performance.md has the figures), and what a pass computes does not depend on how many there are.
+On the CPU an engine is called from as many threads as there are cores (its lanes), and runs each pass on one core: no core
+waits for another (docs/performance.md has the figures), and what a pass computes does not depend on how many there are.
 """
 
 from __future__ import annotations
