@@ -30,7 +30,7 @@ NO_KEY = bytes(16)
 MAX_BYTES = 1 << 30
 """A larger file is no image; it is not read into memory."""
 
-_AT_ONCE = 8
+_AT_ONCE = 4
 """Files that a thread is handed at once: threads then cost little beside what they do."""
 
 _TRIES = 3
