@@ -196,6 +196,30 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
     return _cropped(_resized(pixels, resized_size(pixels.shape, transform), transform), transform.crop)
 
 
+def thumbnail(data: bytes, side: int) -> bytes:
+    """A small copy of an image, for people to look at: nothing is computed from its pixels.
+
+    Args:
+        data: a whole file.
+        side: length of the longer side, in pixels. What is smaller is enlarged without smoothing, pixel by pixel.
+
+    Returns:
+        A JPEG file, RGB, upright, transparency over white, without any of the original's metadata.
+
+    Raises:
+        ImageError: as ``decode``.
+    """
+    pixels = _open(data, MAX_PIXELS, WHITE, least=side)
+    height, width = pixels.shape
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+    small = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    small.convert("RGB").save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
 def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether a file is, by its header, an upright RGB JPEG of an allowed size."""
     if not _SIGNATURES["JPEG"].match(data):

@@ -32,6 +32,7 @@ from featx.decode import (
     parse_colour,
     read_augmented,
     read_pixels,
+    thumbnail,
 )
 from featx.errors import BackboneError, ImageError
 
@@ -853,6 +854,51 @@ def test_a_background_that_is_no_colour_is_refused_by_the_backbone() -> None:
         BackboneError, match=r"^--background 'glass' is no opaque colour; expected a CSS colour name such"
     ):
         load_backbone("lenet5", background="glass")
+
+
+# Thumbnails
+
+
+def seen(thumb: bytes) -> np.ndarray:
+    """(H, W, 3) of a thumbnail, which must be a plain JPEG."""
+    with Image.open(io.BytesIO(thumb)) as image:
+        assert (image.format, image.mode) == ("JPEG", "RGB")
+        assert not image.getexif()
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [(640, 480, (120, 160)), (480, 640, (160, 120)), (7, 28, (160, 40)), (1, 5000, (160, 1)), (160, 160, (160, 160))],
+)
+def test_the_longer_side_of_a_thumbnail_is_as_asked(width: int, height: int, size: tuple[int, int]) -> None:
+    assert seen(thumbnail(file_of(noise(width, height)), 160)).shape == (*size, 3)
+
+
+def test_a_thumbnail_looks_like_its_image() -> None:
+    whole = smooth(640, 480)
+    for kind in ("PNG", "JPEG"):
+        small = seen(thumbnail(file_of(whole, kind, quality=95) if kind == "JPEG" else file_of(whole), 320))
+        expected = whole.reshape(240, 2, 320, 2, 3).mean(axis=(1, 3))
+        assert np.abs(small - expected).mean() < 5  # JPEG keeps half of the colours' detail
+
+
+def test_a_thumbnail_is_upright_and_white_where_its_image_is_transparent() -> None:
+    pixels = np.zeros((20, 40, 4), np.uint8)
+    pixels[:, :20] = (255, 0, 0, 255)  # the left half is red, the right one transparent
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    small = seen(thumbnail(file_of(pixels, exif=exif), 80))
+    assert small.shape == (80, 40, 3)
+    np.testing.assert_allclose(small[8, 20], (255, 0, 0), atol=12)
+    np.testing.assert_allclose(small[72, 20], (255, 255, 255), atol=12)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if isinstance(CASES[name][1], str)])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_file_that_cannot_be_decoded_has_no_thumbnail(name: str) -> None:
+    with pytest.raises(ImageError, match=str(CASES[name][1])):
+        thumbnail((FOLDER / name).read_bytes(), 64)
 
 
 # simplejpeg, where it is installed
