@@ -1,0 +1,126 @@
+"""Standardised rows of a feature matrix, read block by block: what heads are fitted to, in memory or not."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+BLOCK_BYTES = 64 << 20
+"""Of float32 features, that are dealt with at once where they are read from a file."""
+MOST_IN_MEMORY = 1 << 30
+"""Bytes of float32 features that are kept in memory, standardised; more are read again at each pass."""
+
+
+class Rows:
+    """Rows of a feature matrix, each column less its mean and divided by its deviation.
+
+    Args:
+        features: (M, D) float16, float32 or float64; may be memory-mapped.
+        index: (N,) int64, the rows that count, in their order; all, unless given.
+        mean: (D,) float64; 0 unless given.
+        scale: (D,) float64, above 0; 1 unless given.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        index: np.ndarray | None = None,
+        *,
+        mean: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+    ) -> None:
+        self.features = features
+        self.index = np.arange(len(features)) if index is None else index
+        self.mean = np.zeros(features.shape[1]) if mean is None else mean
+        self.scale = np.ones(features.shape[1]) if scale is None else scale
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.features.shape[1])
+
+    @property
+    def fits(self) -> bool:
+        """Whether the rows, standardised as float32, may be kept in memory."""
+        return 4 * len(self) * self.width <= MOST_IN_MEMORY
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """The same with these rows alone, (n,) int64 or bool."""
+        return Rows(self.features, self.index[rows], mean=self.mean, scale=self.scale)
+
+    def block(self, rows: slice | np.ndarray, dtype: Any = np.float32, *, forget: bool = False) -> np.ndarray:
+        """Some rows, (n, D), standardised in the precision of ``dtype``.
+
+        Args:
+            rows: which.
+            dtype: of the block.
+            forget: let go of the pages of a mapped file, which count as memory of the process.
+        """
+        block: np.ndarray = self._raw(self.index[rows]).astype(dtype)
+        if forget:
+            _forget(self.features)
+        block -= self.mean.astype(dtype)
+        block /= self.scale.astype(dtype)
+        return block
+
+    def blocks(self, dtype: Any = np.float32, *, most: int = BLOCK_BYTES) -> Iterator[tuple[slice, np.ndarray]]:
+        """All rows in order, as (which, their standardised (n, D)).
+
+        Args:
+            dtype: of the blocks.
+            most: bytes of one block, roughly.
+        """
+        step = max(1, most // (self.width * np.dtype(dtype).itemsize))
+        for at in range(0, len(self), step):
+            rows = slice(at, min(at + step, len(self)))
+            yield rows, self.block(rows, dtype, forget=True)
+
+    def whole(self, dtype: Any = np.float32) -> np.ndarray:
+        """All rows, (N, D), standardised."""
+        out = np.empty((len(self), self.width), dtype=dtype)
+        for rows, block in self.blocks(dtype):
+            out[rows] = block
+        return out
+
+    def _raw(self, index: Any) -> np.ndarray:
+        if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
+            index = slice(index[0], index[-1] + 1)  # no copy
+        found: np.ndarray = self.features[index]
+        return found
+
+
+def statistics(features: np.ndarray, index: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column of some rows: (D,) and (D,) float64, in one pass over the blocks.
+
+    Blocks are merged as by Chan, Golub and LeVeque (1983). The deviation of a constant column is given as 1, so that it becomes
+    0. NaN or infinity in a column gives that column NaN.
+    """
+    mean, squares, count = np.zeros(features.shape[1]), np.zeros(features.shape[1]), 0
+    least, most = np.full(features.shape[1], np.inf), np.full(features.shape[1], -np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for _, block in Rows(features, index).blocks(np.float64):
+            here = block.mean(axis=0)
+            least, most = np.minimum(least, block.min(axis=0)), np.maximum(most, block.max(axis=0))
+            block -= here
+            apart = here - mean
+            total = count + len(block)
+            squares += np.einsum("nd,nd->d", block, block) + apart**2 * (count * len(block) / total)
+            mean += apart * (len(block) / total)
+            count = total
+    deviation = np.sqrt(squares / max(count, 1))
+    return mean, np.where((least == most) | (deviation == 0), 1.0, deviation)
+
+
+def _forget(features: np.ndarray) -> None:
+    """Let go of the pages of a mapped file that were read: they count as memory of the process, and may be read again."""
+    mapped = getattr(features, "_mmap", None)
+    if getattr(features, "mode", "r") != "r":  # what was changed in memory would be lost
+        return
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,87 @@
+"""What a head is fitted to: rows, targets, weights and folds. numpy only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from featx.rows import Rows
+from featx.scorers import Scorer
+
+Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
+"""(training rows, held-out rows), int64 each; no row is held out twice, and some, that no fold can judge, never."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a head is fitted to. N rows of D features, C classes or labels (or targets of a regression).
+
+    Attributes:
+        rows: (N, D), standardised.
+        y: (N,) int64 in 0..C-1 for classification, (N, C) float32 of 0 and 1 for multilabel, (N, C) float64 for regression.
+        count: C.
+        task: one of ``TASKS``.
+        weight: (N,) float64, how much each row counts, 1 on average.
+        folds: to cross-validate on; () where that cannot be done.
+        seed: of whatever a fit draws.
+        grouped: some rows belong together, as copies of an image do, so that leaving out one alone would tell nothing.
+    """
+
+    rows: Rows
+    y: np.ndarray
+    count: int
+    task: str
+    weight: np.ndarray
+    folds: Folds = ()
+    seed: int = 0
+    grouped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def fold_of(self) -> np.ndarray:
+        """(N,) int64, which fold holds each row out; -1 for those that none does."""
+        folds = np.full(len(self), -1)
+        for number, (_, held_out) in enumerate(self.folds):
+            folds[held_out] = number
+        return folds
+
+    def take(self, rows: np.ndarray) -> Training:
+        """The same with these rows alone, (n,) int64, and without folds."""
+        return dataclasses.replace(self, rows=self.rows.take(rows), y=self.y[rows], weight=self.weight[rows], folds=())
+
+
+class Model(Protocol):
+    """One kind of head: how it is fitted, and by what candidates for its one hyper-parameter."""
+
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        """The simplest first; (0.0,) where there is nothing to choose."""
+        ...
+
+    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+        """For each candidate the (N, C) float64 scores of each row, by a fit to the folds' rows that leave it out.
+
+        Rows that no fold holds out are NaN.
+        """
+        ...
+
+    def fit(self, training: Training, candidate: float) -> Scorer:
+        """Fit to all rows."""
+        ...
+
+
+def fold_by_fold(model: Model, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    """``Model.held_out`` of a model whose fits share no work: one fit for each candidate and fold."""
+    for candidate in candidates:
+        scores = np.full((len(training), training.count), np.nan)
+        for train, test in training.folds:
+            scorer = model.fit(training.take(train), candidate)
+            for rows, block in training.rows.take(test).blocks(np.float64):
+                scores[test[rows]] = scorer.scores(block)
+        yield candidate, scores
