@@ -96,7 +96,8 @@ class Header:
         identity: SHA-256, in hex, of all layers together.
         digest: SHA-256, in hex, over everything but the features; zeros until complete.
         backbone: name, weights, and the parts that the identity is made of.
-        dataset: name, root, whether splits were "given" or made by "hash", and the limits that images were read under.
+        dataset: name, root, whether splits were "given" or made by "hash", the limits that images were read under, and the
+            table that named them, if one did.
         layers: by name.
         rows: how many images it is made for.
     """
@@ -129,8 +130,7 @@ class Header:
         self.digest: str = self._attribute("digest", bytes).decode("ascii", errors="replace")
         self.backbone = self._json("backbone", name=str, weights=str, parts=dict)
         self.dataset = self._json("dataset", name=str, root=str, splits=str)
-        if not isinstance(self.dataset.get("max_pixels", 0), int) or len(self.dataset["root"]) > _LONGEST_ROOT:
-            raise CorruptCacheError(f"{self.path}: max_pixels or root of the attribute dataset means nothing")
+        self._check_dataset()
         self.rows = self._check_tables()
         self.layers = {
             name.removeprefix("features/"): Layer(t.shape[1], t.dtype, t.attrs["identity"], t.offset)
@@ -166,6 +166,12 @@ class Header:
             if not isinstance(value.get(key), kind):
                 raise CorruptCacheError(f"{self.path}: {key} of the attribute {attribute} is not a {kind.__name__}")
         return value
+
+    def _check_dataset(self) -> None:
+        table = self.dataset.get("table", "")
+        lengths = [len(self.dataset["root"]), len(table) if isinstance(table, str) else _LONGEST_ROOT + 1]
+        if not isinstance(self.dataset.get("max_pixels", 0), int) or max(lengths) > _LONGEST_ROOT:
+            raise CorruptCacheError(f"{self.path}: max_pixels, root or table of the attribute dataset means nothing")
 
     def _check_tables(self) -> int:
         """The number of rows, once every table has the name, type and shape that the format gives it."""

@@ -289,7 +289,8 @@ class _Run:
     def _dataset(self) -> dict[str, Any]:
         images = self.images
         splits = "hash" if "" in images.splits else "given"
-        return {"name": images.name, "root": str(images.root), "splits": splits, "max_pixels": self.max_pixels}
+        table = {"table": str(images.table)} if images.table else {}
+        return {"name": images.name, "root": str(images.root), "splits": splits, "max_pixels": self.max_pixels, **table}
 
     def start(self) -> None:
         """Lay out the new file, or go on with an unfinished one, and take over every row whose image is recognised."""

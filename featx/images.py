@@ -46,7 +46,9 @@ _SPLIT_NAMES = {
     "testing": "test",
     PRETRAIN: PRETRAIN,
 }
-_TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""File endings that count as tables."""
+
 _JUNK_FOLDERS = ("__MACOSX",)
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
@@ -65,6 +67,7 @@ class ImageSet:
         splits: (N,) str: "train", "val", "test", "pretrain" or a table's own; "" is to be decided by ``hash_splits``.
         classes: (C,) class names, sorted.
         notes: what was left out or looks odd, one sentence each, for the user to read.
+        table: the table that names the images, or None.
     """
 
     name: str
@@ -74,6 +77,7 @@ class ImageSet:
     splits: np.ndarray
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    table: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -102,13 +106,13 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     path = Path(source)
     if path.is_dir():
         images = _scan_folder(path)
-    elif path.is_file() and path.suffix.lower() in _TABLE_ENDINGS:
+    elif path.is_file() and path.suffix.lower() in TABLE_ENDINGS:
         images = _scan_table(path)
     elif path.is_file():
-        raise DatasetError(f"{path} is a file; expected a folder of images or a table ({', '.join(_TABLE_ENDINGS)})")
+        raise DatasetError(f"{path} is a file; expected a folder of images or a table ({', '.join(TABLE_ENDINGS)})")
     else:
         raise DatasetError(
-            f"there is no {path}; expected a folder of images, a table ({', '.join(_TABLE_ENDINGS)}) or 'digits'"
+            f"there is no {path}; expected a folder of images, a table ({', '.join(TABLE_ENDINGS)}) or 'digits'"
         )
     return dataclasses.replace(images, notes=(*images.notes, *_check_classes(images)))
 
@@ -143,17 +147,29 @@ def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         (N,) str of "train", "val", "test".
     """
-    position = keys[:, :8].copy().view(">u8").ravel().astype(np.float64) / 2.0**64
-    splits = np.where(position < TEST_SHARE, "test", np.where(position < TEST_SHARE + VAL_SHARE, "val", "train"))
-    for label in np.unique(labels[labels != UNLABELLED]):
-        rows = np.flatnonzero(labels == label)
-        rows = rows[np.argsort(position[rows], kind="stable")]
+    position = hash_position(keys)
+    splits = split_at(position)
+    order = np.lexsort((position, labels))
+    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        if not len(rows) or labels[rows[0]] == UNLABELLED:
+            continue
         first, last = position[rows[0]], position[rows[-1]]
         if "train" not in splits[rows]:
             splits[rows[position[rows] == last]] = "train"
         if "test" not in splits[rows] and first < last:
             splits[rows[position[rows] == first]] = "test"
     return splits
+
+
+def hash_position(keys: np.ndarray) -> np.ndarray:
+    """(N, 16) uint8 hashes to (N,) float64 in 0..1, spread evenly: what ``split_at`` cuts."""
+    position: np.ndarray = keys[:, :8].copy().view(">u8").ravel().astype(np.float64) / 2.0**64
+    return position
+
+
+def split_at(position: np.ndarray) -> np.ndarray:
+    """(N,) float64 in 0..1 to (N,) str: the lowest are "test", those above them "val", the rest "train"."""
+    return np.where(position < TEST_SHARE, "test", np.where(position < TEST_SHARE + VAL_SHARE, "val", "train"))
 
 
 # Folders
@@ -256,18 +272,18 @@ def _endings() -> str:
 
 
 def _scan_table(table: Path) -> ImageSet:
-    rows = list(_read_table(table))
+    rows = list(read_table(table))
     if not rows:
         raise DatasetError(f"{table} has no rows")
     notes: list[str] = []
     labels: dict[str, tuple[str, str, int]] = {}
     repeated = []
     for number, row in rows:
-        path = _text(row.get("path"))
+        path = cell_text(row.get("path"))
         if not path:
             raise DatasetError(f"{table}, line {number}: the path is empty")
         path = Path(path).as_posix()  # "./a.jpg" and "a.jpg" are one image
-        entry = (_text(row.get("label")), _text(row.get("split")), number)
+        entry = (cell_text(row.get("label")), cell_text(row.get("split")), number)
         before = labels.setdefault(path, entry)
         if before is not entry:
             if before[:2] != entry[:2]:
@@ -291,21 +307,30 @@ def _scan_table(table: Path) -> ImageSet:
             "name one in every row or in none"
         )
     names = [name or None for name, _, _ in labels.values()]
-    return _assemble(table.stem, table.resolve().parent, list(labels), names, splits, notes)
+    images = _assemble(table.stem, table.resolve().parent, list(labels), names, splits, notes)
+    return dataclasses.replace(images, table=table.resolve())
 
 
-def _read_table(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows with their line numbers; every value as it stands, so that the class NA stays "NA" and 01 stays "01"."""
+def read_table(table: Path, required: Sequence[str] = ("path", "label")) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows with their line numbers; every value as it stands, so that the class NA stays "NA" and 01 stays "01".
+
+    Args:
+        table: a file that ends in .csv, .tsv, .jsonl or .parquet.
+        required: columns that it must have.
+
+    Raises:
+        DatasetError: it cannot be read, is malformed, or lacks a column.
+    """
     suffix = table.suffix.lower()
     try:
         if suffix == ".parquet":
-            yield from enumerate(_read_parquet(table), start=1)
+            yield from enumerate(_read_parquet(table, required), start=1)
         elif suffix == ".jsonl":
-            yield from _read_jsonl(table)
+            yield from _read_jsonl(table, required)
         else:
             with table.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-                _require_columns(table, [name.strip() for name in reader.fieldnames or []])
+                _require_columns(table, [name.strip() for name in reader.fieldnames or []], required)
                 for row in reader:
                     if None in row:  # where DictReader puts what has no column; "" is the name pandas gives its index
                         raise DatasetError(f"{table}, line {reader.line_num}: more fields than the header has")
@@ -318,7 +343,7 @@ def _read_table(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise DatasetError(f"cannot read {table}: {error.strerror}") from error
 
 
-def _read_jsonl(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _read_jsonl(table: Path, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with table.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -329,13 +354,13 @@ def _read_jsonl(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 raise DatasetError(f"{table}, line {number}: not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DatasetError(
-                    f"{table}, line {number}: expected an object with path and label, found {line.strip()!r}"
+                    f"{table}, line {number}: expected an object with {' and '.join(required)}, found {line.strip()!r}"
                 )
-            _require_columns(table, row, line=number)
+            _require_columns(table, row, required, line=number)
             yield number, row
 
 
-def _read_parquet(table: Path) -> list[Mapping[str, Any]]:
+def _read_parquet(table: Path, required: Sequence[str]) -> list[Mapping[str, Any]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -345,23 +370,24 @@ def _read_parquet(table: Path) -> list[Mapping[str, Any]]:
         columns = pyarrow.parquet.read_table(table)
     except pyarrow.ArrowInvalid as error:
         raise DatasetError(f"{table} is not a Parquet file: {error}") from error
-    _require_columns(table, columns.column_names)
+    _require_columns(table, columns.column_names, required)
     rows: list[Mapping[str, Any]] = columns.to_pylist()
     return rows
 
 
-def _require_columns(table: Path, columns: Iterable[str], *, line: int = 0) -> None:
+def _require_columns(table: Path, columns: Iterable[str], required: Sequence[str], *, line: int = 0) -> None:
     found = list(columns)
-    missing = [name for name in ("path", "label") if name not in found]
+    missing = [name for name in required if name not in found]
     if missing:
         where = f"{table}, line {line}" if line else str(table)
         raise DatasetError(
             f"{where}: there is no column {' or '.join(missing)}; found {', '.join(map(repr, found)) or 'none'}, "
-            "expected path, label and, if wanted, split"
+            f"expected {', '.join(required)}{' and, if wanted, split' if 'label' in required else ''}"
         )
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """A cell of a table as text, stripped; "" where it is empty."""
     return "" if value is None else str(value).strip()
 
 
@@ -392,25 +418,39 @@ def _assemble(
 
 
 def _check_classes(images: ImageSet) -> Iterator[str]:
-    """Notes on odd classes; raises where a head would be judged on a class it could never learn."""
-    by_lower = Counter(name.lower() for name in images.classes)
-    for lower, count in sorted(by_lower.items()):
-        if count > 1:
-            same = [name for name in images.classes if name.lower() == lower]
+    """Notes on odd classes; raises where a folder has a class that is to be judged and could never be learned."""
+    by_lower: dict[str, list[str]] = {}
+    for name in images.classes:
+        by_lower.setdefault(name.lower(), []).append(name)
+    for _, same in sorted(by_lower.items()):
+        if len(same) > 1:
             yield f"classes {' and '.join(map(repr, same))} differ by case alone; they are kept apart"
     if len(images.classes) == 1:
         yield f"there is one class only, {images.classes[0]!r}: features can be extracted, but a head needs two"
-    if "train" not in images.splits:
+    strange = _classes_without_train(images) if "train" in images.splits else np.zeros(0, dtype=np.int64)
+    if not len(strange):
         return
-    for label, name in enumerate(images.classes):
-        splits = Counter(images.splits[images.labels == label])
-        if not splits["train"] and (splits["val"] or splits["test"]):
-            where = " and ".join(f"{splits[s]} in {s}" for s in ("val", "test") if splits[s])
-            example = images.paths[np.flatnonzero(images.labels == label)[0]]
-            raise DatasetError(
-                f"class {name!r} has no images in train but {where} (such as {example}): no head can learn it. "
-                f"Add train images of it or take those out, in {images.root}"
-            )
+    name, rows = images.classes[strange[0]], np.flatnonzero(images.labels == strange[0])
+    splits, example = Counter(images.splits[rows]), images.paths[rows[0]]
+    where = " and ".join(f"{splits[s]} in {s}" for s in ("val", "test") if splits[s])
+    if images.table is None:
+        raise DatasetError(
+            f"class {name!r} has no images in train but {where} (such as {example}): no head can learn it. "
+            f"Add train images of it or take those out, in {images.root}"
+        )
+    # What a table calls a label may be a number or a list of labels, of which no two rows need be alike.
+    others = f" and {len(strange) - 1} other classes have" if len(strange) > 1 else " has"
+    yield (
+        f"class {name!r}{others} no images in train but in val or test (such as {example}): no head can learn such a class; "
+        "all is well where labels are numbers (--task regression) or lists (--task multilabel)"
+    )
+
+
+def _classes_without_train(images: ImageSet) -> np.ndarray:
+    """The labels that have images in val or test, and none in train."""
+    labelled = images.labels != UNLABELLED
+    judged = labelled & ((images.splits == "val") | (images.splits == "test"))
+    return np.setdiff1d(images.labels[judged], images.labels[labelled & (images.splits == "train")])
 
 
 # The built-in digits

@@ -589,12 +589,22 @@ def remake(path: Path, attrs: Mapping[str, Any] | None = None, tables: Mapping[s
         (
             "dataset",
             '{"name": "a", "root": "/a", "splits": "given", "max_pixels": "1"}',
-            "max_pixels or root of the attribute dataset means nothing",
+            "max_pixels, root or table of the attribute dataset means nothing",
         ),
         (
             "dataset",
             json.dumps({"name": "a", "root": "/" * 5000, "splits": "given"}),
-            "max_pixels or root of the attribute dataset means nothing",
+            "max_pixels, root or table of the attribute dataset means nothing",
+        ),
+        (
+            "dataset",
+            json.dumps({"name": "a", "root": "/a", "splits": "given", "table": 7}),
+            "max_pixels, root or table of the attribute dataset means nothing",
+        ),
+        (
+            "dataset",
+            json.dumps({"name": "a", "root": "/a", "splits": "given", "table": "/" * 5000}),
+            "max_pixels, root or table of the attribute dataset means nothing",
         ),
     ],
 )

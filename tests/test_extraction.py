@@ -822,6 +822,47 @@ def test_splits_by_hash_are_stored_and_stay_put_when_images_are_added(
     assert {path: now[path] for path in before.paths} == dict(zip(before.paths, before.splits, strict=True))
 
 
+def test_the_file_remembers_the_table_that_named_its_images(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    paths = sorted(path.relative_to(few).as_posix() for path in few.rglob("*.png"))
+    table = few / "table.csv"
+    table.write_text("\n".join(["path,label", *(f"{path},{path[:4]}" for path in paths)]))
+    features = extract(table, lenet, cache=tmp_path / "cache").load()
+    assert features.dataset["table"] == str(table.resolve())
+    assert "table" not in extract(few, lenet, cache=tmp_path / "cache").load().dataset
+
+
+def test_a_file_made_before_tables_were_remembered_is_laid_out_anew_without_opening_an_image(
+    few: Path,
+    tmp_path: Path,
+    lenet: Backbone,
+    encoded: list[int],
+    opened: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = sorted(path.relative_to(few).as_posix() for path in few.rglob("*.png"))
+    table = few / "table.csv"
+    table.write_text("\n".join(["path,label", *(f"{path},{path[:4]}" for path in paths)]))
+    with monkeypatch.context() as before:
+        dataset = extraction._Run._dataset
+        before.setattr(
+            extraction._Run,
+            "_dataset",
+            lambda self: {name: value for name, value in dataset(self).items() if name != "table"},
+        )
+        old = extract(table, lenet, cache=tmp_path / "cache").load()
+    assert "table" not in old.dataset
+    encoded.clear()
+    opened()
+    result = extract(table, lenet, cache=tmp_path / "cache")
+    assert counts(result) == (8, 0, 8, 0, 0)
+    assert (encoded, opened()) == ([], [])
+    new = result.load()
+    assert new.source == old.source
+    assert new.dataset == {**old.dataset, "table": str(table.resolve())}
+    np.testing.assert_array_equal(new.features, old.features)
+    np.testing.assert_array_equal(new.splits, old.splits)
+
+
 def test_splits_that_the_data_set_names_are_kept(split_photos: Path, tmp_path: Path, lenet: Backbone) -> None:
     features = extract(split_photos, lenet, cache=tmp_path / "cache").load()
     assert features.splits.tolist() == [path.split("/")[0] for path in features.paths]
@@ -919,7 +960,7 @@ def test_only_a_bounded_number_of_images_is_read_ahead(tmp_path: Path) -> None:
     images = read_images(files(), lambda _row, _data: np.zeros((3, 1, 1), dtype=np.uint8), workers=2)
     next(images)
     images.close()
-    assert len(asked) <= 4 * 8
+    assert len(asked) <= 4 * 2 + 8
 
 
 def test_pixels_of_known_images_are_not_decoded(tmp_path: Path) -> None:

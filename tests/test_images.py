@@ -13,7 +13,17 @@ import pytest
 from PIL import Image
 
 from featx.errors import DatasetError
-from featx.images import PRETRAIN, UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
+from featx.images import (
+    PRETRAIN,
+    UNLABELLED,
+    ImageSet,
+    cell_text,
+    hash_splits,
+    image_key,
+    list_images,
+    read_table,
+    scan_images,
+)
 
 MakeImage = Callable[..., Path]
 
@@ -204,6 +214,20 @@ def test_a_class_like_folder_beside_folders_of_splits_is_an_error(
         scan_images(tmp_path)
 
 
+def test_a_label_of_a_table_that_is_in_test_alone_is_noted_since_it_may_be_no_class(tmp_path: Path) -> None:
+    files = [f"{number}.jpg" for number in range(5)]
+    rows = "path,label,split\n0.jpg,1.5,train\n1.jpg,2.5,train\n2.jpg,3.5,test\n3.jpg,4.5,val\n4.jpg,1.5,test\n"
+    (note,) = scan_images(table(tmp_path / "t.csv", rows, *files)).notes
+    assert note == (
+        "class '3.5' and 1 other classes have no images in train but in val or test (such as 2.jpg): no head can learn such a "
+        "class; all is well where labels are numbers (--task regression) or lists (--task multilabel)"
+    )
+    (note,) = scan_images(table(tmp_path / "t.csv", rows.replace("4.5", "2.5"), *files)).notes
+    assert note.startswith("class '3.5' has no images in train but in val or test (such as 2.jpg)")
+    later = rows.replace("test", "later").replace("val", "later")
+    assert scan_images(table(tmp_path / "t.csv", later, *files)).notes == ()
+
+
 def test_a_set_without_train_images_may_hold_any_class(tmp_path: Path) -> None:
     assert scan_images(touch(tmp_path, "test/cat/1.jpg", "val/dog/1.jpg")).classes == ("cat", "dog")
 
@@ -281,6 +305,13 @@ def test_a_table_of_any_format_gives_paths_labels_and_splits(tmp_path: Path, end
     assert images.paths.tolist() == ["3.jpg", "a/1.jpg", "a/2.jpg"]
     assert label_names(images) == ["cat", "cat", "dog"]
     assert images.splits.tolist() == ["test", "train", "train"]
+    assert images.table == file.resolve()
+
+
+def test_the_table_is_known_wherever_it_is_read_from(in_tmp: Path) -> None:
+    table(in_tmp / "t.csv", "path,label\n1.jpg,a\n2.jpg,b\n", "1.jpg", "2.jpg")
+    assert scan_images("t.csv").table == in_tmp.resolve() / "t.csv"
+    assert scan_images(".").table is None
 
 
 def test_a_table_without_a_split_column_leaves_the_splits_to_be_decided(tmp_path: Path) -> None:
@@ -394,6 +425,16 @@ def test_a_repeated_row_is_left_out_and_noted(tmp_path: Path) -> None:
     assert images.notes == ("t.csv: 2 rows repeat an earlier one and are left out (4, 5)",)
 
 
+def test_a_table_of_other_columns_is_read_by_those_that_are_wanted(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.tsv", "path\tpatient\n1.jpg\t007\n2.jpg\n")
+    assert [(n, row["path"], cell_text(row["patient"])) for n, row in read_table(file, ("path", "patient"))] == [
+        (2, "1.jpg", "007"),
+        (3, "2.jpg", ""),
+    ]
+    with pytest.raises(DatasetError, match=r"no column eye; found 'path', 'patient', expected path, eye$"):
+        list(read_table(file, ("path", "eye")))
+
+
 @pytest.mark.parametrize("again", ["1.jpg,b,train", "1.jpg,a,val", "./1.jpg,b,train"])
 def test_rows_that_contradict_each_other_are_an_error_that_names_both_lines(tmp_path: Path, again: str) -> None:
     rows = f"path,label,split\n1.jpg,a,train\n2.jpg,b,train\n{again}\n"
@@ -501,6 +542,12 @@ def test_a_class_without_train_or_test_images_gets_those_of_extreme_hash_there(
 ) -> None:
     keys = np.array([key_at(position) for position in positions], np.uint8)
     assert hash_splits(keys, np.zeros(len(keys), np.int64)).tolist() == expected
+
+
+def test_unlabelled_images_are_split_by_their_hash_alone() -> None:
+    keys = np.array([key_at(position) for position in (0.05, 0.1, 0.15)], np.uint8)
+    assert hash_splits(keys, np.full(3, UNLABELLED)).tolist() == ["test", "test", "test"]
+    assert hash_splits(keys, np.array([UNLABELLED, 0, 0])).tolist() == ["test", "test", "train"]
 
 
 # The built-in digits
