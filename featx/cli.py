@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from featx import __version__
-from featx.errors import FeatxError, printable, size_text
+from featx.errors import FeatxError, cell, printable, size_text
 from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load_recipe, run_recipe
-from featx.settings import CACHE, DTYPES, ENGINES, KERNELS, KINDS, MOST_SIDE, PRECISIONS
+from featx.settings import CACHE, CALIBRATIONS, DTYPES, ENGINES, KERNELS, KINDS, MOST_SIDE, PRECISIONS, TASKS
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
     from featx.cachefolder import Entry
     from featx.extraction import Extraction
-    from featx.head import Fit
+    from featx.fitting import Fit
     from featx.promotion import Promotion
     from featx.promotion import Step as TrainingStep
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four as wide as a Chinese character
+_CHOSEN = ("C", "k", "weight_decay")
 
 
 class _Featx(click.Group):
@@ -77,7 +77,20 @@ class _BatchSize(click.ParamType):  # type: ignore[type-arg]
         return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers above 0 with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        number = click.IntRange(min=1)
+        return tuple(number.convert(part.strip(), param, ctx) for part in value.split(","))
+
+
 _POSITIVE = click.FloatRange(min=0, min_open=True)
+_SHARE = click.FloatRange(0, 1, min_open=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 _DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 _WORKERS = click.option(
@@ -163,14 +176,53 @@ def extract(as_json: bool, **options: Any) -> None:
 
 @main.command("fit-head", short_help="Fit a light classifier to cached features.")
 @click.argument("features", required=False)
-@click.option("--model", type=click.Choice(KINDS), default=FitHeadStep.model, show_default=True, help="Kind of head.")
+@click.option(
+    "--model", type=click.Choice((*KINDS, "auto")), default=FitHeadStep.model, show_default=True,
+    help="Kind of head; auto compares all that suit, and keeps the simplest within one standard error of the best.",
+)  # fmt: skip
 @click.option("--layer", default=FitHeadStep.layer, show_default=True, help="Layer of the feature file.")
 @click.option(
     "-C", "C", type=_POSITIVE, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]"
 )
 @click.option("--kernel", type=click.Choice(KERNELS), default=FitHeadStep.kernel, show_default=True, help="Of svm.")
 @click.option("--k", type=click.IntRange(min=1), help="Neighbours of knn.  [default: chosen on training rows]")
-@click.option("--seed", default=FitHeadStep.seed, show_default=True, help="Of folds and minibatches.")
+@click.option(
+    "--task", type=click.Choice(("auto", *TASKS)), default=FitHeadStep.task, show_default=True,
+    help="What the labels are; auto: several labels where one holds | (cat|dog), else classes.",
+)  # fmt: skip
+@click.option(
+    "--class-weight", type=click.Choice(("balanced",)), help="Each class counts alike, however many images it has."
+)
+@click.option(
+    "--logit-adjustment", type=click.FloatRange(min=0), default=FitHeadStep.logit_adjustment, show_default=True,
+    metavar="TAU", help="Take TAU times the log of each class's share from its logit; 1 judges all classes as equally likely.",
+)  # fmt: skip
+@click.option(
+    "--calibrate", type=click.Choice(CALIBRATIONS), is_flag=False, flag_value="temperature",
+    help="Probabilities by held-out training rows.  [default: temperature for svm, ridge, centroid, knn]",
+)  # fmt: skip
+@click.option("--reject-below", type=_SHARE, metavar="P", help="Say nothing where the highest probability is below P.")
+@click.option(
+    "--precision", type=_SHARE, metavar="SHARE",
+    help="Choose that P so that SHARE of what is said is right, on held-out training rows.",
+)  # fmt: skip
+@click.option("--cv", type=click.IntRange(min=2), metavar="K", help="Also judge by K folds over all labelled images.")
+@click.option(
+    "--repeat", type=click.IntRange(min=1), default=FitHeadStep.repeat, show_default=True, help="Of --cv and --shots."
+)
+@click.option(
+    "--shots",
+    type=_Numbers(),
+    default=FitHeadStep.shots,
+    metavar="N,N…",
+    help="Also fit to N images of each class, drawn --repeat times.",
+)
+@click.option(
+    "--group", metavar="COLUMN", help="Of the table: images that belong together, and never straddle a split."
+)
+@click.option("--table", metavar="FILE", help="With that column, where it is not the data set's own table.")
+@click.option("--report", is_flag=True, help="Also write an HTML page about the head, beside it.")
+@click.option("--seed", default=FitHeadStep.seed, show_default=True, help="Of folds, draws and minibatches.")
 @_CACHE
 @_MODELS
 @click.option("-o", "--out", metavar="FILE", help="The head's file, instead of one named in the models folder.")
@@ -179,11 +231,13 @@ def fit_head(as_json: bool, **options: Any) -> None:
     """Fit a light classifier to the training rows of FEATURES and judge it on the held-out ones.
 
     FEATURES is a feature file; left out, the newest in the cache folder. The held-out split is test where there is one,
-    else val. Nothing is chosen on it.
+    else val. Nothing is chosen on it. Images without a label are ignored, then predicted into a CSV file beside the head.
 
-    Example: featx fit-head --model svm -C 0.01
+    Example: featx fit-head --model auto --report
     """
-    result = FitHeadStep(**options).run()
+    step = FitHeadStep(**options)
+    with _bar("fit", "heads") as progress:
+        result = step.run(progress)
     _print(result.as_dict() if as_json else None, lambda: _show_fit(result))
     _warn(*result.notes)
 
@@ -266,7 +320,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Classify IMAGES (files and folders) with MODEL, a head or a promoted model.
 
-    Prints CSV: path, rank, label, probability, error. An image that cannot be decoded gets a row that says why. So that
+    Prints CSV: path, rank, label, probability, error. An image that cannot be decoded gets a row that says why, and so does
+    one whose class is not probable enough for a head that rejects. Of several labels each that is said has a row. So that
     no spreadsheet runs a path or a class as a formula, an apostrophe stands before those that begin with = + - or @, and
     what cannot be printed is escaped; --json gives every name as it is.
 
@@ -284,9 +339,10 @@ def predict(
         rows.writerow(["path", "rank", "label", "probability", "error"])
         for p in predictions:
             if p.error:
-                rows.writerow([_cell(p.path), "", "", "", _cell(p.error)])
-            for rank, (label, probability) in enumerate(p.top, start=1):
-                rows.writerow([_cell(p.path), rank, _cell(label), f"{probability:.6f}", ""])
+                rows.writerow([cell(p.path), "", "", "", cell(p.error)])
+            for rank, (label, probability, why) in enumerate(p.rows(), start=1):
+                shown = f"{probability:.6f}" if probability is not None else ""
+                rows.writerow([cell(p.path), rank, cell(label), shown, cell(why)])
 
     _print({"predictions": [p.as_dict() for p in predictions]} if as_json else None, show)
 
@@ -490,7 +546,9 @@ def run(recipe: str, dry_run: bool, as_json: bool) -> None:
             bars.close()
             if not as_json:
                 click.echo(f"{'' if name == next(iter(commands)) else chr(10)}$ {commands[name]}")
-            context: Any = _training_bar() if name == "promote" else _bar(name, "images")
+            context: Any = (
+                _training_bar() if name == "promote" else _bar(name, "heads" if name == "fit-head" else "images")
+            )
             return cast("Callable[..., None]", bars.enter_context(context))
 
         for name, result in run_recipe(loaded, progress=bar):
@@ -519,12 +577,6 @@ def _warn(*sentences: str) -> None:
         click.echo(f"Note: {printable(sentence)}", err=True)
 
 
-def _cell(text: str) -> str:
-    """Text for a cell of CSV: an apostrophe before whatever a spreadsheet would take for a formula (OWASP)."""
-    is_formula = text.lstrip()[:1] in _FORMULA or text[:1] in _FORMULA
-    return ("'" if is_formula else "") + printable(text)
-
-
 def _failed(result: Extraction) -> Iterator[str]:
     """The first few failed images, and how many more."""
     for path, error in result.failures[:_MOST_NAMED]:
@@ -538,13 +590,18 @@ def _show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(str(value)) for value in row])
+        writer.writerow([cell(str(value)) for value in row])
 
 
 def _show_info(facts: dict[str, Any], file: str) -> None:
-    """The facts; of a feature file its rows as a table, and the first few failed images."""
+    """The facts; of a feature file its rows as a table, and the first few failed images; of a head what was tried."""
     if "rows" not in facts:
-        _show_facts(facts)
+        tried = facts.get("search") or []
+        _show_facts({key: value for key, value in facts.items() if key != "search"})
+        if tried:
+            click.echo()
+            lines = [[f"{t['candidate']:g}", _digits(t["mean"]), _digits(t["standard_error"])] for t in tried]
+            _show_columns(["tried", "mean loss", "standard error"], lines)
         return
     failures, rows, classes = facts["failures"], facts["rows"], facts["classes"]
     tables = ("failures", "rows", "splits", "classes")
@@ -563,6 +620,10 @@ def _show_info(facts: dict[str, Any], file: str) -> None:
             click.echo(f"  {printable(path)}: {printable(error)}")
         if len(failures) > _MOST_NAMED:
             click.echo(f"  and {len(failures) - _MOST_NAMED} more (featx info --failed {file} lists them)")
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _show_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
@@ -626,17 +687,41 @@ def _show_extraction(result: Extraction) -> None:
 
 def _show_fit(result: Fit) -> None:
     head = result.head
-    chosen = [f"{name}={value:g}" for name, value in (("C", head.C_), ("k", head.k_)) if value is not None]
+    if result.compared:
+        name = head.held_out_.headline[0] if head.held_out_ else "value"
+        _show_columns(
+            ["head", "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in result.compared]
+        )
+        click.echo(f"loss and {name}: cross-validated on the training images. Kept is {head.kind}, the simplest")
+        click.echo("within one standard error of the least loss.\n")
+    chosen = [f"{name}={head.parameters[name]:g}" for name in _CHOSEN if head.parameters[name] is not None]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
+    count = len(head.classes_)
+    of = {"classification": f" of {count} classes", "multilabel": f" with {count} labels", "regression": ""}[head.task_]
     click.echo(
         f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer_} of {result.features}: "
-        f"fitted to {head.n_train_} images of {len(head.classes_)} classes in {head.seconds_:.2f} s"
+        f"fitted to {head.n_train_} images{of} in {head.seconds_:.2f} s"
     )
-    click.echo()
-    click.echo(str(result.report))
+    if head.reject_below_ is not None:
+        click.echo(f"says nothing where the highest probability is below {head.reject_below_:.4f}")
+    for part in (result.report, result.cross_validated):
+        if part:
+            click.echo(f"\n{part}")
+    if result.shots:
+        click.echo()
+        lines = [
+            [str(n), f"{r.mean('accuracy'):.4f}", f"{r.deviation('accuracy'):.4f}", r.repeats] for n, r in result.shots
+        ]
+        _show_columns(["shots", "accuracy", "± std", "draws"], lines)
     click.echo()
     click.echo(f"head: {result.path}")
-    click.echo(f"confusion matrix: {result.picture}")
+    files = {
+        "confusion matrix": result.picture, "few-shot curve": result.shots_picture, "page": result.card,
+        "predictions for images without a label": result.unlabelled,
+    }  # fmt: skip
+    for name, file in files.items():
+        if file:
+            click.echo(f"{name}: {file}")
 
 
 def _show_promotion(result: Promotion) -> None:

@@ -27,6 +27,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four as wide as a Chinese character
+
+
+def cell(text: str) -> str:
+    """Text for a cell of CSV: an apostrophe before whatever a spreadsheet would take for a formula (OWASP)."""
+    is_formula = text.lstrip()[:1] in _FORMULA or text[:1] in _FORMULA
+    return ("'" if is_formula else "") + printable(text)
+
+
 def why_unreadable(path: str | os.PathLike[str]) -> str:
     """Why a path is no ordinary file that can be read, in words; "" where it is one. Waits for nothing, as a pipe would."""
     try:

@@ -87,8 +87,13 @@ class FeatureSet:
         parts = {n: getattr(self, n)[rows] for n in ("features", "labels", "splits", "paths", "keys")}
         return dataclasses.replace(self, **parts)
 
-    def split(self, name: str) -> FeatureSet:
-        """The labelled rows of one split; "all" is every labelled row.
+    def facts(self, rows: np.ndarray) -> FeatureSet:
+        """These rows alone, without their features, (n, 0): nothing large is copied."""
+        nothing = np.empty((len(self), 0), dtype=np.float32)
+        return dataclasses.replace(self, features=nothing).take(rows)
+
+    def rows(self, name: str) -> np.ndarray:
+        """(n,) int64, the labelled rows of one split; "all" is every labelled row.
 
         Raises:
             HeadError: there are none.
@@ -96,7 +101,11 @@ class FeatureSet:
         rows = np.flatnonzero((self.labels != UNLABELLED) & ((self.splits == name) | (name == "all")))
         if not len(rows):
             raise HeadError(f"there are no labelled images in the split {name!r}; {self.where()}")
-        return self.take(rows)
+        return rows
+
+    def split(self, name: str) -> FeatureSet:
+        """The labelled rows of one split, as ``rows``."""
+        return self.take(self.rows(name))
 
     def held_out(self) -> str:
         """The split that judges: "test" where there is one, else "val".

@@ -2,79 +2,97 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from featx import modelfile, scorers
 from featx.cache import differences
+from featx.calibration import (
+    Isotonic,
+    balanced_weights,
+    fit_isotonic,
+    fit_temperature,
+    label_thresholds,
+    logit_adjustment,
+    threshold_for_precision,
+)
 from featx.decode import Transform
-from featx.errors import CorruptCacheError, HeadError, OutputError, StaleCacheError, listed, printable
+from featx.errors import CorruptCacheError, HeadError, StaleCacheError, printable
 from featx.features import FeatureSet
-from featx.images import PRETRAIN
-from featx.report import Report
-from featx.settings import KERNELS, KINDS, MODELS
+from featx.folds import make_folds
+from featx.groups import join_groups, read_column, splits_for
+from featx.kinds import Kind, form_of, kind_of, model_for
+from featx.report import AnyReport, MultiLabelReport, RegressionReport, Report
+from featx.rows import Rows, statistics
+from featx.search import Search, Tried, search
+from featx.settings import CALIBRATIONS
+from featx.targets import Targets, targets_of, task_of
+from featx.training import Model, Training
 
-_WITH_C = ("logreg", "svm", "ridge")
-
-C_GRID = tuple(10.0**power for power in range(-5, 3))
-"""Values of C that are compared; the grid grows while the best stands at an end."""
-C_LIMITS = (1e-8, 1e6)
-K_GRID = (1, 3, 5, 10, 20)
-"""Numbers of neighbours that are compared."""
 FOLDS = 5
+"""Of the cross-validation that hyper-parameters are chosen by."""
 
-_AS_GOOD = 1e-3  # nats of log loss that make no difference
+MOST_SEARCHED = 1 << 28
+"""Bytes of float32 features that hyper-parameters are chosen on; of larger data, a stratified share of the rows."""
 
 _MOST_DEVIATIONS = 1e15  # its square is still a float32, in which neighbours are compared
-
 _MOST_CLASSES_WITH_CONFUSION = 1000  # above it, a head's file keeps the report without its C x C table
-
-_MOST_IN_FLOAT64 = 50_000_000
-_MOST_ON_ONE_THREAD = 1_000_000  # below it, threads wait for each other longer than they work
-
-_WHY_LEFT_OUT = {
-    PRETRAIN: ": the backbone was made with them",
-    "val": ": they are kept to choose by in promote --finetune",
-}
+_MOST_ON_ONE_THREAD = 1_000_000  # elements; below it, threads wait for each other longer than they work
 
 
 class Head:
-    """A classifier on the features of one layer.
+    """A classifier (or regression) on the features of one layer.
 
-    Features are standardised with the mean and deviation of the training rows. C (or k) is chosen on the training rows
-    alone, by the log loss of stratified cross-validation, unless it is given. Scores of heads that are no probability
-    model (svm, ridge, centroid, knn) are divided by a temperature (Guo et al., 2017) fitted to the same held-out folds.
+    Features are standardised with the mean and deviation of the training rows. The hyper-parameter (C, k or weight decay) is
+    chosen on the training rows alone, by the loss of stratified cross-validation, unless it is given; images that belong
+    together never straddle a fold. Scores of heads that are no probability model (svm, ridge, centroid, knn) are divided by a
+    temperature (Guo et al., 2017) fitted to the same held-out rows.
 
     Args:
-        kind: "logreg", "linear", "svm", "ridge", "knn" or "centroid".
+        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid" or "mlp".
         C: inverse strength of the penalty, as in scikit-learn, for logreg, svm and ridge (alpha = 1 / (2 C)).
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn.
-        seed: of the folds, and of linear's batches.
+        seed: of the folds, and of minibatches.
+        task: "classification", "multilabel" (labels such as ``cat|dog``), "regression", or "auto": read from the labels.
+        group: a further column of the data set's table; images of one group never straddle a split or a fold.
+        table: the table, where it is not the one that the features were extracted by.
+        class_weight: "balanced": each class counts alike, however many images it has.
+        logit_adjustment: times the log of each class's share of the training rows, which is taken from the logits
+            (Menon et al., 2021); 1 judges all classes as equally likely.
+        calibrate: "temperature", "isotonic" (Zadrozny and Elkan, 2002) or "none", fitted to held-out rows; None: a temperature
+            for heads that are no probability model.
+        reject_below: predictions of a lower probability are not made.
+        precision: instead: the share of the predictions that are made which is to be right, on held-out rows.
 
     Attributes:
-        classes_: (C,) names, those that have training rows.
+        task_: what it does.
+        classes_: (C,) names, those that have training rows; of a regression "value".
         layer_: of the backbone.
         identity_: of the features it was fitted on.
         backbone_: how to make the backbone again.
         dataset_: the data set's name and root.
         source_: the feature file, or None.
-        C_: the C in use, or None.
-        k_: the k in use, or None.
+        C_, k_, weight_decay_: the one in use, or None.
         n_train_: rows it was fitted on.
         train_keys_: (n_train, 16) uint8, their content hashes.
-        search_: {candidate: cross-validated log loss}.
+        search_: what was tried: candidates, their cross-validated losses and standard errors.
         temperature_: what scores are divided by.
+        offset_: (C,) float64, what is then taken from them.
+        isotonic_: the curves that probabilities go through, or None.
+        thresholds_: (C,) probabilities from which on a label is said; None but for multilabel.
+        reject_below_: the probability below which nothing is said, or None.
+        held_out_: what the head got on held-out training rows, as a report; None where nothing was held out.
+        convergence_: of logreg and svm: the relative gap of the objective, and iterations.
         notes_: what the user should know, one sentence each.
         seconds_: what the fit took.
     """
@@ -87,113 +105,194 @@ class Head:
         kernel: str = "linear",
         k: int | None = None,
         seed: int = 0,
+        task: str = "auto",
+        group: str | None = None,
+        table: str | None = None,
+        class_weight: str | None = None,
+        logit_adjustment: float = 0.0,
+        calibrate: str | None = None,
+        reject_below: float | None = None,
+        precision: float | None = None,
     ) -> None:
         self.kind = kind
         self.C = C
         self.kernel = kernel
         self.k = k
         self.seed = seed
+        self.task = task
+        self.group = group
+        self.table = table
+        self.class_weight = class_weight
+        self.logit_adjustment = logit_adjustment
+        self.calibrate = calibrate
+        self.reject_below = reject_below
+        self.precision = precision
 
-    def fit(self, features: FeatureSet, *, split: str = "train") -> Head:
+    def fit(
+        self,
+        features: FeatureSet,
+        *,
+        split: str = "train",
+        rows: np.ndarray | None = None,
+        cross_validate: bool = False,
+    ) -> Head:
         """Fit to the labelled rows of one split.
+
+        Args:
+            features: of one layer.
+            split: "train", or another; "all" is every labelled row.
+            rows: (n,) int64, labelled rows to fit to instead.
+            cross_validate: even where there is nothing to choose and nothing to calibrate.
 
         Raises:
             HeadError: parameters that do not go together, too few classes, or features that are not finite.
         """
-        self._check_parameters()
-        solver = self._solver()
+        kind = self._check_parameters()
         started = time.perf_counter()
-        rows = features.split(split)
-        present = np.unique(rows.labels)
-        if len(present) < 2:
-            raise HeadError(
-                f"the split {split!r} has one class only, {features.classes[present[0]]!r}; a head needs at least two"
-            )
-        y = np.searchsorted(present, rows.labels)
-        X = np.asarray(rows.features, dtype=np.float64 if rows.features.size <= _MOST_IN_FLOAT64 else np.float32)
-        _require_finite(X, split)
-        self.classes_ = tuple(features.classes[label] for label in present)
+        self.task_, notes = task_of(features, self.task)
+        kind = self._check_parameters(self.task_)
+        self.notes_: list[str] = list(notes)
+        if rows is None:
+            features = self.with_splits(features)
+            rows = features.rows(split)
+        facts, where = features.facts(rows), f"the split {split!r}"
+        targets = targets_of(facts, self.task_, where=where)
+        self.classes_ = targets.names
         self.layer_, self.identity_ = features.layer, features.identity
         self.backbone_, self.dataset_ = dict(features.backbone), dict(features.dataset)
         self.source_ = features.source
-        self.n_train_, self.train_keys_ = len(y), np.ascontiguousarray(rows.keys)
-        self.notes_: list[str] = []
-        self.mean_ = X.mean(axis=0, dtype=np.float64)
-        deviation = X.std(axis=0, dtype=np.float64)
-        self.scale_ = np.where(deviation > 0, deviation, 1.0)
-        threads = 1 if X.size <= _MOST_ON_ONE_THREAD else None
+        self.n_train_, self.train_keys_ = len(rows), np.ascontiguousarray(facts.keys)
+        self.mean_, self.scale_ = statistics(features.features, rows)
+        _require_finite(features.features, rows, where, self.mean_, self.scale_)
+        training = self._training(
+            Rows(features.features, rows, mean=self.mean_, scale=self.scale_),
+            targets,
+            self.groups(features, rows),
+        )
+        threads = 1 if len(rows) * training.rows.width <= _MOST_ON_ONE_THREAD else None
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
             warnings.simplefilter("always")
-            self._fit(self._standardise(X), y, *solver)
+            self._fit(kind, training, cross_validate)
         self.notes_ += sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
         self.seconds_ = time.perf_counter() - started
         return self
 
-    def logits(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) float64 logits, whose softmax are the probabilities.
+    def with_splits(self, features: FeatureSet) -> FeatureSet:
+        """The features with the splits that the head goes by: none tears a group apart.
 
-        Rows that are NaN, infinite, or further from the training rows than any image can be, get NaN.
+        Raises:
+            HeadError: the data set's own splits do.
         """
-        if X.ndim != 2 or X.shape[1] != len(self.mean_):
-            raise HeadError(f"features of shape {X.shape}; this head takes (N, {len(self.mean_)})")
-        logits = np.full((len(X), len(self.classes_)), np.nan)
-        with np.errstate(over="ignore", invalid="ignore"):
-            Z = self._standardise(X)
-            rows = (np.abs(Z) < _MOST_DEVIATIONS).all(axis=1)
-            if rows.any():
-                logits[rows] = self.scorer_.scores(Z[rows]) / self.temperature_
-        return logits
+        column = read_column(features, self.group, table=self.table) if self.group else None
+        return dataclasses.replace(features, splits=splits_for(features, self.task_, column))
+
+    def groups(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64, which of some rows belong together: copies of an image, and those of one ``group``."""
+        column = read_column(features, self.group, table=self.table)[rows] if self.group else None
+        return join_groups(features.keys[rows], column)
+
+    def outputs(self, X: np.ndarray) -> np.ndarray:
+        """(N, D) features to (N, C) float64: what ``predict`` and the reports go by.
+
+        Probabilities of classes, which sum to 1, or of labels, each for itself; the numbers of a regression. Rows that are NaN,
+        infinite, or further from the training rows than any image can be, get NaN.
+        """
+        return self._outputs(self._scores(X))
+
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """(N, D) features to (N, C) float64 logits, whose softmax (of labels: sigmoid) are the probabilities before isotonic
+        calibration. Of rows that make no sense NaN, as in ``outputs``.
+        """  # noqa: D205 - one sentence
+        return self._logits(self._scores(X))
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) float64; rows sum to 1."""
-        return softmax(self.logits(X))
+        """(N, D) features to (N, C) float64; rows of classes sum to 1.
+
+        Raises:
+            HeadError: a regression has none.
+        """
+        if self.task_ == "regression":
+            raise HeadError("a regression head predicts numbers, not probabilities; predict gives them")
+        return self.outputs(X)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N,) class names."""
-        names: np.ndarray = np.array(self.classes_, dtype=object)[self.logits(X).argmax(axis=1)]
-        return names
+        """(N, D) features to (N,) class names, to lists of label names, or to numbers.
+
+        A class whose probability is below ``reject_below_`` is None.
+        """
+        out = self.outputs(X)
+        if self.task_ == "regression":
+            return out[:, 0]
+        said = np.empty(len(out), dtype=object)
+        for row, p in enumerate(out):
+            said[row] = self.said(p)
+        return said
+
+    def said(self, p: np.ndarray) -> Any:
+        """What (C,) outputs of one image say: a class name or None, a list of label names, or a number."""
+        if self.task_ == "regression":
+            return float(p[0])
+        if self.thresholds_ is not None:
+            return [self.classes_[i] for i in np.argsort(-p, kind="stable") if p[i] >= self.thresholds_[i]]
+        best = int(p.argmax())
+        return None if self.reject_below_ is not None and not p[best] >= self.reject_below_ else self.classes_[best]
 
     @property
     def is_linear(self) -> bool:
         """Whether the head is W x + b, and so can be moved onto its backbone."""
-        return self._form == "linear"
+        return self._form == "linear" and self.isotonic_ is None and self.task_ == "classification"
 
     def as_linear(self) -> tuple[np.ndarray, np.ndarray]:
-        """W (C, D) and b (C,), float64, with standardisation and temperature folded in: logits = X W' + b.
+        """W (C, D) and b (C,), float64, with standardisation, temperature and offset folded in: logits = X W' + b.
 
         Raises:
-            HeadError: a head with a kernel or neighbours is not linear.
+            HeadError: a head with a kernel, neighbours, a hidden layer or isotonic calibration is not linear.
         """
         if not self.is_linear:
-            name = f"{self.kind} --kernel rbf" if self.kind == "svm" else self.kind
+            if self.task_ != "classification":
+                raise HeadError(f"a head of {self.task_} cannot be promoted; promotion is for heads of classification")
+            name = f"{self.kind} --kernel rbf" if self.kind == "svm" and self.kernel == "rbf" else self.kind
+            curved = " with isotonic calibration" if self.isotonic_ is not None else ""
             raise HeadError(
-                f"a {name} head is not linear, so no layer of a network can take its place; "
-                "featx fit-head --model logreg makes one that can"
+                f"a {name} head{curved} is not linear, so no layer of a network can take its place; "
+                f"featx fit-head --model logreg{' --calibrate temperature' if curved else ''} makes one that can"
             )
         weight = self.scorer_.weight / self.scale_ / self.temperature_
-        return weight, self.scorer_.bias / self.temperature_ - weight @ self.mean_
+        return weight, self.scorer_.bias / self.temperature_ - self.offset_ - weight @ self.mean_
 
-    def evaluate(self, features: FeatureSet, *, split: str | None = None) -> Report:
+    def evaluate(self, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None) -> AnyReport:
         """Judge the head on rows it was not fitted to.
 
         Args:
             features: of the same identity as those of the fit.
             split: "test" where there is one, else "val", unless named; "all" is every labelled row.
+            rows: (n,) int64, labelled rows to judge on instead.
 
         Raises:
             StaleCacheError: the features are of another identity.
             HeadError: no such rows, a class the head does not know, or features that are not finite.
         """
+        report, _, _ = self.judge(features, split=split, rows=rows)
+        return report
+
+    def judge(
+        self, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None
+    ) -> tuple[AnyReport, np.ndarray, np.ndarray]:
+        """As ``evaluate``, with the (n,) rows that were judged and their (n, C) outputs."""
         self.require_identity(features)
-        split = split or features.held_out()
-        rows = features.split(split)
-        labels = known_labels(rows.labels, rows.classes, self.classes_, where=f"the split {split!r}")
-        notes = trained_on(rows.keys, self.train_keys_, split=split)
-        _require_finite(rows.features, split)
-        probabilities = self.probabilities(rows.features)
-        if not np.isfinite(probabilities).all():
-            raise HeadError(f"the head's scores of images of the split {split!r} are NaN or infinite; fit a head again")
-        return Report.of(labels, probabilities, self.classes_, split=split, notes=notes)
+        if rows is None:
+            features = self.with_splits(features)
+            split = split or features.held_out()
+            rows = features.rows(split)
+        split = split or "these rows"
+        facts, where = features.facts(rows), f"the split {split!r}"
+        targets = targets_of(facts, self.task_, self.classes_, where=where)
+        notes = trained_on(facts.keys, self.train_keys_, split=split)
+        out = np.concatenate([self.outputs(block) for _, block in Rows(features.features, rows).blocks(np.float64)])
+        _require_finite(features.features, rows, where, *statistics(features.features, rows))
+        if not np.isfinite(out).all():
+            raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
+        return self._report(targets.y, out, split=split, notes=notes), rows, out
 
     def require_identity(self, features: FeatureSet) -> None:
         """Raises StaleCacheError unless the features are of the identity that the head was fitted to."""
@@ -232,11 +331,16 @@ class Head:
         return {
             "C": self.C_,
             "k": self.k_,
+            "weight_decay": self.weight_decay_,
             "kernel": self.kernel if self.kind == "svm" else None,
+            "class_weight": self.class_weight,
+            "logit_adjustment": self.logit_adjustment,
+            "calibrate": self.calibrate,
+            "group": self.group,
             "seed": self.seed,
         }
 
-    def save(self, path: str | os.PathLike[str], *, report: Report | None = None) -> Path:
+    def save(self, path: str | os.PathLike[str], *, report: AnyReport | None = None) -> Path:
         """Write the head as one .safetensors file: arrays, and JSON in its metadata.
 
         Raises:
@@ -246,14 +350,21 @@ class Head:
         arrays = {
             "mean": self.mean_,
             "scale": self.scale_,
+            "offset": self.offset_,
             "train_keys": self.train_keys_,
             **{f"scorer.{f.name}": getattr(self.scorer_, f.name) for f in fields(self.scorer_)},
         }
+        if self.thresholds_ is not None:
+            arrays["thresholds"] = self.thresholds_
+        if self.isotonic_ is not None:
+            arrays |= {f"isotonic.{f.name}": getattr(self.isotonic_, f.name) for f in fields(self.isotonic_)}
         metadata = {
             "kind": self.kind,
             "form": self._form,
+            "task": self.task_,
             "parameters": self.parameters,
             "temperature": self.temperature_,
+            "reject_below": self.reject_below_,
             "classes": self.classes_,
             "layer": self.layer_,
             "identity": self.identity_,
@@ -261,9 +372,14 @@ class Head:
             "dataset": self.dataset_,
             "source": str(self.source_) if self.source_ else None,
             "n_train": self.n_train_,
-            "search": {str(candidate): loss for candidate, loss in self.search_.items()},
+            "search": [
+                {"candidate": t.candidate, "mean": _or_none(t.loss), "standard_error": _or_none(t.error)}
+                for t in self.search_
+            ],
+            "convergence": self.convergence_,
             "seconds": self.seconds_,
             "notes": self.notes_,
+            "held_out": stored_report(self.held_out_) if self.held_out_ else None,
             "report": stored_report(report) if report else None,
         }
         modelfile.save_model(Path(path), arrays, metadata, format=modelfile.HEAD)
@@ -278,151 +394,225 @@ class Head:
             CorruptCacheError: not a head, or a damaged one; what is wrong is said.
         """
         arrays, meta = modelfile.load_model(Path(path), format=modelfile.HEAD)
-        parameters = meta["parameters"]
-        kernel = parameters["kernel"] or "linear"
-        head = cls(meta["kind"], C=parameters["C"], kernel=kernel, k=parameters["k"], seed=parameters["seed"])
+        asked = {name: meta["parameters"][name] for name in _ASKED}
+        asked["kernel"] = asked["kernel"] or "linear"
+        head = cls(meta["kind"], task=meta["task"], **asked)
+        head.task_, head.classes_ = meta["task"], tuple(meta["classes"])
         try:
-            head._check_parameters()
+            head._check_parameters(meta["task"])
             if meta["form"] != head._form:
-                raise ValueError(f"a {meta['form']} scorer does not make a {meta['kind']} head")
+                raise ValueError(f"a {meta['form']} scorer does not make a {meta['kind']} head of {meta['task']}")
+            _require_task(meta["task"], meta["classes"], "thresholds" in arrays)
             if meta["backbone"]:
                 Transform.from_dict(meta["backbone"]["parts"]["transform"])
         except (TypeError, ValueError) as error:  # HeadError is a ValueError
             raise CorruptCacheError(f"{path} is no sound head: {printable(str(error))}") from error
         scorer = scorers.SCORERS[meta["form"]]
         head.scorer_ = scorer(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(scorer)})
-        head.C_, head.k_ = parameters["C"], parameters["k"]
+        head.C_, head.k_, head.weight_decay_ = (meta["parameters"][name] for name in ("C", "k", "weight_decay"))
         head.mean_, head.scale_, head.train_keys_ = arrays["mean"], arrays["scale"], arrays["train_keys"]
-        head.temperature_, head.classes_ = float(meta["temperature"]), tuple(meta["classes"])
+        head.temperature_, head.offset_ = float(meta["temperature"]), arrays["offset"]
+        head.thresholds_, head.reject_below_ = arrays.get("thresholds"), meta["reject_below"]
+        curves = {f.name: arrays.get(f"isotonic.{f.name}") for f in fields(Isotonic)}
+        head.isotonic_ = None if curves["x"] is None else Isotonic(**curves)  # type: ignore[arg-type]
         head.layer_, head.identity_ = meta["layer"], meta["identity"]
         head.backbone_, head.dataset_ = meta["backbone"], meta["dataset"]
         head.source_ = Path(meta["source"]) if meta["source"] else None
         head.n_train_, head.seconds_, head.notes_ = meta["n_train"], meta["seconds"], meta["notes"]
-        head.search_ = {float(candidate): loss for candidate, loss in meta["search"].items()}
+        head.search_ = tuple(
+            Tried(t["candidate"], _or_nan(t["mean"]), _or_nan(t["standard_error"])) for t in meta["search"]
+        )
+        head.convergence_, head.held_out_ = meta["convergence"], None
         return head
 
     @property
     def _form(self) -> str:
-        if self.kind == "knn":
-            return "neighbour"
-        return "kernel" if self.kind == "svm" and self.kernel == "rbf" else "linear"
+        return form_of(self.kind, task=self.task_, kernel=self.kernel)
 
-    def _check_parameters(self) -> None:
-        if self.kind not in KINDS:
-            raise HeadError(f"there is no head {self.kind!r}; expected one of {', '.join(KINDS)}")
-        if self.C is not None and self.kind not in _WITH_C:
-            raise HeadError(f"-C is for {', '.join(_WITH_C)}; {self.kind} has none")
+    def _check_parameters(self, task: str | None = None) -> Kind:
+        kind = kind_of(self.kind, task=task, kernel=self.kernel)
+        if self.C is not None and kind.parameter != "C":
+            raise HeadError(f"-C is for logreg, svm, ridge; {self.kind} has none")
         if self.C is not None and not 0 < self.C < float("inf"):
             raise HeadError(f"C is {self.C}; expected a positive number")
         if self.k is not None and (self.kind != "knn" or self.k < 1):
             raise HeadError(f"k is {self.k} for {self.kind}; it is a number of neighbours, at least 1, for knn")
-        if self.kernel not in KERNELS or (self.kernel != "linear" and self.kind != "svm"):
-            raise HeadError(f"kernel is {self.kernel!r} for {self.kind}; it is {' or '.join(KERNELS)}, for svm")
+        for name, known in (("class_weight", ("balanced",)), ("calibrate", CALIBRATIONS)):
+            if getattr(self, name) not in (None, *known):
+                raise HeadError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        self._check_decisions(task)
+        return kind
 
-    def _standardise(self, X: np.ndarray) -> np.ndarray:
-        """(N, D), in float64 unless the features are kept in float32 because they are many."""
-        dtype = np.float32 if X.dtype == np.float32 and X.size > _MOST_IN_FLOAT64 else np.float64
-        Z: np.ndarray = (X.astype(dtype) - self.mean_.astype(dtype)) / self.scale_.astype(dtype)
-        return Z
+    def _check_decisions(self, task: str | None) -> None:
+        if not 0 <= self.logit_adjustment < float("inf"):
+            raise HeadError(f"logit_adjustment is {self.logit_adjustment}; expected a number from 0 on, usually 1")
+        for name in ("reject_below", "precision"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise HeadError(f"{name} is {share}; expected a share above 0, at most 1")
+        if self.reject_below is not None and self.precision is not None:
+            raise HeadError(
+                "reject_below and precision are two ways to say when nothing is predicted; expected one of them"
+            )
+        asked = [name for name in _OF_CLASSES if getattr(self, name)]
+        if task not in (None, "classification") and asked:
+            raise HeadError(
+                f"{', '.join(asked)} {'is' if len(asked) == 1 else 'are'} for classification, not for {task}"
+            )
 
-    def _fit(
-        self, Z: np.ndarray, y: np.ndarray, fit: Callable[..., Any], candidates: Sequence[float], grows: bool
-    ) -> None:
-        count = len(self.classes_)
-        calibrated = self.kind in ("logreg", "linear")
-        rotated = scorers.row_space(Z) if self.kind in _WITH_C and self.is_linear else None
-        Z, basis = rotated or (Z, None)
-        chosen, held_out = self._search(fit, Z, y, candidates, grows, calibrated)
-        self.C_ = chosen if self.kind in _WITH_C else None
-        self.scorer_ = fit(Z, y, count, chosen)
-        self.k_ = int(self.scorer_.k) if self.kind == "knn" else None  # no more than there are rows
-        if basis is not None:
-            self.scorer_ = scorers.LinearScorer(self.scorer_.weight @ basis, self.scorer_.bias)
-        self.temperature_ = 1.0 if calibrated or held_out is None else fit_temperature(*held_out)
+    def _training(self, rows: Rows, targets: Targets, groups: np.ndarray) -> Training:
+        y, count = targets.y, len(targets.names)
+        weight = np.ones(len(y))
+        if self.class_weight:
+            weight = balanced_weights(y, count)[y]
+        grouped = len(np.unique(groups)) < len(groups)
+        training = Training(rows, y, count, self.task_, weight, seed=self.seed, grouped=grouped)
+        return dataclasses.replace(training, folds=self._folds(training, groups))
 
-    def _solver(self) -> tuple[Callable[..., Any], Sequence[float], bool]:
-        """The fit of (Z, y, count, candidate), the candidates for C or k, and whether their grid may grow."""
-        if self.kind in _WITH_C:
-            fits = {
-                "logreg": scorers.fit_logreg,
-                "ridge": scorers.fit_ridge,
-                "svm": scorers.fit_rbf if self.kernel == "rbf" else scorers.fit_svm,
-            }
-            return fits[self.kind], (self.C,) if self.C is not None else C_GRID, self.C is None
-        if self.kind == "knn":
-            return scorers.fit_knn, (self.k,) if self.k is not None else K_GRID, False
-        if self.kind == "centroid":
-            return lambda Z, y, count, _: scorers.fit_centroid(Z, y, count), (0,), False
-        from featx.linear import fit_linear
+    def _folds(self, training: Training, groups: np.ndarray) -> Any:
+        strata = None if self.task_ == "regression" else training.y
+        return make_folds(strata, groups, folds=FOLDS, seed=self.seed)
 
-        seed = self.seed
-        return lambda Z, y, count, _: scorers.LinearScorer(*fit_linear(Z, y, count, seed=seed)), (0,), False
+    def _fit(self, kind: Kind, training: Training, cross_validate: bool) -> None:
+        model, found = self._search(kind, training, cross_validate)
+        self.C_ = found.chosen if kind.parameter == "C" else None
+        self.weight_decay_ = found.chosen if kind.parameter == "weight_decay" else None
+        self.search_ = found.tried
+        scorer: Any = model.fit(training, found.chosen)
+        self.scorer_ = scorer
+        self.k_ = int(scorer.k) if kind.parameter == "k" else None  # no more than there are rows
+        solution = getattr(model, "solution_", None)
+        self.convergence_ = solution and {"gap": float(solution.gap[0]), "iterations": int(solution.iterations[0])}
+        self._calibrate(kind, training, found)
 
-    def _search(
-        self,
-        fit: Callable[..., Any],
-        Z: np.ndarray,
-        y: np.ndarray,
-        candidates: Sequence[float],
-        grows: bool,
-        calibrated: bool,
-    ) -> tuple[float, tuple[np.ndarray, np.ndarray] | None]:
-        """The candidate of least cross-validated log loss, and its (scores, labels) on the held-out folds."""
-        self.search_: dict[float, float] = {}
-        if calibrated and len(candidates) == 1:
-            return candidates[0], None
-        folds = _folds(y, self.seed)
-        if not folds:
-            middle = candidates[len(candidates) // 2]
-            self.notes_.append("a class has one training image only, so nothing could be cross-validated")
-            return middle, None
-        held_out: dict[float, np.ndarray] = {}
-        for candidate in _growing(candidates, self.search_, grows):
-            scores = np.empty((len(y), len(self.classes_)))
-            for train, test in folds:
-                scores[test] = fit(Z[train], y[train], len(self.classes_), candidate).scores(Z[test])
-            held_out[candidate] = scores
-            temperature = 1.0 if calibrated else fit_temperature(scores, y)
-            self.search_[candidate] = log_loss(scores / temperature, y)
-        best = _simplest(self.search_)
-        return best, (held_out[best], y)
+    def _search(self, kind: Kind, training: Training, cross_validate: bool) -> tuple[Model, Search]:
+        """The model, and its hyper-parameter, chosen on held-out rows; the same rows tell how sure its scores are."""
+        model = model_for(self.kind, task=self.task_, kernel=self.kernel)
+        given = self.C if kind.parameter == "C" else self.k if kind.parameter == "k" else None
+        if given is not None:
+            model = _only(model, float(given))
+        if not training.folds:
+            self.notes_.append(
+                "no class has two training images that could be told apart, so nothing could be cross-validated"
+            )
+        calibrate = self.calibrate or ("none" if kind.calibrated else "temperature")
+        needed = calibrate != "none" or self.precision is not None or self.task_ == "multilabel"
+        if len(model.candidates) == 1 and not (needed or cross_validate):
+            training = dataclasses.replace(training, folds=())
+        some = self._share(training)
+        found = search(model, some, calibrated=kind.calibrated, grows=kind.parameter == "C" and given is None)
+        if some is not training:
+            self.notes_.append(
+                f"{kind.parameter or 'calibration'} was chosen on {len(some)} of {len(training)} rows, drawn by the seed"
+            )
+            found = dataclasses.replace(found, rows=self._drawn[found.rows])
+        return model, found
 
+    def _share(self, training: Training) -> Training:
+        """As many rows as a search may take: all, or whole folds' shares of them."""
+        most = max(1000, MOST_SEARCHED // (4 * training.rows.width))
+        if len(training) <= most or not training.folds:
+            return training
+        rng = np.random.default_rng(self.seed)
+        share = most / len(training)
+        parts = [np.sort(rng.permutation(test)[: max(1, int(share * len(test)))]) for _, test in training.folds]
+        drawn = np.sort(np.concatenate(parts))
+        self._drawn = drawn
+        fold_of = np.concatenate([np.full(len(part), fold) for fold, part in enumerate(parts)])[
+            np.argsort(np.concatenate(parts))
+        ]
+        folds = tuple((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(len(parts)))
+        return dataclasses.replace(training.take(drawn), folds=folds)
 
-def _require_finite(X: np.ndarray, split: str) -> None:
-    bad = np.count_nonzero(~np.isfinite(X).all(axis=1))
-    if bad:
-        raise HeadError(
-            f"{bad} rows of features of the split {split!r} are NaN or infinite; "
-            "delete the feature file and run featx extract again"
-        )
-
-
-def _simplest(losses: Mapping[float, float]) -> float:
-    """The smallest candidate whose loss is as good as the least: on a plateau, the more regularised head."""
-    least = min(losses.values())
-    return min(candidate for candidate, loss in losses.items() if loss <= least + _AS_GOOD)
-
-
-def _growing(candidates: Sequence[float], losses: Mapping[float, float], grows: bool) -> Any:
-    """The candidates, then powers of ten beyond an end for as long as each step beyond it pays."""
-    yield from candidates
-    while grows:
-        ordered = sorted(losses)
-        low, high = ordered[0], ordered[-1]
-        if losses[low] < losses[ordered[1]] - _AS_GOOD and low / 10 >= C_LIMITS[0] and low == _simplest(losses):
-            yield float(f"{low / 10:g}")
-        elif losses[high] < losses[ordered[-2]] - _AS_GOOD and high * 10 <= C_LIMITS[1] and high == _simplest(losses):
-            yield float(f"{high * 10:g}")
-        else:
+    def _calibrate(self, kind: Kind, training: Training, found: Search) -> None:
+        """Temperature, offset, curves and thresholds, all from held-out rows."""
+        y, weight = training.y[found.rows], training.weight[found.rows]
+        self.temperature_, self.offset_ = 1.0, np.zeros(training.count)
+        self.isotonic_ = self.thresholds_ = self.held_out_ = None
+        self.reject_below_ = self.reject_below
+        how = self.calibrate or ("none" if kind.calibrated else "temperature")
+        if self.task_ == "classification" and self.logit_adjustment:
+            self.offset_ = logit_adjustment(np.bincount(training.y, minlength=training.count), self.logit_adjustment)
+        if not len(found.rows):
+            if self.precision is not None:
+                raise HeadError("nothing could be held out to choose a probability by; name it with --reject-below")
+            self.thresholds_ = np.full(training.count, 0.5) if self.task_ == "multilabel" else None
             return
+        if self.task_ != "regression" and how != "none":
+            self.temperature_ = fit_temperature(found.scores, y, self.task_, weight=weight)
+        if self.task_ != "regression" and how == "isotonic":
+            self.isotonic_ = fit_isotonic(self._outputs(found.scores), y, weight=weight)
+        out = self._outputs(found.scores)
+        if self.task_ == "multilabel":
+            self.thresholds_ = label_thresholds(out, y)
+        if self.precision is not None:
+            self.reject_below_ = threshold_for_precision(out, y, self.precision).threshold
+        curves, cuts = self.isotonic_ is not None, self.thresholds_ is not None
+        fitted = ["isotonic curves"] * curves + ["thresholds"] * cuts
+        notes = [f"{' and '.join(fitted)} were fitted to these same rows, which flatters them"] if fitted else []
+        self.held_out_ = self._report(y, out, split="train, cross-validated", notes=notes)
+
+    def _report(self, y: np.ndarray, out: np.ndarray, *, split: str, notes: Sequence[str] = ()) -> AnyReport:
+        if self.task_ == "regression":
+            return RegressionReport.of(y, out, split=split, notes=notes)
+        if self.thresholds_ is not None:
+            return MultiLabelReport.of(y, out, self.classes_, thresholds=self.thresholds_, split=split, notes=notes)
+        return Report.of(y, out, self.classes_, split=split, reject_below=self.reject_below_ or None, notes=notes)
+
+    def _scores(self, X: np.ndarray) -> np.ndarray:
+        if X.ndim != 2 or X.shape[1] != len(self.mean_):
+            raise HeadError(f"features of shape {X.shape}; this head takes (N, {len(self.mean_)})")
+        scores = np.full((len(X), len(self.classes_)), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            Z = (X.astype(np.float64) - self.mean_) / self.scale_
+            rows = (np.abs(Z) < _MOST_DEVIATIONS).all(axis=1)
+            if rows.any():
+                scores[rows] = self.scorer_.scores(Z[rows])
+        return scores
+
+    def _logits(self, scores: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits: np.ndarray = scores / self.temperature_ - self.offset_
+        return logits
+
+    def _outputs(self, scores: np.ndarray) -> np.ndarray:
+        if self.task_ == "regression":
+            return scores
+        several = self.task_ == "multilabel"
+        p = sigmoid(self._logits(scores)) if several else softmax(self._logits(scores))
+        if self.isotonic_ is None:
+            return p
+        good = np.isfinite(p).all(axis=1)
+        p[good] = self.isotonic_.apply(p[good], normalise=not several)
+        return p
 
 
-def _folds(y: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Stratified folds, as many as the smallest class allows up to FOLDS; none where it has one row."""
-    folds = min(FOLDS, int(np.bincount(y).min()))
-    if folds < 2:
-        return []
-    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), y))
+_OF_CLASSES = ("class_weight", "logit_adjustment", "reject_below", "precision")
+_ASKED = ("C", "k", "kernel", "class_weight", "logit_adjustment", "calibrate", "group", "seed")  # kept in a head's file
+
+
+def _require_task(task: str, classes: Sequence[str], thresholds: bool) -> None:
+    """Raises ValueError where a file's parts do not make a head of its task."""
+    if not {"classification": len(classes) > 1, "multilabel": True, "regression": len(classes) == 1}[task]:
+        raise ValueError(f"{len(classes)} classes do not make a head of {task}")
+    if thresholds != (task == "multilabel"):
+        raise ValueError(f"a head of {task} {'with' if thresholds else 'without'} thresholds")
+
+
+def _only(model: Model, candidate: float) -> Model:
+    """The model with one candidate: what was asked for."""
+    model.candidates = (candidate,)  # type: ignore[misc]
+    return model
+
+
+def _require_finite(features: np.ndarray, rows: np.ndarray, where: str, mean: np.ndarray, scale: np.ndarray) -> None:
+    if np.isfinite(mean).all() and np.isfinite(scale).all():
+        return
+    blocks = Rows(features, rows).blocks(np.float64)
+    bad = sum(np.count_nonzero(~np.isfinite(block).all(axis=1)) for _, block in blocks)
+    raise HeadError(
+        f"{bad} rows of features of {where} are NaN or infinite; delete the feature file and run featx extract again"
+    )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -433,53 +623,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def log_loss(logits: np.ndarray, y: np.ndarray) -> float:
-    """Mean of -ln softmax(logits)[y], in nats."""
-    top = logits.max(axis=1)
-    return float((top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(y)), y]).mean())
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to (N, C) probabilities, each for itself."""
+    with np.errstate(over="ignore"):
+        probabilities: np.ndarray = 1.0 / (1.0 + np.exp(-logits))
+    return probabilities
 
 
-def fit_temperature(scores: np.ndarray, y: np.ndarray) -> float:
-    """The T that gives softmax(scores / T) the least log loss (Guo et al., 2017) to smoothed labels.
-
-    Smoothed as Platt (1999) does: each label gives 1 / (N + C) to every other class. Where every score is right, plain
-    labels would ask for endless certainty.
-    """
-    count = scores.shape[1]
-    share = 1.0 / (len(y) + count)
-    spread = float(np.abs(scores - scores.mean(axis=1, keepdims=True)).mean()) or 1.0
-
-    def loss(t: float) -> float:
-        logits = scores / (spread * np.exp(t))
-        others = logits.sum(axis=1) - count * logits[np.arange(len(y)), y]  # minus the true logit, once per class
-        smoothed: float = log_loss(logits, y) - share * others.mean()
-        return smoothed
-
-    fit = minimize_scalar(loss, bounds=(-6.0, 6.0), method="bounded")
-    return spread * float(np.exp(fit.x))
-
-
-def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str], *, where: str) -> np.ndarray:
-    """Labels of a data set's classes as indices into a head's classes, matched by name.
-
-    Raises:
-        HeadError: images of a class that the head does not know.
-    """
-    index = {name: i for i, name in enumerate(known)}
-    mapped: np.ndarray = np.array([index.get(name, -1) for name in classes] or [-1], dtype=np.int64)[labels]
-    if (mapped < 0).any():
-        strange = sorted({printable(classes[label]) for label in labels[mapped < 0]})
-        raise HeadError(
-            f"{np.count_nonzero(mapped < 0)} images of {where} are of classes that the head does not know "
-            f"({listed(strange, most=8)}); it knows {listed([printable(name) for name in known], most=8)}"
-        )
-    return mapped
-
-
-def stored_report(report: Report) -> dict[str, Any]:
+def stored_report(report: AnyReport) -> dict[str, Any]:
     """A report as a file keeps it: whole, but for the (C, C) confusion of very many classes, which no header could hold."""
     facts = report.as_dict()
-    if len(report.classes) > _MOST_CLASSES_WITH_CONFUSION:
+    if isinstance(report, Report) and len(report.classes) > _MOST_CLASSES_WITH_CONFUSION:
         del facts["confusion"]
     return facts
 
@@ -495,96 +649,9 @@ def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A head, what it is worth, where it and its picture were saved, and the feature file it came from."""
-
-    head: Head
-    report: Report
-    path: Path
-    picture: Path
-    features: Path | None
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As ``featx fit-head --json`` prints it."""
-        head, report = self.head, self.report.as_dict()
-        return {
-            "head": str(self.path),
-            "model": head.kind,
-            "layer": head.layer_,
-            **head.parameters,
-            "n_train": head.n_train_,
-            "n_test": report.pop("n"),
-            "test_split": report.pop("split"),
-            **{key: value for key, value in report.items() if key != "notes"},
-            "search": {f"{c:g}": loss for c, loss in head.search_.items()},
-            "picture": str(self.picture),
-            "features": str(self.features) if self.features else None,
-            "seconds": round(head.seconds_, 4),
-            "notes": list(self.notes),
-        }
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
-def fit_head(
-    features: FeatureSet | str | os.PathLike[str],
-    head: Head,
-    *,
-    layer: str = "penultimate",
-    out: str | os.PathLike[str] | None = None,
-    models: str | os.PathLike[str] = MODELS,
-) -> Fit:
-    """Fit a head to the training rows of a feature file, judge it on the held-out ones, and save both.
-
-    Args:
-        features: a feature set or a feature file.
-        head: unfitted.
-        layer: of the feature file.
-        out: the head's file, instead of ``<models>/<features>--<kind>.safetensors``.
-        models: the folder for heads.
-
-    Raises:
-        HeadError: nothing to fit to or to judge by.
-        CacheMissError, CorruptCacheError: the feature file is not there or not sound.
-        OutputError: the head cannot be written.
-    """
-    file = features.source if isinstance(features, FeatureSet) else Path(features)
-    features = features if isinstance(features, FeatureSet) else FeatureSet.load(features, layer)
-    path = Path(out) if out else Path(models) / f"{_stem(features, head)}.safetensors"
-    picture = path.with_suffix(".png")
-    if picture == path:
-        raise OutputError(f"{path} is where the head's picture goes; name a file that ends in .safetensors with -o")
-    modelfile.require_writable(path, _most_bytes(features, head))
-    modelfile.require_writable(picture)
-    held_out = features.held_out()
-    head.fit(features)
-    report = head.evaluate(features, split=held_out)
-    notes = [*head.notes_, *report.notes, *_left_out(features, held_out)]
-    head.save(path, report=report)
-    report.save_png(picture)
-    return Fit(head, report, path, picture, file, tuple(notes))
-
-
-def _most_bytes(features: FeatureSet, head: Head) -> int:
-    """Of the head's file, roughly: its arrays are known before the fit, but for how many rows a kernel keeps."""
-    rows = int(np.count_nonzero((features.splits == "train") & (features.labels >= 0)))
-    width, count = int(features.features.shape[1]), len(features.classes)
-    scorer = 8 * count * width if head.is_linear else rows * (4 * width + 8 * count)
-    return scorer + 16 * (width + rows)
-
-
-def _stem(features: FeatureSet, head: Head) -> str:
-    parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
-    parts += [features.layer] if features.layer != "penultimate" else []
-    parts += [f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
-    return "--".join(parts)
-
-
-def _left_out(features: FeatureSet, held_out: str) -> list[str]:
-    """A note on labelled images that took no part."""
-    names, counts = np.unique(features.splits[features.labels >= 0].astype(str), return_counts=True)
-    return [
-        f"{count} images of split {name} were not used{_WHY_LEFT_OUT.get(name, '')}"
-        for name, count in zip(names, counts, strict=True)
-        if name not in ("train", held_out)
-    ]
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value

@@ -194,12 +194,15 @@ def _describe_features(path: Path) -> dict[str, Any]:
     }
 
 
+_LONG = ("per_class", "per_label", "confusion", "reliability")  # tables that nobody reads in a list of facts
+
+
 def _describe_model(path: Path) -> dict[str, Any]:
     metadata = modelfile.read_metadata(path)
     kind = "head" if metadata.pop("format") == modelfile.HEAD else "promoted model"
     if kind == "head":
         metadata["model"] = metadata.pop("kind")  # the word of --model
-    for report in ("report", "head_report"):
+    for report in ("report", "head_report", "held_out"):
         if metadata.get(report):
-            metadata[report] = {k: v for k, v in metadata[report].items() if k not in ("per_class", "confusion")}
+            metadata[report] = {k: v for k, v in metadata[report].items() if k not in _LONG}
     return {"kind": kind, **metadata, "bytes": path.stat().st_size}

@@ -37,12 +37,14 @@ from featx.errors import (
     size_text,
     why_unreadable,
 )
-from featx.settings import DTYPES, KERNELS, KINDS, MOST_SIDE
+from featx.settings import CALIBRATIONS, DTYPES, KERNELS, KINDS, MOST_SIDE, TASKS
 from featx.tensorfile import Tensor, read_header, read_tensor, shown, strict_json
 
-VERSION = 1
 HEAD, MODEL = "featx-head", "featx-model"
 """The two formats."""
+
+VERSION = {HEAD: 2, MODEL: 1}
+"""Of each format, that is written and read."""
 
 TRAIN_KEYS = {HEAD: "train_keys", MODEL: "featx.train_keys"}
 """The array of content hashes, (n_train, 16) uint8, by format; in a model all other arrays are the network's own."""
@@ -84,20 +86,13 @@ def _is_path(value: Any) -> bool:
         return False
 
 
-def _are_classes(value: Any) -> bool:
+def _are_names(value: Any) -> bool:
     return (
         isinstance(value, list)
-        and 2 <= len(value) <= MOST_CLASSES
+        and 1 <= len(value) <= MOST_CLASSES
         and all(isinstance(name, str) for name in value)
         and len(set(value)) == len(value)
     )
-
-
-def _is_search(value: Any) -> bool:
-    try:
-        return isinstance(value, dict) and all(math.isfinite(float(c)) and _is_number(x) for c, x in value.items())
-    except ValueError:
-        return False
 
 
 def _three(rule: _Is) -> _Is:
@@ -113,11 +108,14 @@ _PATH = _Is("a path", _is_path)
 _OBJECT = _Is("an object", lambda value: isinstance(value, dict))
 _NUMBER = _Is("a finite number", _is_number)
 _POSITIVE = _Is("a number above 0", lambda value: _is_number(value) and value > 0)
-_CLASSES = _Is(f"a list of 2 to {MOST_CLASSES:,} different names", _are_classes)
+_SHARE = _Is("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_NAMES = _Is(f"a list of 1 to {MOST_CLASSES:,} different names", _are_names)
+_CLASSES = _Is(f"a list of 2 to {MOST_CLASSES:,} different names", lambda value: _are_names(value) and len(value) > 1)
 _DIGEST = _Is("a SHA-256", lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)))
 _NO_TEXT = _Is("an empty string", lambda value: value == "")  # the identity of features that were made by hand
 _NO_FACTS = _Is("an empty object", lambda value: value == {})  # their backbone
 
+_FORMS = ("linear", "kernel", "neighbour", "neighbour-labels", "neighbour-mean", "hidden")
 _TRANSFORM = {
     "resize": _whole(0, MOST_SIDE),
     "crop": _whole(1, MOST_SIDE),
@@ -126,7 +124,8 @@ _TRANSFORM = {
     "interpolation": _TEXT,
 }
 _BACKBONE = {"name": _PATH, "weights": _PATH, "parts": {"dtype": _one_of(*DTYPES), "transform": _TRANSFORM}}
-_REPORT = {"accuracy": _NUMBER, "n": _whole(1), "split": _TEXT}
+_REPORT = {"n": _whole(1), "split": _TEXT}
+_OF_CLASSES = {**_REPORT, "accuracy": _NUMBER}
 _PARAMETERS = {
     "C": (_NULL, _POSITIVE),
     "k": (_NULL, _whole(1)),
@@ -134,25 +133,38 @@ _PARAMETERS = {
     "seed": (_NULL, _whole(-(2**63))),
 }
 
-_EVERY = {"sha256": _DIGEST, "classes": _CLASSES, "dataset": _OBJECT, "n_train": _whole(1), "seconds": _NUMBER}
+_EVERY = {"sha256": _DIGEST, "dataset": _OBJECT, "n_train": _whole(1), "seconds": _NUMBER}
 
 _HEAD = {
     **_EVERY,
+    "classes": _NAMES,
     "kind": _one_of(*KINDS),
-    "form": _one_of("linear", "kernel", "neighbour"),
-    "parameters": _PARAMETERS,
+    "form": _one_of(*_FORMS),
+    "task": _one_of(*TASKS),
+    "parameters": {
+        **_PARAMETERS,
+        "weight_decay": (_NULL, _NUMBER),
+        "class_weight": (_NULL, _one_of("balanced")),
+        "logit_adjustment": _NUMBER,
+        "calibrate": (_NULL, _one_of(*CALIBRATIONS)),
+        "group": (_NULL, _TEXT),
+    },
     "temperature": _POSITIVE,
+    "reject_below": (_NULL, _SHARE),
     "layer": _TEXT,
     "identity": (_NO_TEXT, _DIGEST),
     "backbone": (_NO_FACTS, _BACKBONE),
     "source": (_NULL, _PATH),
-    "search": _Is("numbers by candidate", _is_search),
+    "search": [{"candidate": _NUMBER, "mean": (_NULL, _NUMBER), "standard_error": (_NULL, _NUMBER)}],
+    "convergence": (_NULL, {"gap": _NUMBER, "iterations": _whole(0)}),
     "notes": [_TEXT],
+    "held_out": (_NULL, _REPORT),
     "report": (_NULL, _REPORT),
 }
 
 _MODEL = {
     **_EVERY,
+    "classes": _CLASSES,
     "name": _TEXT,
     "origin": {"source": _one_of("torchvision", "featx", "timm", "file"), "name": _TEXT},
     "classifier": _TEXT,
@@ -162,21 +174,32 @@ _MODEL = {
     "verdict": _one_of("assembled", "promoted", "kept-head"),
     "why": _TEXT,
     "max_logit_difference": _NUMBER,
-    "head_report": _REPORT,
-    "report": _REPORT,
+    "head_report": _OF_CLASSES,
+    "report": _OF_CLASSES,
     "log": [_OBJECT],
     "settings": (_NULL, _OBJECT),
 }
 """A rule for each key: ``_Is``, an object's keys, [the rule of each item], or (one rule, or another)."""
 
+_SUPPORT = {"support": ("F32", "SD"), "support_weight": ("F64", "S"), "k": ("I64", ""), "sharpness": ("F64", "")}
 _ARRAYS = {
     "linear": {"weight": ("F64", "CD"), "bias": ("F64", "C")},
     "kernel": {"support": ("F32", "SD"), "dual": ("F64", "CS"), "bias": ("F64", "C"), "gamma": ("F64", "")},
-    "neighbour": {
-        "support": ("F32", "SD"), "support_labels": ("I64", "S"), "k": ("I64", ""), "count": ("I64", ""),
+    "neighbour": {**_SUPPORT, "support_labels": ("I64", "S"), "count": ("I64", "")},
+    "neighbour-labels": {**_SUPPORT, "support_labels": ("U8", "SC")},
+    "neighbour-mean": {**_SUPPORT, "support_values": ("F64", "SC")},
+    "hidden": {
+        "hidden_weight": ("F32", "UD"), "hidden_bias": ("F32", "U"), "weight": ("F64", "CU"), "bias": ("F64", "C"),
     },
 }  # fmt: skip
 """The arrays of each form of head, without ``scorer.``: dtype, and a letter for each length (C classes, D features)."""
+
+
+_OPTIONAL = (
+    {"thresholds": ("F64", "C")},
+    {"isotonic.x": ("F64", "CJ"), "isotonic.y": ("F64", "CJ"), "isotonic.doubt": ("F64", "")},
+)
+"""What a head may hold besides, each all or nothing."""
 
 
 # Writing
@@ -217,7 +240,7 @@ def packed(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
     """
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
-        facts = json.loads(json.dumps({**metadata, "format": format, "version": VERSION}, allow_nan=False))
+        facts = json.loads(json.dumps({**metadata, "format": format, "version": VERSION[format]}, allow_nan=False))
         text = json.dumps({**facts, "sha256": _digest(contiguous, facts)}, sort_keys=True)
         data = save(contiguous, metadata={"featx": text})
         checked = _read(path, io.BytesIO(data), len(data))
@@ -234,7 +257,15 @@ def save_model(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[s
         OutputError: the file cannot be written.
         HeadError: as ``packed``.
     """
-    data = packed(path, arrays, metadata, format=format)
+    write_whole(path, packed(path, arrays, metadata, format=format))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its final name, sync it and rename it: it is there whole, or as it was before.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     require_writable(path, len(data))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -349,8 +380,8 @@ def _read(path: Path, file: BinaryIO, size: int) -> _Contents:
         raise CorruptCacheError(
             f"{path} is not a head or model of featx; expected a file that fit-head or promote wrote"
         )
-    if metadata.get("version") != VERSION:
-        raise CorruptCacheError(f"{path} is of version {shown(metadata.get('version'))}; this featx reads {VERSION}")
+    if metadata.get("version") != (version := VERSION[metadata["format"]]):
+        raise CorruptCacheError(f"{path} is of version {shown(metadata.get('version'))}; this featx reads {version}")
     _require_sound(path, metadata, _fault(metadata, _HEAD if metadata["format"] == HEAD else _MODEL))
     _require_sound(path, metadata, _shape_fault(tensors, metadata))
     return _Contents(metadata, tensors)
@@ -396,8 +427,10 @@ def _shape_fault(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> 
     if metadata["format"] == MODEL:
         return _array_fault(tensors, {keys: ("U8", "NK")}, lengths) or _classifier_fault(tensors, metadata)
     own = _ARRAYS[metadata["form"]]
-    expected = {"mean": ("F64", "D"), "scale": ("F64", "D"), keys: ("U8", "NK")}
+    expected = {"mean": ("F64", "D"), "scale": ("F64", "D"), "offset": ("F64", "C"), keys: ("U8", "NK")}
     expected |= {f"scorer.{name}": what for name, what in own.items()}
+    for options in _OPTIONAL:
+        expected |= options if options.keys() & tensors.keys() else {}
     surplus = sorted(tensors.keys() - expected.keys())
     return _array_fault(tensors, expected, lengths) or (f"surplus arrays: {shown(surplus)}" if surplus else "")
 
@@ -437,10 +470,17 @@ def _value_fault(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) 
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"array {name} holds NaN or infinity"
     count, rows = len(metadata["classes"]), len(arrays.get("scorer.support", ()))
+    tiny = np.finfo(np.float64).tiny
     within = {
-        "scale": (np.finfo(np.float64).tiny, np.inf),
+        "scale": (tiny, np.inf),
+        "thresholds": (0, 1),
+        "isotonic.x": (0, 1),
+        "isotonic.y": (0, 1),
+        "isotonic.doubt": (tiny, 1),
         "scorer.gamma": (0, np.inf),
-        "scorer.support_labels": (0, count - 1),
+        "scorer.sharpness": (0, np.inf),
+        "scorer.support_weight": (tiny, np.inf),
+        "scorer.support_labels": (0, 1 if metadata["form"] == "neighbour-labels" else count - 1),
         "scorer.k": (1, rows),
         "scorer.count": (count, count),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from featx.decode import Transform
 from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction import extract
 from featx.features import FeatureSet
-from featx.head import Head, known_labels, trained_on
+from featx.head import Head, trained_on
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
 from featx.promotion import PromotedModel, backbone_of
 from featx.reading import batched, default_batch_size, default_workers, plain_reader, read_file, read_images
-from featx.report import Report
+from featx.report import AnyReport, Report
 from featx.settings import CACHE, Progress
+from featx.targets import known_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,9 @@ class HeadOnBackbone:
         """Where the network is."""
         return self.backbone.device
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64; rows sum to 1."""
-        return self.head.probabilities(self.backbone.encode(pixels)[self.head.layer_])
+    def outputs(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, 3, H, W) uint8 to (B, C) float64: probabilities, or the numbers of a regression."""
+        return self.head.outputs(self.backbone.encode(pixels)[self.head.layer_])
 
 
 Model = HeadOnBackbone | PromotedModel
@@ -73,20 +74,40 @@ class Prediction:
 
     Attributes:
         path: as it was given, or found in a given folder.
-        top: (class, probability), the most probable first; empty where the image failed.
+        top: (class or label, probability), the most probable first; empty where the image failed, and for numbers.
         error: why it failed, else "".
+        said: the class; the labels; the number; None where the most probable class is not probable enough.
     """
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
+    said: Any = None
+
+    def rows(self) -> list[tuple[str, float | None, str]]:
+        """(what is said, its probability, why nothing is said), as a table has them."""
+        if self.error:
+            return []
+        if isinstance(self.said, float):
+            return [(f"{self.said:.6g}", None, "")]
+        if isinstance(self.said, list):
+            return [(label, p, "") for label, p in self.top if label in self.said] or [("", None, "")]
+        if self.said is None:
+            label, p = self.top[0]
+            return [("", p, f"rejected: the most probable class, {label}, is not probable enough")]
+        return [(label, p, "") for label, p in self.top]
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx predict --json`` prints it."""
         if self.error:
             return {"path": self.path, "error": self.error}
+        if isinstance(self.said, float):
+            return {"path": self.path, "value": self.said}
         top = [{"label": label, "probability": probability} for label, probability in self.top]
-        return {"path": self.path, **top[0], "top": top}
+        if isinstance(self.said, list):
+            return {"path": self.path, "labels": self.said, "top": top}
+        rejected = {} if self.said is not None else {"rejected": True}
+        return {"path": self.path, **top[0], "label": self.said, **rejected, "top": top}
 
 
 def load_model(
@@ -135,12 +156,11 @@ def predict(
     if isinstance(model, Head):
         model = _on_backbone(model)
     files = [file for path in map(Path, images) for file in _images_of(path)]
-    top = min(top, len(model.classes))
-    predictions = []
-    for file, (p, error) in zip(files, _classify(model, files, workers, progress), strict=True):
-        best = () if p is None else tuple((model.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:top])
-        predictions.append(Prediction(str(file), best, error))
-    return predictions
+    said = _what_is_said(model, min(top, len(model.classes)))
+    return [
+        Prediction(str(file), error=error) if p is None else said(str(file), p)
+        for file, (p, error) in zip(files, _classify(model, files, workers, progress), strict=True)
+    ]
 
 
 def evaluate(
@@ -151,7 +171,7 @@ def evaluate(
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> AnyReport:
     """Judge a head or a promoted model on labelled images.
 
     Which images: the split that is asked for; else "test", or "val" where there is no test. A data set that names no splits
@@ -184,7 +204,7 @@ def evaluate(
         model = _on_backbone(model)
     extraction = extract(images, model.backbone, cache=cache, workers=workers, progress=progress)
     report = evaluate(model, extraction.load(model.head.layer_), split=split)
-    return _with_notes(report, _failures(extraction.failures))
+    return report.with_notes(_failures(extraction.failures))
 
 
 def _evaluate_promoted(
@@ -205,6 +225,21 @@ def _evaluate_promoted(
     return Report.of(labels[good], probabilities, model.classes, split=split, notes=notes)
 
 
+def _what_is_said(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
+    """From a path and (C,) outputs to a prediction."""
+    head = model.head if isinstance(model, HeadOnBackbone) else None
+
+    def said(path: str, p: np.ndarray) -> Prediction:
+        what = head.said(p) if head else model.classes[int(p.argmax())]
+        if isinstance(what, float):
+            return Prediction(path, said=what)
+        count = max(top, len(what)) if isinstance(what, list) else top
+        best = np.argsort(-p, kind="stable")[:count]
+        return Prediction(path, tuple((model.classes[i], float(p[i])) for i in best), said=what)
+
+    return said
+
+
 def _images_of(path: Path) -> list[Path]:
     is_folder = os.path.isdir(path)  # noqa: PTH112 - in a folder that may not be searched, Path.is_dir raises
     return list_images(path) if is_folder else [path]
@@ -218,7 +253,7 @@ def _classify(
     done = 0
     for batch in batched(reader, default_batch_size(model.device.type)):
         pixels = [image.pixels for image in batch if image.pixels is not None]
-        found = iter(model.probabilities(np.stack(pixels)) if pixels else ())
+        found = iter(model.outputs(np.stack(pixels)) if pixels else ())
         for image in batch:
             p = None if image.pixels is None else next(found)
             finite = p is None or bool(np.isfinite(p).all())
@@ -260,7 +295,3 @@ def _failures(failed: Sequence[tuple[str, str]]) -> list[str]:
     if not failed:
         return []
     return [f"{len(failed)} images could not be decoded and were not judged, the first {failed[0][0]}: {failed[0][1]}"]
-
-
-def _with_notes(report: Report, notes: Sequence[str]) -> Report:
-    return Report(report.classes, report.split, report.confusion, report.log_loss, (*report.notes, *notes))

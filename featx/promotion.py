@@ -100,8 +100,8 @@ class PromotedModel:
         """(B, 3, H, W) uint8 to (B, C) float64."""
         return _logits(self.network, torch.from_numpy(pixels).to(self.device), self.transform)
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64; rows sum to 1."""
+    def outputs(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, 3, H, W) uint8 to (B, C) float64 probabilities; rows sum to 1."""
         return softmax(self.logits(pixels))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -289,6 +289,7 @@ def promote(
     job = _Job(head, known, source, workers or default_workers())
     difference, proved_on = job.prove()
     head_report = head.evaluate(known, split=job.judge_split)
+    assert isinstance(head_report, Report)  # of a linear head of classes
     tuned: Report | None = None
     log: list[dict[str, float]] = []
     facts = {
@@ -614,7 +615,7 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
             )
         source = FeatureSet.load(source, head.layer_)
     head.require_identity(source)
-    return source
+    return head.with_splits(source)
 
 
 def _verdict(head: Report, tuned: Report | None) -> tuple[str, str]:

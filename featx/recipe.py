@@ -23,7 +23,7 @@ from featx.settings import CACHE, MODELS, FineTuning
 
 if TYPE_CHECKING:  # a step imports what it needs when it runs
     from featx.extraction import Extraction
-    from featx.head import Fit
+    from featx.fitting import Fit
     from featx.meter import Meter
     from featx.promotion import Promotion
 
@@ -118,19 +118,63 @@ class FitHeadStep:
     C: float | None = None
     kernel: str = "linear"
     k: int | None = None
+    task: str = "auto"
+    class_weight: str | None = None
+    logit_adjustment: float = 0.0
+    calibrate: str | None = None
+    reject_below: float | None = None
+    precision: float | None = None
+    cv: int | None = None
+    repeat: int = 1
+    shots: tuple[int, ...] = ()
+    group: str | None = None
+    table: str | None = None
+    report: bool = False
     seed: int = 0
     cache: str = CACHE
     models: str = MODELS
     out: str | None = None
 
-    def run(self, progress: Callable[..., None] | None = None) -> Fit:  # noqa: ARG002 - every step runs alike
+    def run(self, progress: Callable[..., None] | None = None) -> Fit:
         """Fit, judge and save a head."""
         from featx.cachefolder import newest
-        from featx.head import Head, fit_head
+        from featx.fitting import AUTO, fit_head
+        from featx.head import Head
 
-        head = Head(self.model, C=self.C, kernel=self.kernel, k=self.k, seed=self.seed)
+        auto = self.model == AUTO
+        if self.repeat > 1 and not (self.cv or self.shots):
+            raise RecipeError("repeat says how often cv or shots are done; expected one of them with it")
+        if auto and (self.C is not None or self.k is not None or self.kernel != "linear"):
+            raise RecipeError("auto chooses for itself; C, k and kernel are for a head of your choice")
+        head = Head(
+            "logreg" if auto else self.model,
+            C=self.C,
+            kernel=self.kernel,
+            k=self.k,
+            seed=self.seed,
+            task=self.task,
+            group=self.group,
+            table=self.table,
+            class_weight=self.class_weight,
+            logit_adjustment=self.logit_adjustment,
+            calibrate=self.calibrate,
+            reject_below=self.reject_below,
+            precision=self.precision,
+        )
         features = self.features or newest(Path(self.cache))
-        return fit_head(features, head, layer=self.layer, out=self.out, models=self.models)
+        return fit_head(
+            features,
+            head,
+            layer=self.layer,
+            auto=auto,
+            cv=self.cv,
+            repeat=self.repeat,
+            shots=self.shots,
+            card=self.report,
+            out=self.out,
+            models=self.models,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True)
@@ -264,6 +308,8 @@ def as_command(name: str, step: Step) -> str:
             words.append(f"--{'' if value else 'no-'}{_key(field.name)}")
         else:
             option = "-C" if field.name == "C" else f"--{_key(field.name)}"
+            if field.name == "shots":
+                value = ",".join(map(str, value))
             words += [w for item in (value if isinstance(value, tuple) else (value,)) for w in (option, str(item))]
     return shlex.join(words)
 
@@ -293,8 +339,9 @@ def _fitting(value: Any, kind: Any) -> Any:
     """The value as its field wants it, or None where it is of another type."""
     wanted = [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, types.UnionType) else [kind]
     if any(typing.get_origin(k) is tuple for k in wanted):
-        items = [value] if isinstance(value, str) else value
-        return tuple(items) if isinstance(items, list) and all(isinstance(i, str) for i in items) else None
+        item = next(typing.get_args(k)[0] for k in wanted if typing.get_origin(k) is tuple)
+        items = [value] if type(value) is item else value
+        return tuple(items) if isinstance(items, list) and all(type(i) is item for i in items) else None
     if float in wanted and type(value) is int:
         return float(value)
     return value if type(value) in wanted else None
@@ -304,7 +351,12 @@ def _kind_name(kind: Any) -> str:
     text = str(kind)
     if "int" in text and "str" in text:
         return "a whole number or a string"
-    for plain, words in (("tuple", "a list of strings"), ("str", "a string"), ("bool", "true or false")):
+    for plain, words in (
+        ("tuple[int", "a list of whole numbers"),
+        ("tuple", "a list of strings"),
+        ("str", "a string"),
+        ("bool", "true or false"),
+    ):
         if plain in text:
             return words
     return "a whole number" if "int" in text else "a number"

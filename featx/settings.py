@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 from featx.errors import HeadError
 
-KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid")
+KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
 """Kinds of head."""
 
 KERNELS = ("linear", "rbf")
 """Kernels of an svm head."""
+
+TASKS = ("classification", "multilabel", "regression")
+"""What a head may be asked: one class of many, any number of labels, or numbers."""
+
+CALIBRATIONS = ("temperature", "isotonic", "none")
+"""How a head's probabilities are made to mean what they say."""
 
 DTYPES = ("float32", "float16")
 """What features may be kept as."""

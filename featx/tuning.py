@@ -27,7 +27,7 @@ AUTO = "auto"
 _FILE = "engines.json"
 
 _PAYS_AFTER = 15.0
-"""Seconds that a run must last with the eager engine before others are tried: opening and measuring them takes six to thirteen, once."""
+"""Seconds that a run must last with the eager engine before others are tried: that takes six to thirteen, once."""
 
 _LEAST_IMAGES = 300
 """Fewer never last so long that a measurement pays."""

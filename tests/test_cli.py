@@ -255,6 +255,9 @@ def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
         "balanced accuracy  1.0000\n"
         "macro F1           1.0000\n"
         + next(line for line in result.stdout.splitlines() if line.startswith("log loss")) + "\n"
+        "AUROC              1.0000  (light against dark)\n"
+        "average precision  1.0000  (light against dark)\n"
+        + next(line for line in result.stdout.splitlines() if line.startswith("calibration error")) + "\n"
         "\n"
         "class  precision  recall      F1  images\n"
         "dark       1.000   1.000   1.000       8\n"
@@ -270,10 +273,10 @@ def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
     assert Path("models/split--lenet5--logreg.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("model", ["linear", "svm", "ridge", "knn", "centroid"])
+@pytest.mark.parametrize("model", ["linear", "svm", "ridge", "knn", "centroid", "mlp", "auto"])
 def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
     facts = json.loads(featx("fit-head", "--model", model, "--json").stdout)
-    assert facts["model"] == model
+    assert facts["model"] == model or model == "auto"
     assert facts["accuracy"] > 0.8
     assert Path(facts["head"]).is_file()
 

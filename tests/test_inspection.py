@@ -21,7 +21,8 @@ from featx.cachewriter import CacheWriter
 from featx.decode import MAX_PIXELS, Transform
 from featx.errors import BackboneError, CacheMissError, CorruptCacheError, StaleCacheError
 from featx.extraction import extract
-from featx.head import Head, fit_head
+from featx.fitting import fit_head
+from featx.head import Head
 from featx.inspection import describe_file, verify_file
 from featx.promotion import promote
 

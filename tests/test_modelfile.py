@@ -25,14 +25,25 @@ HEAD_FACTS = {
     **SHARED,
     "kind": "logreg",
     "form": "linear",
-    "parameters": PARAMETERS,
+    "task": "classification",
+    "parameters": {
+        **PARAMETERS,
+        "weight_decay": None,
+        "class_weight": None,
+        "logit_adjustment": 0.0,
+        "calibrate": None,
+        "group": None,
+    },
     "temperature": 1.0,
+    "reject_below": None,
     "layer": "penultimate",
     "identity": "f00d" * 16,
     "backbone": {"name": "lenet5", "weights": "default", "parts": {"dtype": "float32", "transform": TRANSFORM}},
     "source": None,
-    "search": {"0.25": 0.5},
+    "search": [{"candidate": 0.25, "mean": 0.5, "standard_error": None}],
+    "convergence": None,
     "notes": [],
+    "held_out": None,
     "report": None,
 }
 HEAD_ARRAYS = {
@@ -40,6 +51,7 @@ HEAD_ARRAYS = {
     "scorer.bias": np.zeros(3),
     "mean": np.zeros(4),
     "scale": np.ones(4),
+    "offset": np.zeros(3),
     "train_keys": np.arange(32, dtype=np.uint8).reshape(2, 16),
 }
 
@@ -104,7 +116,7 @@ def test_metadata_comes_back_with_format_and_version(tmp_path: Path) -> None:
     save_model(tmp_path / "m", ARRAYS, facts, format=MODEL)
     found = read_metadata(tmp_path / "m")
     assert found.pop("format") == "featx-model"
-    assert found.pop("version") == VERSION == 1
+    assert found.pop("version") == VERSION[MODEL] == 1
     assert len(found.pop("sha256")) == 64
     assert found == facts
 
@@ -192,11 +204,47 @@ def test_a_head_is_not_taken_for_a_model_nor_a_model_for_a_head(wrote: str, want
         load_model(tmp_path / "x", format=wanted)
 
 
-def test_a_file_of_a_later_version_says_which_version_is_read(tmp_path: Path) -> None:
-    text = json.dumps({"format": HEAD, "version": 99})
+@pytest.mark.parametrize(("kind", "version", "read"), [(HEAD, 99, 2), (HEAD, 1, 2), (MODEL, 2, 1)])
+def test_a_file_of_another_version_says_which_version_is_read(
+    kind: str, version: int, read: int, tmp_path: Path
+) -> None:
+    text = json.dumps({"format": kind, "version": version})
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata={"featx": text})
-    with pytest.raises(CorruptCacheError, match="is of version 99; this featx reads 1"):
-        load_model(tmp_path / "x", format=HEAD)
+    with pytest.raises(CorruptCacheError, match=f"is of version {version}; this featx reads {read}"):
+        load_model(tmp_path / "x", format=kind)
+
+
+def test_a_head_of_version_2_may_hold_thresholds_and_curves_whole_or_not_at_all(tmp_path: Path) -> None:
+    curves = {"isotonic.x": np.zeros((3, 5)), "isotonic.y": np.ones((3, 5)), "isotonic.doubt": np.array(0.5)}
+    more = {"thresholds": np.full(3, 0.25), **curves}
+    save_model(tmp_path / "h", {**HEAD_ARRAYS, **more}, HEAD_FACTS, format=HEAD)
+    assert read_metadata(tmp_path / "h")["version"] == 2
+    found = load_model(tmp_path / "h", format=HEAD)[0]
+    assert found.keys() == HEAD_ARRAYS.keys() | more.keys()
+    for name in curves:
+        part = {**HEAD_ARRAYS, **{key: array for key, array in curves.items() if key != name}}
+        with pytest.raises(HeadError, match=f"could not be read again: .*there is no array {name}"):
+            save_model(tmp_path / "part", part, HEAD_FACTS, format=HEAD)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("thresholds", np.array([0.5, 0.5, 1.5]), "array thresholds holds numbers that are not from 0 to 1"),
+        ("thresholds", np.full(2, 0.5), r"array thresholds is F64 \(2,\); expected F64 \(3,\)"),
+        ("isotonic.x", np.full((3, 5), -0.1), r"array isotonic\.x holds numbers that are not from 0 to 1"),
+        ("isotonic.y", np.zeros((3, 4)), r"array isotonic\.y is F64 \(3, 4\); expected F64 \(3, 5\)"),
+        ("isotonic.doubt", np.array(0.0), r"array isotonic\.doubt holds numbers that are not from 2\.2\S+ to 1"),
+        ("offset", np.array([0.0, np.nan, 0.0]), "array offset holds NaN or infinity"),
+        ("offset", np.zeros(2), r"array offset is F64 \(2,\); expected F64 \(3,\)"),
+    ],
+)
+def test_calibration_that_makes_no_sense_is_not_written(
+    name: str, value: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    curves = {"isotonic.x": np.zeros((3, 5)), "isotonic.y": np.ones((3, 5)), "isotonic.doubt": np.array(0.5)}
+    with pytest.raises(HeadError, match=f"could not be read again: .*{message}"):
+        save_model(tmp_path / "h", {**HEAD_ARRAYS, **curves, name: value}, HEAD_FACTS, format=HEAD)
 
 
 @pytest.mark.parametrize(

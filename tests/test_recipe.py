@@ -47,6 +47,18 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "C": 0.25,
         "kernel": "rbf",
         "k": 3,
+        "task": "classification",
+        "class-weight": "balanced",
+        "logit-adjustment": 0.5,
+        "calibrate": "isotonic",
+        "reject-below": 0.25,
+        "precision": 0.75,
+        "cv": 4,
+        "repeat": 2,
+        "shots": [1, 2],
+        "group": "patient",
+        "table": "t.csv",
+        "report": True,
         "seed": 9,
         "cache": "c",
         "models": "m",
@@ -175,7 +187,10 @@ def test_an_unknown_name_brings_the_one_that_was_meant(text: str, fault: str, wr
 
 def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path]) -> None:
     (fault,) = faults_of(write("[fit-head]\nqqqq = 1\n"))
-    keys = "features, model, layer, C, kernel, k, seed, cache, models, out"
+    keys = (
+        "features, model, layer, C, kernel, k, task, class-weight, logit-adjustment, calibrate, reject-below, precision, cv, "
+        "repeat, shots, group, table, report, seed, cache, models, out"
+    )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
 
 

@@ -54,8 +54,20 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
 def heads(digits: FeatureSet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A head's file of every form, by the form."""
     folder = tmp_path_factory.mktemp("heads")
-    fitted = {"linear": Head("centroid"), "kernel": Head("svm", kernel="rbf", C=1.0), "neighbour": Head("knn", k=3)}
-    return {form: head.fit(digits).save(folder / f"{form}.safetensors") for form, head in fitted.items()}
+    odd = tuple(f"odd|{name}" if name in "579" else name for name in digits.classes)
+    many = dataclasses.replace(digits, classes=odd)
+    fitted = {
+        "linear": Head("centroid").fit(digits),
+        "kernel": Head("svm", kernel="rbf", C=1.0, calibrate="isotonic").fit(digits),
+        "neighbour": Head("knn", k=3, logit_adjustment=1.0, precision=0.9).fit(digits),
+        "neighbour-labels": Head("knn", k=3).fit(many),
+        "neighbour-mean": Head("knn", k=3, task="regression").fit(digits),
+        "hidden": Head("mlp").fit(digits, rows=digits.rows("train")[::16]),
+    }
+    return {form: head.save(folder / f"{form}.safetensors") for form, head in fitted.items()}
+
+
+FORMS = ("linear", "kernel", "neighbour", "neighbour-labels", "neighbour-mean", "hidden")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +137,21 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("kind", "knn", "a linear scorer does not make a knn head"),
         ("form", "neighbour", "there is no array scorer.support"),
         ("parameters", None, "parameters is null; expected an object"),
-        ("parameters", {}, "parameters lacks C, k, kernel, seed"),
+        ("parameters", {}, "parameters lacks C, calibrate, class_weight, group, k, kernel, logit_adjustment, seed, w"),
+        ("parameters.class_weight", "even", 'parameters.class_weight is "even"; expected one of balanced'),
+        ("parameters.logit_adjustment", -1, "logit_adjustment is -1; expected a number from 0 on"),
+        ("parameters.logit_adjustment", None, "parameters.logit_adjustment is null; expected a finite number"),
+        (
+            "parameters.calibrate",
+            "platt",
+            'parameters.calibrate is "platt"; expected one of temperature, isotonic, none',
+        ),
+        ("parameters.group", 3, "parameters.group is 3; expected a string"),
+        ("parameters.weight_decay", "1", 'parameters.weight_decay is "1"; expected a finite number'),
+        ("task", "ranking", 'task is "ranking"; expected one of classification, multilabel, regression'),
+        ("task", "multilabel", "centroid does not do multilabel"),
+        ("task", None, "task is null; expected one of"),
+        ("reject_below", 1.5, "reject_below is 1.5; expected a number from 0 to 1"),
         ("parameters.k", -3, "parameters.k is -3; expected a whole number, at least 1"),
         ("parameters.k", 7, "k is 7 for centroid"),
         ("parameters.C", 0.5, "-C is for logreg, svm, ridge; centroid has none"),
@@ -137,11 +163,11 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("temperature", float("nan"), "its JSON holds nan"),
         ("temperature", float("inf"), "its JSON holds inf"),
         ("temperature", 10**400, "its JSON holds a number of more than 64 bits"),
-        ("classes", "56789", r"classes is \"56789\"; expected a list of 2 to 32,768 different names"),
-        ("classes", ["5", "6", "7", "8"], r"array scorer.weight is F64 \(5, 84\); expected F64 \(4, 84\)"),
-        ("classes", ["5", "6", "7", "8", "8"], "classes is .*; expected a list of 2 to 32,768 different names"),
-        ("classes", ["5", "6", "7", "8", 9], "classes is .*; expected a list of 2 to 32,768 different names"),
-        ("classes", [str(n) for n in range(40000)], "classes is .*; expected a list of 2 to 32,768 different names"),
+        ("classes", "56789", r"classes is \"56789\"; expected a list of 1 to 32,768 different names"),
+        ("classes", ["5", "6", "7", "8"], r"array offset is F64 \(5,\); expected F64 \(4,\)"),
+        ("classes", ["5", "6", "7", "8", "8"], "classes is .*; expected a list of 1 to 32,768 different names"),
+        ("classes", ["5", "6", "7", "8", 9], "classes is .*; expected a list of 1 to 32,768 different names"),
+        ("classes", [str(n) for n in range(40000)], "classes is .*; expected a list of 1 to 32,768 different names"),
         ("layer", 3, "layer is 3; expected a string"),
         ("identity", "f00d", r'identity is "f00d"; expected a SHA-256'),
         ("identity", "F00D" * 16, "identity is .*; expected a SHA-256"),
@@ -164,9 +190,22 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("source", 7, "source is 7; expected a path"),
         ("n_train", 644, r"array train_keys is U8 \(645, 16\); expected U8 \(644, 16\)"),
         ("n_train", 645.0, "n_train is 645.0; expected a whole number"),
-        ("search", {"many": 1.0}, "search is .*; expected numbers by candidate"),
-        ("search", {"nan": 1.0}, "search is .*; expected numbers by candidate"),
-        ("search", {"1": "0.5"}, "search is .*; expected numbers by candidate"),
+        ("search", {"1": 0.5}, "search is .*; expected a list"),
+        ("search", [0.5], r"search\[0\] is 0.5; expected an object"),
+        ("search", [{"candidate": 1.0, "mean": 0.5}], r"search\[0\] lacks standard_error"),
+        (
+            "search",
+            [{"candidate": None, "mean": 0.5, "standard_error": 0.1}],
+            r"search\[0\].candidate is null; expected a finite number",
+        ),
+        (
+            "search",
+            [{"candidate": 1.0, "mean": "0.5", "standard_error": 0.1}],
+            r'search\[0\].mean is "0.5"; expected a finite number',
+        ),
+        ("convergence", {"gap": 0.1}, "convergence lacks iterations"),
+        ("convergence", {"gap": 0.1, "iterations": -1}, "convergence.iterations is -1; expected a whole number"),
+        ("held_out", {"n": 3}, "held_out lacks split"),
         ("seconds", None, "seconds is null; expected a finite number"),
         ("notes", ["x", 3], r"notes\[1\] is 3; expected a string"),
         ("notes", "none", r'notes is "none"; expected a list'),
@@ -187,7 +226,7 @@ def test_a_head_of_wrong_metadata_is_refused_with_what_is_wrong(
         Head.load(path)
 
 
-@pytest.mark.parametrize("form", ["linear", "kernel", "neighbour"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_head_without_one_of_its_keys_or_arrays_is_refused_whichever_it_is(
     heads: dict[str, Path], tmp_path: Path, form: str
 ) -> None:
@@ -196,7 +235,7 @@ def test_a_head_without_one_of_its_keys_or_arrays_is_refused_whichever_it_is(
         craft(tmp_path / "h", arrays, {k: v for k, v in facts.items() if k != key})
         with pytest.raises(CorruptCacheError, match=f"h is no sound head: its JSON lacks {key}"):
             Head.load(tmp_path / "h")
-    for name in arrays:
+    for name in arrays.keys() - {"thresholds"}:
         craft(tmp_path / "h", {k: v for k, v in arrays.items() if k != name}, facts)
         with pytest.raises(CorruptCacheError, match=f"h is no sound head: there is no array {name}"):
             Head.load(tmp_path / "h")
@@ -227,6 +266,30 @@ def test_a_head_without_one_of_its_keys_or_arrays_is_refused_whichever_it_is(
             r"array train_keys is U8 \(645, 15\); expected U8 \(645, 16",
         ),
         ("linear", "extra\n", np.zeros(3), r'surplus arrays: \["extra\\n"\]'),
+        ("linear", "offset", np.zeros(4), r"array offset is F64 \(4,\); expected F64 \(5,\)"),
+        ("linear", "offset", np.full(5, np.nan), "array offset holds NaN or infinity"),
+        ("linear", "thresholds", np.full(5, 0.5), "a head of classification with thresholds"),
+        ("linear", "isotonic.x", np.zeros((5, 9)), r"there is no array isotonic\.y"),
+        ("kernel", "isotonic.x", np.full((5, 128), 2.0), r"array isotonic\.x holds numbers that are not from 0 to 1"),
+        ("kernel", "isotonic.y", np.zeros((5, 3)), r"array isotonic\.y is F64 \(5, 3\); expected F64 \(5, 128\)"),
+        ("kernel", "isotonic.doubt", np.array(0.0), r"array isotonic\.doubt holds numbers that are not from"),
+        ("hidden", "scorer.weight", np.zeros((5, 3)), r"array scorer.weight is F64 \(5, 3\); expected F64 \(5, 512\)"),
+        ("hidden", "scorer.hidden_bias", np.zeros(512), r"array scorer.hidden_bias is F64 \(512,\); expected F32"),
+        ("neighbour", "scorer.support_weight", np.zeros(645), "array scorer.support_weight holds numbers that are not"),
+        ("neighbour", "scorer.sharpness", np.array(-1.0), "array scorer.sharpness holds numbers that are not from 0"),
+        ("neighbour-labels", "thresholds", np.full(6, 1.5), "array thresholds holds numbers that are not from 0 to 1"),
+        (
+            "neighbour-labels",
+            "scorer.support_labels",
+            np.full((645, 6), 2, np.uint8),
+            "array scorer.support_labels holds numbers that are not from 0 to 1",
+        ),
+        (
+            "neighbour-mean",
+            "scorer.support_values",
+            np.zeros((645, 2)),
+            r"array scorer.support_values is F64 \(645, 2\); expected F64 \(645, 1\)",
+        ),
         ("kernel", "scorer.gamma", np.array(-1.0), "array scorer.gamma holds numbers that are not from 0 to inf"),
         ("kernel", "scorer.dual", np.zeros((5, 3)), r"array scorer.dual is F64 \(5, 3\); expected F64 \(5, "),
         ("neighbour", "scorer.k", np.array(0), "array scorer.k holds numbers that are not from 1 to 645"),
@@ -253,6 +316,32 @@ def test_a_head_of_wrong_arrays_is_refused_with_what_is_wrong(
     path = craft(tmp_path / "head.safetensors", {**arrays, name: value}, facts)
     with pytest.raises(CorruptCacheError, match=rf"head\.safetensors is no sound head: {message}"):
         Head.load(path)
+
+
+def test_a_head_whose_task_is_not_that_of_its_parts_is_refused(heads: dict[str, Path], tmp_path: Path) -> None:
+    arrays, facts = contents(heads["neighbour-labels"])
+    del arrays["thresholds"]
+    with pytest.raises(CorruptCacheError, match="h is no sound head: a head of multilabel without thresholds"):
+        Head.load(craft(tmp_path / "h", arrays, facts))
+    arrays, facts = contents(heads["neighbour-mean"])
+    for name in ("offset", "scorer.support_values"):
+        arrays[name] = np.concatenate([arrays[name], arrays[name]], axis=-1)
+    facts["classes"] = ["one", "two"]
+    with pytest.raises(CorruptCacheError, match="h is no sound head: 2 classes do not make a head of regression"):
+        Head.load(craft(tmp_path / "h", arrays, facts))
+    arrays, facts = contents(heads["linear"])
+    for name in ("offset", "scorer.weight", "scorer.bias"):
+        arrays[name] = arrays[name][:1]
+    facts["classes"] = ["5"]
+    with pytest.raises(CorruptCacheError, match="h is no sound head: 1 classes do not make a head of classification"):
+        Head.load(craft(tmp_path / "h", arrays, facts))
+
+
+def test_parameters_that_no_head_has_change_nothing(heads: dict[str, Path], tmp_path: Path) -> None:
+    arrays, facts = contents(heads["linear"])
+    facts["parameters"] |= {"kind": "svm", "task": "regression", "table": "/etc/passwd", "self": 1}
+    head = Head.load(craft(tmp_path / "h", arrays, facts))
+    assert (head.kind, head.task_, head.table) == ("centroid", "classification", None)
 
 
 def test_a_head_of_numbers_that_overflow_gives_a_row_that_says_so(
@@ -751,7 +840,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(out[: rng.randrange(len(out))] if rng.random() < 0.02 else out)
 
 
-@pytest.mark.parametrize("what", ["linear", "kernel", "neighbour", "model"])
+@pytest.mark.parametrize("what", [*FORMS, "model"])
 def test_changed_bytes_of_a_head_or_model_give_only_featx_errors(
     what: str, heads: dict[str, Path], model: Path, image: Path, tmp_path: Path
 ) -> None:
@@ -832,7 +921,7 @@ def changes(draw: st.DrawFn, arrays: Arrays, facts: Facts) -> tuple[Arrays, Fact
     return arrays, facts
 
 
-@pytest.mark.parametrize("what", ["linear", "kernel", "neighbour", "model"])
+@pytest.mark.parametrize("what", [*FORMS, "model"])
 def test_changed_content_of_a_head_or_model_gives_only_featx_errors(
     what: str, heads: dict[str, Path], model: Path, image: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,190 @@
+"""The HTML page about a head: what it is, what it is worth, and where it errs. Only this room knows both heads and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from featx import __version__, card, plots
+from featx.decode import thumbnail
+from featx.errors import ImageError, why_unreadable
+from featx.features import FeatureSet
+from featx.head import Head
+from featx.report import AnyReport, CrossValidated, RegressionReport, Report
+from featx.targets import targets_of
+
+_SIDE = 192  # pixels of a thumbnail's longer side
+
+
+def write_head_card(
+    path: Path,
+    head: Head,
+    features: FeatureSet,
+    *,
+    report: AnyReport | None,
+    rows: np.ndarray | None,
+    outputs: np.ndarray | None,
+    notes: Sequence[str],
+    compared: Sequence[Sequence[str]] = (),
+    cross_validated: CrossValidated | None = None,
+    shots: Sequence[tuple[int, CrossValidated]] = (),
+) -> Path:
+    """Write one self-contained page.
+
+    Args:
+        path: of the page.
+        head: fitted.
+        features: that it was fitted to and judged on.
+        report: on the held-out rows; None: what cross-validation on the training rows said.
+        rows: (n,) int64, the rows that were judged; None without a report.
+        outputs: (n, C) float64, what the head says of them.
+        notes: what the reader should know.
+        compared: lines of the table of ``--model auto``, (kind, parameters, loss, error, value, seconds).
+        cross_validated: of ``--cv``.
+        shots: of ``--shots``.
+
+    Raises:
+        OutputError: the page cannot be written.
+    """
+    judged = report or head.held_out_
+    sections = list(card.sections_of(judged)) if judged else []
+    if report is not None and rows is not None and outputs is not None:
+        sections += _errors(head, features, report, rows, outputs)
+    sections += _search(head) + _tables(compared, cross_validated, shots)
+    told = f"its numbers are those on split {judged.split}, of images that it was not fitted to" if judged else ""
+    name = str(head.dataset_.get("name", "features"))
+    page = card.Card(
+        title=f"{name}: {head.kind}",
+        summary=f"A {head.kind} head on features of {_backbone(head)}, for {head.task_}; {told or 'it was not judged'}.",
+        facts=_facts(head, features),
+        headline=card.headline_of(judged) if judged else "",
+        numbers=card.numbers_of(judged) if judged else (),
+        notes=tuple(notes),
+        sections=tuple(sections),
+    )
+    return card.write_card(path, page)
+
+
+def _facts(head: Head, features: FeatureSet) -> dict[str, str]:
+    chosen = {
+        key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in head.parameters.items() if value
+    }
+    facts = {
+        "model": head.kind,
+        "task": head.task_,
+        **chosen,
+        "classes": f"{len(head.classes_):,}",
+        "training images": f"{head.n_train_:,}",
+        "data set": f"{head.dataset_.get('name', '')} ({head.dataset_.get('root', '')})",
+        "features": str(features.source or "made by hand"),
+        "layer": head.layer_,
+        "backbone": _backbone(head),
+        "weights": str(head.backbone_.get("weights", "")),
+        "identity": head.identity_,
+        "seed": str(head.seed),
+        "fitted in": f"{head.seconds_:.2f} s",
+        "featx": __version__,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    if head.convergence_:
+        facts["convergence"] = (
+            f"{head.convergence_['iterations']} iterations, to a relative gap of {head.convergence_['gap']:.1g}"
+        )
+    if head.reject_below_ is not None:
+        facts["rejects below"] = f"{head.reject_below_:.4f}"
+    return {key: value for key, value in facts.items() if value}
+
+
+def _backbone(head: Head) -> str:
+    return str(head.backbone_.get("name", "a backbone that is not known"))
+
+
+def _errors(
+    head: Head, features: FeatureSet, report: AnyReport, rows: np.ndarray, outputs: np.ndarray
+) -> list[card.Section]:
+    facts = features.facts(rows)
+    if isinstance(report, RegressionReport):
+        y = targets_of(facts, "regression", head.classes_).y
+        picture = card.Picture(plots.as_svg(plots.scatter_figure(y, outputs)), "Predictions against targets")
+        return [card.Section("Predictions", pictures=(picture,))]
+    if not isinstance(report, Report):
+        return []
+    y = targets_of(facts, "classification", head.classes_).y
+    predicted, sure = outputs.argmax(axis=1), outputs.max(axis=1)
+    wrong = np.flatnonzero(predicted != y)
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")][: card.MOST_MISTAKES]
+    root = Path(str(features.dataset.get("root", "")))
+    mistakes = tuple(
+        card.Mistake(
+            str(facts.paths[i]), _thumbnail(root / str(facts.paths[i])),
+            head.classes_[y[i]], head.classes_[predicted[i]], float(sure[i]),
+        )
+        for i in worst
+    )  # fmt: skip
+    text = f"{len(wrong):,} of {len(y):,} images are taken for another class. These the head was surest of."
+    return [card.Section("The most confident mistakes", text, mistakes=mistakes)] if mistakes else []
+
+
+def _thumbnail(path: Path) -> bytes | None:
+    if why_unreadable(path):  # a pipe, say, that a stranger's feature file names: nothing waits for it
+        return None
+    try:
+        return thumbnail(path.read_bytes(), _SIDE)
+    except (ImageError, OSError, ValueError):
+        return None
+
+
+def _search(head: Head) -> list[card.Section]:
+    lines = [(t.candidate, t.loss, t.error) for t in head.search_]
+    name = next((key for key in ("C", "k", "weight_decay") if head.parameters[key] is not None), "")
+    if len(lines) < 2 or not name:
+        return []
+    loss = "squared error" if head.task_ == "regression" else "log loss"
+    chosen = float(head.parameters[name])
+    figure = plots.as_svg(plots.path_figure(lines, chosen, name=name, loss=loss))
+    table = card.Table(
+        (name, loss, "standard error"), [(f"{c:.4g}", f"{m:.4f}", f"{s:.4f}") for c, m, s in lines], "All candidates"
+    )
+    text = (
+        "Judged by cross-validation on the training images alone. Chosen is the one of least loss; of those that are as good, "
+        "the most regularised."
+    )
+    return [
+        card.Section(
+            f"Choice of {name}", text, pictures=(card.Picture(figure, f"Loss against {name}"),), tables=(table,)
+        )
+    ]
+
+
+def _tables(
+    compared: Sequence[Sequence[str]], crossed: CrossValidated | None, shots: Sequence[tuple[int, CrossValidated]]
+) -> list[card.Section]:
+    sections = []
+    if compared:
+        header = ("head", "chosen", "loss", "standard error", "value", "seconds")
+        text = (
+            "Each fitted and cross-validated on the same training images; kept is the simplest within one standard error of "
+            "the best."
+        )
+        sections.append(
+            card.Section("Heads compared", text, tables=(card.Table(header, [tuple(c) for c in compared]),))
+        )
+    if crossed:
+        lines = [(n, f"{crossed.mean(n):.4f}", f"{crossed.deviation(n):.4f}") for n in crossed.values]
+        text = (
+            f"{crossed.repeats} x {crossed.folds} folds over {crossed.n:,} images; each judged by a head that was fitted "
+            "without it."
+        )
+        table = card.Table(("metric", "mean", "standard deviation"), lines)
+        sections.append(card.Section("Cross-validated", text, tables=(table,)))
+    if shots:
+        lines = [(str(n), f"{r.mean('accuracy'):.4f}", f"{r.deviation('accuracy'):.4f}") for n, r in shots]
+        picture = plots.as_svg(plots.shots_figure([(n, r.mean("accuracy"), r.deviation("accuracy")) for n, r in shots]))
+        table = card.Table(("images of each class", "accuracy", "standard deviation"), lines)
+        sections.append(
+            card.Section("With few images", pictures=(card.Picture(picture, "Accuracy by shots"),), tables=(table,))
+        )
+    return sections

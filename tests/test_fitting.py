@@ -1,0 +1,558 @@
+"""A head fitted, judged and saved by one call, alone or the best of all kinds; cross-validated, and on few images."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featx import fitting, kernel, minibatch, modelfile
+from featx.decode import Transform
+from featx.errors import CacheMissError, HeadError, OutputError
+from featx.features import FeatureSet
+from featx.fitting import fit_head
+from featx.folds import draw_shots, make_folds
+from featx.head import Head
+from featx.search import search
+from featx.training import Training
+
+HEADS = {
+    "logreg": {"kind": "logreg"},
+    "linear": {"kind": "linear"},
+    "svm": {"kind": "svm"},
+    "svm-rbf": {"kind": "svm", "kernel": "rbf"},
+    "ridge": {"kind": "ridge"},
+    "knn": {"kind": "knn"},
+    "centroid": {"kind": "centroid"},
+    "mlp": {"kind": "mlp"},
+}
+EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
+PARTS = {"dtype": "float32", "weights_sha256": "abc", "transform": Transform(resize=32, crop=32).as_dict()}
+
+
+@pytest.fixture(autouse=True)
+def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many passes over minibatches as these small sets need; tests/test_minibatch.py is about the others."""
+    monkeypatch.setattr(minibatch, "EPOCHS", 10)
+
+
+def new(name: str, **options: Any) -> Head:
+    """An unfitted head."""
+    return Head(**HEADS[name], **options)
+
+
+def photos(
+    *,
+    train: int = 20,
+    test: int = 15,
+    classes: tuple[str, ...] = ("ant", "bee", "cat"),
+    dim: int = 6,
+    gap: float = 2.5,
+    **changes: Any,
+) -> FeatureSet:
+    """Features with so many rows of each class in the splits train and test."""
+    rng = np.random.default_rng(0)
+    count, n = len(classes), len(classes) * (train + test)
+    labels = np.arange(n) % count
+    X = rng.normal(size=(n, dim))
+    X[np.arange(n), labels] += gap
+    made = FeatureSet(
+        features=X.astype(np.float32),
+        labels=labels,
+        splits=np.array(["train"] * (count * train) + ["test"] * (count * test), dtype=object),
+        classes=classes,
+        paths=np.array([f"{row}.png" for row in range(n)], dtype=object),
+        keys=rng.integers(0, 256, (n, 16), dtype=np.uint8),
+        identity="f00d" * 16,
+        backbone={"name": "lenet5", "weights": "default", "parts": PARTS},
+        dataset={"name": "pets", "root": "photos"},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
+    """The same with a label string for each row."""
+    classes, labels = np.unique(np.array(strings, dtype=object), return_inverse=True)
+    return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
+
+
+def tagged() -> FeatureSet:
+    """Images with any of the labels cat and dog, each by a feature of its own."""
+    features = photos(classes=("x",), train=100, test=60, gap=0.0)
+    has = features.features[:, :2] > 0.3
+    return with_labels(features, ["|".join(np.array(["cat", "dog"])[row]) or "|" for row in has])
+
+
+def measured() -> FeatureSet:
+    """Images with a number each."""
+    features = photos(classes=("x",), train=100, test=60, gap=0.0)
+    return with_labels(features, [f"{x:.3f}" for x in features.features[:, 0] - 2 * features.features[:, 1]])
+
+
+TASKS: dict[str, Callable[[], FeatureSet]] = {
+    "classification": lambda: photos(gap=1.0),
+    "multilabel": tagged,
+    "regression": measured,
+}
+
+
+# One head
+
+
+def test_fit_head_writes_the_head_its_report_and_a_picture(tmp_path: Path) -> None:
+    features = photos()
+    features.splits[60:63] = "pretrain"
+    fit = fit_head(features, Head("svm", C=0.1), models=tmp_path / "models")
+    assert fit.path == tmp_path / "models" / "pets--svm.safetensors"
+    assert fit.picture == tmp_path / "models" / "pets--svm.png"
+    assert sorted(p.name for p in fit.path.parent.iterdir()) == ["pets--svm.png", "pets--svm.safetensors"]
+    assert fit.picture.read_bytes().startswith(b"\x89PNG")
+    assert modelfile.read_metadata(fit.path)["report"] == fit.report.as_dict()
+    assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
+    (note,) = fit.notes
+    assert note.startswith("3 images of split pretrain were ")
+
+
+def test_the_dict_of_a_fit_is_json_with_what_a_script_needs(tmp_path: Path) -> None:
+    fit = fit_head(photos(), Head("ridge"), out=tmp_path / "mine.safetensors")
+    found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
+    expected = {"head", "model", "layer", "C", "n_train", "n_test", "test_split", "accuracy", "interval"}
+    expected |= {"balanced_accuracy", "macro_f1", "log_loss", "seconds"}
+    assert expected <= found.keys()
+    assert found["head"] == str(tmp_path / "mine.safetensors")
+    assert found["picture"] == str(tmp_path / "mine.png")
+    assert (found["model"], found["layer"], found["n_train"], found["n_test"]) == ("ridge", "penultimate", 60, 45)
+    assert found["test_split"] == "test"
+    assert found["C"] == fit.head.C_
+    assert found["accuracy"] == fit.report.accuracy
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("head", "changes", "name"),
+    [
+        (Head("logreg", C=1.0), {"source": Path("cache/pets--lenet5.h5")}, "pets--lenet5--logreg.safetensors"),
+        (Head("svm", C=1.0, kernel="rbf"), {"layer": "pool"}, "pets--pool--svm-rbf.safetensors"),
+        (Head("centroid"), {"dataset": {}}, "features--centroid.safetensors"),
+    ],
+)
+def test_a_head_is_named_after_its_features_layer_and_kind(
+    head: Head, changes: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    assert fit_head(photos(**changes), head, models=tmp_path).path.name == name
+
+
+def test_the_picture_does_not_take_the_place_of_the_head(tmp_path: Path) -> None:
+    for name in ("head.png", "head.html"):
+        with pytest.raises(
+            OutputError, match=f"{name} is where the head's picture or page goes; name a file that ends in"
+        ):
+            fit_head(photos(), Head("centroid"), out=tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Head, "fit", lambda *_: pytest.fail("a head was fitted"))
+    (tmp_path / "file").touch()
+    for beside in (".png", ".html", "--shots.png", "--unlabelled.csv"):
+        (tmp_path / f"taken{beside}").mkdir()
+    for out, message in [
+        (tmp_path, "is a folder; name a file to write with -o"),
+        (tmp_path / "taken.safetensors", r"taken\.png is a folder; name a file to write with -o"),
+        (tmp_path / "file" / "h", r"cannot write .*: Not a directory; name another file with -o"),
+    ]:
+        with pytest.raises(OutputError, match=message):
+            fit_head(photos(), Head("centroid"), out=out)
+
+
+@EVERY_HEAD
+def test_room_for_the_whole_head_is_asked_for_before_the_fit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = photos(train=300, dim=40)
+    asked = []
+    monkeypatch.setattr(modelfile, "require_writable", lambda path, need=0: asked.append(need))
+    size = fit_head(features, new(name), models=tmp_path).path.stat().st_size
+    assert minibatch.HiddenModel.width == fitting.HIDDEN_UNITS
+    assert 0.5 * size < asked[0] < 3 * size
+
+
+ODD_NAMES = [
+    "$\\frac",
+    "$$",
+    "\\$",
+    "${x}$",
+    "$a$b$",
+    "_^{",
+    "\\",
+    "%s{}",
+    "\x1b[2J",
+    "\u202eabc",
+    "\udcff",
+    "a\nb",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_class_of_any_name_is_drawn_printed_and_saved(name: str, tmp_path: Path) -> None:
+    fit = fit_head(photos(classes=(name, "bee")), Head("centroid"), models=tmp_path)
+    assert fit.picture.read_bytes().startswith(b"\x89PNG")
+    assert Head.load(fit.path).classes_ == (name, "bee")
+    assert all(line.isprintable() for line in str(fit.report).split("\n"))
+
+
+def test_a_data_sets_name_leads_out_of_no_folder(tmp_path: Path) -> None:
+    features = photos(dataset={"name": "../../pets"})
+    assert (
+        fit_head(features, Head("centroid"), models=tmp_path / "m").path
+        == tmp_path / "m" / "pets--centroid.safetensors"
+    )
+
+
+def test_fit_head_without_anything_to_judge_by_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(HeadError, match="there is no split to judge by"):
+        fit_head(photos(test=0), Head("centroid"), models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fit_head_of_a_feature_file_that_is_not_there_is_a_miss(tmp_path: Path) -> None:
+    with pytest.raises(CacheMissError, match=r"none\.h5"):
+        fit_head(tmp_path / "none.h5", Head("centroid"), models=tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_heads_of_every_task_are_fitted_judged_and_saved(task: str, tmp_path: Path) -> None:
+    features = TASKS[task]()
+    fit = fit_head(features, Head("ridge", task=task), models=tmp_path)
+    found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
+    assert (found["task"], found["n_test"], found["test_split"]) == (task, len(features.rows("test")), "test")
+    headline = {"classification": "accuracy", "multilabel": "mAP", "regression": "rmse"}[task]
+    assert found[headline] == pytest.approx(fit.report.headline[1])
+    assert (fit.picture is not None) == (task == "classification")
+    assert found["search"] == [
+        {"candidate": t.candidate, "mean": t.loss, "standard_error": t.error} for t in fit.head.search_
+    ]
+    assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
+
+
+def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Head, "fit", lambda *_, **__: pytest.fail("a head was fitted"))
+    features = photos()
+    features.splits[(features.labels == 2) & (features.splits == "train")] = "pretrain"
+    message = r"1 classes have images to judge a head by, and none in train to learn them from: cat \(15 in test\)"
+    with pytest.raises(HeadError, match=message):
+        fit_head(features, Head("logreg"), models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_that_does_not_suit_the_task_is_said_before_the_fit(tmp_path: Path) -> None:
+    with pytest.raises(
+        HeadError, match="centroid does not do multilabel; expected one of ridge, logreg, svm, linear, kn"
+    ):
+        fit_head(tagged(), Head("centroid"), models=tmp_path)
+
+
+# Images without a label
+
+
+def unlabelled(features: FeatureSet, rows: Sequence[int]) -> FeatureSet:
+    labels = features.labels.copy()
+    labels[rows] = -1
+    return dataclasses.replace(features, labels=labels)
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_images_without_a_label_are_ignored_and_then_predicted(tmp_path: Path) -> None:
+    features = unlabelled(photos(), [3, 4, 62])
+    fit = fit_head(features, Head("logreg", C=0.1), models=tmp_path)
+    assert (fit.head.n_train_, fit.report.n) == (58, 44)
+    assert fit.unlabelled == tmp_path / "pets--logreg--unlabelled.csv"
+    header, *lines = read_csv(fit.unlabelled)
+    assert header == ["path", "label", "probability"]
+    p = fit.head.probabilities(features.features[[3, 4, 62]])
+    expected = [
+        [f"{row}.png", features.classes[i], f"{top:.6f}"]
+        for row, i, top in zip([3, 4, 62], p.argmax(1), p.max(1), strict=True)
+    ]
+    assert lines == expected
+
+
+def test_a_data_set_that_is_all_labelled_gets_no_table_of_predictions(tmp_path: Path) -> None:
+    fit = fit_head(photos(), Head("centroid"), models=tmp_path)
+    assert fit.unlabelled is None
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".png", ".safetensors"]
+
+
+def test_predictions_are_lists_numbers_or_nothing_as_the_head_says(tmp_path: Path) -> None:
+    rows = [0, 5, 7]
+    fit = fit_head(unlabelled(tagged(), rows), Head("ridge"), out=tmp_path / "labels")
+    for (_, labels, p), features in zip(read_csv(fit.unlabelled)[1:], tagged().features[rows], strict=True):
+        (said,) = fit.head.predict(features[None])
+        assert labels == ("|".join(said) or "|")
+        assert len(p.split()) == len(said)
+    fit = fit_head(unlabelled(measured(), rows), Head("ridge", task="regression"), out=tmp_path / "numbers")
+    for (_, value, p), features in zip(read_csv(fit.unlabelled)[1:], measured().features[rows], strict=True):
+        assert float(value) == pytest.approx(fit.head.predict(features[None])[0], rel=1e-5)
+        assert p == ""
+    features = unlabelled(photos(gap=0.5), list(range(60, 90)))
+    fit = fit_head(features, Head("logreg", reject_below=0.5), out=tmp_path / "sure")
+    found = read_csv(fit.unlabelled)[1:]
+    assert {label == "" for _, label, p in found if float(p) < 0.5} == {True}
+    assert {label == "" for _, label, p in found if float(p) > 0.5} == {False}
+
+
+def test_an_image_whose_features_are_not_finite_is_predicted_as_nothing(tmp_path: Path) -> None:
+    features = unlabelled(photos(), [3, 4])
+    features.features[3, 0] = np.nan
+    fit = fit_head(features, Head("centroid"), models=tmp_path)
+    assert read_csv(fit.unlabelled)[1] == ["3.png", "", ""]
+    assert read_csv(fit.unlabelled)[2][1] in features.classes
+
+
+def test_no_path_or_class_becomes_a_formula_in_the_table_of_predictions(tmp_path: Path) -> None:
+    features = unlabelled(photos(classes=("=1+1", "-b")), [0, 1])
+    features.paths[:2] = ["@SUM(A1).png", "\x1b[2J.png"]
+    fit = fit_head(features, Head("centroid"), models=tmp_path)
+    (first, label, _), (second, other, _) = read_csv(fit.unlabelled)[1:]
+    assert (first, second) == ("'@SUM(A1).png", "\\x1b[2J.png")
+    assert {label, other} <= {"'=1+1", "'-b"}
+
+
+# Cross-validation
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_cross_validation_is_what_a_loop_by_hand_gives(task: str, tmp_path: Path) -> None:
+    features = TASKS[task]()
+    fit = fit_head(features, Head("ridge", task=task, seed=3), cv=4, repeat=2, models=tmp_path)
+    rows = np.arange(len(features))
+    strata = None if task == "regression" else features.labels
+    if task == "multilabel":
+        strata = np.array([[name in features.classes[i] for name in ("cat", "dog")] for i in features.labels])
+    key = next(iter(fit.cross_validated.values))
+    found = []
+    for turn in range(2):
+        for train, test in make_folds(strata, rows, folds=4, seed=3, repeat=turn):
+            head = Head("ridge", task=task, seed=3).fit(features, rows=train)
+            found.append(head.evaluate(features, rows=test).metrics[key])
+    crossed = fit.cross_validated
+    np.testing.assert_array_equal(crossed.values[key].ravel(), found)
+    assert (crossed.repeats, crossed.folds, crossed.n) == (2, 4, len(features))
+    assert crossed.mean(key) == pytest.approx(np.mean(found))
+    assert crossed.deviation(key) == pytest.approx(np.std(found, ddof=1))
+    kept = fit.as_dict()["cross_validated"]
+    assert kept["metrics"][key]["mean"] == pytest.approx(np.mean(found))
+
+
+def test_in_each_fold_the_hyper_parameter_is_chosen_without_the_rows_that_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def spy(model: Any, training: Training, **options: Any) -> Any:
+        seen.append(training.rows.index)
+        return search(model, training, **options)
+
+    monkeypatch.setattr("featx.head.search", spy)
+    judged: list[np.ndarray] = []
+    evaluate = Head.evaluate
+
+    def judge(head: Head, features: FeatureSet, **options: Any) -> Any:
+        judged.append(options["rows"])
+        return evaluate(head, features, **options)
+
+    monkeypatch.setattr(Head, "evaluate", judge)
+    features = photos(gap=1.0)
+    fit_head(features, Head("logreg"), cv=3, models=tmp_path)
+    assert len(seen) == 1 + 3
+    np.testing.assert_array_equal(np.sort(np.concatenate(judged)), np.arange(len(features)))
+    for chosen_on, rows in zip(seen[1:], judged, strict=True):
+        np.testing.assert_array_equal(np.union1d(chosen_on, rows), np.arange(len(features)))
+        assert not len(np.intersect1d(chosen_on, rows))
+
+
+def test_groups_straddle_no_fold_of_a_cross_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = photos(gap=1.0)
+    patients = np.array([f"p{row // 6}" for row in range(60)] + [f"q{row // 5}" for row in range(45)])
+    lines = [f"{path},{patient}" for path, patient in zip(features.paths, patients, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,patient", *lines]))
+    features = dataclasses.replace(features, dataset={**features.dataset, "table": str(tmp_path / "table.csv")})
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    fit, evaluate = Head.fit, Head.evaluate
+    monkeypatch.setattr(Head, "fit", lambda head, *a, **o: pairs.append([o.get("rows")]) or fit(head, *a, **o))
+    monkeypatch.setattr(Head, "evaluate", lambda head, *a, **o: pairs[-1].append(o["rows"]) or evaluate(head, *a, **o))
+    fit_head(features, Head("ridge", group="patient"), cv=5, models=tmp_path)
+    assert len(pairs) == 6
+    for train, test in pairs[1:]:
+        assert not set(patients[train]) & set(patients[test])
+
+
+def test_without_a_held_out_split_cross_validation_judges_alone(tmp_path: Path) -> None:
+    features = photos(test=0, gap=1.0)
+    fit = fit_head(features, Head("logreg", C=0.1), cv=5, models=tmp_path)
+    assert (fit.report, fit.picture) == (None, None)
+    assert fit.cross_validated.n == 60
+    found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
+    assert (found["n_test"], found["test_split"]) == (0, None)
+    assert modelfile.read_metadata(fit.path)["report"] is None
+
+
+def test_images_that_no_fold_can_judge_are_counted(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    features = features.take(np.setdiff1d(np.arange(105), np.flatnonzero(features.labels == 2)[1:]))
+    (note,) = fit_head(features, Head("ridge"), cv=5, models=tmp_path).cross_validated.notes[:1]
+    assert note == "1 images are the only ones of their class, or belong to them, and judge nothing"
+
+
+def test_what_cannot_be_cross_validated_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        HeadError, match="no class has two images that could be told apart, so nothing can be cross-val"
+    ):
+        fit_head(photos(train=1, test=0), Head("ridge"), cv=5, models=tmp_path)
+
+
+# Few images
+
+
+def test_few_shots_are_heads_on_drawn_rows_judged_on_the_held_out_split(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    told: list[tuple[int, int]] = []
+    fit = fit_head(
+        features, Head("ridge", seed=5), shots=(1, 4), repeat=3, models=tmp_path, progress=lambda *at: told.append(at)
+    )
+    assert [n for n, _ in fit.shots] == [1, 4]
+    for shots, result in fit.shots:
+        found = []
+        for turn in range(3):
+            drawn = draw_shots(features.labels[:60], shots=shots, classes=features.classes, seed=5, repeat=turn)
+            head = Head("ridge", seed=5).fit(features, rows=drawn)
+            assert head.n_train_ == 3 * shots
+            found.append(head.evaluate(features, split="test").accuracy)
+        np.testing.assert_array_equal(result.values["accuracy"].ravel(), found)
+        assert (result.repeats, result.n) == (3, 45)
+    assert fit.shots_picture == tmp_path / "pets--ridge--shots.png"
+    assert fit.shots_picture.read_bytes().startswith(b"\x89PNG")
+    assert [line["shots"] for line in fit.as_dict()["shots"]] == [1, 4]
+    assert told == [(n, 7) for n in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("made", "shots", "message"),
+    [
+        (lambda: photos(train=3), 4, r"4 shots are more images than 3 of 3 classes have to train on: ant \(3\)"),
+        (measured, 1, "--shots draws images of each class; it is not for regression"),
+        (lambda: photos(test=0), 1, "--shots judges on a held-out split, and there is none"),
+    ],
+)
+def test_shots_that_cannot_be_drawn_or_judged_are_refused(
+    made: Callable[[], FeatureSet], shots: int, message: str, tmp_path: Path
+) -> None:
+    features = made()
+    task = "regression" if len(features.classes) > 3 else "auto"
+    cv = None if "test" in features.splits else 3
+    with pytest.raises(HeadError, match=message):
+        fit_head(features, Head("ridge", task=task), shots=(shots,), cv=cv, models=tmp_path)
+
+
+# The best of all
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_auto_compares_every_kind_and_keeps_the_simplest_within_one_standard_error(task: str, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    fit = fit_head(TASKS[task](), Head(task=task), auto=True, models=tmp_path, progress=lambda *at: told.append(at))
+    names = [line.kind for line in fit.compared]
+    expected = ["centroid", "ridge", "logreg", "svm", "knn", "svm-rbf", "mlp"]
+    unsuited = {"classification": (), "multilabel": ("centroid",), "regression": ("centroid", "logreg")}[task]
+    assert names == [name for name in expected if name not in unsuited]
+    assert all(math.isfinite(line.loss) and line.error > 0 and not line.why for line in fit.compared)
+    best = min(fit.compared, key=lambda line: line.loss)
+    kept = next(line for line in fit.compared if line.loss <= best.loss + best.error)
+    assert kept.kind == (f"{fit.head.kind}-rbf" if fit.head.kernel == "rbf" else fit.head.kind)
+    assert kept.loss == pytest.approx(min(t.loss for t in fit.head.search_))
+    assert kept.value == pytest.approx(fit.head.held_out_.headline[1])
+    assert fit.path == tmp_path / "pets--auto.safetensors"
+    assert Head.load(fit.path).kind == fit.head.kind
+    assert [line["kind"] for line in json.loads(json.dumps(fit.as_dict(), allow_nan=False))["compared"]] == names
+    assert told == [(n, len(names)) for n in range(1, len(names) + 1)]
+
+
+def test_auto_prefers_a_simple_head_to_one_that_is_hardly_better(tmp_path: Path) -> None:
+    fit = fit_head(photos(gap=1.5), Head(), auto=True, models=tmp_path)
+    best = min(fit.compared, key=lambda line: line.loss)
+    assert fit.compared[0].loss <= best.loss + best.error
+    assert fit.compared[0].loss > best.loss
+    assert fit.head.kind == "centroid"
+
+
+def test_auto_takes_a_kernel_where_nothing_straight_will_do(tmp_path: Path) -> None:
+    features = photos(classes=("in", "out"), train=100, test=60, dim=2, gap=0.0)
+    far = (features.features**2).sum(axis=1) > 1.4
+    features = dataclasses.replace(features, labels=far.astype(np.int64))
+    fit = fit_head(features, Head(), auto=True, models=tmp_path)
+    assert fit.head.kind in ("knn", "svm", "mlp")
+    assert fit.head.kind != "svm" or fit.head.kernel == "rbf"
+    assert fit.report.accuracy > 0.85
+
+
+def test_a_kind_that_fails_stands_in_the_table_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "MOST_ROWS", 10)
+    fit = fit_head(photos(), Head(), auto=True, models=tmp_path)
+    (failed,) = [line for line in fit.compared if line.why]
+    assert failed.kind == "svm-rbf"
+    assert failed.why.startswith("60 rows are too many for a support vector machine with a kernel")
+    assert failed.cells() == ("svm-rbf", failed.why, "", "", "", "")
+    assert math.isnan(failed.loss)
+    assert len(fit.compared) == 7
+
+
+def test_where_no_kind_can_be_fitted_the_first_reason_is_said(tmp_path: Path) -> None:
+    features = photos()
+    features.features[1, 2] = np.nan
+    with pytest.raises(
+        HeadError, match="no kind of head could be fitted: 1 rows of features of the split 'train' are Na"
+    ):
+        fit_head(features, Head(), auto=True, models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_compared_auto_takes_the_simplest(tmp_path: Path) -> None:
+    fit = fit_head(photos(train=1, gap=30.0), Head(), auto=True, models=tmp_path)
+    assert fit.head.kind == "centroid"
+    assert all(math.isnan(line.loss) for line in fit.compared)
+    json.dumps(fit.as_dict(), allow_nan=False)
+
+
+def test_cross_validation_of_what_auto_kept_says_that_the_kind_was_chosen_on_the_same_images(tmp_path: Path) -> None:
+    fit = fit_head(photos(), Head(), auto=True, cv=3, models=tmp_path)
+    assert (
+        "the kind of head was chosen on training images that cross-validation judges too, which flatters it"
+        in fit.notes
+    )
+    assert fit.cross_validated.n == 105
+
+
+# The page
+
+
+def test_a_page_is_written_where_one_is_asked_for(tmp_path: Path) -> None:
+    fit = fit_head(photos(), Head("centroid"), card=True, models=tmp_path)
+    assert fit.card == tmp_path / "pets--centroid.html"
+    assert fit.as_dict()["card"] == str(fit.card)
+    assert "centroid" in fit.card.read_text(encoding="utf-8")
+    assert fit.head.held_out_ is not None
+    assert fit_head(photos(), Head("centroid"), out=tmp_path / "plain").card is None
