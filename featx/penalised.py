@@ -68,7 +68,7 @@ class Rotated:
     """Rows in the axes of their own Gram matrix: Z = coordinates @ basis, so that |w| is the same in both.
 
     Where there are fewer rows than columns, they span no more than N dimensions, in which the optimum lies; and everywhere the
-    Hessian is nearly diagonal there, so that L-BFGS needs a third of the iterations.
+    Hessian is nearly diagonal there, so that L-BFGS needs far fewer iterations.
 
     Attributes:
         coordinates: (N, r), r at most min(N, D).
