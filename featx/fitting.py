@@ -8,7 +8,7 @@ import dataclasses
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from featx.images import PRETRAIN, UNLABELLED
 from featx.kinds import kind_of, suited
 from featx.report import AnyReport, CrossValidated, Report
 from featx.rows import Rows
-from featx.settings import MODELS
+from featx.settings import MODELS, Progress
 from featx.targets import require_train_classes, targets_of, task_of
 
 AUTO = "auto"
@@ -32,9 +32,6 @@ AUTO = "auto"
 
 HIDDEN_UNITS = 512
 """Of an mlp head, as ``minibatch.HiddenModel`` has them; importing that room takes torch along."""
-
-Progress = Callable[[int, int], None]
-"""Called with how many fits are done and of how many."""
 
 _WHY_LEFT_OUT = {
     PRETRAIN: ": the backbone was made with them",
@@ -119,10 +116,7 @@ class Fit:
             "n_test": report.pop("n", 0),
             "test_split": report.pop("split", None),
             **{key: value for key, value in report.items() if key != "notes"},
-            "search": [
-                {"candidate": t.candidate, "mean": _finite(t.loss), "standard_error": _finite(t.error)}
-                for t in head.search_
-            ],
+            "search": [tried.as_dict() for tried in head.search_],
             "convergence": head.convergence_,
             "temperature": head.temperature_,
             "compared": [{k: _finite(v) for k, v in dataclasses.asdict(c).items()} for c in self.compared],

@@ -163,7 +163,9 @@ class Head:
         self.source_ = features.source
         self.n_train_, self.train_keys_ = len(rows), np.ascontiguousarray(facts.keys)
         self.mean_, self.scale_ = statistics(features.features, rows)
-        _require_finite(features.features, rows, where, self.mean_, self.scale_)
+        if not (np.isfinite(self.mean_).all() and np.isfinite(self.scale_).all()):
+            _require_finite(features.features, rows, where)
+            raise HeadError(f"features of {where} are so large that they have no deviation; run featx extract again")
         training = self._training(
             Rows(features.features, rows, mean=self.mean_, scale=self.scale_),
             targets,
@@ -289,8 +291,8 @@ class Head:
         targets = targets_of(facts, self.task_, self.classes_, where=where)
         notes = trained_on(facts.keys, self.train_keys_, split=split)
         out = np.concatenate([self.outputs(block) for _, block in Rows(features.features, rows).blocks(np.float64)])
-        _require_finite(features.features, rows, where, *statistics(features.features, rows))
         if not np.isfinite(out).all():
+            _require_finite(features.features, rows, where)
             raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
         return self._report(targets.y, out, split=split, notes=notes), rows, out
 
@@ -372,10 +374,7 @@ class Head:
             "dataset": self.dataset_,
             "source": str(self.source_) if self.source_ else None,
             "n_train": self.n_train_,
-            "search": [
-                {"candidate": t.candidate, "mean": _or_none(t.loss), "standard_error": _or_none(t.error)}
-                for t in self.search_
-            ],
+            "search": [tried.as_dict() for tried in self.search_],
             "convergence": self.convergence_,
             "seconds": self.seconds_,
             "notes": self.notes_,
@@ -419,9 +418,7 @@ class Head:
         head.backbone_, head.dataset_ = meta["backbone"], meta["dataset"]
         head.source_ = Path(meta["source"]) if meta["source"] else None
         head.n_train_, head.seconds_, head.notes_ = meta["n_train"], meta["seconds"], meta["notes"]
-        head.search_ = tuple(
-            Tried(t["candidate"], _or_nan(t["mean"]), _or_nan(t["standard_error"])) for t in meta["search"]
-        )
+        head.search_ = tuple(map(Tried.from_dict, meta["search"]))
         head.convergence_, head.held_out_ = meta["convergence"], None
         return head
 
@@ -499,30 +496,29 @@ class Head:
         needed = calibrate != "none" or self.precision is not None or self.task_ == "multilabel"
         if len(model.candidates) == 1 and not (needed or cross_validate):
             training = dataclasses.replace(training, folds=())
-        some = self._share(training)
+        some, drawn = self._share(training)
         found = search(model, some, calibrated=kind.calibrated, grows=kind.parameter == "C" and given is None)
         if some is not training:
             self.notes_.append(
                 f"{kind.parameter or 'calibration'} was chosen on {len(some)} of {len(training)} rows, drawn by the seed"
             )
-            found = dataclasses.replace(found, rows=self._drawn[found.rows])
-        return model, found
+        return model, dataclasses.replace(found, rows=drawn[found.rows])
 
-    def _share(self, training: Training) -> Training:
-        """As many rows as a search may take: all, or whole folds' shares of them."""
+    def _share(self, training: Training) -> tuple[Training, np.ndarray]:
+        """As many rows as a search may take, all or whole folds' shares of them; and (n,) int64, which of the rows they are."""
         most = max(1000, MOST_SEARCHED // (4 * training.rows.width))
         if len(training) <= most or not training.folds:
-            return training
+            return training, np.arange(len(training))
         rng = np.random.default_rng(self.seed)
         share = most / len(training)
-        parts = [np.sort(rng.permutation(test)[: max(1, int(share * len(test)))]) for _, test in training.folds]
-        drawn = np.sort(np.concatenate(parts))
-        self._drawn = drawn
-        fold_of = np.concatenate([np.full(len(part), fold) for fold, part in enumerate(parts)])[
-            np.argsort(np.concatenate(parts))
-        ]
-        folds = tuple((np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(len(parts)))
-        return dataclasses.replace(training.take(drawn), folds=folds)
+        drawn = np.sort(
+            np.concatenate([rng.permutation(test)[: max(1, int(share * len(test)))] for _, test in training.folds])
+        )
+        fold_of = training.fold_of[drawn]
+        folds = tuple(
+            (np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(len(training.folds))
+        )
+        return dataclasses.replace(training.take(drawn), folds=folds), drawn
 
     def _calibrate(self, kind: Kind, training: Training, found: Search) -> None:
         """Temperature, offset, curves and thresholds, all from held-out rows."""
@@ -605,14 +601,13 @@ def _only(model: Model, candidate: float) -> Model:
     return model
 
 
-def _require_finite(features: np.ndarray, rows: np.ndarray, where: str, mean: np.ndarray, scale: np.ndarray) -> None:
-    if np.isfinite(mean).all() and np.isfinite(scale).all():
-        return
+def _require_finite(features: np.ndarray, rows: np.ndarray, where: str) -> None:
     blocks = Rows(features, rows).blocks(np.float64)
     bad = sum(np.count_nonzero(~np.isfinite(block).all(axis=1)) for _, block in blocks)
-    raise HeadError(
-        f"{bad} rows of features of {where} are NaN or infinite; delete the feature file and run featx extract again"
-    )
+    if bad:
+        raise HeadError(
+            f"{bad} rows of features of {where} are NaN or infinite; delete the feature file and run featx extract again"
+        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -647,11 +642,3 @@ def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[
     return [
         f"{copies} of {len(keys)} images of split {split} were trained on, byte for byte: they flatter the accuracy"
     ]
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value

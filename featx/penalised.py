@@ -247,40 +247,38 @@ class PenalisedModel:
         """
         near = training if training.rows.fits else self._share(training)
         self._prepare(near)
+        near_loss, loss = self._loss(near), self._loss(training)
         matrix, turned, dtype = self._matrix, self._rotated, self._matrix.dtype
         penalty = np.array([1 / (candidate * float(training.weight.sum()))])
         problems = _one_problem(near.weight, penalty, dtype)
-        start = self._start(candidate, self._loss(near).outputs)
+        start = self._start(candidate, near_loss.outputs)
         preconditioned = turned.basis is not None
-        first = minimise(matrix, self._loss(near), problems, start, tol=FIRST_TOL, precondition=preconditioned)
+        first = minimise(matrix, near_loss, problems, start, tol=FIRST_TOL, precondition=preconditioned)
         start = (first.weight, first.bias)
-        rough = minimise(matrix, self._loss(near), problems, start, tol=ROUGH_TOL, precondition=preconditioned)
+        rough = minimise(matrix, near_loss, problems, start, tol=ROUGH_TOL, precondition=preconditioned)
         iterations = first.iterations + rough.iterations
         if near is not training:
             drawn = np.searchsorted(training.rows.index, near.rows.index)
             everything = Turned(Streamed(training.rows, dtype), turned, drawn)
             rough = minimise(
-                everything, self._loss(training), _one_problem(training.weight, penalty, dtype),
+                everything, loss, _one_problem(training.weight, penalty, dtype),
                 (rough.weight, rough.bias), tol=FIT_TOL, precondition=preconditioned,
             )  # fmt: skip
             iterations = iterations + rough.iterations
         exact: Matrix = Streamed(training.rows, np.float64)
         begin = (turned.back(rough.weight), rough.bias.astype(np.float64))
-        model = Model(matrix, problems.weights[0], self._loss(near), turned.turn, turned.back, progress=0.25)
-        if (
-            near is training and dtype == np.float64
-        ):  # few enough rows: nothing was lost, so that no other matrix is needed
+        model = Model(matrix, problems.weights[0], near_loss, turned.turn, turned.back, progress=0.25)
+        if near is training and dtype == np.float64:  # so few rows that nothing was lost, and no other matrix is needed
             exact, begin = matrix, (rough.weight, rough.bias)
             model = dataclasses.replace(model, turn=_as_it_is, back=_as_it_is, progress=1e-6)
         tol = FIT_TOL / 1000 if exact is matrix else FIT_TOL if near is training else NOT_CONVERGED / 2
-        whole = _one_problem(training.weight, penalty, np.float64), self._loss(training)
+        whole = _one_problem(training.weight, penalty, np.float64), loss
         solved = _refined(exact, whole, begin, model, tol)
-        if (
-            near is training and dtype != np.float64 and not solved.gap[0] <= NOT_CONVERGED
-        ):  # float32 was too coarse for the steps
+        if near is training and exact is not matrix and not solved.gap[0] <= NOT_CONVERGED:
+            # float32 was too coarse for the steps
             finer, at = Dense(turned.coordinates, np.float64), (turned.turn(solved.weight), solved.bias)
             weights = _one_problem(near.weight, penalty, np.float64)
-            fine = minimise(finer, self._loss(near), weights, at, tol=FIT_TOL, precondition=preconditioned)
+            fine = minimise(finer, near_loss, weights, at, tol=FIT_TOL, precondition=preconditioned)
             model = dataclasses.replace(model, matrix=finer, progress=1e-6)
             solved = _refined(exact, whole, (turned.back(fine.weight), fine.bias), model, tol)
         weight = turned.back(solved.weight) if exact is matrix else solved.weight

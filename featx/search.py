@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,17 @@ class Tried:
     candidate: float
     loss: float
     error: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """As ``--json`` and a head's file have it."""
+        mean, error = (value if math.isfinite(value) else None for value in (self.loss, self.error))
+        return {"candidate": self.candidate, "mean": mean, "standard_error": error}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, float | None]) -> Tried:
+        """What ``as_dict`` gave."""
+        values = (facts[key] for key in ("candidate", "mean", "standard_error"))
+        return cls(*(math.nan if value is None else value for value in values))
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ MOST_SIDE = 2048
 """The largest resize and crop, in pixels: memory grows with the square, and a file from a stranger may ask for it."""
 
 Progress = Callable[[int, int], None]
-"""Called with how many images (or backbones) are done and of how many."""
+"""Called with how many images (backbones, fits) are done and of how many."""
 
 CACHE, MODELS = "cache", "models"
 """Default folders of feature files, and of heads and models."""
