@@ -9,28 +9,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.linalg
-from threadpoolctl import threadpool_limits
 
-from featx.rows import Rows
+from featx.matrices import Dense, Matrix, Rotated, Streamed, Turned
 from featx.scorers import LinearScorer, NotConvergedWarning
 from featx.solver import (
-    Dense,
     Logistic,
     Loss,
-    Matrix,
-    Model,
+    NewtonModel,
     Problems,
     Softmax,
     Solution,
     SquaredHinge,
-    cores,
     minimise,
     refine,
 )
@@ -53,132 +46,14 @@ SEARCH_ITERATIONS = 400
 
 COLUMNS = 256
 """Problems times outputs that are solved together: a matrix product gains little by more."""
-TOGETHER = 5
+TOGETHER = 3
 """Values of C that are solved together, at most: the further from the path so far, the worse the start."""
 SCORES = 12_500_000
-"""Scores of problems that are solved together, at most: memory is four times as much."""
+"""Scores of problems that are solved together, at most: there are two arrays of them."""
+_SKIPPED = 256
+"""Held-out rows of a fold from which on it pays to skip them."""
 SHARE = 1 << 28
 """Bytes of float32 rows that Hessians are of, where all do not fit in memory."""
-_SMALL = 2_000_000  # elements: below it, float64 throughout costs nothing
-_MOST_ROTATED = 8192  # the eigenvectors of a larger Gram matrix take longer than they save
-
-
-@dataclass(frozen=True, eq=False)
-class Rotated:
-    """Rows in the axes of their own Gram matrix: Z = coordinates @ basis, so that |w| is the same in both.
-
-    Where there are fewer rows than columns, they span no more than N dimensions, in which the optimum lies; and everywhere the
-    Hessian is nearly diagonal there, so that L-BFGS needs far fewer iterations.
-
-    Attributes:
-        coordinates: (N, r), r at most min(N, D).
-        basis: (r, D), its rows orthonormal; None is the identity.
-    """
-
-    coordinates: np.ndarray
-    basis: np.ndarray | None
-
-    @classmethod
-    def of(cls, rows: Rows) -> Rotated:
-        """Rotate rows; overwrites no features, and keeps one copy."""
-        Z = rows.whole(np.float64 if len(rows) * rows.width <= _SMALL else np.float32)
-        N, D = Z.shape
-        if min(N, D) > _MOST_ROTATED:
-            return cls(Z, None)
-        if N < D:
-            basis, R = scipy.linalg.qr(Z.T, mode="economic")
-            vectors = scipy.linalg.eigh(R @ R.T, driver="evd")[1]
-            return cls(np.ascontiguousarray(R.T @ vectors), np.ascontiguousarray((basis @ vectors).T))
-        vectors = scipy.linalg.eigh(Z.T @ Z, driver="evd")[1]
-        for at in range(0, N, 4096):  # in place
-            Z[at : at + 4096] = Z[at : at + 4096] @ vectors
-        return cls(Z, np.ascontiguousarray(vectors.T))
-
-    def turn(self, weight: np.ndarray) -> np.ndarray:
-        """(..., D) to (..., r) float64; what lies outside the rows' span is lost."""
-        return weight if self.basis is None else weight @ self.basis.T.astype(np.float64)
-
-    def back(self, weight: np.ndarray) -> np.ndarray:
-        """(..., r) to (..., D) float64."""
-        weight = weight.astype(np.float64)
-        return weight if self.basis is None else weight @ self.basis.astype(np.float64)
-
-
-class Streamed:
-    """A matrix that is read from its file again at each product, blocks of rows side by side on all cores.
-
-    Args:
-        rows: (N, D).
-        dtype: what is computed in.
-    """
-
-    _BLOCK_BYTES = 8 << 20
-
-    def __init__(self, rows: Rows, dtype: Any) -> None:
-        self.rows, self.dtype = rows, np.dtype(dtype)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def times(self, V: np.ndarray) -> np.ndarray:
-        """As ``Matrix.times``."""
-        out = np.empty((len(V), len(self.rows)), self.dtype)
-
-        def work(at: slice, block: np.ndarray) -> None:
-            np.matmul(V, block.T, out=out[:, at])
-
-        for _ in self._over(work):
-            pass
-        return out
-
-    def gathered(self, R: np.ndarray, *, squared: bool = False) -> np.ndarray:
-        """As ``Matrix.gathered``."""
-        out = np.zeros((self.rows.width, len(R)))
-
-        def work(at: slice, block: np.ndarray) -> np.ndarray:
-            part: np.ndarray = (block * block if squared else block).T @ R[:, at].T
-            return part
-
-        for part in self._over(work):
-            out += part
-        return np.ascontiguousarray(out.T).astype(self.dtype)
-
-    def _over(self, work: Callable[[slice, np.ndarray], Any]) -> Iterator[Any]:
-        step = max(1, self._BLOCK_BYTES // (self.rows.width * self.dtype.itemsize))
-
-        def one(at: int) -> Any:
-            rows = slice(at, min(at + step, len(self.rows)))
-            return work(rows, self.rows.block(rows, self.dtype, forget=True))
-
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
-            yield from pool.map(one, range(0, len(self.rows), step))
-
-
-class Turned:
-    """A matrix in the axes of a share of its rows, without a copy of it: only weights are turned.
-
-    Args:
-        matrix: (N, D).
-        share: n of its rows, rotated.
-        drawn: (n,) int64, which ones.
-    """
-
-    def __init__(self, matrix: Matrix, share: Rotated, drawn: np.ndarray) -> None:
-        self.matrix, self.share, self.drawn, self.dtype = matrix, share, drawn, matrix.dtype
-
-    def __len__(self) -> int:
-        return len(self.matrix)
-
-    def times(self, V: np.ndarray) -> np.ndarray:
-        """As ``Matrix.times``."""
-        return self.matrix.times(self.share.back(V).astype(self.dtype))
-
-    def gathered(self, R: np.ndarray, *, squared: bool = False) -> np.ndarray:
-        """As ``Matrix.gathered``; of squares an estimate, by the share's rows alone."""
-        if squared:
-            part = R[:, self.drawn] * self.dtype.type(len(self.matrix) / len(self.drawn))
-            return Dense(self.share.coordinates).gathered(part, squared=True)
-        return self.share.turn(self.matrix.gathered(R)).astype(self.dtype)
 
 
 class PenalisedModel:
@@ -205,8 +80,9 @@ class PenalisedModel:
         A second call with the same training goes on from where the first ended.
         """
         self._prepare(training)
-        loss, folds = self._loss(training), len(training.folds)
-        weights = np.stack([_fold_weights(training, train) for train, _ in training.folds])
+        near = self._near
+        loss, folds = self._loss(near), len(near.folds)
+        weights = np.stack([_fold_weights(near, train) for train, _ in near.folds])
         totals = weights.sum(axis=1)
         weights = (weights / totals[:, None]).astype(self._matrix.dtype)
         chunks = np.array_split(np.arange(folds), min(folds, math.ceil(folds * loss.outputs * len(training) / SCORES)))
@@ -219,11 +95,13 @@ class PenalisedModel:
             scores = np.full((len(group), len(training), training.count), np.nan)
             for chunk, path in zip(chunks, self._paths, strict=True):
                 penalty = (1 / (np.array(group)[:, None] * totals[chunk])).ravel()
-                solved = self._solved(loss, Problems(weights, np.tile(chunk, len(group)), penalty), group, path)
+                solved = self._solved(
+                    loss, Problems(weights, np.tile(chunk, len(group)), penalty, self._regions), group, path
+                )
                 loose += [
                     C for C, gap in zip(np.repeat(group, len(chunk)), solved.gap, strict=True) if not gap <= LOOSE
                 ]
-                _keep_held_out(training, solved.scores, chunk, scores)
+                self._keep_held_out(solved, chunk, scores)
             yield from zip(group, scores, strict=True)
         if loose:
             which = f"{len(loose)} of {len(candidates) * folds} fits of the search, from C={min(loose):g} on,"
@@ -234,7 +112,8 @@ class PenalisedModel:
         folds, width = len(problems.fold) // len(group), self._rotated.coordinates.shape[1]
         solved = minimise(
             self._matrix, loss, problems, path.start(np.log(group), folds, loss.outputs, width),
-            tol=SEARCH_TOL, precondition=self._rotated.basis is not None, most_iterations=SEARCH_ITERATIONS,
+            tol=SEARCH_TOL, precondition=self._rotated.basis is not None, first_step=path.first_step(len(group), folds),
+            most_iterations=SEARCH_ITERATIONS,
         )  # fmt: skip
         path.add(np.log(group), solved)
         return solved
@@ -245,10 +124,10 @@ class PenalisedModel:
         Warns:
             NotConvergedWarning: the optimum was not reached.
         """
-        near = training if training.rows.fits else self._share(training)
-        self._prepare(near)
+        fits = training.rows.fits
+        self._prepare(training if fits else self._share(training))
+        near, matrix, turned, dtype = self._near, self._matrix, self._rotated, self._matrix.dtype
         near_loss, loss = self._loss(near), self._loss(training)
-        matrix, turned, dtype = self._matrix, self._rotated, self._matrix.dtype
         penalty = np.array([1 / (candidate * float(training.weight.sum()))])
         problems = _one_problem(near.weight, penalty, dtype)
         start = self._start(candidate, near_loss.outputs)
@@ -257,7 +136,7 @@ class PenalisedModel:
         start = (first.weight, first.bias)
         rough = minimise(matrix, near_loss, problems, start, tol=ROUGH_TOL, precondition=preconditioned)
         iterations = first.iterations + rough.iterations
-        if near is not training:
+        if not fits:
             drawn = np.searchsorted(training.rows.index, near.rows.index)
             everything = Turned(Streamed(training.rows, dtype), turned, drawn)
             rough = minimise(
@@ -266,15 +145,15 @@ class PenalisedModel:
             )  # fmt: skip
             iterations = iterations + rough.iterations
         exact: Matrix = Streamed(training.rows, np.float64)
-        begin = (turned.back(rough.weight), rough.bias.astype(np.float64))
-        model = Model(matrix, problems.weights[0], near_loss, turned.turn, turned.back, progress=0.25)
-        if near is training and dtype == np.float64:  # so few rows that nothing was lost, and no other matrix is needed
-            exact, begin = matrix, (rough.weight, rough.bias)
-            model = dataclasses.replace(model, turn=_as_it_is, back=_as_it_is, progress=1e-6)
-        tol = FIT_TOL / 1000 if exact is matrix else FIT_TOL if near is training else NOT_CONVERGED / 2
         whole = _one_problem(training.weight, penalty, np.float64), loss
+        begin = (turned.back(rough.weight), rough.bias.astype(np.float64))
+        model = NewtonModel(matrix, problems.weights[0], near_loss, turned.turn, turned.back, progress=0.25)
+        if fits and dtype == np.float64:  # so few rows that nothing was lost, and no other matrix is needed
+            exact, whole, begin = matrix, (problems, near_loss), (rough.weight, rough.bias)
+            model = dataclasses.replace(model, turn=_as_it_is, back=_as_it_is, progress=1e-6)
+        tol = FIT_TOL / 1000 if exact is matrix else FIT_TOL if fits else NOT_CONVERGED / 2
         solved = _refined(exact, whole, begin, model, tol)
-        if near is training and exact is not matrix and not solved.gap[0] <= NOT_CONVERGED:
+        if fits and exact is not matrix and not solved.gap[0] <= NOT_CONVERGED:
             # float32 was too coarse for the steps
             finer, at = Dense(turned.coordinates, np.float64), (turned.turn(solved.weight), solved.bias)
             weights = _one_problem(near.weight, penalty, np.float64)
@@ -284,6 +163,14 @@ class PenalisedModel:
         weight = turned.back(solved.weight) if exact is matrix else solved.weight
         solved = dataclasses.replace(solved, weight=weight, iterations=iterations + solved.iterations)
         return self._done(training, candidate, solved)
+
+    def _keep_held_out(self, solved: Solution, chunk: np.ndarray, scores: np.ndarray) -> None:
+        """Put into (G, N, C) the scores of each row by the fold that held it out, of G values of C on some folds."""
+        for group, out in enumerate(scores):
+            for index, fold in enumerate(chunk):
+                at, rows = group * len(chunk) + index, self._near.folds[fold][1]
+                here = (self._matrix.Z[rows] @ solved.weight[:, at].T + solved.bias[:, at]).astype(np.float64)
+                out[self._order[rows]] = here * [-0.5, 0.5] if here.shape[1] < self._near.count else here
 
     def _start(self, candidate: float, outputs: int) -> tuple[np.ndarray, np.ndarray]:
         """(K, 1, r) and (K, 1) to start from with all rows: the mean over the folds at that C, or zeros."""
@@ -329,8 +216,20 @@ class PenalisedModel:
         if self._training is training:
             return
         self._training, self._paths = training, []
-        self._rotated = Rotated.of(training.rows)
+        self._near, self._order, self._regions = _by_fold(training)
+        self._rotated = Rotated.of(self._near.rows)
         self._matrix = Dense(self._rotated.coordinates)
+
+
+def _by_fold(training: Training) -> tuple[Training, np.ndarray, tuple[slice, ...]]:
+    """A training, its order, and where its folds' held-out rows lie: next to one another where they are enough to skip."""
+    fold_of = training.fold_of
+    if len(training) < _SKIPPED * (len(training.folds) + 1) or not training.folds:
+        return training, np.arange(len(training)), ()
+    order = np.argsort(fold_of, kind="stable")
+    starts = np.flatnonzero(np.diff(fold_of[order], prepend=-2))
+    regions = tuple(slice(int(at), int(end)) for at, end in zip(starts, [*starts[1:], len(order)], strict=True))
+    return training.ordered(order), order, regions
 
 
 class _Path:
@@ -341,6 +240,7 @@ class _Path:
     def __init__(self) -> None:
         self.last: list[tuple[float, np.ndarray, np.ndarray]] = []
         self.middles: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+        self.first: np.ndarray | None = None
 
     def add(self, places: np.ndarray, solved: Solution) -> None:
         """Solutions at some places, (n,) ascending; those of one place side by side."""
@@ -349,8 +249,13 @@ class _Path:
             at = slice(index * folds, (index + 1) * folds)
             weight, bias = solved.weight[:, at], solved.bias[:, at]
             self.last = [*self.last[-1:], (float(place), weight, bias)]
+            self.first = solved.first_step[at]
             if weight.nbytes // folds * (len(self.middles) + 1) <= self._KEPT:
                 self.middles[float(place)] = (weight.mean(axis=1, keepdims=True), bias.mean(axis=1, keepdims=True))
+
+    def first_step(self, count: int, folds: int) -> np.ndarray:
+        """(P,) the first step to try at so many places: the last place's."""
+        return np.ones(count * folds) if self.first is None else np.tile(self.first, count)
 
     def start(self, places: np.ndarray, folds: int, outputs: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """(K, P, D) and (K, P) to start from at some places."""
@@ -371,7 +276,7 @@ def _as_it_is(weight: np.ndarray) -> np.ndarray:
 
 
 def _refined(
-    exact: Matrix, whole: tuple[Problems, Loss], begin: tuple[np.ndarray, np.ndarray], model: Model, tol: float
+    exact: Matrix, whole: tuple[Problems, Loss], begin: tuple[np.ndarray, np.ndarray], model: NewtonModel, tol: float
 ) -> Solution:
     problems, loss = whole
     return refine(exact, loss, problems, begin, model=model, tol=tol, most_iterations=NEWTON_STEPS)
@@ -385,12 +290,3 @@ def _fold_weights(training: Training, train: np.ndarray) -> np.ndarray:
     weights = np.zeros(len(training))
     weights[train] = training.weight[train]
     return weights
-
-
-def _keep_held_out(training: Training, solved: np.ndarray, chunk: np.ndarray, scores: np.ndarray) -> None:
-    """From (K, G x F, N) scores of G values of C on F folds to (G, N, C): each row's by the fold that held it out."""
-    for group, out in enumerate(scores):
-        for index, fold in enumerate(chunk):
-            rows = training.folds[fold][1]
-            here = solved[:, group * len(chunk) + index, rows].T.astype(np.float64)
-            out[rows] = here * [-0.5, 0.5] if here.shape[1] < training.count else here

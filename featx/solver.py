@@ -15,13 +15,16 @@ N rows, D features, K outputs of P problems; scores are (K, P, N), so that sums 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+from featx.matrices import Matrix, Work, side_by_side
+
+T = TypeVar("T")
 
 MEMORY = 10
 """Pairs of steps and gradient differences that L-BFGS keeps."""
@@ -30,20 +33,14 @@ BLOCK = 1 << 17
 """Scores that one thread deals with at once: they stay in its cache."""
 LEAST = 1e-12
 """Objective, in nats a row, that gaps are at least measured by: below it there is nothing to be told apart."""
-ENOUGH = 0.3
+ENOUGH = 0.5
 """A step is taken where the slope has fallen to this share of what it was."""
+SECOND_STEP = 1.5
+"""What is tried first along the second direction, and from then on what the last step was: lengths that were seldom wrong."""
 MOST_ROUNDS = 300
 """Of conjugate gradients for one Newton step."""
 MOST_TRIALS = 25
 """Steps that are tried along one direction."""
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_POOL = ThreadPoolExecutor(cores())
 
 
 class Loss(Protocol):
@@ -188,59 +185,6 @@ class SquaredHinge:
         return bent
 
 
-class Matrix(Protocol):
-    """Rows, (N, D), that can be multiplied by."""
-
-    dtype: Any
-
-    def __len__(self) -> int: ...
-
-    def times(self, V: np.ndarray) -> np.ndarray:
-        """(M, D) to (M, N)."""
-        ...
-
-    def gathered(self, R: np.ndarray, *, squared: bool = False) -> np.ndarray:
-        """(M, N) to (M, D): each row, or its squares, as often as R says."""
-        ...
-
-
-class Dense:
-    """A matrix in memory.
-
-    Args:
-        Z: (N, D) float32 or float64.
-        dtype: what is computed in; a matrix of another is converted block by block, so that it takes no more memory.
-    """
-
-    _CONVERTED = 1 << 22  # elements at once
-
-    def __init__(self, Z: np.ndarray, dtype: Any = None) -> None:
-        self.Z, self.dtype = Z, np.dtype(dtype or Z.dtype)
-
-    def __len__(self) -> int:
-        return len(self.Z)
-
-    def _blocks(self, *, split: bool = False) -> Iterator[tuple[slice, np.ndarray]]:
-        same = self.Z.dtype == self.dtype and not split
-        step = max(1, len(self.Z) if same else self._CONVERTED // self.Z.shape[1])
-        for at in range(0, len(self.Z), step):
-            yield slice(at, at + step), self.Z[at : at + step].astype(self.dtype, copy=False)
-
-    def times(self, V: np.ndarray) -> np.ndarray:
-        """As ``Matrix.times``."""
-        out = np.empty((len(V), len(self.Z)), self.dtype)
-        for rows, Z in self._blocks():
-            np.matmul(V, Z.T, out=out[:, rows])
-        return out
-
-    def gathered(self, R: np.ndarray, *, squared: bool = False) -> np.ndarray:
-        """As ``Matrix.gathered``."""
-        out = np.zeros((self.Z.shape[1], len(R)), self.dtype)
-        for rows, Z in self._blocks(split=squared):
-            out += (Z * Z if squared else Z).T @ R[:, rows].T  # up to twice as fast as R @ Z
-        return np.ascontiguousarray(out.T)
-
-
 @dataclass(frozen=True, eq=False)
 class Problems:
     """P problems on the same rows.
@@ -249,11 +193,13 @@ class Problems:
         weights: (F, N), how much each row counts in each fold; each fold's sum is 1.
         fold: (P,) int64 in 0..F-1, whose weights each problem takes.
         penalty: (P,) float64, above 0.
+        regions: the rows in parts; where all rows of a part count nothing in a fold, none of its problems looks at them.
     """
 
     weights: np.ndarray
     fold: np.ndarray
     penalty: np.ndarray
+    regions: tuple[slice, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,18 +209,18 @@ class Solution:
     Attributes:
         weight: (K, P, D).
         bias: (K, P).
-        scores: (K, P, N).
         objective: (P,) float64.
         gap: (P,) float64, by how much of itself the objective is estimated to be above its minimum.
         iterations: (P,) int64.
+        first_step: (P,) float64, how far the first went along its direction; of no steps, how far it would have tried to.
     """
 
     weight: np.ndarray
     bias: np.ndarray
-    scores: np.ndarray
     objective: np.ndarray
     gap: np.ndarray
     iterations: np.ndarray
+    first_step: np.ndarray
 
 
 def minimise(
@@ -285,6 +231,7 @@ def minimise(
     *,
     tol: float,
     precondition: bool = False,
+    first_step: np.ndarray | None = None,
     most_iterations: int = MOST_ITERATIONS,
 ) -> Solution:
     """Solve all problems.
@@ -297,13 +244,14 @@ def minimise(
         tol: a problem is done when its objective is estimated to be this close to its minimum, relative to itself. The
             estimate is the decrease that L-BFGS's own model promises, twice in a row, or what strong convexity allows at most.
         precondition: by the Hessian's diagonal; pays where the columns are the axes of the rows' own Gram matrix.
+        first_step: (P,), what to try first, as problems like these have found it; 1 unless given.
         most_iterations: after which the rest is given up; their ``gap`` says so.
     """
-    batch = _Batch(matrix, loss, problems, start, precondition)
+    batch = _Batch(matrix, loss, problems, start, precondition, first_step)
     K, P, D = start[0].shape
     solution = Solution(
-        np.empty((K, P, D), matrix.dtype), np.empty((K, P), matrix.dtype), np.empty((K, P, len(matrix)), matrix.dtype),
-        np.empty(P), np.empty(P), np.empty(P, dtype=np.int64),
+        np.empty((K, P, D), matrix.dtype), np.empty((K, P), matrix.dtype), np.empty(P), np.empty(P),
+        np.empty(P, dtype=np.int64), np.empty(P),
     )  # fmt: skip
     calm = np.zeros(P, dtype=np.int64)
     for iteration in range(most_iterations + 1):
@@ -325,7 +273,7 @@ def minimise(
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class NewtonModel:
     """Where Newton's systems are solved: rows like those of the exact problem, or some of them, in axes that suit.
 
     Attributes:
@@ -352,7 +300,7 @@ def refine(
     problems: Problems,
     start: tuple[np.ndarray, np.ndarray],
     *,
-    model: Model,
+    model: NewtonModel,
     tol: float,
     most_iterations: int,
 ) -> Solution:
@@ -370,7 +318,7 @@ def refine(
         tol: relative gap of the objective at which to stop.
         most_iterations: steps.
     """
-    batch = _Batch(matrix, loss, problems, start, False)
+    batch = _Batch(matrix, loss, problems, start)
     iteration = 0
     while True:
         direction = _newton(batch, model)
@@ -383,10 +331,10 @@ def refine(
             break
         batch.step(direction, slope)
         iteration += 1
-    return Solution(batch.W, batch.b, batch.L, batch.f, gap, np.array([iteration]))
+    return Solution(batch.W, batch.b, batch.f, gap, np.array([iteration]), batch.first)
 
 
-def _newton(batch: _Batch, model: Model) -> tuple[np.ndarray, np.ndarray]:
+def _newton(batch: _Batch, model: NewtonModel) -> tuple[np.ndarray, np.ndarray]:
     """The step to the minimum of the quadratic model at a batch of one problem."""
     dtype = model.matrix.dtype
     start = (model.turn(batch.W).astype(dtype), batch.b.astype(dtype))
@@ -424,24 +372,27 @@ class _Batch:
         loss: Loss,
         problems: Problems,
         start: tuple[np.ndarray, np.ndarray],
-        precondition: bool,
+        precondition: bool = False,
+        first_step: np.ndarray | None = None,
     ) -> None:
         dtype = matrix.dtype
         self.matrix, self.loss, self.weights = matrix, loss, problems.weights
         self.fold, self.penalty = problems.fold, problems.penalty
         self.which = np.arange(len(self.fold))
+        self.regions = problems.regions or (slice(0, len(matrix)),)
+        self.counts = np.array([self.weights[:, rows].any(axis=1) for rows in self.regions])
         self.W, self.b = start[0].astype(dtype), start[1].astype(dtype)
         self.pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self.stuck = np.zeros(len(self.fold), dtype=bool)
-        self.L = self._scores(self.W, self.b)
-        self.R = np.empty_like(self.L)
-        self.inverse = np.ones((1, len(self.fold), 1), dtype)
-        self.b_inverse = self._bias_curvature() ** -1
-        if precondition:
-            self.precondition()
-        self.f = self._try(None, np.arange(len(self.fold)), np.zeros(len(self.fold)))[0]
+        self.t = self.first = np.ones(len(self.fold)) if first_step is None else first_step
+        # From weights of 0, whose scores are 0, one step leads to where the problems start.
+        every = np.arange(len(self.fold))
+        self.L, self.M = np.zeros((2, *self.b.shape, len(matrix)), dtype)
+        self.f, _, (self.g, self.gb) = self._look(every, np.ones(len(every)), (self.W, self.b))
+        self.L, self.M = self.M, self.L
         self.f += self.penalty * self._half_square(self.W, self.b)
-        self.g, self.gb = self._gradient()
+        self._penalise(self.g, self.gb)
+        self.inverse, self.b_inverse = self._inverses(precondition)
 
     def direction(self) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
         """L-BFGS's direction, (K, P, D) and (K, P), and the objective's slope along it, (P,)."""
@@ -483,18 +434,16 @@ class _Batch:
     def step(self, direction: tuple[np.ndarray, np.ndarray], slope: np.ndarray) -> None:
         """Go along a direction to where its slope is small, and keep what was learned of the curvature."""
         q, qb = direction
-        self.M = self._scores(q, qb)
         along = self.penalty * self._product(self.W, self.b, q, qb)
         across = self.penalty * self._half_square(q, qb) * 2
-        t, f = self._search(slope, along, across)
+        t, (g, gb) = self._search(direction, slope, along, across)
         step = t.astype(q.dtype)
         q *= step[:, None]
         qb *= step
         self.W += q
         self.b += qb
-        self.f = f
         self._over(lambda rows: self._move(rows, step))
-        g, gb = self._gradient()
+        self._penalise(g, gb)
         y, yb = g - self.g, gb - self.gb
         curved = _dot(q, qb, y, yb)
         rho = np.where(curved > 0, 1 / np.where(curved > 0, curved, 1), 0)
@@ -505,123 +454,176 @@ class _Batch:
         """Write down the problems that are done, and go on with the others."""
         at, stay = self.which[done], ~done
         solution.weight[:, at], solution.bias[:, at] = self.W[:, done], self.b[:, done]
-        solution.scores[:, at] = self.L[:, done]
         solution.objective[at], solution.gap[at], solution.iterations[at] = self.f[done], gap[done], iteration
-        for name in ("which", "fold", "penalty", "f", "stuck"):
+        solution.first_step[at] = self.first[done]
+        for name in ("which", "fold", "penalty", "f", "t", "first", "stuck"):
             setattr(self, name, getattr(self, name)[stay])
-        for name in ("W", "b", "g", "gb", "L", "inverse", "b_inverse"):
+        for name in ("W", "b", "g", "gb", "inverse", "b_inverse"):
             setattr(self, name, np.ascontiguousarray(getattr(self, name)[:, stay]))
-        self.R = np.empty_like(self.L)
+        left = len(self.fold)
+        for of_output in self.L:  # in place: there may be no room for another
+            of_output[:left] = of_output[: len(stay)][stay]
+        self.L, self.M = self.L[:, :left], self.M[:, :left]
         self.pairs = [(s[:, stay], sb[:, stay], y[:, stay], yb[:, stay], rho[stay]) for s, sb, y, yb, rho in self.pairs]
 
-    def _search(self, slope: np.ndarray, along: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each problem a step whose slope is small enough, and the objective there; ``R`` holds its residuals.
+    def curve(self, q: np.ndarray, qb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The Hessian times a direction, (K, P, D) and (K, P)."""
+        every = np.arange(len(self.fold))
+        parts: dict[int, tuple[np.ndarray, ...]] = {}
 
-        The objective along a direction is convex: its slope rises. A root of it is bracketed, then found by secants.
+        def work(rows: slice, M: np.ndarray | None) -> np.ndarray:
+            assert M is not None
+            here = self._counted(every, rows)
+            along = M.reshape(len(qb), -1, M.shape[1]) + qb[:, here, None]
+            bent = self.loss.bend(self.L[:, here, rows], along, rows)
+            bent *= self.weights[self.fold[here], rows]
+            parts[rows.start] = (_placed(len(every), here, bent.sum(axis=2)),)
+            return bent.reshape(len(M), -1)
+
+        h = self._sweep(every, q, work)
+        (hb,) = _summed(parts)
+        h += self.penalty.astype(h.dtype)[:, None] * q
+        return h, hb + self.penalty.astype(h.dtype) * qb if self.loss.penalises_bias else hb
+
+    def _search(
+        self, direction: tuple[np.ndarray, np.ndarray], slope: np.ndarray, along: np.ndarray, across: np.ndarray
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """For each problem a step whose slope is small enough, and the gradient of the loss there; ``f`` is the objective's.
+
+        The objective along a direction is convex: its slope rises. A root of it is bracketed, then found by secants. A step as
+        long as the last mostly does: it is tried, and its gradient taken, in one sweep over the rows.
         """
         P = len(slope)
-        t, f = np.ones(P), self.f.copy()
-        low, high = np.zeros(P), np.full(P, np.inf)
+        t, low, high = self.t.copy(), np.zeros(P), np.full(P, np.inf)
         at_low, at_high = slope.copy(), np.zeros(P)
+        start, f = self.penalty * self._half_square(self.W, self.b), self.f.copy()
         left = np.arange(P)
-        start = self.penalty * self._half_square(self.W, self.b)
+        value, rise, (g, gb) = self._look(left, t, direction)
         for _ in range(MOST_TRIALS):
-            value, rise = self._try(self.M, left, t[left])
-            value += start[left] + t[left] * along[left] + 0.5 * t[left] ** 2 * across[left]
-            rise += along[left] + t[left] * across[left]
-            fine = (np.abs(rise) <= ENOUGH * -slope[left]) & (value <= self.f[left] * (1 + 1e-6))
-            f[left[fine]] = value[fine]
+            value = value + start[left] + t[left] * along[left] + 0.5 * t[left] ** 2 * across[left]
+            rise = rise + along[left] + t[left] * across[left]
+            fine = (np.abs(rise) <= ENOUGH * -slope[left]) & (value <= f[left] * (1 + 1e-6))
+            self.f[left[fine]] = value[fine]
             below = rise < 0
             low[left[below]], at_low[left[below]] = t[left[below]], rise[below]
             high[left[~below]], at_high[left[~below]] = t[left[~below]], rise[~below]
             left = left[~fine]
             if not len(left):
-                return t, f
+                break
             t[left] = _next_step(low[left], high[left], at_low[left], at_high[left], slope[left])
+            value, rise = self._try(left, t[left])
         # The numbers are too coarse to see a decrease: stay, and leave.
         t[left], self.stuck[left] = 0.0, True
-        self._try(self.M, left, t[left])
-        return t, f
+        other = np.flatnonzero(t != self.t)
+        if len(other):
+            _, _, (g[:, other], gb[:, other]) = self._look(other, t[other])
+        if not self.pairs:
+            self.first = t
+        self.t = t if self.pairs else np.full(P, SECOND_STEP)
+        return t, (g, gb)
 
-    def _try(self, M: np.ndarray | None, left: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Loss (p,) of some problems a step along ``M``, and its slope (p,); their weighted residuals go to ``R``."""
-        every = len(left) == len(self.fold)
-        chosen: Any = slice(None) if every else left
-        fold, step = self.fold[left], t.astype(self.L.dtype)[:, None]
+    def _look(
+        self, left: np.ndarray, t: np.ndarray, direction: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Loss (p,) of some problems a step along ``M``, its slope (p,), and its gradient, (K, p, D) and (K, p).
 
-        def work(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-            at = self.L[:, chosen, rows]
-            along = None if M is None else M[:, chosen, rows]
-            value, residual = self.loss.judge(at.copy() if along is None else at + step * along, rows)
-            weight = self.weights[fold, rows]
-            residual *= weight
-            self.R[:, chosen, rows] = residual
-            slope = np.zeros(len(fold)) if along is None else np.einsum("kpn,kpn->p", residual, along)
-            return np.einsum("pn,pn->p", value, weight, dtype=np.float64), slope.astype(np.float64)
+        Where a direction of all problems is given, ``M`` first becomes its scores, in the same sweep.
+        """
+        parts: dict[int, tuple[np.ndarray, ...]] = {}
 
-        parts = self._over(work)
-        return sum(value for value, _ in parts), sum(slope for _, slope in parts)
+        def work(rows: slice, M: np.ndarray | None) -> np.ndarray:
+            along = None
+            if M is not None and direction is not None:
+                here = self._counted(left, rows)
+                along = M.reshape(len(self.b), -1, M.shape[1]) + direction[1][:, here, None]
+                self.M[:, here, rows] = along
+            value, slope, gb, residual = self._judged(left, t, rows, along)
+            parts[rows.start] = value, slope, gb
+            return residual.reshape(-1, residual.shape[2])
 
-    def _gradient(self) -> tuple[np.ndarray, np.ndarray]:
-        """(K, P, D) and (K, P), of the residuals in ``R``."""
-        K, P, N = self.R.shape
-        penalty = self.penalty.astype(self.R.dtype)
-        g = self.matrix.gathered(self.R.reshape(K * P, N)).reshape(K, P, -1)
-        g += penalty[:, None] * self.W
-        gb = self.R.sum(axis=2)
-        if self.loss.penalises_bias:
-            gb += penalty * self.b
-        return g, gb
+        g = self._sweep(left, None if direction is None else direction[0], work)
+        value, slope, gb = _summed(parts)
+        return value, slope, (g, gb)
 
-    def _scores(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-        K, P, D = W.shape
-        L = self.matrix.times(W.reshape(K * P, D)).reshape(K, P, -1)
-        L += b[..., None]
-        return L
+    def _try(self, left: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Loss (p,) of some problems a step along ``M``, and its slope (p,), without a look at the rows."""
+        parts = self._over(lambda rows: self._judged(left, t, rows)[:2])
+        value, slope = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+        return value, slope
+
+    def _judged(
+        self, left: np.ndarray, t: np.ndarray, rows: slice, along: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of a block of rows, some problems' loss (p,) a step along ``M``, its slope (p,), its gradient by intercepts (K, p).
+
+        And the weighted residuals of those that look at these rows, (K, <= p, n).
+        """
+        here = self._counted(left, rows)
+        chosen = here if len(left) == len(self.fold) else left[here]
+        weight = self.weights[self.fold[chosen], rows]
+        M = self.M[:, chosen, rows] if along is None else along
+        at = M * t[here].astype(M.dtype)[:, None]
+        at += self.L[:, chosen, rows]
+        value, residual = self.loss.judge(at, rows)
+        residual *= weight
+        loss = np.einsum("pn,pn->p", value, weight, dtype=np.float64)
+        slope = np.einsum("kpn,kpn->p", residual, M).astype(np.float64)
+        loss, slope, bias = (_placed(len(left), here, part) for part in (loss, slope, residual.sum(axis=2)))
+        return loss, slope, bias, residual
+
+    def _counts(self, left: np.ndarray, rows: slice) -> np.ndarray:
+        """(p,) bool, whether a block of rows counts in some problems."""
+        region = bisect_right(self.regions, rows.start, key=lambda region: region.start) - 1
+        out: np.ndarray = self.counts[region, self.fold[left]]
+        return out
+
+    def _counted(self, left: np.ndarray, rows: slice) -> Any:
+        """In which of some problems a block of rows counts."""
+        counts = self._counts(left, rows)
+        return slice(None) if counts.all() else np.flatnonzero(counts)
+
+    def _sweep(self, left: np.ndarray, V: np.ndarray | None, work: Work, *, squared: bool = False) -> np.ndarray:
+        """(K, p, D), of (K, p, D) directions of some problems: each problem looks at the rows that count in it."""
+        K, D = len(self.b), self.W.shape[2]
+        seen = [(rows, self._counted(left, rows)) for rows in self.regions if self._counts(left, rows).any()]
+        spans = [(rows, None if V is None else V[:, here].reshape(-1, D)) for rows, here in seen]
+        out = np.zeros((K, len(left), D), self.L.dtype)
+        for (_, here), part in zip(seen, self.matrix.sweep(spans, work, squared=squared), strict=True):
+            out[:, here] += part.reshape(K, -1, D)
+        return out
 
     def _move(self, rows: slice, step: np.ndarray) -> None:
         self.L[:, :, rows] += step[:, None] * self.M[:, :, rows]
 
-    def curve(self, q: np.ndarray, qb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The Hessian times a direction, (K, P, D) and (K, P)."""
-        K, P, N = self.L.shape
-        M = self._scores(q, qb)
-
-        def work(rows: slice) -> None:
-            M[:, :, rows] = self.loss.bend(self.L[:, :, rows], M[:, :, rows], rows)
-            M[:, :, rows] *= self.weights[self.fold, rows]
-
-        self._over(work)
-        penalty = self.penalty.astype(M.dtype)
-        h = self.matrix.gathered(M.reshape(K * P, N)).reshape(K, P, -1) + penalty[:, None] * q
-        hb = M.sum(axis=2)
-        return h, hb + penalty * qb if self.loss.penalises_bias else hb
-
-    def precondition(self) -> None:
-        """Take the diagonal of the Hessian, here, for L-BFGS's first guess of it."""
-        K, P, N = self.L.shape
-        A = np.empty_like(self.L)
-
-        def work(rows: slice) -> None:
-            A[:, :, rows] = self.loss.curvature(self.L[:, :, rows], rows) * self.weights[self.fold, rows]
-
-        self._over(work)
-        H = self.matrix.gathered(A.reshape(K * P, N), squared=True).reshape(K, P, -1)
-        self.inverse = 1 / (H + self.penalty.astype(H.dtype)[:, None])
-
-    def _bias_curvature(self) -> np.ndarray:
-        """(K, P), above 0: the objective's second derivative by each intercept."""
-
-        def work(rows: slice) -> np.ndarray:
-            weight = self.weights[self.fold, rows]
-            out: np.ndarray = np.einsum("kpn,pn->kp", self.loss.curvature(self.L[:, :, rows], rows), weight)
-            return out
-
-        curvature: np.ndarray = np.sum(self._over(work), axis=0)
+    def _penalise(self, g: np.ndarray, gb: np.ndarray) -> None:
+        """Make the objective's gradient of the loss's, in place."""
+        penalty = self.penalty.astype(g.dtype)
+        g += penalty[:, None] * self.W
         if self.loss.penalises_bias:
-            curvature += self.penalty.astype(curvature.dtype)
-        np.maximum(curvature, LEAST, out=curvature)
-        return curvature
+            gb += penalty * self.b
+
+    def _inverses(self, precondition: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of the Hessian's diagonal, (K, P, D), or (1, P, 1) of ones; and of its intercepts', (K, P)."""
+        P = len(self.fold)
+        every = np.arange(P)
+        parts: dict[int, tuple[np.ndarray, ...]] = {}
+
+        def work(rows: slice, _: np.ndarray | None = None) -> np.ndarray:
+            here = self._counted(every, rows)
+            A: np.ndarray = self.loss.curvature(self.L[:, here, rows], rows) * self.weights[self.fold[here], rows]
+            parts[rows.start] = (_placed(P, here, A.sum(axis=2)),)
+            return A.reshape(-1, A.shape[2])
+
+        inverse: np.ndarray = np.ones((1, P, 1), self.L.dtype)
+        penalty = self.penalty.astype(inverse.dtype)
+        if precondition:
+            inverse = 1 / (self._sweep(every, None, work, squared=True) + penalty[:, None])
+        else:
+            self._over(work)
+        (bias,) = _summed(parts)
+        if self.loss.penalises_bias:
+            bias = bias + penalty
+        return inverse, np.reciprocal(np.maximum(bias, LEAST, dtype=inverse.dtype))
 
     def _product(self, W: np.ndarray, b: np.ndarray, V: np.ndarray, c: np.ndarray) -> np.ndarray:
         """(P,) inner products of what is penalised."""
@@ -631,12 +633,27 @@ class _Batch:
     def _half_square(self, W: np.ndarray, b: np.ndarray) -> np.ndarray:
         return 0.5 * self._product(W, b, W, b)
 
-    def _over(self, work: Callable[[slice], Any]) -> list[Any]:
-        """A function of every block of rows, in threads where there are several."""
-        K, P, N = self.L.shape
+    def _over(self, work: Callable[[slice], T]) -> list[T]:
+        """A function of every block of rows, side by side where there are several."""
+        K, P, _ = self.L.shape
         n = max(64, BLOCK // (K * P))
-        blocks = [slice(at, min(N, at + n)) for at in range(0, N, n)]
-        return list(map(work, blocks) if len(blocks) == 1 else _POOL.map(work, blocks))
+        blocks = [slice(at, min(rows.stop, at + n)) for rows in self.regions for at in range(rows.start, rows.stop, n)]
+        return side_by_side(work, blocks)
+
+
+def _placed(count: int, here: Any, part: np.ndarray) -> np.ndarray:
+    """(..., p) numbers of some of so many problems among zeros for the others."""
+    if isinstance(here, slice):
+        return part
+    out = np.zeros((*part.shape[:-1], count), part.dtype)
+    out[..., here] = part
+    return out
+
+
+def _summed(parts: dict[int, tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """What was found of each block of rows, by where it begins: always summed in the same order."""
+    inorder = (parts[at] for at in sorted(parts))
+    return tuple(np.sum(part, axis=0) for part in zip(*inorder, strict=True))
 
 
 def _next_step(

@@ -55,6 +55,13 @@ class Training:
         """The same with these rows alone, (n,) int64, and without folds."""
         return dataclasses.replace(self, rows=self.rows.take(rows), y=self.y[rows], weight=self.weight[rows], folds=())
 
+    def ordered(self, order: np.ndarray) -> Training:
+        """The same with its rows, and those of its folds, in another order: (N,) int64, each row once."""
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        folds = tuple((np.sort(place[train]), np.sort(place[held_out])) for train, held_out in self.folds)
+        return dataclasses.replace(self.take(order), folds=folds)
+
 
 class Model(Protocol):
     """One kind of head: how it is fitted, and by what candidates for its one hyper-parameter."""

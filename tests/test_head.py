@@ -20,7 +20,8 @@ from featx.features import FeatureSet
 from featx.folds import make_folds
 from featx.head import Head, softmax, stored_report
 from featx.inspection import describe_file
-from featx.penalised import C_PATH, Rotated
+from featx.matrices import Rotated
+from featx.penalised import C_PATH
 from featx.report import MultiLabelReport, Report
 from featx.search import AS_GOOD, losses
 

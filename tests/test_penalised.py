@@ -16,11 +16,11 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import KFold
 from sklearn.svm import LinearSVC
 
-from featx import penalised, rows, solver
-from featx.penalised import C_PATH, PenalisedModel, Rotated, Streamed
+from featx import matrices, penalised, rows, solver
+from featx.matrices import Rotated
+from featx.penalised import C_PATH, PenalisedModel
 from featx.rows import Rows, statistics
 from featx.scorers import LinearScorer, NotConvergedWarning
-from featx.solver import Dense
 from featx.training import Training
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy must have nothing to say
@@ -108,7 +108,7 @@ def solved(name: str, C: float, exact: bool) -> tuple[LinearScorer, float, Logis
     """A head, its gap as it is estimated, and scikit-learn's."""
     with pytest.MonkeyPatch.context() as patch:
         if not exact:
-            patch.setattr(penalised, "_SMALL", 0)
+            patch.setattr(matrices, "_SMALL", 0)
         model = PenalisedModel()
         scorer = model.fit(problem(name), C)
     return scorer, float(model.solution_.gap[0]), reference_at(name, C)
@@ -228,7 +228,7 @@ def test_the_support_vector_machine_is_scikit_learn_s(
 ) -> None:
     training = problem(name)
     if not exact:
-        monkeypatch.setattr(penalised, "_SMALL", 0)
+        monkeypatch.setattr(matrices, "_SMALL", 0)
     model = PenalisedModel(hinge=True)
     W, b = single(model.fit(training, C))
     best = reference_machine(name, C)
@@ -247,7 +247,7 @@ def test_the_support_vector_machine_is_scikit_learn_s(
 @EACH_PRECISION
 def test_labels_are_fitted_one_by_one(n: int, dim: int, C: float, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exact:
-        monkeypatch.setattr(penalised, "_SMALL", 0)
+        monkeypatch.setattr(matrices, "_SMALL", 0)
     training = draw(n, dim, 4, apart=0.0, task="multilabel", weighted=True)
     scorer = PenalisedModel().fit(training, C)
     assert scorer.weight.shape == (4, dim)
@@ -335,7 +335,7 @@ def test_held_out_scores_are_those_of_scikit_learn_s_fits_to_the_other_folds(
 ) -> None:
     training = folded(problem(name))
     if not exact:
-        monkeypatch.setattr(penalised, "_SMALL", 0)
+        monkeypatch.setattr(matrices, "_SMALL", 0)
         monkeypatch.setattr(penalised, "SEARCH_TOL", 1e-8)  # float32 sees no smaller gap
     for C, scores in PenalisedModel().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
         expected = reference_path(training, C)
@@ -473,7 +473,7 @@ def test_threads_change_no_score(to_the_end: None, monkeypatch: pytest.MonkeyPat
 def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver, "BLOCK", 2000)  # several threads
     if not exact:
-        monkeypatch.setattr(penalised, "_SMALL", 0)
+        monkeypatch.setattr(matrices, "_SMALL", 0)
     training = folded(problem(name))
 
     def run() -> list[np.ndarray]:
@@ -489,7 +489,7 @@ def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypat
 @EACH_PRECISION
 def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exact:
-        monkeypatch.setattr(penalised, "_SMALL", 0)
+        monkeypatch.setattr(matrices, "_SMALL", 0)
     training = folded(problem("five classes, weighted"))
     model, path = PenalisedModel(), (0.01, 1.0, 100.0)
     list(model.held_out(training, path))
@@ -598,86 +598,13 @@ def test_rows_that_do_not_fit_in_memory_are_fitted_from_their_file(
     np.testing.assert_allclose(found.bias, expected.bias, atol=2e-3)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_matrix_read_from_its_file_multiplies_as_in_memory(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = draw(57, 6, 3, apart=0.3, dtype=np.float16)
-    monkeypatch.setitem(Rows.blocks.__kwdefaults__, "most", 200)
-    streamed, dense = Streamed(training.rows, dtype), Dense(training.rows.whole(dtype))
-    rng = np.random.default_rng(0)
-    V, R = rng.normal(size=(3, 6)).astype(dtype), rng.normal(size=(3, 57)).astype(dtype)
-    assert len(streamed) == 57
-    for found, expected in (
-        (streamed.times(V), dense.times(V)),
-        (streamed.gathered(R), dense.gathered(R)),
-        (streamed.gathered(R, squared=True), dense.gathered(R, squared=True)),
-    ):
-        assert found.dtype == dtype
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 if dtype == np.float32 else 1e-12)
-
-
-def rotated(X: np.ndarray) -> tuple[Rotated, np.ndarray]:
-    some = Rows(X.astype(np.float64))
-    return Rotated.of(some), some.whole(np.float64)
-
-
-SHAPES = {
-    "tall": lambda rng: rng.normal(size=(50, 8)),
-    "wide": lambda rng: rng.normal(size=(8, 50)),
-    "square": lambda rng: rng.normal(size=(12, 12)),
-    "of rank 3": lambda rng: rng.normal(size=(40, 3)) @ rng.normal(size=(3, 15)),
-    "wide, of rank 3": lambda rng: rng.normal(size=(15, 3)) @ rng.normal(size=(3, 40)),
-    "with every row twice": lambda rng: np.repeat(rng.normal(size=(10, 40)), 2, axis=0),
-    "with rows of zeros": lambda rng: np.concatenate([rng.normal(size=(6, 20)), np.zeros((6, 20))]),
-    "with columns of zeros": lambda rng: np.concatenate([rng.normal(size=(20, 6)), np.zeros((20, 6))], axis=1),
-    "of one row": lambda rng: rng.normal(size=(1, 5)),
-    "of one column": lambda rng: rng.normal(size=(9, 1)),
-    "of zeros": lambda rng: np.zeros((4, 9)),
-    "of zeros, tall": lambda rng: np.zeros((9, 4)),
-    "of very different columns": lambda rng: rng.normal(size=(30, 8)) * np.logspace(-4, 2, 8),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@EACH_PRECISION
-def test_rotated_rows_keep_their_inner_products(shape: str, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not exact:
-        monkeypatch.setattr(penalised, "_SMALL", 0)
-    found, Z = rotated(SHAPES[shape](np.random.default_rng(0)))
-    N, D = Z.shape
-    size = max(float(np.abs(Z).max()), 1.0) ** 2 * D
-    tolerance = (1e-12 if exact else 1e-6) * size
-    assert found.coordinates.dtype == (np.float64 if exact else np.float32)
-    assert found.coordinates.shape[1] <= min(N, D)
-    coordinates = found.coordinates.astype(np.float64)
-    np.testing.assert_allclose(coordinates @ coordinates.T, Z @ Z.T, atol=tolerance)
-    if found.basis is not None and found.basis.size:
-        basis = found.basis.astype(np.float64)
-        np.testing.assert_allclose(coordinates @ basis, Z, atol=np.sqrt(size) * (1e-8 if exact else 1e-5))
-        gram = coordinates.T @ coordinates
-        np.testing.assert_allclose(gram - np.diag(np.diag(gram)), 0.0, atol=N * tolerance)
-    w = np.random.default_rng(1).normal(size=(2, 3, found.coordinates.shape[1]))
-    back = found.back(w.astype(found.coordinates.dtype))
-    assert back.shape == (2, 3, D)
-    assert back.dtype == np.float64
-    np.testing.assert_allclose(back @ Z.T, w @ coordinates.T, atol=np.sqrt(size) * (1e-8 if exact else 1e-4))
-    np.testing.assert_allclose(np.linalg.norm(back, axis=-1), np.linalg.norm(w, axis=-1), rtol=1e-6 if exact else 1e-4)
-    np.testing.assert_allclose(found.turn(back), w, atol=1e-8 if exact else 1e-4)
-
-
-def test_rotating_changes_no_features() -> None:
-    training = problem("two classes")
-    before = training.rows.features.copy()
-    Rotated.of(training.rows)
-    np.testing.assert_array_equal(training.rows.features, before)
-
-
 @pytest.mark.parametrize(("n", "dim"), [(60, 10), (30, 50)])
 def test_matrices_too_large_to_rotate_are_fitted_as_they_are(
     n: int, dim: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(draw(n, dim, 3, apart=0.3))
     expected, scores = PenalisedModel().fit(training, 1.0), dict(PenalisedModel().held_out(training, (1.0,)))[1.0]
-    monkeypatch.setattr(penalised, "_MOST_ROTATED", 5)
+    monkeypatch.setattr(matrices, "_MOST_ROTATED", 5)
     assert Rotated.of(training.rows).basis is None
     np.testing.assert_allclose(PenalisedModel().fit(training, 1.0).weight, expected.weight, atol=1e-3)
     ((_, found),) = PenalisedModel().held_out(training, (1.0,))
@@ -687,3 +614,32 @@ def test_matrices_too_large_to_rotate_are_fitted_as_they_are(
 def test_the_path_is_45_values_of_c_from_1e_minus_6_to_1e5() -> None:
     assert len(PenalisedModel.candidates) == 45
     np.testing.assert_allclose(PenalisedModel.candidates, np.logspace(-6, 5, 45), rtol=1e-5)
+
+
+@pytest.mark.parametrize("hinge", [False, True])
+@pytest.mark.parametrize("unjudged", [0, 30])
+@EACH_PRECISION
+def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
+    hinge: bool, unjudged: int, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exact:
+        monkeypatch.setattr(matrices, "_SMALL", 0)
+    monkeypatch.setattr(matrices._Blockwise, "most", 1)  # many blocks
+    training = draw(400, 12, 3, apart=0.3, weighted=True)
+    parts = KFold(3, shuffle=True, random_state=0).split(np.zeros(400 - unjudged))  # the last rows no fold holds out
+    rest = np.arange(400 - unjudged, 400)
+    training = dataclasses.replace(
+        training, folds=tuple((np.concatenate([train, rest]), held_out) for train, held_out in parts)
+    )
+    found = []
+    for skipped in (10**9, 1):
+        monkeypatch.setattr(penalised, "_SKIPPED", skipped)
+        model = PenalisedModel(hinge=hinge)
+        scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
+        found.append((scores, model.fit(training, 0.1)))
+    (scores, scorer), (skipped_scores, skipped_scorer) = found
+    for C, expected in scores.items():
+        assert np.isnan(expected[400 - unjudged :]).all()
+        np.testing.assert_allclose(skipped_scores[C], expected, atol=2e-2)
+    np.testing.assert_allclose(skipped_scorer.weight, scorer.weight, atol=1e-4)
+    np.testing.assert_allclose(skipped_scorer.bias, scorer.bias, atol=1e-4)

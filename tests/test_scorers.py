@@ -15,7 +15,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.svm import SVC, LinearSVC
 
-from featx import nearest, penalised, scorers
+from featx import matrices, nearest, penalised, scorers
 from featx.head import sigmoid, softmax
 from featx.kinds import form_of, model_for
 from featx.modelfile import _ARRAYS
@@ -157,7 +157,7 @@ def test_two_classes_get_one_row_of_weights_each_and_opposite_ones(name: str) ->
 def test_turned_axes_keep_the_rows_and_are_no_more_than_either_side() -> None:
     Z, _, _ = draw(30, 60, 2)
     for some in (Z, Z[:, :30], Z[:, :7], np.column_stack([Z[:, :7], Z[:, :7]])):
-        turned = penalised.Rotated.of(Rows(some))
+        turned = matrices.Rotated.of(Rows(some))
         assert turned.coordinates.shape[1] <= min(some.shape)
         np.testing.assert_allclose(turned.coordinates @ turned.basis, some, atol=1e-12)
         np.testing.assert_allclose(turned.basis @ turned.basis.T, np.eye(len(turned.basis)), atol=1e-10)
@@ -170,7 +170,7 @@ def test_a_fit_in_turned_axes_gives_the_weights_of_the_fit_outside_them(
 ) -> None:
     Z, y, _ = draw(30, 60, count)
     turned = fit(name, Z, y, count, 0.1)
-    monkeypatch.setattr(penalised.Rotated, "of", lambda rows: penalised.Rotated(rows.whole(np.float64), None))
+    monkeypatch.setattr(matrices.Rotated, "of", lambda rows: matrices.Rotated(rows.whole(np.float64), None))
     plain = fit(name, Z, y, count, 0.1)
     np.testing.assert_allclose(turned.weight, plain.weight, atol=1e-3 * np.abs(plain.weight).max())
     np.testing.assert_allclose(turned.bias, plain.bias, atol=1e-3)

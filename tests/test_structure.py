@@ -55,6 +55,7 @@ ORDER = (
     "ridge",
     "neighbours",
     "kernel",
+    "matrices",
     "solver",
     "penalised",
     "folds",
