@@ -32,7 +32,7 @@ from featx.training import Training
 C_PATH = tuple(float(f"{c:.6g}") for c in np.logspace(-6, 5, 45))
 """Values of C that are compared (Kornblith et al., 2019)."""
 
-SEARCH_TOL, FIRST_TOL, ROUGH_TOL, FIT_TOL = 1e-6, 1e-3, 2e-9, 1e-7
+SEARCH_TOL, FIRST_TOL, ROUGH_TOL, FIT_TOL = 1e-6, 1e-3, 2e-9, 2e-7
 """Relative gaps of the objective: at which a problem of the search is done, as L-BFGS estimates it; at which L-BFGS begins anew
 for a head, since the Hessian is another than at the start; at which it ends; and of the head, as a Newton step measures it."""
 NOT_CONVERGED = 1e-6

@@ -33,6 +33,8 @@ BLOCK = 1 << 17
 """Scores that one thread deals with at once: they stay in its cache."""
 LEAST = 1e-12
 """Objective, in nats a row, that gaps are at least measured by: below it there is nothing to be told apart."""
+WEIGHTS_TOL = 1e-3
+"""Distance of the weights from their optimum, relative to their norm, at most."""
 ENOUGH = 0.5
 """A step is taken where the slope has fallen to this share of what it was."""
 SECOND_STEP = 1.5
@@ -307,7 +309,8 @@ def refine(
     """Solve one problem to its last digits, by Newton steps: gradients are exact, Hessians may be a model's.
 
     Each direction is found by preconditioned conjugate gradients (Nocedal & Wright, 2006, section 7.1). Half its product with
-    the gradient is what is left to gain: unlike L-BFGS's promise that is a measurement.
+    the gradient is what is left to gain: unlike L-BFGS's promise that is a measurement. None is needed where strong convexity
+    leaves nothing to gain.
 
     Args:
         matrix: (N, D) float64.
@@ -319,18 +322,19 @@ def refine(
         most_iterations: steps.
     """
     batch = _Batch(matrix, loss, problems, start)
-    iteration = 0
-    while True:
+    iteration, gap = 0, batch.most_gap()
+    # Under a strong penalty the objective is blind to the weights' last digits: there a step is taken, however small the gap.
+    sure = gap[0] <= tol and batch.most_apart(gap)[0] <= WEIGHTS_TOL
+    while not sure:
         direction = _newton(batch, model)
-        slope = _dot(*direction, batch.g, batch.gb)
-        promised, most = batch.gap(slope), batch.most_gap()
-        gap = np.where(slope < 0, np.minimum(promised, most), most)
-        # Under a strong penalty the objective is blind to the weights' last digits, and a step costs next to nothing.
-        enough = gap[0] <= tol and (iteration > 0 or most[0] > tol)
-        if not slope[0] < 0 or enough or iteration == most_iterations or batch.stuck[0]:
+        slope, most = _dot(*direction, batch.g, batch.gb), batch.most_gap()
+        gap = np.where(slope < 0, np.minimum(batch.gap(slope), most), most)
+        if not slope[0] < 0 or iteration == most_iterations or batch.stuck[0]:
             break
-        batch.step(direction, slope)
-        iteration += 1
+        sure = gap[0] <= tol
+        if not sure or (iteration == 0 and most[0] <= tol):
+            batch.step(direction, slope)
+            iteration += 1
     return Solution(batch.W, batch.b, batch.f, gap, np.array([iteration]), batch.first)
 
 
@@ -430,6 +434,12 @@ class _Batch:
         left += 0.5 * np.einsum("kp,kp,kp->p", self.gb, self.gb, self.b_inverse, dtype=np.float64)
         left /= np.maximum(self.f, LEAST)
         return left
+
+    def most_apart(self, gap: np.ndarray) -> np.ndarray:
+        """(P,) how far the weights are from their optimum at most, relative to their norm, by strong convexity."""
+        own = np.maximum(self.penalty * self._half_square(self.W, self.b), np.finfo(np.float64).tiny)
+        apart: np.ndarray = np.sqrt(gap * np.maximum(self.f, LEAST) / own)
+        return apart
 
     def step(self, direction: tuple[np.ndarray, np.ndarray], slope: np.ndarray) -> None:
         """Go along a direction to where its slope is small, and keep what was learned of the curvature."""
