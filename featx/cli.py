@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # commands import what they need when they run: --help answer
     from featx.promotion import Step as TrainingStep
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
-_CHOSEN = ("C", "k", "weight_decay")
 
 
 class _Featx(click.Group):
@@ -223,6 +222,10 @@ def extract(as_json: bool, **options: Any) -> None:
 @click.option("--table", metavar="FILE", help="With that column, where it is not the data set's own table.")
 @click.option("--report", is_flag=True, help="Also write an HTML page about the head, beside it.")
 @click.option("--seed", default=FitHeadStep.seed, show_default=True, help="Of folds, draws and minibatches.")
+@click.option(
+    "--device", default=FitHeadStep.device, show_default=True,
+    help="Of the products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
+)  # fmt: skip
 @_CACHE
 @_MODELS
 @click.option("-o", "--out", metavar="FILE", help="The head's file, instead of one named in the models folder.")
@@ -694,7 +697,7 @@ def _show_fit(result: Fit) -> None:
         )
         click.echo(f"loss and {name}: cross-validated on the training images. Kept is {head.kind}, the simplest")
         click.echo("within one standard error of the least loss.\n")
-    chosen = [f"{name}={head.parameters[name]:g}" for name in _CHOSEN if head.parameters[name] is not None]
+    chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
     count = len(head.classes_)
     of = {"classification": f" of {count} classes", "multilabel": f" with {count} labels", "regression": ""}[head.task_]

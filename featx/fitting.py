@@ -243,7 +243,7 @@ def _best_of_all(features: FeatureSet, asked: Head, rows: int, fits: _Counter) -
 def _compared(name: str, head: Head) -> Compared:
     best = min(head.search_, key=lambda t: t.loss) if head.search_ else None
     value = head.held_out_.headline[1] if head.held_out_ else math.nan
-    chosen = ", ".join(f"{key}={v:g}" for key in ("C", "k", "weight_decay") if (v := head.parameters[key]) is not None)
+    chosen = ", ".join(f"{name}={value:g}" for name, value in head.chosen.items())
     if best is None:
         return Compared(name, chosen, value=value, seconds=head.seconds_)
     return Compared(name, chosen, best.loss, best.error, value, head.seconds_)

@@ -46,6 +46,7 @@ MOST_SEARCHED = 1 << 28
 
 _MOST_DEVIATIONS = 1e15  # its square is still a float32, in which neighbours are compared
 _MOST_CLASSES_WITH_CONFUSION = 1000  # above it, a head's file keeps the report without its C x C table
+_CHOSEN = ("C", "k", "weight_decay")  # what a search may choose
 _MOST_ON_ONE_THREAD = 1_000_000  # elements; below it, threads wait for each other longer than they work
 
 
@@ -73,6 +74,7 @@ class Head:
             for heads that are no probability model.
         reject_below: predictions of a lower probability are not made.
         precision: instead: the share of the predictions that are made which is to be right, on held-out rows.
+        device: of torch, or "auto": where logreg, svm, linear and mlp take their products.
 
     Attributes:
         task_: what it does.
@@ -113,6 +115,7 @@ class Head:
         calibrate: str | None = None,
         reject_below: float | None = None,
         precision: float | None = None,
+        device: str = "cpu",
     ) -> None:
         self.kind = kind
         self.C = C
@@ -127,6 +130,7 @@ class Head:
         self.calibrate = calibrate
         self.reject_below = reject_below
         self.precision = precision
+        self.device = device
 
     def fit(
         self,
@@ -328,6 +332,11 @@ class Head:
         )
 
     @property
+    def chosen(self) -> dict[str, float]:
+        """The hyper-parameter that was chosen or given, by its name; empty where the kind has none."""
+        return {name: self.parameters[name] for name in _CHOSEN if self.parameters[name] is not None}
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The hyper-parameters in use; None where the kind has none such."""
         return {
@@ -408,7 +417,7 @@ class Head:
             raise CorruptCacheError(f"{path} is no sound head: {printable(str(error))}") from error
         scorer = scorers.SCORERS[meta["form"]]
         head.scorer_ = scorer(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(scorer)})
-        head.C_, head.k_, head.weight_decay_ = (meta["parameters"][name] for name in ("C", "k", "weight_decay"))
+        head.C_, head.k_, head.weight_decay_ = (meta["parameters"][name] for name in _CHOSEN)
         head.mean_, head.scale_, head.train_keys_ = arrays["mean"], arrays["scale"], arrays["train_keys"]
         head.temperature_, head.offset_ = float(meta["temperature"]), arrays["offset"]
         head.thresholds_, head.reject_below_ = arrays.get("thresholds"), meta["reject_below"]
@@ -482,9 +491,16 @@ class Head:
         self.convergence_ = solution and {"gap": float(solution.gap[0]), "iterations": int(solution.iterations[0])}
         self._calibrate(kind, training, found)
 
+    def _device(self) -> str:
+        if self.device == "cpu":
+            return "cpu"
+        from featx.backbone import pick_device
+
+        return str(pick_device(self.device))
+
     def _search(self, kind: Kind, training: Training, cross_validate: bool) -> tuple[Model, Search]:
         """The model, and its hyper-parameter, chosen on held-out rows; the same rows tell how sure its scores are."""
-        model = model_for(self.kind, task=self.task_, kernel=self.kernel)
+        model = model_for(self.kind, task=self.task_, kernel=self.kernel, device=self._device())
         given = self.C if kind.parameter == "C" else self.k if kind.parameter == "k" else None
         if given is not None:
             model = _only(model, float(given))

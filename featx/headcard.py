@@ -139,12 +139,11 @@ def _thumbnail(path: Path) -> bytes | None:
 
 def _search(head: Head) -> list[card.Section]:
     lines = [(t.candidate, t.loss, t.error) for t in head.search_]
-    name = next((key for key in ("C", "k", "weight_decay") if head.parameters[key] is not None), "")
-    if len(lines) < 2 or not name:
+    if len(lines) < 2 or not head.chosen:
         return []
+    ((name, chosen),) = head.chosen.items()
     loss = "squared error" if head.task_ == "regression" else "log loss"
-    chosen = float(head.parameters[name])
-    figure = plots.as_svg(plots.path_figure(lines, chosen, name=name, loss=loss))
+    figure = plots.as_svg(plots.path_figure(lines, float(chosen), name=name, loss=loss))
     table = card.Table(
         (name, loss, "standard error"), [(f"{c:.4g}", f"{m:.4f}", f"{s:.4f}") for c, m, s in lines], "All candidates"
     )

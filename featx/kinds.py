@@ -64,12 +64,12 @@ def form_of(name: str, *, task: str, kernel: str) -> str:
     return "hidden" if name == "mlp" else "kernel" if kernel == "rbf" else "linear"
 
 
-def model_for(name: str, *, task: str, kernel: str) -> Model:
-    """Who fits a kind of head."""
+def model_for(name: str, *, task: str, kernel: str, device: str = "cpu") -> Model:
+    """Who fits a kind of head; on a device of torch, where that kind can."""
     if name in ("linear", "mlp"):
         from featx.minibatch import HiddenModel, LinearModel
 
-        return LinearModel() if name == "linear" else HiddenModel()
+        return LinearModel(device=device) if name == "linear" else HiddenModel(device=device)
     if name in ("knn", "centroid"):
         from featx.neighbours import CentroidModel, NeighbourModel
 
@@ -84,7 +84,7 @@ def model_for(name: str, *, task: str, kernel: str) -> Model:
         return RbfModel() if kernel == "rbf" else LinearSvrModel()
     from featx.penalised import PenalisedModel
 
-    return PenalisedModel(hinge=name == "svm")
+    return PenalisedModel(hinge=name == "svm", device=device)
 
 
 def suited(task: str, rows: int) -> list[tuple[str, str]]:

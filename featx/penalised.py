@@ -61,6 +61,7 @@ class PenalisedModel:
 
     Args:
         hinge: squared hinge (svm) instead of the logistic loss (logreg).
+        device: of torch, where float32 products are taken; "cpu" needs no torch.
 
     Attributes:
         candidates: values of C.
@@ -69,8 +70,8 @@ class PenalisedModel:
 
     candidates = C_PATH
 
-    def __init__(self, *, hinge: bool = False) -> None:
-        self.hinge = hinge
+    def __init__(self, *, hinge: bool = False, device: str = "cpu") -> None:
+        self.hinge, self.device = hinge, device
         self._training: Training | None = None
         self._paths: list[_Path] = []
 
@@ -169,7 +170,9 @@ class PenalisedModel:
         for group, out in enumerate(scores):
             for index, fold in enumerate(chunk):
                 at, rows = group * len(chunk) + index, self._near.folds[fold][1]
-                here = (self._matrix.Z[rows] @ solved.weight[:, at].T + solved.bias[:, at]).astype(np.float64)
+                here = (self._rotated.coordinates[rows] @ solved.weight[:, at].T + solved.bias[:, at]).astype(
+                    np.float64
+                )
                 out[self._order[rows]] = here * [-0.5, 0.5] if here.shape[1] < self._near.count else here
 
     def _start(self, candidate: float, outputs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +221,12 @@ class PenalisedModel:
         self._training, self._paths = training, []
         self._near, self._order, self._regions = _by_fold(training)
         self._rotated = Rotated.of(self._near.rows)
-        self._matrix = Dense(self._rotated.coordinates)
+        coordinates = self._rotated.coordinates
+        self._matrix: Matrix = Dense(coordinates)
+        if self.device != "cpu" and coordinates.dtype == np.float32:
+            from featx.ondevice import OnDevice
+
+            self._matrix = OnDevice(coordinates, self.device)
 
 
 def _by_fold(training: Training) -> tuple[Training, np.ndarray, tuple[slice, ...]]:

@@ -131,6 +131,7 @@ class FitHeadStep:
     table: str | None = None
     report: bool = False
     seed: int = 0
+    device: str = "cpu"
     cache: str = CACHE
     models: str = MODELS
     out: str | None = None
@@ -160,6 +161,7 @@ class FitHeadStep:
             calibrate=self.calibrate,
             reject_below=self.reject_below,
             precision=self.precision,
+            device=self.device,
         )
         features = self.features or newest(Path(self.cache))
         return fit_head(

@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from featx import minibatch, modelfile, penalised, rows, scorers
+from featx import matrices, minibatch, modelfile, penalised, rows, scorers
 from featx.calibration import fit_temperature, label_thresholds
 from featx.decode import Transform
-from featx.errors import CacheMissError, CorruptCacheError, HeadError, StaleCacheError
+from featx.errors import BackboneError, CacheMissError, CorruptCacheError, HeadError, StaleCacheError
 from featx.features import FeatureSet
 from featx.folds import make_folds
 from featx.head import Head, softmax, stored_report
@@ -1132,3 +1132,20 @@ def test_a_flipped_bit_anywhere_in_the_file_of_a_head_is_found(tmp_path: Path) -
             Head.load(path)
     path.write_bytes(data)
     assert Head.load(path).C_ == 0.1
+
+
+# Where products are taken
+
+
+def test_a_head_on_another_device_is_the_processor_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrices, "_SMALL", 0)
+    features = photos(gap=1.0)
+    here, there = (Head("logreg", device=device).fit(features) for device in ("cpu", "cpu:0"))
+    assert here.C_ == there.C_
+    np.testing.assert_allclose(here.outputs(features.features), there.outputs(features.features), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm", "linear", "mlp"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(BackboneError, match=r"--device tpu: .*; expected auto, cpu, cuda or mps"):
+        Head(name, device="tpu").fit(photos())

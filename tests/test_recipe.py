@@ -60,6 +60,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "table": "t.csv",
         "report": True,
         "seed": 9,
+        "device": "cuda:1",
         "cache": "c",
         "models": "m",
         "out": "h.safetensors",
@@ -189,7 +190,7 @@ def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path])
     (fault,) = faults_of(write("[fit-head]\nqqqq = 1\n"))
     keys = (
         "features, model, layer, C, kernel, k, task, class-weight, logit-adjustment, calibrate, reject-below, precision, cv, "
-        "repeat, shots, group, table, report, seed, cache, models, out"
+        "repeat, shots, group, table, report, seed, device, cache, models, out"
     )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
 
