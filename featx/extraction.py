@@ -26,10 +26,11 @@ from featx.compute import Engine, one_thread_each, open_engine, stacked
 from featx.decode import MAX_PIXELS
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, EngineError, StaleCacheError
 from featx.features import FeatureSet
+from featx.home import cores
 from featx.images import ImageSet, hash_splits, scan_images
 from featx.meter import Meter
 from featx.nvjpeg import coded_reader
-from featx.reading import LoadedImage, Workers, batched, default_workers, plain_reader, read_images
+from featx.reading import LoadedImage, Workers, batched, plain_reader, read_images
 from featx.reuse import KnownRows, count_gone
 from featx.settings import CACHE, ENGINES, Progress
 from featx.tuning import AUTO, choose_engine, largest_useful_batch
@@ -167,7 +168,7 @@ def extract(
             path,
             images,
             backbone,
-            workers=workers or default_workers(),
+            workers=workers or cores(),
             rehash=rehash,
             strict=strict,
             max_pixels=max_pixels,
@@ -179,7 +180,7 @@ def extract(
             notify(f"waiting for {holder}, which writes the same file")
 
     _require_sense(backbone, compute, batch_size, workers)
-    speed = _Speed(compute, batch_size, workers or default_workers(), notify, meter or Meter())
+    speed = _Speed(compute, batch_size, workers or cores(), notify, meter or Meter())
     run = begin()
     if rehash or not run.is_unchanged():
         ours = False

@@ -1,4 +1,4 @@
-"""The folder for what belongs to the machine rather than to a project. Standard library only."""
+"""What is the machine's rather than a project's: its cores, and a folder of its own. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 from featx.errors import OutputError
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def home() -> Path:

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.linalg
 from threadpoolctl import ThreadpoolController
 
+from featx.home import cores
 from featx.rows import Rows
 
 T = TypeVar("T")
@@ -38,12 +39,9 @@ _SMALL = 2_000_000  # elements: below it, float64 throughout costs nothing
 _MOST_ROTATED = 8192  # the eigenvectors of a larger Gram matrix take longer than they save
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_POOL = ThreadPoolExecutor(cores())
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - threads do not follow into a fork, which needs its own
+    return ThreadPoolExecutor(cores())
 
 
 @cache
@@ -57,7 +55,7 @@ def side_by_side(work: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
     if len(parts) == 1:
         return [work(parts[0])]
     with _controller().limit(limits=1, user_api="blas"):
-        return list(_POOL.map(work, parts))
+        return list(_pool(os.getpid()).map(work, parts))
 
 
 class Matrix(Protocol):

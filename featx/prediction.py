@@ -17,9 +17,10 @@ from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction import extract
 from featx.features import FeatureSet
 from featx.head import Head, trained_on
+from featx.home import cores
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
 from featx.promotion import PromotedModel, backbone_of
-from featx.reading import batched, default_batch_size, default_workers, plain_reader, read_file, read_images
+from featx.reading import batched, default_batch_size, plain_reader, read_file, read_images
 from featx.report import AnyReport, Report
 from featx.settings import CACHE, Progress
 from featx.targets import known_labels
@@ -249,7 +250,7 @@ def _classify(
     model: Model, files: Sequence[Path], workers: int | None, progress: Progress | None
 ) -> Iterator[tuple[np.ndarray | None, str]]:
     """For each file, in order: (C,) probabilities, or None and why it failed."""
-    reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or default_workers())
+    reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or cores())
     done = 0
     for batch in batched(reader, default_batch_size(model.device.type)):
         pixels = [image.pixels for image in batch if image.pixels is not None]

@@ -34,7 +34,8 @@ from featx.errors import (
 )
 from featx.features import FeatureSet
 from featx.head import Head, softmax, stored_report
-from featx.reading import batched, default_batch_size, default_workers, plain_reader, read_images
+from featx.home import cores
+from featx.reading import batched, default_batch_size, plain_reader, read_images
 from featx.report import Report
 from featx.settings import MODELS, FineTuning
 from featx.taps import PENULTIMATE
@@ -286,7 +287,7 @@ def promote(
     known = _features_of(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     modelfile.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
-    job = _Job(head, known, source, workers or default_workers())
+    job = _Job(head, known, source, workers or cores())
     difference, proved_on = job.prove()
     head_report = head.evaluate(known, split=job.judge_split)
     assert isinstance(head_report, Report)  # of a linear head of classes

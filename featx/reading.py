@@ -195,11 +195,6 @@ def default_batch_size(kind: str) -> int:
     return 8 if kind == "cpu" else 64
 
 
-def default_workers() -> int:
-    """One per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _let_age(mtime_ns: int) -> None:
     tick = _TICK if mtime_ns % 1_000_000_000 else _COARSE_TICK
     age = time.time_ns() - mtime_ns

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +119,18 @@ def test_parts_side_by_side_come_back_in_order() -> None:
     assert side_by_side(lambda part: part**2, range(50)) == [part**2 for part in range(50)]
     assert side_by_side(str, [7]) == ["7"]
     assert side_by_side(str, []) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_of_a_process_that_has_multiplied_multiplies_too() -> None:
+    script = (
+        "import os\nfrom featx.matrices import side_by_side\n"
+        "assert side_by_side(abs, range(50)) == list(range(50))\nchild = os.fork()\n"
+        "if not child:\n    os._exit(7 if side_by_side(abs, range(50)) == list(range(50)) else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "7\n"
 
 
 @EACH_DTYPE
