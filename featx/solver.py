@@ -119,7 +119,26 @@ class Softmax:
         return p
 
 
-class Logistic:
+class _EachLabel:
+    """A loss of one output for each label, each by itself: the second derivative is its diagonal.
+
+    Args:
+        positive: (K, N) bool.
+    """
+
+    def __init__(self, positive: np.ndarray) -> None:
+        self.sign, self.outputs = np.where(positive, 1, -1).astype(np.int8), len(positive)
+
+    def curvature(self, L: np.ndarray, rows: slice) -> np.ndarray:
+        raise NotImplementedError
+
+    def bend(self, L: np.ndarray, M: np.ndarray, rows: slice) -> np.ndarray:
+        """As ``Loss.bend``."""
+        bent: np.ndarray = self.curvature(L, rows) * M
+        return bent
+
+
+class Logistic(_EachLabel):
     """Logistic loss of one output for each label: two classes, or many labels of their own.
 
     Args:
@@ -127,9 +146,6 @@ class Logistic:
     """
 
     penalises_bias = False
-
-    def __init__(self, positive: np.ndarray) -> None:
-        self.sign, self.outputs = np.where(positive, 1, -1).astype(np.int8), len(positive)
 
     def judge(self, L: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """As ``Loss.judge``."""
@@ -149,13 +165,8 @@ class Logistic:
         E /= (1 + E) ** 2
         return E
 
-    def bend(self, L: np.ndarray, M: np.ndarray, rows: slice) -> np.ndarray:
-        """As ``Loss.bend``."""
-        bent: np.ndarray = self.curvature(L, rows) * M
-        return bent
 
-
-class SquaredHinge:
+class SquaredHinge(_EachLabel):
     """Squared hinge loss, one output for each class against the rest; the intercept is penalised, as in LIBLINEAR.
 
     Args:
@@ -163,9 +174,6 @@ class SquaredHinge:
     """
 
     penalises_bias = True
-
-    def __init__(self, positive: np.ndarray) -> None:
-        self.sign, self.outputs = np.where(positive, 1, -1).astype(np.int8), len(positive)
 
     def judge(self, L: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """As ``Loss.judge``."""
@@ -180,11 +188,6 @@ class SquaredHinge:
     def curvature(self, L: np.ndarray, rows: slice) -> np.ndarray:
         """As ``Loss.curvature``."""
         return np.where(self.sign[:, None, rows] * L < 1, 2, 0).astype(L.dtype)
-
-    def bend(self, L: np.ndarray, M: np.ndarray, rows: slice) -> np.ndarray:
-        """As ``Loss.bend``."""
-        bent: np.ndarray = self.curvature(L, rows) * M
-        return bent
 
 
 @dataclass(frozen=True, eq=False)
@@ -602,7 +605,7 @@ class _Batch:
             out[:, here] += part.reshape(K, -1, D)
         return out
 
-    def _move(self, rows: slice, step: np.ndarray) -> None:
+    def _move(self, rows: slice, step: np.ndarray) -> None:  # scores that do not count, too: nothing looks at them
         self.L[:, :, rows] += step[:, None] * self.M[:, :, rows]
 
     def _penalise(self, g: np.ndarray, gb: np.ndarray) -> None:
