@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import EVERY_HEAD, new, photos, with_labels
 
 from featx import fitting, kernel, minibatch, modelfile
-from featx.decode import Transform
 from featx.errors import CacheMissError, HeadError, OutputError
 from featx.features import FeatureSet
 from featx.fitting import fit_head
@@ -23,64 +23,11 @@ from featx.head import Head
 from featx.search import search
 from featx.training import Training
 
-HEADS = {
-    "logreg": {"kind": "logreg"},
-    "linear": {"kind": "linear"},
-    "svm": {"kind": "svm"},
-    "svm-rbf": {"kind": "svm", "kernel": "rbf"},
-    "ridge": {"kind": "ridge"},
-    "knn": {"kind": "knn"},
-    "centroid": {"kind": "centroid"},
-    "mlp": {"kind": "mlp"},
-}
-EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
-PARTS = {"dtype": "float32", "weights_sha256": "abc", "transform": Transform(resize=32, crop=32).as_dict()}
-
 
 @pytest.fixture(autouse=True)
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many passes over minibatches as these small sets need; tests/test_minibatch.py is about the others."""
     monkeypatch.setattr(minibatch, "EPOCHS", 10)
-
-
-def new(name: str, **options: Any) -> Head:
-    """An unfitted head."""
-    return Head(**HEADS[name], **options)
-
-
-def photos(
-    *,
-    train: int = 20,
-    test: int = 15,
-    classes: tuple[str, ...] = ("ant", "bee", "cat"),
-    dim: int = 6,
-    gap: float = 2.5,
-    **changes: Any,
-) -> FeatureSet:
-    """Features with so many rows of each class in the splits train and test."""
-    rng = np.random.default_rng(0)
-    count, n = len(classes), len(classes) * (train + test)
-    labels = np.arange(n) % count
-    X = rng.normal(size=(n, dim))
-    X[np.arange(n), labels] += gap
-    made = FeatureSet(
-        features=X.astype(np.float32),
-        labels=labels,
-        splits=np.array(["train"] * (count * train) + ["test"] * (count * test), dtype=object),
-        classes=classes,
-        paths=np.array([f"{row}.png" for row in range(n)], dtype=object),
-        keys=rng.integers(0, 256, (n, 16), dtype=np.uint8),
-        identity="f00d" * 16,
-        backbone={"name": "lenet5", "weights": "default", "parts": PARTS},
-        dataset={"name": "pets", "root": "photos"},
-    )
-    return dataclasses.replace(made, **changes)
-
-
-def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
-    """The same with a label string for each row."""
-    classes, labels = np.unique(np.array(strings, dtype=object), return_inverse=True)
-    return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
 
 
 def tagged() -> FeatureSet:

@@ -3,18 +3,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import made
 import numpy as np
 import pytest
+from made import EVERY_HEAD, HEADS, PARTS, new, with_labels
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from featx import matrices, minibatch, modelfile, penalised, rows, scorers
 from featx.calibration import fit_temperature, label_thresholds
-from featx.decode import Transform
 from featx.errors import BackboneError, CacheMissError, CorruptCacheError, HeadError, StaleCacheError
 from featx.features import FeatureSet
 from featx.folds import make_folds
@@ -25,63 +27,14 @@ from featx.penalised import C_PATH
 from featx.report import MultiLabelReport, Report
 from featx.search import AS_GOOD, losses
 
-HEADS = {
-    "logreg": {"kind": "logreg"},
-    "linear": {"kind": "linear"},
-    "svm": {"kind": "svm"},
-    "svm-rbf": {"kind": "svm", "kernel": "rbf"},
-    "ridge": {"kind": "ridge"},
-    "knn": {"kind": "knn"},
-    "centroid": {"kind": "centroid"},
-    "mlp": {"kind": "mlp"},
-}
+photos = partial(made.photos, stretched=True)
 LINEAR = ["logreg", "linear", "svm", "ridge", "centroid"]
-EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
-
-
-PARTS = {"dtype": "float32", "weights_sha256": "abc", "transform": Transform(resize=32, crop=32).as_dict()}
 
 
 @pytest.fixture(autouse=True)
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many passes over minibatches as these small sets need; tests/test_minibatch.py is about the others."""
     monkeypatch.setattr(minibatch, "EPOCHS", 30)
-
-
-def new(name: str, **options: Any) -> Head:
-    """An unfitted head."""
-    return Head(**HEADS[name], **options)
-
-
-def photos(
-    *,
-    train: int = 20,
-    test: int = 15,
-    classes: tuple[str, ...] = ("ant", "bee", "cat"),
-    dim: int = 6,
-    gap: float = 2.5,
-    seed: int = 0,
-    **changes: Any,
-) -> FeatureSet:
-    """Features with so many rows of each class in the splits train and test; far from standardised."""
-    rng = np.random.default_rng(seed)
-    count, n = len(classes), len(classes) * (train + test)
-    labels = np.arange(n) % count
-    X = rng.normal(size=(n, dim))
-    X[np.arange(n), labels] += gap
-    X = X * np.linspace(0.5, 20.0, dim) + np.linspace(-30.0, 30.0, dim)
-    made = FeatureSet(
-        features=X.astype(np.float32),
-        labels=labels,
-        splits=np.array(["train"] * (count * train) + ["test"] * (count * test), dtype=object),
-        classes=classes,
-        paths=np.array([f"{row}.png" for row in range(n)], dtype=object),
-        keys=rng.integers(0, 256, (n, 16), dtype=np.uint8),
-        identity="f00d" * 16,
-        backbone={"name": "lenet5", "weights": "default", "parts": PARTS},
-        dataset={"name": "pets", "root": "photos"},
-    )
-    return dataclasses.replace(made, **changes)
 
 
 def state(head: Head) -> dict[str, np.ndarray]:
@@ -591,12 +544,6 @@ def test_a_split_that_shares_no_image_with_train_gets_no_note() -> None:
 
 
 # Labels and numbers
-
-
-def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
-    """The same with a label string for each row."""
-    classes, labels = np.unique(np.array(strings, dtype=object), return_inverse=True)
-    return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
 
 
 def tagged(*, train: int = 150, test: int = 100, noise: float = 0.3, seed: int = 0, **changes: Any) -> FeatureSet:
