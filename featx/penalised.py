@@ -96,9 +96,9 @@ class PenalisedModel:
             scores = np.full((len(group), len(training), training.count), np.nan)
             for chunk, path in zip(chunks, self._paths, strict=True):
                 penalty = (1 / (np.array(group)[:, None] * totals[chunk])).ravel()
-                solved = self._solved(
-                    loss, Problems(weights, np.tile(chunk, len(group)), penalty, self._regions), group, path
-                )
+                alike = np.repeat(np.arange(len(group)), len(chunk))
+                problems = Problems(weights, np.tile(chunk, len(group)), penalty, self._regions, alike)
+                solved = self._solved(loss, problems, group, path)
                 loose += [
                     C for C, gap in zip(np.repeat(group, len(chunk)), solved.gap, strict=True) if not gap <= LOOSE
                 ]

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from featx.matrices import Matrix, Work, side_by_side
+from featx.matrices import Matrix, Span, Work, side_by_side
 
 T = TypeVar("T")
 
@@ -199,12 +199,15 @@ class Problems:
         fold: (P,) int64 in 0..F-1, whose weights each problem takes.
         penalty: (P,) float64, above 0.
         regions: the rows in parts; where all rows of a part count nothing in a fold, none of its problems looks at them.
+        alike: (P,) int64 in 0..A-1; problems with the same number, such as the folds of one penalty, are preconditioned alike:
+            by the mean of their Hessians' diagonals. Each by its own where None.
     """
 
     weights: np.ndarray
     fold: np.ndarray
     penalty: np.ndarray
     regions: tuple[slice, ...] = ()
+    alike: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,7 +402,8 @@ class _Batch:
         self.L, self.M = self.M, self.L
         self.f += self.penalty * self._half_square(self.W, self.b)
         self._penalise(self.g, self.gb)
-        self.inverse, self.b_inverse = self._inverses(precondition)
+        alike = every if problems.alike is None else problems.alike
+        self.inverse, self.b_inverse = self._inverses(precondition, alike)
 
     def direction(self) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
         """L-BFGS's direction, (K, P, D) and (K, P), and the objective's slope along it, (P,)."""
@@ -595,13 +599,13 @@ class _Batch:
         counts = self._counts(left, rows)
         return slice(None) if counts.all() else np.flatnonzero(counts)
 
-    def _sweep(self, left: np.ndarray, V: np.ndarray | None, work: Work, *, squared: bool = False) -> np.ndarray:
+    def _sweep(self, left: np.ndarray, V: np.ndarray | None, work: Work) -> np.ndarray:
         """(K, p, D), of (K, p, D) directions of some problems: each problem looks at the rows that count in it."""
         K, D = len(self.b), self.W.shape[2]
         seen = [(rows, self._counted(left, rows)) for rows in self.regions if self._counts(left, rows).any()]
         spans = [(rows, None if V is None else V[:, here].reshape(-1, D)) for rows, here in seen]
         out = np.zeros((K, len(left), D), self.L.dtype)
-        for (_, here), part in zip(seen, self.matrix.sweep(spans, work, squared=squared), strict=True):
+        for (_, here), part in zip(seen, self.matrix.sweep(spans, work), strict=True):
             out[:, here] += part.reshape(K, -1, D)
         return out
 
@@ -615,22 +619,30 @@ class _Batch:
         if self.loss.penalises_bias:
             gb += penalty * self.b
 
-    def _inverses(self, precondition: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The inverse of the Hessian's diagonal, (K, P, D), or (1, P, 1) of ones; and of its intercepts', (K, P)."""
-        P = len(self.fold)
+    def _inverses(self, precondition: bool, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of the Hessian's diagonal, (K, P, D), or (1, P, 1) of ones; and of its intercepts', (K, P).
+
+        Of problems that are alike the diagonals' mean is taken.
+        """
+        K, P, D = self.W.shape
         every = np.arange(P)
+        mean = (np.arange(alike.max() + 1)[:, None] == alike).astype(self.L.dtype)
+        mean /= mean.sum(axis=1, keepdims=True)
         parts: dict[int, tuple[np.ndarray, ...]] = {}
 
         def work(rows: slice, _: np.ndarray | None = None) -> np.ndarray:
             here = self._counted(every, rows)
             A: np.ndarray = self.loss.curvature(self.L[:, here, rows], rows) * self.weights[self.fold[here], rows]
             parts[rows.start] = (_placed(P, here, A.sum(axis=2)),)
-            return A.reshape(-1, A.shape[2])
+            averaged: np.ndarray = mean[:, here] @ A
+            return averaged.reshape(-1, A.shape[2])
 
         inverse: np.ndarray = np.ones((1, P, 1), self.L.dtype)
         penalty = self.penalty.astype(inverse.dtype)
         if precondition:
-            inverse = 1 / (self._sweep(every, None, work, squared=True) + penalty[:, None])
+            seen: list[Span] = [(rows, None) for rows in self.regions if self._counts(every, rows).any()]
+            diagonal = np.sum(self.matrix.sweep(seen, work, squared=True), axis=0).reshape(K, -1, D)
+            inverse = 1 / (diagonal[:, alike] + penalty[:, None])
         else:
             self._over(work)
         (bias,) = _summed(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,6 +320,28 @@ def test_problems_solved_together_are_those_solved_alone(dtype: type, preconditi
         np.testing.assert_allclose(together.weight[:, problem], alone.weight[:, 0], atol=atol)
         np.testing.assert_allclose(together.objective[problem], alone.objective[0], rtol=1e2 * tol)
         np.testing.assert_allclose(together.bias[:, problem], alone.bias[:, 0], atol=atol)
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+def test_problems_that_are_alike_share_the_mean_of_their_diagonals_and_end_where_each_would(skipping: bool) -> None:
+    class Spied(Dense):
+        def sweep(self, spans: Any, work: Any, *, squared: bool = False) -> list[np.ndarray]:
+            parts = super().sweep(spans, work, squared=squared)
+            if squared:
+                diagonals.append(sum(parts))
+            return parts
+
+    diagonals: list[Any] = []
+    Z, loss, weights = logistic()
+    each = problems([1e-4, 1e-2], weights)
+    regions = (slice(0, len(Z) // 3), slice(len(Z) // 3, len(Z))) if skipping else ()
+    alike = dataclasses.replace(each, regions=regions, alike=np.array([0, 0, 1, 1]))
+    expected = solve(Spied(Z), loss, each, precondition=True)
+    found = solve(Spied(Z), loss, alike, precondition=True)
+    own, shared = diagonals
+    np.testing.assert_allclose(shared, [own[:2].mean(axis=0), own[2:].mean(axis=0)], rtol=1e-12)
+    np.testing.assert_allclose(found.weight, expected.weight, atol=1e-5)
+    np.testing.assert_allclose(found.objective, expected.objective, rtol=1e-11)
 
 
 @LOSSES
