@@ -37,7 +37,6 @@ HELD_BACK, FEWEST_HELD_BACK, MOST_HELD_BACK = 10, 10, 10_000
 BUFFER_BYTES, RUN_BYTES = 256 << 20, 256 << 10
 """Of float32 rows: what is shuffled in memory at once where rows come from a file, and what is read there in one piece."""
 
-_READ_BYTES = 1 << 20
 _FALLING = 0.03  # share of all that is learnt; the second half of the schedule, of low rates, is 0.18 of the way
 _MOST_ON_ONE_THREAD = 10_000_000  # multiplications of a batch, below which threads wait longer than they work
 
@@ -204,7 +203,7 @@ class _Data:
         """Some rows, (n, D)."""
         if isinstance(self.rows, Tensor):
             return self.rows[index]
-        return _read(self.rows.take(index.cpu().numpy())).to(self.device)
+        return torch.from_numpy(self.rows.take(index.cpu().numpy()).whole()).to(self.device)
 
     def batches(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Some rows in random order, each once, as (which, their (n, D)).
@@ -222,7 +221,7 @@ class _Data:
         for some in starts.split(max(1, BUFFER_BYTES // (row_bytes * run))):
             at = (some.sort().values[:, None] + torch.arange(run, device=self.device)).flatten()
             inside = index[at[at < len(index)]]
-            buffer = _read(self.rows.take(inside.cpu().numpy()))
+            buffer = torch.from_numpy(self.rows.take(inside.cpu().numpy()).whole())
             for part in _parts(_shuffled(torch.arange(len(inside), device=self.device), generator), self.batch):
                 yield inside[part], buffer[part.to(buffer.device)].to(self.device)
             del buffer  # before the next one is read: two are no more than one in memory
@@ -367,14 +366,6 @@ def _held_back(training: Training) -> np.ndarray:
         key = y if y.ndim == 1 else y[:, 0]
         order = order[np.argsort(key[order], kind="stable")]
     return np.sort(order[rng.integers(every) :: every])
-
-
-def _read(rows: Rows) -> Tensor:
-    """(N, D), by few rows at a time: of a mapped file far more than scattered rows counts as memory until it is let go."""
-    out = np.empty((len(rows), rows.width), dtype=np.float32)
-    for at, block in rows.blocks(np.float32, most=_READ_BYTES):
-        out[at] = block
-    return torch.from_numpy(out)
 
 
 def _share(counted: np.ndarray, of: float, count: int) -> np.ndarray:

@@ -12,6 +12,9 @@ BLOCK_BYTES = 64 << 20
 """Of float32 features, that are dealt with at once where they are read from a file."""
 MOST_IN_MEMORY = 1 << 30
 """Bytes of float32 features that are kept in memory, standardised; more are read again at each pass."""
+_SCATTERED = (
+    128  # rows that are read at once where they lie apart: with each, up to some MB of a mapped file count as memory
+)
 
 
 class Rows:
@@ -62,9 +65,13 @@ class Rows:
             dtype: of the block.
             forget: let go of the pages of a mapped file, which count as memory of the process.
         """
-        block: np.ndarray = self._raw(self.index[rows]).astype(dtype)
-        if forget:
-            _forget(self.features)
+        index = self.index[rows]
+        scattered = len(index) > 0 and np.ptp(index) >= 2 * len(index)
+        block = np.empty((len(index), self.width), dtype)
+        for at in range(0, len(index), step := _SCATTERED if forget and scattered else max(1, len(index))):
+            block[at : at + step] = self._raw(index[at : at + step])
+            if forget:
+                _forget(self.features)
         block -= self.mean.astype(dtype)
         block /= self.scale.astype(dtype)
         return block
