@@ -19,7 +19,7 @@ _HOMES = {
     "FeatxError": "errors",
     "Head": "head",
     "ImageSet": "images",
-    "PromotedModel": "promotion",
+    "PromotedModel": "promoted",
     "Promotion": "promotion",
     "Report": "report",
     "Transform": "decode",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from featx.prediction import evaluate as evaluate
     from featx.prediction import load_model as load_model
     from featx.prediction import predict as predict
-    from featx.promotion import PromotedModel as PromotedModel
+    from featx.promoted import PromotedModel as PromotedModel
     from featx.promotion import Promotion as Promotion
     from featx.promotion import promote as promote
     from featx.report import Report as Report

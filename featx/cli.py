@@ -17,14 +17,26 @@ import click
 from featx import __version__
 from featx.errors import FeatxError, cell, printable, size_text
 from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load_recipe, run_recipe
-from featx.settings import CACHE, CALIBRATIONS, DTYPES, ENGINES, KERNELS, KINDS, MOST_SIDE, PRECISIONS, TASKS
+from featx.settings import (
+    AUGMENTATIONS,
+    CACHE,
+    CALIBRATIONS,
+    DTYPES,
+    ENGINES,
+    KERNELS,
+    KINDS,
+    MOST_SIDE,
+    OPTIMIZERS,
+    PRECISIONS,
+    TASKS,
+)
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
     from featx.cachefolder import Entry
     from featx.extraction import Extraction
+    from featx.finetuning import Step as TrainingStep
     from featx.fitting import Fit
     from featx.promotion import Promotion
-    from featx.promotion import Step as TrainingStep
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
 
@@ -44,7 +56,7 @@ class _Featx(click.Group):
 
 
 def _extracts(ctx: click.Context) -> bool:
-    return ctx.invoked_subcommand in ("extract", "run", "evaluate")
+    return ctx.invoked_subcommand in ("extract", "run", "evaluate", "promote")
 
 
 @click.group(cls=_Featx, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -101,6 +113,12 @@ _AGAIN = _options(
     click.option("--backbone", "-b", help="The backbone, where the stored name is a file of code (file.py:factory)."),
     click.option("--weights", help="The backbone's weights, where the file has moved."),
 )
+
+
+def _tuned(name: str, **how: Any) -> Callable[[Any], Any]:
+    """An option of promote with the default of its step."""
+    default = getattr(PromoteStep, name.removeprefix("--").replace("-", "_"))
+    return click.option(name, default=default, show_default=True, **how)
 
 
 @main.command(short_help="Run a frozen backbone once over a data set.")
@@ -247,47 +265,46 @@ def fit_head(as_json: bool, **options: Any) -> None:
 
 @main.command(short_help="Turn a head and its backbone into one network.")
 @click.argument("head", required=False)
-@click.option("--finetune", is_flag=True, help="Train the whole network, from the head on.")
-@click.option("--epochs", type=click.IntRange(min=1), default=PromoteStep.epochs, show_default=True, help="At most.")
+@click.option("--finetune", is_flag=True, help="Train the network, from the head on.")
+@_tuned("--epochs", type=click.IntRange(min=1), help="At most.")
+@_tuned("--lr", type=_POSITIVE, help="Of the head, at its highest.")
+@_tuned("--backbone-lr", type=_POSITIVE, help="Share of it for the backbone's last block.")
+@_tuned("--layer-decay", type=_SHARE, help="Share of a block's rate for the block before it.")
 @click.option(
-    "--lr",
-    type=_POSITIVE,
-    default=PromoteStep.lr,
-    show_default=True,
-    help="Of the head; the backbone's is a tenth of it.",
+    "--from",
+    "--from-layer",
+    "from_layer",
+    metavar="BLOCK",
+    help="Train from this block on, such as layer4; by default all.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=PromoteStep.batch_size, show_default=True)
+@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Train the last N blocks; 0 is the head alone.")
 @click.option(
-    "--weight-decay",
-    type=click.FloatRange(min=0),
-    default=PromoteStep.weight_decay,
+    "--train-bn/--freeze-bn",
+    default=PromoteStep.train_bn,
     show_default=True,
-    help="Not on norms and biases.",
+    help="Whether batch norm's statistics move.",
 )
-@click.option(
-    "--warmup",
-    type=click.FloatRange(0, 1),
-    default=PromoteStep.warmup,
-    show_default=True,
-    help="Share of all steps; then cosine.",
-)
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    default=PromoteStep.patience,
-    show_default=True,
-    help="Epochs without a better one.",
-)
-@click.option(
-    "--crop-scale",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=PromoteStep.crop_scale,
-    show_default=True,
-    help="Least share of the image kept.",
-)
+@_tuned("--optimizer", type=click.Choice(OPTIMIZERS), help="AdamW, or SGD with Nesterov's momentum.")
+@_tuned("--weight-decay", type=click.FloatRange(min=0), help="Not on norms and biases.")
+@_tuned("--clip", type=_POSITIVE, help="Largest norm of the gradient.")
+@_tuned("--batch-size", type=click.IntRange(min=1), help="Images per step.")
+@_tuned("--warmup", type=click.FloatRange(0, 1, max_open=True), help="Share of all steps; then cosine.")
+@_tuned("--patience", type=click.IntRange(min=1), help="Epochs without a better one.")
+@_tuned("--augment", type=click.Choice(AUGMENTATIONS), help="How training images are varied.")
+@_tuned("--crop-scale", type=_SHARE, help="Least share of the image kept.")
 @click.option("--flip/--no-flip", default=PromoteStep.flip, show_default=True, help="Mirror half of the images.")
-@click.option("--train-norms", is_flag=True, help="Let batch norm's statistics move; by default they stay.")
-@click.option("--seed", default=PromoteStep.seed, show_default=True, help="Of order, crops and dropout.")
+@_tuned("--mixup", type=click.FloatRange(min=0), help="Mix pairs by shares of Beta(mixup, mixup).")
+@_tuned("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Share spread over all classes.")
+@click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class counts alike in the loss.")
+@_tuned("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay per step of an average of the weights.")
+@click.option(
+    "--interpolate/--no-interpolate",
+    default=PromoteStep.interpolate,
+    show_default=True,
+    help="Try weights between the head's and the tuned ones (WiSE-FT).",
+)
+@_tuned("--significance", type=_SHARE, help="Promote where luck would do as well this often at most.")
+@_tuned("--seed", help="Of order, crops, mixing and dropout.")
 @click.option("--features", help="The feature file, where it is not the one that the head names.")
 @_AGAIN
 @_DEVICE
@@ -298,10 +315,12 @@ def fit_head(as_json: bool, **options: Any) -> None:
 def promote(as_json: bool, **options: Any) -> None:
     """Move HEAD onto its backbone as one network, prove that it is the same classifier, and fine-tune it if asked.
 
-    HEAD is a head's file; left out, the newest in the models folder. A fine-tuned network that does not beat the head on
-    the same images is not kept: the model is then the head on its backbone.
+    HEAD is a head's file; left out, the newest in the models folder. The epoch is chosen on split val, or on training
+    images that are held back; the verdict falls on images that chose nothing. A fine-tuned network that is not proved to
+    beat the head on them is not kept: the model is then the head on its backbone. An interrupted run goes on from its last
+    epoch when the same command is given again.
 
-    Example: featx promote --finetune --epochs 5
+    Example: featx promote --finetune --last 3 --epochs 20
     """
     with _training_bar() as progress:
         result = PromoteStep(**options).run(progress)
@@ -729,21 +748,32 @@ def _show_fit(result: Fit) -> None:
 
 def _show_promotion(result: Promotion) -> None:
     click.echo(
-        f"assembled {result.head}: on {result.proved_on} images the network's logits are the head's "
-        f"(largest difference {result.max_logit_difference:.2g})"
+        f"assembled {result.head}: on {result.proof.images} images the network's logits are the head's "
+        f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
-    rows = [("head", result.head_report)]
-    if result.tuned_report:
-        rows.append((f"fine-tuned, {result.epochs} epochs", result.tuned_report))
+    if result.tuning and result.tuned_report:
+        click.echo(f"chosen on {result.chosen_on}:")
+        click.echo("epoch  training loss  log loss  accuracy")
+        for entry in result.log:
+            loss = f"{entry['loss']:13.4f}" if entry["epoch"] else "     the head"
+            mark = "  *" if entry["epoch"] == result.tuning.best_epoch else ""
+            click.echo(f"{entry['epoch']:5}  {loss}  {entry['log_loss']:8.4f}  {entry['accuracy']:8.4f}{mark}")
+        if len(result.tuning.curve) > 1:
+            shown = ", ".join(f"{alpha:g}: {loss:.4f}" for alpha, loss in result.tuning.curve.items())
+            click.echo(f"log loss from the head's weights (0) to epoch {result.tuning.best_epoch}'s (1): {shown}")
         click.echo()
-        width = max(len(name) for name, _ in rows)
-        click.echo(f"{'':<{width}}  accuracy  95 % interval     log loss  (same {result.report.n} images)")
+        rows = [("head", result.head_report), ("fine-tuned", result.tuned_report)]
+        click.echo(
+            f"{'':<10}  accuracy  95 % interval     log loss  (same {result.report.n} images of split {result.report.split})"
+        )
         for name, report in rows:
             low, high = report.interval
-            click.echo(f"{name:<{width}}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
+            click.echo(f"{name:<10}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
         click.echo()
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
     click.echo(f"model: {result.path}")
+    if result.tuning:
+        click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png').name}")
 
 
 def _show_facts(facts: dict[str, Any], indent: str = "") -> None:
@@ -792,7 +822,7 @@ def _training_bar() -> Iterator[Callable[[TrainingStep], None]]:
         def show(step: TrainingStep) -> None:
             bar.total = step.epochs * step.total
             bar.set_postfix_str(
-                f"epoch {step.epoch}/{step.epochs}, loss {step.loss:.3f}, best accuracy {step.accuracy:.4f}",
+                f"epoch {step.epoch}/{step.epochs}, loss {step.loss:.3f}, rate {step.rate:.1e}, best {step.accuracy:.4f}",
                 refresh=False,
             )
             bar.update((step.epoch - 1) * step.total + step.done - bar.n)

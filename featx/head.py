@@ -331,6 +331,14 @@ class Head:
             "fit a head to them with featx fit-head"
         )
 
+    def again(self) -> Head:
+        """A head like this one, its hyper-parameter as chosen, that is not fitted yet."""
+        asked = {name: self.parameters[name] for name in _ASKED}
+        asked["kernel"] = self.kernel
+        return Head(
+            self.kind, task=self.task_, table=self.table, reject_below=self.reject_below_, device=self.device, **asked
+        )
+
     @property
     def chosen(self) -> dict[str, float]:
         """The hyper-parameter that was chosen or given, by its name; empty where the kind has none."""

@@ -241,7 +241,7 @@ def packed(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
         facts = json.loads(json.dumps({**metadata, "format": format, "version": VERSION[format]}, allow_nan=False))
-        text = json.dumps({**facts, "sha256": _digest(contiguous, facts)}, sort_keys=True)
+        text = json.dumps({**facts, "sha256": digest(contiguous, facts)}, sort_keys=True)
         data = save(contiguous, metadata={"featx": text})
         checked = _read(path, io.BytesIO(data), len(data))
         _require_sound(path, checked.metadata, _value_fault(contiguous, checked.metadata))
@@ -311,7 +311,7 @@ def load_model(path: Path, *, format: str) -> tuple[dict[str, np.ndarray], dict[
         if metadata["format"] != format:
             raise CorruptCacheError(f"{path} is a {metadata['format']}; expected a {format}")
         arrays = {name: _tensor(path, file, tensor) for name, tensor in contents.tensors.items()}
-    if metadata.pop("sha256") != _digest(arrays, metadata):
+    if metadata.pop("sha256") != digest(arrays, metadata):
         raise CorruptCacheError(f"{path} is damaged: its arrays and metadata do not fit their checksum")
     _require_sound(path, metadata, _value_fault(arrays, metadata))
     return arrays, metadata
@@ -494,9 +494,10 @@ def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + b"\0")
+def digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, over JSON and arrays: their names, dtypes, shapes and bytes."""
+    sha256 = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + b"\0")
     for name, array in sorted(arrays.items()):
-        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        sha256.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        sha256.update(array.tobytes())
+    return sha256.hexdigest()

@@ -12,7 +12,7 @@ import math
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -268,6 +268,34 @@ def shots_figure(rows: Sequence[tuple[int, float, float]]) -> Figure:
         axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(loc="lower right")
+    return figure
+
+
+def training_figure(log: Sequence[Mapping[str, float | None]], curve: Mapping[float, float]) -> Figure:
+    """How fine-tuning went: losses and accuracy by epoch, and the log loss between the head's weights and the tuned ones.
+
+    Args:
+        log: an entry for each epoch, the first for the head: ``epoch``, ``loss``, ``accuracy``, ``log_loss``.
+        curve: {alpha: log loss} on the images that choose.
+    """
+
+    def of(name: str) -> tuple[list[float], list[float]]:
+        known = [(float(entry["epoch"] or 0), entry[name]) for entry in log if entry[name] is not None]
+        return [x for x, _ in known], [float(y or 0) for _, y in known]
+
+    with _style():
+        figure = _figure(_WIDTH * 1.8, 3)
+        losses, accuracy, between = figure.subplots(1, 3)
+        losses.plot(*of("loss"), color=GREY, marker=".", label="training")
+        losses.plot(*of("log_loss"), color=BLUE, marker="o", label="images that choose")
+        losses.set(xlabel="epoch (0 is the head)", title="loss (nats)")
+        losses.legend()
+        accuracy.plot(*of("accuracy"), color=BLUE, marker="o")
+        accuracy.set(xlabel="epoch (0 is the head)", title="accuracy on the images that choose")
+        between.plot(list(curve), list(curve.values()), color=ORANGE, marker="o")
+        between.set(xlabel="share of the way, head to tuned", title="log loss between the weights")
+        for axes in (losses, accuracy):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -19,7 +19,8 @@ from featx.features import FeatureSet
 from featx.head import Head, trained_on
 from featx.home import cores
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
-from featx.promotion import PromotedModel, backbone_of
+from featx.promoted import PromotedModel
+from featx.promotion import backbone_of
 from featx.reading import batched, default_batch_size, plain_reader, read_file, read_images
 from featx.report import AnyReport, Report
 from featx.settings import CACHE, Progress

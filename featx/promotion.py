@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import copy
-import math
+import csv
+import hashlib
+import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models import SqueezeNet
+from torch import Tensor
 
-from featx import modelfile, zoo
-from featx.backbone import Backbone, full_float32, normalise, pick_device, restore_backbone
-from featx.cache import differences
-from featx.decode import Transform, read_augmented
-from featx.errors import (
-    MISSING,
-    CacheMissError,
-    CorruptCacheError,
-    DatasetError,
-    FeatxError,
-    HeadError,
-    StaleCacheError,
-    printable,
-    why_unreadable,
-)
+from featx import modelfile
+from featx.backbone import Backbone, normalise, restore_backbone
+from featx.calibration import balanced_weights
+from featx.checkpoint import Checkpoint
+from featx.decode import read_augmented, read_pixels
+from featx.errors import MISSING, CacheMissError, DatasetError, HeadError, StaleCacheError, why_unreadable
+from featx.evidence import Paired
 from featx.features import FeatureSet
+from featx.finetuning import Judged, Step, Trainer, Tuning, tune
+from featx.groups import hash_group_splits, read_column
 from featx.head import Head, softmax, stored_report
 from featx.home import cores
+from featx.promoted import PromotedModel, logits_of, set_last_layer
 from featx.reading import batched, default_batch_size, plain_reader, read_images
 from featx.report import Report
 from featx.settings import MODELS, FineTuning
 from featx.taps import PENULTIMATE
-from featx.weights import load_strictly, require_fit
 
 PROOF_IMAGES = 64
 """How many images the assembled network is compared with the head on."""
@@ -49,130 +43,18 @@ TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where fine-tuning stands, for a progress bar.
+class Proof:
+    """That the assembled network is the head.
 
     Attributes:
-        epoch: from 1.
-        epochs: at most.
-        done: images of this epoch.
-        total: images in an epoch.
-        loss: mean training loss of this epoch so far, in nats.
-        accuracy: of the best epoch so far, on the selection split; 0 before the first.
+        largest: difference between a logit of the network and the head's.
+        mean: of all such differences, without their signs.
+        images: that were compared.
     """
 
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float
-    accuracy: float
-
-
-class PromotedModel:
-    """A whole network that classifies pixels: backbone and head in one.
-
-    Attributes:
-        network: in eval mode.
-        transform: from an image's pixels to its input.
-        classes: (C,) names.
-        metadata: what its file says of it: backbone, data set, comparison, verdict.
-        train_keys: (n, 16) uint8, content hashes of the images it was trained on.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        transform: Transform,
-        classes: Sequence[str],
-        metadata: dict[str, Any],
-        train_keys: np.ndarray,
-        device: torch.device,
-    ) -> None:
-        self.network = network.eval().to(device)
-        self.transform = transform
-        self.classes = tuple(classes)
-        self.metadata = metadata
-        self.train_keys = train_keys
-        self.device = device
-
-    def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64."""
-        return _logits(self.network, torch.from_numpy(pixels).to(self.device), self.transform)
-
-    def outputs(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64 probabilities; rows sum to 1."""
-        return softmax(self.logits(pixels))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the network's tensors and the metadata as one .safetensors file.
-
-        The tensors keep the network's own names; featx's own begin with ``featx.``.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        modelfile.save_model(Path(path), *self._contents(), format=modelfile.MODEL)
-        return Path(path)
-
-    def require_savable(self, path: str | os.PathLike[str]) -> None:
-        """Raises HeadError unless ``save`` would give a file that can be read again."""
-        modelfile.packed(Path(path), *self._contents(), format=modelfile.MODEL)
-
-    def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        arrays[modelfile.TRAIN_KEYS[modelfile.MODEL]] = self.train_keys
-        return arrays, {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, backbone: str | None = None, device: str = "auto") -> PromotedModel:
-        """Read a promoted model.
-
-        Args:
-            path: the file.
-            backbone: ``file.py:factory`` where the network is a file of one's own; a stored path is never run.
-            device: as ``load_backbone``.
-
-        Raises:
-            CacheMissError, CorruptCacheError: no such file, or not a sound one.
-            BackboneError: the network cannot be built here.
-            StaleCacheError: ``backbone`` is another network than the model's.
-        """
-        arrays, meta = modelfile.load_model(Path(path), format=modelfile.MODEL)
-        try:
-            train_keys = arrays.pop(modelfile.TRAIN_KEYS[modelfile.MODEL])
-            state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            transform = Transform.from_dict(meta["transform"])
-            network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
-            _set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, FeatxError):
-                raise
-            raise CorruptCacheError(f"{path} is no sound model: {printable(str(error))}") from error
-        load_strictly(network, state, origin=str(path))
-        model = cls(
-            network,
-            transform=transform,
-            classes=meta["classes"],
-            metadata={k: v for k, v in meta.items() if k not in ("format", "version", "classes", "transform")},
-            train_keys=train_keys,
-            device=pick_device(device),
-        )
-        model._require_logits(path)
-        return model
-
-    def _require_logits(self, path: str | os.PathLike[str]) -> None:
-        """Run once, so that a network that cannot take its own images is refused before it meets any."""
-        blank = np.zeros((1, 3, self.transform.crop, self.transform.crop), dtype=np.uint8)
-        try:
-            logits = self.logits(blank)
-        except Exception as error:  # a network raises whatever its author wrote
-            raise CorruptCacheError(f"{path} is no sound model: it cannot be run: {_first_line(error)}") from error
-        if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
-            raise CorruptCacheError(
-                f"{path} is no sound model: of shape {logits.shape}, or NaN, where {len(self.classes)} logits should be"
-            )
+    largest: float
+    mean: float
+    images: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,13 +67,13 @@ class Promotion:
         head: the head's file, or its kind where it came from none.
         verdict: "assembled", "promoted" or "kept-head".
         why: the verdict in a sentence.
-        max_logit_difference: between assembled network and head, over ``proved_on`` images.
-        proved_on: number of those images.
+        proof: that the assembled network is the head.
         head_report: the head on the split that judges.
         report: the saved model on the same images.
         tuned_report: the fine-tuned network on them, kept or not; None without fine-tuning.
-        epochs: that were run.
-        log: one entry per epoch: loss, selection accuracy and log loss.
+        paired: both on them, image by image; None without fine-tuning.
+        tuning: how fine-tuning went; None without it.
+        chosen_on: the images that chose the epoch, in words.
         seconds: wall time.
         notes: what else the user should know.
     """
@@ -201,15 +83,25 @@ class Promotion:
     head: str
     verdict: str
     why: str
-    max_logit_difference: float
-    proved_on: int
+    proof: Proof
     head_report: Report
     report: Report
     tuned_report: Report | None
-    epochs: int
-    log: tuple[dict[str, float], ...]
+    paired: Paired | None
+    tuning: Tuning | None
+    chosen_on: str
     seconds: float
     notes: tuple[str, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """That were run."""
+        return self.tuning.epoch if self.tuning else 0
+
+    @property
+    def log(self) -> list[dict[str, float | None]]:
+        """One entry per epoch, from 0, the head: loss, accuracy and log loss on the images that choose, rate, seconds."""
+        return self.tuning.log if self.tuning else []
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx promote --json`` prints it."""
@@ -218,16 +110,22 @@ class Promotion:
             "head": self.head,
             "verdict": self.verdict,
             "why": self.why,
-            "max_logit_difference": self.max_logit_difference,
-            "proved_on": self.proved_on,
+            "max_logit_difference": self.proof.largest,
+            "mean_logit_difference": self.proof.mean,
+            "proved_on": self.proof.images,
             "accuracy_head": self.head_report.accuracy,
             "accuracy_finetuned": self.tuned_report.accuracy if self.tuned_report else None,
             "accuracy": self.report.accuracy,
             "interval": list(self.report.interval),
             "split": self.report.split,
             "n": self.report.n,
+            "paired": self.paired.as_dict() if self.paired else None,
             "epochs": self.epochs,
-            "log": list(self.log),
+            "best_epoch": self.tuning.best_epoch if self.tuning else None,
+            "alpha": self.tuning.alpha if self.tuning else None,
+            "interpolation": _curve(self.tuning),
+            "chosen_on": self.chosen_on,
+            "log": self.log,
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
         }
@@ -249,13 +147,17 @@ def promote(
 ) -> Promotion:
     """Assemble a head and its backbone into one network, prove it, and fine-tune it if asked.
 
-    Fine-tuning starts at the head. The best epoch, the one of least log loss, is chosen on the split "val"; the verdict
-    falls by accuracy on "test" where there is one (on "val" otherwise, and a note says so). A network that is not better
-    there is not kept: the head is.
+    Fine-tuning starts at the head. Epoch and interpolation are those of least log loss on the split "val"; where that is the
+    split that judges, on a fifth of the training images, by their content, and training starts at a head that was fitted
+    without them. The verdict falls on the split that chose nothing: "test" where there is one, else "val". The fine-tuned
+    network takes the head's place if it gets more of those images right than chance would give (McNemar's exact test);
+    otherwise the model is the head.
+
+    A run that was interrupted goes on from its last epoch when it is started again with the same settings.
 
     Args:
         head: a fitted head, or its file; linear, on the penultimate layer.
-        finetune: train the whole network.
+        finetune: train the network.
         settings: how.
         features: the feature set, or file, that the head was fitted to; by default the file the head names.
         backbone: instead of the stored name, as ``restore_backbone``.
@@ -267,12 +169,13 @@ def promote(
         progress: called during fine-tuning.
 
     Raises:
-        HeadError: a head that is not linear or not on the penultimate layer, or logits that differ.
+        HeadError: a head that is not linear or not on the penultimate layer, logits that differ, or a block that is not there.
         StaleCacheError: features or backbone of another identity.
         CacheMissError: the feature file is gone.
         OutputError: the model cannot be written.
     """
     started = time.perf_counter()
+    settings = settings or FineTuning()
     file = None if isinstance(head, Head) else Path(head)
     head = head if isinstance(head, Head) else Head.load(head)
     stem = file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
@@ -288,43 +191,58 @@ def promote(
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     modelfile.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
     job = _Job(head, known, source, workers or cores())
-    difference, proved_on = job.prove()
+    proof = job.prove()
     head_report = head.evaluate(known, split=job.judge_split)
     assert isinstance(head_report, Report)  # of a linear head of classes
-    tuned: Report | None = None
-    log: list[dict[str, float]] = []
+    tuned, paired, tuning, checkpoint = None, None, None, None
     facts = {
-        "max_logit_difference": difference,
+        "max_logit_difference": proof.largest,
+        "mean_logit_difference": proof.mean,
         "head_report": stored_report(head_report),
-        "settings": asdict(settings or FineTuning()) if finetune else None,
+        "settings": asdict(settings) if finetune else None,
     }
     if finetune:
         untrained = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
         job.model(facts | untrained).require_savable(path)  # before the hours of training
-        tuned, log = job.finetune(settings or FineTuning(), progress)
-    verdict, why = _verdict(head_report, tuned)
+        checkpoint = Checkpoint(path, job.asked(settings))
+        tuning = job.finetune(settings, checkpoint, progress)
+        tuned, paired = job.compare()
+        keep_log(path, tuning)
+    verdict, why = _verdict(head_report, tuned, paired, tuning, settings.significance)
     if verdict == "kept-head":
         job.back_to_head()
     report = tuned if tuned is not None and verdict == "promoted" else head_report
     seconds = time.perf_counter() - started
-    outcome = {"verdict": verdict, "why": why, "report": stored_report(report), "log": log, "seconds": seconds}
+    outcome = {
+        "verdict": verdict,
+        "why": why,
+        "report": stored_report(report),
+        "finetuned_report": stored_report(tuned) if tuned else None,
+        "paired": paired.as_dict() if paired else None,
+        "interpolation": _curve(tuning),
+        "chosen_on": job.chosen_on,
+        "log": tuning.log if tuning else [],
+        "seconds": seconds,
+    }
     model = job.model(facts | outcome)
     model.save(path)
+    if checkpoint:
+        checkpoint.remove()
     return Promotion(
         model=model,
         path=path,
         head=str(file or head.kind),
         verdict=verdict,
         why=why,
-        max_logit_difference=difference,
-        proved_on=proved_on,
+        proof=proof,
         head_report=head_report,
         report=report,
         tuned_report=tuned,
-        epochs=len(log),
-        log=tuple(log),
+        paired=paired,
+        tuning=tuning,
+        chosen_on=job.chosen_on,
         seconds=seconds,
-        notes=tuple(job.notes),
+        notes=tuple(tuning.notes if tuning else ()),
     )
 
 
@@ -350,87 +268,104 @@ def backbone_of(head: Head, *, name: str | None = None, weights: str | None = No
     )
 
 
-@dataclass
 class _Job:
-    """One promotion: the assembled network and the images it is proved, trained and judged on."""
+    """One promotion: the assembled network, and the images that it is proved, trained, chosen and judged on.
 
-    head: Head
-    features: FeatureSet
-    backbone: Backbone
-    workers: int
-    notes: list[str] = field(default_factory=list)
+    Attributes:
+        judge_split: where the verdict falls.
+        start_head: where training starts: the head, or one that was fitted without the images that choose.
+        train: (n,) int64 rows.
+        select: (m,) int64 rows of the images that choose.
+        chosen_on: these in words.
+    """
 
-    def __post_init__(self) -> None:
-        self.judge_split = self.features.held_out()
-        has_val = bool(np.any((self.features.splits == "val") & (self.features.labels >= 0)))
-        self.select_split = "val" if has_val else self.judge_split
-        self.network = copy.deepcopy(self.backbone.network)
-        _set_last_layer(self.network, self.backbone.classifier, *self.head.as_linear())
-        self.network.to(self.backbone.device).eval()
-        self.start = copy.deepcopy(self.network.state_dict())
-        index = {name: i for i, name in enumerate(self.head.classes_)}
-        ours = np.array([index.get(name, -1) for name in self.features.classes], dtype=np.int64)
-        self.labels = np.where(self.features.labels >= 0, ours[self.features.labels], -1)
+    def __init__(self, head: Head, features: FeatureSet, backbone: Backbone, workers: int) -> None:
+        self.head, self.features, self.backbone, self.workers = head, features, backbone, workers
+        self.device = backbone.device
+        self.judge_split = features.held_out()
+        index = {name: i for i, name in enumerate(head.classes_)}
+        ours = np.array([index.get(name, -1) for name in features.classes], dtype=np.int64)
+        self.labels = np.where(features.labels >= 0, ours[features.labels], -1)
+        self.network = copy.deepcopy(backbone.network)
+        set_last_layer(self.network, backbone.classifier, *head.as_linear())
+        self.network.to(self.device).eval()
+        self.as_head = copy.deepcopy(self.network.state_dict())
+        self.chosen_on = ""
 
-    def prove(self) -> tuple[float, int]:
-        """The largest difference between the network's logits and the head's, over images of the data set."""
+    def prove(self) -> Proof:
+        """How far the network's logits are from the head's, over images of the data set.
+
+        Raises:
+            HeadError: further than rounding.
+        """
         every = self.rows(self.judge_split)
         rows = every[np.linspace(0, len(every) - 1, min(PROOF_IMAGES, len(every))).astype(int)]
-        network_logits = self.predict(rows)
         head_logits = self.head.logits(np.asarray(self.features.features[rows]))
-        difference = float(np.abs(network_logits - head_logits).max())
+        apart = np.abs(self.predict(rows) - head_logits)
         allowed = TOLERANCE[self.backbone.dtype] * max(1.0, float(np.abs(head_logits).max()))
-        if not difference <= allowed:
+        if not apart.max() <= allowed:
             raise HeadError(
-                f"the assembled network's logits differ from the head's by up to {difference:.3g} on {len(rows)} images; "
+                f"the assembled network's logits differ from the head's by up to {apart.max():.3g} on {len(rows)} images; "
                 f"at most {allowed:.3g} is rounding. The network was not saved"
             )
-        return difference, len(rows)
+        return Proof(float(apart.max()), float(apart.mean()), len(rows))
 
-    def finetune(
-        self, settings: FineTuning, progress: Callable[[Step], None] | None
-    ) -> tuple[Report, list[dict[str, float]]]:
-        """Train from the head on; the network ends as the epoch of least log loss on the selection images.
+    def asked(self, settings: FineTuning) -> dict[str, Any]:
+        """What a run of fine-tuning depends on, as JSON."""
+        sha256 = hashlib.sha256()
+        for array in (*self.head.as_linear(), self.features.keys, self.labels):
+            sha256.update(np.ascontiguousarray(array).tobytes())
+        sha256.update("\0".join(map(str, self.features.splits)).encode())
+        return {"settings": asdict(settings), "identity": self.head.identity_, "sha256": sha256.hexdigest()}
 
-        Returns:
-            Its report where the verdict falls, and one entry per epoch.
-        """
-        if self.select_split == self.judge_split:
-            self.notes.append(
-                f"the best epoch was chosen on the same images of split {self.judge_split} that it is judged by, so the "
-                "fine-tuned accuracy is slightly flattered; a data set with val and test splits mends that"
+    def finetune(self, settings: FineTuning, checkpoint: Checkpoint, progress: Callable[[Step], None] | None) -> Tuning:
+        """Train from the head on; the network ends as the weights of least log loss on the images that choose."""
+        start, train, select = self._chosen()
+        set_last_layer(self.network, self.backbone.classifier, *start.as_linear())
+        self.network.to(self.device).eval()
+        classes = len(self.head.classes_)
+        balanced = settings.class_weight == "balanced"
+        trainer = Trainer(
+            self.network,
+            self.network,
+            self.backbone.classifier,
+            settings,
+            images=len(train),
+            class_weights=balanced_weights(self.labels[train], classes) if balanced else None,
+        )
+        return tune(trainer, _Images(self, settings, train, select), checkpoint, progress=progress)
+
+    def _chosen(self) -> tuple[Head, np.ndarray, np.ndarray]:
+        """The head to start at, and the rows to train on and to choose by."""
+        train, val = self.rows("train"), self.rows("val")
+        if self.judge_split != "val" and len(val):
+            self.chosen_on = f"the {len(val)} images of split val"
+            return self.head, train, val
+        column = None
+        if self.head.group:
+            column = read_column(self.features, self.head.group, table=self.head.table)[train]
+        chooses = hash_group_splits(self.features.keys[train], column, self.labels[train]) == "test"
+        select, train = train[chooses], train[~chooses]
+        start = self.head.again().fit(self.features, rows=train) if len(select) else self.head
+        if not len(select) or start.classes_ != self.head.classes_:
+            raise HeadError(
+                "too few training images to hold some back that choose the best epoch; add images, or a split val beside test"
             )
-        trainer = _Trainer(self.network, settings, self.backbone, len(self.rows("train")))
-        log: list[dict[str, float]] = []
-        best_state, best_epoch, best_loss, accuracy = self.start, 0, math.inf, 0.0
-        for epoch in range(1, settings.epochs + 1):
-            loss = self._train_epoch(trainer, epoch, accuracy, progress)
-            if not math.isfinite(loss):
-                self.notes.append(f"the loss became {loss} in epoch {epoch}; training stopped there")
-                break
-            report = self.report(self.select_split)
-            if not math.isfinite(report.log_loss):
-                self.notes.append(
-                    f"the log loss on {self.select_split} became {report.log_loss} in epoch {epoch}; training stopped there"
-                )
-                break
-            log.append({"epoch": epoch, "loss": loss, "accuracy": report.accuracy, "log_loss": report.log_loss})
-            if report.log_loss < best_loss:
-                best_epoch, best_loss, accuracy = epoch, report.log_loss, report.accuracy
-                best_state = copy.deepcopy(self.network.state_dict())
-            elif epoch - best_epoch >= settings.patience:
-                break
-        self.network.load_state_dict(best_state)
-        return self.report(self.judge_split), log
+        self.chosen_on = f"{len(select)} of the training images, held back by their content"
+        return start, train, select
 
     def back_to_head(self) -> None:
         """Undo the training."""
-        self.network.load_state_dict(self.start)
+        self.network.load_state_dict(self.as_head)
 
-    def report(self, split: str) -> Report:
-        """The network as it is, on one split."""
-        rows = self.rows(split)
-        return Report.of(self.labels[rows], softmax(self.predict(rows)), self.head.classes_, split=split)
+    def compare(self) -> tuple[Report, Paired]:
+        """The network as it is where the verdict falls, and image by image against the head."""
+        rows = self.rows(self.judge_split)
+        logits = self.predict(rows)
+        said = self.head.logits(np.asarray(self.features.features[rows])).argmax(axis=1)
+        paired = Paired.of(self.features.paths[rows], self.labels[rows], said, logits.argmax(axis=1))
+        report = Report.of(self.labels[rows], softmax(logits), self.head.classes_, split=self.judge_split)
+        return report, paired
 
     def model(self, facts: dict[str, Any]) -> PromotedModel:
         """The network with all that its file says of it."""
@@ -450,7 +385,7 @@ class _Job:
             classes=self.head.classes_,
             metadata=metadata,
             train_keys=self.head.train_keys_,
-            device=self.backbone.device,
+            device=self.device,
         )
 
     def rows(self, split: str) -> np.ndarray:
@@ -461,35 +396,10 @@ class _Job:
         """(R, C) float64 logits of the network as it is."""
         self.network.eval()
         transform = self.backbone.transform
-        batches = self._batches(rows, plain_reader(transform), default_batch_size(self._device.type))
-        return np.concatenate([_logits(self.network, pixels, transform) for _, pixels in batches])
+        batches = self.read(rows, plain_reader(transform), default_batch_size(self.device.type))
+        return np.concatenate([logits_of(self.network, pixels, transform) for _, pixels in batches])
 
-    @property
-    def _device(self) -> torch.device:
-        return self.backbone.device
-
-    def _train_epoch(
-        self, trainer: _Trainer, epoch: int, accuracy: float, progress: Callable[[Step], None] | None
-    ) -> float:
-        settings, transform = trainer.settings, self.backbone.transform
-        rows = self.rows("train")
-        order = np.random.default_rng([settings.seed, epoch]).permutation(rows)
-
-        def read(row: int, data: bytes) -> np.ndarray:
-            rng = np.random.default_rng([settings.seed, epoch, row])
-            return read_augmented(data, transform, rng, scale=settings.crop_scale, flip=settings.flip)
-
-        trainer.to_train_mode()
-        total, done = 0.0, 0
-        for batch_rows, pixels in self._batches(order, read, settings.batch_size):
-            labels = torch.from_numpy(self.labels[batch_rows]).to(self._device)
-            total += trainer.step(normalise(pixels, transform), labels) * len(batch_rows)
-            done += len(batch_rows)
-            if progress:
-                progress(Step(epoch, settings.epochs, done, len(rows), total / done, accuracy))
-        return total / done
-
-    def _batches(
+    def read(
         self, rows: np.ndarray, read: Callable[[int, bytes], np.ndarray], size: int
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(B,) rows and (B, 3, H, W) uint8 pixels on the device; the images must be those of the features."""
@@ -505,104 +415,65 @@ class _Job:
                         "run featx extract and featx fit-head again"
                     )
             pixels = torch.from_numpy(np.stack([image.pixels for image in batch if image.pixels is not None]))
-            yield np.array([image.row for image in batch]), pixels.to(self._device, non_blocking=True)
+            yield np.array([image.row for image in batch]), pixels.to(self.device, non_blocking=True)
 
 
-class _Trainer:
-    """Optimizer, schedule and precision; one step at a time."""
+class _Images:
+    """A ``Source`` of whole images: augmented to train on, plain to choose by."""
 
-    def __init__(self, network: nn.Module, settings: FineTuning, backbone: Backbone, images: int) -> None:
-        self.network, self.settings = network, settings
-        self.device = backbone.device
-        steps = settings.epochs * math.ceil(images / settings.batch_size)
-        warmup = max(1, round(settings.warmup * steps))
-        network.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(network, backbone.classifier, settings))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))),
-        )
-        cuda = self.device.type == "cuda"
-        self.precision = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
-        self.scaler = torch.amp.GradScaler("cuda", enabled=cuda and self.precision == torch.float16)
-        torch.manual_seed(settings.seed)  # dropout is the only chance that is not drawn from numpy's generators
+    def __init__(self, job: _Job, settings: FineTuning, train: np.ndarray, select: np.ndarray) -> None:
+        self.job, self.settings, self.train, self.select = job, settings, train, select
+        self.images, self.classes = len(train), len(job.head.classes_)
 
-    def to_train_mode(self) -> None:
-        """Train mode, but batch norm's statistics stay as pretrained unless they are to be trained."""
-        self.network.train()
-        if not self.settings.train_norms:
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``Source.batches``; each image's crop is drawn from the seed, the epoch and its row."""
+        job, settings, transform = self.job, self.settings, self.job.backbone.transform
+        order = np.random.default_rng([settings.seed, epoch]).permutation(self.train)
 
-    def step(self, images: Tensor, labels: Tensor) -> float:
-        """One batch; returns its loss in nats."""
-        with torch.autocast("cuda", self.precision, enabled=self.device.type == "cuda"):
-            loss = F.cross_entropy(self.network(images), labels)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        return float(loss.detach())
+        def read(row: int, data: bytes) -> np.ndarray:
+            if settings.augment == "none":
+                return read_pixels(data, transform)
+            rng = np.random.default_rng([settings.seed, epoch, row])
+            return read_augmented(data, transform, rng, scale=settings.crop_scale, flip=settings.flip)
+
+        for rows, pixels in job.read(order, read, settings.batch_size):
+            varied = _randaugmented(pixels) if settings.augment == "randaugment" else pixels
+            yield normalise(varied, transform), torch.from_numpy(job.labels[rows]).to(job.device)
+
+    def judge(self) -> Judged:
+        """As ``Source.judge``."""
+        job, rows = self.job, self.select
+        report = Report.of(job.labels[rows], softmax(job.predict(rows)), job.head.classes_, split="select")
+        return Judged(report.accuracy, report.log_loss)
 
 
-def _parameter_groups(network: nn.Module, classifier: str, settings: FineTuning) -> list[dict[str, Any]]:
-    """Head and backbone at their own rates; no weight decay on biases and norms."""
-    groups = []
-    for is_head in (True, False):
-        named = [(n, p) for n, p in network.named_parameters() if n.startswith(f"{classifier}.") == is_head]
-        rate = settings.lr if is_head else settings.lr / 10
-        for decays in (True, False):
-            parameters = [p for _, p in named if (p.ndim > 1) == decays]
-            groups.append({"params": parameters, "lr": rate, "weight_decay": settings.weight_decay * decays})
-    return [group for group in groups if group["params"]]
+def _randaugmented(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8, each image by two operations of its own (Cubuk et al., 2020); chance is torch's own."""
+    from torchvision.transforms.v2 import RandAugment
+
+    vary = RandAugment()
+    return torch.stack([vary(image) for image in pixels])
 
 
-def _logits(network: nn.Module, pixels: Tensor, transform: Transform) -> np.ndarray:
-    """(B, 3, H, W) uint8 on the network's device to (B, C) float64, in the precision that features are computed in."""
-    with torch.inference_mode(), full_float32():
-        logits: np.ndarray = network(normalise(pixels, transform)).cpu().double().numpy()  # MPS has no float64
-    return logits
+def keep_log(path: Path, tuning: Tuning) -> None:
+    """Write the epochs beside a model: as CSV, and as a picture.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    from featx.plots import as_png, training_figure
+
+    text = io.StringIO()
+    names = ("epoch", "loss", "accuracy", "log_loss", "rate", "seconds")
+    table = csv.DictWriter(text, names, lineterminator="\n", restval="")
+    table.writeheader()
+    table.writerows(tuning.log)
+    modelfile.write_whole(path.with_suffix(".csv"), text.getvalue().encode())
+    modelfile.write_whole(path.with_suffix(".png"), as_png(training_figure(tuning.log, tuning.curve)))
 
 
-def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
-    """The architecture that a model's file names. Built without memory first: a small file shall not make a large network."""
-    with zoo.without_memory():
-        hollow = zoo.blank(meta["origin"])
-        _set_last_layer(hollow, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
-    require_fit(hollow, state, origin=str(path))
-    return zoo.blank(meta["origin"])
-
-
-def _own_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
-    """The network that the user names, if it is the one that the model was made of."""
-    built = zoo.build(backbone, "random")
-    parts = differences(meta["origin"], built.origin)
-    if parts:
-        raise StaleCacheError(f"{path} was made of another network than {backbone} ({'; '.join(parts)})")
-    return built.module
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error) or type(error).__name__).splitlines()[0][:200])
-
-
-def _set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    """Put (C, D) weights and (C,) biases in the place of a network's classifier layer."""
-    count, width = weight.shape
-    old = network.get_submodule(classifier)
-    new: nn.Linear | nn.Conv2d
-    new = nn.Conv2d(width, count, 1) if isinstance(old, nn.Conv2d) else nn.Linear(width, count)
-    with torch.no_grad():
-        new.weight.copy_(torch.from_numpy(weight).reshape(new.weight.shape))
-        if bias is not None and new.bias is not None:
-            new.bias.copy_(torch.from_numpy(bias))
-    network.set_submodule(classifier, new)
-    if isinstance(network, SqueezeNet):
-        network.classifier[2] = nn.Identity()  # its ReLU between convolution and pooling would clip the head's logits
+def _curve(tuning: Tuning | None) -> list[dict[str, float]]:
+    return [{"alpha": alpha, "log_loss": loss} for alpha, loss in tuning.curve.items()] if tuning else []
 
 
 def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | None) -> FeatureSet:
@@ -619,18 +490,23 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
     return head.with_splits(source)
 
 
-def _verdict(head: Report, tuned: Report | None) -> tuple[str, str]:
+def _verdict(
+    head: Report, tuned: Report | None, paired: Paired | None, tuning: Tuning | None, significance: float
+) -> tuple[str, str]:
     where = f"on the same {head.n} images of split {head.split}"
-    if tuned is None:
+    if tuned is None or paired is None or tuning is None:
         return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
-    more = int(np.trace(tuned.confusion) - np.trace(head.confusion))
-    if more > 0 and math.isfinite(tuned.log_loss):
-        return (
-            "promoted",
-            f"fine-tuning raised accuracy from {head.accuracy:.4f} to {tuned.accuracy:.4f}, {more} more right {where}",
+    if tuning.alpha == 0:
+        return "kept-head", (
+            f"no epoch of {tuning.epoch} did better than the head on the images that choose, so the model is the head on its "
+            f"backbone: accuracy {head.accuracy:.4f} {where}"
         )
-    return (
-        "kept-head",
-        f"fine-tuning reached {tuned.accuracy:.4f} against the head's {head.accuracy:.4f} {where}; it did not win, so the "
-        "model is the head on its backbone",
+    apart = (
+        f"{tuned.accuracy:.4f} against the head's {head.accuracy:.4f} {where}: it alone gets {len(paired.tuned_only)} right, "
+        f"the head alone {len(paired.head_only)}"
     )
+    p = f"p = {paired.p_value:.2g} by McNemar's exact test"
+    if paired.gained > 0 and paired.p_value <= significance:
+        return "promoted", f"the fine-tuned network reached {apart} ({p})"
+    lacking = f"{p}, no proof at {significance:g}" if paired.gained > 0 else "it did not win"
+    return "kept-head", f"the fine-tuned network reached {apart} ({lacking}), so the model is the head on its backbone"

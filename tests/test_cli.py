@@ -292,12 +292,17 @@ def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
     assert lines[2] == "model: models/split--lenet5--logreg--promoted.safetensors"
 
 
-def test_fine_tuning_prints_head_and_network_side_by_side(fitted: Path) -> None:
+def test_fine_tuning_prints_the_epochs_and_both_side_by_side(fitted: Path) -> None:
     lines = featx("promote", "--finetune", "--epochs", "1").stdout.splitlines()
-    assert lines[2].split()[:1] == ["accuracy"]
-    assert lines[3].split()[:2] == ["head", "1.0000"]
-    assert lines[4].startswith("fine-tuned, 1 epochs")
-    assert lines[6].startswith("kept-head: fine-tuning reached")
+    assert re.fullmatch(r"chosen on \d+ of the training images, held back by their content:", lines[1])
+    assert lines[3].split()[:4] == ["0", "the", "head", lines[3].split()[3]]
+    assert lines[4].split()[0] == "1"
+    at = next(i for i, line in enumerate(lines) if "(same 16 images of split val)" in line)
+    assert lines[at + 1].split()[:2] == ["head", "1.0000"]
+    assert lines[at + 2].split()[0] == "fine-tuned"
+    assert lines[at + 4].startswith("kept-head: ")
+    assert lines[-2] == "model: models/split--lenet5--logreg--promoted.safetensors"
+    assert lines[-1].startswith("epochs: models/split--lenet5--logreg--promoted.csv")
 
 
 def test_predict_prints_csv_with_a_row_for_every_image(fitted: Path, split_photos: Path) -> None:

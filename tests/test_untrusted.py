@@ -94,7 +94,7 @@ def craft(path: Path, arrays: Mapping[str, np.ndarray], facts: Any) -> Path:
     if isinstance(facts, dict):
         stored = json.loads(json.dumps(facts))
         stored.pop("sha256", None)
-        facts = {**stored, "sha256": modelfile._digest(arrays, stored)}
+        facts = {**stored, "sha256": modelfile.digest(arrays, stored)}
     save_file(arrays, path, metadata={"featx": json.dumps(facts)})
     return path
 

@@ -1,0 +1,96 @@
+"""Blocks of networks, and which of them are trained at what rate."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+from torchvision import models
+
+from featx import zoo
+from featx.blocks import blocks, first_trained, frozen, parameter_groups
+from featx.errors import HeadError
+from featx.settings import FineTuning
+
+
+def network(name: str = "mobilenet_v1_025") -> tuple[nn.Module, str]:
+    built = zoo.build(name, "random")
+    return built.module, built.classifier or "fc"
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier", "expected", "count"),
+    [
+        ("resnet18", "fc", ["conv1", "bn1", "layer1.0", "layer1.1", "layer2.0", "layer2.1"], 10),
+        ("vgg11", "classifier.6", ["features.0", "features.3", "features.6", "features.8", "features.11"], 10),
+        ("vit_b_32", "heads.head", ["conv_proj", "encoder.layers.encoder_layer_0"], 14),
+        ("convnext_tiny", "classifier.2", ["features.0", "features.1.0", "features.1.1"], 23),
+        ("efficientnet_b0", "classifier.1", ["features.0", "features.1.0", "features.2.0", "features.2.1"], 18),
+        ("densenet121", "classifier", ["features.conv0", "features.norm0", "features.denseblock1"], 10),
+        ("googlenet", "fc", ["conv1", "conv2", "conv3", "inception3a", "inception3b"], 12),
+    ],
+)
+def test_blocks_are_the_parts_of_a_network_in_order(
+    name: str, classifier: str, expected: list[str], count: int
+) -> None:
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    with zoo.without_memory():
+        found = blocks(getattr(models, name)(**options), classifier)
+    assert found[: len(expected)] == expected
+    assert len(found) == count
+
+
+def test_a_block_of_mobilenet_is_a_depthwise_layer_with_its_pointwise_one() -> None:
+    assert blocks(*network()) == [f"features.{i}" for i in range(14)]
+
+
+def test_every_parameter_is_in_one_group_at_its_rate() -> None:
+    module, classifier = network()
+    settings = FineTuning(lr=1e-3, weight_decay=0.05, layer_decay=0.5)
+    groups = parameter_groups(module, classifier, settings)
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    named = dict(module.named_parameters())
+    assert len(rates) == len(named) == sum(len(g["params"]) for g in groups)
+    for name, expected in {
+        f"{classifier}.weight": (1e-3, 0.05),
+        f"{classifier}.bias": (1e-3, 0.0),
+        "features.13.1.0.weight": (1e-4, 0.05),
+        "features.13.1.1.weight": (1e-4, 0.0),
+        "features.12.0.0.weight": (5e-5, 0.05),
+        "features.0.0.weight": (1e-4 * 0.5**13, 0.05),
+    }.items():
+        assert rates[id(named[name])] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        (FineTuning(), 0), (FineTuning(last=3), 11), (FineTuning(last=0), 14), (FineTuning(last=14), 0),
+        (FineTuning(from_layer="features.12"), 12), (FineTuning(from_layer="features"), 0),
+    ],
+)  # fmt: skip
+def test_what_lies_before_the_first_block_is_frozen(settings: FineTuning, first: int) -> None:
+    module, classifier = network()
+    assert first_trained(module, classifier, settings) == first
+    parameter_groups(module, classifier, settings)
+    for name, parameter in module.named_parameters():
+        place = 99 if name.startswith(classifier) else int(name.split(".")[1])
+        assert parameter.requires_grad == (place >= first), name
+
+
+def test_batch_norms_are_frozen_unless_asked_and_frozen_blocks_always() -> None:
+    module, classifier = network()
+    names = blocks(module, classifier)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert set(frozen(module, names, 2, norms=False)) == {*norms, module.features[0], module.features[1]}  # type: ignore[index]
+    assert list(frozen(module, names, 1, norms=True)) == [module.features[0]]  # type: ignore[index]
+
+
+def test_a_block_that_is_not_there_is_said_with_those_that_are() -> None:
+    module, classifier = network("lenet5")
+    names = r"features\.0, features\.3, features\.6, hidden\.1"
+    with pytest.raises(HeadError, match=rf"there is no block 'layer4' to train from; the blocks are {names}"):
+        first_trained(module, classifier, FineTuning(from_layer="layer4"))
+    with pytest.raises(HeadError, match=rf"the last 5 blocks are more than the 4 there are: {names}"):
+        first_trained(module, classifier, FineTuning(last=5))
+    with pytest.raises(HeadError, match="two ways to say where training begins"):
+        FineTuning(last=5, from_layer="features")
