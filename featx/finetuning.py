@@ -89,7 +89,7 @@ class Tuning:
 
     Attributes:
         log: one entry per epoch, the first for epoch 0, the head itself: loss, selection accuracy and log loss, rate, seconds.
-        best_epoch: of least log loss on the images that choose; 0 is the head.
+        best_epoch: of those trained, the one of least log loss on the images that choose; 0 before the first.
         halved: how often the rate was.
         pieces: into how many a batch is cut to fit in memory; their gradients are summed.
         alpha: share of the way from the head to the best epoch that is kept.
@@ -112,7 +112,7 @@ class Tuning:
 
     @property
     def best(self) -> Judged:
-        """What the best epoch got."""
+        """What the best epoch got; the head, before the first."""
         entry = self.log[self.best_epoch]
         return Judged(float(entry["accuracy"] or 0), float(entry["log_loss"] or 0))
 
@@ -301,8 +301,8 @@ def tune(
 ) -> Tuning:
     """Train until the epochs are over or their log loss on the images that choose falls no more.
 
-    The network ends with the weights that did best there: of the best epoch, or between it and the head; the head's own where
-    no epoch was better. Goes on where the checkpoint ends.
+    The network ends with the weights that did best there: of the best epoch, between the head and it, or the head's own. Goes
+    on where the checkpoint ends.
 
     Args:
         trainer: at its start.
@@ -367,7 +367,7 @@ def _epoch(
         for name, value in (("the loss", loss), ("the log loss on the images that choose", judged.log_loss)):
             if not value <= most:
                 raise _DivergedError(f"{name} became {value:.4g} in epoch {epoch}")
-        if better := judged.log_loss < run.best.log_loss:
+        if better := not run.best_epoch or judged.log_loss < run.best.log_loss:
             trainer.keep()
     entry = {"epoch": epoch, "loss": loss, "accuracy": judged.accuracy, "log_loss": judged.log_loss, "rate": rate}
     return {**entry, "seconds": round(time.perf_counter() - started, 3)}, better

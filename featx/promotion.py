@@ -498,8 +498,8 @@ def _verdict(
         return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
     if tuning.alpha == 0:
         return "kept-head", (
-            f"no epoch of {tuning.epoch} did better than the head on the images that choose, so the model is the head on its "
-            f"backbone: accuracy {head.accuracy:.4f} {where}"
+            f"neither one of {tuning.epoch} epochs nor weights on the way there did better than the head on the images that choose, "
+            f"so the model is the head on its backbone: accuracy {head.accuracy:.4f} {where}"
         )
     apart = (
         f"{tuned.accuracy:.4f} against the head's {head.accuracy:.4f} {where}: it alone gets {len(paired.tuned_only)} right, "

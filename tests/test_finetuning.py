@@ -137,13 +137,25 @@ def test_training_that_is_done_is_not_done_again(checkpoint: Checkpoint) -> None
     assert tune(trainer, source, checkpoint).epoch == 3
 
 
-def test_patience_is_counted_from_the_head_on(checkpoint: Checkpoint) -> None:
+def test_training_ends_where_it_gets_no_better_and_the_head_may_stay_the_best(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(patience=2, epochs=9))
-    source.judge = iter([Judged(1, 0.1), Judged(1, 0.2), Judged(1, 0.3)]).__next__  # type: ignore[method-assign]
+    judged = [Judged(1, loss) for loss in (0.1, 0.3, 0.2, 0.4, 0.5, 0.13, 0.15, 0.17)]
+    source.judge = iter(judged).__next__  # type: ignore[method-assign]
     before = weights(trainer.network)
     run = tune(trainer, source, checkpoint)
-    assert (run.epoch, run.best_epoch, run.alpha, run.curve) == (2, 0, 0.0, {0.0: 0.1})
+    assert (run.epoch, run.best_epoch, run.alpha) == (4, 2, 0.0)
+    assert run.curve == {0.0: 0.1, 0.25: 0.13, 0.5: 0.15, 0.75: 0.17, 1.0: 0.2}
     assert not moved(before, trainer.network)
+
+
+def test_weights_between_the_head_and_an_epoch_may_be_better_than_both(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings(epochs=1))
+    before = weights(trainer.network)
+    source.judge = iter([Judged(1, loss) for loss in (0.3, 0.4, 0.25, 0.1, 0.2)]).__next__  # type: ignore[method-assign]
+    assert tune(trainer, source, checkpoint).alpha == 0.5
+    for name, tensor in trainer.network.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (before[name] + trainer.best[name]) / 2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e4])
