@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from featx import zoo
 from featx.cache import differences
-from featx.decode import DECODER_VERSION, Transform, parse_colour
+from featx.decode import DECODER_VERSION, Transform, View, parse_colour
 from featx.errors import BackboneError, StaleCacheError, brief
 from featx.settings import DTYPES, PRECISIONS
 from featx.taps import Tapped
@@ -39,6 +39,8 @@ class Backbone:
         network: the whole network, its classifier included.
         classifier: name of its last layer.
         tapped: the network with its layers, as one module from normalised images to embeddings.
+        pooling: "avg", or "none" where a layer is kept whole.
+        view: how images are seen, where that is not plainly.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Backbone:
         self.precision = precision
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
+        self.pooling = "avg"
+        self.view: View | None = None
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
         blank = torch.zeros(1, 3, transform.crop, transform.crop, device=device)
@@ -86,6 +90,25 @@ class Backbone:
         other.dtype = dtype
         return other
 
+    def cut(self, tapped: Any, layer: str, width: int, view: View | None = None) -> Backbone:
+        """The same network up to some layer, whose whole input is kept as float16: activations instead of embeddings.
+
+        Args:
+            tapped: a module as ``Tapped`` is, that gives them as rows.
+            layer: their name.
+            width: D.
+            view: how the images are seen, where that is not plainly.
+        """
+        other = copy.copy(self)
+        other.tapped, other.layers, other.pooling, other.view, other.dtype = (
+            tapped,
+            {layer: width},
+            "none",
+            view,
+            "float16",
+        )
+        return other
+
     def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         """Embed a batch, in the plain way that every engine of ``compute.py`` is held to.
 
@@ -108,7 +131,7 @@ class Backbone:
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features: SHA-256, in hex, over everything that can change them."""
         shared = self.describe()
-        return {layer: _sha256({**shared, "layer": layer, "pooling": "avg"}) for layer in self.layers}
+        return {layer: _sha256({**shared, "layer": layer, "pooling": self.pooling}) for layer in self.layers}
 
     @property
     def identity(self) -> str:
@@ -124,6 +147,7 @@ class Backbone:
             "precision": self.precision,
             "dtype": self.dtype,
             "decoder": DECODER_VERSION,
+            **({"view": dataclasses.asdict(self.view)} if self.view else {}),
         }
 
     def _last_layer(self, blank: Tensor, classifier: str | None) -> str:

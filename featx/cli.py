@@ -297,6 +297,11 @@ def fit_head(as_json: bool, **options: Any) -> None:
 @_tuned("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Share spread over all classes.")
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class counts alike in the loss.")
 @_tuned("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay per step of an average of the weights.")
+@_tuned(
+    "--views",
+    type=click.IntRange(min=0),
+    help="Random crops of each image that a frozen part's outputs are cached of; 0 caches none.",
+)
 @click.option(
     "--interpolate/--no-interpolate",
     default=PromoteStep.interpolate,
@@ -323,7 +328,7 @@ def promote(as_json: bool, **options: Any) -> None:
     Example: featx promote --finetune --last 3 --epochs 20
     """
     with _training_bar() as progress:
-        result = PromoteStep(**options).run(progress)
+        result = PromoteStep(**options).run(progress, _warn)
     _print(result.as_dict() if as_json else None, lambda: _show_promotion(result))
     _warn(*result.notes)
 
@@ -820,6 +825,11 @@ def _training_bar() -> Iterator[Callable[[TrainingStep], None]]:
     with tqdm(desc="finetune", unit=" images", delay=2, file=sys.stderr, leave=False, disable=None) as bar:
 
         def show(step: TrainingStep) -> None:
+            if not step.epoch:
+                bar.total = step.total
+                bar.set_postfix_str("the frozen part, once", refresh=False)
+                bar.update(step.done - bar.n)
+                return
             bar.total = step.epochs * step.total
             bar.set_postfix_str(
                 f"epoch {step.epoch}/{step.epochs}, loss {step.loss:.3f}, rate {step.rate:.1e}, best {step.accuracy:.4f}",

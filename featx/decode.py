@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import io
 import logging
 import math
@@ -230,6 +231,30 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     except Exception:  # what is wrong with it, decoding it will say
         return False
     return image.mode == "RGB" and bool(image.tile) and _turn(image) is None
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at every image: a random crop that is drawn from the image's content, so that it is always the same.
+
+    Attributes:
+        number: which of several.
+        seed: of all of them.
+        scale: as ``read_augmented``.
+        flip: as ``read_augmented``.
+    """
+
+    number: int
+    seed: int
+    scale: float
+    flip: bool
+
+
+def read_view(data: bytes, transform: Transform, view: View, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An image as one view sees it: ``read_augmented``, its chance drawn from view and content."""
+    content = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    rng = np.random.default_rng([view.seed, view.number, content])
+    return read_augmented(data, transform, rng, scale=view.scale, flip=view.flip, max_pixels=max_pixels)
 
 
 def read_augmented(

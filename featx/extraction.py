@@ -23,7 +23,7 @@ from featx.cache import DONE, FAILED, FeatureCache, ImageTable, differences, par
 from featx.cachefolder import feature_file, sharing, write_lock
 from featx.cachewriter import CacheWriter
 from featx.compute import Engine, one_thread_each, open_engine, stacked
-from featx.decode import MAX_PIXELS
+from featx.decode import MAX_PIXELS, read_view
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, EngineError, StaleCacheError
 from featx.features import FeatureSet
 from featx.home import cores
@@ -336,10 +336,7 @@ class _Run:
         done = len(self.images) - len(self.todo)
         report = progress or (lambda _done, _total: None)
         report(done, len(self.images))
-        transform = self.backbone.transform
-        reader = (coded_reader if transform.decoding == "nvjpeg" else plain_reader)(
-            transform, max_pixels=self.max_pixels
-        )
+        reader = _reader(self.backbone, self.max_pixels)
 
         def to_encode(pool: Workers) -> Iterator[LoadedImage]:
             nonlocal done
@@ -626,6 +623,14 @@ def _encoded(
         finally:
             for _, features in running:
                 features.cancel()
+
+
+def _reader(backbone: Backbone, max_pixels: int) -> Any:
+    """From an image file's bytes to what the backbone takes."""
+    transform, view = backbone.transform, backbone.view
+    if view is not None:
+        return lambda _row, data: read_view(data, transform, view, max_pixels=max_pixels)
+    return (coded_reader if transform.decoding == "nvjpeg" else plain_reader)(transform, max_pixels=max_pixels)
 
 
 def _pixels(images: Sequence[LoadedImage]) -> list[np.ndarray]:

@@ -27,7 +27,8 @@ from featx.settings import FineTuning
 MOST_HALVED = 2
 """How often training that diverged begins again from its last good epoch at half the rate."""
 EXPLODED = 3.0
-"""An epoch has diverged where its loss is this many times that of a head that knows nothing, or of the run's start."""
+"""An epoch has diverged where its loss is this many times that of a head that knows nothing, and of the first epoch; or its log
+loss on the images that choose, and of the head there."""
 ALPHAS = (0.25, 0.5, 0.75)
 """Shares of the way from the head's network to the tuned one that are tried between the two."""
 
@@ -37,7 +38,7 @@ class Step:
     """Where fine-tuning stands, for a progress bar.
 
     Attributes:
-        epoch: from 1.
+        epoch: from 1; 0 while a frozen part is run, once for all epochs.
         epochs: at most.
         done: images of this epoch.
         total: images in an epoch.
@@ -361,12 +362,16 @@ def _epoch(
             progress(Step(epoch, epochs, images, source.images, loss, run.best.accuracy, trainer.rate))
 
     loss, rate = trainer.epoch(epoch, source, done), trainer.rate
-    most = EXPLODED * max(math.log(source.classes), float(run.log[0]["log_loss"] or 0))
+    least, before = math.log(source.classes), run.log[0]["log_loss"] or 0
+    first = run.log[1]["loss"] if run.epoch else math.inf  # augmented images may be hard for a head that is very sure
+    if not math.isfinite(loss) or loss > EXPLODED * max(least, first or 0):
+        raise _DivergedError(f"the loss became {loss:.4g} in epoch {epoch}")
     with trainer.judged():
-        judged = source.judge() if loss <= most else Judged(math.nan, math.nan)
-        for name, value in (("the loss", loss), ("the log loss on the images that choose", judged.log_loss)):
-            if not value <= most:
-                raise _DivergedError(f"{name} became {value:.4g} in epoch {epoch}")
+        judged = source.judge()
+        if not judged.log_loss <= EXPLODED * max(least, before):
+            raise _DivergedError(
+                f"the log loss on the images that choose became {judged.log_loss:.4g} in epoch {epoch}"
+            )
         if better := not run.best_epoch or judged.log_loss < run.best.log_loss:
             trainer.keep()
     entry = {"epoch": epoch, "loss": loss, "accuracy": judged.accuracy, "log_loss": judged.log_loss, "rate": rate}

@@ -6,9 +6,10 @@ import copy
 import csv
 import hashlib
 import io
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,23 @@ import torch
 from torch import Tensor
 
 from featx import modelfile
-from featx.backbone import Backbone, normalise, restore_backbone
+from featx.backbone import Backbone, full_float32, normalise, restore_backbone
+from featx.blocks import blocks, first_trained
 from featx.calibration import balanced_weights
 from featx.checkpoint import Checkpoint
-from featx.decode import read_augmented, read_pixels
-from featx.errors import MISSING, CacheMissError, DatasetError, HeadError, StaleCacheError, why_unreadable
+from featx.decode import View, read_augmented, read_pixels
+from featx.errors import MISSING, CacheMissError, DatasetError, HeadError, StaleCacheError, size_text, why_unreadable
 from featx.evidence import Paired
 from featx.features import FeatureSet
-from featx.finetuning import Judged, Step, Trainer, Tuning, tune
+from featx.finetuning import Judged, Source, Step, Trainer, Tuning, tune
 from featx.groups import hash_group_splits, read_column
 from featx.head import Head, softmax, stored_report
 from featx.home import cores
+from featx.prefix import Split, activations, has_room, need, split
 from featx.promoted import PromotedModel, logits_of, set_last_layer
 from featx.reading import batched, default_batch_size, plain_reader, read_images
 from featx.report import Report
-from featx.settings import MODELS, FineTuning
+from featx.settings import CACHE, MODELS, FineTuning
 from featx.taps import PENULTIMATE
 
 PROOF_IMAGES = 64
@@ -143,6 +146,7 @@ def promote(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
+    notify: Callable[[str], None] | None = None,
     progress: Callable[[Step], None] | None = None,
 ) -> Promotion:
     """Assemble a head and its backbone into one network, prove it, and fine-tune it if asked.
@@ -152,6 +156,9 @@ def promote(
     without them. The verdict falls on the split that chose nothing: "test" where there is one, else "val". The fine-tuned
     network takes the head's place if it gets more of those images right than chance would give (McNemar's exact test);
     otherwise the model is the head.
+
+    Where the last blocks alone are trained, what enters them is computed once, for some random crops of each image, and kept
+    in ``<cache>/frozen``.
 
     A run that was interrupted goes on from its last epoch when it is started again with the same settings.
 
@@ -166,6 +173,7 @@ def promote(
         workers: threads that read and decode.
         out: the model's file, instead of ``<models>/<head>--promoted.safetensors``.
         models: the folder for models.
+        notify: told, in a sentence, what is cached and how much disk that takes, before it is.
         progress: called during fine-tuning.
 
     Raises:
@@ -190,7 +198,7 @@ def promote(
     known = _features_of(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     modelfile.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
-    job = _Job(head, known, source, workers or cores())
+    job = _Job(head, known, source, workers or cores(), notify)
     proof = job.prove()
     head_report = head.evaluate(known, split=job.judge_split)
     assert isinstance(head_report, Report)  # of a linear head of classes
@@ -279,7 +287,15 @@ class _Job:
         chosen_on: these in words.
     """
 
-    def __init__(self, head: Head, features: FeatureSet, backbone: Backbone, workers: int) -> None:
+    def __init__(
+        self,
+        head: Head,
+        features: FeatureSet,
+        backbone: Backbone,
+        workers: int,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        self.notify = notify or (lambda _: None)
         self.head, self.features, self.backbone, self.workers = head, features, backbone, workers
         self.device = backbone.device
         self.judge_split = features.held_out()
@@ -323,17 +339,78 @@ class _Job:
         start, train, select = self._chosen()
         set_last_layer(self.network, self.backbone.classifier, *start.as_linear())
         self.network.to(self.device).eval()
-        classes = len(self.head.classes_)
+        classifier, classes = self.backbone.classifier, len(self.head.classes_)
+        source: Source = _Images(self, settings, train, select)
+        module, notes = self.network, list[str]()
+        first = first_trained(self.network, classifier, settings)
+        if first and settings.views:
+            cached, why = self._cached(settings, train, select, first, progress)
+            notes += [f"the frozen part was run in every epoch: {why}"] if why else []
+            source, module = (cached, cached.module) if cached else (source, module)
         balanced = settings.class_weight == "balanced"
         trainer = Trainer(
             self.network,
-            self.network,
-            self.backbone.classifier,
+            module,
+            classifier,
             settings,
             images=len(train),
             class_weights=balanced_weights(self.labels[train], classes) if balanced else None,
         )
-        return tune(trainer, _Images(self, settings, train, select), checkpoint, progress=progress)
+        tuning = tune(trainer, source, checkpoint, progress=progress)
+        tuning.notes[:0] = notes
+        return tuning
+
+    def _cached(
+        self,
+        settings: FineTuning,
+        train: np.ndarray,
+        select: np.ndarray,
+        first: int,
+        progress: Callable[[Step], None] | None,
+    ) -> tuple[_Cached | None, str]:
+        """The frozen part's outputs as a source, computed where they are not there yet; or None, and why."""
+        if settings.augment == "randaugment":
+            return None, "its outputs are cached for random crops, not for randaugment"
+        classifier, side = self.backbone.classifier, self.backbone.transform.crop
+        layer = [*blocks(self.network, classifier), classifier][first]
+        parts = split(self.network, classifier, first, torch.rand(2, 3, side, side, device=self.device))
+        if parts is None:
+            return None, f"the network cannot be cut before {layer}"
+        count = min(settings.views, settings.epochs)
+        crops = [View(k, settings.seed, settings.crop_scale, settings.flip) for k in range(count)]
+        views: list[View | None] = [None] if settings.augment == "none" else list(crops)
+        folder = (self.features.source.parent if self.features.source else Path(CACHE)) / "frozen"
+        images = len(train) * len(views) + len(select)
+        size = need(parts, images)
+        if not has_room(folder, size):
+            return (
+                None,
+                f"its outputs for {images} images need {size_text(size)} in {folder}, over half of what is free",
+            )
+        self.notify(
+            f"caching what enters {layer}, {len(views)} views of {len(train)} images and {len(select)} that choose: "
+            f"{size_text(size)} in {folder}"
+        )
+        done = 0
+
+        def compute(name: str, rows: np.ndarray, view: View | None) -> np.ndarray:
+            nonlocal done
+
+            def report(here: int, _: int) -> None:
+                if progress:
+                    progress(Step(0, settings.epochs, done + here, images, math.nan, 0.0, 0.0))
+
+            rows = rows[np.argsort(self.features.paths[rows])]
+            found = activations(
+                parts, self.backbone, layer, self.features, rows, view,
+                name=name, folder=folder, workers=self.workers, progress=report,
+            )  # fmt: skip
+            done += len(rows)
+            return found
+
+        seen = [compute(f"view{view.number}" if view else "plain", train, view) for view in views]
+        plain = compute("chooses", select, None)
+        return _Cached(self, settings, parts, train, select, seen, plain), ""
 
     def _chosen(self) -> tuple[Head, np.ndarray, np.ndarray]:
         """The head to start at, and the rows to train on and to choose by."""
@@ -447,6 +524,45 @@ class _Images:
         return Judged(report.accuracy, report.log_loss)
 
 
+class _Cached:
+    """A ``Source`` of what enters the trained part of a network: the frozen part's outputs, from their files.
+
+    Attributes:
+        module: the trained part.
+    """
+
+    def __init__(
+        self, job: _Job, settings: FineTuning, parts: Split, train: np.ndarray, select: np.ndarray,
+        views: Sequence[np.ndarray], plain: np.ndarray,
+    ) -> None:  # fmt: skip
+        paths = job.features.paths
+        self.job, self.settings, self.parts, self.views, self.plain = job, settings, parts, views, plain
+        self.labels, self.chosen = (job.labels[rows[np.argsort(paths[rows])]] for rows in (train, select))
+        self.module = parts.rest
+        self.images, self.classes = len(train), len(job.head.classes_)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As ``Source.batches``; each epoch sees all images by the next of the views."""
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.images)
+        view = self.views[(epoch - 1) % len(self.views)]
+        for at in range(0, self.images, self.settings.batch_size):
+            rows = np.sort(order[at : at + self.settings.batch_size])
+            yield self._inputs(view[rows]), torch.from_numpy(self.labels[rows]).to(self.job.device)
+
+    def judge(self) -> Judged:
+        """As ``Source.judge``."""
+        size = default_batch_size(self.job.device.type)
+        with torch.inference_mode(), full_float32():
+            parts = [self.module(self._inputs(self.plain[at : at + size])) for at in range(0, len(self.plain), size)]
+        logits = torch.cat(parts).cpu().double().numpy()
+        report = Report.of(self.chosen, softmax(logits), self.job.head.classes_, split="select")
+        return Judged(report.accuracy, report.log_loss)
+
+    def _inputs(self, rows: np.ndarray) -> Tensor:
+        found = torch.from_numpy(rows.astype(np.float32)).to(self.job.device)
+        return found.reshape(len(found), *self.parts.shape)
+
+
 def _randaugmented(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) uint8, each image by two operations of its own (Cubuk et al., 2020); chance is torch's own."""
     from torchvision.transforms.v2 import RandAugment
@@ -498,8 +614,8 @@ def _verdict(
         return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
     if tuning.alpha == 0:
         return "kept-head", (
-            f"neither one of {tuning.epoch} epochs nor weights on the way there did better than the head on the images that choose, "
-            f"so the model is the head on its backbone: accuracy {head.accuracy:.4f} {where}"
+            f"none of {tuning.epoch} epochs did better than the head on the images that choose, nor did weights on the way, so "
+            f"the model is the head on its backbone: accuracy {head.accuracy:.4f} {where}"
         )
     apart = (
         f"{tuned.accuracy:.4f} against the head's {head.accuracy:.4f} {where}: it alone gets {len(paired.tuned_only)} right, "

@@ -205,6 +205,7 @@ class PromoteStep:
     label_smoothing: float = FineTuning.label_smoothing
     class_weight: str | None = FineTuning.class_weight
     ema: float = FineTuning.ema
+    views: int = FineTuning.views
     interpolate: bool = FineTuning.interpolate
     significance: float = FineTuning.significance
     seed: int = FineTuning.seed
@@ -216,7 +217,9 @@ class PromoteStep:
     models: str = MODELS
     out: str | None = None
 
-    def run(self, progress: Callable[..., None] | None = None) -> Promotion:
+    def run(
+        self, progress: Callable[..., None] | None = None, notify: Callable[[str], None] | None = None
+    ) -> Promotion:
         """Assemble, prove, fine-tune if asked, and save."""
         from featx.modelfile import HEAD, newest
         from featx.promotion import promote
@@ -233,6 +236,7 @@ class PromoteStep:
             workers=self.workers,
             out=self.out,
             models=self.models,
+            notify=notify,
             progress=progress,
         )
 

@@ -70,6 +70,8 @@ class FineTuning:
         label_smoothing: share of each label that is spread over all classes (Szegedy et al., 2016).
         class_weight: "balanced": each class counts alike in the loss, however many images it has.
         ema: decay per step of an average of the weights, which is what is judged and kept; 0 keeps the weights themselves.
+        views: random crops of each image that the frozen part's outputs are kept of, where only the last blocks are trained; 0
+            runs it anew in every epoch.
         interpolate: try weights between the head's network and the tuned one (WiSE-FT; Wortsman et al., 2022).
         significance: the fine-tuned network takes the head's place where chance alone would be so far ahead this often at most.
         seed: of the order, the crops, mixing and dropout.
@@ -95,6 +97,7 @@ class FineTuning:
     label_smoothing: float = 0.0
     class_weight: str | None = None
     ema: float = 0.0
+    views: int = 4
     interpolate: bool = True
     significance: float = 0.05
     seed: int = 0
@@ -108,6 +111,7 @@ class FineTuning:
             (("layer_decay", "crop_scale", "significance"), lambda x: 0 < x <= 1, "a share above 0, at most 1"),
             (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share from 0 on, below 1"),
             (("last",), lambda n: n is None or n >= 0, "a number of blocks from 0 on"),
+            (("views",), lambda n: n >= 0, "a number from 0 on"),
             (("optimizer",), OPTIMIZERS.__contains__, " or ".join(OPTIMIZERS)),
             (("augment",), AUGMENTATIONS.__contains__, ", ".join(AUGMENTATIONS)),
             (("class_weight",), (None, "balanced").__contains__, "balanced, or None"),

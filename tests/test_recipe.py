@@ -81,6 +81,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "label-smoothing": 0.125,
         "class-weight": "balanced",
         "ema": 0.5,
+        "views": 2,
         "interpolate": False,
         "significance": 0.25,
         "batch-size": 7,

@@ -1,0 +1,182 @@
+"""The frozen first part of a network: cut off, run once, and the rest trained on what it gave."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import featx
+from featx.blocks import blocks, first_trained
+from featx.decode import View
+from featx.errors import StaleCacheError
+from featx.features import FeatureSet
+from featx.head import Head
+from featx.prefix import activations, has_room, need, split
+from featx.promotion import promote
+from featx.settings import FineTuning
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+VIEW = View(0, 0, 0.35, flip=True)
+
+
+@pytest.fixture
+def features(split_photos: Path, in_tmp: Path) -> FeatureSet:
+    """LeNet-5's features of 32 train and 16 val photographs."""
+    return featx.extract(split_photos, "lenet5").load()
+
+
+def network_of(name: str) -> featx.Backbone:
+    return featx.load_backbone(name, weights="random", resize=64, crop=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "shape"),
+    [
+        ("resnet18", 2, (256, 4, 4)), ("resnet18", 0, (512,)), ("mobilenet_v1_025", 3, (128, 4, 4)),
+        ("efficientnet_b0", 2, (192, 2, 2)), ("densenet121", 2, (512, 2, 2)), ("vgg11", 1, (4096,)),
+        ("convnext_tiny", 3, (768, 2, 2)), ("squeezenet1_1", 1, (512, 3, 3)), ("swin_t", 1, (2, 2, 768)),
+    ],
+)  # fmt: skip
+def test_the_two_parts_are_the_network_and_share_its_weights(name: str, last: int, shape: tuple[int, ...]) -> None:
+    backbone = network_of(name)
+    network, classifier = backbone.network, backbone.classifier
+    parts = split(network, classifier, first_trained(network, classifier, FineTuning(last=last)), IMAGES)
+    assert parts is not None
+    assert parts.shape == shape
+    with torch.inference_mode():
+        torch.testing.assert_close(parts.rest(parts.first(IMAGES)), network(IMAGES), rtol=1e-5, atol=1e-5)
+    own = {id(p) for p in network.parameters()}
+    used = {id(p) for p in parts.rest.parameters()}
+    assert used <= own
+    trained = [*blocks(network, classifier)[len(blocks(network, classifier)) - last :], classifier]
+    assert {id(p) for name in trained for p in network.get_submodule(name).parameters()} <= used
+
+
+def test_dropout_in_front_of_what_is_trained_is_drawn_anew_each_time() -> None:
+    backbone = network_of("efficientnet_b0")
+    network, classifier = backbone.network, backbone.classifier
+    parts = split(network, classifier, len(blocks(network, classifier)), IMAGES)
+    assert parts is not None
+    assert parts.shape == (1280,)
+    network.train()
+    assert any(isinstance(module, nn.Dropout) and module.training for module in parts.rest.modules())
+    assert not any(isinstance(module, nn.Dropout) for module in parts.first.modules())
+
+
+class Branching(nn.Module):
+    """Looks at its input's values, which no tracer can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x) if x.mean() > 0 else self.body(-x)
+        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Skipping(Branching):
+    """Its input goes past the cut beside the block's output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body[1](self.body[0](x)).mean((2, 3)) + x.mean())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Branching, Skipping])
+def test_a_network_that_cannot_be_cut_is_not(kind: type[nn.Module]) -> None:
+    assert split(kind().eval(), "fc", 1, IMAGES) is None
+
+
+def given(features: FeatureSet) -> tuple[featx.Backbone, object]:
+    backbone = featx.load_backbone("lenet5")
+    side = backbone.transform.crop
+    parts = split(backbone.network, backbone.classifier, 3, torch.rand(2, 3, side, side))
+    assert parts is not None
+    return backbone, parts
+
+
+def test_activations_are_what_the_first_part_gives_and_are_kept(
+    features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, parts = given(features)
+    rows = np.flatnonzero(features.splits == "train")
+
+    def run(view: View | None) -> np.ndarray:
+        return activations(
+            parts, backbone, "hidden.1", features, rows, view, name="x", folder=Path("frozen"), workers=2
+        )  # type: ignore[arg-type]
+
+    plain = run(None)
+    assert plain.dtype == np.float16
+    assert need(parts, len(rows)) == plain.nbytes  # type: ignore[arg-type]
+    from featx.backbone import normalise
+    from featx.decode import read_pixels
+
+    root = Path(features.dataset["root"])
+    pixels = np.stack(
+        [read_pixels((root / str(path)).read_bytes(), backbone.transform) for path in features.paths[rows]]
+    )
+    with torch.inference_mode():
+        expected = parts.first(normalise(torch.from_numpy(pixels), backbone.transform)).flatten(1)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(plain, expected.numpy(), rtol=2e-3, atol=1e-3)
+    seen = [run(View(k, 0, 0.35, flip=True)) for k in range(2)]
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], plain)
+    monkeypatch.setattr("featx.extraction._Run.compute", lambda *_: pytest.fail("it was computed again"))
+    np.testing.assert_array_equal(run(VIEW), seen[0])
+    assert not (
+        set(backbone.identities.values()) & {featx.cache.FeatureCache(p).identity for p in Path("frozen").glob("*.h5")}
+    )
+
+
+def test_an_image_that_changed_is_named(features: FeatureSet, split_photos: Path, make_image) -> None:
+    backbone, parts = given(features)
+    make_image(split_photos / "train" / "dark" / "00.png", seed=999)
+    with pytest.raises(StaleCacheError, match=r"train/dark/00\.png: it has changed since its features were extracted"):
+        activations(
+            parts, backbone, "x", features, np.arange(len(features.paths)), None, name="y", folder=Path("f"), workers=1
+        )  # type: ignore[arg-type]
+
+
+def test_room_is_half_of_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert has_room(tmp_path / "not" / "there", 500)
+    assert not has_room(tmp_path, 501)
+
+
+def test_training_from_the_cache_is_training_in_the_ordinary_way(features: FeatureSet, tmp_path: Path) -> None:
+    head = Head("logreg").fit(features)
+    said: list[str] = []
+    states = []
+    for views in (0, 1):
+        settings = FineTuning(epochs=2, lr=1e-3, batch_size=8, last=1, augment="none", views=views)
+        result = promote(
+            head, finetune=True, settings=settings, out=tmp_path / f"{views}.safetensors", notify=said.append
+        )
+        assert result.tuning is not None
+        states.append([(entry["loss"], entry["log_loss"]) for entry in result.log[1:]])
+        assert not result.notes
+    np.testing.assert_allclose(states[0], states[1], rtol=1e-2)
+    assert len(said) == 1
+    assert said[0].startswith("caching what enters hidden.1, 1 views of 24 images and 8 that choose: ")
+    assert len(list(Path("cache/frozen").glob("*.h5"))) == 2
+
+
+@pytest.mark.parametrize("why", ["disk", "randaugment"])
+def test_where_outputs_cannot_be_cached_the_frozen_part_runs_in_every_epoch(
+    features: FeatureSet, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("logreg").fit(features)
+    if why == "disk":
+        monkeypatch.setattr("featx.promotion.has_room", lambda *_: False)
+    settings = FineTuning(epochs=1, last=1, augment="randaugment" if why == "randaugment" else "crop")
+    result = promote(head, finetune=True, settings=settings)
+    assert result.epochs == 1
+    assert {"disk": "over half of what is free", "randaugment": "not for randaugment"}[why] in result.notes[0]
+    assert not Path("cache/frozen").exists()
