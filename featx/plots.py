@@ -294,6 +294,8 @@ def training_figure(log: Sequence[Mapping[str, float | None]], curve: Mapping[fl
         accuracy.set(xlabel="epoch (0 is the head)", title="accuracy on the images that choose")
         between.plot(list(curve), list(curve.values()), color=ORANGE, marker="o")
         between.set(xlabel="share of the way, head to tuned", title="log loss between the weights")
+        for axes, end in ((losses, len(log) - 1), (accuracy, len(log) - 1), (between, 1)):
+            axes.set_xlim(-0.05 * max(end, 1), 1.05 * max(end, 1))
         for axes in (losses, accuracy):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

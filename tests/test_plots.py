@@ -64,6 +64,11 @@ def texts(figure: Figure) -> list[str]:
     return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
+TRAINED: list[dict[str, float | None]] = [
+    {"epoch": 0, "loss": None, "accuracy": 0.8, "log_loss": 0.5},
+    {"epoch": 1, "loss": 0.9, "accuracy": 0.7, "log_loss": 0.6},
+    {"epoch": 2, "loss": 0.4, "accuracy": 0.9, "log_loss": 0.3},
+]
 PATH = [(10.0**power, 0.2 + 0.05 * (power + 2) ** 2, 0.01) for power in range(-6, 6)]
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -75,6 +80,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "per label": lambda: plots.per_class_figure(labelled()),
     "path": lambda: plots.path_figure(PATH, 0.01),
     "path of one": lambda: plots.path_figure([(0.0, 0.5, 0.1)], 0.0),
+    "training": lambda: plots.training_figure(TRAINED, {0.0: 0.5, 0.5: 0.25, 1.0: 0.3}),
+    "training that only began": lambda: plots.training_figure(TRAINED[:1], {0.0: 0.5}),
     "shots": lambda: plots.shots_figure([(1, 0.5, 0.1), (2, 0.6, 0.05), (16, 0.9, 0.02)]),
     "scatter": lambda: plots.scatter_figure(np.arange(9.0), np.arange(9.0) + 1),
     "scatter, many": lambda: plots.scatter_figure(np.zeros((3000, 2)), np.ones((3000, 2)), names=["a", "$b$"]),
@@ -326,3 +333,13 @@ def test_several_targets_have_a_panel_each_up_to_six() -> None:
 def test_an_svg_of_very_many_points_stays_small() -> None:
     points = np.random.default_rng(0).normal(size=100_000)
     assert len(plots.as_svg(plots.scatter_figure(points, points))) < 500_000
+
+
+def test_training_curves_begin_at_the_head_which_has_no_training_loss() -> None:
+    figure = plots.training_figure(TRAINED, {0.0: 0.5, 0.5: 0.25, 1.0: 0.3})
+    losses, accuracy, between = figure.axes
+    training, chosen = losses.lines
+    np.testing.assert_array_equal(training.get_xydata(), [[1, 0.9], [2, 0.4]])
+    np.testing.assert_array_equal(chosen.get_xydata(), [[0, 0.5], [1, 0.6], [2, 0.3]])
+    np.testing.assert_array_equal(accuracy.lines[0].get_ydata(), [0.8, 0.7, 0.9])
+    np.testing.assert_array_equal(between.lines[0].get_xydata(), [[0, 0.5], [0.5, 0.25], [1, 0.3]])
