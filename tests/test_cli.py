@@ -461,7 +461,10 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_
     )
     command = [sys.executable, "-m", "featx", "extract", str(split_photos), "-b", "slow.py:make", "--batch-size", "4"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PAUSE": "2"}
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    run = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test that runs in the background ignores it
+    )  # fmt: skip
     partial = Path("cache/split--slow-make.h5.partial")
     deadline = time.monotonic() + 240
     while not _rows_done(partial) and time.monotonic() < deadline:
