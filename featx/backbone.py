@@ -100,13 +100,8 @@ class Backbone:
             view: how the images are seen, where that is not plainly.
         """
         other = copy.copy(self)
-        other.tapped, other.layers, other.pooling, other.view, other.dtype = (
-            tapped,
-            {layer: width},
-            "none",
-            view,
-            "float16",
-        )
+        other.tapped, other.layers, other.pooling = tapped, {layer: width}, "none"
+        other.view, other.dtype = view, "float16"
         return other
 
     def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:

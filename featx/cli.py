@@ -50,12 +50,12 @@ class _Featx(click.Group):
         except FeatxError as error:
             raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
         except KeyboardInterrupt:
-            kept = " What is done is kept: the same command goes on from there." if _extracts(ctx) else ""
+            kept = " What is done is kept: the same command goes on from there." if _goes_on(ctx) else ""
             click.echo(f"\nInterrupted.{kept}", err=True)
             ctx.exit(130)
 
 
-def _extracts(ctx: click.Context) -> bool:
+def _goes_on(ctx: click.Context) -> bool:
     return ctx.invoked_subcommand in ("extract", "run", "evaluate", "promote")
 
 

@@ -1,4 +1,4 @@
-"""What is the machine's rather than a project's: its cores, and a folder of its own. Standard library only."""
+"""What is the machine's rather than a project's: its cores, its disks, and a folder of its own. Standard library only."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def home() -> Path:
         return Path(os.environ.get("FEATX_HOME") or Path.home() / ".cache" / "featx")
     except RuntimeError as error:
         raise OutputError("this user has no home folder; set FEATX_HOME to a folder that featx may write") from error
+
+
+def nearest_folder(path: Path) -> Path:
+    """A path itself, or what is above it, from where on it is there: it tells the disk of what is yet to be made."""
+    return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
 
 
 def keep(name: str, data: bytes) -> None:

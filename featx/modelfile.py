@@ -37,6 +37,7 @@ from featx.errors import (
     size_text,
     why_unreadable,
 )
+from featx.home import nearest_folder
 from featx.settings import CALIBRATIONS, DTYPES, KERNELS, KINDS, MOST_SIDE, TASKS
 from featx.tensorfile import Tensor, read_header, read_tensor, shown, strict_json
 
@@ -221,7 +222,7 @@ def require_writable(path: Path, need: int = 0) -> None:
             if not stat.S_ISREG(mode):
                 kind = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
                 raise OutputError(f"{path} is {kind}; name a file to write with -o")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        folder = nearest_folder(path.parent)
         with tempfile.TemporaryFile(dir=folder):  # the one proof that holds for root, read-only disks and quotas
             free = shutil.disk_usage(folder).free
     except FeatxError:

@@ -21,6 +21,7 @@ from featx.decode import View
 from featx.errors import StaleCacheError
 from featx.extraction import extract
 from featx.features import FeatureSet
+from featx.home import nearest_folder
 from featx.images import ImageSet
 from featx.settings import Progress
 
@@ -165,7 +166,7 @@ def activations(
         backbone: whose network it is, and whose transform.
         layer: the block behind the cut.
         features: the data set.
-        rows: (R,) int64, of it.
+        rows: (R,) int64, of it, ascending by path.
         view: how the images are seen; None is plain.
         name: of these images, in the file's.
         folder: for the file.
@@ -173,7 +174,7 @@ def activations(
         progress: as ``extract``.
 
     Returns:
-        (R, D) float16, memory-mapped, in the order of ``rows``' paths, which are sorted.
+        (R, D) float16, memory-mapped.
 
     Raises:
         StaleCacheError: an image has changed since its features were extracted, or gives what float16 cannot hold.
@@ -208,5 +209,4 @@ def need(parts: Split, images: int) -> int:
 
 def has_room(folder: Path, bytes_: int) -> bool:
     """Whether a folder's disk has room for so many bytes, and for as many again."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    return bytes_ <= MOST_OF_DISK * shutil.disk_usage(there).free
+    return bytes_ <= MOST_OF_DISK * shutil.disk_usage(nearest_folder(folder)).free

@@ -281,10 +281,10 @@ class _Job:
 
     Attributes:
         judge_split: where the verdict falls.
-        start_head: where training starts: the head, or one that was fitted without the images that choose.
-        train: (n,) int64 rows.
-        select: (m,) int64 rows of the images that choose.
-        chosen_on: these in words.
+        labels: (N,) int64, of all images, as the head counts classes; -1 where it knows none.
+        network: the assembled network, which is trained in place.
+        as_head: its tensors while it is the head.
+        chosen_on: the images that choose, in words; "" before they are known.
     """
 
     def __init__(
@@ -383,14 +383,14 @@ class _Job:
         images = len(train) * len(views) + len(select)
         size = need(parts, images)
         if not has_room(folder, size):
-            return (
-                None,
-                f"its outputs for {images} images need {size_text(size)} in {folder}, over half of what is free",
-            )
+            why = f"its outputs for {images} images need {size_text(size)} in {folder}, over half of what is free"
+            return None, why
         self.notify(
             f"caching what enters {layer}, {len(views)} views of {len(train)} images and {len(select)} that choose: "
             f"{size_text(size)} in {folder}"
         )
+        # A feature file has its images by path.
+        train, select = (rows[np.argsort(self.features.paths[rows])] for rows in (train, select))
         done = 0
 
         def compute(name: str, rows: np.ndarray, view: View | None) -> np.ndarray:
@@ -400,7 +400,6 @@ class _Job:
                 if progress:
                     progress(Step(0, settings.epochs, done + here, images, math.nan, 0.0, 0.0))
 
-            rows = rows[np.argsort(self.features.paths[rows])]
             found = activations(
                 parts, self.backbone, layer, self.features, rows, view,
                 name=name, folder=folder, workers=self.workers, progress=report,
@@ -465,6 +464,11 @@ class _Job:
             device=self.device,
         )
 
+    def judged(self, rows: np.ndarray, logits: np.ndarray) -> Judged:
+        """What (R, C) logits of some rows are worth."""
+        report = Report.of(self.labels[rows], softmax(logits), self.head.classes_, split="select")
+        return Judged(report.accuracy, report.log_loss)
+
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of the labelled images of a split, of classes that the head knows."""
         return np.flatnonzero((self.features.splits == split) & (self.labels >= 0))
@@ -519,9 +523,7 @@ class _Images:
 
     def judge(self) -> Judged:
         """As ``Source.judge``."""
-        job, rows = self.job, self.select
-        report = Report.of(job.labels[rows], softmax(job.predict(rows)), job.head.classes_, split="select")
-        return Judged(report.accuracy, report.log_loss)
+        return self.job.judged(self.select, self.job.predict(self.select))
 
 
 class _Cached:
@@ -535,10 +537,8 @@ class _Cached:
         self, job: _Job, settings: FineTuning, parts: Split, train: np.ndarray, select: np.ndarray,
         views: Sequence[np.ndarray], plain: np.ndarray,
     ) -> None:  # fmt: skip
-        paths = job.features.paths
         self.job, self.settings, self.parts, self.views, self.plain = job, settings, parts, views, plain
-        self.labels, self.chosen = (job.labels[rows[np.argsort(paths[rows])]] for rows in (train, select))
-        self.module = parts.rest
+        self.train, self.select, self.module = train, select, parts.rest
         self.images, self.classes = len(train), len(job.head.classes_)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -547,16 +547,15 @@ class _Cached:
         view = self.views[(epoch - 1) % len(self.views)]
         for at in range(0, self.images, self.settings.batch_size):
             rows = np.sort(order[at : at + self.settings.batch_size])
-            yield self._inputs(view[rows]), torch.from_numpy(self.labels[rows]).to(self.job.device)
+            labels = torch.from_numpy(self.job.labels[self.train[rows]])
+            yield self._inputs(view[rows]), labels.to(self.job.device)
 
     def judge(self) -> Judged:
         """As ``Source.judge``."""
         size = default_batch_size(self.job.device.type)
         with torch.inference_mode(), full_float32():
             parts = [self.module(self._inputs(self.plain[at : at + size])) for at in range(0, len(self.plain), size)]
-        logits = torch.cat(parts).cpu().double().numpy()
-        report = Report.of(self.chosen, softmax(logits), self.job.head.classes_, split="select")
-        return Judged(report.accuracy, report.log_loss)
+        return self.job.judged(self.select, torch.cat(parts).cpu().double().numpy())
 
     def _inputs(self, rows: np.ndarray) -> Tensor:
         found = torch.from_numpy(rows.astype(np.float32)).to(self.job.device)

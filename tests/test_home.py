@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from featx.errors import OutputError
-from featx.home import cores, home, keep
+from featx.home import cores, home, keep, nearest_folder
 
 
 def test_the_folder_is_the_one_that_is_named_else_one_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +55,12 @@ def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.Monke
     assert cores() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cores() == 1
+
+
+def test_what_is_not_there_yet_is_on_the_disk_of_the_folder_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nearest_folder(tmp_path) == tmp_path
+    assert nearest_folder(tmp_path / "a" / "b") == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert nearest_folder(Path("a")) == Path.cwd()
