@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -315,12 +316,15 @@ def restore_backbone(
 def pick_device(device: str = "auto") -> torch.device:
     """The device of a name; "auto" is the first of CUDA, MPS and the CPU that is there.
 
+    Of several GPUs each process that torchrun started gets its own.
+
     Raises:
         BackboneError: a device that torch does not know or this machine does not have.
     """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            own = os.environ.get("LOCAL_RANK")
+            return torch.device("cuda", int(own)) if own else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -48,42 +49,63 @@ def _is_frame(module: nn.Module) -> bool:
     return any(sum(p.numel() for p in child.parameters()) > _MOSTLY * total for child in lists)
 
 
-def first_trained(network: nn.Module, classifier: str, settings: FineTuning) -> int:
-    """Which of the blocks is the first that is trained: 0 for all, as many as there are for none.
+@dataclass(frozen=True)
+class Trained:
+    """Which of a network's blocks are trained.
+
+    Attributes:
+        classifier: name of the network's last layer, which always is.
+        names: of all blocks, in order.
+        first: which of them is the first that is: 0 for all, as many as there are for none.
+    """
+
+    classifier: str
+    names: tuple[str, ...]
+    first: int
+
+    @property
+    def layer(self) -> str:
+        """The first that is trained: a block, or the classifier."""
+        return (*self.names, self.classifier)[self.first]
+
+
+def trained(network: nn.Module, classifier: str, settings: FineTuning) -> Trained:
+    """What the settings ask to be trained of a network.
 
     Raises:
         HeadError: ``from_layer`` names no block, or ``last`` is more than there are.
     """
-    names = blocks(network, classifier)
+    names = tuple(blocks(network, classifier))
+    first = 0
     if settings.from_layer is not None:
         wanted = settings.from_layer
-        for index, name in enumerate(names):
-            if name == wanted or name.startswith(f"{wanted}."):
-                return index
-        raise HeadError(f"there is no block {wanted!r} to train from; the blocks are {', '.join(names)}")
-    if settings.last is None:
-        return 0
-    if settings.last > len(names):
-        raise HeadError(f"the last {settings.last} blocks are more than the {len(names)} there are: {', '.join(names)}")
-    return len(names) - settings.last
+        found = (index for index, name in enumerate(names) if name == wanted or name.startswith(f"{wanted}."))
+        first = next(found, -1)
+        if first < 0:
+            raise HeadError(f"there is no block {wanted!r} to train from; the blocks are {', '.join(names)}")
+    elif settings.last is not None:
+        first = len(names) - settings.last
+        if first < 0:
+            raise HeadError(
+                f"the last {settings.last} blocks are more than the {len(names)} there are: {', '.join(names)}"
+            )
+    return Trained(classifier, names, first)
 
 
-def parameter_groups(network: nn.Module, classifier: str, settings: FineTuning) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, which: Trained, settings: FineTuning) -> list[dict[str, Any]]:
     """The parameters that are trained, for an optimizer: those of one rate and decay together; all others are frozen.
 
     The head has ``lr``; the last block ``backbone_lr`` of it, each block before that ``layer_decay`` of the one behind
     it. Biases and norms do not decay. What belongs to no block (a class token) is of the first one.
     """
-    names = blocks(network, classifier)
-    first = first_trained(network, classifier, settings)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        if name.startswith(f"{classifier}."):
+        if name.startswith(f"{which.classifier}."):
             rate = settings.lr
         else:
-            place = next((i for i, block in enumerate(names) if name.startswith(f"{block}.")), 0)
-            parameter.requires_grad_(place >= first)
-            rate = settings.lr * settings.backbone_lr * settings.layer_decay ** (len(names) - 1 - place)
+            place = next((i for i, block in enumerate(which.names) if name.startswith(f"{block}.")), 0)
+            parameter.requires_grad_(place >= which.first)
+            rate = settings.lr * settings.backbone_lr * settings.layer_decay ** (len(which.names) - 1 - place)
         if parameter.requires_grad:
             groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return [
@@ -92,9 +114,9 @@ def parameter_groups(network: nn.Module, classifier: str, settings: FineTuning) 
     ]
 
 
-def frozen(network: nn.Module, names: Sequence[str], first: int, *, norms: bool) -> Iterator[nn.Module]:
+def frozen(network: nn.Module, which: Trained, *, norms: bool) -> Iterator[nn.Module]:
     """Modules that are to stay as in eval mode: blocks that are not trained, and all batch norms unless these are to move."""
-    for name in names[:first]:
+    for name in which.names[: which.first]:
         yield network.get_submodule(name)
     if not norms:
         yield from (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))

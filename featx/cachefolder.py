@@ -20,6 +20,7 @@ from featx.cache import DONE, FORMAT, FeatureCache, Header, partial_of
 from featx.cachewriter import output_error
 from featx.errors import CacheLockedError, CacheMissError, CorruptCacheError, OutputError
 from featx.hdf5 import TEXT_CRC
+from featx.settings import FROZEN
 
 _TELLING = 0.05
 """Seconds within which whoever has locked a file has also said so in it."""
@@ -182,14 +183,15 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """Every feature file of a folder, the newest first.
+    """Every feature file of a folder, and of what frozen parts of networks gave, the newest first.
 
     Raises:
         CacheMissError: no such folder.
     """
     if not folder.is_dir():
         raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
-    return [_entry(path) for path in sorted(_files(folder), key=_modified, reverse=True)]
+    files = [*_files(folder), *_files(folder / FROZEN)]
+    return [_entry(path) for path in sorted(files, key=_modified, reverse=True)]
 
 
 def describe_files(paths: Iterable[Path]) -> list[Entry]:

@@ -16,6 +16,7 @@ import click
 
 from featx import __version__
 from featx.errors import FeatxError, cell, printable, size_text
+from featx.home import started
 from featx.recipe import ExtractStep, FitHeadStep, PromoteStep, as_command, load_recipe, run_recipe
 from featx.settings import (
     AUGMENTATIONS,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:  # commands import what they need when they run: --help answer
     from featx.extraction import Extraction
     from featx.finetuning import Step as TrainingStep
     from featx.fitting import Fit
-    from featx.promotion import Promotion
+    from featx.promotion import Promotion, Trial
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
 
@@ -61,7 +62,8 @@ def _goes_on(ctx: click.Context) -> bool:
 
 @click.group(cls=_Featx, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="featx")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Image transfer learning on cached features.
 
     Extract once, fit heads in seconds, promote the one that deserves it:
@@ -72,6 +74,10 @@ def main() -> None:
         featx promote --finetune
         featx predict models/photos--resnet50--logreg--promoted.safetensors new.jpg
     """  # noqa: D301 - click needs the real backspace
+    if started()[1] > 1 and ctx.invoked_subcommand != "promote":
+        raise click.UsageError(
+            f"torchrun is for featx promote --finetune; featx {ctx.invoked_subcommand} is one process"
+        )
 
 
 def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -309,11 +315,18 @@ def fit_head(as_json: bool, **options: Any) -> None:
     help="Try weights between the head's and the tuned ones (WiSE-FT).",
 )
 @_tuned("--significance", type=_SHARE, help="Promote where luck would do as well this often at most.")
+@_tuned(
+    "--repeats",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Ask K other splits too whether a gain is luck; together they judge every image.",
+)
 @_tuned("--seed", help="Of order, crops, mixing and dropout.")
 @click.option("--features", help="The feature file, where it is not the one that the head names.")
 @_AGAIN
 @_DEVICE
 @_WORKERS
+@click.option("--tensorboard", is_flag=True, help="Write the epochs for TensorBoard too, into <model>.tensorboard.")
 @_MODELS
 @click.option("-o", "--out", metavar="FILE", help="The model's file, instead of one named in the models folder.")
 @_JSON
@@ -323,14 +336,15 @@ def promote(as_json: bool, **options: Any) -> None:
     HEAD is a head's file; left out, the newest in the models folder. The epoch is chosen on split val, or on training
     images that are held back; the verdict falls on images that chose nothing. A fine-tuned network that is not proved to
     beat the head on them is not kept: the model is then the head on its backbone. An interrupted run goes on from its last
-    epoch when the same command is given again.
+    epoch when the same command is given again. On several GPUs: torchrun --nproc-per-node 4 -m featx promote --finetune
 
     Example: featx promote --finetune --last 3 --epochs 20
     """
     with _training_bar() as progress:
         result = PromoteStep(**options).run(progress, _warn)
-    _print(result.as_dict() if as_json else None, lambda: _show_promotion(result))
-    _warn(*result.notes)
+    if started()[0] == 0:
+        _print(result.as_dict() if as_json else None, lambda: _show_promotion(result))
+        _warn(*result.notes)
 
 
 @main.command(short_help="Classify images.")
@@ -578,7 +592,7 @@ def run(recipe: str, dry_run: bool, as_json: bool) -> None:
             )
             return cast("Callable[..., None]", bars.enter_context(context))
 
-        for name, result in run_recipe(loaded, progress=bar):
+        for name, result in run_recipe(loaded, progress=bar, notify=_warn):
             bars.close()
             results[name] = result.as_dict()
             if not as_json:
@@ -666,14 +680,14 @@ def _show_entries(entries: Sequence[Entry], folder: str) -> None:
     if not entries:
         click.echo(f"there is no feature file in {folder}")
         return
-    width = max(len(printable(entry.path.name)) for entry in entries)
+    names = [printable(str(entry.path.relative_to(folder))) for entry in entries]
+    width = max(map(len, names))
     click.echo(f"{'file':<{width}}  {'size':>10}  {'age':>7}  {'state':<9}  {'images':>11}  data set, backbone")
-    for e in entries:
+    for name, e in zip(names, entries, strict=True):
         images = f"{e.images:,}" if e.done == e.images else f"{e.done:,}/{e.images:,}"
         about = printable(f"{e.root}, {e.backbone}" if e.root else e.removable or "not featx's")
         click.echo(
-            f"{printable(e.path.name):<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<9}"
-            f"  {images:>11}  {about}"
+            f"{name:<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<9}  {images:>11}  {about}"
         )
     click.echo(f"{_files(len(entries))}, {size_text(sum(e.bytes for e in entries))}")
     if unneeded := [e for e in entries if e.removable]:
@@ -756,29 +770,40 @@ def _show_promotion(result: Promotion) -> None:
         f"assembled {result.head}: on {result.proof.images} images the network's logits are the head's "
         f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
-    if result.tuning and result.tuned_report:
-        click.echo(f"chosen on {result.chosen_on}:")
-        click.echo("epoch  training loss  log loss  accuracy")
-        for entry in result.log:
-            loss = f"{entry['loss']:13.4f}" if entry["epoch"] else "     the head"
-            mark = "  *" if entry["epoch"] == result.tuning.best_epoch else ""
-            click.echo(f"{entry['epoch']:5}  {loss}  {entry['log_loss']:8.4f}  {entry['accuracy']:8.4f}{mark}")
-        if len(result.tuning.curve) > 1:
-            shown = ", ".join(f"{alpha:g}: {loss:.4f}" for alpha, loss in result.tuning.curve.items())
-            click.echo(f"log loss from the head's weights (0) to epoch {result.tuning.best_epoch}'s (1): {shown}")
-        click.echo()
-        rows = [("head", result.head_report), ("fine-tuned", result.tuned_report)]
-        click.echo(
-            f"{'':<10}  accuracy  95 % interval     log loss  (same {result.report.n} images of split {result.report.split})"
-        )
-        for name, report in rows:
-            low, high = report.interval
-            click.echo(f"{name:<10}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
-        click.echo()
+    if result.trial:
+        _show_trial(result, result.trial)
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
     click.echo(f"model: {result.path}")
-    if result.tuning:
+    if result.trial:
         click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png').name}")
+
+
+def _show_trial(result: Promotion, trial: Trial) -> None:
+    tuning = trial.tuning
+    click.echo(f"chosen on {trial.chosen_on}; there the head's accuracy is {trial.start.accuracy:.4f} by its features:")
+    click.echo("epoch  training loss  log loss  accuracy")
+    for entry in tuning.log:
+        loss = f"{entry['loss']:13.4f}" if entry["epoch"] else "     the head"
+        mark = "  *" if entry["epoch"] == tuning.best_epoch else ""
+        click.echo(f"{entry['epoch']:5}  {loss}  {entry['log_loss']:8.4f}  {entry['accuracy']:8.4f}{mark}")
+    if len(tuning.curve) > 1:
+        shown = ", ".join(f"{alpha:g}: {loss:.4f}" for alpha, loss in tuning.curve.items())
+        click.echo(f"log loss from the head's weights (0) to epoch {tuning.best_epoch}'s (1): {shown}")
+    click.echo()
+    rows = [("head", result.head_report), ("fine-tuned", trial.report)][: 2 if tuning.alpha else 1]
+    click.echo(
+        f"{'':<10}  accuracy  95 % interval     log loss  (same {result.report.n} images of split {result.report.split})"
+    )
+    for name, report in rows:
+        low, high = report.interval
+        click.echo(f"{name:<10}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
+    if result.repeats:
+        click.echo("\nother splits  images    head  fine-tuned")
+        for number, other in enumerate(result.repeats, start=1):
+            click.echo(
+                f"{number:12}  {other.paired.n:6}  {other.paired.head_accuracy:.4f}  {other.report.accuracy:10.4f}"
+            )
+    click.echo()
 
 
 def _show_facts(facts: dict[str, Any], indent: str = "") -> None:

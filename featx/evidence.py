@@ -46,6 +46,21 @@ class Paired:
 
         return cls(len(labels), int((first & second).sum()), named(first & ~second), named(second & ~first))
 
+    @classmethod
+    def together(cls, parts: Sequence[Paired]) -> Paired:
+        """Of disjoint sets of images, all of them."""
+        return cls(
+            sum(part.n for part in parts),
+            sum(part.both for part in parts),
+            tuple(path for part in parts for path in part.head_only),
+            tuple(path for part in parts for path in part.tuned_only),
+        )
+
+    @property
+    def head_accuracy(self) -> float:
+        """Share of the images that the head gets right."""
+        return (self.both + len(self.head_only)) / self.n
+
     @property
     def gained(self) -> int:
         """How many more images the fine-tuned network gets right."""

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featx.blocks import blocks, first_trained, frozen, parameter_groups
+from featx.blocks import Trained, frozen, parameter_groups
 from featx.checkpoint import Checkpoint
 from featx.errors import HeadError
+from featx.processes import Processes
 from featx.settings import FineTuning
 
 MOST_HALVED = 2
@@ -76,7 +77,10 @@ class Source(Protocol):
     classes: int
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and (B,) int64 labels of all training images once, on the device, in an order of the epoch's own."""
+        """Inputs and (B,) int64 labels of all training images once, on the device, in an order of the epoch's own.
+
+        Of each batch this process's part.
+        """
         ...
 
     def judge(self) -> Judged:
@@ -124,23 +128,26 @@ class Trainer:
     Args:
         network: on its device; what is not trained is frozen.
         module: what is run: the network, or its part behind a frozen one.
-        classifier: name of the network's last layer.
+        which: of its blocks are trained.
         settings: how.
         images: of an epoch.
         class_weights: (C,) of the loss, or None.
+        processes: those that train together.
     """
 
     def __init__(
         self,
         network: nn.Module,
         module: nn.Module,
-        classifier: str,
+        which: Trained,
         settings: FineTuning,
         *,
         images: int,
         class_weights: np.ndarray | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        self.network, self.module, self.settings = network, module, settings
+        self.network, self.settings = network.to(memory_format=torch.channels_last), settings
+        self.processes = processes or Processes()
         self.device = next(network.parameters()).device
         self.start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self.best = self.start
@@ -149,9 +156,9 @@ class Trainer:
         self.class_weights = None
         if class_weights is not None:
             self.class_weights = torch.from_numpy(class_weights.astype(np.float32)).to(self.device)
-        first = first_trained(network, classifier, settings)
-        self.still = list(frozen(network, blocks(network, classifier), first, norms=settings.train_bn))
-        groups = parameter_groups(network, classifier, settings)
+        self.still = list(frozen(network, which, norms=settings.train_bn))
+        groups = parameter_groups(network, which, settings)
+        self.module = self.processes.shared(module)
         self.rates = [group["lr"] for group in groups]
         fused = self.device.type in ("cuda", "cpu")
         if settings.optimizer == "sgd":
@@ -175,19 +182,20 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         total, count = 0.0, 0
         with torch.random.fork_rng(devices):
-            torch.manual_seed(int(np.random.default_rng([self.settings.seed, number]).integers(2**63)))
+            seed = [self.settings.seed, number, *([self.processes.rank] if self.processes.rank else [])]
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
             self.network.train()
             for module in self.still:
                 module.eval()
             for inputs, labels in source.batches(number):
-                total += self._step(inputs, labels, np.random.default_rng([self.settings.seed, number, count])) * len(
-                    labels
-                )
-                count += len(labels)
+                size = round(self.processes.sum(len(labels)))
+                total += self._step(inputs, labels, size, np.random.default_rng([self.settings.seed, number, count]))
+                count += size
                 if not math.isfinite(total):
                     break
                 done(count, total / count)
         self.network.eval()
+        self.processes.agree(self.network.buffers())
         return total / count
 
     @contextlib.contextmanager
@@ -240,9 +248,12 @@ class Trainer:
         self.averaged = {name: t.to(self.device) for name, t in part("average.").items()}
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for name, tensor in part("optimizer.").items():
             index, key = name.split(".", 1)
-            optimizer["state"].setdefault(int(index), {})[key] = tensor
+            like = parameters[int(index)]  # fused steps go through both in the order that they have in memory
+            state = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            optimizer["state"].setdefault(int(index), {})[key] = state
         self.optimizer.load_state_dict(optimizer)
         self.steps = facts["steps"]
         if facts["scaler"]:
@@ -257,9 +268,12 @@ class Trainer:
         falling = 0.5 * (1 + math.cos(math.pi * min(1.0, self.steps / max(1, self.total_steps))))
         return self.scale * min((self.steps + 1) / warmup, falling)
 
-    def _step(self, inputs: Tensor, labels: Tensor, rng: np.random.Generator) -> float:
+    def _step(self, inputs: Tensor, labels: Tensor, images: int, rng: np.random.Generator) -> float:
+        """One step on a batch of so many images, these of which are this process's; the sum of the losses of all."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self._share()
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         mixup, share = self.settings.mixup, 1.0
         partners = labels
         if mixup:
@@ -275,8 +289,8 @@ class Trainer:
                 loss = share * self._loss(out, labels[some])
                 if share < 1:
                     loss = loss + (1 - share) * self._loss(out, partners[some])
-                loss = loss.sum() / len(labels)
-            self.scaler.scale(loss).backward()
+                loss = loss.sum()
+            self.scaler.scale(loss * (self.processes.count / images)).backward()
             total += float(loss.detach())
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
@@ -285,7 +299,7 @@ class Trainer:
         self.steps += 1
         for name, parameter in self._trained() if self.averaged else ():
             self.averaged[name].lerp_(parameter.detach(), 1 - self.settings.ema)
-        return total
+        return self.processes.sum(total)
 
     def _loss(self, out: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -299,6 +313,7 @@ def tune(
     checkpoint: Checkpoint,
     *,
     progress: Callable[[Step], None] | None = None,
+    logged: Callable[[Tuning], None] | None = None,
 ) -> Tuning:
     """Train until the epochs are over or their log loss on the images that choose falls no more.
 
@@ -310,6 +325,7 @@ def tune(
         source: of images.
         checkpoint: written after each epoch.
         progress: called after each step.
+        logged: called at the start and after each epoch, when the checkpoint is written.
 
     Raises:
         OutputError: a checkpoint cannot be written.
@@ -317,6 +333,8 @@ def tune(
     """
     settings = trainer.settings
     run = _resumed(trainer, checkpoint) or _begun(trainer, source, checkpoint)
+    logged = logged or (lambda _: None)
+    logged(run)
     while run.epoch < settings.epochs and run.epoch - run.best_epoch < settings.patience:
         try:
             entry, better = _epoch(trainer, source, run, progress)
@@ -333,6 +351,7 @@ def tune(
             run.log.append(entry)
             run.best_epoch = run.epoch if better else run.best_epoch
             _save(checkpoint, trainer, run)
+            logged(run)
             continue
         _back(trainer, checkpoint)
     _interpolate(trainer, source, run)
@@ -381,6 +400,10 @@ def _epoch(
 def _cut(trainer: Trainer, run: Tuning, error: torch.OutOfMemoryError) -> None:
     """Take a batch in twice as many pieces from now on."""
     size = trainer.settings.batch_size
+    if trainer.processes.count > 1:  # the others wait for gradients
+        raise HeadError(
+            f"a batch of {size} images does not fit on {trainer.device}; try a smaller --batch-size"
+        ) from error
     if run.pieces >= size:
         raise HeadError(
             f"not even one image at a time fits on {trainer.device}; try --last 1 or --device cpu"
@@ -405,9 +428,11 @@ def _interpolate(trainer: Trainer, source: Source, run: Tuning) -> None:
 
 
 def _save(checkpoint: Checkpoint, trainer: Trainer, run: Tuning) -> None:
-    arrays, facts = trainer.state()
-    facts["run"] = {**dataclasses.asdict(run), "curve": {}}
-    checkpoint.save(arrays, facts)
+    if trainer.processes.first:
+        arrays, facts = trainer.state()
+        facts["run"] = {**dataclasses.asdict(run), "curve": {}}
+        checkpoint.save(arrays, facts)
+    trainer.processes.wait()
 
 
 def _back(trainer: Trainer, checkpoint: Checkpoint) -> None:

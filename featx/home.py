@@ -14,6 +14,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def started() -> tuple[int, int]:
+    """Which of the processes this is that torchrun, or whatever sets ``RANK``, has started together, and how many they are."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def home() -> Path:
     """``$FEATX_HOME``, by default ``~/.cache/featx``; not created here.
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from featx import modelfile
 from featx.cache import DONE, FAILED, TODO, FeatureCache
-from featx.errors import MISSING, CacheMissError, CorruptCacheError, why_unreadable
+from featx.errors import MISSING, BackboneError, CacheMissError, CorruptCacheError, why_unreadable
 from featx.hdf5 import SIGNATURE
+from featx.settings import INPUT
 
 TOLERANCE = {"float32": 1e-3, "float16": 5e-3}
 """By how much (relative L2) a row that is extracted again may differ: other processors, thread counts and versions of torch
@@ -133,6 +134,11 @@ def _recompute(
     cache: FeatureCache, count: int, *, backbone: str | None, weights: str | None, device: str
 ) -> dict[str, Any]:
     """Extract random rows again."""
+    if any(layer.endswith(INPUT) for layer in cache.layers):
+        raise BackboneError(
+            f"{cache.path} holds what the frozen part of a network gave; only featx promote computes that. Remove the file "
+            "if you doubt it, and it is made again"
+        )
     from featx.backbone import restore_backbone  # torch, which nothing else here needs
     from featx.extraction import encode_images
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featx.backbone import Backbone
-from featx.blocks import blocks
+from featx.blocks import Trained
 from featx.cache import DONE, FeatureCache
 from featx.decode import View
 from featx.errors import StaleCacheError
@@ -23,7 +23,7 @@ from featx.extraction import extract
 from featx.features import FeatureSet
 from featx.home import nearest_folder
 from featx.images import ImageSet
-from featx.settings import Progress
+from featx.settings import INPUT, Progress
 
 SAME = 1e-4
 """Largest difference that counts as none between a network and its two parts one after the other, relative to its outputs."""
@@ -85,22 +85,21 @@ class _Tracer(fx.Tracer):
         return module_qualified_name in self.leaves or super().is_leaf_module(m, module_qualified_name)
 
 
-def split(network: nn.Module, classifier: str, first: int, images: Tensor) -> Split | None:
-    """Cut a network before one of its blocks.
+def split(network: nn.Module, which: Trained, images: Tensor) -> Split | None:
+    """Cut a network before the first of its blocks that is trained.
 
     Args:
         network: in eval mode.
-        classifier: name of its last layer.
-        first: which of ``blocks.blocks`` is the first behind the cut; as many as there are for the classifier.
+        which: of its blocks are trained; not all.
         images: (B, 3, H, W), on which the two parts are proved to be the network.
 
     Returns:
         None where torch.fx cannot follow the network, more than one tensor crosses the cut, or the parts are not the whole.
     """
-    names = [*blocks(network, classifier), classifier]
+    names = [*which.names, which.classifier]
     try:
         graph = _Tracer(names).trace(network)
-        before, behind = _two_graphs(graph, network, names[:first], names[first:])
+        before, behind = _two_graphs(graph, network, names[: which.first], names[which.first :])
         parts = [fx.GraphModule(network, part).eval() for part in (before, behind)]
         with torch.inference_mode():
             activations = parts[0](images)
@@ -146,67 +145,112 @@ def _draws(node: fx.Node, network: nn.Module) -> bool:
     return "drop" in name.lower() or "stochastic" in name.lower()
 
 
-def activations(
-    parts: Split,
-    backbone: Backbone,
-    layer: str,
-    features: FeatureSet,
-    rows: np.ndarray,
-    view: View | None,
-    *,
-    name: str,
-    folder: Path,
-    workers: int,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """What the first part of a network gives for some images, kept in a feature file of its own for the next time.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """Some images of a data set, as they are seen.
+
+    Attributes:
+        rows: (R,) int64, of the data set.
+        view: how; None is plain.
+    """
+
+    rows: np.ndarray
+    view: View | None
+
+    @property
+    def name(self) -> str:
+        """Of the way."""
+        return f"view{self.view.number}" if self.view else "plain"
+
+
+class Activations:
+    """What enters the trained part of a network, from its file.
 
     Args:
+        rows: (R,) int64, ascending by path.
+        found: (R, D) float16, theirs.
+    """
+
+    def __init__(self, rows: np.ndarray, found: np.ndarray) -> None:
+        self._order = np.argsort(rows)
+        self._sorted, self._found = rows[self._order], found
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """(r, D) float16 of some of the rows."""
+        return np.asarray(self._found[self._order[np.searchsorted(self._sorted, rows)]])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frozen:
+    """The first part of a network, with the feature files in which what it gives is kept for the next time.
+
+    Attributes:
         parts: of the network.
         backbone: whose network it is, and whose transform.
         layer: the block behind the cut.
         features: the data set.
-        rows: (R,) int64, of it, ascending by path.
-        view: how the images are seen; None is plain.
-        name: of these images, in the file's.
-        folder: for the file.
-        workers: as ``extract``.
-        progress: as ``extract``.
-
-    Returns:
-        (R, D) float16, memory-mapped.
-
-    Raises:
-        StaleCacheError: an image has changed since its features were extracted, or gives what float16 cannot hold.
+        folder: for the files.
     """
-    tapped = f"{layer}.input"
-    cut = backbone.cut(Cut(parts.first, tapped), tapped, math.prod(parts.shape), view)
-    images = ImageSet(
-        name=str(features.dataset.get("name", "features")),
-        root=Path(features.dataset["root"]),
-        paths=features.paths[rows],
-        labels=features.labels[rows],
-        splits=np.full(len(rows), "train", dtype=object),
-        classes=features.classes,
-    )
-    stem = features.source.stem if features.source else images.name
-    file = folder / f"{stem}--{layer}--{name}--{cut.identity[:8]}.h5"
-    extract(images, cut, cache=folder, out=file, workers=workers, progress=progress)
-    found = FeatureCache(file)
-    bad = np.flatnonzero((found.status != DONE) | (found.keys != features.keys[rows]).any(axis=1))
-    if len(bad):
-        why = found.error(int(bad[0])) or "it has changed since its features were extracted"
-        raise StaleCacheError(
-            f"{images.absolute(int(bad[0]))}: {why}; run featx extract and featx fit-head again, or add --views 0"
+
+    parts: Split
+    backbone: Backbone
+    layer: str
+    features: FeatureSet
+    folder: Path
+
+    def need(self, seen: Sequence[Seen]) -> int:
+        """Bytes on disk that are yet to be written."""
+        row = math.prod(self.parts.shape) * 2
+        files = [self._file(some, self._cut(some)) for some in seen]
+        here = [file.stat().st_size if file.exists() else 0 for file in files]
+        return sum(max(0, len(some.rows) * row - size) for some, size in zip(seen, here, strict=True))
+
+    def has_room(self, bytes_: int) -> bool:
+        """Whether the disk has room for so many bytes, and for as many again."""
+        return bytes_ <= MOST_OF_DISK * shutil.disk_usage(nearest_folder(self.folder)).free
+
+    def compute(self, seen: Seen, *, workers: int, progress: Progress | None = None) -> None:
+        """Run the part for images whose outputs are not there yet.
+
+        Args:
+            seen: the images.
+            workers: as ``extract``.
+            progress: as ``extract``.
+        """
+        rows, cut = self._ordered(seen), self._cut(seen)
+        images = ImageSet(
+            name=str(self.features.dataset.get("name", "features")),
+            root=Path(self.features.dataset["root"]),
+            paths=self.features.paths[rows],
+            labels=self.features.labels[rows],
+            splits=np.full(len(rows), "train", dtype=object),
+            classes=self.features.classes,
         )
-    return found.features(tapped)
+        extract(images, cut, cache=self.folder, out=self._file(seen, cut), workers=workers, progress=progress)
 
+    def load(self, seen: Seen) -> Activations:
+        """What was computed, memory-mapped.
 
-def need(parts: Split, images: int) -> int:
-    """Bytes on disk of the activations of so many images."""
-    return images * math.prod(parts.shape) * 2
+        Raises:
+            StaleCacheError: an image has changed since its features were extracted, or gives what float16 cannot hold.
+        """
+        rows, cut = self._ordered(seen), self._cut(seen)
+        found = FeatureCache(self._file(seen, cut))
+        bad = np.flatnonzero((found.status != DONE) | (found.keys != self.features.keys[rows]).any(axis=1))
+        if len(bad):
+            why = found.error(int(bad[0])) or "it has changed since its features were extracted"
+            image = Path(self.features.dataset["root"]) / str(self.features.paths[rows[bad[0]]])
+            raise StaleCacheError(f"{image}: {why}; run featx extract and featx fit-head again, or add --views 0")
+        return Activations(rows, found.features(self.layer + INPUT))
 
+    def _ordered(self, seen: Seen) -> np.ndarray:
+        """A feature file has its images by path."""
+        return seen.rows[np.argsort(self.features.paths[seen.rows])]
 
-def has_room(folder: Path, bytes_: int) -> bool:
-    """Whether a folder's disk has room for so many bytes, and for as many again."""
-    return bytes_ <= MOST_OF_DISK * shutil.disk_usage(nearest_folder(folder)).free
+    def _cut(self, seen: Seen) -> Backbone:
+        tapped = self.layer + INPUT
+        return self.backbone.cut(Cut(self.parts.first, tapped), tapped, math.prod(self.parts.shape), seen.view)
+
+    def _file(self, seen: Seen, cut: Backbone) -> Path:
+        stem = self.features.source.stem if self.features.source else str(self.features.dataset.get("name", "features"))
+        return self.folder / f"{stem}--{self.layer}--{seen.name}--{cut.identity[:8]}.h5"

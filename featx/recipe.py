@@ -208,12 +208,14 @@ class PromoteStep:
     views: int = FineTuning.views
     interpolate: bool = FineTuning.interpolate
     significance: float = FineTuning.significance
+    repeats: int = FineTuning.repeats
     seed: int = FineTuning.seed
     features: str | None = None
     backbone: str | None = None
     weights: str | None = None
     device: str = "auto"
     workers: int | None = None
+    tensorboard: bool = False
     models: str = MODELS
     out: str | None = None
 
@@ -236,6 +238,7 @@ class PromoteStep:
             workers=self.workers,
             out=self.out,
             models=self.models,
+            tensorboard=self.tensorboard,
             notify=notify,
             progress=progress,
         )
@@ -291,13 +294,17 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def run_recipe(
-    recipe: Recipe, *, progress: Callable[[str], Callable[..., None] | None] | None = None
+    recipe: Recipe,
+    *,
+    progress: Callable[[str], Callable[..., None] | None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, Result]]:
     """Run the steps in order; each takes what the one before made, unless it names something else.
 
     Args:
         recipe: from ``load_recipe``.
         progress: gives each step's own progress callback.
+        notify: told, in a sentence, what a step waits for or takes.
 
     Yields:
         The step's name and its result, as each ends.
@@ -308,7 +315,8 @@ def run_recipe(
             step = dataclasses.replace(step, features=made["extract"])
         if isinstance(step, PromoteStep) and step.head is None and "fit-head" in made:
             step = dataclasses.replace(step, head=made["fit-head"])
-        result = step.run(progress(name) if progress else None)
+        shown = progress(name) if progress else None
+        result = step.run(shown) if isinstance(step, FitHeadStep) else step.run(shown, notify)
         made[name] = str(result.file if isinstance(step, ExtractStep) else result.path)  # type: ignore[union-attr]
         yield name, result
 

@@ -37,6 +37,9 @@ Progress = Callable[[int, int], None]
 CACHE, MODELS = "cache", "models"
 """Default folders of feature files, and of heads and models."""
 
+FROZEN, INPUT = "frozen", ".input"
+"""The folder, within that of feature files, of what the frozen part of a network gave; what such a layer's name ends with."""
+
 
 OPTIMIZERS = ("adamw", "sgd")
 """What fine-tuning steps by: AdamW, or SGD with Nesterov's momentum."""
@@ -74,6 +77,7 @@ class FineTuning:
             runs it anew in every epoch.
         interpolate: try weights between the head's network and the tuned one (WiSE-FT; Wortsman et al., 2022).
         significance: the fine-tuned network takes the head's place where chance alone would be so far ahead this often at most.
+        repeats: ask as many other splits whether a gain is luck; together they judge every labelled image once. 0 asks none.
         seed: of the order, the crops, mixing and dropout.
     """
 
@@ -100,6 +104,7 @@ class FineTuning:
     views: int = 4
     interpolate: bool = True
     significance: float = 0.05
+    repeats: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -112,6 +117,7 @@ class FineTuning:
             (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share from 0 on, below 1"),
             (("last",), lambda n: n is None or n >= 0, "a number of blocks from 0 on"),
             (("views",), lambda n: n >= 0, "a number from 0 on"),
+            (("repeats",), lambda n: n == 0 or n >= 2, "at least 2, or 0"),
             (("optimizer",), OPTIMIZERS.__contains__, " or ".join(OPTIMIZERS)),
             (("augment",), AUGMENTATIONS.__contains__, ", ".join(AUGMENTATIONS)),
             (("class_weight",), (None, "balanced").__contains__, "balanced, or None"),
@@ -120,4 +126,4 @@ class FineTuning:
                 if not holds(getattr(self, name)):
                     raise HeadError(f"{name} is {getattr(self, name)!r}; expected {expected}")
         if self.last is not None and self.from_layer is not None:
-            raise HeadError("last and from_layer are two ways to say where training begins; expected one of them")
+            raise HeadError("--from and --last are two ways to say where training begins; expected one of them")

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 
 from featx import zoo
-from featx.blocks import blocks, first_trained, frozen, parameter_groups
+from featx.blocks import Trained, blocks, frozen, parameter_groups, trained
 from featx.errors import HeadError
 from featx.settings import FineTuning
 
@@ -46,7 +46,7 @@ def test_a_block_of_mobilenet_is_a_depthwise_layer_with_its_pointwise_one() -> N
 def test_every_parameter_is_in_one_group_at_its_rate() -> None:
     module, classifier = network()
     settings = FineTuning(lr=1e-3, weight_decay=0.05, layer_decay=0.5)
-    groups = parameter_groups(module, classifier, settings)
+    groups = parameter_groups(module, trained(module, classifier, settings), settings)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     named = dict(module.named_parameters())
     assert len(rates) == len(named) == sum(len(g["params"]) for g in groups)
@@ -70,8 +70,10 @@ def test_every_parameter_is_in_one_group_at_its_rate() -> None:
 )  # fmt: skip
 def test_what_lies_before_the_first_block_is_frozen(settings: FineTuning, first: int) -> None:
     module, classifier = network()
-    assert first_trained(module, classifier, settings) == first
-    parameter_groups(module, classifier, settings)
+    which = trained(module, classifier, settings)
+    assert which.first == first
+    assert which.layer == (classifier if first == 14 else f"features.{first}")
+    parameter_groups(module, which, settings)
     for name, parameter in module.named_parameters():
         place = 99 if name.startswith(classifier) else int(name.split(".")[1])
         assert parameter.requires_grad == (place >= first), name
@@ -79,18 +81,22 @@ def test_what_lies_before_the_first_block_is_frozen(settings: FineTuning, first:
 
 def test_batch_norms_are_frozen_unless_asked_and_frozen_blocks_always() -> None:
     module, classifier = network()
-    names = blocks(module, classifier)
+    names = tuple(blocks(module, classifier))
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert set(frozen(module, names, 2, norms=False)) == {*norms, module.features[0], module.features[1]}  # type: ignore[index]
-    assert list(frozen(module, names, 1, norms=True)) == [module.features[0]]  # type: ignore[index]
+    assert set(frozen(module, Trained(classifier, names, 2), norms=False)) == {
+        *norms,
+        module.features[0],
+        module.features[1],
+    }  # type: ignore[index]
+    assert list(frozen(module, Trained(classifier, names, 1), norms=True)) == [module.features[0]]  # type: ignore[index]
 
 
 def test_a_block_that_is_not_there_is_said_with_those_that_are() -> None:
     module, classifier = network("lenet5")
     names = r"features\.0, features\.3, features\.6, hidden\.1"
     with pytest.raises(HeadError, match=rf"there is no block 'layer4' to train from; the blocks are {names}"):
-        first_trained(module, classifier, FineTuning(from_layer="layer4"))
+        trained(module, classifier, FineTuning(from_layer="layer4"))
     with pytest.raises(HeadError, match=rf"the last 5 blocks are more than the 4 there are: {names}"):
-        first_trained(module, classifier, FineTuning(last=5))
+        trained(module, classifier, FineTuning(last=5))
     with pytest.raises(HeadError, match="two ways to say where training begins"):
         FineTuning(last=5, from_layer="features")

@@ -41,3 +41,11 @@ def test_of_very_many_images_the_first_are_named_in_the_file() -> None:
     assert facts["finetuned_only"] == MOST_NAMED + 5
     assert len(facts["finetuned_only_images"]) == MOST_NAMED
     assert facts["head_only_images"] == []
+
+
+def test_disjoint_sets_of_images_add_up() -> None:
+    one = Paired.of(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]))
+    other = Paired.of(["c", "d"], np.array([0, 1]), np.array([0, 1]), np.array([1, 1]))
+    both = Paired.together([one, other])
+    assert (both.n, both.both, both.head_only, both.tuned_only, both.gained) == (4, 2, ("c",), ("b",), 0)
+    assert (one.head_accuracy, other.head_accuracy, both.head_accuracy) == (0.5, 1.0, 0.75)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from featx.blocks import trained
 from featx.checkpoint import Checkpoint
 from featx.errors import HeadError
 from featx.finetuning import Judged, Step, Trainer, tune
@@ -65,7 +66,7 @@ def settings(**given: object) -> FineTuning:
 
 def begun(how: FineTuning, network: nn.Module | None = None, **given: object) -> tuple[Trainer, Given]:
     network = network or made()
-    trainer = Trainer(network, network, "fc", how, images=IMAGES, **given)  # type: ignore[arg-type]
+    trainer = Trainer(network, network, trained(network, "fc", how), how, images=IMAGES, **given)  # type: ignore[arg-type]
     return trainer, Given(network, how.batch_size)
 
 
@@ -297,4 +298,4 @@ def test_mixing_pairs_mixes_their_losses() -> None:
     with torch.inference_mode():
         out = trainer.network(share * x + (1 - share) * x.flip(0))
         expected = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y.flip(0))
-    assert trainer._step(x, y, np.random.default_rng(5)) == pytest.approx(float(expected), rel=1e-5)
+    assert trainer._step(x, y, 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)

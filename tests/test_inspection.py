@@ -14,10 +14,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from featx.backbone import load_backbone
 from featx.cache import DONE, FAILED, FeatureCache, ImageTable
 from featx.cachewriter import CacheWriter
+from featx.cli import main
 from featx.decode import MAX_PIXELS, Transform
 from featx.errors import BackboneError, CacheMissError, CorruptCacheError, StaleCacheError
 from featx.extraction import extract
@@ -25,6 +27,7 @@ from featx.fitting import fit_head
 from featx.head import Head
 from featx.inspection import describe_file, verify_file
 from featx.promotion import promote
+from featx.settings import FineTuning
 
 
 @pytest.fixture
@@ -467,3 +470,14 @@ def test_a_file_of_code_is_not_run_unless_it_is_named(tmp_path: Path, few: Path)
 
 def test_without_recompute_nothing_is_said_of_it(few: Path) -> None:
     assert verify_file(few).keys() == {"ok", "rows", "duplicates", "bad_rows", "problems"}
+
+
+def test_outputs_of_a_frozen_part_are_listed_but_only_promote_computes_them(split_photos: Path, in_tmp: Path) -> None:
+    head = Head("ridge").fit(extract(split_photos, "lenet5").load())
+    promote(head, finetune=True, settings=FineTuning(epochs=1, last=1))
+    listed = CliRunner().invoke(main, ["cache"]).output
+    assert len([line for line in listed.splitlines() if line.startswith("frozen/split--lenet5--hidden.1--")]) == 2
+    file = next(Path("cache/frozen").glob("*plain*.h5"))
+    assert verify_file(file)["ok"]
+    with pytest.raises(BackboneError, match=r"only featx promote computes that\. Remove the file if you doubt it"):
+        verify_file(file, recompute=1)

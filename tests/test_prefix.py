@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import featx
-from featx.blocks import blocks, first_trained
+from featx.blocks import Trained, blocks, trained
 from featx.decode import View
 from featx.errors import StaleCacheError
 from featx.features import FeatureSet
 from featx.head import Head
-from featx.prefix import activations, has_room, need, split
+from featx.prefix import Frozen, Seen, split
 from featx.promotion import promote
 from featx.settings import FineTuning
 
@@ -45,7 +45,7 @@ def network_of(name: str) -> featx.Backbone:
 def test_the_two_parts_are_the_network_and_share_its_weights(name: str, last: int, shape: tuple[int, ...]) -> None:
     backbone = network_of(name)
     network, classifier = backbone.network, backbone.classifier
-    parts = split(network, classifier, first_trained(network, classifier, FineTuning(last=last)), IMAGES)
+    parts = split(network, trained(network, classifier, FineTuning(last=last)), IMAGES)
     assert parts is not None
     assert parts.shape == shape
     with torch.inference_mode():
@@ -53,14 +53,14 @@ def test_the_two_parts_are_the_network_and_share_its_weights(name: str, last: in
     own = {id(p) for p in network.parameters()}
     used = {id(p) for p in parts.rest.parameters()}
     assert used <= own
-    trained = [*blocks(network, classifier)[len(blocks(network, classifier)) - last :], classifier]
-    assert {id(p) for name in trained for p in network.get_submodule(name).parameters()} <= used
+    behind = [*blocks(network, classifier)[len(blocks(network, classifier)) - last :], classifier]
+    assert {id(p) for name in behind for p in network.get_submodule(name).parameters()} <= used
 
 
 def test_dropout_in_front_of_what_is_trained_is_drawn_anew_each_time() -> None:
     backbone = network_of("efficientnet_b0")
     network, classifier = backbone.network, backbone.classifier
-    parts = split(network, classifier, len(blocks(network, classifier)), IMAGES)
+    parts = split(network, trained(network, classifier, FineTuning(last=0)), IMAGES)
     assert parts is not None
     assert parts.shape == (1280,)
     network.train()
@@ -89,65 +89,68 @@ class Skipping(Branching):
 
 @pytest.mark.parametrize("kind", [Branching, Skipping])
 def test_a_network_that_cannot_be_cut_is_not(kind: type[nn.Module]) -> None:
-    assert split(kind().eval(), "fc", 1, IMAGES) is None
+    assert split(kind().eval(), Trained("fc", ("body.0", "body.1"), 1), IMAGES) is None
 
 
-def given(features: FeatureSet) -> tuple[featx.Backbone, object]:
+def frozen_part(features: FeatureSet) -> Frozen:
     backbone = featx.load_backbone("lenet5")
     side = backbone.transform.crop
-    parts = split(backbone.network, backbone.classifier, 3, torch.rand(2, 3, side, side))
+    which = trained(backbone.network, backbone.classifier, FineTuning(last=1))
+    parts = split(backbone.network, which, torch.rand(2, 3, side, side))
     assert parts is not None
-    return backbone, parts
+    return Frozen(parts, backbone, which.layer, features, Path("frozen"))
 
 
 def test_activations_are_what_the_first_part_gives_and_are_kept(
     features: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone, parts = given(features)
-    rows = np.flatnonzero(features.splits == "train")
+    frozen = frozen_part(features)
+    rows = np.flatnonzero(features.splits == "train")[::-1]
 
     def run(view: View | None) -> np.ndarray:
-        return activations(
-            parts, backbone, "hidden.1", features, rows, view, name="x", folder=Path("frozen"), workers=2
-        )  # type: ignore[arg-type]
+        seen = Seen(rows, view)
+        frozen.compute(seen, workers=2)
+        return frozen.load(seen).of(rows)
 
+    needed = frozen.need([Seen(rows, None), Seen(rows, VIEW)])
     plain = run(None)
     assert plain.dtype == np.float16
-    assert need(parts, len(rows)) == plain.nbytes  # type: ignore[arg-type]
+    assert needed == 2 * plain.nbytes
+    assert frozen.need([Seen(rows, None), Seen(rows, VIEW)]) == plain.nbytes, "of what is there nothing is needed"
     from featx.backbone import normalise
     from featx.decode import read_pixels
 
-    root = Path(features.dataset["root"])
-    pixels = np.stack(
-        [read_pixels((root / str(path)).read_bytes(), backbone.transform) for path in features.paths[rows]]
-    )
+    root, transform = Path(features.dataset["root"]), frozen.backbone.transform
+    pixels = np.stack([read_pixels((root / str(path)).read_bytes(), transform) for path in features.paths[rows]])
     with torch.inference_mode():
-        expected = parts.first(normalise(torch.from_numpy(pixels), backbone.transform)).flatten(1)  # type: ignore[attr-defined]
+        expected = frozen.parts.first(normalise(torch.from_numpy(pixels), transform)).flatten(1)
     np.testing.assert_allclose(plain, expected.numpy(), rtol=2e-3, atol=1e-3)
+    np.testing.assert_array_equal(frozen.load(Seen(rows, None)).of(rows[[3, 1]]), plain[[3, 1]])
     seen = [run(View(k, 0, 0.35, flip=True)) for k in range(2)]
     assert not np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], plain)
     monkeypatch.setattr("featx.extraction._Run.compute", lambda *_: pytest.fail("it was computed again"))
     np.testing.assert_array_equal(run(VIEW), seen[0])
     assert not (
-        set(backbone.identities.values()) & {featx.cache.FeatureCache(p).identity for p in Path("frozen").glob("*.h5")}
+        set(frozen.backbone.identities.values())
+        & {featx.cache.FeatureCache(p).identity for p in Path("frozen").glob("*.h5")}
     )
 
 
 def test_an_image_that_changed_is_named(features: FeatureSet, split_photos: Path, make_image) -> None:
-    backbone, parts = given(features)
+    frozen, seen = frozen_part(features), Seen(np.arange(len(features.paths)), None)
     make_image(split_photos / "train" / "dark" / "00.png", seed=999)
+    frozen.compute(seen, workers=1)
     with pytest.raises(StaleCacheError, match=r"train/dark/00\.png: it has changed since its features were extracted"):
-        activations(
-            parts, backbone, "x", features, np.arange(len(features.paths)), None, name="y", folder=Path("f"), workers=1
-        )  # type: ignore[arg-type]
+        frozen.load(seen)
 
 
-def test_room_is_half_of_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+def test_room_is_half_of_what_is_free(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(".")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    assert has_room(tmp_path / "not" / "there", 500)
-    assert not has_room(tmp_path, 501)
+    frozen = frozen_part(features)
+    assert frozen.has_room(500)
+    assert not frozen.has_room(501)
 
 
 def test_training_from_the_cache_is_training_in_the_ordinary_way(features: FeatureSet, tmp_path: Path) -> None:
@@ -159,13 +162,12 @@ def test_training_from_the_cache_is_training_in_the_ordinary_way(features: Featu
         result = promote(
             head, finetune=True, settings=settings, out=tmp_path / f"{views}.safetensors", notify=said.append
         )
-        assert result.tuning is not None
         states.append([(entry["loss"], entry["log_loss"]) for entry in result.log[1:]])
         assert not result.notes
     np.testing.assert_allclose(states[0], states[1], rtol=1e-2)
     assert len(said) == 1
-    assert said[0].startswith("caching what enters hidden.1, 1 views of 24 images and 8 that choose: ")
-    assert len(list(Path("cache/frozen").glob("*.h5"))) == 2
+    assert said[0].startswith("caching 32 outputs of the frozen part, which enter hidden.1: ")
+    assert len(list(Path("cache/frozen").glob("*.h5"))) == 1
 
 
 @pytest.mark.parametrize("why", ["disk", "randaugment"])
@@ -174,7 +176,7 @@ def test_where_outputs_cannot_be_cached_the_frozen_part_runs_in_every_epoch(
 ) -> None:
     head = Head("logreg").fit(features)
     if why == "disk":
-        monkeypatch.setattr("featx.promotion.has_room", lambda *_: False)
+        monkeypatch.setattr(Frozen, "has_room", lambda *_: False)
     settings = FineTuning(epochs=1, last=1, augment="randaugment" if why == "randaugment" else "crop")
     result = promote(head, finetune=True, settings=settings)
     assert result.epochs == 1

@@ -19,8 +19,9 @@ from featx.finetuning import Step
 from featx.head import Head
 from featx.inspection import describe_file
 from featx.promoted import PromotedModel
-from featx.promotion import _Images, _Job, backbone_of, promote
+from featx.promotion import _Job, backbone_of, promote
 from featx.settings import FineTuning
+from featx.sources import Images, Pictures
 
 
 @pytest.fixture
@@ -153,9 +154,9 @@ def test_scores_of_nan_on_the_images_that_choose_are_tried_again_at_half_the_rat
     features: FeatureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = Head("logreg").fit(features)
-    honest, calls = _Job.predict, iter(range(100))
+    honest, calls = Pictures.logits, iter(range(100))
     # The proof, epoch 0, and then three tries of epoch 1.
-    monkeypatch.setattr(_Job, "predict", lambda job, rows: honest(job, rows) * (np.nan if 2 <= next(calls) < 5 else 1))
+    monkeypatch.setattr(Pictures, "logits", lambda *given: honest(*given) * (np.nan if 2 <= next(calls) < 5 else 1))
     result = promote(head, finetune=True, settings=FineTuning(epochs=3))
     assert (result.verdict, result.epochs) == ("kept-head", 0)
     again = "the log loss on the images that choose became nan in epoch 1"
@@ -183,8 +184,8 @@ def test_fine_tuning_that_fails_keeps_the_head(features: FeatureSet) -> None:
     head = Head("logreg").fit(features)
     result = promote(head, finetune=True, settings=FineTuning(epochs=2, lr=50.0))
     assert result.verdict == "kept-head"
-    assert result.tuned_report is not None
-    assert result.tuned_report.accuracy <= result.report.accuracy == result.head_report.accuracy
+    assert result.trial is not None
+    assert result.trial.report.accuracy <= result.report.accuracy == result.head_report.accuracy
     logits = PromotedModel.load(result.path).logits(pixels_of(features, result.model.transform))
     np.testing.assert_allclose(logits, head.logits(features.features), atol=1e-3 * max(1, np.abs(logits).max()))
 
@@ -225,19 +226,19 @@ def test_the_images_that_choose_are_none_of_those_that_judge_nor_of_those_that_t
     features: FeatureSet, digits: FeatureSet
 ) -> None:
     head = Head("logreg", C=0.1).fit(features)
-    job = _Job(head, features, backbone_of(head), 2)
-    start, train, select = job._chosen()
+    job = _Job(head, features, backbone_of(head))
+    start, train, select, words = job.chosen()
     assert set(features.splits[train]) == set(features.splits[select]) == {"train"}
     assert not set(train) & set(select)
     assert len(train) + len(select) == 32
-    assert set(job.labels[select]) == {0, 1}
+    assert set(job.pictures.labels[select]) == {0, 1}
     assert (start.C_, start.n_train_) == (0.1, len(train)), (
         "a head that has seen the images that choose would flatter itself"
     )
-    assert job.chosen_on == f"{len(select)} of the training images, held back by their content"
+    assert words == f"{len(select)} of the training images, held back by their content"
     head = Head("logreg", C=0.1).fit(digits)
-    job = _Job(head, digits, backbone_of(head), 2)
-    start, train, select = job._chosen()
+    job = _Job(head, digits, backbone_of(head))
+    start, train, select, _ = job.chosen()
     assert start is head
     assert (set(digits.splits[train]), set(digits.splits[select]), job.judge_split) == ({"train"}, {"val"}, "test")
 
@@ -248,7 +249,7 @@ def test_groups_stay_together_where_training_images_are_held_back(split_photos: 
         "path,who\n" + "".join(f"{path},{row // 4}\n" for row, path in enumerate(features.paths))
     )
     head = Head("ridge", group="who", table="groups.csv").fit(features)
-    _, train, select = _Job(head, features, backbone_of(head), 2)._chosen()
+    _, train, select, _ = _Job(head, features, backbone_of(head)).chosen()
     assert len(select)
     assert not {row // 4 for row in train} & {row // 4 for row in select}
 
@@ -275,7 +276,8 @@ def test_an_interrupted_promotion_goes_on_and_ends_at_the_same_network(features:
     with pytest.raises(KeyboardInterrupt):
         promote(head, finetune=True, settings=settings, out=out, progress=stop)
     assert not out.exists()
-    assert [path.suffix for path in tmp_path.glob("model.*")] == [".checkpoint"]
+    assert {path.suffix for path in tmp_path.glob("model.*")} == {".checkpoint", ".csv"}
+    assert [line.split(",")[0] for line in (tmp_path / "model.csv").read_text().splitlines()] == ["epoch", "0", "1"]
     other = promote(head, finetune=True, settings=FineTuning(epochs=1), out=out)
     assert not other.notes, "a run of other settings does not go on from there"
     result = promote(head, finetune=True, settings=settings, out=out)
@@ -283,9 +285,9 @@ def test_an_interrupted_promotion_goes_on_and_ends_at_the_same_network(features:
     assert not list(tmp_path.glob("*.checkpoint"))
     for name, tensor in expected.model.network.state_dict().items():
         assert torch.equal(tensor, result.model.network.state_dict()[name]), name
-    assert result.tuned_report is not None
-    assert expected.tuned_report is not None
-    assert result.tuned_report.log_loss == expected.tuned_report.log_loss
+    assert result.trial is not None
+    assert expected.trial is not None
+    assert result.trial.report.log_loss == expected.trial.report.log_loss
 
 
 def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet, tmp_path: Path) -> None:
@@ -293,13 +295,16 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     said = describe_file(result.path)
-    assert result.paired is not None
-    assert said["paired"]["p_value"] == result.paired.p_value
-    assert said["interpolation"] == result.as_dict()["interpolation"]
-    assert result.paired.n == result.report.n == 173
-    head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.tuned_report))  # type: ignore[union-attr]
-    assert result.paired.both + len(result.paired.head_only) == head_right
-    assert result.paired.both + len(result.paired.tuned_only) == tuned_right
+    assert result.trial is not None
+    paired = result.trial.paired
+    assert said["paired"]["p_value"] == paired.p_value
+    assert {name: said[name] for name in ("interpolation", "step_0")} == {
+        name: result.as_dict()[name] for name in ("interpolation", "step_0")
+    }
+    assert paired.n == result.report.n == 173
+    head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.trial.report))
+    assert paired.both + len(paired.head_only) == head_right
+    assert paired.both + len(paired.tuned_only) == tuned_right
     lines = (tmp_path / "model.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
     assert len(lines) == result.epochs + 2
@@ -310,23 +315,78 @@ def test_a_gain_that_luck_would_give_promotes_nothing(digits: FeatureSet, tmp_pa
     head = Head("centroid").fit(digits)
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, significance=1e-200)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
-    assert result.paired is not None
-    assert result.paired.gained > 0
+    assert result.trial is not None
+    assert result.trial.paired.gained > 0
+    assert result.notes == (
+        f"{result.trial.paired.gained} more right of 173 may be luck; --repeats 5 asks five other splits, which together judge "
+        "every image",
+    )
     assert result.verdict == "kept-head"
     assert "no proof at 1e-200), so the model is the head on its backbone" in result.why
     assert result.report.accuracy == result.head_report.accuracy == featx.evaluate(result.model, "digits").accuracy
 
 
+def test_before_the_first_step_the_network_is_as_right_as_the_head(features: FeatureSet) -> None:
+    result = promote(Head("logreg").fit(features), finetune=True, settings=FineTuning(epochs=1))
+    assert result.trial is not None
+    start, first = result.trial.start, result.log[0]
+    assert first["accuracy"] == start.accuracy
+    assert first["log_loss"] == pytest.approx(start.log_loss, abs=1e-4)
+    assert result.as_dict()["step_0"] == {
+        "accuracy": first["accuracy"], "accuracy_of_head": start.accuracy,
+        "log_loss": first["log_loss"], "log_loss_of_head": start.log_loss,
+    }  # fmt: skip
+
+
+def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
+    digits: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head("centroid").fit(digits)
+    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, repeats=2, last=2)
+    seen: list[set[int]] = []
+    honest = _Job._trial
+
+    def trial(job: _Job, settings: FineTuning, path: Path, start, train, select, words, head, judge, **more):  # type: ignore[no-untyped-def]
+        seen.append(set(judge))
+        assert not set(judge) & {*train, *select}
+        assert not set(train) & set(select)
+        assert {start.n_train_, head.n_train_} <= {len(train), len(train) + len(select)}
+        return honest(job, settings, path, start, train, select, words, head, judge, **more)
+
+    monkeypatch.setattr(_Job, "_trial", trial)
+    result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
+    labelled = set(np.flatnonzero(np.isin(digits.splits, ["train", "val", "test"])))
+    assert seen[1] | seen[2] == labelled
+    assert not seen[1] & seen[2]
+    assert result.verdict == "promoted"
+    assert f"; on 2 other splits, {len(labelled)} images in all, it alone gets" in result.why
+    facts = describe_file(result.path)["repeats"]
+    assert facts["n"] == len(labelled)
+    assert [split["n"] for split in facts["splits"]] == [len(seen[1]), len(seen[2])]
+    assert featx.evaluate(result.model, "digits").accuracy == result.report.accuracy, (
+        "that of the split asked for is kept"
+    )
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_no_other_split_is_asked_about_what_did_not_win(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Job, "repeat", lambda *_: pytest.fail("it was asked"))
+    settings = FineTuning(epochs=1, lr=50.0, repeats=2)
+    assert promote(Head("logreg").fit(features), finetune=True, settings=settings).verdict == "kept-head"
+
+
 @pytest.mark.parametrize("augment", ["none", "randaugment"])
 def test_training_images_are_varied_as_asked_and_alike_each_time(features: FeatureSet, augment: str) -> None:
     head = Head("logreg").fit(features)
-    job = _Job(head, features, backbone_of(head), 2)
+    job = _Job(head, features, backbone_of(head))
     settings = FineTuning(augment=augment, batch_size=8)
-    rows = job.rows("train")
+    rows = job.pictures.rows("train")
 
     def epoch(number: int) -> torch.Tensor:
         torch.manual_seed(number)
-        return torch.cat([x.flatten(1) for x, _ in _Images(job, settings, rows, rows).batches(number)])
+        return torch.cat(
+            [x.flatten(1) for x, _ in Images(job.pictures, job.network, settings, rows, rows).batches(number)]
+        )
 
     assert torch.equal(epoch(1), epoch(1))
     assert torch.equal(epoch(1).sum(1).sort().values, epoch(2).sum(1).sort().values) == (augment == "none")

@@ -83,6 +83,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "ema": 0.5,
         "views": 2,
         "interpolate": False,
+        "repeats": 3,
+        "tensorboard": True,
         "significance": 0.25,
         "batch-size": 7,
         "weight-decay": 0.0,
@@ -300,8 +302,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     calls: list[tuple[Any, Any]] = []
 
     def stand_in(**made: Path) -> Callable[..., SimpleNamespace]:
-        def run(step: Any, progress: Any = None) -> SimpleNamespace:
+        def run(step: Any, progress: Any = None, notify: Any = None) -> SimpleNamespace:
             calls.append((step, progress))
+            if notify:
+                notify(type(step).__name__)
             return SimpleNamespace(**made)
 
         return run
@@ -322,6 +326,12 @@ def test_each_step_takes_what_the_one_before_made(ran: list[tuple[Any, Any]]) ->
         FitHeadStep("made.h5", C=0.5),
         PromoteStep("head.safetensors", epochs=3),
     ]
+
+
+def test_what_the_steps_have_to_say_is_passed_on(ran: list[tuple[Any, Any]]) -> None:
+    said: list[str] = []
+    list(run_recipe(Recipe({"extract": ExtractStep(), "promote": PromoteStep()}), notify=said.append))
+    assert said == ["ExtractStep", "PromoteStep"]
 
 
 def test_a_step_that_names_its_file_keeps_it(ran: list[tuple[Any, Any]]) -> None:
