@@ -308,6 +308,7 @@ def fit_head(as_json: bool, **options: Any) -> None:
     type=click.IntRange(min=0),
     help="Random crops of each image that a frozen part's outputs are cached of; 0 caches none.",
 )
+@click.option("--compile", is_flag=True, help="Train by torch.compile: for long runs, since it takes a minute first.")
 @click.option(
     "--interpolate/--no-interpolate",
     default=PromoteStep.interpolate,
@@ -797,6 +798,9 @@ def _show_trial(result: Promotion, trial: Trial) -> None:
     for name, report in rows:
         low, high = report.interval
         click.echo(f"{name:<10}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
+    if result.report.reject_below is not None:
+        accepted = ", ".join(f"{name} {report.accepted} ({report.accepted_right} right)" for name, report in rows)
+        click.echo(f"of probability at least {result.report.reject_below:.4g}, where something is said: {accepted}")
     if result.repeats:
         click.echo("\nother splits  images    head  fine-tuned")
         for number, other in enumerate(result.repeats, start=1):

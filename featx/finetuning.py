@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from featx.blocks import Trained, frozen, parameter_groups
 from featx.checkpoint import Checkpoint
-from featx.errors import HeadError
+from featx.compute import installed
+from featx.errors import HeadError, brief
 from featx.processes import Processes
 from featx.settings import FineTuning
 
@@ -159,6 +160,8 @@ class Trainer:
         self.still = list(frozen(network, which, norms=settings.train_bn))
         groups = parameter_groups(network, which, settings)
         self.module = self.processes.shared(module)
+        if settings.compile:
+            self.module = _compiled(self.module, self.device)
         self.rates = [group["lr"] for group in groups]
         fused = self.device.type in ("cuda", "cpu")
         if settings.optimizer == "sgd":
@@ -307,6 +310,14 @@ class Trainer:
         )
 
 
+def _compiled(module: nn.Module, device: torch.device) -> nn.Module:
+    """A program for each size of batch: there are two at most, and one for all would be slow."""
+    if "compile" not in installed(device.type):
+        raise HeadError(f"--compile needs a GPU, or a C++ compiler (g++); {device} has none")
+    program: nn.Module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
+    return program
+
+
 def tune(
     trainer: Trainer,
     source: Source,
@@ -329,7 +340,7 @@ def tune(
 
     Raises:
         OutputError: a checkpoint cannot be written.
-        HeadError: not even one image at a time fits in memory.
+        HeadError: not even one image at a time fits in memory, or torch.compile fails.
     """
     settings = trainer.settings
     run = _resumed(trainer, checkpoint) or _begun(trainer, source, checkpoint)
@@ -340,6 +351,8 @@ def tune(
             entry, better = _epoch(trainer, source, run, progress)
         except torch.OutOfMemoryError as error:
             _cut(trainer, run, error)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise HeadError(f"torch.compile cannot train this network: {brief(error)}; leave out --compile") from error
         except _DivergedError as error:
             if run.halved == MOST_HALVED:
                 run.notes.append(f"{error} again, at a rate of {settings.lr * trainer.scale:g}; training ended there")

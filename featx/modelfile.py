@@ -44,7 +44,7 @@ from featx.tensorfile import Tensor, read_header, read_tensor, shown, strict_jso
 HEAD, MODEL = "featx-head", "featx-model"
 """The two formats."""
 
-VERSION = {HEAD: 2, MODEL: 1}
+VERSION = {HEAD: 2, MODEL: 2}
 """Of each format, that is written and read."""
 
 TRAIN_KEYS = {HEAD: "train_keys", MODEL: "featx.train_keys"}
@@ -169,6 +169,7 @@ _MODEL = {
     "name": _TEXT,
     "origin": {"source": _one_of("torchvision", "featx", "timm", "file"), "name": _TEXT},
     "classifier": _TEXT,
+    "reject_below": (_NULL, _SHARE),
     "width": _whole(1),
     "transform": _TRANSFORM,
     "head": {"kind": _one_of(*KINDS), "parameters": _PARAMETERS, "identity": (_NO_TEXT, _DIGEST)},

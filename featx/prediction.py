@@ -224,15 +224,17 @@ def _evaluate_promoted(
     failed = [(str(rows.paths[row]), error) for row, (_, error) in enumerate(judged) if error]
     probabilities = np.stack([p for p, _ in judged if p is not None])
     notes = [*trained_on(rows.keys[good], model.train_keys, split=split), *_failures(failed)]
-    return Report.of(labels[good], probabilities, model.classes, split=split, notes=notes)
+    return Report.of(
+        labels[good], probabilities, model.classes, split=split, reject_below=model.reject_below, notes=notes
+    )
 
 
 def _what_is_said(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
     """From a path and (C,) outputs to a prediction."""
-    head = model.head if isinstance(model, HeadOnBackbone) else None
+    judge = model.head if isinstance(model, HeadOnBackbone) else model
 
     def said(path: str, p: np.ndarray) -> Prediction:
-        what = head.said(p) if head else model.classes[int(p.argmax())]
+        what = judge.said(p)
         if isinstance(what, float):
             return Prediction(path, said=what)
         count = max(top, len(what)) if isinstance(what, list) else top

@@ -49,6 +49,17 @@ class PromotedModel:
         self.train_keys = train_keys
         self.device = device
 
+    @property
+    def reject_below(self) -> float | None:
+        """The probability below which nothing is said, as the head had it; or None."""
+        below: float | None = self.metadata["reject_below"]
+        return below
+
+    def said(self, p: np.ndarray) -> str | None:
+        """The class of (C,) probabilities; None where it is not probable enough."""
+        best = int(p.argmax())
+        return self.classes[best] if p[best] >= (self.reject_below or 0) else None
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) uint8 to (B, C) float64."""
         return logits_of(self.network, torch.from_numpy(pixels).to(self.device), self.transform)

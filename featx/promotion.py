@@ -395,6 +395,7 @@ class _Job:
             "name": self.backbone.name,
             "origin": self.backbone.describe()["architecture"],
             "classifier": self.backbone.classifier,
+            "reject_below": self.head.reject_below_,
             "width": self.backbone.layers[PENULTIMATE],
             "dataset": self.features.dataset,
             "head": {"kind": self.head.kind, "parameters": self.head.parameters, "identity": self.head.identity_},
@@ -440,11 +441,14 @@ class _Job:
         labels, said = pictures.labels[judge], self._says(head, judge).argmax(axis=1)
         return Trial(
             tuning,
-            Report.of(labels, softmax(logits), pictures.classes, split="other images" if repeat else self.judge_split),
+            Report.of(
+                labels, softmax(logits), pictures.classes, split="other images" if repeat else self.judge_split,
+                reject_below=self.head.reject_below_,
+            ),
             Paired.of(self.features.paths[judge], labels, said, logits.argmax(axis=1)),
             before,
             chosen_on,
-        )
+        )  # fmt: skip
 
     def _held_back(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """As ``chosen``: a fifth of the rows chooses, and the head is fitted again without it."""

@@ -206,6 +206,7 @@ class PromoteStep:
     class_weight: str | None = FineTuning.class_weight
     ema: float = FineTuning.ema
     views: int = FineTuning.views
+    compile: bool = FineTuning.compile
     interpolate: bool = FineTuning.interpolate
     significance: float = FineTuning.significance
     repeats: int = FineTuning.repeats

@@ -75,6 +75,7 @@ class FineTuning:
         ema: decay per step of an average of the weights, which is what is judged and kept; 0 keeps the weights themselves.
         views: random crops of each image that the frozen part's outputs are kept of, where only the last blocks are trained; 0
             runs it anew in every epoch.
+        compile: by torch.compile, one program for each size of batch; it takes a minute or so before the first step.
         interpolate: try weights between the head's network and the tuned one (WiSE-FT; Wortsman et al., 2022).
         significance: the fine-tuned network takes the head's place where chance alone would be so far ahead this often at most.
         repeats: ask as many other splits whether a gain is luck; together they judge every labelled image once. 0 asks none.
@@ -102,6 +103,7 @@ class FineTuning:
     class_weight: str | None = None
     ema: float = 0.0
     views: int = 4
+    compile: bool = False
     interpolate: bool = True
     significance: float = 0.05
     repeats: int = 0

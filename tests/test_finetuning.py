@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from featx.blocks import trained
 from featx.checkpoint import Checkpoint
+from featx.compute import installed
 from featx.errors import HeadError
 from featx.finetuning import Judged, Step, Trainer, tune
 from featx.settings import FineTuning
@@ -129,6 +130,46 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
         {k: v for k, v in e.items() if k not in drop} for e in expected.log
     ]
     assert run.notes == [f"went on from the checkpoint of epoch {(killed_after - 1) // 3}"]
+
+
+def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    if "compile" not in installed():
+        pytest.skip("no C++ compiler")
+    plain, source = begun(settings(last=1))
+    expected = tune(plain, source, Checkpoint(tmp_path / "other.safetensors", {}))
+    half, source = begun(settings(last=1, compile=True))
+
+    def stop(step: Step) -> None:
+        if (step.epoch, step.done) == (3, 32):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(half, source, checkpoint, progress=stop)
+    ends = []
+    for kept in (checkpoint, Checkpoint(tmp_path / "third.safetensors", {})):
+        trainer, source = begun(settings(last=1, compile=True))
+        run = tune(trainer, source, kept)
+        ends.append(weights(trainer.network))
+        assert [e["log_loss"] for e in run.log] == pytest.approx([e["log_loss"] for e in expected.log], rel=0.05)
+    assert not moved(ends[0], trainer.network)
+
+
+def test_compilation_that_fails_says_what_to_leave_out(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(HeadError, match=r"--compile needs a GPU, or a C\+\+ compiler \(g\+\+\); cpu has none"):
+        begun(settings(compile=True))
+
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch._dynamo.exc.Unsupported("what is this")
+
+    monkeypatch.setattr("featx.finetuning._compiled", lambda module, device: Odd())
+    with pytest.raises(HeadError, match=r"torch.compile cannot train this network: .*what is this.*leave out --compile"):
+        tune(*begun(settings(compile=True)), checkpoint)
 
 
 def test_training_that_is_done_is_not_done_again(checkpoint: Checkpoint) -> None:

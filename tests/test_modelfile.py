@@ -60,6 +60,7 @@ FACTS = {
     "name": "lenet5",
     "origin": {"source": "featx", "name": "lenet5"},
     "classifier": "classifier",
+    "reject_below": None,
     "width": 4,
     "transform": TRANSFORM,
     "head": {"kind": "logreg", "parameters": PARAMETERS, "identity": "f00d" * 16},
@@ -116,7 +117,7 @@ def test_metadata_comes_back_with_format_and_version(tmp_path: Path) -> None:
     save_model(tmp_path / "m", ARRAYS, facts, format=MODEL)
     found = read_metadata(tmp_path / "m")
     assert found.pop("format") == "featx-model"
-    assert found.pop("version") == VERSION[MODEL] == 1
+    assert found.pop("version") == VERSION[MODEL] == 2
     assert len(found.pop("sha256")) == 64
     assert found == facts
 
@@ -204,7 +205,7 @@ def test_a_head_is_not_taken_for_a_model_nor_a_model_for_a_head(wrote: str, want
         load_model(tmp_path / "x", format=wanted)
 
 
-@pytest.mark.parametrize(("kind", "version", "read"), [(HEAD, 99, 2), (HEAD, 1, 2), (MODEL, 2, 1)])
+@pytest.mark.parametrize(("kind", "version", "read"), [(HEAD, 99, 2), (HEAD, 1, 2), (MODEL, 1, 2)])
 def test_a_file_of_another_version_says_which_version_is_read(
     kind: str, version: int, read: int, tmp_path: Path
 ) -> None:

@@ -18,8 +18,10 @@ from featx.features import FeatureSet
 from featx.finetuning import Step
 from featx.head import Head
 from featx.inspection import describe_file
+from featx.prediction import evaluate, predict
 from featx.promoted import PromotedModel
 from featx.promotion import _Job, backbone_of, promote
+from featx.report import Report
 from featx.settings import FineTuning
 from featx.sources import Images, Pictures
 
@@ -71,6 +73,25 @@ def test_networks_of_every_build_take_the_head(split_photos: Path, in_tmp: Path,
     again = PromotedModel.load(result.path)
     batch = np.random.default_rng(0).integers(0, 255, (2, 3, crop, crop), dtype=np.uint8)
     np.testing.assert_allclose(again.logits(batch), result.model.logits(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_says_nothing_where_its_head_does_not(features: FeatureSet) -> None:
+    sureness = np.sort(Head("logreg", C=1e-3).fit(features).probabilities(features.features).max(axis=1))
+    middle = float(sureness[23:25].mean())
+    head = Head("logreg", C=1e-3, reject_below=middle).fit(features)
+    settings = FineTuning(epochs=1, lr=1e-2, significance=1.0)
+    for result in (promote(head), promote(head, finetune=True, settings=settings)):
+        files = [Path(features.dataset["root"]) / str(path) for path in features.paths]
+        said = predict(result.path, files)
+        sure = np.array([prediction.top[0][1] >= middle for prediction in said])
+        assert result.trial or sure.sum() == 24
+        np.testing.assert_array_equal([prediction.said is not None for prediction in said], sure)
+        judged = evaluate(result.path, features.dataset["root"])
+        assert isinstance(judged, Report)
+        assert judged.reject_below == result.report.reject_below == middle
+        assert (judged.accepted, judged.accepted_right) == (result.report.accepted, result.report.accepted_right)
+        if result.trial:
+            assert result.trial.report.reject_below == middle
 
 
 def test_half_precision_features_are_proved_too(split_photos: Path, in_tmp: Path) -> None:

@@ -82,6 +82,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "class-weight": "balanced",
         "ema": 0.5,
         "views": 2,
+        "compile": True,
         "interpolate": False,
         "repeats": 3,
         "tensorboard": True,

@@ -1,0 +1,115 @@
+r"""What fine-tuning gives over the head that it starts at, by settings. Prints one JSON line per setting, with versions.
+
+    python benchmarks/bench_finetuning.py ../shared/datasets/trashnet --weights ../shared/weights/mobilenet_v1_075.safetensors \
+        --settings '{}' --settings '{"last": 3}' --settings '{"start": "random"}'
+
+All images are dealt into five folds (``--folds`` says how many of them judge, one after the other): the head is fitted to the
+others but for a fifth of them, which chooses epoch and interpolation, and the network is trained from there. ``head`` and
+``tuned`` are accuracies over all images that judged, each by a head and a network that never saw it; McNemar's exact test
+compares them image by image. ``"start": "random"`` trains from a head of random weights instead (as ``torch.nn.Linear`` draws
+them) with the same budget; the comparison is with the fitted head all the same. Further settings are those of
+``featx.settings.FineTuning``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import featx
+from featx.evidence import Paired
+from featx.features import FeatureSet
+from featx.folds import make_folds
+from featx.groups import hash_group_splits, join_groups
+from featx.head import Head
+from featx.promotion import promote
+from featx.scorers import LinearScorer
+from featx.settings import FineTuning
+
+
+def split(features: FeatureSet, rest: np.ndarray, judge: np.ndarray) -> FeatureSet:
+    """The features with a fold as test, a fifth of the others as val."""
+    splits = np.full(len(features.labels), "", dtype=object)
+    splits[judge] = "test"
+    chooses = hash_group_splits(features.keys[rest], None, features.labels[rest]) == "test"
+    splits[rest] = np.where(chooses, "val", "train")
+    return dataclasses.replace(features, splits=splits)
+
+
+def random_head(head: Head, seed: int) -> Head:
+    """A head like another, with weights as ``torch.nn.Linear`` draws them and no standardisation."""
+    import copy
+
+    classes, width = head.scorer_.weight.shape
+    rng, limit = np.random.default_rng(seed), width**-0.5
+    other = copy.copy(head)
+    other.mean_, other.scale_ = np.zeros_like(head.mean_), np.ones_like(head.scale_)
+    other.temperature_, other.offset_ = 1.0, np.zeros(classes)
+    other.scorer_ = LinearScorer(rng.uniform(-limit, limit, (classes, width)), rng.uniform(-limit, limit, classes))
+    return other
+
+
+def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) -> dict[str, Any]:
+    """One setting over some folds."""
+    start = given.pop("start", "head")
+    pairs, losses, seconds, alphas = [], [], [], []
+    every = np.flatnonzero(np.isin(features.splits, ["train", "val", "test"]) & (features.labels >= 0))
+    dealt = make_folds(features.labels[every], join_groups(features.keys[every], None), folds=5, seed=1)
+    for fold, (rest, judge) in enumerate(dealt[:folds]):
+        own = split(features, every[rest], every[judge])
+        head = Head("logreg").fit(own)
+        begin = random_head(head, fold) if start == "random" else head
+        result = promote(
+            begin, finetune=True, settings=FineTuning(**given), features=own, out=out / "model.safetensors"
+        )
+        assert result.trial
+        rows = every[judge]
+        said = head.logits(np.asarray(own.features[rows])).argmax(axis=1)
+        tuned = {*result.trial.paired.tuned_only}
+        begun = begin.logits(np.asarray(own.features[rows])).argmax(axis=1) == own.labels[rows]
+        missed = {*result.trial.paired.head_only}
+        right = np.array(
+            [path in tuned or (was and path not in missed) for path, was in zip(own.paths[rows], begun, strict=True)]
+        )
+        truth = own.labels[rows]
+        pairs.append(Paired.of(own.paths[rows], truth, said, np.where(right, truth, -1)))
+        losses.append((head.evaluate(own).log_loss, result.trial.report.log_loss))  # type: ignore[union-attr]
+        seconds.append(result.seconds)
+        alphas.append(result.trial.tuning.alpha)
+    together = Paired.together(pairs)
+    return {
+        "start": start, **given, "n": together.n, "head": together.head_accuracy,
+        "tuned": together.head_accuracy + together.gained / together.n, "p": together.p_value,
+        "per_fold": [pair.gained for pair in pairs], "alphas": alphas,
+        "head_log_loss": float(np.mean(losses, axis=0)[0]), "tuned_log_loss": float(np.mean(losses, axis=0)[1]),
+        "seconds": [round(s) for s in seconds],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--backbone", default="mobilenet_v1_075")
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--settings", action="append", required=True, help="JSON; may be repeated")
+    parser.add_argument("--folds", type=int, default=3)
+    options = parser.parse_args()
+    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        backbone = featx.load_backbone(options.backbone, weights=options.weights)
+        features = featx.extract(options.data, backbone, cache=Path(folder) / "cache").load()
+        for text in options.settings:
+            found = measure(features, json.loads(text), options.folds, Path(folder))
+            print(json.dumps({"data": Path(options.data).name, **found, "versions": versions}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
