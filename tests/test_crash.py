@@ -77,6 +77,70 @@ print(json.dumps(seen))
 """
 
 
+_KILLED_TRAINING = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import numpy as np, torch
+import featx
+from featx.head import Head
+from featx.settings import FineTuning
+from safetensors.torch import load_file
+
+torch.set_num_threads(1)
+data, kills, more = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+features = featx.extract(data, featx.load_backbone("lenet5", device="cpu"), cache="cache").load()
+head = Head("ridge").fit(features)
+settings = FineTuning(epochs=8, lr=0.01, batch_size=8, patience=9, significance=1.0, **more)
+
+def promote(out):
+    return featx.promote(head, finetune=True, settings=settings, features=features, out=out)
+
+started = time.perf_counter()
+whole = promote("whole.safetensors")
+seconds = time.perf_counter() - started
+expected = load_file("whole.safetensors")
+rows = [{k: v for k, v in entry.items() if k != "seconds"} for entry in whole.log]
+final, rng = Path("killed.safetensors"), random.Random(0)
+seen = {"kills": 0, "completed": 0, "resumed": 0, "different": 0, "left": 0}
+while seen["kills"] < kills or not seen["completed"]:
+    seen["resumed"] += bool(list(Path().glob("killed*.checkpoint")))
+    child = os.fork()
+    if child == 0:
+        result = promote(final)
+        same = [{k: v for k, v in entry.items() if k != "seconds"} for entry in result.log] == rows
+        os._exit(0 if same else 3)
+    time.sleep(rng.uniform(0, 0.6 * seconds))
+    if seen["kills"] < kills:
+        os.kill(child, signal.SIGKILL)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    seen["kills"] += ended == -signal.SIGKILL
+    assert ended in (0, -signal.SIGKILL), ended
+    if ended == 0:
+        found = load_file(final)
+        seen["completed"] += 1
+        seen["different"] += found.keys() != expected.keys() or any(not torch.equal(found[n], expected[n]) for n in found)
+        seen["left"] += len(list(Path().glob("killed*.checkpoint")))
+        final.unlink()
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"last": 1, "ema": 0.9, "views": 2}])
+def test_training_that_is_killed_again_and_again_ends_with_the_same_weights(
+    split_photos: Path, in_tmp: Path, more: dict[str, Any]
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _KILLED_TRAINING, str(split_photos), "20", json.dumps(more)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    seen = json.loads(run.stdout.splitlines()[-1])
+    assert (seen["different"], seen["left"]) == (0, 0)
+    assert seen["kills"] == 20
+    assert seen["resumed"] >= 5
+    assert seen["completed"] >= 1
+
+
 @pytest.mark.real
 def test_a_run_that_is_killed_again_and_again_loses_nothing_and_ends_with_the_same_bytes(
     hymenoptera: Path, mobilenet_weights: Path, tmp_path: Path
