@@ -320,7 +320,7 @@ def fit_head(as_json: bool, **options: Any) -> None:
     "--repeats",
     type=click.IntRange(min=0),
     metavar="K",
-    help="Ask K other splits too whether a gain is luck; together they judge every image.",
+    help="Where a gain may be luck, ask up to K other splits; together they judge every image.",
 )
 @_tuned("--seed", help="Of order, crops, mixing and dropout.")
 @click.option("--features", help="The feature file, where it is not the one that the head names.")

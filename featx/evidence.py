@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,7 @@ class Paired:
     @property
     def p_value(self) -> float:
         """Of McNemar's exact test (1947), two-sided: how often chance alone would tear apart two equal classifiers as far."""
-        apart = len(self.head_only) + len(self.tuned_only)
-        return float(binomtest(len(self.head_only), apart).pvalue) if apart else 1.0
+        return mcnemar(len(self.head_only), len(self.tuned_only))
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx promote --json`` and a model's file have it; of very many images the first are named."""
@@ -83,3 +83,67 @@ class Paired:
             "head_only_images": list(self.head_only[:MOST_NAMED]),
             "finetuned_only_images": list(self.tuned_only[:MOST_NAMED]),
         }
+
+
+def mcnemar(first: int, second: int) -> float:
+    """The p-value of McNemar's exact test, two-sided.
+
+    Args:
+        first: images that one classifier alone gets right.
+        second: those that the other does.
+    """
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def _each(p: float, looks: int) -> float:
+    """What each of some looks may have of a p-value (Sidak, 1967)."""
+    return -math.expm1(math.log1p(-p) / looks) if p < 1 else 1.0
+
+
+@dataclass(frozen=True)
+class Standard:
+    """When a gain is proved, if it may be looked at several times: on the split that judges, then on other splits together.
+
+    Each look has a share of the significance, so that luck alone passes one of them no more often than that: the first as
+    much as all later ones.
+
+    Attributes:
+        significance: how often luck alone may pass.
+        repeats: at most so many other splits are asked.
+    """
+
+    significance: float
+    repeats: int
+
+    @property
+    def first(self) -> float:
+        """The largest p-value that is proof on the split that judges."""
+        return _each(self.significance, 2) if self.repeats else self.significance
+
+    @property
+    def later(self) -> float:
+        """The same, each time that another split has been asked."""
+        return _each(self.first, self.repeats)
+
+    def level(self, others: Sequence[Paired]) -> float:
+        """The largest p-value that is proof now."""
+        return self.later if others else self.first
+
+    def proved(self, first: Paired, others: Sequence[Paired] = ()) -> bool:
+        """Whether the fine-tuned network is better than the head."""
+        now = Paired.together(others) if others else first
+        return first.gained > 0 and now.gained > 0 and now.p_value <= self.level(others)
+
+    def undecided(self, first: Paired, others: Sequence[Paired], images: int) -> bool:
+        """Whether another split may give the proof: it is not there, but the same shares of all images would be.
+
+        Args:
+            first: on the split that judges.
+            others: on the other splits so far.
+            images: that all splits hold together.
+        """
+        if len(others) == self.repeats or self.proved(first, others) or first.gained <= 0:
+            return False
+        now = Paired.together(others) if others else first
+        shares = (round(len(each) * images / now.n) for each in (now.head_only, now.tuned_only))
+        return now.gained > 0 and mcnemar(*shares) <= self.later

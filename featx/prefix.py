@@ -152,15 +152,17 @@ class Seen:
     Attributes:
         rows: (R,) int64, of the data set.
         view: how; None is plain.
+        every: all images are meant, not those of one split: they have a file of their own, which takes what is in the other.
     """
 
     rows: np.ndarray
     view: View | None
+    every: bool = False
 
     @property
     def name(self) -> str:
         """Of the way."""
-        return f"view{self.view.number}" if self.view else "plain"
+        return (f"view{self.view.number}" if self.view else "plain") + "-every" * self.every
 
 
 class Activations:

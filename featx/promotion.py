@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from featx.calibration import balanced_weights
 from featx.checkpoint import Checkpoint
 from featx.epochlog import EpochLog
 from featx.errors import MISSING, CacheMissError, HeadError, why_unreadable
-from featx.evidence import Paired
+from featx.evidence import Paired, Standard
 from featx.features import FeatureSet
 from featx.finetuning import Judged, Step, Trainer, Tuning, tune
 from featx.folds import make_folds
@@ -64,7 +64,7 @@ class Trial:
 
     Attributes:
         tuning: how it went.
-        report: the network that came out, on the images that judge.
+        report: the network that came out, or the head where that was best, on the images that judge.
         paired: it and the head on them, image by image.
         start: what the head that it started at gets on the images that choose, by its features; entry 0 of the log is what the
             network got.
@@ -167,8 +167,8 @@ def promote(
     split that judges, on a fifth of the training images, by their content, and training starts at a head that was fitted
     without them. The verdict falls on the split that chose nothing: "test" where there is one, else "val". The fine-tuned
     network takes the head's place if it gets more of those images right than chance would give (McNemar's exact test);
-    otherwise the model is the head. With ``settings.repeats`` that is asked of as many other splits, in which each image judges
-    once.
+    otherwise the model is the head. Where it wins, but might by luck, up to ``settings.repeats`` other splits are asked, in
+    which each image judges once; luck gets no more chances by that (``evidence.Standard``).
 
     Where the last blocks alone are trained, what enters them is computed once, for some random crops of each image, and kept
     in ``<cache>/frozen``.
@@ -225,13 +225,13 @@ def promote(
     }
     trial: Trial | None = None
     repeats: tuple[Trial, ...] = ()
+    asked: list[str] = []
     if finetune:
         untrained = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
         job.model(facts | untrained).require_savable(path)  # before the hours of training
         trial = job.finetune(settings, path, tensorboard=tensorboard)
-        if settings.repeats and _won(trial):
-            repeats = job.repeat(settings, path)
-    verdict, why = _verdict(head_report, trial, repeats, settings.significance)
+        repeats, asked = job.repeat(settings, path, trial)
+    verdict, why = _verdict(head_report, trial, repeats, settings)
     if verdict == "kept-head":
         job.back_to_head()
     report = trial.report if trial and verdict == "promoted" else head_report
@@ -261,7 +261,7 @@ def promote(
         trial=trial,
         repeats=repeats,
         seconds=seconds,
-        notes=_notes(trial, repeats, settings),
+        notes=(*_notes(trial, repeats), *asked),
     )
 
 
@@ -350,27 +350,42 @@ class _Job:
             log.end(trial.tuning)
         return trial
 
-    def repeat(self, settings: FineTuning, path: Path) -> tuple[Trial, ...]:
-        """The same on other splits, in which each labelled image judges once. The network is as before in the end."""
-        before = copy.deepcopy(self.network.state_dict())
-        every = self._every()
-        folds = make_folds(
-            self.pictures.labels[every],
-            self.head.groups(self.features, every),
-            folds=settings.repeats,
-            seed=settings.seed,
+    def repeat(self, settings: FineTuning, path: Path, first: Trial) -> tuple[tuple[Trial, ...], list[str]]:
+        """The same on other splits, as long as they may prove a gain, and what to say of it.
+
+        In all of them together each labelled image judges once. The network is as before in the end.
+        """
+        standard, gain, every = Standard(settings.significance, settings.repeats), first.paired, self._every()
+        if gain.gained <= 0 or standard.proved(gain):
+            return (), []
+        luck = f"{gain.gained} more right of {gain.n} may be luck"
+        if not settings.repeats:
+            return (), [f"{luck}; --repeats 5 asks up to five other splits, which together judge every image"]
+        if not standard.undecided(gain, (), len(every)):
+            return (), [f"{luck}; no other splits were asked, for as much on all {len(every)} images would be no proof"]
+        minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.tuning.log) / 60)
+        self.notify(
+            f"{luck}: up to {settings.repeats} other splits are asked, each some {minutes} min; --repeats 0 asks none"
         )
-        trials = []
+        before, trials, notes = copy.deepcopy(self.network.state_dict()), list[Trial](), list[str]()
+        try:
+            for trial in self._other_trials(settings, path, every):
+                trials.append(trial)
+                if not standard.undecided(gain, [each.paired for each in trials], len(every)):
+                    break
+        except HeadError as error:  # the first verdict stands without them
+            notes.append(f"{luck}; {'further' if trials else 'other'} splits could not be asked: {error}")
+        self.network.load_state_dict(before)
+        return tuple(trials), notes
+
+    def _other_trials(self, settings: FineTuning, path: Path, every: np.ndarray) -> Iterator[Trial]:
+        groups = self.head.groups(self.features, every)
+        folds = make_folds(self.pictures.labels[every], groups, folds=settings.repeats, seed=settings.seed)
         for number, (rest, judge) in enumerate(folds, start=1):
-            self.notify(
-                f"split {number} of {len(folds)}: {len(rest)} images to train on and choose by, {len(judge)} judge"
-            )
+            self.notify(f"split {number}: {len(rest)} images to train on and choose by, {len(judge)} judge")
             head = self.head.again().fit(self.features, rows=every[rest])
             start, train, select, chosen_on = self._held_back(every[rest])
-            trial = self._trial(settings, path, start, train, select, chosen_on, head, every[judge], repeat=number)
-            trials.append(trial)
-        self.network.load_state_dict(before)
-        return tuple(trials)
+            yield self._trial(settings, path, start, train, select, chosen_on, head, every[judge], repeat=number)
 
     def chosen(self) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """The head to start at, the rows to train on and to choose by, and the latter in words."""
@@ -423,7 +438,7 @@ class _Job:
         which = trained(self.network, self.backbone.classifier, settings)
         folder = (self.features.source.parent if self.features.source else Path(CACHE)) / FROZEN
         source, module, notes = Sources(pictures, self.network, self.backbone, folder, self.notify).of(
-            which, settings, train, select, every=self._every() if settings.repeats else None, progress=self._caching
+            which, settings, train, select, every=self._every() if repeat else None, progress=self._caching
         )
         balanced = settings.class_weight == "balanced"
         trainer = Trainer(
@@ -437,18 +452,14 @@ class _Job:
         )
         tuning = tune(trainer, source, checkpoint, progress=self.progress, logged=log.write if log else None)
         tuning.notes[:0] = notes
-        logits = pictures.logits(self.network, judge)
-        labels, said = pictures.labels[judge], self._says(head, judge).argmax(axis=1)
-        return Trial(
-            tuning,
-            Report.of(
-                labels, softmax(logits), pictures.classes, split="other images" if repeat else self.judge_split,
-                reject_below=self.head.reject_below_,
-            ),
-            Paired.of(self.features.paths[judge], labels, said, logits.argmax(axis=1)),
-            before,
-            chosen_on,
+        of_head = self._says(head, judge)
+        logits = pictures.logits(self.network, judge) if tuning.alpha else of_head
+        report = Report.of(
+            pictures.labels[judge], softmax(logits), pictures.classes,
+            split="other images" if repeat else self.judge_split, reject_below=head.reject_below_,
         )  # fmt: skip
+        paths, said = self.features.paths[judge], (of_head.argmax(axis=1), logits.argmax(axis=1))
+        return Trial(tuning, report, Paired.of(paths, pictures.labels[judge], *said), before, chosen_on)
 
     def _held_back(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """As ``chosen``: a fifth of the rows chooses, and the head is fitted again without it."""
@@ -529,11 +540,7 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
     return head.with_splits(source)
 
 
-def _won(trial: Trial) -> bool:
-    return trial.tuning.alpha > 0 and trial.paired.gained > 0
-
-
-def _verdict(head: Report, trial: Trial | None, repeats: tuple[Trial, ...], significance: float) -> tuple[str, str]:
+def _verdict(head: Report, trial: Trial | None, repeats: tuple[Trial, ...], settings: FineTuning) -> tuple[str, str]:
     where = f"on the same {head.n} images of split {head.split}"
     if trial is None:
         return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
@@ -543,17 +550,24 @@ def _verdict(head: Report, trial: Trial | None, repeats: tuple[Trial, ...], sign
             f"none of {trial.tuning.epoch} epochs did better than the head on the images that choose, nor did weights on "
             f"the way, so {kept}: accuracy {head.accuracy:.4f} {where}"
         )
-    judged = Paired.together([t.paired for t in repeats]) if repeats else trial.paired
+    others = [repeat.paired for repeat in repeats]
+    judged = Paired.together(others) if others else trial.paired
     reached = (
         f"the fine-tuned network reached {trial.report.accuracy:.4f} against the head's {head.accuracy:.4f} {where}: "
         f"{_alone(trial.paired)}"
     )
-    if repeats:
-        reached += f"; on {len(repeats)} other splits, {judged.n} images in all, {_alone(judged)}"
+    if others:
+        splits = (
+            f"{len(others)} other splits, {judged.n} images in all"
+            if others[1:]
+            else f"another split, {judged.n} images"
+        )
+        reached += f"; on {splits}, {_alone(judged)}"
+    standard = Standard(settings.significance, settings.repeats)
     p = f"p = {judged.p_value:.2g} by McNemar's exact test"
-    if _won(trial) and judged.gained > 0 and judged.p_value <= significance:
+    if standard.proved(trial.paired, others):
         return "promoted", f"{reached} ({p})"
-    lacking = f"{p}, no proof at {significance:g}" if _won(trial) and judged.gained > 0 else "it did not win"
+    lacking = f"{p}, no proof at {standard.level(others):.2g}" if judged.gained > 0 else "it did not win"
     return "kept-head", f"{reached} ({lacking}), so {kept}"
 
 
@@ -561,13 +575,7 @@ def _alone(paired: Paired) -> str:
     return f"it alone gets {len(paired.tuned_only)} right, the head alone {len(paired.head_only)}"
 
 
-def _notes(trial: Trial | None, repeats: tuple[Trial, ...], settings: FineTuning) -> tuple[str, ...]:
-    notes = list(trial.tuning.notes) if trial else []
+def _notes(trial: Trial | None, repeats: tuple[Trial, ...]) -> Iterator[str]:
+    yield from trial.tuning.notes if trial else ()
     for number, repeat in enumerate(repeats, start=1):
-        notes += [f"split {number}: {note}" for note in repeat.tuning.notes]
-    if trial and _won(trial) and not settings.repeats and trial.paired.p_value > settings.significance:
-        notes.append(
-            f"{trial.paired.gained} more right of {trial.paired.n} may be luck; --repeats 5 asks five other splits, which "
-            "together judge every image"
-        )
-    return tuple(notes)
+        yield from (f"split {number}: {note}" for note in repeat.tuning.notes)

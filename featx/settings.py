@@ -78,7 +78,8 @@ class FineTuning:
         compile: by torch.compile, one program for each size of batch; it takes a minute or so before the first step.
         interpolate: try weights between the head's network and the tuned one (WiSE-FT; Wortsman et al., 2022).
         significance: the fine-tuned network takes the head's place where chance alone would be so far ahead this often at most.
-        repeats: ask as many other splits whether a gain is luck; together they judge every labelled image once. 0 asks none.
+        repeats: where a gain may be luck, ask up to as many other splits; together they judge every labelled image once. 0 asks
+            none.
         seed: of the order, the crops, mixing and dropout.
     """
 
@@ -106,7 +107,7 @@ class FineTuning:
     compile: bool = False
     interpolate: bool = True
     significance: float = 0.05
-    repeats: int = 0
+    repeats: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -230,16 +230,20 @@ class Sources:
         if parts is None:
             raise _UncachedError(f"the network cannot be cut before {which.layer}")
         frozen = Frozen(parts, self.backbone, which.layer, self.pictures.features, self.folder)
+
+        def seen(rows: np.ndarray, view: View | None) -> Seen:
+            return Seen(rows, view) if every is None else Seen(every, view, every=True)
+
         if settings.augment == "none":
-            plain = Seen(np.union1d(train, select) if every is None else every, None)
+            plain = seen(np.union1d(train, select), None)
             views = [plain]
         else:
-            plain = Seen(select if every is None else every, None)
+            plain = seen(select, None)
             crops = (
                 View(k, settings.seed, settings.crop_scale, settings.flip)
                 for k in range(min(settings.views, settings.epochs))
             )
-            views = [Seen(train if every is None else every, view) for view in crops]
+            views = [seen(train, view) for view in crops]
         self._fill(frozen, views if plain in views else [*views, plain], progress)
         return Cached(
             self.pictures, parts.rest, parts.shape, settings, train=train, select=select,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from featx.evidence import MOST_NAMED, Paired
+from featx.evidence import MOST_NAMED, Paired, Standard
 
 
 def paired(head_only: int, tuned_only: int, both: int = 3, neither: int = 2) -> Paired:
@@ -49,3 +49,47 @@ def test_disjoint_sets_of_images_add_up() -> None:
     both = Paired.together([one, other])
     assert (both.n, both.both, both.head_only, both.tuned_only, both.gained) == (4, 2, ("c",), ("b",), 0)
     assert (one.head_accuracy, other.head_accuracy, both.head_accuracy) == (0.5, 1.0, 0.75)
+
+
+@pytest.mark.parametrize("repeats", [0, 2, 5])
+@pytest.mark.parametrize("significance", [0.05, 1e-9, 1.0])
+def test_all_looks_together_have_the_significance(repeats: int, significance: float) -> None:
+    standard = Standard(significance, repeats)
+    passes_none = (1 - standard.first) * (1 - standard.later) ** repeats if repeats else 1 - standard.first
+    assert 1 - passes_none == pytest.approx(significance, abs=1e-15)
+
+
+def test_proof_is_asked_of_the_first_split_then_of_the_others_together() -> None:
+    standard = Standard(0.05, 5)
+    assert standard.proved(paired(0, 7))  # p = 0.016 <= 0.025
+    assert not standard.proved(paired(0, 6))  # 0.031
+    assert Standard(0.05, 0).proved(paired(0, 6))
+    assert not standard.proved(paired(0, 6), [paired(0, 7)])  # 0.016 > 0.0051
+    assert standard.proved(paired(0, 6), [paired(0, 3), paired(0, 6)])
+    assert not standard.proved(paired(7, 0)), "a loss"
+    assert not standard.proved(paired(1, 0), [paired(0, 9)]), "what loses on the split that judges is not promoted"
+
+
+def test_another_split_is_asked_where_it_may_give_the_proof() -> None:
+    standard = Standard(0.05, 5)
+    unsure, losing = paired(2, 6, neither=92), paired(6, 2)
+    assert standard.undecided(unsure, [], 1000)
+    assert not standard.undecided(unsure, [], 150), "the same share of all images would be no proof"
+    assert not standard.undecided(paired(0, 7), [], 1000), "it is proved"
+    assert not standard.undecided(losing, [], 1000)
+    assert not standard.undecided(unsure, [losing], 1000), "the others say no"
+    assert standard.undecided(unsure, [unsure], 1000)
+    assert not standard.undecided(unsure, [unsure] * 5, 1000), "all have been asked"
+    assert not Standard(0.05, 0).undecided(unsure, [], 1000)
+
+
+def test_luck_promotes_as_often_as_is_said() -> None:
+    """Two equal classifiers, on a split of 60 images and five more: the rate of promotions is at most the significance."""
+    rng, standard, promoted = np.random.default_rng(0), Standard(0.2, 5), 0
+    for _ in range(2000):
+        parts = [paired(int(lost), 20 - int(lost), both=40, neither=0) for lost in rng.binomial(20, 0.5, 6)]
+        first, others = parts[0], list[Paired]()
+        while standard.undecided(first, others, 400):
+            others.append(parts[len(others) + 1])
+        promoted += standard.proved(first, others)
+    assert 0.01 < promoted / 2000 <= 0.2 / 2 + 0.02, "half of it: a loss promotes nothing"

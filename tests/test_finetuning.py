@@ -156,9 +156,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
     assert not moved(ends[0], trainer.network)
 
 
-def test_compilation_that_fails_says_what_to_leave_out(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compilation_that_fails_says_what_to_leave_out(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(HeadError, match=r"--compile needs a GPU, or a C\+\+ compiler \(g\+\+\); cpu has none"):
         begun(settings(compile=True))
@@ -168,7 +166,9 @@ def test_compilation_that_fails_says_what_to_leave_out(
             raise torch._dynamo.exc.Unsupported("what is this")
 
     monkeypatch.setattr("featx.finetuning._compiled", lambda module, device: Odd())
-    with pytest.raises(HeadError, match=r"torch.compile cannot train this network: .*what is this.*leave out --compile"):
+    with pytest.raises(
+        HeadError, match=r"torch.compile cannot train this network: .*what is this.*leave out --compile"
+    ):
         tune(*begun(settings(compile=True)), checkpoint)
 
 

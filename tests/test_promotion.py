@@ -14,6 +14,7 @@ from torchvision import models
 
 import featx
 from featx.errors import CacheMissError, CorruptCacheError, HeadError, OutputError, StaleCacheError
+from featx.evidence import Standard
 from featx.features import FeatureSet
 from featx.finetuning import Step
 from featx.head import Head
@@ -332,18 +333,27 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_gain_that_luck_would_give_promotes_nothing(digits: FeatureSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("repeats", "note"),
+    [
+        (0, "--repeats 5 asks up to five other splits, which together judge every image"),
+        (5, "no other splits were asked, for as much on all 896 images would be no proof"),
+    ],
+)
+def test_a_gain_that_luck_would_give_promotes_nothing(
+    digits: FeatureSet, tmp_path: Path, repeats: int, note: str
+) -> None:
     head = Head("centroid").fit(digits)
-    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, significance=1e-200)
+    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, significance=1e-200, repeats=repeats)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     assert result.trial is not None
     assert result.trial.paired.gained > 0
-    assert result.notes == (
-        f"{result.trial.paired.gained} more right of 173 may be luck; --repeats 5 asks five other splits, which together judge "
-        "every image",
-    )
+    assert result.notes == (f"{result.trial.paired.gained} more right of 173 may be luck; {note}",)
+    assert not result.repeats
     assert result.verdict == "kept-head"
-    assert "no proof at 1e-200), so the model is the head on its backbone" in result.why
+    assert (
+        f"no proof at {1e-200 if not repeats else 5e-201:.2g}), so the model is the head on its backbone" in result.why
+    )
     assert result.report.accuracy == result.head_report.accuracy == featx.evaluate(result.model, "digits").accuracy
 
 
@@ -363,7 +373,7 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
     digits: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = Head("centroid").fit(digits)
-    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, repeats=2, last=2)
+    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, repeats=2, last=2, significance=1e-3)
     seen: list[set[int]] = []
     honest = _Job._trial
 
@@ -375,6 +385,11 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
         return honest(job, settings, path, start, train, select, words, head, judge, **more)
 
     monkeypatch.setattr(_Job, "_trial", trial)
+    result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
+    assert (result.verdict, len(result.repeats)) == ("promoted", 1), "one is enough"
+    assert f"; on another split, {len(seen[1])} images, it alone gets" in result.why
+    seen.clear()
+    monkeypatch.setattr(Standard, "undecided", lambda _self, _first, others, _images: len(others) < 2)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     labelled = set(np.flatnonzero(np.isin(digits.splits, ["train", "val", "test"])))
     assert seen[1] | seen[2] == labelled
@@ -391,9 +406,23 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
 
 
 def test_no_other_split_is_asked_about_what_did_not_win(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Job, "repeat", lambda *_: pytest.fail("it was asked"))
-    settings = FineTuning(epochs=1, lr=50.0, repeats=2)
+    monkeypatch.setattr(_Job, "_other_trials", lambda *_: pytest.fail("it was asked"))
+    settings = FineTuning(epochs=1, lr=50.0)
     assert promote(Head("logreg").fit(features), finetune=True, settings=settings).verdict == "kept-head"
+
+
+def test_where_other_splits_cannot_be_asked_the_first_verdict_stands(
+    digits: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise HeadError("too few training images")
+
+    monkeypatch.setattr(_Job, "_other_trials", fails)
+    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, last=2, significance=1e-9)
+    result = promote(Head("centroid").fit(digits), finetune=True, settings=settings, out=tmp_path / "m.safetensors")
+    assert (result.verdict, result.repeats) == ("kept-head", ())
+    assert result.notes[-1].endswith("may be luck; other splits could not be asked: too few training images")
+    assert featx.evaluate(result.model, "digits").accuracy == result.head_report.accuracy
 
 
 @pytest.mark.parametrize("augment", ["none", "randaugment"])
