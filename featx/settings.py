@@ -84,7 +84,7 @@ class FineTuning:
     """
 
     epochs: int = 10
-    lr: float = 3e-4
+    lr: float = 1e-3
     backbone_lr: float = 0.1
     layer_decay: float = 1.0
     from_layer: str | None = None
