@@ -37,7 +37,8 @@ if TYPE_CHECKING:  # commands import what they need when they run: --help answer
     from featx.extraction import Extraction
     from featx.finetuning import Step as TrainingStep
     from featx.fitting import Fit
-    from featx.promotion import Promotion, Trial
+    from featx.promotion import Promotion
+    from featx.trials import Trial
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
 

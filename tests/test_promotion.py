@@ -21,10 +21,11 @@ from featx.head import Head
 from featx.inspection import describe_file
 from featx.prediction import evaluate, predict
 from featx.promoted import PromotedModel
-from featx.promotion import _Job, backbone_of, promote
+from featx.promotion import backbone_of, promote
 from featx.report import Report
 from featx.settings import FineTuning
 from featx.sources import Images, Pictures
+from featx.trials import Trials
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_a_disk_without_room_for_the_network_is_said_before_the_training(
     head = Head("logreg").fit(features)
     free = shutil.disk_usage(".")._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    monkeypatch.setattr("featx.promotion._Job.prove", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("featx.trials.Trials.prove", lambda *_: pytest.fail("the work began"))
     with pytest.raises(
         OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, 100\.0 kB free; name another disk"
     ):
@@ -167,7 +168,7 @@ def test_what_could_not_be_saved_is_refused_before_the_training(
 ) -> None:
     head = Head("logreg").fit(features)
     features.dataset["odd"] = float("nan")
-    monkeypatch.setattr("featx.promotion._Job.finetune", lambda *_: pytest.fail("the training began"))
+    monkeypatch.setattr("featx.trials.Trials.first", lambda *_: pytest.fail("the training began"))
     with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, for it could not be read again"):
         promote(head, features=features, finetune=True)
 
@@ -184,7 +185,7 @@ def test_scores_of_nan_on_the_images_that_choose_are_tried_again_at_half_the_rat
     again = "the log loss on the images that choose became nan in epoch 1"
     assert result.notes == (
         *[f"{again}; it was tried again from epoch 0 on at half the rate"] * 2,
-        f"{again} again, at a rate of 7.5e-05; training ended there",
+        f"{again} again, at a rate of 0.00025; training ended there",
     )
 
 
@@ -248,21 +249,21 @@ def test_the_images_that_choose_are_none_of_those_that_judge_nor_of_those_that_t
     features: FeatureSet, digits: FeatureSet
 ) -> None:
     head = Head("logreg", C=0.1).fit(features)
-    job = _Job(head, features, backbone_of(head))
-    start, train, select, words = job.chosen()
+    trials = Trials(head, features, backbone_of(head))
+    start, train, select, words = trials.chosen()
     assert set(features.splits[train]) == set(features.splits[select]) == {"train"}
     assert not set(train) & set(select)
     assert len(train) + len(select) == 32
-    assert set(job.pictures.labels[select]) == {0, 1}
+    assert set(trials.pictures.labels[select]) == {0, 1}
     assert (start.C_, start.n_train_) == (0.1, len(train)), (
         "a head that has seen the images that choose would flatter itself"
     )
     assert words == f"{len(select)} of the training images, held back by their content"
     head = Head("logreg", C=0.1).fit(digits)
-    job = _Job(head, digits, backbone_of(head))
-    start, train, select, _ = job.chosen()
+    trials = Trials(head, digits, backbone_of(head))
+    start, train, select, _ = trials.chosen()
     assert start is head
-    assert (set(digits.splits[train]), set(digits.splits[select]), job.judge_split) == ({"train"}, {"val"}, "test")
+    assert (set(digits.splits[train]), set(digits.splits[select]), trials.judge_split) == ({"train"}, {"val"}, "test")
 
 
 def test_groups_stay_together_where_training_images_are_held_back(split_photos: Path, in_tmp: Path) -> None:
@@ -271,7 +272,7 @@ def test_groups_stay_together_where_training_images_are_held_back(split_photos: 
         "path,who\n" + "".join(f"{path},{row // 4}\n" for row, path in enumerate(features.paths))
     )
     head = Head("ridge", group="who", table="groups.csv").fit(features)
-    _, train, select, _ = _Job(head, features, backbone_of(head)).chosen()
+    _, train, select, _ = Trials(head, features, backbone_of(head)).chosen()
     assert len(select)
     assert not {row // 4 for row in train} & {row // 4 for row in select}
 
@@ -375,16 +376,16 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
     head = Head("centroid").fit(digits)
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, repeats=2, last=2, significance=1e-3)
     seen: list[set[int]] = []
-    honest = _Job._trial
+    honest = Trials._trial
 
-    def trial(job: _Job, settings: FineTuning, path: Path, start, train, select, words, head, judge, **more):  # type: ignore[no-untyped-def]
+    def trial(trials: Trials, settings: FineTuning, path: Path, start, train, select, words, head, judge, **more):  # type: ignore[no-untyped-def]
         seen.append(set(judge))
         assert not set(judge) & {*train, *select}
         assert not set(train) & set(select)
         assert {start.n_train_, head.n_train_} <= {len(train), len(train) + len(select)}
-        return honest(job, settings, path, start, train, select, words, head, judge, **more)
+        return honest(trials, settings, path, start, train, select, words, head, judge, **more)
 
-    monkeypatch.setattr(_Job, "_trial", trial)
+    monkeypatch.setattr(Trials, "_trial", trial)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     assert (result.verdict, len(result.repeats)) == ("promoted", 1), "one is enough"
     assert f"; on another split, {len(seen[1])} images, it alone gets" in result.why
@@ -406,7 +407,7 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
 
 
 def test_no_other_split_is_asked_about_what_did_not_win(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Job, "_other_trials", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(Trials, "_others", lambda *_: pytest.fail("it was asked"))
     settings = FineTuning(epochs=1, lr=50.0)
     assert promote(Head("logreg").fit(features), finetune=True, settings=settings).verdict == "kept-head"
 
@@ -417,7 +418,7 @@ def test_where_other_splits_cannot_be_asked_the_first_verdict_stands(
     def fails(*_: object) -> None:
         raise HeadError("too few training images")
 
-    monkeypatch.setattr(_Job, "_other_trials", fails)
+    monkeypatch.setattr(Trials, "_others", fails)
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, last=2, significance=1e-9)
     result = promote(Head("centroid").fit(digits), finetune=True, settings=settings, out=tmp_path / "m.safetensors")
     assert (result.verdict, result.repeats) == ("kept-head", ())
@@ -428,14 +429,14 @@ def test_where_other_splits_cannot_be_asked_the_first_verdict_stands(
 @pytest.mark.parametrize("augment", ["none", "randaugment"])
 def test_training_images_are_varied_as_asked_and_alike_each_time(features: FeatureSet, augment: str) -> None:
     head = Head("logreg").fit(features)
-    job = _Job(head, features, backbone_of(head))
+    trials = Trials(head, features, backbone_of(head))
     settings = FineTuning(augment=augment, batch_size=8)
-    rows = job.pictures.rows("train")
+    rows = trials.pictures.rows("train")
 
     def epoch(number: int) -> torch.Tensor:
         torch.manual_seed(number)
         return torch.cat(
-            [x.flatten(1) for x, _ in Images(job.pictures, job.network, settings, rows, rows).batches(number)]
+            [x.flatten(1) for x, _ in Images(trials.pictures, trials.network, settings, rows, rows).batches(number)]
         )
 
     assert torch.equal(epoch(1), epoch(1))
