@@ -20,7 +20,7 @@ from featx.cache import differences
 from featx.decode import DECODER_VERSION, Transform, View, parse_colour
 from featx.errors import BackboneError, StaleCacheError, brief
 from featx.settings import DTYPES, PRECISIONS
-from featx.taps import Tapped
+from featx.taps import Tap, Tapped
 from featx.weights import state_digest
 
 
@@ -40,7 +40,7 @@ class Backbone:
         network: the whole network, its classifier included.
         classifier: name of its last layer.
         tapped: the network with its layers, as one module from normalised images to embeddings.
-        pooling: "avg", or "none" where a layer is kept whole.
+        whole: whether its one layer is kept as it is, without pooling.
         view: how images are seen, where that is not plainly.
     """
 
@@ -65,7 +65,7 @@ class Backbone:
         self.precision = precision
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
-        self.pooling = "avg"
+        self.whole = False
         self.view: View | None = None
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
@@ -101,7 +101,7 @@ class Backbone:
             view: how the images are seen, where that is not plainly.
         """
         other = copy.copy(self)
-        other.tapped, other.layers, other.pooling = tapped, {layer: width}, "none"
+        other.tapped, other.layers, other.whole = tapped, {layer: width}, True
         other.view, other.dtype = view, "float16"
         return other
 
@@ -112,7 +112,7 @@ class Backbone:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
 
         Returns:
-            (B, D) of ``self.dtype`` for each layer. Layers other than the penultimate are averaged over space or tokens.
+            (B, D) of ``self.dtype`` for each layer. Layers other than the penultimate are pooled (``taps.Tap``).
         """
         batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
         return {layer: as_stored(found.cpu().numpy(), self.dtype) for layer, found in self._run(batch).items()}
@@ -127,7 +127,8 @@ class Backbone:
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features: SHA-256, in hex, over everything that can change them."""
         shared = self.describe()
-        return {layer: _sha256({**shared, "layer": layer, "pooling": self.pooling}) for layer in self.layers}
+        taps = {layer: Tap(layer, "none") if self.whole else Tap.of(layer) for layer in self.layers}
+        return {layer: _sha256({**shared, "layer": tap.node, "pooling": tap.pooling}) for layer, tap in taps.items()}
 
     @property
     def identity(self) -> str:
@@ -204,7 +205,8 @@ def load_backbone(
         name: a torchvision classification model, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``file.py:factory``.
         weights: "default" (downloaded once, hash checked), "random" (a seeded baseline), a torchvision weights name, or a
             local .safetensors or .pth file.
-        layers: more layers to tap beside the penultimate: module or torchvision node names.
+        layers: more layers to tap beside the penultimate: module or torchvision node names, averaged over places, or else
+            ``NAME:POOLING``.
         dtype: of the embeddings, "float32" or "float16".
         precision: in which the network computes: "float32", "bfloat16" or "float16".
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.

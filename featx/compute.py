@@ -338,7 +338,7 @@ class _Encoder(nn.Module):
         self.tapped = copy.deepcopy(backbone.tapped).eval()  # the copy of a traced graph is in training mode
         if not plain:
             image = normalise(torch.from_numpy(_noise(backbone)[:1]).to(backbone.device), backbone.transform)
-            watched = [self.tapped.network.get_submodule(layer) for layer in self.tapped.watched]
+            watched = [self.tapped.network.get_submodule(tap.node) for tap in self.tapped.watched]
             fold_norms(self.tapped.graph, image, keep=watched)
         self.tapped.attach()
 

@@ -25,6 +25,9 @@ DTYPES = ("float32", "float16")
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What a network may compute in. All but the first are part of what features are."""
 
+POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
+"""How a layer's map or tokens become one vector. ``--layer NAME:POOLING`` names another than the first."""
+
 ENGINES = ("eager", "compile", "openvino", "onnxruntime")
 """What may run a network. All give the same features, to a relative 1e-4 of each row's norm."""
 

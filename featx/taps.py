@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +15,76 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featx.errors import BackboneError
+from featx.settings import POOLINGS
 
 PENULTIMATE = "penultimate"
 """The layer whose output enters the last classifier layer."""
 
+GEM_POWER, GEM_LEAST = 3.0, 1e-6
+"""Of the generalised mean: its power, and what smaller numbers count as."""
+
+MOST_FLAT = 65_536
+"""Numbers of one image that a layer kept flat may have."""
+
 _pass = threading.local()
 """What the running pass of each thread has seen. Not kept in the module: several threads may run one, and it is copied."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A layer that is read, and how what it gives becomes one vector.
+
+    Attributes:
+        node: a module's name, or a node's of torchvision; "penultimate".
+        pooling: one of ``POOLINGS``: the mean over all places; the maximum; the generalised mean with p = 3 (Radenovic et
+            al., 2018); the class token; the mean over the patches and the class token, one after the other; all places.
+    """
+
+    node: str
+    pooling: str = POOLINGS[0]
+
+    @classmethod
+    def of(cls, layer: str) -> Tap:
+        """From a layer's name, ``NODE`` or ``NODE:POOLING``.
+
+        Raises:
+            BackboneError: there is no such pooling, or the layer is one vector already.
+        """
+        node, _, pooling = layer.partition(":")
+        if pooling and pooling not in POOLINGS:
+            raise BackboneError(f"--layer {layer}: there is no pooling {pooling!r}; expected {', '.join(POOLINGS)}")
+        if pooling and node == PENULTIMATE:
+            raise BackboneError(
+                f"--layer {layer}: {PENULTIMATE} is one vector; pool a layer before it, such as layer4:gem"
+            )
+        return cls(node, pooling or POOLINGS[0])
+
+    @property
+    def layer(self) -> str:
+        """As a feature file names it."""
+        return self.node if self.pooling == POOLINGS[0] else f"{self.node}:{self.pooling}"
+
+    def pooled(self, out: Any) -> Tensor:
+        """(B, D) float32 from what the layer gives.
+
+        Raises:
+            BackboneError: it gives what cannot be pooled so.
+        """
+        places = _vectors(self.layer, out)
+        if self.pooling == "max":
+            return places.amax(dim=1)
+        if self.pooling == "gem":
+            return places.clamp(min=GEM_LEAST).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
+        if self.pooling == "flatten":
+            if places[0].numel() > MOST_FLAT:
+                raise BackboneError(
+                    f"layer {self.layer!r} would be {places[0].numel():,} numbers an image; at most {MOST_FLAT:,} are kept flat"
+                )
+            return places.transpose(1, 2).flatten(1)
+        if self.pooling in ("cls", "avg+cls"):
+            patches = places[:, _class_tokens(self.layer, out, places) :].mean(dim=1)
+            return places[:, 0] if self.pooling == "cls" else torch.cat([patches, places[:, 0]], dim=1)
+        return places.mean(dim=1)
 
 
 class Tapped(nn.Module):
@@ -39,22 +105,22 @@ class Tapped(nn.Module):
             network: in eval mode.
             name: of the backbone, for messages.
             classifier: name of the network's last layer.
-            layers: names of modules or of torchvision's nodes, beside the penultimate.
+            layers: names of modules or of torchvision's nodes beside the penultimate, each with ``:POOLING`` if wanted.
             blank: (1, 3, H, W), for one pass if the network must be traced.
 
         Raises:
             BackboneError: there is no such layer, or none that can be read.
         """
         super().__init__()
-        extra = [layer for layer in dict.fromkeys(layers) if layer != PENULTIMATE]
+        taps = [tap for tap in dict.fromkeys(map(Tap.of, layers)) if tap.node != PENULTIMATE]
         modules = dict(network.named_modules())
         self.network = self.graph = network
         self.classifier = classifier
-        self.watched = extra
-        nodes = [layer for layer in extra if layer not in modules]
+        self.watched = self.taps = taps
+        nodes = [tap.node for tap in taps if tap.node not in modules]
         self.traced = bool(nodes)
         if self.traced:
-            self.graph, self.watched = _trace(network, name, classifier, extra, nodes), []
+            self.graph, self.watched = _trace(network, name, classifier, [tap.node for tap in taps], nodes), []
             self._check_trace(name, blank)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -63,20 +129,19 @@ class Tapped(nn.Module):
         _pass.seen = seen
         returned = self.graph(images)
         if self.traced:
-            for layer, out in returned.items():
-                if layer != self.classifier:
-                    seen.setdefault(layer, _pool(layer, out))
+            for tap in self.taps:
+                seen.setdefault(tap.layer, tap.pooled(returned[tap.node]))
         _pass.seen = {}
         return {layer: seen[layer] for layer in sorted(seen, key=lambda layer: (layer != PENULTIMATE, layer))}
 
     def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
         """Put hooks on the tapped modules."""
         handles = [
-            self.network.get_submodule(layer).register_forward_hook(lambda _, __, out, layer=layer: _see(layer, out))
-            for layer in self.watched
+            self.network.get_submodule(tap.node).register_forward_hook(lambda _, __, out, tap=tap: _see(tap, out))
+            for tap in self.watched
         ]
         last = self.network.get_submodule(self.classifier)
-        handles.append(last.register_forward_pre_hook(lambda _, args: _see(PENULTIMATE, args[0], last=True)))
+        handles.append(last.register_forward_pre_hook(lambda _, args: _see(Tap(PENULTIMATE), args[0], last=True)))
         return handles
 
     @contextlib.contextmanager
@@ -103,13 +168,13 @@ class Tapped(nn.Module):
             )
 
 
-def _see(layer: str, out: Any, *, last: bool = False) -> None:
+def _see(tap: Tap, out: Any, *, last: bool = False) -> None:
     """Pool a layer's output at once, before a later layer can change it in place.
 
     Of several calls the first counts, as torchvision names nodes; of the classifier's the last.
     """
-    if last or layer not in _pass.seen:
-        _pass.seen[layer] = _pool(layer, out)
+    if last or tap.layer not in _pass.seen:
+        _pass.seen[tap.layer] = tap.pooled(out)
 
 
 def _trace(network: nn.Module, name: str, classifier: str, extra: Sequence[str], nodes: Sequence[str]) -> nn.Module:
@@ -131,17 +196,17 @@ def _trace(network: nn.Module, name: str, classifier: str, extra: Sequence[str],
     return graph
 
 
-def _pool(layer: str, out: Any) -> Tensor:
-    """(B, D) from (B, D), (B, T, D) tokens, (B, D, H, W) or (B, H, W, D) maps: the mean over all but batch and channel.
+def _vectors(layer: str, out: Any) -> Tensor:
+    """(B, P, D) from (B, D), (B, P, D) tokens, (B, D, H, W) or (B, H, W, D) maps: a vector for each of P places.
 
     Inputs are square, so a map's two equal sides tell where its channels are (Swin's are last).
     """
     if not isinstance(out, Tensor):
         raise BackboneError(f"layer {layer!r} gives a {type(out).__name__}, not one tensor; tap a layer inside it")
     if out.ndim == 2:
-        return out.float()
+        return out.float().unsqueeze(1)
     if out.ndim == 3:
-        return out.float().mean(dim=1)
+        return out.float()
     if out.ndim == 4:
         channels_last = out.shape[1] == out.shape[2] != out.shape[3]
         if not channels_last and out.shape[2] != out.shape[3]:  # MaxViT's windows of tokens, say
@@ -149,8 +214,16 @@ def _pool(layer: str, out: Any) -> Tensor:
                 f"layer {layer!r} gives a tensor of {tuple(out.shape)}, which is no square map: its channels cannot be "
                 "told from its places; tap another layer"
             )
-        return out.float().mean(dim=(1, 2) if channels_last else (2, 3))
+        return (out.flatten(1, 2) if channels_last else out.flatten(2).transpose(1, 2)).float()
     raise BackboneError(f"layer {layer!r} gives a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
+
+
+def _class_tokens(layer: str, out: Tensor, places: Tensor) -> int:
+    """How many tokens come before those of the patches, which fill a square."""
+    before = places.shape[1] - math.isqrt(places.shape[1]) ** 2
+    if out.ndim != 3 or not before:
+        raise BackboneError(f"layer {layer!r} gives {tuple(out.shape[1:])}: no class token; pool it by avg, max or gem")
+    return before
 
 
 def _copy_outputs(graph: nn.Module) -> None:
