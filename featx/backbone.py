@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from featx import zoo
+from featx.blocks import Stage, blocks
+from featx.blocks import stages as stages_of
 from featx.cache import differences
 from featx.decode import DECODER_VERSION, Transform, View, parse_colour
 from featx.errors import BackboneError, StaleCacheError, brief
-from featx.settings import DTYPES, PRECISIONS
+from featx.settings import DTYPES, POOLINGS, PRECISIONS
 from featx.taps import Tap, Tapped
 from featx.weights import state_digest
 
@@ -69,10 +71,9 @@ class Backbone:
         self.view: View | None = None
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
-        blank = torch.zeros(1, 3, transform.crop, transform.crop, device=device)
-        self.classifier = self._last_layer(blank, classifier)
+        self.classifier = self._last_layer(self._blank(), classifier)
         if origin["source"] == "file" and classifier is None:
-            self._check_last_layer(blank)
+            self._check_last_layer(self._blank())
         self._tap_at(layers)
 
     def tapped_at(self, layers: Iterable[str]) -> Backbone:
@@ -84,6 +85,11 @@ class Backbone:
         other = copy.copy(self)
         other._tap_at(layers)
         return other
+
+    def stages(self) -> list[Stage]:
+        """The depths at which the network can be read, as ``blocks.stages``."""
+        with torch.inference_mode(), self.autocast():
+            return stages_of(self.network, self.classifier, self._blank())
 
     def stored_as(self, dtype: str) -> Backbone:
         """The same network, its embeddings in another type."""
@@ -147,6 +153,10 @@ class Backbone:
             **({"view": dataclasses.asdict(self.view)} if self.view else {}),
         }
 
+    def _blank(self) -> Tensor:
+        """(1, 3, crop, crop) of zeros."""
+        return torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
+
     def _last_layer(self, blank: Tensor, classifier: str | None) -> str:
         try:
             return zoo.last_layer(self.network, blank, classifier)[0]
@@ -159,7 +169,7 @@ class Backbone:
             ) from error
 
     def _tap_at(self, layers: Iterable[str]) -> None:
-        blank = torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
+        blank = self._blank()
         self.tapped = Tapped(self.network, name=self.name, classifier=self.classifier, layers=list(layers), blank=blank)
         self.layers = {layer: array.shape[1] for layer, array in self._run(blank).items()}
 
@@ -190,6 +200,8 @@ def load_backbone(
     *,
     weights: str = "default",
     layers: Sequence[str] = (),
+    stages: bool = False,
+    pooling: str = POOLINGS[0],
     dtype: str = "float32",
     precision: str = "float32",
     device: str = "auto",
@@ -205,8 +217,9 @@ def load_backbone(
         name: a torchvision classification model, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``file.py:factory``.
         weights: "default" (downloaded once, hash checked), "random" (a seeded baseline), a torchvision weights name, or a
             local .safetensors or .pth file.
-        layers: more layers to tap beside the penultimate: module or torchvision node names, averaged over places, or else
-            ``NAME:POOLING``.
+        layers: more layers to tap beside the penultimate: module or torchvision node names, or ``NAME:POOLING``.
+        stages: tap every stage of the network too.
+        pooling: how a layer that says none becomes one vector: one of ``settings.POOLINGS``.
         dtype: of the embeddings, "float32" or "float16".
         precision: in which the network computes: "float32", "bfloat16" or "float16".
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
@@ -242,18 +255,20 @@ def load_backbone(
         raise BackboneError(f"{name} cannot take that: {error}") from error
     where = pick_device(device)
     try:
-        return Backbone(
+        backbone = Backbone(
             network.module,
             name=name,
             weights=network.weights,
             origin=network.origin,
             transform=chosen,
             classifier=network.classifier,
-            layers=layers,
+            layers=[],
             dtype=dtype,
             precision=precision,
             device=where,
         )
+        wanted = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
+        return backbone.tapped_at(Tap.of(layer, pooling).layer for layer in wanted) if wanted else backbone
     except torch.OutOfMemoryError as error:
         raise BackboneError(f"{name} does not fit on {where}: {error}; try --device cpu") from error
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -313,6 +328,23 @@ def restore_backbone(
         found = "; ".join(differences(parts, backbone.describe()) or differences(ours, theirs))
         raise StaleCacheError(f"{backbone.name} as it is here gives other features than those that were kept ({found})")
     return backbone
+
+
+def layers_of(name: str) -> tuple[list[Stage], list[str]]:
+    """The stages of a backbone and its blocks, by a forward pass of shapes alone: no weights and no arithmetic.
+
+    Args:
+        name: as ``load_backbone``.
+
+    Raises:
+        BackboneError: there is no such backbone.
+    """
+    with zoo.without_memory():
+        network = zoo.build(name, "random")
+    module, side = network.module.eval().to("meta"), network.transform.crop
+    images = torch.empty(1, 3, side, side, device="meta")
+    classifier = zoo.last_layer(module, images, network.classifier)[0]
+    return stages_of(module, classifier, images), blocks(module, classifier)
 
 
 def pick_device(device: str = "auto") -> torch.device:

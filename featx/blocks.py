@@ -1,17 +1,20 @@
-"""The blocks of a network in order: which of them are trained, and at what share of the rate."""
+"""The blocks of a network in order: its stages, which of them are trained, and at what share of the rate."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from featx.errors import HeadError
 from featx.settings import FineTuning
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
+_FEWEST_STAGES, _PARTS = 4, 3  # where there are fewer sizes of maps, the blocks of one size are read after each third
 _MOSTLY = 0.5  # share of a module's parameters that its list of blocks holds, where it is no more than a frame for them
 
 
@@ -120,3 +123,82 @@ def frozen(network: nn.Module, which: Trained, *, norms: bool) -> Iterator[nn.Mo
         yield network.get_submodule(name)
     if not norms:
         yield from (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A depth of a network at which it can be read.
+
+    Attributes:
+        layer: the last block before the size of the map changes, or the list of blocks that ends there.
+        shape: of what it gives for one image: (D, H, W), (H, W, D) or (T, D).
+        blocks: how many there are up to it, of all of them.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    blocks: int
+
+    @property
+    def width(self) -> int:
+        """How many numbers an image has there, pooled."""
+        return self.shape[0] if len(self.shape) == 3 and not _channels_last(self.shape) else self.shape[-1]
+
+
+def stages(network: nn.Module, classifier: str, images: Tensor) -> list[Stage]:
+    """The depths at which a network can be read, from its input on: one for each size of its maps.
+
+    A network whose blocks are all of one size, as a vision transformer's, is read after each third of them.
+
+    Args:
+        network: in eval mode.
+        classifier: name of its last layer.
+        images: (1, 3, H, W), for one pass.
+    """
+    names = blocks(network, classifier)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim in (3, 4):  # a vector belongs to the classifier's own layers
+            shapes.setdefault(name, tuple(out.shape[1:]))
+
+    handles = [
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: note(name, out))
+        for name in names
+    ]
+    try:
+        with torch.inference_mode():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    seen = [name for name in names if name in shapes]
+    groups = [list(group) for _, group in itertools.groupby(seen, key=lambda name: _places(shapes[name]))]
+    if len(groups) < _FEWEST_STAGES and groups:
+        longest = max(groups, key=len)
+        parts = [longest[len(longest) * k // _PARTS : len(longest) * (k + 1) // _PARTS] for k in range(_PARTS)]
+        at = groups.index(longest)
+        groups[at : at + 1] = [part for part in parts if part]
+    every = [*names, classifier]
+    return [Stage(_list_of(group, every, network), shapes[group[-1]], names.index(group[-1]) + 1) for group in groups]
+
+
+def _places(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a map or of tokens, without the width, wherever that stands."""
+    if len(shape) == 2:
+        return shape[:1]
+    return shape[:2] if _channels_last(shape) else shape[1:]
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Of a map of (D, H, W) or (H, W, D), whose height is its width."""
+    return shape[0] == shape[1] != shape[2]
+
+
+def _list_of(group: list[str], names: list[str], network: nn.Module) -> str:
+    """The list that holds all blocks of a group and no others, as layer3 does; else the group's last block."""
+    last = group[-1]
+    parent = last.rpartition(".")[0]
+    inside = [name for name in names if name.startswith(f"{parent}.")]
+    is_list = parent and type(network.get_submodule(parent)) is nn.Sequential
+    return parent if is_list and inside and set(inside) <= set(group) and inside[-1] == last else last

@@ -28,6 +28,7 @@ from featx.settings import (
     KINDS,
     MOST_SIDE,
     OPTIMIZERS,
+    POOLINGS,
     PRECISIONS,
     TASKS,
 )
@@ -136,7 +137,15 @@ def _tuned(name: str, **how: Any) -> Callable[[Any], Any]:
     help="default (downloaded once), random (a baseline), a torchvision name such as IMAGENET1K_V1, or a .safetensors "
     "or .pth file.",
 )  # fmt: skip
-@click.option("--layer", multiple=True, metavar="NAME", help="Also this layer, in the same pass; may be repeated.")
+@click.option(
+    "--layer", multiple=True, metavar="NAME[:POOLING]",
+    help="Also this layer, in the same pass; may be repeated. featx backbones NAME --layers lists them.",
+)  # fmt: skip
+@click.option("--stages", is_flag=True, help="Also every stage of the network, that is every size of its maps.")
+@click.option(
+    "--pooling", type=click.Choice(POOLINGS), default=ExtractStep.pooling, show_default=True,
+    help="How such a layer's map or tokens become one vector.",
+)  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default=ExtractStep.dtype, show_default=True, help="Of the file.")
 @click.option(
     "--resize", type=click.IntRange(0, MOST_SIDE), help="Shorter edge in pixels, instead of the weights' own."
@@ -534,8 +543,9 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
 
 @main.command(short_help="List the backbones.")
 @click.argument("pattern", required=False)
+@click.option("--layers", is_flag=True, help="The stages of the backbone of just that name, to extract with --layer.")
 @_JSON
-def backbones(pattern: str | None, as_json: bool) -> None:
+def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
     """List the backbones whose name contains PATTERN (or fits it, with *); timm/PATTERN asks timm.
 
     The first call measures each by a forward pass without data and remembers it.
@@ -543,6 +553,10 @@ def backbones(pattern: str | None, as_json: bool) -> None:
     Example: featx backbones resnet
     """
     from featx import zoo
+
+    if layers:
+        _show_layers(pattern, as_json)
+        return
 
     names = zoo.matching(pattern)
     if not names:
@@ -564,6 +578,23 @@ def backbones(pattern: str | None, as_json: bool) -> None:
             )
 
     _print({"backbones": [e.as_dict() for e in entries]} if as_json else None, show)
+
+
+def _show_layers(name: str | None, as_json: bool) -> None:
+    from featx.backbone import layers_of
+
+    if not name:
+        raise FeatxError("--layers needs the name of one backbone, as in featx backbones resnet50 --layers")
+    stages, blocks = layers_of(name)
+    rows = [[s.layer, " x ".join(map(str, s.shape)), s.width, f"{s.blocks} of {len(blocks)}"] for s in stages]
+
+    def show() -> None:
+        _show_columns(["layer", "gives", "width", "blocks"], rows)
+        click.echo(f"\nall of them in one pass: featx extract DATA --backbone {name} --stages")
+        click.echo(f"blocks: {', '.join(blocks)}")
+
+    found = [{"layer": s.layer, "shape": s.shape, "width": s.width, "blocks": s.blocks} for s in stages]
+    _print({"layers": found, "blocks": blocks} if as_json else None, show)
 
 
 @main.command(short_help="Run the steps of a TOML recipe.")

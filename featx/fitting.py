@@ -416,7 +416,7 @@ def _most_bytes(features: FeatureSet, head: Head) -> int:
 
 def _stem(features: FeatureSet, head: Head, auto: bool) -> str:
     parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
-    parts += [features.layer] if features.layer != "penultimate" else []
+    parts += [features.layer.replace(":", "_")] if features.layer != "penultimate" else []
     parts += [AUTO if auto else f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
     return "--".join(parts)
 

@@ -36,6 +36,8 @@ class ExtractStep:
     backbone: str | None = None
     weights: str = "default"
     layer: tuple[str, ...] = ()
+    stages: bool = False
+    pooling: str = "avg"
     dtype: str = "float32"
     device: str = "auto"
     resize: int | None = None
@@ -82,6 +84,8 @@ class ExtractStep:
             self.backbone_name(),
             weights=self.weights,
             layers=self.layer,
+            stages=self.stages,
+            pooling=self.pooling,
             dtype=self.dtype,
             precision=self.precision,
             device=self.device,

@@ -44,8 +44,12 @@ class Tap:
     pooling: str = POOLINGS[0]
 
     @classmethod
-    def of(cls, layer: str) -> Tap:
+    def of(cls, layer: str, otherwise: str = POOLINGS[0]) -> Tap:
         """From a layer's name, ``NODE`` or ``NODE:POOLING``.
+
+        Args:
+            layer: the name.
+            otherwise: the pooling where the name says none.
 
         Raises:
             BackboneError: there is no such pooling, or the layer is one vector already.
@@ -57,7 +61,7 @@ class Tap:
             raise BackboneError(
                 f"--layer {layer}: {PENULTIMATE} is one vector; pool a layer before it, such as layer4:gem"
             )
-        return cls(node, pooling or POOLINGS[0])
+        return cls(node, pooling or (otherwise if node != PENULTIMATE else POOLINGS[0]))
 
     @property
     def layer(self) -> str:

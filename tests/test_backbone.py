@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from torchvision import models
 
 from featx import zoo
-from featx.backbone import Backbone, as_stored, load_backbone, normalise, pick_device, restore_backbone
+from featx.backbone import Backbone, as_stored, layers_of, load_backbone, normalise, pick_device, restore_backbone
 from featx.decode import Transform, read_pixels
 from featx.errors import BackboneError, StaleCacheError
 from featx.images import scan_images
 from featx.nets import Conv2dSame, LeNet5, MobileNetV1
+from featx.taps import Tap
 
 
 def pixels_for(backbone: Backbone, count: int = 2) -> np.ndarray:
@@ -282,6 +283,85 @@ def test_tokens_are_averaged() -> None:
     tokens = outputs_of(backbone.network, normalised(backbone, pixels), "blocks.3")["blocks.3"]
     assert tokens.shape == (2, 197, 192)
     np.testing.assert_allclose(backbone.encode(pixels)["blocks.3"], tokens.mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> None:
+    layers = [f"layer3:{pooling}" for pooling in ("max", "gem", "flatten")]
+    more = ("layer1.0.add",) if traced else ()
+    backbone = load_backbone("resnet18", weights="random", layers=(*layers, "layer3", *more), crop=64)
+    assert {name: backbone.layers[name] for name in ("layer3", *layers)} == dict.fromkeys(
+        ("layer3", *layers[:2]), 256
+    ) | {"layer3:flatten": 256 * 16}
+    pixels = pixels_for(backbone)
+    maps = outputs_of(backbone.network, normalised(backbone, pixels), "layer3")["layer3"]
+    found = backbone.encode(pixels)
+    np.testing.assert_allclose(found["layer3"], maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(found["layer3:max"], maps.amax(dim=(2, 3)))
+    np.testing.assert_array_equal(found["layer3:flatten"], maps.flatten(1))
+    by_hand = (maps.double().clamp(min=1e-6) ** 3).mean(dim=(2, 3)) ** (1 / 3)
+    np.testing.assert_allclose(found["layer3:gem"], by_hand, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", [1, 5])
+def test_class_tokens_come_before_the_patches(prefix: int) -> None:
+    tokens = torch.randn(2, prefix + 16, 8)
+    patches = tokens[:, prefix:].mean(dim=1)
+    torch.testing.assert_close(Tap.of("blocks.3:cls").pooled(tokens), tokens[:, 0])
+    torch.testing.assert_close(Tap.of("blocks.3:avg+cls").pooled(tokens), torch.cat([patches, tokens[:, 0]], dim=1))
+    torch.testing.assert_close(Tap.of("blocks.3").pooled(tokens), tokens.mean(dim=1))
+
+
+def test_pooling_is_part_of_what_features_are() -> None:
+    layers = ("features.3:max", "features.3", "features.3:gem")
+    backbone = load_backbone("lenet5", layers=layers)
+    assert list(backbone.layers) == ["penultimate", "features.3", "features.3:gem", "features.3:max"]
+    assert len(set(backbone.identities.values())) == 4
+    plain = load_backbone("lenet5", layers=("features.3:avg",))
+    assert list(plain.layers) == ["penultimate", "features.3"], "the default has no other name"
+    assert plain.identities["features.3"] == backbone.identities["features.3"]
+    by_default = load_backbone("lenet5", layers=("features.3", "features.0:avg", "penultimate"), pooling="gem")
+    assert list(by_default.layers) == ["penultimate", "features.0", "features.3:gem"]
+    assert by_default.identities["features.3:gem"] == backbone.identities["features.3:gem"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("features.3:mean", "there is no pooling 'mean'; expected avg, max, gem, cls, avg\\+cls, flatten"),
+        ("penultimate:gem", "penultimate is one vector; pool a layer before it, such as layer4:gem"),
+        ("features.3:cls", "'features.3:cls' gives .*: no class token; pool it by avg, max or gem"),
+    ],
+)
+def test_a_pooling_that_cannot_be_is_an_error(layer: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_backbone("lenet5", layers=(layer,))
+
+
+def test_a_layer_that_would_be_too_long_is_not_kept_flat() -> None:
+    with pytest.raises(
+        BackboneError, match=r"'conv1:flatten' would be 65,600 numbers an image; at most 65,536 are kept"
+    ):
+        Tap.of("conv1:flatten").pooled(torch.zeros(1, 1025, 8, 8))
+
+
+def test_all_stages_are_tapped_in_one_pass() -> None:
+    backbone = load_backbone("resnet18", weights="random", stages=True, layers=("layer4:max",), crop=64)
+    assert [stage.layer for stage in backbone.stages()] == ["bn1", "layer1", "layer2", "layer3", "layer4"]
+    assert backbone.layers == {
+        "penultimate": 512, "bn1": 64, "layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512, "layer4:max": 512,
+    }  # fmt: skip
+    found = backbone.encode(pixels_for(backbone))
+    np.testing.assert_allclose(found["layer4"], found["penultimate"], rtol=1e-4, atol=1e-6)
+
+
+def test_the_stages_of_a_backbone_are_known_without_its_weights() -> None:
+    stages, every = layers_of("vit_b_16")
+    assert [(s.layer, s.shape, s.width, s.blocks) for s in stages] == [
+        ("conv_proj", (768, 14, 14), 768, 1), ("encoder.layers.encoder_layer_3", (197, 768), 768, 5),
+        ("encoder.layers.encoder_layer_7", (197, 768), 768, 9), ("encoder.ln", (197, 768), 768, 14),
+    ]  # fmt: skip
+    assert len(every) == 14
 
 
 @pytest.mark.parametrize(

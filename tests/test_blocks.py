@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 from torchvision import models
 
 from featx import zoo
-from featx.blocks import Trained, blocks, frozen, parameter_groups, trained
+from featx.blocks import Trained, blocks, frozen, parameter_groups, stages, trained
 from featx.errors import HeadError
 from featx.settings import FineTuning
 
@@ -37,6 +38,44 @@ def test_blocks_are_the_parts_of_a_network_in_order(
         found = blocks(getattr(models, name)(**options), classifier)
     assert found[: len(expected)] == expected
     assert len(found) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier", "expected"),
+    [
+        ("resnet18", "fc", {"bn1": 64, "layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}),
+        ("swin_t", "head", {"features.1": 96, "features.3": 192, "features.5": 384, "norm": 768}),
+        (
+            "convnext_tiny", "classifier.2",
+            {"features.1": 96, "features.3": 192, "features.5": 384, "features.7": 768, "classifier.0": 768},
+        ),
+        ("maxvit_t", "classifier.5", {"stem": 64, "blocks.0": 64, "blocks.1": 128, "blocks.2": 256, "blocks.3": 512}),
+        ("googlenet", "fc", {"conv1": 64, "conv3": 192, "inception3b": 480, "inception4e": 832, "inception5b": 1024}),
+    ],
+)  # fmt: skip
+def test_a_stage_ends_where_the_maps_change_their_size(name: str, classifier: str, expected: dict[str, int]) -> None:
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    with zoo.without_memory():
+        module = getattr(models, name)(**options)
+    found = stages(module.eval().to("meta"), classifier, torch.empty(1, 3, 224, 224, device="meta"))
+    assert {stage.layer: stage.width for stage in found} == expected
+    assert [stage.blocks for stage in found] == sorted(stage.blocks for stage in found)
+
+
+def test_blocks_of_one_size_are_read_after_each_third() -> None:
+    class Isotropic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, 4)
+            self.blocks = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(7)))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
+            return out
+
+    found = stages(Isotropic().eval(), "head", torch.zeros(1, 3, 16, 16))
+    assert [(stage.layer, stage.blocks) for stage in found] == [("blocks.0", 2), ("blocks.3", 5), ("blocks.6", 8)]
 
 
 def test_a_block_of_mobilenet_is_a_depthwise_layer_with_its_pointwise_one() -> None:

@@ -362,6 +362,28 @@ def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
     assert "do not fit their checks" in featx("fit-head", status=1).stderr
 
 
+def test_the_stages_that_are_listed_are_those_that_are_extracted(split_photos: Path, in_tmp: Path) -> None:
+    lines = featx("backbones", "lenet5", "--layers").stdout.splitlines()
+    assert lines[0].split() == ["layer", "gives", "width", "blocks"]
+    assert lines[1].split() == ["features.0", "6", "x", "28", "x", "28", "6", "1", "of", "4"]
+    assert "featx extract DATA --backbone lenet5 --stages" in lines[-2]
+    listed = json.loads(featx("backbones", "lenet5", "--layers", "--json").stdout)
+    assert listed["blocks"] == ["features.0", "features.3", "features.6", "hidden.1"]
+    options = ("--backbone", "lenet5", "--stages", "--pooling", "max", "--layer", "features.3:avg", "--json")
+    layers = json.loads(featx("extract", split_photos, *options).stdout)["layers"]
+    assert layers == {"penultimate": 84, "features.3": 16} | {
+        f"{stage['layer']}:max": stage["width"] for stage in listed["layers"]
+    }
+    fitted = json.loads(featx("fit-head", "--layer", "features.3:max", "--json").stdout)
+    assert (fitted["layer"], fitted["n_train"]) == ("features.3:max", 32)
+    assert Path(fitted["head"]).name == "split--lenet5--features.3_max--logreg.safetensors"
+    said = json.loads(featx("predict", fitted["head"], split_photos / "val" / "dark", "--json").stdout)
+    assert len(said["predictions"]) == 8
+    assert featx("backbones", "--layers", status=1).stderr == (
+        "Error: --layers needs the name of one backbone, as in featx backbones resnet50 --layers\n"
+    )
+
+
 def test_backbones_lists_what_fits_the_pattern(in_tmp: Path) -> None:
     lines = featx("backbones", "lenet").stdout.splitlines()
     assert lines[0].split() == [

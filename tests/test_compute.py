@@ -331,6 +331,9 @@ def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> 
 
 KINDS = {
     "several layers": lambda own, trained: load_backbone("lenet5", layers=("features.3", "features.0"), device="cpu"),
+    "layers pooled otherwise": lambda own, trained: load_backbone(
+        "lenet5", layers=("features.3:max", "features.3:gem", "features.0:flatten"), device="cpu"
+    ),
     "many kinds of layers, tapped inside": lambda own, trained: own(
         "mixed", layers=("stem.0", "stem.1", "depth", "depth_norm", "dense_norm", "dense", "hidden")
     ),

@@ -22,6 +22,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "backbone": "resnet18",
         "weights": "random",
         "layer": ["layer3", "layer4"],
+        "stages": True,
+        "pooling": "gem",
         "dtype": "float16",
         "device": "cpu",
         "resize": 96,
@@ -262,7 +264,7 @@ def test_a_recipe_that_is_not_there_is_said(tmp_path: Path) -> None:
         ("fit-head", FitHeadStep("f.h5", C=1.0), "featx fit-head f.h5 -C 1.0"),
         ("promote", PromoteStep(), "featx promote"),
         ("promote", PromoteStep(finetune=True, flip=False), "featx promote --finetune --no-flip"),
-        ("promote", PromoteStep("h", train_bn=True, lr=0.001), "featx promote h --lr 0.001 --train-bn"),
+        ("promote", PromoteStep("h", train_bn=True, lr=0.01), "featx promote h --lr 0.01 --train-bn"),
         ("promote", PromoteStep(features="f.h5"), "featx promote --features f.h5"),
     ],
 )
