@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from featx import zoo
 from featx.blocks import Stage, blocks
 from featx.blocks import stages as stages_of
-from featx.cache import differences
+from featx.cache import differences, joint_identity, side_by_side
 from featx.decode import DECODER_VERSION, Transform, View, parse_colour
 from featx.errors import BackboneError, StaleCacheError, brief
 from featx.settings import DTYPES, POOLINGS, PRECISIONS
@@ -135,6 +135,17 @@ class Backbone:
         shared = self.describe()
         taps = {layer: Tap(layer, "none") if self.whole else Tap.of(layer) for layer in self.layers}
         return {layer: _sha256({**shared, "layer": tap.node, "pooling": tap.pooling}) for layer, tap in taps.items()}
+
+    def identity_of(self, layer: str) -> str | None:
+        """That of a layer's features, or of several's side by side (``cache.side_by_side``); None where one is not there."""
+        identities = self.identities
+        found = [identities.get(name) for name in side_by_side(layer)]
+        return None if None in found else joint_identity([each for each in found if each])
+
+    def encode_at(self, pixels: np.ndarray | Tensor, layer: str) -> np.ndarray:
+        """As ``encode``, (B, D) of one layer, or of several side by side."""
+        found = self.encode(pixels)
+        return np.concatenate([found[name] for name in side_by_side(layer)], axis=1)
 
     @property
     def identity(self) -> str:
@@ -291,7 +302,7 @@ def restore_backbone(
 
     Args:
         described: name, weights and parts, as a feature file or head keeps them.
-        layers: the identity of each layer's features.
+        layers: the identity of each layer's features; of several side by side, theirs together.
         name: instead of the stored name; needed for a file of code, since a stored path is never run.
         weights: instead of the stored weights, where the file has moved.
         device: as ``load_backbone``.
@@ -314,17 +325,15 @@ def restore_backbone(
     backbone = load_backbone(
         name or stored,
         weights=weights or described["weights"],
-        layers=tuple(layers),
+        layers=[name for layer in layers for name in side_by_side(layer)],
         dtype=dtype,
         precision=precision,
         device=device,
         transform=transform,
     )
-    if any(backbone.identities.get(layer) != identity for layer, identity in layers.items()):
+    if any(backbone.identity_of(layer) != identity for layer, identity in layers.items()):
         ours = {f"identity of {layer}": identity for layer, identity in layers.items()}
-        theirs = {
-            f"identity of {layer}": identity for layer, identity in backbone.identities.items() if layer in layers
-        }
+        theirs = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
         found = "; ".join(differences(parts, backbone.describe()) or differences(ours, theirs))
         raise StaleCacheError(f"{backbone.name} as it is here gives other features than those that were kept ({found})")
     return backbone

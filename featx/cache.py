@@ -390,6 +390,17 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def side_by_side(layer: str) -> list[str]:
+    """The layers that a name stands for: several, with commas between them, are one after the other in each row."""
+    return layer.split(",")
+
+
+def joint_identity(identities: Sequence[str]) -> str:
+    """The identity of the features of several layers, side by side: SHA-256, in hex; of one layer, its own."""
+    first, *others = identities
+    return hashlib.sha256("".join(identities).encode()).hexdigest() if others else first
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """The parts in which two descriptions of a backbone differ, with both values: "dtype: float32 against float16"."""
     return [

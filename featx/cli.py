@@ -213,7 +213,10 @@ def extract(as_json: bool, **options: Any) -> None:
     "--model", type=click.Choice((*KINDS, "auto")), default=FitHeadStep.model, show_default=True,
     help="Kind of head; auto compares all that suit, and keeps the simplest within one standard error of the best.",
 )  # fmt: skip
-@click.option("--layer", default=FitHeadStep.layer, show_default=True, help="Layer of the feature file.")
+@click.option(
+    "--layer", multiple=True, default=FitHeadStep.layer, show_default=True, metavar="NAME",
+    help="Layer of the feature file. Repeated: several, side by side; best: the one that cross-validation prefers.",
+)  # fmt: skip
 @click.option(
     "-C", "C", type=_POSITIVE, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]"
 )
@@ -768,6 +771,13 @@ def _show_fit(result: Fit) -> None:
         )
         click.echo(f"loss and {name}: cross-validated on the training images. Kept is {head.kind}, the simplest")
         click.echo("within one standard error of the least loss.\n")
+    if result.layers:
+        name = "accuracy" if head.task_ == "classification" else "value"
+        _show_columns(["layer", "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in result.layers])
+        click.echo(
+            f"loss and {name}: cross-validated on the training images. Kept is {head.layer_}: the least loss, or the"
+        )
+        click.echo("penultimate where none is less by a standard error.\n")
     chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
     count = len(head.classes_)

@@ -32,7 +32,7 @@ from featx.meter import Meter
 from featx.nvjpeg import coded_reader
 from featx.reading import LoadedImage, Workers, batched, plain_reader, read_images
 from featx.reuse import KnownRows, count_gone
-from featx.settings import CACHE, ENGINES, Progress
+from featx.settings import CACHE, ENGINES, PENULTIMATE, Progress
 from featx.tuning import AUTO, choose_engine, largest_useful_batch
 
 _AT_ONCE = 1 << 25
@@ -86,7 +86,7 @@ class Extraction:
         """All images over the wall time."""
         return self.images / max(self.seconds, 1e-9)
 
-    def load(self, layer: str = "penultimate") -> FeatureSet:
+    def load(self, layer: str = PENULTIMATE) -> FeatureSet:
         """The features of one layer."""
         return FeatureSet.load(self.file, layer)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from featx.cache import DONE, FeatureCache
+from featx.cache import DONE, FeatureCache, joint_identity, side_by_side
 from featx.errors import CorruptCacheError, HeadError
 from featx.images import UNLABELLED
+from featx.settings import PENULTIMATE
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class FeatureSet:
         classes: (C,) names.
         paths: (N,) str, relative to ``root``.
         keys: (N, 16) uint8, the images' content hashes.
-        layer: which layer of the backbone.
+        layer: which layer of the backbone; of several, their names with commas between them.
         identity: SHA-256 of all that the features depend on.
         backbone: how to make the backbone again, as the file keeps it.
         dataset: name, root and origin of the splits.
@@ -40,15 +41,19 @@ class FeatureSet:
     classes: tuple[str, ...]
     paths: np.ndarray
     keys: np.ndarray
-    layer: str = "penultimate"
+    layer: str = PENULTIMATE
     identity: str = ""
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], layer: str = "penultimate") -> FeatureSet:
+    def load(cls, path: str | os.PathLike[str], layer: str = PENULTIMATE) -> FeatureSet:
         """Read a feature file; images that failed are left out.
+
+        Args:
+            path: of the file.
+            layer: one of its layers, or several with commas between them: their features side by side, in memory.
 
         Raises:
             CacheMissError: no such file or layer.
@@ -56,7 +61,8 @@ class FeatureSet:
         """
         cache = FeatureCache(path)
         rows = np.flatnonzero(cache.status == DONE)
-        sound = cache.sound(layer, rows)
+        layers = side_by_side(layer)
+        sound = cache.sound_in_all(layers, rows)
         if not sound.all():
             bad = cache.paths[rows[np.argmin(sound)]]
             raise CorruptCacheError(
@@ -64,16 +70,16 @@ class FeatureSet:
                 f"the first of {bad}; the same featx extract with --rehash computes those again"
             )
         every = len(rows) == len(cache)
-        features = cache.features(layer)
+        parts = [cache.features(name) if every else cache.features(name)[rows] for name in layers]
         return cls(
-            features=features if every else features[rows],
+            features=parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1),
             labels=cache.images.labels[rows],
             splits=cache.splits[rows],
             classes=cache.classes,
             paths=np.array(cache.paths, dtype=object)[rows],
             keys=cache.keys[rows],
             layer=layer,
-            identity=cache.layers[layer].identity,
+            identity=joint_identity([cache.layers[name].identity for name in layers]),
             backbone=cache.backbone,
             dataset=cache.dataset,
             source=cache.path.resolve(),

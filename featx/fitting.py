@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from featx import modelfile
+from featx.cache import FeatureCache
 from featx.errors import HeadError, OutputError, cell
 from featx.features import FeatureSet
 from featx.folds import draw_shots, make_folds
@@ -24,11 +25,11 @@ from featx.images import PRETRAIN, UNLABELLED
 from featx.kinds import kind_of, suited
 from featx.report import AnyReport, CrossValidated, Report
 from featx.rows import Rows
-from featx.settings import MODELS, Progress
+from featx.settings import MODELS, PENULTIMATE, Progress
 from featx.targets import require_train_classes, targets_of, task_of
 
-AUTO = "auto"
-"""The kind that stands for all that suit."""
+AUTO, BEST = "auto", "best"
+"""The kind that stands for all that suit; the layer that stands for the one that suits best."""
 
 HIDDEN_UNITS = 512
 """Of an mlp head, as ``minibatch.HiddenModel`` has them; importing that room takes torch along."""
@@ -82,6 +83,7 @@ class Fit:
         features: the feature file, or None.
         notes: what the user should know, one sentence each.
         compared: by ``--model auto``.
+        layers: by ``--layer best``; the kind of each is the layer's name.
         cross_validated: of ``--cv``.
         shots: of ``--shots``: (images of each class, their repeated results).
         shots_picture: of the curve, or None.
@@ -96,6 +98,7 @@ class Fit:
     features: Path | None
     notes: tuple[str, ...]
     compared: tuple[Compared, ...] = ()
+    layers: tuple[Compared, ...] = ()
     cross_validated: CrossValidated | None = None
     shots: tuple[tuple[int, CrossValidated], ...] = ()
     shots_picture: Path | None = None
@@ -120,6 +123,10 @@ class Fit:
             "convergence": head.convergence_,
             "temperature": head.temperature_,
             "compared": [{k: _finite(v) for k, v in dataclasses.asdict(c).items()} for c in self.compared],
+            "compared_layers": [
+                {"layer" if k == "kind" else k: _finite(v) for k, v in dataclasses.asdict(c).items()}
+                for c in self.layers
+            ],
             "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
             "shots": [{"shots": n, **result.as_dict()} for n, result in self.shots],
             "picture": _text(self.picture),
@@ -135,7 +142,7 @@ def fit_head(
     features: FeatureSet | str | os.PathLike[str],
     head: Head,
     *,
-    layer: str = "penultimate",
+    layer: str | Sequence[str] = PENULTIMATE,
     auto: bool = False,
     cv: int | None = None,
     repeat: int = 1,
@@ -150,7 +157,8 @@ def fit_head(
     Args:
         features: a feature set or a feature file.
         head: unfitted.
-        layer: of the feature file.
+        layer: of the feature file; several are put side by side; "best" is the one of least cross-validated loss, where that is
+            a standard error less than the penultimate's.
         auto: fit every kind that suits instead of the head's own, and keep the best by cross-validation on the training
             rows: the simplest within one standard error.
         cv: also judge by so many folds over all labelled rows, each by a head fitted (its hyper-parameter chosen) without it.
@@ -167,7 +175,12 @@ def fit_head(
         OutputError: the head cannot be written.
     """
     file = features.source if isinstance(features, FeatureSet) else Path(features)
-    features = features if isinstance(features, FeatureSet) else FeatureSet.load(features, layer)
+    layer = layer if isinstance(layer, str) else ",".join(dict.fromkeys(layer))
+    depths: tuple[Compared, ...] = ()
+    if not isinstance(features, FeatureSet):
+        if layer == BEST:
+            layer, depths = _best_layer(features, head)
+        features = FeatureSet.load(features, layer)
     task, _ = task_of(features, head.task)
     if not auto:
         kind_of(head.kind, task=task, kernel=head.kernel)
@@ -189,13 +202,15 @@ def fit_head(
     crossed = study.cross_validated(cv, repeat) if cv else None
     few = tuple((n, study.few_shot(n, repeat, held_out)) for n in shots)
     notes = [*head.notes_, *(report.notes if report else ()), *_left_out(split, held_out)]
-    if auto and crossed:
+    chosen = [what for what, tried in (("kind of head", compared), ("layer", depths)) if tried]
+    if chosen and crossed:
         notes.append(
-            "the kind of head was chosen on training images that cross-validation judges too, which flatters it"
+            f"the {' and the '.join(chosen)} {'were' if chosen[1:] else 'was'} chosen on training images that cross-validation "
+            "judges too, which flatters it"
         )
     head.save(path, report=report)
     unlabelled = written.predictions(features, head)
-    fit = Fit(head, report, path, None, file, tuple(notes), compared, crossed, few, unlabelled=unlabelled)
+    fit = Fit(head, report, path, None, file, tuple(notes), compared, depths, crossed, few, unlabelled=unlabelled)
     return written.pictures(fit, features, rows, outputs, card)
 
 
@@ -209,6 +224,20 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
         raise HeadError(f"{error}; or judge by cross-validation: --cv 5") from error
     require_train_classes(split, task)
     return held_out
+
+
+def _best_layer(path: str | os.PathLike[str], asked: Head) -> tuple[str, tuple[Compared, ...]]:
+    """The layer whose head has the least cross-validated loss, and the table of all; the penultimate within its error."""
+    compared = []
+    for layer in FeatureCache(path).layers:
+        head = copy.copy(asked)
+        head.fit(FeatureSet.load(path, layer), cross_validate=True)
+        compared.append(_compared(layer, head))
+    known = [line for line in compared if math.isfinite(line.loss)] or compared
+    best = min(known, key=lambda line: line.loss)
+    own = next((line for line in compared if line.kind == PENULTIMATE), best)
+    error = best.error if math.isfinite(best.error) else 0.0
+    return (best if best.loss + error < own.loss else own).kind, tuple(compared)
 
 
 def _best_of_all(features: FeatureSet, asked: Head, rows: int, fits: _Counter) -> tuple[Head, tuple[Compared, ...]]:
@@ -416,7 +445,7 @@ def _most_bytes(features: FeatureSet, head: Head) -> int:
 
 def _stem(features: FeatureSet, head: Head, auto: bool) -> str:
     parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
-    parts += [features.layer.replace(":", "_")] if features.layer != "penultimate" else []
+    parts += [features.layer.replace(":", "_").replace(",", "+")] if features.layer != PENULTIMATE else []
     parts += [AUTO if auto else f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
     return "--".join(parts)
 

@@ -41,7 +41,7 @@ class HeadOnBackbone:
 
     def __post_init__(self) -> None:
         self.head.require_same(
-            self.backbone.identities.get(self.head.layer_),
+            self.backbone.identity_of(self.head.layer_),
             self.backbone.describe(),
             layers=tuple(self.backbone.layers),
             where=self.backbone.name,
@@ -64,7 +64,7 @@ class HeadOnBackbone:
 
     def outputs(self, pixels: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) uint8 to (B, C) float64: probabilities, or the numbers of a regression."""
-        return self.head.outputs(self.backbone.encode(pixels)[self.head.layer_])
+        return self.head.outputs(self.backbone.encode_at(pixels, self.head.layer_))
 
 
 Model = HeadOnBackbone | PromotedModel

@@ -18,8 +18,7 @@ from featx.finetuning import Step
 from featx.head import Head, stored_report
 from featx.promoted import PromotedModel
 from featx.report import Report
-from featx.settings import MODELS, FineTuning
-from featx.taps import PENULTIMATE
+from featx.settings import MODELS, PENULTIMATE, FineTuning
 from featx.trials import Proof, Trial, Trials
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import RecipeError
-from featx.settings import CACHE, MODELS, FineTuning
+from featx.settings import CACHE, MODELS, PENULTIMATE, FineTuning
 
 if TYPE_CHECKING:  # a step imports what it needs when it runs
     from featx.extraction import Extraction
@@ -118,7 +118,7 @@ class FitHeadStep:
 
     features: str | None = None
     model: str = "logreg"
-    layer: str = "penultimate"
+    layer: tuple[str, ...] = (PENULTIMATE,)
     C: float | None = None
     kernel: str = "linear"
     k: int | None = None

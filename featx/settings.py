@@ -25,6 +25,9 @@ DTYPES = ("float32", "float16")
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What a network may compute in. All but the first are part of what features are."""
 
+PENULTIMATE = "penultimate"
+"""The layer whose output enters the last classifier layer."""
+
 POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 """How a layer's map or tokens become one vector. ``--layer NAME:POOLING`` names another than the first."""
 

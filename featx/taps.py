@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featx.errors import BackboneError
-from featx.settings import POOLINGS
-
-PENULTIMATE = "penultimate"
-"""The layer whose output enters the last classifier layer."""
+from featx.settings import PENULTIMATE, POOLINGS
 
 GEM_POWER, GEM_LEAST = 3.0, 1e-6
 """Of the generalised mean: its power, and what smaller numbers count as."""

@@ -29,9 +29,8 @@ from featx.home import cores
 from featx.processes import processes
 from featx.promoted import PromotedModel, set_last_layer
 from featx.report import Report
-from featx.settings import CACHE, FROZEN, FineTuning
+from featx.settings import CACHE, FROZEN, PENULTIMATE, FineTuning
 from featx.sources import Pictures, Sources
-from featx.taps import PENULTIMATE
 
 PROOF_IMAGES = 64
 """How many images the assembled network is compared with the head on."""

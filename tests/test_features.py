@@ -186,3 +186,15 @@ def test_no_split_to_judge_by_is_an_error_that_says_what_there_is() -> None:
 def test_where_counts_labelled_rows_by_split(letters: FeatureSet) -> None:
     assert letters.where() == "found 1 in test, 2 in train, 1 in val, 1 unlabelled"
     assert small([0, 1], ["train", ""]).where() == "found 1 in no split, 1 in train"
+
+
+def test_several_layers_are_side_by_side_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.h5", failed=(2,))
+    one, other = FeatureSet.load(path, "hidden"), FeatureSet.load(path)
+    both = FeatureSet.load(path, "hidden,penultimate")
+    np.testing.assert_array_equal(both.features, np.hstack([one.features, other.features]))
+    assert both.features.dtype == one.features.dtype
+    assert both.layer == "hidden,penultimate"
+    assert len({one.identity, other.identity, both.identity, FeatureSet.load(path, "penultimate,hidden").identity}) == 4
+    with pytest.raises(CacheMissError, match="has no layer 'absent', only penultimate, hidden"):
+        FeatureSet.load(path, "penultimate,absent")

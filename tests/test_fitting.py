@@ -15,6 +15,8 @@ import pytest
 from made import EVERY_HEAD, new, photos, with_labels
 
 from featx import fitting, kernel, minibatch, modelfile
+from featx.cache import ImageTable
+from featx.cachewriter import CacheWriter
 from featx.errors import CacheMissError, HeadError, OutputError
 from featx.features import FeatureSet
 from featx.fitting import fit_head
@@ -416,6 +418,57 @@ def test_shots_that_cannot_be_drawn_or_judged_are_refused(
 
 
 # The best of all
+
+
+def layered(path: Path, *, inner: float, last: float) -> Path:
+    """A feature file of two classes that are so far apart in an inner and in the penultimate layer."""
+    rng, y = np.random.default_rng(0), np.arange(80) % 2
+    writer = CacheWriter(
+        path,
+        images=ImageTable(
+            paths=np.array([f"{row:03}.png".encode() for row in range(80)]),
+            labels=y, splits=np.array([b"train"] * 60 + [b"test"] * 20), sizes=np.arange(80), mtimes=np.arange(80),
+        ),
+        classes=("a", "b"),
+        layers={"inner": (4, "1" * 64), "penultimate": (6, "2" * 64)},
+        dtype="float32", identity="3" * 64,
+        backbone=photos().backbone, dataset={"name": "letters", "root": "/letters", "splits": "given"},
+    )  # fmt: skip
+    writer.publish()
+    gaps = {"inner": (4, inner), "penultimate": (6, last)}
+    vectors = {
+        name: (rng.normal(size=(80, d)) + gap * y[:, None]).astype(np.float32) for name, (d, gap) in gaps.items()
+    }
+    writer.write(np.arange(80), rng.integers(0, 256, (80, 16), dtype=np.uint8), vectors)
+    writer.finish()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("inner", "last", "kept"), [(3.0, 0.0, "inner"), (0.0, 3.0, "penultimate"), (1.0, 0.9, "penultimate")]
+)
+def test_the_best_layer_is_the_penultimate_unless_another_is_better_by_more_than_chance(
+    inner: float, last: float, kept: str, tmp_path: Path
+) -> None:
+    path = layered(tmp_path / "f.h5", inner=inner, last=last)
+    fit = fit_head(path, Head("ridge"), layer="best", cv=3, models=tmp_path)
+    assert (fit.head.layer_, [line.kind for line in fit.layers]) == (kept, ["inner", "penultimate"])
+    assert all(0 < line.error < line.loss for line in fit.layers)
+    losses = {line.kind: line.loss for line in fit.layers}
+    assert losses[kept] <= min(losses.values()) + max(line.error for line in fit.layers)
+    assert any(note.startswith("the layer was chosen on training images that cross-valid") for note in fit.notes)
+    assert [line["layer"] for line in fit.as_dict()["compared_layers"]] == ["inner", "penultimate"]
+    plain = fit_head(path, Head("ridge"), layer=kept, models=tmp_path / "other")
+    assert plain.as_dict()["accuracy"] == fit.as_dict()["accuracy"]
+    assert not plain.layers
+
+
+def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:
+    path = layered(tmp_path / "f.h5", inner=1.0, last=1.0)
+    fit = fit_head(path, Head("ridge"), layer=("inner", "penultimate", "inner"), models=tmp_path)
+    assert fit.head.layer_ == "inner,penultimate"
+    assert fit.path.name == "f--inner+penultimate--ridge.safetensors"
+    assert len(Head.load(fit.path).mean_) == 10
 
 
 @pytest.mark.parametrize("task", TASKS)

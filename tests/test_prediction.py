@@ -47,6 +47,29 @@ def test_a_head_in_memory_predicts_as_its_file_does(head_file: Path, split_photo
     assert predict(Head.load(head_file), images) == predict(head_file, images)
 
 
+def test_a_head_on_several_layers_predicts_from_pixels_what_it_says_of_features(
+    split_photos: Path, in_tmp: Path
+) -> None:
+    backbone = featx.load_backbone("lenet5", layers=("features.3:max", "features.0"))
+    extracted = featx.extract(split_photos, backbone)
+    layer = "features.3:max,penultimate"
+    features = extracted.load(layer)
+    assert features.features.shape == (48, 16 + 84)
+    assert backbone.identity_of(layer) == features.identity
+    head = Head("logreg").fit(features)
+    path = head.save("several.safetensors")
+    files = [split_photos / str(name) for name in features.paths]
+    p = head.outputs(features.features)
+    for prediction, row in zip(predict(path, files, top=2), p, strict=True):
+        assert dict(prediction.top) == pytest.approx(dict(zip(head.classes_, row, strict=True)), abs=1e-5)
+    judged = evaluate(path, split_photos)
+    assert judged.as_dict()["accuracy"] == head.evaluate(features).as_dict()["accuracy"]
+    with pytest.raises(StaleCacheError, match=r"layer: features\.3:max,penultimate against penultimate"):
+        head.evaluate(extracted.load())
+    with pytest.raises(HeadError, match=r"this head is on the inner layer 'features\.3:max,penultimate'"):
+        featx.promote(path)
+
+
 def test_a_file_in_a_folder_that_may_not_be_searched_is_a_row_too(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
     "fit-head": {
         "features": "f.h5",
         "model": "svm",
-        "layer": "layer3",
+        "layer": ["layer3", "layer4"],
         "C": 0.25,
         "kernel": "rbf",
         "k": 3,
