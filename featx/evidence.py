@@ -135,7 +135,9 @@ class Standard:
         return first.gained > 0 and now.gained > 0 and now.p_value <= self.level(others)
 
     def undecided(self, first: Paired, others: Sequence[Paired], images: int) -> bool:
-        """Whether another split may give the proof: it is not there, but the same shares of all images would be.
+        """Whether another split may give the proof: it is not there, but on all images a gain would be that is somewhat larger.
+
+        By a standard error, that is, than the one so far: a smaller one may well be luck or the lack of it.
 
         Args:
             first: on the split that judges.
@@ -145,5 +147,7 @@ class Standard:
         if len(others) == self.repeats or self.proved(first, others) or first.gained <= 0:
             return False
         now = Paired.together(others) if others else first
-        shares = (round(len(each) * images / now.n) for each in (now.head_only, now.tuned_only))
-        return now.gained > 0 and mcnemar(*shares) <= self.later
+        apart = len(now.head_only) + len(now.tuned_only)
+        hopeful = min(apart, now.gained + math.sqrt(apart))
+        shares = (round((apart + sign * hopeful) / 2 * images / now.n) for sign in (-1, 1))
+        return hopeful > 0 and mcnemar(*shares) <= self.later

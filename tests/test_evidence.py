@@ -72,12 +72,14 @@ def test_proof_is_asked_of_the_first_split_then_of_the_others_together() -> None
 
 def test_another_split_is_asked_where_it_may_give_the_proof() -> None:
     standard = Standard(0.05, 5)
-    unsure, losing = paired(2, 6, neither=92), paired(6, 2)
-    assert standard.undecided(unsure, [], 1000)
-    assert not standard.undecided(unsure, [], 150), "the same share of all images would be no proof"
+    unsure, losing = paired(7, 12, neither=158), paired(12, 2)
+    assert standard.undecided(unsure, [], 887)
+    assert not standard.undecided(unsure, [], 250), "a somewhat larger gain on so few images would be no proof"
+    assert not standard.undecided(paired(9, 10, neither=158), [], 887), "nor would a very small one on all of them"
     assert not standard.undecided(paired(0, 7), [], 1000), "it is proved"
     assert not standard.undecided(losing, [], 1000)
     assert not standard.undecided(unsure, [losing], 1000), "the others say no"
+    assert standard.undecided(unsure, [paired(4, 4, neither=170)], 887), "the others do not say yet"
     assert standard.undecided(unsure, [unsure], 1000)
     assert not standard.undecided(unsure, [unsure] * 5, 1000), "all have been asked"
     assert not Standard(0.05, 0).undecided(unsure, [], 1000)

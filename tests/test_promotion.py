@@ -338,7 +338,7 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     ("repeats", "note"),
     [
         (0, "--repeats 5 asks up to five other splits, which together judge every image"),
-        (5, "no other splits were asked, for as much on all 896 images would be no proof"),
+        (5, "no other splits were asked, for so small a gain on all 896 images would be no proof"),
     ],
 )
 def test_a_gain_that_luck_would_give_promotes_nothing(
