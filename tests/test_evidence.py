@@ -79,7 +79,7 @@ def test_another_split_is_asked_where_it_may_give_the_proof() -> None:
     assert not standard.undecided(paired(0, 7), [], 1000), "it is proved"
     assert not standard.undecided(losing, [], 1000)
     assert not standard.undecided(unsure, [losing], 1000), "the others say no"
-    assert standard.undecided(unsure, [paired(4, 4, neither=170)], 887), "the others do not say yet"
+    assert standard.undecided(unsure, [paired(4, 7, neither=170)], 887), "it is not there yet"
     assert standard.undecided(unsure, [unsure], 1000)
     assert not standard.undecided(unsure, [unsure] * 5, 1000), "all have been asked"
     assert not Standard(0.05, 0).undecided(unsure, [], 1000)
