@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # commands import what they need when they run: --help answer
     from featx.finetuning import Step as TrainingStep
     from featx.fitting import Fit
     from featx.promotion import Promotion
+    from featx.ranking import Ranking
     from featx.trials import Trial
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
@@ -279,6 +280,38 @@ def fit_head(as_json: bool, **options: Any) -> None:
     with _bar("fit", "heads") as progress:
         result = step.run(progress)
     _print(result.as_dict() if as_json else None, lambda: _show_fit(result))
+    _warn(*result.notes)
+
+
+@main.command(short_help="Compare backbones on one data set.")
+@click.argument("data", required=False, default=ExtractStep.data)
+@click.option(
+    "-b", "--backbone", "backbones", multiple=True, required=True, metavar="NAME[=WEIGHTS]",
+    help="To be repeated; see featx backbones. Weights as extract --weights.",
+)  # fmt: skip
+@_DEVICE
+@click.option("--seed", default=0, show_default=True, help="Of the folds.")
+@click.option("-j", "--workers", type=click.IntRange(min=1), help="As of extract.  [default: one per core]")
+@_CACHE
+@_MODELS
+@click.option("-o", "--out", metavar="FILE", help="The picture, instead of <models>/<data>--rank.png.")
+@_JSON
+def rank(data: str, backbones: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Extract the features of each backbone once, and compare what heads on them are worth, and what they cost.
+
+    Logistic regression and nearest neighbours are cross-validated on the training images of DATA; val and test have no part
+    in the choice. LogME and the H-score are hints.
+
+    Example: featx rank photos/ --backbone mobilenet_v3_small --backbone resnet50 --backbone convnext_tiny
+    """
+    from featx.images import scan_images
+    from featx.ranking import rank as run
+
+    wanted = {name: weights or "default" for name, _, weights in (each.partition("=") for each in backbones)}
+    images = scan_images(data)
+    with _bar("extract", "images") as progress:
+        result = run(images, wanted, notify=_warn, progress=progress, **options)
+    _print(result.as_dict() if as_json else None, lambda: _show_ranking(result))
     _warn(*result.notes)
 
 
@@ -806,6 +839,30 @@ def _show_fit(result: Fit) -> None:
     for name, file in files.items():
         if file:
             click.echo(f"{name}: {file}")
+
+
+def _show_ranking(result: Ranking) -> None:
+    rows: list[list[Any]] = []
+    for row in result.rows:
+        if row.why:
+            rows.append([f"  {row.backbone}", "failed", "", "", "", "", "", "", ""])
+            continue
+        low, high = row.interval
+        rows.append([
+            f"{'*' if row.front else ' '} {row.backbone}", f"{row.accuracy:.4f}", f"{low:.4f} to {high:.4f}", f"{row.knn:.4f}",
+            f"{row.logme:.4f}", f"{row.h_score:.3f}", row.embedding, f"{row.parameters / 1e6:.2f} M",
+            f"{row.images_per_second:.0f}",
+        ])  # fmt: skip
+    _show_columns(
+        ["backbone", "accuracy", "95 % interval", "kNN", "LogME", "H-score", "width", "parameters", "images/s"], rows
+    )
+    click.echo(f"\naccuracy: logistic regression, cross-validated on {result.images} training images")
+    click.echo("*: no other is as accurate and faster, or as fast and more accurate")
+    click.echo("LogME and H-score: higher is better, and hints at most")
+    for row in result.rows:
+        if row.why:
+            click.echo(f"{row.backbone} failed: {row.why}")
+    click.echo(f"picture: {result.picture}")
 
 
 def _show_promotion(result: Promotion) -> None:

@@ -271,6 +271,34 @@ def shots_figure(rows: Sequence[tuple[int, float, float]]) -> Figure:
     return figure
 
 
+def rank_figure(rows: Sequence[tuple[str, float, float, float, float, bool]]) -> Figure:
+    """Accuracy of heads against the speed of their backbones.
+
+    Args:
+        rows: (backbone, images per second, accuracy, low and high end of its interval, whether no other is better in both).
+    """
+    with _style():
+        figure = _figure(_WIDTH, 4)
+        axes = figure.add_subplot()
+        for on_front, colour, words in ((True, ORANGE, "none is faster and as accurate"), (False, BLUE, "others")):
+            some = [row for row in rows if row[5] == on_front]
+            if some:
+                x, y, low, high = np.array([row[1:5] for row in some], dtype=np.float64).T
+                axes.errorbar(x, y, [y - low, high - y], fmt="o", color=colour, capsize=3, label=words)
+        front = sorted((row[1], row[2]) for row in rows if row[5])
+        axes.plot(*zip(*front, strict=True), color=ORANGE, linewidth=1)
+        for name, speed, accuracy, *_ in rows:
+            axes.annotate(label(name), (speed, accuracy), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        if len(rows) > 1:
+            _log_axis(axes, "x")
+        axes.margins(x=0.15)
+        axes.set(xlabel="images per second", ylabel="cross-validated accuracy")
+        axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
 def training_figure(log: Sequence[Mapping[str, float | None]], curve: Mapping[float, float]) -> Figure:
     """How fine-tuning went: losses and accuracy by epoch, and the log loss between the head's weights and the tuned ones.
 

@@ -149,7 +149,9 @@ class Trials:
         if not settings.repeats:
             return (), [f"{luck}; --repeats 5 asks up to five other splits, which together judge every image"]
         if not standard.undecided(gain, (), len(every)):
-            return (), [f"{luck}; no other splits were asked, for so small a gain on all {len(every)} images would be no proof"]
+            return (), [
+                f"{luck}; no other splits were asked, for so small a gain on all {len(every)} images would be no proof"
+            ]
         minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.tuning.log) / 60)
         self.notify(
             f"{luck}: up to {settings.repeats} other splits are asked, each some {minutes} min; --repeats 0 asks none"

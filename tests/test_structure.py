@@ -68,6 +68,8 @@ ORDER = (
     "head",
     "headcard",
     "fitting",
+    "transferability",
+    "ranking",
     "promoted",
     "evidence",
     "checkpoint",
