@@ -875,7 +875,7 @@ def _show_promotion(result: Promotion) -> None:
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
     click.echo(f"model: {result.path}")
     if result.trial:
-        click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png').name}")
+        click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}")
 
 
 def _show_trial(result: Promotion, trial: Trial) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -314,6 +315,7 @@ def _compiled(module: nn.Module, device: torch.device) -> nn.Module:
     """A program for each size of batch: there are two at most, and one for all would be slow."""
     if "compile" not in installed(device.type):
         raise HeadError(f"--compile needs a GPU, or a C++ compiler (g++); {device} has none")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it says that there is no GPU
     program: nn.Module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
     return program
 

@@ -208,7 +208,8 @@ def _describe_model(path: Path) -> dict[str, Any]:
     kind = "head" if metadata.pop("format") == modelfile.HEAD else "promoted model"
     if kind == "head":
         metadata["model"] = metadata.pop("kind")  # the word of --model
-    for report in ("report", "head_report", "held_out"):
+    for report in ("report", "head_report", "finetuned_report", "held_out"):
         if metadata.get(report):
             metadata[report] = {k: v for k, v in metadata[report].items() if k not in _LONG}
-    return {"kind": kind, **metadata, "bytes": path.stat().st_size}
+    first = {key: metadata.pop(key) for key in ("verdict", "why", "paired") if key in metadata}
+    return {"kind": kind, **first, **metadata, "bytes": path.stat().st_size}

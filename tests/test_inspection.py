@@ -104,6 +104,16 @@ def test_a_promoted_model_says_what_it_is(features: Path, tmp_path: Path) -> Non
         assert not {"per_class", "confusion"} & said[report].keys()
 
 
+def test_a_fine_tuned_model_says_its_verdict_first(features: Path, tmp_path: Path) -> None:
+    head = fit_head(features, Head("centroid"), models=tmp_path / "models")
+    result = promote(head.path, finetune=True, settings=FineTuning(epochs=1), models=tmp_path / "models")
+    said = describe_file(result.path)
+    assert list(said)[:4] == ["kind", "verdict", "why", "paired"]
+    assert (said["why"], said["paired"]["n"]) == (result.why, 16)
+    assert said["finetuned_report"]["n"] == 16
+    assert not {"per_class", "confusion", "reliability"} & said["finetuned_report"].keys()
+
+
 def test_a_foreign_file_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("ants and bees")
     with pytest.raises(CorruptCacheError, match=r"notes\.txt"):
