@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from featx.errors import HeadError
 from featx.settings import FineTuning
@@ -34,7 +34,7 @@ def blocks(network: nn.Module, classifier: str) -> list[str]:
 def _parts(module: nn.Module, name: str, depth: int) -> Iterator[str]:
     if not any(True for _ in module.parameters()):
         return
-    is_list = type(module) in _CONTAINERS
+    is_list = type(module) in (*_CONTAINERS, nn.Module)  # the last is a folder that torch.fx makes
     is_block = depth > 1 and all(
         isinstance(m, _CONTAINERS) or not any(True for _ in m.children()) for m in module.modules()
     )
@@ -50,6 +50,22 @@ def _is_frame(module: nn.Module) -> bool:
     total = sum(p.numel() for p in module.parameters())
     lists = [child for child in module.children() if type(child) in _CONTAINERS and len(child) > 2]  # type: ignore[arg-type]
     return any(sum(p.numel() for p in child.parameters()) > _MOSTLY * total for child in lists)
+
+
+class FrameTracer(fx.Tracer):
+    """Sees a network's frame alone: blocks and single layers are single steps, so that what they do in training is theirs.
+
+    Args:
+        leaves: names of the blocks.
+    """
+
+    def __init__(self, leaves: Sequence[str]) -> None:
+        super().__init__()
+        self.leaves = set(leaves)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is a single step."""
+        return module_qualified_name in self.leaves or not any(True for _ in m.children())
 
 
 @dataclass(frozen=True)

@@ -211,5 +211,5 @@ def _describe_model(path: Path) -> dict[str, Any]:
     for report in ("report", "head_report", "finetuned_report", "held_out"):
         if metadata.get(report):
             metadata[report] = {k: v for k, v in metadata[report].items() if k not in _LONG}
-    first = {key: metadata.pop(key) for key in ("verdict", "why", "paired") if key in metadata}
+    first: dict[str, Any] = {key: metadata.pop(key) for key in ("verdict", "why", "paired") if key in metadata}
     return {"kind": kind, **first, **metadata, "bytes": path.stat().st_size}

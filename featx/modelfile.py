@@ -170,6 +170,7 @@ _MODEL = {
     "origin": {"source": _one_of("torchvision", "featx", "timm", "file"), "name": _TEXT},
     "classifier": _TEXT,
     "reject_below": (_NULL, _SHARE),
+    "layer": _TEXT,
     "width": _whole(1),
     "transform": _TRANSFORM,
     "head": {"kind": _one_of(*KINDS), "parameters": _PARAMETERS, "identity": (_NO_TEXT, _DIGEST)},

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featx.backbone import Backbone
-from featx.blocks import Trained
+from featx.blocks import FrameTracer, Trained
 from featx.cache import DONE, FeatureCache
 from featx.decode import View
 from featx.errors import StaleCacheError
@@ -74,17 +74,6 @@ class Split:
     shape: tuple[int, ...]
 
 
-class _Tracer(fx.Tracer):
-    """Sees a network's frame alone: its blocks are single steps, so that what they do in training is theirs."""
-
-    def __init__(self, leaves: Sequence[str]) -> None:
-        super().__init__()
-        self.leaves = set(leaves)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name in self.leaves or super().is_leaf_module(m, module_qualified_name)
-
-
 def split(network: nn.Module, which: Trained, images: Tensor) -> Split | None:
     """Cut a network before the first of its blocks that is trained.
 
@@ -98,7 +87,7 @@ def split(network: nn.Module, which: Trained, images: Tensor) -> Split | None:
     """
     names = [*which.names, which.classifier]
     try:
-        graph = _Tracer(names).trace(network)
+        graph = FrameTracer(names).trace(network)
         before, behind = _two_graphs(graph, network, names[: which.first], names[which.first :])
         parts = [fx.GraphModule(network, part).eval() for part in (before, behind)]
         with torch.inference_mode():

@@ -18,6 +18,8 @@ from featx.cache import differences
 from featx.decode import Transform
 from featx.errors import CorruptCacheError, FeatxError, StaleCacheError, printable
 from featx.head import softmax
+from featx.settings import PENULTIMATE
+from featx.truncation import truncated
 from featx.weights import load_strictly, require_fit
 
 
@@ -108,6 +110,7 @@ class PromotedModel:
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = Transform.from_dict(meta["transform"])
             network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
+            network = ending_at(meta["layer"], network, meta["width"])
             set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
@@ -148,7 +151,7 @@ def logits_of(network: nn.Module, pixels: Tensor, transform: Transform) -> np.nd
 def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
     """The architecture that a model's file names. Built without memory first: a small file shall not make a large network."""
     with zoo.without_memory():
-        hollow = zoo.blank(meta["origin"])
+        hollow = ending_at(meta["layer"], zoo.blank(meta["origin"]), meta["width"])
         set_last_layer(hollow, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
     require_fit(hollow, state, origin=str(path))
     return zoo.blank(meta["origin"])
@@ -165,6 +168,11 @@ def _own_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike
 
 def _first_line(error: Exception) -> str:
     return printable((str(error) or type(error).__name__).splitlines()[0][:200])
+
+
+def ending_at(layer: str, network: nn.Module, width: int) -> nn.Module:
+    """The network, whole where its penultimate layer is asked for, else ``truncated``."""
+    return network if layer == PENULTIMATE else truncated(network.eval(), layer, width)
 
 
 def set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:

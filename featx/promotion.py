@@ -18,7 +18,7 @@ from featx.finetuning import Step
 from featx.head import Head, stored_report
 from featx.promoted import PromotedModel
 from featx.report import Report
-from featx.settings import MODELS, PENULTIMATE, FineTuning
+from featx.settings import MODELS, FineTuning
 from featx.trials import Proof, Trial, Trials
 
 
@@ -121,7 +121,7 @@ def promote(
     that torchrun started train together, each on its GPU.
 
     Args:
-        head: a fitted head, or its file; linear, on the penultimate layer.
+        head: a fitted head, or its file; linear. Where it is on an inner layer, the network ends there (``truncation``).
         finetune: train the network.
         settings: how.
         features: the feature set, or file, that the head was fitted to; by default the file the head names.
@@ -136,7 +136,7 @@ def promote(
         progress: called during fine-tuning.
 
     Raises:
-        HeadError: a head that is not linear or not on the penultimate layer, logits that differ, or a block that is not there.
+        HeadError: a head that is not linear, or on a layer where the network cannot end; logits that differ; no such block.
         StaleCacheError: features or backbone of another identity.
         CacheMissError: the feature file is gone.
         OutputError: the model cannot be written.
@@ -149,10 +149,10 @@ def promote(
     path = Path(out) if out else Path(models) / f"{stem}--promoted.safetensors"
     modelfile.require_writable(path)
     head.as_linear()  # a head that is not linear is refused before anything costs time
-    if head.layer_ != PENULTIMATE:
+    if "," in head.layer_:
         raise HeadError(
-            f"this head is on the inner layer {head.layer_!r}; only one on the penultimate layer can take the place of the "
-            "network's last. featx fit-head --model logreg, without --layer, makes one"
+            f"this head is on several layers, {head.layer_}; only one on a single layer can be the end of a network. "
+            "featx fit-head, with one --layer, makes one"
         )
     known = _features_of(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)

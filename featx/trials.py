@@ -27,10 +27,11 @@ from featx.groups import hash_group_splits, read_column
 from featx.head import Head, softmax
 from featx.home import cores
 from featx.processes import processes
-from featx.promoted import PromotedModel, set_last_layer
+from featx.promoted import PromotedModel, ending_at, set_last_layer
 from featx.report import Report
 from featx.settings import CACHE, FROZEN, PENULTIMATE, FineTuning
 from featx.sources import Pictures, Sources
+from featx.truncation import head_of
 
 PROOF_IMAGES = 64
 """How many images the assembled network is compared with the head on."""
@@ -80,6 +81,7 @@ class Trials:
     Attributes:
         judge_split: where the verdict falls.
         pictures: the images, with their labels as the head counts classes.
+        classifier: name of the network's last layer.
         network: the assembled network, which is trained in place.
         as_head: its tensors while it is the head.
     """
@@ -105,6 +107,7 @@ class Trials:
         self.pictures = Pictures(
             features, labels, head.classes_, backbone.transform, backbone.device, workers, self.processes
         )
+        self.classifier = backbone.classifier if head.layer_ == PENULTIMATE else head_of(head.layer_)
         self.network = self._assembled(head)
         self.as_head = copy.deepcopy(self.network.state_dict())
         self._checkpoints: list[Checkpoint] = []
@@ -198,9 +201,10 @@ class Trials:
             **facts,
             "name": self.backbone.name,
             "origin": self.backbone.describe()["architecture"],
-            "classifier": self.backbone.classifier,
+            "classifier": self.classifier,
             "reject_below": self.head.reject_below_,
-            "width": self.backbone.layers[PENULTIMATE],
+            "layer": self.head.layer_,
+            "width": self.backbone.layers[self.head.layer_],
             "dataset": self.features.dataset,
             "head": {"kind": self.head.kind, "parameters": self.head.parameters, "identity": self.head.identity_},
             "n_train": self.head.n_train_,
@@ -224,7 +228,7 @@ class Trials:
         checkpoint = Checkpoint(path, self._asked(settings, start, train, select, repeat))
         self._checkpoints.append(checkpoint)
         self.network = self._assembled(start)
-        which = trained(self.network, self.backbone.classifier, settings)
+        which = trained(self.network, self.classifier, settings)
         folder = (self.features.source.parent if self.features.source else Path(CACHE)) / FROZEN
         source, module, notes = Sources(pictures, self.network, self.backbone, folder, self.notify).of(
             which, settings, train, select, every=self._every() if repeat else None, progress=self._caching
@@ -274,8 +278,9 @@ class Trials:
 
     def _assembled(self, head: Head) -> nn.Module:
         """A head on the backbone, as one network."""
-        network = copy.deepcopy(self.backbone.network)
-        set_last_layer(network, self.backbone.classifier, *head.as_linear())
+        layer = head.layer_
+        network = ending_at(layer, copy.deepcopy(self.backbone.network), self.backbone.layers[layer])
+        set_last_layer(network, self.classifier, *head.as_linear())
         return network.to(self.backbone.device).eval()
 
     def _says(self, head: Head, rows: np.ndarray) -> np.ndarray:

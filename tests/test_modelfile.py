@@ -61,6 +61,7 @@ FACTS = {
     "origin": {"source": "featx", "name": "lenet5"},
     "classifier": "classifier",
     "reject_below": None,
+    "layer": "penultimate",
     "width": 4,
     "transform": TRANSFORM,
     "head": {"kind": "logreg", "parameters": PARAMETERS, "identity": "f00d" * 16},

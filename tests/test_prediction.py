@@ -66,7 +66,7 @@ def test_a_head_on_several_layers_predicts_from_pixels_what_it_says_of_features(
     assert judged.as_dict()["accuracy"] == head.evaluate(features).as_dict()["accuracy"]
     with pytest.raises(StaleCacheError, match=r"layer: features\.3:max,penultimate against penultimate"):
         head.evaluate(extracted.load())
-    with pytest.raises(HeadError, match=r"this head is on the inner layer 'features\.3:max,penultimate'"):
+    with pytest.raises(HeadError, match=r"this head is on several layers, features\.3:max,penultimate; only one"):
         featx.promote(path)
 
 

@@ -119,13 +119,6 @@ def test_a_head_that_is_not_linear_is_refused_with_the_command_that_helps(
         promote(Head(kind, kernel=kernel).fit(features))
 
 
-def test_a_head_on_an_inner_layer_is_refused(split_photos: Path, in_tmp: Path) -> None:
-    backbone = featx.load_backbone("lenet5", layers=["features.5"])
-    head = Head("logreg").fit(featx.extract(split_photos, backbone).load("features.5"))
-    with pytest.raises(HeadError, match=r"on the inner layer 'features\.5'"):
-        promote(head)
-
-
 def test_an_image_that_changed_since_extraction_is_named(features: FeatureSet, split_photos: Path, make_image) -> None:
     head = Head("logreg").fit(features)
     make_image(split_photos / "val" / "dark" / "00.png", seed=999)
