@@ -31,6 +31,7 @@ from featx.settings import (
     POOLINGS,
     PRECISIONS,
     TASKS,
+    by_depth,
 )
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
@@ -779,7 +780,7 @@ def _age(modified: float) -> str:
 
 
 def _show_extraction(result: Extraction) -> None:
-    layers = ", ".join(f"{name} ({dim})" for name, dim in result.layers.items())
+    layers = ", ".join(f"{name} ({result.layers[name]})" for name in sorted(result.layers, key=by_depth))
     click.echo(f"{result.dataset} through {result.backbone}: {layers}")
     if result.computed or result.removed:
         click.echo(

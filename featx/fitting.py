@@ -25,7 +25,7 @@ from featx.images import PRETRAIN, UNLABELLED
 from featx.kinds import kind_of, suited
 from featx.report import AnyReport, CrossValidated, Report
 from featx.rows import Rows
-from featx.settings import MODELS, PENULTIMATE, Progress
+from featx.settings import MODELS, PENULTIMATE, Progress, by_depth
 from featx.targets import require_train_classes, targets_of, task_of
 
 AUTO, BEST = "auto", "best"
@@ -229,7 +229,7 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
 def _best_layer(path: str | os.PathLike[str], asked: Head) -> tuple[str, tuple[Compared, ...]]:
     """The layer whose head has the least cross-validated loss, and the table of all; the penultimate within its error."""
     compared = []
-    for layer in FeatureCache(path).layers:
+    for layer in sorted(FeatureCache(path).layers, key=by_depth):
         head = copy.copy(asked)
         head.fit(FeatureSet.load(path, layer), cross_validate=True)
         compared.append(_compared(layer, head))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,14 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 PENULTIMATE = "penultimate"
 """The layer whose output enters the last classifier layer."""
+
+
+def by_depth(layer: str) -> tuple[bool, list[tuple[int, str]]]:
+    """A key to sort names of layers by: numbers within them count as numbers, and the penultimate comes last."""
+    return layer == PENULTIMATE, [
+        (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", layer)
+    ]
+
 
 POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 """How a layer's map or tokens become one vector. ``--layer NAME:POOLING`` names another than the first."""

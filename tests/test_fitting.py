@@ -23,6 +23,7 @@ from featx.fitting import fit_head
 from featx.folds import draw_shots, make_folds
 from featx.head import Head
 from featx.search import search
+from featx.settings import by_depth
 from featx.training import Training
 
 
@@ -556,3 +557,10 @@ def test_a_page_is_written_where_one_is_asked_for(tmp_path: Path) -> None:
     assert "centroid" in fit.card.read_text(encoding="utf-8")
     assert fit.head.held_out_ is not None
     assert fit_head(photos(), Head("centroid"), out=tmp_path / "plain").card is None
+
+
+def test_layers_are_listed_from_the_input_on() -> None:
+    names = ["penultimate", "features.11", "features.3", "features.3:max", "layer2", "features.1"]
+    assert sorted(names, key=by_depth) == [
+        "features.1", "features.3", "features.3:max", "features.11", "layer2", "penultimate"
+    ]  # fmt: skip
