@@ -16,7 +16,7 @@ from featx import modelfile, zoo
 from featx.backbone import full_float32, normalise, pick_device
 from featx.cache import differences
 from featx.decode import Transform
-from featx.errors import CorruptCacheError, FeatxError, StaleCacheError, printable
+from featx.errors import CorruptCacheError, FeatxError, HeadError, StaleCacheError, printable
 from featx.head import softmax
 from featx.settings import PENULTIMATE
 from featx.truncation import truncated
@@ -112,6 +112,8 @@ class PromotedModel:
             network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
             network = ending_at(meta["layer"], network, meta["width"])
             set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
+        except HeadError as error:  # its network has no such layer to end at
+            raise CorruptCacheError(f"{path} is no sound model: {printable(str(error))}") from error
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
                 raise
