@@ -14,6 +14,7 @@ them) with the same budget; the comparison is with the fitted head all the same.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import tempfile
@@ -45,8 +46,6 @@ def split(features: FeatureSet, rest: np.ndarray, judge: np.ndarray) -> FeatureS
 
 def random_head(head: Head, seed: int) -> Head:
     """A head like another, with weights as ``torch.nn.Linear`` draws them and no standardisation."""
-    import copy
-
     classes, width = head.scorer_.weight.shape
     rng, limit = np.random.default_rng(seed), width**-0.5
     other = copy.copy(head)
@@ -67,18 +66,22 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
         head = Head("logreg").fit(own)
         begin = random_head(head, fold) if start == "random" else head
         result = promote(
-            begin, finetune=True, settings=FineTuning(**given), features=own, out=out / "model.safetensors"
+            begin,
+            finetune=True,
+            settings=FineTuning(**{"repeats": 0, **given}),
+            features=own,
+            out=out / "model.safetensors",
         )
         assert result.trial
         rows = every[judge]
+        truth = np.array([head.classes_.index(own.classes[label]) for label in own.labels[rows]])
         said = head.logits(np.asarray(own.features[rows])).argmax(axis=1)
         tuned = {*result.trial.paired.tuned_only}
-        begun = begin.logits(np.asarray(own.features[rows])).argmax(axis=1) == own.labels[rows]
+        begun = begin.logits(np.asarray(own.features[rows])).argmax(axis=1) == truth
         missed = {*result.trial.paired.head_only}
         right = np.array(
             [path in tuned or (was and path not in missed) for path, was in zip(own.paths[rows], begun, strict=True)]
         )
-        truth = own.labels[rows]
         pairs.append(Paired.of(own.paths[rows], truth, said, np.where(right, truth, -1)))
         losses.append((head.evaluate(own).log_loss, result.trial.report.log_loss))  # type: ignore[union-attr]
         seconds.append(result.seconds)

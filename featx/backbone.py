@@ -88,7 +88,7 @@ class Backbone:
 
     def stages(self) -> list[Stage]:
         """The depths at which the network can be read, as ``blocks.stages``."""
-        with torch.inference_mode(), self.autocast():
+        with self.autocast():
             return stages_of(self.network, self.classifier, self._blank())
 
     def stored_as(self, dtype: str) -> Backbone:
@@ -138,9 +138,8 @@ class Backbone:
 
     def identity_of(self, layer: str) -> str | None:
         """That of a layer's features, or of several's side by side (``cache.side_by_side``); None where one is not there."""
-        identities = self.identities
-        found = [identities.get(name) for name in side_by_side(layer)]
-        return None if None in found else joint_identity([each for each in found if each])
+        identities, names = self.identities, side_by_side(layer)
+        return joint_identity([identities[name] for name in names]) if identities.keys() >= set(names) else None
 
     def encode_at(self, pixels: np.ndarray | Tensor, layer: str) -> np.ndarray:
         """As ``encode``, (B, D) of one layer, or of several side by side."""
@@ -348,12 +347,9 @@ def layers_of(name: str) -> tuple[list[Stage], list[str]]:
     Raises:
         BackboneError: there is no such backbone.
     """
-    with zoo.without_memory():
-        network = zoo.build(name, "random")
-    module, side = network.module.eval().to("meta"), network.transform.crop
-    images = torch.empty(1, 3, side, side, device="meta")
-    classifier = zoo.last_layer(module, images, network.classifier)[0]
-    return stages_of(module, classifier, images), blocks(module, classifier)
+    network, images = zoo.hollow(name)
+    classifier = zoo.last_layer(network.module, images, network.classifier)[0]
+    return stages_of(network.module, classifier, images), blocks(network.module, classifier)
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -240,8 +240,7 @@ class Head:
             return float(p[0])
         if self.thresholds_ is not None:
             return [self.classes_[i] for i in np.argsort(-p, kind="stable") if p[i] >= self.thresholds_[i]]
-        best = int(p.argmax())
-        return None if self.reject_below_ is not None and not p[best] >= self.reject_below_ else self.classes_[best]
+        return most_probable(p, self.classes_, self.reject_below_)
 
     @property
     def is_linear(self) -> bool:
@@ -632,6 +631,12 @@ def _require_finite(features: np.ndarray, rows: np.ndarray, where: str) -> None:
         raise HeadError(
             f"{bad} rows of features of {where} are NaN or infinite; delete the feature file and run featx extract again"
         )
+
+
+def most_probable(p: np.ndarray, classes: Sequence[str], reject_below: float | None) -> str | None:
+    """The class of (C,) probabilities; None where its probability is not as large as it must be."""
+    best = int(p.argmax())
+    return None if reject_below is not None and not p[best] >= reject_below else classes[best]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

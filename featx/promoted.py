@@ -17,7 +17,7 @@ from featx.backbone import full_float32, normalise, pick_device
 from featx.cache import differences
 from featx.decode import Transform
 from featx.errors import CorruptCacheError, FeatxError, HeadError, StaleCacheError, printable
-from featx.head import softmax
+from featx.head import most_probable, softmax
 from featx.settings import PENULTIMATE
 from featx.truncation import truncated
 from featx.weights import load_strictly, require_fit
@@ -59,8 +59,7 @@ class PromotedModel:
 
     def said(self, p: np.ndarray) -> str | None:
         """The class of (C,) probabilities; None where it is not probable enough."""
-        best = int(p.argmax())
-        return self.classes[best] if p[best] >= (self.reject_below or 0) else None
+        return most_probable(p, self.classes, self.reject_below)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) uint8 to (B, C) float64."""

@@ -175,7 +175,7 @@ def _ranked(
     report, nearest = (_cross_validated(features, kind, seed) for kind in ("logreg", "knn"))
     some = rows[:: math.ceil(len(rows) / MOST_SCORED)]
     X, y = np.asarray(features.features[some]), features.labels[some]
-    classifier = dict(backbone.network.named_modules())[backbone.classifier]
+    classifier = backbone.network.get_submodule(backbone.classifier)
     own = sum(p.numel() for p in classifier.parameters())
     found = Ranked(
         name,

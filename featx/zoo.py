@@ -389,11 +389,23 @@ def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in memo.items() if isinstance(entry, dict) and entry.keys() == _MEASURED}
 
 
-def _measure(name: str) -> dict[str, Any]:
-    with _EmptyOnMeta():
+def hollow(name: str) -> tuple[Network, Tensor]:
+    """A backbone in eval mode on torch's meta device, and (1, 3, H, W) for it: a pass tells shapes, without arithmetic.
+
+    Raises:
+        BackboneError: as ``build``.
+    """
+    with without_memory():
         network = build(name, "random")
-    module, side = network.module.eval().to("meta"), network.transform.crop
-    _, shape = last_layer(module, torch.empty(1, 3, side, side, device="meta"), network.classifier)
+    network.module.eval().to("meta")
+    side = network.transform.crop
+    return network, torch.empty(1, 3, side, side, device="meta")
+
+
+def _measure(name: str) -> dict[str, Any]:
+    network, images = hollow(name)
+    module, side = network.module, network.transform.crop
+    _, shape = last_layer(module, images, network.classifier)
     return {
         "family": type(module).__name__,
         "embedding": shape[1] if len(shape) == 4 else shape[-1],
