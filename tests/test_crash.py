@@ -46,16 +46,25 @@ rng = random.Random(seed)
 seen = {"kills": 0, "completed": 0, "resumed": 0, "lost": 0, "wrong": 0, "unsound": 0, "different": 0, "progress": []}
 before = set()
 while seen["kills"] < kills or not seen["completed"]:
+    heard, said = os.pipe()
     child = os.fork()
     if child == 0:
-        result = featx.extract(images, backbone, out=final, batch_size=4)
+        featx.extract(images, backbone, out=final, batch_size=4, progress=lambda *_: os.write(said, b"."))
         os._exit(0)
-    # A few images' time, or only as long as it takes to begin; near the end, whatever comes.
-    time.sleep(to_begin + rng.uniform(0, 30 * per_image) if rng.random() < 0.7 else rng.uniform(0, to_begin))
+    os.close(said)
+    # While it begins, or in the midst of a batch: counted, so that a busy machine kills in as many places.
+    if rng.random() < 0.7:
+        for _ in range(rng.randint(1, 8)):
+            os.read(heard, 1)
+        time.sleep(rng.uniform(0, 4 * per_image))
+    else:
+        time.sleep(rng.uniform(0, to_begin))
     if seen["kills"] < kills:
         os.kill(child, signal.SIGKILL)
-    killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    seen["kills"] += killed
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(heard)
+    assert ended in (0, -signal.SIGKILL), ended
+    seen["kills"] += ended == -signal.SIGKILL
     if final.exists():
         seen["completed"] += 1
         seen["different"] += final.read_bytes() != reference
