@@ -146,6 +146,16 @@ class Backbone:
         found = self.encode(pixels)
         return np.concatenate([found[name] for name in side_by_side(layer)], axis=1)
 
+    def classified(self, embeddings: np.ndarray) -> np.ndarray | None:
+        """(N, D) of the penultimate layer to the (N, K) float64 logits of the network's own classifier; None if not linear."""
+        last = self.network.get_submodule(self.classifier)
+        if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1]:
+            return None
+        weight = last.weight.double().cpu().numpy()
+        bias = 0.0 if last.bias is None else last.bias.double().cpu().numpy()
+        logits: np.ndarray = np.asarray(embeddings, dtype=np.float64) @ weight.T + bias
+        return logits
+
     @property
     def identity(self) -> str:
         """The identity of all layers together: SHA-256, in hex."""

@@ -31,6 +31,19 @@ def blocks(network: nn.Module, classifier: str) -> list[str]:
     return [name for name in _parts(network, "", 0) if name != classifier]
 
 
+def blocks_up_to(layer: str, names: Sequence[str]) -> int:
+    """How many blocks there are up to some layer, and with it: 0 where it is in none and holds none.
+
+    Args:
+        layer: name of a module.
+        names: of the blocks, in order.
+    """
+    inside = (
+        i for i, name in enumerate(names, 1) if f"{name}.".startswith(f"{layer}.") or layer.startswith(f"{name}.")
+    )
+    return max(inside, default=0)
+
+
 def _parts(module: nn.Module, name: str, depth: int) -> Iterator[str]:
     if not any(True for _ in module.parameters()):
         return

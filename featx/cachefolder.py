@@ -20,7 +20,7 @@ from featx.cache import DONE, FORMAT, FeatureCache, Header, partial_of
 from featx.cachewriter import output_error
 from featx.errors import CacheLockedError, CacheMissError, CorruptCacheError, OutputError
 from featx.hdf5 import TEXT_CRC
-from featx.settings import FROZEN
+from featx.settings import FROZEN, UNTRAINED
 
 _TELLING = 0.05
 """Seconds within which whoever has locked a file has also said so in it."""
@@ -183,14 +183,14 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """Every feature file of a folder, and of what frozen parts of networks gave, the newest first.
+    """Every feature file of a folder, and of what frozen parts and untrained networks gave, the newest first.
 
     Raises:
         CacheMissError: no such folder.
     """
     if not folder.is_dir():
         raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
-    files = [*_files(folder), *_files(folder / FROZEN)]
+    files = [path for place in (folder, folder / FROZEN, folder / UNTRAINED) for path in _files(place)]
     return [_entry(path) for path in sorted(files, key=_modified, reverse=True)]
 
 

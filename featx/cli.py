@@ -35,6 +35,7 @@ from featx.settings import (
 )
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
+    from featx.advising import Advice
     from featx.cachefolder import Entry
     from featx.extraction import Extraction
     from featx.finetuning import Step as TrainingStep
@@ -61,7 +62,7 @@ class _Featx(click.Group):
 
 
 def _goes_on(ctx: click.Context) -> bool:
-    return ctx.invoked_subcommand in ("extract", "run", "evaluate", "promote")
+    return ctx.invoked_subcommand in ("extract", "rank", "advise", "run", "evaluate", "promote")
 
 
 @click.group(cls=_Featx, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -313,6 +314,44 @@ def rank(data: str, backbones: tuple[str, ...], as_json: bool, **options: Any) -
     with _bar("extract", "images") as progress:
         result = run(images, wanted, notify=_warn, progress=progress, **options)
     _print(result.as_dict() if as_json else None, lambda: _show_ranking(result))
+    _warn(*result.notes)
+
+
+@main.command(short_help="Say which layer to take, and how far to tune.")
+@click.argument("data", required=False)
+@click.option("-b", "--backbone", help="Of a data set.  [default: resnet50; lenet5 for digits]")
+@click.option("--weights", default=ExtractStep.weights, show_default=True, help="As of extract.")
+@_DEVICE
+@click.option("--seed", default=0, show_default=True, help="Of folds and draws.")
+@click.option("-j", "--workers", type=click.IntRange(min=1), help="As of extract.  [default: one per core]")
+@_CACHE
+@_MODELS
+@click.option("-o", "--out", metavar="FILE", help="The picture, instead of <models>/<features>--advice.png.")
+@_JSON
+def advise(data: str | None, backbone: str | None, cache: str, as_json: bool, **options: Any) -> None:
+    """Measure what a backbone's features are worth on DATA, and say what to do next.
+
+    DATA is a data set, whose images go through every stage of the backbone once, or a feature file, whose layers are taken
+    as they are; left out, the newest in the cache folder. Heads on each layer and on several, a learning curve, and the
+    same network with random weights are compared by cross-validation on the training images; val and test have no part.
+
+    Example: featx advise photos/ --backbone mobilenet_v3_small
+    """
+    from featx.cachefolder import newest, require_place
+
+    source = data or str(newest(Path(cache)))
+    if not source.endswith(".h5"):  # before torch is imported, as extract does it
+        from featx.images import scan_images
+
+        scan_images(source)
+        require_place(Path(cache))
+        backbone = ExtractStep(data=source, backbone=backbone).backbone_name()
+
+    from featx.advising import advise as run
+
+    with _bar("advise", "images") as progress:
+        result = run(source, backbone, cache=cache, notify=_warn, progress=progress, **options)
+    _print(result.as_dict() if as_json else None, lambda: _show_advice(result))
     _warn(*result.notes)
 
 
@@ -811,7 +850,7 @@ def _show_fit(result: Fit) -> None:
         click.echo(
             f"loss and {name}: cross-validated on the training images. Kept is {head.layer_}: the least loss, or the"
         )
-        click.echo("penultimate where none is less by a standard error.\n")
+        click.echo("penultimate where none is less by two standard errors, image by image.\n")
     chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
     count = len(head.classes_)
@@ -864,6 +903,47 @@ def _show_ranking(result: Ranking) -> None:
         if row.why:
             click.echo(f"{row.backbone} failed: {row.why}")
     click.echo(f"picture: {result.picture}")
+
+
+def _show_advice(result: Advice) -> None:
+    click.echo(
+        f"{result.data} through {result.backbone}: {result.images} training images of {result.classes} classes, "
+        f"{result.smallest} to {result.largest} of each\n"
+    )
+    untrained = result.baseline.untrained if result.baseline else {}
+    rows = [
+        [
+            depth.layer, depth.width, f"{depth.outcome.accuracy:.4f}", f"{depth.outcome.loss:.4f}",
+            f"{result.together[depth.layer]:.4f}", f"{untrained[depth.layer]:.4f}" if depth.layer in untrained else "",
+        ]
+        for depth in result.layers
+    ]  # fmt: skip
+    _show_columns(["layer", "width", "accuracy", "log loss", "with all later ones", "random weights"], rows)
+    few = f" (random weights: on {result.baseline.images} of them)" if result.baseline else ""
+    click.echo(f"logistic regression, cross-validated on {result.judged} training images{few}; naming the commonest")
+    click.echo(f"class is right in {result.guess:.4f}\n")
+    if result.curve:
+        points = [[n, f"{mean:.4f}", f"{error:.4f}"] for n, mean, error in result.curve.points]
+        _show_columns(["images", "accuracy", "± error"], points)
+        click.echo(
+            f"a head on {result.curve.layer}; twice the images there are would give {_points(*result.curve.twice)}\n"
+        )
+    recommendation = result.choice.recommendation
+    where = {"tune-part": f" from {result.layer} on", "head-inner": f" on {result.layer}"}.get(recommendation, "")
+    click.echo(
+        f"{result.cell}: {recommendation}{where} (so say {100 * result.confidence:.0f} % of redraws of the images)"
+    )
+    if recommendation not in ("none", "head"):
+        click.echo(f"expected: {_points(result.choice.gain, *result.gain_interval)} over a head on the penultimate")
+    for reason in result.reasons:
+        click.echo(f"- {reason}")
+    click.echo(f"\nnext: {result.command}")
+    click.echo(f"picture: {result.picture}")
+
+
+def _points(gain: float, low: float, high: float) -> str:
+    """A gain in accuracy and its interval, in points."""
+    return f"{100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _show_promotion(result: Promotion) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featx import modelfile
-from featx.cache import FeatureCache
+from featx.depths import best, measure
 from featx.errors import HeadError, OutputError, cell
 from featx.features import FeatureSet
 from featx.folds import draw_shots, make_folds
@@ -25,7 +25,7 @@ from featx.images import PRETRAIN, UNLABELLED
 from featx.kinds import kind_of, suited
 from featx.report import AnyReport, CrossValidated, Report
 from featx.rows import Rows
-from featx.settings import MODELS, PENULTIMATE, Progress, by_depth
+from featx.settings import MODELS, PENULTIMATE, Progress
 from featx.targets import require_train_classes, targets_of, task_of
 
 AUTO, BEST = "auto", "best"
@@ -158,7 +158,7 @@ def fit_head(
         features: a feature set or a feature file.
         head: unfitted.
         layer: of the feature file; several are put side by side; "best" is the one of least cross-validated loss, where that is
-            a standard error less than the penultimate's.
+            two standard errors less than the penultimate's, image by image.
         auto: fit every kind that suits instead of the head's own, and keep the best by cross-validation on the training
             rows: the simplest within one standard error.
         cv: also judge by so many folds over all labelled rows, each by a head fitted (its hyper-parameter chosen) without it.
@@ -179,7 +179,8 @@ def fit_head(
     depths: tuple[Compared, ...] = ()
     if not isinstance(features, FeatureSet):
         if layer == BEST:
-            layer, depths = _best_layer(features, head)
+            tried = measure(features, head)
+            layer, depths = best(tried).layer, tuple(_compared(depth.layer, depth.head) for depth in tried)
         features = FeatureSet.load(features, layer)
     task, _ = task_of(features, head.task)
     if not auto:
@@ -224,20 +225,6 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
         raise HeadError(f"{error}; or judge by cross-validation: --cv 5") from error
     require_train_classes(split, task)
     return held_out
-
-
-def _best_layer(path: str | os.PathLike[str], asked: Head) -> tuple[str, tuple[Compared, ...]]:
-    """The layer whose head has the least cross-validated loss, and the table of all; the penultimate within its error."""
-    compared = []
-    for layer in sorted(FeatureCache(path).layers, key=by_depth):
-        head = copy.copy(asked)
-        head.fit(FeatureSet.load(path, layer), cross_validate=True)
-        compared.append(_compared(layer, head))
-    known = [line for line in compared if math.isfinite(line.loss)] or compared
-    best = min(known, key=lambda line: line.loss)
-    own = next((line for line in compared if line.kind == PENULTIMATE), best)
-    error = best.error if math.isfinite(best.error) else 0.0
-    return (best if best.loss + error < own.loss else own).kind, tuple(compared)
 
 
 def _best_of_all(features: FeatureSet, asked: Head, rows: int, fits: _Counter) -> tuple[Head, tuple[Compared, ...]]:

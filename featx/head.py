@@ -94,6 +94,8 @@ class Head:
         thresholds_: (C,) probabilities from which on a label is said; None but for multilabel.
         reject_below_: the probability below which nothing is said, or None.
         held_out_: what the head got on held-out training rows, as a report; None where nothing was held out.
+        out_of_fold_: with ``cross_validate``, what that was made of: (m,) int64 of the training rows, and their (m, C) outputs
+            by fits that left them out; else None.
         convergence_: of logreg and svm: the relative gap of the objective, and iterations.
         notes_: what the user should know, one sentence each.
         seconds_: what the fit took.
@@ -178,7 +180,8 @@ class Head:
         threads = 1 if len(rows) * training.rows.width <= _MOST_ON_ONE_THREAD else None
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
             warnings.simplefilter("always")
-            self._fit(kind, training, cross_validate)
+            out_of_fold = self._fit(kind, training, cross_validate)
+        self.out_of_fold_ = out_of_fold if cross_validate else None
         self.notes_ += sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
         self.seconds_ = time.perf_counter() - started
         return self
@@ -435,7 +438,7 @@ class Head:
         head.source_ = Path(meta["source"]) if meta["source"] else None
         head.n_train_, head.seconds_, head.notes_ = meta["n_train"], meta["seconds"], meta["notes"]
         head.search_ = tuple(map(Tried.from_dict, meta["search"]))
-        head.convergence_, head.held_out_ = meta["convergence"], None
+        head.convergence_, head.held_out_, head.out_of_fold_ = meta["convergence"], None, None
         return head
 
     @property
@@ -486,7 +489,8 @@ class Head:
         strata = None if self.task_ == "regression" else training.y
         return make_folds(strata, groups, folds=FOLDS, seed=self.seed)
 
-    def _fit(self, kind: Kind, training: Training, cross_validate: bool) -> None:
+    def _fit(self, kind: Kind, training: Training, cross_validate: bool) -> tuple[np.ndarray, np.ndarray] | None:
+        """Search, fit and calibrate; what the rows that were held out got, if any were."""
         model, found = self._search(kind, training, cross_validate)
         self.C_ = found.chosen if kind.parameter == "C" else None
         self.weight_decay_ = found.chosen if kind.parameter == "weight_decay" else None
@@ -496,7 +500,8 @@ class Head:
         self.k_ = int(scorer.k) if kind.parameter == "k" else None  # no more than there are rows
         solution = getattr(model, "solution_", None)
         self.convergence_ = solution and {"gap": float(solution.gap[0]), "iterations": int(solution.iterations[0])}
-        self._calibrate(kind, training, found)
+        out = self._calibrate(kind, training, found)
+        return None if out is None else (found.rows, out)
 
     def _device(self) -> str:
         if self.device == "cpu":
@@ -543,8 +548,8 @@ class Head:
         )
         return dataclasses.replace(training.take(drawn), folds=folds), drawn
 
-    def _calibrate(self, kind: Kind, training: Training, found: Search) -> None:
-        """Temperature, offset, curves and thresholds, all from held-out rows."""
+    def _calibrate(self, kind: Kind, training: Training, found: Search) -> np.ndarray | None:
+        """Temperature, offset, curves and thresholds, all from held-out rows; their outputs."""
         y, weight = training.y[found.rows], training.weight[found.rows]
         self.temperature_, self.offset_ = 1.0, np.zeros(training.count)
         self.isotonic_ = self.thresholds_ = self.held_out_ = None
@@ -556,7 +561,7 @@ class Head:
             if self.precision is not None:
                 raise HeadError("nothing could be held out to choose a probability by; name it with --reject-below")
             self.thresholds_ = np.full(training.count, 0.5) if self.task_ == "multilabel" else None
-            return
+            return None
         if self.task_ != "regression" and how != "none":
             self.temperature_ = fit_temperature(found.scores, y, self.task_, weight=weight)
         if self.task_ != "regression" and how == "isotonic":
@@ -570,6 +575,7 @@ class Head:
         fitted = ["isotonic curves"] * curves + ["thresholds"] * cuts
         notes = [f"{' and '.join(fitted)} were fitted to these same rows, which flatters them"] if fitted else []
         self.held_out_ = self._report(y, out, split="train, cross-validated", notes=notes)
+        return out
 
     def _report(self, y: np.ndarray, out: np.ndarray, *, split: str, notes: Sequence[str] = ()) -> AnyReport:
         if self.task_ == "regression":

@@ -299,6 +299,63 @@ def rank_figure(rows: Sequence[tuple[str, float, float, float, float, bool]]) ->
     return figure
 
 
+def advice_figure(
+    depths: Mapping[str, float],
+    together: Mapping[str, float],
+    untrained: Mapping[str, float],
+    guess: float,
+    points: Sequence[tuple[int, float, float]],
+    law: np.ndarray,
+    images: int,
+) -> Figure:
+    """Accuracy of heads by depth, and of one by the number of its images.
+
+    Args:
+        depths: {layer: accuracy}, from the input on.
+        together: the same of heads on a layer and all later ones.
+        untrained: the same of random weights.
+        guess: accuracy of naming the commonest class.
+        points: (images, accuracy, its standard error) of the best of them; none where there are too few images.
+        law: (X, 4) images, accuracy, and the ends of its 95 % interval, as the power law has them.
+        images: that there are.
+    """
+    with _style():
+        figure = _figure(_WIDTH * 1.6, 3.8)
+        left = figure.add_subplot(1, 2, 1)
+        places = {layer: place for place, layer in enumerate(depths)}
+        for found, colour, style, words in (
+            (depths, BLUE, "o-", "one layer"),
+            (together, ORANGE, "s--", "it and all later ones"),
+            (untrained, GREY, "^:", "one layer, random weights"),
+        ):
+            known = [layer for layer in found if layer in places]
+            if known:
+                left.plot([places[n] for n in known], [found[n] for n in known], style, color=colour, label=words)
+        left.axhline(guess, color=GREY, linewidth=1, label="the commonest class")
+        left.set_xticks(range(len(places)), [label(name) for name in places], rotation=30, ha="right")
+        left.set(ylabel="cross-validated accuracy", title="by depth, from the input on")
+        left.legend(fontsize=8)
+        right = figure.add_subplot(1, 2, 2)
+        if points:
+            x, mean, low, high = law.T
+            sizes, accuracy, deviation = np.array(points, dtype=np.float64).T
+            right.fill_between(x, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % of the fits")
+            right.plot(x, mean, color=BLUE, linewidth=1, label="power law")
+            right.errorbar(sizes, accuracy, deviation, fmt="o", color=BLUE, capsize=3, label="measured")
+            right.axvline(images, color=GREY, linestyle=":", linewidth=1.2, label="images there are")
+            _log_axis(right, "x")
+            _ticks(right, np.array([*sizes, images, x[-1]]))
+            right.set(xlabel="training images", title="by training images, up to twice as many")
+            right.legend(fontsize=8, loc="lower right")
+        else:
+            right.set_axis_off()
+            right.text(0.5, 0.5, "too few images for a learning curve", ha="center", transform=right.transAxes)
+        for axes in (left, right):
+            axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
+            axes.set_axisbelow(True)
+    return figure
+
+
 def training_figure(log: Sequence[Mapping[str, float | None]], curve: Mapping[float, float]) -> Figure:
     """How fine-tuning went: losses and accuracy by epoch, and the log loss between the head's weights and the tuned ones.
 

@@ -52,6 +52,9 @@ Progress = Callable[[int, int], None]
 CACHE, MODELS = "cache", "models"
 """Default folders of feature files, and of heads and models."""
 
+UNTRAINED = "untrained"
+"""The folder, within that of feature files, of what networks with random weights gave, to compare with."""
+
 FROZEN, INPUT = "frozen", ".input"
 """The folder, within that of feature files, of what the frozen part of a network gave; what such a layer's name ends with."""
 

@@ -164,6 +164,21 @@ def _build_torchvision(name: str, weights: str) -> Network:
     return Network(module, _torchvision_transform(entry), None, origin, weights)
 
 
+def published_top1(name: str, weights: str) -> float | None:
+    """The accuracy on ImageNet's validation set that torchvision publishes with weights, 0 to 1; None where it does not.
+
+    Args:
+        name: of a backbone.
+        weights: as ``Network.weights`` has them.
+    """
+    if name not in torchvision_names():
+        return None
+    entries = models.get_model_weights(name)
+    files = {Path(entry.url).name: entry for entry in entries}
+    entry = {**files, **entries.__members__, "default": entries.DEFAULT}.get(Path(weights).name)
+    return None if entry is None else float(entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]) / 100
+
+
 def _torchvision_module(name: str, image_size: int | None = None, *, initialise: bool = False) -> nn.Module:
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):

@@ -1,0 +1,180 @@
+"""Which head, and how far to tune: the choice that the evidence asks for, and how sure it is. numpy and scipy only."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom
+from scipy.stats import t as student_t
+
+from featx.cache import side_by_side
+from featx.depths import Outcome
+from featx.settings import PENULTIMATE
+
+RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
+"""A head on the penultimate; on another layer, or on several; tuning from some block on; tuning all; nothing to transfer."""
+
+MUCH = 1000
+"""Training images from which on there is much data."""
+
+TUNED = 0.1
+"""Share of the errors of a head on several layers that tuning is expected to take away besides (docs/advise.md)."""
+
+WORTH = 0.01
+"""Accuracy by which tuning must be ahead of every head: it takes minutes or hours instead of seconds."""
+
+TRANSFERRED = 0.25
+"""Share of the errors on random weights' features that pretrained ones must take away, to be of much use."""
+
+_CHANCE = 0.01  # significance at which something has been learned, over all depths together
+_DRAWS = 300
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the choice goes by; all on the same images.
+
+    Attributes:
+        images: that there are to train on.
+        guess: by the classes' shares alone.
+        depths: {layer: outcome}, from the input on, the penultimate last.
+        together: {layer: outcome of a head on it and all later ones side by side}, the same layers.
+        frozen: {layer: share of the network's blocks up to it}.
+        transferred: share of the errors that pretrained features take away from those of the same network with random weights;
+            NaN where that is unknown.
+    """
+
+    images: int
+    guess: Outcome
+    depths: Mapping[str, Outcome]
+    together: Mapping[str, Outcome]
+    frozen: Mapping[str, float]
+    transferred: float = math.nan
+
+    def take(self, rows: np.ndarray) -> Evidence:
+        """The same of some of the images that judge."""
+        guess, depths, together = self.guess.take(rows), _each(self.depths, rows), _each(self.together, rows)
+        return dataclasses.replace(self, guess=guess, depths=depths, together=together)
+
+    @property
+    def earlier(self) -> bool:
+        """Whether the network's last layers lose what the classes need: an earlier layer alone beats the penultimate."""
+        return _least(self.depths).beats(self.depths[PENULTIMATE])
+
+    @property
+    def unlike(self) -> bool:
+        """Whether the images are unlike what the network was trained on: by that, or since its training is of little use."""
+        return self.earlier or self.transferred < TRANSFERRED
+
+    @property
+    def lost_after(self) -> str:
+        """The latest layer from which on a head on all layers is as good as the best of them, within the errors."""
+        best = _least(self.together)
+        return next(layer for layer in reversed(list(self.together)) if not best.beats(self.together[layer]))
+
+    @property
+    def learned(self) -> bool:
+        """Whether some head tells the classes apart better than their shares alone do, by its losses or by what it says."""
+        images, most = len(self.guess.losses), self.guess.accuracy
+        each = _CHANCE / (2 * len(self.depths))
+        for outcome in self.depths.values():
+            gain, error = outcome.gain_over(self.guess)
+            if error > 0 and student_t.sf(gain / error, images - 1) < each:
+                return True
+            if binom.sf(int(outcome.right.sum()) - 1, images, most) < each:
+                return True
+        return False
+
+    def accuracy(self, layer: str) -> float:
+        """Of a head on one layer, or on one and all later ones, as ``cache.side_by_side`` has them."""
+        first = side_by_side(layer)[0]
+        return (self.depths if layer == first else self.together)[first].accuracy
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the evidence asks for.
+
+    Attributes:
+        recommendation: one of ``RECOMMENDATIONS``.
+        layer: of the head (of several, their names with commas between them); or after which training begins; "" for none.
+        accuracy: that is expected.
+        gain: how much more that is than a head on the penultimate has.
+    """
+
+    recommendation: str
+    layer: str
+    accuracy: float
+    gain: float
+
+
+def decide(evidence: Evidence, *, tuned: float = TUNED) -> Choice:
+    """What pays, by what was measured.
+
+    Where no head is better than guessing: nothing. Else the most accurate head: on the penultimate, or, where the log loss is
+    less by two standard errors, image by image, on an earlier layer or on several side by side.
+
+    What the last layers lose of the earlier ones, a head on several layers gains, and tuning may gain: to first order the two
+    are the same (Head2Toe; Evci et al., 2022, ICML). So tuning is looked at where such a head gains, and is expected to take
+    away a further share of its errors; but not where few images are unlike what the network was trained on, and the layers that
+    lose the most would have to be learned anew. It is advised where it is expected to be ahead of every head by a point.
+
+    Training begins after the latest layer from which on nothing is lost; or at the first block, where that would leave less
+    than half of the network frozen.
+
+    Args:
+        evidence: what was measured.
+        tuned: the further share.
+    """
+    own, lost_after = evidence.accuracy(PENULTIMATE), evidence.lost_after
+    if not evidence.learned:
+        return Choice("none", "", own, 0.0)
+    least = min(evidence.depths, key=lambda layer: evidence.depths[layer].loss)
+    heads = [PENULTIMATE]
+    if evidence.earlier:
+        heads.append(least)
+    if lost_after != PENULTIMATE:
+        enough = not evidence.together[lost_after].beats(
+            evidence.depths[least]
+        )  # one layer, where several are no better
+        names = list(evidence.depths)
+        heads.append(least if enough else ",".join(names[names.index(lost_after) :]))
+    layer = max(heads, key=evidence.accuracy)
+    reached = evidence.accuracy(layer)
+    if lost_after != PENULTIMATE and (not evidence.unlike or evidence.images >= MUCH):
+        several = evidence.together[lost_after].accuracy
+        expected = several + tuned * (1 - several)
+        if expected >= reached + WORTH:
+            part = evidence.frozen.get(lost_after, 0.0) >= 0.5
+            return Choice("tune-part" if part else "tune-all", lost_after, expected, expected - own)
+    return Choice("head" if layer == PENULTIMATE else "head-inner", layer, reached, reached - own)
+
+
+def redrawn(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
+    """How often the same choice comes out where the images are drawn anew, with repetition (Efron, 1979).
+
+    The share by which tuning goes beyond a head on several layers is drawn too, from none to twice of what is expected.
+
+    Returns:
+        The share of draws that recommend the same, and the 95 % interval of the gain over those.
+    """
+    rng, images, first = np.random.default_rng(seed), len(evidence.guess.losses), decide(evidence)
+    drawn = [
+        decide(evidence.take(rng.integers(images, size=images)), tuned=rng.uniform(0, 2 * TUNED)) for _ in range(_DRAWS)
+    ]
+    gains = [choice.gain for choice in drawn if choice.recommendation == first.recommendation] or [first.gain]
+    low, high = np.percentile(gains, [2.5, 97.5])
+    same = sum(choice.recommendation == first.recommendation for choice in drawn)
+    return same / _DRAWS, (float(low), float(high))
+
+
+def _each(outcomes: Mapping[str, Outcome], rows: np.ndarray) -> dict[str, Outcome]:
+    return {layer: outcome.take(rows) for layer, outcome in outcomes.items()}
+
+
+def _least(outcomes: Mapping[str, Outcome]) -> Outcome:
+    return min(outcomes.values(), key=lambda outcome: outcome.loss)
