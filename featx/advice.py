@@ -27,8 +27,8 @@ TUNED = 0.1
 WORTH = 0.01
 """Accuracy by which tuning must be ahead of every head: it takes minutes or hours instead of seconds."""
 
-TRANSFERRED = 0.25
-"""Share of the errors on random weights' features that pretrained ones must take away, to be of much use."""
+NEARLY = 0.05
+"""Accuracy by which pretrained features must be able to be ahead of those of random weights, to be of much use."""
 
 _CHANCE = 0.01  # significance at which something has been learned, over all depths together
 _DRAWS = 300
@@ -44,8 +44,8 @@ class Evidence:
         depths: {layer: outcome}, from the input on, the penultimate last.
         together: {layer: outcome of a head on it and all later ones side by side}, the same layers.
         frozen: {layer: share of the network's blocks up to it}.
-        transferred: share of the errors that pretrained features take away from those of the same network with random weights;
-            NaN where that is unknown.
+        transferred: how much more accurate a head on pretrained features may be, at most, than one on those of the same network
+            with random weights (upper end of the interval); infinite where that is unknown.
     """
 
     images: int
@@ -53,7 +53,7 @@ class Evidence:
     depths: Mapping[str, Outcome]
     together: Mapping[str, Outcome]
     frozen: Mapping[str, float]
-    transferred: float = math.nan
+    transferred: float = math.inf
 
     def take(self, rows: np.ndarray) -> Evidence:
         """The same of some of the images that judge."""
@@ -68,7 +68,7 @@ class Evidence:
     @property
     def unlike(self) -> bool:
         """Whether the images are unlike what the network was trained on: by that, or since its training is of little use."""
-        return self.earlier or self.transferred < TRANSFERRED
+        return self.earlier or self.transferred < NEARLY
 
     @property
     def lost_after(self) -> str:

@@ -20,7 +20,7 @@ from featx.advice import MUCH, Choice, Evidence, decide, redrawn
 from featx.backbone import Backbone, load_backbone, restore_backbone
 from featx.blocks import blocks, blocks_up_to
 from featx.cache import FeatureCache, side_by_side
-from featx.depths import Depth, Outcome, best
+from featx.depths import BETTER, Depth, Outcome, best
 from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
 from featx.extraction import extract
 from featx.features import FeatureSet
@@ -32,7 +32,7 @@ from featx.settings import CACHE, MODELS, PENULTIMATE, UNTRAINED, Progress, by_d
 from featx.targets import task_of
 from featx.zoo import published_top1
 
-MOST = 4000
+MOST = 2000
 """Training images that heads are compared on; of more, so many are drawn."""
 
 BASELINE = 400
@@ -65,17 +65,15 @@ class Baseline:
         images: how many.
         pretrained: {layer: cross-validated accuracy}.
         untrained: the same with random weights.
+        gain: how much more accurate the best layer of the first is than the best of the second.
+        error: the standard error of that, image by image.
     """
 
     images: int
     pretrained: dict[str, float]
     untrained: dict[str, float]
-
-    @property
-    def transferred(self) -> float:
-        """Share of the errors of the best head on random weights that the best on pretrained ones does not make."""
-        least, other = (1 - max(found.values()) for found in (self.pretrained, self.untrained))
-        return 1 - least / other if other > 0 else 0.0
+    gain: float
+    error: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +298,7 @@ class _Study:
         for layer in sorted(self.cached.layers, key=by_depth):
             features = self.own if layer == PENULTIMATE else FeatureSet.load(self.cached.path, layer)
             if layer == PENULTIMATE or not np.array_equal(features.features, self.own.features):
-                found.append(Depth.of(features, self.asked, self.rows))
+                found.append(Depth.of(features, self.asked, self.rows, coarse=True))
         return found
 
     def evidence(self, baseline: Baseline | None) -> Evidence:
@@ -308,14 +306,14 @@ class _Study:
         together = {PENULTIMATE: self.single[-1].outcome}
         for at in reversed(range(len(self.names) - 1)):
             features = FeatureSet.load(self.cached.path, ",".join(self.names[at:]))
-            together = {self.names[at]: Depth.of(features, self.asked, self.rows).outcome, **together}
+            together = {self.names[at]: Depth.of(features, self.asked, self.rows, coarse=True).outcome, **together}
         return Evidence(
             images=len(self.every),
             guess=self._guess(),
             depths={depth.layer: depth.outcome for depth in self.single},
             together=together,
             frozen={name: self._passed(name) / len(self.blocks) if self.blocks else 0.0 for name in self.names},
-            transferred=baseline.transferred if baseline else math.nan,
+            transferred=baseline.gain + BETTER * baseline.error if baseline else math.inf,
         )
 
     def _passed(self, layer: str) -> int:
@@ -371,14 +369,24 @@ class _Study:
         except FeatxError as error:
             self.notes.append(f"there is no comparison with random weights: {error}")
             return None
-        untrained, pretrained = {}, {}
+        theirs, ours = dict[str, Outcome](), dict[str, Outcome]()
         for layer in self.names:
-            theirs = FeatureSet.load(file, layer)
-            ours = self.own if layer == PENULTIMATE else FeatureSet.load(self.cached.path, layer)
-            known = np.isin(ours.paths[drawn], theirs.paths)
-            untrained[layer] = Depth.of(theirs, self.asked, theirs.rows("train")).outcome.accuracy
-            pretrained[layer] = Depth.of(ours, self.asked, drawn[known]).outcome.accuracy
-        return Baseline(int(known.sum()), pretrained, untrained)
+            untrained = FeatureSet.load(file, layer)
+            pretrained = self.own if layer == PENULTIMATE else FeatureSet.load(self.cached.path, layer)
+            known = drawn[np.isin(pretrained.paths[drawn], untrained.paths)]
+            theirs[layer] = Depth.of(untrained, self.asked, np.arange(len(untrained)), coarse=True).outcome
+            ours[layer] = Depth.of(pretrained, self.asked, known, coarse=True).outcome
+        first, second = (max(found.values(), key=lambda outcome: outcome.accuracy).right for found in (ours, theirs))
+        if len(first) < 2:
+            return None
+        ahead = first.astype(float) - second
+        return Baseline(
+            len(ahead),
+            {layer: outcome.accuracy for layer, outcome in ours.items()},
+            {layer: outcome.accuracy for layer, outcome in theirs.items()},
+            float(ahead.mean()),
+            float(ahead.std(ddof=1) / math.sqrt(len(ahead))),
+        )
 
     def _images(self, rows: np.ndarray) -> ImageSet:
         """Some images of the feature file."""
@@ -441,17 +449,16 @@ def _reasons(advice: Advice, evidence: Evidence) -> Iterator[str]:
         several = evidence.together[evidence.lost_after].accuracy
         yield (
             f"a head on {evidence.lost_after} and all later layers side by side has {several:.4f} against {own:.4f}: the last "
-            "layers lose what the classes need, and tuning can win it back"
+            "layers lose some of what the classes need"
         )
+        if choice.recommendation.startswith("tune"):
+            yield "tuning wins that back, and is expected to be ahead of every head by a point or more"
+        elif evidence.unlike and evidence.images < MUCH:
+            yield "a head on an earlier layer has it at once; few images do not teach the layers after it anew"
+        else:
+            yield "a head has it at once; tuning is expected to add less than a point"
     else:
         yield f"earlier layers beside the {PENULTIMATE} add nothing, so tuning has little to win"
-    if evidence.lost_after != PENULTIMATE and not choice.recommendation.startswith("tune"):
-        few = evidence.unlike and evidence.images < MUCH
-        yield (
-            "but a head gets there without: with so few images the layers in question would have to be learned anew"
-            if few
-            else "but what it is expected to add to a head on those layers is less than a point"
-        )
     if advice.curve:
         gain, low, high = advice.curve.twice
         yield f"twice as many images would add {100 * gain:.1f} points to the head ({100 * low:.1f} to {100 * high:.1f})"

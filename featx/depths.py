@@ -78,18 +78,19 @@ class Depth:
     outcome: Outcome
 
     @classmethod
-    def of(cls, features: FeatureSet, asked: Head, rows: np.ndarray | None = None) -> Depth:
+    def of(cls, features: FeatureSet, asked: Head, rows: np.ndarray | None = None, *, coarse: bool = False) -> Depth:
         """Fit a head like the one that is asked for, and judge it by cross-validation.
 
         Args:
             features: of the layer.
             asked: unfitted; it is left as it is.
             rows: (n,) int64, labelled rows to fit to; by default those of split train.
+            coarse: as ``Head.fit``.
 
         Raises:
             HeadError: as ``Head.fit``.
         """
-        head = copy.copy(asked).fit(features, rows=rows, cross_validate=True)
+        head = copy.copy(asked).fit(features, rows=rows, cross_validate=True, coarse=coarse)
         rows = head.with_splits(features).rows("train") if rows is None else rows
         outcome = Outcome(np.empty(0), np.empty(0, dtype=bool))
         if head.out_of_fold_ is not None:

@@ -141,6 +141,7 @@ class Head:
         split: str = "train",
         rows: np.ndarray | None = None,
         cross_validate: bool = False,
+        coarse: bool = False,
     ) -> Head:
         """Fit to the labelled rows of one split.
 
@@ -149,6 +150,7 @@ class Head:
             split: "train", or another; "all" is every labelled row.
             rows: (n,) int64, labelled rows to fit to instead.
             cross_validate: even where there is nothing to choose and nothing to calibrate.
+            coarse: of logreg and svm: compare fewer values of C, and less exactly, in a third of the time.
 
         Raises:
             HeadError: parameters that do not go together, too few classes, or features that are not finite.
@@ -180,7 +182,7 @@ class Head:
         threads = 1 if len(rows) * training.rows.width <= _MOST_ON_ONE_THREAD else None
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
             warnings.simplefilter("always")
-            out_of_fold = self._fit(kind, training, cross_validate)
+            out_of_fold = self._fit(kind, training, cross_validate, coarse)
         self.out_of_fold_ = out_of_fold if cross_validate else None
         self.notes_ += sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
         self.seconds_ = time.perf_counter() - started
@@ -489,9 +491,11 @@ class Head:
         strata = None if self.task_ == "regression" else training.y
         return make_folds(strata, groups, folds=FOLDS, seed=self.seed)
 
-    def _fit(self, kind: Kind, training: Training, cross_validate: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    def _fit(
+        self, kind: Kind, training: Training, cross_validate: bool, coarse: bool
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """Search, fit and calibrate; what the rows that were held out got, if any were."""
-        model, found = self._search(kind, training, cross_validate)
+        model, found = self._search(kind, training, cross_validate, coarse)
         self.C_ = found.chosen if kind.parameter == "C" else None
         self.weight_decay_ = found.chosen if kind.parameter == "weight_decay" else None
         self.search_ = found.tried
@@ -510,9 +514,9 @@ class Head:
 
         return str(pick_device(self.device))
 
-    def _search(self, kind: Kind, training: Training, cross_validate: bool) -> tuple[Model, Search]:
+    def _search(self, kind: Kind, training: Training, cross_validate: bool, coarse: bool) -> tuple[Model, Search]:
         """The model, and its hyper-parameter, chosen on held-out rows; the same rows tell how sure its scores are."""
-        model = model_for(self.kind, task=self.task_, kernel=self.kernel, device=self._device())
+        model = model_for(self.kind, task=self.task_, kernel=self.kernel, device=self._device(), coarse=coarse)
         given = self.C if kind.parameter == "C" else self.k if kind.parameter == "k" else None
         if given is not None:
             model = _only(model, float(given))

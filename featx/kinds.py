@@ -64,8 +64,8 @@ def form_of(name: str, *, task: str, kernel: str) -> str:
     return "hidden" if name == "mlp" else "kernel" if kernel == "rbf" else "linear"
 
 
-def model_for(name: str, *, task: str, kernel: str, device: str = "cpu") -> Model:
-    """Who fits a kind of head; on a device of torch, where that kind can."""
+def model_for(name: str, *, task: str, kernel: str, device: str = "cpu", coarse: bool = False) -> Model:
+    """Who fits a kind of head; on a device of torch, and after a coarse search, where that kind can."""
     if name in ("linear", "mlp"):
         from featx.minibatch import HiddenModel, LinearModel
 
@@ -84,7 +84,7 @@ def model_for(name: str, *, task: str, kernel: str, device: str = "cpu") -> Mode
         return RbfModel() if kernel == "rbf" else LinearSvrModel()
     from featx.penalised import PenalisedModel
 
-    return PenalisedModel(hinge=name == "svm", device=device)
+    return PenalisedModel(hinge=name == "svm", device=device, coarse=coarse)
 
 
 def suited(task: str, rows: int) -> list[tuple[str, str]]:

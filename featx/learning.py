@@ -27,6 +27,9 @@ LEAST_SHARE = 1 / 32
 FOLDS, FOLDINGS = 5, 2
 """Each size is measured by so many folds, dealt anew so often: that many seeds."""
 
+MANY = 1000
+"""Training images from which on they are dealt once: their folds tell enough."""
+
 MORE = 2
 """Times as many images: what the curve is asked for."""
 
@@ -165,7 +168,7 @@ def learning_curve(
     again = head.again()
     dealt = [
         fold
-        for turn in range(FOLDINGS)
+        for turn in range(FOLDINGS if len(rows) < MANY else 1)
         for fold in make_folds(targets.y, groups, folds=FOLDS, seed=head.seed, repeat=turn)
     ]
     sizes = _sizes(min((len(train) for train, _ in dealt), default=0), len(targets.names))

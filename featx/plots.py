@@ -320,7 +320,7 @@ def advice_figure(
         images: that there are.
     """
     with _style():
-        figure = _figure(_WIDTH * 1.6, 3.8)
+        figure = _figure(_WIDTH * 1.6, 4.2)
         left = figure.add_subplot(1, 2, 1)
         places = {layer: place for place, layer in enumerate(depths)}
         for found, colour, style, words in (
@@ -334,7 +334,6 @@ def advice_figure(
         left.axhline(guess, color=GREY, linewidth=1, label="the commonest class")
         left.set_xticks(range(len(places)), [label(name) for name in places], rotation=30, ha="right")
         left.set(ylabel="cross-validated accuracy", title="by depth, from the input on")
-        left.legend(fontsize=8)
         right = figure.add_subplot(1, 2, 2)
         if points:
             x, mean, low, high = law.T
@@ -346,11 +345,12 @@ def advice_figure(
             _log_axis(right, "x")
             _ticks(right, np.array([*sizes, images, x[-1]]))
             right.set(xlabel="training images", title="by training images, up to twice as many")
-            right.legend(fontsize=8, loc="lower right")
         else:
             right.set_axis_off()
             right.text(0.5, 0.5, "too few images for a learning curve", ha="center", transform=right.transAxes)
         for axes in (left, right):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
             axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
             axes.set_axisbelow(True)
     return figure
@@ -406,7 +406,7 @@ def _ticks(axes: Axes, values: np.ndarray) -> None:
             kept.append(value)
     axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}" if value < 100 else f"{value:,.0f}"))
 
 
 # Regression
