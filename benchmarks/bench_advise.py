@@ -1,13 +1,13 @@
-r"""Whether `featx advise` is right: what it recommends against the alternatives. Prints one JSON line per data set, with versions.
+r"""Whether `featx advise` is right: what it recommends against the alternatives. Prints one JSON line per data set.
 
     python benchmarks/bench_advise.py ../shared/datasets/trashnet ../shared/datasets/hymenoptera digits \
         --weights ../shared/weights/mobilenet_v1_075.safetensors
 
 All images are dealt into five folds (``--folds`` says how many of them judge, one after the other), as in
-bench_finetuning.py: advice and heads see the others but for a fifth of them, which chooses epoch and interpolation. Of each fold
-the advised head or network and every alternative are judged on the images that none of them saw. ``accuracy`` is over all images
-that judged; ``regret`` is the best alternative's accuracy minus the advised one's, in points. A tuned network counts as it is,
-whether or not ``featx promote`` would call its gain proved.
+bench_finetuning.py: advice and heads see the others but for a fifth of them, which chooses epoch and interpolation. Of each
+fold the advised head or network and every alternative are judged on the images that none of them saw. ``accuracy`` is over
+all images that judged; ``regret`` is the best alternative's accuracy minus the advised one's, in points. A tuned network
+counts as it is, whether or not ``featx promote`` would call its gain proved.
 """
 
 from __future__ import annotations

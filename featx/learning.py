@@ -33,6 +33,10 @@ MANY = 1000
 MORE = 2
 """Times as many images: what the curve is asked for."""
 
+_POOR, _FEWEST = 2.0, 4
+"""Mean squared misfit, in standard errors, from which on the smallest size is left out, down to so many: a curve that is no
+power law from the start on may be one at its end, which is what is asked."""
+
 _EXPONENTS = np.geomspace(0.05, 2.0, 60)  # of the power law: from hardly falling to faster than any that is seen
 _DRAWS = 400
 
@@ -46,15 +50,20 @@ class PowerLaw:
 
     Attributes:
         floor, scale, exponent: (1 + draws,) float64: of the fit, then of fits to measurements redrawn by their errors.
+        since: the smallest size that it was fitted to.
     """
 
     floor: np.ndarray
     scale: np.ndarray
     exponent: np.ndarray
+    since: float
 
     @classmethod
     def fit(cls, sizes: np.ndarray, errors: np.ndarray, deviations: np.ndarray, *, seed: int = 0) -> PowerLaw:
         """Weighted least squares: exact in floor and scale, over a grid of exponents.
+
+        Where the fit is worse than the errors allow, the smallest sizes are left out; where it still is, the errors are taken
+        to be larger (Birge, 1932), so that the interval tells.
 
         Args:
             sizes: (S,) images.
@@ -62,20 +71,16 @@ class PowerLaw:
             deviations: (S,) their standard errors, above 0.
             seed: of the draws.
         """
-        rng = np.random.default_rng(seed)
-        drawn = errors + deviations * np.vstack([np.zeros(len(sizes)), rng.normal(size=(_DRAWS, len(sizes)))])
-        weight = 1 / deviations**2
-        least = np.full(len(drawn), np.inf)
-        found = np.zeros((3, len(drawn)))
-        for exponent in _EXPONENTS:
-            x = sizes**-exponent
-            for floor, scale in _lines(x, drawn, weight):
-                cost = (weight * (floor[:, None] + scale[:, None] * x - drawn) ** 2).sum(axis=1)
-                better = (cost < least - 1e-12) & (floor >= 0) & (scale >= 0)
-                least = np.where(better, cost, least)
-                for row, values in enumerate((floor, scale, np.full(len(drawn), exponent))):
-                    found[row] = np.where(better, values, found[row])
-        return cls(*found)
+        while True:
+            best = _fitted(sizes, errors[None], deviations)[:, 0]
+            misfit = ((best[0] + best[1] * sizes ** -best[2] - errors) / deviations) ** 2
+            poor = float(misfit.sum()) / max(len(sizes) - 3, 1)
+            if poor <= _POOR or len(sizes) <= _FEWEST:
+                break
+            sizes, errors, deviations = sizes[1:], errors[1:], deviations[1:]
+        noise = np.random.default_rng(seed).normal(size=(_DRAWS, len(sizes))) * max(1.0, poor) ** 0.5
+        floor, scale, exponent = _fitted(sizes, np.vstack([errors, errors + deviations * noise]), deviations)
+        return cls(floor, scale, exponent, float(sizes[0]))
 
     def at(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Error at (S,) sizes: of the fit, and the ends of the interval that holds 95 % of the draws."""
@@ -120,7 +125,7 @@ class LearningCurve:
 
     def drawn(self, count: int = 100) -> np.ndarray:
         """(count, 4) images up to ``MORE`` times as many as there are, accuracy by the law, and the ends of its interval."""
-        x = np.geomspace(self.sizes[0], MORE * self.images, count)
+        x = np.geomspace(self.law.since, MORE * self.images, count)
         mean, low, high = self.law.at(x)
         return np.stack([x, 1 - mean, 1 - high, 1 - low], axis=1)
 
@@ -139,6 +144,7 @@ class LearningCurve:
             "floor": float(self.law.floor[0]),
             "scale": float(self.law.scale[0]),
             "exponent": float(self.law.exponent[0]),
+            "since": self.law.since,
             "images": self.images,
             "twice": {"images": MORE * self.images, "gain": gain, "interval": [low, high]},
         }
@@ -219,6 +225,21 @@ def _stratified(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         own = rng.permutation(np.flatnonzero(labels == label))
         place[own] = (np.arange(len(own)) + rng.random(len(own))) / len(own)
     return np.argsort(place, kind="stable")
+
+
+def _fitted(sizes: np.ndarray, drawn: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """(3, R) floor, scale and exponent that fit each of (R, S) errors best."""
+    weight = 1 / deviations**2
+    least = np.full(len(drawn), np.inf)
+    found = np.zeros((3, len(drawn)))
+    for exponent in _EXPONENTS:
+        x = sizes**-exponent
+        for floor, scale in _lines(x, drawn, weight):
+            cost = (weight * (floor[:, None] + scale[:, None] * x - drawn) ** 2).sum(axis=1)
+            better = (cost < least - 1e-12) & (floor >= 0) & (scale >= 0)
+            least = np.where(better, cost, least)
+            found = np.where(better, np.stack([floor, scale, np.full(len(drawn), exponent)]), found)
+    return found
 
 
 def _lines(x: np.ndarray, drawn: np.ndarray, weight: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:

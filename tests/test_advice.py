@@ -39,7 +39,9 @@ def test_few_images_like_those_of_the_training_ask_for_a_head() -> None:
 
 def test_what_the_last_layers_lose_asks_for_tuning_from_where_it_is_lost() -> None:
     found = evidence((0.6, 0.75, 0.77), (0.84, 0.84))
-    assert (decide(found).recommendation, decide(found).layer) == ("tune-part", "middle"), "the early layer adds nothing"
+    assert (decide(found).recommendation, decide(found).layer) == ("tune-part", "middle"), (
+        "the early layer adds nothing"
+    )
     choice = decide(evidence((0.6, 0.7, 0.77), (0.84, 0.79)))
     assert (choice.recommendation, choice.layer) == ("tune-all", "early")
     assert choice.gain == pytest.approx(choice.accuracy - 0.77, abs=0.002)
@@ -53,7 +55,8 @@ def test_few_images_unlike_those_of_the_training_ask_for_an_earlier_layer() -> N
     choice = decide(found)
     assert (choice.recommendation, choice.layer) == ("head-inner", "middle")
     assert choice.gain == pytest.approx(0.2, abs=0.002)
-    assert found.unlike and found.earlier
+    assert found.unlike
+    assert found.earlier
 
 
 def test_many_images_unlike_those_of_the_training_ask_for_tuning() -> None:
@@ -85,7 +88,8 @@ def test_what_nobody_learns_asks_for_nothing() -> None:
 
 def test_features_that_random_weights_nearly_match_are_unlike() -> None:
     found = evidence((0.6, 0.9, 0.97), (0.97, 0.97), transferred=0.02)
-    assert found.unlike and not found.earlier
+    assert found.unlike
+    assert not found.earlier
     assert not evidence((0.6, 0.9, 0.97), (0.97, 0.97), transferred=0.3).unlike
 
 

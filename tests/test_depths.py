@@ -26,7 +26,8 @@ def test_a_gain_is_the_mean_difference_with_its_standard_error() -> None:
     assert error == pytest.approx((other - one).std(ddof=1) / math.sqrt(50))
     assert Outcome(one, one < 1).beats(Outcome(other, other < 1)) == (gain > BETTER * error)
     nothing = Outcome(np.empty(0), np.empty(0, dtype=bool))
-    assert math.isnan(nothing.loss) and math.isnan(nothing.accuracy)
+    assert math.isnan(nothing.loss)
+    assert math.isnan(nothing.accuracy)
     assert not nothing.beats(Outcome(one, one < 1))
 
 
