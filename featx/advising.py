@@ -187,7 +187,7 @@ def advise(
             file, whose layers are taken as they are.
         backbone: of a data set; by default ``resnet50``. Of a feature file: instead of the stored name, where that is a file
             of code.
-        weights: as ``load_backbone``.
+        weights: as ``load_backbone``; of a feature file, instead of the stored ones, where their file has moved.
         device: as ``load_backbone``.
         seed: of folds and draws.
         cache: the folder of feature files.
@@ -207,7 +207,7 @@ def advise(
     notes: list[str] = []
     if Path(data).suffix == ".h5":
         cached = FeatureCache(data)
-        network, why = _restored(cached, backbone, device)
+        network, why = _restored(cached, backbone, weights, device)
         notes += [f"{why}; so neither its classifier nor random weights are looked at"] if why else []
     else:
         images = scan_images(data)
@@ -258,11 +258,12 @@ def advise(
     return advice
 
 
-def _restored(cached: FeatureCache, backbone: str | None, device: str) -> tuple[Backbone | None, str]:
+def _restored(cached: FeatureCache, backbone: str | None, weights: str, device: str) -> tuple[Backbone | None, str]:
     """The backbone of a feature file; or why it cannot be had."""
     identities = {name: layer.identity for name, layer in cached.layers.items()}
     try:
-        return restore_backbone(cached.backbone, layers=identities, name=backbone, device=device), ""
+        moved = None if weights == "default" else weights
+        return restore_backbone(cached.backbone, layers=identities, name=backbone, weights=moved, device=device), ""
     except (BackboneError, StaleCacheError) as error:
         return None, str(error)
 
@@ -313,8 +314,19 @@ class _Study:
             depths={depth.layer: depth.outcome for depth in self.single},
             together=together,
             frozen={name: self._passed(name) / len(self.blocks) if self.blocks else 0.0 for name in self.names},
-            transferred=baseline.gain + BETTER * baseline.error if baseline else math.inf,
+            transferred=self._transferred(baseline),
         )
+
+    def _transferred(self, baseline: Baseline | None) -> float:
+        """How much more accurate heads are than on random weights, at most; infinite where that is unknown."""
+        if self.untrained:
+            return 0.0
+        return baseline.gain + BETTER * baseline.error if baseline else math.inf
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the network's own weights are random."""
+        return bool(self.cached.backbone["weights"] == "random")
 
     def _passed(self, layer: str) -> int:
         """How many of the network's blocks there are up to a layer, pooled in any way."""
@@ -356,7 +368,7 @@ class _Study:
 
     def baseline(self, folder: Path, workers: int | None, progress: Progress | None) -> Baseline | None:
         """The same network with random weights, on some of the images."""
-        if self.network is None or self.network.weights == "random":
+        if self.network is None or self.untrained:
             return None
         drawn = np.sort(np.random.default_rng(self.asked.seed).permutation(self.rows)[:BASELINE])
         try:
@@ -424,48 +436,61 @@ def _command(study: _Study, choice: Choice, models: Path) -> str:
 
 def _reasons(advice: Advice, evidence: Evidence) -> Iterator[str]:
     """Why, each as a sentence without its full stop."""
-    depths, choice = advice.depths, advice.choice
-    own, best_of = depths[PENULTIMATE], max(depths, key=lambda layer: depths[layer])
-    if choice.recommendation == "none":
+    if advice.choice.recommendation == "none":
+        best_of = max(advice.depths, key=lambda layer: advice.depths[layer])
         yield (
-            f"no head is better than guessing: the best, on {best_of}, is right in {depths[best_of]:.4f} of {advice.judged} "
-            f"images, and always naming the commonest class in {advice.guess:.4f}"
+            f"no head is better than guessing: the best, on {best_of}, is right in {advice.depths[best_of]:.4f} of "
+            f"{advice.judged} images, and always naming the commonest class in {advice.guess:.4f}"
         )
         yield "look at the labels: the page that the command makes shows which images are taken for which class"
         return
+    yield from _of_the_cell(advice, evidence)
+    yield from _of_the_choice(advice.choice, evidence)
+    yield from _beside(advice)
+
+
+def _of_the_cell(advice: Advice, evidence: Evidence) -> Iterator[str]:
     size = f"{advice.images} training images of {advice.classes} classes, {advice.smallest} to {advice.largest} of each"
     yield f"{size}: {'much' if evidence.images >= MUCH else 'little'} data"
+    own, least = evidence.accuracy(PENULTIMATE), min(evidence.depths, key=lambda layer: evidence.depths[layer].loss)
+    unlike = "so the images are unlike those that the network was trained on"
     if evidence.earlier:
-        early = min(evidence.depths, key=lambda layer: evidence.depths[layer].loss)
-        yield (
-            f"the curve peaks before the last layer: {depths[early]:.4f} on {early} against {own:.4f} on {PENULTIMATE}, so the "
-            "images are unlike those that the network was trained on"
-        )
+        found = f"{evidence.accuracy(least):.4f} on {least} against {own:.4f} on {PENULTIMATE}"
+        yield f"the curve peaks before the last layer: {found}, {unlike}"
+    elif evidence.transferred <= 0:
+        yield "the network's weights are random: there is nothing that its images could be like"
     elif evidence.unlike:
-        yield "random weights do nearly as well, so the images are unlike those that the network was trained on"
+        yield f"random weights do nearly as well, {unlike}"
     else:
         yield f"no earlier layer alone beats the {PENULTIMATE}, so the images are like those that the network was trained on"
-    if evidence.lost_after != PENULTIMATE:
-        several = evidence.together[evidence.lost_after].accuracy
-        yield (
-            f"a head on {evidence.lost_after} and all later layers side by side has {several:.4f} against {own:.4f}: the last "
-            "layers lose some of what the classes need"
-        )
-        if choice.recommendation.startswith("tune"):
-            yield "tuning wins that back, and is expected to be ahead of every head by a point or more"
-        elif evidence.unlike and evidence.images < MUCH:
-            yield "a head on an earlier layer has it at once; few images do not teach the layers after it anew"
-        else:
-            yield "a head has it at once; tuning is expected to add less than a point"
-    else:
+
+
+def _of_the_choice(choice: Choice, evidence: Evidence) -> Iterator[str]:
+    if evidence.lost_after == PENULTIMATE:
         yield f"earlier layers beside the {PENULTIMATE} add nothing, so tuning has little to win"
+        return
+    own, several = evidence.accuracy(PENULTIMATE), evidence.together[evidence.lost_after].accuracy
+    yield (
+        f"a head on {evidence.lost_after} and all later layers side by side has {several:.4f} against {own:.4f}: the last "
+        "layers lose some of what the classes need"
+    )
+    if choice.recommendation.startswith("tune"):
+        yield "tuning wins that back, and is expected to be ahead of every head by a point or more"
+    elif evidence.unlike and evidence.images < MUCH:
+        yield "a head on an earlier layer has it at once; few images do not teach the layers after it anew"
+    else:
+        yield "a head has it at once; tuning is expected to add less than a point"
+
+
+def _beside(advice: Advice) -> Iterator[str]:
+    """What else was measured."""
     if advice.curve:
         gain, low, high = advice.curve.twice
         yield f"twice as many images would add {100 * gain:.1f} points to the head ({100 * low:.1f} to {100 * high:.1f})"
     if advice.baseline:
-        least, other = (max(found.values()) for found in (advice.baseline.pretrained, advice.baseline.untrained))
+        own, other = (max(found.values()) for found in (advice.baseline.pretrained, advice.baseline.untrained))
         yield (
-            f"the same network with random weights has {other:.4f} at its best layer, the pretrained one {least:.4f}, on "
+            f"the same network with random weights has {other:.4f} at its best layer, the pretrained one {own:.4f}, on "
             f"{advice.baseline.images} images"
         )
     if advice.seen:

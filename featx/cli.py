@@ -320,7 +320,12 @@ def rank(data: str, backbones: tuple[str, ...], as_json: bool, **options: Any) -
 @main.command(short_help="Say which layer to take, and how far to tune.")
 @click.argument("data", required=False)
 @click.option("-b", "--backbone", help="Of a data set.  [default: resnet50; lenet5 for digits]")
-@click.option("--weights", default=ExtractStep.weights, show_default=True, help="As of extract.")
+@click.option(
+    "--weights",
+    default=ExtractStep.weights,
+    show_default=True,
+    help="As of extract; of a feature file, where they have moved.",
+)
 @_DEVICE
 @click.option("--seed", default=0, show_default=True, help="Of folds and draws.")
 @click.option("-j", "--workers", type=click.IntRange(min=1), help="As of extract.  [default: one per core]")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 import featx
 from featx.advice import RECOMMENDATIONS
@@ -125,6 +126,16 @@ def test_a_layer_that_gives_the_penultimate_itself_is_passed_over(split_photos: 
     assert "features.13" in FeatureCache(found.features).layers
     assert "features.13" not in found.depths
     assert found.baseline is None, "its weights are random already"
+    assert found.cell in ("little-unlike", "chance")
+
+
+def test_weights_that_have_moved_are_named(split_photos: Path, in_tmp: Path) -> None:
+    weights = in_tmp / "old.safetensors"
+    save_file(featx.load_backbone("lenet5", device="cpu").network.state_dict(), weights)
+    file = advise(split_photos, "lenet5", weights=str(weights), device="cpu").features
+    weights.rename(in_tmp / "new.safetensors")
+    assert advise(file, device="cpu").seen is None
+    assert advise(file, weights="new.safetensors", device="cpu").seen is not None
 
 
 def test_the_terminal_says_it_all(split_photos: Path, in_tmp: Path) -> None:
