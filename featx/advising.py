@@ -213,7 +213,7 @@ def advise(
         images = scan_images(data)
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, notify=notify, progress=progress)
-        notes += extraction.notes
+        notes += extraction.remarks
         cached = FeatureCache(extraction.file)
     picture = Path(out) if out else Path(models) / f"{cached.path.stem}--advice.png"
     require_writable(picture)

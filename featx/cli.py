@@ -207,7 +207,7 @@ def extract(as_json: bool, **options: Any) -> None:
     with _bar("extract", "images", meter.limit) as progress:
         result = step.run(progress, _warn, meter)
     _print(result.as_dict() if as_json else None, lambda: _show_extraction(result))
-    _warn(*result.notes, *_failed(result))
+    _warn(*result.remarks)
 
 
 @main.command("fit-head", short_help="Fit a light classifier to cached features.")
@@ -732,14 +732,6 @@ def _warn(*sentences: str) -> None:
         click.echo(f"Note: {printable(sentence)}", err=True)
 
 
-def _failed(result: Extraction) -> Iterator[str]:
-    """The first few failed images, and how many more."""
-    for path, error in result.failures[:_MOST_NAMED]:
-        yield f"{path}: {error}"
-    if len(result.failures) > _MOST_NAMED:
-        yield f"and {len(result.failures) - _MOST_NAMED} more failed (featx info --failed {result.file} lists them)"
-
-
 def _show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """CSV."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -842,20 +834,15 @@ def _show_extraction(result: Extraction) -> None:
 
 def _show_fit(result: Fit) -> None:
     head = result.head
-    if result.compared:
-        name = head.held_out_.headline[0] if head.held_out_ else "value"
-        _show_columns(
-            ["head", "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in result.compared]
-        )
-        click.echo(f"loss and {name}: cross-validated on the training images. Kept is {head.kind}, the simplest")
-        click.echo("within one standard error of the least loss.\n")
-    if result.layers:
-        name = "accuracy" if head.task_ == "classification" else "value"
-        _show_columns(["layer", "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in result.layers])
-        click.echo(
-            f"loss and {name}: cross-validated on the training images. Kept is {head.layer_}: the least loss, or the"
-        )
-        click.echo("penultimate where none is less by two standard errors, image by image.\n")
+    name = head.held_out_.headline[0] if head.held_out_ else "value"
+    for what, tried, kept in (
+        ("head", result.compared, f"Kept is {head.kind}, the simplest\nwithin one standard error of the least loss."),
+        ("layer", result.layers, f"Kept is {head.layer_}:\nthe least loss, or the penultimate where none is less by two "
+         "standard errors, image by image."),
+    ):  # fmt: skip
+        if tried:
+            _show_columns([what, "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in tried])
+            click.echo(f"loss and {name}: cross-validated on the training images. {kept}\n")
     chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
     count = len(head.classes_)

@@ -41,6 +41,8 @@ _AT_ONCE = 1 << 25
 _SAMPLE = 8
 """Images on which an engine is proved and measured: the first that are to be computed."""
 
+_MOST_NAMED = 10  # failed images
+
 _DEVICE_LANES = 2
 """Threads that run the network on a GPU."""
 
@@ -85,6 +87,13 @@ class Extraction:
     def images_per_second(self) -> float:
         """All images over the wall time."""
         return self.images / max(self.seconds, 1e-9)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, then the first few failed images, and how many more."""
+        left = len(self.failures) - _MOST_NAMED
+        more = (f"and {left} more failed (featx info --failed {self.file} lists them)",) if left > 0 else ()
+        return (*self.notes, *(f"{path}: {error}" for path, error in self.failures[:_MOST_NAMED]), *more)
 
     def load(self, layer: str = PENULTIMATE) -> FeatureSet:
         """The features of one layer."""

@@ -23,7 +23,7 @@ from featx.folds import draw_shots, make_folds
 from featx.head import Head
 from featx.images import PRETRAIN, UNLABELLED
 from featx.kinds import kind_of, suited
-from featx.report import AnyReport, CrossValidated, Report
+from featx.report import AnyReport, CrossValidated, Report, finite
 from featx.rows import Rows
 from featx.settings import MODELS, PENULTIMATE, Progress
 from featx.targets import require_train_classes, targets_of, task_of
@@ -122,9 +122,9 @@ class Fit:
             "search": [tried.as_dict() for tried in head.search_],
             "convergence": head.convergence_,
             "temperature": head.temperature_,
-            "compared": [{k: _finite(v) for k, v in dataclasses.asdict(c).items()} for c in self.compared],
+            "compared": [{k: finite(v) for k, v in dataclasses.asdict(c).items()} for c in self.compared],
             "compared_layers": [
-                {"layer" if k == "kind" else k: _finite(v) for k, v in dataclasses.asdict(c).items()}
+                {"layer" if k == "kind" else k: finite(v) for k, v in dataclasses.asdict(c).items()}
                 for c in self.layers
             ],
             "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
@@ -445,10 +445,6 @@ def _left_out(features: FeatureSet, held_out: str) -> list[str]:
         for name, count in zip(names, counts, strict=True)
         if name not in ("train", held_out)
     ]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(path: Path | None) -> str | None:

@@ -21,7 +21,7 @@ from featx.features import FeatureSet
 from featx.head import Head
 from featx.images import ImageSet, scan_images
 from featx.modelfile import require_writable, write_whole
-from featx.report import Report
+from featx.report import Report, finite
 from featx.settings import CACHE, MODELS, Progress
 from featx.targets import task_of
 from featx.transferability import h_score, logme
@@ -88,11 +88,7 @@ class Ranking:
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx rank --json`` prints it."""
-
-        def cell(value: Any) -> Any:
-            return None if isinstance(value, float) and not math.isfinite(value) else value
-
-        rows = [{key: cell(value) for key, value in asdict(row).items()} for row in self.rows]
+        rows = [{key: finite(value) for key, value in asdict(row).items()} for row in self.rows]
         for row in rows:
             row["interval"] = None if row["accuracy"] is None else list(row["interval"])
         return {"ranking": rows, "images": self.images, "picture": str(self.picture), "notes": list(self.notes)}
@@ -138,13 +134,14 @@ def rank(
     picture = Path(out) if out else Path(models) / f"{images.name}--rank.png"
     require_writable(picture)
     wanted = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
-    rows, counts = [], set[int]()
+    rows, counts, remarks = [], set[int](), dict[str, None]()
     for number, (name, weights) in enumerate(wanted.items(), start=1):
         if notify:
             notify(f"{name} ({number} of {len(wanted)})")
         try:
-            row, count = _ranked(images, name, weights, device, seed, Path(cache), workers, progress)
+            row, count, said = _ranked(images, name, weights, device, seed, Path(cache), workers, progress)
             counts.add(count)
+            remarks |= dict.fromkeys(said)
         except BackboneError as error:  # the others go on: one of them may lack its weights here
             row = Ranked(name, weights, why=str(error))
         rows.append(row)
@@ -157,14 +154,14 @@ def rank(
         picture,
         as_png(rank_figure([(r.backbone, r.images_per_second, r.accuracy, *r.interval, r.front) for r in ordered])),
     )
-    return Ranking((*ordered, *(row for row in rows if row.why)), max(counts), picture, tuple(_notes(ordered)))
+    return Ranking((*ordered, *(row for row in rows if row.why)), max(counts), picture, (*remarks, *_notes(ordered)))
 
 
 def _ranked(
     images: ImageSet, name: str, weights: str, device: str, seed: int, cache: Path, workers: int | None,
     progress: Progress | None,
-) -> tuple[Ranked, int]:  # fmt: skip
-    """One backbone, and how many training images judged it."""
+) -> tuple[Ranked, int, tuple[str, ...]]:  # fmt: skip
+    """One backbone, how many training images judged it, and what the extraction says."""
     backbone = load_backbone(name, weights=weights, device=device)
     clock = _Clock(progress)
     extraction = extract(images, backbone, cache=cache, workers=workers, progress=clock)
@@ -191,7 +188,7 @@ def _ranked(
         images_per_second=clock.speed if extraction.computed >= TIMED else _speed(images, backbone, workers),
         features=str(extraction.file),
     )
-    return found, report.n
+    return found, report.n, extraction.remarks
 
 
 def _cross_validated(features: FeatureSet, kind: str, seed: int) -> Report:

@@ -74,9 +74,9 @@ class Bin:
 
     def as_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
-        facts = {"low": self.low, "high": self.high, "count": self.count, "confidence": _json(self.confidence)}
+        facts = {"low": self.low, "high": self.high, "count": self.count, "confidence": finite(self.confidence)}
         interval = None if self.interval is None else list(self.interval)
-        return {**facts, "accuracy": _json(self.accuracy), "interval": interval}
+        return {**facts, "accuracy": finite(self.accuracy), "interval": interval}
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,11 +273,11 @@ class Report:
             "interval": list(self.interval),
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
-            "log_loss": _json(self.log_loss),
-            "auroc": _json(self.overall_auroc),
-            "average_precision": _json(self.overall_average_precision),
+            "log_loss": finite(self.log_loss),
+            "auroc": finite(self.overall_auroc),
+            "average_precision": finite(self.overall_average_precision),
             "top5": self.top5,
-            "ece": _json(self.ece),
+            "ece": finite(self.ece),
             "reject_below": self.reject_below,
             "coverage": self.coverage,
             "selective_accuracy": self.selective_accuracy,
@@ -337,7 +337,7 @@ class Report:
             "average_precision": self.average_precision,
         }
         return [
-            {"class": name, **{key: _json(values[row]) for key, values in columns.items()}, "support": int(n)}
+            {"class": name, **{key: finite(values[row]) for key, values in columns.items()}, "support": int(n)}
             for row, (name, n) in enumerate(zip(self.classes, self.support, strict=True))
         ]
 
@@ -526,9 +526,9 @@ class MultiLabelReport:
     def as_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         return {
-            **{key: _json(value) for key, value in self.metrics.items()},
+            **{key: finite(value) for key, value in self.metrics.items()},
             "exact_match_interval": list(self.exact_match_interval),
-            "ece": _json(self.ece),
+            "ece": finite(self.ece),
             "n": self.n,
             "split": self.split,
             "per_label": self._per_label(),
@@ -571,7 +571,7 @@ class MultiLabelReport:
         return [
             {
                 "label": name,
-                **{key: _json(v[row]) for key, v in self._columns.items()},
+                **{key: finite(v[row]) for key, v in self._columns.items()},
                 "support": int(self.support[row]),
             }
             for row, name in enumerate(self.classes)
@@ -669,11 +669,11 @@ class RegressionReport:
     def as_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         return {
-            "rmse": _json(self.rmse),
+            "rmse": finite(self.rmse),
             "interval": None if self.interval is None else list(self.interval),
-            "mae": _json(self.mae),
-            "r2": _json(self.metrics["r2"]),
-            "baseline_rmse": _json(self.baseline_rmse),
+            "mae": finite(self.mae),
+            "r2": finite(self.metrics["r2"]),
+            "baseline_rmse": finite(self.baseline_rmse),
             "n": self.n,
             "split": self.split,
             "notes": list(self.notes),
@@ -781,12 +781,12 @@ class CrossValidated:
         for metric, values in self.values.items():
             low, high = self.range(metric)
             metrics[metric] = {
-                "mean": _json(self.mean(metric)),
-                "deviation": _json(self.deviation(metric)),
-                "between_repeats": _json(self.between_repeats(metric)),
-                "lowest": _json(low),
-                "highest": _json(high),
-                "values": [[_json(value) for value in repeat] for repeat in values],
+                "mean": finite(self.mean(metric)),
+                "deviation": finite(self.deviation(metric)),
+                "between_repeats": finite(self.between_repeats(metric)),
+                "lowest": finite(low),
+                "highest": finite(high),
+                "values": [[finite(value) for value in repeat] for repeat in values],
             }
         counts = {"repeats": self.repeats, "folds": self.folds, "n": self.n}
         return {**counts, "metrics": metrics, "notes": list(self.notes)}
@@ -986,7 +986,10 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return quotient
 
 
-def _json(value: float) -> float | None:
+def finite(value: Any) -> Any:
+    """As JSON has it: None for NaN and infinity."""
+    if not isinstance(value, float):
+        return value
     return float(value) if math.isfinite(value) else None
 
 

@@ -57,6 +57,15 @@ def test_a_backbone_that_cannot_be_made_does_not_stop_the_others(split_photos: P
         rank(split_photos, ["nonsense"])
 
 
+def test_what_the_extraction_says_is_said_once(split_photos: Path, in_tmp: Path) -> None:
+    (split_photos / "train" / "dark" / "broken.png").write_bytes(b"no image")
+    (split_photos / "train" / "dark" / "notes.txt").write_text("x")
+    found = rank(split_photos, TWO)
+    assert sum("broken.png" in note for note in found.notes) == 1
+    assert sum(".txt" in note for note in found.notes) == 1
+    assert any("random weights" in note for note in found.notes)
+
+
 def test_labels_that_are_no_classes_are_refused(split_photos: Path, in_tmp: Path) -> None:
     lines = [f"{path.relative_to(split_photos)},a|b,train" for path in sorted((split_photos / "train").rglob("*.png"))]
     table = split_photos / "t.csv"
