@@ -25,7 +25,7 @@ from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
 from featx.extraction import extract
 from featx.features import FeatureSet
 from featx.head import Head
-from featx.images import ImageSet, scan_images
+from featx.images import UNLABELLED, ImageSet, scan_images
 from featx.learning import LearningCurve, learning_curve
 from featx.modelfile import require_writable, write_whole
 from featx.settings import CACHE, MODELS, PENULTIMATE, UNTRAINED, Progress, by_depth
@@ -211,6 +211,10 @@ def advise(
         notes += [f"{why}; so neither its classifier nor random weights are looked at"] if why else []
     else:
         images = scan_images(data)
+        if (images.labels == UNLABELLED).all():
+            raise HeadError(
+                f"{data} has no labels, and what is compared are heads; make a folder of each class, or a table"
+            )
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, notify=notify, progress=progress)
         notes += extraction.remarks

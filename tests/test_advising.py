@@ -113,6 +113,8 @@ def test_what_cannot_be_advised_on_is_said(split_photos: Path, in_tmp: Path) -> 
         advise(labelled(split_photos, lambda number: "a|b" if number % 2 else "a"), "lenet5", device="cpu")
     with pytest.raises(HeadError):
         advise(labelled(split_photos, lambda number: f"c{number}"), "lenet5", device="cpu")
+    with pytest.raises(HeadError, match=r"dark has no labels, and what is compared are heads"):
+        advise(split_photos / "train" / "dark", "lenet5", device="cpu")
     done = CliRunner().invoke(main, ["advise", "nowhere"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert "there is no nowhere" in done.stderr
