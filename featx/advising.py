@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,8 @@ class _Study:
         self.cached, self.network, self.notes = cached, network, notes
         if PENULTIMATE not in cached.layers:
             raise HeadError(f"{cached.path} has no layer {PENULTIMATE}; run featx extract again")
-        self.own = FeatureSet.load(cached.path)
+        self.sets = {layer: FeatureSet.load(cached.path, layer) for layer in sorted(cached.layers, key=by_depth)}
+        self.own = self.sets[PENULTIMATE]
         self.asked = Head("logreg", seed=seed)
         self.asked.task_, _ = task_of(self.own)
         if self.asked.task_ != "classification":
@@ -299,19 +300,24 @@ class _Study:
 
     def _depths(self) -> list[Depth]:
         """A head on each layer, from the input on; a layer that gives the penultimate itself is passed over."""
-        found = []
-        for layer in sorted(self.cached.layers, key=by_depth):
-            features = self.own if layer == PENULTIMATE else FeatureSet.load(self.cached.path, layer)
-            if layer == PENULTIMATE or not np.array_equal(features.features, self.own.features):
-                found.append(Depth.of(features, self.asked, self.rows, coarse=True))
-        return found
+        own = self.own.features[self.rows]
+        return [
+            Depth.of(features, self.asked, self.rows, coarse=True)
+            for layer, features in self.sets.items()
+            if layer == PENULTIMATE or not np.array_equal(features.features[self.rows], own)
+        ]
+
+    def _side_by_side(self, layers: Sequence[str]) -> Outcome:
+        """Of a head on several layers; of the rows that are looked at alone, since they are put together in memory."""
+        features = np.concatenate([self.sets[layer].features[self.rows] for layer in layers], axis=1)
+        several = dataclasses.replace(self.own.facts(self.rows), features=features)
+        return Depth.of(several, self.asked, np.arange(len(self.rows)), coarse=True).outcome
 
     def evidence(self, baseline: Baseline | None) -> Evidence:
         """All that the choice goes by."""
         together = {PENULTIMATE: self.single[-1].outcome}
         for at in reversed(range(len(self.names) - 1)):
-            features = FeatureSet.load(self.cached.path, ",".join(self.names[at:]))
-            together = {self.names[at]: Depth.of(features, self.asked, self.rows, coarse=True).outcome, **together}
+            together = {self.names[at]: self._side_by_side(self.names[at:]), **together}
         return Evidence(
             images=len(self.every),
             guess=self._guess(),
@@ -353,8 +359,7 @@ class _Study:
     def curve(self) -> LearningCurve | None:
         """Of the head on the layer that is best by itself."""
         chosen = best(self.single)
-        features = self.own if chosen.layer == PENULTIMATE else FeatureSet.load(self.cached.path, chosen.layer)
-        return learning_curve(features, chosen.head, self.rows, images=len(self.every))
+        return learning_curve(self.sets[chosen.layer], chosen.head, self.rows, images=len(self.every))
 
     def seen(self) -> Seen | None:
         """By the classifier that the network came with, from the penultimate features: no image is read again."""
@@ -388,7 +393,7 @@ class _Study:
         theirs, ours = dict[str, Outcome](), dict[str, Outcome]()
         for layer in self.names:
             untrained = FeatureSet.load(file, layer)
-            pretrained = self.own if layer == PENULTIMATE else FeatureSet.load(self.cached.path, layer)
+            pretrained = self.sets[layer]
             known = drawn[np.isin(pretrained.paths[drawn], untrained.paths)]
             theirs[layer] = Depth.of(untrained, self.asked, np.arange(len(untrained)), coarse=True).outcome
             ours[layer] = Depth.of(pretrained, self.asked, known, coarse=True).outcome
