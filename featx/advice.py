@@ -61,9 +61,19 @@ class Evidence:
         return dataclasses.replace(self, guess=guess, depths=depths, together=together)
 
     @property
+    def much(self) -> bool:
+        """Whether there is much data."""
+        return self.images >= MUCH
+
+    @property
+    def peak(self) -> str:
+        """The layer that is best by itself, by its loss."""
+        return _least(self.depths)
+
+    @property
     def earlier(self) -> bool:
         """Whether the network's last layers lose what the classes need: an earlier layer alone beats the penultimate."""
-        return _least(self.depths).beats(self.depths[PENULTIMATE])
+        return self.depths[self.peak].beats(self.depths[PENULTIMATE])
 
     @property
     def unlike(self) -> bool:
@@ -73,7 +83,7 @@ class Evidence:
     @property
     def lost_after(self) -> str:
         """The latest layer from which on a head on all layers is as good as the best of them, within the errors."""
-        best = _least(self.together)
+        best = self.together[_least(self.together)]
         return next(layer for layer in reversed(list(self.together)) if not best.beats(self.together[layer]))
 
     @property
@@ -133,19 +143,17 @@ def decide(evidence: Evidence, *, tuned: float = TUNED) -> Choice:
     own, lost_after = evidence.accuracy(PENULTIMATE), evidence.lost_after
     if not evidence.learned:
         return Choice("none", "", own, 0.0)
-    least = min(evidence.depths, key=lambda layer: evidence.depths[layer].loss)
     heads = [PENULTIMATE]
     if evidence.earlier:
-        heads.append(least)
+        heads.append(evidence.peak)
     if lost_after != PENULTIMATE:
-        enough = not evidence.together[lost_after].beats(
-            evidence.depths[least]
-        )  # one layer, where several are no better
         names = list(evidence.depths)
-        heads.append(least if enough else ",".join(names[names.index(lost_after) :]))
+        # One layer, where several are no better.
+        enough = not evidence.together[lost_after].beats(evidence.depths[evidence.peak])
+        heads.append(evidence.peak if enough else ",".join(names[names.index(lost_after) :]))
     layer = max(heads, key=evidence.accuracy)
     reached = evidence.accuracy(layer)
-    if lost_after != PENULTIMATE and (not evidence.unlike or evidence.images >= MUCH):
+    if lost_after != PENULTIMATE and (evidence.much or not evidence.unlike):
         several = evidence.together[lost_after].accuracy
         expected = several + tuned * (1 - several)
         if expected >= reached + WORTH:
@@ -166,15 +174,14 @@ def redrawn(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, f
     drawn = [
         decide(evidence.take(rng.integers(images, size=images)), tuned=rng.uniform(0, 2 * TUNED)) for _ in range(_DRAWS)
     ]
-    gains = [choice.gain for choice in drawn if choice.recommendation == first.recommendation] or [first.gain]
-    low, high = np.percentile(gains, [2.5, 97.5])
-    same = sum(choice.recommendation == first.recommendation for choice in drawn)
-    return same / _DRAWS, (float(low), float(high))
+    same = [choice.gain for choice in drawn if choice.recommendation == first.recommendation]
+    low, high = np.percentile(same or [first.gain], [2.5, 97.5])
+    return len(same) / _DRAWS, (float(low), float(high))
 
 
 def _each(outcomes: Mapping[str, Outcome], rows: np.ndarray) -> dict[str, Outcome]:
     return {layer: outcome.take(rows) for layer, outcome in outcomes.items()}
 
 
-def _least(outcomes: Mapping[str, Outcome]) -> Outcome:
-    return min(outcomes.values(), key=lambda outcome: outcome.loss)
+def _least(outcomes: Mapping[str, Outcome]) -> str:
+    return min(outcomes, key=lambda layer: outcomes[layer].loss)

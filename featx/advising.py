@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
-from featx.advice import MUCH, Choice, Evidence, decide, redrawn
+from featx.advice import Choice, Evidence, decide, redrawn
 from featx.backbone import Backbone, load_backbone, restore_backbone
 from featx.blocks import blocks, blocks_up_to
 from featx.cache import FeatureCache, side_by_side
@@ -165,7 +166,7 @@ class Advice:
 
 
 def advise(
-    data: str | os.PathLike[str],
+    data: ImageSet | str | os.PathLike[str],
     backbone: str | None = None,
     *,
     weights: str = "default",
@@ -183,7 +184,7 @@ def advise(
     The training images alone are looked at, by cross-validation: those of val and test judge what comes of the advice.
 
     Args:
-        data: a data set, as ``scan_images`` takes it, whose images go through every stage of the backbone once; or a feature
+        data: a data set, or what ``scan_images`` takes, whose images go through every stage of the backbone once; or a feature
             file, whose layers are taken as they are.
         backbone: of a data set; by default ``resnet50``. Of a feature file: instead of the stored name, where that is a file
             of code.
@@ -205,15 +206,15 @@ def advise(
     from featx.plots import advice_figure, as_png
 
     notes: list[str] = []
-    if Path(data).suffix == ".h5":
+    if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
         cached = FeatureCache(data)
         network, why = _restored(cached, backbone, weights, device)
         notes += [f"{why}; so neither its classifier nor random weights are looked at"] if why else []
     else:
-        images = scan_images(data)
+        images = data if isinstance(data, ImageSet) else scan_images(data)
         if (images.labels == UNLABELLED).all():
             raise HeadError(
-                f"{data} has no labels, and what is compared are heads; make a folder of each class, or a table"
+                f"{images.root} has no labels, and what is compared are heads; make a folder of each class, or a table"
             )
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, notify=notify, progress=progress)
@@ -365,8 +366,7 @@ class _Study:
         """By the classifier that the network came with, from the penultimate features: no image is read again."""
         if self.network is None or (logits := self.network.classified(self.own.features[self.rows])) is None:
             return None
-        top = logits.max(axis=1, keepdims=True)
-        normal = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
+        normal = logsumexp(logits, axis=1)
         confidence = np.exp(logits.max(axis=1) - normal)
         return Seen(
             logits.shape[1],
@@ -426,7 +426,7 @@ def _cell(evidence: Evidence) -> str:
     """Of the table."""
     if not evidence.learned:
         return "chance"
-    return f"{'much' if evidence.images >= MUCH else 'little'}-{'unlike' if evidence.unlike else 'similar'}"
+    return f"{'much' if evidence.much else 'little'}-{'unlike' if evidence.unlike else 'similar'}"
 
 
 def _command(study: _Study, choice: Choice, models: Path) -> str:
@@ -460,11 +460,11 @@ def _reasons(advice: Advice, evidence: Evidence) -> Iterator[str]:
 
 def _of_the_cell(advice: Advice, evidence: Evidence) -> Iterator[str]:
     size = f"{advice.images} training images of {advice.classes} classes, {advice.smallest} to {advice.largest} of each"
-    yield f"{size}: {'much' if evidence.images >= MUCH else 'little'} data"
-    own, least = evidence.accuracy(PENULTIMATE), min(evidence.depths, key=lambda layer: evidence.depths[layer].loss)
+    yield f"{size}: {'much' if evidence.much else 'little'} data"
+    own, peak = evidence.accuracy(PENULTIMATE), evidence.peak
     unlike = "so the images are unlike those that the network was trained on"
     if evidence.earlier:
-        found = f"{evidence.accuracy(least):.4f} on {least} against {own:.4f} on {PENULTIMATE}"
+        found = f"{evidence.accuracy(peak):.4f} on {peak} against {own:.4f} on {PENULTIMATE}"
         yield f"the curve peaks before the last layer: {found}, {unlike}"
     elif evidence.transferred <= 0:
         yield "the network's weights are random: there is nothing that its images could be like"
@@ -485,7 +485,7 @@ def _of_the_choice(choice: Choice, evidence: Evidence) -> Iterator[str]:
     )
     if choice.recommendation.startswith("tune"):
         yield "tuning wins that back, and is expected to be ahead of every head by a point or more"
-    elif evidence.unlike and evidence.images < MUCH:
+    elif evidence.unlike and not evidence.much:
         yield "a head on an earlier layer has it at once; few images do not teach the layers after it anew"
     else:
         yield "a head has it at once; tuning is expected to add less than a point"

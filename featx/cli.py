@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # commands import what they need when they run: --help answer
     from featx.extraction import Extraction
     from featx.finetuning import Step as TrainingStep
     from featx.fitting import Fit
+    from featx.images import ImageSet
     from featx.promotion import Promotion
     from featx.ranking import Ranking
     from featx.trials import Trial
@@ -344,13 +345,14 @@ def advise(data: str | None, backbone: str | None, cache: str, as_json: bool, **
     """
     from featx.cachefolder import newest, require_place
 
-    source = data or str(newest(Path(cache)))
-    if not source.endswith(".h5"):  # before torch is imported, as extract does it
+    named = data or str(newest(Path(cache)))
+    source: ImageSet | str = named
+    if not named.endswith(".h5"):  # before torch is imported, as extract does it
         from featx.images import scan_images
 
-        scan_images(source)
+        source = scan_images(named)
         require_place(Path(cache))
-        backbone = ExtractStep(data=source, backbone=backbone).backbone_name()
+        backbone = ExtractStep(data=named, backbone=backbone).backbone_name()
 
     from featx.advising import advise as run
 

@@ -13,6 +13,7 @@ import numpy as np
 from featx.cache import FeatureCache
 from featx.features import FeatureSet
 from featx.head import Head
+from featx.search import losses
 from featx.settings import PENULTIMATE, by_depth
 from featx.targets import targets_of
 
@@ -127,10 +128,9 @@ def best(depths: Sequence[Depth]) -> Depth:
 
 def _outcome(out: np.ndarray, y: np.ndarray, task: str) -> Outcome:
     """From (m, C) outputs and the targets."""
-    if task == "regression":
-        return Outcome(((out - y) ** 2).mean(axis=1), np.empty(0, dtype=bool))
     p = np.clip(out, _LEAST, 1.0)
+    scores = out if task == "regression" else np.log(p)
     if task == "multilabel":
-        other = np.clip(1.0 - out, _LEAST, 1.0)
-        return Outcome(-(y * np.log(p) + (1 - y) * np.log(other)).mean(axis=1), np.empty(0, dtype=bool))
-    return Outcome(-np.log(p[np.arange(len(y)), y]), out.argmax(axis=1) == y)
+        scores = scores - np.log(np.clip(1.0 - out, _LEAST, 1.0))
+    right = out.argmax(axis=1) == y if task == "classification" else np.empty(0, dtype=bool)
+    return Outcome(losses(scores, y, task), right)
