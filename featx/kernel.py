@@ -5,20 +5,26 @@ N rows of D features, C classes, labels or targets, S of the rows support vector
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, SVR
 
 from featx.errors import HeadError, size_text
 from featx.rows import Rows
-from featx.scorers import KernelScorer, LinearScorer
+from featx.scorers import KernelScorer, LinearScorer, NotConvergedWarning
 from featx.training import Training
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """Values of C that are compared."""
 MOST_ROWS = 20_000
 """Of which every pair is kept, 8 bytes each: 3.2 GB, and 2 GB more for the pairs of four folds of five."""
+
+MOST_STEPS, MOST_STEPS_PER_ROW = 100_000, 20
+"""Of libsvm for one machine, whichever is more: without an end, a large C on rows that span few dimensions takes hours."""
 
 _CACHE = 500  # MB of a machine's own
 _BLOCK = 1024  # rows whose inner products with all others are made at once
@@ -43,6 +49,9 @@ class RbfModel:
 
         Raises:
             HeadError: too many rows, or none that counts beside a fold.
+
+        Warns:
+            NotConvergedWarning: some machines were stopped before their optimum.
         """
         _require_few(training)
         return _held_out(training, candidates, _gaussian(training.rows, _gamma(training.rows)))
@@ -52,10 +61,13 @@ class RbfModel:
 
         Raises:
             HeadError: too many rows, or none that counts.
+
+        Warns:
+            NotConvergedWarning: as ``held_out``.
         """
         _require_few(training)
         gamma = _gamma(training.rows)
-        dual, bias = _machines(_gaussian(training.rows, gamma), np.arange(len(training)), training, candidate)
+        dual, bias = _final(_gaussian(training.rows, gamma), training, candidate)
         used = np.flatnonzero((dual != 0).any(axis=0))
         if not len(used):  # constants alone; a file wants a row
             used = np.zeros(1, dtype=np.int64)
@@ -80,7 +92,7 @@ class LinearSvrModel:
     def fit(self, training: Training, candidate: float) -> LinearScorer:
         """As ``RbfModel.fit``."""
         _require_few(training)
-        dual, bias = _machines(_inner_products(training.rows), np.arange(len(training)), training, candidate)
+        dual, bias = _final(_inner_products(training.rows), training, candidate)
         weight = np.zeros((len(dual), training.rows.width))
         for rows, block in training.rows.blocks(np.float64):
             weight += dual[:, rows] @ block
@@ -102,18 +114,38 @@ def _require_few(training: Training) -> None:
 def _held_out(
     training: Training, candidates: Sequence[float], kernel: np.ndarray
 ) -> Iterator[tuple[float, np.ndarray]]:
+    stopped = []
     for candidate in candidates:
         scores = np.full((len(training), training.count), np.nan)
         for train, test in training.folds:
-            dual, bias = _machines(kernel, train, training, candidate)
+            dual, bias, whole = _machines(kernel, train, training, candidate)
+            stopped += [] if whole else [candidate]
             for at in range(0, len(test), _BLOCK):
                 rows = test[at : at + _BLOCK]
                 scores[rows] = kernel[np.ix_(rows, train)] @ dual.T + bias
         yield candidate, scores
+    if stopped:
+        which = (
+            f"{len(stopped)} of {len(candidates) * len(training.folds)} fits of the search, from C={min(stopped):g} on,"
+        )
+        warnings.warn(f"{which} had not converged; their losses are rough", NotConvergedWarning, stacklevel=2)
 
 
-def _machines(kernel: np.ndarray, train: np.ndarray, training: Training, C: float) -> tuple[np.ndarray, np.ndarray]:
-    """(C, n) weights of kernels with n training rows, and (C,) biases.
+def _final(kernel: np.ndarray, training: Training, C: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and biases as of ``_machines``, of all rows."""
+    dual, bias, whole = _machines(kernel, np.arange(len(training)), training, C)
+    if not whole:
+        message = (
+            f"at C={C:g} the optimum was not reached in {_most_steps(len(kernel)):,} steps; a smaller C needs fewer"
+        )
+        warnings.warn(message, NotConvergedWarning, stacklevel=3)
+    return dual, bias
+
+
+def _machines(
+    kernel: np.ndarray, train: np.ndarray, training: Training, C: float
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(C, n) weights of kernels with n training rows, (C,) biases, and whether all machines came to their optimum.
 
     Args:
         kernel: (N, N) float64.
@@ -127,40 +159,52 @@ def _machines(kernel: np.ndarray, train: np.ndarray, training: Training, C: floa
         raise HeadError("no row of weight above 0 is left to fit to; give more than one row or class such a weight")
     square = kernel if len(rows) == len(kernel) else kernel[np.ix_(rows, rows)]
     y, weight = training.y[rows], training.weight[rows]
-    dual, bias = np.zeros((training.count, len(train))), np.zeros(training.count)
+    dual, bias, whole = np.zeros((training.count, len(train))), np.zeros(training.count), True
     if training.task == "regression":
         for target in range(training.count):
-            dual[target, counting], bias[target] = _regressor(square, y[:, target], weight, C)
-        return dual, bias
+            dual[target, counting], bias[target], ended = _regressor(square, y[:, target], weight, C)
+            whole &= ended
+        return dual, bias, whole
     two = training.task == "classification" and training.count == 2
     for label in range(1 if two else 0, training.count):
         has = y == label if training.task == "classification" else y[:, label] > 0
-        dual[label, counting], bias[label] = _classifier(square, has, weight, C)
+        dual[label, counting], bias[label], ended = _classifier(square, has, weight, C)
+        whole &= ended
     if two:  # one machine, whose score is the second's minus the first's
         dual, bias = np.stack([-dual[1], dual[1]]) / 2, np.array([-bias[1], bias[1]]) / 2
-    return dual, bias
+    return dual, bias, whole
 
 
-def _classifier(square: np.ndarray, has: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float]:
-    """(n,) and bias of one machine for (n,) bool; where all rows are alike, -1 or 1 for every image."""
-    dual = np.zeros(len(has))
+def _classifier(square: np.ndarray, has: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float, bool]:
+    """(n,) and bias of one machine for (n,) bool, and whether it ended; where all rows are alike, -1 or 1 for every image."""
     if has.all() or not has.any():
-        return dual, 1.0 if has[0] else -1.0
-    machine = SVC(C=C, kernel="precomputed", cache_size=_CACHE).fit(square, has, sample_weight=weight)
-    dual[machine.support_] = machine.dual_coef_[0]
-    return dual, float(machine.intercept_[0])
+        return np.zeros(len(has)), 1.0 if has[0] else -1.0, True
+    return _solved(SVC, square, has, weight, C)
 
 
-def _regressor(square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float]:
-    """(n,) and bias of one machine for (n,) float64."""
+def _regressor(square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float, bool]:
+    """(n,) and bias of one machine for (n,) float64, and whether it ended."""
     mean = np.average(y, weights=weight)
     deviation = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
-    machine = SVR(C=C, kernel="precomputed", cache_size=_CACHE).fit(
-        square, (y - mean) / deviation, sample_weight=weight
-    )
+    dual, bias, ended = _solved(SVR, square, (y - mean) / deviation, weight, C)
+    return dual * deviation, bias * deviation + mean, ended
+
+
+def _solved(
+    machine: type[Any], square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float
+) -> tuple[np.ndarray, float, bool]:
+    """(n,) and bias of one of scikit-learn's machines, and whether it ended before its last step."""
+    found = machine(C=C, kernel="precomputed", cache_size=_CACHE, max_iter=_most_steps(len(y)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found.fit(square, y, sample_weight=weight)
     dual = np.zeros(len(y))
-    dual[machine.support_] = machine.dual_coef_[0] * deviation
-    return dual, float(machine.intercept_[0] * deviation + mean)
+    dual[found.support_] = found.dual_coef_[0]
+    return dual, float(found.intercept_[0]), found.fit_status_ == 0
+
+
+def _most_steps(rows: int) -> int:
+    return max(MOST_STEPS, MOST_STEPS_PER_ROW * rows)
 
 
 def _gamma(rows: Rows) -> float:

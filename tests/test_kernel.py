@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from featx import kernel
 from featx.errors import HeadError
 from featx.kernel import LinearSvrModel, RbfModel
 from featx.rows import Rows, statistics
+from featx.scorers import NotConvergedWarning
 from featx.training import Training
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
@@ -26,6 +28,7 @@ def _to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
     """As they come, scikit-learn's machines stop within 1e-3 of their optimum, each along its own way."""
     monkeypatch.setattr(kernel, "SVC", functools.partial(SVC, tol=1e-8))
     monkeypatch.setattr(kernel, "SVR", functools.partial(SVR, tol=1e-8))
+    monkeypatch.setattr(kernel, "MOST_STEPS", 10_000_000)
 
 
 def draw(n: int, dim: int, *, task: str = "classification", count: int = 3) -> Training:
@@ -165,3 +168,25 @@ def test_rows_that_weigh_nothing_are_refused() -> None:
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row of weight above 0 is left to fit to"):
         RbfModel().fit(training, 1.0)
+
+
+@pytest.mark.parametrize("kind", [RbfModel, LinearSvrModel])
+def test_a_machine_that_finds_no_end_is_stopped_and_that_is_said(
+    kind: type[RbfModel | LinearSvrModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large C on more rows than they have dimensions: libsvm alone would go on for hours."""
+    monkeypatch.setattr(kernel, "MOST_STEPS", 200)
+    monkeypatch.setattr(kernel, "MOST_STEPS_PER_ROW", 1)
+    training = draw(90, 2, task="regression", count=1)
+    with pytest.warns(
+        NotConvergedWarning, match=r"at C=1e\+06 the optimum was not reached in 200 steps; a smaller C needs"
+    ):
+        scorer = kind().fit(training, 1e6)
+    assert np.isfinite(scorer.scores(training.rows.whole())).all()
+    with pytest.warns(
+        NotConvergedWarning, match=r"\d of 6 fits of the search, from C=1e\+06 on, had not converged; th"
+    ):
+        dict(kind().held_out(training, (1e-4, 1e6)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kind().fit(training, 1e-4)
