@@ -11,9 +11,9 @@ import numpy as np
 from scipy.stats import binom
 from scipy.stats import t as student_t
 
-from featx.cache import side_by_side
 from featx.depths import Outcome
 from featx.settings import PENULTIMATE
+from featx.views import side_by_side
 
 RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
 """A head on the penultimate; on another layer, or on several; tuning from some block on; tuning all; nothing to transfer."""
@@ -100,7 +100,7 @@ class Evidence:
         return False
 
     def accuracy(self, layer: str) -> float:
-        """Of a head on one layer, or on one and all later ones, as ``cache.side_by_side`` has them."""
+        """Of a head on one layer, or on one and all later ones, as ``views.side_by_side`` has them."""
         first = side_by_side(layer)[0]
         return (self.depths if layer == first else self.together)[first].accuracy
 

@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from featx.advice import Choice, Evidence, decide, redrawn
 from featx.backbone import Backbone, load_backbone, restore_backbone
 from featx.blocks import blocks, blocks_up_to
-from featx.cache import FeatureCache, side_by_side
+from featx.cache import FeatureCache
 from featx.depths import BETTER, Depth, Outcome, best
 from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
 from featx.extraction import extract
@@ -31,6 +31,7 @@ from featx.learning import LearningCurve, learning_curve
 from featx.modelfile import require_writable, write_whole
 from featx.settings import CACHE, MODELS, PENULTIMATE, UNTRAINED, Progress, by_depth
 from featx.targets import task_of
+from featx.views import largest_set, seen_plainly, side_by_side
 from featx.zoo import published_top1
 
 MOST = 2000
@@ -265,7 +266,7 @@ def advise(
 
 def _restored(cached: FeatureCache, backbone: str | None, weights: str, device: str) -> tuple[Backbone | None, str]:
     """The backbone of a feature file; or why it cannot be had."""
-    identities = {name: layer.identity for name, layer in cached.layers.items()}
+    identities = {name: cached.layers[name].identity for name in seen_plainly(cached.layers)}
     try:
         moved = None if weights == "default" else weights
         return restore_backbone(cached.backbone, layers=identities, name=backbone, weights=moved, device=device), ""
@@ -280,8 +281,11 @@ class _Study:
         self.cached, self.network, self.notes = cached, network, notes
         if PENULTIMATE not in cached.layers:
             raise HeadError(f"{cached.path} has no layer {PENULTIMATE}; run featx extract again")
-        self.sets = {layer: FeatureSet.load(cached.path, layer) for layer in sorted(cached.layers, key=by_depth)}
+        layers = sorted(seen_plainly(cached.layers), key=by_depth)
+        self.sets = {layer: FeatureSet.load(cached.path, layer) for layer in layers}
         self.own = self.sets[PENULTIMATE]
+        if (views := largest_set(cached.layers, [PENULTIMATE])) != "plain":
+            self.notes.append(f"the file has several views of each image ({views}); the plain one alone was looked at")
         self.asked = Head("logreg", seed=seed)
         self.asked.task_, _ = task_of(self.own)
         if self.asked.task_ != "classification":

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from featx import zoo
 from featx.blocks import Stage, blocks
 from featx.blocks import stages as stages_of
-from featx.cache import differences, joint_identity, side_by_side
-from featx.decode import DECODER_VERSION, Transform, View, parse_colour
+from featx.cache import differences, joint_features, joint_identity
+from featx.decode import DECODER_VERSION, Transform, parse_colour
 from featx.errors import BackboneError, StaleCacheError, brief
 from featx.settings import DTYPES, POOLINGS, PRECISIONS
 from featx.taps import Tap, Tapped
+from featx.views import PLAIN, VIEWS, RandomView, View, kept_as, kept_names, side_by_side, views_of
 from featx.weights import state_digest
 
 
@@ -34,7 +35,7 @@ class Backbone:
     Attributes:
         name: as ``--backbone`` takes it.
         weights: "default", "random", a torchvision weights name, or the absolute path of a file.
-        layers: width D of each tapped layer, by name; "penultimate" comes first.
+        taps: width D of each tapped layer, by name; "penultimate" comes first.
         transform: from an image's pixels to the network's input.
         dtype: of the embeddings, "float32" or "float16".
         precision: in which the network computes: "float32", or "bfloat16" or "float16" by torch's autocast.
@@ -43,7 +44,7 @@ class Backbone:
         classifier: name of its last layer.
         tapped: the network with its layers, as one module from normalised images to embeddings.
         whole: whether its one layer is kept as it is, without pooling.
-        view: how images are seen, where that is not plainly.
+        views: how images are seen, each in a pass of its own.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Backbone:
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
         self.whole = False
-        self.view: View | None = None
+        self.views: tuple[View | RandomView, ...] = (PLAIN,)
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
         self.classifier = self._last_layer(self._blank(), classifier)
@@ -76,14 +77,36 @@ class Backbone:
             self._check_last_layer(self._blank())
         self._tap_at(layers)
 
+    @property
+    def layers(self) -> dict[str, int]:
+        """Width D of each layer in each view, by the name that a feature file keeps it under."""
+        return {kept_as(tap, view): width for view in self.views for tap, width in self.taps.items()}
+
     def tapped_at(self, layers: Iterable[str]) -> Backbone:
-        """The same network with other layers beside the penultimate.
+        """The same network with other layers beside the penultimate, all of them in the views of any.
 
         Raises:
-            BackboneError: there is no such layer.
+            BackboneError: there is no such layer, or images are not seen so.
         """
+        other, layers = copy.copy(self), list(layers)
+        other._tap_at(dict.fromkeys(name for layer in layers for name in side_by_side(layer)))
+        every = (*self.views, *(view for layer in layers for view in views_of(layer)))
+        return other.seen_in(tuple(dict.fromkeys(every)))
+
+    def seen_in(self, views: Sequence[View | RandomView]) -> Backbone:
+        """The same network and layers, with images seen in these views.
+
+        Raises:
+            BackboneError: the transform leaves no corners to look at.
+        """
+        corners = any(isinstance(view, View) and view.vertical for view in views)
+        if corners and self.transform.resize < self.transform.crop:
+            raise BackboneError(
+                f"there are no corners to crop: images are resized to {self.transform.resize} pixels and cropped to "
+                f"{self.transform.crop}; name a larger --resize, or take --views flip"
+            )
         other = copy.copy(self)
-        other._tap_at(layers)
+        other.views = tuple(views)
         return other
 
     def stages(self) -> list[Stage]:
@@ -97,7 +120,7 @@ class Backbone:
         other.dtype = dtype
         return other
 
-    def cut(self, tapped: Any, layer: str, width: int, view: View | None = None) -> Backbone:
+    def cut(self, tapped: Any, layer: str, width: int, view: RandomView | None = None) -> Backbone:
         """The same network up to some layer, whose whole input is kept as float16: activations instead of embeddings.
 
         Args:
@@ -107,8 +130,8 @@ class Backbone:
             view: how the images are seen, where that is not plainly.
         """
         other = copy.copy(self)
-        other.tapped, other.layers, other.whole = tapped, {layer: width}, True
-        other.view, other.dtype = view, "float16"
+        other.tapped, other.taps, other.whole = tapped, {layer: width}, True
+        other.views, other.dtype = (view or PLAIN,), "float16"
         return other
 
     def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
@@ -118,7 +141,7 @@ class Backbone:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
 
         Returns:
-            (B, D) of ``self.dtype`` for each layer. Layers other than the penultimate are pooled (``taps.Tap``).
+            (B, D) of ``self.dtype`` for each tapped layer. Those other than the penultimate are pooled (``taps.Tap``).
         """
         batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
         return {layer: as_stored(found.cpu().numpy(), self.dtype) for layer, found in self._run(batch).items()}
@@ -131,20 +154,28 @@ class Backbone:
 
     @property
     def identities(self) -> dict[str, str]:
-        """The identity of each layer's features: SHA-256, in hex, over everything that can change them."""
+        """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
         shared = self.describe()
-        taps = {layer: Tap(layer, "none") if self.whole else Tap.of(layer) for layer in self.layers}
-        return {layer: _sha256({**shared, "layer": tap.node, "pooling": tap.pooling}) for layer, tap in taps.items()}
+        taps = {layer: Tap(layer, "none") if self.whole else Tap.of(layer) for layer in self.taps}
+        return {
+            kept_as(layer, view): _sha256({**shared, **view.facts, "layer": tap.node, "pooling": tap.pooling})
+            for view in self.views
+            for layer, tap in taps.items()
+        }
 
     def identity_of(self, layer: str) -> str | None:
-        """That of a layer's features, or of several's side by side (``cache.side_by_side``); None where one is not there."""
-        identities, names = self.identities, side_by_side(layer)
+        """That of the features of one layer or several, however they are seen (``views.py``); None where one is not there."""
+        identities, names = self.identities, [name for view in kept_names(layer) for name in view]
         return joint_identity([identities[name] for name in names]) if identities.keys() >= set(names) else None
 
-    def encode_at(self, pixels: np.ndarray | Tensor, layer: str) -> np.ndarray:
-        """As ``encode``, (B, D) of one layer, or of several side by side."""
-        found = self.encode(pixels)
-        return np.concatenate([found[name] for name in side_by_side(layer)], axis=1)
+    def encode_views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """As ``encode``, (B, V, 3, H, W) in the backbone's views to (B, D) for each of ``layers``."""
+        return by_view(self.encode(pixels.reshape(-1, *pixels.shape[2:])), self.views)
+
+    def encode_at(self, pixels: np.ndarray, layer: str) -> np.ndarray:
+        """As ``encode_views``, (B, D) of one layer, or several side by side; (B, V, D) where it is seen in several views."""
+        found = self.encode_views(pixels)
+        return joint_features([[found[name] for name in names] for names in kept_names(layer)])
 
     def classified(self, embeddings: np.ndarray) -> np.ndarray | None:
         """(N, D) of the penultimate layer to the (N, K) float64 logits of the network's own classifier; None if not linear."""
@@ -162,7 +193,7 @@ class Backbone:
         return _sha256(self.identities)
 
     def describe(self) -> dict[str, Any]:
-        """What the features depend on, layer aside, as JSON keeps it. Labels, splits and paths are no part of it."""
+        """What the features depend on, layer and view aside, as JSON keeps it. Labels, splits and paths are no part of it."""
         return {
             "architecture": self._origin,
             "weights_sha256": self._state_sha256,
@@ -170,7 +201,6 @@ class Backbone:
             "precision": self.precision,
             "dtype": self.dtype,
             "decoder": DECODER_VERSION,
-            **({"view": dataclasses.asdict(self.view)} if self.view else {}),
         }
 
     def _blank(self) -> Tensor:
@@ -191,7 +221,7 @@ class Backbone:
     def _tap_at(self, layers: Iterable[str]) -> None:
         blank = self._blank()
         self.tapped = Tapped(self.network, name=self.name, classifier=self.classifier, layers=list(layers), blank=blank)
-        self.layers = {layer: array.shape[1] for layer, array in self._run(blank).items()}
+        self.taps = {layer: array.shape[1] for layer, array in self._run(blank).items()}
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """(B, D) float32 for each layer, on the device."""
@@ -222,6 +252,7 @@ def load_backbone(
     layers: Sequence[str] = (),
     stages: bool = False,
     pooling: str = POOLINGS[0],
+    views: str = "plain",
     dtype: str = "float32",
     precision: str = "float32",
     device: str = "auto",
@@ -240,6 +271,7 @@ def load_backbone(
         layers: more layers to tap beside the penultimate: module or torchvision node names, or ``NAME:POOLING``.
         stages: tap every stage of the network too.
         pooling: how a layer that says none becomes one vector: one of ``settings.POOLINGS``.
+        views: how each image is seen: "plain", "flip" (and mirrored) or "10crop" (centre and corners, and mirrored).
         dtype: of the embeddings, "float32" or "float16".
         precision: in which the network computes: "float32", "bfloat16" or "float16".
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
@@ -257,6 +289,8 @@ def load_backbone(
         raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
     if precision not in PRECISIONS:
         raise BackboneError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if views not in VIEWS:
+        raise BackboneError(f"views is {views!r}; expected one of {', '.join(VIEWS)}")
     try:
         seen_through = None if background is None else parse_colour(background)
     except ValueError as error:
@@ -286,7 +320,7 @@ def load_backbone(
             dtype=dtype,
             precision=precision,
             device=where,
-        )
+        ).seen_in(VIEWS[views])
         wanted = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
         return backbone.tapped_at(Tap.of(layer, pooling).layer for layer in wanted) if wanted else backbone
     except torch.OutOfMemoryError as error:
@@ -311,7 +345,7 @@ def restore_backbone(
 
     Args:
         described: name, weights and parts, as a feature file or head keeps them.
-        layers: the identity of each layer's features; of several side by side, theirs together.
+        layers: the identity of the features by the name of their layers, as ``views.py`` has it.
         name: instead of the stored name; needed for a file of code, since a stored path is never run.
         weights: instead of the stored weights, where the file has moved.
         device: as ``load_backbone``.
@@ -340,6 +374,7 @@ def restore_backbone(
         device=device,
         transform=transform,
     )
+    backbone = backbone.seen_in(tuple(dict.fromkeys(view for layer in layers for view in views_of(layer))))
     if any(backbone.identity_of(layer) != identity for layer, identity in layers.items()):
         ours = {f"identity of {layer}": identity for layer, identity in layers.items()}
         theirs = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
@@ -388,6 +423,11 @@ def normalise(pixels: Tensor, transform: Transform) -> Tensor:
     mean = torch.tensor(transform.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(transform.std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
+
+
+def by_view(found: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:
+    """From (B x V, D) of each tapped layer, an image's views in a row, to (B, D) of each layer in each view."""
+    return {kept_as(tap, view): rows[at :: len(views)] for at, view in enumerate(views) for tap, rows in found.items()}
 
 
 def as_stored(embeddings: np.ndarray, dtype: str) -> np.ndarray:

@@ -26,6 +26,7 @@ from featx import checks, hdf5
 from featx.errors import CacheMissError, CorruptCacheError, FeatxError, size_text
 from featx.hdf5 import Table
 from featx.tensorfile import strict_json
+from featx.views import option_for
 
 FORMAT, VERSION = "featx-features", 1
 
@@ -271,7 +272,7 @@ class FeatureCache(Header):
         """
         if name not in self.layers:
             raise CacheMissError(
-                f"{self.path} has no layer {name!r}, only {', '.join(self.layers)}; featx extract --layer {name} adds it"
+                f"{self.path} has no layer {name!r}, only {', '.join(self.layers)}; featx extract {option_for(name)} adds it"
             )
         return self.layers[name]
 
@@ -390,15 +391,19 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def side_by_side(layer: str) -> list[str]:
-    """The layers that a name stands for: several, with commas between them, are one after the other in each row."""
-    return layer.split(",")
-
-
 def joint_identity(identities: Sequence[str]) -> str:
-    """The identity of the features of several layers, side by side: SHA-256, in hex; of one layer, its own."""
+    """The identity of the features of several layers and views together: SHA-256, in hex; of a single one, its own."""
     first, *others = identities
     return hashlib.sha256("".join(identities).encode()).hexdigest() if others else first
+
+
+def joint_features(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """For each of V views (N, D) of some layers: those side by side, (N, D), and several views one after the other, (N, V, D).
+
+    A single layer in a single view is itself, not a copy.
+    """
+    views = [layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1) for layers in parts]
+    return views[0] if len(views) == 1 else np.stack(views, axis=1)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

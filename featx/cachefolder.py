@@ -100,20 +100,22 @@ def feature_file(
     return (candidates[1], note) if taken else (plain, "")
 
 
-def sharing(folder: Path, identities: Mapping[str, str], *, without: Sequence[Path] = ()) -> list[FeatureCache]:
-    """The feature files of a folder, finished or not, that hold features of these identities; the newest first.
+def sharing(
+    folder: Path, identities: Iterable[Mapping[str, str]], *, without: Sequence[Path] = ()
+) -> list[FeatureCache]:
+    """The feature files of a folder, finished or not, that hold features of any of these identities; the newest first.
 
     Args:
         folder: where to look.
-        identities: of each layer.
+        identities: of layers that are wanted together.
         without: files that are known already.
     """
-    found = []
+    found, wanted = [], list(identities)
     for path in sorted(_files(folder), key=_modified, reverse=True):
         if path in without or path.name.endswith(".new"):
             continue
         with contextlib.suppress(CacheMissError, CorruptCacheError):
-            if Header(path).holds(identities):
+            if any(map(Header(path).holds, wanted)):
                 found.append(FeatureCache(path, allow_partial=True))
     return found
 

@@ -22,6 +22,7 @@ from featx import checks, hdf5
 from featx.cache import DONE, FAILED, FORMAT, INCOMPLETE, TODO, VERSION, FeatureCache, ImageTable, partial_of, stretches
 from featx.errors import CacheMissError, CorruptCacheError, OutputError, size_text
 from featx.hdf5 import Structure, Table
+from featx.home import reserve
 
 _ERROR_BYTES = 120
 _LEAST_SPLIT_BYTES = 8
@@ -192,7 +193,7 @@ class CacheWriter:
             self._open_file()
             try:
                 os.ftruncate(self._file, self._structure.size)
-                _reserve(self._file, self._structure.size)
+                reserve(self._file, self._structure.size)
                 _write_all(self._file, self._structure.data, 0)
                 for name, column in columns.items():
                     self._put(name, 0, column)
@@ -285,16 +286,6 @@ def _tables(
         tables[f"features/{name}"] = Table(dtype, (count, dim), {"identity": identity})
         tables[f"checks/{name}"] = Table(np.dtype("<u4"), (count,))
     return tables
-
-
-def _reserve(file: int, size: int) -> None:
-    """Take the room on the disk now, where the system can."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(file, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that reserves nothing
-                raise
 
 
 def _prove(path: Path, structure: Structure) -> None:

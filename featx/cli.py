@@ -33,6 +33,7 @@ from featx.settings import (
     TASKS,
     by_depth,
 )
+from featx.views import VIEWS
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
     from featx.advising import Advice
@@ -150,6 +151,10 @@ def _tuned(name: str, **how: Any) -> Callable[[Any], Any]:
     "--pooling", type=click.Choice(POOLINGS), default=ExtractStep.pooling, show_default=True,
     help="How such a layer's map or tokens become one vector.",
 )  # fmt: skip
+@click.option(
+    "--views", type=click.Choice(tuple(VIEWS)), default=ExtractStep.views, show_default=True,
+    help="See each image plainly; also mirrored (flip); or centre and corners, and those mirrored (10crop).",
+)  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default=ExtractStep.dtype, show_default=True, help="Of the file.")
 @click.option(
     "--resize", type=click.IntRange(0, MOST_SIDE), help="Shorter edge in pixels, instead of the weights' own."
@@ -220,6 +225,10 @@ def extract(as_json: bool, **options: Any) -> None:
 @click.option(
     "--layer", multiple=True, default=FitHeadStep.layer, show_default=True, metavar="NAME",
     help="Layer of the feature file. Repeated: several, side by side; best: the one that cross-validation prefers.",
+)  # fmt: skip
+@click.option(
+    "--views", type=click.Choice(tuple(VIEWS)),
+    help="Fit to these views of each image, and average over them.  [default: all that the file has]",
 )  # fmt: skip
 @click.option(
     "-C", "C", type=_POSITIVE, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]"
@@ -819,7 +828,7 @@ def _age(modified: float) -> str:
 
 def _show_extraction(result: Extraction) -> None:
     layers = ", ".join(f"{name} ({result.layers[name]})" for name in sorted(result.layers, key=by_depth))
-    click.echo(f"{result.dataset} through {result.backbone}: {layers}")
+    click.echo(f"{result.dataset} through {result.backbone}: {layers}{_seen(result.views)}")
     if result.computed or result.removed:
         click.echo(
             f"{result.images:,} images: {result.computed:,} computed, {result.reused:,} reused, {result.failed:,} failed, "
@@ -834,12 +843,17 @@ def _show_extraction(result: Extraction) -> None:
     click.echo(f"features: {result.file}")
 
 
+def _seen(views: str) -> str:
+    """How each image is seen, where that is more than once."""
+    return f", each image in {len(VIEWS[views])} views ({views})" if views != "plain" else ""
+
+
 def _show_fit(result: Fit) -> None:
     head = result.head
     name = head.held_out_.headline[0] if head.held_out_ else "value"
     for what, tried, kept in (
         ("head", result.compared, f"Kept is {head.kind}, the simplest\nwithin one standard error of the least loss."),
-        ("layer", result.layers, f"Kept is {head.layer_}:\nthe least loss, or the penultimate where none is less by two "
+        ("layer", result.layers, f"Kept is {head.layer}:\nthe least loss, or the penultimate where none is less by two "
          "standard errors, image by image."),
     ):  # fmt: skip
         if tried:
@@ -850,8 +864,8 @@ def _show_fit(result: Fit) -> None:
     count = len(head.classes_)
     of = {"classification": f" of {count} classes", "multilabel": f" with {count} labels", "regression": ""}[head.task_]
     click.echo(
-        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer_} of {result.features}: "
-        f"fitted to {head.n_train_} images{of} in {head.seconds_:.2f} s"
+        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {result.features}: "
+        f"fitted to {head.n_train_} images{of}{_seen(head.views)} in {head.seconds_:.2f} s"
     )
     if head.reject_below_ is not None:
         click.echo(f"says nothing where the highest probability is below {head.reject_below_:.4f}")

@@ -31,8 +31,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from featx.backbone import Backbone, as_stored, full_float32, normalise
 from featx.errors import EngineError, OutputError, brief
 from featx.home import home, keep
-from featx.nvjpeg import pixels_on
 from featx.settings import ENGINES
+from featx.views import PLAIN
 
 TOLERANCE = 1e-4
 """Largest L2 distance of an engine's row from ``Backbone.encode``'s, relative to its norm, in float32."""
@@ -80,25 +80,25 @@ class Engine:
         self._backbone, self._run = backbone, run
         self._halving = threading.Lock()
 
-    def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         """Embed any number of images.
 
         A device that runs out of memory gets half as many at a time, from then on.
 
         Args:
-            images: (3, H, W) uint8 each, RGB, resized and cropped; files too where a GPU decodes them (``nvjpeg.py``).
+            pixels: (B, 3, H, W) uint8, RGB, resized and cropped.
 
         Returns:
-            (B, D) for each layer, of the backbone's dtype.
+            (B, D) for each tapped layer, of the backbone's dtype.
 
         Raises:
             EngineError: not even one image fits on the device.
         """
-        return {layer: as_stored(rows, self._backbone.dtype) for layer, rows in self.raw(images).items()}
+        return {layer: as_stored(rows, self._backbone.dtype) for layer, rows in self.raw(pixels).items()}
 
-    def raw(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, np.ndarray]:
+    def raw(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         """The same in float32, whatever is kept of it."""
-        pixels = stacked(images, self._backbone)
+        pixels = torch.as_tensor(pixels)
         parts: list[list[np.ndarray]] = []
         at = 0
         while at < len(pixels) or not parts:
@@ -115,7 +115,7 @@ class Engine:
             else:
                 parts.append([rows[: len(some)] for rows in found])
                 at += size
-        return dict(zip(self._backbone.layers, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        return dict(zip(self._backbone.taps, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     def _halve(self, size: int) -> None:
         with self._halving:
@@ -149,7 +149,7 @@ def open_engine(
 
     Args:
         name: one of ``ENGINES``.
-        backbone: what is to run.
+        backbone: what is to run, whatever its views.
         lanes: threads that will call it at once.
         batch: images per pass, instead of the engine's own choice.
         sample: (B, 3, crop, crop) uint8; the first few are the images of the proof. Noise where there are none.
@@ -223,13 +223,6 @@ def _prove(engine: Engine, backbone: Backbone, found: Mapping[str, np.ndarray], 
         raise EngineError(
             f"{engine.name} gives other features of {backbone.name}: {layer} differs by {apart[layer]:.1e} of its norm"
         )
-
-
-def stacked(images: Sequence[np.ndarray] | np.ndarray, backbone: Backbone) -> Tensor:
-    """(B, 3, crop, crop) uint8: on the CPU, or on the GPU that decodes them."""
-    if backbone.transform.decoding == "nvjpeg" and backbone.device.type == "cuda":
-        return pixels_on(backbone.device, list(images), backbone.transform)
-    return torch.from_numpy(images if isinstance(images, np.ndarray) else np.stack(images))
 
 
 def images_per_second(engine: Engine, pixels: np.ndarray, seconds: float = 1.0) -> float:
@@ -484,7 +477,7 @@ def _exported(network: _Copy, backbone: Backbone, batch: int) -> bytes:
     """
     if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > _LARGEST_EXPORT:
         raise EngineError(f"{backbone.name} is too large for one ONNX file")
-    parts = (_EXPORT, backbone.identity, network.plain, batch, torch.__version__)
+    parts = (_EXPORT, backbone.seen_in((PLAIN,)).identity, network.plain, batch, torch.__version__)
     tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     with contextlib.suppress(OSError, OutputError):
         for path in (home() / "engines").glob(f"{tag}-*.onnx"):

@@ -35,7 +35,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ from PIL import Image, ImageColor, ImageFile, _imaging
 
 from featx.errors import ImageError
 from featx.settings import MOST_SIDE
+from featx.views import PLAIN, RandomView, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,10 +192,17 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
     Raises:
         ImageError: as ``decode``.
     """
+    pixels: np.ndarray = read_views(data, transform, (PLAIN,), max_pixels=max_pixels)[0]
+    return pixels
+
+
+def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """As ``read_pixels``, in V views: decoded and resized once, (V, 3, crop, crop) uint8."""
     least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
     pixels = _open(data, max_pixels, transform.background, least=least)
     pixels = pixels[ends_kept(pixels.shape, transform)]
-    return _cropped(_resized(pixels, resized_size(pixels.shape, transform), transform), transform.crop)
+    resized = _resized(pixels, resized_size(pixels.shape, transform), transform)
+    return np.stack([_cropped(resized, transform.crop, view) for view in views])
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
@@ -233,25 +241,10 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     return image.mode == "RGB" and bool(image.tile) and _turn(image) is None
 
 
-@dataclass(frozen=True)
-class View:
-    """One way to look at every image: a random crop that is drawn from the image's content, so that it is always the same.
-
-    Attributes:
-        number: which of several.
-        seed: of all of them.
-        scale: as ``read_augmented``.
-        flip: as ``read_augmented``.
-    """
-
-    number: int
-    seed: int
-    scale: float
-    flip: bool
-
-
-def read_view(data: bytes, transform: Transform, view: View, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An image as one view sees it: ``read_augmented``, its chance drawn from view and content."""
+def read_random_view(
+    data: bytes, transform: Transform, view: RandomView, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """``read_augmented``, its chance drawn from the view and the image's content."""
     content = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     rng = np.random.default_rng([view.seed, view.number, content])
     return read_augmented(data, transform, rng, scale=view.scale, flip=view.flip, max_pixels=max_pixels)
@@ -567,17 +560,16 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], transform: Transform) ->
     return F.interpolate(tensor, size, mode=mode, antialias=mode != "nearest-exact")
 
 
-def _cropped(tensor: Tensor, crop: int) -> np.ndarray:
-    """The centre of (1, 4, H, W) uint8, padded with black, as (3, crop, crop)."""
+def _cropped(tensor: Tensor, crop: int, view: View = PLAIN) -> np.ndarray:
+    """What a view sees of (1, 4, H, W) uint8, padded with black, as (3, crop, crop)."""
     pixels = tensor.numpy()[0, :3]
-    (top, bottom), (left, right) = (centre(length, crop) for length in pixels.shape[1:])
-    kept = pixels[:, top:bottom, left:right]
-    if kept.shape == (3, crop, crop):
-        return np.ascontiguousarray(kept)
-    canvas = np.zeros((3, crop, crop), np.uint8)
-    top, left = (crop - kept.shape[1]) // 2, (crop - kept.shape[2]) // 2
-    canvas[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
-    return canvas
+    kept = pixels[:, *seen(pixels.shape[1:], crop, view)]
+    if kept.shape != (3, crop, crop):
+        canvas = np.zeros((3, crop, crop), np.uint8)
+        top, left = (crop - kept.shape[1]) // 2, (crop - kept.shape[2]) // 2
+        canvas[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
+        kept = canvas
+    return np.ascontiguousarray(kept[..., ::-1] if view.mirrored else kept)
 
 
 def _channels(pixels: np.ndarray) -> np.ndarray:
@@ -585,12 +577,16 @@ def _channels(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., None].view(np.uint8)
 
 
-def centre(length: int, crop: int) -> tuple[int, int]:
-    """First and last + 1 of the kept pixels along one axis."""
-    if length <= crop:
-        return 0, length
-    first = round((length - crop) / 2.0)
-    return first, first + crop
+def seen(shape: Sequence[int], crop: int, view: View = PLAIN) -> tuple[slice, slice]:
+    """Which pixels of a resized image, of (H, W), a view sees, before it is mirrored."""
+    return _span(shape[0], crop, view.vertical), _span(shape[1], crop, view.horizontal)
+
+
+def _span(length: int, crop: int, where: int) -> slice:
+    """The kept pixels along one axis: the first, those in the middle or the last, as ``where`` is -1, 0 or 1."""
+    beside = max(0, length - crop)
+    first = (0, round(beside / 2.0), beside)[1 + where]
+    return slice(first, min(first + crop, length))
 
 
 def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from featx.head import Head
 from featx.search import losses
 from featx.settings import PENULTIMATE, by_depth
 from featx.targets import targets_of
+from featx.views import asked_as, seen_plainly, side_by_side
 
 BETTER = 2.0
 """Standard errors of the difference by which a layer's loss must be less than the penultimate's."""
@@ -98,31 +99,34 @@ class Depth:
             held_out, out = head.out_of_fold_
             y = targets_of(features.facts(rows[held_out]), head.task_, head.classes_).y
             outcome = _outcome(out, y, head.task_)
-        return cls(features.layer, int(features.features.shape[1]), head, outcome)
+        return cls(features.layer, features.width, head, outcome)
 
 
-def measure(path: str | os.PathLike[str], asked: Head, *, layers: Sequence[str] = ()) -> tuple[Depth, ...]:
+def measure(
+    path: str | os.PathLike[str], asked: Head, *, layers: Sequence[str] = (), views: str = "plain"
+) -> tuple[Depth, ...]:
     """A head on each layer of a feature file, from the input on; on the same rows and the same folds.
 
     Args:
         path: of the file.
         asked: unfitted.
         layers: instead of all; several side by side as ``FeatureSet.load`` takes them.
+        views: how they are seen.
 
     Raises:
         HeadError: as ``Head.fit``.
         CacheMissError, CorruptCacheError: the file is not there or not sound.
     """
     return tuple(
-        Depth.of(FeatureSet.load(path, layer), asked)
-        for layer in layers or sorted(FeatureCache(path).layers, key=by_depth)
+        Depth.of(FeatureSet.load(path, asked_as(layer, views)), asked)
+        for layer in layers or sorted(seen_plainly(FeatureCache(path).layers), key=by_depth)
     )
 
 
 def best(depths: Sequence[Depth]) -> Depth:
     """That of the least loss, if it beats the penultimate; else the penultimate. Where that is not there, the least."""
     least = min(depths, key=lambda depth: depth.outcome.loss if len(depth.outcome.losses) else math.inf)
-    own = next((depth for depth in depths if depth.layer == PENULTIMATE), least)
+    own = next((depth for depth in depths if side_by_side(depth.layer) == [PENULTIMATE]), least)
     return least if least.outcome.beats(own.outcome) else own
 
 

@@ -18,22 +18,23 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from featx.backbone import Backbone, load_backbone
+from featx.backbone import Backbone, by_view, load_backbone
 from featx.cache import DONE, FAILED, FeatureCache, ImageTable, differences, partial_of
 from featx.cachefolder import feature_file, sharing, write_lock
 from featx.cachewriter import CacheWriter
-from featx.compute import Engine, one_thread_each, open_engine, stacked
-from featx.decode import MAX_PIXELS, read_view
+from featx.compute import Engine, one_thread_each, open_engine
+from featx.decode import MAX_PIXELS, read_random_view
 from featx.errors import CacheMissError, CorruptCacheError, DatasetError, EngineError, StaleCacheError
 from featx.features import FeatureSet
 from featx.home import cores
 from featx.images import ImageSet, hash_splits, scan_images
 from featx.meter import Meter
-from featx.nvjpeg import coded_reader
-from featx.reading import LoadedImage, Workers, batched, plain_reader, read_images
-from featx.reuse import KnownRows, count_gone
+from featx.nvjpeg import coded_reader, pixels_on
+from featx.reading import LoadedImage, Workers, batched, read_images, views_reader
+from featx.reuse import KnownViews, count_gone
 from featx.settings import CACHE, ENGINES, PENULTIMATE, Progress
 from featx.tuning import AUTO, choose_engine, largest_useful_batch
+from featx.views import RandomView, View, asked_as, set_of
 
 _AT_ONCE = 1 << 25
 """Bytes of features that are copied at once."""
@@ -60,6 +61,7 @@ class Extraction:
         removed: images of the earlier file that are gone.
         seconds: wall time.
         layers: width D of each layer.
+        views: in which each image is seen.
         identity: of all layers together.
         dataset: its name.
         backbone: its name and weights.
@@ -76,6 +78,7 @@ class Extraction:
     removed: int
     seconds: float
     layers: dict[str, int]
+    views: str
     identity: str
     dataset: str
     backbone: str
@@ -96,8 +99,8 @@ class Extraction:
         return (*self.notes, *(f"{path}: {error}" for path, error in self.failures[:_MOST_NAMED]), *more)
 
     def load(self, layer: str = PENULTIMATE) -> FeatureSet:
-        """The features of one layer."""
-        return FeatureSet.load(self.file, layer)
+        """The features of one layer, in all views that were asked for."""
+        return FeatureSet.load(self.file, layer if "@" in layer else asked_as(layer, self.views))
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx extract --json`` prints it."""
@@ -108,6 +111,7 @@ class Extraction:
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             "layers": self.layers,
+            "views": self.views,
             "identity": self.identity,
             "dataset": self.dataset,
             "backbone": self.backbone,
@@ -249,14 +253,14 @@ class _Run:
     ) -> None:
         self.path, self.images, self.backbone = path, images, backbone
         self.workers, self.rehash, self.strict, self.max_pixels = workers, rehash, strict, max_pixels
-        self.wanted = dict(backbone.layers)
+        self.wanted = backbone
         self.notes = [*images.notes, *([note] if note else [])]
         if backbone.weights == "random":
             self.notes.append(f"{backbone.name} has random weights: a baseline, not a pretrained network")
         self.sizes, self.mtimes = _stat(images)
         self.before = self._earlier(path)
         self.keys = np.zeros((len(images), 16), dtype=np.uint8)
-        self.computed = self.reused = self.good = 0
+        self.computed = self.reused = self.good = self.failed = 0
         self.engine: Engine | None = None
         self.result = self.before
 
@@ -305,7 +309,7 @@ class _Run:
     def start(self) -> None:
         """Lay out the new file, or go on with an unfinished one, and take over every row whose image is recognised."""
         # Layers of the earlier file that nobody asks for today stay as complete as the others.
-        if self.before and len(self.before.layers) > len(self.wanted):
+        if self.before and len(self.before.layers) > len(self.backbone.layers):
             self.backbone = self.backbone.tapped_at(self.before.layers)
         images, backbone = self.images, self.backbone
         identities = backbone.identities
@@ -321,15 +325,20 @@ class _Run:
             dataset=self._dataset(),
         )
         own = [file for file in (left, self.before) if file and file.holds(identities)]
-        shared = sharing(self.path.parent, identities, without=[self.path, partial_of(self.path)])
-        self.known = KnownRows([*own, *shared], list(backbone.layers))
+        by_view = {view: backbone.seen_in([view]).identities for view in backbone.views}
+        shared = sharing(self.path.parent, by_view.values(), without=[self.path, partial_of(self.path)])
+        self.known = KnownViews([*own, *shared], by_view)
         try:
             if not self.rehash:
                 self.keys = self.known.recognised(images, self.sizes, self.mtimes)
             self.todo = self._take_over(np.arange(len(images)))
-            if left and not self.writer.kept and not self.rehash:
-                # What is unfinished gives way to the new file: nothing in it that is still wanted may be lost.
-                self._hash(self.todo, self.writer)
+            unread = self.todo[~self.keys[self.todo].any(axis=1)]
+            if (
+                not left or self.writer.kept
+            ):  # else what is unfinished gives way to the new file: nothing of it may be lost
+                unread = unread[self.known.may_lack_some(self.sizes[unread])]
+            if len(unread) and not self.rehash:
+                self._hash(unread, self.writer)
                 self.todo = self._take_over(self.todo)
             self.writer.publish()
         except BaseException:
@@ -337,15 +346,38 @@ class _Run:
             raise
 
     def compute(self, speed: _Speed, progress: Progress | None) -> None:
-        """Read the images that are left; send through the network those whose bytes are new."""
+        """Have in the file what is left, in one pass over the images for each set of views that they lack."""
+        while len(self.todo):
+            again: list[int] = []
+            for views, rows in self.known.lacking(self.todo, self.keys[self.todo]):
+                if known := len(self.backbone.views) - len(views):
+                    self.notes.append(
+                        f"{len(rows)} images were known in {known} of {len(self.backbone.views)} views: the others alone were "
+                        "computed"
+                    )
+                again += self._compute(self.backbone.seen_in(views), rows, speed, progress)
+            self.todo = np.array(sorted(again), dtype=np.int64)
+
+    def _compute(self, backbone: Backbone, todo: np.ndarray, speed: _Speed, progress: Progress | None) -> list[int]:
+        """Read some images; send through the network those whose bytes are new.
+
+        Args:
+            backbone: in the views that they lack.
+            todo: their rows.
+            speed: how.
+            progress: as ``extract``.
+
+        Returns:
+            Rows that are to be computed again: what was known of them is damaged.
+        """
         first_row: dict[bytes, int] = {}
         twins: list[tuple[int, bytes]] = []
         again: list[int] = []
-        files = ((row, self.images.absolute(row)) for row in self.todo.tolist())
-        done = len(self.images) - len(self.todo)
+        files = ((row, self.images.absolute(row)) for row in todo.tolist())
+        done = self.good + self.failed
         report = progress or (lambda _done, _total: None)
         report(done, len(self.images))
-        reader = _reader(self.backbone, self.max_pixels)
+        reader = _reader(backbone, self.max_pixels)
 
         def to_encode(pool: Workers) -> Iterator[LoadedImage]:
             nonlocal done
@@ -370,19 +402,16 @@ class _Run:
         with one_thread_each(), Workers(speed.workers, meter=meter, begin=_one_thread) as pool:
             images = to_encode(pool)
             if sample := list(itertools.islice(images, _SAMPLE)):
-                engine = self.engine = self.engine or self._choose(speed, sample)
-                for batch, features in _encoded(engine, itertools.chain(sample, images), pool, meter):
+                engine = self.engine = self.engine or self._choose(backbone, len(todo), speed, sample)
+                for batch, features in _encoded(engine, backbone, itertools.chain(sample, images), pool, meter):
                     with meter.busy("write"):
-                        self._keep(batch, features)
+                        again += self._keep(backbone, batch, features)
                     done += len(batch)
                     report(done, len(self.images))
-        self._copy_twins(twins, first_row)
-        if again:
-            self.todo = np.array(again)
-            self.compute(speed, progress)
+        return [*again, *self._copy_twins(twins, first_row)]
 
-    def _choose(self, speed: _Speed, sample: Sequence[LoadedImage]) -> Engine:
-        pixels = stacked(_pixels(sample), self.backbone).cpu().numpy()
+    def _choose(self, backbone: Backbone, images: int, speed: _Speed, sample: Sequence[LoadedImage]) -> Engine:
+        pixels = _stacked(_pixels(sample), backbone).cpu().numpy()
         on_cpu = self.backbone.device.type == "cpu"
         lanes = speed.workers if on_cpu else _DEVICE_LANES
         size = speed.batch_size
@@ -393,7 +422,7 @@ class _Run:
             speed.compute,
             self.backbone,
             pixels,
-            images=len(self.todo),
+            images=images * len(backbone.views),
             lanes=lanes,
             batch=size,
             notify=speed.notify,
@@ -433,7 +462,8 @@ class _Run:
             failed=len(failed),
             removed=count_gone(self.before.keys, file.keys) if self.before else 0,
             seconds=seconds,
-            layers=self.wanted,
+            layers=self.wanted.taps,
+            views=set_of(self.wanted.views),
             identity=file.identity,
             dataset=self.images.name,
             backbone=f"{self.backbone.name}, {self.backbone.weights} weights",
@@ -527,10 +557,11 @@ class _Run:
             self.reused += int(np.count_nonzero(found))
         return found
 
-    def _copy_twins(self, twins: Sequence[tuple[int, bytes]], first_row: Mapping[bytes, int]) -> None:
-        """Images that are copies of one that was computed in this run."""
+    def _copy_twins(self, twins: Sequence[tuple[int, bytes]], first_row: Mapping[bytes, int]) -> list[int]:
+        """Images that are copies of one that was computed in this run; those of one that is to be computed again."""
         if not twins:
-            return
+            return []
+        again: list[int] = []
         file = FeatureCache(partial_of(self.path), allow_partial=True)
         for row, key in twins:
             first = first_row[key]
@@ -538,17 +569,29 @@ class _Run:
                 vectors = {layer: file.features(layer)[first : first + 1] for layer in self.backbone.layers}
                 self._write(np.array([row]), np.frombuffer(key, dtype=np.uint8)[None], vectors)
                 self.reused += 1
-            else:
+            elif file.status[first] == FAILED:
                 self._fail(row, key, file.error(first))
+            else:
+                again.append(row)
+        return again
 
-    def _keep(self, batch: Sequence[LoadedImage], features: Mapping[str, np.ndarray]) -> None:
-        finite = np.logical_and.reduce([np.isfinite(f).all(axis=1) for f in features.values()])
+    def _keep(self, backbone: Backbone, batch: Sequence[LoadedImage], features: Mapping[str, np.ndarray]) -> list[int]:
+        """Write features, beside those in views that are known; the rows of which those turn out to be damaged."""
         rows = np.array([image.row for image in batch])
         keys = np.frombuffer(b"".join(image.key for image in batch), dtype=np.uint8).reshape(-1, 16)
+        again: list[int] = []
+        if known := [view for view in self.backbone.views if view not in backbone.views]:
+            found, there = self.known.take(keys, known)
+            again, rows, keys = rows[~found].tolist(), rows[found], keys[found]
+            features = {**there, **{layer: f[found] for layer, f in features.items()}} if found.any() else {}
+        if not len(rows):
+            return again
+        finite = np.logical_and.reduce([np.isfinite(f).all(axis=1) for f in features.values()])
         self._write(rows[finite], keys[finite], {layer: f[finite] for layer, f in features.items()})
         for row, key in zip(rows[~finite].tolist(), keys[~finite], strict=True):
             self._fail(row, key.tobytes(), f"the backbone gives NaN or infinity in {self.backbone.dtype}")
-        self.computed += len(batch)
+        self.computed += len(rows)
+        return again
 
     def _write(self, rows: np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
         self.writer.write(rows, keys, features)
@@ -556,6 +599,7 @@ class _Run:
         self.keys[rows] = keys
 
     def _fail(self, row: int, key: bytes, reason: str) -> None:
+        self.failed += 1
         self.writer.fail(row, key, reason)
         self.keys[row] = np.frombuffer(key, dtype=np.uint8)
         if self.strict:
@@ -585,12 +629,12 @@ def encode_images(
     taken: list[int] = []
     features: dict[str, list[np.ndarray]] = {layer: [] for layer in backbone.layers}
     changed = 0
-    for image in read_images(files, plain_reader(backbone.transform, max_pixels=limit), workers=1):
+    for image in read_images(files, views_reader(backbone.transform, _cropped(backbone), max_pixels=limit), workers=1):
         if image.pixels is None or image.key != cache.keys[image.row].tobytes():
             changed += 1
             continue
         taken.append(image.row)
-        for layer, vector in backbone.encode(image.pixels[None]).items():
+        for layer, vector in backbone.encode_views(image.pixels[None]).items():
             features[layer].append(vector)
         if len(taken) == count:
             break
@@ -609,7 +653,7 @@ class _Either(Container[bytes]):
 
 
 def _encoded(
-    engine: Engine, images: Iterator[LoadedImage], pool: Workers, meter: Meter
+    engine: Engine, backbone: Backbone, images: Iterator[LoadedImage], pool: Workers, meter: Meter
 ) -> Iterator[tuple[list[LoadedImage], dict[str, np.ndarray]]]:
     """Batches of images with their embeddings, in order, a bounded number ahead.
 
@@ -617,13 +661,17 @@ def _encoded(
     to do next is done by whoever is free, so that no core waits and none is asked twice. A device has threads of its own,
     each with a stream: one's copies run beside the other's kernels. So has an engine that takes one pass at a time.
     """
+
+    def encode(some: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        return by_view(engine(_stacked(some, backbone)), backbone.views)
+
     with contextlib.ExitStack() as own:
         shared = engine.on_cpu and engine.lanes == pool.count
         runners = pool if shared else own.enter_context(Workers(engine.lanes, meter=meter))
         running: deque[tuple[list[LoadedImage], Future[dict[str, np.ndarray]]]] = deque()
         try:
-            for batch in batched(images, engine.portion):
-                running.append((batch, runners.start("forward", engine, _pixels(batch))))
+            for batch in batched(images, max(1, engine.portion // len(backbone.views))):
+                running.append((batch, runners.start("forward", encode, _pixels(batch))))
                 if len(running) > 2 * runners.count:
                     done, features = running.popleft()
                     yield done, features.result()
@@ -635,11 +683,24 @@ def _encoded(
 
 
 def _reader(backbone: Backbone, max_pixels: int) -> Any:
-    """From an image file's bytes to what the backbone takes."""
-    transform, view = backbone.transform, backbone.view
-    if view is not None:
-        return lambda _row, data: read_view(data, transform, view, max_pixels=max_pixels)
-    return (coded_reader if transform.decoding == "nvjpeg" else plain_reader)(transform, max_pixels=max_pixels)
+    """From an image file's bytes to its pixels in each of the backbone's views, or to what a GPU makes them of."""
+    transform, (view, *_) = backbone.transform, backbone.views
+    if isinstance(view, RandomView):
+        return lambda _row, data: read_random_view(data, transform, view, max_pixels=max_pixels)[None]
+    reader = coded_reader if transform.decoding == "nvjpeg" else views_reader
+    return reader(transform, _cropped(backbone), max_pixels=max_pixels)
+
+
+def _stacked(images: Sequence[np.ndarray], backbone: Backbone) -> torch.Tensor:
+    """(B x V, 3, crop, crop) uint8, an image's views in a row: on the CPU, or on the GPU that decodes them."""
+    if backbone.transform.decoding == "nvjpeg" and backbone.device.type == "cuda":
+        return pixels_on(backbone.device, images, backbone.transform, _cropped(backbone))
+    return torch.from_numpy(np.concatenate(images))
+
+
+def _cropped(backbone: Backbone) -> list[View]:
+    """The backbone's views that are no random crops."""
+    return [view for view in backbone.views if isinstance(view, View)]
 
 
 def _pixels(images: Sequence[LoadedImage]) -> list[np.ndarray]:

@@ -18,15 +18,15 @@ import numpy as np
 from featx import modelfile
 from featx.depths import best, measure
 from featx.errors import HeadError, OutputError, cell
-from featx.features import FeatureSet
+from featx.features import FeatureSet, views_in
 from featx.folds import draw_shots, make_folds
 from featx.head import Head
 from featx.images import PRETRAIN, UNLABELLED
 from featx.kinds import kind_of, suited
 from featx.report import AnyReport, CrossValidated, Report, finite
-from featx.rows import Rows
 from featx.settings import MODELS, PENULTIMATE, Progress
 from featx.targets import require_train_classes, targets_of, task_of
+from featx.views import asked_as
 
 AUTO, BEST = "auto", "best"
 """The kind that stands for all that suit; the layer that stands for the one that suits best."""
@@ -113,7 +113,8 @@ class Fit:
             "head": str(self.path),
             "model": head.kind,
             "task": head.task_,
-            "layer": head.layer_,
+            "layer": head.layer,
+            "views": head.views,
             **head.parameters,
             "n_train": head.n_train_,
             "n_test": report.pop("n", 0),
@@ -143,6 +144,7 @@ def fit_head(
     head: Head,
     *,
     layer: str | Sequence[str] = PENULTIMATE,
+    views: str | None = None,
     auto: bool = False,
     cv: int | None = None,
     repeat: int = 1,
@@ -159,6 +161,8 @@ def fit_head(
         head: unfitted.
         layer: of the feature file; several are put side by side; "best" is the one of least cross-validated loss, where that is
             two standard errors less than the penultimate's, image by image.
+        views: that the file has of each image: "plain", "flip" or "10crop"; by default all. The head is fitted to each, and its
+            scores are averaged over those of an image.
         auto: fit every kind that suits instead of the head's own, and keep the best by cross-validation on the training
             rows: the simplest within one standard error.
         cv: also judge by so many folds over all labelled rows, each by a head fitted (its hyper-parameter chosen) without it.
@@ -178,10 +182,11 @@ def fit_head(
     layer = layer if isinstance(layer, str) else ",".join(dict.fromkeys(layer))
     depths: tuple[Compared, ...] = ()
     if not isinstance(features, FeatureSet):
+        views = views or views_in(features, PENULTIMATE if layer == BEST else layer)
         if layer == BEST:
-            tried = measure(features, head)
-            layer, depths = best(tried).layer, tuple(_compared(depth.layer, depth.head) for depth in tried)
-        features = FeatureSet.load(features, layer)
+            tried = measure(features, head, views=views)
+            layer, depths = best(tried).layer, tuple(_compared(depth.head.layer, depth.head) for depth in tried)
+        features = FeatureSet.load(features, layer if "@" in layer else asked_as(layer, views))
     task, _ = task_of(features, head.task)
     if not auto:
         kind_of(head.kind, task=task, kernel=head.kernel)
@@ -194,7 +199,7 @@ def fit_head(
     fits = _Counter(progress, _count_fits(split, task, auto, cv, repeat, shots))
     compared: tuple[Compared, ...] = ()
     if auto:
-        head, compared = _best_of_all(features, head, len(split.rows("train")), fits)
+        head, compared = _best_of_all(features, head, len(split.rows("train")) * split.views, fits)
     else:
         head.fit(features, cross_validate=card)
         fits.tick()
@@ -355,11 +360,9 @@ class _Files:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "label", "probability"])
-        paths = features.paths[rows]
-        for at, block in Rows(features.features, rows).blocks(np.float64):
-            for path, p in zip(paths[at], head.outputs(block), strict=True):
-                label, probability = _said(head, p)
-                table.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
+        for path, p in zip(features.paths[rows], head.outputs_of(features, rows), strict=True):
+            label, probability = _said(head, p)
+            table.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
         modelfile.write_whole(self.table, text.getvalue().encode("utf-8", "surrogateescape"))
         return self.table
 
@@ -403,7 +406,7 @@ class _Counter:
 
 
 def _count_fits(split: FeatureSet, task: str, auto: bool, cv: int | None, repeat: int, shots: Sequence[int]) -> int:
-    kinds = len(suited(task, len(split.rows("train")))) if auto else 1
+    kinds = len(suited(task, len(split.rows("train")) * split.views)) if auto else 1
     return kinds + (cv or 0) * repeat + len(shots) * repeat
 
 
@@ -422,9 +425,9 @@ def _said(head: Head, p: np.ndarray) -> tuple[str, str]:
 def _most_bytes(features: FeatureSet, head: Head) -> int:
     """Of the head's file, roughly: its arrays are known before the fit, but for how many rows a kernel keeps."""
     rows = int(np.count_nonzero((features.splits == "train") & (features.labels >= 0)))
-    width, count = int(features.features.shape[1]), len(features.classes)
+    width, count = features.width, len(features.classes)
     keeps_rows = head.kind == "knn" or head.kernel == "rbf"
-    scorer = rows * (4 * width + 8 * count) if keeps_rows else 8 * count * width
+    scorer = rows * features.views * (4 * width + 8 * count) if keeps_rows else 8 * count * width
     if head.kind == "mlp":
         scorer = HIDDEN_UNITS * (4 * width + 8 * count)
     return scorer + 16 * (width + rows)
@@ -432,7 +435,9 @@ def _most_bytes(features: FeatureSet, head: Head) -> int:
 
 def _stem(features: FeatureSet, head: Head, auto: bool) -> str:
     parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
-    parts += [features.layer.replace(":", "_").replace(",", "+")] if features.layer != PENULTIMATE else []
+    layer, _, views = features.layer.partition("@")
+    parts += [layer.replace(":", "_").replace(",", "+")] if layer != PENULTIMATE else []
+    parts += [views] if views else []
     parts += [AUTO if auto else f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
     return "--".join(parts)
 

@@ -32,11 +32,12 @@ from featx.folds import make_folds
 from featx.groups import join_groups, read_column, splits_for
 from featx.kinds import Kind, form_of, kind_of, model_for
 from featx.report import AnyReport, MultiLabelReport, RegressionReport, Report
-from featx.rows import Rows, statistics
+from featx.rows import Rows, by_rows, over_views, statistics
 from featx.search import Search, Tried, search
 from featx.settings import CALIBRATIONS
 from featx.targets import Targets, targets_of, task_of
 from featx.training import Model, Training
+from featx.views import set_of, side_by_side, views_of
 
 FOLDS = 5
 """Of the cross-validation that hyper-parameters are chosen by."""
@@ -52,6 +53,8 @@ _MOST_ON_ONE_THREAD = 1_000_000  # elements; below it, threads wait for each oth
 
 class Head:
     """A classifier (or regression) on the features of one layer.
+
+    Of images that are seen in several views each view is a row to fit to, and the scores of an image are the mean of theirs.
 
     Features are standardised with the mean and deviation of the training rows. The hyper-parameter (C, k or weight decay) is
     chosen on the training rows alone, by the loss of stratified cross-validation, unless it is given; images that belong
@@ -79,13 +82,13 @@ class Head:
     Attributes:
         task_: what it does.
         classes_: (C,) names, those that have training rows; of a regression "value".
-        layer_: of the backbone.
+        layer_: of the backbone; or layers, and how they are seen, as ``views.py`` names them.
         identity_: of the features it was fitted on.
         backbone_: how to make the backbone again.
         dataset_: the data set's name and root.
         source_: the feature file, or None.
         C_, k_, weight_decay_: the one in use, or None.
-        n_train_: rows it was fitted on.
+        n_train_: images it was fitted on.
         train_keys_: (n_train, 16) uint8, their content hashes.
         search_: what was tried: candidates, their cross-validated losses and standard errors.
         temperature_: what scores are divided by.
@@ -170,16 +173,15 @@ class Head:
         self.backbone_, self.dataset_ = dict(features.backbone), dict(features.dataset)
         self.source_ = features.source
         self.n_train_, self.train_keys_ = len(rows), np.ascontiguousarray(facts.keys)
-        self.mean_, self.scale_ = statistics(features.features, rows)
+        X, index = by_rows(features.features, rows)
+        self.mean_, self.scale_ = statistics(X, index)
         if not (np.isfinite(self.mean_).all() and np.isfinite(self.scale_).all()):
-            _require_finite(features.features, rows, where)
+            _require_finite(X, index, where)
             raise HeadError(f"features of {where} are so large that they have no deviation; run featx extract again")
         training = self._training(
-            Rows(features.features, rows, mean=self.mean_, scale=self.scale_),
-            targets,
-            self.groups(features, rows),
+            Rows(X, index, mean=self.mean_, scale=self.scale_), targets, self.groups(features, rows), features.views
         )
-        threads = 1 if len(rows) * training.rows.width <= _MOST_ON_ONE_THREAD else None
+        threads = 1 if len(index) * training.rows.width <= _MOST_ON_ONE_THREAD else None
         with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
             warnings.simplefilter("always")
             out_of_fold = self._fit(kind, training, cross_validate, coarse)
@@ -203,21 +205,23 @@ class Head:
         return join_groups(features.keys[rows], column)
 
     def outputs(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) float64: what ``predict`` and the reports go by.
+        """(N, D) features, or (N, V, D) of V views, to (N, C) float64: what ``predict`` and the reports go by.
 
-        Probabilities of classes, which sum to 1, or of labels, each for itself; the numbers of a regression. Rows that are NaN,
-        infinite, or further from the training rows than any image can be, get NaN.
+        Probabilities of classes, which sum to 1, or of labels, each for itself; the numbers of a regression. They are made of
+        an image's scores, the mean over its views. Rows that are NaN, infinite, or further from the training rows than any
+        image can be, get NaN.
         """
         return self._outputs(self._scores(X))
 
     def logits(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) float64 logits, whose softmax (of labels: sigmoid) are the probabilities before isotonic
-        calibration. Of rows that make no sense NaN, as in ``outputs``.
-        """  # noqa: D205 - one sentence
+        """Features, as ``outputs``, to (N, C) float64 logits; of rows that make no sense NaN.
+
+        Their softmax (of labels: sigmoid) are the probabilities before isotonic calibration.
+        """
         return self._logits(self._scores(X))
 
     def probabilities(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N, C) float64; rows of classes sum to 1.
+        """Features, as ``outputs``, to (N, C) float64; rows of classes sum to 1.
 
         Raises:
             HeadError: a regression has none.
@@ -227,7 +231,7 @@ class Head:
         return self.outputs(X)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """(N, D) features to (N,) class names, to lists of label names, or to numbers.
+        """Features, as ``outputs``, to (N,) class names, to lists of label names, or to numbers.
 
         A class whose probability is below ``reject_below_`` is None.
         """
@@ -298,11 +302,18 @@ class Head:
         facts, where = features.facts(rows), f"the split {split!r}"
         targets = targets_of(facts, self.task_, self.classes_, where=where)
         notes = trained_on(facts.keys, self.train_keys_, split=split)
-        out = np.concatenate([self.outputs(block) for _, block in Rows(features.features, rows).blocks(np.float64)])
+        out = self.outputs_of(features, rows)
         if not np.isfinite(out).all():
-            _require_finite(features.features, rows, where)
+            _require_finite(*by_rows(features.features, rows), where)
             raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
         return self._report(targets.y, out, split=split, notes=notes), rows, out
+
+    def outputs_of(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+        """As ``outputs``, (n, C) of some rows of a feature set, (n,) int64; features are read block by block."""
+        blocks = Rows(*by_rows(features.features, rows)).blocks(np.float64)
+        nothing = np.empty((0, len(self.classes_)))
+        scores = np.concatenate([nothing, *(self._scores(block) for _, block in blocks)])
+        return self._outputs(over_views(scores, features.views))
 
     def require_identity(self, features: FeatureSet) -> None:
         """Raises StaleCacheError unless the features are of the identity that the head was fitted to."""
@@ -342,6 +353,16 @@ class Head:
         return Head(
             self.kind, task=self.task_, table=self.table, reject_below=self.reject_below_, device=self.device, **asked
         )
+
+    @property
+    def layer(self) -> str:
+        """Which layer, or layers with commas between them, however they are seen."""
+        return ",".join(side_by_side(self.layer_))
+
+    @property
+    def views(self) -> str:
+        """The set of views in which images are seen."""
+        return set_of(views_of(self.layer_))
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -478,13 +499,13 @@ class Head:
                 f"{', '.join(asked)} {'is' if len(asked) == 1 else 'are'} for classification, not for {task}"
             )
 
-    def _training(self, rows: Rows, targets: Targets, groups: np.ndarray) -> Training:
+    def _training(self, rows: Rows, targets: Targets, groups: np.ndarray, views: int) -> Training:
         y, count = targets.y, len(targets.names)
         weight = np.ones(len(y))
         if self.class_weight:
             weight = balanced_weights(y, count)[y]
         grouped = len(np.unique(groups)) < len(groups)
-        training = Training(rows, y, count, self.task_, weight, seed=self.seed, grouped=grouped)
+        training = Training(rows, y, count, self.task_, weight, seed=self.seed, grouped=grouped, views=views)
         return dataclasses.replace(training, folds=self._folds(training, groups))
 
     def _folds(self, training: Training, groups: np.ndarray) -> Any:
@@ -499,7 +520,7 @@ class Head:
         self.C_ = found.chosen if kind.parameter == "C" else None
         self.weight_decay_ = found.chosen if kind.parameter == "weight_decay" else None
         self.search_ = found.tried
-        scorer: Any = model.fit(training, found.chosen)
+        scorer: Any = model.fit(training.by_rows, found.chosen)
         self.scorer_ = scorer
         self.k_ = int(scorer.k) if kind.parameter == "k" else None  # no more than there are rows
         solution = getattr(model, "solution_", None)
@@ -538,7 +559,7 @@ class Head:
 
     def _share(self, training: Training) -> tuple[Training, np.ndarray]:
         """As many rows as a search may take, all or whole folds' shares of them; and (n,) int64, which of the rows they are."""
-        most = max(1000, MOST_SEARCHED // (4 * training.rows.width))
+        most = max(1000, MOST_SEARCHED // (4 * training.rows.width * training.views))
         if len(training) <= most or not training.folds:
             return training, np.arange(len(training))
         rng = np.random.default_rng(self.seed)
@@ -589,15 +610,18 @@ class Head:
         return Report.of(y, out, self.classes_, split=split, reject_below=self.reject_below_ or None, notes=notes)
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
-        if X.ndim != 2 or X.shape[1] != len(self.mean_):
-            raise HeadError(f"features of shape {X.shape}; this head takes (N, {len(self.mean_)})")
+        """(N, C), the mean over the views where there are several; NaN where a row makes no sense."""
+        if X.ndim not in (2, 3) or X.shape[-1] != len(self.mean_):
+            raise HeadError(f"features of shape {X.shape}; this head takes (N, {len(self.mean_)}), or views of that")
+        views = 1 if X.ndim == 2 else X.shape[1]
+        X = X.reshape(-1, X.shape[-1])
         scores = np.full((len(X), len(self.classes_)), np.nan)
         with np.errstate(over="ignore", invalid="ignore"):
             Z = (X.astype(np.float64) - self.mean_) / self.scale_
             rows = (np.abs(Z) < _MOST_DEVIATIONS).all(axis=1)
             if rows.any():
                 scores[rows] = self.scorer_.scores(Z[rows])
-        return scores
+        return over_views(scores, views)
 
     def _logits(self, scores: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -34,6 +35,20 @@ def home() -> Path:
 def nearest_folder(path: Path) -> Path:
     """A path itself, or what is above it, from where on it is there: it tells the disk of what is yet to be made."""
     return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+
+
+def reserve(file: int, size: int) -> None:
+    """Take so many bytes of the disk for an open file now, where the system can.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that reserves nothing
+                raise
 
 
 def keep(name: str, data: bytes) -> None:

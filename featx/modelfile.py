@@ -40,6 +40,7 @@ from featx.errors import (
 from featx.home import nearest_folder
 from featx.settings import CALIBRATIONS, DTYPES, KERNELS, KINDS, MOST_SIDE, TASKS
 from featx.tensorfile import Tensor, read_header, read_tensor, shown, strict_json
+from featx.views import is_name
 
 HEAD, MODEL = "featx-head", "featx-model"
 """The two formats."""
@@ -106,6 +107,7 @@ def _three(rule: _Is) -> _Is:
 _NULL = _Is("null", lambda value: value is None)
 _TEXT = _Is("a string", lambda value: isinstance(value, str))
 _PATH = _Is("a path", _is_path)
+_LAYER = _Is("the name of a layer in views that there are", is_name)
 _OBJECT = _Is("an object", lambda value: isinstance(value, dict))
 _NUMBER = _Is("a finite number", _is_number)
 _POSITIVE = _Is("a number above 0", lambda value: _is_number(value) and value > 0)
@@ -152,7 +154,7 @@ _HEAD = {
     },
     "temperature": _POSITIVE,
     "reject_below": (_NULL, _SHARE),
-    "layer": _TEXT,
+    "layer": _LAYER,
     "identity": (_NO_TEXT, _DIGEST),
     "backbone": (_NO_FACTS, _BACKBONE),
     "source": (_NULL, _PATH),
@@ -170,7 +172,7 @@ _MODEL = {
     "origin": {"source": _one_of("torchvision", "featx", "timm", "file"), "name": _TEXT},
     "classifier": _TEXT,
     "reject_below": (_NULL, _SHARE),
-    "layer": _TEXT,
+    "layer": _LAYER,
     "width": _whole(1),
     "transform": _TRANSFORM,
     "head": {"kind": _one_of(*KINDS), "parameters": _PARAMETERS, "identity": (_NO_TEXT, _DIGEST)},

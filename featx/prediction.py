@@ -21,10 +21,11 @@ from featx.home import cores
 from featx.images import UNLABELLED, ImageSet, hash_splits, image_key, list_images, scan_images
 from featx.promoted import PromotedModel
 from featx.promotion import backbone_of
-from featx.reading import batched, default_batch_size, plain_reader, read_file, read_images
+from featx.reading import batched, default_batch_size, read_file, read_images, views_reader
 from featx.report import AnyReport, Report
 from featx.settings import CACHE, Progress
 from featx.targets import known_labels
+from featx.views import View, views_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class HeadOnBackbone:
     backbone: Backbone
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "backbone", self.backbone.seen_in(views_of(self.head.layer_)))
         self.head.require_same(
             self.backbone.identity_of(self.head.layer_),
             self.backbone.describe(),
@@ -58,12 +60,17 @@ class HeadOnBackbone:
         return self.backbone.transform
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """In which each image is seen."""
+        return views_of(self.head.layer_)
+
+    @property
     def device(self) -> Any:
         """Where the network is."""
         return self.backbone.device
 
     def outputs(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64: probabilities, or the numbers of a regression."""
+        """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64: probabilities, or the numbers of a regression."""
         return self.head.outputs(self.backbone.encode_at(pixels, self.head.layer_))
 
 
@@ -253,9 +260,9 @@ def _classify(
     model: Model, files: Sequence[Path], workers: int | None, progress: Progress | None
 ) -> Iterator[tuple[np.ndarray | None, str]]:
     """For each file, in order: (C,) probabilities, or None and why it failed."""
-    reader = read_images(enumerate(files), plain_reader(model.transform), workers=workers or cores())
+    reader = read_images(enumerate(files), views_reader(model.transform, model.views), workers=workers or cores())
     done = 0
-    for batch in batched(reader, default_batch_size(model.device.type)):
+    for batch in batched(reader, max(1, default_batch_size(model.device.type) // len(model.views))):
         pixels = [image.pixels for image in batch if image.pixels is not None]
         found = iter(model.outputs(np.stack(pixels)) if pixels else ())
         for image in batch:

@@ -17,13 +17,13 @@ from torch import Tensor, fx, nn
 from featx.backbone import Backbone
 from featx.blocks import FrameTracer, Trained
 from featx.cache import DONE, FeatureCache
-from featx.decode import View
 from featx.errors import StaleCacheError
 from featx.extraction import extract
 from featx.features import FeatureSet
 from featx.home import nearest_folder
 from featx.images import ImageSet
 from featx.settings import INPUT, Progress
+from featx.views import RandomView
 
 SAME = 1e-4
 """Largest difference that counts as none between a network and its two parts one after the other, relative to its outputs."""
@@ -145,7 +145,7 @@ class Seen:
     """
 
     rows: np.ndarray
-    view: View | None
+    view: RandomView | None
     every: bool = False
 
     @property

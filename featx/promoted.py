@@ -18,8 +18,10 @@ from featx.cache import differences
 from featx.decode import Transform
 from featx.errors import CorruptCacheError, FeatxError, HeadError, StaleCacheError, printable
 from featx.head import most_probable, softmax
+from featx.rows import over_views
 from featx.settings import PENULTIMATE
 from featx.truncation import truncated
+from featx.views import View, side_by_side, views_of
 from featx.weights import load_strictly, require_fit
 
 
@@ -65,9 +67,15 @@ class PromotedModel:
         """(B, 3, H, W) uint8 to (B, C) float64."""
         return logits_of(self.network, torch.from_numpy(pixels).to(self.device), self.transform)
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """In which each image is seen: those of the head."""
+        return views_of(self.metadata["layer"])
+
     def outputs(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64 probabilities; rows sum to 1."""
-        return softmax(self.logits(pixels))
+        """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64 probabilities of the mean logits; rows sum to 1."""
+        logits = self.logits(pixels.reshape(-1, *pixels.shape[2:]))
+        return softmax(over_views(logits, pixels.shape[1]))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the network's tensors and the metadata as one .safetensors file.
@@ -172,7 +180,8 @@ def _first_line(error: Exception) -> str:
 
 
 def ending_at(layer: str, network: nn.Module, width: int) -> nn.Module:
-    """The network, whole where its penultimate layer is asked for, else ``truncated``."""
+    """The network, whole where its penultimate layer is asked for, however that is seen; else ``truncated``."""
+    (layer,) = side_by_side(layer)
     return network if layer == PENULTIMATE else truncated(network.eval(), layer, width)
 
 

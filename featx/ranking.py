@@ -183,7 +183,7 @@ def _ranked(
         knn=nearest.accuracy,
         logme=logme(X, y),
         h_score=h_score(X, y),
-        embedding=features.features.shape[1],
+        embedding=features.width,
         parameters=sum(p.numel() for p in backbone.network.parameters()) - own,
         images_per_second=clock.speed if extraction.computed >= TIMED else _speed(images, backbone, workers),
         features=str(extraction.file),

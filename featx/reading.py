@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from featx.decode import MAX_PIXELS, Transform, read_pixels
+from featx.decode import MAX_PIXELS, Transform, read_views
 from featx.errors import ImageError
 from featx.images import image_key
 from featx.meter import Meter
+from featx.views import View
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,7 +55,7 @@ class LoadedImage:
     Attributes:
         row: its number in the caller's list.
         key: hash of its bytes, ``NO_KEY`` where it could not be read.
-        pixels: (3, H, W) uint8, or None where it failed or nobody needs them.
+        pixels: (3, H, W) uint8, or (V, 3, H, W) in several views; None where it failed or nobody needs them.
         error: why it failed, else "".
         size: bytes that were read; -1 where it could not be read.
         mtime_ns: modification time of what was read; -1 where it could not be read.
@@ -108,7 +109,7 @@ def read_images(
 
     Args:
         files: (row, path).
-        read: from a row and its file's bytes to (3, H, W) uint8; raises ImageError. None: the keys alone are wanted.
+        read: from a row and its file's bytes to its pixels; raises ImageError. None: the keys alone are wanted.
         workers: threads, or how many; decoders and the disk let go of the interpreter lock.
         known: keys whose pixels nobody needs; it may grow meanwhile.
     """
@@ -178,9 +179,11 @@ def read_file(path: Path) -> FileBytes:
     raise ImageError("changes while it is being read")
 
 
-def plain_reader(transform: Transform, *, max_pixels: int = MAX_PIXELS) -> Callable[[int, bytes], np.ndarray]:
-    """What ``read_images`` takes, for pixels as the backbone wants them."""
-    return lambda _row, data: read_pixels(data, transform, max_pixels=max_pixels)
+def views_reader(
+    transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
+) -> Callable[[int, bytes], np.ndarray]:
+    """What ``read_images`` takes, for pixels as the backbone wants them, in V views: (V, 3, H, W)."""
+    return lambda _row, data: read_views(data, transform, views, max_pixels=max_pixels)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

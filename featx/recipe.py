@@ -38,6 +38,7 @@ class ExtractStep:
     layer: tuple[str, ...] = ()
     stages: bool = False
     pooling: str = "avg"
+    views: str = "plain"
     dtype: str = "float32"
     device: str = "auto"
     resize: int | None = None
@@ -86,6 +87,7 @@ class ExtractStep:
             layers=self.layer,
             stages=self.stages,
             pooling=self.pooling,
+            views=self.views,
             dtype=self.dtype,
             precision=self.precision,
             device=self.device,
@@ -119,6 +121,7 @@ class FitHeadStep:
     features: str | None = None
     model: str = "logreg"
     layer: tuple[str, ...] = (PENULTIMATE,)
+    views: str | None = None
     C: float | None = None
     kernel: str = "linear"
     k: int | None = None
@@ -172,6 +175,7 @@ class FitHeadStep:
             features,
             head,
             layer=self.layer,
+            views=self.views,
             auto=auto,
             cv=self.cv,
             repeat=self.repeat,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from featx.cache import DONE, FAILED, FeatureCache
 from featx.images import ImageSet
+from featx.views import RandomView, View
 
 
 class KnownRows(Collection[bytes]):
@@ -40,6 +41,13 @@ class KnownRows(Collection[bytes]):
         if not isinstance(key, bytes) or len(key) != 16 or key in self._unsound:
             return False
         return bool(self._find(np.frombuffer(key, dtype=np.uint8)[None])[0][0])
+
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """(M,) bool: which of (M, 16) keys are in it."""
+        found = self._find(keys)[0]
+        for row in np.flatnonzero(found) if self._unsound else ():
+            found[row] = keys[row].tobytes() not in self._unsound
+        return found
 
     def __iter__(self) -> Iterator[bytes]:
         return (key.ljust(16, b"\0") for key in np.unique(self._keys).tolist())
@@ -113,6 +121,68 @@ class KnownRows(Collection[bytes]):
         wanted = _as_text(keys)
         at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
         return (self._keys[at] == wanted) & keys.any(axis=1), self._file[at], self._row[at]
+
+
+class KnownViews(Container[bytes]):
+    """The same of features in several views, each of which may be in other files. A key is in it when all views are known."""
+
+    def __init__(
+        self, files: Sequence[FeatureCache], identities: Mapping[View | RandomView, Mapping[str, str]]
+    ) -> None:
+        """Look through files.
+
+        Args:
+            files: of several that hold an image, the first counts.
+            identities: those of the wanted layers as each view sees them.
+        """
+        self.files = list(files)
+        self.parts = {
+            view: KnownRows([file for file in files if file.holds(wanted)], list(wanted))
+            for view, wanted in identities.items()
+        }
+
+    def __contains__(self, key: object) -> bool:
+        return all(key in part for part in self.parts.values())
+
+    def may_lack_some(self, sizes: np.ndarray) -> np.ndarray:
+        """(N,) bool: which images of these sizes, in bytes, may be among those that a file knows in some views, not in all."""
+        uneven = [file for file in self.files if any(file not in part.files for part in self.parts.values())]
+        return np.isin(sizes, np.concatenate([np.empty(0, np.int64), *(file.images.sizes for file in uneven)]))
+
+    def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
+        """As of ``KnownRows``."""
+        keys = np.zeros((len(images), 16), dtype=np.uint8)
+        for part in self.parts.values():
+            found = part.recognised(images, sizes, mtimes)
+            keys = np.where(keys.any(axis=1, keepdims=True), keys, found)
+        return keys
+
+    def failures(self, max_pixels: int) -> dict[bytes, str]:
+        """As of ``KnownRows``."""
+        return {key: why for part in self.parts.values() for key, why in part.failures(max_pixels).items()}
+
+    def lacking(self, rows: np.ndarray, keys: np.ndarray) -> Iterator[tuple[tuple[View | RandomView, ...], np.ndarray]]:
+        """Sets of views, each with those of (M,) rows whose images, by (M, 16) keys, are not known in just these views.
+
+        What is known in all views and yet asked for has to be seen in all of them.
+        """
+        unknown = np.stack([~part.holds(keys) for part in self.parts.values()], axis=1)
+        unknown[~unknown.any(axis=1)] = True
+        sets, which = np.unique(unknown, axis=0, return_inverse=True)
+        for number, some in enumerate(sets):
+            yield tuple(view for view, lacks in zip(self.parts, some, strict=True) if lacks), rows[which == number]
+
+    def take(
+        self, keys: np.ndarray, views: Collection[View | RandomView] | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As of ``KnownRows``, in all views or in some; (S, D) of the images that are there in all of those."""
+        taken = [part.take(keys) for view, part in self.parts.items() if views is None or view in views]
+        every = np.logical_and.reduce([found for found, _ in taken])
+        return every, {
+            layer: rows if len(rows) == every.sum() else rows[every[found]]
+            for found, features in taken
+            for layer, rows in features.items()
+        }
 
 
 def count_gone(before: np.ndarray, now: np.ndarray) -> int:

@@ -102,6 +102,31 @@ class Rows:
         return found
 
 
+def by_rows(features: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M, D) features of M images, or (M, V, D) in V views, as a matrix of rows; and which of its rows some images are.
+
+    Args:
+        features: nothing is copied.
+        images: (n,) int64.
+
+    Returns:
+        (M, D) or (M V, D), and (n,) or (n V,) int64.
+    """
+    if features.ndim == 2:
+        return features, images
+    return features.reshape(-1, features.shape[2]), each_view(images, features.shape[1])
+
+
+def each_view(rows: np.ndarray, views: int) -> np.ndarray:
+    """(n,) images to (n V,) rows, where each image is V rows, one after the other."""
+    return rows if views == 1 else (rows[:, None] * views + np.arange(views)).ravel()
+
+
+def over_views(scores: np.ndarray, views: int) -> np.ndarray:
+    """(n V, C) scores to (n, C), the mean over the views of each image."""
+    return scores if views == 1 else scores.reshape(-1, views, scores.shape[1]).mean(axis=1)
+
+
 def statistics(features: np.ndarray, index: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each column of some rows: (D,) and (D,) float64, in one pass over the blocks.
 

@@ -53,8 +53,8 @@ class Search:
     Attributes:
         tried: in ascending order of the candidate; () where nothing could be compared.
         chosen: the candidate.
-        rows: (n,) int64, those of the training rows that were held out; none where nothing was.
-        scores: (n, C) float64, of the chosen candidate on them.
+        rows: (n,) int64, those of the training images that were held out; none where nothing was.
+        scores: (n, C) float64, of the chosen candidate on them, each the mean over the image's views.
     """
 
     tried: tuple[Tried, ...]
@@ -69,7 +69,7 @@ class Search:
 
 
 def search(model: Model, training: Training, *, calibrated: bool, grows: bool) -> Search:
-    """Compare a model's candidates by their loss on held-out rows.
+    """Compare a model's candidates by their loss on held-out images.
 
     Args:
         model: whose candidates are tried, the simplest first.
@@ -84,10 +84,11 @@ def search(model: Model, training: Training, *, calibrated: bool, grows: bool) -
     rows = np.flatnonzero(judged(training.folds, len(training)))
     tried: dict[float, Tried] = {}
     held_out: dict[float, np.ndarray] = {}
-    order = list(candidates)
+    order, by_rows = list(candidates), training.by_rows
     waiting: Sequence[float] = candidates
     while waiting:
-        for candidate, scores in model.held_out(training, waiting):
+        for candidate, of_rows in model.held_out(by_rows, waiting):
+            scores = training.over_views(of_rows)
             tried[candidate] = _judge(candidate, scores, training, rows, calibrated)
             held_out[candidate] = scores[rows]
             best = _simplest([tried[c] for c in order if c in tried], training.task)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from featx.backbone import Backbone, full_float32, normalise
 from featx.blocks import Trained
-from featx.decode import Transform, View, read_augmented, read_pixels
+from featx.decode import Transform, read_augmented, read_pixels
 from featx.errors import DatasetError, StaleCacheError, size_text
 from featx.features import FeatureSet
 from featx.finetuning import Judged, Source
@@ -21,9 +21,11 @@ from featx.head import softmax
 from featx.prefix import Activations, Frozen, Seen, split
 from featx.processes import Processes
 from featx.promoted import logits_of
-from featx.reading import default_batch_size, plain_reader, read_images
+from featx.reading import default_batch_size, read_images, views_reader
 from featx.report import Report
+from featx.rows import over_views
 from featx.settings import FineTuning, Progress
+from featx.views import PLAIN, RandomView, View
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +54,12 @@ class Pictures:
         """Row numbers of the labelled images of a split."""
         return np.flatnonzero((self.features.splits == split) & (self.labels >= 0))
 
-    def logits(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:
-        """(R, C) float64 of a network as it is, each process its part."""
+    def logits(self, network: nn.Module, rows: np.ndarray, views: Sequence[View] = (PLAIN,)) -> np.ndarray:
+        """(R, C) float64 of a network as it is, the mean over the views of each image; each process its part."""
         network.eval()
-        batches = _in_batches(self.processes.part(rows), self.device)
-        read = self.read(batches, plain_reader(self.transform))
-        found = [logits_of(network, pixels, self.transform) for _, pixels in read]
+        batches = _in_batches(self.processes.part(rows), self.device, len(views))
+        read = self.read(batches, views_reader(self.transform, views))
+        found = [over_views(logits_of(network, pixels.flatten(0, 1), self.transform), len(views)) for _, pixels in read]
         return self.processes.whole(np.concatenate([np.empty((0, len(self.classes))), *found]))
 
     def judged(self, rows: np.ndarray, logits: np.ndarray) -> Judged:
@@ -68,7 +70,7 @@ class Pictures:
     def read(
         self, batches: Sequence[np.ndarray], read: Callable[[int, bytes], np.ndarray]
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """(B,) rows and (B, 3, H, W) uint8 pixels on the device, of each batch.
+        """(B,) rows and their uint8 pixels on the device, of each batch.
 
         Raises:
             DatasetError: an image cannot be read.
@@ -231,7 +233,7 @@ class Sources:
             raise _UncachedError(f"the network cannot be cut before {which.layer}")
         frozen = Frozen(parts, self.backbone, which.layer, self.pictures.features, self.folder)
 
-        def seen(rows: np.ndarray, view: View | None) -> Seen:
+        def seen(rows: np.ndarray, view: RandomView | None) -> Seen:
             return Seen(rows, view) if every is None else Seen(every, view, every=True)
 
         if settings.augment == "none":
@@ -240,7 +242,7 @@ class Sources:
         else:
             plain = seen(select, None)
             crops = (
-                View(k, settings.seed, settings.crop_scale, settings.flip)
+                RandomView(k, settings.seed, settings.crop_scale, settings.flip)
                 for k in range(min(settings.views, settings.epochs))
             )
             views = [seen(train, view) for view in crops]
@@ -283,8 +285,8 @@ def _shuffled(train: np.ndarray, settings: FineTuning, epoch: int) -> list[np.nd
     return np.array_split(order, -(-len(train) // settings.batch_size))
 
 
-def _in_batches(rows: np.ndarray, device: torch.device) -> list[np.ndarray]:
-    size = default_batch_size(device.type)
+def _in_batches(rows: np.ndarray, device: torch.device, views: int = 1) -> list[np.ndarray]:
+    size = max(1, default_batch_size(device.type) // views)
     return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 

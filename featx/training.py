@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from featx.rows import Rows
+from featx.rows import Rows, each_view, over_views
 from featx.scorers import Scorer
 
 Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -18,17 +19,18 @@ Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What a head is fitted to. N rows of D features, C classes or labels (or targets of a regression).
+    """What a head is fitted to. N images of D features, C classes or labels (or targets of a regression).
 
     Attributes:
-        rows: (N, D), standardised.
+        rows: (N, D), standardised; (N V, D) of images in V views, those of an image in a row.
         y: (N,) int64 in 0..C-1 for classification, (N, C) float32 of 0 and 1 for multilabel, (N, C) float64 for regression.
         count: C.
         task: one of ``TASKS``.
-        weight: (N,) float64, how much each row counts, 1 on average.
+        weight: (N,) float64, how much each image counts, 1 on average.
         folds: to cross-validate on; () where that cannot be done.
         seed: of whatever a fit draws.
         grouped: some rows belong together, as copies of an image do, so that leaving out one alone would tell nothing.
+        views: V.
     """
 
     rows: Rows
@@ -39,6 +41,7 @@ class Training:
     folds: Folds = ()
     seed: int = 0
     grouped: bool = False
+    views: int = 1
 
     def __len__(self) -> int:
         return len(self.y)
@@ -51,9 +54,28 @@ class Training:
             folds[held_out] = number
         return folds
 
-    def take(self, rows: np.ndarray) -> Training:
-        """The same with these rows alone, (n,) int64, and without folds."""
-        return dataclasses.replace(self, rows=self.rows.take(rows), y=self.y[rows], weight=self.weight[rows], folds=())
+    def take(self, images: np.ndarray) -> Training:
+        """The same with these images alone, (n,) int64, and without folds."""
+        rows = self.rows.take(each_view(images, self.views))
+        return dataclasses.replace(self, rows=rows, y=self.y[images], weight=self.weight[images], folds=())
+
+    @cached_property
+    def by_rows(self) -> Training:
+        """The same with each view as an image of its own, which is what a ``Model`` is fitted to."""
+        if self.views == 1:
+            return self
+        return dataclasses.replace(
+            self,
+            y=self.y.repeat(self.views, axis=0),
+            weight=self.weight.repeat(self.views),
+            folds=tuple((each_view(train, self.views), each_view(test, self.views)) for train, test in self.folds),
+            grouped=True,
+            views=1,
+        )
+
+    def over_views(self, scores: np.ndarray) -> np.ndarray:
+        """(N V, C) scores of the rows to those of the images, (N, C): the mean over the views of each."""
+        return over_views(scores, self.views)
 
     def ordered(self, order: np.ndarray) -> Training:
         """The same with its rows, and those of its folds, in another order: (N,) int64, each row once."""
@@ -64,7 +86,7 @@ class Training:
 
 
 class Model(Protocol):
-    """One kind of head: how it is fitted, and by what candidates for its one hyper-parameter."""
+    """One kind of head: how it is fitted, and by what candidates for its one hyper-parameter. Views are rows to it."""
 
     @property
     def candidates(self) -> tuple[float, ...]:

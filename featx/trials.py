@@ -32,6 +32,7 @@ from featx.report import Report
 from featx.settings import CACHE, FROZEN, PENULTIMATE, FineTuning
 from featx.sources import Pictures, Sources
 from featx.truncation import head_of
+from featx.views import views_of
 
 PROOF_IMAGES = 64
 """How many images the assembled network is compared with the head on."""
@@ -107,7 +108,7 @@ class Trials:
         self.pictures = Pictures(
             features, labels, head.classes_, backbone.transform, backbone.device, workers, self.processes
         )
-        self.classifier = backbone.classifier if head.layer_ == PENULTIMATE else head_of(head.layer_)
+        self.classifier = backbone.classifier if head.layer == PENULTIMATE else head_of(head.layer)
         self.network = self._assembled(head)
         self.as_head = copy.deepcopy(self.network.state_dict())
         self._checkpoints: list[Checkpoint] = []
@@ -121,7 +122,7 @@ class Trials:
         every = self.pictures.rows(self.judge_split)
         rows = every[np.linspace(0, len(every) - 1, min(PROOF_IMAGES, len(every))).astype(int)]
         head_logits = self._says(self.head, rows)
-        apart = np.abs(self.pictures.logits(self.network, rows) - head_logits)
+        apart = np.abs(self._shows(self.network, rows) - head_logits)
         allowed = TOLERANCE[self.backbone.dtype] * max(1.0, float(np.abs(head_logits).max()))
         if not apart.max() <= allowed:
             raise HeadError(
@@ -204,7 +205,7 @@ class Trials:
             "classifier": self.classifier,
             "reject_below": self.head.reject_below_,
             "layer": self.head.layer_,
-            "width": self.backbone.layers[self.head.layer_],
+            "width": self.backbone.taps[self.head.layer],
             "dataset": self.features.dataset,
             "head": {"kind": self.head.kind, "parameters": self.head.parameters, "identity": self.head.identity_},
             "n_train": self.head.n_train_,
@@ -224,7 +225,7 @@ class Trials:
     ) -> Trial:  # fmt: skip
         """Train from one head on, and judge the network against another on rows that had no part in it."""
         pictures = self.pictures
-        before = pictures.judged(select, self._says(start, select))
+        before = pictures.judged(select, start.logits(np.asarray(self.features.plain[select])))
         checkpoint = Checkpoint(path, self._asked(settings, start, train, select, repeat))
         self._checkpoints.append(checkpoint)
         self.network = self._assembled(start)
@@ -246,7 +247,7 @@ class Trials:
         tuning = tune(trainer, source, checkpoint, progress=self.progress, logged=log.write if log else None)
         tuning.notes[:0] = notes
         of_head = self._says(head, judge)
-        logits = pictures.logits(self.network, judge) if tuning.alpha else of_head
+        logits = self._shows(self.network, judge) if tuning.alpha else of_head
         report = Report.of(
             pictures.labels[judge], softmax(logits), pictures.classes,
             split="other images" if repeat else self.judge_split, reject_below=head.reject_below_,
@@ -278,14 +279,18 @@ class Trials:
 
     def _assembled(self, head: Head) -> nn.Module:
         """A head on the backbone, as one network."""
-        layer = head.layer_
-        network = ending_at(layer, copy.deepcopy(self.backbone.network), self.backbone.layers[layer])
+        layer = head.layer
+        network = ending_at(layer, copy.deepcopy(self.backbone.network), self.backbone.taps[layer])
         set_last_layer(network, self.classifier, *head.as_linear())
         return network.to(self.backbone.device).eval()
 
     def _says(self, head: Head, rows: np.ndarray) -> np.ndarray:
         """(R, C) float64 logits of a head, by the features."""
         return head.logits(np.asarray(self.features.features[rows]))
+
+    def _shows(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:
+        """The same of a network, by the images, in the views that the head goes by."""
+        return self.pictures.logits(network, rows, views_of(self.head.layer_))
 
     def _every(self) -> np.ndarray:
         """All rows that a head may be fitted to or judged on."""

@@ -69,3 +69,11 @@ def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
     """The same with a label string for each row."""
     classes, labels = np.unique(np.array(strings, dtype=object), return_inverse=True)
     return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
+
+
+def in_views(features: FeatureSet, count: int = 3, *, noise: float = 0.3, seed: int = 0) -> FeatureSet:
+    """The same images, each seen so many times with noise of its own; the first time as it was."""
+    rng = np.random.default_rng(seed)
+    X = features.features[:, None] + noise * rng.normal(size=(len(features), count, features.width)).astype(np.float32)
+    X[:, 0] = features.features
+    return dataclasses.replace(features, features=X, layer="penultimate@flip", identity="5ee" * 21 + "5")

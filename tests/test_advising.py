@@ -79,6 +79,17 @@ def test_a_feature_file_is_taken_as_it_is(split_photos: Path, in_tmp: Path) -> N
     assert alone.choice.recommendation in ("head", "none")
 
 
+def test_of_a_file_in_several_views_the_plain_one_is_looked_at(split_photos: Path, in_tmp: Path) -> None:
+    plain, flip = (
+        featx.load_backbone("lenet5", device="cpu", layers=("hidden",), views=name) for name in ("plain", "flip")
+    )
+    one = advise(featx.extract(split_photos, plain, cache="a").file, device="cpu").as_dict()
+    other = advise(featx.extract(split_photos, flip, cache="b").file, device="cpu").as_dict()
+    assert "the file has several views of each image (flip); the plain one alone was looked at" in other["notes"]
+    for key in ("depths", "log_loss", "together", "baseline", "recommendation", "learning_curve"):
+        assert other[key] == one[key], key
+
+
 def test_a_file_whose_images_or_backbone_are_gone_still_tells_what_it_can(split_photos: Path, in_tmp: Path) -> None:
     code = in_tmp / "own.py"
     code.write_text("from featx.nets import LeNet5\n\n\ndef net():\n    return LeNet5()\n")

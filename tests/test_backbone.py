@@ -23,6 +23,7 @@ from featx.errors import BackboneError, StaleCacheError
 from featx.images import scan_images
 from featx.nets import Conv2dSame, LeNet5, MobileNetV1
 from featx.taps import Tap
+from featx.views import VIEWS, kept_as, views_of
 
 
 def pixels_for(backbone: Backbone, count: int = 2) -> np.ndarray:
@@ -1042,6 +1043,18 @@ def test_a_backbone_is_made_again_from_what_a_feature_file_keeps() -> None:
     np.testing.assert_array_equal(again.encode(pixels)["hidden.1"], first.encode(pixels)["hidden.1"])
 
 
+def test_a_backbone_of_several_views_is_made_again_by_the_name_of_its_layer() -> None:
+    first = load_backbone("lenet5", layers=("hidden",), views="10crop", resize=40)
+    for layer in ("penultimate@10crop", "hidden,penultimate@flip", "hidden@top-left-mirrored"):
+        identity = first.identity_of(layer)
+        assert identity is not None
+        again = restore_backbone(kept(first), layers={layer: identity})
+        assert again.identity_of(layer) == identity
+        assert again.views == views_of(layer)
+    with pytest.raises(StaleCacheError, match=r"identity of penultimate@flip: 0{64} against \w{64}"):
+        restore_backbone(kept(first), layers={"penultimate@flip": "0" * 64})
+
+
 def test_weights_that_have_moved_may_be_named(tmp_path: Path) -> None:
     save_file(load_backbone("lenet5").network.state_dict(), tmp_path / "a.safetensors")
     first = load_backbone("lenet5", weights=str(tmp_path / "a.safetensors"))
@@ -1166,3 +1179,57 @@ def test_a_description_agrees_with_the_network_itself(resnet: Backbone) -> None:
     assert entry.embedding == resnet.layers["penultimate"]
     assert entry.parameters == sum(p.numel() for p in resnet.network.parameters())
     assert entry.family == type(resnet.network).__name__
+
+
+# Views
+
+
+def test_each_view_of_a_layer_has_an_identity_of_its_own_and_plain_is_the_one_without_views() -> None:
+    plain = load_backbone("lenet5", layers=("hidden",), resize=40)
+    ten = load_backbone("lenet5", layers=("hidden",), resize=40, views="10crop")
+    assert ten.taps == plain.taps == plain.layers
+    assert list(ten.layers) == [kept_as(layer, view) for view in VIEWS["10crop"] for layer in ("penultimate", "hidden")]
+    assert len(set(ten.identities.values())) == 20
+    assert ten.identities | plain.identities == ten.identities
+    assert ten.describe() == plain.describe()
+    assert plain.identity_of("hidden@flip") is None
+    assert (
+        len({ten.identity_of(name) for name in ("hidden", "hidden@flip", "hidden@10crop", "hidden,penultimate")}) == 4
+    )
+
+
+def test_encode_at_gives_a_row_for_each_view_in_which_a_layer_is_seen() -> None:
+    backbone = load_backbone("lenet5", layers=("hidden",), views="flip")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 2, 3, 32, 32), dtype=np.uint8)
+    own, hidden = (
+        np.stack([backbone.encode(pixels[:, view])[layer] for view in (0, 1)], axis=1)
+        for layer in ("penultimate", "hidden")
+    )
+    np.testing.assert_allclose(backbone.encode_at(pixels, "penultimate@flip"), own, atol=1e-5)
+    np.testing.assert_allclose(backbone.encode_at(pixels, "penultimate"), own[:, 0], atol=1e-5)
+    np.testing.assert_allclose(backbone.encode_at(pixels, "hidden@mirrored"), hidden[:, 1], atol=1e-5)
+    both = np.concatenate([hidden, own], axis=2)
+    np.testing.assert_allclose(backbone.encode_at(pixels, "hidden,penultimate@flip"), both, atol=1e-5)
+
+
+def test_other_layers_are_tapped_in_the_views_of_all() -> None:
+    plain = load_backbone("lenet5")
+    assert plain.tapped_at(["hidden@mirrored"]).views == VIEWS["flip"]
+    assert plain.tapped_at(["penultimate", "hidden", "hidden@mirrored"]).taps == {"penultimate": 84, "hidden": 84}
+    assert load_backbone("lenet5", views="flip").tapped_at(["hidden"]).views == VIEWS["flip"]
+    assert plain.views == VIEWS["plain"]
+
+
+@pytest.mark.parametrize("sizes", [{"resize": 0}, {"resize": 28, "crop": 32}])
+def test_corners_that_there_are_not_are_refused(sizes: dict[str, int]) -> None:
+    message = (
+        r"there are no corners to crop: images are resized to \d+ pixels and cropped to 32; name a larger --resize"
+    )
+    with pytest.raises(BackboneError, match=message):
+        load_backbone("lenet5", views="10crop", **sizes)
+    assert load_backbone("lenet5", views="flip", **sizes).views == VIEWS["flip"]
+
+
+def test_views_that_there_are_not_are_refused() -> None:
+    with pytest.raises(BackboneError, match="views is '5crop'; expected one of plain, flip, 10crop"):
+        load_backbone("lenet5", views="5crop")

@@ -359,15 +359,17 @@ def test_files_of_the_same_features_are_shared_the_newest_first(tmp_path: Path) 
     (tmp_path / "pipe.h5").symlink_to("nowhere")
     for seconds, name in enumerate(("b.h5", "c.h5.partial", "a.h5", "less.h5"), start=1):
         os.utime(tmp_path / name, (seconds, seconds))
-    found = sharing(tmp_path, IDENTITIES)
+    found = sharing(tmp_path, [IDENTITIES])
     assert [file.path.name for file in found] == ["a.h5", "c.h5.partial", "b.h5"]
     assert [file.complete for file in found] == [True, False, True]
-    assert [file.path.name for file in sharing(tmp_path, {"hidden": "b" * 64})] == [
+    assert [file.path.name for file in sharing(tmp_path, [{"hidden": "b" * 64}])] == [
         "less.h5", "a.h5", "c.h5.partial", "b.h5",
     ]  # fmt: skip
     without = [tmp_path / "a.h5", tmp_path / "c.h5.partial"]
-    assert [file.path.name for file in sharing(tmp_path, IDENTITIES, without=without)] == ["b.h5"]
-    assert sharing(tmp_path / "none", IDENTITIES) == []
+    assert [file.path.name for file in sharing(tmp_path, [IDENTITIES], without=without)] == ["b.h5"]
+    either = sharing(tmp_path, [{"hidden": "0" * 64}, IDENTITIES])
+    assert [file.path.name for file in either] == ["a.h5", "c.h5.partial", "b.h5"]
+    assert sharing(tmp_path, []) == sharing(tmp_path / "none", [IDENTITIES]) == []
 
 
 # What there is, and what nothing needs

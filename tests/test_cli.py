@@ -56,6 +56,26 @@ def test_extract_prints_what_it_did(split_photos: Path, in_tmp: Path) -> None:
     )
 
 
+def test_views_are_said_where_there_are_several(split_photos: Path, in_tmp: Path) -> None:
+    featx("extract", split_photos, "-b", "lenet5")
+    result = featx("extract", split_photos, "-b", "lenet5", "--views", "flip")
+    assert result.stdout.startswith(
+        "split through lenet5, default weights: penultimate (84), each image in 2 views (flip)\n48 images: 48 computed, "
+    )
+    assert "48 images were known in 1 of 2 views: the others alone were computed" in result.stderr
+    fit = featx("fit-head").stdout
+    assert "on penultimate of cache/split--lenet5--" in fit
+    assert "fitted to 32 images of 2 classes, each image in 2 views (flip) in " in fit
+    assert "each image in" not in featx("fit-head", "--views", "plain").stdout
+    facts = json.loads(featx("fit-head", "--json").stdout)
+    assert (facts["layer"], facts["views"]) == ("penultimate", "flip")
+    assert facts["head"].endswith("--flip--logreg.safetensors")
+    said = json.loads(featx("predict", facts["head"], split_photos / "val" / "dark", "--json").stdout)
+    assert {one["label"] for one in said["predictions"]} == {"dark"}
+    assert "views" in featx("promote", facts["head"]).stderr
+    assert "'5crop' is not one of 'plain', 'flip', '10crop'" in featx("extract", "--views", "5crop", status=2).stderr
+
+
 def test_random_weights_are_said_aloud(split_photos: Path, in_tmp: Path) -> None:
     result = featx("extract", split_photos, "-b", "lenet5", "--weights", "random")
     assert result.stderr == "Note: lenet5 has random weights: a baseline, not a pretrained network\n"

@@ -464,7 +464,7 @@ def test_an_engine_takes_any_number_of_images(lenet: Backbone) -> None:
         found = engine(pixels[:count])
         assert found["penultimate"].shape == (count, 84)
         assert_same(found, {layer: rows[:count] for layer, rows in whole.items()})
-    assert_same(engine(list(pixels)), whole)
+    assert_same(engine(torch.from_numpy(pixels)), whole)
 
 
 # Folding

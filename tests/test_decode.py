@@ -32,9 +32,12 @@ from featx.decode import (
     parse_colour,
     read_augmented,
     read_pixels,
+    read_random_view,
+    read_views,
     thumbnail,
 )
 from featx.errors import BackboneError, ImageError
+from featx.views import VIEWS, RandomView
 
 
 def file_of(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -642,6 +645,55 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Absolute, in steps of 255."""
     assert ours.shape == theirs.shape
     return np.abs(ours.astype(int) - theirs)
+
+
+# Views
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (261, 204), (204, 261), (224, 224)])
+def test_ten_crops_are_torchvisions_each_of_the_five_and_mirrored(size: tuple[int, int]) -> None:
+    data, transform = file_of(noise(*size)), Transform(resize=64, crop=56, interpolation="bicubic")
+    tensor = torch.from_numpy(decode(data)).permute(2, 0, 1)
+    mode = InterpolationMode.BICUBIC
+    resized = torchvision_steps.resize(tensor, [64], interpolation=mode, antialias=True)
+    *corners, centre = torchvision_steps.five_crop(resized, [56])
+    found = dict(zip(VIEWS["10crop"], read_views(data, transform, VIEWS["10crop"]), strict=True))
+    named = {view.name: pixels for view, pixels in found.items()}
+    for name, wanted in zip(
+        ("", "top-left", "top-right", "bottom-left", "bottom-right"), (centre, *corners), strict=True
+    ):
+        np.testing.assert_array_equal(named[name], wanted, err_msg=name)
+        mirrored = named[f"{name}-mirrored" if name else "mirrored"]
+        np.testing.assert_array_equal(mirrored, torchvision_steps.horizontal_flip(wanted), err_msg=name)
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(64, 56), (59, 100), (0, 40), (2, 1)])
+@pytest.mark.parametrize("size", [(130, 75), (31, 64), (20, 400)])
+def test_plain_is_what_one_view_gives_and_mirrored_is_its_mirror_image(
+    size: tuple[int, int], resize: int, crop: int
+) -> None:
+    data, transform = file_of(noise(*size)), Transform(resize=resize, crop=crop)
+    found = read_views(data, transform, VIEWS["flip"])
+    assert found.shape == (2, 3, crop, crop)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found[0], read_pixels(data, transform))
+    np.testing.assert_array_equal(found[1], found[0][..., ::-1])
+
+
+def test_views_come_in_the_order_that_is_asked_for() -> None:
+    data, transform = file_of(noise(90, 60)), Transform(resize=40, crop=32)
+    some = [VIEWS["10crop"][at] for at in (7, 0, 3)]
+    every = read_views(data, transform, VIEWS["10crop"])
+    np.testing.assert_array_equal(read_views(data, transform, some), every[[7, 0, 3]])
+
+
+def test_a_random_view_is_drawn_from_the_view_and_the_image() -> None:
+    one, other, transform = file_of(noise(90, 60)), file_of(noise(90, 60, seed=1)), Transform(resize=40, crop=32)
+    views = [RandomView(number, 0, 0.35, flip=True) for number in range(3)]
+    found = [read_random_view(one, transform, view) for view in views]
+    np.testing.assert_array_equal(found[1], read_random_view(one, transform, views[1]))
+    assert len({pixels.tobytes() for pixels in found}) == 3
+    assert (found[0] != read_random_view(other, transform, views[0])).any()
 
 
 # JPEGs at a part of their size

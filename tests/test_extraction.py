@@ -24,12 +24,14 @@ from featx.backbone import Backbone, load_backbone
 from featx.cache import DONE, FAILED, FeatureCache, differences
 from featx.cachefolder import write_lock
 from featx.compute import Engine
-from featx.decode import MAX_PIXELS, Transform, read_pixels
+from featx.decode import MAX_PIXELS, Transform, read_pixels, read_views
 from featx.errors import CacheLockedError, CorruptCacheError, DatasetError, ImageError, OutputError, StaleCacheError
 from featx.extraction import Extraction, extract
 from featx.features import FeatureSet
 from featx.images import ImageSet, hash_splits, image_key, scan_images
+from featx.inspection import verify_file
 from featx.reading import batched, read_images
+from featx.views import VIEWS, asked_as
 
 MakeImage = Callable[..., Path]
 
@@ -110,11 +112,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C when the features of batch number ``after`` + 1 are there."""
     keep, calls = extraction._Run._keep, []
 
-    def stopped(self: Any, batch: Any, features: Any) -> None:
+    def stopped(self: Any, backbone: Backbone, batch: Any, features: Any) -> list[int]:
         calls.append(len(batch))
         if len(calls) > after:
             raise KeyboardInterrupt("Ctrl-C")
-        keep(self, batch, features)
+        return keep(self, backbone, batch, features)
 
     monkeypatch.setattr(extraction._Run, "_keep", stopped)
 
@@ -639,12 +641,12 @@ from featx.extraction import _Run, extract
 
 keep, calls = _Run._keep, []
 
-def slow(self, batch, features):
+def slow(self, backbone, batch, features):
     if len(calls) == 3:
         print("three batches done", flush=True)
         time.sleep(60)
     calls.append(1)
-    return keep(self, batch, features)
+    return keep(self, backbone, batch, features)
 
 _Run._keep = slow
 extract(sys.argv[1], load_backbone("lenet5", device="cpu"), cache=sys.argv[2], batch_size=4)
@@ -911,8 +913,8 @@ def test_the_summary_has_the_documented_keys(spoilt: Path, tmp_path: Path, lenet
     result = extract(spoilt, lenet, cache=tmp_path / "cache")
     said = result.as_dict()
     assert said.keys() == {
-        "file", "images", "computed", "reused", "failed", "removed", "seconds", "images_per_second", "layers", "identity",
-        "dataset", "backbone", "engine", "failures", "notes",
+        "file", "images", "computed", "reused", "failed", "removed", "seconds", "images_per_second", "layers", "views",
+        "identity", "dataset", "backbone", "engine", "failures", "notes",
     }  # fmt: skip
     assert json.loads(json.dumps(said)) == said
     assert said["file"] == str(result.file)
@@ -1061,6 +1063,170 @@ def test_an_image_of_the_same_name_size_and_time_elsewhere_is_not_taken_for_this
     result = extract(twin, lenet, cache=tmp_path / "cache")
     assert counts(result) == (8, 1, 7, 0, 0)
     assert_own_features(result, lenet, twin)
+
+
+# Views
+
+
+def seen(name: str = "flip", **options: Any) -> Backbone:
+    """A backbone that sees images in a set of views."""
+    return load_backbone("lenet5", views=name, resize=40, device="cpu", **options)
+
+
+def assert_every_view(result: Extraction, backbone: Backbone, folder: Path, layer: str = "penultimate") -> None:
+    """Every row is what the backbone gives for the views of that row's image."""
+    features = FeatureSet.load(result.file, asked_as(layer, result.views))
+    assert features.views == len(backbone.views)
+    for path, vectors in zip(features.paths, features.features, strict=True):
+        pixels = read_views((folder / path).read_bytes(), backbone.transform, VIEWS[result.views])
+        np.testing.assert_allclose(vectors, backbone.encode(pixels)[layer], atol=1e-5, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", ["flip", "10crop"])
+def test_every_view_of_every_image_is_what_the_backbone_gives_for_it(
+    photos: Path, tmp_path: Path, encoded: list[int], name: str
+) -> None:
+    backbone = seen(name, layers=("hidden",))
+    result = extract(photos, backbone, cache=tmp_path / "cache", compute="eager")
+    assert counts(result) == (40, 40, 0, 0, 0)
+    assert sum(encoded) == 40 * len(VIEWS[name])
+    assert result.views == name
+    assert result.layers == {"penultimate": 84, "hidden": 84}
+    for layer in result.layers:
+        assert_every_view(result, backbone, photos, layer)
+    assert result.load().views == len(VIEWS[name])
+    encoded.clear()
+    assert counts(extract(photos, backbone, cache=tmp_path / "cache")) == (40, 0, 40, 0, 0)
+    assert encoded == []
+
+
+def test_only_views_that_no_file_has_are_computed(few: Path, tmp_path: Path, encoded: list[int]) -> None:
+    results = {}
+    for name, passes in (("plain", 1), ("flip", 1), ("10crop", 8)):
+        encoded.clear()
+        results[name] = extract(few, seen(name), cache=tmp_path / "cache")
+        assert sum(encoded) == 8 * passes
+        assert counts(results[name]) == (8, 8, 0, 0, 0)
+    said = "8 images were known in {} of {} views: the others alone were computed"
+    assert said.format(1, 2) in results["flip"].notes
+    assert said.format(2, 10) in results["10crop"].notes
+    assert not any("were known" in note for note in results["plain"].notes)
+    assert_every_view(results["10crop"], seen("10crop"), few)
+    alone = extract(few, seen("10crop"), cache=tmp_path / "other").load()
+    np.testing.assert_allclose(results["10crop"].load().features, alone.features, atol=1e-6)
+
+
+def test_fewer_views_are_taken_from_the_file_that_has_more(few: Path, tmp_path: Path, encoded: list[int]) -> None:
+    more = extract(few, seen("10crop"), cache=tmp_path / "cache")
+    encoded.clear()
+    for name in ("plain", "flip"):
+        result = extract(few, seen(name), cache=tmp_path / "cache")
+        assert result.file == more.file
+        assert counts(result) == (8, 0, 8, 0, 0)
+        assert result.views == name
+        assert result.load().views == len(VIEWS[name])
+    assert encoded == []
+
+
+def test_views_that_nobody_asks_for_today_stay_as_complete_as_the_others(
+    few: Path, tmp_path: Path, encoded: list[int], make_image: MakeImage
+) -> None:
+    extract(few, seen("flip"), cache=tmp_path / "cache")
+    _add(few, make_image)
+    encoded.clear()
+    assert counts(extract(few, seen("plain"), cache=tmp_path / "cache")) == (9, 1, 8, 0, 0)
+    result = extract(few, seen("flip"), cache=tmp_path / "cache")
+    assert counts(result) == (9, 0, 9, 0, 0)
+    assert sum(encoded) == 2
+    assert_every_view(result, seen("flip"), few)
+
+
+def test_another_layer_is_computed_in_every_view(few: Path, tmp_path: Path, encoded: list[int]) -> None:
+    extract(few, seen("flip"), cache=tmp_path / "cache")
+    encoded.clear()
+    result = extract(few, seen("flip", layers=("hidden",)), cache=tmp_path / "cache")
+    assert sum(encoded) == 16
+    assert_every_view(result, seen("flip", layers=("hidden",)), few, "hidden")
+
+
+def test_some_images_known_in_some_views_and_others_in_none(
+    few: Path, tmp_path: Path, encoded: list[int], make_image: MakeImage
+) -> None:
+    extract(few, seen("plain"), cache=tmp_path / "cache")
+    shutil.copy(few / "dark" / "2.png", few / "light" / "copy.png")  # known too, but for its place
+    _add(few, make_image)
+    (few / "dark" / "3.png").rename(few / "dark" / "moved.png")
+    encoded.clear()
+    result = extract(few, seen("flip"), cache=tmp_path / "cache")
+    assert counts(result) == (10, 9, 1, 0, 0)
+    assert sum(encoded) == 8 + 2
+    assert_every_view(result, seen("flip"), few)
+
+
+def test_a_moved_data_set_keeps_the_views_that_it_had(few: Path, tmp_path: Path, encoded: list[int]) -> None:
+    extract(few, seen("plain"), cache=tmp_path / "cache")
+    moved = few.rename(few.with_name("elsewhere"))
+    encoded.clear()
+    result = extract(moved, seen("flip"), cache=tmp_path / "cache")
+    assert sum(encoded) == 8
+    assert_every_view(result, seen("flip"), moved)
+
+
+def test_a_view_that_does_not_fit_its_check_is_computed_again(few: Path, tmp_path: Path, encoded: list[int]) -> None:
+    plain = extract(few, seen("plain"), cache=tmp_path / "cache")
+    file = FeatureCache(plain.file)
+    damaged = bytearray(plain.file.read_bytes())
+    damaged[file.layers["penultimate"].offset + 3 * 84 * 4] ^= 1
+    plain.file.write_bytes(bytes(damaged))
+    shutil.copy(few / "dark" / "3.png", few / "light" / "copy.png")
+    encoded.clear()
+    result = extract(few, seen("flip"), cache=tmp_path / "cache")
+    assert counts(result) == (9, 8, 1, 0, 0)
+    assert sum(encoded) in (8 + 1, 8 + 2)  # its mirror image may have been computed before the damage was seen
+    assert_every_view(result, seen("flip"), few)
+
+
+def test_what_an_interrupted_run_left_is_not_computed_again_in_any_view(
+    photos: Path, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(photos, seen("plain"), cache=tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=4)
+        with pytest.raises(KeyboardInterrupt):
+            extract(photos, seen("flip"), cache=tmp_path / "cache", batch_size=4, workers=1)
+    encoded.clear()
+    result = extract(photos, seen("flip"), cache=tmp_path / "cache")
+    assert counts(result)[:2] == (40, 40 - 16)
+    assert sum(encoded) == 40 - 16
+    assert_every_view(result, seen("flip"), photos)
+
+
+def test_a_bad_image_fails_in_all_views_at_once(spoilt: Path, tmp_path: Path, lenet: Backbone) -> None:
+    plain = extract(spoilt, lenet, cache=tmp_path / "a")
+    result = extract(spoilt, load_backbone("lenet5", views="flip", device="cpu"), cache=tmp_path / "a")
+    assert result.failures == plain.failures
+    assert counts(result)[3] == counts(plain)[3] > 0
+    again = extract(spoilt, load_backbone("lenet5", views="flip", device="cpu"), cache=tmp_path / "b")
+    assert again.failures == plain.failures
+
+
+def test_progress_runs_to_the_end_when_views_are_added(few: Path, tmp_path: Path, make_image: MakeImage) -> None:
+    extract(few, seen("plain"), cache=tmp_path / "cache")
+    _add(few, make_image)
+    calls: list[tuple[int, int]] = []
+    extract(few, seen("flip"), cache=tmp_path / "cache", progress=lambda *at: calls.append(at))
+    assert calls[-1] == (9, 9)
+    assert calls == sorted(calls)
+    assert all(total == 9 for _, total in calls)
+
+
+@pytest.mark.parametrize("name", ["flip", "10crop"])
+def test_rows_in_views_are_extracted_again_to_verify_them(few: Path, tmp_path: Path, name: str) -> None:
+    result = extract(few, seen(name), cache=tmp_path / "cache")
+    found = verify_file(result.file, recompute=5, device="cpu")
+    assert found["ok"]
+    assert found["recomputed"] == 5
+    assert found["largest_difference"] < 1e-5
 
 
 # What is trusted

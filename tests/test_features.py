@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_image
 
+from featx import features as features_room
+from featx.backbone import load_backbone
 from featx.cache import ImageTable
 from featx.cachewriter import CacheWriter
-from featx.errors import CacheMissError, CorruptCacheError, HeadError
-from featx.features import FeatureSet
+from featx.errors import BackboneError, CacheMissError, CorruptCacheError, HeadError, OutputError
+from featx.extraction import extract
+from featx.features import FeatureSet, views_in
+from featx.head import Head
 
 PATHS = [b"a/1.png", b"a/2.png", b"b/caf\xe9.png", b"b/4.png", b"loose.png"]
 KEYS = np.arange(1, 81, dtype=np.uint8).reshape(5, 16)
@@ -198,3 +205,75 @@ def test_several_layers_are_side_by_side_in_the_order_that_is_asked_for(tmp_path
     assert len({one.identity, other.identity, both.identity, FeatureSet.load(path, "penultimate,hidden").identity}) == 4
     with pytest.raises(CacheMissError, match="has no layer 'absent', only penultimate, hidden"):
         FeatureSet.load(path, "penultimate,absent")
+
+
+def test_several_views_are_one_after_the_other_for_each_image(tmp_path: Path) -> None:
+    backbone = load_backbone("lenet5", layers=("hidden",), views="flip", device="cpu")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        write_image(tmp_path / "few" / "ab"[number % 2] / f"{number}.png", seed=int(rng.integers(1000)))
+    path = extract(tmp_path / "few", backbone, cache=tmp_path / "cache").file
+    plain, both = FeatureSet.load(path), FeatureSet.load(path, "penultimate@flip")
+    mirrored = FeatureSet.load(path, "penultimate@mirrored")
+    assert (plain.views, mirrored.views, both.views) == (1, 1, 2)
+    assert both.features.shape == (6, 2, 84)
+    assert both.width == plain.width == 84
+    np.testing.assert_array_equal(both.features[:, 0], plain.features)
+    np.testing.assert_array_equal(both.features[:, 1], mirrored.features)
+    assert (plain.features != mirrored.features).any()
+    assert len(both) == len(both.labels) == len(both.keys) == 6
+    assert both.identity == backbone.identity_of("penultimate@flip") != plain.identity
+    wide = FeatureSet.load(path, "hidden,penultimate@flip")
+    assert wide.features.shape == (6, 2, 168)
+    np.testing.assert_array_equal(wide.features[:, :, 84:], both.features)
+    some = both.take(np.array([4, 1]))
+    np.testing.assert_array_equal(some.features, both.features[[4, 1]])
+    assert both.facts(np.array([2])).features.shape == (1, 0)
+    assert views_in(path, "penultimate") == views_in(path, "hidden,penultimate") == "flip"
+    with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@top-left', only penultimate, hidden, penult"):
+        FeatureSet.load(path, "penultimate@10crop")
+
+
+def test_a_file_without_views_is_seen_plainly(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.h5")
+    assert views_in(path, "penultimate") == "plain"
+    with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@mirrored', .* --views flip adds it"):
+        FeatureSet.load(path, "penultimate@flip")
+    with pytest.raises(BackboneError, match="images are not seen in 'twice'"):
+        FeatureSet.load(path, "penultimate@twice")
+
+
+@pytest.mark.parametrize("layer", ["penultimate@flip", "hidden,penultimate", "hidden,penultimate@flip", "hidden"])
+def test_what_is_too_large_for_memory_is_put_together_in_a_file_without_a_name(
+    layer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        write_image(tmp_path / "few" / "ab"[number % 2] / f"{number}.png", seed=number)
+    (tmp_path / "few" / "a" / "4.png").write_bytes(b"none")  # a row that is left out
+    backbone = load_backbone("lenet5", layers=("hidden",), views="flip", device="cpu")
+    path = extract(tmp_path / "few", backbone, cache=tmp_path / "cache").file
+    wanted = FeatureSet.load(path, layer).features
+    assert not isinstance(wanted, np.memmap)
+    monkeypatch.setattr(features_room, "MOST_IN_MEMORY", wanted.nbytes - 1)
+    monkeypatch.setattr(features_room, "_BLOCK", 3 * wanted[0].nbytes)
+    before = sorted(path.parent.iterdir())
+    loaded = FeatureSet.load(path, layer)
+    found = loaded.features
+    assert isinstance(found, np.memmap)
+    assert found.mode == "r"
+    assert sorted(path.parent.iterdir()) == before
+    np.testing.assert_array_equal(found, wanted)
+    head = Head("ridge").fit(dataclasses.replace(loaded, splits=np.full(8, "train", dtype=object)))
+    assert head.n_train_ == 8
+
+
+def test_no_room_to_put_features_together_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "f.h5")
+    monkeypatch.setattr(features_room, "MOST_IN_MEMORY", 0)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"no room for 100 bytes of features that are put together: No space left"):
+        FeatureSet.load(path, "hidden,penultimate")

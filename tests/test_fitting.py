@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import EVERY_HEAD, new, photos, with_labels
+from made import EVERY_HEAD, in_views, new, photos, with_labels
 
 from featx import fitting, kernel, minibatch, modelfile
+from featx.backbone import load_backbone
 from featx.cache import ImageTable
 from featx.cachewriter import CacheWriter
 from featx.errors import CacheMissError, HeadError, OutputError
+from featx.extraction import extract
 from featx.features import FeatureSet
 from featx.fitting import fit_head
 from featx.folds import draw_shots, make_folds
@@ -564,3 +566,69 @@ def test_layers_are_listed_from_the_input_on() -> None:
     assert sorted(names, key=by_depth) == [
         "features.1", "features.3", "features.3:max", "features.11", "layer2", "penultimate"
     ]  # fmt: skip
+
+
+# Several views of each image
+
+
+@pytest.fixture
+def seen(split_photos: Path, tmp_path: Path) -> Path:
+    """A file of two layers in two views."""
+    backbone = load_backbone("lenet5", layers=("hidden",), views="flip", device="cpu")
+    return extract(split_photos, backbone, cache=tmp_path / "cache").file
+
+
+def test_a_head_is_fitted_to_all_views_that_the_file_has(seen: Path, tmp_path: Path) -> None:
+    fit = fit_head(seen, Head("logreg"), cv=3, shots=(2,), models=tmp_path / "models")
+    assert fit.path.name == "split--lenet5--flip--logreg.safetensors"
+    said = fit.as_dict()
+    assert (said["layer"], said["views"]) == ("penultimate", "flip")
+    assert (said["n_train"], said["n_test"]) == (32, 16)
+    features = FeatureSet.load(seen, "penultimate@flip")
+    assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
+    assert fit.head.identity_ == features.identity
+    assert fit.cross_validated.as_dict()["n"] == 48
+
+
+def test_fewer_views_are_taken_where_they_are_asked_for(seen: Path, tmp_path: Path) -> None:
+    plain = fit_head(seen, Head("logreg"), views="plain", models=tmp_path / "models")
+    assert plain.path.name == "split--lenet5--logreg.safetensors"
+    assert plain.as_dict()["views"] == "plain"
+    assert plain.head.identity_ == FeatureSet.load(seen).identity
+    with pytest.raises(
+        CacheMissError, match=r"has no layer 'penultimate@top-left', .*; featx extract --views 10crop adds it"
+    ):
+        fit_head(seen, Head("logreg"), views="10crop", models=tmp_path / "models")
+
+
+def test_layers_are_put_side_by_side_and_compared_in_all_views(seen: Path, tmp_path: Path) -> None:
+    both = fit_head(seen, Head("logreg"), layer=["hidden", "penultimate"], models=tmp_path / "models")
+    assert both.path.name == "split--lenet5--hidden+penultimate--flip--logreg.safetensors"
+    assert (both.head.layer, both.head.views) == ("hidden,penultimate", "flip")
+    found = fit_head(seen, Head("logreg"), layer="best", models=tmp_path / "models")
+    assert [line.kind for line in found.layers] == ["hidden", "penultimate"]
+    assert (found.head.layer, found.head.views) == ("penultimate", "flip")
+
+
+def test_every_kind_is_compared_in_all_views(seen: Path, tmp_path: Path) -> None:
+    fit = fit_head(seen, Head("logreg"), auto=True, models=tmp_path / "models")
+    assert all(not line.why for line in fit.compared)
+    assert fit.head.views == "flip"
+
+
+def test_images_without_a_label_are_predicted_once(seen: Path, tmp_path: Path) -> None:
+    features = FeatureSet.load(seen, "penultimate@flip")
+    features.labels[::5] = -1
+    fit = fit_head(features, Head("logreg"), models=tmp_path / "models")
+    lines = list(csv.reader(fit.unlabelled.read_text().splitlines()))[1:]
+    assert [path for path, _, _ in lines] == features.paths[::5].tolist()
+    out = fit.head.outputs(features.features[::5])
+    np.testing.assert_allclose([float(p) for _, _, p in lines], out.max(axis=1), atol=1e-6)
+
+
+@EVERY_HEAD
+def test_room_for_a_head_on_views_is_asked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(modelfile, "require_writable", lambda path, need=0: asked.append(need))
+    size = fit_head(in_views(photos(train=300, dim=40)), new(name), models=tmp_path).path.stat().st_size
+    assert 0.3 * size < asked[0] < 3 * size

@@ -14,10 +14,11 @@ from PIL import Image
 
 from featx import nvjpeg
 from featx.backbone import load_backbone
-from featx.decode import Transform, is_plain_jpeg, read_pixels
+from featx.decode import Transform, is_plain_jpeg, read_pixels, read_views
 from featx.errors import EngineError, ImageError
 from featx.extraction import extract
 from featx.nvjpeg import coded_reader, pixels_on
+from featx.views import VIEWS
 
 CPU = torch.device("cpu")
 TRANSFORM = Transform(resize=48, crop=40, decoding="nvjpeg")
@@ -61,7 +62,7 @@ def test_grey_and_cmyk_jpegs_are_decoded_on_the_cpu() -> None:
         stream = io.BytesIO()
         Image.new(mode, (64, 48)).save(stream, "JPEG")
         assert not is_plain_jpeg(stream.getvalue())
-        assert coded_reader(TRANSFORM)(0, stream.getvalue()).shape == (3, 40, 40)
+        assert coded_reader(TRANSFORM, VIEWS["flip"])(0, stream.getvalue()).shape == (2, 3, 40, 40)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (500, 375), (40, 40), (30, 20), (20, 400)])
@@ -72,8 +73,8 @@ def test_pixels_are_those_of_the_cpu_to_a_level(
 ) -> None:
     transform = Transform(resize=resize, crop=crop, interpolation=interpolation, decoding="nvjpeg")
     data = photograph(*size)
-    (found,) = pixels_on(CPU, [coded_reader(transform)(0, data)], transform)
-    wanted = read_pixels(data, transform)
+    found = pixels_on(CPU, [coded_reader(transform, VIEWS["10crop"])(0, data)], transform, VIEWS["10crop"])
+    wanted = read_views(data, transform, VIEWS["10crop"])
     assert found.dtype == torch.uint8
     assert found.shape == wanted.shape
     apart = np.abs(found.numpy().astype(int) - wanted)
@@ -82,11 +83,12 @@ def test_pixels_are_those_of_the_cpu_to_a_level(
 
 
 def test_files_and_pixels_keep_their_places_in_a_batch() -> None:
-    read = coded_reader(TRANSFORM)
+    read = coded_reader(TRANSFORM, VIEWS["flip"])
     files = [photograph(64, 48, seed=n, form="PNG" if n in (1, 2) else "JPEG") for n in range(5)]
-    batch = pixels_on(CPU, [read(0, data) for data in files], TRANSFORM)
-    for found, data in zip(batch, files, strict=True):
-        np.testing.assert_allclose(found.numpy().astype(int), read_pixels(data, TRANSFORM).astype(int), atol=1)
+    batch = pixels_on(CPU, [read(0, data) for data in files], TRANSFORM, VIEWS["flip"])
+    for found, data in zip(batch.split(2), files, strict=True):
+        wanted = read_views(data, TRANSFORM, VIEWS["flip"])
+        np.testing.assert_allclose(found.numpy().astype(int), wanted.astype(int), atol=1)
 
 
 def test_what_nvjpeg_refuses_is_decoded_by_the_cpu_alone_and_not_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +103,7 @@ def test_what_nvjpeg_refuses_is_decoded_by_the_cpu_alone_and_not_the_rest(monkey
     monkeypatch.setattr(nvjpeg, "decode_jpeg", picky)
     files = [photograph(60 + 4 * n, 48) for n in range(4)]
     refused = files[2]
-    batch = pixels_on(CPU, [np.frombuffer(data, np.uint8) for data in files], TRANSFORM)
+    batch = pixels_on(CPU, [np.frombuffer(data, np.uint8) for data in files], TRANSFORM, VIEWS["plain"])
     assert asked == [4, 1, 1, 1, 1]
     np.testing.assert_array_equal(batch[2].numpy(), read_pixels(refused, TRANSFORM))
     assert len(batch) == 4
@@ -111,7 +113,7 @@ def test_a_file_that_nobody_decodes_says_why() -> None:
     cut = photograph(500, 375)[:-4000]
     assert is_plain_jpeg(cut)
     with pytest.raises(ImageError, match="truncated"):
-        pixels_on(CPU, [np.frombuffer(cut, np.uint8)], TRANSFORM)
+        pixels_on(CPU, [np.frombuffer(cut, np.uint8)], TRANSFORM, VIEWS["plain"])
 
 
 def test_without_a_gpu_nvjpeg_is_refused_before_any_work(tmp_path: Path, make_image: Callable[..., Path]) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 import featx
 from featx.errors import BackboneError, CacheMissError, DatasetError, HeadError, StaleCacheError
+from featx.features import FeatureSet, views_in
 from featx.head import Head
 from featx.prediction import HeadOnBackbone, evaluate, load_model, predict
 from featx.promotion import PromotedModel
+from featx.views import VIEWS
 
 
 @pytest.fixture
@@ -214,3 +216,32 @@ def test_moved_weights_are_asked_for_and_taken(split_photos: Path, in_tmp: Path)
 def test_a_missing_model_is_said(in_tmp: Path) -> None:
     with pytest.raises(CacheMissError, match=r"there is no head or model nothing\.safetensors"):
         predict("nothing.safetensors", ["a.jpg"])
+
+
+@pytest.mark.parametrize(("views", "layer"), [("flip", "penultimate"), ("10crop", "hidden,penultimate")])
+def test_a_head_on_views_predicts_from_pixels_what_it_says_of_features(
+    views: str, layer: str, split_photos: Path, in_tmp: Path
+) -> None:
+    extracted = featx.extract(split_photos, featx.load_backbone("lenet5", layers=("hidden",), views=views, resize=40))
+    features = extracted.load(layer)
+    head = Head("logreg").fit(features)
+    path = head.save("views.safetensors")
+    files = [split_photos / str(name) for name in features.paths]
+    p = head.outputs(features.features)
+    model = load_model(path)
+    assert isinstance(model, HeadOnBackbone)
+    assert model.views == VIEWS[views]
+    for prediction, row in zip(predict(model, files, top=2), p, strict=True):
+        assert dict(prediction.top) == pytest.approx(dict(zip(head.classes_, row, strict=True)), abs=1e-5)
+    assert evaluate(path, split_photos).as_dict() == head.evaluate(features).as_dict()
+    assert evaluate(path, extracted.load(layer)).as_dict() == head.evaluate(features).as_dict()
+    with pytest.raises(StaleCacheError, match=f"layer: {layer}@{views} against"):
+        head.evaluate(FeatureSet.load(extracted.file, layer))
+
+
+def test_evaluating_a_head_on_views_keeps_the_views_of_new_images(split_photos: Path, in_tmp: Path) -> None:
+    head = Head("logreg").fit(featx.extract(split_photos, featx.load_backbone("lenet5", views="flip")).load())
+    new = split_photos.rename(split_photos.with_name("new"))
+    evaluate(head, new, cache="other")
+    (file,) = Path("other").glob("*.h5")
+    assert views_in(file, "penultimate") == "flip"

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 import featx
 from featx.blocks import Trained, blocks, trained
-from featx.decode import View
 from featx.errors import StaleCacheError
 from featx.features import FeatureSet
 from featx.head import Head
 from featx.prefix import Frozen, Seen, split
 from featx.promotion import promote
 from featx.settings import FineTuning
+from featx.views import RandomView
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-VIEW = View(0, 0, 0.35, flip=True)
+VIEW = RandomView(0, 0, 0.35, flip=True)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_activations_are_what_the_first_part_gives_and_are_kept(
     frozen = frozen_part(features)
     rows = np.flatnonzero(features.splits == "train")[::-1]
 
-    def run(view: View | None) -> np.ndarray:
+    def run(view: RandomView | None) -> np.ndarray:
         seen = Seen(rows, view)
         frozen.compute(seen, workers=2)
         return frozen.load(seen).of(rows)
@@ -126,7 +126,7 @@ def test_activations_are_what_the_first_part_gives_and_are_kept(
         expected = frozen.parts.first(normalise(torch.from_numpy(pixels), transform)).flatten(1)
     np.testing.assert_allclose(plain, expected.numpy(), rtol=2e-3, atol=1e-3)
     np.testing.assert_array_equal(frozen.load(Seen(rows, None)).of(rows[[3, 1]]), plain[[3, 1]])
-    seen = [run(View(k, 0, 0.35, flip=True)) for k in range(2)]
+    seen = [run(RandomView(k, 0, 0.35, flip=True)) for k in range(2)]
     assert not np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], plain)
     monkeypatch.setattr("featx.extraction._Run.compute", lambda *_: pytest.fail("it was computed again"))

@@ -26,6 +26,7 @@ from featx.report import Report
 from featx.settings import FineTuning
 from featx.sources import Images, Pictures
 from featx.trials import Trials
+from featx.views import VIEWS
 
 
 @pytest.fixture
@@ -496,3 +497,48 @@ def test_hymenoptera_is_never_worse_after_fine_tuning(hymenoptera: Path, mobilen
     assert result.proof.images == 64
     assert result.proof.largest < 1e-3
     assert result.report.accuracy >= result.head_report.accuracy
+
+
+@pytest.mark.parametrize(
+    ("views", "layer"), [("flip", "penultimate"), ("10crop", "penultimate"), ("flip", "features.3")]
+)
+def test_a_head_on_views_becomes_a_model_that_averages_over_them_too(
+    split_photos: Path, in_tmp: Path, views: str, layer: str
+) -> None:
+    extracted = featx.extract(split_photos, featx.load_backbone("lenet5", layers=(layer,), views=views, resize=40))
+    features = extracted.load(layer)
+    head = Head("logreg").fit(features)
+    path = head.save("head.safetensors")
+    result = promote(path)
+    assert result.proof.largest < 1e-3
+    assert result.report.as_dict() == result.head_report.as_dict() == head.evaluate(features).as_dict()
+    model = PromotedModel.load(result.path)
+    assert model.views == VIEWS[views]
+    files = [split_photos / str(name) for name in features.paths]
+    for one, other in zip(predict(path, files, top=2), predict(result.path, files, top=2), strict=True):
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-4)
+    assert evaluate(result.path, split_photos).as_dict()["accuracy"] == result.report.accuracy
+    logits = model.logits(pixels_of(features, model.transform))
+    np.testing.assert_allclose(logits, head.logits(features.plain), atol=1e-3 * max(1, np.abs(logits).max()))
+    (note,) = [note for note in result.notes if "views" in note]
+    once = head.outputs(features.plain).argmax(axis=1) == features.labels
+    assert note.startswith(
+        f"head and model average over {len(VIEWS[views])} views of each image ({views}); whoever uses the"
+    )
+    assert note.endswith(f"on the 16 images of split val is {once[features.splits == 'val'].mean():.4f}")
+
+
+@pytest.mark.parametrize("last", [None, 1])
+def test_a_network_tuned_from_a_head_on_views_is_judged_in_them(
+    split_photos: Path, in_tmp: Path, last: int | None
+) -> None:
+    features = featx.extract(split_photos, featx.load_backbone("lenet5", views="flip", weights="random")).load()
+    head = Head("logreg", C=1e-3).fit(features)
+    settings = FineTuning(epochs=2, lr=1e-2, last=last, significance=1.0, interpolate=False)
+    result = promote(head, finetune=True, settings=settings)
+    assert result.trial is not None
+    # Epoch 0 is the network while it is the head, both in the plain view of the images that choose.
+    assert result.log[0]["log_loss"] == pytest.approx(result.trial.start.log_loss, abs=1e-3)
+    judged = evaluate(result.path, split_photos)
+    assert judged.as_dict()["confusion"] == result.report.as_dict()["confusion"]
+    assert judged.as_dict()["log_loss"] == pytest.approx(result.report.as_dict()["log_loss"], abs=1e-5)

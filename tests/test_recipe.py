@@ -24,6 +24,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "layer": ["layer3", "layer4"],
         "stages": True,
         "pooling": "gem",
+        "views": "flip",
         "dtype": "float16",
         "device": "cpu",
         "resize": 96,
@@ -46,6 +47,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "features": "f.h5",
         "model": "svm",
         "layer": ["layer3", "layer4"],
+        "views": "10crop",
         "C": 0.25,
         "kernel": "rbf",
         "k": 3,
@@ -208,8 +210,8 @@ def test_an_unknown_name_brings_the_one_that_was_meant(text: str, fault: str, wr
 def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path]) -> None:
     (fault,) = faults_of(write("[fit-head]\nqqqq = 1\n"))
     keys = (
-        "features, model, layer, C, kernel, k, task, class-weight, logit-adjustment, calibrate, reject-below, precision, cv, "
-        "repeat, shots, group, table, report, seed, device, cache, models, out"
+        "features, model, layer, views, C, kernel, k, task, class-weight, logit-adjustment, "
+        "calibrate, reject-below, precision, cv, repeat, shots, group, table, report, seed, device, cache, models, out"
     )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
 

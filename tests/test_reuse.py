@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from test_cache import BACKBONE, flip
 from featx.cache import FeatureCache, ImageTable
 from featx.cachewriter import CacheWriter
 from featx.images import ImageSet
-from featx.reuse import KnownRows
+from featx.reuse import KnownRows, KnownViews
+from featx.views import MIRRORED, PLAIN
 
 DIMS = {"penultimate": 4, "hidden": 3}
 
@@ -293,3 +295,90 @@ def test_failures_are_known_by_key_under_the_same_limit_alone(tmp_path: Path) ->
     assert known.failures(1000) == {key("bee"): "too large", key("gnat"): "no image"}
     assert known.failures(2000) == {key("fly"): "spoilt"}
     assert known.failures(3000) == {}
+
+
+# In several views
+
+
+WANTED = {PLAIN: {"own": "o" * 64}, MIRRORED: {"own@mirrored": "o" * 64}}
+
+
+def views(*files: FeatureCache) -> KnownViews:
+    return KnownViews(files, WANTED)
+
+
+def one(
+    path: Path, *names: str, contents: Sequence[str] = ("ant", "bee"), number: float = 1, **facts: Any
+) -> FeatureCache:
+    """A file that has these layers."""
+    return make(path, contents, number, dims=dict.fromkeys(names, 4), **facts)
+
+
+def test_an_image_is_known_when_all_views_are_whichever_files_have_them(tmp_path: Path) -> None:
+    plain = one(tmp_path / "a.h5", "own")
+    mirrored = one(tmp_path / "b.h5", "own@mirrored", contents=("bee", "fly"), number=2)
+    known = views(plain, mirrored)
+    assert [key(name) in known for name in ("ant", "bee", "fly", "gnat")] == [False, True, False, False]
+    found, features = known.take(keys("ant", "bee", "fly", "bee"))
+    assert found.tolist() == [False, True, False, True]
+    np.testing.assert_array_equal(features["own"], vectors(1, 2, 4)[[1, 1]])
+    np.testing.assert_array_equal(features["own@mirrored"], vectors(2, 2, 4)[[0, 0]])
+
+
+def test_what_some_views_have_can_be_taken_alone(tmp_path: Path) -> None:
+    known = views(one(tmp_path / "a.h5", "own"), one(tmp_path / "b.h5", "own@mirrored", contents=("fly",)))
+    found, features = known.take(keys("fly", "bee"), [PLAIN])
+    assert found.tolist() == [False, True]
+    assert features.keys() == {"own"}
+    np.testing.assert_array_equal(features["own"], vectors(1, 2, 4)[[1]])
+
+
+def test_rows_are_told_apart_by_the_views_they_lack(tmp_path: Path) -> None:
+    known = views(
+        one(tmp_path / "a.h5", "own", "own@mirrored", contents=("both",)),
+        one(tmp_path / "b.h5", "own", contents=("ant", "bee")),
+        one(tmp_path / "c.h5", "own@mirrored", contents=("fly",)),
+    )
+    rows = np.array([3, 5, 7, 9, 11, 13])
+    lacking = known.lacking(rows, keys("ant", "fly", "gnat", "bee", "both", ""))
+    found = {tuple(view.name for view in lack): some.tolist() for lack, some in lacking}
+    # What is known in all views is asked for again only where something is wrong with it.
+    assert found == {("mirrored",): [3, 9], ("",): [5], ("", "mirrored"): [7, 11, 13]}
+
+
+def test_a_row_that_does_not_fit_its_check_is_lacking_in_that_view(tmp_path: Path) -> None:
+    file = one(tmp_path / "a.h5", "own", "own@mirrored")
+    flip(file.path, file.layers["own@mirrored"].offset + 1)
+    known = views(FeatureCache(file.path))
+    assert key("ant") in known
+    assert known.take(keys("ant", "bee"))[0].tolist() == [False, True]
+    assert key("ant") not in known
+    ((lack, rows),) = [(lack, rows) for lack, rows in known.lacking(np.array([0]), keys("ant"))]
+    assert lack == (MIRRORED,)
+    assert rows.tolist() == [0]
+
+
+def test_images_are_recognised_by_any_file_and_fail_in_every_view(tmp_path: Path) -> None:
+    plain = one(tmp_path / "a.h5", "own", failed={1: "spoilt"})
+    mirrored = one(tmp_path / "b.h5", "own@mirrored", contents=("fly",), paths=[b"fly.png"])
+    known = views(plain, mirrored)
+    found = known.recognised(
+        listed(["00.png", "fly.png", "new.png"]), np.array([100, 100, 100]), np.array([0, 0, 0]) + 10**18
+    )
+    np.testing.assert_array_equal(found, np.concatenate([keys("ant", "fly"), np.zeros((1, 16), np.uint8)]))
+    assert known.failures(1000) == {key("bee"): "spoilt"}
+
+
+def test_only_images_of_a_size_that_is_known_in_part_may_lack_some_views(tmp_path: Path) -> None:
+    whole = one(tmp_path / "a.h5", "own", "own@mirrored", sizes=[7, 8])
+    plain = one(tmp_path / "b.h5", "own", sizes=[70, 80])
+    sizes = np.array([7, 70, 80, 9, -1])
+    assert views(whole, plain).may_lack_some(sizes).tolist() == [False, True, True, False, False]
+    assert not views(whole).may_lack_some(sizes).any()
+    assert not views().may_lack_some(sizes).any()
+
+
+def test_where_nothing_is_known_everything_is_lacking_in_all_views() -> None:
+    ((lack, rows),) = list(views().lacking(np.arange(3), keys("ant", "bee", "")))
+    assert lack == (PLAIN, MIRRORED)
+    assert rows.tolist() == [0, 1, 2]

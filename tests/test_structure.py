@@ -22,6 +22,7 @@ ORDER = (
     "home",
     "settings",
     "meter",
+    "views",
     "decode",
     "images",
     "nets",

@@ -91,7 +91,7 @@ def use(path: Path, *, thorough: bool = True) -> bool:
     if opened:
         json.dumps(describe_file(path))
         feature_file(path.parent, dataset="x", root="/photos", backbone="lenet5", identities=IDENTITIES)
-        sharing(path.parent, IDENTITIES)
+        sharing(path.parent, [IDENTITIES])
     (entry,) = list_folder(path.parent)
     assert (entry.state in ("complete", "partial")) is opened
     json.dumps(entry.as_dict())
