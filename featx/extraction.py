@@ -257,6 +257,11 @@ class _Run:
         self.notes = [*images.notes, *([note] if note else [])]
         if backbone.weights == "random":
             self.notes.append(f"{backbone.name} has random weights: a baseline, not a pretrained network")
+        if len(backbone.views) > 2 and backbone.transform.resize == backbone.transform.crop:
+            self.notes.append(
+                f"images are resized to {backbone.transform.crop} pixels, all of which the crop takes: corners differ along "
+                "the longer side alone; a larger --resize leaves them room"
+            )
         self.sizes, self.mtimes = _stat(images)
         self.before = self._earlier(path)
         self.keys = np.zeros((len(images), 16), dtype=np.uint8)

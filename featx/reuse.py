@@ -12,7 +12,51 @@ from featx.images import ImageSet
 from featx.views import RandomView, View
 
 
-class KnownRows(Collection[bytes]):
+class _Seen:
+    """What feature files know of their images, whatever their layers.
+
+    Attributes:
+        files: of several that hold an image, the first counts.
+    """
+
+    files: list[FeatureCache]
+
+    def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
+        """The keys of images that a file has seen at the same place, with the same size and modification time.
+
+        Args:
+            images: N of them.
+            sizes: (N,) int64, in bytes; -1 where there is no file.
+            mtimes: (N,) int64, in ns.
+
+        Returns:
+            (N, 16) uint8, zeros where an image is not recognised.
+        """
+        keys = np.zeros((len(images), 16), dtype=np.uint8)
+        ours = _places(str(images.root), np.array([os.fsencode(path) for path in images.paths]))
+        for file in self.files:
+            rows = np.flatnonzero(~keys.any(axis=1) & (sizes >= 0))
+            theirs = _places(file.dataset["root"], file.images.paths)
+            at = np.minimum(np.searchsorted(theirs, ours[rows]), len(theirs) - 1)
+            same = (
+                (theirs[at] == ours[rows])
+                & (file.images.sizes[at] == sizes[rows])
+                & (file.images.mtimes[at] == mtimes[rows])
+            )
+            keys[rows[same]] = file.keys[at[same]]
+        return keys
+
+    def failures(self, max_pixels: int) -> dict[bytes, str]:
+        """Why images failed, by key, in files that were made under the same limit."""
+        return {
+            file.keys[row].tobytes(): file.error(row)
+            for file in self.files
+            if file.dataset.get("max_pixels") == max_pixels
+            for row in np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
+        }
+
+
+class KnownRows(_Seen, Collection[bytes]):
     """The rows of several feature files of the same identity, by the keys of their images.
 
     A key is in it when some file has features of that image. Whether they fit their check is seen when they are taken.
@@ -55,40 +99,6 @@ class KnownRows(Collection[bytes]):
     def __len__(self) -> int:
         return len(np.unique(self._keys))
 
-    def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
-        """The keys of images that a file has seen at the same place, with the same size and modification time.
-
-        Args:
-            images: N of them.
-            sizes: (N,) int64, in bytes; -1 where there is no file.
-            mtimes: (N,) int64, in ns.
-
-        Returns:
-            (N, 16) uint8, zeros where an image is not recognised.
-        """
-        keys = np.zeros((len(images), 16), dtype=np.uint8)
-        ours = _places(str(images.root), np.array([os.fsencode(path) for path in images.paths]))
-        for file in self.files:
-            rows = np.flatnonzero(~keys.any(axis=1) & (sizes >= 0))
-            theirs = _places(file.dataset["root"], file.images.paths)
-            at = np.minimum(np.searchsorted(theirs, ours[rows]), len(theirs) - 1)
-            same = (
-                (theirs[at] == ours[rows])
-                & (file.images.sizes[at] == sizes[rows])
-                & (file.images.mtimes[at] == mtimes[rows])
-            )
-            keys[rows[same]] = file.keys[at[same]]
-        return keys
-
-    def failures(self, max_pixels: int) -> dict[bytes, str]:
-        """Why images failed, by key, in files that were made under the same limit."""
-        return {
-            file.keys[row].tobytes(): file.error(row)
-            for file in self.files
-            if file.dataset.get("max_pixels") == max_pixels
-            for row in np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
-        }
-
     def take(self, keys: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Features by key.
 
@@ -123,7 +133,7 @@ class KnownRows(Collection[bytes]):
         return (self._keys[at] == wanted) & keys.any(axis=1), self._file[at], self._row[at]
 
 
-class KnownViews(Container[bytes]):
+class KnownViews(_Seen, Container[bytes]):
     """The same of features in several views, each of which may be in other files. A key is in it when all views are known."""
 
     def __init__(
@@ -148,18 +158,6 @@ class KnownViews(Container[bytes]):
         """(N,) bool: which images of these sizes, in bytes, may be among those that a file knows in some views, not in all."""
         uneven = [file for file in self.files if any(file not in part.files for part in self.parts.values())]
         return np.isin(sizes, np.concatenate([np.empty(0, np.int64), *(file.images.sizes for file in uneven)]))
-
-    def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
-        """As of ``KnownRows``."""
-        keys = np.zeros((len(images), 16), dtype=np.uint8)
-        for part in self.parts.values():
-            found = part.recognised(images, sizes, mtimes)
-            keys = np.where(keys.any(axis=1, keepdims=True), keys, found)
-        return keys
-
-    def failures(self, max_pixels: int) -> dict[bytes, str]:
-        """As of ``KnownRows``."""
-        return {key: why for part in self.parts.values() for key, why in part.failures(max_pixels).items()}
 
     def lacking(self, rows: np.ndarray, keys: np.ndarray) -> Iterator[tuple[tuple[View | RandomView, ...], np.ndarray]]:
         """Sets of views, each with those of (M,) rows whose images, by (M, 16) keys, are not known in just these views.

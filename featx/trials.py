@@ -35,7 +35,7 @@ from featx.truncation import head_of
 from featx.views import views_of
 
 PROOF_IMAGES = 64
-"""How many images the assembled network is compared with the head on."""
+"""How many images, or views of them, the assembled network is compared with the head on."""
 
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
 """Largest logit difference that counts as equal, relative to the largest logit (or 1), by the features' dtype."""
@@ -120,7 +120,8 @@ class Trials:
             HeadError: further than rounding.
         """
         every = self.pictures.rows(self.judge_split)
-        rows = every[np.linspace(0, len(every) - 1, min(PROOF_IMAGES, len(every))).astype(int)]
+        count = min(-(-PROOF_IMAGES // self.features.views), len(every))
+        rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
         head_logits = self._says(self.head, rows)
         apart = np.abs(self._shows(self.network, rows) - head_logits)
         allowed = TOLERANCE[self.backbone.dtype] * max(1.0, float(np.abs(head_logits).max()))

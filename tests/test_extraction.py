@@ -1201,6 +1201,14 @@ def test_what_an_interrupted_run_left_is_not_computed_again_in_any_view(
     assert_every_view(result, seen("flip"), photos)
 
 
+def test_corners_without_room_are_said(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    said = "images are resized to 32 pixels, all of which the crop takes: corners differ along the longer side alone; a larger"
+    for name, resize, noted in (("10crop", 32, True), ("10crop", 33, False), ("flip", 32, False)):
+        backbone = load_backbone("lenet5", views=name, resize=resize, device="cpu")
+        notes = extract(few, backbone, cache=tmp_path / "cache").notes
+        assert any(note.startswith(said) for note in notes) is noted
+
+
 def test_a_bad_image_fails_in_all_views_at_once(spoilt: Path, tmp_path: Path, lenet: Backbone) -> None:
     plain = extract(spoilt, lenet, cache=tmp_path / "a")
     result = extract(spoilt, load_backbone("lenet5", views="flip", device="cpu"), cache=tmp_path / "a")
