@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featx.errors import HeadError
-from featx.rows import Rows
+from featx.rows import Rows, each_view
 from featx.scorers import HiddenScorer, LinearScorer, NotConvergedWarning
 from featx.training import Training, fold_by_fold
 
@@ -351,21 +351,23 @@ def _outputs(
 
 
 def _held_back(training: Training) -> np.ndarray:
-    """Rows to stop by, (n,) int64: every tenth of them in the order of their class, or of a regression's target.
+    """Rows to stop by, (n,) int64: every tenth image in the order of their class, or of a regression's target.
 
-    So each class gives its tenth, give or take one row, and never its only row. None where they were too few to tell anything.
+    So each class gives its tenth, give or take one image, and never its only one. None where they were too few to tell
+    anything. Of an image that is seen in several views all are held back.
     """
+    y = training.y[:: training.together]
     every = max(HELD_BACK, math.ceil(len(training) / MOST_HELD_BACK))
-    if len(training) // every < FEWEST_HELD_BACK:
+    if len(y) // every < FEWEST_HELD_BACK:
         return np.empty(0, dtype=np.int64)
     rng = np.random.default_rng(training.seed)
-    order, y = rng.permutation(len(training)), training.y
+    order = rng.permutation(len(y))
     if training.task == "classification":
         order = order[(np.bincount(y) > 1)[y[order]]]
     if training.task != "multilabel":
         key = y if y.ndim == 1 else y[:, 0]
         order = order[np.argsort(key[order], kind="stable")]
-    return np.sort(order[rng.integers(every) :: every])
+    return each_view(np.sort(order[rng.integers(every) :: every]), training.together)
 
 
 def _share(counted: np.ndarray, of: float, count: int) -> np.ndarray:

@@ -31,6 +31,7 @@ class Training:
         seed: of whatever a fit draws.
         grouped: some rows belong together, as copies of an image do, so that leaving out one alone would tell nothing.
         views: V.
+        together: rows, one after the other, that are views of one image, where each view is an image of its own (``by_rows``).
     """
 
     rows: Rows
@@ -42,6 +43,7 @@ class Training:
     seed: int = 0
     grouped: bool = False
     views: int = 1
+    together: int = 1
 
     def __len__(self) -> int:
         return len(self.y)
@@ -71,6 +73,7 @@ class Training:
             folds=tuple((each_view(train, self.views), each_view(test, self.views)) for train, test in self.folds),
             grouped=True,
             views=1,
+            together=self.views,
         )
 
     def over_views(self, scores: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,21 @@ def test_of_few_rows_none_is_held_back_and_of_many_no_more_than_tell_enough(monk
     monkeypatch.setattr(minibatch, "MOST_HELD_BACK", 20)
     assert len(_held_back(given(np.zeros((99, 1)), np.arange(99) % 2))) == 0
     assert len(_held_back(given(np.zeros((1000, 1)), np.arange(1000) % 2))) == 20
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_all_views_of_an_image_are_held_back_or_none(task: str) -> None:
+    rng = np.random.default_rng(0)
+    y = {"classification": rng.integers(0, 3, 120), "multilabel": rng.integers(0, 2, (120, 3)).astype(np.float32)}.get(
+        task, rng.normal(size=(120, 1))
+    )
+    once = given(np.zeros((120, 1)), y, task=task)
+    views = dataclasses.replace(once, rows=Rows(np.zeros((360, 1))), views=3)
+    held = _held_back(once)
+    assert len(held) == 12
+    np.testing.assert_array_equal(_held_back(views.by_rows), np.add.outer(3 * held, np.arange(3)).ravel())
+    some = views.by_rows.take(np.arange(360).reshape(120, 3)[40:].ravel())
+    assert (np.bincount(_held_back(some) // 3)[_held_back(some)[::3] // 3] == 3).all()
 
 
 def test_numbers_are_held_back_over_their_whole_range() -> None:
