@@ -153,7 +153,7 @@ class Head:
             split: "train", or another; "all" is every labelled row.
             rows: (n,) int64, labelled rows to fit to instead.
             cross_validate: even where there is nothing to choose and nothing to calibrate.
-            coarse: of logreg and svm: compare fewer values of C, and less exactly, in a third of the time.
+            coarse: of logreg and svm: compare fewer values of C, and search and fit less exactly, in a third of the time.
 
         Raises:
             HeadError: parameters that do not go together, too few classes, or features that are not finite.

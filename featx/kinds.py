@@ -65,7 +65,7 @@ def form_of(name: str, *, task: str, kernel: str) -> str:
 
 
 def model_for(name: str, *, task: str, kernel: str, device: str = "cpu", coarse: bool = False) -> Model:
-    """Who fits a kind of head; on a device of torch, and after a coarse search, where that kind can."""
+    """Who fits a kind of head; on a device of torch, and coarsely, where that kind can."""
     if name in ("linear", "mlp"):
         from featx.minibatch import HiddenModel, LinearModel
 

@@ -200,9 +200,9 @@ def learning_curve(
 
 
 def _right(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, truth: np.ndarray) -> float:
-    """The accuracy of a fit to some rows; where they are all of one class, that class is what it says."""
+    """The accuracy of a coarse fit to some rows; where they are all of one class, that class is what it says."""
     try:
-        head.fit(features, rows=rows)
+        head.fit(features, rows=rows, coarse=True)
     except HeadError:
         only = features.classes[int(np.bincount(features.labels[rows]).argmax())]
         return float((truth == only).mean())

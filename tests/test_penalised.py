@@ -197,6 +197,23 @@ def test_probabilities_are_scikit_learn_s_where_the_penalty_is_weak(name: str, C
     np.testing.assert_allclose(softmax(scorer.scores(Z), axis=1), best.predict_proba(Z), atol=2e-3)
 
 
+@pytest.mark.parametrize("C", [1e-3, 1.0])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_coarse_fit_is_as_exact_as_the_search(name: str, C: float) -> None:
+    training = problem(name)
+    model = PenalisedModel(coarse=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scorer = model.fit(training, C)
+    assert scorer.weight.dtype == scorer.bias.dtype == np.float64
+    exact = PenalisedModel().fit(training, C)
+    reached, least = (objective(training, *single(found), C) for found in (scorer, exact))
+    assert reached <= least * (1 + 1e-4)
+    Z = training.rows.whole(np.float64)
+    p, wanted = (softmax(found.scores(Z), axis=1) for found in (scorer, exact))
+    assert np.abs(p - wanted).mean() < 5e-3
+
+
 def test_two_classes_have_opposite_weights_and_a_head_is_float64() -> None:
     scorer, _, _ = solved("two classes", 1.0, False)
     np.testing.assert_array_equal(scorer.weight[0], -scorer.weight[1])
