@@ -23,6 +23,7 @@ from featx.features import FeatureSet
 from featx.home import nearest_folder
 from featx.images import ImageSet
 from featx.settings import INPUT, Progress
+from featx.truncation import Pooling
 from featx.views import RandomView
 
 SAME = 1e-4
@@ -48,7 +49,7 @@ class Cut(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to (B, D), under the name of the layer that they enter."""
-        return {self.layer: self.graph(images).float().flatten(1)}
+        return {self.layer: self.graph(images).float()}
 
     def attach(self) -> list[Any]:
         """Needs no hooks."""
@@ -59,6 +60,46 @@ class Cut(nn.Module):
         return contextlib.nullcontext()
 
 
+class First(nn.Module):
+    """From normalised images to what crosses a cut, as one row per image.
+
+    Args:
+        graph: gives each value that crosses.
+    """
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    @property
+    def pooled(self) -> list[str]:
+        """The layers, if any, that go to the head past what is trained."""
+        return [module.tap.layer for module in self.graph.children() if isinstance(module, Pooling)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, D)."""
+        return torch.cat([found.flatten(1) for found in self.graph(images)], dim=1)
+
+
+class Rest(nn.Module):
+    """From these rows to logits.
+
+    Args:
+        graph: takes each value that crosses.
+        shapes: of these, of one image.
+    """
+
+    def __init__(self, graph: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.graph, self.shapes = graph, tuple(shapes)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, D) to (B, C)."""
+        parts = rows.split([math.prod(shape) for shape in self.shapes], dim=1)
+        logits: Tensor = self.graph(*(part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)))
+        return logits
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """A network in two parts that share its modules.
@@ -66,12 +107,15 @@ class Split:
     Attributes:
         first: frozen, from images to activations.
         rest: from activations to logits.
-        shape: of one image's activations.
     """
 
-    first: nn.Module
-    rest: nn.Module
-    shape: tuple[int, ...]
+    first: First
+    rest: Rest
+
+    @property
+    def width(self) -> int:
+        """How many numbers an image's activations are."""
+        return sum(math.prod(shape) for shape in self.rest.shapes)
 
 
 def split(network: nn.Module, which: Trained, images: Tensor) -> Split | None:
@@ -83,23 +127,24 @@ def split(network: nn.Module, which: Trained, images: Tensor) -> Split | None:
         images: (B, 3, H, W), on which the two parts are proved to be the network.
 
     Returns:
-        None where torch.fx cannot follow the network, more than one tensor crosses the cut, or the parts are not the whole.
+        None where torch.fx cannot follow the network, what crosses the cut is not each image's own, or the parts are not the
+        whole.
     """
     names = [*which.names, which.classifier]
     try:
         graph = FrameTracer(names).trace(network)
         before, behind = _two_graphs(graph, network, names[: which.first], names[which.first :])
-        parts = [fx.GraphModule(network, part).eval() for part in (before, behind)]
         with torch.inference_mode():
-            activations = parts[0](images)
-            whole, again = network(images), parts[1](activations)
+            crossing = fx.GraphModule(network, before).eval()(images)
+            if any(len(value) != len(images) for value in crossing):
+                return None
+            shapes = [tuple(value.shape[1:]) for value in crossing]
+            parts = Split(First(fx.GraphModule(network, before)), Rest(fx.GraphModule(network, behind), shapes))
+            whole, again = network(images), parts.rest.eval()(parts.first.eval()(images))
     except Exception:
         return None
-    if not (isinstance(activations, Tensor) and len(activations) == len(images)):
-        return None
-    if whole.shape != again.shape or (whole - again).abs().max() > SAME * max(1.0, float(whole.abs().max())):
-        return None
-    return Split(parts[0], parts[1], tuple(activations.shape[1:]))
+    same = whole.shape == again.shape and (whole - again).abs().max() <= SAME * max(1.0, float(whole.abs().max()))
+    return parts if same else None
 
 
 def _two_graphs(
@@ -114,14 +159,12 @@ def _two_graphs(
     cut = next((at for at in between if _draws(nodes[at], network)), first_trained)
     behind = set(nodes[cut:])
     crossing = [node for node in nodes[:cut] if node.op != "get_attr" and not behind.isdisjoint(node.users)]
-    if len(crossing) != 1:
-        raise ValueError(f"{len(crossing)} values cross the cut")
     first, rest = fx.Graph(), fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     for node in nodes[:cut]:
         copied[node] = first.node_copy(node, copied.__getitem__)
-    first.output(copied[crossing[0]])
-    copied = {crossing[0]: rest.placeholder("activations")}
+    first.output(tuple(copied[node] for node in crossing))
+    copied = {node: rest.placeholder(f"crossing_{number}") for number, node in enumerate(crossing)}
     for node in nodes:
         if node in behind or (node.op == "get_attr" and not behind.isdisjoint(node.users)):
             copied[node] = rest.node_copy(node, copied.__getitem__)
@@ -191,7 +234,7 @@ class Frozen:
 
     def need(self, seen: Sequence[Seen]) -> int:
         """Bytes on disk that are yet to be written."""
-        row = math.prod(self.parts.shape) * 2
+        row = self.parts.width * 2
         files = [self._file(some, self._cut(some)) for some in seen]
         here = [file.stat().st_size if file.exists() else 0 for file in files]
         return sum(max(0, len(some.rows) * row - size) for some, size in zip(seen, here, strict=True))
@@ -232,15 +275,20 @@ class Frozen:
             why = found.error(int(bad[0])) or "it has changed since its features were extracted"
             image = Path(self.features.dataset["root"]) / str(self.features.paths[rows[bad[0]]])
             raise StaleCacheError(f"{image}: {why}; run featx extract and featx fit-head again, or add --views 0")
-        return Activations(rows, found.features(self.layer + INPUT))
+        return Activations(rows, found.features(self._kept_as))
+
+    @property
+    def _kept_as(self) -> str:
+        """What crosses the cut, by all of its names."""
+        return "+".join([*self.parts.first.pooled, self.layer]) + INPUT
 
     def _ordered(self, seen: Seen) -> np.ndarray:
         """A feature file has its images by path."""
         return seen.rows[np.argsort(self.features.paths[seen.rows])]
 
     def _cut(self, seen: Seen) -> Backbone:
-        tapped = self.layer + INPUT
-        return self.backbone.cut(Cut(self.parts.first, tapped), tapped, math.prod(self.parts.shape), seen.view)
+        cut = Cut(self.parts.first, self._kept_as)
+        return self.backbone.cut(cut, self._kept_as, self.parts.width, seen.view)
 
     def _file(self, seen: Seen, cut: Backbone) -> Path:
         stem = self.features.source.stem if self.features.source else str(self.features.dataset.get("name", "features"))

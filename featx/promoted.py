@@ -117,7 +117,7 @@ class PromotedModel:
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = Transform.from_dict(meta["transform"])
             network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
-            network = ending_at(meta["layer"], network, meta["width"])
+            network = ending_at(meta["layer"], network, meta["width"], meta["classifier"])
             set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
         except HeadError as error:  # its network has no such layer to end at
             raise CorruptCacheError(f"{path} is no sound model: {printable(str(error))}") from error
@@ -160,7 +160,7 @@ def logits_of(network: nn.Module, pixels: Tensor, transform: Transform) -> np.nd
 def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
     """The architecture that a model's file names. Built without memory first: a small file shall not make a large network."""
     with zoo.without_memory():
-        hollow = ending_at(meta["layer"], zoo.blank(meta["origin"]), meta["width"])
+        hollow = ending_at(meta["layer"], zoo.blank(meta["origin"]), meta["width"], meta["classifier"])
         set_last_layer(hollow, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
     require_fit(hollow, state, origin=str(path))
     return zoo.blank(meta["origin"])
@@ -179,10 +179,10 @@ def _first_line(error: Exception) -> str:
     return printable((str(error) or type(error).__name__).splitlines()[0][:200])
 
 
-def ending_at(layer: str, network: nn.Module, width: int) -> nn.Module:
-    """The network, whole where its penultimate layer is asked for, however that is seen; else ``truncated``."""
-    (layer,) = side_by_side(layer)
-    return network if layer == PENULTIMATE else truncated(network.eval(), layer, width)
+def ending_at(layer: str, network: nn.Module, width: int, classifier: str) -> nn.Module:
+    """The network, whole where its penultimate layer alone is asked for, however that is seen; else ``truncated``."""
+    whole = side_by_side(layer) == [PENULTIMATE]
+    return network if whole else truncated(network.eval(), layer, width, classifier)
 
 
 def set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:

@@ -20,7 +20,6 @@ from featx.promoted import PromotedModel
 from featx.report import Report
 from featx.settings import MODELS, FineTuning
 from featx.trials import Proof, Trial, Trials
-from featx.views import side_by_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +121,7 @@ def promote(
     that torchrun started train together, each on its GPU.
 
     Args:
-        head: a fitted head, or its file; linear. Where it is on an inner layer, the network ends there (``truncation``).
+        head: a fitted head, or its file; linear. Where it is on inner layers, the network ends there (``truncation``).
         finetune: train the network.
         settings: how.
         features: the feature set, or file, that the head was fitted to; by default the file the head names.
@@ -150,11 +149,6 @@ def promote(
     path = Path(out) if out else Path(models) / f"{stem}--promoted.safetensors"
     modelfile.require_writable(path)
     head.as_linear()  # a head that is not linear is refused before anything costs time
-    if len(side_by_side(head.layer_)) > 1:
-        raise HeadError(
-            f"this head is on several layers, {head.layer}; only one on a single layer can be the end of a network. "
-            "featx fit-head, with one --layer, makes one"
-        )
     known = _features_of(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     modelfile.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))

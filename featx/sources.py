@@ -137,7 +137,6 @@ class Cached:
     Args:
         pictures: of the data set.
         module: the trained part.
-        shape: of one image's input to it.
         settings: how.
         train: (n,) int64 rows to train on.
         select: (m,) int64 rows that choose.
@@ -146,10 +145,10 @@ class Cached:
     """
 
     def __init__(
-        self, pictures: Pictures, module: nn.Module, shape: Sequence[int], settings: FineTuning, *,
+        self, pictures: Pictures, module: nn.Module, settings: FineTuning, *,
         train: np.ndarray, select: np.ndarray, views: Sequence[Activations], plain: Activations,
     ) -> None:  # fmt: skip
-        self.pictures, self.module, self.shape, self.settings = pictures, module, shape, settings
+        self.pictures, self.module, self.settings = pictures, module, settings
         self.train, self.select, self.views, self.plain = train, select, views, plain
         self.images, self.classes = len(train), len(pictures.classes)
 
@@ -170,8 +169,7 @@ class Cached:
         return self.pictures.judged(self.select, logits)
 
     def _inputs(self, activations: Activations, rows: np.ndarray) -> Tensor:
-        found = torch.from_numpy(activations.of(rows).astype(np.float32)).to(self.pictures.device)
-        return found.reshape(len(found), *self.shape)
+        return torch.from_numpy(activations.of(rows).astype(np.float32)).to(self.pictures.device)
 
 
 class Sources:
@@ -248,7 +246,7 @@ class Sources:
             views = [seen(train, view) for view in crops]
         self._fill(frozen, views if plain in views else [*views, plain], progress)
         return Cached(
-            self.pictures, parts.rest, parts.shape, settings, train=train, select=select,
+            self.pictures, parts.rest, settings, train=train, select=select,
             views=[frozen.load(view) for view in views], plain=frozen.load(plain),
         )  # fmt: skip
 

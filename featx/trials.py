@@ -29,7 +29,7 @@ from featx.home import cores
 from featx.processes import processes
 from featx.promoted import PromotedModel, ending_at, set_last_layer
 from featx.report import Report
-from featx.settings import CACHE, FROZEN, PENULTIMATE, FineTuning
+from featx.settings import CACHE, FROZEN, FineTuning
 from featx.sources import Pictures, Sources
 from featx.truncation import head_of
 from featx.views import views_of
@@ -108,7 +108,7 @@ class Trials:
         self.pictures = Pictures(
             features, labels, head.classes_, backbone.transform, backbone.device, workers, self.processes
         )
-        self.classifier = backbone.classifier if head.layer == PENULTIMATE else head_of(head.layer)
+        self.classifier = head_of(head.layer, backbone.classifier)
         self.network = self._assembled(head)
         self.as_head = copy.deepcopy(self.network.state_dict())
         self._checkpoints: list[Checkpoint] = []
@@ -206,7 +206,7 @@ class Trials:
             "classifier": self.classifier,
             "reject_below": self.head.reject_below_,
             "layer": self.head.layer_,
-            "width": self.backbone.taps[self.head.layer],
+            "width": self.head.as_linear()[0].shape[1],
             "dataset": self.features.dataset,
             "head": {"kind": self.head.kind, "parameters": self.head.parameters, "identity": self.head.identity_},
             "n_train": self.head.n_train_,
@@ -280,9 +280,9 @@ class Trials:
 
     def _assembled(self, head: Head) -> nn.Module:
         """A head on the backbone, as one network."""
-        layer = head.layer
-        network = ending_at(layer, copy.deepcopy(self.backbone.network), self.backbone.taps[layer])
-        set_last_layer(network, self.classifier, *head.as_linear())
+        weight, bias = head.as_linear()
+        network = ending_at(head.layer, copy.deepcopy(self.backbone.network), weight.shape[1], self.classifier)
+        set_last_layer(network, self.classifier, weight, bias)
         return network.to(self.backbone.device).eval()
 
     def _says(self, head: Head, rows: np.ndarray) -> np.ndarray:

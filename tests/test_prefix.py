@@ -47,7 +47,7 @@ def test_the_two_parts_are_the_network_and_share_its_weights(name: str, last: in
     network, classifier = backbone.network, backbone.classifier
     parts = split(network, trained(network, classifier, FineTuning(last=last)), IMAGES)
     assert parts is not None
-    assert parts.shape == shape
+    assert parts.rest.shapes == (shape,)
     with torch.inference_mode():
         torch.testing.assert_close(parts.rest(parts.first(IMAGES)), network(IMAGES), rtol=1e-5, atol=1e-5)
     own = {id(p) for p in network.parameters()}
@@ -62,7 +62,7 @@ def test_dropout_in_front_of_what_is_trained_is_drawn_anew_each_time() -> None:
     network, classifier = backbone.network, backbone.classifier
     parts = split(network, trained(network, classifier, FineTuning(last=0)), IMAGES)
     assert parts is not None
-    assert parts.shape == (1280,)
+    assert parts.rest.shapes == ((1280,),)
     network.train()
     assert any(isinstance(module, nn.Dropout) and module.training for module in parts.rest.modules())
     assert not any(isinstance(module, nn.Dropout) for module in parts.first.modules())
@@ -80,16 +80,35 @@ class Branching(nn.Module):
         return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
-class Skipping(Branching):
-    """Its input goes past the cut beside the block's output."""
+class Mixing(Branching):
+    """What goes past the cut beside the block's output is of all images together."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.body[1](self.body[0](x)).mean((2, 3)) + x.mean())  # type: ignore[no-any-return]
+        mean = x.mean()
+        return self.fc(self.body[1](self.body[0](x)).mean((2, 3)) + mean)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", [Branching, Skipping])
+class Skipping(Branching):
+    """What goes past the cut beside the block's output is each image's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return self.fc(self.body[1](self.body[0](x)).mean((2, 3)) + mean.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Branching, Mixing])
 def test_a_network_that_cannot_be_cut_is_not(kind: type[nn.Module]) -> None:
     assert split(kind().eval(), Trained("fc", ("body.0", "body.1"), 1), IMAGES) is None
+
+
+def test_all_that_crosses_the_cut_is_kept() -> None:
+    network = Skipping().eval()
+    parts = split(network, Trained("fc", ("body.0", "body.1"), 1), IMAGES)
+    assert parts is not None
+    assert parts.rest.shapes == ((1, 1, 1), (4, 62, 62))
+    assert parts.width == 1 + 4 * 62 * 62
+    with torch.inference_mode():
+        torch.testing.assert_close(parts.rest(parts.first(IMAGES)), network(IMAGES), rtol=1e-5, atol=1e-5)
 
 
 def frozen_part(features: FeatureSet) -> Frozen:

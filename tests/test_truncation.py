@@ -1,4 +1,4 @@
-"""Networks that end at an inner layer: the same numbers, fewer tensors, and promotion of heads that are on such a layer."""
+"""Networks that end at inner layers: the same numbers, fewer tensors, and promotion of heads that are on such layers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from torch import nn
 
 import featx
 from featx.blocks import blocks
-from featx.errors import CorruptCacheError, HeadError
+from featx.errors import BackboneError, CorruptCacheError, HeadError
 from featx.head import Head
 from featx.prediction import evaluate, predict
 from featx.promoted import PromotedModel
 from featx.promotion import promote
 from featx.settings import FineTuning
-from featx.taps import Tap
 from featx.truncation import head_of, truncated
 
 
@@ -30,22 +29,34 @@ from featx.truncation import head_of, truncated
         ("vit_b_32", "encoder.layers.encoder_layer_1", 224),
         ("swin_t", "features.3", 64), ("densenet121", "features.denseblock2:gem", 64), ("inception_v3", "Mixed_5d", 96),
         ("squeezenet1_1", "features.7", 64), ("timm/vit_tiny_patch16_224", "blocks.3:cls", 224),
+        ("swin_t", "features.3,features.5", 64), ("resnet18", "layer1,layer3,penultimate", 64),
+        ("densenet121", "features.denseblock2:gem,features.denseblock4,penultimate", 64),
+        ("squeezenet1_1", "penultimate,features.7:gem", 64), ("mobilenet_v3_small", "features.3,penultimate", 64),
+        ("vit_b_32", "encoder.layers.encoder_layer_1:cls,penultimate", 224),
+        ("timm/convnext_atto", "stages.1,penultimate", 64),
     ],
 )  # fmt: skip
 def test_the_first_part_of_a_network_gives_what_its_layer_does(name: str, layer: str, crop: int) -> None:
     if name.startswith("timm/"):
         pytest.importorskip("timm")
-    backbone = featx.load_backbone(name, weights="random", layers=(layer,), resize=crop, crop=crop)
+    layers = layer.split(",")
+    backbone = featx.load_backbone(name, weights="random", layers=layers, resize=crop, crop=crop)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, crop, crop), dtype=np.uint8)
-    wanted = backbone.encode(pixels)[layer]
-    own = set(backbone.network.state_dict())
-    network = truncated(copy.deepcopy(backbone.network), layer, backbone.layers[layer])
+    wanted = backbone.encode_at(pixels[:, None], layer)
+    own, head = set(backbone.network.state_dict()), head_of(layer, backbone.classifier)
+    network = truncated(copy.deepcopy(backbone.network), layer, wanted.shape[1], head)
     names = set(network.state_dict())
-    assert names - own == {f"{head_of(layer)}.weight", f"{head_of(layer)}.bias"}
-    assert len(names & own) < len(own)
     every = blocks(backbone.network, backbone.classifier)
-    assert blocks(network, head_of(layer)) == every[: len(blocks(network, head_of(layer)))]
-    network.set_submodule(head_of(layer), nn.Identity())
+    if "penultimate" in layers:
+        assert names == {name for name in own if not name.startswith("AuxLogits.")}
+        assert (
+            blocks(network, head)[: len(every) - 1] == every[:-1]
+        )  # the last may hold the classifier, and is taken apart
+    else:
+        assert names - own == {f"{head}.weight", f"{head}.bias"}
+        assert len(names & own) < len(own)
+        assert blocks(network, head) == every[: len(blocks(network, head))]
+    network.set_submodule(head, nn.Identity())
     from featx.backbone import normalise
 
     with torch.inference_mode():
@@ -53,9 +64,11 @@ def test_the_first_part_of_a_network_gives_what_its_layer_does(name: str, layer:
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layer", ["features.3:max", "features.5"])
+@pytest.mark.parametrize(
+    "layer", ["features.3:max", "features.5", "features.3:max,features.5", "features.5,penultimate"]
+)
 @pytest.mark.parametrize("how", [None, {"last": 0}, {"last": 1}, {}])
-def test_a_head_on_an_inner_layer_becomes_a_network_that_ends_there(
+def test_a_head_on_inner_layers_becomes_a_network_that_ends_there(
     layer: str, how: dict[str, int] | None, split_photos: Path, in_tmp: Path
 ) -> None:
     backbone = featx.load_backbone("lenet5", layers=("features.3:max", "features.5"))
@@ -68,8 +81,9 @@ def test_a_head_on_an_inner_layer_becomes_a_network_that_ends_there(
         assert result.log[0]["log_loss"] == pytest.approx(result.trial.start.log_loss, abs=1e-3)
         assert not [note for note in result.notes if "cannot be cut" in note]
     tensors = load_file(result.path)
-    assert not [name for name in tensors if name.startswith(("features.6", "hidden", "classifier"))]
-    assert tensors[f"{head_of(layer)}.weight"].shape == (2, backbone.layers[Tap.of(layer).layer])
+    if "penultimate" not in layer:
+        assert not [name for name in tensors if name.startswith(("features.6", "hidden", "classifier"))]
+    assert tensors[f"{head_of(layer, 'classifier')}.weight"].shape == (2, features.width)
     model = PromotedModel.load(result.path)
     files = [split_photos / str(path) for path in features.paths]
     batch = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
@@ -85,11 +99,12 @@ def test_what_enters_the_heads_of_two_layers_is_kept_apart(split_photos: Path, i
     backbone = featx.load_backbone("lenet5", layers=("features.3", "features.3:max"))
     extraction = featx.extract(split_photos, backbone)
     settings = FineTuning(epochs=1, last=0, augment="none", repeats=0)
-    for layer in ("features.3", "features.3:max"):
+    both = "features.3,features.3:max"
+    for layer in ("features.3", "features.3:max", both, "features.3,penultimate", "features.3:max,penultimate"):
         result = promote(Head("ridge").fit(extraction.load(layer)), finetune=True, settings=settings)
         assert result.trial is not None
         assert result.log[0]["log_loss"] == pytest.approx(result.trial.start.log_loss, abs=1e-3)
-    assert len(list(Path("cache/frozen").glob("*.h5"))) == 2
+    assert len(list(Path("cache/frozen").glob("*.h5"))) == 5
 
 
 def test_a_network_ends_behind_a_block_alone(split_photos: Path, in_tmp: Path) -> None:
@@ -104,9 +119,7 @@ def test_a_network_ends_behind_a_block_alone(split_photos: Path, in_tmp: Path) -
         ):
             promote(head)
     several = Head("ridge").fit(extraction.load("layer1.0.bn2,penultimate"))
-    with pytest.raises(
-        HeadError, match=r"this head is on several layers, layer1\.0\.bn2,penultimate; only one on a single"
-    ):
+    with pytest.raises(HeadError, match=r"'layer1\.0\.bn2' is none"):
         promote(several)
 
 
@@ -123,18 +136,20 @@ def test_a_network_that_cannot_be_followed_cannot_end_early() -> None:
             return out
 
     with pytest.raises(HeadError, match=r"torch\.fx cannot follow this network, so it cannot end at 'conv'"):
-        truncated(Counts().eval(), "conv", 4)
+        truncated(Counts().eval(), "conv", 4, "head_conv")
 
 
 def test_a_file_whose_layer_is_not_its_networks_is_refused(split_photos: Path, in_tmp: Path) -> None:
     backbone = featx.load_backbone("lenet5", layers=("features.3",))
     result = promote(Head("ridge").fit(featx.extract(split_photos, backbone).load("features.3")))
-    for layer, message in (
-        ("penultimate", "LeNet5 has no attribute `head_features_3`"),
-        ("features.0", "GraphModule has no attribute `head_features_3`"),
-        ("nonsense", "a network can end behind a block, and 'nonsense' is none"),
+    for layer, error, message in (
+        ("penultimate", CorruptCacheError, "is no sound model: LeNet5 has no attribute `head_features_3`"),
+        ("features.0", BackboneError, "does not fit GraphModule: 2 surplus: features.3.bias, features.3.weight"),
+        ("nonsense", CorruptCacheError, "is no sound model: a network can end behind a block, and 'nonsense' is none"),
+        ("features.3,penultimate", CorruptCacheError, "is no sound model: .* 'penultimate' is none"),
+        ("features.3,features.3", CorruptCacheError, "is no sound model: it cannot be run: .*shapes"),
     ):
         result.model.metadata["layer"] = layer
         result.model.save("odd.safetensors")
-        with pytest.raises(CorruptCacheError, match=rf"odd\.safetensors is no sound model: {message}"):
+        with pytest.raises(error, match=rf"odd\.safetensors {message}"):
             PromotedModel.load("odd.safetensors")
