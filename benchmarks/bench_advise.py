@@ -3,6 +3,9 @@ r"""Whether `featx advise` is right: what it recommends against the alternatives
     python benchmarks/bench_advise.py ../shared/datasets/trashnet ../shared/datasets/hymenoptera digits \
         --weights ../shared/weights/mobilenet_v1_075.safetensors
 
+A data set is what ``featx extract`` takes, or one that is made (``made_sets.py``): ``rotations:PHOTOGRAPHS``, ``spectra`` or
+``dots``.
+
 All images are dealt into five folds (``--folds`` says how many of them judge, one after the other), as in
 bench_finetuning.py: advice and heads see the others but for a fifth of them, which chooses epoch and interpolation. Of each
 fold the advised head or network and every alternative are judged on the images that none of them saw. ``accuracy`` is over
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from bench_finetuning import split
+from made_sets import MADE, made
 
 import featx
 from featx.advising import Advice, advise
@@ -34,6 +38,7 @@ from featx.promotion import promote
 from featx.settings import PENULTIMATE, FineTuning
 
 TUNED: dict[str, dict[str, Any]] = {"tune-all": {}, "tune-last-3": {"last": 3}}
+"""Of networks that start at the head on the penultimate."""
 
 
 def table_of(features: FeatureSet, path: Path) -> Path:
@@ -47,15 +52,16 @@ def table_of(features: FeatureSet, path: Path) -> Path:
     return path
 
 
-def judged(file: Path, layer: str) -> tuple[Head, float]:
-    """A head on a layer, and its accuracy on split test."""
+def judged(file: Path, layer: str) -> float:
+    """The accuracy on split test of a head on a layer."""
+    features = FeatureSet.load(file, layer)
+    return Head("logreg").fit(features).evaluate(features).accuracy  # type: ignore[union-attr]
+
+
+def tuned(file: Path, layer: str, out: Path, settings: dict[str, Any]) -> float:
+    """The accuracy on split test of the network that was fine-tuned from a head on a layer."""
     features = FeatureSet.load(file, layer)
     head = Head("logreg").fit(features)
-    return head, head.evaluate(features).accuracy  # type: ignore[union-attr]
-
-
-def tuned(head: Head, features: FeatureSet, out: Path, settings: dict[str, Any]) -> float:
-    """The accuracy of the fine-tuned network on split test."""
     result = promote(
         head, finetune=True, settings=FineTuning(repeats=0, **settings), features=features, out=out / "m.safetensors"
     )
@@ -65,44 +71,47 @@ def tuned(head: Head, features: FeatureSet, out: Path, settings: dict[str, Any])
 
 def outcomes(advice: Advice, out: Path) -> dict[str, float]:
     """The accuracy of the alternatives, and of what is advised."""
-    features = FeatureSet.load(advice.features)
-    head, own = judged(advice.features, PENULTIMATE)
-    found = {"head": own, **{f"head on {d.layer}": judged(advice.features, d.layer)[1] for d in advice.layers[:-1]}}
-    several = ",".join(depth.layer for depth in advice.layers)
-    found["head on all layers"] = judged(advice.features, several)[1]
-    for name, settings in TUNED.items():
-        found[name] = tuned(head, features, out, settings)
+    file, several = advice.features, ",".join(depth.layer for depth in advice.layers)
+    inner = min(advice.layers[:-1], key=lambda depth: depth.outcome.loss).layer
+    found = {"head": judged(file, PENULTIMATE)}
+    found |= {f"head on {depth.layer}": judged(file, depth.layer) for depth in advice.layers[:-1]}
+    found["head on all layers"] = judged(file, several)
+    found |= {name: tuned(file, PENULTIMATE, out, settings) for name, settings in TUNED.items()}
+    found["tune-all from the head on all layers"] = tuned(file, several, out, {})
+    found["tune-all from the best other head"] = tuned(file, inner, out, {})
     what = advice.choice.recommendation
     if what == "head-inner":
-        found["advised"] = judged(advice.features, advice.layer)[1]
+        found["advised"] = judged(file, advice.layer)
     elif what == "tune-part":
-        found["advised"] = tuned(head, features, out, {"from_layer": advice.layer})
+        found["advised"] = tuned(file, PENULTIMATE, out, {"from_layer": advice.layer})
     else:
-        found["advised"] = found.get(what, own)
+        found["advised"] = found.get(what, found["head"])
     return found
 
 
 def measure(data: str, backbone: str, weights: str, folds: int, folder: Path) -> dict[str, Any]:
     """One data set over some folds."""
+    data = str(made(data, folder / "made")) if data.partition(":")[0] in ("rotations", *MADE) else data
     network = featx.load_backbone(backbone, weights=weights, stages=True)
     features = featx.extract(data, network, cache=folder / "cache").load()
     every = np.flatnonzero(np.isin(features.splits, ["train", "val", "test"]) & (features.labels >= 0))
     dealt = make_folds(features.labels[every], join_groups(features.keys[every], None), folds=5, seed=1)
+    name = Path(data).stem
     names, right, seconds, images = [], dict[str, float](), [], 0
     for fold, (rest, judge) in enumerate(dealt[:folds]):
-        table = table_of(split(features, every[rest], every[judge]), folder / f"{Path(data).name}{fold}.csv")
+        table = table_of(split(features, every[rest], every[judge]), folder / f"{name}{fold}.csv")
         featx.extract(table, network, cache=folder / "cache")
         started = time.perf_counter()
         advice = advise(table, backbone, weights=weights, cache=folder / "cache", models=folder)
         seconds.append(round(time.perf_counter() - started, 1))
         names.append(f"{advice.cell}: {advice.choice.recommendation} {advice.layer} ({advice.confidence:.2f})")
         images += len(judge)
-        for name, accuracy in outcomes(advice, folder).items():
-            right[name] = right.get(name, 0.0) + accuracy * len(judge)
-    accuracy = {name: round(count / images, 4) for name, count in right.items()}
-    best = max(accuracy, key=lambda name: accuracy[name])
+        for what, accuracy in outcomes(advice, folder).items():
+            right[what] = right.get(what, 0.0) + accuracy * len(judge)
+    accuracy = {what: round(count / images, 4) for what, count in right.items()}
+    best = max(accuracy, key=lambda what: accuracy[what])
     return {
-        "data": Path(data).name, "images": images, "advice": names, "accuracy": accuracy, "best": best,
+        "data": name, "images": images, "advice": names, "accuracy": accuracy, "best": best,
         "regret": round(100 * (accuracy[best] - accuracy["advised"]), 2), "advise_seconds": seconds,
     }  # fmt: skip
 
