@@ -3,8 +3,8 @@ r"""Whether `featx advise` is right: what it recommends against the alternatives
     python benchmarks/bench_advise.py ../shared/datasets/trashnet ../shared/datasets/hymenoptera digits \
         --weights ../shared/weights/mobilenet_v1_075.safetensors
 
-A data set is what ``featx extract`` takes, or one that is made (``made_sets.py``): ``rotations:PHOTOGRAPHS``, ``spectra`` or
-``dots``.
+A data set is what ``featx extract`` takes, or one that is made (``made_sets.py``): ``rotations:PHOTOGRAPHS``, ``spectra``,
+``dots`` or ``letters``.
 
 All images are dealt into five folds (``--folds`` says how many of them judge, one after the other), as in
 bench_finetuning.py: advice and heads see the others but for a fifth of them, which chooses epoch and interpolation. Of each

@@ -6,8 +6,9 @@ import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from featx.images import scan_images
 
@@ -18,7 +19,7 @@ def made(name: str, folder: Path, *, seed: int = 0) -> Path:
     """Make a data set.
 
     Args:
-        name: "rotations:PHOTOGRAPHS", "spectra" or "dots".
+        name: "rotations:PHOTOGRAPHS", "spectra", "dots" or "letters".
         folder: for its images.
         seed: of all chance.
 
@@ -80,4 +81,31 @@ def dots(rng: np.random.Generator, count: int = 2066, side: int = 160) -> Iterat
         yield pixels + rng.normal(0, 8, pixels.shape), f"{number} dots"
 
 
-MADE: dict[str, Callable[[np.random.Generator], Iterator[tuple[np.ndarray, str]]]] = {"spectra": spectra, "dots": dots}
+def letters(rng: np.random.Generator, count: int = 1560, side: int = 160) -> Iterator[tuple[np.ndarray, str]]:
+    """The 26 letters, large and small, in sixteen typefaces of matplotlib, in any two colours, tilted and blurred."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    faces = sorted(path for path in folder.glob("*.ttf") if path.stem.startswith(("DejaVu", "STIXGeneral")))
+    faces = [path for path in faces if "Display" not in path.stem]
+    for number in range(count):
+        letter = chr(ord("A") + number % 26)
+        ground, ink = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
+        while abs(int(ground.sum()) - int(ink.sum())) < 90:
+            ink = rng.integers(0, 256, 3)
+        shape = Image.new("L", (side, side), 0)
+        face = ImageFont.truetype(str(faces[rng.integers(len(faces))]), int(rng.integers(50, 120)))
+        place = tuple(side // 2 + rng.integers(-20, 21, 2))
+        drawn = letter if rng.random() < 0.5 else letter.lower()
+        ImageDraw.Draw(shape).text(place, drawn, fill=255, font=face, anchor="mm")
+        shape = shape.rotate(float(rng.uniform(-25, 25)), resample=Image.Resampling.BICUBIC)
+        image = Image.new("RGB", (side, side), tuple(ground.tolist()))
+        image.paste(tuple(ink.tolist()), mask=shape)
+        noisy = np.clip(np.asarray(image) + rng.normal(0, 15, (side, side, 3)), 0, 255).astype(np.uint8)
+        yield (
+            np.asarray(Image.fromarray(noisy).filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 2))))),
+            f"letter {letter}",
+        )
+
+
+MADE: dict[str, Callable[[np.random.Generator], Iterator[tuple[np.ndarray, str]]]] = {
+    "spectra": spectra, "dots": dots, "letters": letters,
+}  # fmt: skip

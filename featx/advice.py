@@ -24,6 +24,15 @@ MUCH = 1000
 TUNED = 0.1
 """Share of the errors of a head on several layers that tuning is expected to take away besides (docs/advise.md)."""
 
+FEW = 150
+"""Training images up to which tuning is not expected to take away any error of a head on the penultimate."""
+
+DOUBLED = 0.1
+"""Share of these errors that it is expected to take away for each doubling of the images from there on (docs/advise.md)."""
+
+AT_MOST = 0.4
+"""That share, of however many images."""
+
 WORTH = 0.01
 """Accuracy by which tuning must be ahead of every head: it takes minutes or hours instead of seconds."""
 
@@ -87,6 +96,11 @@ class Evidence:
         return next(layer for layer in reversed(list(self.together)) if not best.beats(self.together[layer]))
 
     @property
+    def tuned(self) -> float:
+        """Share of the errors of a head on the penultimate that tuning is expected to take away, by the number of images."""
+        return min(AT_MOST, DOUBLED * math.log2(max(1.0, self.images / FEW)))
+
+    @property
     def learned(self) -> bool:
         """Whether some head tells the classes apart better than their shares alone do, by its losses or by what it says."""
         images, most = len(self.guess.losses), self.guess.accuracy
@@ -111,7 +125,8 @@ class Choice:
 
     Attributes:
         recommendation: one of ``RECOMMENDATIONS``.
-        layer: of the head (of several, their names with commas between them); or after which training begins; "" for none.
+        layer: of the head (of several, their names with commas between them); or after which training begins; "" for none, and
+            for training all where nothing tells where the network loses what the classes need.
         accuracy: that is expected.
         gain: how much more that is than a head on the penultimate has.
     """
@@ -122,27 +137,32 @@ class Choice:
     gain: float
 
 
-def decide(evidence: Evidence, *, tuned: float = TUNED) -> Choice:
+def decide(evidence: Evidence, *, luck: float = 1.0) -> Choice:
     """What pays, by what was measured.
 
     Where no head is better than guessing: nothing. Else the most accurate head: on the penultimate, or, where the log loss is
-    less by two standard errors, image by image, on an earlier layer or on several side by side.
-
-    What the last layers lose of the earlier ones, a head on several layers gains, and tuning may gain: to first order the two
-    are the same (Head2Toe; Evci et al., 2022, ICML). So tuning is looked at where such a head gains, and is expected to take
-    away a further share of its errors; but not where few images are unlike what the network was trained on, and the layers that
-    lose the most would have to be learned anew. It is advised where it is expected to be ahead of every head by a point.
-
-    Training begins after the latest layer from which on nothing is lost; or at the first block, where that would leave less
-    than half of the network frozen.
+    less by two standard errors, image by image, on an earlier layer or on several side by side. Tuning is advised where it is
+    expected to be ahead of every head by a point.
 
     Args:
         evidence: what was measured.
-        tuned: the further share.
+        luck: how much of what tuning is expected to add it does add.
     """
-    own, lost_after = evidence.accuracy(PENULTIMATE), evidence.lost_after
+    own = evidence.accuracy(PENULTIMATE)
     if not evidence.learned:
         return Choice("none", "", own, 0.0)
+    layer = _best_head(evidence)
+    reached = evidence.accuracy(layer)
+    behind, expected = _by_tuning(evidence, luck)
+    if expected >= reached + WORTH:
+        part = evidence.frozen.get(behind, 0.0) >= 0.5
+        return Choice("tune-part" if part else "tune-all", behind, expected, expected - own)
+    return Choice("head" if layer == PENULTIMATE else "head-inner", layer, reached, reached - own)
+
+
+def _best_head(evidence: Evidence) -> str:
+    """The layer, or several side by side, whose head is the most accurate."""
+    lost_after = evidence.lost_after
     heads = [PENULTIMATE]
     if evidence.earlier:
         heads.append(evidence.peak)
@@ -151,29 +171,39 @@ def decide(evidence: Evidence, *, tuned: float = TUNED) -> Choice:
         # One layer, where several are no better.
         enough = not evidence.together[lost_after].beats(evidence.depths[evidence.peak])
         heads.append(evidence.peak if enough else ",".join(names[names.index(lost_after) :]))
-    layer = max(heads, key=evidence.accuracy)
-    reached = evidence.accuracy(layer)
+    return max(heads, key=evidence.accuracy)
+
+
+def _by_tuning(evidence: Evidence, luck: float) -> tuple[str, float]:
+    """After which layer training begins, "" for all, and the accuracy to expect.
+
+    Tuning takes away a share of the errors of a head on the penultimate, the larger the more images there are.
+
+    What the last layers lose of the earlier ones, a head on several layers gains, and tuning may gain: to first order the two
+    are the same (Head2Toe; Evci et al., 2022, ICML). So where such a head gains, tuning is expected to reach it and to take
+    away a further share of its errors, from the latest layer on from which on nothing is lost; but not where few images are
+    unlike what the network was trained on, and the layers that lose the most would have to be learned anew.
+
+    The one that promises more is taken.
+    """
+    own, lost_after = evidence.accuracy(PENULTIMATE), evidence.lost_after
+    found = [("", own + luck * evidence.tuned * (1 - own))]
     if lost_after != PENULTIMATE and (evidence.much or not evidence.unlike):
         several = evidence.together[lost_after].accuracy
-        expected = several + tuned * (1 - several)
-        if expected >= reached + WORTH:
-            part = evidence.frozen.get(lost_after, 0.0) >= 0.5
-            return Choice("tune-part" if part else "tune-all", lost_after, expected, expected - own)
-    return Choice("head" if layer == PENULTIMATE else "head-inner", layer, reached, reached - own)
+        found.insert(0, (lost_after, several + luck * TUNED * (1 - several)))
+    return max(found, key=lambda each: each[1])
 
 
 def redrawn(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
     """How often the same choice comes out where the images are drawn anew, with repetition (Efron, 1979).
 
-    The share by which tuning goes beyond a head on several layers is drawn too, from none to twice of what is expected.
+    What tuning adds is drawn too, from nothing to twice of what is expected.
 
     Returns:
         The share of draws that recommend the same, and the 95 % interval of the gain over those.
     """
     rng, images, first = np.random.default_rng(seed), len(evidence.guess.losses), decide(evidence)
-    drawn = [
-        decide(evidence.take(rng.integers(images, size=images)), tuned=rng.uniform(0, 2 * TUNED)) for _ in range(_DRAWS)
-    ]
+    drawn = [decide(evidence.take(rng.integers(images, size=images)), luck=rng.uniform(0, 2)) for _ in range(_DRAWS)]
     same = [choice.gain for choice in drawn if choice.recommendation == first.recommendation]
     low, high = np.percentile(same or [first.gain], [2.5, 97.5])
     return len(same) / _DRAWS, (float(low), float(high))

@@ -475,24 +475,28 @@ def _of_the_cell(advice: Advice, evidence: Evidence) -> Iterator[str]:
     elif evidence.unlike:
         yield f"random weights do nearly as well, {unlike}"
     else:
-        yield f"no earlier layer alone beats the {PENULTIMATE}, so the images are like those that the network was trained on"
+        yield f"no earlier layer alone beats the {PENULTIMATE}: the last layers serve these images too"
 
 
 def _of_the_choice(choice: Choice, evidence: Evidence) -> Iterator[str]:
-    if evidence.lost_after == PENULTIMATE:
-        yield f"earlier layers beside the {PENULTIMATE} add nothing, so tuning has little to win"
-        return
-    own, several = evidence.accuracy(PENULTIMATE), evidence.together[evidence.lost_after].accuracy
-    yield (
-        f"a head on {evidence.lost_after} and all later layers side by side has {several:.4f} against {own:.4f}: the last "
-        "layers lose some of what the classes need"
-    )
-    if choice.recommendation.startswith("tune"):
-        yield "tuning wins that back, and is expected to be ahead of every head by a point or more"
-    elif evidence.unlike and not evidence.much:
-        yield "a head on an earlier layer has it at once; few images do not teach the layers after it anew"
+    own, lost_after = evidence.accuracy(PENULTIMATE), evidence.lost_after
+    if lost_after == PENULTIMATE:
+        yield f"earlier layers beside the {PENULTIMATE} add nothing"
     else:
-        yield "a head has it at once; tuning is expected to add less than a point"
+        several = evidence.together[lost_after].accuracy
+        yield (
+            f"a head on {lost_after} and all later layers side by side has {several:.4f} against {own:.4f}: the last "
+            "layers lose some of what the classes need"
+        )
+    if not choice.recommendation.startswith("tune"):
+        yield "tuning is not expected to be ahead of the best head by a point"
+    elif choice.layer:
+        yield "tuning wins that back, and is expected to be ahead of every head by a point or more"
+    else:
+        yield (
+            f"a head on the {PENULTIMATE} is wrong in {100 * (1 - own):.1f} % of the images; with {evidence.images} images to "
+            f"train on, tuning took away about {100 * evidence.tuned:.0f} % of such errors in other data sets"
+        )
 
 
 def _beside(advice: Advice) -> Iterator[str]:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from featx.advice import MUCH, WORTH, Evidence, decide, redrawn
+from featx.advice import AT_MOST, DOUBLED, FEW, MUCH, WORTH, Evidence, decide, redrawn
 from featx.depths import Outcome
 
 COUNT = 600
@@ -33,8 +33,30 @@ def evidence(
 
 
 def test_few_images_like_those_of_the_training_ask_for_a_head() -> None:
-    choice = decide(evidence((0.6, 0.8, 0.93), (0.93, 0.93)))
+    choice = decide(evidence((0.6, 0.8, 0.93), (0.93, 0.93), images=250))
     assert (choice.recommendation, choice.layer, choice.gain) == ("head", "penultimate", 0.0)
+    hard = evidence((0.3, 0.4, 0.5), (0.5, 0.5), images=FEW)
+    assert decide(hard, luck=2.0).recommendation == "head", "however many errors there are"
+
+
+def test_many_errors_and_images_ask_for_tuning_though_earlier_layers_add_nothing() -> None:
+    found = evidence((0.2, 0.5, 0.75), (0.75, 0.75), images=4 * FEW)
+    choice = decide(found)
+    assert (choice.recommendation, choice.layer) == ("tune-all", "")
+    assert choice.gain == pytest.approx(2 * DOUBLED * 0.25, abs=0.001), "two doublings"
+    assert decide(found, luck=0.0).recommendation == "head"
+    more = dataclasses.replace(found, images=1000 * FEW)
+    assert decide(more).gain == pytest.approx(AT_MOST * 0.25, abs=0.001), "and no more than that"
+    confidence, (low, high) = redrawn(found)
+    assert 0.5 < confidence < 1
+    assert WORTH <= low < choice.gain < high
+
+
+def test_an_earlier_layer_that_is_far_ahead_is_not_left_for_tuning() -> None:
+    assert decide(evidence((0.6, 0.9, 0.7), (0.86, 0.85))).recommendation == "head-inner"
+    assert decide(evidence((0.2, 0.54, 0.5), (0.54, 0.54))).recommendation == "tune-all", (
+        "but one that is hardly ahead is"
+    )
 
 
 def test_what_the_last_layers_lose_asks_for_tuning_from_where_it_is_lost() -> None:
