@@ -475,7 +475,7 @@ def _of_the_cell(advice: Advice, evidence: Evidence) -> Iterator[str]:
     elif evidence.unlike:
         yield f"random weights do nearly as well, {unlike}"
     else:
-        yield f"no earlier layer alone beats the {PENULTIMATE}: the last layers serve these images too"
+        yield f"no earlier layer alone beats the {PENULTIMATE}: the images count as like those of the training"
 
 
 def _of_the_choice(choice: Choice, evidence: Evidence) -> Iterator[str]:
