@@ -21,7 +21,7 @@ RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
 MUCH = 1000
 """Training images from which on there is much data."""
 
-TUNED = 0.1
+BEYOND = 0.1
 """Share of the errors of a head on several layers that tuning is expected to take away besides (docs/advise.md)."""
 
 FEW = 150
@@ -190,7 +190,7 @@ def _by_tuning(evidence: Evidence, luck: float) -> tuple[str, float]:
     found = [("", own + luck * evidence.tuned * (1 - own))]
     if lost_after != PENULTIMATE and (evidence.much or not evidence.unlike):
         several = evidence.together[lost_after].accuracy
-        found.insert(0, (lost_after, several + luck * TUNED * (1 - several)))
+        found.insert(0, (lost_after, several + luck * BEYOND * (1 - several)))
     return max(found, key=lambda each: each[1])
 
 

@@ -495,7 +495,7 @@ def _of_the_choice(choice: Choice, evidence: Evidence) -> Iterator[str]:
     else:
         yield (
             f"a head on the {PENULTIMATE} is wrong in {100 * (1 - own):.1f} % of the images; with {evidence.images} images to "
-            f"train on, tuning took away about {100 * evidence.tuned:.0f} % of such errors in other data sets"
+            f"train on, tuning is expected to take away {100 * evidence.tuned:.0f} % of that"
         )
 
 
