@@ -29,13 +29,14 @@ from bench_finetuning import split
 from made_sets import MADE, made
 
 import featx
-from featx.advising import Advice, advise
-from featx.features import FeatureSet
-from featx.folds import make_folds
-from featx.groups import join_groups
-from featx.head import Head
-from featx.promotion import promote
-from featx.settings import PENULTIMATE, FineTuning
+from featx.advice.advice import Advice, advise
+from featx.data.splits import join_groups
+from featx.features.feature_set import FeatureSet
+from featx.heads.folds import make_folds
+from featx.heads.head import Head
+from featx.layer_spec import PENULTIMATE
+from featx.promotion.config import FineTuning
+from featx.promotion.promotion import promote
 
 TUNED: dict[str, dict[str, Any]] = {"tune-all": {}, "tune-last-3": {"last": 3}}
 """Of networks that start at the head on the penultimate."""

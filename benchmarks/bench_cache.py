@@ -29,8 +29,8 @@ import h5py
 import numpy as np
 from common import peak_bytes
 
-from featx.cache import FeatureCache, ImageTable
-from featx.cachewriter import CacheWriter
+from featx.features.feature_file import FeatureCache, ImageTable
+from featx.features.writer import CacheWriter
 
 BATCH = 64
 

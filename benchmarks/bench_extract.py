@@ -256,10 +256,10 @@ def embedding_network_of(job: Job) -> Callable[[], tuple[Any, Any]]:
     """What builds (the network without its last layer, featx's transform): the same weights for all who can take them."""
     from torch import nn
 
-    from featx import zoo
+    from featx.backbones import registry
 
     def build() -> tuple[Any, Any]:
-        network = zoo.build(job.backbone, job.weights)
+        network = registry.build(job.backbone, job.weights)
         network.module.set_submodule(job.classifier, nn.Identity())
         return network.module, network.transform
 
@@ -294,13 +294,13 @@ def describe(job: Job) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from featx import zoo
+    from featx.backbones import registry
 
-    network = zoo.build(job.backbone, job.weights)
+    network = registry.build(job.backbone, job.weights)
     crop = network.transform.crop
     images = torch.zeros(1, 3, crop, crop)
     module = network.module.eval().requires_grad_(False)
-    classifier = zoo.last_layer(module, images, network.classifier)[0]
+    classifier = registry.last_layer(module, images, network.classifier)[0]
     module.set_submodule(classifier, torch.nn.Identity())
     torch.backends.mha.set_fastpath_enabled(False)  # whose operations are not counted
     with FlopCounterMode(display=False) as counter:
@@ -334,10 +334,10 @@ def decode(job: Job) -> dict[str, Any]:
     """Images/s of each way to decode, resize and crop, from the file system, one thread per core."""
     import torch
 
-    from featx import zoo
+    from featx.backbones import registry
 
     torch.set_num_threads(1)
-    transform = zoo.build(job.backbone, "random").transform
+    transform = registry.build(job.backbone, "random").transform
     ways = decoders(transform)
     some = [Path(path).read_bytes() for path in job.sample[:16]]
     reference = [ways["featx"](data) for data in some]
@@ -374,7 +374,7 @@ def decoders(transform: Any) -> dict[str, Callable[[bytes], Any]]:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as F
 
-    from featx.decode import read_pixels
+    from featx.data.decode import read_pixels
 
     crop, mode = transform.crop, InterpolationMode(transform.interpolation)
     size = [transform.resize] if transform.resize else [crop, crop]
@@ -423,9 +423,9 @@ def forward(job: Job) -> dict[str, Any]:
     import torch
 
     import featx
-    from featx.backbone import normalise
-    from featx.compute import installed, one_thread_each, open_engine
-    from featx.decode import read_pixels
+    from featx.backbones.backbone import normalise
+    from featx.data.decode import read_pixels
+    from featx.extraction.engines import installed, one_thread_each, open_engine
 
     backbone = featx.load_backbone(job.backbone, weights=job.weights, device=job.device, precision=job.precision)
     some = np.stack([read_pixels(Path(path).read_bytes(), backbone.transform) for path in job.sample[:16]])
@@ -463,7 +463,7 @@ def plain_forwards(job: Job) -> dict[str, Callable[[Any], Callable[[object], obj
     """Ways to run passes one after the other, each on all threads or on the GPU, without featx's engines."""
     import torch
 
-    from featx.backbone import full_float32
+    from featx.devices import full_float32
 
     def network() -> Any:
         return embedding_network_of(job)()[0].eval().requires_grad_(False).to(job.device)
@@ -539,8 +539,9 @@ def compare(job: Job) -> dict[str, float | None]:
     """Relative L2 distances of rows: featx's to an eager pass over the same pixels, and everyone's to the everyday loop's."""
     import torch
 
-    from featx.backbone import full_float32, normalise
-    from featx.decode import read_pixels
+    from featx.backbones.backbone import normalise
+    from featx.data.decode import read_pixels
+    from featx.devices import full_float32
 
     saved = {path.stem: np.load(path) for path in Path(job.out).glob("*.npz")}
     rows = {name: dict(zip(file["names"].tolist(), file["features"], strict=True)) for name, file in saved.items()}

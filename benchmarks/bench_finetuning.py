@@ -8,7 +8,7 @@ others but for a fifth of them, which chooses epoch and interpolation, and the n
 ``tuned`` are accuracies over all images that judged, each by a head and a network that never saw it; McNemar's exact test
 compares them image by image. ``"start": "random"`` trains from a head of random weights instead (as ``torch.nn.Linear`` draws
 them) with the same budget; the comparison is with the fitted head all the same. Further settings are those of
-``featx.settings.FineTuning``.
+``featx.promotion.config.FineTuning``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 
 import featx
-from featx.evidence import Paired
-from featx.features import FeatureSet
-from featx.folds import make_folds
-from featx.groups import hash_group_splits, join_groups
-from featx.head import Head
-from featx.promotion import promote
-from featx.scorers import LinearScorer
-from featx.settings import FineTuning
+from featx.data.splits import hash_group_splits, join_groups
+from featx.features.feature_set import FeatureSet
+from featx.heads.folds import make_folds
+from featx.heads.head import Head
+from featx.heads.predictors import LinearScorer
+from featx.metrics.paired import Paired
+from featx.promotion.config import FineTuning
+from featx.promotion.promotion import promote
 
 
 def split(features: FeatureSet, rest: np.ndarray, judge: np.ndarray) -> FeatureSet:

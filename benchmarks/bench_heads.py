@@ -87,8 +87,7 @@ def training(Z: np.ndarray, y: np.ndarray, folds: int) -> Any:
     """What featx fits to; with 5 folds or none."""
     from sklearn.model_selection import StratifiedKFold
 
-    from featx.rows import Rows
-    from featx.training import Training
+    from featx.heads.training_data import Rows, Training
 
     parts = StratifiedKFold(5, shuffle=True, random_state=0).split(np.zeros(len(y)), y) if folds else ()
     return Training(Rows(Z), y, int(y.max()) + 1, "classification", np.ones(len(y)), tuple(parts))
@@ -99,7 +98,7 @@ def training(Z: np.ndarray, y: np.ndarray, folds: int) -> Any:
 
 def own_fit(folder: str, C: float) -> dict[str, Any]:
     """One C."""
-    from featx.penalised import PenalisedModel
+    from featx.heads.estimators.linear import PenalisedModel
 
     Z, y = load(folder)
     started = time.perf_counter()
@@ -118,8 +117,8 @@ def own_fit(folder: str, C: float) -> dict[str, Any]:
 
 def own_path(folder: str) -> dict[str, Any]:
     """The whole path and the refit."""
-    from featx.penalised import PenalisedModel
-    from featx.search import search
+    from featx.heads.estimators.linear import PenalisedModel
+    from featx.heads.search import search
 
     Z, y = load(folder)
     before = peak_bytes()
@@ -169,7 +168,7 @@ def sklearn_path(folder: str, tols: list[float]) -> dict[str, Any]:
 
 def least_on_fold(folder: str) -> dict[str, Any]:
     """The least objective of the five C on the first fold's training rows."""
-    from featx.penalised import PenalisedModel
+    from featx.heads.estimators.linear import PenalisedModel
 
     Z, y = load(folder, fold=True)
     found = []
@@ -184,8 +183,8 @@ def least_on_fold(folder: str) -> dict[str, Any]:
 
 def hymenoptera(file: str) -> dict[str, Any]:
     """The whole of ``Head.fit`` on a feature file, again and again in one process."""
-    from featx.features import FeatureSet
-    from featx.head import Head
+    from featx.features.feature_set import FeatureSet
+    from featx.heads.head import Head
 
     loaded = FeatureSet.load(file)
     head = Head("logreg").fit(loaded)
@@ -199,8 +198,8 @@ def hymenoptera(file: str) -> dict[str, Any]:
 
 def memory(rows: int, kind: str, folder: str) -> dict[str, Any]:
     """A head on features that lie in a file, float16, and the peak memory of the process that fits it."""
-    from featx.features import FeatureSet
-    from featx.head import Head
+    from featx.features.feature_set import FeatureSet
+    from featx.heads.head import Head
 
     width, count = 2048, 10
     X = np.memmap(Path(folder) / "features", dtype=np.float16, mode="r", shape=(rows, width))

@@ -35,9 +35,9 @@ def run(
 ) -> dict[str, Any]:
     """One promotion."""
     import featx
-    from featx.finetuning import Step
-    from featx.head import Head
-    from featx.settings import FineTuning
+    from featx.heads.head import Head
+    from featx.promotion.config import FineTuning
+    from featx.promotion.trainer import Step
 
     backbone = featx.load_backbone(name, weights=weights)
     features = featx.extract(data, backbone, cache=Path(folder) / "cache").load()

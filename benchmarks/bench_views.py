@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 import featx
-from featx.features import FeatureSet
-from featx.folds import make_folds
-from featx.groups import join_groups
-from featx.head import Head
-from featx.views import VIEWS
+from featx.data.splits import join_groups
+from featx.features.feature_set import FeatureSet
+from featx.heads.folds import make_folds
+from featx.heads.head import Head
+from featx.layer_spec import VIEWS
 
 
 def extracted(data: str, backbone: str, weights: str, views: str) -> tuple[FeatureSet, list[float]]:

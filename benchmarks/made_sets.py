@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from featx.images import scan_images
+from featx.data.scan import scan_images
 
 SIDE = 224
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from featx.cli import main
+from featx.cli.main import main
 
 PAGE = Path(__file__).resolve().parent / "cli-reference.md"
 HEADER = """# The command line

@@ -9,50 +9,50 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from featx._version import __version__
 
 _HOMES = {
-    "Backbone": "backbone",
-    "Extraction": "extraction",
-    "FeatureCache": "cache",
-    "FeatureSet": "features",
+    "Backbone": "backbones.backbone",
+    "Extraction": "extraction.extraction",
+    "FeatureCache": "features.feature_file",
+    "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
-    "Head": "head",
-    "ImageSet": "images",
-    "PromotedModel": "promoted",
-    "Promotion": "promotion",
-    "Report": "report",
-    "Transform": "decode",
-    "evaluate": "prediction",
-    "extract": "extraction",
-    "load_backbone": "backbone",
-    "load_model": "prediction",
-    "predict": "prediction",
-    "promote": "promotion",
-    "scan_images": "images",
+    "Head": "heads.head",
+    "ImageSet": "data.image_set",
+    "PromotedModel": "promotion.model",
+    "Promotion": "promotion.promotion",
+    "Report": "metrics.classification",
+    "Transform": "data.transform",
+    "evaluate": "inference",
+    "extract": "extraction.extraction",
+    "load_backbone": "backbones.backbone",
+    "load_model": "inference",
+    "predict": "inference",
+    "promote": "promotion.promotion",
+    "scan_images": "data.scan",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
-    from featx.backbone import Backbone as Backbone
-    from featx.backbone import load_backbone as load_backbone
-    from featx.cache import FeatureCache as FeatureCache
-    from featx.decode import Transform as Transform
+    from featx.backbones.backbone import Backbone as Backbone
+    from featx.backbones.backbone import load_backbone as load_backbone
+    from featx.data.image_set import ImageSet as ImageSet
+    from featx.data.scan import scan_images as scan_images
+    from featx.data.transform import Transform as Transform
     from featx.errors import FeatxError as FeatxError
-    from featx.extraction import Extraction as Extraction
-    from featx.extraction import extract as extract
-    from featx.features import FeatureSet as FeatureSet
-    from featx.head import Head as Head
-    from featx.images import ImageSet as ImageSet
-    from featx.images import scan_images as scan_images
-    from featx.prediction import evaluate as evaluate
-    from featx.prediction import load_model as load_model
-    from featx.prediction import predict as predict
-    from featx.promoted import PromotedModel as PromotedModel
-    from featx.promotion import Promotion as Promotion
-    from featx.promotion import promote as promote
-    from featx.report import Report as Report
+    from featx.extraction.extraction import Extraction as Extraction
+    from featx.extraction.extraction import extract as extract
+    from featx.features.feature_file import FeatureCache as FeatureCache
+    from featx.features.feature_set import FeatureSet as FeatureSet
+    from featx.heads.head import Head as Head
+    from featx.inference import evaluate as evaluate
+    from featx.inference import load_model as load_model
+    from featx.inference import predict as predict
+    from featx.metrics.classification import Report as Report
+    from featx.promotion.model import PromotedModel as PromotedModel
+    from featx.promotion.promotion import Promotion as Promotion
+    from featx.promotion.promotion import promote as promote
 
 
 def __getattr__(name: str) -> Any:

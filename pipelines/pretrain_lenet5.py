@@ -16,14 +16,15 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from featx import zoo
-from featx.backbone import normalise
-from featx.decode import read_pixels
-from featx.images import PRETRAIN, scan_images
-from featx.nets import LeNet5
+from featx.backbones import registry
+from featx.backbones.architectures import LeNet5
+from featx.backbones.backbone import normalise
+from featx.data.decode import read_pixels
+from featx.data.image_set import PRETRAIN
+from featx.data.scan import scan_images
 
 EPOCHS, BATCH, RATE, SEED = 60, 64, 2e-3, 0
-OUT = Path(__file__).resolve().parent.parent / "featx" / "data" / "lenet5-digits.safetensors"
+OUT = Path(__file__).resolve().parent.parent / "featx" / "backbones" / "lenet5-digits.safetensors"
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     images = scan_images("digits")
     rows = np.flatnonzero(images.splits == PRETRAIN)
-    transform = zoo.build("lenet5", "random").transform
+    transform = registry.build("lenet5", "random").transform
     pixels = torch.stack(
         [torch.from_numpy(read_pixels(images.absolute(int(row)).read_bytes(), transform)) for row in rows]
     )

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featx.decode import Transform
-from featx.features import FeatureSet
-from featx.head import Head
+from featx.data.transform import Transform
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
 
 HEADS = {
     "logreg": {"kind": "logreg"},

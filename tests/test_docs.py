@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import featx
-from featx.cli import main
+from featx.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "cache" / "README.md"])

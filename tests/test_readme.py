@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from featx.cli import main
+from featx.cli.main import main
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

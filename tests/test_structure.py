@@ -1,4 +1,4 @@
-"""The arrows of the house: who may import whom, and what no room may do."""
+"""The house: which folder may import which, and what no module may do."""
 
 from __future__ import annotations
 
@@ -17,142 +17,86 @@ import featx
 
 FOLDER = Path(featx.__file__).parent
 
-ORDER = (
-    "errors",
-    "home",
-    "settings",
-    "meter",
-    "views",
-    "decode",
-    "images",
-    "nets",
-    "weights",
-    "zoo",
-    "tensorfile",
-    "hdf5",
-    "checks",
-    "cache",
-    "cachewriter",
-    "cachefolder",
-    "features",
-    "targets",
-    "groups",
-    "reuse",
-    "nvjpeg",
-    "taps",
-    "blocks",
-    "backbone",
-    "compute",
-    "tuning",
-    "reading",
-    "extraction",
-    "modelfile",
-    "report",
-    "plots",
-    "card",
-    "rows",
-    "nearest",
-    "scorers",
-    "training",
-    "ridge",
-    "neighbours",
-    "kernel",
-    "matrices",
-    "ondevice",
-    "solver",
-    "penalised",
-    "folds",
-    "calibration",
-    "search",
-    "minibatch",
-    "kinds",
-    "head",
-    "headcard",
-    "depths",
-    "fitting",
-    "learning",
-    "advice",
-    "transferability",
-    "ranking",
-    "advising",
-    "truncation",
-    "promoted",
-    "evidence",
-    "checkpoint",
-    "prefix",
-    "processes",
-    "finetuning",
-    "epochlog",
-    "sources",
-    "trials",
-    "promotion",
-    "prediction",
-    "inspection",
-    "recipe",
-    "cli",
-    "__main__",
-)
-"""Bottom first. A room imports from those before it alone."""
+_DATA = {"base", "io", "metrics", "data"}
+_HEADS = {*_DATA, "backbones", "features", "heads"}
+_JUDGES = {*_HEADS, "extraction", "report"}
+MAY_IMPORT = {
+    "base": set(),
+    "io": {"base"},
+    "metrics": {"base"},
+    "data": {"base", "io", "metrics"},
+    "backbones": _DATA,
+    "features": _DATA,
+    "extraction": {*_DATA, "backbones", "features"},
+    "heads": {*_DATA, "backbones", "features"},
+    "report": {*_HEADS, "extraction"},
+    "promotion": _JUDGES,
+    "advice": _JUDGES,
+    "inspection": _JUDGES,
+    "workflows": {*_JUDGES, "promotion", "advice", "inspection"},
+    "inference": {*_JUDGES, "promotion", "advice", "inspection"},
+    "cli": {*_JUDGES, "promotion", "advice", "inspection", "workflows", "inference"},
+}
+"""Folder: the folders that it may import besides itself. "base" are the modules beside them, "inference" is one module."""
 
 ONLY_IN = {
-    "PIL": {"decode"},
-    "h5py": {"cachewriter"},
+    "PIL": {"data/decode"},
+    "h5py": {"features/writer"},
     "torch": {
-        "decode",
-        "nets",
-        "weights",
-        "zoo",
-        "nvjpeg",
-        "taps",
-        "backbone",
-        "compute",
-        "tuning",
+        "backbones",
         "extraction",
-        "ondevice",
-        "minibatch",
-        "truncation",
-        "promoted",
-        "blocks",
-        "prefix",
-        "processes",
-        "finetuning",
-        "epochlog",
-        "sources",
-        "trials",
+        "promotion",
+        "devices",
+        "heads/estimators/mlp",
+        "heads/solver/on_device",
+        "data/nvjpeg",
+        "data/transform",
     },
-    "accelerate": {"processes"},
-    "torchvision": {"zoo", "taps", "nvjpeg", "promoted", "sources"},
-    "timm": {"zoo"},
-    "onnxruntime": {"compute"},
-    "openvino": {"compute"},
-    "simplejpeg": {"decode"},
-    "safetensors": {"weights", "modelfile", "checkpoint"},
-    "matplotlib": {"plots"},
+    "torchvision": {"backbones", "promotion", "data/nvjpeg"},
+    "accelerate": {"promotion/distributed"},
+    "timm": {"backbones"},
+    "onnxruntime": {"extraction"},
+    "openvino": {"extraction"},
+    "simplejpeg": {"data/decode"},
+    "safetensors": {"backbones/weights", "io", "promotion"},
+    "matplotlib": {"report/plots"},
     "click": {"cli"},
     "tqdm": {"cli"},
 }
-"""Which rooms know a package."""
+"""Package: the only folders and modules that may import it."""
+
+MODULES = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.py"))}
+ROOMS = [name for name in MODULES if name not in ("__init__", "__main__")]
+
+
+def folder_of(module: str) -> str:
+    """The key of ``MAY_IMPORT`` that a module, as ``heads/search`` or ``featx.heads.search``, belongs to."""
+    parts = module.removeprefix("featx.").replace(".", "/").split("/")
+    return parts[0] if parts[0] in MAY_IMPORT else "base"
 
 
 @cache
-def tree(room: str) -> ast.Module:
-    return ast.parse((FOLDER / f"{room}.py").read_text(), room)
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(), module)
 
 
-def imports(room: str) -> Iterator[tuple[str, int]]:
-    """Every module that a room imports anywhere, in functions and for types too, with the line."""
-    for node in ast.walk(tree(room)):
+def imports(module: str) -> Iterator[tuple[str, int]]:
+    """Every module that a module imports anywhere, in functions and for types too, with the line."""
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{room}.py:{node.lineno}: a relative import"
-            names = [f"featx.{alias.name}" for alias in node.names] if node.module == "featx" else [str(node.module)]
-            yield from ((name, node.lineno) for name in names)
+            assert node.level == 0, f"{module}.py:{node.lineno}: a relative import"
+            dotted = str(node.module)
+            for alias in node.names:
+                inner = f"{dotted}.{alias.name}"
+                is_module = inner.removeprefix("featx.").replace(".", "/") in MODULES
+                yield (inner if is_module or dotted == "featx" else dotted), node.lineno
 
 
-def calls(room: str) -> Iterator[tuple[str, ast.Call]]:
-    """Every call in a room whose function is a dotted name."""
-    for node in ast.walk(tree(room)):
+def calls(module: str) -> Iterator[tuple[str, ast.Call]]:
+    """Every call in a module whose function is a dotted name."""
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             yield ast.unparse(node.func), node
 
@@ -162,41 +106,54 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_every_room_has_its_place_in_the_order() -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == {*ORDER, "__init__"}
-
-
-def test_every_arrow_points_down() -> None:
-    upward = [
-        f"{room}.py:{line} imports {name}"
-        for height, room in enumerate(ORDER)
-        for name, line in imports(room)
-        if name.startswith("featx.") and name != "featx.__version__" and name.split(".")[1] not in ORDER[:height]
+def test_a_folder_imports_only_those_it_may() -> None:
+    wrong = [
+        f"{module}.py:{line} imports {name}"
+        for module in ROOMS
+        for name, line in imports(module)
+        if name.startswith("featx.") and folder_of(name) not in {folder_of(module), *MAY_IMPORT[folder_of(module)]}
     ]
-    assert upward == []
+    assert wrong == []
 
 
-def test_no_room_imports_the_package_itself() -> None:
-    assert [f"{room}.py:{line}" for room in ORDER for name, line in imports(room) if name == "featx"] == []
+def test_no_module_imports_in_a_circle() -> None:
+    arrows = {
+        module: {
+            inner
+            for name, _ in imports(module)
+            if (inner := name.removeprefix("featx.").replace(".", "/")) in MODULES and inner != module
+        }
+        for module in ROOMS
+    }
+    while free := {module for module, to in arrows.items() if not to & arrows.keys()}:
+        arrows = {module: to for module, to in arrows.items() if module not in free}
+    assert sorted(arrows) == []
+
+
+def test_no_module_imports_the_package_itself() -> None:
+    assert [f"{module}.py:{line}" for module in ROOMS for name, line in imports(module) if name == "featx"] == []
 
 
 @pytest.mark.parametrize("package", ONLY_IN)
-def test_a_package_is_known_to_its_rooms_alone(package: str) -> None:
-    rooms = {room for room in ORDER for name, _ in imports(room) if name.split(".")[0] == package}
-    assert rooms == ONLY_IN[package]
+def test_a_package_is_imported_where_it_may_be_and_nowhere_else(package: str) -> None:
+    modules = {module for module in ROOMS for name, _ in imports(module) if name.split(".")[0] == package}
+    allowed = {place: {m for m in modules if m == place or m.startswith(f"{place}/")} for place in ONLY_IN[package]}
+    assert modules - set().union(*allowed.values()) == set()
+    assert [place for place, inside in allowed.items() if not inside] == []
 
 
-def test_errors_home_and_settings_need_the_standard_library_alone() -> None:
+def test_the_base_needs_the_standard_library_alone() -> None:
     foreign = {
         name
-        for room in ("errors", "home", "settings")
-        for name, _ in imports(room)
+        for module in ROOMS
+        if folder_of(module) == "base" and module not in ("devices", "identity")
+        for name, _ in imports(module)
         if name.split(".")[0] not in {"featx", *sys.stdlib_module_names}
     }
     assert foreign == set()
 
 
-@pytest.mark.parametrize("name", ["featx", "featx.cli"])
+@pytest.mark.parametrize("name", ["featx", "featx.cli.main"])
 def test_importing_the_package_or_its_commands_loads_nothing_heavy(name: str) -> None:
     loaded = json.loads(python(f"import json, sys, {name}; print(json.dumps(sorted(sys.modules)))"))
     heavy = {"torch", "torchvision", "sklearn", "scipy", "numpy", "h5py", "PIL", "matplotlib", "tqdm"}
@@ -204,8 +161,16 @@ def test_importing_the_package_or_its_commands_loads_nothing_heavy(name: str) ->
 
 
 def test_heads_and_features_do_without_torch() -> None:
-    rooms = ", ".join(f"featx.{room}" for room in ("images", "cache", "features", "report", "head", "inspection"))
-    assert python(f"import sys, {rooms}; print('torch' in sys.modules)") == "False\n"
+    modules = (
+        "data.scan",
+        "features.feature_file",
+        "features.feature_set",
+        "metrics.reports",
+        "heads.head",
+        "inspection.info",
+    )
+    imported = ", ".join(f"featx.{module}" for module in modules)
+    assert python(f"import sys, {imported}; print('torch' in sys.modules)") == "False\n"
 
 
 @pytest.mark.parametrize("name", featx.__all__)
@@ -220,13 +185,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = featx.extrakt  # type: ignore[attr-defined]
 
 
-def test_no_room_has_the_name_of_something_public() -> None:
-    # Importing featx.extract, the room, would put it in the place of featx.extract, the function.
-    assert set(featx.__all__) & set(ORDER) == set()
+def test_no_module_or_folder_has_the_name_of_something_public() -> None:
+    # Importing featx.extract, the module, would put it in the place of featx.extract, the function.
+    assert set(featx.__all__) & {part for module in ROOMS for part in module.split("/")} == set()
 
 
-@pytest.mark.parametrize("room", [room for room in ORDER if room not in ("cli", "__main__")])
-def test_the_library_never_prints_exits_or_configures_logging(room: str) -> None:
+@pytest.mark.parametrize("module", [module for module in ROOMS if folder_of(module) != "cli"])
+def test_the_library_never_prints_exits_or_configures_logging(module: str) -> None:
     forbidden = {
         "print",
         "exit",
@@ -238,19 +203,21 @@ def test_the_library_never_prints_exits_or_configures_logging(room: str) -> None
         "input",
         "breakpoint",
     }
-    assert [f"{room}.py:{node.lineno}: {name}" for name, node in calls(room) if name in forbidden] == []
-    raised = [node.lineno for node in ast.walk(tree(room)) if isinstance(node, ast.Name) and node.id == "SystemExit"]
+    assert [f"{module}.py:{node.lineno}: {name}" for name, node in calls(module) if name in forbidden] == []
+    raised = [node.lineno for node in ast.walk(tree(module)) if isinstance(node, ast.Name) and node.id == "SystemExit"]
     assert raised == []
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_no_stored_file_makes_featx_run_code(room: str) -> None:
-    runs_code = {"eval", "exec", "torch.hub.load"} - ({"exec"} if room == "zoo" else set())  # file.py:factory, as asked
+@pytest.mark.parametrize("module", ROOMS)
+def test_no_stored_file_makes_featx_run_code(module: str) -> None:
+    runs_code = {"eval", "exec", "torch.hub.load"} - (
+        {"exec"} if module == "backbones/registry" else set()
+    )  # file.py:factory, as asked
     unsafe = {"pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
-    assert [f"{room}.py:{line}: {name}" for name, line in imports(room) if name.split(".")[0] in unsafe] == []
-    for name, node in calls(room):
+    assert [f"{module}.py:{line}: {name}" for name, line in imports(module) if name.split(".")[0] in unsafe] == []
+    for name, node in calls(module):
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
-            assert given.get("weights_only") == "True", f"{room}.py:{node.lineno}"
-        assert given.get("allow_pickle", "False") == "False", f"{room}.py:{node.lineno}"
-        assert name not in runs_code, f"{room}.py:{node.lineno}"
+            assert given.get("weights_only") == "True", f"{module}.py:{node.lineno}"
+        assert given.get("allow_pickle", "False") == "False", f"{module}.py:{node.lineno}"
+        assert name not in runs_code, f"{module}.py:{node.lineno}"

@@ -27,15 +27,16 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import featx
-from featx import modelfile, zoo
-from featx.cli import main
+from featx.backbones import catalog, registry
+from featx.backbones.weights import read_state
+from featx.cli.main import main
 from featx.errors import BackboneError, CacheMissError, CorruptCacheError, FeatxError, HeadError, StaleCacheError
-from featx.features import FeatureSet
-from featx.head import Head
-from featx.inspection import describe_file
-from featx.prediction import HeadOnBackbone, evaluate, load_model, predict
-from featx.promotion import PromotedModel, promote
-from featx.weights import read_state
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.inference import HeadOnBackbone, evaluate, load_model, predict
+from featx.inspection.info import describe_file
+from featx.io import model_file
+from featx.promotion.promotion import PromotedModel, promote
 
 Arrays = dict[str, np.ndarray]
 Facts = dict[str, Any]
@@ -83,8 +84,8 @@ def image(digits: FeatureSet) -> Path:
 
 def contents(path: Path) -> tuple[Arrays, Facts]:
     """What a sound file holds, to change it."""
-    form = modelfile.read_metadata(path)["format"]
-    arrays, facts = modelfile.load_model(path, format=form)
+    form = model_file.read_metadata(path)["format"]
+    arrays, facts = model_file.load_model(path, format=form)
     return arrays, copy.deepcopy(facts)
 
 
@@ -94,7 +95,7 @@ def craft(path: Path, arrays: Mapping[str, np.ndarray], facts: Any) -> Path:
     if isinstance(facts, dict):
         stored = json.loads(json.dumps(facts))
         stored.pop("sha256", None)
-        facts = {**stored, "sha256": modelfile.digest(arrays, stored)}
+        facts = {**stored, "sha256": model_file.digest(arrays, stored)}
     save_file(arrays, path, metadata={"featx": json.dumps(facts)})
     return path
 
@@ -116,7 +117,7 @@ def only_featx_errors(path: Path, image: Path) -> None:
         with contextlib.suppress(FeatxError):
             use(path)
     with contextlib.suppress(CacheMissError):
-        modelfile.newest(path.parent, format=modelfile.HEAD)
+        model_file.newest(path.parent, format=model_file.HEAD)
 
 
 # Heads whose checksum is right and whose content is not
@@ -415,7 +416,7 @@ def test_a_header_that_breaks_a_rule_is_refused_with_the_rule(
     data = b"\0" if b'"data_offsets":[0,1]' in header else b""
     path = raw(tmp_path / "h", header, data, length)
     with pytest.raises(CorruptCacheError, match=f"h is not a safetensors file: .*{message}"):
-        modelfile.read_metadata(path)
+        model_file.read_metadata(path)
 
 
 def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_path: Path) -> None:
@@ -481,7 +482,7 @@ def test_a_model_of_wrong_metadata_is_refused_with_what_is_wrong(
 @pytest.mark.parametrize("size", ["x", "-16", "17", "999999999999999999", "9" * 5000, "1e3", ""])
 def test_an_absurd_image_size_makes_no_network(size: str) -> None:
     with pytest.raises(BackboneError, match=r"vit_b_16 cannot be built for images of .* pixels"):
-        zoo.blank({"source": "torchvision", "name": "vit_b_16", "image_size": size})
+        registry.blank({"source": "torchvision", "name": "vit_b_16", "image_size": size})
 
 
 def test_a_network_that_the_file_has_no_tensors_for_is_never_made(model: Path, tmp_path: Path) -> None:
@@ -514,7 +515,7 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(tmp_path)
     yield f"{tmp_path / 'evil.py'}:make"
     assert not (tmp_path / "ran").exists()
-    zoo.build("evil.py:make", "random")
+    registry.build("evil.py:make", "random")
     assert (tmp_path / "ran").exists(), "the file was harmless, and this test shows nothing"
 
 
@@ -751,10 +752,10 @@ def test_a_damaged_memo_of_backbones_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memo: str
 ) -> None:
     monkeypatch.setenv("FEATX_HOME", str(tmp_path))
-    (before,) = zoo.describe(["lenet5"])
+    (before,) = catalog.describe(["lenet5"])
     (file,) = tmp_path.iterdir()
     file.write_text(memo)
-    assert zoo.describe(["lenet5"]) == [before]
+    assert catalog.describe(["lenet5"]) == [before]
 
 
 # Names
@@ -853,7 +854,7 @@ def test_changed_bytes_of_a_head_or_model_give_only_featx_errors(
 
 
 def test_changed_bytes_of_weights_give_only_featx_errors(tmp_path: Path) -> None:
-    embedded = (Path(featx.__file__).parent / "data" / "lenet5-digits.safetensors").read_bytes()
+    embedded = (Path(featx.__file__).parent / "backbones" / "lenet5-digits.safetensors").read_bytes()
     torch.save(featx.load_backbone("lenet5").network.state_dict(), tmp_path / "zip.pth")
     torch.save(torch.load(tmp_path / "zip.pth"), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     rng = random.Random(0)
@@ -865,7 +866,7 @@ def test_changed_bytes_of_weights_give_only_featx_errors(tmp_path: Path) -> None
         for _ in range(MUTATIONS):
             (tmp_path / name).write_bytes(mutated(data, rng))
             with contextlib.suppress(BackboneError):
-                zoo.build("lenet5", str(tmp_path / name))
+                registry.build("lenet5", str(tmp_path / name))
 
 
 WORDS = st.sampled_from(

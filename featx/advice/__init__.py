@@ -1,0 +1,1 @@
+"""Which backbone, which layer, and how far to tune."""

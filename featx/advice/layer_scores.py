@@ -1,0 +1,139 @@
+"""Heads at several depths of a backbone, judged on the same held-out rows: which of them to take. numpy only."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featx.features.feature_file import FeatureCache
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.heads.search import losses
+from featx.heads.targets import targets_of
+from featx.layer_spec import PENULTIMATE, asked_as, by_depth, seen_plainly, side_by_side
+
+BETTER = 2.0
+"""Standard errors of the difference by which a layer's loss must be less than the penultimate's."""
+
+_LEAST = 1e-12  # a probability that counts as none
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What fits that left an image out made of it, for each of some images.
+
+    Attributes:
+        losses: (m,) float64, in nats (of many labels: their mean), or squared errors.
+        right: (m,) bool, of a classification: whether the most probable class was the true one; else empty.
+    """
+
+    losses: np.ndarray
+    right: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """The mean; NaN where nothing was held out."""
+        return float(self.losses.mean()) if len(self.losses) else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right ones; NaN where there are none to ask."""
+        return float(self.right.mean()) if len(self.right) else math.nan
+
+    def gain_over(self, other: Outcome) -> tuple[float, float]:
+        """How much less the loss is than another's, image by image: the mean, and its standard error. NaN if unknown."""
+        if len(self.losses) < 2 or len(self.losses) != len(other.losses):
+            return math.nan, math.nan
+        difference = other.losses - self.losses
+        return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+
+    def beats(self, other: Outcome) -> bool:
+        """Whether the loss is less by more than chance would have it."""
+        gain, error = self.gain_over(other)
+        return gain > BETTER * error
+
+    def take(self, rows: np.ndarray) -> Outcome:
+        """The same of some of the images."""
+        return Outcome(self.losses[rows], self.right[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """A head on one layer, and what cross-validation says of it.
+
+    Attributes:
+        layer: its name; of several side by side, their names with commas between them.
+        width: D.
+        head: fitted.
+        outcome: on the rows it was fitted to, each held out once; empty where nothing could be.
+    """
+
+    layer: str
+    width: int
+    head: Head
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, features: FeatureSet, asked: Head, rows: np.ndarray | None = None, *, coarse: bool = False) -> Depth:
+        """Fit a head like the one that is asked for, and judge it by cross-validation.
+
+        Args:
+            features: of the layer.
+            asked: unfitted; it is left as it is.
+            rows: (n,) int64, labelled rows to fit to; by default those of split train.
+            coarse: as ``Head.fit``.
+
+        Raises:
+            HeadError: as ``Head.fit``.
+        """
+        head = copy.copy(asked).fit(features, rows=rows, cross_validate=True, coarse=coarse)
+        rows = head.with_splits(features).rows("train") if rows is None else rows
+        outcome = Outcome(np.empty(0), np.empty(0, dtype=bool))
+        if head.out_of_fold_ is not None:
+            held_out, out = head.out_of_fold_
+            y = targets_of(features.facts(rows[held_out]), head.task_, head.classes_).y
+            outcome = _outcome(out, y, head.task_)
+        return cls(features.layer, features.width, head, outcome)
+
+
+def measure(
+    path: str | os.PathLike[str], asked: Head, *, layers: Sequence[str] = (), views: str = "plain"
+) -> tuple[Depth, ...]:
+    """A head on each layer of a feature file, from the input on; on the same rows and the same folds.
+
+    Args:
+        path: of the file.
+        asked: unfitted.
+        layers: instead of all; several side by side as ``FeatureSet.load`` takes them.
+        views: how they are seen.
+
+    Raises:
+        HeadError: as ``Head.fit``.
+        CacheMissError, CorruptCacheError: the file is not there or not sound.
+    """
+    return tuple(
+        Depth.of(FeatureSet.load(path, asked_as(layer, views)), asked)
+        for layer in layers or sorted(seen_plainly(FeatureCache(path).layers), key=by_depth)
+    )
+
+
+def best(depths: Sequence[Depth]) -> Depth:
+    """That of the least loss, if it beats the penultimate; else the penultimate. Where that is not there, the least."""
+    least = min(depths, key=lambda depth: depth.outcome.loss if len(depth.outcome.losses) else math.inf)
+    own = next((depth for depth in depths if side_by_side(depth.layer) == [PENULTIMATE]), least)
+    return least if least.outcome.beats(own.outcome) else own
+
+
+def _outcome(out: np.ndarray, y: np.ndarray, task: str) -> Outcome:
+    """From (m, C) outputs and the targets."""
+    p = np.clip(out, _LEAST, 1.0)
+    scores = out if task == "regression" else np.log(p)
+    if task == "multilabel":
+        scores = scores - np.log(np.clip(1.0 - out, _LEAST, 1.0))
+    right = out.argmax(axis=1) == y if task == "classification" else np.empty(0, dtype=bool)
+    return Outcome(losses(scores, y, task), right)

@@ -1,0 +1,1 @@
+"""Pretrained networks: names, weights, layers and identities."""

@@ -1,0 +1,183 @@
+"""Weight files: fetched once with their hash checked, read without pickle's powers, loaded strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import re
+import sys
+import zipfile
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from featx.errors import BackboneError
+from featx.system import MISSING, why_unreadable
+from featx.text import listed, printable
+
+_DENSENET_V0 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
+
+
+def cached_path(url: str) -> Path:
+    """Where torch.hub keeps the file of a URL, whether or not it is there: ``$TORCH_HOME/hub/checkpoints``."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def fetch(url: str) -> Path:
+    """The local file of a URL, downloaded into torch.hub's folder unless it is there.
+
+    Args:
+        url: its file name carries the first digits of the file's SHA-256, as torchvision's do (``resnet50-0676ba61.pth``).
+
+    Raises:
+        BackboneError: no network, or the file's hash is not the one in its name.
+    """
+    path = cached_path(url)
+    expected = _HASHED_NAME.search(path.name)
+    why = why_unreadable(path)
+    if why == MISSING:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            watched = sys.stderr.isatty()
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected and expected[1], progress=watched)
+        # URLError is an OSError; HTTPException: a server that breaks off; RuntimeError: the hash does not fit
+        except (OSError, HTTPException, RuntimeError) as error:
+            raise BackboneError(
+                f"cannot download {url} ({error}). Fetch that file on a machine with a network and put it at {path}, "
+                "or name a local file with --weights FILE, or take a random network with --weights random"
+            ) from error
+    elif why:
+        raise BackboneError(
+            f"{path}, where the weights of {url} are kept, cannot be read: {why}. Delete it and run again"
+        )
+    elif expected and not _sha256(path).startswith(expected[1]):
+        raise BackboneError(
+            f"{path} is damaged: its SHA-256 does not begin with {expected[1]}. Delete it and run again"
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth or .pt file, by name. Nothing in the file is executed.
+
+    A checkpoint's outer ``state_dict`` or ``model`` and a ``module.`` before every name are taken off.
+
+    Raises:
+        BackboneError: no such file, not a file of tensors, or one that would run code or unfold in memory.
+    """
+    why = why_unreadable(path)
+    if why == MISSING:
+        raise BackboneError(
+            f"there is no weights file {path}; expected a .safetensors or .pth file, 'default' or 'random'"
+        )
+    if why:
+        raise BackboneError(f"{path} cannot be read as a weights file: {why}")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            _require_plain(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise BackboneError(f"{path} is not a safetensors file: {error}") from error
+    except Exception as error:  # torch.load raises what zipfile, pickle and struct raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackboneError(f"{path} cannot be read as a file of tensors alone (weights_only): {reason}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(_is_entry(*entry) for entry in state.items()):
+        raise BackboneError(f"{path} holds no tensors by name; expected the state_dict of a network")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    # torchvision's DenseNet files still have the names of 2017.
+    return {_DENSENET_V0.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+
+def _is_entry(name: Any, tensor: Any) -> bool:
+    """Whether this is a name and a tensor with numbers in memory: not a sparse one, nor one without data."""
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_quantized or tensor.is_complex())
+    )
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse what ``torch.load(weights_only=True)`` would unfold: a few bytes that become gigabytes.
+
+    ``torch.save`` stores its parts uncompressed, and no tensor is made by ``bytearray``, which takes any length.
+
+    Raises:
+        ValueError: a compressed archive, parts that overlap, or a call of ``bytearray``.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:4] == b"PK\x03\x04":
+            with zipfile.ZipFile(file) as archive:
+                parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise ValueError("its parts are compressed, which torch.save never does")
+            if sum(part.file_size for part in parts) > len(data):
+                raise ValueError("its parts overlap")
+        if data.find(b"\nbytearray\n") >= 0:
+            raise ValueError("it calls bytearray, as no tensor does")
+
+
+def require_fit(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
+    """Refuse tensors that are not of exactly a network's names and shapes; it may be one without memory.
+
+    Batch norm's ``num_batches_tracked`` may be missing: it plays no part in a prediction.
+
+    Raises:
+        BackboneError: with the missing, surplus and misshapen tensors listed.
+    """
+    expected = network.state_dict()
+    missing = [n for n in expected if n not in state and not n.endswith("num_batches_tracked")]
+    surplus = [printable(n) for n in state if n not in expected]
+    misshapen = [
+        f"{n} {tuple(state[n].shape)} instead of {tuple(t.shape)}"
+        for n, t in expected.items()
+        if n in state and state[n].shape != t.shape
+    ]
+    faults = [
+        f"{len(names)} {what}: {listed(names, most=8)}"
+        for what, names in (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
+        if names
+    ]
+    if faults:
+        raise BackboneError(f"{origin} does not fit {type(network).__name__}: " + "; ".join(faults))
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
+    """Load tensors into a network of exactly these names and shapes.
+
+    Raises:
+        BackboneError: as ``require_fit``.
+    """
+    require_fit(network, state, origin=origin)
+    network.load_state_dict(state, strict=False)
+
+
+def state_digest(network: nn.Module) -> str:
+    """SHA-256, in hex, over the name, dtype, shape and bytes of every tensor of a network, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

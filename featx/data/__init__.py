@@ -1,0 +1,1 @@
+"""Images in: sources, splits, decoding, transforms and the loader."""

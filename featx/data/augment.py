@@ -1,0 +1,76 @@
+"""Random crops and mirroring of training images."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featx.layer_spec import RandomView
+
+if TYPE_CHECKING:
+    pass
+from featx.data.decode import MAX_PIXELS, open_upright
+from featx.data.transform import Transform, cropped, resize_pixels
+
+
+def read_random_view(
+    data: bytes, transform: Transform, view: RandomView, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """``read_augmented``, its chance drawn from the view and the image's content."""
+    content = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    rng = np.random.default_rng([view.seed, view.number, content])
+    return read_augmented(data, transform, rng, scale=view.scale, flip=view.flip, max_pixels=max_pixels)
+
+
+def read_augmented(
+    data: bytes,
+    transform: Transform,
+    rng: np.random.Generator,
+    *,
+    scale: float,
+    flip: bool = True,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decode, cut a random region, resize it to the crop, and mirror it half of the time.
+
+    The random resized crop of Szegedy et al. (2015), as in torchvision: an area of ``scale`` to 1 of the image, an aspect
+    ratio of 3/4 to 4/3 (log-uniform), ten tries, then the centre.
+
+    Args:
+        data: a whole file.
+        transform: gives the crop's side, the interpolation and the background. JPEGs are decoded whole, whatever it says.
+        rng: the only source of chance.
+        scale: the least share of the image's area that a crop keeps.
+        flip: mirror half of the images.
+        max_pixels: as ``decode``.
+
+    Returns:
+        (3, crop, crop) uint8, RGB.
+
+    Raises:
+        ImageError: as ``decode``.
+    """
+    pixels = open_upright(data, max_pixels, transform.background)
+    left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale)
+    patch = resize_pixels(pixels[top:bottom, left:right], (transform.crop, transform.crop), transform)
+    if flip and rng.random() < 0.5:
+        patch = patch.flip(-1)
+    return cropped(patch, transform.crop)
+
+
+def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a random resized crop."""
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(scale, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h

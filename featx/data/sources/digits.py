@@ -1,0 +1,71 @@
+"""The built-in data set: scikit-learn's scanned digits as PNG files."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from featx.data.image_set import PRETRAIN, image_key
+from featx.data.splits import hash_splits
+from featx.errors import DatasetError
+from featx.system import home
+
+# The built-in digits
+
+
+def digits_folder() -> Path:
+    """scikit-learn's 1,797 scanned digits as PNG files, written on first use.
+
+    0-4 are in the split "pretrain", since the embedded LeNet-5 was trained on them; 5-9 are split by their content.
+    Folder: $FEATX_HOME/digits, by default ~/.cache/featx/digits.
+    """
+    folder = home() / "digits"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+            _write_digits(Path(beside, "digits"))
+            try:
+                Path(beside, "digits").rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster, with the same files
+                    raise
+    except OSError as error:
+        raise DatasetError(
+            f"cannot write the built-in digits to {folder}: {error.strerror}; set FEATX_HOME to a writable folder"
+        ) from error
+    return folder
+
+
+def _write_digits(folder: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    files = [_png(image) for image in pixels]
+    keys = np.frombuffer(b"".join(map(image_key, files)), dtype=np.uint8).reshape(-1, 16)
+    splits = np.where(digits.target < 5, PRETRAIN, hash_splits(keys, digits.target.astype(np.int64)))
+    for number, (data, split, label) in enumerate(zip(files, splits, digits.target, strict=True)):
+        path = folder / str(split) / str(label) / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _png(grey: np.ndarray) -> bytes:
+    """(H, W) uint8 as an 8-bit grey PNG, stored uncompressed: the same bytes, and so the same split, on every machine."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width = grey.shape
+    raw = b"".join(b"\0" + row.tobytes() for row in grey)
+    stored = (
+        b"\x78\x01\x01" + struct.pack("<HH", len(raw), len(raw) ^ 0xFFFF) + raw + struct.pack(">I", zlib.adler32(raw))
+    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")

@@ -1,0 +1,1 @@
+"""Images through a backbone into a feature file, each image once."""

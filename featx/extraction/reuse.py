@@ -1,0 +1,201 @@
+"""Rows that are in feature files already: which image is which, and where its features are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from featx.data.image_set import ImageSet
+from featx.features.feature_file import DONE, FAILED, FeatureCache
+from featx.layer_spec import RandomView, View
+
+
+class _Seen:
+    """What feature files know of their images, whatever their layers.
+
+    Attributes:
+        files: of several that hold an image, the first counts.
+    """
+
+    files: list[FeatureCache]
+
+    def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
+        """The keys of images that a file has seen at the same place, with the same size and modification time.
+
+        Args:
+            images: N of them.
+            sizes: (N,) int64, in bytes; -1 where there is no file.
+            mtimes: (N,) int64, in ns.
+
+        Returns:
+            (N, 16) uint8, zeros where an image is not recognised.
+        """
+        keys = np.zeros((len(images), 16), dtype=np.uint8)
+        ours = _places(str(images.root), np.array([os.fsencode(path) for path in images.paths]))
+        for file in self.files:
+            rows = np.flatnonzero(~keys.any(axis=1) & (sizes >= 0))
+            theirs = _places(file.dataset["root"], file.images.paths)
+            at = np.minimum(np.searchsorted(theirs, ours[rows]), len(theirs) - 1)
+            same = (
+                (theirs[at] == ours[rows])
+                & (file.images.sizes[at] == sizes[rows])
+                & (file.images.mtimes[at] == mtimes[rows])
+            )
+            keys[rows[same]] = file.keys[at[same]]
+        return keys
+
+    def failures(self, max_pixels: int) -> dict[bytes, str]:
+        """Why images failed, by key, in files that were made under the same limit."""
+        return {
+            file.keys[row].tobytes(): file.error(row)
+            for file in self.files
+            if file.dataset.get("max_pixels") == max_pixels
+            for row in np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
+        }
+
+
+class KnownRows(_Seen, Collection[bytes]):
+    """The rows of several feature files of the same identity, by the keys of their images.
+
+    A key is in it when some file has features of that image. Whether they fit their check is seen when they are taken.
+    """
+
+    def __init__(self, files: Sequence[FeatureCache], layers: Sequence[str]) -> None:
+        """Look through files.
+
+        Args:
+            files: each has all the layers; of several that hold an image, the first counts.
+            layers: whose features are wanted.
+        """
+        self.files, self.layers = list(files), list(layers)
+        done = [np.flatnonzero(file.status == DONE) for file in files]
+        keys = _as_text(
+            np.concatenate([np.empty((0, 16), np.uint8), *(f.keys[d] for f, d in zip(files, done, strict=True))])
+        )
+        # A stable sort, so that the first of equal keys is of the first file.
+        order = np.argsort(keys, kind="stable")
+        self._keys = keys[order]
+        self._file = np.repeat(np.arange(len(files)), [len(rows) for rows in done])[order]
+        self._row = np.concatenate([np.empty(0, np.int64), *done])[order]
+        self._unsound: set[bytes] = set()
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, bytes) or len(key) != 16 or key in self._unsound:
+            return False
+        return bool(self._find(np.frombuffer(key, dtype=np.uint8)[None])[0][0])
+
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """(M,) bool: which of (M, 16) keys are in it."""
+        found = self._find(keys)[0]
+        for row in np.flatnonzero(found) if self._unsound else ():
+            found[row] = keys[row].tobytes() not in self._unsound
+        return found
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (key.ljust(16, b"\0") for key in np.unique(self._keys).tolist())
+
+    def __len__(self) -> int:
+        return len(np.unique(self._keys))
+
+    def take(self, keys: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Features by key.
+
+        Args:
+            keys: (M, 16) uint8.
+
+        Returns:
+            (M,) bool, whose features are there and fit their check; and (S, D) for each layer, of those that do.
+        """
+        found, file_of, row_of = self._find(keys)
+        parts: dict[str, list[np.ndarray]] = {layer: [] for layer in self.layers}
+        where: list[np.ndarray] = []
+        for number in np.unique(file_of[found]):
+            file, at = self.files[number], np.flatnonzero(found & (file_of == number))
+            at = at[np.argsort(row_of[at], kind="stable")]
+            sound = file.sound_in_all(self.layers, row_of[at])
+            self._unsound.update(keys[row].tobytes() for row in at[~sound])
+            found[at[~sound]] = False
+            where.append(at[sound])
+            for layer in self.layers:
+                parts[layer].append(file.features(layer)[row_of[at[sound]]])
+        order = np.argsort(np.concatenate(where)) if where else np.empty(0, np.int64)
+        return found, {layer: np.concatenate(blocks)[order] for layer, blocks in parts.items() if blocks}
+
+    def _find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For (M, 16) keys: (M,) whether it is there, of which file, in which row."""
+        if not len(self._keys):
+            nothing = np.zeros(len(keys), dtype=np.int64)
+            return nothing.astype(bool), nothing, nothing
+        wanted = _as_text(keys)
+        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        return (self._keys[at] == wanted) & keys.any(axis=1), self._file[at], self._row[at]
+
+
+class KnownViews(_Seen, Container[bytes]):
+    """The same of features in several views, each of which may be in other files. A key is in it when all views are known."""
+
+    def __init__(
+        self, files: Sequence[FeatureCache], identities: Mapping[View | RandomView, Mapping[str, str]]
+    ) -> None:
+        """Look through files.
+
+        Args:
+            files: of several that hold an image, the first counts.
+            identities: those of the wanted layers as each view sees them.
+        """
+        self.files = list(files)
+        self.parts = {
+            view: KnownRows([file for file in files if file.holds(wanted)], list(wanted))
+            for view, wanted in identities.items()
+        }
+
+    def __contains__(self, key: object) -> bool:
+        return all(key in part for part in self.parts.values())
+
+    def may_lack_some(self, sizes: np.ndarray) -> np.ndarray:
+        """(N,) bool: which images of these sizes, in bytes, may be among those that a file knows in some views, not in all."""
+        uneven = [file for file in self.files if any(file not in part.files for part in self.parts.values())]
+        return np.isin(sizes, np.concatenate([np.empty(0, np.int64), *(file.images.sizes for file in uneven)]))
+
+    def lacking(self, rows: np.ndarray, keys: np.ndarray) -> Iterator[tuple[tuple[View | RandomView, ...], np.ndarray]]:
+        """Sets of views, each with those of (M,) rows whose images, by (M, 16) keys, are not known in just these views.
+
+        What is known in all views and yet asked for has to be seen in all of them.
+        """
+        unknown = np.stack([~part.holds(keys) for part in self.parts.values()], axis=1)
+        unknown[~unknown.any(axis=1)] = True
+        sets, which = np.unique(unknown, axis=0, return_inverse=True)
+        for number, some in enumerate(sets):
+            yield tuple(view for view, lacks in zip(self.parts, some, strict=True) if lacks), rows[which == number]
+
+    def take(
+        self, keys: np.ndarray, views: Collection[View | RandomView] | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """As of ``KnownRows``, in all views or in some; (S, D) of the images that are there in all of those."""
+        taken = [part.take(keys) for view, part in self.parts.items() if views is None or view in views]
+        every = np.logical_and.reduce([found for found, _ in taken])
+        return every, {
+            layer: rows if len(rows) == every.sum() else rows[every[found]]
+            for found, features in taken
+            for layer, rows in features.items()
+        }
+
+
+def count_gone(before: np.ndarray, now: np.ndarray) -> int:
+    """How many of (N, 16) keys are not among (M, 16) others any more, each copy of an image counted."""
+    names, counts = np.unique(_as_text(before), return_counts=True)
+    names_now, counts_now = np.unique(_as_text(now), return_counts=True)
+    at = np.minimum(np.searchsorted(names_now, names), len(names_now) - 1)
+    return int(np.maximum(counts - np.where(names_now[at] == names, counts_now[at], 0), 0).sum())
+
+
+def _as_text(keys: np.ndarray) -> np.ndarray:
+    """(N, 16) uint8 as (N,) S16, which sorts and compares as the bytes do."""
+    return np.ascontiguousarray(keys).view("S16").ravel()
+
+
+def _places(root: str, paths: np.ndarray) -> np.ndarray:
+    """(N,) bytes: the absolute paths of images; in the order of the relative ones."""
+    return np.char.add(os.fsencode(root).rstrip(b"/") + b"/", paths)

@@ -1,0 +1,1 @@
+"""The feature file and the folder of feature files."""

@@ -1,0 +1,1 @@
+"""Light models on cached features: fitted, searched, calibrated, saved."""

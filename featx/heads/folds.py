@@ -1,0 +1,208 @@
+"""Which of its training rows a head is fitted to and which judge it: cross-validation and few-shot draws. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featx.errors import HeadError
+from featx.heads.training_data import Folds
+from featx.text import listed, printable
+
+_NOWHERE = -1  # the fold of a row that is never held out
+
+
+def make_folds(
+    strata: np.ndarray | None, groups: np.ndarray | None, *, folds: int, seed: int, repeat: int = 0
+) -> Folds:
+    """Shuffled, stratified folds for cross-validation that tear no group apart.
+
+    Every row is held out once, by a fold whose training rows have none of its group and some of each of its classes. Rows
+    for which that cannot be are in the training rows of every fold and never held out (``judged`` says which): the only
+    group of a class, and the smallest one of a class whose groups would all fall into one fold. So a class of a single
+    image does not keep the others from being cross-validated, and no loss is counted for what nobody could have learned.
+
+    A class of fewer groups than folds is held out in some of the folds alone. Where no two rows share a group, the folds
+    are those of scikit-learn's ``StratifiedKFold(shuffle=True, random_state=seed)``.
+
+    Args:
+        strata: (N,) int64, classes; or (N, C) of 0 and 1, labels of which a row may have several, of which the rarest counts
+            most; None: rows are alike.
+        groups: (N,) int64, from ``groups.join_groups``; None: each row is its own. One of the two has to be given.
+        folds: how many; fewer where no class has so many groups, () where none has two.
+        seed: of the shuffling, 0..2^32 - 1.
+        repeat: which of many foldings of this seed.
+
+    Raises:
+        HeadError: fewer than two folds are asked for.
+    """
+    if folds < 2:
+        raise HeadError(f"{folds} folds; cross-validation needs at least 2")
+    if strata is None and groups is None:
+        raise HeadError("neither strata nor groups; folds need one of them to know of how many rows they are")
+    groups = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]  # type: ignore[arg-type]
+    member = _membership(strata, len(groups))
+    lone = [groups[rows[:1]] for rows in member if (groups[rows] == groups[rows[:1]]).all()]
+    fold_of = np.where(np.isin(groups, np.concatenate(lone)) if lone else np.zeros(len(groups), bool), _NOWHERE, 0)
+    free = np.flatnonzero(fold_of != _NOWHERE)
+    stratum = _rarest(member, len(groups))[free]
+    count = min(folds, _most_groups(stratum, groups[free]))
+    if count < 2:
+        return ()
+    rng = np.random.RandomState(seed if repeat == 0 else [seed, repeat])
+    fold_of[free] = _assigned(stratum, groups[free], count, rng)
+    for rows in member:
+        _keep_learnable(fold_of, groups, rows)
+    held_out = [np.flatnonzero(fold_of == fold) for fold in range(count)]
+    found = tuple((np.flatnonzero(fold_of != fold), rows) for fold, rows in enumerate(held_out) if len(rows))
+    return found if len(found) > 1 else ()
+
+
+def judged(folds: Folds, count: int) -> np.ndarray:
+    """(count,) bool: which rows some fold holds out, and which so have scores by a model that has not seen them."""
+    mask = np.zeros(count, dtype=bool)
+    for _, rows in folds:
+        mask[rows] = True
+    return mask
+
+
+def draw_shots(
+    labels: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    shots: int,
+    classes: Sequence[str],
+    seed: int,
+    repeat: int = 0,
+) -> np.ndarray:
+    """Draw a few rows of each class, at random; of different groups, as far as the class has so many.
+
+    Draws of one seed and repeat are nested: the rows for 1 shot are among those for 2.
+
+    Args:
+        labels: (N,) int64 into ``classes``, without unlabelled rows.
+        groups: (N,) int64 from 0 on, from ``groups.join_groups``; None: each row is its own.
+        shots: rows of each class that there is.
+        classes: (C,) names, for messages.
+        seed: of the draw, from 0 on.
+        repeat: which of many draws of this seed.
+
+    Returns:
+        (shots x classes,) int64 rows, ascending.
+
+    Raises:
+        HeadError: a class has fewer rows.
+    """
+    present, counts = np.unique(labels, return_counts=True)
+    if shots < 1:
+        raise HeadError(f"{shots} shots; expected at least 1 image of each class")
+    few = [f"{printable(classes[label])} ({n})" for label, n in zip(present, counts, strict=True) if n < shots]
+    if few:
+        raise HeadError(
+            f"{shots} shots are more images than {len(few)} of {len(present)} classes have to train on: "
+            f"{listed(few, most=5)}; ask for at most {counts.min()}"
+        )
+    groups = np.arange(len(labels)) if groups is None else groups
+    order = np.random.default_rng([seed, repeat]).permutation(len(labels))
+    turn = _turns((labels * (groups.max() + 1) + groups)[order])
+    order = order[np.lexsort((turn, labels[order]))]  # stable: rows of one turn stay shuffled
+    return np.sort(order[_turns(labels[order]) < shots])
+
+
+def _turns(values: np.ndarray) -> np.ndarray:
+    """(N,) int64: the how-manieth of its value each one is, from 0 on."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    turns = np.empty(len(values), dtype=np.int64)
+    turns[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return turns
+
+
+def _membership(strata: np.ndarray | None, count: int) -> list[np.ndarray]:
+    """The rows of each class or label that has any, ascending."""
+    if strata is None:
+        return [np.arange(count)] if count else []
+    if strata.ndim == 2:
+        return [rows for column in strata.T if len(rows := np.flatnonzero(column))]
+    order = np.argsort(strata, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(strata[order])) + 1) if count else []
+
+
+def _rarest(member: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """(count,) int64: the class of each row; of several the one with the fewest rows; of none, one for all those."""
+    stratum = np.full(count, len(member))
+    for label in sorted(range(len(member)), key=lambda label: -len(member[label])):
+        stratum[member[label]] = label
+    return stratum
+
+
+def _most_groups(stratum: np.ndarray, groups: np.ndarray) -> int:
+    """How many groups the stratum with the most has."""
+    if not len(stratum):
+        return 0
+    width = groups.max() + 1
+    return int(np.bincount(np.unique(stratum * width + groups) // width).max())
+
+
+def _assigned(stratum: np.ndarray, groups: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:
+    """(N,) int64 folds: groups of several rows first, each where it fits best; then single rows, which level each stratum."""
+    _, first, stratum = np.unique(stratum, return_index=True, return_inverse=True)
+    stratum = np.argsort(np.argsort(first))[stratum]  # numbered as they first come up, as scikit-learn does
+    fold_of = np.zeros(len(groups), dtype=np.int64)
+    shared = np.bincount(groups)[groups] > 1
+    placed = np.zeros((count, len(first)))
+    if shared.any():
+        fold_of[shared], placed = _fitted_in(stratum[shared], groups[shared], np.bincount(stratum), count, rng)
+    single = np.flatnonzero(~shared)
+    by_stratum = single[np.argsort(stratum[single], kind="stable")]
+    ends = np.cumsum(np.bincount(stratum[single], minlength=len(first)))
+    for label, rows in enumerate(np.split(by_stratum, ends[:-1])):
+        dealt = _levelling(placed[:, label], placed.sum(axis=1), len(rows))
+        folds = np.arange(count).repeat(dealt)
+        rng.shuffle(folds)
+        fold_of[rows] = folds
+        placed[:, label] += dealt
+    return fold_of
+
+
+def _fitted_in(
+    stratum: np.ndarray, groups: np.ndarray, sizes: np.ndarray, count: int, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Greedily, large groups first: each into the fold where shares of strata and of rows grow least uneven (least squares).
+
+    Returns:
+        (N,) int64 folds, and (count, S) how many rows of each stratum each fold then has.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    rows_of = np.bincount(groups)
+    pairs, weight = np.unique(groups * len(sizes) + stratum, return_counts=True)
+    starts = np.searchsorted(pairs // len(sizes), np.arange(len(rows_of) + 1))
+    order = rng.permutation(len(rows_of))
+    order = order[np.argsort(-rows_of[order], kind="stable")]
+    placed, total, chosen = np.zeros((count, len(sizes))), np.zeros(count), np.empty(len(rows_of), dtype=np.int64)
+    for group in order.tolist():
+        part = slice(starts[group], starts[group + 1])
+        inside = pairs[part] % len(sizes)
+        uneven = placed[:, inside] @ (weight[part] / sizes[inside] ** 2) + total * rows_of[group] / sizes.sum() ** 2
+        fold = chosen[group] = int(np.argmin(uneven))
+        placed[fold, inside] += weight[part]
+        total[fold] += rows_of[group]
+    return chosen[groups], placed
+
+
+def _levelling(own: np.ndarray, total: np.ndarray, rows: int) -> np.ndarray:
+    """How many of so many rows each fold gets, (K,) int64: always the one with the fewest, of the stratum and then in all."""
+    most = int(own.max() - own.min()) + -(-rows // len(own))
+    height = own[:, None] + np.arange(most)
+    fold = np.broadcast_to(np.arange(len(own))[:, None], height.shape)
+    first = np.lexsort((fold.ravel(), total[fold.ravel()], height.ravel()))[:rows]
+    return np.bincount(fold.ravel()[first], minlength=len(own))
+
+
+def _keep_learnable(fold_of: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> None:
+    """Hold a class's smallest group out nowhere, if else one fold would hold out the whole class."""
+    if fold_of[rows[0]] == _NOWHERE or (fold_of[rows] != fold_of[rows[0]]).any():
+        return
+    own, sizes = np.unique(groups[rows]), np.bincount(groups)
+    fold_of[groups == own[np.argmin(sizes[own])]] = _NOWHERE

@@ -1,0 +1,1 @@
+"""The batched solver that linear heads share."""

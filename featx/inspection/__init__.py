@@ -1,0 +1,1 @@
+"""What files are, and whether they are sound."""

@@ -1,0 +1,1 @@
+"""What predictions are worth: reports for every task, intervals, and paired tests."""

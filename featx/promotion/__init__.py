@@ -1,0 +1,1 @@
+"""A head moved onto its backbone, fine-tuned, and kept if that pays."""

@@ -1,0 +1,1 @@
+"""Whole jobs: fit-head and recipes."""

@@ -1,0 +1,70 @@
+"""Heads at several depths, judged image by image."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import featx
+from featx.advice.layer_scores import BETTER, Depth, Outcome, best, measure
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+
+
+def made(layer: str, losses: np.ndarray) -> Depth:
+    return Depth(layer, 1, Head(), Outcome(losses, losses < 1))
+
+
+def test_a_gain_is_the_mean_difference_with_its_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.gamma(1.0, size=50), rng.gamma(2.0, size=50)
+    gain, error = Outcome(one, one < 1).gain_over(Outcome(other, other < 1))
+    assert gain == pytest.approx(other.mean() - one.mean())
+    assert error == pytest.approx((other - one).std(ddof=1) / math.sqrt(50))
+    assert Outcome(one, one < 1).beats(Outcome(other, other < 1)) == (gain > BETTER * error)
+    nothing = Outcome(np.empty(0), np.empty(0, dtype=bool))
+    assert math.isnan(nothing.loss)
+    assert math.isnan(nothing.accuracy)
+    assert not nothing.beats(Outcome(one, one < 1))
+
+
+def test_a_layer_is_taken_where_its_loss_is_less_by_more_than_chance() -> None:
+    rng = np.random.default_rng(1)
+    own = rng.gamma(1.0, size=400)
+    luck = own + rng.normal(-0.001, 1.0, size=400)
+    less = own - 0.2 + rng.normal(0, 0.5, size=400)
+    assert best([made("a", luck), made("penultimate", own)]).layer == "penultimate"
+    assert best([made("a", less), made("b", luck), made("penultimate", own)]).layer == "a"
+    assert best([made("a", less), made("b", own)]).layer == "a", "where the penultimate is not there, the least"
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_outcome_is_of_fits_that_left_each_image_out(split_photos: Path, in_tmp: Path, task: str) -> None:
+    file = featx.extract(split_photos, featx.load_backbone("lenet5", device="cpu", stages=True)).file
+    features = FeatureSet.load(file)
+    if task == "regression":
+        features = FeatureSet(**{**vars(features), "classes": ("1", "2")})
+    depth = Depth.of(features, Head("logreg" if task == "classification" else "ridge", task=task))
+    report = depth.head.held_out_
+    assert report is not None
+    assert len(depth.outcome.losses) == 32
+    if task == "classification":
+        assert depth.outcome.accuracy == report.headline[1]
+        assert depth.outcome.loss == pytest.approx(report.log_loss)  # type: ignore[union-attr]
+    else:
+        assert depth.outcome.loss == pytest.approx(report.headline[1] ** 2)
+        assert len(depth.outcome.right) == 0
+    assert Head("logreg").fit(FeatureSet.load(file)).out_of_fold_ is None, "kept only where it is asked for"
+
+
+def test_every_layer_is_measured_on_the_same_images_and_named_ones_alone(split_photos: Path, in_tmp: Path) -> None:
+    file = featx.extract(split_photos, featx.load_backbone("lenet5", device="cpu", stages=True)).file
+    depths = measure(file, Head("logreg"))
+    assert depths[-1].layer == "penultimate"
+    assert {len(depth.outcome.losses) for depth in depths} == {32}
+    several = ",".join(depth.layer for depth in depths)
+    (one,) = measure(file, Head("logreg"), layers=[several])
+    assert (one.layer, one.width) == (several, sum(depth.width for depth in depths))

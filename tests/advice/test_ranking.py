@@ -1,0 +1,97 @@
+"""Backbones compared on one data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import featx
+from featx.advice.ranking import Ranked, _on_front, rank
+from featx.advice.transferability import h_score, logme
+from featx.backbones.architectures import LeNet5
+from featx.cli.main import main
+from featx.errors import HeadError
+from featx.heads.head import Head
+
+TWO = {"lenet5": "default", "mobilenet_v1_025": "random"}
+
+
+def test_each_backbone_is_extracted_once_and_judged_on_training_images(split_photos: Path, in_tmp: Path) -> None:
+    told: list[str] = []
+    found = rank(split_photos, TWO, notify=told.append)
+    assert told == ["lenet5 (1 of 2)", "mobilenet_v1_025 (2 of 2)"]
+    assert found.images == 32, "of 48: the others judge what comes of the choice"
+    assert [row.accuracy for row in found.rows] == sorted((row.accuracy for row in found.rows), reverse=True)
+    assert found.picture.read_bytes().startswith(b"\x89PNG")
+    by_name = {row.backbone: row for row in found.rows}
+    assert [by_name[name].embedding for name in TWO] == [84, 256]
+    assert by_name["lenet5"].parameters == sum(p.numel() for p in LeNet5().parameters()) - 85 * 5
+    for name, row in by_name.items():
+        kept = featx.extract(split_photos, featx.load_backbone(name, weights=TWO[name]))
+        assert (kept.computed, str(kept.file)) == (0, row.features)
+        own = kept.load()
+        train = own.rows("train")
+        X, y = np.asarray(own.features[train]), own.labels[train]
+        assert (row.logme, row.h_score) == (logme(X, y), h_score(X, y))
+        head = Head("logreg").fit(own, cross_validate=True)
+        assert head.held_out_ is not None
+        assert row.accuracy == head.held_out_.headline[1]
+        assert row.interval[0] <= row.accuracy <= row.interval[1]
+        assert row.images_per_second > 0
+    again = rank(split_photos, TWO)
+    assert [row.accuracy for row in again.rows] == [row.accuracy for row in found.rows]
+    assert all(row.images_per_second > 0 for row in again.rows), "it is measured though nothing was left to compute"
+
+
+def test_a_backbone_that_cannot_be_made_does_not_stop_the_others(split_photos: Path, in_tmp: Path) -> None:
+    found = rank(split_photos, ["nonsense", "lenet5"])
+    assert [row.backbone for row in found.rows] == ["lenet5", "nonsense"]
+    assert found.rows[1].why.startswith("there is no backbone 'nonsense'")
+    facts = json.loads(json.dumps(found.as_dict(), allow_nan=False))["ranking"]
+    assert (facts[1]["accuracy"], facts[1]["interval"]) == (None, None)
+    with pytest.raises(HeadError, match="no backbone could be ranked: there is no backbone 'nonsense'"):
+        rank(split_photos, ["nonsense"])
+
+
+def test_what_the_extraction_says_is_said_once(split_photos: Path, in_tmp: Path) -> None:
+    (split_photos / "train" / "dark" / "broken.png").write_bytes(b"no image")
+    (split_photos / "train" / "dark" / "notes.txt").write_text("x")
+    found = rank(split_photos, TWO)
+    assert sum("broken.png" in note for note in found.notes) == 1
+    assert sum(".txt" in note for note in found.notes) == 1
+    assert any("random weights" in note for note in found.notes)
+
+
+def test_labels_that_are_no_classes_are_refused(split_photos: Path, in_tmp: Path) -> None:
+    lines = [f"{path.relative_to(split_photos)},a|b,train" for path in sorted((split_photos / "train").rglob("*.png"))]
+    table = split_photos / "t.csv"
+    table.write_text("\n".join(["path,label,split", *lines]))
+    with pytest.raises(HeadError, match="backbones are ranked by classes; the labels here ask for multilabel"):
+        rank(table, ["lenet5"])
+
+
+def test_on_the_front_is_what_no_other_beats_in_both() -> None:
+    rows = [
+        Ranked("slow and good", accuracy=0.9, images_per_second=10), Ranked("fast and bad", accuracy=0.5, images_per_second=90),
+        Ranked("beaten", accuracy=0.8, images_per_second=9), Ranked("as good, slower", accuracy=0.9, images_per_second=8),
+        Ranked("between", accuracy=0.7, images_per_second=50),
+    ]  # fmt: skip
+    assert [row.backbone for row in rows if _on_front(row, rows)] == ["slow and good", "fast and bad", "between"]
+
+
+def test_the_table_is_printed_with_what_failed(split_photos: Path, in_tmp: Path) -> None:
+    options = ["-b", "lenet5", "-b", "mobilenet_v1_025=random", "-b", "resnet=no.pth", "-o", "here.png"]
+    done = CliRunner().invoke(main, ["rank", str(split_photos), *options])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == [
+        "backbone", "accuracy", "95", "%", "interval", "kNN", "LogME", "H-score", "width", "parameters", "images/s"
+    ]  # fmt: skip
+    assert sum(line.startswith("*") for line in lines[1:3]) >= 1
+    assert "resnet failed: there is no backbone 'resnet'" in done.stdout
+    assert lines[-1] == "picture: here.png"
+    assert Path("here.png").exists()

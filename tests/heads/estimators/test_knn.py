@@ -1,0 +1,304 @@
+"""Neighbours against scikit-learn's brute force and sums by hand; class means against means of the rows left."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from sklearn.model_selection import KFold
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid, NearestNeighbors
+
+from featx.errors import HeadError
+from featx.heads import nearest
+from featx.heads.estimators import knn
+from featx.heads.estimators.centroid import CentroidModel
+from featx.heads.estimators.knn import NeighbourModel
+from featx.heads.training_data import Rows, Training, statistics
+
+TASKS = pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
+
+
+def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, folds: int = 3) -> Training:
+    """Overlapping classes, labels or numbers; weights from 0.2 to 2."""
+    rng = np.random.default_rng(n * dim + count)
+    X = rng.normal(size=(n, dim)).astype(np.float32)
+    if task == "classification":
+        y = np.arange(n) % count
+        X[np.arange(n), y] += 1
+    elif task == "multilabel":
+        y = (X[:, :count] + rng.normal(size=(n, count)) > 0).astype(np.float32)
+    else:
+        y = 5 + X[:, :1].astype(float) + rng.normal(size=(n, count))
+    mean, scale = statistics(X)
+    parts = tuple(KFold(folds, shuffle=True, random_state=0).split(X))
+    return Training(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n), parts)
+
+
+def by_hand(training: Training, train: np.ndarray, test: np.ndarray, k: int, temperature: float) -> np.ndarray:
+    """(n, C) scores of some rows by others, one row at a time, in float64."""
+    Z = training.rows.whole(np.float64)
+    Z /= np.linalg.norm(Z, axis=1, keepdims=True)
+    out = np.empty((len(test), training.count))
+    for at, row in enumerate(test):
+        cosine = Z[train] @ Z[row]
+        found = np.argsort(-cosine, kind="stable")[:k]
+        vote = training.weight[train][found] * np.exp((cosine[found] - cosine[found[0]]) / temperature)
+        y = training.y[train][found]
+        if training.task == "classification":
+            tally = np.array([vote[y == label].sum() for label in range(training.count)])
+            out[at] = np.log((tally + 1 / training.count) / (vote.sum() + 1))
+        elif training.task == "multilabel":
+            out[at] = np.log((vote @ y + 0.5) / (vote @ (1 - y) + 0.5))
+        else:
+            out[at] = np.average(y, axis=0, weights=vote)
+    return out
+
+
+# The search
+
+
+@pytest.mark.parametrize(("queries", "support", "k"), [(50, 2000, 5), (50, 2000, 200), (7, 30, 30), (3, 40, 1)])
+def test_the_nearest_rows_are_those_of_scikit_learn(queries: int, support: int, k: int) -> None:
+    rng = np.random.default_rng(0)
+    Z, S = rng.normal(size=(queries, 16)), rng.normal(size=(support, 16))
+    distances, expected = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(S).kneighbors(Z)
+    ((rows, found, cosines),) = nearest.search(Z, nearest.unit(S), k)
+    assert rows == slice(0, queries)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(cosines, 1 - distances, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 40, 400])
+@pytest.mark.parametrize("levels", [1, 3, 50])
+def test_equal_similarities_are_told_apart_by_their_order(k: int, levels: int) -> None:
+    rng = np.random.default_rng(k)
+    similarities = rng.integers(0, levels, (9, 400)).astype(np.float32)
+    order = rng.permutation(1000)[:400]
+    for given in (None, order):
+        named = np.arange(400) if given is None else given
+        found, values = nearest.top(similarities, k, order=given)
+        for row, similarity in enumerate(similarities):
+            expected = np.lexsort((named, -similarity))[:k]
+            np.testing.assert_array_equal(found[row], named[expected])
+            np.testing.assert_array_equal(values[row], similarity[expected])
+
+
+def test_a_row_of_zeros_is_like_no_other() -> None:
+    support = nearest.unit(np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]))
+    ((_, found, cosines),) = nearest.search(np.array([[2.0, 0.0], [0.0, 0.0]]), support, 3)
+    np.testing.assert_array_equal(found, [[1, 0, 2], [0, 1, 2]])
+    np.testing.assert_array_equal(cosines, [[1, 0, -1], [0, 0, 0]])
+
+
+# Neighbours
+
+
+@TASKS
+@pytest.mark.parametrize("temperature", [math.inf, 0.1])
+def test_held_out_rows_are_scored_by_the_rows_of_the_other_folds(task: str, count: int, temperature: float) -> None:
+    training = draw(90, 7, task=task, count=count)
+    found = dict(NeighbourModel(temperatures=(temperature,)).held_out(training, (500.0, 10.0, 1.0)))
+    assert tuple(found) == (500.0, 10.0, 1.0)
+    for k, scores in found.items():
+        for train, test in training.folds:
+            np.testing.assert_allclose(scores[test], by_hand(training, train, test, int(k), temperature), atol=1e-5)
+
+
+@TASKS
+def test_a_fit_scores_as_by_hand(task: str, count: int) -> None:
+    training = draw(90, 7, task=task, count=count)
+    few = training.take(np.arange(60))
+    scorer = NeighbourModel(temperatures=(0.1,)).fit(few, 7.0)
+    expected = by_hand(training, np.arange(60), np.arange(60, 90), 7, 0.1)
+    np.testing.assert_allclose(scorer.scores(training.rows.whole()[60:]), expected, atol=1e-5)
+
+
+def test_equal_votes_are_the_shares_of_scikit_learn() -> None:
+    training = draw(90, 7, count=4)
+    training.weight[:] = 1
+    Z = training.rows.whole()
+    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).scores(Z)
+    shares = KNeighborsClassifier(5, metric="cosine").fit(Z, training.y).predict_proba(Z)
+    np.testing.assert_allclose(np.exp(scores), (5 * shares + 1 / 4) / 6, atol=1e-12)
+
+
+def test_numbers_are_the_means_of_scikit_learn() -> None:
+    training = draw(90, 7, task="regression", count=2)
+    training.weight[:] = 1
+    Z = training.rows.whole()
+    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).scores(Z)
+    np.testing.assert_allclose(scores, KNeighborsRegressor(5, metric="cosine").fit(Z, training.y).predict(Z))
+
+
+def loss(training: Training, scores: np.ndarray) -> float:
+    """Weighted, as the room says it."""
+    if training.task == "classification":
+        each = -scores[np.arange(len(scores)), training.y]
+    elif training.task == "multilabel":
+        shares = 1 / (1 + np.exp(-scores))
+        each = -np.log(np.where(training.y > 0, shares, 1 - shares)).mean(axis=1)
+    else:
+        each = ((scores - training.y) ** 2 / training.y.var(axis=0)).mean(axis=1)
+    return float(np.average(each, weights=training.weight))
+
+
+@TASKS
+def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: int) -> None:
+    training, model, temperatures = draw(150, 7, task=task, count=count), NeighbourModel(), (math.inf, 0.2, 0.07, 0.02)
+    chosen = set()
+    for k, scores in model.held_out(training, model.candidates):
+        losses = {}
+        for temperature in temperatures:
+            ((_, alone),) = NeighbourModel(temperatures=(temperature,)).held_out(training, (k,))
+            losses[temperature] = loss(training, alone)
+        assert loss(training, scores) == pytest.approx(min(losses.values()))
+        sharpness = float(model.fit(training, k).sharpness)
+        assert losses[1 / sharpness if sharpness else math.inf] == pytest.approx(min(losses.values()))
+        chosen.add(sharpness)
+    assert len(chosen) > 1
+
+
+def test_a_k_of_one_s_own_gets_its_temperature_without_a_search() -> None:
+    training, searched = draw(150, 7), NeighbourModel()
+    list(searched.held_out(training, (7.0,)))
+    assert NeighbourModel().fit(training, 7.0).sharpness == searched.fit(training, 7.0).sharpness
+    assert searched.fit(training, 7.0).k == 7
+
+
+def test_without_folds_the_usual_temperature_is_taken() -> None:
+    training = dataclasses.replace(draw(30, 7), folds=())
+    assert float(NeighbourModel().fit(training, 7.0).sharpness) == pytest.approx(1 / 0.07)
+
+
+def test_another_training_s_temperatures_are_forgotten() -> None:
+    model, one, other = NeighbourModel(), draw(150, 7), draw(90, 30)
+    list(model.held_out(one, model.candidates))
+    for k in model.candidates:
+        assert model.fit(other, k).sharpness == NeighbourModel().fit(other, k).sharpness
+
+
+def test_a_fit_keeps_rows_of_length_1_and_no_more_neighbours_than_rows() -> None:
+    training = draw(30, 7)
+    scorer = NeighbourModel().fit(training, 200.0)
+    assert scorer.k == 30
+    assert scorer.support.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(scorer.support, axis=1), 1, atol=1e-6)
+    assert scorer.support_labels.dtype == np.int64
+    labels = NeighbourModel().fit(draw(30, 7, task="multilabel"), 3.0)
+    assert labels.support_labels.dtype == np.uint8
+    assert labels.support_labels.shape == (30, 3)
+
+
+@TASKS
+def test_rows_of_weight_0_are_scored_but_have_no_vote(task: str, count: int) -> None:
+    training = draw(90, 7, task=task, count=count)
+    silent = np.arange(90) % 4 == 1
+    training.weight[silent] = 0.0
+    model = NeighbourModel(temperatures=(0.1,))
+    ((_, scores),) = model.held_out(training, (5.0,))
+    for train, test in training.folds:
+        np.testing.assert_allclose(scores[test], by_hand(training, train[~silent[train]], test, 5, 0.1), atol=1e-5)
+    assert len(model.fit(training, 5.0).support) == 90 - silent.sum()
+
+
+def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
+    training = draw(90, 7)
+    always, free = np.arange(5), np.arange(5, 90)
+    folds = tuple((np.concatenate([always, free[free % 2 != fold]]), free[free % 2 == fold]) for fold in range(2))
+    training = dataclasses.replace(training, folds=folds)
+    ((_, scores),) = NeighbourModel(temperatures=(0.1,)).held_out(training, (5.0,))
+    assert np.isnan(scores[always]).all()
+    for train, test in folds:
+        np.testing.assert_allclose(scores[test], by_hand(training, train, test, 5, 0.1), atol=1e-5)
+    list(NeighbourModel().held_out(training, (5.0,)))  # whose losses are those of the others
+    ((_, means),) = CentroidModel().held_out(training, (0.0,))
+    assert np.isnan(means[always]).all()
+    for train, test in folds:
+        expected = CentroidModel().fit(training.take(train), 0.0).scores(training.rows.block(test, np.float64))
+        np.testing.assert_allclose(means[test], expected, atol=1e-10)
+
+
+@TASKS
+def test_rows_without_any_feature_get_finite_scores(task: str, count: int) -> None:
+    training = dataclasses.replace(draw(30, 7, task=task, count=count), rows=Rows(np.zeros((30, 7))))
+    model = NeighbourModel()
+    for k, scores in model.held_out(training, model.candidates):
+        assert np.isfinite(scores).all()
+        assert np.isfinite(model.fit(training, k).scores(np.zeros((2, 7)))).all()
+
+
+def test_few_bytes_at_a_time_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = draw(90, 7)
+    ((_, expected),) = NeighbourModel().held_out(training, (5.0,))
+    fitted = NeighbourModel().fit(training, 5.0).scores(training.rows.whole())
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", 1)
+    ((_, found),) = NeighbourModel().held_out(training, (5.0,))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(NeighbourModel().fit(training, 5.0).scores(training.rows.whole()), fitted, atol=1e-5)
+
+
+def test_the_smoothest_candidate_comes_first() -> None:
+    assert NeighbourModel().candidates == (200, 100, 50, 20, 10, 5, 3, 1)
+
+
+def test_more_rows_than_a_head_may_keep_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "MOST_BYTES", 100)
+    with pytest.raises(
+        HeadError, match=r"keeps every training row, here 840 bytes of 30; .* ridge or linear keeps none"
+    ):
+        NeighbourModel().fit(draw(30, 7), 5.0)
+
+
+def test_rows_that_weigh_nothing_are_refused() -> None:
+    training = draw(30, 7)
+    training.weight[1:] = 0.0
+    with pytest.raises(HeadError, match="no row outside a fold has a weight above 0"):
+        list(NeighbourModel().held_out(training, (1.0,)))
+    training.weight[:] = 0.0
+    with pytest.raises(HeadError, match="no row has a weight above 0"):
+        NeighbourModel().fit(dataclasses.replace(training, folds=()), 1.0)
+
+
+# Class means
+
+
+def test_a_centroid_head_chooses_as_the_nearest_centroid_of_scikit_learn() -> None:
+    training = draw(90, 7, count=4)
+    training.weight[:] = 1
+    Z = training.rows.whole(np.float64)
+    scores = CentroidModel().fit(training, 0.0).scores(Z)
+    np.testing.assert_array_equal(scores.argmax(1), NearestCentroid().fit(Z, training.y).predict(Z))
+
+
+def test_class_means_are_weighted_and_scores_differ_as_squared_distances_do() -> None:
+    training = draw(90, 7, count=4)
+    Z = training.rows.whole(np.float64)
+    centres = [np.average(Z[training.y == c], axis=0, weights=training.weight[training.y == c]) for c in range(4)]
+    distances = ((Z[:, None, :] - np.array(centres)) ** 2).sum(axis=2)
+    scores = CentroidModel().fit(training, 0.0).scores(Z)
+    np.testing.assert_allclose(scores - scores[:, :1], (distances[:, :1] - distances) / 2, atol=1e-10)
+
+
+def test_held_out_rows_are_scored_by_the_means_of_the_other_folds() -> None:
+    training = draw(90, 7, count=4)
+    ((candidate, scores),) = CentroidModel().held_out(training, (0.0,))
+    assert candidate == 0.0
+    for train, test in training.folds:
+        expected = CentroidModel().fit(training.take(train), 0.0).scores(training.rows.block(test, np.float64))
+        np.testing.assert_allclose(scores[test], expected, atol=1e-10)
+
+
+def test_a_class_without_rows_that_count_comes_last() -> None:
+    training = draw(90, 30, count=4)
+    training.weight[training.y == 2] = 0.0
+    scorer = CentroidModel().fit(training, 0.0)
+    scores = scorer.scores(training.rows.whole(np.float64))
+    assert np.isfinite(scores).all()
+    assert (scores.argmin(axis=1) == 2).all()
+
+
+def test_a_centroid_head_for_anything_but_classes_is_refused() -> None:
+    with pytest.raises(HeadError, match="tells classes apart, and this is regression; --model ridge or knn can do it"):
+        CentroidModel().fit(draw(30, 7, task="regression"), 0.0)

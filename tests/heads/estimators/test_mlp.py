@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from scipy.special import softmax as exponentials
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+
+from featx.errors import HeadError
+from featx.heads.estimators import mlp
+from featx.heads.estimators.mlp import HiddenModel, LinearModel, _Data, _held_back
+from featx.heads.predictors import HiddenScorer, NotConvergedWarning
+from featx.heads.training_data import Rows, Training
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::featx.heads.predictors.NotConvergedWarning"
+)  # a few epochs are enough here
+
+BOTH = pytest.mark.parametrize("model", [LinearModel(), HiddenModel(width=16)], ids=["linear", "mlp"])
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few epochs, where not all that could be learned is needed."""
+    monkeypatch.setattr(mlp, "EPOCHS", 15)
+
+
+@pytest.fixture
+def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is held back, so that training does not stop before the optimum."""
+    monkeypatch.setattr(mlp, "FEWEST_HELD_BACK", 10**9)
+
+
+@pytest.fixture
+def from_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that do not fit in memory, 40 of width 5 in a buffer, in runs of 4."""
+    monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(mlp, "BUFFER_BYTES", 40 * 5 * 4)
+    monkeypatch.setattr(mlp, "RUN_BYTES", 4 * 5 * 4)
+
+
+def blobs(each: int, *, count: int = 3, gap: float = 6.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(count * each, 5) float32 rows around one corner per class, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(count * each) % count
+    Z = rng.normal(size=(len(y), 5))
+    Z[np.arange(len(y)), y] += gap
+    return Z.astype(np.float32), y
+
+
+def given(
+    Z: np.ndarray, y: np.ndarray, *, task: str = "classification", weight: np.ndarray | None = None, seed: int = 0
+) -> Training:
+    count = int(y.max()) + 1 if y.ndim == 1 else y.shape[1]
+    return Training(Rows(Z), y, count, task, np.ones(len(y)) if weight is None else weight, seed=seed)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    return np.asarray(exponentials(scores, axis=1))
+
+
+def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
+    return float(-log_softmax(scores, axis=1)[np.arange(len(y)), y].mean())
+
+
+def arrays(scorer: object) -> list[np.ndarray]:
+    return list(vars(scorer).values())
+
+
+def same(a: object, b: object) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(arrays(a), arrays(b), strict=True))
+
+
+@pytest.mark.usefixtures("quick")
+@BOTH
+def test_classes_that_can_be_separated_are_separated(model: LinearModel | HiddenModel) -> None:
+    (Z, y), (other, labels) = blobs(50), blobs(20, seed=1)
+    scores = model.fit(given(Z, y), model.candidates[0]).scores(other)
+    assert (scores.shape, scores.dtype) == ((60, 3), np.float64)
+    assert (scores.argmax(1) == labels).all()
+
+
+@pytest.mark.usefixtures("to_the_end")
+def test_linear_comes_to_the_optimum_of_logistic_regression() -> None:
+    Z, y = blobs(200, gap=1.0)
+    reference = LogisticRegression(C=1e6, tol=1e-10).fit(Z, y)
+    scores = LinearModel().fit(given(Z, y)).scores(Z)
+    assert log_loss(scores, y) == pytest.approx(log_loss(reference.decision_function(Z), y), rel=1e-3)
+    np.testing.assert_allclose(softmax(scores), reference.predict_proba(Z), atol=0.02)
+
+
+@pytest.mark.usefixtures("to_the_end")
+def test_labels_come_to_the_optimum_of_one_logistic_regression_each() -> None:
+    Z, _ = blobs(150, gap=0.0)
+    rng = np.random.default_rng(1)
+    y = (Z[:, :4] * [1, 2, -1, 1] - [0, 1, 1, 4] + rng.logistic(size=(len(Z), 4)) > 0).astype(np.float32)
+    scores = LinearModel().fit(given(Z, y, task="multilabel")).scores(Z)
+    expected = OneVsRestClassifier(LogisticRegression(C=1e6)).fit(Z, y).predict_proba(Z)
+    np.testing.assert_allclose(1 / (1 + np.exp(-scores)), expected, atol=0.02)
+
+
+@pytest.mark.usefixtures("to_the_end")
+def test_numbers_come_to_the_least_squares() -> None:
+    Z, _ = blobs(150, gap=0.0)
+    y = np.stack([1000 + 300 * Z[:, 0], 1e-3 * Z[:, 1] - 2e-3 * Z[:, 2]], axis=1)
+    y += np.random.default_rng(1).normal(size=y.shape) * [100, 1e-3]
+    found = LinearModel().fit(given(Z, y, task="regression")).scores(Z)
+    expected = LinearRegression().fit(Z, y).predict(Z)
+    assert (np.abs(found - expected).max(axis=0) < 0.02 * y.std(axis=0)).all()
+
+
+def test_huber_heeds_a_few_wild_targets_less() -> None:
+    Z, _ = blobs(100, gap=0.0)
+    truth = 2.0 * Z[:, :1].astype(np.float64)
+    y = truth.copy()
+    y[::20] += 100.0
+    plain, huber = (LinearModel(huber=delta).fit(given(Z, y, task="regression")).scores(Z) for delta in (None, 0.1))
+    assert np.abs(huber - truth).mean() < 0.3 * np.abs(plain - truth).mean()
+
+
+@pytest.mark.usefixtures("quick")
+@BOTH
+def test_a_target_that_never_changes_is_given_back(model: LinearModel | HiddenModel) -> None:
+    Z, _ = blobs(50)
+    scores = model.fit(given(Z, np.full((len(Z), 1), 7.0), task="regression"), 1.0).scores(Z)
+    np.testing.assert_allclose(scores, 7.0, atol=1e-3)
+
+
+def test_smoothed_labels_are_less_sure() -> None:
+    Z, y = blobs(50, gap=8.0)
+    sure, smooth = (softmax(LinearModel(smoothing=s).fit(given(Z, y)).scores(Z)).max(1).mean() for s in (0.0, 0.3))
+    assert sure > 0.99
+    assert smooth == pytest.approx(0.8, abs=0.05)  # 0.7 and its third of 0.3
+
+
+def test_a_hidden_layer_learns_what_no_linear_one_can() -> None:
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(400, 2)).astype(np.float32)
+    y = ((Z[:, 0] > 0) ^ (Z[:, 1] > 0)).astype(np.int64)
+    train, test = given(Z[:300], y[:300]), slice(300, None)
+    assert (HiddenModel(width=32).fit(train, 0.1).scores(Z[test]).argmax(1) == y[test]).mean() > 0.9
+    assert (LinearModel().fit(train).scores(Z[test]).argmax(1) == y[test]).mean() < 0.7
+
+
+def test_a_hidden_scorer_gives_what_torch_gives() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 3))
+    hidden_weight, hidden_bias, weight, bias = (p.detach().numpy() for p in layers.parameters())
+    Z = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    found = HiddenScorer(hidden_weight, hidden_bias, weight.astype(np.float64), bias.astype(np.float64)).scores(Z)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, layers(torch.from_numpy(Z)).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick")
+@BOTH
+def test_the_same_seed_gives_the_same_head_to_the_last_bit_and_another_seed_another(
+    model: LinearModel | HiddenModel,
+) -> None:
+    Z, y = blobs(50, gap=1.0)
+    first, again, other = (model.fit(given(Z, y, seed=seed), 1.0) for seed in (3, 3, 4))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.usefixtures("quick")
+@BOTH
+def test_the_state_of_torch_is_neither_touched_nor_relied_on(model: LinearModel | HiddenModel) -> None:
+    Z, y = blobs(50, gap=1.0)
+    expected, threads, drawn = model.fit(given(Z, y), 1.0), torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            found = model.fit(given(Z, y), 1.0)
+            assert torch.is_inference_mode_enabled()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
+    assert same(found, expected)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.usefixtures("quick")
+@BOTH
+def test_rows_of_weight_nothing_do_not_count_whatever_they_are(model: LinearModel | HiddenModel) -> None:
+    Z, y = blobs(50, gap=1.0)
+    weight = np.ones(len(y))
+    weight[::7] = 0.0
+    spoilt = np.where(weight[:, None] > 0, Z, np.nan).astype(np.float32)
+    counted = weight > 0
+    assert same(model.fit(given(spoilt, y, weight=weight), 1.0), model.fit(given(Z[counted], y[counted]), 1.0))
+
+
+@pytest.mark.usefixtures("to_the_end")
+def test_a_row_of_weight_two_counts_as_two_rows() -> None:
+    Z, y = blobs(150, gap=1.0)
+    weight = np.where(y == 0, 2.0, 1.0)
+    twice = np.concatenate([np.arange(len(y)), np.flatnonzero(y == 0)])
+    weighted, doubled, plain = (
+        softmax(LinearModel().fit(training).scores(Z))
+        for training in (given(Z, y, weight=weight / weight.mean()), given(Z[twice], y[twice]), given(Z, y))
+    )
+    assert np.abs(weighted - doubled).mean() < 0.005
+    assert np.abs(weighted - plain).mean() > 0.05
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@BOTH
+def test_a_loss_that_is_no_number_is_an_error(model: LinearModel | HiddenModel, bad: float) -> None:
+    Z, y = blobs(50)
+    Z[3, 2] = bad
+    with pytest.raises(HeadError, match=r"is nan in epoch [01]; expected a number: .* run featx extract again"):
+        model.fit(given(Z, y), 1.0)
+
+
+@pytest.mark.usefixtures("from_file")
+def test_rows_of_a_file_give_about_the_head_that_rows_in_memory_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Z, y = blobs(150, gap=1.0)
+    order = np.argsort(y, kind="stable")  # as image folders are read
+    np.save(tmp_path / "Z.npy", Z[order].astype(np.float16))
+    mapped = np.load(tmp_path / "Z.npy", mmap_mode="r")
+    training = given(mapped, y[order])
+    assert not training.rows.fits
+    found = LinearModel().fit(training)
+    assert same(found, LinearModel().fit(training))
+    monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 1 << 30)
+    expected = LinearModel().fit(training)
+    np.testing.assert_allclose(softmax(found.scores(Z)), softmax(expected.scores(Z)), atol=0.08)
+    assert log_loss(found.scores(Z), y) == pytest.approx(log_loss(expected.scores(Z), y), rel=0.02)
+
+
+@pytest.mark.usefixtures("from_file")
+def test_each_row_of_a_file_comes_once_and_classes_come_mixed() -> None:
+    Z, y = blobs(60)
+    order = np.argsort(y, kind="stable")
+    data = _Data(given(Z[order], y[order]), torch.device("cpu"))
+    index = torch.arange(1, len(y))
+    batches = list(data.batches(index, torch.Generator().manual_seed(0)))
+    assert sorted(torch.cat([part for part, _ in batches]).tolist()) == index.tolist()
+    for part, rows in batches:
+        np.testing.assert_array_equal(rows.numpy(), Z[order][part])
+        assert len(set(y[order][part].tolist())) > 1
+
+
+def test_a_tenth_of_each_class_is_held_back() -> None:
+    y = np.repeat([0, 1, 2], [100, 40, 10])
+    held = _held_back(given(np.zeros((150, 1)), y))
+    assert np.bincount(y[held]).tolist() == [10, 4, 1]
+    assert len(set(held.tolist())) == len(held)
+
+
+def test_a_class_is_never_held_back_whole() -> None:
+    y = np.repeat([0, 1, 2], [1, 2, 120])
+    held = [np.bincount(y[_held_back(given(np.zeros((123, 1)), y, seed=seed))], minlength=3) for seed in range(30)]
+    assert np.max(held, axis=0)[:2].tolist() == [0, 1]
+
+
+def test_of_few_rows_none_is_held_back_and_of_many_no_more_than_tell_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "MOST_HELD_BACK", 20)
+    assert len(_held_back(given(np.zeros((99, 1)), np.arange(99) % 2))) == 0
+    assert len(_held_back(given(np.zeros((1000, 1)), np.arange(1000) % 2))) == 20
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+def test_all_views_of_an_image_are_held_back_or_none(task: str) -> None:
+    rng = np.random.default_rng(0)
+    y = {"classification": rng.integers(0, 3, 120), "multilabel": rng.integers(0, 2, (120, 3)).astype(np.float32)}.get(
+        task, rng.normal(size=(120, 1))
+    )
+    once = given(np.zeros((120, 1)), y, task=task)
+    views = dataclasses.replace(once, rows=Rows(np.zeros((360, 1))), views=3)
+    held = _held_back(once)
+    assert len(held) == 12
+    np.testing.assert_array_equal(_held_back(views.by_rows), np.add.outer(3 * held, np.arange(3)).ravel())
+    some = views.by_rows.take(np.arange(360).reshape(120, 3)[40:].ravel())
+    assert (np.bincount(_held_back(some) // 3)[_held_back(some)[::3] // 3] == 3).all()
+
+
+def test_numbers_are_held_back_over_their_whole_range() -> None:
+    y = np.random.default_rng(0).permutation(200).astype(np.float64)[:, None]
+    held = np.sort(y[_held_back(given(np.zeros((200, 1)), y, task="regression"))][:, 0])
+    assert set(np.diff(held)) == {10.0}
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_is_held_back_is_trained_on_at_last_where_rows_fit_in_memory(
+    fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 1 << 30 if fits else 0)
+    monkeypatch.setattr(mlp, "EPOCHS", 1)
+    Z, y = blobs(50)
+    before = LinearModel().fit(given(Z, y))
+    Z[_held_back(given(Z, y))] *= 2.0
+    assert same(before, LinearModel().fit(given(Z, y))) != fits
+
+
+def test_the_epoch_that_does_best_on_the_held_back_rows_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    Z, y = (
+        rng.normal(size=(120, 60)).astype(np.float32),
+        np.arange(120) % 3,
+    )  # nothing to learn, and much to learn by heart
+    other, labels = rng.normal(size=(300, 60)), np.arange(300) % 3
+    by_heart = LogisticRegression(C=1e6, max_iter=1000).fit(Z, y).decision_function(other)
+    assert log_loss(by_heart, labels) > 2.0
+    assert log_loss(LinearModel().fit(given(Z, y)).scores(other), labels) < np.log(3) + 0.1
+
+
+def test_training_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "EPOCHS", 4)
+    Z, y = blobs(100, gap=2.0)
+    with pytest.warns(NotConvergedWarning, match="--model linear was still improving when its 4 epochs were over"):
+        LinearModel().fit(given(Z, y))
+
+
+@BOTH
+def test_two_images_per_class_are_enough(model: LinearModel | HiddenModel) -> None:
+    Z, y = blobs(2, gap=8.0)
+    assert (model.fit(given(Z, y), 1.0).scores(Z).argmax(1) == y).all()
+
+
+@pytest.mark.usefixtures("quick")
+@BOTH
+def test_held_out_scores_are_of_heads_that_did_not_see_the_row(model: LinearModel | HiddenModel) -> None:
+    Z, y = blobs(40)
+    rows = np.arange(len(y))
+    folds = tuple((rows[rows % 2 != part], rows[rows % 2 == part]) for part in (0, 1))
+    training = Training(Rows(Z), y, 3, "classification", np.ones(len(y)), folds)
+    ((candidate, scores),) = model.held_out(training, [1.0])
+    assert candidate == 1.0
+    expected = model.fit(training.take(folds[0][0]), 1.0).scores(Z[folds[0][1]].astype(np.float64))
+    np.testing.assert_array_equal(scores[folds[0][1]], expected)

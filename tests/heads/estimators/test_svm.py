@@ -1,0 +1,191 @@
+"""Machines on one kernel matrix against scikit-learn's own, fitted to the rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.model_selection import KFold
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC, SVR
+
+from featx.errors import HeadError
+from featx.heads.estimators import svm
+from featx.heads.estimators.svm import LinearSvrModel, RbfModel
+from featx.heads.predictors import NotConvergedWarning
+from featx.heads.training_data import Rows, Training, statistics
+
+SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
+STRENGTHS = pytest.mark.parametrize("C", [0.1, 10.0])
+
+
+@pytest.fixture(autouse=True)
+def _to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they come, scikit-learn's machines stop within 1e-3 of their optimum, each along its own way."""
+    monkeypatch.setattr(svm, "SVC", functools.partial(SVC, tol=1e-8))
+    monkeypatch.setattr(svm, "SVR", functools.partial(SVR, tol=1e-8))
+    monkeypatch.setattr(svm, "MOST_STEPS", 10_000_000)
+
+
+def draw(n: int, dim: int, *, task: str = "classification", count: int = 3) -> Training:
+    """Overlapping classes, labels or numbers; weights from 0.2 to 2."""
+    rng = np.random.default_rng(n * dim + count)
+    X = rng.normal(size=(n, dim)) * 3 + 1
+    if task == "classification":
+        y = np.arange(n) % count
+        X[np.arange(n), y] += 3
+    elif task == "multilabel":
+        y = (X[:, :count] + rng.normal(size=(n, count)) > 1).astype(np.float32)
+    else:
+        y = 500 + 30 * np.sin(X[:, :1]) + rng.normal(size=(n, count))
+    X = X.astype(np.float32)
+    mean, scale = statistics(X)
+    folds = tuple(KFold(3, shuffle=True, random_state=0).split(X))
+    return Training(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n), folds)
+
+
+def gamma(training: Training) -> float:
+    return 1 / (training.rows.width * training.rows.whole(np.float64).var())
+
+
+def reference(training: Training, train: np.ndarray, C: float, *, kind: str = "rbf") -> np.ndarray:
+    """(N, C) scores of all rows by scikit-learn's machines for some."""
+    Z, weight, y = training.rows.whole(np.float64), training.weight[train], training.y[train]
+    options = {"C": C, "kernel": kind, "gamma": gamma(training), "tol": 1e-8}
+    if training.task == "regression":
+        mean = np.average(y, axis=0, weights=weight)
+        deviation = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
+        fits = [SVR(**options).fit(Z[train], column, weight) for column in ((y - mean) / deviation).T]
+        return np.stack([fit.predict(Z) for fit in fits], axis=1) * deviation + mean
+    labels = (y[:, None] == np.arange(training.count)) if training.task == "classification" else y > 0
+    return np.stack([SVC(**options).fit(Z[train], has, weight).decision_function(Z) for has in labels.T], axis=1)
+
+
+@SHAPES
+@STRENGTHS
+@pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
+def test_a_fit_is_scikit_learn_s_on_the_rows_themselves(n: int, dim: int, C: float, task: str, count: int) -> None:
+    training = draw(n, dim, task=task, count=count)
+    scorer = RbfModel().fit(training, C)
+    expected = reference(training, np.arange(n), C)
+    np.testing.assert_allclose(scorer.scores(training.rows.whole()), expected, atol=1e-4 * max(1.0, expected.std()))
+    assert scorer.support.dtype == np.float32
+    assert scorer.dual.shape == (count, len(scorer.support))
+    assert float(scorer.gamma) == pytest.approx(gamma(training))
+
+
+@SHAPES
+@STRENGTHS
+def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim: int, C: float) -> None:
+    training = draw(n, dim, count=2)
+    Z = training.rows.whole(np.float64)
+    machine = OneVsRestClassifier(SVC(C=C, gamma="scale", tol=1e-8)).fit(Z, training.y)
+    training.weight[:] = 1
+    scores = RbfModel().fit(training, C).scores(Z)
+    np.testing.assert_allclose(scores[:, 1] - scores[:, 0], machine.decision_function(Z), atol=1e-4)
+    np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
+
+
+@SHAPES
+@pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 1)])
+def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: int, task: str, count: int) -> None:
+    training = draw(n, dim, task=task, count=count)
+    found = dict(RbfModel().held_out(training, (0.1, 10.0)))
+    assert tuple(found) == (0.1, 10.0)
+    for C, scores in found.items():
+        expected = np.empty_like(scores)
+        for train, test in training.folds:
+            expected[test] = reference(training, train, C)[test]
+        np.testing.assert_allclose(scores, expected, atol=1e-4 * max(1.0, expected.std()))
+
+
+@SHAPES
+@STRENGTHS
+def test_without_a_kernel_numbers_are_predicted_by_a_linear_scorer(n: int, dim: int, C: float) -> None:
+    training = draw(n, dim, task="regression", count=2)
+    Z, everything = training.rows.whole(np.float64), np.arange(n)
+    scorer = LinearSvrModel().fit(training, C)
+    expected = reference(training, everything, C, kind="linear")
+    np.testing.assert_allclose(scorer.scores(Z), expected, atol=1e-4 * expected.std())
+    ((_, scores),) = LinearSvrModel().held_out(training, (C,))
+    train, test = training.folds[1]
+    np.testing.assert_allclose(
+        scores[test], reference(training, train, C, kind="linear")[test], atol=1e-4 * expected.std()
+    )
+
+
+def test_the_kernel_matrix_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    monkeypatch.setattr(svm, "_BLOCK", 7)
+    rows = draw(90, 60).rows
+    np.testing.assert_allclose(svm._gaussian(rows, 0.01), rbf_kernel(rows.whole(np.float64), gamma=0.01), atol=1e-12)
+
+
+def test_rows_of_weight_0_are_scored_and_change_nothing() -> None:
+    training = draw(90, 7, count=3)
+    training.weight[training.y == 1] = 0.0
+    ((_, scores),) = RbfModel().held_out(training, (1.0,))
+    np.testing.assert_array_equal(scores[:, 1], -1.0)  # a class without rows
+    train, test = training.folds[0]
+    kept = train[training.weight[train] > 0]
+    lone = dataclasses.replace(training, y=np.where(training.y == 0, 0, 1), count=2)
+    expected = reference(lone, kept, 1.0)
+    np.testing.assert_allclose(scores[test][:, 0], expected[test][:, 0], atol=1e-4)
+
+
+def test_rows_of_one_class_give_constants_that_a_file_can_keep() -> None:
+    training = draw(30, 7, task="multilabel", count=2)
+    training.y[:] = (1, 0)
+    scorer = RbfModel().fit(training, 1.0)
+    assert len(scorer.support) == 1
+    np.testing.assert_array_equal(scorer.scores(training.rows.whole()), np.tile([1.0, -1.0], (30, 1)))
+
+
+def test_constant_features_and_targets_give_finite_scores() -> None:
+    training = Training(Rows(np.zeros((12, 3))), np.full((12, 1), 7.0), 1, "regression", np.ones(12))
+    np.testing.assert_allclose(RbfModel().fit(training, 1.0).scores(np.ones((2, 3))), 7.0)
+
+
+def test_the_most_regularised_candidate_comes_first() -> None:
+    assert RbfModel().candidates == (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0) == LinearSvrModel().candidates
+
+
+def test_more_rows_than_pairs_can_be_kept_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "MOST_ROWS", 29)
+    with pytest.raises(HeadError, match=r"30 rows are too many .* at most 29 are taken; --model svm --kernel linear"):
+        RbfModel().fit(draw(30, 7), 1.0)
+    with pytest.raises(HeadError, match=r"for support vector regression: .* --model ridge takes more"):
+        LinearSvrModel().held_out(draw(30, 7, task="regression"), (1.0,))
+
+
+def test_rows_that_weigh_nothing_are_refused() -> None:
+    training = draw(30, 7)
+    training.weight[:] = 0.0
+    with pytest.raises(HeadError, match="no row of weight above 0 is left to fit to"):
+        RbfModel().fit(training, 1.0)
+
+
+@pytest.mark.parametrize("kind", [RbfModel, LinearSvrModel])
+def test_a_machine_that_finds_no_end_is_stopped_and_that_is_said(
+    kind: type[RbfModel | LinearSvrModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large C on more rows than they have dimensions: libsvm alone would go on for hours."""
+    monkeypatch.setattr(svm, "MOST_STEPS", 200)
+    monkeypatch.setattr(svm, "MOST_STEPS_PER_ROW", 1)
+    training = draw(90, 2, task="regression", count=1)
+    with pytest.warns(
+        NotConvergedWarning, match=r"at C=1e\+06 the optimum was not reached in 200 steps; a smaller C needs"
+    ):
+        scorer = kind().fit(training, 1e6)
+    assert np.isfinite(scorer.scores(training.rows.whole())).all()
+    with pytest.warns(
+        NotConvergedWarning, match=r"\d of 6 fits of the search, from C=1e\+06 on, had not converged; th"
+    ):
+        dict(kind().held_out(training, (1e-4, 1e6)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kind().fit(training, 1e-4)

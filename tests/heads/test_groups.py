@@ -1,0 +1,289 @@
+"""Which images belong together, and splits that keep them so."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featx.data.image_set import image_key
+from featx.data.splits import hash_group_splits, hash_splits, join_groups, straddling
+from featx.errors import DatasetError, HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.groups import read_column, splits_for
+
+
+def keys_of(*names: object) -> np.ndarray:
+    return np.frombuffer(b"".join(image_key(str(name).encode()) for name in names), np.uint8).reshape(-1, 16)
+
+
+def pets(labels: list[int], classes: tuple[str, ...], **changes: object) -> FeatureSet:
+    count = len(labels)
+    features = FeatureSet(
+        features=np.zeros((count, 2), dtype=np.float32),
+        labels=np.array(labels),
+        splits=np.array(["train"] * count, dtype=object),
+        classes=classes,
+        paths=np.array([f"{row}.png" for row in range(count)], dtype=object),
+        keys=keys_of(*range(count)),
+        dataset={"name": "pets", "root": "/pets", "splits": "hash"},
+    )
+    return dataclasses.replace(features, **changes)  # type: ignore[arg-type]
+
+
+def words(*values: str) -> np.ndarray:
+    return np.array(values, dtype=object)
+
+
+# A column of the table
+
+
+def with_table(path: Path, text: str) -> FeatureSet:
+    path.write_text(text)
+    return pets([0, 1, 0], ("a", "b"), dataset={"root": str(path.parent), "splits": "given", "table": str(path)})
+
+
+def test_a_column_is_joined_by_path_whatever_the_order_of_the_table(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,label,who\n2.png,a,  z \n./0.png,a,x\n1.png,b,\nother.png,b,y\n")
+    assert read_column(features, "who").tolist() == ["x", "", "z"]
+
+
+def test_a_column_may_stand_in_a_table_of_its_own(tmp_path: Path) -> None:
+    rows = [{"path": "1.png"}, {"path": "0.png", "who": 7}, {"path": "2.png", "who": "é"}]
+    (tmp_path / "groups.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    features = pets([0, 1, 0], ("a", "b"))
+    assert read_column(features, "who", table=tmp_path / "groups.jsonl").tolist() == ["7", "", "é"]
+
+
+def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,label,split,scene,who\n0.png,a,train,s,x\n")
+    with pytest.raises(
+        HeadError, match=r"t\.csv has no column 'patient'; .* it has 'scene', 'who': .* with --group, or"
+    ):
+        read_column(features, "patient")
+    features = with_table(tmp_path / "t.csv", "path,label\n0.png,a\n")
+    with pytest.raises(HeadError, match=r"it has none: name one of them with --by, or another table with --table"):
+        read_column(features, "patient", option="--by")
+
+
+def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,label,who\n1.png,a,x\n")
+    with pytest.raises(HeadError, match=r"t\.csv does not name 2 of 3 images \(0\.png, 2\.png\); .* --table"):
+        read_column(features, "who")
+
+
+def test_an_image_of_two_values_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,who\n0.png,x\n1.png,x\n2.png,x\n./0.png,y\n")
+    with pytest.raises(HeadError, match=r"'0\.png' has the who 'x' on line 2 and 'y' on line 5; keep one"):
+        read_column(features, "who")
+
+
+def test_features_without_a_table_say_how_one_is_named() -> None:
+    with pytest.raises(
+        HeadError, match=r"no table to read the column 'who' from: .* --group with --table FILE .*\(relative to /pets\)"
+    ):
+        read_column(pets([0], ("a",)), "who")
+
+
+def test_a_table_that_is_gone_or_none_is_never_waited_for(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,who\n")
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(HeadError, match=r"cannot read the column 'who' from the table .*t\.csv: there is no such file"):
+        read_column(features, "who")
+    os.mkfifo(tmp_path / "t.csv")  # opening it would wait for ever
+    with pytest.raises(HeadError, match="it is no ordinary file; name another with --table"):
+        read_column(features, "who")
+    (tmp_path / "passwd").write_text("root:x:0")
+    with pytest.raises(HeadError, match=r"passwd: it ends in none of \.csv"):
+        read_column(features, "who", table=tmp_path / "passwd")
+
+
+def test_a_table_without_paths_is_malformed(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"there is no column path; found 'file', 'who', expected path$"):
+        read_column(with_table(tmp_path / "t.csv", "file,who\n0.png,x\n"), "who")
+
+
+# Groups
+
+
+def test_copies_are_a_group() -> None:
+    assert join_groups(keys_of("a", "b", "a", "c", "b")).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_a_copy_in_two_groups_joins_them() -> None:
+    keys = keys_of("a", "b", "b", "c", "d")
+    assert join_groups(keys, words("p", "p", "q", "q", "r")).tolist() == [0, 0, 0, 0, 1]
+
+
+def test_unknown_keys_and_empty_values_join_nothing() -> None:
+    assert join_groups(np.zeros((3, 16), np.uint8)).tolist() == [0, 1, 2]
+    assert join_groups(np.zeros((4, 16), np.uint8), words("", "p", "", "p")).tolist() == [0, 1, 2, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=25))
+def test_groups_are_the_connected_parts(rows: list[tuple[int, int]]) -> None:
+    column = words(*(f"p{name}" if name else "" for _, name in rows))
+    found = join_groups(keys_of(*(key for key, _ in rows)), column)
+    expected = list(range(len(rows)))  # by brute force: the lowest number spreads until nothing changes
+    for _ in rows:
+        for a, (key, name) in enumerate(rows):
+            for b, (other_key, other) in enumerate(rows):
+                if key == other_key or (name == other and name):
+                    expected[a] = expected[b] = min(expected[a], expected[b])
+    assert [found.tolist().index(group) for group in found] == expected
+    assert list(dict.fromkeys(found.tolist())) == list(range(max(found) + 1))
+
+
+def test_groups_in_two_splits_straddle() -> None:
+    splits = words("train", "test", "train", "val", "train", "test")
+    assert straddling(splits, np.array([0, 0, 1, 2, 1, 2])).tolist() == [0, 2]
+    assert straddling(splits, np.arange(6)).tolist() == []
+
+
+# Splits by hash
+
+
+def test_without_groups_images_are_split_as_each_alone() -> None:
+    labels = np.arange(600) % 7 - 1
+    np.testing.assert_array_equal(
+        hash_group_splits(keys_of(*range(600)), None, labels), hash_splits(keys_of(*range(600)), labels)
+    )
+    for start in range(0, 300, 3):  # small classes, of which some need an image moved
+        keys, labels = keys_of(*range(start, start + 3)), np.array([0, 0, 1])
+        np.testing.assert_array_equal(hash_group_splits(keys, None, labels), hash_splits(keys, labels))
+
+
+def test_groups_stay_whole_and_their_shares_are_about_70_10_and_20_percent() -> None:
+    rng = np.random.default_rng(0)
+    column = words(*(f"patient {n}" for n in rng.integers(0, 3000, 9000)))
+    splits = hash_group_splits(keys_of(*range(9000)), column, np.zeros(9000, np.int64))
+    assert len(straddling(splits, join_groups(keys_of(*range(9000)), column))) == 0
+    shares = [np.mean(splits == name) for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)
+
+
+def test_a_group_stays_in_its_split_when_images_are_added_to_it_and_to_others() -> None:
+    rng = np.random.default_rng(1)
+    names, labels = rng.integers(0, 100, 800), rng.integers(0, 3, 800)
+    column = words(*(f"p{n}" for n in names))
+    few = hash_group_splits(keys_of(*range(400)), column[:400], labels[:400])
+    more = hash_group_splits(keys_of(*range(800)), column, labels)
+    np.testing.assert_array_equal(few, more[:400])
+
+
+def test_images_of_no_group_stand_alone() -> None:
+    keys, labels = keys_of(*range(300)), np.zeros(300, np.int64)
+    np.testing.assert_array_equal(hash_group_splits(keys, words(*[""] * 300), labels), hash_splits(keys, labels))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_each_class_has_train_images_and_no_group_is_torn(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 25))
+    labels = np.array(data.draw(st.lists(st.integers(-1, 4), min_size=count, max_size=count)))
+    column = words(*(f"p{n}" for n in data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))))
+    start = data.draw(st.integers(0, 100))
+    splits = hash_group_splits(keys_of(*range(start, start + count)), column, labels)
+    assert set(splits[labels >= 0]) <= {"train", "val", "test"}
+    assert len(straddling(splits, join_groups(keys_of(*range(count)), column))) == 0
+    for label in set(labels.tolist()) - {-1}:
+        assert "train" in splits[labels == label]
+
+
+def test_a_class_of_two_groups_is_in_train_and_in_test() -> None:
+    for start in range(0, 200, 4):
+        column = words("a", "a", "b", "b")
+        column = words(*(f"{name}{start}" for name in column))
+        splits = hash_group_splits(keys_of(*range(4)), column, np.zeros(4, np.int64))
+        assert {"train", "test"} == set(splits)
+
+
+def test_a_group_is_not_moved_to_test_with_the_only_train_images_of_another_class() -> None:
+    for start in range(50):
+        column = words(*(f"{name}{start}" for name in "aabc"))
+        splits = hash_group_splits(keys_of(*range(4)), column, np.array([0, 1, 0, 0]))
+        assert splits[1] == "train"  # of class 1 there is this group alone
+        assert "test" in splits[[2, 3]]
+
+
+# Splits of a task
+
+
+def test_splits_by_content_stay_for_classes_of_images_that_stand_alone() -> None:
+    labels = [row % 3 for row in range(60)]
+    features = pets(labels, ("a", "b", "c"), splits=words(*hash_splits(keys_of(*range(60)), np.array(labels))))
+    assert splits_for(features, "classification") is features.splits
+
+
+def test_splits_by_content_that_tear_copies_apart_are_made_again() -> None:
+    keys = keys_of(*range(40)).copy()
+    labels = np.arange(40) // 20
+    keys[20] = keys[0]
+    splits = hash_splits(keys, labels)
+    splits[0], splits[20] = "test", "train"
+    features = pets(labels.tolist(), ("a", "b"), keys=keys, splits=splits.astype(object))
+    np.testing.assert_array_equal(splits_for(features, "classification"), hash_group_splits(keys, None, labels))
+
+
+def test_splits_by_content_are_made_again_for_numbers_which_are_no_classes() -> None:
+    count = 300
+    classes = tuple(sorted(f"{row / 7:.4f}" for row in range(count)))
+    keys, labels = keys_of(*range(count)), np.arange(count)
+    features = pets(labels.tolist(), classes, splits=hash_splits(keys, labels).astype(object))
+    assert set(features.splits) == {"train"}  # each number a class of one image
+    splits = splits_for(features, "regression")
+    np.testing.assert_array_equal(splits, hash_splits(keys, np.zeros(count, np.int64)))
+    assert {"train", "val", "test"} == set(splits)
+
+
+def test_splits_by_content_give_each_label_of_a_list_images_in_train() -> None:
+    rng = np.random.default_rng(0)
+    strings = ["|".join(f"l{n}" for n in rng.integers(0, 30, 2)) for _ in range(60)] + ["rare|l0", "|"]
+    classes = tuple(sorted(set(strings)))
+    features = pets([*(classes.index(name) for name in strings), -1], classes)
+    splits = splits_for(features, "multilabel")
+    assert "test" in splits
+    parts = [set(name.split("|")) - {""} for name in strings]
+    trained = set().union(*(p for p, split in zip(parts, splits, strict=False) if split == "train"))
+    assert trained == set().union(*parts)
+
+
+def test_splits_by_content_are_made_again_by_group() -> None:
+    column = words(*(f"p{row // 10}" for row in range(100)))
+    features = pets([row % 2 for row in range(100)], ("a", "b"))
+    splits = splits_for(features, "classification", column)
+    assert all(len(set(splits[row : row + 10])) == 1 for row in range(0, 100, 10))
+    assert {"train", "test"} <= set(splits)
+
+
+def test_splits_that_the_data_set_names_stay_as_they_are() -> None:
+    splits = words("train", "test", "train", "val")
+    features = pets([0, 1, 0, 1], ("a", "b"), splits=splits, dataset={"splits": "given"})
+    for task in ("classification", "multilabel", "regression"):
+        assert splits_for(features, task, words("p", "q", "p", "r")) is splits
+    copies = dataclasses.replace(features, keys=keys_of("a", "a", "b", "c"))
+    assert splits_for(copies, "classification") is splits  # the verdict counts them
+
+
+def test_groups_that_named_splits_tear_apart_are_an_error_that_names_a_few() -> None:
+    splits = words(*["train", "test"] * 5)
+    column = words(*(f"p{row // 2}" for row in range(10)))
+    features = pets([0] * 10, ("a",), splits=splits, dataset={"splits": "given"})
+    with pytest.raises(
+        HeadError,
+        match=r"5 of 5 groups have images in more than one split \('p0' in test and train, 'p1' .*'p2' .* and 2 more\)",
+    ):
+        splits_for(features, "classification", column)
+
+
+def test_images_that_take_no_part_tear_no_group_apart() -> None:
+    splits = words("train", "pretrain", "fold 7", "test")
+    features = pets([0, 0, 0, -1], ("a",), splits=splits, dataset={"splits": "given"})
+    assert splits_for(features, "classification", words("p", "p", "p", "p")) is splits

@@ -1,0 +1,307 @@
+"""Probabilities that mean what they say, and what is decided by them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight
+
+from featx.errors import HeadError
+from featx.heads.postprocess import (
+    KNOTS,
+    balanced_weights,
+    fit_isotonic,
+    fit_temperature,
+    label_thresholds,
+    logit_adjustment,
+    threshold_for_precision,
+)
+
+
+def scored(count: int, classes: int, *, sure: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores whose softmax at temperature ``sure`` is the very probability of each class, and labels drawn by it."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0.0, 2.0, (count, classes))
+    y = np.array([rng.choice(classes, p=p) for p in softmax(logits, axis=1)])
+    return logits * sure, y
+
+
+# Temperature
+
+
+@pytest.mark.parametrize("sure", [0.01, 1.0, 30.0])
+def test_the_temperature_is_found_by_which_scores_were_blown_up(sure: float) -> None:
+    scores, y = scored(20_000, 4, sure=sure)
+    assert fit_temperature(scores, y) == pytest.approx(sure, rel=0.03)
+    assert fit_temperature(scores + 100.0 * sure, y) == pytest.approx(fit_temperature(scores, y), rel=1e-4)
+
+
+def test_the_temperature_has_the_least_loss_to_smoothed_labels() -> None:
+    scores, y = scored(40, 3, sure=5.0)
+    smoothed = np.full((40, 3), 1 / 43) + (y[:, None] == np.arange(3)) * (1 - 3 / 43)
+    grid = np.exp(np.linspace(-1, 4, 5001))
+    losses = [-(smoothed * np.log(softmax(scores / T, axis=1))).sum(axis=1).mean() for T in grid]
+    assert fit_temperature(scores, y) == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
+
+
+def test_the_temperature_of_labels_has_the_least_loss_of_sigmoids_to_smoothed_labels() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(-1.0, 2.0, (60, 5))
+    y = (rng.random((60, 5)) < expit(logits)).astype(np.float32)
+    smoothed = y * (1 - 2 / 62) + 1 / 62
+    grid = np.exp(np.linspace(-1, 4, 5001))
+    scaled = [7 * logits / T for T in grid]
+    losses = [-(smoothed * np.log(expit(s)) + (1 - smoothed) * np.log(expit(-s))).mean() for s in scaled]
+    assert fit_temperature(7 * logits, y, "multilabel") == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
+
+
+def test_weights_of_the_temperature_count_rows_as_often() -> None:
+    scores, y = scored(200, 3, sure=2.0)
+    times = np.arange(200) % 3
+    twice = fit_temperature(np.repeat(scores, times, axis=0), np.repeat(y, times))
+    assert fit_temperature(scores, y, weight=times) == pytest.approx(twice, rel=1e-2)
+    assert fit_temperature(scores, y, weight=np.full(200, 3.0)) == pytest.approx(fit_temperature(scores, y))
+    assert abs(fit_temperature(scores, y) / twice - 1) > 0.02  # or the weights would not show
+
+
+def test_scores_that_are_always_right_ask_for_no_endless_certainty() -> None:
+    y = np.arange(30) % 3
+    T = fit_temperature(np.eye(3)[y], y)
+    assert 0.9 < softmax(np.eye(3) / T, axis=1).max() < 0.99
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_scores_that_say_nothing_have_a_finite_temperature(task: str) -> None:
+    y = np.array([0, 1]) if task == "classification" else np.eye(2)
+    assert 0 < fit_temperature(np.zeros((2, 2)), y, task) < np.inf
+
+
+# Isotonic curves
+
+
+def test_a_curve_is_that_of_scikit_learn_but_for_the_doubt() -> None:
+    scores, y = scored(300, 3, sure=3.0)
+    p = softmax(scores, axis=1)
+    weight = np.random.default_rng(0).random(300)
+    for given_weight in (None, weight):
+        fitted = fit_isotonic(p, y, weight=given_weight)
+        assert fitted.x.shape == fitted.y.shape == (3, KNOTS)
+        assert fitted.x.dtype == fitted.y.dtype == np.float64
+        other = softmax(scored(100, 3, sure=3.0, seed=1)[0], axis=1)
+        curves = [
+            IsotonicRegression(out_of_bounds="clip").fit(p[:, c], y == c, given_weight).predict(other[:, c])
+            for c in range(3)
+        ]
+        expected = np.stack(curves, axis=1) * (1 - 1 / 302) + other / 302
+        doubted = expected * (1 - 1 / 302) + 1 / 302 / 2
+        np.testing.assert_allclose(fitted.apply(other, normalise=False), doubted, atol=1e-12)
+        summed = expected / expected.sum(axis=1, keepdims=True) * (1 - 1 / 302) + 1 / 302 / 3
+        np.testing.assert_allclose(fitted.apply(other), summed, atol=1e-12)
+
+
+def test_classes_are_calibrated_nearly_as_by_scikit_learn() -> None:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.frozen import FrozenEstimator
+
+    class Given(ClassifierMixin, BaseEstimator):
+        def fit(self, X: np.ndarray, y: np.ndarray) -> Given:
+            self.classes_ = np.unique(y)
+            return self
+
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            return X.argmax(axis=1)
+
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            return X
+
+    scores, y = scored(500, 4, sure=4.0)
+    p = softmax(scores, axis=1)
+    theirs = CalibratedClassifierCV(FrozenEstimator(Given().fit(p, y)), method="isotonic").fit(p, y).predict_proba(p)
+    np.testing.assert_allclose(fit_isotonic(p, y).apply(p), theirs, atol=0.01)
+
+
+def test_calibrated_probabilities_mean_what_they_say_on_other_rows() -> None:
+    scores, y = scored(20_000, 3, sure=4.0)
+    p = softmax(scores, axis=1)
+    calibrated = fit_isotonic(p[:10_000], y[:10_000]).apply(p[10_000:])
+    for probabilities, most in ((p[10_000:], np.inf), (calibrated, 0.03)):
+        said, told = calibration_curve(y[10_000:] == 0, probabilities[:, 0], n_bins=10, strategy="quantile")
+        assert np.abs(said - told).max() < most
+    assert log_loss(y[10_000:], calibrated) < log_loss(y[10_000:], p[10_000:]) - 0.2
+
+
+def test_a_curve_of_many_steps_is_thinned_and_still_rises() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random((200_000, 1))
+    fitted = fit_isotonic(p, (rng.random((200_000, 1)) < p**2).astype(np.float32))
+    assert len(np.unique(fitted.x)) == KNOTS
+    assert (np.diff(fitted.x) > 0).all()
+    assert (np.diff(fitted.y) >= 0).all()
+    grid = np.linspace(0.01, 0.99, 50)[:, None]
+    np.testing.assert_allclose(fitted.apply(grid, normalise=False), grid**2, atol=0.03)
+
+
+def test_rows_that_are_surely_wrong_have_a_finite_loss() -> None:
+    p = np.array([[1.0, 0.0], [0.0, 1.0]] * 10)
+    fitted = fit_isotonic(p, np.arange(20) % 2)
+    doubt = 1 / 22
+    np.testing.assert_allclose(fitted.apply(p)[:2], [[1 - doubt / 2, doubt / 2], [doubt / 2, 1 - doubt / 2]])
+
+
+def test_a_row_that_no_curve_has_anything_for_stays_as_it_was() -> None:
+    p = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]] * 5)
+    fitted = fit_isotonic(p, np.arange(15) % 3)
+    assert (fitted.y[:, 0] == 0).all()
+    low = np.array([[0.05, 0.04, 0.03]])
+    np.testing.assert_allclose(fitted.apply(low), low / 0.12 * (16 / 17) + 1 / 17 / 3)
+
+
+def test_a_class_that_no_held_out_row_has_keeps_its_probabilities() -> None:
+    p = softmax(scored(100, 3, sure=1.0)[0], axis=1)
+    y = np.arange(100) % 2
+    fitted = fit_isotonic(p, y)
+    np.testing.assert_allclose(fitted.apply(p, normalise=False)[:, 2], p[:, 2], atol=1 / 102)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(2, 5), st.floats(0.1, 50))
+def test_whatever_the_rows_calibrated_ones_sum_to_one_and_none_is_zero(
+    seed: int, count: int, classes: int, sure: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    p = softmax(rng.normal(0, sure, (count, classes)), axis=1)
+    fitted = fit_isotonic(p, rng.integers(0, classes, count))
+    q = fitted.apply(softmax(rng.normal(0, sure, (50, classes)), axis=1))
+    np.testing.assert_allclose(q.sum(axis=1), 1.0)
+    assert (q > 0).all()
+    assert (np.diff(fitted.x, axis=1) >= 0).all()
+    assert (np.diff(fitted.y, axis=1) >= 0).all()
+
+
+# Abstention
+
+
+def binary(confidence: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    p = np.array(confidence)
+    return np.stack([p, 1 - p], axis=1), 1 - np.array(right)
+
+
+def test_the_least_confidence_of_the_wanted_precision_lets_most_through() -> None:
+    p, y = binary([0.6, 0.95, 0.7, 0.9, 0.8, 0.85], [0, 1, 1, 1, 0, 1])
+    # From the top: 1/1, 2/2, 3/3, 3/4, 4/5, 4/6.
+    assert threshold_for_precision(p, y, 1.0) == (0.85, 3 / 6, 1.0)
+    assert threshold_for_precision(p, y, 0.8) == (0.7, 5 / 6, 0.8)
+    assert threshold_for_precision(p, y, 0.75) == (0.7, 5 / 6, 0.8)
+
+
+def test_a_head_that_is_good_enough_rejects_nothing() -> None:
+    p, y = binary([0.6, 0.95, 0.7], [0, 1, 1])
+    found = threshold_for_precision(p, y, 0.6)
+    assert (found.threshold, found.coverage, found.precision) == (0.0, 1.0, 2 / 3)
+
+
+def test_rows_of_one_confidence_go_through_together() -> None:
+    p, y = binary([0.9, 0.8, 0.8, 0.7], [1, 1, 0, 0])
+    assert threshold_for_precision(p, y, 0.9) == (0.9, 0.25, 1.0)
+
+
+def test_a_precision_out_of_reach_names_the_best() -> None:
+    p, y = binary([0.9, 0.8, 0.7, 0.6], [0, 1, 1, 0])
+    with pytest.raises(
+        HeadError,
+        match=r"precision of 0\.99 on the 4 held-out rows; the best is 0\.6667, at a confidence of 0\.7 or more",
+    ):
+        threshold_for_precision(p, y, 0.99)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 95.0, -1.0, float("nan")])
+def test_a_precision_that_is_no_share_is_an_error(wanted: float) -> None:
+    with pytest.raises(HeadError, match=r"expected a share above 0 and at most 1, such as 0\.95"):
+        threshold_for_precision(*binary([0.9], [1]), wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_the_threshold_gives_what_it_says(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 25))
+    confidence = data.draw(st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), min_size=count, max_size=count))
+    p, y = binary(confidence, data.draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)))
+    right = p.argmax(axis=1) == y
+    reachable = {level: right[p.max(axis=1) >= level].mean() for level in set(confidence)}
+    if max(reachable.values()) < 0.75:
+        with pytest.raises(HeadError, match="no confidence gives"):
+            threshold_for_precision(p, y, 0.75)
+        return
+    found = threshold_for_precision(p, y, 0.75)
+    through = p.max(axis=1) >= found.threshold
+    assert found.coverage == pytest.approx(through.mean())
+    assert found.precision == pytest.approx(right[through].mean())
+    assert max(found.threshold, min(confidence)) == min(level for level, share in reachable.items() if share >= 0.75)
+
+
+# Thresholds of labels
+
+
+def test_each_label_has_the_threshold_of_its_best_f1() -> None:
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.3], [0.2, 0.4]])
+    targets = np.array([[1, 1], [1, 0], [0, 0], [0, 0]], dtype=np.float32)
+    # The first: 2 of 2 from 0.8 on. The second: all four, F1 = 0.4; no fewer has its only row.
+    np.testing.assert_allclose(label_thresholds(p, targets), [0.6, 0.05])
+
+
+def f1_of(true: np.ndarray, said: np.ndarray) -> float:
+    return float(2 * (said * true).sum() / (said.sum() + true.sum()))
+
+
+def test_a_label_that_no_row_has_keeps_one_half() -> None:
+    assert label_thresholds(np.array([[0.1], [0.9]]), np.zeros((2, 1))).tolist() == [0.5]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 30))
+def test_no_other_threshold_has_a_better_f1(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.round(rng.random((count, 1)), 1 if seed % 2 else 8)
+    true = (rng.random((count, 1)) < 0.4).astype(np.float32)
+    (threshold,) = label_thresholds(p, true)
+    if not true.any():
+        return
+    assert f1_of(true, p >= threshold) == pytest.approx(max(f1_of(true, p >= t) for t in p.ravel()))
+
+
+# Imbalance
+
+
+def test_logits_are_adjusted_by_the_log_of_the_prior() -> None:
+    prior = np.array([900, 90, 10])
+    np.testing.assert_allclose(logit_adjustment(prior, 1.0), np.log([0.9, 0.09, 0.01]))
+    np.testing.assert_allclose(logit_adjustment(prior / 1000, 0.5), np.log([0.9, 0.09, 0.01]) / 2)
+    assert logit_adjustment(prior, 0.0).tolist() == [0, 0, 0]
+
+
+def test_adjusted_by_one_the_posterior_is_that_of_equally_frequent_classes() -> None:
+    likelihood, prior = np.array([0.2, 0.5, 0.3]), np.array([0.7, 0.2, 0.1])
+    adjusted = softmax(np.log(likelihood * prior) - logit_adjustment(prior, 1.0))
+    np.testing.assert_allclose(adjusted, likelihood)
+
+
+def test_an_adjustment_that_means_nothing_is_an_error() -> None:
+    with pytest.raises(HeadError, match="tau is -1; logit adjustment takes a number from 0 on"):
+        logit_adjustment(np.array([1, 1]), -1.0)
+    with pytest.raises(HeadError, match="1 classes have no rows; logit adjustment needs some of each"):
+        logit_adjustment(np.array([1, 0]), 1.0)
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    y = np.repeat([0, 1, 2], [70, 20, 10])
+    weights = balanced_weights(y, 3)
+    np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(3), y=y))
+    assert weights[y].mean() == pytest.approx(1.0)
+    with pytest.raises(HeadError, match="1 of 4 classes have no rows"):
+        balanced_weights(y, 4)

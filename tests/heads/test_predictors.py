@@ -1,0 +1,299 @@
+"""What each scorer computes, and each kind's fit against scikit-learn itself, on seeded random data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.metrics.pairwise import cosine_similarity, rbf_kernel
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.svm import SVC, LinearSVC
+
+from featx.heads import nearest, predictors
+from featx.heads.estimators import linear
+from featx.heads.estimators.knn import NeighbourModel
+from featx.heads.head import sigmoid, softmax
+from featx.heads.predictors import SCORERS
+from featx.heads.registry import form_of, model_for
+from featx.heads.solver import matrices
+from featx.heads.training_data import Rows, Training
+from featx.io.model_file import _ARRAYS
+
+SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
+CLASSES = pytest.mark.parametrize("count", [2, 4])
+STRENGTHS = pytest.mark.parametrize("C", [0.01, 1.0])
+
+
+def draw(n: int, dim: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, dim) training rows of overlapping classes, (n,) their labels, and (40, dim) other rows."""
+    rng = np.random.default_rng(n * dim + count)
+    y = np.arange(n) % count
+    Z = rng.normal(size=(n, dim))
+    Z[np.arange(n), y] += 1.0
+    return Z, y, rng.normal(size=(40, dim))
+
+
+def fit(name: str, Z: np.ndarray, y: np.ndarray, count: int, C: float = 0.0, *, kernel: str = "linear") -> Any:
+    """A scorer of one kind of head."""
+    model = model_for(name, task="classification", kernel=kernel)
+    return model.fit(Training(Rows(Z), y, count, "classification", np.ones(len(y))), C)
+
+
+def decision(scores: np.ndarray) -> np.ndarray:
+    """(N, C) scores as scikit-learn's decision_function gives them: for two classes one column, the difference."""
+    return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+
+def objective(scores: np.ndarray, weight: np.ndarray, y: np.ndarray, C: float) -> float:
+    """Multinomial logistic regression's penalised loss as scikit-learn defines it."""
+    weight = weight[1:] - weight[:1] if len(weight) == 2 else weight
+    losses = -np.log(softmax(scores)[np.arange(len(y)), y])
+    return float(losses.sum() + (weight**2).sum() / (2 * C))
+
+
+# Fits
+
+
+@SHAPES
+@CLASSES
+@STRENGTHS
+def test_logreg_is_the_logistic_regression_of_scikit_learn(n: int, dim: int, count: int, C: float) -> None:
+    Z, y, other = draw(n, dim, count)
+    reference = LogisticRegression(C=C, tol=1e-12, max_iter=100_000).fit(Z, y)
+    scorer = fit("logreg", Z, y, count, C)
+    np.testing.assert_allclose(softmax(scorer.scores(other)), reference.predict_proba(other), atol=2e-4)
+    coefficients = np.concatenate([-reference.coef_, reference.coef_]) / 2 if count == 2 else reference.coef_
+    expected = objective(np.log(reference.predict_proba(Z)), coefficients, y, C)
+    assert objective(scorer.scores(Z), scorer.weight, y, C) == pytest.approx(expected, rel=1e-6)
+
+
+@SHAPES
+@CLASSES
+@STRENGTHS
+def test_logreg_of_labels_is_one_logistic_regression_each(n: int, dim: int, count: int, C: float) -> None:
+    Z, _, other = draw(n, dim, count)
+    y = (Z[:, :count] + np.random.default_rng(0).normal(size=(n, count)) > 0).astype(np.float32)
+    model = model_for("logreg", task="multilabel", kernel="linear")
+    scores = model.fit(Training(Rows(Z), y, count, "multilabel", np.ones(n)), C).scores(other)
+    for label in range(count):
+        reference = LogisticRegression(C=C, tol=1e-12, max_iter=100_000).fit(Z, y[:, label])
+        np.testing.assert_allclose(sigmoid(scores)[:, label], reference.predict_proba(other)[:, 1], atol=1e-3)
+
+
+@SHAPES
+@CLASSES
+@STRENGTHS
+def test_svm_is_the_linear_svc_of_scikit_learn(n: int, dim: int, count: int, C: float) -> None:
+    Z, y, other = draw(n, dim, count)
+    reference = LinearSVC(C=C, tol=1e-10, max_iter=1_000_000, dual=False).fit(Z, y)
+    scores = fit("svm", Z, y, count, C).scores(other)
+    np.testing.assert_allclose(decision(scores), reference.decision_function(other), atol=1e-3)
+
+
+@SHAPES
+@CLASSES
+@STRENGTHS
+def test_ridge_is_the_ridge_classifier_of_scikit_learn(n: int, dim: int, count: int, C: float) -> None:
+    Z, y, other = draw(n, dim, count)
+    reference = RidgeClassifier(alpha=1 / (2 * C)).fit(Z, y)
+    scores = fit("ridge", Z, y, count, C).scores(other)
+    np.testing.assert_allclose(decision(scores), reference.decision_function(other), atol=1e-8)
+
+
+@SHAPES
+@CLASSES
+@STRENGTHS
+def test_rbf_is_the_one_vs_rest_svc_of_scikit_learn(n: int, dim: int, count: int, C: float) -> None:
+    Z, y, other = draw(n, dim, count)
+    reference = OneVsRestClassifier(SVC(C=C, kernel="rbf", gamma="scale")).fit(Z, y)
+    scores = fit("svm", Z, y, count, C, kernel="rbf").scores(other)
+    np.testing.assert_allclose(decision(scores), reference.decision_function(other), atol=1e-5)
+
+
+@SHAPES
+@CLASSES
+def test_centroid_chooses_as_the_nearest_centroid_of_scikit_learn(n: int, dim: int, count: int) -> None:
+    Z, y, other = draw(n, dim, count)
+    reference = NearestCentroid().fit(Z, y)
+    np.testing.assert_array_equal(fit("centroid", Z, y, count).scores(other).argmax(1), reference.predict(other))
+
+
+@SHAPES
+@CLASSES
+@pytest.mark.parametrize("k", [1, 5])
+def test_knn_of_equal_votes_chooses_as_the_cosine_neighbours_of_scikit_learn(
+    n: int, dim: int, count: int, k: int
+) -> None:
+    Z, y, other = draw(n, dim, count)
+    reference = KNeighborsClassifier(k, metric="cosine").fit(Z, y)
+    votes = np.sort(reference.predict_proba(other), axis=1)
+    untied = votes[:, -1] > votes[:, -2] + 1e-9
+    model = NeighbourModel(temperatures=(math.inf,))
+    scores = model.fit(Training(Rows(Z), y, count, "classification", np.ones(n)), k).scores(other)
+    assert untied.sum() >= 20
+    np.testing.assert_array_equal(scores.argmax(1)[untied], reference.predict(other)[untied])
+
+
+def test_knn_asks_no_more_neighbours_than_there_are_rows() -> None:
+    Z, y, other = draw(6, 5, 2)
+    scorer = NeighbourModel(temperatures=(math.inf,)).fit(Training(Rows(Z), y, 2, "classification", np.ones(6)), 50)
+    np.testing.assert_allclose(np.exp(scorer.scores(other)), 0.5)
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm", "ridge"])
+def test_two_classes_get_one_row_of_weights_each_and_opposite_ones(name: str) -> None:
+    Z, y, _ = draw(60, 7, 2)
+    scorer = fit(name, Z, y, 2, 0.1)
+    assert scorer.weight.shape == (2, 7)
+    np.testing.assert_array_equal(scorer.weight[0], -scorer.weight[1])
+    assert scorer.bias[0] == -scorer.bias[1]
+
+
+def test_turned_axes_keep_the_rows_and_are_no_more_than_either_side() -> None:
+    Z, _, _ = draw(30, 60, 2)
+    for some in (Z, Z[:, :30], Z[:, :7], np.column_stack([Z[:, :7], Z[:, :7]])):
+        turned = matrices.Rotated.of(Rows(some))
+        assert turned.coordinates.shape[1] <= min(some.shape)
+        np.testing.assert_allclose(turned.coordinates @ turned.basis, some, atol=1e-12)
+        np.testing.assert_allclose(turned.basis @ turned.basis.T, np.eye(len(turned.basis)), atol=1e-10)
+
+
+@CLASSES
+@pytest.mark.parametrize("name", ["logreg", "svm"])
+def test_a_fit_in_turned_axes_gives_the_weights_of_the_fit_outside_them(
+    name: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Z, y, _ = draw(30, 60, count)
+    turned = fit(name, Z, y, count, 0.1)
+    monkeypatch.setattr(matrices.Rotated, "of", lambda rows: matrices.Rotated(rows.whole(np.float64), None))
+    plain = fit(name, Z, y, count, 0.1)
+    np.testing.assert_allclose(turned.weight, plain.weight, atol=1e-3 * np.abs(plain.weight).max())
+    np.testing.assert_allclose(turned.bias, plain.bias, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm"])
+def test_a_solver_that_stops_before_its_optimum_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Z, y, _ = draw(30, 60, 4)
+    minimise = linear.minimise
+    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "most_iterations": 1}))
+    monkeypatch.setattr(linear, "NEWTON_STEPS", 0)
+    with pytest.warns(
+        predictors.NotConvergedWarning, match="at C=1 the optimum was not reached: the objective may still"
+    ):
+        fit(name, Z, y, 4, 1.0)
+
+
+# Scorers
+
+
+def test_a_linear_scorer_is_one_matrix_and_one_vector() -> None:
+    scorer = predictors.LinearScorer(np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([0.5, 0.0]))
+    np.testing.assert_array_equal(scorer.scores(np.array([[3.0, 4.0]])), [[11.5, -4.0]])
+
+
+def test_a_hidden_scorer_passes_on_what_is_above_zero() -> None:
+    hidden = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], np.float32), np.array([0.0, 0.0, -3.0], np.float32)
+    scorer = predictors.HiddenScorer(*hidden, np.array([[1.0, 10.0, 100.0]]), np.array([0.25]))
+    np.testing.assert_array_equal(
+        scorer.scores(np.array([[2.0, 5.0], [-2.0, 1.0]])), [[2.0 + 200.0 + 0.25], [20.0 + 0.25]]
+    )
+
+
+def test_a_kernel_scorer_is_a_sum_over_its_support_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    Z, _, other = draw(30, 7, 2)
+    rng = np.random.default_rng(0)
+    dual, bias = rng.normal(size=(3, 30)), rng.normal(size=3)
+    scorer = predictors.KernelScorer(Z.astype(np.float32), dual, bias, np.array(0.1))
+    expected = rbf_kernel(other, Z.astype(np.float32).astype(float), gamma=0.1) @ dual.T + bias
+    np.testing.assert_allclose(scorer.scores(other), expected, rtol=1e-12)
+    monkeypatch.setattr(nearest, "block_rows", lambda columns: 3)
+    np.testing.assert_allclose(scorer.scores(other), expected, rtol=1e-12)
+
+
+NEAR = {
+    "support": nearest.unit(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])),
+    "support_weight": np.ones(4),
+    "k": np.array(3),
+    "sharpness": np.array(0.0),
+}
+
+
+def test_neighbour_scores_are_log_shares_of_the_votes_with_one_vote_spread_evenly() -> None:
+    scorer = predictors.NeighbourScorer(**NEAR, support_labels=np.array([0, 0, 1, 1]), count=np.array(2))
+    np.testing.assert_allclose(np.exp(scorer.scores(np.array([[2.0, 0.0]]))), [[2.5 / 4, 1.5 / 4]])
+
+
+def test_neighbours_vote_by_their_weight_and_by_how_near_they_are() -> None:
+    labels, weight = np.array([0, 0, 1, 1]), np.array([2.0, 0.5, 3.0, 1.0])
+    parts = {**NEAR, "support_weight": weight, "sharpness": np.array(5.0)}
+    scorer = predictors.NeighbourScorer(**parts, support_labels=labels, count=np.array(2))
+    cosine = cosine_similarity([[2.0, 0.0]], NEAR["support"])[0]
+    votes = (weight * np.exp(5.0 * (cosine - cosine.max())))[[0, 1, 3]]
+    first, all_votes = votes[:2].sum(), votes.sum()
+    (found,) = scorer.scores(np.array([[2.0, 0.0]]))
+    assert found[0] > found[1]
+    # One more vote is spread evenly; what it weighs, beside votes that do not sum to k, is the scorer's own affair.
+    assert np.exp(found).sum() == pytest.approx(1.0)
+    assert 0.5 < np.exp(found[0]) < first / all_votes
+
+
+def test_a_class_without_a_row_among_the_neighbours_scores_lowest() -> None:
+    Z, y, other = draw(20, 5, 2)
+    scorer = predictors.NeighbourScorer(
+        nearest.unit(Z), y * 2, np.ones(20), np.array(5), np.array(0.0), np.array(3)
+    )  # labels 0 and 2
+    scores = scorer.scores(other)
+    assert (scores[:, 1] <= scores.min(axis=1)).all()
+    assert np.isfinite(scores).all()
+
+
+def test_neighbours_of_labels_give_the_logit_of_each_label_s_share() -> None:
+    labels = np.array([[1, 0], [1, 1], [0, 1], [0, 1]], np.uint8)
+    scorer = predictors.NeighbourLabelsScorer(**NEAR, support_labels=labels)
+    share = np.array([[2.5 / 4, 2.5 / 4]])  # of the three nearest two have the first label, and two the second
+    np.testing.assert_allclose(sigmoid(scorer.scores(np.array([[2.0, 0.0]]))), share)
+
+
+def test_neighbours_of_numbers_give_their_mean() -> None:
+    scorer = predictors.NeighbourMeanScorer(**NEAR, support_values=np.array([[1.0], [2.0], [30.0], [6.0]]))
+    np.testing.assert_allclose(scorer.scores(np.array([[2.0, 0.0]])), [[3.0]])
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "linear": lambda: fit("logreg", *draw(30, 5, 3)[:2], 3, 0.1),
+    "kernel": lambda: fit("svm", *draw(30, 5, 3)[:2], 3, 1.0, kernel="rbf"),
+    "neighbour": lambda: fit("knn", *draw(30, 5, 3)[:2], 3, 3),
+    "hidden": lambda: predictors.HiddenScorer(
+        np.ones((2, 5), np.float32), np.zeros(2, np.float32), np.ones((3, 2)), np.zeros(3)
+    ),
+    "neighbour-labels": lambda: predictors.NeighbourLabelsScorer(**NEAR, support_labels=np.ones((4, 2), np.uint8)),
+    "neighbour-mean": lambda: predictors.NeighbourMeanScorer(**NEAR, support_values=np.ones((4, 1))),
+}
+
+
+@pytest.mark.parametrize("form", SCORERS)
+def test_a_scorer_is_arrays_alone_of_the_types_that_a_file_keeps(form: str) -> None:
+    scorer = MADE[form]()
+    assert type(scorer) is SCORERS[form]
+    kept = _ARRAYS[form]
+    assert {f.name for f in dataclasses.fields(scorer)} == kept.keys()
+    codes = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U8": np.uint8}
+    for name, (code, letters) in kept.items():
+        array = getattr(scorer, name)
+        assert (array.dtype, array.ndim) == (codes[code], len(letters)), name
+
+
+def test_every_kind_of_head_has_a_form_that_is_a_scorer() -> None:
+    forms = {
+        form_of(name, task=task, kernel=kernel)
+        for name in ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
+        for task in ("classification", "multilabel", "regression")
+        for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
+    }
+    assert forms == SCORERS.keys()

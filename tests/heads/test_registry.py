@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from featx.constants import KINDS, TASKS
+from featx.errors import HeadError
+from featx.heads.predictors import SCORERS
+from featx.heads.registry import MOST_ROWS_OF_RBF, TABLE, form_of, kind_of, model_for, suited
+from featx.heads.training_data import Rows, Training
+
+EVERY = [
+    (name, task, kernel)
+    for name, kind in TABLE.items()
+    for task in kind.tasks
+    for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
+]
+
+
+def draw(task: str) -> Training:
+    """Twelve rows of four features, three classes, labels or one number."""
+    rng = np.random.default_rng(0)
+    y = {
+        "classification": np.arange(12) % 3,
+        "multilabel": (np.arange(12)[:, None] % [2, 3, 4] == 0).astype(np.float32),
+        "regression": rng.normal(size=(12, 1)),
+    }[task]
+    count = 1 if task == "regression" else 3
+    folds = tuple((np.setdiff1d(np.arange(12), test), test) for test in np.array_split(rng.permutation(12), 2))
+    return Training(Rows(rng.normal(size=(12, 4))), y, count, task, np.ones(12), folds)
+
+
+def test_every_kind_that_can_be_named_is_known() -> None:
+    assert TABLE.keys() == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "tree"}, "there is no head 'tree'; expected one of logreg, linear, svm, ridge, knn, centroid, mlp"),
+        ({"name": "svm", "kernel": "poly"}, "kernel is 'poly' for svm; it is linear or rbf, for svm"),
+        ({"name": "ridge", "kernel": "rbf"}, "kernel is 'rbf' for ridge; it is linear or rbf, for svm"),
+        (
+            {"name": "centroid", "task": "regression"},
+            "centroid does not do regression; expected one of ridge, svm, linear, knn, mlp",
+        ),
+        ({"name": "logreg", "task": "regression"}, "logreg does not do regression"),
+        ({"name": "centroid", "task": "multilabel"}, "centroid does not do multilabel; expected one of ridge, logreg"),
+    ],
+)
+def test_a_kind_that_is_none_or_does_not_suit_is_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        kind_of(**options)
+
+
+@pytest.mark.parametrize(("name", "task", "kernel"), EVERY)
+def test_each_kind_is_fitted_by_a_model_that_makes_a_scorer_of_its_form(name: str, task: str, kernel: str) -> None:
+    assert kind_of(name, task=task, kernel=kernel) is TABLE[name]
+    model, training = model_for(name, task=task, kernel=kernel), draw(task)
+    scorer = model.fit(training, model.candidates[0])
+    assert type(scorer) is SCORERS[form_of(name, task=task, kernel=kernel)]
+    assert scorer.scores(np.zeros((5, 4))).shape == (5, training.count)
+    (found,) = model.held_out(training, model.candidates[:1])
+    assert found[0] == model.candidates[0]
+    assert found[1].shape == (12, training.count)
+    assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize(("name", "task", "kernel"), EVERY)
+def test_there_is_something_to_choose_where_a_kind_has_a_parameter(name: str, task: str, kernel: str) -> None:
+    candidates = model_for(name, task=task, kernel=kernel).candidates
+    assert (len(candidates) > 1) == bool(TABLE[name].parameter)
+    assert len(set(candidates)) == len(candidates)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in TABLE.items() if kind.parameter])
+def test_candidates_begin_with_the_simplest(name: str) -> None:
+    candidates = model_for(name, task="classification", kernel="linear").candidates
+    more_is_simpler = TABLE[name].parameter in ("k", "weight_decay")  # of C, less
+    assert candidates == tuple(sorted(candidates, reverse=more_is_simpler))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_auto_compares_all_that_suit_in_the_order_of_the_table(task: str) -> None:
+    found = suited(task, 100)
+    names = [name for name, kernel in found if kernel == "linear"]
+    assert names == [name for name, kind in TABLE.items() if task in kind.tasks and name != "linear"]
+    assert found[-2:] == [("svm", "rbf"), ("mlp", "linear")]
+
+
+def test_auto_leaves_out_a_kernel_where_rows_are_many() -> None:
+    assert ("svm", "rbf") in suited("classification", MOST_ROWS_OF_RBF)
+    assert ("svm", "rbf") not in suited("classification", MOST_ROWS_OF_RBF + 1)
+    assert ("mlp", "linear") in suited("classification", 10**9)
+
+
+def test_only_heads_of_minibatches_take_torch_along() -> None:
+    others = [(name, task, kernel) for name, task, kernel in EVERY if name not in ("linear", "mlp")]
+    code = (
+        "import sys\nfrom featx.kinds import model_for\n"
+        f"for name, task, kernel in {others!r}:\n    model_for(name, task=task, kernel=kernel)\n"
+        "assert 'torch' not in sys.modules\nmodel_for('mlp', task='regression', kernel='linear')\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,342 @@
+"""The training loop: what it trains, how it goes on after a stop, a divergence or a lack of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from featx.errors import HeadError
+from featx.extraction.engines import installed
+from featx.promotion.checkpoint import Checkpoint
+from featx.promotion.config import FineTuning
+from featx.promotion.param_groups import trained
+from featx.promotion.trainer import Judged, Step, Trainer, tune
+
+CLASSES, IMAGES = 3, 48
+
+
+def made(seed: int = 0) -> nn.Module:
+    """Two blocks with batch norm and dropout, and a classifier."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        blocks = [
+            nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()) for i, o in ((3, 4), (4, 6))
+        ]
+        network = nn.Sequential()
+        network.add_module("features", nn.Sequential(*blocks))
+        network.add_module("rest", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)))
+        network.add_module("fc", nn.Linear(6, CLASSES))
+    return network.eval()
+
+
+class Given:
+    """A source of noise in which each class has a colour."""
+
+    images, classes = IMAGES, CLASSES
+
+    def __init__(self, network: nn.Module, batch: int = 16) -> None:
+        rng = np.random.default_rng(0)
+        self.network, self.batch, self.judgements = network, batch, 0
+        labels = rng.integers(0, CLASSES, 2 * IMAGES)
+        pixels = rng.normal(size=(2 * IMAGES, 3, 8, 8)) + 3.0 * np.eye(3)[labels][:, :, None, None]
+        self.x, self.y = torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(labels)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.from_numpy(np.random.default_rng(epoch).permutation(IMAGES))
+        for rows in order.split(self.batch):
+            yield self.x[rows], self.y[rows]
+
+    def judge(self) -> Judged:
+        self.judgements += 1
+        assert not self.network.training
+        with torch.inference_mode():
+            out = self.network(self.x[IMAGES:])
+        correct = (out.argmax(1) == self.y[IMAGES:]).double().mean()
+        return Judged(float(correct), float(F.cross_entropy(out, self.y[IMAGES:])))
+
+
+def settings(**given: object) -> FineTuning:
+    return FineTuning(**({"epochs": 3, "lr": 1e-2, "backbone_lr": 0.5, "batch_size": 16, "patience": 9} | given))  # type: ignore[arg-type]
+
+
+def begun(how: FineTuning, network: nn.Module | None = None, **given: object) -> tuple[Trainer, Given]:
+    network = network or made()
+    trainer = Trainer(network, network, trained(network, "fc", how), how, images=IMAGES, **given)  # type: ignore[arg-type]
+    return trainer, Given(network, how.batch_size)
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], network: nn.Module) -> set[str]:
+    return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return Checkpoint(tmp_path / "model.safetensors", {})
+
+
+EVERY = [
+    settings(), settings(optimizer="sgd", lr=0.1), settings(ema=0.9), settings(mixup=0.4, label_smoothing=0.1),
+    settings(train_bn=True), settings(last=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", EVERY)
+def test_training_lowers_the_loss_and_keeps_what_did_best(how: FineTuning, checkpoint: Checkpoint) -> None:
+    trainer, source = begun(how)
+    run = tune(trainer, source, checkpoint)
+    assert [entry["epoch"] for entry in run.log] == [0, 1, 2, 3]
+    assert run.best_epoch == min(run.log, key=lambda entry: entry["log_loss"] or 0)["epoch"] > 0
+    assert run.curve[run.alpha] == min(run.curve.values())
+    assert source.judge().log_loss == pytest.approx(run.curve[run.alpha], rel=1e-6)
+    assert run.curve[1.0] == run.best.log_loss < run.curve[0.0] == run.log[0]["log_loss"]
+
+
+@pytest.mark.parametrize("how", EVERY)
+@pytest.mark.parametrize("killed_after", [1, 4, 8])
+def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
+    how: FineTuning, killed_after: int, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    whole, source = begun(how)
+    expected = tune(whole, source, Checkpoint(tmp_path / "other.safetensors", {}))
+
+    class Killed(BaseException): ...
+
+    def kill(step: Step) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == killed_after:
+            raise Killed
+
+    steps = 0
+    trainer, source = begun(how)
+    with pytest.raises(Killed):
+        tune(trainer, source, checkpoint, progress=kill)
+    torch.rand(3)  # another process has other chance
+    again, source = begun(how)
+    run = tune(again, source, checkpoint)
+    assert not moved(weights(whole.network), again.network)
+    drop = ("seconds",)
+    assert [{k: v for k, v in e.items() if k not in drop} for e in run.log] == [
+        {k: v for k, v in e.items() if k not in drop} for e in expected.log
+    ]
+    assert run.notes == [f"went on from the checkpoint of epoch {(killed_after - 1) // 3}"]
+
+
+def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    if "compile" not in installed():
+        pytest.skip("no C++ compiler")
+    plain, source = begun(settings(last=1))
+    expected = tune(plain, source, Checkpoint(tmp_path / "other.safetensors", {}))
+    half, source = begun(settings(last=1, compile=True))
+
+    def stop(step: Step) -> None:
+        if (step.epoch, step.done) == (3, 32):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(half, source, checkpoint, progress=stop)
+    ends = []
+    for kept in (checkpoint, Checkpoint(tmp_path / "third.safetensors", {})):
+        trainer, source = begun(settings(last=1, compile=True))
+        run = tune(trainer, source, kept)
+        ends.append(weights(trainer.network))
+        assert [e["log_loss"] for e in run.log] == pytest.approx([e["log_loss"] for e in expected.log], rel=0.05)
+    assert not moved(ends[0], trainer.network)
+
+
+def test_compilation_that_fails_says_what_to_leave_out(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(HeadError, match=r"--compile needs a GPU, or a C\+\+ compiler \(g\+\+\); cpu has none"):
+        begun(settings(compile=True))
+
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch._dynamo.exc.Unsupported("what is this")
+
+    monkeypatch.setattr("featx.promotion.trainer._compiled", lambda module, device: Odd())
+    with pytest.raises(
+        HeadError, match=r"torch.compile cannot train this network: .*what is this.*leave out --compile"
+    ):
+        tune(*begun(settings(compile=True)), checkpoint)
+
+
+def test_training_that_is_done_is_not_done_again(checkpoint: Checkpoint) -> None:
+    tune(*begun(settings()), checkpoint)
+    trainer, source = begun(settings())
+    trainer.epoch = lambda *_: pytest.fail("it was trained")  # type: ignore[method-assign]
+    assert tune(trainer, source, checkpoint).epoch == 3
+
+
+def test_training_ends_where_it_gets_no_better_and_the_head_may_stay_the_best(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings(patience=2, epochs=9))
+    judged = [Judged(1, loss) for loss in (0.1, 0.3, 0.2, 0.4, 0.5, 0.13, 0.15, 0.17)]
+    source.judge = iter(judged).__next__  # type: ignore[method-assign]
+    before = weights(trainer.network)
+    run = tune(trainer, source, checkpoint)
+    assert (run.epoch, run.best_epoch, run.alpha) == (4, 2, 0.0)
+    assert run.curve == {0.0: 0.1, 0.25: 0.13, 0.5: 0.15, 0.75: 0.17, 1.0: 0.2}
+    assert not moved(before, trainer.network)
+
+
+def test_weights_between_the_head_and_an_epoch_may_be_better_than_both(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings(epochs=1))
+    before = weights(trainer.network)
+    source.judge = iter([Judged(1, loss) for loss in (0.3, 0.4, 0.25, 0.1, 0.2)]).__next__  # type: ignore[method-assign]
+    assert tune(trainer, source, checkpoint).alpha == 0.5
+    for name, tensor in trainer.network.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (before[name] + trainer.best[name]) / 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e4])
+def test_training_that_diverges_goes_back_to_the_last_good_epoch_at_half_the_rate(
+    value: float, checkpoint: Checkpoint
+) -> None:
+    trainer, source = begun(settings())
+    honest, tries = trainer.epoch, []
+
+    def epoch(number: int, *rest: object) -> float:
+        tries.append((number, trainer.scale))
+        loss = honest(number, *rest)  # type: ignore[arg-type]
+        if tries.count((2, 1.0)) == 1 and number == 2 and trainer.scale == 1:
+            for parameter in trainer.network.parameters():
+                parameter.data.fill_(torch.nan)
+            return value
+        return loss
+
+    trainer.epoch = epoch  # type: ignore[method-assign]
+    run = tune(trainer, source, checkpoint)
+    assert tries == [(1, 1.0), (2, 1.0), (2, 0.5), (3, 0.5)]
+    assert run.notes == [f"the loss became {value:.4g} in epoch 2; it was tried again from epoch 1 on at half the rate"]
+    assert run.epoch == 3
+    assert np.isfinite(source.judge().log_loss)
+
+
+def test_training_that_diverges_for_good_ends_with_the_best_so_far(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings())
+    honest = trainer.epoch
+    trainer.epoch = lambda number, *rest: honest(number, *rest) if number == 1 else float("nan")  # type: ignore[method-assign]
+    run = tune(trainer, source, checkpoint)
+    assert (run.epoch, run.best_epoch) == (1, 1)
+    assert run.notes[-1] == "the loss became nan in epoch 2 again, at a rate of 0.0025; training ended there"
+    assert source.judge().log_loss == pytest.approx(run.curve[run.alpha])
+
+
+def test_a_rate_far_too_high_ends_with_the_head(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings(lr=1e8, optimizer="sgd", clip=1e9, weight_decay=0))
+    before = weights(trainer.network)
+    run = tune(trainer, source, checkpoint)
+    assert (run.alpha, len(run.notes)) == (0.0, 3)
+    assert not moved(before, trainer.network)
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_weights(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    network = made()
+    network.rest[2] = nn.Identity()  # type: ignore[index, union-attr] - dropout draws otherwise for other pieces
+    whole, source = begun(settings(epochs=1), network)
+    tune(whole, source, Checkpoint(tmp_path / "other.safetensors", {}))
+    network = made()
+    network.rest[2] = nn.Identity()  # type: ignore[index, union-attr]
+    trainer, source = begun(settings(epochs=1), network)
+    honest = trainer.module
+
+    class Small(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return honest(x)  # type: ignore[no-any-return]
+
+    trainer.module = Small()
+    run = tune(trainer, source, checkpoint)
+    assert run.pieces == 4
+    assert run.notes == [f"a batch of 16 images did not fit in memory: it is taken in {n} pieces" for n in (2, 4)]
+    for name, tensor in whole.network.state_dict().items():
+        torch.testing.assert_close(trainer.network.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_memory_for_not_even_one_image_is_said(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings())
+
+    def full(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.epoch = full  # type: ignore[method-assign]
+    with pytest.raises(HeadError, match=r"not even one image at a time fits on cpu; try --last 1"):
+        tune(trainer, source, checkpoint)
+
+
+def test_frozen_blocks_and_batch_norms_do_not_move(checkpoint: Checkpoint) -> None:
+    for how, expected in [
+        (settings(last=0), {"fc.weight", "fc.bias"}),
+        (settings(last=1), {"features.1.0.weight", "features.1.0.bias", "features.1.1.weight", "features.1.1.bias"}),
+        (settings(train_bn=True, last=1), {"features.1.1.running_mean", "features.1.1.num_batches_tracked"}),
+        (settings(), {"features.0.0.weight"}),
+    ]:
+        trainer, source = begun(how)
+        before = weights(trainer.network)
+        trainer.epoch(1, source, lambda *_: None)
+        changed = moved(before, trainer.network)
+        assert expected <= changed
+        assert "fc.weight" in changed
+        assert any("running" in name for name in changed) == how.train_bn
+        assert any(name.startswith("features.0") for name in changed) == (how.last is None)
+        assert any(name.startswith("features.1") for name in changed) == (how.last != 0)
+
+
+def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
+    trainer, source = begun(settings(epochs=10, warmup=0.2))
+    rates = []
+    for epoch in range(10):
+        trainer.epoch(epoch, source, lambda *_: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    highest = trainer.rates[0]
+    np.testing.assert_allclose(rates[:3], [highest / 6, highest / 3, highest / 2])
+    np.testing.assert_allclose(rates[6:], [highest * 0.5 * (1 + np.cos(np.pi * step / 30)) for step in range(6, 30)])
+
+
+def test_the_average_of_the_weights_is_what_is_judged(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings(ema=0.5, epochs=1))
+    average = {name: tensor.clone().double() for name, tensor in trainer.averaged.items()}
+
+    def follow(images: int, loss: float) -> None:
+        for name, parameter in trainer.network.named_parameters():
+            average[name] = 0.5 * average[name] + 0.5 * parameter.detach().double()
+
+    trainer.epoch(1, source, follow)
+    own = weights(trainer.network)
+    with trainer.judged():
+        for name, parameter in trainer.network.named_parameters():
+            torch.testing.assert_close(parameter.detach().double(), average[name], rtol=1e-4, atol=1e-6)
+    assert not moved(own, trainer.network)
+
+
+def test_classes_weigh_as_they_are_told(checkpoint: Checkpoint) -> None:
+    trainer, source = begun(settings(), class_weights=np.array([0.0, 0.0, 1.0]))
+    for epoch in range(1, 6):
+        trainer.epoch(epoch, source, lambda *_: None)
+    with torch.inference_mode():
+        assert (trainer.network(source.x).argmax(1) == 2).all()
+
+
+def test_mixing_pairs_mixes_their_losses() -> None:
+    trainer, source = begun(settings(mixup=1.0, weight_decay=0))
+    x, y = source.x[:16], source.y[:16]
+    trainer.network.eval()
+    share = float(np.random.default_rng(5).beta(1.0, 1.0))
+    with torch.inference_mode():
+        out = trainer.network(share * x + (1 - share) * x.flip(0))
+        expected = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y.flip(0))
+    assert trainer._step(x, y, 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)

@@ -1,0 +1,276 @@
+"""The page about a head, from the fit to the HTML; how pages are drawn is tests/test_card.py's affair."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.features.feature_set import FeatureSet
+from featx.heads.estimators import mlp
+from featx.heads.head import Head
+from featx.report.html import MOST_MISTAKES
+from featx.workflows.fit import fit_head
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(autouse=True)
+def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many passes over minibatches as these small sets need."""
+    monkeypatch.setattr(mlp, "EPOCHS", 10)
+
+
+class Page(HTMLParser):
+    """What a page holds: its text, its tags, and the attributes of each."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text, self.tags = "", list[tuple[str, dict[str, str | None]]]()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n"
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def thumbnails(self) -> list[bytes]:
+        """Images that are JPEG."""
+        data = [
+            str(image["src"]) for image in self.of("img") if str(image["src"]).startswith("data:image/jpeg;base64,")
+        ]
+        return [base64.b64decode(uri.partition(",")[2]) for uri in data]
+
+
+def photos(root: Path, *, names: tuple[str, ...] = ("ant", "bee"), gap: float = 0.8, **changes: Any) -> FeatureSet:
+    """100 images, half of them to judge by, whose features overlap; each is a picture of one colour."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % len(names)
+    X = rng.normal(size=(100, 5))
+    X[np.arange(100), labels] += gap
+    root.mkdir(exist_ok=True)
+    for row in range(50, 100):
+        Image.new("RGB", (40, 30), (row, 255 - row, 100)).save(root / f"{row}.png")
+    made = FeatureSet(
+        features=X.astype(np.float32),
+        labels=labels,
+        splits=np.array(["train"] * 50 + ["test"] * 50, dtype=object),
+        classes=names,
+        paths=np.array([f"{row}.png" for row in range(100)], dtype=object),
+        keys=rng.integers(0, 256, (100, 16), dtype=np.uint8),
+        dataset={"name": "pets", "root": str(root)},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
+    """The same with a label string for each row."""
+    classes, labels = np.unique(np.array(strings, dtype=object), return_inverse=True)
+    return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
+
+
+def page_of(features: FeatureSet, head: Head, folder: Path, **options: Any) -> tuple[Page, Any]:
+    """The page that a fit writes, and the fit."""
+    fit = fit_head(features, head, card=True, out=folder / "head.safetensors", **options)
+    assert fit.card == folder / "head.html"
+    return Page(fit.card), fit
+
+
+def test_the_page_of_classes_says_what_the_head_is_and_what_it_is_worth(tmp_path: Path) -> None:
+    page, fit = page_of(photos(tmp_path / "photos"), Head("logreg"), tmp_path)
+    report, head = fit.report, fit.head
+    low, high = report.interval
+    for said in (
+        "pets: logreg",
+        f"accuracy {report.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) on 50 images of split test",
+        f"{report.balanced_accuracy:.4f}",
+        f"{report.log_loss:.4f}",
+        f"{report.ece:.4f}",
+        f"{head.C_:g}",
+        "Choice of C",
+        "Classes",
+        "Confusions",
+        "Calibration",
+        f"{head.convergence_['iterations']} iterations",
+    ):
+        assert said in page.text, said
+    for tried in head.search_:
+        assert f"{tried.candidate:.4g}" in page.text
+        assert f"{tried.loss:.4f}" in page.text
+        assert f"{tried.error:.4f}" in page.text
+    svg = [image for image in page.of("img") if str(image["src"]).startswith("data:image/svg+xml")]
+    assert len(svg) >= 4  # bars, confusion matrix, reliability, the path of C
+
+
+def test_the_page_of_labels_has_their_thresholds_and_no_confusion_matrix(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos", gap=0.0)
+    has = features.features[:, :2] > 0.2
+    features = with_labels(features, ["|".join(np.array(["cat", "dog"])[row]) or "|" for row in has])
+    page, fit = page_of(features, Head("ridge"), tmp_path)
+    assert f"mAP {fit.report.mean_average_precision:.4f} on 50 images of split test" in page.text
+    for threshold in fit.head.thresholds_:
+        assert f"{threshold:.4f}" in page.text
+    assert "for multilabel" in page.text
+    assert "Confusions" not in page.text
+    assert page.thumbnails == []
+
+
+def test_the_page_of_numbers_has_a_picture_of_predictions_against_targets(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos", gap=0.0)
+    features = with_labels(features, [f"{x:.3f}" for x in 50 + features.features[:, 0]])
+    page, fit = page_of(features, Head("ridge", task="regression"), tmp_path)
+    low, high = fit.report.interval
+    assert f"RMSE {fit.report.rmse:.6g} (95 % interval {low:.6g} to {high:.6g}) on 50 images" in page.text
+    assert f"{fit.report.baseline_rmse:.6g}" in page.text
+    assert "squared error" in page.text
+    assert "Predictions against targets" in [image["alt"] for image in page.of("img")]
+
+
+def test_the_most_confident_mistakes_come_first_as_thumbnails_of_the_images(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    page, fit = page_of(features, Head("logreg", C=0.1), tmp_path)
+    p, y = fit.head.probabilities(features.features[50:]), features.labels[50:]
+    wrong = np.flatnonzero(p.argmax(axis=1) != y)
+    worst = wrong[np.argsort(-p[wrong].max(axis=1))][:MOST_MISTAKES]
+    assert len(worst) > 5
+    assert f"{len(wrong)} of 50 images are taken for another class" in page.text
+    places = [page.text.index(f"{50 + row}.png") for row in worst.tolist()]
+    assert places == sorted(places)
+    for jpeg, row in zip(page.thumbnails, worst.tolist(), strict=True):
+        with Image.open(io.BytesIO(jpeg)) as thumbnail:
+            colour = np.asarray(thumbnail.convert("RGB")).reshape(-1, 3).mean(axis=0)
+        np.testing.assert_allclose(colour, (50 + row, 205 - row, 100), atol=6)
+
+
+def test_a_head_that_makes_no_mistakes_shows_none(tmp_path: Path) -> None:
+    page, fit = page_of(photos(tmp_path / "photos", gap=50.0), Head("centroid"), tmp_path)
+    assert fit.report.accuracy == 1.0
+    assert "mistakes" not in page.text
+    assert page.thumbnails == []
+
+
+def test_images_that_are_gone_or_none_leave_a_box_that_says_so(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    for row in range(50, 100):
+        (tmp_path / "photos" / f"{row}.png").unlink()
+    os.mkfifo(tmp_path / "photos" / "50.png")  # that nobody writes to
+    odd = ["50.png", f"{'x' * 300}.png", "a\0b.png", str(tmp_path)]
+    features.paths[50:] = [odd[row % 4] for row in range(50)]
+    page, fit = page_of(features, Head("logreg", C=1e-5), tmp_path)
+    assert page.thumbnails == []
+    mistakes = int(fit.report.confusion.sum() - np.trace(fit.report.confusion))
+    assert page.text.count("the image is missing or cannot be read") == min(mistakes, MOST_MISTAKES) > 5
+
+
+@pytest.mark.parametrize("name", [SCRIPT, '"><img src=x onerror=alert(1)>', "a\0b\udcff", "$\\frac"])
+def test_whatever_a_class_an_image_or_a_data_set_is_called_is_text(name: str, tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos", names=("ant", name))
+    features.dataset["name"] = name
+    features.paths[50:] = [f"{row} {name}.png" for row in range(50)]
+    page, _ = page_of(features, Head("logreg", C=0.1), tmp_path)
+    assert page.of("script") == []
+    assert {str(image["src"])[:5] for image in page.of("img")} == {"data:"}
+    if name == SCRIPT:
+        assert page.text.count(SCRIPT) > 5
+
+
+def test_a_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
+    page, _ = page_of(photos(tmp_path / "photos"), Head("logreg"), tmp_path, cv=3, shots=(1, 2), repeat=2)
+    for tag, attributes in page.tags:
+        for attribute in ("src", "href", "action", "srcset"):
+            value = attributes.get(attribute)
+            assert value is None or value.startswith(("data:", "#")), (tag, value)
+    assert page.of("script") == page.of("iframe") == []
+    assert not re.search(r"url\((?!['\"]?(data:|#))|@import", (tmp_path / "head.html").read_text(encoding="utf-8"))
+
+
+def test_tables_of_all_heads_of_cross_validation_and_of_few_images_are_on_the_page(tmp_path: Path) -> None:
+    page, fit = page_of(photos(tmp_path / "photos"), Head(), tmp_path, auto=True, cv=3, repeat=2, shots=(1, 4))
+    assert "Heads compared" in page.text
+    for line in fit.compared:
+        assert line.kind in page.text
+        assert f"{line.loss:.4f}" in page.text
+    crossed = fit.cross_validated
+    assert "2 x 3 folds over 100 images" in page.text
+    assert f"{crossed.mean('accuracy'):.4f}" in page.text
+    assert f"{crossed.deviation('accuracy'):.4f}" in page.text
+    for _, result in fit.shots:
+        assert f"{result.mean('accuracy'):.4f}" in page.text
+    assert "Accuracy by shots" in [image["alt"] for image in page.of("img")]
+
+
+def test_where_nothing_is_held_out_the_page_shows_cross_validation_on_the_training_rows(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    features.splits[:] = "train"
+    page, fit = page_of(features, Head("centroid"), tmp_path, cv=3)
+    held_out = fit.head.held_out_
+    assert f"accuracy {held_out.accuracy:.4f}" in page.text
+    assert "on split train, cross-validated" in page.text
+    assert "mistakes" not in page.text
+
+
+def test_where_nothing_was_judged_the_page_says_so(tmp_path: Path) -> None:
+    from featx.report.head_page import write_head_card
+
+    features = photos(tmp_path / "photos")
+    head = Head("centroid").fit(features, rows=np.array([0, 1]))
+    assert head.held_out_ is None
+    path = write_head_card(
+        tmp_path / "page.html", head, features, report=None, rows=None, outputs=None, notes=["Mind this."]
+    )
+    assert "for classification; it was not judged." in Page(path).text
+    assert "Mind this." in Page(path).text
+
+
+def test_notes_and_a_probability_that_rejects_are_on_the_page(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    features.keys[50:53] = features.keys[:3]
+    page, fit = page_of(features, Head("logreg", reject_below=0.6), tmp_path)
+    assert "3 of 50 images of split test were trained on, byte for byte" in page.text
+    assert "rejects below" in page.text
+    assert "0.6000" in page.text
+    assert f"{fit.report.selective_accuracy:.4f}" in page.text
+
+
+def test_a_browser_opens_the_page_of_a_head_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"needs a browser: none of {', '.join(names)} is here")
+    _, fit = page_of(photos(tmp_path / "photos", names=("ant", SCRIPT)), Head("logreg"), tmp_path)
+    log, shot = tmp_path / "net.json", tmp_path / "shot.png"
+    options = [f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", f"--screenshot={shot}"]
+    base = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,5000"]
+    subprocess.run([*base, *options, fit.card.as_uri()], capture_output=True, timeout=120, check=False)
+    if not shot.is_file():
+        pytest.skip(f"{program} does not run headless here")
+    events = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
+    asked = {
+        event["url"]
+        for event in events
+        if event.get("url", "").startswith("http") and event.get("initiator", "not an origin") != "not an origin"
+    }
+    assert asked == set()
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert len(np.unique(pixels[::7, ::7].reshape(-1, 3), axis=0)) > 50  # figures and thumbnails, not an empty page
+    margin = pixels[:, -12:]
+    assert (margin == margin[0, 0]).all()

@@ -1,0 +1,247 @@
+"""Heads and promoted models at work on images, alike."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import featx
+from featx.errors import BackboneError, CacheMissError, DatasetError, HeadError, StaleCacheError
+from featx.features.feature_set import FeatureSet, views_in
+from featx.heads.head import Head
+from featx.inference import HeadOnBackbone, evaluate, load_model, predict
+from featx.layer_spec import VIEWS
+from featx.promotion.promotion import PromotedModel
+
+
+@pytest.fixture
+def head_file(split_photos: Path, in_tmp: Path) -> Path:
+    """A head on LeNet-5's features of the split photographs."""
+    return Head("logreg").fit(featx.extract(split_photos, "lenet5").load()).save(in_tmp / "head.safetensors")
+
+
+@pytest.fixture
+def model_file(head_file: Path) -> Path:
+    """The same, promoted."""
+    return featx.promote(head_file, out="model.safetensors").path
+
+
+def test_a_head_and_its_promoted_model_predict_the_same(head_file: Path, model_file: Path, split_photos: Path) -> None:
+    assert isinstance(load_model(head_file), HeadOnBackbone)
+    assert isinstance(load_model(model_file), PromotedModel)
+    by_head = predict(head_file, [split_photos / "val"], top=2)
+    by_model = predict(model_file, [split_photos / "val"], top=2)
+    assert len(by_head) == 16
+    for one, other in zip(by_head, by_model, strict=True):
+        assert one.path == other.path
+        assert [label for label, _ in one.top] == [label for label, _ in other.top]
+        np.testing.assert_allclose([p for _, p in one.top], [p for _, p in other.top], atol=1e-5)
+        assert sum(p for _, p in one.top) == pytest.approx(1.0)
+        assert one.top[0][0] == Path(one.path).parent.name
+
+
+def test_a_head_in_memory_predicts_as_its_file_does(head_file: Path, split_photos: Path) -> None:
+    images = [split_photos / "val" / "dark"]
+    assert predict(Head.load(head_file), images) == predict(head_file, images)
+
+
+def test_a_head_on_several_layers_predicts_from_pixels_what_it_says_of_features(
+    split_photos: Path, in_tmp: Path
+) -> None:
+    backbone = featx.load_backbone("lenet5", layers=("features.3:max", "features.0"))
+    extracted = featx.extract(split_photos, backbone)
+    layer = "features.3:max,penultimate"
+    features = extracted.load(layer)
+    assert features.features.shape == (48, 16 + 84)
+    assert backbone.identity_of(layer) == features.identity
+    head = Head("logreg").fit(features)
+    path = head.save("several.safetensors")
+    files = [split_photos / str(name) for name in features.paths]
+    p = head.outputs(features.features)
+    promoted = featx.promote(path, out="model.safetensors").path
+    for file in (path, promoted):
+        for prediction, row in zip(predict(file, files, top=2), p, strict=True):
+            assert dict(prediction.top) == pytest.approx(dict(zip(head.classes_, row, strict=True)), abs=1e-5)
+    judged = evaluate(path, split_photos)
+    assert judged.as_dict()["accuracy"] == head.evaluate(features).as_dict()["accuracy"]
+    with pytest.raises(StaleCacheError, match=r"layer: features\.3:max,penultimate against penultimate"):
+        head.evaluate(extracted.load())
+
+
+def test_a_file_in_a_folder_that_may_not_be_searched_is_a_row_too(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    loaded = load_model(model_file)
+    monkeypatch.setattr(Path, "is_dir", deny)
+    (prediction,) = predict(loaded, ["locked/a.png"])
+    assert prediction.error.startswith("cannot be read: ")
+
+
+def test_files_keep_their_order_and_folders_are_taken_by_path(model_file: Path, split_photos: Path) -> None:
+    first = split_photos / "val" / "light" / "03.png"
+    predictions = predict(model_file, [first, split_photos / "val" / "dark", first])
+    dark = [str(split_photos / "val" / "dark" / f"{n:02}.png") for n in range(8)]
+    assert [p.path for p in predictions] == [str(first), *dark, str(first)]
+
+
+def test_a_bad_image_gets_a_row_that_says_why_and_stops_nothing(model_file: Path, split_photos: Path) -> None:
+    Path("text.jpg").write_text("no image")
+    good = split_photos / "val" / "dark" / "00.png"
+    predictions = predict(model_file, ["text.jpg", good, "gone.png"])
+    assert [bool(p.error) for p in predictions] == [True, False, True]
+    assert predictions[0].as_dict() == {"path": "text.jpg", "error": predictions[0].error}
+    assert "not an image of a known format" in predictions[0].error
+    assert predictions[2].error == "cannot be read: No such file or directory"
+
+
+def test_a_prediction_as_json_has_label_probability_and_top(model_file: Path, split_photos: Path) -> None:
+    (prediction,) = predict(model_file, [split_photos / "val" / "dark" / "00.png"], top=9)
+    facts = prediction.as_dict()
+    assert facts["label"] == facts["top"][0]["label"] == "dark"
+    assert facts["probability"] == facts["top"][0]["probability"] > 0.5
+    assert [entry["label"] for entry in facts["top"]] == ["dark", "light"]
+
+
+def test_a_folder_without_images_is_an_error(model_file: Path) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(DatasetError, match=r"no images in empty; it is empty"):
+        predict(model_file, ["empty"])
+
+
+def test_an_evaluation_takes_the_held_out_split(head_file: Path, model_file: Path, split_photos: Path) -> None:
+    for file in (head_file, model_file):
+        report = evaluate(file, split_photos)
+        assert (report.split, report.n, report.notes) == ("val", 16, ())
+        assert report.accuracy == 1.0
+
+
+def test_a_heads_evaluation_uses_the_cached_features(
+    head_file: Path, split_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(featx.Backbone, "encode", lambda *_: pytest.fail("a forward pass was run"))
+    assert evaluate(head_file, split_photos).n == 16
+
+
+def test_judging_by_training_images_is_said(head_file: Path, model_file: Path, split_photos: Path) -> None:
+    for file in (head_file, model_file):
+        report = evaluate(file, split_photos, split="all")
+        assert report.n == 48
+        assert report.notes == (
+            "32 of 48 images of split all were trained on, byte for byte: they flatter the accuracy",
+        )
+
+
+def test_new_images_without_splits_are_judged_whole(model_file: Path, head_file: Path, make_image) -> None:
+    for label, tint in (("dark", 60), ("light", 190)):
+        for number in range(6):
+            make_image(Path("new") / label / f"{number}.png", seed=5000 + number + tint, tint=tint)
+    for file in (head_file, model_file):
+        report = evaluate(file, "new")
+        assert (report.split, report.n, report.notes) == ("all", 12, ())
+
+
+def test_a_set_it_was_trained_on_is_judged_by_its_held_out_part(photos: Path, in_tmp: Path) -> None:
+    features = featx.extract(photos, "lenet5").load()
+    head = Head("logreg").fit(features)
+    model = featx.promote(head).path
+    expected = features.split("test")
+    for judged in (evaluate(head, photos), evaluate(model, photos)):
+        assert (judged.split, judged.n, judged.notes) == ("test", len(expected), ())
+
+
+def test_an_unknown_class_is_named(head_file: Path, model_file: Path, split_photos: Path, make_image) -> None:
+    shutil.copytree(split_photos, "more")
+    for split in ("train", "val"):
+        make_image(Path("more") / split / "purple" / "0.png", seed=7)
+    for file in (head_file, model_file):
+        with pytest.raises(HeadError, match=r"1 images of the split 'val' are of classes that the head does not know"):
+            evaluate(file, "more")
+
+
+def test_classes_are_matched_by_name_not_by_number(model_file: Path, split_photos: Path) -> None:
+    shutil.copytree(split_photos / "val" / "light", Path("other") / "val" / "light")
+    report = evaluate(model_file, "other")
+    assert (report.n, report.accuracy) == (8, 1.0)
+
+
+def test_undecodable_images_are_counted_not_judged(head_file: Path, model_file: Path, split_photos: Path) -> None:
+    (split_photos / "val" / "dark" / "bad.png").write_bytes(b"")
+    for file in (head_file, model_file):
+        report = evaluate(file, split_photos)
+        assert report.n == 16
+        assert report.notes == (
+            "1 images could not be decoded and were not judged, the first val/dark/bad.png: the file is empty",
+        )
+
+
+def test_a_pipe_among_the_images_does_not_hold_up_an_evaluation(model_file: Path, split_photos: Path) -> None:
+    os.mkfifo(split_photos / "val" / "dark" / "pipe.png")
+    report = evaluate(model_file, split_photos)
+    assert report.n == 16
+    assert report.notes[0].endswith("val/dark/pipe.png: is no ordinary file")
+
+
+def test_features_of_another_identity_are_refused(head_file: Path, split_photos: Path) -> None:
+    other = featx.extract(split_photos, featx.load_backbone("lenet5", weights="random")).load()
+    with pytest.raises(StaleCacheError, match=r"weights_sha256: [0-9a-f]{64} against [0-9a-f]{64}"):
+        evaluate(load_model(head_file), other)
+
+
+def test_a_promoted_model_is_not_judged_on_features(model_file: Path, split_photos: Path) -> None:
+    with pytest.raises(HeadError, match=r"judged on images, not on features"):
+        evaluate(model_file, featx.extract(split_photos, "lenet5").load())
+
+
+def test_moved_weights_are_asked_for_and_taken(split_photos: Path, in_tmp: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(featx.load_backbone("lenet5", weights="random").network.state_dict(), "w.safetensors")
+    backbone = featx.load_backbone("lenet5", weights="w.safetensors")
+    path = Head("logreg").fit(featx.extract(split_photos, backbone).load()).save("head.safetensors")
+    Path("w.safetensors").rename("moved.safetensors")
+    with pytest.raises(BackboneError, match=r"there is no weights file .*w\.safetensors"):
+        load_model(path)
+    assert isinstance(load_model(path, weights="moved.safetensors"), HeadOnBackbone)
+    with pytest.raises(StaleCacheError, match=r"gives other features than those that were kept \(weights_sha256"):
+        load_model(path, weights="default")
+
+
+def test_a_missing_model_is_said(in_tmp: Path) -> None:
+    with pytest.raises(CacheMissError, match=r"there is no head or model nothing\.safetensors"):
+        predict("nothing.safetensors", ["a.jpg"])
+
+
+@pytest.mark.parametrize(("views", "layer"), [("flip", "penultimate"), ("10crop", "hidden,penultimate")])
+def test_a_head_on_views_predicts_from_pixels_what_it_says_of_features(
+    views: str, layer: str, split_photos: Path, in_tmp: Path
+) -> None:
+    extracted = featx.extract(split_photos, featx.load_backbone("lenet5", layers=("hidden",), views=views, resize=40))
+    features = extracted.load(layer)
+    head = Head("logreg").fit(features)
+    path = head.save("views.safetensors")
+    files = [split_photos / str(name) for name in features.paths]
+    p = head.outputs(features.features)
+    model = load_model(path)
+    assert isinstance(model, HeadOnBackbone)
+    assert model.views == VIEWS[views]
+    for prediction, row in zip(predict(model, files, top=2), p, strict=True):
+        assert dict(prediction.top) == pytest.approx(dict(zip(head.classes_, row, strict=True)), abs=1e-5)
+    assert evaluate(path, split_photos).as_dict() == head.evaluate(features).as_dict()
+    assert evaluate(path, extracted.load(layer)).as_dict() == head.evaluate(features).as_dict()
+    with pytest.raises(StaleCacheError, match=f"layer: {layer}@{views} against"):
+        head.evaluate(FeatureSet.load(extracted.file, layer))
+
+
+def test_evaluating_a_head_on_views_keeps_the_views_of_new_images(split_photos: Path, in_tmp: Path) -> None:
+    head = Head("logreg").fit(featx.extract(split_photos, featx.load_backbone("lenet5", views="flip")).load())
+    new = split_photos.rename(split_photos.with_name("new"))
+    evaluate(head, new, cache="other")
+    (file,) = Path("other").glob("*.h5")
+    assert views_in(file, "penultimate") == "flip"

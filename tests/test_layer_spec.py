@@ -1,0 +1,111 @@
+"""Names of views and sets of them, and what the name of a layer stands for."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from featx.errors import BackboneError
+from featx.layer_spec import (
+    PLAIN,
+    VIEWS,
+    RandomView,
+    asked_as,
+    kept_as,
+    kept_names,
+    largest_set,
+    option_for,
+    seen_plainly,
+    set_of,
+    side_by_side,
+    views_of,
+)
+
+
+def test_each_set_holds_those_before_it_and_begins_plainly() -> None:
+    assert list(VIEWS) == ["plain", "flip", "10crop"]
+    assert [len(views) for views in VIEWS.values()] == [1, 2, 10]
+    for smaller, larger in itertools.pairwise(VIEWS.values()):
+        assert larger[: len(smaller)] == smaller
+    assert VIEWS["plain"] == (PLAIN,)
+
+
+def test_ten_crops_are_the_centre_and_the_corners_and_each_of_them_mirrored() -> None:
+    seen = {(view.vertical, view.horizontal, view.mirrored) for view in VIEWS["10crop"]}
+    places = [(0, 0), *itertools.product((-1, 1), repeat=2)]
+    assert seen == {(*place, mirrored) for place in places for mirrored in (False, True)}
+    assert len({view.name for view in VIEWS["10crop"]}) == 10
+
+
+def test_a_view_adds_its_name_to_the_identity_and_plain_adds_nothing() -> None:
+    assert PLAIN.facts == {}
+    assert [view.facts for view in VIEWS["flip"][1:]] == [{"view": "mirrored"}]
+    drawn = RandomView(number=2, seed=7, scale=0.35, flip=True)
+    assert drawn.facts == {"view": {"number": 2, "seed": 7, "scale": 0.35, "flip": True}}
+    assert drawn.name == ""
+
+
+@pytest.mark.parametrize(
+    ("layer", "layers", "kept"),
+    [
+        ("penultimate", ["penultimate"], [["penultimate"]]),
+        ("a,b", ["a", "b"], [["a", "b"]]),
+        ("a@flip", ["a"], [["a"], ["a@mirrored"]]),
+        ("a,b:gem@flip", ["a", "b:gem"], [["a", "b:gem"], ["a@mirrored", "b:gem@mirrored"]]),
+        ("a@plain", ["a"], [["a"]]),
+        ("a@top-left", ["a"], [["a@top-left"]]),
+    ],
+)
+def test_a_name_stands_for_layers_side_by_side_in_each_view(
+    layer: str, layers: list[str], kept: list[list[str]]
+) -> None:
+    assert side_by_side(layer) == layers
+    assert kept_names(layer) == kept
+
+
+def test_what_is_kept_of_a_layer_in_a_view_is_the_name_of_just_that() -> None:
+    for view in VIEWS["10crop"]:
+        assert kept_names(kept_as("layer4", view)) == [[kept_as("layer4", view)]]
+        assert views_of(kept_as("layer4", view)) == (view,)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_set_is_asked_for_by_its_name(name: str) -> None:
+    assert views_of(asked_as("layer4", name)) == VIEWS[name]
+    assert set_of(VIEWS[name]) == name
+    assert set_of(list(VIEWS[name])) == name
+
+
+def test_plain_needs_no_word() -> None:
+    assert asked_as("layer4", "plain") == "layer4"
+
+
+def test_views_that_are_no_set_have_no_name() -> None:
+    assert set_of([VIEWS["flip"][1]]) == ""
+    assert set_of([RandomView(0, 0, 0.5, flip=False)]) == ""
+
+
+def test_views_that_there_are_not_are_refused() -> None:
+    with pytest.raises(BackboneError, match=r"'a@5crop': images are not seen in '5crop'; expected plain, flip, 10crop"):
+        kept_names("a@5crop")
+
+
+def test_the_option_that_would_keep_a_layer_is_named() -> None:
+    assert option_for("layer3:gem") == "--layer layer3:gem"
+    assert option_for("penultimate@mirrored") == "--views flip"
+    assert option_for("layer3@top-left") == "--views 10crop"
+    assert option_for("a@b") == "--layer a"
+
+
+def test_a_file_says_what_it_has_by_the_names_it_keeps() -> None:
+    flip, ten = (
+        [kept_as(layer, view) for view in VIEWS[name] for layer in ("penultimate", "layer4")]
+        for name in ("flip", "10crop")
+    )
+    assert largest_set(["penultimate", "layer4"], ["penultimate"]) == "plain"
+    assert largest_set(flip, ["penultimate"]) == "flip"
+    assert largest_set(ten, ["penultimate", "layer4"]) == "10crop"
+    assert largest_set([*flip, "layer3"], ["penultimate", "layer3"]) == "plain"
+    assert largest_set(ten[:-1], ["layer4"]) == "flip"
+    assert seen_plainly(ten) == ["penultimate", "layer4"]
