@@ -66,8 +66,8 @@ def tuned(file: Path, layer: str, out: Path, settings: dict[str, Any]) -> float:
     result = promote(
         head, finetune=True, settings=FineTuning(repeats=0, **settings), features=features, out=out / "m.safetensors"
     )
-    assert result.trial
-    return result.trial.report.accuracy  # type: ignore[union-attr]
+    assert result.run
+    return result.run.report.accuracy  # type: ignore[union-attr]
 
 
 def outcomes(advice: Advice, out: Path) -> dict[str, float]:

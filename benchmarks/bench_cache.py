@@ -29,8 +29,8 @@ import h5py
 import numpy as np
 from common import peak_bytes
 
-from featx.features.feature_file import FeatureCache, ImageTable
-from featx.features.writer import CacheWriter
+from featx.features.feature_file import FeatureFile, ImageTable
+from featx.features.writer import FeatureFileWriter
 
 BATCH = 64
 
@@ -56,7 +56,7 @@ class Net(torch.nn.Module):
 
 
 def write_featx(path: Path, blocks: list[np.ndarray], rows: int, dim: int) -> None:
-    """Rows through CacheWriter, their checks and the digest included."""
+    """Rows through FeatureFileWriter, their checks and the digest included."""
     table = ImageTable(
         paths=np.char.mod("%08d.jpg", np.arange(rows)).astype("S"),
         labels=np.zeros(rows, np.int64),
@@ -66,7 +66,7 @@ def write_featx(path: Path, blocks: list[np.ndarray], rows: int, dim: int) -> No
     )
     facts = {"name": "bench", "root": "/bench", "splits": "given"}
     backbone = {"name": "bench", "weights": "none", "parts": {}}
-    writer = CacheWriter(
+    writer = FeatureFileWriter(
         path, images=table, classes=["one"], layers={"penultimate": (dim, "0" * 64)}, dtype="float16", identity="0" * 64,
         backbone=backbone, dataset=facts,
     )  # fmt: skip
@@ -102,12 +102,12 @@ def write_h5py(path: Path, blocks: list[np.ndarray], rows: int, dim: int) -> Non
 
 def read_featx(path: Path) -> None:
     """Open the file with its digest, and copy the features into memory."""
-    np.array(FeatureCache(path).features("penultimate"))
+    np.array(FeatureFile(path).features("penultimate"))
 
 
 def check_and_read_featx(path: Path) -> None:
     """The same as ``fit-head`` does it: every row against its check first."""
-    cache = FeatureCache(path)
+    cache = FeatureFile(path)
     assert cache.sound("penultimate", np.arange(len(cache))).all()
     np.array(cache.features("penultimate"))
 

@@ -29,8 +29,8 @@ from featx.data.splits import hash_group_splits, join_groups
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
 from featx.heads.head import Head
-from featx.heads.predictors import LinearScorer
-from featx.metrics.paired import Paired
+from featx.heads.predictors import LinearPredictor
+from featx.metrics.paired import PairedTest
 from featx.promotion.config import FineTuning
 from featx.promotion.promotion import promote
 
@@ -46,12 +46,14 @@ def split(features: FeatureSet, rest: np.ndarray, judge: np.ndarray) -> FeatureS
 
 def random_head(head: Head, seed: int) -> Head:
     """A head like another, with weights as ``torch.nn.Linear`` draws them and no standardisation."""
-    classes, width = head.scorer_.weight.shape
+    classes, width = head.predictor_.weight.shape
     rng, limit = np.random.default_rng(seed), width**-0.5
     other = copy.copy(head)
     other.mean_, other.scale_ = np.zeros_like(head.mean_), np.ones_like(head.scale_)
     other.temperature_, other.offset_ = 1.0, np.zeros(classes)
-    other.scorer_ = LinearScorer(rng.uniform(-limit, limit, (classes, width)), rng.uniform(-limit, limit, classes))
+    other.predictor_ = LinearPredictor(
+        rng.uniform(-limit, limit, (classes, width)), rng.uniform(-limit, limit, classes)
+    )
     return other
 
 
@@ -72,21 +74,21 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
             features=own,
             out=out / "model.safetensors",
         )
-        assert result.trial
+        assert result.run
         rows = every[judge]
         truth = np.array([head.classes_.index(own.classes[label]) for label in own.labels[rows]])
-        said = head.logits(np.asarray(own.features[rows])).argmax(axis=1)
-        tuned = {*result.trial.paired.tuned_only}
-        begun = begin.logits(np.asarray(own.features[rows])).argmax(axis=1) == truth
-        missed = {*result.trial.paired.head_only}
+        said = head.decision_function(np.asarray(own.features[rows])).argmax(axis=1)
+        tuned = {*result.run.paired.tuned_only}
+        begun = begin.decision_function(np.asarray(own.features[rows])).argmax(axis=1) == truth
+        missed = {*result.run.paired.head_only}
         right = np.array(
             [path in tuned or (was and path not in missed) for path, was in zip(own.paths[rows], begun, strict=True)]
         )
-        pairs.append(Paired.of(own.paths[rows], truth, said, np.where(right, truth, -1)))
-        losses.append((head.evaluate(own).log_loss, result.trial.report.log_loss))  # type: ignore[union-attr]
+        pairs.append(PairedTest.of(own.paths[rows], truth, said, np.where(right, truth, -1)))
+        losses.append((head.evaluate(own).log_loss, result.run.report.log_loss))  # type: ignore[union-attr]
         seconds.append(result.seconds)
-        alphas.append(result.trial.tuning.alpha)
-    together = Paired.together(pairs)
+        alphas.append(result.run.history.alpha)
+    together = PairedTest.together(pairs)
     return {
         "start": start, **given, "n": together.n, "head": together.head_accuracy,
         "tuned": together.head_accuracy + together.gained / together.n, "p": together.p_value,

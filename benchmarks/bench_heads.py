@@ -87,10 +87,10 @@ def training(Z: np.ndarray, y: np.ndarray, folds: int) -> Any:
     """What featx fits to; with 5 folds or none."""
     from sklearn.model_selection import StratifiedKFold
 
-    from featx.heads.training_data import Rows, Training
+    from featx.heads.training_data import Rows, TrainingData
 
     parts = StratifiedKFold(5, shuffle=True, random_state=0).split(np.zeros(len(y)), y) if folds else ()
-    return Training(Rows(Z), y, int(y.max()) + 1, "classification", np.ones(len(y)), tuple(parts))
+    return TrainingData(Rows(Z), y, int(y.max()) + 1, "classification", np.ones(len(y)), tuple(parts))
 
 
 # What a process does
@@ -103,9 +103,9 @@ def own_fit(folder: str, C: float) -> dict[str, Any]:
     Z, y = load(folder)
     started = time.perf_counter()
     model = PenalisedModel()
-    scorer = model.fit(training(Z, y, 0), C)
+    predictor = model.fit(training(Z, y, 0), C)
     seconds = time.perf_counter() - started
-    weight, bias = scorer.weight, scorer.bias
+    weight, bias = predictor.weight, predictor.bias
     if len(weight) == 2:
         weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
     return {
@@ -173,8 +173,8 @@ def least_on_fold(folder: str) -> dict[str, Any]:
     Z, y = load(folder, fold=True)
     found = []
     for C in C_SHOWN:
-        scorer = PenalisedModel().fit(training(Z, y, 0), C)
-        weight, bias = scorer.weight, scorer.bias
+        predictor = PenalisedModel().fit(training(Z, y, 0), C)
+        weight, bias = predictor.weight, predictor.bias
         if len(weight) == 2:
             weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
         found.append(objective(Z, y, weight, bias, C))

@@ -37,7 +37,7 @@ def run(
     import featx
     from featx.heads.head import Head
     from featx.promotion.config import FineTuning
-    from featx.promotion.trainer import Step
+    from featx.promotion.trainer import TrainingProgress
 
     backbone = featx.load_backbone(name, weights=weights)
     features = featx.extract(data, backbone, cache=Path(folder) / "cache").load()
@@ -47,7 +47,7 @@ def run(
     head, out, ends = Head("logreg").fit(features), Path(folder) / "model.safetensors", dict[int, float]()
     started = time.perf_counter()
 
-    def note(step: Step) -> None:
+    def note(step: TrainingProgress) -> None:
         ends[step.epoch] = time.perf_counter() - started
 
     result = featx.promote(head, finetune=True, settings=settings, features=features, out=out, progress=note)

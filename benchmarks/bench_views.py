@@ -65,7 +65,7 @@ def judged(features: FeatureSet, fitted: int, seen: int, repeat: int) -> tuple[n
         for rest, test in make_folds(y, join_groups(features.keys, None), folds=5, seed=1, repeat=turn):
             head = Head("logreg").fit(train, rows=rest)
             seconds.append(head.seconds_)
-            p = head.outputs(judge.features[test])
+            p = head.predict_values(judge.features[test])
             right[turn, test] = p.argmax(axis=1) == y[test]
             losses[turn, test] = -np.log(np.clip(p[np.arange(len(test)), y[test]], 1e-12, 1.0))
     return right, losses, seconds

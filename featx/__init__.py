@@ -14,14 +14,14 @@ from featx._version import __version__
 _HOMES = {
     "Backbone": "backbones.backbone",
     "Extraction": "extraction.extraction",
-    "FeatureCache": "features.feature_file",
+    "FeatureFile": "features.feature_file",
     "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
     "Head": "heads.head",
     "ImageSet": "data.image_set",
     "PromotedModel": "promotion.model",
     "Promotion": "promotion.promotion",
-    "Report": "metrics.classification",
+    "ClassificationReport": "metrics.classification",
     "Transform": "data.transform",
     "evaluate": "inference",
     "extract": "extraction.extraction",
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from featx.errors import FeatxError as FeatxError
     from featx.extraction.extraction import Extraction as Extraction
     from featx.extraction.extraction import extract as extract
-    from featx.features.feature_file import FeatureCache as FeatureCache
+    from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head
     from featx.inference import evaluate as evaluate
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
-    from featx.metrics.classification import Report as Report
+    from featx.metrics.classification import ClassificationReport as ClassificationReport
     from featx.promotion.model import PromotedModel as PromotedModel
     from featx.promotion.promotion import Promotion as Promotion
     from featx.promotion.promotion import promote as promote

@@ -29,7 +29,7 @@ POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 ENGINES = ("eager", "compile", "openvino", "onnxruntime")
 """What may run a network. All give the same features, to a relative 1e-4 of each row's norm."""
 
-MOST_SIDE = 2048
+MAX_SIDE = 2048
 """The largest resize and crop, in pixels: memory grows with the square, and a file from a stranger may ask for it."""
 
 Progress = Callable[[int, int], None]

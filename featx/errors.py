@@ -37,7 +37,7 @@ class StaleCacheError(FeatxError, ValueError):
     """Features that were made by another backbone than the one at hand."""
 
 
-class CorruptCacheError(FeatxError, OSError):
+class CorruptFileError(FeatxError, OSError):
     """A file that is not what its format promises."""
 
 

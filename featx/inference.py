@@ -25,8 +25,8 @@ from featx.heads.head import Head, trained_on
 from featx.heads.targets import known_labels
 from featx.io import model_file
 from featx.layer_spec import View, views_of
-from featx.metrics.classification import Report
-from featx.metrics.reports import AnyReport
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.reports import Report
 from featx.promotion.model import PromotedModel
 from featx.promotion.promotion import backbone_of
 from featx.system import cores
@@ -45,7 +45,7 @@ class HeadOnBackbone:
     backbone: Backbone
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backbone", self.backbone.seen_in(views_of(self.head.layer_)))
+        object.__setattr__(self, "backbone", self.backbone.with_views(views_of(self.head.layer_)))
         self.head.require_same(
             self.backbone.identity_of(self.head.layer_),
             self.backbone.describe(),
@@ -73,9 +73,9 @@ class HeadOnBackbone:
         """Where the network is."""
         return self.backbone.device
 
-    def outputs(self, pixels: np.ndarray) -> np.ndarray:
+    def predict_values(self, pixels: np.ndarray) -> np.ndarray:
         """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64: probabilities, or the numbers of a regression."""
-        return self.head.outputs(self.backbone.encode_at(pixels, self.head.layer_))
+        return self.head.predict_values(self.backbone.encode_at(pixels, self.head.layer_))
 
 
 Model = HeadOnBackbone | PromotedModel
@@ -89,23 +89,23 @@ class Prediction:
         path: as it was given, or found in a given folder.
         top: (class or label, probability), the most probable first; empty where the image failed, and for numbers.
         error: why it failed, else "".
-        said: the class; the labels; the number; None where the most probable class is not probable enough.
+        value: the class; the labels; the number; None where the most probable class is not probable enough.
     """
 
     path: str
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
-    said: Any = None
+    value: Any = None
 
     def rows(self) -> list[tuple[str, float | None, str]]:
         """(what is said, its probability, why nothing is said), as a table has them."""
         if self.error:
             return []
-        if isinstance(self.said, float):
-            return [(f"{self.said:.6g}", None, "")]
-        if isinstance(self.said, list):
-            return [(label, p, "") for label, p in self.top if label in self.said] or [("", None, "")]
-        if self.said is None:
+        if isinstance(self.value, float):
+            return [(f"{self.value:.6g}", None, "")]
+        if isinstance(self.value, list):
+            return [(label, p, "") for label, p in self.top if label in self.value] or [("", None, "")]
+        if self.value is None:
             label, p = self.top[0]
             return [("", p, f"rejected: the most probable class, {label}, is not probable enough")]
         return [(label, p, "") for label, p in self.top]
@@ -114,13 +114,13 @@ class Prediction:
         """As ``featx predict --json`` prints it."""
         if self.error:
             return {"path": self.path, "error": self.error}
-        if isinstance(self.said, float):
-            return {"path": self.path, "value": self.said}
+        if isinstance(self.value, float):
+            return {"path": self.path, "value": self.value}
         top = [{"label": label, "probability": probability} for label, probability in self.top]
-        if isinstance(self.said, list):
-            return {"path": self.path, "labels": self.said, "top": top}
-        rejected = {} if self.said is not None else {"rejected": True}
-        return {"path": self.path, **top[0], "label": self.said, **rejected, "top": top}
+        if isinstance(self.value, list):
+            return {"path": self.path, "labels": self.value, "top": top}
+        rejected = {} if self.value is not None else {"rejected": True}
+        return {"path": self.path, **top[0], "label": self.value, **rejected, "top": top}
 
 
 def load_model(
@@ -135,7 +135,7 @@ def load_model(
         device: as ``load_backbone``.
 
     Raises:
-        CacheMissError, CorruptCacheError: no such file, or not a sound one.
+        CacheMissError, CorruptFileError: no such file, or not a sound one.
         BackboneError, StaleCacheError: the backbone cannot be made, or is another than the head's.
     """
     if model_file.read_metadata(Path(path))["format"] == model_file.MODEL:
@@ -169,9 +169,9 @@ def predict(
     if isinstance(model, Head):
         model = _on_backbone(model)
     files = [file for path in map(Path, images) for file in _images_of(path)]
-    said = _what_is_said(model, min(top, len(model.classes)))
+    describe = _describer(model, min(top, len(model.classes)))
     return [
-        Prediction(str(file), error=error) if p is None else said(str(file), p)
+        Prediction(str(file), error=error) if p is None else describe(str(file), p)
         for file, (p, error) in zip(files, _classify(model, files, workers, progress), strict=True)
     ]
 
@@ -184,7 +184,7 @@ def evaluate(
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> AnyReport:
+) -> Report:
     """Judge a head or a promoted model on labelled images.
 
     Which images: the split that is asked for; else "test", or "val" where there is no test. A data set that names no splits
@@ -222,7 +222,7 @@ def evaluate(
 
 def _evaluate_promoted(
     model: PromotedModel, images: ImageSet, split: str | None, workers: int | None, progress: Progress | None
-) -> Report:
+) -> ClassificationReport:
     rows = _keyed(images)
     split = split or _default_split(rows, model.train_keys)
     rows = rows.split(split)
@@ -235,24 +235,24 @@ def _evaluate_promoted(
     failed = [(str(rows.paths[row]), error) for row, (_, error) in enumerate(judged) if error]
     probabilities = np.stack([p for p, _ in judged if p is not None])
     notes = [*trained_on(rows.keys[good], model.train_keys, split=split), *_failures(failed)]
-    return Report.of(
+    return ClassificationReport.of(
         labels[good], probabilities, model.classes, split=split, reject_below=model.reject_below, notes=notes
     )
 
 
-def _what_is_said(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
+def _describer(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
     """From a path and (C,) outputs to a prediction."""
     judge = model.head if isinstance(model, HeadOnBackbone) else model
 
-    def said(path: str, p: np.ndarray) -> Prediction:
-        what = judge.said(p)
+    def describe(path: str, p: np.ndarray) -> Prediction:
+        what = judge.decide(p)
         if isinstance(what, float):
-            return Prediction(path, said=what)
+            return Prediction(path, value=what)
         count = max(top, len(what)) if isinstance(what, list) else top
         best = np.argsort(-p, kind="stable")[:count]
-        return Prediction(path, tuple((model.classes[i], float(p[i])) for i in best), said=what)
+        return Prediction(path, tuple((model.classes[i], float(p[i])) for i in best), value=what)
 
-    return said
+    return describe
 
 
 def _images_of(path: Path) -> list[Path]:
@@ -268,7 +268,7 @@ def _classify(
     done = 0
     for batch in batched(reader, max(1, default_batch_size(model.device.type) // len(model.views))):
         pixels = [image.pixels for image in batch if image.pixels is not None]
-        found = iter(model.outputs(np.stack(pixels)) if pixels else ())
+        found = iter(model.predict_values(np.stack(pixels)) if pixels else ())
         for image in batch:
             p = None if image.pixels is None else next(found)
             finite = p is None or bool(np.isfinite(p).all())

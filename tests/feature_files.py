@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from featx.features.feature_file import FeatureCache, ImageTable
-from featx.features.writer import CacheWriter
+from featx.features.feature_file import FeatureFile, ImageTable
+from featx.features.writer import FeatureFileWriter
 
 IDENTITIES = {"penultimate": "a" * 64, "hidden": "b" * 64}
 DIMS = {"penultimate": 5, "hidden": 3}
@@ -47,9 +47,9 @@ def begin(
     root: str = "/photos",
     identities: Mapping[str, str] = IDENTITIES,
     images: ImageTable | None = None,
-) -> CacheWriter:
+) -> FeatureFileWriter:
     """A writer with no rows yet."""
-    return CacheWriter(
+    return FeatureFileWriter(
         path,
         images=images or table(count),
         classes=classes,
@@ -61,14 +61,14 @@ def begin(
     )
 
 
-def write_rows(writer: CacheWriter, rows: Sequence[int], count: int = 6, dtype: str = "float32") -> None:
+def write_rows(writer: FeatureFileWriter, rows: Sequence[int], count: int = 6, dtype: str = "float32") -> None:
     """Commit these rows of ``vectors``."""
     rows = list(rows)
     features = {name: vectors(count, dim, dtype)[rows] for name, dim in writer._layers.items()}
     writer.write(rows, keys_of(count)[rows], features)
 
 
-def make(path: Path, count: int = 6, *, dtype: str = "float32", **options: Any) -> FeatureCache:
+def make(path: Path, count: int = 6, *, dtype: str = "float32", **options: Any) -> FeatureFile:
     """A complete file; row 4 failed, where there is one."""
     writer = begin(path, count, dtype=dtype, **options)
     writer.publish()

@@ -61,7 +61,7 @@ def test_a_head_on_several_layers_predicts_from_pixels_what_it_says_of_features(
     head = Head("logreg").fit(features)
     path = head.save("several.safetensors")
     files = [split_photos / str(name) for name in features.paths]
-    p = head.outputs(features.features)
+    p = head.predict_values(features.features)
     promoted = featx.promote(path, out="model.safetensors").path
     for file in (path, promoted):
         for prediction, row in zip(predict(file, files, top=2), p, strict=True):
@@ -227,7 +227,7 @@ def test_a_head_on_views_predicts_from_pixels_what_it_says_of_features(
     head = Head("logreg").fit(features)
     path = head.save("views.safetensors")
     files = [split_photos / str(name) for name in features.paths]
-    p = head.outputs(features.features)
+    p = head.predict_values(features.features)
     model = load_model(path)
     assert isinstance(model, HeadOnBackbone)
     assert model.views == VIEWS[views]

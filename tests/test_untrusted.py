@@ -30,7 +30,7 @@ import featx
 from featx.backbones import catalog, registry
 from featx.backbones.weights import read_state
 from featx.cli.main import main
-from featx.errors import BackboneError, CacheMissError, CorruptCacheError, FeatxError, HeadError, StaleCacheError
+from featx.errors import BackboneError, CacheMissError, CorruptFileError, FeatxError, HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
@@ -223,7 +223,7 @@ def test_a_head_of_wrong_metadata_is_refused_with_what_is_wrong(
     at(facts, place, value)
     path = craft(tmp_path / "head.safetensors", arrays, facts)
     with pytest.raises(
-        CorruptCacheError, match=rf"head\.safetensors is (no sound head|not a safetensors file): .*{message}"
+        CorruptFileError, match=rf"head\.safetensors is (no sound head|not a safetensors file): .*{message}"
     ):
         Head.load(path)
 
@@ -235,11 +235,11 @@ def test_a_head_without_one_of_its_keys_or_arrays_is_refused_whichever_it_is(
     arrays, facts = contents(heads[form])
     for key in facts.keys() - {"format", "version"}:
         craft(tmp_path / "h", arrays, {k: v for k, v in facts.items() if k != key})
-        with pytest.raises(CorruptCacheError, match=f"h is no sound head: its JSON lacks {key}"):
+        with pytest.raises(CorruptFileError, match=f"h is no sound head: its JSON lacks {key}"):
             Head.load(tmp_path / "h")
     for name in arrays.keys() - {"thresholds"}:
         craft(tmp_path / "h", {k: v for k, v in arrays.items() if k != name}, facts)
-        with pytest.raises(CorruptCacheError, match=f"h is no sound head: there is no array {name}"):
+        with pytest.raises(CorruptFileError, match=f"h is no sound head: there is no array {name}"):
             Head.load(tmp_path / "h")
 
 
@@ -316,26 +316,26 @@ def test_a_head_of_wrong_arrays_is_refused_with_what_is_wrong(
 ) -> None:
     arrays, facts = contents(heads[form])
     path = craft(tmp_path / "head.safetensors", {**arrays, name: value}, facts)
-    with pytest.raises(CorruptCacheError, match=rf"head\.safetensors is no sound head: {message}"):
+    with pytest.raises(CorruptFileError, match=rf"head\.safetensors is no sound head: {message}"):
         Head.load(path)
 
 
 def test_a_head_whose_task_is_not_that_of_its_parts_is_refused(heads: dict[str, Path], tmp_path: Path) -> None:
     arrays, facts = contents(heads["neighbour-labels"])
     del arrays["thresholds"]
-    with pytest.raises(CorruptCacheError, match="h is no sound head: a head of multilabel without thresholds"):
+    with pytest.raises(CorruptFileError, match="h is no sound head: a head of multilabel without thresholds"):
         Head.load(craft(tmp_path / "h", arrays, facts))
     arrays, facts = contents(heads["neighbour-mean"])
     for name in ("offset", "scorer.support_values"):
         arrays[name] = np.concatenate([arrays[name], arrays[name]], axis=-1)
     facts["classes"] = ["one", "two"]
-    with pytest.raises(CorruptCacheError, match="h is no sound head: 2 classes do not make a head of regression"):
+    with pytest.raises(CorruptFileError, match="h is no sound head: 2 classes do not make a head of regression"):
         Head.load(craft(tmp_path / "h", arrays, facts))
     arrays, facts = contents(heads["linear"])
     for name in ("offset", "scorer.weight", "scorer.bias"):
         arrays[name] = arrays[name][:1]
     facts["classes"] = ["5"]
-    with pytest.raises(CorruptCacheError, match="h is no sound head: 1 classes do not make a head of classification"):
+    with pytest.raises(CorruptFileError, match="h is no sound head: 1 classes do not make a head of classification"):
         Head.load(craft(tmp_path / "h", arrays, facts))
 
 
@@ -415,16 +415,14 @@ def test_a_header_that_breaks_a_rule_is_refused_with_the_rule(
 ) -> None:
     data = b"\0" if b'"data_offsets":[0,1]' in header else b""
     path = raw(tmp_path / "h", header, data, length)
-    with pytest.raises(CorruptCacheError, match=f"h is not a safetensors file: .*{message}"):
+    with pytest.raises(CorruptFileError, match=f"h is not a safetensors file: .*{message}"):
         model_file.read_metadata(path)
 
 
 def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "h"
     path.write_bytes(heads["linear"].read_bytes() + b"\0")
-    with pytest.raises(
-        CorruptCacheError, match=r"h is not a safetensors file: tensors up to byte \d+ in a file of \d+"
-    ):
+    with pytest.raises(CorruptFileError, match=r"h is not a safetensors file: tensors up to byte \d+ in a file of \d+"):
         Head.load(path)
 
 
@@ -437,23 +435,23 @@ def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_
         (
             "width",
             10**12,
-            CorruptCacheError,
+            CorruptFileError,
             r"classifier\.weight\" is of shape \(5, 84\); expected \(5, 1000000000000\)",
         ),
-        ("width", 83, CorruptCacheError, r"classifier\.weight\" is of shape \(5, 84\); expected \(5, 83\)"),
-        ("classes", ["5", "6"], CorruptCacheError, r"is of shape \(5, 84\); expected \(2, 84\)"),
-        ("classifier", "", CorruptCacheError, 'there is no array ".weight"'),
-        ("classifier", "\x1b[2J", CorruptCacheError, r'there is no array "\\u001b\[2J.weight"'),
-        ("transform.crop", 10**6, CorruptCacheError, "transform.crop is 1000000; expected a whole number, 1 to 2048"),
-        ("transform.crop", 1, CorruptCacheError, "is no sound model: it cannot be run: "),
-        ("transform.crop", 64, CorruptCacheError, "is no sound model: it cannot be run: "),
-        ("transform.std", [1e-300, 1, 1], CorruptCacheError, "is no sound model: .*or NaN, where 5 logits should be"),
-        ("transform.interpolation", "\u202e", CorruptCacheError, r"interpolation is '\\u202e'"),
-        ("origin", "lenet5", CorruptCacheError, 'origin is "lenet5"; expected an object'),
-        ("origin.source", "hub", CorruptCacheError, r'origin.source is "hub"; expected one of torchvision, featx'),
+        ("width", 83, CorruptFileError, r"classifier\.weight\" is of shape \(5, 84\); expected \(5, 83\)"),
+        ("classes", ["5", "6"], CorruptFileError, r"is of shape \(5, 84\); expected \(2, 84\)"),
+        ("classifier", "", CorruptFileError, 'there is no array ".weight"'),
+        ("classifier", "\x1b[2J", CorruptFileError, r'there is no array "\\u001b\[2J.weight"'),
+        ("transform.crop", 10**6, CorruptFileError, "transform.crop is 1000000; expected a whole number, 1 to 2048"),
+        ("transform.crop", 1, CorruptFileError, "is no sound model: it cannot be run: "),
+        ("transform.crop", 64, CorruptFileError, "is no sound model: it cannot be run: "),
+        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN, where 5 logits should be"),
+        ("transform.interpolation", "\u202e", CorruptFileError, r"interpolation is '\\u202e'"),
+        ("origin", "lenet5", CorruptFileError, 'origin is "lenet5"; expected an object'),
+        ("origin.source", "hub", CorruptFileError, r'origin.source is "hub"; expected one of torchvision, featx'),
         ("origin.name", "lenet6", BackboneError, "there is no network 'lenet6' of featx"),
         ("origin.name", "mobilenet_v1_025", BackboneError, "does not fit MobileNetV1: .* missing: "),
-        ("origin", {"source": "torchvision", "name": "vit_h_14"}, CorruptCacheError, "no attribute|not an nn.Module"),
+        ("origin", {"source": "torchvision", "name": "vit_h_14"}, CorruptFileError, "no attribute|not an nn.Module"),
         (
             "origin",
             {"source": "torchvision", "name": "densenet201"},
@@ -463,11 +461,11 @@ def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_
         ("origin", {"source": "torchvision", "name": "raft_large"}, BackboneError, "no network 'raft_large' of torchv"),
         ("origin", {"source": "timm", "name": "resnet18"}, BackboneError, "there is no network 'resnet18' of timm"),
         ("origin", {"source": "file", "name": "e\nvil.py:make"}, BackboneError, r"is e\\nvil.py:make, a file of code"),
-        ("head.kind", 3, CorruptCacheError, "head.kind is 3; expected one of"),
-        ("verdict", "best", CorruptCacheError, r'verdict is "best"; expected one of assembled, promoted, kept-head'),
-        ("log", [1], CorruptCacheError, r"log\[0\] is 1; expected an object"),
-        ("settings", 1, CorruptCacheError, "settings is 1; expected an object"),
-        ("head_report", None, CorruptCacheError, "head_report is null; expected an object"),
+        ("head.kind", 3, CorruptFileError, "head.kind is 3; expected one of"),
+        ("verdict", "best", CorruptFileError, r'verdict is "best"; expected one of assembled, promoted, kept-head'),
+        ("log", [1], CorruptFileError, r"log\[0\] is 1; expected an object"),
+        ("settings", 1, CorruptFileError, "settings is 1; expected an object"),
+        ("head_report", None, CorruptFileError, "head_report is null; expected an object"),
     ],
 )
 def test_a_model_of_wrong_metadata_is_refused_with_what_is_wrong(
@@ -498,7 +496,7 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
     arrays, facts = contents(model)
     arrays["classifier.bias"] = np.full(5, np.nan, dtype=np.float32)
     with pytest.raises(
-        CorruptCacheError, match=r"is no sound model: of shape \(1, 5\), or NaN, where 5 logits should be"
+        CorruptFileError, match=r"is no sound model: of shape \(1, 5\), or NaN, where 5 logits should be"
     ):
         PromotedModel.load(craft(tmp_path / "model.safetensors", arrays, facts))
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from featx.advice.decision import Choice, Evidence, decide, redrawn
-from featx.advice.layer_scores import BETTER, Depth, Outcome, best
+from featx.advice.layer_scores import BETTER, HeldOutResult, LayerScore, best
 from featx.advice.learning_curve import LearningCurve, learning_curve
 from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
 from featx.backbones.blocks import blocks, blocks_up_to
@@ -28,7 +28,7 @@ from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
 from featx.extraction.extraction import extract
-from featx.features.feature_file import FeatureCache
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import task_of
@@ -119,7 +119,7 @@ class Advice:
     gain_interval: tuple[float, float]
     command: str
     reasons: tuple[str, ...]
-    layers: tuple[Depth, ...]
+    layers: tuple[LayerScore, ...]
     together: dict[str, float]
     baseline: Baseline | None
     curve: LearningCurve | None
@@ -202,14 +202,14 @@ def advise(
 
     Raises:
         HeadError: labels that are no classes, too few images, or no penultimate layer in the file.
-        DatasetError, BackboneError, CacheMissError, CorruptCacheError: as ``extract`` and ``FeatureSet.load``.
+        DatasetError, BackboneError, CacheMissError, CorruptFileError: as ``extract`` and ``FeatureSet.load``.
         OutputError: the picture cannot be written.
     """
     from featx.report.plots import advice_figure, as_png
 
     notes: list[str] = []
     if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
-        cached = FeatureCache(data)
+        cached = FeatureFile(data)
         network, why = _restored(cached, backbone, weights, device)
         notes += [f"{why}; so neither its classifier nor random weights are looked at"] if why else []
     else:
@@ -221,7 +221,7 @@ def advise(
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, notify=notify, progress=progress)
         notes += extraction.remarks
-        cached = FeatureCache(extraction.file)
+        cached = FeatureFile(extraction.file)
     picture = Path(out) if out else Path(models) / f"{cached.path.stem}--advice.png"
     require_writable(picture)
     study = _Study(cached, network, seed, notes)
@@ -265,7 +265,7 @@ def advise(
     return advice
 
 
-def _restored(cached: FeatureCache, backbone: str | None, weights: str, device: str) -> tuple[Backbone | None, str]:
+def _restored(cached: FeatureFile, backbone: str | None, weights: str, device: str) -> tuple[Backbone | None, str]:
     """The backbone of a feature file; or why it cannot be had."""
     identities = {name: cached.layers[name].identity for name in seen_plainly(cached.layers)}
     try:
@@ -278,7 +278,7 @@ def _restored(cached: FeatureCache, backbone: str | None, weights: str, device: 
 class _Study:
     """One data set through one backbone: what is measured, in the order in which it is."""
 
-    def __init__(self, cached: FeatureCache, network: Backbone | None, seed: int, notes: list[str]) -> None:
+    def __init__(self, cached: FeatureFile, network: Backbone | None, seed: int, notes: list[str]) -> None:
         self.cached, self.network, self.notes = cached, network, notes
         if PENULTIMATE not in cached.layers:
             raise HeadError(f"{cached.path} has no layer {PENULTIMATE}; run featx extract again")
@@ -304,20 +304,20 @@ class _Study:
         self.names = [depth.layer for depth in self.single]
         self.blocks = blocks(network.network, network.classifier) if network else []
 
-    def _depths(self) -> list[Depth]:
+    def _depths(self) -> list[LayerScore]:
         """A head on each layer, from the input on; a layer that gives the penultimate itself is passed over."""
         own = self.own.features[self.rows]
         return [
-            Depth.of(features, self.asked, self.rows, coarse=True)
+            LayerScore.of(features, self.asked, self.rows, coarse=True)
             for layer, features in self.sets.items()
             if layer == PENULTIMATE or not np.array_equal(features.features[self.rows], own)
         ]
 
-    def _side_by_side(self, layers: Sequence[str]) -> Outcome:
+    def _side_by_side(self, layers: Sequence[str]) -> HeldOutResult:
         """Of a head on several layers; of the rows that are looked at alone, since they are put together in memory."""
         features = np.concatenate([self.sets[layer].features[self.rows] for layer in layers], axis=1)
         several = dataclasses.replace(self.own.facts(self.rows), features=features)
-        return Depth.of(several, self.asked, np.arange(len(self.rows)), coarse=True).outcome
+        return LayerScore.of(several, self.asked, np.arange(len(self.rows)), coarse=True).outcome
 
     def evidence(self, baseline: Baseline | None) -> Evidence:
         """All that the choice goes by."""
@@ -354,13 +354,13 @@ class _Study:
             return choice.layer
         return self.blocks[self._passed(choice.layer) if choice.recommendation == "tune-part" else 0]
 
-    def _guess(self) -> Outcome:
+    def _guess(self) -> HeldOutResult:
         """By the classes' shares of the training rows."""
         assert self.single[-1].head.out_of_fold_
         labels = self.own.labels[self.rows]
         share = np.bincount(labels) / len(labels)
         judged = labels[self.single[-1].head.out_of_fold_[0]]
-        return Outcome(-np.log(share[judged]), judged == share.argmax())
+        return HeldOutResult(-np.log(share[judged]), judged == share.argmax())
 
     def curve(self) -> LearningCurve | None:
         """Of the head on the layer that is best by itself."""
@@ -395,13 +395,13 @@ class _Study:
         except FeatxError as error:
             self.notes.append(f"there is no comparison with random weights: {error}")
             return None
-        theirs, ours = dict[str, Outcome](), dict[str, Outcome]()
+        theirs, ours = dict[str, HeldOutResult](), dict[str, HeldOutResult]()
         for layer in self.names:
             untrained = FeatureSet.load(file, layer)
             pretrained = self.sets[layer]
             known = drawn[np.isin(pretrained.paths[drawn], untrained.paths)]
-            theirs[layer] = Depth.of(untrained, self.asked, np.arange(len(untrained)), coarse=True).outcome
-            ours[layer] = Depth.of(pretrained, self.asked, known, coarse=True).outcome
+            theirs[layer] = LayerScore.of(untrained, self.asked, np.arange(len(untrained)), coarse=True).outcome
+            ours[layer] = LayerScore.of(pretrained, self.asked, known, coarse=True).outcome
         first, second = (max(found.values(), key=lambda outcome: outcome.accuracy).right for found in (ours, theirs))
         if len(first) < 2:
             return None

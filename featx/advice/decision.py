@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import binom
 from scipy.stats import t as student_t
 
-from featx.advice.layer_scores import Outcome
+from featx.advice.layer_scores import HeldOutResult
 from featx.layer_spec import PENULTIMATE, side_by_side
 
 RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
@@ -57,9 +57,9 @@ class Evidence:
     """
 
     images: int
-    guess: Outcome
-    depths: Mapping[str, Outcome]
-    together: Mapping[str, Outcome]
+    guess: HeldOutResult
+    depths: Mapping[str, HeldOutResult]
+    together: Mapping[str, HeldOutResult]
     frozen: Mapping[str, float]
     transferred: float = math.inf
 
@@ -208,9 +208,9 @@ def redrawn(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, f
     return len(same) / _DRAWS, (float(low), float(high))
 
 
-def _each(outcomes: Mapping[str, Outcome], rows: np.ndarray) -> dict[str, Outcome]:
+def _each(outcomes: Mapping[str, HeldOutResult], rows: np.ndarray) -> dict[str, HeldOutResult]:
     return {layer: outcome.take(rows) for layer, outcome in outcomes.items()}
 
 
-def _least(outcomes: Mapping[str, Outcome]) -> str:
+def _least(outcomes: Mapping[str, HeldOutResult]) -> str:
     return min(outcomes, key=lambda layer: outcomes[layer].loss)

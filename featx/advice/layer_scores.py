@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featx.features.feature_file import FeatureCache
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.search import losses
@@ -24,7 +24,7 @@ _LEAST = 1e-12  # a probability that counts as none
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class HeldOutResult:
     """What fits that left an image out made of it, for each of some images.
 
     Attributes:
@@ -45,25 +45,25 @@ class Outcome:
         """Share of right ones; NaN where there are none to ask."""
         return float(self.right.mean()) if len(self.right) else math.nan
 
-    def gain_over(self, other: Outcome) -> tuple[float, float]:
+    def gain_over(self, other: HeldOutResult) -> tuple[float, float]:
         """How much less the loss is than another's, image by image: the mean, and its standard error. NaN if unknown."""
         if len(self.losses) < 2 or len(self.losses) != len(other.losses):
             return math.nan, math.nan
         difference = other.losses - self.losses
         return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
 
-    def beats(self, other: Outcome) -> bool:
+    def beats(self, other: HeldOutResult) -> bool:
         """Whether the loss is less by more than chance would have it."""
         gain, error = self.gain_over(other)
         return gain > BETTER * error
 
-    def take(self, rows: np.ndarray) -> Outcome:
+    def take(self, rows: np.ndarray) -> HeldOutResult:
         """The same of some of the images."""
-        return Outcome(self.losses[rows], self.right[rows])
+        return HeldOutResult(self.losses[rows], self.right[rows])
 
 
 @dataclass(frozen=True, eq=False)
-class Depth:
+class LayerScore:
     """A head on one layer, and what cross-validation says of it.
 
     Attributes:
@@ -76,10 +76,12 @@ class Depth:
     layer: str
     width: int
     head: Head
-    outcome: Outcome
+    outcome: HeldOutResult
 
     @classmethod
-    def of(cls, features: FeatureSet, asked: Head, rows: np.ndarray | None = None, *, coarse: bool = False) -> Depth:
+    def of(
+        cls, features: FeatureSet, asked: Head, rows: np.ndarray | None = None, *, coarse: bool = False
+    ) -> LayerScore:
         """Fit a head like the one that is asked for, and judge it by cross-validation.
 
         Args:
@@ -93,7 +95,7 @@ class Depth:
         """
         head = copy.copy(asked).fit(features, rows=rows, cross_validate=True, coarse=coarse)
         rows = head.with_splits(features).rows("train") if rows is None else rows
-        outcome = Outcome(np.empty(0), np.empty(0, dtype=bool))
+        outcome = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
         if head.out_of_fold_ is not None:
             held_out, out = head.out_of_fold_
             y = targets_of(features.facts(rows[held_out]), head.task_, head.classes_).y
@@ -103,7 +105,7 @@ class Depth:
 
 def measure(
     path: str | os.PathLike[str], asked: Head, *, layers: Sequence[str] = (), views: str = "plain"
-) -> tuple[Depth, ...]:
+) -> tuple[LayerScore, ...]:
     """A head on each layer of a feature file, from the input on; on the same rows and the same folds.
 
     Args:
@@ -114,26 +116,26 @@ def measure(
 
     Raises:
         HeadError: as ``Head.fit``.
-        CacheMissError, CorruptCacheError: the file is not there or not sound.
+        CacheMissError, CorruptFileError: the file is not there or not sound.
     """
     return tuple(
-        Depth.of(FeatureSet.load(path, asked_as(layer, views)), asked)
-        for layer in layers or sorted(seen_plainly(FeatureCache(path).layers), key=by_depth)
+        LayerScore.of(FeatureSet.load(path, asked_as(layer, views)), asked)
+        for layer in layers or sorted(seen_plainly(FeatureFile(path).layers), key=by_depth)
     )
 
 
-def best(depths: Sequence[Depth]) -> Depth:
+def best(depths: Sequence[LayerScore]) -> LayerScore:
     """That of the least loss, if it beats the penultimate; else the penultimate. Where that is not there, the least."""
     least = min(depths, key=lambda depth: depth.outcome.loss if len(depth.outcome.losses) else math.inf)
     own = next((depth for depth in depths if side_by_side(depth.layer) == [PENULTIMATE]), least)
     return least if least.outcome.beats(own.outcome) else own
 
 
-def _outcome(out: np.ndarray, y: np.ndarray, task: str) -> Outcome:
+def _outcome(out: np.ndarray, y: np.ndarray, task: str) -> HeldOutResult:
     """From (m, C) outputs and the targets."""
     p = np.clip(out, _LEAST, 1.0)
     scores = out if task == "regression" else np.log(p)
     if task == "multilabel":
         scores = scores - np.log(np.clip(1.0 - out, _LEAST, 1.0))
     right = out.argmax(axis=1) == y if task == "classification" else np.empty(0, dtype=bool)
-    return Outcome(losses(scores, y, task), right)
+    return HeldOutResult(losses(scores, y, task), right)

@@ -171,7 +171,7 @@ def learning_curve(
     """
     targets = targets_of(features.facts(rows), head.task_)
     groups = head.groups(features, rows)
-    again = head.again()
+    again = head.clone()
     dealt = [
         fold
         for turn in range(FOLDINGS if len(rows) < MANY else 1)
@@ -206,7 +206,7 @@ def _right(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, tr
     except HeadError:
         only = features.classes[int(np.bincount(features.labels[rows]).argmax())]
         return float((truth == only).mean())
-    said = np.array(head.classes_, dtype=object)[head.outputs(X).argmax(axis=1)]
+    said = np.array(head.classes_, dtype=object)[head.predict_values(X).argmax(axis=1)]
     return float((said == truth).mean())
 
 

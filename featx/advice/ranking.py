@@ -25,7 +25,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.io.atomic import require_writable, write_whole
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.scores import finite
 
 TIMED = 160
@@ -193,9 +193,9 @@ def _ranked(
     return found, report.n, extraction.remarks
 
 
-def _cross_validated(features: FeatureSet, kind: str, seed: int) -> Report:
+def _cross_validated(features: FeatureSet, kind: str, seed: int) -> ClassificationReport:
     head = Head(kind, seed=seed).fit(features, cross_validate=True)
-    if not isinstance(head.held_out_, Report):
+    if not isinstance(head.held_out_, ClassificationReport):
         raise HeadError(f"no class has two training images that could be told apart; {features.where()}")
     return head.held_out_
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featx.backbones import registry
 from featx.backbones.blocks import Stage, blocks
 from featx.backbones.blocks import stages as stages_of
-from featx.backbones.feature_extractor import Tap, Tapped
+from featx.backbones.feature_extractor import FeatureExtractor, LayerNode
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
@@ -84,7 +84,7 @@ class Backbone:
         """Width D of each layer in each view, by the name that a feature file keeps it under."""
         return {kept_as(tap, view): width for view in self.views for tap, width in self.taps.items()}
 
-    def tapped_at(self, layers: Iterable[str]) -> Backbone:
+    def with_layers(self, layers: Iterable[str]) -> Backbone:
         """The same network with other layers beside the penultimate, all of them in the views of any.
 
         Raises:
@@ -93,9 +93,9 @@ class Backbone:
         other, layers = copy.copy(self), list(layers)
         other._tap_at(dict.fromkeys(name for layer in layers for name in side_by_side(layer)))
         every = (*self.views, *(view for layer in layers for view in views_of(layer)))
-        return other.seen_in(tuple(dict.fromkeys(every)))
+        return other.with_views(tuple(dict.fromkeys(every)))
 
-    def seen_in(self, views: Sequence[View | RandomView]) -> Backbone:
+    def with_views(self, views: Sequence[View | RandomView]) -> Backbone:
         """The same network and layers, with images seen in these views.
 
         Raises:
@@ -116,7 +116,7 @@ class Backbone:
         with self.autocast():
             return stages_of(self.network, self.classifier, self._blank())
 
-    def stored_as(self, dtype: str) -> Backbone:
+    def with_dtype(self, dtype: str) -> Backbone:
         """The same network, its embeddings in another type."""
         other = copy.copy(self)
         other.dtype = dtype
@@ -126,13 +126,13 @@ class Backbone:
         """The same network up to some layer, whose whole input is kept as float16: activations instead of embeddings.
 
         Args:
-            tapped: a module as ``Tapped`` is, that gives them as rows.
+            tapped: a module as ``FeatureExtractor`` is, that gives them as rows.
             layer: their name.
             width: D.
             view: how the images are seen, where that is not plainly.
         """
         other = copy.copy(self)
-        other.tapped, other.taps, other.whole = tapped, {layer: width}, True
+        other.extractor, other.taps, other.whole = tapped, {layer: width}, True
         other.views, other.dtype = (view or PLAIN,), "float16"
         return other
 
@@ -143,7 +143,7 @@ class Backbone:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
 
         Returns:
-            (B, D) of ``self.dtype`` for each tapped layer. Those other than the penultimate are pooled (``taps.Tap``).
+            (B, D) of ``self.dtype`` for each tapped layer. Those other than the penultimate are pooled (``taps.LayerNode``).
         """
         batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
         return {layer: as_stored(found.cpu().numpy(), self.dtype) for layer, found in self._run(batch).items()}
@@ -158,7 +158,7 @@ class Backbone:
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
         shared = self.describe()
-        taps = {layer: Tap(layer, "none") if self.whole else Tap.of(layer) for layer in self.taps}
+        taps = {layer: LayerNode(layer, "none") if self.whole else LayerNode.of(layer) for layer in self.taps}
         return {
             kept_as(layer, view): _sha256({**shared, **view.facts, "layer": tap.node, "pooling": tap.pooling})
             for view in self.views
@@ -222,13 +222,15 @@ class Backbone:
 
     def _tap_at(self, layers: Iterable[str]) -> None:
         blank = self._blank()
-        self.tapped = Tapped(self.network, name=self.name, classifier=self.classifier, layers=list(layers), blank=blank)
+        self.extractor = FeatureExtractor(
+            self.network, name=self.name, classifier=self.classifier, layers=list(layers), blank=blank
+        )
         self.taps = {layer: array.shape[1] for layer, array in self._run(blank).items()}
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """(B, D) float32 for each layer, on the device."""
-        with torch.inference_mode(), full_float32(), self.autocast(), self.tapped.attached():
-            found: dict[str, Tensor] = self.tapped(images)
+        with torch.inference_mode(), full_float32(), self.autocast(), self.extractor.attached():
+            found: dict[str, Tensor] = self.extractor(images)
         return found
 
     def _check_last_layer(self, blank: Tensor) -> None:
@@ -322,9 +324,9 @@ def load_backbone(
             dtype=dtype,
             precision=precision,
             device=where,
-        ).seen_in(VIEWS[views])
+        ).with_views(VIEWS[views])
         wanted = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
-        return backbone.tapped_at(Tap.of(layer, pooling).layer for layer in wanted) if wanted else backbone
+        return backbone.with_layers(LayerNode.of(layer, pooling).layer for layer in wanted) if wanted else backbone
     except torch.OutOfMemoryError as error:
         raise BackboneError(f"{name} does not fit on {where}: {error}; try --device cpu") from error
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -376,7 +378,7 @@ def restore_backbone(
         device=device,
         transform=transform,
     )
-    backbone = backbone.seen_in(tuple(dict.fromkeys(view for layer in layers for view in views_of(layer))))
+    backbone = backbone.with_views(tuple(dict.fromkeys(view for layer in layers for view in views_of(layer))))
     if any(backbone.identity_of(layer) != identity for layer, identity in layers.items()):
         ours = {f"identity of {layer}": identity for layer, identity in layers.items()}
         theirs = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}

@@ -29,7 +29,7 @@ _pass = threading.local()
 
 
 @dataclass(frozen=True)
-class Tap:
+class LayerNode:
     """A layer that is read, and how what it gives becomes one vector.
 
     Attributes:
@@ -42,7 +42,7 @@ class Tap:
     pooling: str = POOLINGS[0]
 
     @classmethod
-    def of(cls, layer: str, otherwise: str = POOLINGS[0]) -> Tap:
+    def of(cls, layer: str, otherwise: str = POOLINGS[0]) -> LayerNode:
         """From a layer's name, ``NODE`` or ``NODE:POOLING``.
 
         Args:
@@ -89,7 +89,7 @@ class Tap:
         return places.mean(dim=1)
 
 
-class Tapped(nn.Module):
+class FeatureExtractor(nn.Module):
     """A network that gives embeddings instead of logits.
 
     Runs only while it is ``attached``, or after ``attach``, which leaves hooks on the network: for a network of one's own.
@@ -114,7 +114,7 @@ class Tapped(nn.Module):
             BackboneError: there is no such layer, or none that can be read.
         """
         super().__init__()
-        taps = [tap for tap in dict.fromkeys(map(Tap.of, layers)) if tap.node != PENULTIMATE]
+        taps = [tap for tap in dict.fromkeys(map(LayerNode.of, layers)) if tap.node != PENULTIMATE]
         modules = dict(network.named_modules())
         self.network = self.graph = network
         self.classifier = classifier
@@ -143,7 +143,7 @@ class Tapped(nn.Module):
             for tap in self.watched
         ]
         last = self.network.get_submodule(self.classifier)
-        handles.append(last.register_forward_pre_hook(lambda _, args: _see(Tap(PENULTIMATE), args[0], last=True)))
+        handles.append(last.register_forward_pre_hook(lambda _, args: _see(LayerNode(PENULTIMATE), args[0], last=True)))
         return handles
 
     @contextlib.contextmanager
@@ -170,7 +170,7 @@ class Tapped(nn.Module):
             )
 
 
-def _see(tap: Tap, out: Any, *, last: bool = False) -> None:
+def _see(tap: LayerNode, out: Any, *, last: bool = False) -> None:
     """Pool a layer's output at once, before a later layer can change it in place.
 
     Of several calls the first counts, as torchvision names nodes; of the classifier's the last.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from featx.backbones.blocks import FrameTracer, blocks
-from featx.backbones.feature_extractor import Tap
+from featx.backbones.feature_extractor import LayerNode
 from featx.errors import HeadError
 from featx.layer_spec import PENULTIMATE, side_by_side
 
@@ -20,7 +20,7 @@ class Pooling(nn.Module):
         tap: the layer, and how it is pooled.
     """
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: LayerNode) -> None:
         super().__init__()
         self.tap = tap
 
@@ -49,14 +49,14 @@ def truncated(network: nn.Module, layer: str, width: int, head: str) -> nn.Modul
 
     Args:
         network: in eval mode; nothing is run.
-        layer: one or several, each as ``Tap.of``: a block, a single layer between blocks, a list of them, or the penultimate.
+        layer: one or several, each as ``LayerNode.of``: a block, a layer between blocks, a list of them, or the penultimate.
         width: D of all of them together, pooled.
         head: the linear layer's name, ``head_of`` the layer.
 
     Raises:
         HeadError: a layer lies within a block or is none, or torch.fx cannot follow the network.
     """
-    taps = [Tap.of(name) for name in side_by_side(layer)]
+    taps = [LayerNode.of(name) for name in side_by_side(layer)]
     names = [name for name in blocks(network, "") if not head.startswith(f"{name}.")]
     try:
         graph = FrameTracer(names).trace(network)
@@ -78,7 +78,7 @@ def truncated(network: nn.Module, layer: str, width: int, head: str) -> nn.Modul
     return fx.GraphModule(network, graph)
 
 
-def _end(network: nn.Module, tap: Tap, graph: fx.Graph, head: str, names: list[str]) -> fx.Node:
+def _end(network: nn.Module, tap: LayerNode, graph: fx.Graph, head: str, names: list[str]) -> fx.Node:
     """The step of a network that gives what is tapped."""
     found = _into(head, graph) if tap.node == PENULTIMATE else _first_step(network, tap.node, graph)
     if found is None:

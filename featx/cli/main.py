@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from featx._version import __version__
-from featx.constants import CACHE, CALIBRATIONS, DTYPES, ENGINES, KERNELS, KINDS, MOST_SIDE, POOLINGS, PRECISIONS, TASKS
+from featx.constants import CACHE, CALIBRATIONS, DTYPES, ENGINES, KERNELS, KINDS, MAX_SIDE, POOLINGS, PRECISIONS, TASKS
 from featx.errors import FeatxError
 from featx.layer_spec import VIEWS, by_depth
 from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS
@@ -29,9 +29,9 @@ if TYPE_CHECKING:  # commands import what they need when they run: --help answer
     from featx.data.image_set import ImageSet
     from featx.extraction.extraction import Extraction
     from featx.features.folder import Entry
-    from featx.promotion.finetune_run import Trial
+    from featx.promotion.finetune_run import FineTuningRun
     from featx.promotion.promotion import Promotion
-    from featx.promotion.trainer import Step as TrainingStep
+    from featx.promotion.trainer import TrainingProgress
     from featx.workflows.fit import Fit
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
@@ -144,10 +144,8 @@ def _tuned(name: str, **how: Any) -> Callable[[Any], Any]:
     help="See each image plainly; also mirrored (flip); or centre and corners, and those mirrored (10crop).",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(DTYPES), default=ExtractStep.dtype, show_default=True, help="Of the file.")
-@click.option(
-    "--resize", type=click.IntRange(0, MOST_SIDE), help="Shorter edge in pixels, instead of the weights' own."
-)
-@click.option("--crop", type=click.IntRange(1, MOST_SIDE), help="Side of the centre crop, instead of the weights' own.")
+@click.option("--resize", type=click.IntRange(0, MAX_SIDE), help="Shorter edge in pixels, instead of the weights' own.")
+@click.option("--crop", type=click.IntRange(1, MAX_SIDE), help="Side of the centre crop, instead of the weights' own.")
 @click.option(
     "--background", metavar="COLOUR", help="Seen through transparent pixels: a name or #rrggbb.  [default: white]"
 )
@@ -195,9 +193,9 @@ def extract(as_json: bool, **options: Any) -> None:
     Example: featx extract photos/ --backbone mobilenet_v3_small --layer features.9
     """
     step = ExtractStep(**options)
-    from featx.data.throughput import Meter
+    from featx.data.throughput import ThroughputMeter
 
-    meter = Meter()
+    meter = ThroughputMeter()
     with _bar("extract", "images", meter.limit) as progress:
         result = step.run(progress, _warn, meter)
     _print(result.as_dict() if as_json else None, lambda: _show_extraction(result))
@@ -947,27 +945,27 @@ def _show_promotion(result: Promotion) -> None:
         f"assembled {result.head}: on {result.proof.images} images the network's logits are the head's "
         f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
-    if result.trial:
-        _show_trial(result, result.trial)
+    if result.run:
+        _show_trial(result, result.run)
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
     click.echo(f"model: {result.path}")
-    if result.trial:
+    if result.run:
         click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}")
 
 
-def _show_trial(result: Promotion, trial: Trial) -> None:
-    tuning = trial.tuning
-    click.echo(f"chosen on {trial.chosen_on}; there the head's accuracy is {trial.start.accuracy:.4f} by its features:")
+def _show_trial(result: Promotion, run: FineTuningRun) -> None:
+    history = run.history
+    click.echo(f"chosen on {run.chosen_on}; there the head's accuracy is {run.start.accuracy:.4f} by its features:")
     click.echo("epoch  training loss  log loss  accuracy")
-    for entry in tuning.log:
+    for entry in history.log:
         loss = f"{entry['loss']:13.4f}" if entry["epoch"] else "     the head"
-        mark = "  *" if entry["epoch"] == tuning.best_epoch else ""
+        mark = "  *" if entry["epoch"] == history.best_epoch else ""
         click.echo(f"{entry['epoch']:5}  {loss}  {entry['log_loss']:8.4f}  {entry['accuracy']:8.4f}{mark}")
-    if len(tuning.curve) > 1:
-        shown = ", ".join(f"{alpha:g}: {loss:.4f}" for alpha, loss in tuning.curve.items())
-        click.echo(f"log loss from the head's weights (0) to epoch {tuning.best_epoch}'s (1): {shown}")
+    if len(history.curve) > 1:
+        shown = ", ".join(f"{alpha:g}: {loss:.4f}" for alpha, loss in history.curve.items())
+        click.echo(f"log loss from the head's weights (0) to epoch {history.best_epoch}'s (1): {shown}")
     click.echo()
-    rows = [("head", result.head_report), ("fine-tuned", trial.report)][: 2 if tuning.alpha else 1]
+    rows = [("head", result.head_report), ("fine-tuned", run.report)][: 2 if history.alpha else 1]
     click.echo(
         f"{'':<10}  accuracy  95 % interval     log loss  (same {result.report.n} images of split {result.report.split})"
     )
@@ -1023,13 +1021,13 @@ def _bar(title: str, unit: str, limit: Callable[[], str] | None = None) -> Itera
 
 
 @contextlib.contextmanager
-def _training_bar() -> Iterator[Callable[[TrainingStep], None]]:
+def _training_bar() -> Iterator[Callable[[TrainingProgress], None]]:
     """A progress bar over all epochs, with the epoch, its loss and the best accuracy so far."""
     from tqdm import tqdm
 
     with tqdm(desc="finetune", unit=" images", delay=2, file=sys.stderr, leave=False, disable=None) as bar:
 
-        def show(step: TrainingStep) -> None:
+        def show(step: TrainingProgress) -> None:
             if not step.epoch:
                 bar.total = step.total
                 bar.set_postfix_str("the frozen part, once", refresh=False)

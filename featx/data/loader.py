@@ -18,7 +18,7 @@ import numpy as np
 
 from featx.data.decode import MAX_PIXELS, read_views
 from featx.data.image_set import image_key
-from featx.data.throughput import Meter
+from featx.data.throughput import ThroughputMeter
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.layer_spec import View
@@ -81,10 +81,12 @@ class Workers(ThreadPoolExecutor):
         begin: called in each thread at its start.
     """
 
-    def __init__(self, count: int, *, meter: Meter | None = None, begin: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, count: int, *, meter: ThroughputMeter | None = None, begin: Callable[[], object] | None = None
+    ) -> None:
         super().__init__(count, thread_name_prefix="featx", initializer=begin)
         self.count = count
-        self.meter = meter or Meter()
+        self.meter = meter or ThroughputMeter()
 
     def __exit__(self, *error: object) -> None:
         self.shutdown(cancel_futures=True)

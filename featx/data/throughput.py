@@ -11,7 +11,7 @@ _WINDOW = 2.0
 """Seconds over which the limit is taken."""
 
 
-class Meter:
+class ThroughputMeter:
     """Adds up how long the threads of each stage were busy; may be asked from any thread while they are.
 
     Attributes:

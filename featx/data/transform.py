@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.constants import MOST_SIDE
+from featx.constants import MAX_SIDE
 from featx.layer_spec import PLAIN, View
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Transform:
             raise ValueError(f"interpolation is {self.interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
         if self.decoding not in DECODINGS:
             raise ValueError(f"decoding is {self.decoding!r}; expected one of {', '.join(DECODINGS)}")
-        if not (1 <= self.crop <= MOST_SIDE and 0 <= self.resize <= MOST_SIDE):
+        if not (1 <= self.crop <= MAX_SIDE and 0 <= self.resize <= MAX_SIDE):
             raise ValueError(
-                f"crop is {self.crop} and resize {self.resize}; expected at least 1 and 0, at most {MOST_SIDE} pixels"
+                f"crop is {self.crop} and resize {self.resize}; expected at least 1 and 0, at most {MAX_SIDE} pixels"
             )
         if not is_colour(self.background):
             raise ValueError(f"background is {self.background!r}; expected (R, G, B) of 0 to 255")

@@ -177,7 +177,7 @@ def _as_it_is(backbone: Backbone, *, batch: int, threads: int) -> Engine:
 
     Neither copies of it nor several passes at once would be safe, and nothing would show it. An exported one keeps nothing.
     """
-    plain, one = backbone.stored_as("float32"), threading.Lock()
+    plain, one = backbone.with_dtype("float32"), threading.Lock()
 
     def run(pixels: Tensor) -> Sequence[np.ndarray]:
         with one:
@@ -203,7 +203,7 @@ def _refusing(name: str, backbone: Backbone) -> Iterator[None]:
 def _prove(engine: Engine, backbone: Backbone, found: Mapping[str, np.ndarray], pixels: np.ndarray) -> None:
     """Refuse an engine that gives other embeddings of these images than the backbone does afterwards."""
     with _refusing(engine.name, backbone):
-        wanted = backbone.stored_as("float32").encode(pixels)
+        wanted = backbone.with_dtype("float32").encode(pixels)
     apart = {layer: _distance(rows, found[layer]) for layer, rows in wanted.items()}
     layer = max(apart, key=lambda each: apart[each])
     if apart[layer] > (TOLERANCE if backbone.precision == "float32" else LOW_TOLERANCE):

@@ -27,16 +27,16 @@ from featx.data.loader import LoadedImage, Workers, batched, read_images, views_
 from featx.data.nvjpeg import coded_reader, pixels_on
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
-from featx.data.throughput import Meter
-from featx.errors import CacheMissError, CorruptCacheError, DatasetError, EngineError, StaleCacheError
+from featx.data.throughput import ThroughputMeter
+from featx.errors import CacheMissError, CorruptFileError, DatasetError, EngineError, StaleCacheError
 from featx.extraction.autotune import AUTO, choose_engine, largest_useful_batch
 from featx.extraction.engines import Engine, one_thread_each, open_engine
 from featx.extraction.reuse import KnownViews, count_gone
-from featx.features.feature_file import DONE, FAILED, FeatureCache, ImageTable, partial_of
+from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, partial_of
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import feature_file, sharing
 from featx.features.lock import write_lock
-from featx.features.writer import CacheWriter
+from featx.features.writer import FeatureFileWriter
 from featx.identity import differences
 from featx.layer_spec import PENULTIMATE, RandomView, View, asked_as, set_of
 from featx.system import cores
@@ -141,7 +141,7 @@ def extract(
     wait: bool = False,
     notify: Callable[[str], None] | None = None,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    meter: ThroughputMeter | None = None,
 ) -> Extraction:
     """Run a backbone once over a data set and keep its embeddings in one HDF5 file.
 
@@ -172,7 +172,7 @@ def extract(
         BackboneError: the backbone cannot be built.
         EngineError: the engine is not installed, cannot run the network, or does not fit on the device.
         StaleCacheError: ``out`` holds features of another identity.
-        CorruptCacheError: ``out`` is something else; it is not overwritten.
+        CorruptFileError: ``out`` is something else; it is not overwritten.
         CacheLockedError: another process is writing the same file.
         OutputError: the file cannot be written.
     """
@@ -198,7 +198,7 @@ def extract(
             notify(f"waiting for {holder}, which writes the same file")
 
     _require_sense(backbone, compute, batch_size, workers)
-    speed = _Speed(compute, batch_size, workers or cores(), notify, meter or Meter())
+    speed = _Speed(compute, batch_size, workers or cores(), notify, meter or ThroughputMeter())
     run = begin()
     if rehash or not run.is_unchanged():
         ours = False
@@ -238,7 +238,7 @@ class _Speed:
     batch_size: int | str | None
     workers: int
     notify: Callable[[str], None] | None
-    meter: Meter
+    meter: ThroughputMeter
 
 
 class _Run:
@@ -320,11 +320,11 @@ class _Run:
         """Lay out the new file, or go on with an unfinished one, and take over every row whose image is recognised."""
         # Layers of the earlier file that nobody asks for today stay as complete as the others.
         if self.before and len(self.before.layers) > len(self.backbone.layers):
-            self.backbone = self.backbone.tapped_at(self.before.layers)
+            self.backbone = self.backbone.with_layers(self.before.layers)
         images, backbone = self.images, self.backbone
         identities = backbone.identities
         left = self._left(identities)
-        self.writer = CacheWriter(
+        self.writer = FeatureFileWriter(
             self.path,
             images=_table(images, self.sizes, self.mtimes),
             classes=images.classes,
@@ -335,7 +335,7 @@ class _Run:
             dataset=self._dataset(),
         )
         own = [file for file in (left, self.before) if file and file.holds(identities)]
-        by_view = {view: backbone.seen_in([view]).identities for view in backbone.views}
+        by_view = {view: backbone.with_views([view]).identities for view in backbone.views}
         shared = sharing(self.path.parent, by_view.values(), without=[self.path, partial_of(self.path)])
         self.known = KnownViews([*own, *shared], by_view)
         try:
@@ -365,7 +365,7 @@ class _Run:
                         f"{len(rows)} images were known in {known} of {len(self.backbone.views)} views: the others alone were "
                         "computed"
                     )
-                again += self._compute(self.backbone.seen_in(views), rows, speed, progress)
+                again += self._compute(self.backbone.with_views(views), rows, speed, progress)
             self.todo = np.array(sorted(again), dtype=np.int64)
 
     def _compute(self, backbone: Backbone, todo: np.ndarray, speed: _Speed, progress: Progress | None) -> list[int]:
@@ -449,7 +449,7 @@ class _Run:
             splits[readable] = hash_splits(self.keys[readable], self.images.labels[readable])
             self.writer.set_splits(splits.tolist())
         if not self.good:
-            failed = FeatureCache(partial_of(self.path), allow_partial=True)
+            failed = FeatureFile(partial_of(self.path), allow_partial=True)
             fault = "gave finite features" if self.computed else "could be decoded"
             raise DatasetError(
                 f"none of the {len(self.images)} images in {self.images.root} {fault}; "
@@ -482,14 +482,14 @@ class _Run:
             notes=tuple(self.notes),
         )
 
-    def _earlier(self, path: Path) -> FeatureCache | None:
+    def _earlier(self, path: Path) -> FeatureFile | None:
         """The finished file that is to be replaced, or None."""
         try:
-            file = FeatureCache(path)
+            file = FeatureFile(path)
         except CacheMissError:
             return None
-        except CorruptCacheError as error:  # it may be somebody's only copy of something else
-            raise CorruptCacheError(
+        except CorruptFileError as error:  # it may be somebody's only copy of something else
+            raise CorruptFileError(
                 f"{error}. It is not overwritten: name another file with -o, or delete it"
             ) from error
         if not file.holds(self.backbone.identities):
@@ -500,14 +500,14 @@ class _Run:
             )
         return file
 
-    def _left(self, identities: Mapping[str, str]) -> FeatureCache | None:
+    def _left(self, identities: Mapping[str, str]) -> FeatureFile | None:
         """What an interrupted run left, if its features are of use here; a run for other features is put aside, not lost."""
         partial = partial_of(self.path)
         try:
-            left = FeatureCache(partial, allow_partial=True)
+            left = FeatureFile(partial, allow_partial=True)
         except CacheMissError:
             return None
-        except CorruptCacheError as error:
+        except CorruptFileError as error:
             self.notes.append(f"what an interrupted run left cannot be used: {error}")
             return None
         if left.holds(identities):
@@ -519,7 +519,9 @@ class _Run:
             self.notes.append(f"an interrupted run for other features is kept as {aside}")
         return None
 
-    def _hash(self, rows: np.ndarray, writer: CacheWriter | None = None, progress: Progress | None = None) -> None:
+    def _hash(
+        self, rows: np.ndarray, writer: FeatureFileWriter | None = None, progress: Progress | None = None
+    ) -> None:
         """Read images for their keys alone."""
         files = ((row, self.images.absolute(row)) for row in rows.tolist())
         for done, image in enumerate(read_images(files, None, workers=self.workers), start=1):
@@ -528,7 +530,7 @@ class _Run:
             if progress:
                 progress(done, len(rows))
 
-    def _restat(self, image: LoadedImage, writer: CacheWriter | None) -> None:
+    def _restat(self, image: LoadedImage, writer: FeatureFileWriter | None) -> None:
         """The table says what was read, not what was listed."""
         row, facts = image.row, (image.size, image.mtime_ns)
         if image.size >= 0 and facts != (self.sizes[row], self.mtimes[row]):
@@ -572,7 +574,7 @@ class _Run:
         if not twins:
             return []
         again: list[int] = []
-        file = FeatureCache(partial_of(self.path), allow_partial=True)
+        file = FeatureFile(partial_of(self.path), allow_partial=True)
         for row, key in twins:
             first = first_row[key]
             if file.status[first] == DONE:
@@ -620,7 +622,7 @@ class _Run:
 
 
 def encode_images(
-    cache: FeatureCache, rows: np.ndarray, count: int, backbone: Backbone
+    cache: FeatureFile, rows: np.ndarray, count: int, backbone: Backbone
 ) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """Extract images of a feature file again, without a cache.
 
@@ -663,7 +665,7 @@ class _Either(Container[bytes]):
 
 
 def _encoded(
-    engine: Engine, backbone: Backbone, images: Iterator[LoadedImage], pool: Workers, meter: Meter
+    engine: Engine, backbone: Backbone, images: Iterator[LoadedImage], pool: Workers, meter: ThroughputMeter
 ) -> Iterator[tuple[list[LoadedImage], dict[str, np.ndarray]]]:
     """Batches of images with their embeddings, in order, a bounded number ahead.
 

@@ -82,12 +82,12 @@ class Encoder(nn.Module):
     def __init__(self, backbone: Backbone, *, plain: bool) -> None:
         super().__init__()
         self.transform, self.autocast, self.plain = backbone.transform, backbone.autocast, plain
-        self.tapped = copy.deepcopy(backbone.tapped).eval()  # the copy of a traced graph is in training mode
+        self.extractor = copy.deepcopy(backbone.extractor).eval()  # the copy of a traced graph is in training mode
         if not plain:
             image = normalise(torch.from_numpy(noise_images(backbone)[:1]).to(backbone.device), backbone.transform)
-            watched = [self.tapped.network.get_submodule(tap.node) for tap in self.tapped.watched]
-            fold_norms(self.tapped.graph, image, keep=watched)
-        self.tapped.attach()
+            watched = [self.extractor.network.get_submodule(tap.node) for tap in self.extractor.watched]
+            fold_norms(self.extractor.graph, image, keep=watched)
+        self.extractor.attach()
 
     def laid_out(self) -> Encoder:
         """Itself, its weights in memory as torch's kernels like them best."""
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         if not self.plain:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            return tuple(self.tapped(images).values())
+            return tuple(self.extractor(images).values())
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -37,7 +37,7 @@ def onnx_bytes(network: NetworkCopy, backbone: Backbone, batch: int) -> bytes:
     """
     if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > _LARGEST_EXPORT:
         raise EngineError(f"{backbone.name} is too large for one ONNX file")
-    parts = (_EXPORT, backbone.seen_in((PLAIN,)).identity, network.plain, batch, torch.__version__)
+    parts = (_EXPORT, backbone.with_views((PLAIN,)).identity, network.plain, batch, torch.__version__)
     tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     with contextlib.suppress(OSError, OutputError):
         for path in (home() / "engines").glob(f"{tag}-*.onnx"):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 import numpy as np
 
 from featx.data.image_set import ImageSet
-from featx.features.feature_file import DONE, FAILED, FeatureCache
+from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.layer_spec import RandomView, View
 
 
@@ -19,7 +19,7 @@ class _Seen:
         files: of several that hold an image, the first counts.
     """
 
-    files: list[FeatureCache]
+    files: list[FeatureFile]
 
     def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
         """The keys of images that a file has seen at the same place, with the same size and modification time.
@@ -62,7 +62,7 @@ class KnownRows(_Seen, Collection[bytes]):
     A key is in it when some file has features of that image. Whether they fit their check is seen when they are taken.
     """
 
-    def __init__(self, files: Sequence[FeatureCache], layers: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[FeatureFile], layers: Sequence[str]) -> None:
         """Look through files.
 
         Args:
@@ -136,9 +136,7 @@ class KnownRows(_Seen, Collection[bytes]):
 class KnownViews(_Seen, Container[bytes]):
     """The same of features in several views, each of which may be in other files. A key is in it when all views are known."""
 
-    def __init__(
-        self, files: Sequence[FeatureCache], identities: Mapping[View | RandomView, Mapping[str, str]]
-    ) -> None:
+    def __init__(self, files: Sequence[FeatureFile], identities: Mapping[View | RandomView, Mapping[str, str]]) -> None:
         """Look through files.
 
         Args:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptCacheError, FeatxError
+from featx.errors import CacheMissError, CorruptFileError, FeatxError
 from featx.features import checksums, hdf5
 from featx.features.hdf5 import Table
 from featx.identity import brief_value
@@ -114,7 +114,7 @@ class Header:
 
         Raises:
             CacheMissError: no such file.
-            CorruptCacheError: not a feature file, of an unknown version, incomplete, or damaged.
+            CorruptFileError: not a feature file, of an unknown version, incomplete, or damaged.
         """
         self.path = Path(path)
         self._file = _open(self.path)
@@ -125,10 +125,10 @@ class Header:
         found = (attrs.get("format"), attrs.get("version"))
         if found != (FORMAT, VERSION):
             shown = "format {}, version {}".format(*map(brief_value, map(repr, found)))
-            raise CorruptCacheError(f"{self.path}: {shown}; expected {FORMAT}, {VERSION}")
+            raise CorruptFileError(f"{self.path}: {shown}; expected {FORMAT}, {VERSION}")
         self.complete = bool(self._attribute("complete", np.uint8))
         if not self.complete and not allow_partial:
-            raise CorruptCacheError(f"{self.path} is incomplete; run the same featx extract again to finish it")
+            raise CorruptFileError(f"{self.path} is incomplete; run the same featx extract again to finish it")
         self.identity: str = self._attribute("identity", str)
         self.digest: str = self._attribute("digest", bytes).decode("ascii", errors="replace")
         self.backbone = self._json("backbone", name=str, weights=str, parts=dict)
@@ -154,7 +154,7 @@ class Header:
         value = self.structure.attrs.get(name)
         if not isinstance(value, kind):
             shown = brief_value(repr(value))
-            raise CorruptCacheError(f"{self.path}: the attribute {name} is {shown}; expected {kind.__name__}")
+            raise CorruptFileError(f"{self.path}: the attribute {name} is {shown}; expected {kind.__name__}")
         return value
 
     def _json(self, attribute: str, /, **expected: type[Any]) -> dict[str, Any]:
@@ -162,19 +162,19 @@ class Header:
             value = strict_json(self._attribute(attribute, str))
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # half a surrogate pair is no text
         except ValueError as error:
-            raise CorruptCacheError(f"{self.path}: the attribute {attribute} is not JSON: {error}") from error
+            raise CorruptFileError(f"{self.path}: the attribute {attribute} is not JSON: {error}") from error
         if not isinstance(value, dict):
-            raise CorruptCacheError(f"{self.path}: the attribute {attribute} is not a JSON object")
+            raise CorruptFileError(f"{self.path}: the attribute {attribute} is not a JSON object")
         for key, kind in expected.items():
             if not isinstance(value.get(key), kind):
-                raise CorruptCacheError(f"{self.path}: {key} of the attribute {attribute} is not a {kind.__name__}")
+                raise CorruptFileError(f"{self.path}: {key} of the attribute {attribute} is not a {kind.__name__}")
         return value
 
     def _check_dataset(self) -> None:
         table = self.dataset.get("table", "")
         lengths = [len(self.dataset["root"]), len(table) if isinstance(table, str) else _LONGEST_ROOT + 1]
         if not isinstance(self.dataset.get("max_pixels", 0), int) or max(lengths) > _LONGEST_ROOT:
-            raise CorruptCacheError(f"{self.path}: max_pixels, root or table of the attribute dataset means nothing")
+            raise CorruptFileError(f"{self.path}: max_pixels, root or table of the attribute dataset means nothing")
 
     def _check_tables(self) -> int:
         """The number of rows, once every table has the name, type and shape that the format gives it."""
@@ -184,7 +184,7 @@ class Header:
         wanted = [*_COLUMNS, *(f"{group}/{layer}" for layer in layers for group in ("features", "checks"))]
         if list(tables) != wanted or not layers:
             shown, expected = brief_value(", ".join(tables)), brief_value(", ".join(wanted))
-            raise CorruptCacheError(f"{self.path} has the tables {shown}; expected {expected}")
+            raise CorruptFileError(f"{self.path} has the tables {shown}; expected {expected}")
         for name, table in tables.items():
             group = name.partition("/")[0]
             count = table.shape[0] if name == "classes" and table.shape else rows
@@ -200,13 +200,13 @@ class Header:
                     *shape,
                 )
             if not right or (group == "features" and "identity" not in table.attrs):
-                raise CorruptCacheError(f"{self.path}: {name} is {table.shape} of {table.dtype}, for {rows} rows")
+                raise CorruptFileError(f"{self.path}: {name} is {table.shape} of {table.dtype}, for {rows} rows")
         if not rows:
-            raise CorruptCacheError(f"{self.path} has no rows")
+            raise CorruptFileError(f"{self.path} has no rows")
         return rows
 
 
-class FeatureCache(Header):
+class FeatureFile(Header):
     """A feature file, open for reading. The small tables are in memory, the features memory-mapped.
 
     What was opened stays readable when a newer file takes its name.
@@ -227,7 +227,7 @@ class FeatureCache(Header):
 
         Raises:
             CacheMissError: no such file.
-            CorruptCacheError: not a feature file, of an unknown version, incomplete, or damaged outside the features.
+            CorruptFileError: not a feature file, of an unknown version, incomplete, or damaged outside the features.
         """
         super().__init__(path, allow_partial=allow_partial)
         self._require_memory()
@@ -248,7 +248,7 @@ class FeatureCache(Header):
         )
         self.keys, self.status = column["images/key"], column["images/status"]
         if self.complete and self.digest != self.computed_digest():
-            raise CorruptCacheError(
+            raise CorruptFileError(
                 f"{self.path}: its tables do not fit their digest, so some bytes have changed since it was made. "
                 "Delete it and run featx extract again"
             )
@@ -343,9 +343,7 @@ class FeatureCache(Header):
         need = self.structure.size - sum(self.rows * e.dim * e.dtype.itemsize for e in self.layers.values())
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if need > memory // 2:
-            raise CorruptCacheError(
-                f"{self.path}: its tables take {size_text(need)}; the memory is {size_text(memory)}"
-            )
+            raise CorruptFileError(f"{self.path}: its tables take {size_text(need)}; the memory is {size_text(memory)}")
 
     def _check_values(self) -> None:
         """Values that the rest of featx relies on."""
@@ -363,7 +361,7 @@ class FeatureCache(Header):
                 and "" not in self.classes
             ):
                 return
-        raise CorruptCacheError(f"{self.path}: its tables hold labels, splits, paths or states that mean nothing")
+        raise CorruptFileError(f"{self.path}: its tables hold labels, splits, paths or states that mean nothing")
 
     def computed_digest(self) -> str:
         """SHA-256, in hex, over everything but the features, which have their checks."""
@@ -396,16 +394,16 @@ def partial_of(path: Path) -> Path:
 def _open(path: Path) -> int:
     try:
         if path.is_dir():
-            raise CorruptCacheError(f"{path} is a folder; expected a feature file")
+            raise CorruptFileError(f"{path} is a folder; expected a feature file")
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            raise CorruptCacheError(f"{path} is no ordinary file; expected a feature file")
+            raise CorruptFileError(f"{path} is no ordinary file; expected a feature file")
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CacheMissError(f"there is no feature file {path}; featx extract makes one") from error
-    except CorruptCacheError:
+    except CorruptFileError:
         raise
     except (OSError, ValueError) as error:
-        raise CorruptCacheError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise CorruptFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextlib.contextmanager
@@ -416,7 +414,7 @@ def _reading(path: Path) -> Iterator[None]:
     except FeatxError:
         raise
     except (OSError, ValueError) as error:
-        raise CorruptCacheError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise CorruptFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _column(file: Any, table: Table) -> np.ndarray:

@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 
 from featx.data.image_set import UNLABELLED
-from featx.errors import CorruptCacheError, HeadError, OutputError
-from featx.features.feature_file import DONE, FeatureCache
+from featx.errors import CorruptFileError, HeadError, OutputError
+from featx.features.feature_file import DONE, FeatureFile
 from featx.identity import joint_features, joint_identity
 from featx.io.atomic import reserve
 from featx.layer_spec import PENULTIMATE, kept_names, largest_set, side_by_side
@@ -72,17 +72,17 @@ class FeatureSet:
         Raises:
             CacheMissError: no such file or layer.
             BackboneError: there is no such set of views.
-            CorruptCacheError: a row that does not fit its check.
+            CorruptFileError: a row that does not fit its check.
             OutputError: there is no room on the disk to put together what is too large for memory.
         """
-        cache = FeatureCache(path)
+        cache = FeatureFile(path)
         rows = np.flatnonzero(cache.status == DONE)
         names = kept_names(layer)
         layers = [name for view in names for name in view]
         sound = cache.sound_in_all(layers, rows)
         if not sound.all():
             bad = cache.paths[rows[np.argmin(sound)]]
-            raise CorruptCacheError(
+            raise CorruptFileError(
                 f"{cache.path}: {np.count_nonzero(~sound)} of {len(rows)} rows of layer {layer} do not fit their checks, "
                 f"the first of {bad}; the same featx extract with --rehash computes those again"
             )
@@ -216,6 +216,6 @@ def views_in(path: str | os.PathLike[str], layer: str) -> str:
     """The largest set of views that a feature file has of one layer, or of each of several with commas between them.
 
     Raises:
-        CacheMissError, CorruptCacheError: the file is not there or not sound.
+        CacheMissError, CorruptFileError: the file is not there or not sound.
     """
-    return largest_set(FeatureCache(path).layers, side_by_side(layer))
+    return largest_set(FeatureFile(path).layers, side_by_side(layer))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from featx.constants import FROZEN, UNTRAINED
-from featx.errors import CacheMissError, CorruptCacheError, OutputError
-from featx.features.feature_file import DONE, FORMAT, FeatureCache, Header, partial_of
+from featx.errors import CacheMissError, CorruptFileError, OutputError
+from featx.features.feature_file import DONE, FORMAT, FeatureFile, Header, partial_of
 from featx.features.hdf5 import TEXT_CRC
 from featx.features.lock import folder_error, write_lock
 
@@ -85,7 +85,7 @@ def feature_file(
                 header = Header(form)
             except CacheMissError:
                 continue
-            except CorruptCacheError as error:
+            except CorruptFileError as error:
                 note = f"{error}. It is left as it is; featx cache rm removes it"
                 continue
             if header.holds(identities) and header.dataset["root"] == root:
@@ -96,7 +96,7 @@ def feature_file(
 
 def sharing(
     folder: Path, identities: Iterable[Mapping[str, str]], *, without: Sequence[Path] = ()
-) -> list[FeatureCache]:
+) -> list[FeatureFile]:
     """The feature files of a folder, finished or not, that hold features of any of these identities; the newest first.
 
     Args:
@@ -108,9 +108,9 @@ def sharing(
     for path in sorted(_files(folder), key=_modified, reverse=True):
         if path in without or path.name.endswith(".new"):
             continue
-        with contextlib.suppress(CacheMissError, CorruptCacheError):
+        with contextlib.suppress(CacheMissError, CorruptFileError):
             if any(map(Header(path).holds, wanted)):
-                found.append(FeatureCache(path, allow_partial=True))
+                found.append(FeatureFile(path, allow_partial=True))
     return found
 
 
@@ -167,17 +167,17 @@ def describe_files(paths: Iterable[Path]) -> list[Entry]:
 
     Raises:
         CacheMissError: one of them is not there.
-        CorruptCacheError: one of them is no feature file.
+        CorruptFileError: one of them is no feature file.
     """
     entries = []
     for path in paths:
         if not path.name.endswith(_ENDINGS):
-            raise CorruptCacheError(f"{path} is no feature file; those end in {', '.join(_ENDINGS)}")
+            raise CorruptFileError(f"{path} is no feature file; those end in {', '.join(_ENDINGS)}")
         if not path.is_file():
             raise CacheMissError(f"there is no feature file {path}")
         entry = _entry(path)
         if entry.state == "foreign":
-            raise CorruptCacheError(f"{path} is not a feature file of featx; remove it by hand if you do not want it")
+            raise CorruptFileError(f"{path} is not a feature file of featx; remove it by hand if you do not want it")
         entries.append(entry)
     return entries
 
@@ -207,8 +207,8 @@ def _entry(path: Path) -> Entry:
     if path.name.endswith(".new") and (_is_ours(path) or not any(_beginning(path))):
         return Entry(path, "leftover", size, modified, removable="a run was killed before it began to compute")
     try:
-        cache = FeatureCache(path, allow_partial=True)
-    except (CacheMissError, CorruptCacheError) as error:
+        cache = FeatureFile(path, allow_partial=True)
+    except (CacheMissError, CorruptFileError) as error:
         ours = _is_ours(path)
         return Entry(path, "damaged" if ours else "foreign", size, modified, removable=str(error) if ours else "")
     return Entry(
@@ -239,7 +239,7 @@ def _beginning(path: Path) -> bytes:
         return b""
 
 
-def _superseded(cache: FeatureCache) -> str:
+def _superseded(cache: FeatureFile) -> str:
     """Why a file is of no more use: another has all its features, and nobody will ask for this one again."""
     final = _final(cache.path)
     if final != cache.path:  # what is unfinished is of use to its finished file alone
@@ -252,11 +252,11 @@ def _superseded(cache: FeatureCache) -> str:
     return ""
 
 
-def _has_all(path: Path, cache: FeatureCache, *, of_what_is_there: bool = False) -> bool:
+def _has_all(path: Path, cache: FeatureFile, *, of_what_is_there: bool = False) -> bool:
     """Whether a file has the features of all images of another; if asked, a file whose own data set is still there."""
     try:
-        whole = FeatureCache(path)
-    except (CacheMissError, CorruptCacheError):
+        whole = FeatureFile(path)
+    except (CacheMissError, CorruptFileError):
         return False
     if not whole.holds(cache.identities) or (of_what_is_there and not Path(whole.dataset["root"]).is_dir()):
         return False

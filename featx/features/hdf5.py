@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import CorruptCacheError
+from featx.errors import CorruptFileError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SECTOR = 512
@@ -144,22 +144,22 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
             header's checksum is sound, the structure with these values is returned.
 
     Raises:
-        CorruptCacheError: not an HDF5 file, not one in this form, truncated, or damaged.
+        CorruptFileError: not an HDF5 file, not one in this form, truncated, or damaged.
     """
     size = os.fstat(file).st_size
     start = os.pread(file, _SUPERBLOCK, 0)
     if not start.startswith(SIGNATURE):
-        raise CorruptCacheError(f"{name} is not an HDF5 file")
+        raise CorruptFileError(f"{name} is not an HDF5 file")
     if start[8:12] != b"\x02\x08\x08\0":
-        raise CorruptCacheError(f"{name} is an HDF5 file, but not a feature file in the form that featx writes")
+        raise CorruptFileError(f"{name} is an HDF5 file, but not a feature file in the form that featx writes")
     end = int.from_bytes(start[28:36], "little")
     if start == _superblock(end) and end != size:
-        raise CorruptCacheError(f"{name} has {size:,} bytes instead of {end:,}; it was cut off or added to")
+        raise CorruptFileError(f"{name} has {size:,} bytes instead of {end:,}; it was cut off or added to")
     try:
         attrs, tables = _Parser(file, size).read()
         structure = pack(attrs, tables)
     except (_MalformedError, struct.error, ValueError, LookupError, ArithmeticError, TypeError) as error:
-        raise CorruptCacheError(
+        raise CorruptFileError(
             f"{name}: the structure of the file is damaged ({error or type(error).__name__})"
         ) from error
     data = os.pread(file, len(structure.data), 0)
@@ -169,7 +169,7 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
         first = end - 4 - sum(len(_attribute(key, value, _Heap([]))) for key, value in torn.items())
         data = data[:first] + structure.data[first:end] + data[end:]
     if structure.size != size or data != structure.data:
-        raise CorruptCacheError(f"{name}: the structure of the file is damaged, or not in the form that featx writes")
+        raise CorruptFileError(f"{name}: the structure of the file is damaged, or not in the form that featx writes")
     return structure
 
 

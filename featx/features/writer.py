@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptCacheError, OutputError
+from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import checksums, hdf5
 from featx.features.feature_file import (
     DONE,
@@ -27,7 +27,7 @@ from featx.features.feature_file import (
     INCOMPLETE,
     TODO,
     VERSION,
-    FeatureCache,
+    FeatureFile,
     ImageTable,
     partial_of,
     stretches,
@@ -40,7 +40,7 @@ _ERROR_BYTES = 120
 _LEAST_SPLIT_BYTES = 8
 
 
-class CacheWriter:
+class FeatureFileWriter:
     """Writes a feature file row by row, beside its final name, and renames it when it is complete.
 
     What an interrupted run of the very same extraction left, ``<name>.h5.partial``, is gone on with in place. Otherwise the
@@ -153,7 +153,7 @@ class CacheWriter:
         if self._at.name.endswith(".new"):
             self._at.unlink(missing_ok=True)
 
-    def finish(self) -> FeatureCache:
+    def finish(self) -> FeatureFile:
         """Mark the file complete, sync it and give it its final name.
 
         Raises:
@@ -161,7 +161,7 @@ class CacheWriter:
         """
         with self._trouble():
             os.fsync(self._file)
-            written = FeatureCache(self._at, allow_partial=True)
+            written = FeatureFile(self._at, allow_partial=True)
             if (written.status == TODO).any():
                 raise OutputError(
                     f"{self._at} is not complete: {np.count_nonzero(written.status == TODO)} rows are to do"
@@ -172,13 +172,13 @@ class CacheWriter:
             os.fsync(self._file)
             self._at.replace(self.path)
             _sync(self.path.parent)
-        return FeatureCache(self.path)
+        return FeatureFile(self.path)
 
-    def _unfinished(self, columns: Mapping[str, np.ndarray], *, given_splits: bool) -> FeatureCache | None:
+    def _unfinished(self, columns: Mapping[str, np.ndarray], *, given_splits: bool) -> FeatureFile | None:
         """What an interrupted run left, if it was to become the very same file."""
         try:
-            left = FeatureCache(partial_of(self.path), allow_partial=True)
-        except (CacheMissError, CorruptCacheError):
+            left = FeatureFile(partial_of(self.path), allow_partial=True)
+        except (CacheMissError, CorruptFileError):
             return None
         attrs = {**left.structure.attrs, **INCOMPLETE}
         if attrs != self._structure.attrs or left.structure.tables != self._structure.tables:
@@ -244,7 +244,7 @@ class CacheWriter:
     def _trouble(self) -> Iterator[None]:
         try:
             yield
-        except (OutputError, CacheMissError, CorruptCacheError):
+        except (OutputError, CacheMissError, CorruptFileError):
             raise
         except OSError as error:
             raise output_error(self._at, self._structure.size, error) from error
@@ -305,8 +305,8 @@ def _prove(path: Path, structure: Structure) -> None:
     import h5py  # only writers need it
 
     try:
-        FeatureCache(path, allow_partial=True)
-    except CorruptCacheError as error:
+        FeatureFile(path, allow_partial=True)
+    except CorruptFileError as error:
         raise OutputError(f"what was written could not be read again: {error}") from error
     with h5py.File(path, "r", locking=False) as file:
         attrs = {name: value.tobytes() if isinstance(value, np.bytes_) else value for name, value in file.attrs.items()}

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from featx.constants import CALIBRATIONS
 from featx.data.splits import join_groups
 from featx.data.transform import Transform
-from featx.errors import CorruptCacheError, HeadError, StaleCacheError
+from featx.errors import CorruptFileError, HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads import predictors
 from featx.heads.folds import make_folds
@@ -34,14 +34,14 @@ from featx.heads.postprocess import (
 from featx.heads.registry import Kind, form_of, kind_of, model_for
 from featx.heads.search import Search, Tried, search
 from featx.heads.targets import Targets, targets_of, task_of
-from featx.heads.training_data import Model, Rows, Training, by_rows, over_views, statistics
+from featx.heads.training_data import Model, Rows, TrainingData, by_rows, over_views, statistics
 from featx.identity import differences
 from featx.io import model_file
 from featx.layer_spec import set_of, side_by_side, views_of
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.text import printable
 
 FOLDS = 5
@@ -209,7 +209,7 @@ class Head:
         column = read_column(features, self.group, table=self.table)[rows] if self.group else None
         return join_groups(features.keys[rows], column)
 
-    def outputs(self, X: np.ndarray) -> np.ndarray:
+    def predict_values(self, X: np.ndarray) -> np.ndarray:
         """(N, D) features, or (N, V, D) of V views, to (N, C) float64: what ``predict`` and the reports go by.
 
         Probabilities of classes, which sum to 1, or of labels, each for itself; the numbers of a regression. They are made of
@@ -218,14 +218,14 @@ class Head:
         """
         return self._outputs(self._scores(X))
 
-    def logits(self, X: np.ndarray) -> np.ndarray:
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Features, as ``outputs``, to (N, C) float64 logits; of rows that make no sense NaN.
 
         Their softmax (of labels: sigmoid) are the probabilities before isotonic calibration.
         """
         return self._logits(self._scores(X))
 
-    def probabilities(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Features, as ``outputs``, to (N, C) float64; rows of classes sum to 1.
 
         Raises:
@@ -233,22 +233,22 @@ class Head:
         """
         if self.task_ == "regression":
             raise HeadError("a regression head predicts numbers, not probabilities; predict gives them")
-        return self.outputs(X)
+        return self.predict_values(X)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Features, as ``outputs``, to (N,) class names, to lists of label names, or to numbers.
 
         A class whose probability is below ``reject_below_`` is None.
         """
-        out = self.outputs(X)
+        out = self.predict_values(X)
         if self.task_ == "regression":
             return out[:, 0]
         said = np.empty(len(out), dtype=object)
         for row, p in enumerate(out):
-            said[row] = self.said(p)
+            said[row] = self.decide(p)
         return said
 
-    def said(self, p: np.ndarray) -> Any:
+    def decide(self, p: np.ndarray) -> Any:
         """What (C,) outputs of one image say: a class name or None, a list of label names, or a number."""
         if self.task_ == "regression":
             return float(p[0])
@@ -276,10 +276,10 @@ class Head:
                 f"a {name} head{curved} is not linear, so no layer of a network can take its place; "
                 f"featx fit-head --model logreg{' --calibrate temperature' if curved else ''} makes one that can"
             )
-        weight = self.scorer_.weight / self.scale_ / self.temperature_
-        return weight, self.scorer_.bias / self.temperature_ - self.offset_ - weight @ self.mean_
+        weight = self.predictor_.weight / self.scale_ / self.temperature_
+        return weight, self.predictor_.bias / self.temperature_ - self.offset_ - weight @ self.mean_
 
-    def evaluate(self, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None) -> AnyReport:
+    def evaluate(self, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None) -> Report:
         """Judge the head on rows it was not fitted to.
 
         Args:
@@ -296,7 +296,7 @@ class Head:
 
     def judge(
         self, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None
-    ) -> tuple[AnyReport, np.ndarray, np.ndarray]:
+    ) -> tuple[Report, np.ndarray, np.ndarray]:
         """As ``evaluate``, with the (n,) rows that were judged and their (n, C) outputs."""
         self.require_identity(features)
         if rows is None:
@@ -307,13 +307,13 @@ class Head:
         facts, where = features.facts(rows), f"the split {split!r}"
         targets = targets_of(facts, self.task_, self.classes_, where=where)
         notes = trained_on(facts.keys, self.train_keys_, split=split)
-        out = self.outputs_of(features, rows)
+        out = self.predict_rows(features, rows)
         if not np.isfinite(out).all():
             _require_finite(*by_rows(features.features, rows), where)
             raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
         return self._report(targets.y, out, split=split, notes=notes), rows, out
 
-    def outputs_of(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+    def predict_rows(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
         """As ``outputs``, (n, C) of some rows of a feature set, (n,) int64; features are read block by block."""
         blocks = Rows(*by_rows(features.features, rows)).blocks(np.float64)
         nothing = np.empty((0, len(self.classes_)))
@@ -351,7 +351,7 @@ class Head:
             "fit a head to them with featx fit-head"
         )
 
-    def again(self) -> Head:
+    def clone(self) -> Head:
         """A head like this one, its hyper-parameter as chosen, that is not fitted yet."""
         asked = {name: self.parameters[name] for name in _ASKED}
         asked["kernel"] = self.kernel
@@ -389,7 +389,7 @@ class Head:
             "seed": self.seed,
         }
 
-    def save(self, path: str | os.PathLike[str], *, report: AnyReport | None = None) -> Path:
+    def save(self, path: str | os.PathLike[str], *, report: Report | None = None) -> Path:
         """Write the head as one .safetensors file: arrays, and JSON in its metadata.
 
         Raises:
@@ -401,7 +401,7 @@ class Head:
             "scale": self.scale_,
             "offset": self.offset_,
             "train_keys": self.train_keys_,
-            **{f"scorer.{f.name}": getattr(self.scorer_, f.name) for f in fields(self.scorer_)},
+            **{f"scorer.{f.name}": getattr(self.predictor_, f.name) for f in fields(self.predictor_)},
         }
         if self.thresholds_ is not None:
             arrays["thresholds"] = self.thresholds_
@@ -437,7 +437,7 @@ class Head:
 
         Raises:
             CacheMissError: no such file.
-            CorruptCacheError: not a head, or a damaged one; what is wrong is said.
+            CorruptFileError: not a head, or a damaged one; what is wrong is said.
         """
         arrays, meta = model_file.load_model(Path(path), format=model_file.HEAD)
         asked = {name: meta["parameters"][name] for name in _ASKED}
@@ -452,9 +452,9 @@ class Head:
             if meta["backbone"]:
                 Transform.from_dict(meta["backbone"]["parts"]["transform"])
         except (TypeError, ValueError) as error:  # HeadError is a ValueError
-            raise CorruptCacheError(f"{path} is no sound head: {printable(str(error))}") from error
-        scorer = predictors.SCORERS[meta["form"]]
-        head.scorer_ = scorer(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(scorer)})
+            raise CorruptFileError(f"{path} is no sound head: {printable(str(error))}") from error
+        predictor = predictors.PREDICTORS[meta["form"]]
+        head.predictor_ = predictor(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(predictor)})
         head.C_, head.k_, head.weight_decay_ = (meta["parameters"][name] for name in _CHOSEN)
         head.mean_, head.scale_, head.train_keys_ = arrays["mean"], arrays["scale"], arrays["train_keys"]
         head.temperature_, head.offset_ = float(meta["temperature"]), arrays["offset"]
@@ -504,30 +504,30 @@ class Head:
                 f"{', '.join(asked)} {'is' if len(asked) == 1 else 'are'} for classification, not for {task}"
             )
 
-    def _training(self, rows: Rows, targets: Targets, groups: np.ndarray, views: int) -> Training:
+    def _training(self, rows: Rows, targets: Targets, groups: np.ndarray, views: int) -> TrainingData:
         y, count = targets.y, len(targets.names)
         weight = np.ones(len(y))
         if self.class_weight:
             weight = balanced_weights(y, count)[y]
         grouped = len(np.unique(groups)) < len(groups)
-        training = Training(rows, y, count, self.task_, weight, seed=self.seed, grouped=grouped, views=views)
+        training = TrainingData(rows, y, count, self.task_, weight, seed=self.seed, grouped=grouped, views=views)
         return dataclasses.replace(training, folds=self._folds(training, groups))
 
-    def _folds(self, training: Training, groups: np.ndarray) -> Any:
+    def _folds(self, training: TrainingData, groups: np.ndarray) -> Any:
         strata = None if self.task_ == "regression" else training.y
         return make_folds(strata, groups, folds=FOLDS, seed=self.seed)
 
     def _fit(
-        self, kind: Kind, training: Training, cross_validate: bool, coarse: bool
+        self, kind: Kind, training: TrainingData, cross_validate: bool, coarse: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Search, fit and calibrate; what the rows that were held out got, if any were."""
         model, found = self._search(kind, training, cross_validate, coarse)
         self.C_ = found.chosen if kind.parameter == "C" else None
         self.weight_decay_ = found.chosen if kind.parameter == "weight_decay" else None
         self.search_ = found.tried
-        scorer: Any = model.fit(training.by_rows, found.chosen)
-        self.scorer_ = scorer
-        self.k_ = int(scorer.k) if kind.parameter == "k" else None  # no more than there are rows
+        predictor: Any = model.fit(training.by_rows, found.chosen)
+        self.predictor_ = predictor
+        self.k_ = int(predictor.k) if kind.parameter == "k" else None  # no more than there are rows
         solution = getattr(model, "solution_", None)
         self.convergence_ = solution and {"gap": float(solution.gap[0]), "iterations": int(solution.iterations[0])}
         out = self._calibrate(kind, training, found)
@@ -540,7 +540,7 @@ class Head:
 
         return str(pick_device(self.device))
 
-    def _search(self, kind: Kind, training: Training, cross_validate: bool, coarse: bool) -> tuple[Model, Search]:
+    def _search(self, kind: Kind, training: TrainingData, cross_validate: bool, coarse: bool) -> tuple[Model, Search]:
         """The model, and its hyper-parameter, chosen on held-out rows; the same rows tell how sure its scores are."""
         model = model_for(self.kind, task=self.task_, kernel=self.kernel, device=self._device(), coarse=coarse)
         given = self.C if kind.parameter == "C" else self.k if kind.parameter == "k" else None
@@ -562,7 +562,7 @@ class Head:
             )
         return model, dataclasses.replace(found, rows=drawn[found.rows])
 
-    def _share(self, training: Training) -> tuple[Training, np.ndarray]:
+    def _share(self, training: TrainingData) -> tuple[TrainingData, np.ndarray]:
         """As many rows as a search may take, all or whole folds' shares of them; and (n,) int64, which of the rows they are."""
         most = max(1000, MOST_SEARCHED // (4 * training.rows.width * training.views))
         if len(training) <= most or not training.folds:
@@ -578,7 +578,7 @@ class Head:
         )
         return dataclasses.replace(training.take(drawn), folds=folds), drawn
 
-    def _calibrate(self, kind: Kind, training: Training, found: Search) -> np.ndarray | None:
+    def _calibrate(self, kind: Kind, training: TrainingData, found: Search) -> np.ndarray | None:
         """Temperature, offset, curves and thresholds, all from held-out rows; their outputs."""
         y, weight = training.y[found.rows], training.weight[found.rows]
         self.temperature_, self.offset_ = 1.0, np.zeros(training.count)
@@ -607,12 +607,14 @@ class Head:
         self.held_out_ = self._report(y, out, split="train, cross-validated", notes=notes)
         return out
 
-    def _report(self, y: np.ndarray, out: np.ndarray, *, split: str, notes: Sequence[str] = ()) -> AnyReport:
+    def _report(self, y: np.ndarray, out: np.ndarray, *, split: str, notes: Sequence[str] = ()) -> Report:
         if self.task_ == "regression":
             return RegressionReport.of(y, out, split=split, notes=notes)
         if self.thresholds_ is not None:
             return MultiLabelReport.of(y, out, self.classes_, thresholds=self.thresholds_, split=split, notes=notes)
-        return Report.of(y, out, self.classes_, split=split, reject_below=self.reject_below_ or None, notes=notes)
+        return ClassificationReport.of(
+            y, out, self.classes_, split=split, reject_below=self.reject_below_ or None, notes=notes
+        )
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         """(N, C), the mean over the views where there are several; NaN where a row makes no sense."""
@@ -625,7 +627,7 @@ class Head:
             Z = (X.astype(np.float64) - self.mean_) / self.scale_
             rows = (np.abs(Z) < _MOST_DEVIATIONS).all(axis=1)
             if rows.any():
-                scores[rows] = self.scorer_.scores(Z[rows])
+                scores[rows] = self.predictor_.decision_function(Z[rows])
         return over_views(scores, views)
 
     def _logits(self, scores: np.ndarray) -> np.ndarray:
@@ -693,10 +695,10 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def stored_report(report: AnyReport) -> dict[str, Any]:
+def stored_report(report: Report) -> dict[str, Any]:
     """A report as a file keeps it: whole, but for the (C, C) confusion of very many classes, which no header could hold."""
     facts = report.as_dict()
-    if isinstance(report, Report) and len(report.classes) > _MOST_CLASSES_WITH_CONFUSION:
+    if isinstance(report, ClassificationReport) and len(report.classes) > _MOST_CLASSES_WITH_CONFUSION:
         del facts["confusion"]
     return facts
 

@@ -16,16 +16,16 @@ from sklearn.metrics.pairwise import rbf_kernel
 from featx.heads import nearest
 
 
-class Scorer(Protocol):
+class Predictor(Protocol):
     """What every scorer can do."""
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) standardised features to (N, C) scores."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class LinearScorer:
+class LinearPredictor:
     """scores = Z W' + b.
 
     Attributes:
@@ -36,14 +36,14 @@ class LinearScorer:
     weight: np.ndarray
     bias: np.ndarray
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) to (N, C)."""
         out: np.ndarray = Z @ self.weight.T + self.bias
         return out
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenScorer:
+class HiddenLayerPredictor:
     """scores = max(Z H' + h, 0) W' + b: one hidden layer of U rectified linear units.
 
     Attributes:
@@ -58,7 +58,7 @@ class HiddenScorer:
     weight: np.ndarray
     bias: np.ndarray
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) to (N, C)."""
         hidden = np.maximum(Z @ self.hidden_weight.T + self.hidden_bias, 0.0)
         out: np.ndarray = hidden @ self.weight.T + self.bias
@@ -66,7 +66,7 @@ class HiddenScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class KernelScorer:
+class KernelPredictor:
     """scores = K(Z, support) A' + b, with K(x, z) = exp(-gamma |x - z|^2).
 
     Attributes:
@@ -81,7 +81,7 @@ class KernelScorer:
     bias: np.ndarray
     gamma: np.ndarray
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) to (N, C)."""
         support, out = self.support.astype(np.float64), np.empty((len(Z), len(self.bias)))
         step = nearest.block_rows(2 * len(support))
@@ -92,7 +92,7 @@ class KernelScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class NeighbourScorer:
+class NeighbourPredictor:
     """Log of each class's share of the votes of the k nearest rows (cosine), one vote more spread evenly over the classes.
 
     A row votes with its weight times exp(sharpness (cosine - the nearest's cosine)), as in Wu et al. (2018).
@@ -113,7 +113,7 @@ class NeighbourScorer:
     sharpness: np.ndarray
     count: np.ndarray
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) to (N, C)."""
         out = np.empty((len(Z), int(self.count)))
         for rows, found, cast in _votes(self, Z):
@@ -122,8 +122,8 @@ class NeighbourScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class NeighbourLabelsScorer:
-    """Logit of each label's share of the votes, half a vote more for it and half against; else as ``NeighbourScorer``.
+class NeighbourLabelsPredictor:
+    """Logit of each label's share of the votes, half a vote more for it and half against; else as ``NeighbourPredictor``.
 
     Attributes:
         support: (S, D) float32, rows of length 1 (or 0).
@@ -139,7 +139,7 @@ class NeighbourLabelsScorer:
     k: np.ndarray
     sharpness: np.ndarray
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) to (N, C)."""
         labels = self.support_labels.astype(np.float64)
         out = np.empty((len(Z), labels.shape[1]))
@@ -149,8 +149,8 @@ class NeighbourLabelsScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class NeighbourMeanScorer:
-    """Mean of the k nearest rows' numbers, each counted by its vote; else as ``NeighbourScorer``.
+class NeighbourMeanPredictor:
+    """Mean of the k nearest rows' numbers, each counted by its vote; else as ``NeighbourPredictor``.
 
     Attributes:
         support: (S, D) float32, rows of length 1 (or 0).
@@ -166,7 +166,7 @@ class NeighbourMeanScorer:
     k: np.ndarray
     sharpness: np.ndarray
 
-    def scores(self, Z: np.ndarray) -> np.ndarray:
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """(N, D) to (N, C)."""
         out = np.empty((len(Z), self.support_values.shape[1]))
         for rows, found, cast in _votes(self, Z):
@@ -175,20 +175,20 @@ class NeighbourMeanScorer:
 
 
 def _votes(
-    scorer: NeighbourScorer | NeighbourLabelsScorer | NeighbourMeanScorer, Z: np.ndarray
+    predictor: NeighbourPredictor | NeighbourLabelsPredictor | NeighbourMeanPredictor, Z: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Which rows of Z, (n, k) rows of the support nearest to them, and their (n, k) votes."""
-    for rows, found, similarities in nearest.search(Z, scorer.support, int(scorer.k)):
-        yield rows, found, nearest.votes(similarities, scorer.support_weight[found], float(scorer.sharpness))
+    for rows, found, similarities in nearest.search(Z, predictor.support, int(predictor.k)):
+        yield rows, found, nearest.votes(similarities, predictor.support_weight[found], float(predictor.sharpness))
 
 
-SCORERS: Mapping[str, type[Any]] = {
-    "linear": LinearScorer,
-    "hidden": HiddenScorer,
-    "kernel": KernelScorer,
-    "neighbour": NeighbourScorer,
-    "neighbour-labels": NeighbourLabelsScorer,
-    "neighbour-mean": NeighbourMeanScorer,
+PREDICTORS: Mapping[str, type[Any]] = {
+    "linear": LinearPredictor,
+    "hidden": HiddenLayerPredictor,
+    "kernel": KernelPredictor,
+    "neighbour": NeighbourPredictor,
+    "neighbour-labels": NeighbourLabelsPredictor,
+    "neighbour-mean": NeighbourMeanPredictor,
 }
 """By the name that a head's file keeps."""
 

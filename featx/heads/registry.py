@@ -58,7 +58,7 @@ def kind_of(name: str, *, task: str | None = None, kernel: str = "linear") -> Ki
 
 
 def form_of(name: str, *, task: str, kernel: str) -> str:
-    """The key in ``scorers.SCORERS`` of what a head scores by."""
+    """The key in ``scorers.PREDICTORS`` of what a head scores by."""
     if name == "knn":
         return {"classification": "neighbour", "multilabel": "neighbour-labels", "regression": "neighbour-mean"}[task]
     return "hidden" if name == "mlp" else "kernel" if kernel == "rbf" else "linear"

@@ -10,7 +10,7 @@ import numpy as np
 
 from featx.heads.folds import judged
 from featx.heads.postprocess import fit_temperature
-from featx.heads.training_data import Model, Training
+from featx.heads.training_data import Model, TrainingData
 
 AS_GOOD = 1e-4
 """Nats of log loss (or share of a squared error) that make no difference: no solver is more exact in a search."""
@@ -68,7 +68,7 @@ class Search:
         return next((tried for tried in self.tried if tried.candidate == self.chosen), None)
 
 
-def search(model: Model, training: Training, *, calibrated: bool, grows: bool) -> Search:
+def search(model: Model, training: TrainingData, *, calibrated: bool, grows: bool) -> Search:
     """Compare a model's candidates by their loss on held-out images.
 
     Args:
@@ -110,7 +110,7 @@ def losses(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
     return top + normal - scores[np.arange(len(y)), y]  # type: ignore[no-any-return]
 
 
-def _judge(candidate: float, scores: np.ndarray, training: Training, rows: np.ndarray, calibrated: bool) -> Tried:
+def _judge(candidate: float, scores: np.ndarray, training: TrainingData, rows: np.ndarray, calibrated: bool) -> Tried:
     """A candidate's line of the table."""
     if not (calibrated or training.task == "regression"):
         some = rows[:: max(1, len(rows) * training.count // _MOST_TO_CALIBRATE)]

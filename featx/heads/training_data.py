@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featx.heads.predictors import Scorer
+from featx.heads.predictors import Predictor
 
 BLOCK_BYTES = 64 << 20
 """Of float32 features, that are dealt with at once where they are read from a file."""
@@ -168,7 +168,7 @@ Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class TrainingData:
     """What a head is fitted to. N images of D features, C classes or labels (or targets of a regression).
 
     Attributes:
@@ -206,13 +206,13 @@ class Training:
             folds[held_out] = number
         return folds
 
-    def take(self, images: np.ndarray) -> Training:
+    def take(self, images: np.ndarray) -> TrainingData:
         """The same with these images alone, (n,) int64, and without folds."""
         rows = self.rows.take(each_view(images, self.views))
         return dataclasses.replace(self, rows=rows, y=self.y[images], weight=self.weight[images], folds=())
 
     @cached_property
-    def by_rows(self) -> Training:
+    def by_rows(self) -> TrainingData:
         """The same with each view as an image of its own, which is what a ``Model`` is fitted to."""
         if self.views == 1:
             return self
@@ -230,7 +230,7 @@ class Training:
         """(N V, C) scores of the rows to those of the images, (N, C): the mean over the views of each."""
         return over_views(scores, self.views)
 
-    def ordered(self, order: np.ndarray) -> Training:
+    def ordered(self, order: np.ndarray) -> TrainingData:
         """The same with its rows, and those of its folds, in another order: (N,) int64, each row once."""
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order))
@@ -246,24 +246,26 @@ class Model(Protocol):
         """The simplest first; (0.0,) where there is nothing to choose."""
         ...
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """For each candidate the (N, C) float64 scores of each row, by a fit to the folds' rows that leave it out.
 
         Rows that no fold holds out are NaN.
         """
         ...
 
-    def fit(self, training: Training, candidate: float) -> Scorer:
+    def fit(self, training: TrainingData, candidate: float) -> Predictor:
         """Fit to all rows."""
         ...
 
 
-def fold_by_fold(model: Model, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+def fold_by_fold(
+    model: Model, training: TrainingData, candidates: Sequence[float]
+) -> Iterator[tuple[float, np.ndarray]]:
     """``Model.held_out`` of a model whose fits share no work: one fit for each candidate and fold."""
     for candidate in candidates:
         scores = np.full((len(training), training.count), np.nan)
         for train, test in training.folds:
-            scorer = model.fit(training.take(train), candidate)
+            predictor = model.fit(training.take(train), candidate)
             for rows, block in training.rows.take(test).blocks(np.float64):
-                scores[test[rows]] = scorer.scores(block)
+                scores[test[rows]] = predictor.decision_function(block)
         yield candidate, scores

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptCacheError
-from featx.features.feature_file import DONE, FAILED, FeatureCache
+from featx.errors import CacheMissError, CorruptFileError
+from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
 from featx.inspection.verify import absolute_path
 from featx.io import model_file
@@ -20,21 +20,21 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a feature file, head or promoted model says of itself, as JSON keeps it.
 
     Raises:
-        CacheMissError, CorruptCacheError: no such file, or none of these.
+        CacheMissError, CorruptFileError: no such file, or none of these.
     """
     path = Path(path)
     why = why_unreadable(path)
     if why == MISSING:
         raise CacheMissError(f"there is no file {path}")
     if why:
-        raise CorruptCacheError(f"{path} cannot be read: {why}")
+        raise CorruptFileError(f"{path} cannot be read: {why}")
     with path.open("rb") as file:
         is_hdf5 = file.read(len(SIGNATURE)) == SIGNATURE
     return _describe_features(path) if is_hdf5 else _describe_model(path)
 
 
 def _describe_features(path: Path) -> dict[str, Any]:
-    cache = FeatureCache(path, allow_partial=True)
+    cache = FeatureFile(path, allow_partial=True)
     failed = np.flatnonzero(cache.status == FAILED)
     names = [*cache.classes, "(unlabelled)"]  # where a label of -1 leads
     splits = cache.splits

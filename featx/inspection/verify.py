@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from featx.constants import INPUT
-from featx.errors import BackboneError, CorruptCacheError
-from featx.features.feature_file import DONE, TODO, FeatureCache
+from featx.errors import BackboneError, CorruptFileError
+from featx.features.feature_file import DONE, TODO, FeatureFile
 
 TOLERANCE = {"float32": 1e-3, "float16": 5e-3}
 """By how much (relative L2) a row that is extracted again may differ: other processors, thread counts and versions of torch
@@ -50,8 +50,8 @@ def verify_file(
         BackboneError, StaleCacheError: with ``recompute``, the backbone cannot be made, or is another than the file's.
     """
     try:
-        cache = FeatureCache(path, allow_partial=True)
-    except CorruptCacheError as error:
+        cache = FeatureFile(path, allow_partial=True)
+    except CorruptFileError as error:
         return {"ok": False, "rows": 0, "bad_rows": 0, "duplicates": 0, "problems": [str(error)]}
     rows = np.flatnonzero(cache.status == DONE)
     bad: set[int] = set()
@@ -75,7 +75,7 @@ def verify_file(
     return {"ok": not problems, **result, "bad_rows": len(bad), "problems": problems}
 
 
-def _table_problems(cache: FeatureCache) -> Iterator[str]:
+def _table_problems(cache: FeatureFile) -> Iterator[str]:
     """What a sound file never has."""
     if not cache.complete:
         done = np.count_nonzero(cache.status != TODO)
@@ -99,12 +99,12 @@ def _table_problems(cache: FeatureCache) -> Iterator[str]:
             )
 
 
-def _duplicates(cache: FeatureCache, rows: np.ndarray) -> int:
+def _duplicates(cache: FeatureFile, rows: np.ndarray) -> int:
     """Rows whose image stands in an earlier row too."""
     return len(rows) - len(np.unique(cache.keys[rows], axis=0))
 
 
-def _infinite(cache: FeatureCache, layer: str, rows: np.ndarray) -> np.ndarray:
+def _infinite(cache: FeatureFile, layer: str, rows: np.ndarray) -> np.ndarray:
     """Of these rows, those with NaN or infinity; read in blocks."""
     features, step = cache.features(layer), max(1, _BLOCK // cache.layers[layer].dim)
     blocks = (rows[at : at + step] for at in range(0, len(rows), step))
@@ -113,7 +113,7 @@ def _infinite(cache: FeatureCache, layer: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _recompute(
-    cache: FeatureCache, count: int, *, backbone: str | None, weights: str | None, device: str
+    cache: FeatureFile, count: int, *, backbone: str | None, weights: str | None, device: str
 ) -> dict[str, Any]:
     """Extract random rows again."""
     if any(layer.endswith(INPUT) for layer in cache.layers):
@@ -147,6 +147,6 @@ def _recompute(
     return {"recomputed": len(same), "changed": changed, "largest_difference": largest, "problems": problems}
 
 
-def absolute_path(cache: FeatureCache, row: int) -> str:
+def absolute_path(cache: FeatureFile, row: int) -> str:
     """The file of one row, as text."""
     return os.fsdecode(cache.images.paths[row])

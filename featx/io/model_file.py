@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors.numpy import save
 
-from featx.constants import CALIBRATIONS, DTYPES, KERNELS, KINDS, MOST_SIDE, TASKS
-from featx.errors import CacheMissError, CorruptCacheError, FeatxError, HeadError
+from featx.constants import CALIBRATIONS, DTYPES, KERNELS, KINDS, MAX_SIDE, TASKS
+from featx.errors import CacheMissError, CorruptFileError, FeatxError, HeadError
 from featx.io.atomic import reason, write_whole
 from featx.io.strict_json import shown, strict_json
 from featx.io.tensor_file import Tensor, read_header, read_tensor
@@ -110,8 +110,8 @@ _NO_FACTS = _Is("an empty object", lambda value: value == {})  # their backbone
 
 _FORMS = ("linear", "kernel", "neighbour", "neighbour-labels", "neighbour-mean", "hidden")
 _TRANSFORM = {
-    "resize": _whole(0, MOST_SIDE),
-    "crop": _whole(1, MOST_SIDE),
+    "resize": _whole(0, MAX_SIDE),
+    "crop": _whole(1, MAX_SIDE),
     "mean": _three(_NUMBER),
     "std": _three(_POSITIVE),
     "interpolation": _TEXT,
@@ -210,7 +210,7 @@ def packed(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
         data = save(contiguous, metadata={"featx": text})
         checked = _read(path, io.BytesIO(data), len(data))
         _require_sound(path, checked.metadata, _value_fault(contiguous, checked.metadata))
-    except (ValueError, CorruptCacheError) as error:
+    except (ValueError, CorruptFileError) as error:
         raise HeadError(f"{path} was not written, for it could not be read again: {error}") from error
     return data
 
@@ -233,7 +233,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
     Raises:
         CacheMissError: no such file, or none that can be read.
-        CorruptCacheError: not a file that featx wrote, or of an unknown version.
+        CorruptFileError: not a file that featx wrote, or of an unknown version.
     """
     with _opened(path) as file:
         return _read(path, file, os.fstat(file.fileno()).st_size).metadata
@@ -244,16 +244,16 @@ def load_model(path: Path, *, format: str) -> tuple[dict[str, np.ndarray], dict[
 
     Raises:
         CacheMissError: no such file, or none that can be read.
-        CorruptCacheError: not a file of this format, or one that has changed since it was written.
+        CorruptFileError: not a file of this format, or one that has changed since it was written.
     """
     with _opened(path) as file:
         contents = _read(path, file, os.fstat(file.fileno()).st_size)
         metadata = contents.metadata
         if metadata["format"] != format:
-            raise CorruptCacheError(f"{path} is a {metadata['format']}; expected a {format}")
+            raise CorruptFileError(f"{path} is a {metadata['format']}; expected a {format}")
         arrays = {name: _tensor(path, file, tensor) for name, tensor in contents.tensors.items()}
     if metadata.pop("sha256") != digest(arrays, metadata):
-        raise CorruptCacheError(f"{path} is damaged: its arrays and metadata do not fit their checksum")
+        raise CorruptFileError(f"{path} is damaged: its arrays and metadata do not fit their checksum")
     _require_sound(path, metadata, _value_fault(arrays, metadata))
     return arrays, metadata
 
@@ -265,7 +265,7 @@ def newest(folder: Path, *, format: str) -> Path:  # noqa: A002 - as above
         CacheMissError: there is none.
     """
     for path in sorted(folder.glob("*.safetensors"), key=_written, reverse=True):
-        with contextlib.suppress(CacheMissError, CorruptCacheError):
+        with contextlib.suppress(CacheMissError, CorruptFileError):
             if read_metadata(path)["format"] == format:
                 return path
     command = "fit-head" if format == HEAD else "promote"
@@ -310,19 +310,19 @@ def _read(path: Path, file: BinaryIO, size: int) -> _Contents:
     """Check all of a file but its arrays' values.
 
     Raises:
-        CorruptCacheError: it breaks a rule; which one is said.
+        CorruptFileError: it breaks a rule; which one is said.
     """
     try:
         strings, tensors = read_header(file, size)
         metadata = strict_json(strings.get("featx", "null"))
     except ValueError as error:
-        raise CorruptCacheError(f"{path} is not a safetensors file: {error}") from error
+        raise CorruptFileError(f"{path} is not a safetensors file: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("format") not in (HEAD, MODEL):
-        raise CorruptCacheError(
+        raise CorruptFileError(
             f"{path} is not a head or model of featx; expected a file that fit-head or promote wrote"
         )
     if metadata.get("version") != (version := VERSION[metadata["format"]]):
-        raise CorruptCacheError(f"{path} is of version {shown(metadata.get('version'))}; this featx reads {version}")
+        raise CorruptFileError(f"{path} is of version {shown(metadata.get('version'))}; this featx reads {version}")
     _require_sound(path, metadata, _fault(metadata, _HEAD if metadata["format"] == HEAD else _MODEL))
     _require_sound(path, metadata, _shape_fault(tensors, metadata))
     return _Contents(metadata, tensors)
@@ -332,12 +332,12 @@ def _tensor(path: Path, file: BinaryIO, tensor: Tensor) -> np.ndarray:
     try:
         return read_tensor(file, tensor)
     except (ValueError, MemoryError) as error:
-        raise CorruptCacheError(f"{path} cannot be read whole: {error}") from error
+        raise CorruptFileError(f"{path} cannot be read whole: {error}") from error
 
 
 def _require_sound(path: Path, metadata: Mapping[str, Any], fault: str) -> None:
     if fault:
-        raise CorruptCacheError(f"{path} is no sound {metadata['format'].removeprefix('featx-')}: {fault}")
+        raise CorruptFileError(f"{path} is no sound {metadata['format'].removeprefix('featx-')}: {fault}")
 
 
 def _fault(value: Any, rule: Any, where: str = "") -> str:

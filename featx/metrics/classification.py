@@ -20,7 +20,7 @@ _TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class ClassificationReport:
     """Metrics of a classifier's predictions on one split. N images of C classes.
 
     Attributes:
@@ -64,7 +64,7 @@ class Report:
         split: str,
         reject_below: float | None = None,
         notes: Sequence[str] = (),
-    ) -> Report:
+    ) -> ClassificationReport:
         """Judge predictions.
 
         Args:
@@ -202,7 +202,7 @@ class Report:
             **({} if self.top5 is None else {"top5": self.top5}),
         }
 
-    def with_notes(self, notes: Sequence[str]) -> Report:
+    def with_notes(self, notes: Sequence[str]) -> ClassificationReport:
         """The same with more to know."""
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.metrics.regression import RegressionReport
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.metrics.scores import deviation, finite, mean_known, without_nan
 from featx.metrics.tables import line
 
@@ -56,7 +56,7 @@ class CrossValidated:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, reports: Sequence[AnyReport], *, repeats: int = 1, notes: Sequence[str] = ()) -> CrossValidated:
+    def of(cls, reports: Sequence[Report], *, repeats: int = 1, notes: Sequence[str] = ()) -> CrossValidated:
         """Sum up.
 
         Args:
@@ -151,7 +151,7 @@ class CrossValidated:
         return line(_WORDS[metric], value, remark)
 
 
-def _undefined(reports: Sequence[AnyReport], values: Mapping[str, np.ndarray]) -> list[str]:
+def _undefined(reports: Sequence[Report], values: Mapping[str, np.ndarray]) -> list[str]:
     """What folds of few images leave out, in words."""
     unseen = sum(bool((r.support == 0).any()) for r in reports if not isinstance(r, RegressionReport))
     notes = [f"{unseen} of {len(reports)} folds lack a class; it does not count in that fold's means"] if unseen else []

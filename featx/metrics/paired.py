@@ -15,7 +15,7 @@ MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """Head and fine-tuned network on the same images.
 
     Attributes:
@@ -31,7 +31,7 @@ class Paired:
     tuned_only: tuple[str, ...]
 
     @classmethod
-    def of(cls, paths: Sequence[str], labels: np.ndarray, head: np.ndarray, tuned: np.ndarray) -> Paired:
+    def of(cls, paths: Sequence[str], labels: np.ndarray, head: np.ndarray, tuned: np.ndarray) -> PairedTest:
         """Compare two predictions.
 
         Args:
@@ -48,7 +48,7 @@ class Paired:
         return cls(len(labels), int((first & second).sum()), named(first & ~second), named(second & ~first))
 
     @classmethod
-    def together(cls, parts: Sequence[Paired]) -> Paired:
+    def together(cls, parts: Sequence[PairedTest]) -> PairedTest:
         """Of disjoint sets of images, all of them."""
         return cls(
             sum(part.n for part in parts),
@@ -101,7 +101,7 @@ def _each(p: float, looks: int) -> float:
 
 
 @dataclass(frozen=True)
-class Standard:
+class PromotionCriterion:
     """When a gain is proved, if it may be looked at several times: on the split that judges, then on other splits together.
 
     Each look has a share of the significance, so that luck alone passes one of them no more often than that: the first as
@@ -125,16 +125,16 @@ class Standard:
         """The same, each time that another split has been asked."""
         return _each(self.first, self.repeats)
 
-    def level(self, others: Sequence[Paired]) -> float:
+    def level(self, others: Sequence[PairedTest]) -> float:
         """The largest p-value that is proof now."""
         return self.later if others else self.first
 
-    def proved(self, first: Paired, others: Sequence[Paired] = ()) -> bool:
+    def proved(self, first: PairedTest, others: Sequence[PairedTest] = ()) -> bool:
         """Whether the fine-tuned network is better than the head."""
-        now = Paired.together(others) if others else first
+        now = PairedTest.together(others) if others else first
         return first.gained > 0 and now.gained > 0 and now.p_value <= self.level(others)
 
-    def undecided(self, first: Paired, others: Sequence[Paired], images: int) -> bool:
+    def undecided(self, first: PairedTest, others: Sequence[PairedTest], images: int) -> bool:
         """Whether another split may give the proof: it is not there, but on all images a gain would be that is somewhat larger.
 
         By a standard error, that is, than the one so far: a smaller one may well be luck or the lack of it.
@@ -146,7 +146,7 @@ class Standard:
         """
         if len(others) == self.repeats or self.proved(first, others) or first.gained <= 0:
             return False
-        now = Paired.together(others) if others else first
+        now = PairedTest.together(others) if others else first
         apart = len(now.head_only) + len(now.tuned_only)
         hopeful = min(apart, now.gained + math.sqrt(apart))
         shares = (round((apart + sign * hopeful) / 2 * images / now.n) for sign in (-1, 1))

@@ -23,14 +23,14 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.head import softmax
 from featx.heads.training_data import over_views
 from featx.layer_spec import PLAIN, RandomView, View
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.promotion.config import FineTuning
 from featx.promotion.distributed import Processes
 from featx.promotion.model import logits_of
 from featx.promotion.param_groups import Trained
 from featx.promotion.prefix import split
 from featx.promotion.prefix_cache import Activations, Frozen, Seen
-from featx.promotion.trainer import Judged, Source
+from featx.promotion.trainer import Source, ValidationScore
 from featx.text import size_text
 
 
@@ -68,10 +68,10 @@ class Pictures:
         found = [over_views(logits_of(network, pixels.flatten(0, 1), self.transform), len(views)) for _, pixels in read]
         return self.processes.whole(np.concatenate([np.empty((0, len(self.classes))), *found]))
 
-    def judged(self, rows: np.ndarray, logits: np.ndarray) -> Judged:
+    def judged(self, rows: np.ndarray, logits: np.ndarray) -> ValidationScore:
         """What (R, C) logits of some rows are worth."""
-        report = Report.of(self.labels[rows], softmax(logits), self.classes, split="select")
-        return Judged(report.accuracy, report.log_loss)
+        report = ClassificationReport.of(self.labels[rows], softmax(logits), self.classes, split="select")
+        return ValidationScore(report.accuracy, report.log_loss)
 
     def read(
         self, batches: Sequence[np.ndarray], read: Callable[[int, bytes], np.ndarray]
@@ -132,7 +132,7 @@ class Images:
             varied = _randaugmented(pixels) if settings.augment == "randaugment" else pixels
             yield normalise(varied, transform), torch.from_numpy(pictures.labels[rows]).to(pictures.device)
 
-    def judge(self) -> Judged:
+    def judge(self) -> ValidationScore:
         """As ``Source.judge``."""
         return self.pictures.judged(self.select, self.pictures.logits(self.network, self.select))
 
@@ -165,7 +165,7 @@ class Cached:
             rows = self.pictures.processes.part(batch)
             yield self._inputs(view, rows), torch.from_numpy(self.pictures.labels[rows]).to(self.pictures.device)
 
-    def judge(self) -> Judged:
+    def judge(self) -> ValidationScore:
         """As ``Source.judge``."""
         processes = self.pictures.processes
         batches = _in_batches(processes.part(self.select), self.pictures.device)

@@ -9,7 +9,7 @@ from typing import Any
 
 from featx.errors import OutputError
 from featx.io.atomic import write_whole
-from featx.promotion.trainer import Tuning
+from featx.promotion.trainer import TrainingHistory
 
 NAMES = ("epoch", "loss", "accuracy", "log_loss", "rate", "seconds")
 """Columns of the CSV, and scalars of TensorBoard but for the first."""
@@ -32,7 +32,7 @@ class EpochLog:
         self._writer = _writer(self.folder) if tensorboard else None
         self._shown = 0
 
-    def write(self, run: Tuning) -> None:
+    def write(self, run: TrainingHistory) -> None:
         """All epochs so far.
 
         Raises:
@@ -51,7 +51,7 @@ class EpochLog:
             self._writer.flush()
             self._shown = len(run.log)
 
-    def end(self, run: Tuning) -> None:
+    def end(self, run: TrainingHistory) -> None:
         """The picture, when all is done.
 
         Raises:

@@ -24,8 +24,8 @@ from featx.heads.groups import read_column
 from featx.heads.head import Head, softmax
 from featx.heads.postprocess import balanced_weights
 from featx.layer_spec import views_of
-from featx.metrics.classification import Report
-from featx.metrics.paired import Paired, Standard
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.paired import PairedTest, PromotionCriterion
 from featx.promotion.batches import Pictures, Sources
 from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
@@ -33,7 +33,7 @@ from featx.promotion.distributed import processes
 from featx.promotion.epoch_log import EpochLog
 from featx.promotion.model import PromotedModel, ending_at, set_last_layer
 from featx.promotion.param_groups import trained
-from featx.promotion.trainer import Judged, Step, Trainer, Tuning, tune
+from featx.promotion.trainer import Trainer, TrainingHistory, TrainingProgress, ValidationScore, tune
 from featx.system import cores
 
 PROOF_IMAGES = 64
@@ -59,7 +59,7 @@ class Proof:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class FineTuningRun:
     """One fine-tuning, judged.
 
     Attributes:
@@ -71,14 +71,14 @@ class Trial:
         chosen_on: those images, in words.
     """
 
-    tuning: Tuning
-    report: Report
-    paired: Paired
-    start: Judged
+    history: TrainingHistory
+    report: ClassificationReport
+    paired: PairedTest
+    start: ValidationScore
     chosen_on: str
 
 
-class Trials:
+class FineTuningRuns:
     """A head as a network, and the images that it is proved, trained, chosen and judged on.
 
     Attributes:
@@ -96,13 +96,13 @@ class Trials:
         backbone: Backbone,
         workers: int | None = None,
         notify: Callable[[str], None] | None = None,
-        progress: Callable[[Step], None] | None = None,
+        progress: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
         self.head, self.features, self.backbone = head, features, backbone
         self.processes = processes(backbone.device)
         self.notify = notify if notify and self.processes.first else lambda _: None
         self.progress = progress if self.processes.first else None
-        self.judge_split = features.held_out()
+        self.test_split = features.held_out()
         index = {name: i for i, name in enumerate(head.classes_)}
         ours = np.array([index.get(name, -1) for name in features.classes], dtype=np.int64)
         labels = np.where(features.labels >= 0, ours[features.labels], -1)
@@ -121,7 +121,7 @@ class Trials:
         Raises:
             HeadError: further than rounding.
         """
-        every = self.pictures.rows(self.judge_split)
+        every = self.pictures.rows(self.test_split)
         count = min(-(-PROOF_IMAGES // self.features.views), len(every))
         rows = every[np.linspace(0, len(every) - 1, count).astype(int)]
         head_logits = self._says(self.head, rows)
@@ -134,22 +134,24 @@ class Trials:
             )
         return Proof(float(apart.max()), float(apart.mean()), len(rows))
 
-    def first(self, settings: FineTuning, path: Path, *, tensorboard: bool = False) -> Trial:
+    def first(self, settings: FineTuning, path: Path, *, tensorboard: bool = False) -> FineTuningRun:
         """Train from the head on; the network ends as what did best on the images that choose. A log lies beside the model."""
         log = EpochLog(path, tensorboard=tensorboard) if self.processes.first else None
         start, train, select, chosen_on = self.chosen()
-        judge = self.pictures.rows(self.judge_split)
-        trial = self._trial(settings, path, start, train, select, chosen_on, self.head, judge, log=log)
+        judge = self.pictures.rows(self.test_split)
+        run = self._trial(settings, path, start, train, select, chosen_on, self.head, judge, log=log)
         if log:
-            log.end(trial.tuning)
-        return trial
+            log.end(run.history)
+        return run
 
-    def others(self, settings: FineTuning, path: Path, first: Trial) -> tuple[tuple[Trial, ...], list[str]]:
+    def others(
+        self, settings: FineTuning, path: Path, first: FineTuningRun
+    ) -> tuple[tuple[FineTuningRun, ...], list[str]]:
         """The same on other splits, as long as they may prove a gain, and what to say of it.
 
         In all of them together each labelled image judges once. The network is as before in the end.
         """
-        standard, gain, every = Standard(settings.significance, settings.repeats), first.paired, self._every()
+        standard, gain, every = PromotionCriterion(settings.significance, settings.repeats), first.paired, self._every()
         if gain.gained <= 0 or standard.proved(gain):
             return (), []
         luck = f"{gain.gained} more right of {gain.n} may be luck"
@@ -159,34 +161,34 @@ class Trials:
             return (), [
                 f"{luck}; no other splits were asked, for so small a gain on all {len(every)} images would be no proof"
             ]
-        minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.tuning.log) / 60)
+        minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.history.log) / 60)
         self.notify(
             f"{luck}: up to {settings.repeats} other splits are asked, each some {minutes} min; --repeats 0 asks none"
         )
-        before, trials, notes = copy.deepcopy(self.network.state_dict()), list[Trial](), list[str]()
+        before, runs, notes = copy.deepcopy(self.network.state_dict()), list[FineTuningRun](), list[str]()
         try:
-            for trial in self._others(settings, path, every):
-                trials.append(trial)
-                if not standard.undecided(gain, [each.paired for each in trials], len(every)):
+            for run in self._others(settings, path, every):
+                runs.append(run)
+                if not standard.undecided(gain, [each.paired for each in runs], len(every)):
                     break
         except HeadError as error:  # the first verdict stands without them
-            notes.append(f"{luck}; {'further' if trials else 'other'} splits could not be asked: {error}")
+            notes.append(f"{luck}; {'further' if runs else 'other'} splits could not be asked: {error}")
         self.network.load_state_dict(before)
-        return tuple(trials), notes
+        return tuple(runs), notes
 
-    def _others(self, settings: FineTuning, path: Path, every: np.ndarray) -> Iterator[Trial]:
+    def _others(self, settings: FineTuning, path: Path, every: np.ndarray) -> Iterator[FineTuningRun]:
         groups = self.head.groups(self.features, every)
         folds = make_folds(self.pictures.labels[every], groups, folds=settings.repeats, seed=settings.seed)
         for number, (rest, judge) in enumerate(folds, start=1):
             self.notify(f"split {number}: {len(rest)} images to train on and choose by, {len(judge)} judge")
-            head = self.head.again().fit(self.features, rows=every[rest])
+            head = self.head.clone().fit(self.features, rows=every[rest])
             start, train, select, chosen_on = self._held_back(every[rest])
             yield self._trial(settings, path, start, train, select, chosen_on, head, every[judge], repeat=number)
 
     def chosen(self) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """The head to start at, the rows to train on and to choose by, and the latter in words."""
         train, val = self.pictures.rows("train"), self.pictures.rows("val")
-        if self.judge_split != "val" and len(val):
+        if self.test_split != "val" and len(val):
             return self.head, train, val, f"the {len(val)} images of split val"
         return self._held_back(train)
 
@@ -225,10 +227,10 @@ class Trials:
     def _trial(
         self, settings: FineTuning, path: Path, start: Head, train: np.ndarray, select: np.ndarray, chosen_on: str,
         head: Head, judge: np.ndarray, *, repeat: int = 0, log: EpochLog | None = None,
-    ) -> Trial:  # fmt: skip
+    ) -> FineTuningRun:  # fmt: skip
         """Train from one head on, and judge the network against another on rows that had no part in it."""
         pictures = self.pictures
-        before = pictures.judged(select, start.logits(np.asarray(self.features.plain[select])))
+        before = pictures.judged(select, start.decision_function(np.asarray(self.features.plain[select])))
         checkpoint = Checkpoint(path, self._asked(settings, start, train, select, repeat))
         self._checkpoints.append(checkpoint)
         self.network = self._assembled(start)
@@ -247,23 +249,23 @@ class Trials:
             class_weights=balanced_weights(pictures.labels[train], len(pictures.classes)) if balanced else None,
             processes=self.processes,
         )
-        tuning = tune(trainer, source, checkpoint, progress=self.progress, logged=log.write if log else None)
-        tuning.notes[:0] = notes
+        history = tune(trainer, source, checkpoint, progress=self.progress, logged=log.write if log else None)
+        history.notes[:0] = notes
         of_head = self._says(head, judge)
-        logits = self._shows(self.network, judge) if tuning.alpha else of_head
-        report = Report.of(
+        logits = self._shows(self.network, judge) if history.alpha else of_head
+        report = ClassificationReport.of(
             pictures.labels[judge], softmax(logits), pictures.classes,
-            split="other images" if repeat else self.judge_split, reject_below=head.reject_below_,
+            split="other images" if repeat else self.test_split, reject_below=head.reject_below_,
         )  # fmt: skip
         paths, said = self.features.paths[judge], (of_head.argmax(axis=1), logits.argmax(axis=1))
-        return Trial(tuning, report, Paired.of(paths, pictures.labels[judge], *said), before, chosen_on)
+        return FineTuningRun(history, report, PairedTest.of(paths, pictures.labels[judge], *said), before, chosen_on)
 
     def _held_back(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """As ``chosen``: a fifth of the rows chooses, and the head is fitted again without it."""
         column = read_column(self.features, self.head.group, table=self.head.table)[rows] if self.head.group else None
         chooses = hash_group_splits(self.features.keys[rows], column, self.pictures.labels[rows]) == "test"
         select, train = rows[chooses], rows[~chooses]
-        start = self.head.again().fit(self.features, rows=train) if len(select) else self.head
+        start = self.head.clone().fit(self.features, rows=train) if len(select) else self.head
         if not len(select) or start.classes_ != self.head.classes_:
             raise HeadError(
                 "too few training images to hold some back that choose the best epoch; add images, or a split val beside test"
@@ -289,7 +291,7 @@ class Trials:
 
     def _says(self, head: Head, rows: np.ndarray) -> np.ndarray:
         """(R, C) float64 logits of a head, by the features."""
-        return head.logits(np.asarray(self.features.features[rows]))
+        return head.decision_function(np.asarray(self.features.features[rows]))
 
     def _shows(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:
         """The same of a network, by the images, in the views that the head goes by."""
@@ -301,4 +303,4 @@ class Trials:
 
     def _caching(self, done: int, total: int) -> None:
         if self.progress:
-            self.progress(Step(0, 0, done, total, math.nan, 0.0, 0.0))
+            self.progress(TrainingProgress(0, 0, done, total, math.nan, 0.0, 0.0))

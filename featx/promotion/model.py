@@ -18,7 +18,7 @@ from featx.backbones.truncate import truncated
 from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
-from featx.errors import CorruptCacheError, FeatxError, HeadError, StaleCacheError
+from featx.errors import CorruptFileError, FeatxError, HeadError, StaleCacheError
 from featx.heads.head import most_probable, softmax
 from featx.heads.training_data import over_views
 from featx.identity import differences
@@ -61,7 +61,7 @@ class PromotedModel:
         below: float | None = self.metadata["reject_below"]
         return below
 
-    def said(self, p: np.ndarray) -> str | None:
+    def decide(self, p: np.ndarray) -> str | None:
         """The class of (C,) probabilities; None where it is not probable enough."""
         return most_probable(p, self.classes, self.reject_below)
 
@@ -74,7 +74,7 @@ class PromotedModel:
         """In which each image is seen: those of the head."""
         return views_of(self.metadata["layer"])
 
-    def outputs(self, pixels: np.ndarray) -> np.ndarray:
+    def predict_values(self, pixels: np.ndarray) -> np.ndarray:
         """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64 probabilities of the mean logits; rows sum to 1."""
         logits = self.logits(pixels.reshape(-1, *pixels.shape[2:]))
         return softmax(over_views(logits, pixels.shape[1]))
@@ -109,7 +109,7 @@ class PromotedModel:
             device: as ``load_backbone``.
 
         Raises:
-            CacheMissError, CorruptCacheError: no such file, or not a sound one.
+            CacheMissError, CorruptFileError: no such file, or not a sound one.
             BackboneError: the network cannot be built here.
             StaleCacheError: ``backbone`` is another network than the model's.
         """
@@ -122,11 +122,11 @@ class PromotedModel:
             network = ending_at(meta["layer"], network, meta["width"], meta["classifier"])
             set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
         except HeadError as error:  # its network has no such layer to end at
-            raise CorruptCacheError(f"{path} is no sound model: {printable(str(error))}") from error
+            raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
                 raise
-            raise CorruptCacheError(f"{path} is no sound model: {printable(str(error))}") from error
+            raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
         load_strictly(network, state, origin=str(path))
         model = cls(
             network,
@@ -145,9 +145,9 @@ class PromotedModel:
         try:
             logits = self.logits(blank)
         except Exception as error:  # a network raises whatever its author wrote
-            raise CorruptCacheError(f"{path} is no sound model: it cannot be run: {_first_line(error)}") from error
+            raise CorruptFileError(f"{path} is no sound model: it cannot be run: {_first_line(error)}") from error
         if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
-            raise CorruptCacheError(
+            raise CorruptFileError(
                 f"{path} is no sound model: of shape {logits.shape}, or NaN, where {len(self.classes)} logits should be"
             )
 

@@ -20,13 +20,13 @@ SAME = 1e-4
 
 
 class Cut(nn.Module):
-    """The first part of a network, as ``Backbone.tapped`` is: from normalised images to one row per image.
+    """The first part of a network, as ``Backbone.extractor`` is: from normalised images to one row per image.
 
     Attributes:
         network: the part.
         graph: the same.
         watched: nothing is tapped within.
-        traced: as ``Tapped``.
+        traced: as ``FeatureExtractor``.
     """
 
     def __init__(self, first: nn.Module, layer: str) -> None:

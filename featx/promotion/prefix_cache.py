@@ -14,7 +14,7 @@ from featx.constants import INPUT, Progress
 from featx.data.image_set import ImageSet
 from featx.errors import StaleCacheError
 from featx.extraction.extraction import extract
-from featx.features.feature_file import DONE, FeatureCache
+from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.layer_spec import RandomView
 from featx.promotion.prefix import Cut, Split
@@ -116,7 +116,7 @@ class Frozen:
             StaleCacheError: an image has changed since its features were extracted, or gives what float16 cannot hold.
         """
         rows, cut = self._ordered(seen), self._cut(seen)
-        found = FeatureCache(self._file(seen, cut))
+        found = FeatureFile(self._file(seen, cut))
         bad = np.flatnonzero((found.status != DONE) | (found.keys != self.features.keys[rows]).any(axis=1))
         if len(bad):
             why = found.error(int(bad[0])) or "it has changed since its features were extracted"

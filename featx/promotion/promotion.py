@@ -15,11 +15,11 @@ from featx.errors import CacheMissError, HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head, stored_report
 from featx.io import atomic
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.promotion.config import FineTuning
-from featx.promotion.finetune_run import Proof, Trial, Trials
+from featx.promotion.finetune_run import FineTuningRun, FineTuningRuns, Proof
 from featx.promotion.model import PromotedModel
-from featx.promotion.trainer import Step
+from featx.promotion.trainer import TrainingProgress
 from featx.promotion.verdict import evidence_of, verdict_of
 from featx.system import MISSING, why_unreadable
 
@@ -49,22 +49,22 @@ class Promotion:
     verdict: str
     why: str
     proof: Proof
-    head_report: Report
-    report: Report
-    trial: Trial | None
-    repeats: tuple[Trial, ...]
+    head_report: ClassificationReport
+    report: ClassificationReport
+    run: FineTuningRun | None
+    repeats: tuple[FineTuningRun, ...]
     seconds: float
     notes: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> int:
         """That were run."""
-        return self.trial.tuning.epoch if self.trial else 0
+        return self.run.history.epoch if self.run else 0
 
     @property
     def log(self) -> list[dict[str, float | None]]:
         """One entry per epoch, from 0, the head: loss, accuracy and log loss on the images that choose, rate, seconds."""
-        return self.trial.tuning.log if self.trial else []
+        return self.run.history.log if self.run else []
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx promote --json`` prints it."""
@@ -77,15 +77,15 @@ class Promotion:
             "mean_logit_difference": self.proof.mean,
             "proved_on": self.proof.images,
             "accuracy_head": self.head_report.accuracy,
-            "accuracy_finetuned": self.trial.report.accuracy if self.trial else None,
+            "accuracy_finetuned": self.run.report.accuracy if self.run else None,
             "accuracy": self.report.accuracy,
             "interval": list(self.report.interval),
             "split": self.report.split,
             "n": self.report.n,
             "epochs": self.epochs,
-            "best_epoch": self.trial.tuning.best_epoch if self.trial else None,
-            "alpha": self.trial.tuning.alpha if self.trial else None,
-            **evidence_of(self.trial, self.repeats),
+            "best_epoch": self.run.history.best_epoch if self.run else None,
+            "alpha": self.run.history.alpha if self.run else None,
+            **evidence_of(self.run, self.repeats),
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
         }
@@ -105,7 +105,7 @@ def promote(
     models: str | os.PathLike[str] = MODELS,
     tensorboard: bool = False,
     notify: Callable[[str], None] | None = None,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Promotion:
     """Assemble a head and its backbone into one network, prove it, and fine-tune it if asked.
 
@@ -114,7 +114,7 @@ def promote(
     without them. The verdict falls on the split that chose nothing: "test" where there is one, else "val". The fine-tuned
     network takes the head's place if it gets more of those images right than chance would give (McNemar's exact test);
     otherwise the model is the head. Where it wins, but might by luck, up to ``settings.repeats`` other splits are asked, in
-    which each image judges once; luck gets no more chances by that (``evidence.Standard``).
+    which each image judges once; luck gets no more chances by that (``evidence.PromotionCriterion``).
 
     Where the last blocks alone are trained, what enters them is computed once, for some random crops of each image, and kept
     in ``<cache>/frozen``.
@@ -154,42 +154,42 @@ def promote(
     known = _features_of(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     atomic.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
-    trials = Trials(head, known, source, workers, notify, progress)
-    proof = trials.prove()
-    head_report = head.evaluate(known, split=trials.judge_split)
-    assert isinstance(head_report, Report)  # of a linear head of classes
+    runs = FineTuningRuns(head, known, source, workers, notify, progress)
+    proof = runs.prove()
+    head_report = head.evaluate(known, split=runs.test_split)
+    assert isinstance(head_report, ClassificationReport)  # of a linear head of classes
     facts = {
         "max_logit_difference": proof.largest,
         "mean_logit_difference": proof.mean,
         "head_report": stored_report(head_report),
         "settings": asdict(settings) if finetune else None,
     }
-    trial: Trial | None = None
-    repeats: tuple[Trial, ...] = ()
+    run: FineTuningRun | None = None
+    repeats: tuple[FineTuningRun, ...] = ()
     asked: list[str] = []
     if finetune:
         untrained = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
-        trials.model(facts | untrained).require_savable(path)  # before the hours of training
-        trial = trials.first(settings, path, tensorboard=tensorboard)
-        repeats, asked = trials.others(settings, path, trial)
-    verdict, why = verdict_of(head_report, trial, repeats, settings)
+        runs.model(facts | untrained).require_savable(path)  # before the hours of training
+        run = runs.first(settings, path, tensorboard=tensorboard)
+        repeats, asked = runs.others(settings, path, run)
+    verdict, why = verdict_of(head_report, run, repeats, settings)
     if verdict == "kept-head":
-        trials.back_to_head()
-    report = trial.report if trial and verdict == "promoted" else head_report
+        runs.back_to_head()
+    report = run.report if run and verdict == "promoted" else head_report
     seconds = time.perf_counter() - started
     outcome = {
         "verdict": verdict,
         "why": why,
         "report": stored_report(report),
-        "finetuned_report": stored_report(trial.report) if trial else None,
-        **evidence_of(trial, repeats),
+        "finetuned_report": stored_report(run.report) if run else None,
+        **evidence_of(run, repeats),
         "seconds": seconds,
     }
-    model = trials.model(facts | outcome)
-    if trials.processes.first:
+    model = runs.model(facts | outcome)
+    if runs.processes.first:
         model.save(path)
-        trials.clear()
-    trials.processes.wait()
+        runs.clear()
+    runs.processes.wait()
     return Promotion(
         model=model,
         path=path,
@@ -199,10 +199,10 @@ def promote(
         proof=proof,
         head_report=head_report,
         report=report,
-        trial=trial,
+        run=run,
         repeats=repeats,
         seconds=seconds,
-        notes=(*_seen(head, known, trials), *_notes(trial, repeats), *asked),
+        notes=(*_seen(head, known, runs), *_notes(run, repeats), *asked),
     )
 
 
@@ -242,20 +242,20 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
     return head.with_splits(source)
 
 
-def _seen(head: Head, features: FeatureSet, trials: Trials) -> Iterator[str]:
+def _seen(head: Head, features: FeatureSet, runs: FineTuningRuns) -> Iterator[str]:
     """What becomes of the head's views."""
     if features.views == 1:
         return
-    rows = trials.pictures.rows(trials.judge_split)
-    once = head.outputs(features.plain[rows]).argmax(axis=1) == trials.pictures.labels[rows]
+    rows = runs.pictures.rows(runs.test_split)
+    once = head.predict_values(features.plain[rows]).argmax(axis=1) == runs.pictures.labels[rows]
     yield (
         f"head and model average over {features.views} views of each image ({head.views}); whoever uses the model's tensors "
-        f"without featx sees one: in that alone the head's accuracy on the {len(rows)} images of split {trials.judge_split} "
+        f"without featx sees one: in that alone the head's accuracy on the {len(rows)} images of split {runs.test_split} "
         f"is {once.mean():.4f}"
     )
 
 
-def _notes(trial: Trial | None, repeats: tuple[Trial, ...]) -> Iterator[str]:
-    yield from trial.tuning.notes if trial else ()
+def _notes(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -> Iterator[str]:
+    yield from run.history.notes if run else ()
     for number, repeat in enumerate(repeats, start=1):
-        yield from (f"split {number}: {note}" for note in repeat.tuning.notes)
+        yield from (f"split {number}: {note}" for note in repeat.history.notes)

@@ -38,7 +38,7 @@ ALPHAS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingProgress:
     """Where fine-tuning stands, for a progress bar.
 
     Attributes:
@@ -61,7 +61,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidationScore:
     """What weights got on the images that choose."""
 
     accuracy: float
@@ -86,13 +86,13 @@ class Source(Protocol):
         """
         ...
 
-    def judge(self) -> Judged:
+    def judge(self) -> ValidationScore:
         """The network as it is, on the images that choose."""
         ...
 
 
 @dataclass
-class Tuning:
+class TrainingHistory:
     """One run, as far as it has come.
 
     Attributes:
@@ -119,10 +119,10 @@ class Tuning:
         return len(self.log) - 1
 
     @property
-    def best(self) -> Judged:
+    def best(self) -> ValidationScore:
         """What the best epoch got; the head, before the first."""
         entry = self.log[self.best_epoch]
-        return Judged(float(entry["accuracy"] or 0), float(entry["log_loss"] or 0))
+        return ValidationScore(float(entry["accuracy"] or 0), float(entry["log_loss"] or 0))
 
 
 class Trainer:
@@ -326,9 +326,9 @@ def tune(
     source: Source,
     checkpoint: Checkpoint,
     *,
-    progress: Callable[[Step], None] | None = None,
-    logged: Callable[[Tuning], None] | None = None,
-) -> Tuning:
+    progress: Callable[[TrainingProgress], None] | None = None,
+    logged: Callable[[TrainingHistory], None] | None = None,
+) -> TrainingHistory:
     """Train until the epochs are over or their log loss on the images that choose falls no more.
 
     The network ends with the weights that did best there: of the best epoch, between the head and it, or the head's own. Goes
@@ -378,15 +378,15 @@ class _DivergedError(ArithmeticError):
     """The loss is not finite, or far above that of a head that knows nothing."""
 
 
-def _begun(trainer: Trainer, source: Source, checkpoint: Checkpoint) -> Tuning:
+def _begun(trainer: Trainer, source: Source, checkpoint: Checkpoint) -> TrainingHistory:
     before = source.judge()
-    run = Tuning([{"epoch": 0, "loss": None, "accuracy": before.accuracy, "log_loss": before.log_loss}])
+    run = TrainingHistory([{"epoch": 0, "loss": None, "accuracy": before.accuracy, "log_loss": before.log_loss}])
     _save(checkpoint, trainer, run)
     return run
 
 
 def _epoch(
-    trainer: Trainer, source: Source, run: Tuning, progress: Callable[[Step], None] | None
+    trainer: Trainer, source: Source, run: TrainingHistory, progress: Callable[[TrainingProgress], None] | None
 ) -> tuple[dict[str, float | None], bool]:
     """Train once on all images, and judge; the log's entry, and whether it is the best so far."""
     epoch, epochs, started = run.epoch + 1, trainer.settings.epochs, time.perf_counter()
@@ -394,7 +394,7 @@ def _epoch(
 
     def done(images: int, loss: float) -> None:
         if progress:
-            progress(Step(epoch, epochs, images, source.images, loss, run.best.accuracy, trainer.rate))
+            progress(TrainingProgress(epoch, epochs, images, source.images, loss, run.best.accuracy, trainer.rate))
 
     loss, rate = trainer.epoch(epoch, source, done), trainer.rate
     least, before = math.log(source.classes), run.log[0]["log_loss"] or 0
@@ -413,7 +413,7 @@ def _epoch(
     return {**entry, "seconds": round(time.perf_counter() - started, 3)}, better
 
 
-def _cut(trainer: Trainer, run: Tuning, error: torch.OutOfMemoryError) -> None:
+def _cut(trainer: Trainer, run: TrainingHistory, error: torch.OutOfMemoryError) -> None:
     """Take a batch in twice as many pieces from now on."""
     size = trainer.settings.batch_size
     if trainer.processes.count > 1:  # the others wait for gradients
@@ -430,7 +430,7 @@ def _cut(trainer: Trainer, run: Tuning, error: torch.OutOfMemoryError) -> None:
         torch.cuda.empty_cache()
 
 
-def _interpolate(trainer: Trainer, source: Source, run: Tuning) -> None:
+def _interpolate(trainer: Trainer, source: Source, run: TrainingHistory) -> None:
     """Leave the network at the best weights between the head's and the best epoch's."""
     run.curve = {0.0: float(run.log[0]["log_loss"] or 0)}
     if run.best_epoch:
@@ -443,7 +443,7 @@ def _interpolate(trainer: Trainer, source: Source, run: Tuning) -> None:
     trainer.take(run.alpha)
 
 
-def _save(checkpoint: Checkpoint, trainer: Trainer, run: Tuning) -> None:
+def _save(checkpoint: Checkpoint, trainer: Trainer, run: TrainingHistory) -> None:
     if trainer.processes.first:
         arrays, facts = trainer.state()
         facts["run"] = {**dataclasses.asdict(run), "curve": {}}
@@ -459,11 +459,11 @@ def _back(trainer: Trainer, checkpoint: Checkpoint) -> None:
     trainer.restore(*state)
 
 
-def _resumed(trainer: Trainer, checkpoint: Checkpoint) -> Tuning | None:
+def _resumed(trainer: Trainer, checkpoint: Checkpoint) -> TrainingHistory | None:
     state = checkpoint.load()
     if state is None:
         return None
     trainer.restore(*state)
-    run = Tuning(**state[1]["run"])
+    run = TrainingHistory(**state[1]["run"])
     run.notes.append(f"went on from the checkpoint of epoch {run.epoch}")
     return run

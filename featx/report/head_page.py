@@ -14,10 +14,10 @@ from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.regression import RegressionReport
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.report import html, plots
 from featx.system import why_unreadable
 
@@ -29,7 +29,7 @@ def write_head_card(
     head: Head,
     features: FeatureSet,
     *,
-    report: AnyReport | None,
+    report: Report | None,
     rows: np.ndarray | None,
     outputs: np.ndarray | None,
     notes: Sequence[str],
@@ -109,14 +109,14 @@ def _backbone(head: Head) -> str:
 
 
 def _errors(
-    head: Head, features: FeatureSet, report: AnyReport, rows: np.ndarray, outputs: np.ndarray
+    head: Head, features: FeatureSet, report: Report, rows: np.ndarray, outputs: np.ndarray
 ) -> list[html.Section]:
     facts = features.facts(rows)
     if isinstance(report, RegressionReport):
         y = targets_of(facts, "regression", head.classes_).y
         picture = html.Picture(plots.as_svg(plots.scatter_figure(y, outputs)), "Predictions against targets")
         return [html.Section("Predictions", pictures=(picture,))]
-    if not isinstance(report, Report):
+    if not isinstance(report, ClassificationReport):
         return []
     y = targets_of(facts, "classification", head.classes_).y
     predicted, sure = outputs.argmax(axis=1), outputs.max(axis=1)

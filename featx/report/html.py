@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from featx.io import atomic
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.report.plots import MOST_BARS, as_png, as_svg, confusion_figure, per_class_figure, reliability_figure
 from featx.text import printable
 
@@ -136,7 +136,7 @@ class Card:
 # What a report says
 
 
-def headline_of(report: AnyReport) -> str:
+def headline_of(report: Report) -> str:
     """The verdict in one line."""
     name, value = report.headline
     shown = _quantity if isinstance(report, RegressionReport) else _number
@@ -145,7 +145,7 @@ def headline_of(report: AnyReport) -> str:
     return f"{name} {shown(value)}{sure} on {report.n} images of split {report.split}"
 
 
-def numbers_of(report: AnyReport) -> tuple[Number, ...]:
+def numbers_of(report: Report) -> tuple[Number, ...]:
     """The numbers of a report for the top of a card."""
     if isinstance(report, RegressionReport):
         return _regression_numbers(report)
@@ -168,7 +168,7 @@ def numbers_of(report: AnyReport) -> tuple[Number, ...]:
     )
 
 
-def sections_of(report: AnyReport) -> tuple[Section, ...]:
+def sections_of(report: Report) -> tuple[Section, ...]:
     """Figures and tables of a report; none for a regression, whose figure is one of targets and predictions."""
     if isinstance(report, RegressionReport):
         return ()
@@ -191,7 +191,7 @@ def sections_of(report: AnyReport) -> tuple[Section, ...]:
     )
 
 
-def _selective(report: Report, interval: tuple[float, float]) -> Number:
+def _selective(report: ClassificationReport, interval: tuple[float, float]) -> Number:
     of = f"{report.accepted_right} of the {report.accepted} of probability at least {report.reject_below:.4g}"
     return _share("accuracy of the accepted", report.selective_accuracy or 0.0, interval, of)
 
@@ -226,7 +226,7 @@ def _share(name: str, value: float, interval: tuple[float, float], of: str) -> N
     return Number(name, _number(value), f"95 % interval {_number(low)} to {_number(high)}; {of}", interval)
 
 
-def _confusion(report: Report) -> Section:
+def _confusion(report: ClassificationReport) -> Section:
     """The matrix, and its largest cells off the diagonal in words."""
     wrong = report.confusion - np.diag(np.diag(report.confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_PAIRS]
@@ -250,7 +250,7 @@ def _confusion(report: Report) -> Section:
     return Section("Confusions", pictures=(picture,), tables=(table,) if rows else ())
 
 
-def _per_class(report: Report | MultiLabelReport) -> Table:
+def _per_class(report: ClassificationReport | MultiLabelReport) -> Table:
     columns = {
         **({"threshold": report.thresholds} if isinstance(report, MultiLabelReport) else {}),
         "precision": report.precision,

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from featx.errors import OutputError
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.scores import wilson
 
@@ -74,7 +74,7 @@ def as_png(figure: Figure, *, dpi: int = 144) -> bytes:
     return file.getvalue()
 
 
-def save_confusion(report: Report, path: str | os.PathLike[str]) -> None:
+def save_confusion(report: ClassificationReport, path: str | os.PathLike[str]) -> None:
     """Draw the confusion matrix into a PNG file.
 
     Raises:
@@ -110,7 +110,7 @@ def _figure(width: float, height: float) -> Figure:
 # Classification
 
 
-def confusion_figure(report: Report) -> Figure:
+def confusion_figure(report: ClassificationReport) -> Figure:
     """The confusion matrix, shaded by the share of each true class; with names and numbers for up to 30 classes."""
     count = len(report.classes)
     side = (
@@ -140,7 +140,7 @@ def confusion_figure(report: Report) -> Figure:
     return figure
 
 
-def reliability_figure(report: Report | MultiLabelReport) -> Figure:
+def reliability_figure(report: ClassificationReport | MultiLabelReport) -> Figure:
     """How often predictions of each confidence are right, with 95 % intervals, over how many there are of it.
 
     The reliability diagram of Guo et al. (2017), with Wilson's intervals: on the diagonal, confidence is what it says. Of a
@@ -167,7 +167,7 @@ def reliability_figure(report: Report | MultiLabelReport) -> Figure:
     return figure
 
 
-def per_class_figure(report: Report | MultiLabelReport) -> Figure:
+def per_class_figure(report: ClassificationReport | MultiLabelReport) -> Figure:
     """Recall as bars with 95 % intervals, precision as marks, the class that is found worst on top.
 
     Of more than ``MOST_BARS`` classes, the worst; classes without images have no recall and are left out.

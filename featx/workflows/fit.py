@@ -26,9 +26,9 @@ from featx.heads.registry import kind_of, suited
 from featx.heads.targets import require_train_classes, targets_of, task_of
 from featx.io import atomic
 from featx.layer_spec import PENULTIMATE, asked_as
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.metrics.scores import finite
 from featx.text import cell
 
@@ -96,7 +96,7 @@ class Fit:
     """
 
     head: Head
-    report: AnyReport | None
+    report: Report | None
     path: Path
     picture: Path | None
     features: Path | None
@@ -179,7 +179,7 @@ def fit_head(
 
     Raises:
         HeadError: nothing to fit to or to judge by.
-        CacheMissError, CorruptCacheError: the feature file is not there or not sound.
+        CacheMissError, CorruptFileError: the feature file is not there or not sound.
         OutputError: the head cannot be written.
     """
     file = features.source if isinstance(features, FeatureSet) else Path(features)
@@ -364,7 +364,7 @@ class _Files:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "label", "probability"])
-        for path, p in zip(features.paths[rows], head.outputs_of(features, rows), strict=True):
+        for path, p in zip(features.paths[rows], head.predict_rows(features, rows), strict=True):
             label, probability = _said(head, p)
             table.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
         atomic.write_whole(self.table, text.getvalue().encode("utf-8", "surrogateescape"))
@@ -377,7 +377,7 @@ class _Files:
         from featx.report import plots
 
         made: dict[str, Any] = {}
-        if isinstance(fit.report, Report):
+        if isinstance(fit.report, ClassificationReport):
             plots.save_confusion(fit.report, self.picture)
             made["picture"] = self.picture
         if fit.shots:
@@ -418,7 +418,7 @@ def _said(head: Head, p: np.ndarray) -> tuple[str, str]:
     """Label and probability of one image's (C,) outputs, for a table."""
     if not np.isfinite(p).all():
         return "", ""
-    said = head.said(p)
+    said = head.decide(p)
     if isinstance(said, float):
         return f"{said:.6g}", ""
     if isinstance(said, list):
@@ -431,10 +431,10 @@ def _most_bytes(features: FeatureSet, head: Head) -> int:
     rows = int(np.count_nonzero((features.splits == "train") & (features.labels >= 0)))
     width, count = features.width, len(features.classes)
     keeps_rows = head.kind == "knn" or head.kernel == "rbf"
-    scorer = rows * features.views * (4 * width + 8 * count) if keeps_rows else 8 * count * width
+    predictor = rows * features.views * (4 * width + 8 * count) if keeps_rows else 8 * count * width
     if head.kind == "mlp":
-        scorer = HIDDEN_UNITS * (4 * width + 8 * count)
-    return scorer + 16 * (width + rows)
+        predictor = HIDDEN_UNITS * (4 * width + 8 * count)
+    return predictor + 16 * (width + rows)
 
 
 def _stem(features: FeatureSet, head: Head, auto: bool) -> str:

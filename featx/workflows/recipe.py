@@ -24,7 +24,7 @@ from featx.layer_spec import PENULTIMATE
 from featx.promotion.config import FineTuning
 
 if TYPE_CHECKING:  # a step imports what it needs when it runs
-    from featx.data.throughput import Meter
+    from featx.data.throughput import ThroughputMeter
     from featx.extraction.extraction import Extraction
     from featx.promotion.promotion import Promotion
     from featx.workflows.fit import Fit
@@ -67,7 +67,7 @@ class ExtractStep:
         self,
         progress: Callable[..., None] | None = None,
         notify: Callable[[str], None] | None = None,
-        meter: Meter | None = None,
+        meter: ThroughputMeter | None = None,
     ) -> Extraction:
         """Extract."""
         from featx.data.scan import scan_images

@@ -18,7 +18,7 @@ from featx.advice.advice import Advice, advise
 from featx.advice.decision import RECOMMENDATIONS
 from featx.cli.main import main
 from featx.errors import HeadError
-from featx.features.feature_file import FeatureCache
+from featx.features.feature_file import FeatureFile
 
 KEYS = {
     "cell", "recommendation", "layer", "expected_gain", "gain_interval", "confidence", "command", "reasons", "depths",
@@ -136,7 +136,7 @@ def test_what_cannot_be_advised_on_is_said(split_photos: Path, in_tmp: Path) -> 
 
 def test_a_layer_that_gives_the_penultimate_itself_is_passed_over(split_photos: Path, in_tmp: Path) -> None:
     found = advise(split_photos, "mobilenet_v1_025", weights="random", device="cpu")
-    assert "features.13" in FeatureCache(found.features).layers
+    assert "features.13" in FeatureFile(found.features).layers
     assert "features.13" not in found.depths
     assert found.baseline is None, "its weights are random already"
     assert found.cell in ("little-unlike", "chance")

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from featx.advice.decision import AT_MOST, DOUBLED, FEW, MUCH, WORTH, Evidence, decide, redrawn
-from featx.advice.layer_scores import Outcome
+from featx.advice.layer_scores import HeldOutResult
 
 COUNT = 600
 
 
-def outcome(accuracy: float, seed: int = 0) -> Outcome:
+def outcome(accuracy: float, seed: int = 0) -> HeldOutResult:
     """Of so many right images: the harder ones are wrong, whoever judges, but for a little noise."""
     rng = np.random.default_rng(seed)
     hardness = np.random.default_rng(99).permutation(np.linspace(0, 1, COUNT)) + rng.normal(0, 0.02, COUNT)
     right = np.argsort(np.argsort(hardness)) < accuracy * COUNT
-    return Outcome(np.where(right, 0.1, 2.0) + rng.normal(0, 0.02, COUNT), right)
+    return HeldOutResult(np.where(right, 0.1, 2.0) + rng.normal(0, 0.02, COUNT), right)
 
 
 def evidence(
@@ -28,7 +28,7 @@ def evidence(
     names = ("early", "middle", "penultimate")
     single = {name: outcome(accuracy, seed) for seed, (name, accuracy) in enumerate(zip(names, depths, strict=True))}
     joint = {"early": outcome(together[0], 7), "middle": outcome(together[1], 8), "penultimate": single["penultimate"]}
-    guess = Outcome(np.full(COUNT, math.log(4)), np.arange(COUNT) % 4 == 0)
+    guess = HeldOutResult(np.full(COUNT, math.log(4)), np.arange(COUNT) % 4 == 0)
     return Evidence(images, guess, single, joint, {"early": 0.1, "middle": 0.7, "penultimate": 1.0}, **more)
 
 
@@ -99,12 +99,12 @@ def test_where_tuning_would_add_less_than_a_point_a_head_does() -> None:
 
 def test_what_nobody_learns_asks_for_nothing() -> None:
     found = evidence((0.25, 0.25, 0.25), (0.25, 0.25))
-    noise = {name: Outcome(found.guess.losses + 0.01, outcome(0.27, 5).right) for name in found.depths}
+    noise = {name: HeldOutResult(found.guess.losses + 0.01, outcome(0.27, 5).right) for name in found.depths}
     found = dataclasses.replace(found, depths=noise, together=noise)
     assert not found.learned
     choice = decide(found)
     assert (choice.recommendation, choice.layer, choice.gain) == ("none", "", 0.0)
-    sure = {**noise, "early": Outcome(found.guess.losses + 0.01, outcome(0.5, 5).right)}
+    sure = {**noise, "early": HeldOutResult(found.guess.losses + 0.01, outcome(0.5, 5).right)}
     assert dataclasses.replace(found, depths=sure).learned, "by what it says, though its losses are no less"
 
 

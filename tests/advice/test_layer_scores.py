@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 
 import featx
-from featx.advice.layer_scores import BETTER, Depth, Outcome, best, measure
+from featx.advice.layer_scores import BETTER, HeldOutResult, LayerScore, best, measure
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 
 
-def made(layer: str, losses: np.ndarray) -> Depth:
-    return Depth(layer, 1, Head(), Outcome(losses, losses < 1))
+def made(layer: str, losses: np.ndarray) -> LayerScore:
+    return LayerScore(layer, 1, Head(), HeldOutResult(losses, losses < 1))
 
 
 def test_a_gain_is_the_mean_difference_with_its_standard_error() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.gamma(1.0, size=50), rng.gamma(2.0, size=50)
-    gain, error = Outcome(one, one < 1).gain_over(Outcome(other, other < 1))
+    gain, error = HeldOutResult(one, one < 1).gain_over(HeldOutResult(other, other < 1))
     assert gain == pytest.approx(other.mean() - one.mean())
     assert error == pytest.approx((other - one).std(ddof=1) / math.sqrt(50))
-    assert Outcome(one, one < 1).beats(Outcome(other, other < 1)) == (gain > BETTER * error)
-    nothing = Outcome(np.empty(0), np.empty(0, dtype=bool))
+    assert HeldOutResult(one, one < 1).beats(HeldOutResult(other, other < 1)) == (gain > BETTER * error)
+    nothing = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
     assert math.isnan(nothing.loss)
     assert math.isnan(nothing.accuracy)
-    assert not nothing.beats(Outcome(one, one < 1))
+    assert not nothing.beats(HeldOutResult(one, one < 1))
 
 
 def test_a_layer_is_taken_where_its_loss_is_less_by_more_than_chance() -> None:
@@ -47,7 +47,7 @@ def test_the_outcome_is_of_fits_that_left_each_image_out(split_photos: Path, in_
     features = FeatureSet.load(file)
     if task == "regression":
         features = FeatureSet(**{**vars(features), "classes": ("1", "2")})
-    depth = Depth.of(features, Head("logreg" if task == "classification" else "ridge", task=task))
+    depth = LayerScore.of(features, Head("logreg" if task == "classification" else "ridge", task=task))
     report = depth.head.held_out_
     assert report is not None
     assert len(depth.outcome.losses) == 32

@@ -19,7 +19,7 @@ from torchvision import models
 from featx.backbones import catalog, registry
 from featx.backbones.architectures import Conv2dSame, LeNet5, MobileNetV1
 from featx.backbones.backbone import Backbone, as_stored, layers_of, load_backbone, normalise, restore_backbone
-from featx.backbones.feature_extractor import Tap
+from featx.backbones.feature_extractor import LayerNode
 from featx.data.decode import read_pixels
 from featx.data.scan import scan_images
 from featx.data.transform import Transform
@@ -40,7 +40,7 @@ def normalised(backbone: Backbone, pixels: np.ndarray) -> Tensor:
     return torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std)
 
 
-def outputs_of(network: nn.Module, images: Tensor, *names: str) -> dict[str, Tensor]:
+def predict_rows(network: nn.Module, images: Tensor, *names: str) -> dict[str, Tensor]:
     """What modules of a network give at their first call, copied at once."""
     seen: dict[str, Tensor] = {}
 
@@ -200,7 +200,7 @@ def test_lenet_takes_grey_images_as_the_mean_of_rgb() -> None:
 
 def test_a_layer_is_the_mean_of_its_map_over_height_and_width(resnet: Backbone) -> None:
     pixels = pixels_for(resnet)
-    maps = outputs_of(resnet.network, normalised(resnet, pixels), "layer3", "layer1.0.bn2", "maxpool")
+    maps = predict_rows(resnet.network, normalised(resnet, pixels), "layer3", "layer1.0.bn2", "maxpool")
     features = resnet.encode(pixels)
     assert resnet.layers == {"penultimate": 512, "layer1.0.bn2": 64, "layer3": 256, "maxpool": 64}
     for layer, out in maps.items():
@@ -245,11 +245,11 @@ def test_asking_for_the_penultimate_or_for_a_layer_twice_changes_nothing(resnet:
 
 def test_the_same_network_can_be_tapped_elsewhere_without_loading_it_again(resnet: Backbone) -> None:
     layers = dict(resnet.layers)
-    other = resnet.tapped_at(["layer2", "layer1.0.add"])
+    other = resnet.with_layers(["layer2", "layer1.0.add"])
     assert other.network is resnet.network
     assert other.layers == {"penultimate": 512, "layer1.0.add": 64, "layer2": 128}
     pixels = pixels_for(resnet)
-    maps = outputs_of(resnet.network, normalised(resnet, pixels), "layer2")
+    maps = predict_rows(resnet.network, normalised(resnet, pixels), "layer2")
     np.testing.assert_allclose(other.encode(pixels)["layer2"], maps["layer2"].mean(dim=(2, 3)), rtol=1e-5)
     assert other.identities["penultimate"] == resnet.identities["penultimate"]
     assert resnet.layers == layers
@@ -260,7 +260,7 @@ def test_a_module_that_is_called_several_times_is_read_at_its_first_call() -> No
     backbone = load_backbone("resnet18", weights="random", layers=("layer1.0.relu",), crop=64)
     traced = load_backbone("resnet18", weights="random", layers=("layer1.0.relu", "layer1.0.relu_1"), crop=64)
     pixels = pixels_for(backbone)
-    first = outputs_of(backbone.network, normalised(backbone, pixels), "layer1.0.relu")["layer1.0.relu"]
+    first = predict_rows(backbone.network, normalised(backbone, pixels), "layer1.0.relu")["layer1.0.relu"]
     for features in (backbone.encode(pixels), traced.encode(pixels)):
         np.testing.assert_allclose(features["layer1.0.relu"], first.mean(dim=(2, 3)), rtol=1e-5)
 
@@ -269,7 +269,7 @@ def test_maps_whose_channels_come_last_are_pooled_over_height_and_width() -> Non
     backbone = load_backbone("swin_t", weights="random", layers=("features.1", "norm", "permute"), crop=64)
     assert backbone.layers == {"penultimate": 768, "features.1": 96, "norm": 768, "permute": 768}
     pixels = pixels_for(backbone)
-    maps = outputs_of(backbone.network, normalised(backbone, pixels), "features.1", "norm", "permute")
+    maps = predict_rows(backbone.network, normalised(backbone, pixels), "features.1", "norm", "permute")
     assert maps["features.1"].shape == (2, 16, 16, 96)
     assert maps["permute"].shape == (2, 768, 2, 2)
     features = backbone.encode(pixels)
@@ -283,7 +283,7 @@ def test_tokens_are_averaged() -> None:
     pytest.importorskip("timm")
     backbone = load_backbone("timm/vit_tiny_patch16_224", weights="random", layers=("blocks.3",))
     pixels = pixels_for(backbone)
-    tokens = outputs_of(backbone.network, normalised(backbone, pixels), "blocks.3")["blocks.3"]
+    tokens = predict_rows(backbone.network, normalised(backbone, pixels), "blocks.3")["blocks.3"]
     assert tokens.shape == (2, 197, 192)
     np.testing.assert_allclose(backbone.encode(pixels)["blocks.3"], tokens.mean(dim=1), rtol=1e-4, atol=1e-6)
 
@@ -297,7 +297,7 @@ def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> No
         ("layer3", *layers[:2]), 256
     ) | {"layer3:flatten": 256 * 16}
     pixels = pixels_for(backbone)
-    maps = outputs_of(backbone.network, normalised(backbone, pixels), "layer3")["layer3"]
+    maps = predict_rows(backbone.network, normalised(backbone, pixels), "layer3")["layer3"]
     found = backbone.encode(pixels)
     np.testing.assert_allclose(found["layer3"], maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(found["layer3:max"], maps.amax(dim=(2, 3)))
@@ -310,9 +310,11 @@ def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> No
 def test_class_tokens_come_before_the_patches(prefix: int) -> None:
     tokens = torch.randn(2, prefix + 16, 8)
     patches = tokens[:, prefix:].mean(dim=1)
-    torch.testing.assert_close(Tap.of("blocks.3:cls").pooled(tokens), tokens[:, 0])
-    torch.testing.assert_close(Tap.of("blocks.3:avg+cls").pooled(tokens), torch.cat([patches, tokens[:, 0]], dim=1))
-    torch.testing.assert_close(Tap.of("blocks.3").pooled(tokens), tokens.mean(dim=1))
+    torch.testing.assert_close(LayerNode.of("blocks.3:cls").pooled(tokens), tokens[:, 0])
+    torch.testing.assert_close(
+        LayerNode.of("blocks.3:avg+cls").pooled(tokens), torch.cat([patches, tokens[:, 0]], dim=1)
+    )
+    torch.testing.assert_close(LayerNode.of("blocks.3").pooled(tokens), tokens.mean(dim=1))
 
 
 def test_pooling_is_part_of_what_features_are() -> None:
@@ -345,7 +347,7 @@ def test_a_layer_that_would_be_too_long_is_not_kept_flat() -> None:
     with pytest.raises(
         BackboneError, match=r"'conv1:flatten' would be 65,600 numbers an image; at most 65,536 are kept"
     ):
-        Tap.of("conv1:flatten").pooled(torch.zeros(1, 1025, 8, 8))
+        LayerNode.of("conv1:flatten").pooled(torch.zeros(1, 1025, 8, 8))
 
 
 def test_all_stages_are_tapped_in_one_pass() -> None:
@@ -508,7 +510,7 @@ def lenet_in_bfloat16() -> Backbone:
 
 
 def test_the_same_network_may_be_kept_in_another_type(resnet: Backbone) -> None:
-    half = resnet.stored_as("float16")
+    half = resnet.with_dtype("float16")
     assert (half.dtype, resnet.dtype) == ("float16", "float32")
     assert half.network is resnet.network
     assert half.identity != resnet.identity
@@ -1216,9 +1218,9 @@ def test_encode_at_gives_a_row_for_each_view_in_which_a_layer_is_seen() -> None:
 
 def test_other_layers_are_tapped_in_the_views_of_all() -> None:
     plain = load_backbone("lenet5")
-    assert plain.tapped_at(["hidden@mirrored"]).views == VIEWS["flip"]
-    assert plain.tapped_at(["penultimate", "hidden", "hidden@mirrored"]).taps == {"penultimate": 84, "hidden": 84}
-    assert load_backbone("lenet5", views="flip").tapped_at(["hidden"]).views == VIEWS["flip"]
+    assert plain.with_layers(["hidden@mirrored"]).views == VIEWS["flip"]
+    assert plain.with_layers(["penultimate", "hidden", "hidden@mirrored"]).taps == {"penultimate": 84, "hidden": 84}
+    assert load_backbone("lenet5", views="flip").with_layers(["hidden"]).views == VIEWS["flip"]
     assert plain.views == VIEWS["plain"]
 
 

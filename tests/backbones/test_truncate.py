@@ -14,7 +14,7 @@ from torch import nn
 import featx
 from featx.backbones.blocks import blocks
 from featx.backbones.truncate import head_of, truncated
-from featx.errors import BackboneError, CorruptCacheError, HeadError
+from featx.errors import BackboneError, CorruptFileError, HeadError
 from featx.heads.head import Head
 from featx.inference import evaluate, predict
 from featx.promotion.config import FineTuning
@@ -89,7 +89,7 @@ def test_a_head_on_inner_layers_becomes_a_network_that_ends_there(
     batch = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
     np.testing.assert_allclose(model.logits(batch), result.model.logits(batch), rtol=1e-5, atol=1e-5)
     if result.verdict != "promoted":
-        wanted = head.outputs(features.features)
+        wanted = head.predict_values(features.features)
         for one, row in zip(predict(result.path, files, top=2), wanted, strict=True):
             assert dict(one.top) == pytest.approx(dict(zip(head.classes_, row, strict=True)), abs=1e-4)
     assert evaluate(result.path, split_photos).as_dict()["accuracy"] == result.report.accuracy
@@ -143,11 +143,11 @@ def test_a_file_whose_layer_is_not_its_networks_is_refused(split_photos: Path, i
     backbone = featx.load_backbone("lenet5", layers=("features.3",))
     result = promote(Head("ridge").fit(featx.extract(split_photos, backbone).load("features.3")))
     for layer, error, message in (
-        ("penultimate", CorruptCacheError, "is no sound model: LeNet5 has no attribute `head_features_3`"),
+        ("penultimate", CorruptFileError, "is no sound model: LeNet5 has no attribute `head_features_3`"),
         ("features.0", BackboneError, "does not fit GraphModule: 2 surplus: features.3.bias, features.3.weight"),
-        ("nonsense", CorruptCacheError, "is no sound model: a network can end behind a block, and 'nonsense' is none"),
-        ("features.3,penultimate", CorruptCacheError, "is no sound model: .* 'penultimate' is none"),
-        ("features.3,features.3", CorruptCacheError, "is no sound model: it cannot be run: .*shapes"),
+        ("nonsense", CorruptFileError, "is no sound model: a network can end behind a block, and 'nonsense' is none"),
+        ("features.3,penultimate", CorruptFileError, "is no sound model: .* 'penultimate' is none"),
+        ("features.3,features.3", CorruptFileError, "is no sound model: it cannot be run: .*shapes"),
     ):
         result.model.metadata["layer"] = layer
         result.model.save("odd.safetensors")

@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from featx.cli.main import main
-from featx.errors import CacheMissError, CorruptCacheError
-from featx.features.feature_file import DONE, FeatureCache
+from featx.errors import CacheMissError, CorruptFileError
+from featx.features.feature_file import DONE, FeatureFile
 
 
 def featx(*arguments: object, status: int = 0) -> Result:
@@ -369,9 +369,9 @@ def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
     assert json.loads(featx("verify", file, "--json").stdout) == {
         "ok": True, "rows": 48, "bad_rows": 0, "duplicates": 0, "problems": [],
     }  # fmt: skip
-    from featx.features.feature_file import FeatureCache
+    from featx.features.feature_file import FeatureFile
 
-    offset = FeatureCache(file).layers["penultimate"].offset + 84 * 4 * 5
+    offset = FeatureFile(file).layers["penultimate"].offset + 84 * 4 * 5
     with file.open("r+b") as handle:
         handle.seek(offset)
         byte = handle.read(1)[0]
@@ -492,8 +492,8 @@ def test_every_command_answers_h(command: str) -> None:
 
 def _rows_done(partial: Path) -> int:
     try:
-        return int(np.count_nonzero(FeatureCache(partial, allow_partial=True).status == DONE))
-    except (CacheMissError, CorruptCacheError):  # not laid out yet
+        return int(np.count_nonzero(FeatureFile(partial, allow_partial=True).status == DONE))
+    except (CacheMissError, CorruptFileError):  # not laid out yet
         return 0
 
 

@@ -25,7 +25,7 @@ from featx.data.loader import (
     read_file,
     read_images,
 )
-from featx.data.throughput import Meter
+from featx.data.throughput import ThroughputMeter
 from featx.errors import ImageError
 
 AT_ONCE = loader._AT_ONCE
@@ -369,7 +369,7 @@ def number(_row: int, data: bytes) -> np.ndarray:
 
 
 def test_workers_keep_a_record_of_what_they_do(none_left: None) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
     seen: list[tuple[str, int]] = []
     busy = meter.busy
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from featx.data.throughput import Meter
+from featx.data.throughput import ThroughputMeter
 
 
 class Clock:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def work(meter: Meter, clock: Clock, stage: str, seconds: float, threads: int = 1) -> None:
+def work(meter: ThroughputMeter, clock: Clock, stage: str, seconds: float, threads: int = 1) -> None:
     """One thread of a stage is busy, and no time passes for the others: it is set back."""
     began = clock.now
     with meter.busy(stage, threads):
@@ -38,7 +38,7 @@ def work(meter: Meter, clock: Clock, stage: str, seconds: float, threads: int = 
 
 
 def test_seconds_of_each_stage_add_up(clock: Clock) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
     assert meter.seconds == {}
     for seconds in (0.5, 0.25):
         work(meter, clock, "decode", seconds, threads=2)
@@ -47,7 +47,7 @@ def test_seconds_of_each_stage_add_up(clock: Clock) -> None:
 
 
 def test_work_that_fails_is_counted_and_its_exception_passes(clock: Clock) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
 
     def fail() -> None:
         with meter.busy("decode"):
@@ -60,7 +60,7 @@ def test_work_that_fails_is_counted_and_its_exception_passes(clock: Clock) -> No
 
 
 def test_the_limit_is_the_stage_whose_threads_are_busiest(clock: Clock) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
     work(meter, clock, "decode", 6.0, threads=4)  # 6 of 16 seconds
     work(meter, clock, "forward", 3.2, threads=1)  # 3.2 of 4
     work(meter, clock, "write", 0.1)
@@ -69,17 +69,17 @@ def test_the_limit_is_the_stage_whose_threads_are_busiest(clock: Clock) -> None:
 
 
 def test_there_is_no_limit_before_anything_was_measured(clock: Clock) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
     work(meter, clock, "decode", 1.9)
     clock.now += 1.9
     assert meter.limit() == ""
-    idle = Meter()
+    idle = ThroughputMeter()
     clock.now += 60
     assert idle.limit() == ""
 
 
 def test_the_limit_is_of_the_last_seconds_and_stays_in_between(clock: Clock) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
     work(meter, clock, "decode", 1.8)
     clock.now += 2
     assert meter.limit() == "decode 90 %"
@@ -94,7 +94,7 @@ def test_the_limit_is_of_the_last_seconds_and_stays_in_between(clock: Clock) -> 
 
 
 def test_work_of_before_the_window_makes_no_more_than_all_of_it(clock: Clock) -> None:
-    meter = Meter()
+    meter = ThroughputMeter()
     work(meter, clock, "forward", 30.0)  # began long ago, and ends only now
     clock.now += 2
     assert meter.limit() == "forward 100 %"
@@ -118,7 +118,7 @@ def test_no_second_is_lost_when_threads_end_together(monkeypatch: pytest.MonkeyP
             time.sleep(1e-4)
             return found
 
-    meter = Meter()
+    meter = ThroughputMeter()
     meter.seconds = Slow()
 
     def count() -> None:

@@ -324,7 +324,7 @@ def test_the_memory_is_of_this_machine_these_versions_and_this_network(
     keys = {
         "as it is": autotune._key(lenet, 2),
         "lanes": autotune._key(lenet, 3),
-        "layers": autotune._key(lenet.tapped_at(["features.3"]), 2),
+        "layers": autotune._key(lenet.with_layers(["features.3"]), 2),
         "crop": autotune._key(load_backbone("mobilenet_v1_025", weights="random", crop=64, device="cpu"), 2),
         "another crop": autotune._key(load_backbone("mobilenet_v1_025", weights="random", crop=96, device="cpu"), 2),
         "precision": autotune._key(load_backbone("lenet5", precision="bfloat16", device="cpu"), 2),

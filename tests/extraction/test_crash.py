@@ -19,7 +19,7 @@ import pytest
 from featx.errors import OutputError
 from featx.extraction.extraction import extract
 from featx.features import lock
-from featx.features.feature_file import DONE, FeatureCache
+from featx.features.feature_file import DONE, FeatureFile
 from featx.inspection.verify import verify_file
 
 _KILLER = """
@@ -27,7 +27,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np, torch
 import featx
-from featx.features.feature_file import DONE, FeatureCache
+from featx.features.feature_file import DONE, FeatureFile
 
 torch.set_num_threads(1)
 data, weights, folder, kills, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
@@ -38,7 +38,7 @@ first = []
 started = time.perf_counter()
 featx.extract(images, backbone, out=whole, progress=lambda done, _: first.append(time.perf_counter()) if done else None)
 to_begin, per_image = first[0] - started, (time.perf_counter() - first[0]) / len(images)
-reference, expected = whole.read_bytes(), FeatureCache(whole)
+reference, expected = whole.read_bytes(), FeatureFile(whole)
 vectors = np.array(expected.features("penultimate"))
 final = folder / "killed" / "f.h5"
 partial = final.with_name("f.h5.partial")
@@ -72,7 +72,7 @@ while seen["kills"] < kills or not seen["completed"]:
         final.unlink()
         before = set()
     elif partial.exists():
-        left = FeatureCache(partial, allow_partial=True)
+        left = FeatureFile(partial, allow_partial=True)
         done = np.flatnonzero(left.status == DONE)
         sound = left.sound("penultimate", done)
         seen["unsound"] += int((~sound).sum())
@@ -280,11 +280,11 @@ def filling(handle, data, offset):
         raise OSError(errno.ENOSPC, "No space left on device")
     return pwrite(handle, data, offset)
 
-def begun(self, columns, create=cache.CacheWriter._create):
+def begun(self, columns, create=cache.FeatureFileWriter._create):
     create(self, columns)
     cache.os.pwrite = filling
 
-cache.CacheWriter._create = begun
+cache.FeatureFileWriter._create = begun
 from featx.cli.main import main
 main(sys.argv[2:])
 """
@@ -300,7 +300,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_every_row_that_was_written(
     assert re.search(
         r"Error: cannot write \S+h5\.partial: No space left on device; it needs [\d.]+ kB, .* free\n$", run.stderr
     )
-    left = FeatureCache(tmp_path / "cache" / "split--lenet5.h5.partial", allow_partial=True)
+    left = FeatureFile(tmp_path / "cache" / "split--lenet5.h5.partial", allow_partial=True)
     done = np.flatnonzero(left.status == DONE)
     assert len(done) == 28
     assert left.sound("penultimate", done).all()

@@ -407,7 +407,7 @@ def test_every_engine_gives_the_type_that_is_kept(engine: str) -> None:
 
 
 def test_what_float16_cannot_hold_is_infinite_and_no_warning(lenet: Backbone, recwarn: pytest.WarningsRecorder) -> None:
-    half = lenet.stored_as("float16")
+    half = lenet.with_dtype("float16")
     engine = Engine("eager", half, lambda pixels: [np.full((len(pixels), 84), 1e6)], batch=4, portion=4, lanes=1)
     assert np.isinf(engine(pixels_for(lenet))["penultimate"]).all()
     assert np.isfinite(engine.raw(pixels_for(lenet))["penultimate"]).all()

@@ -26,11 +26,11 @@ from featx.data.loader import batched, read_images
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
-from featx.errors import CacheLockedError, CorruptCacheError, DatasetError, ImageError, OutputError, StaleCacheError
+from featx.errors import CacheLockedError, CorruptFileError, DatasetError, ImageError, OutputError, StaleCacheError
 from featx.extraction import extraction
 from featx.extraction.engines import Engine
 from featx.extraction.extraction import Extraction, extract
-from featx.features.feature_file import DONE, FAILED, FeatureCache
+from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.lock import write_lock
 from featx.identity import differences
@@ -175,7 +175,7 @@ def test_several_layers_come_from_one_pass(few: Path, tmp_path: Path, encoded: l
 
 def test_the_table_of_the_file_says_what_the_images_are(few: Path, tmp_path: Path, lenet: Backbone) -> None:
     result = extract(few, lenet, cache=tmp_path / "cache")
-    file = FeatureCache(result.file)
+    file = FeatureFile(result.file)
     for row, path in enumerate(file.paths):
         data, stat = (few / path).read_bytes(), (few / path).stat()
         assert file.keys[row].tobytes() == image_key(data)
@@ -232,7 +232,7 @@ def test_a_file_name_that_is_not_utf8_keeps_its_bytes(few: Path, tmp_path: Path,
         pytest.skip("this file system takes UTF-8 names alone")
     result = extract(few, lenet, cache=tmp_path / "cache")
     assert counts(result) == (9, 8, 1, 0, 0)
-    assert b"dark/caf\xe9.png" in [os.fsencode(path) for path in FeatureCache(result.file).paths]
+    assert b"dark/caf\xe9.png" in [os.fsencode(path) for path in FeatureFile(result.file).paths]
     assert counts(extract(few, lenet, cache=tmp_path / "cache")) == (9, 0, 9, 0, 0)
 
 
@@ -491,7 +491,7 @@ def test_data_sets_of_the_same_name_have_files_of_their_own(few: Path, tmp_path:
     one = extract(few, lenet, cache=tmp_path / "cache")
     two = extract(tmp_path / "elsewhere" / "few", lenet, cache=tmp_path / "cache")
     assert one.file != two.file
-    assert (len(FeatureCache(one.file)), len(FeatureCache(two.file))) == (8, 7)
+    assert (len(FeatureFile(one.file)), len(FeatureFile(two.file))) == (8, 7)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def test_a_moved_data_set_is_read_again_and_computed_never(
     encoded.clear()
     result = extract(tmp_path / "moved", lenet, out=tmp_path / "mine.h5")
     assert counts(result) == (8, 0, 8, 0, 0)
-    assert FeatureCache(result.file).dataset["root"] == str(tmp_path / "moved")
+    assert FeatureFile(result.file).dataset["root"] == str(tmp_path / "moved")
     assert encoded == []
 
 
@@ -549,7 +549,7 @@ def test_bad_images_get_a_reason_and_shift_no_row(spoilt: Path, tmp_path: Path, 
     assert reasons["dark/0-empty.jpg"] == "the file is empty"
     assert reasons["dark/1-text.jpg"].startswith("not an image of a known format")
     assert reasons["light/9-truncated.png"].startswith("cannot be decoded: ")
-    file = FeatureCache(result.file)
+    file = FeatureFile(result.file)
     assert file.status.tolist() == [FAILED, DONE, FAILED, *[DONE] * 7, FAILED]
     assert not any("jpg" in path or "9" in path for path in result.load().paths)
     assert_own_features(result, lenet, spoilt)
@@ -598,7 +598,7 @@ def test_an_image_that_vanishes_fails_alone_and_is_tried_again(
     )
     assert counts(result) == (8, 7, 0, 1, 0)
     assert result.failures == (("light/1.png", "cannot be read: No such file or directory"),)
-    assert FeatureCache(result.file).keys[5].tolist() == [0] * 16
+    assert FeatureFile(result.file).keys[5].tolist() == [0] * 16
     assert_own_features(result, lenet, few)
     victim.write_bytes(data)
     os.utime(victim, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -671,7 +671,7 @@ def test_a_killed_run_leaves_its_rows_to_the_next_one(
         finally:
             run.send_signal(signal.SIGKILL)
     assert not (cache / "photos--lenet5.h5").exists()
-    left = FeatureCache(cache / "photos--lenet5.h5.partial", allow_partial=True)
+    left = FeatureFile(cache / "photos--lenet5.h5.partial", allow_partial=True)
     done = np.flatnonzero(left.status == DONE)
     assert done.tolist() == list(range(12))
     assert left.sound("penultimate", done).all()
@@ -751,7 +751,7 @@ def test_an_interrupted_update_leaves_the_complete_file(
 def test_a_row_that_does_not_fit_its_check_is_computed_again(
     few: Path, tmp_path: Path, lenet: Backbone, make_image: MakeImage
 ) -> None:
-    file = FeatureCache(extract(few, lenet, out=tmp_path / "f.h5").file)
+    file = FeatureFile(extract(few, lenet, out=tmp_path / "f.h5").file)
     with file.path.open("r+b") as raw:
         raw.seek(file.layers["penultimate"].offset + 2 * 84 * 4)
         raw.write(b"\xff")
@@ -777,7 +777,7 @@ def test_a_file_that_cannot_be_read_is_never_overwritten(
     out.write_bytes(data)
     encoded.clear()
     with pytest.raises(
-        CorruptCacheError, match=r"f\.h5.* It is not overwritten: name another file with -o, or delete it"
+        CorruptFileError, match=r"f\.h5.* It is not overwritten: name another file with -o, or delete it"
     ):
         extract(few, lenet, out=out)
     assert out.read_bytes() == data
@@ -878,7 +878,7 @@ def test_splits_that_the_data_set_names_are_kept(split_photos: Path, tmp_path: P
 def test_a_bad_image_has_a_split_only_if_its_bytes_could_be_read(spoilt: Path, tmp_path: Path, lenet: Backbone) -> None:
     images = scan_images(spoilt)
     (spoilt / "dark" / "3.png").unlink()
-    file = FeatureCache(extract(images, lenet, cache=tmp_path / "cache").file)
+    file = FeatureFile(extract(images, lenet, cache=tmp_path / "cache").file)
     splits = dict(zip(file.paths, file.splits, strict=True))
     assert splits["dark/3.png"] == ""
     assert all(split in ("train", "val", "test") for path, split in splits.items() if path != "dark/3.png")
@@ -1039,7 +1039,7 @@ def test_features_of_another_identity_are_never_taken(few: Path, tmp_path: Path,
 def test_a_row_of_another_file_that_does_not_fit_its_check_is_computed(
     few: Path, tmp_path: Path, lenet: Backbone
 ) -> None:
-    donor = FeatureCache(extract(few, lenet, cache=tmp_path / "cache").file)
+    donor = FeatureFile(extract(few, lenet, cache=tmp_path / "cache").file)
     with donor.path.open("r+b") as raw:
         raw.seek(donor.layers["penultimate"].offset + 2 * 84 * 4)
         raw.write(b"\xff")
@@ -1178,7 +1178,7 @@ def test_a_moved_data_set_keeps_the_views_that_it_had(few: Path, tmp_path: Path,
 
 def test_a_view_that_does_not_fit_its_check_is_computed_again(few: Path, tmp_path: Path, encoded: list[int]) -> None:
     plain = extract(few, seen("plain"), cache=tmp_path / "cache")
-    file = FeatureCache(plain.file)
+    file = FeatureFile(plain.file)
     damaged = bytearray(plain.file.read_bytes())
     damaged[file.layers["penultimate"].offset + 3 * 84 * 4] ^= 1
     plain.file.write_bytes(bytes(damaged))
@@ -1278,12 +1278,12 @@ def test_rehash_of_what_has_not_changed_writes_nothing(
 
 
 def test_rehash_computes_a_row_that_does_not_fit_its_check(few: Path, tmp_path: Path, lenet: Backbone) -> None:
-    file = FeatureCache(extract(few, lenet, out=tmp_path / "f.h5").file)
+    file = FeatureFile(extract(few, lenet, out=tmp_path / "f.h5").file)
     whole = file.path.read_bytes()
     with file.path.open("r+b") as raw:
         raw.seek(file.layers["penultimate"].offset + 2 * 84 * 4)
         raw.write(b"\xff")
-    with pytest.raises(CorruptCacheError, match=r"1 of 8 rows .* the same featx extract with --rehash computes those"):
+    with pytest.raises(CorruptFileError, match=r"1 of 8 rows .* the same featx extract with --rehash computes those"):
         FeatureSet.load(file.path)
     assert counts(extract(few, lenet, out=file.path)) == (8, 0, 8, 0, 0)  # features are not read
     assert counts(extract(few, lenet, out=file.path, rehash=True)) == (8, 1, 7, 0, 0)

@@ -12,8 +12,8 @@ from feature_files import BACKBONE, flip
 
 from featx.data.image_set import ImageSet
 from featx.extraction.reuse import KnownRows, KnownViews
-from featx.features.feature_file import FeatureCache, ImageTable
-from featx.features.writer import CacheWriter
+from featx.features.feature_file import FeatureFile, ImageTable
+from featx.features.writer import FeatureFileWriter
 from featx.layer_spec import MIRRORED, PLAIN
 
 DIMS = {"penultimate": 4, "hidden": 3}
@@ -45,10 +45,10 @@ def make(
     max_pixels: int = 1000,
     dims: Mapping[str, int] = DIMS,
     sizes: Sequence[int] | None = None,
-) -> FeatureCache:
+) -> FeatureFile:
     """A file whose images have these contents; it stays unfinished where rows are left to do."""
     count = len(contents)
-    writer = CacheWriter(
+    writer = FeatureFileWriter(
         path,
         images=ImageTable(
             paths=np.array(paths or [b"%02d.png" % row for row in range(count)]),
@@ -69,7 +69,7 @@ def make(
     writer.write(done, keys(*contents)[done], {name: vectors(number, count, dim)[done] for name, dim in dims.items()})
     for row, reason in failed.items():
         writer.fail(row, key(contents[row]), reason)
-    return FeatureCache(path.with_name(path.name + ".partial"), allow_partial=True) if todo else writer.finish()
+    return FeatureFile(path.with_name(path.name + ".partial"), allow_partial=True) if todo else writer.finish()
 
 
 def listed(paths: Sequence[str], root: str = "/photos") -> ImageSet:
@@ -176,7 +176,7 @@ def test_a_row_that_does_not_fit_its_check_is_not_taken_and_is_known_no_more(tmp
     path = tmp_path / "f.h5"
     file = make(path, ["ant", "bee", "fly"])
     flip(path, file.layers[layer].offset + 1 * DIMS[layer] * 4)
-    known = KnownRows([FeatureCache(path)], list(DIMS))
+    known = KnownRows([FeatureFile(path)], list(DIMS))
     assert key("bee") in known  # nobody has looked at it yet
     found, features = known.take(keys("fly", "bee", "ant"))
     assert found.tolist() == [True, False, True]
@@ -185,14 +185,14 @@ def test_a_row_that_does_not_fit_its_check_is_not_taken_and_is_known_no_more(tmp
     assert key("bee") not in known
     assert key("ant") in known
     only = next(name for name in DIMS if name != layer)
-    assert KnownRows([FeatureCache(path)], [only]).take(keys("bee"))[0].all()
+    assert KnownRows([FeatureFile(path)], [only]).take(keys("bee"))[0].all()
 
 
 def test_when_nothing_is_sound_nothing_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     file = make(path, ["ant"])
     flip(path, file.layers["hidden"].offset)
-    found, features = KnownRows([FeatureCache(path)], ["hidden"]).take(keys("ant"))
+    found, features = KnownRows([FeatureFile(path)], ["hidden"]).take(keys("ant"))
     assert not found.any()
     assert all(not len(block) for block in features.values())
 
@@ -303,13 +303,13 @@ def test_failures_are_known_by_key_under_the_same_limit_alone(tmp_path: Path) ->
 WANTED = {PLAIN: {"own": "o" * 64}, MIRRORED: {"own@mirrored": "o" * 64}}
 
 
-def views(*files: FeatureCache) -> KnownViews:
+def views(*files: FeatureFile) -> KnownViews:
     return KnownViews(files, WANTED)
 
 
 def one(
     path: Path, *names: str, contents: Sequence[str] = ("ant", "bee"), number: float = 1, **facts: Any
-) -> FeatureCache:
+) -> FeatureFile:
     """A file that has these layers."""
     return make(path, contents, number, dims=dict.fromkeys(names, 4), **facts)
 
@@ -349,7 +349,7 @@ def test_rows_are_told_apart_by_the_views_they_lack(tmp_path: Path) -> None:
 def test_a_row_that_does_not_fit_its_check_is_lacking_in_that_view(tmp_path: Path) -> None:
     file = one(tmp_path / "a.h5", "own", "own@mirrored")
     flip(file.path, file.layers["own@mirrored"].offset + 1)
-    known = views(FeatureCache(file.path))
+    known = views(FeatureFile(file.path))
     assert key("ant") in known
     assert known.take(keys("ant", "bee"))[0].tolist() == [False, True]
     assert key("ant") not in known

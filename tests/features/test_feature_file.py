@@ -24,10 +24,10 @@ import numpy as np
 import pytest
 from feature_files import BACKBONE, DIMS, begin, flip, keys_of, make, table, vectors, write_rows
 
-from featx.errors import CacheMissError, CorruptCacheError, OutputError
+from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import hdf5
 from featx.features import writer as cache_room
-from featx.features.feature_file import DONE, FAILED, TODO, FeatureCache
+from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.hdf5 import Table
 from featx.identity import differences
@@ -190,7 +190,7 @@ def test_a_data_set_without_classes_is_kept(tmp_path: Path) -> None:
     rows = dataclasses.replace(table(6), labels=np.full(6, -1))
     file = make(tmp_path / "f.h5", classes=(), images=rows)
     assert file.classes == ()
-    assert FeatureCache(tmp_path / "f.h5").complete
+    assert FeatureFile(tmp_path / "f.h5").complete
 
 
 def test_paths_and_classes_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
@@ -242,9 +242,9 @@ def test_an_incomplete_file_is_refused_unless_it_is_allowed(tmp_path: Path) -> N
     writer.publish()
     write_rows(writer, [0, 3])
     partial = tmp_path / "f.h5.partial"
-    with pytest.raises(CorruptCacheError, match=r"f\.h5\.partial is incomplete; run the same featx extract again"):
-        FeatureCache(partial)
-    file = FeatureCache(partial, allow_partial=True)
+    with pytest.raises(CorruptFileError, match=r"f\.h5\.partial is incomplete; run the same featx extract again"):
+        FeatureFile(partial)
+    file = FeatureFile(partial, allow_partial=True)
     assert not file.complete
     assert file.status.tolist() == [DONE, TODO, TODO, DONE, TODO, TODO]
     assert file.sound("penultimate", np.arange(6)).tolist() == [True, False, False, True, False, False]
@@ -288,7 +288,7 @@ def test_a_kill_at_any_write_leaves_a_file_that_opens_and_no_row_that_is_wrong(t
     seen = set()
     for at in range(kills):
         assert not (tmp_path / f"{at}.h5").exists()
-        file = FeatureCache(tmp_path / f"{at}.h5.partial", allow_partial=True)
+        file = FeatureFile(tmp_path / f"{at}.h5.partial", allow_partial=True)
         done = np.flatnonzero(file.status == DONE)
         seen.add(len(done))
         for layer, dim in DIMS.items():
@@ -296,17 +296,17 @@ def test_a_kill_at_any_write_leaves_a_file_that_opens_and_no_row_that_is_wrong(t
             np.testing.assert_array_equal(file.features(layer)[done], vectors(3, dim)[done])
         np.testing.assert_array_equal(file.keys[done], keys_of(3)[done])
     assert seen == {0, 1, 2}  # 1: torn between the two
-    assert FeatureCache(tmp_path / f"{kills}.h5").status.tolist() == [DONE, DONE, FAILED]
+    assert FeatureFile(tmp_path / f"{kills}.h5").status.tolist() == [DONE, DONE, FAILED]
 
 
 _READER = """
 import sys
 import numpy as np
 from pathlib import Path
-from featx.features.feature_file import FeatureCache
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 path = Path(sys.argv[1])
-file, features = FeatureCache(path), FeatureSet.load(path, "hidden")
+file, features = FeatureFile(path), FeatureSet.load(path, "hidden")
 for line in sys.stdin:
     rows = np.flatnonzero(file.status == 1)
     assert file.sound("penultimate", rows).all() and file.sound("hidden", rows).all()
@@ -318,7 +318,7 @@ for line in sys.stdin:
 def test_a_reader_is_never_disturbed_by_who_writes_replaces_or_removes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     make(path)
-    file, features = FeatureCache(path), FeatureSet.load(path, "hidden")
+    file, features = FeatureFile(path), FeatureSet.load(path, "hidden")
     before = {name: np.array(file.features(name)) for name in DIMS}
     command = [sys.executable, "-c", _READER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
@@ -339,7 +339,7 @@ def test_a_reader_is_never_disturbed_by_who_writes_replaces_or_removes_the_file(
             said.append(ask())
             writer.finish()
             said.append(ask())
-            assert FeatureCache(path).features("hidden")[0, 0] == -number
+            assert FeatureFile(path).features("hidden")[0, 0] == -number
         path.unlink()
         said.append(ask())
         reader.communicate()
@@ -366,7 +366,7 @@ def test_readers_in_threads_see_one_whole_file_or_the_next_while_it_is_replaced(
     def read() -> None:
         try:
             while not stop.is_set():
-                file = FeatureCache(path)
+                file = FeatureFile(path)
                 numbers = {float(value) for name in DIMS for value in file.features(name).ravel()}
                 seen.append(numbers | {float(file.dataset["root"][1:])})
                 seen.append(set(map(float, FeatureSet.load(path).features.ravel())))
@@ -398,9 +398,9 @@ def test_files_that_are_refused_leave_no_descriptor_open(tmp_path: Path) -> None
 
     before = next_descriptor()
     for _ in range(20):
-        with pytest.raises(CorruptCacheError, match="was cut off"):
-            FeatureCache(tmp_path / "cut.h5")
-        FeatureCache(tmp_path / "f.h5")
+        with pytest.raises(CorruptFileError, match="was cut off"):
+            FeatureFile(tmp_path / "cut.h5")
+        FeatureFile(tmp_path / "f.h5")
     assert next_descriptor() == before
 
 
@@ -409,7 +409,7 @@ def test_files_that_are_refused_leave_no_descriptor_open(tmp_path: Path) -> None
 
 def test_a_missing_file_is_a_miss_that_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(CacheMissError, match=r"there is no feature file .*none\.h5; featx extract makes one"):
-        FeatureCache(tmp_path / "none.h5")
+        FeatureFile(tmp_path / "none.h5")
 
 
 def test_a_missing_layer_is_a_miss_that_names_those_there_are(tmp_path: Path) -> None:
@@ -435,42 +435,40 @@ def test_a_truncated_file_is_corrupt(tmp_path: Path, keep: int, message: str) ->
     make(tmp_path / "f.h5")
     data = (tmp_path / "f.h5").read_bytes()
     (tmp_path / "f.h5").write_bytes(data[:keep])
-    with pytest.raises(CorruptCacheError, match=rf"f\.h5:? {message}"):
-        FeatureCache(tmp_path / "f.h5")
+    with pytest.raises(CorruptFileError, match=rf"f\.h5:? {message}"):
+        FeatureFile(tmp_path / "f.h5")
 
 
 def test_a_file_with_something_added_is_corrupt(tmp_path: Path) -> None:
     make(tmp_path / "f.h5")
     with (tmp_path / "f.h5").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(
-        CorruptCacheError, match=r"f\.h5 has [\d,]+ bytes instead of [\d,]+; it was cut off or added to"
-    ):
-        FeatureCache(tmp_path / "f.h5")
+    with pytest.raises(CorruptFileError, match=r"f\.h5 has [\d,]+ bytes instead of [\d,]+; it was cut off or added to"):
+        FeatureFile(tmp_path / "f.h5")
 
 
 def test_a_file_that_is_not_hdf5_is_corrupt(tmp_path: Path) -> None:
     (tmp_path / "notes.h5").write_text("ants and bees\n" * 1000)
-    with pytest.raises(CorruptCacheError, match=r"notes\.h5 is not an HDF5 file"):
-        FeatureCache(tmp_path / "notes.h5")
+    with pytest.raises(CorruptFileError, match=r"notes\.h5 is not an HDF5 file"):
+        FeatureFile(tmp_path / "notes.h5")
 
 
 def test_a_foreign_hdf5_file_is_corrupt(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "keras.h5", "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(
-        CorruptCacheError, match=r"keras\.h5 is an HDF5 file, but not a feature file in the form that featx"
+        CorruptFileError, match=r"keras\.h5 is an HDF5 file, but not a feature file in the form that featx"
     ):
-        FeatureCache(tmp_path / "keras.h5")
+        FeatureFile(tmp_path / "keras.h5")
 
 
 def test_a_folder_and_a_pipe_are_corrupt(tmp_path: Path) -> None:
     (tmp_path / "folder.h5").mkdir()
     os.mkfifo(tmp_path / "pipe.h5")
-    with pytest.raises(CorruptCacheError, match=r"folder\.h5 is a folder; expected a feature file"):
-        FeatureCache(tmp_path / "folder.h5")
-    with pytest.raises(CorruptCacheError, match=r"pipe\.h5 is no ordinary file"):
-        FeatureCache(tmp_path / "pipe.h5")
+    with pytest.raises(CorruptFileError, match=r"folder\.h5 is a folder; expected a feature file"):
+        FeatureFile(tmp_path / "folder.h5")
+    with pytest.raises(CorruptFileError, match=r"pipe\.h5 is no ordinary file"):
+        FeatureFile(tmp_path / "pipe.h5")
 
 
 def remake(path: Path, attrs: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None) -> None:
@@ -530,8 +528,8 @@ def remake(path: Path, attrs: Mapping[str, Any] | None = None, tables: Mapping[s
 def test_attributes_that_mean_nothing_are_refused(tmp_path: Path, attribute: str, value: Any, message: str) -> None:
     make(tmp_path / "f.h5")
     remake(tmp_path / "f.h5", {attribute: value})
-    with pytest.raises(CorruptCacheError, match=rf"f\.h5: {message}"):
-        FeatureCache(tmp_path / "f.h5")
+    with pytest.raises(CorruptFileError, match=rf"f\.h5: {message}"):
+        FeatureFile(tmp_path / "f.h5")
 
 
 @pytest.mark.parametrize(
@@ -560,8 +558,8 @@ def test_tables_of_another_name_shape_or_type_are_refused(
 ) -> None:
     make(tmp_path / "f.h5")
     remake(tmp_path / "f.h5", tables={name: changed})
-    with pytest.raises(CorruptCacheError, match=rf"f\.h5:? {message}"):
-        FeatureCache(tmp_path / "f.h5")
+    with pytest.raises(CorruptFileError, match=rf"f\.h5:? {message}"):
+        FeatureFile(tmp_path / "f.h5")
 
 
 def test_a_file_whose_tables_exceed_the_memory_is_refused_before_they_are_read(tmp_path: Path) -> None:
@@ -579,8 +577,8 @@ def test_a_file_whose_tables_exceed_the_memory_is_refused_before_they_are_read(t
         pytest.skip("this file system has no files larger than the memory")
     os.pwrite(handle, new.data, 0)
     os.close(handle)
-    with pytest.raises(CorruptCacheError, match=r"bomb\.h5: its tables take [\d.]+ [TG]B; the memory is"):
-        FeatureCache(path)
+    with pytest.raises(CorruptFileError, match=r"bomb\.h5: its tables take [\d.]+ [TG]B; the memory is"):
+        FeatureFile(path)
 
 
 @pytest.mark.parametrize("bit", [0, 7])
@@ -588,8 +586,8 @@ def test_a_file_whose_tables_exceed_the_memory_is_refused_before_they_are_read(t
 def test_a_flipped_bit_in_a_table_does_not_fit_the_digest(tmp_path: Path, name: str, bit: int) -> None:
     make(tmp_path / "f.h5")
     flip(tmp_path / "f.h5", offset_of(tmp_path / "f.h5", name), bit)
-    with pytest.raises(CorruptCacheError, match=r"f\.h5: its tables do not fit their digest"):
-        FeatureCache(tmp_path / "f.h5")
+    with pytest.raises(CorruptFileError, match=r"f\.h5: its tables do not fit their digest"):
+        FeatureFile(tmp_path / "f.h5")
 
 
 @pytest.mark.parametrize(
@@ -616,29 +614,29 @@ def test_values_that_mean_nothing_are_refused_though_their_digest_fits(
     old = hdf5.parse(handle, path)
     os.pwrite(handle, hdf5.pack({**old.attrs, "complete": np.uint8(0)}, old.tables).data, 0)
     with (
-        pytest.raises(CorruptCacheError, match=r"f\.h5: its tables hold .* that mean nothing")
+        pytest.raises(CorruptFileError, match=r"f\.h5: its tables hold .* that mean nothing")
         if value != b"\0"
         else (
             contextlib.nullcontext()  # a row that is still to do
         )
     ):
-        file = FeatureCache(path, allow_partial=True)
+        file = FeatureFile(path, allow_partial=True)
         digest = file.computed_digest().encode()
         os.pwrite(handle, hdf5.pack({**old.attrs, "digest": digest}, old.tables).data, 0)
     if value == b"\0":
-        with pytest.raises(CorruptCacheError, match=r"f\.h5: its tables hold .* that mean nothing"):
-            FeatureCache(path)
+        with pytest.raises(CorruptFileError, match=r"f\.h5: its tables hold .* that mean nothing"):
+            FeatureFile(path)
 
 
 def test_a_flipped_bit_in_a_row_is_found_by_every_reader(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     make(path)
     flip(path, offset_of(path, "features/hidden") + 3 * 3 * 4 + 1, 2)
-    sound = FeatureCache(path).sound("hidden", np.arange(6))
+    sound = FeatureFile(path).sound("hidden", np.arange(6))
     assert sound.tolist() == [True, True, True, False, False, True]  # row 4 failed and has no features
-    assert FeatureCache(path).sound("penultimate", np.array([3])).all()
+    assert FeatureFile(path).sound("penultimate", np.array([3])).all()
     with pytest.raises(
-        CorruptCacheError,
+        CorruptFileError,
         match=r"f\.h5: 1 of 5 rows of layer hidden .* the first of 03\.png; the same featx extract with --rehash",
     ):
         FeatureSet.load(path, "hidden")
@@ -690,9 +688,9 @@ def test_storage_that_is_not_whole_inside_the_file_is_refused(
         if not isinstance(file.get(name, getlink=True), h5py.ExternalLink):
             file[name].attrs["identity"] = "b" * 64
     with pytest.raises(
-        CorruptCacheError, match=r"f\.h5(: the structure of the file is damaged| has .* bytes instead of)"
+        CorruptFileError, match=r"f\.h5(: the structure of the file is damaged| has .* bytes instead of)"
     ):
-        FeatureCache(path)
+        FeatureFile(path)
 
 
 # A disk that will not
@@ -779,7 +777,7 @@ def test_a_write_that_fails_is_an_output_error(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_file_of_version_1_is_read_for_ever() -> None:
-    file = FeatureCache(GOLDEN)
+    file = FeatureFile(GOLDEN)
     assert file.complete
     assert file.identity == "3" * 64
     assert file.classes == ("ant", "bee\u00e9")

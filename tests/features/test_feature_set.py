@@ -11,12 +11,12 @@ import pytest
 from conftest import write_image
 
 from featx.backbones.backbone import load_backbone
-from featx.errors import BackboneError, CacheMissError, CorruptCacheError, HeadError, OutputError
+from featx.errors import BackboneError, CacheMissError, CorruptFileError, HeadError, OutputError
 from featx.extraction.extraction import extract
 from featx.features import feature_set as features_room
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet, views_in
-from featx.features.writer import CacheWriter
+from featx.features.writer import FeatureFileWriter
 from featx.heads.head import Head
 
 PATHS = [b"a/1.png", b"a/2.png", b"b/caf\xe9.png", b"b/4.png", b"loose.png"]
@@ -33,7 +33,7 @@ def write(path: Path, *, failed: tuple[int, ...] = (), dtype: str = "float32") -
         sizes=np.arange(5),
         mtimes=np.arange(5),
     )
-    writer = CacheWriter(
+    writer = FeatureFileWriter(
         path,
         images=images,
         classes=("a", "b"),
@@ -131,7 +131,7 @@ def test_a_row_that_does_not_fit_its_check_is_refused_with_its_image(tmp_path: P
         r"f\.h5: 1 of 5 rows of layer penultimate do not fit their checks, the first of b/caf.\.png; "
         r"the same featx extract with --rehash"
     )
-    with pytest.raises(CorruptCacheError, match=message):
+    with pytest.raises(CorruptFileError, match=message):
         FeatureSet.load(path)
     assert len(FeatureSet.load(path, "hidden")) == 5
 

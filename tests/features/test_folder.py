@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from feature_files import DIMS, IDENTITIES, begin, flip, keys_of, make, write_rows
 
-from featx.errors import CacheLockedError, CacheMissError, CorruptCacheError, OutputError
+from featx.errors import CacheLockedError, CacheMissError, CorruptFileError, OutputError
 from featx.features import folder as folder_module
 from featx.features import lock as lock_module
-from featx.features.feature_file import FeatureCache
+from featx.features.feature_file import FeatureFile
 from featx.features.folder import (
     Entry,
     describe_files,
@@ -474,7 +474,7 @@ def test_what_an_interrupted_run_left_is_of_no_use_once_the_whole_file_has_its_r
     assert states(tmp_path)["f.h5.partial"].removable == ""
     assert states(tmp_path)["f.h5"].removable == ""
     del partial
-    assert FeatureCache(path, allow_partial=True).status.tolist() == [1, 0, 0, 1, 1, 1]
+    assert FeatureFile(path, allow_partial=True).status.tolist() == [1, 0, 0, 1, 1, 1]
 
 
 def test_what_has_layers_that_the_whole_file_lacks_is_of_use(tmp_path: Path) -> None:
@@ -513,7 +513,7 @@ def test_named_files_are_described_in_their_order(folder: Path) -> None:
 
 def test_what_has_not_even_the_name_of_a_feature_file_is_not_described(folder: Path) -> None:
     with pytest.raises(
-        CorruptCacheError, match=r"other\.txt is no feature file; those end in \.h5, \.h5\.partial, \.h5\.new$"
+        CorruptFileError, match=r"other\.txt is no feature file; those end in \.h5, \.h5\.partial, \.h5\.new$"
     ):
         describe_files([folder / "other.txt"])
     for name in ("none.h5", "dir.h5"):

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featx.errors import CorruptCacheError
+from featx.errors import CorruptFileError
 from featx.features import hdf5
 from featx.features.hdf5 import SECTOR, TEXT_CRC, Structure, Table, checksum, pack, parse
 
@@ -287,7 +287,7 @@ def test_every_single_flipped_bit_of_a_structure_is_refused(tmp_path: Path) -> N
             byte, padding = data[at], at > heap + 200 or not any(data[at - 9 : at + 9])
             for bit in range(at % 9, 8, 9) if padding else range(8):
                 os.pwrite(handle, bytes([byte ^ 1 << bit]), at)
-                with pytest.raises(CorruptCacheError, match=r"f\.h5"):
+                with pytest.raises(CorruptFileError, match=r"f\.h5"):
                     parse(handle, "f.h5")
             os.pwrite(handle, bytes([byte]), at)
         assert parse(handle, "f.h5") == structure
@@ -304,7 +304,7 @@ def test_a_flipped_bit_outside_what_may_be_torn_is_refused_or_seen_in_an_unfinis
                 os.pwrite(handle, bytes([data[at] ^ 1 << bit]), at)
                 try:
                     found = parse(handle, "f.h5", torn=INCOMPLETE)
-                except CorruptCacheError:
+                except CorruptFileError:
                     continue
                 if found == structure:
                     assert at in torn
@@ -323,7 +323,7 @@ def test_a_structure_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
         for size in reversed(range(structure.size)):
             os.ftruncate(handle, size)
             for torn in (None, INCOMPLETE) if size % 7 == 0 else (None,):
-                with pytest.raises(CorruptCacheError, match=message):
+                with pytest.raises(CorruptFileError, match=message):
                     parse(handle, "f.h5", torn=torn)
 
 
@@ -331,7 +331,7 @@ def test_a_file_with_a_byte_more_is_refused(tmp_path: Path) -> None:
     path = lay(tmp_path / "f.h5", pack(ATTRS, SMALL))
     with path.open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(CorruptCacheError, match=r"f\.h5 has 5,017 bytes instead of 5,016; it was cut off or added to"):
+    with pytest.raises(CorruptFileError, match=r"f\.h5 has 5,017 bytes instead of 5,016; it was cut off or added to"):
         parsed(path)
 
 
@@ -351,7 +351,7 @@ def test_the_write_that_completes_a_file_may_be_torn_at_every_byte(tmp_path: Pat
                 found = parse(handle, "f.h5", torn=INCOMPLETE)
                 assert found == (old if data == old.data else new if data == new.data else unfinished)
                 if data not in (old.data, new.data):
-                    with pytest.raises(CorruptCacheError, match="the structure of the file is damaged"):
+                    with pytest.raises(CorruptFileError, match="the structure of the file is damaged"):
                         parse(handle, "f.h5")
 
 
@@ -510,7 +510,7 @@ def test_a_structure_that_was_made_up_is_refused(what: str, tmp_path: Path) -> N
     path = tmp_path / "f.h5"
     path.write_bytes(HOSTILE[what]())
     for torn in (None, INCOMPLETE):
-        with pytest.raises(CorruptCacheError, match=r"f\.h5: the structure of the file is damaged"):
+        with pytest.raises(CorruptFileError, match=r"f\.h5: the structure of the file is damaged"):
             parsed(path, torn)
 
 
@@ -593,7 +593,7 @@ def test_no_small_file_costs_much_time(what: str, tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     path.write_bytes(SLOW[what]())
     began = time.process_time()
-    with pytest.raises(CorruptCacheError, match=r"f\.h5: the structure of the file is damaged"):
+    with pytest.raises(CorruptFileError, match=r"f\.h5: the structure of the file is damaged"):
         parsed(path)
     assert time.process_time() - began < 10
 
@@ -604,7 +604,7 @@ def test_no_small_file_costs_much_memory(what: str, tmp_path: Path) -> None:
     path.write_bytes(LARGE[what]())
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptCacheError, match=r"f\.h5: the structure of the file is damaged"):
+        with pytest.raises(CorruptFileError, match=r"f\.h5: the structure of the file is damaged"):
             parsed(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 28
     finally:
@@ -616,7 +616,7 @@ def test_a_file_of_another_form_of_hdf5_is_named_as_such(tmp_path: Path) -> None
         with h5py.File(tmp_path / "f.h5", "w", libver=version) as file:
             file["rows"] = np.zeros(3)
         message = r"f\.h5(: the structure .* is damaged| is an HDF5 file, but not a feature file)"
-        with pytest.raises(CorruptCacheError, match=message):
+        with pytest.raises(CorruptFileError, match=message):
             parsed(tmp_path / "f.h5")
 
 

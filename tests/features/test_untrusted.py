@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx.data.image_set import ImageSet
-from featx.errors import CorruptCacheError, FeatxError
+from featx.errors import CorruptFileError, FeatxError
 from featx.extraction.reuse import KnownRows
 from featx.features import hdf5
-from featx.features.feature_file import FeatureCache, Header
+from featx.features.feature_file import FeatureFile, Header
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import describe_files, feature_file, list_folder, newest, sharing
 from featx.features.hdf5 import Table
@@ -69,7 +69,7 @@ def use(path: Path, *, thorough: bool = True) -> bool:
     """
     opened = False
     with contextlib.suppress(FeatxError):
-        cache = FeatureCache(path, allow_partial=True)
+        cache = FeatureFile(path, allow_partial=True)
         opened = True
         for layer in cache.layers:
             cache.sound(layer, np.arange(len(cache)))
@@ -82,7 +82,7 @@ def use(path: Path, *, thorough: bool = True) -> bool:
         assert len(set(known)) == len(known)
     if not (opened or thorough):
         return False
-    for look in (FeatureCache, Header, FeatureSet.load):
+    for look in (FeatureFile, Header, FeatureSet.load):
         with contextlib.suppress(FeatxError):
             look(path)
     said = verify_file(path)
@@ -170,7 +170,7 @@ def test_each_flipped_bit_in_the_structure_of_an_unfinished_file_is_refused_or_m
                 assert at in may_be_torn, (at, bit)
                 assert structure == expected
                 mended += 1
-            except CorruptCacheError:
+            except CorruptFileError:
                 pass
             flip(partial, at, bit)
     assert Header(partial).structure == expected
@@ -196,7 +196,7 @@ def craft(path: Path, attrs: Mapping[str, Any], tables: Mapping[str, Table], con
     if attrs.get("complete"):
         digest = b"0" * 64
         with contextlib.suppress(FeatxError):
-            digest = FeatureCache(path, allow_partial=True).computed_digest().encode()
+            digest = FeatureFile(path, allow_partial=True).computed_digest().encode()
         write(hdf5.pack({**attrs, **({"digest": digest} if isinstance(attrs.get("digest"), bytes) else {})}, tables))
 
 
@@ -352,7 +352,7 @@ def test_no_part_of_an_unchanged_file_is_refused(whole: Path, partial: Path) -> 
         assert use(path)
     assert newest(whole.parent) == whole
     assert describe_files([partial])[0].state == "partial"
-    assert list(DIMS) == list(FeatureCache(whole).layers)
+    assert list(DIMS) == list(FeatureFile(whole).layers)
 
 
 # What a stranger's file could do beyond its own bytes
@@ -377,8 +377,8 @@ def test_text_of_a_file_is_shown_short(whole: Path, part: dict[str, str]) -> Non
     attrs, tables, _ = contents_of(whole)
     structure = hdf5.pack({**attrs, **part}, tables)
     whole.write_bytes(structure.data.ljust(structure.size, b"\0"))
-    with pytest.raises(CorruptCacheError, match=r"expected|is not JSON") as raised:
-        FeatureCache(whole)
+    with pytest.raises(CorruptFileError, match=r"expected|is not JSON") as raised:
+        FeatureFile(whole)
     assert len(str(raised.value)) < 1000
 
 
@@ -386,6 +386,6 @@ def test_many_tables_of_a_file_are_shown_short(whole: Path) -> None:
     attrs, tables, _ = contents_of(whole)
     structure = hdf5.pack(attrs, tables | {f"features/{'x' * 1000}{n}": Table(np.dtype("u1"), (1,)) for n in range(99)})
     whole.write_bytes(structure.data.ljust(structure.size, b"\0"))
-    with pytest.raises(CorruptCacheError, match=r"has the tables .*; expected") as raised:
-        FeatureCache(whole)
+    with pytest.raises(CorruptFileError, match=r"has the tables .*; expected") as raised:
+        FeatureFile(whole)
     assert len(str(raised.value)) < 1000

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from featx.errors import BackboneError, CacheMissError, CorruptCacheError, HeadError, StaleCacheError
+from featx.errors import BackboneError, CacheMissError, CorruptFileError, HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads import predictors, registry, training_data
 from featx.heads.estimators import linear, mlp
@@ -28,7 +28,7 @@ from featx.heads.solver import matrices
 from featx.heads.solver.matrices import Rotated
 from featx.inspection.info import describe_file
 from featx.io import model_file
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 
 photos = partial(made.photos, stretched=True)
@@ -43,7 +43,7 @@ def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def state(head: Head) -> dict[str, np.ndarray]:
     """All that a head computes with."""
-    parts = {f.name: np.asarray(getattr(head.scorer_, f.name)) for f in dataclasses.fields(head.scorer_)}
+    parts = {f.name: np.asarray(getattr(head.predictor_, f.name)) for f in dataclasses.fields(head.predictor_)}
     calibration = {"temperature": np.array(head.temperature_), "offset": head.offset_}
     return {**parts, "mean": head.mean_, "scale": head.scale_, **calibration}
 
@@ -66,8 +66,8 @@ def test_every_head_learns_and_is_the_same_after_a_save(name: str, classes: tupl
     assert report.log_loss < 0.8 * np.log(len(classes))
     path = head.save(tmp_path / "head.safetensors", report=report)
     loaded = Head.load(path)
-    probabilities = head.probabilities(features.features)
-    np.testing.assert_array_equal(loaded.probabilities(features.features), probabilities)
+    probabilities = head.predict_proba(features.features)
+    np.testing.assert_array_equal(loaded.predict_proba(features.features), probabilities)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
     assert loaded.classes_ == classes
     assert loaded.parameters == head.parameters
@@ -90,7 +90,7 @@ def test_every_head_is_the_same_when_it_is_fitted_again(name: str) -> None:
 def test_predict_names_the_class_of_the_greatest_probability(name: str) -> None:
     features = photos()
     head = new(name).fit(features)
-    chosen = head.probabilities(features.features).argmax(axis=1)
+    chosen = head.predict_proba(features.features).argmax(axis=1)
     assert head.predict(features.features).tolist() == [features.classes[c] for c in chosen]
 
 
@@ -121,7 +121,7 @@ def test_features_in_half_precision_give_nearly_the_same_probabilities(name: str
     half = dataclasses.replace(features, features=features.features.astype(np.float16))
     options = {"k": 5} if name == "knn" else {"C": 0.1}
     one, other = new(name, **options).fit(features), new(name, **options).fit(half)
-    close = np.abs(one.probabilities(features.features) - other.probabilities(half.features)) < 0.02
+    close = np.abs(one.predict_proba(features.features) - other.predict_proba(half.features)) < 0.02
     assert close.mean() > 0.98  # a neighbour may change
     assert other.mean_.dtype == np.float64
 
@@ -136,8 +136,8 @@ def test_a_feature_that_never_changes_does_no_harm(name: str) -> None:
     assert head.scale_[-2:].tolist() == [1.0, 1.0]
     unseen = X.copy()
     unseen[:, -2:] += 0.01
-    assert np.isfinite(head.logits(unseen)).all()
-    np.testing.assert_allclose(head.probabilities(unseen), head.probabilities(X), atol=0.05)
+    assert np.isfinite(head.decision_function(unseen)).all()
+    np.testing.assert_allclose(head.predict_proba(unseen), head.predict_proba(X), atol=0.05)
 
 
 @EVERY_HEAD
@@ -150,9 +150,9 @@ def test_more_features_than_images_are_no_obstacle(name: str) -> None:
 @pytest.mark.parametrize("dim", [6, 40], ids=["narrow", "wide"])
 def test_the_short_cut_of_turned_axes_changes_no_result(name: str, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features = photos(train=8, dim=dim)
-    short = new(name, C=0.01, calibrate="none").fit(features).logits(features.features)
+    short = new(name, C=0.01, calibrate="none").fit(features).decision_function(features.features)
     monkeypatch.setattr(Rotated, "of", lambda rows: Rotated(training_data.whole(np.float64), None))
-    long = new(name, C=0.01, calibrate="none").fit(features).logits(features.features)
+    long = new(name, C=0.01, calibrate="none").fit(features).decision_function(features.features)
     np.testing.assert_allclose(short, long, atol=1e-3 * np.abs(long).max())
 
 
@@ -180,7 +180,7 @@ def test_logreg_is_scikit_learns_on_standardised_features() -> None:
     train = features.splits == "train"
     Z = (features.features - features.features[train].mean(axis=0)) / features.features[train].std(axis=0)
     reference = LogisticRegression(C=0.3, tol=1e-10, max_iter=10_000).fit(Z[train], features.labels[train])
-    found = Head("logreg", C=0.3).fit(features).probabilities(features.features)
+    found = Head("logreg", C=0.3).fit(features).predict_proba(features.features)
     np.testing.assert_allclose(found, reference.predict_proba(Z), atol=1e-3)
 
 
@@ -237,7 +237,7 @@ def test_a_c_that_is_given_is_used_and_nothing_else_tried(name: str) -> None:
     assert (weak.C_, strong.C_) == (0.001, 0.5)
     assert tried(strong).keys() <= {0.5}
     assert weak.parameters["C"] == 0.001
-    assert not np.allclose(weak.logits(features.features), strong.logits(features.features))
+    assert not np.allclose(weak.decision_function(features.features), strong.decision_function(features.features))
 
 
 def test_a_c_of_many_digits_is_the_same_after_a_save(tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_temperature_betters_the_log_loss_of_new_images_and_no_choice_changes(
     features = photos(train=40, test=100, gap=1.5)
     head = new(name).fit(features)
     test = features.split("test")
-    logits = head.logits(test.features)
+    logits = head.decision_function(test.features)
     scores = logits * head.temperature_
     assert head.temperature_ > 0
     assert head.temperature_ != 1.0
@@ -379,7 +379,7 @@ def test_a_linear_head_is_one_matrix_and_one_vector(name: str, dim: int) -> None
     weight, bias = head.as_linear()
     assert (weight.shape, bias.shape) == ((3, dim), (3,))
     X = features.features.astype(np.float64)
-    np.testing.assert_allclose(X @ weight.T + bias, head.logits(features.features), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(X @ weight.T + bias, head.decision_function(features.features), rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -395,9 +395,9 @@ def test_a_head_that_is_not_linear_names_the_command_that_makes_one_that_is(name
 def test_features_of_another_width_are_refused() -> None:
     head = Head("centroid").fit(photos())
     with pytest.raises(HeadError, match=r"features of shape \(2, 7\); this head takes \(N, 6\)"):
-        head.logits(np.zeros((2, 7)))
+        head.decision_function(np.zeros((2, 7)))
     with pytest.raises(HeadError, match=r"features of shape \(6,\); this head takes \(N, 6\)"):
-        head.logits(np.zeros(6))
+        head.decision_function(np.zeros(6))
 
 
 # Rows that take part
@@ -509,7 +509,7 @@ def test_a_class_of_one_training_image_is_fitted_and_the_others_are_cross_valida
     assert head.classes_ == ("ant", "bee", "cat")
     assert not any("nothing could be cross-validated" in note for note in head.notes_)
     assert head.held_out_.support.tolist() == [20, 20, 0]
-    assert np.isfinite(head.logits(features.features)).all()
+    assert np.isfinite(head.decision_function(features.features)).all()
     assert head.evaluate(features).accuracy > 0.5
 
 
@@ -588,13 +588,13 @@ def test_a_head_of_labels_learns_says_lists_and_is_the_same_after_a_save(
     assert report.mean_average_precision > 0.8
     assert report.n == 100
     assert ((head.thresholds_ > 0) & (head.thresholds_ < 1)).all()
-    out = head.outputs(features.features)
-    np.testing.assert_array_equal(head.probabilities(features.features), out)
+    out = head.predict_values(features.features)
+    np.testing.assert_array_equal(head.predict_proba(features.features), out)
     for said, p in zip(head.predict(features.features), out, strict=True):
         assert set(said) == {head.classes_[i] for i in np.flatnonzero(p >= head.thresholds_)}
         assert said == sorted(said, key=lambda label: -p[head.classes_.index(label)])
     loaded = Head.load(head.save(tmp_path / "head.safetensors", report=report))
-    np.testing.assert_array_equal(loaded.outputs(features.features), out)
+    np.testing.assert_array_equal(loaded.predict_values(features.features), out)
     np.testing.assert_array_equal(loaded.thresholds_, head.thresholds_)
     assert loaded.evaluate(features).as_dict() == report.as_dict()
 
@@ -639,7 +639,7 @@ def test_a_head_of_numbers_is_far_better_than_their_mean_and_the_same_after_a_sa
     np.testing.assert_array_equal(loaded.predict(features.features), found)
     assert loaded.evaluate(features).as_dict() == report.as_dict()
     with pytest.raises(HeadError, match="a regression head predicts numbers, not probabilities; predict gives them"):
-        loaded.probabilities(features.features)
+        loaded.predict_proba(features.features)
 
 
 def test_the_table_of_a_regression_is_of_squared_errors() -> None:
@@ -693,7 +693,7 @@ def test_balanced_weights_are_scikit_learn_s(classes: tuple[str, ...]) -> None:
     plain = LogisticRegression(C=0.3, tol=1e-10, max_iter=10_000).fit(Z[train], features.labels[train])
     even = LogisticRegression(C=0.3, tol=1e-10, max_iter=10_000, class_weight="balanced")
     expected = even.fit(Z[train], features.labels[train]).predict_proba(Z)
-    found = Head("logreg", C=0.3, class_weight="balanced").fit(features).probabilities(features.features)
+    found = Head("logreg", C=0.3, class_weight="balanced").fit(features).predict_proba(features.features)
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert np.abs(plain.predict_proba(Z) - expected).max() > 0.1
 
@@ -712,12 +712,14 @@ def test_logit_adjustment_takes_the_log_of_each_class_s_share_from_the_logits(na
     plain, adjusted = new(name).fit(features), new(name, logit_adjustment=0.5).fit(features)
     shift = 0.5 * np.log(np.array([80, 30, 10]) / 120)
     np.testing.assert_allclose(adjusted.offset_, shift)
-    expected = plain.logits(features.features) - shift
-    np.testing.assert_allclose(adjusted.logits(features.features), expected, atol=1e-12)
-    np.testing.assert_allclose(adjusted.probabilities(features.features), softmax(expected), atol=1e-12)
+    expected = plain.decision_function(features.features) - shift
+    np.testing.assert_allclose(adjusted.decision_function(features.features), expected, atol=1e-12)
+    np.testing.assert_allclose(adjusted.predict_proba(features.features), softmax(expected), atol=1e-12)
     assert adjusted.evaluate(features).recall[2] > plain.evaluate(features).recall[2]
     loaded = Head.load(adjusted.save(tmp_path / "h"))
-    np.testing.assert_array_equal(loaded.logits(features.features), adjusted.logits(features.features))
+    np.testing.assert_array_equal(
+        loaded.decision_function(features.features), adjusted.decision_function(features.features)
+    )
     assert loaded.logit_adjustment == 0.5
 
 
@@ -726,7 +728,7 @@ def test_logit_adjustment_is_part_of_the_matrix_and_vector() -> None:
     head = Head("svm", logit_adjustment=1.0).fit(features)
     weight, bias = head.as_linear()
     logits = features.features.astype(np.float64) @ weight.T + bias
-    np.testing.assert_allclose(logits, head.logits(features.features), atol=1e-9)
+    np.testing.assert_allclose(logits, head.decision_function(features.features), atol=1e-9)
 
 
 # Calibration and abstention
@@ -738,15 +740,15 @@ def test_isotonic_curves_are_fitted_to_held_out_rows_and_saved(name: str, tmp_pa
     head = new(name, calibrate="isotonic").fit(features)
     plain = new(name, calibrate="temperature").fit(features)
     assert head.temperature_ == plain.temperature_
-    p = head.probabilities(features.features)
+    p = head.predict_proba(features.features)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
-    np.testing.assert_allclose(p, head.isotonic_.apply(plain.probabilities(features.features)), atol=1e-12)
-    assert np.abs(p - plain.probabilities(features.features)).max() > 0.02
+    np.testing.assert_allclose(p, head.isotonic_.apply(plain.predict_proba(features.features)), atol=1e-12)
+    assert np.abs(p - plain.predict_proba(features.features)).max() > 0.02
     loaded = Head.load(head.save(tmp_path / "h"))
-    np.testing.assert_array_equal(loaded.probabilities(features.features), p)
+    np.testing.assert_array_equal(loaded.predict_proba(features.features), p)
     X = np.array(features.features[:3], dtype=np.float64)
     X[1, 0] = np.nan
-    np.testing.assert_array_equal(np.isnan(loaded.probabilities(X)).all(axis=1), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(loaded.predict_proba(X)).all(axis=1), [False, True, False])
     with pytest.raises(HeadError, match=f"a {name} head with isotonic calibration is not linear, .* --calibrate temp"):
         loaded.as_linear()
 
@@ -754,11 +756,11 @@ def test_isotonic_curves_are_fitted_to_held_out_rows_and_saved(name: str, tmp_pa
 def test_isotonic_curves_of_labels_are_each_for_itself(tmp_path: Path) -> None:
     features = tagged(noise=1.0)
     head = Head("ridge", calibrate="isotonic").fit(features)
-    plain = Head("ridge").fit(features).probabilities(features.features)
-    p = head.probabilities(features.features)
+    plain = Head("ridge").fit(features).predict_proba(features.features)
+    p = head.predict_proba(features.features)
     np.testing.assert_allclose(p, head.isotonic_.apply(plain, normalise=False), atol=1e-12)
     loaded = Head.load(head.save(tmp_path / "h"))
-    np.testing.assert_array_equal(loaded.probabilities(features.features), p)
+    np.testing.assert_array_equal(loaded.predict_proba(features.features), p)
     assert head.held_out_.ece < Head("ridge").fit(features).held_out_.ece
 
 
@@ -768,7 +770,7 @@ def test_scores_may_stay_as_they_are(name: str) -> None:
     head = new(name, calibrate="none").fit(features)
     assert (head.temperature_, head.isotonic_) == (1.0, None)
     Z = (features.features.astype(np.float64) - head.mean_) / head.scale_
-    np.testing.assert_allclose(head.logits(features.features), head.scorer_.scores(Z))
+    np.testing.assert_allclose(head.decision_function(features.features), head.predictor_.decision_function(Z))
 
 
 def test_a_probability_model_may_be_given_a_temperature_all_the_same() -> None:
@@ -783,7 +785,7 @@ def test_a_probability_model_may_be_given_a_temperature_all_the_same() -> None:
 def test_what_is_not_probable_enough_is_not_said(tmp_path: Path) -> None:
     features = photos(gap=1.0)
     head = Head("logreg", reject_below=0.6).fit(features)
-    p, said = head.probabilities(features.features), head.predict(features.features)
+    p, said = head.predict_proba(features.features), head.predict(features.features)
     for name, row in zip(said, p, strict=True):
         assert name == (features.classes[row.argmax()] if row.max() >= 0.6 else None)
     accepted = p[60:].max(axis=1) >= 0.6
@@ -931,7 +933,7 @@ def test_a_head_on_rows_that_stay_in_their_file_is_the_head_on_rows_in_memory(
     monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 1)
     monkeypatch.setattr(training_data, "BLOCK_BYTES", 1 << 12)
     outside = new(name, **options).fit(features)
-    found, expected = (head.probabilities(features.features) for head in (outside, inside))
+    found, expected = (head.predict_proba(features.features) for head in (outside, inside))
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert outside.evaluate(features).accuracy == pytest.approx(inside.evaluate(features).accuracy, abs=5e-3)
 
@@ -948,7 +950,7 @@ def test_of_very_many_rows_a_share_that_has_each_class_chooses(
     said = "k" if name == "knn" else "C"
     assert some.notes_ == [f"{said} was chosen on 1000 of 1500 rows, drawn by the seed"]
     assert some.n_train_ == 1500
-    found, expected = (head.probabilities(features.features) for head in (some, every))
+    found, expected = (head.predict_proba(features.features) for head in (some, every))
     assert np.abs(found - expected).mean() < 0.02
     assert some.held_out_.n == 1000
     assert some.held_out_.support.min() > 300
@@ -1014,16 +1016,16 @@ def test_rows_that_no_image_gives_get_no_scores_and_spoil_no_others(name: str) -
     head = new(name).fit(features)
     X = np.array(features.features[:6], dtype=np.float64)
     X[1, 0], X[2, 3], X[3, 5] = np.nan, np.inf, 1e300
-    probabilities = head.probabilities(X)
+    probabilities = head.predict_proba(X)
     assert np.isnan(probabilities[1:4]).all()
-    np.testing.assert_allclose(probabilities[[0, 4, 5]], head.probabilities(X[[0, 4, 5]]))
-    assert np.isnan(head.probabilities(X[1:2])).all()
+    np.testing.assert_allclose(probabilities[[0, 4, 5]], head.predict_proba(X[[0, 4, 5]]))
+    assert np.isnan(head.predict_proba(X[1:2])).all()
 
 
 def test_scores_that_overflow_are_an_error_when_they_judge() -> None:
     features = photos()
     head = Head("centroid").fit(features)
-    head.scorer_ = predictors.LinearScorer(head.scorer_.weight * 1e308, head.scorer_.bias)
+    head.predictor_ = predictors.LinearPredictor(head.predictor_.weight * 1e308, head.predictor_.bias)
     with pytest.raises(HeadError, match="scores of images of the split 'test' are NaN or infinite; fit a head again"):
         head.evaluate(features)
 
@@ -1031,7 +1033,7 @@ def test_scores_that_overflow_are_an_error_when_they_judge() -> None:
 def test_a_report_of_very_many_classes_is_kept_without_its_table() -> None:
     for count, kept in ((1000, True), (1001, False)):
         classes = tuple(map(str, range(count)))
-        report = Report.of(np.array([0]), np.eye(count)[:1], classes, split="test")
+        report = ClassificationReport.of(np.array([0]), np.eye(count)[:1], classes, split="test")
         assert ("confusion" in stored_report(report)) == kept
 
 
@@ -1080,7 +1082,7 @@ def test_a_flipped_bit_anywhere_in_the_file_of_a_head_is_found(tmp_path: Path) -
         damaged = bytearray(data)
         damaged[place] ^= 1 << bit
         path.write_bytes(damaged)
-        with pytest.raises(CorruptCacheError, match=r"h is|h cannot be"):
+        with pytest.raises(CorruptFileError, match=r"h is|h cannot be"):
             Head.load(path)
     path.write_bytes(data)
     assert Head.load(path).C_ == 0.1
@@ -1094,7 +1096,9 @@ def test_a_head_on_another_device_is_the_processor_s(monkeypatch: pytest.MonkeyP
     features = photos(gap=1.0)
     here, there = (Head("logreg", device=device).fit(features) for device in ("cpu", "cpu:0"))
     assert here.C_ == there.C_
-    np.testing.assert_allclose(here.outputs(features.features), there.outputs(features.features), atol=1e-4)
+    np.testing.assert_allclose(
+        here.predict_values(features.features), there.predict_values(features.features), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ["logreg", "svm", "linear", "mlp"])
@@ -1124,9 +1128,9 @@ def test_logreg_on_views_is_scikit_learns_on_all_of_them() -> None:
     Z = (flat.features - flat.features[train].mean(axis=0)) / flat.features[train].std(axis=0)
     reference = LogisticRegression(C=0.3, tol=1e-10, max_iter=10_000).fit(Z[train], flat.labels[train])
     head = Head("logreg", C=0.3).fit(features)
-    np.testing.assert_allclose(head.probabilities(flat.features), reference.predict_proba(Z), atol=1e-3)
+    np.testing.assert_allclose(head.predict_proba(flat.features), reference.predict_proba(Z), atol=1e-3)
     logits = reference.decision_function(Z).reshape(len(features), 3, 3).mean(axis=1)
-    np.testing.assert_allclose(head.probabilities(features.features), softmax(logits), atol=1e-3)
+    np.testing.assert_allclose(head.predict_proba(features.features), softmax(logits), atol=1e-3)
 
 
 @EVERY_HEAD
@@ -1143,11 +1147,13 @@ def test_every_head_fits_to_all_views_and_averages_their_scores(task: str, name:
     report, rows, out = head.judge(features)
     assert report.n == len(rows) == len(out) == np.count_nonzero(features.splits == "test")
     assert head.held_out_.n <= head.n_train_
-    scores = np.stack([head.logits(features.features[:, view]) for view in range(3)], axis=1)
-    np.testing.assert_allclose(head.logits(features.features), scores.mean(axis=1), rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(head.outputs(features.features[rows]), out, rtol=1e-9, atol=1e-12)
+    scores = np.stack([head.decision_function(features.features[:, view]) for view in range(3)], axis=1)
+    np.testing.assert_allclose(head.decision_function(features.features), scores.mean(axis=1), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(head.predict_values(features.features[rows]), out, rtol=1e-9, atol=1e-12)
     again = Head.load(head.save(tmp_path / "head.safetensors"))
-    np.testing.assert_allclose(again.outputs(features.features), head.outputs(features.features), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        again.predict_values(features.features), head.predict_values(features.features), rtol=1e-9, atol=1e-12
+    )
     assert (again.layer, again.views) == ("penultimate", "flip")
 
 
@@ -1194,7 +1200,7 @@ def test_calibration_thresholds_and_rejection_are_of_the_averaged_scores() -> No
         {"class_weight": "balanced", "logit_adjustment": 1.0},
     ):
         head = Head("svm", **options).fit(features)
-        out = head.outputs(features.features)
+        out = head.predict_values(features.features)
         np.testing.assert_allclose(out.sum(axis=1), 1.0)
         assert head.held_out_.n == head.n_train_
     head = Head("logreg").fit(in_views(tagged()), cross_validate=True)
@@ -1215,8 +1221,8 @@ def test_a_view_that_is_not_finite_is_an_image_that_is_not(tmp_path: Path) -> No
     head = Head("logreg").fit(features)
     X = features.features.copy()
     X[3, 2, 0] = np.nan
-    assert np.isnan(head.outputs(X)[3]).all()
-    assert np.isfinite(np.delete(head.outputs(X), 3, axis=0)).all()
+    assert np.isnan(head.predict_values(X)[3]).all()
+    assert np.isfinite(np.delete(head.predict_values(X), 3, axis=0)).all()
     with pytest.raises(HeadError, match="1 rows of features of the split 'train' are NaN"):
         Head("logreg").fit(dataclasses.replace(features, features=X))
 
@@ -1229,4 +1235,4 @@ def test_features_of_one_view_are_not_those_of_several() -> None:
     with pytest.raises(
         HeadError, match=r"features of shape \(2, 3, 4, 5\); this head takes \(N, 6\), or views of that"
     ):
-        Head("centroid").fit(features).outputs(np.zeros((2, 3, 4, 5)))
+        Head("centroid").fit(features).predict_values(np.zeros((2, 3, 4, 5)))

@@ -8,9 +8,9 @@ import pytest
 
 from featx.constants import KINDS, TASKS
 from featx.errors import HeadError
-from featx.heads.predictors import SCORERS
+from featx.heads.predictors import PREDICTORS
 from featx.heads.registry import MOST_ROWS_OF_RBF, TABLE, form_of, kind_of, model_for, suited
-from featx.heads.training_data import Rows, Training
+from featx.heads.training_data import Rows, TrainingData
 
 EVERY = [
     (name, task, kernel)
@@ -20,7 +20,7 @@ EVERY = [
 ]
 
 
-def draw(task: str) -> Training:
+def draw(task: str) -> TrainingData:
     """Twelve rows of four features, three classes, labels or one number."""
     rng = np.random.default_rng(0)
     y = {
@@ -30,7 +30,7 @@ def draw(task: str) -> Training:
     }[task]
     count = 1 if task == "regression" else 3
     folds = tuple((np.setdiff1d(np.arange(12), test), test) for test in np.array_split(rng.permutation(12), 2))
-    return Training(Rows(rng.normal(size=(12, 4))), y, count, task, np.ones(12), folds)
+    return TrainingData(Rows(rng.normal(size=(12, 4))), y, count, task, np.ones(12), folds)
 
 
 def test_every_kind_that_can_be_named_is_known() -> None:
@@ -60,9 +60,9 @@ def test_a_kind_that_is_none_or_does_not_suit_is_refused(options: dict[str, str]
 def test_each_kind_is_fitted_by_a_model_that_makes_a_scorer_of_its_form(name: str, task: str, kernel: str) -> None:
     assert kind_of(name, task=task, kernel=kernel) is TABLE[name]
     model, training = model_for(name, task=task, kernel=kernel), draw(task)
-    scorer = model.fit(training, model.candidates[0])
-    assert type(scorer) is SCORERS[form_of(name, task=task, kernel=kernel)]
-    assert scorer.scores(np.zeros((5, 4))).shape == (5, training.count)
+    predictor = model.fit(training, model.candidates[0])
+    assert type(predictor) is PREDICTORS[form_of(name, task=task, kernel=kernel)]
+    assert predictor.decision_function(np.zeros((5, 4))).shape == (5, training.count)
     (found,) = model.held_out(training, model.candidates[:1])
     assert found[0] == model.candidates[0]
     assert found[1].shape == (12, training.count)

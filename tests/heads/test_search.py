@@ -11,9 +11,9 @@ from sklearn.metrics import log_loss
 
 from featx.heads.folds import make_folds
 from featx.heads.postprocess import fit_temperature
-from featx.heads.predictors import Scorer
+from featx.heads.predictors import Predictor
 from featx.heads.search import AS_GOOD, C_LIMITS, Search, losses, search
-from featx.heads.training_data import Folds, Rows, Training
+from featx.heads.training_data import Folds, Rows, TrainingData
 
 N = 40
 
@@ -25,14 +25,14 @@ class MadeUp:
         self.loss, self.candidates = loss, tuple(candidates)
         self.asked: list[tuple[float, ...]] = []
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         self.asked.append(tuple(candidates))
         for candidate in candidates:
             right = -math.log(math.expm1(self.loss(candidate)))  # softmax cross-entropy of (right, 0) is the loss
             scores = np.where(training.y[:, None] == np.arange(2), right, 0.0)
             yield candidate, scores
 
-    def fit(self, training: Training, candidate: float) -> Scorer:
+    def fit(self, training: TrainingData, candidate: float) -> Predictor:
         raise AssertionError("a search fits nothing itself")
 
 
@@ -42,10 +42,10 @@ class Fixed:
     def __init__(self, scores: dict[float, np.ndarray]) -> None:
         self.scores, self.candidates = scores, tuple(scores)
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         yield from ((candidate, self.scores[candidate]) for candidate in candidates)
 
-    def fit(self, training: Training, candidate: float) -> Scorer:
+    def fit(self, training: TrainingData, candidate: float) -> Predictor:
         raise AssertionError("a search fits nothing itself")
 
 
@@ -55,12 +55,12 @@ def training(
     weight: np.ndarray | None = None,
     folds: Folds | None = None,
     task: str = "classification",
-) -> Training:
+) -> TrainingData:
     """N rows without features."""
     y = np.arange(N) % 2 if y is None else y
     weight = np.ones(N) if weight is None else weight
     folds = make_folds(None, np.arange(N), folds=5, seed=0) if folds is None else folds
-    return Training(Rows(np.zeros((N, 1))), y, 2 if y.ndim == 1 else y.shape[1], task, weight, folds)
+    return TrainingData(Rows(np.zeros((N, 1))), y, 2 if y.ndim == 1 else y.shape[1], task, weight, folds)
 
 
 def valley(bottom: float, *, depth: float = 0.1) -> Callable[[float], float]:

@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from featx.heads.predictors import LinearScorer
-from featx.heads.training_data import Rows, Training, fold_by_fold, statistics
+from featx.heads.predictors import LinearPredictor
+from featx.heads.training_data import Rows, TrainingData, fold_by_fold, statistics
 
 
 @dataclass
 class Mean:
     """Scores every row by the weighted mean of the training rows' features, times the candidate."""
 
-    seen: list[Training] = field(default_factory=list)
+    seen: list[TrainingData] = field(default_factory=list)
     candidates = (1.0, 2.0)
 
-    def fit(self, training: Training, candidate: float) -> LinearScorer:
+    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
         self.seen.append(training)
         Z = training.rows.whole(np.float64)
         weight = np.tile(candidate * np.average(Z, axis=0, weights=training.weight), (training.count, 1))
-        return LinearScorer(weight * np.arange(1, training.count + 1)[:, None], np.zeros(training.count))
+        return LinearPredictor(weight * np.arange(1, training.count + 1)[:, None], np.zeros(training.count))
 
 
-def draw(task: str = "classification") -> Training:
+def draw(task: str = "classification") -> TrainingData:
     rng = np.random.default_rng(0)
     X = rng.normal(3, 2, (31, 4)).astype(np.float32)
     mean, scale = statistics(X)
@@ -37,7 +37,7 @@ def draw(task: str = "classification") -> Training:
     rows = Rows(X, np.arange(30)[::-1] + 1, mean=mean, scale=scale)
     free = np.arange(3, 30)  # rows 0 to 2 are never held out
     folds = tuple((np.setdiff1d(np.arange(30), free[k::4]), free[k::4]) for k in range(4))
-    return Training(rows, y, 3, task, rng.uniform(0.5, 2, 30), folds, seed=7, grouped=True)
+    return TrainingData(rows, y, 3, task, rng.uniform(0.5, 2, 30), folds, seed=7, grouped=True)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])

@@ -20,10 +20,10 @@ from featx.backbones.backbone import load_backbone
 from featx.cli.main import main
 from featx.data.decode import MAX_PIXELS
 from featx.data.transform import Transform
-from featx.errors import BackboneError, CacheMissError, CorruptCacheError, StaleCacheError
+from featx.errors import BackboneError, CacheMissError, CorruptFileError, StaleCacheError
 from featx.extraction.extraction import extract
-from featx.features.feature_file import DONE, FAILED, FeatureCache, ImageTable
-from featx.features.writer import CacheWriter
+from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable
+from featx.features.writer import FeatureFileWriter
 from featx.heads.head import Head
 from featx.inspection.info import describe_file
 from featx.inspection.verify import verify_file
@@ -53,7 +53,7 @@ def flip(path: Path, offset: int, bit: int) -> None:
 
 def test_a_feature_file_says_what_is_in_it(features: Path, split_photos: Path) -> None:
     said = describe_file(features)
-    cache = FeatureCache(features)
+    cache = FeatureFile(features)
     assert json.loads(json.dumps(said)) == said
     assert said["kind"] == "feature file"
     assert said["complete"] is True
@@ -86,7 +86,7 @@ def test_a_head_says_what_it_is(features: Path, tmp_path: Path) -> None:
     assert json.loads(json.dumps(said)) == said
     assert (said["kind"], said["model"]) == ("head", "centroid")
     assert said["classes"] == ["dark", "light"]
-    assert said["identity"] == FeatureCache(features).layers["penultimate"].identity
+    assert said["identity"] == FeatureFile(features).layers["penultimate"].identity
     assert said["bytes"] == path.stat().st_size
     assert said["report"]["n"] == 16
     assert not {"per_class", "confusion"} & said["report"].keys()
@@ -118,11 +118,11 @@ def test_a_fine_tuned_model_says_its_verdict_first(features: Path, tmp_path: Pat
 
 def test_a_foreign_file_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("ants and bees")
-    with pytest.raises(CorruptCacheError, match=r"notes\.txt"):
+    with pytest.raises(CorruptFileError, match=r"notes\.txt"):
         describe_file(tmp_path / "notes.txt")
     with h5py.File(tmp_path / "keras.h5", "w") as file:
         file["weights"] = np.zeros(3)
-    with pytest.raises(CorruptCacheError, match=r"keras\.h5 is an HDF5 file, but not a feature file in the form that"):
+    with pytest.raises(CorruptFileError, match=r"keras\.h5 is an HDF5 file, but not a feature file in the form that"):
         describe_file(tmp_path / "keras.h5")
 
 
@@ -146,9 +146,9 @@ def small_table() -> ImageTable:
     )
 
 
-def small_writer(path: Path, *, images: ImageTable | None = None, dtype: str = "float32") -> CacheWriter:
+def small_writer(path: Path, *, images: ImageTable | None = None, dtype: str = "float32") -> FeatureFileWriter:
     """Three rows, nothing written yet."""
-    return CacheWriter(
+    return FeatureFileWriter(
         path,
         images=images or small_table(),
         classes=("a", "b"),
@@ -202,7 +202,7 @@ def flipped(
 
 
 def test_each_of_1000_flipped_bits_in_features_checks_and_image_tables_is_found(features: Path) -> None:
-    cache = FeatureCache(features)
+    cache = FeatureFile(features)
     tables = cache.structure.tables
     layer, bad = cache.layers["penultimate"], cache.paths.index("val/dark/bad.png")
     width = layer.dim * 4
@@ -230,14 +230,14 @@ def test_each_of_1000_flipped_bits_in_features_checks_and_image_tables_is_found(
 
 
 def test_each_flipped_bit_in_the_structure_is_found(features: Path) -> None:
-    end = len(FeatureCache(features).structure.data)
+    end = len(FeatureFile(features).structure.data)
     for place, bit, said in flipped(features, [(0, 2600), (0, end)], 400, seed=3):
         assert not said["ok"], (place, bit)
         assert len(said["problems"]) == 1
 
 
 def test_several_bad_rows_are_counted_once_each(features: Path) -> None:
-    cache = FeatureCache(features)
+    cache = FeatureFile(features)
     for row, column in ((3, 0), (3, 5), (7, 1)):
         flip(features, cache.layers["penultimate"].offset + (row * 84 + column) * 4, 0)
     said = verify_file(features)
@@ -258,7 +258,7 @@ def test_rows_of_nan_or_infinity_are_found(tmp_path: Path) -> None:
 
 def test_a_row_that_is_bad_in_two_ways_is_counted_once(tmp_path: Path) -> None:
     path = small_file(tmp_path / "f.h5", np.array([[1, 2], [np.inf, 0], [0, 1]]))
-    flip(path, FeatureCache(path).layers["penultimate"].offset + 12, 0)
+    flip(path, FeatureFile(path).layers["penultimate"].offset + 12, 0)
     said = verify_file(path)
     assert said["bad_rows"] == 1
     assert said["problems"] == [
@@ -313,7 +313,7 @@ def test_an_incomplete_file_is_a_problem_and_what_it_has_is_checked(tmp_path: Pa
     }  # fmt: skip
     writer.write([2], np.ones((1, 16), dtype=np.uint8), {"penultimate": np.ones((1, 2), dtype=np.float32)})
     writer.fail(0, bytes(16), "why")
-    flip(partial, FeatureCache(partial, allow_partial=True).layers["penultimate"].offset + 2 * 8, 0)
+    flip(partial, FeatureFile(partial, allow_partial=True).layers["penultimate"].offset + 2 * 8, 0)
     said = verify_file(partial)
     assert said["bad_rows"] == 1
     assert said["problems"] == [
@@ -326,8 +326,8 @@ def test_an_incomplete_file_is_a_problem_and_what_it_has_is_checked(tmp_path: Pa
 
 def forge(path: Path, change: Callable[[np.ndarray], np.ndarray], out: Path) -> Path:
     """A file that says the same as this one, its checks and digest right, with other features."""
-    cache = FeatureCache(path)
-    writer = CacheWriter(
+    cache = FeatureFile(path)
+    writer = FeatureFileWriter(
         out,
         images=cache.images,
         classes=cache.classes,
@@ -382,7 +382,7 @@ def test_features_that_were_replaced_are_found_though_checks_and_digest_fit(
     said = verify_file(forged, recompute=8)
     rows = 1 if what == "one row" else 8
     assert (said["ok"], said["recomputed"], said["bad_rows"]) == (False, 8, 0)
-    layers = list(FeatureCache(few).layers)
+    layers = list(FeatureFile(few).layers)
     assert len(said["problems"]) == len(layers)
     for layer, problem in zip(layers, said["problems"], strict=True):
         tolerance = "0.001" if dtype == "float32" else "0.005"
@@ -462,7 +462,7 @@ def test_a_file_of_code_is_not_run_unless_it_is_named(tmp_path: Path, few: Path)
         "    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4), torch.nn.Linear(4, 2))\n"
     )
-    small = Transform.from_dict(FeatureCache(few).backbone["parts"]["transform"])
+    small = Transform.from_dict(FeatureFile(few).backbone["parts"]["transform"])
     small = dataclasses.replace(small, mean=(0.5,) * 3, std=(0.5,) * 3)
     name = f"{code}:make"
     file = extract(tmp_path / "few", load_backbone(name, transform=small), cache=tmp_path / "own").file

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from featx.errors import CacheMissError, CorruptCacheError, HeadError, OutputError
+from featx.errors import CacheMissError, CorruptFileError, HeadError, OutputError
 from featx.io.atomic import require_writable
 from featx.io.model_file import HEAD, MODEL, VERSION, load_model, newest, read_metadata, save_model
 
@@ -203,7 +203,7 @@ def test_a_file_that_is_not_there_is_a_miss_that_names_the_commands(tmp_path: Pa
 @pytest.mark.parametrize(("wrote", "wanted"), [(HEAD, MODEL), (MODEL, HEAD)])
 def test_a_head_is_not_taken_for_a_model_nor_a_model_for_a_head(wrote: str, wanted: str, tmp_path: Path) -> None:
     save_as(wrote, tmp_path / "x")
-    with pytest.raises(CorruptCacheError, match=f"is a {wrote}; expected a {wanted}"):
+    with pytest.raises(CorruptFileError, match=f"is a {wrote}; expected a {wanted}"):
         load_model(tmp_path / "x", format=wanted)
 
 
@@ -213,7 +213,7 @@ def test_a_file_of_another_version_says_which_version_is_read(
 ) -> None:
     text = json.dumps({"format": kind, "version": version})
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata={"featx": text})
-    with pytest.raises(CorruptCacheError, match=f"is of version {version}; this featx reads {read}"):
+    with pytest.raises(CorruptFileError, match=f"is of version {version}; this featx reads {read}"):
         load_model(tmp_path / "x", format=kind)
 
 
@@ -255,20 +255,20 @@ def test_calibration_that_makes_no_sense_is_not_written(
 )
 def test_a_safetensors_file_of_somebody_else_is_no_head(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata=metadata)
-    with pytest.raises(CorruptCacheError, match="is not a head or model of featx; expected a file that fit-head"):
+    with pytest.raises(CorruptFileError, match="is not a head or model of featx; expected a file that fit-head"):
         load_model(tmp_path / "x", format=HEAD)
 
 
 @pytest.mark.parametrize("content", [b"\0" * 8, b"hello", b"\x93NUMPY" + bytes(100), b"\xff" * 64])
 def test_a_file_that_is_not_safetensors_is_said_to_be_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(CorruptCacheError, match="x is not a safetensors file"):
+    with pytest.raises(CorruptFileError, match="x is not a safetensors file"):
         load_model(tmp_path / "x", format=HEAD)
 
 
 def test_metadata_that_is_not_json_is_said_to_be_none(tmp_path: Path) -> None:
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata={"featx": "{"})
-    with pytest.raises(CorruptCacheError, match="x is not a safetensors file"):
+    with pytest.raises(CorruptFileError, match="x is not a safetensors file"):
         load_model(tmp_path / "x", format=HEAD)
 
 
@@ -277,7 +277,7 @@ def test_a_truncated_file_is_corrupt(keep: float, model: Path) -> None:
     data = model.read_bytes()
     model.write_bytes(data[: int(keep * len(data))])
     with pytest.raises(
-        CorruptCacheError, match=r"model\.safetensors is not a safetensors file: (a header of|tensors up to)"
+        CorruptFileError, match=r"model\.safetensors is not a safetensors file: (a header of|tensors up to)"
     ):
         load_model(model, format=MODEL)
 
@@ -289,7 +289,7 @@ def test_one_flipped_bit_in_the_arrays_is_found(model: Path) -> None:
         damaged = data.copy()
         damaged[-place] ^= 0x10
         model.write_bytes(damaged)
-        with pytest.raises(CorruptCacheError, match="is damaged: its arrays and metadata do not fit their checksum"):
+        with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not fit their checksum"):
             load_model(model, format=MODEL)
 
 
@@ -299,7 +299,7 @@ def test_one_flipped_digit_in_the_metadata_is_found(tmp_path: Path) -> None:
     assert load_model(path, format=HEAD)[1]["temperature"] == 0.375
     path.write_bytes(path.read_bytes().replace(b"0.375", b"0.875"))
     assert read_metadata(path)["temperature"] == 0.875
-    with pytest.raises(CorruptCacheError, match="is damaged: its arrays and metadata do not fit their checksum"):
+    with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not fit their checksum"):
         load_model(path, format=HEAD)
 
 
@@ -309,7 +309,7 @@ def test_an_array_that_is_renamed_or_reshaped_is_found(model: Path) -> None:
     turned = {**ARRAYS, "labels": ARRAYS["labels"].reshape(2, 1)}
     for arrays in (other, turned):
         save_file(arrays, model, metadata={"featx": text})
-        with pytest.raises(CorruptCacheError, match="is damaged: its arrays and metadata do not fit their checksum"):
+        with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not fit their checksum"):
             load_model(model, format=MODEL)
 
 
@@ -458,5 +458,5 @@ def test_a_file_that_is_cut_while_it_is_read_is_corrupt(model: Path, monkeypatch
         return fromfile(*args)
 
     monkeypatch.setattr(np, "fromfile", cut)
-    with pytest.raises(CorruptCacheError, match="cannot be read whole"):
+    with pytest.raises(CorruptFileError, match="cannot be read whole"):
         load_model(model, format=MODEL)

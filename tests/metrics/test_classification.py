@@ -11,11 +11,11 @@ from sklearn import metrics
 
 from featx.errors import HeadError
 from featx.metrics.calibration import BINS
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.metrics.scores import wilson
 
 
@@ -37,7 +37,7 @@ def certain(predicted: list[int], count: int) -> np.ndarray:
 @pytest.mark.parametrize(("n", "count"), [(40, 2), (200, 5), (33, 11)])
 def test_every_metric_is_that_of_scikit_learn(n: int, count: int) -> None:
     labels, probabilities = predictions(n, count, seed=n)
-    report = Report.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test")
+    report = ClassificationReport.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test")
     predicted = probabilities.argmax(axis=1)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
     assert report.n == n
@@ -65,7 +65,7 @@ def test_the_interval_stays_between_zero_and_one() -> None:
 
 
 def test_a_class_without_images_does_not_count_in_the_means() -> None:
-    report = Report.of(np.array([0, 0, 1, 1]), certain([0, 0, 1, 2], 3), ["a", "b", "c"], split="test")
+    report = ClassificationReport.of(np.array([0, 0, 1, 1]), certain([0, 0, 1, 2], 3), ["a", "b", "c"], split="test")
     assert report.balanced_accuracy == pytest.approx((1.0 + 0.5) / 2)
     assert report.macro_f1 == pytest.approx((1.0 + 2 / 3) / 2)
     assert np.isnan(report.recall[2])
@@ -73,7 +73,7 @@ def test_a_class_without_images_does_not_count_in_the_means() -> None:
 
 
 def test_a_class_without_images_is_null_in_json_and_nan_in_text() -> None:
-    report = Report.of(np.array([0, 0, 1]), certain([0, 0, 1], 3), ["a", "b", "c"], split="test")
+    report = ClassificationReport.of(np.array([0, 0, 1]), certain([0, 0, 1], 3), ["a", "b", "c"], split="test")
     assert report.as_dict()["per_class"][2] == {
         "class": "c",
         "precision": 0.0,
@@ -87,13 +87,13 @@ def test_a_class_without_images_is_null_in_json_and_nan_in_text() -> None:
 
 
 def test_certainty_of_a_wrong_class_costs_much_but_not_everything() -> None:
-    report = Report.of(np.array([0, 1]), certain([0, 0], 2), ["a", "b"], split="test")
+    report = ClassificationReport.of(np.array([0, 1]), certain([0, 0], 2), ["a", "b"], split="test")
     assert report.log_loss == pytest.approx(-np.log(np.finfo(np.float64).eps) / 2)
 
 
 def test_the_text_is_exactly_this() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.25, 0.75], [0.5, 0.5]])
-    report = Report.of(np.array([0, 0, 0, 1, 1]), probabilities, ["ants", "bumblebees"], split="val")
+    report = ClassificationReport.of(np.array([0, 0, 0, 1, 1]), probabilities, ["ants", "bumblebees"], split="val")
     assert str(report) == (
         "accuracy           0.6000  (95 % interval 0.2307 to 0.8824; 3 of 5 images of split val)\n"
         "balanced accuracy  0.5833\n"
@@ -114,13 +114,13 @@ def test_the_text_is_exactly_this() -> None:
 
 
 def test_no_loss_at_all_has_no_sign() -> None:
-    report = Report.of(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
+    report = ClassificationReport.of(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
     assert "log loss           0.0000" in str(report).splitlines()
     assert json.dumps(report.as_dict()["log_loss"]) == "0.0"
 
 
 def test_the_dict_is_json_without_nan() -> None:
-    report = Report.of(np.array([0, 0]), certain([1, 1], 3), ["a", "b", "c"], split="all", notes=["look"])
+    report = ClassificationReport.of(np.array([0, 0]), certain([1, 1], 3), ["a", "b", "c"], split="all", notes=["look"])
     found = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert found["accuracy"] == 0.0
     assert found["n"] == 2
@@ -132,7 +132,7 @@ def test_the_dict_is_json_without_nan() -> None:
 @pytest.mark.parametrize(("count", "shown"), [(12, True), (13, False)])
 def test_the_text_shows_the_confusion_of_up_to_twelve_classes(count: int, shown: bool) -> None:
     labels, probabilities = predictions(60, count, seed=0)
-    text = str(Report.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test"))
+    text = str(ClassificationReport.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test"))
     assert ("true \\ predicted" in text) == shown
     assert text.splitlines()[text.splitlines().index("") + 1].startswith("class ")
 
@@ -141,7 +141,7 @@ ODD = ["new\nline", "$x_{$ costs", "\N{GRINNING FACE} \u6f22\u5b57", "w" * 200, 
 
 
 def test_odd_class_names_do_not_break_the_text() -> None:
-    lines = str(Report.of(np.arange(6), certain([0, 1, 2, 3, 4, 5], 6), ODD, split="test")).splitlines()
+    lines = str(ClassificationReport.of(np.arange(6), certain([0, 1, 2, 3, 4, 5], 6), ODD, split="test")).splitlines()
     assert len(lines) == 8 + 1 + 7 + 1 + 7
     assert lines[10].startswith("new?line ")
     assert lines[11].startswith("$x_{$ costs ")
@@ -156,7 +156,7 @@ def test_odd_class_names_do_not_break_the_text() -> None:
 def test_auroc_and_average_precision_are_scikit_learns_with_ties_too(n: int, count: int, digits: int) -> None:
     labels, probabilities = predictions(n, count, seed=n)
     probabilities = probabilities.round(digits)
-    report = Report.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test")
+    report = ClassificationReport.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test")
     own = np.eye(count)[labels]
     np.testing.assert_allclose(report.auroc, metrics.roc_auc_score(own, probabilities, average=None), rtol=1e-12)
     expected = metrics.average_precision_score(own, probabilities, average=None)
@@ -174,9 +174,9 @@ def test_auroc_and_average_precision_are_scikit_learns_with_ties_too(n: int, cou
 
 def test_areas_are_the_same_however_many_columns_are_turned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, probabilities = predictions(50, 9, seed=0)
-    whole = Report.of(labels, probabilities, list("abcdefghi"), split="test")
+    whole = ClassificationReport.of(labels, probabilities, list("abcdefghi"), split="test")
     monkeypatch.setattr("featx.metrics.scores.BLOCK_BYTES", 50 * 8 * 4)
-    blocks = Report.of(labels, probabilities, list("abcdefghi"), split="test")
+    blocks = ClassificationReport.of(labels, probabilities, list("abcdefghi"), split="test")
     np.testing.assert_array_equal(blocks.auroc, whole.auroc)
     np.testing.assert_array_equal(blocks.average_precision, whole.average_precision)
     assert [(b.count, b.right) for b in blocks.reliability] == [(b.count, b.right) for b in whole.reliability]
@@ -184,13 +184,13 @@ def test_areas_are_the_same_however_many_columns_are_turned_at_once(monkeypatch:
 
 
 def test_probabilities_that_are_all_equal_tell_nothing_apart() -> None:
-    report = Report.of(np.array([0, 1, 1, 1]), np.full((4, 2), 0.5), ["a", "b"], split="test")
+    report = ClassificationReport.of(np.array([0, 1, 1, 1]), np.full((4, 2), 0.5), ["a", "b"], split="test")
     assert report.auroc.tolist() == [0.5, 0.5]
     assert report.average_precision.tolist() == [0.25, 0.75]
 
 
 def test_a_class_without_images_or_without_others_has_no_auroc() -> None:
-    report = Report.of(np.array([1, 1]), certain([1, 0], 3), ["a", "b", "c"], split="test")
+    report = ClassificationReport.of(np.array([1, 1]), certain([1, 0], 3), ["a", "b", "c"], split="test")
     assert np.isnan(report.auroc).all()
     assert math.isnan(report.overall_auroc)
     np.testing.assert_array_equal(report.average_precision, [np.nan, 1.0, np.nan])
@@ -202,7 +202,7 @@ def test_a_class_without_images_or_without_others_has_no_auroc() -> None:
 def test_one_class_of_several_that_is_missing_is_left_out_of_the_mean() -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.6, 0.3, 0.1], [0.3, 0.4, 0.3], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1]])
-    report = Report.of(labels, probabilities, ["a", "b", "c"], split="test")
+    report = ClassificationReport.of(labels, probabilities, ["a", "b", "c"], split="test")
     np.testing.assert_allclose(report.auroc, [3 / 4, 3.5 / 4, np.nan])
     assert report.overall_auroc == pytest.approx((3 / 4 + 3.5 / 4) / 2)
     assert report.overall_average_precision == pytest.approx(((1 + 2 / 3) / 2 + (1 + 2 / 3) / 2) / 2)
@@ -212,12 +212,14 @@ def test_one_class_of_several_that_is_missing_is_left_out_of_the_mean() -> None:
 def test_nan_among_probabilities_is_no_number_rather_than_a_flattering_one() -> None:
     labels, probabilities = predictions(30, 6, seed=0)
     probabilities[3] = np.nan
-    report = Report.of(labels, probabilities, list("abcdef"), split="test", reject_below=0.1)
+    report = ClassificationReport.of(labels, probabilities, list("abcdef"), split="test", reject_below=0.1)
     assert np.isnan(report.auroc).all()
     assert report.accepted == 29
     facts = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert (facts["log_loss"], facts["auroc"], facts["ece"]) == (None, None, None)
-    without = Report.of(np.delete(labels, 3), np.delete(probabilities, 3, axis=0), list("abcdef"), split="test")
+    without = ClassificationReport.of(
+        np.delete(labels, 3), np.delete(probabilities, 3, axis=0), list("abcdef"), split="test"
+    )
     assert without.top5 is not None
     assert facts["top5"] == pytest.approx(without.top5 * 29 / 30)
 
@@ -227,7 +229,7 @@ def test_nan_among_probabilities_is_no_number_rather_than_a_flattering_one() -> 
 
 def test_top_5_is_that_of_scikit_learn() -> None:
     labels, probabilities = predictions(300, 11, seed=1)
-    report = Report.of(labels, probabilities, [f"c{i}" for i in range(11)], split="test")
+    report = ClassificationReport.of(labels, probabilities, [f"c{i}" for i in range(11)], split="test")
     assert report.top5 == pytest.approx(metrics.top_k_accuracy_score(labels, probabilities, k=5))
     assert f"top-5              {report.top5:.4f}" in str(report).splitlines()
 
@@ -235,16 +237,16 @@ def test_top_5_is_that_of_scikit_learn() -> None:
 @pytest.mark.parametrize(("count", "told"), [(5, False), (6, True)])
 def test_of_five_classes_the_true_one_is_always_among_the_first_five_so_nothing_is_said(count: int, told: bool) -> None:
     labels, probabilities = predictions(20, count, seed=0)
-    report = Report.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test")
+    report = ClassificationReport.of(labels, probabilities, [f"c{i}" for i in range(count)], split="test")
     assert (report.top5 is not None, report.as_dict()["top5"] is not None) == (told, told)
     assert ("top-5" in str(report), "top5" in report.metrics) == (told, told)
 
 
 def test_a_tie_for_the_fifth_place_is_a_miss() -> None:
     fifth = np.array([[0.3, 0.2, 0.2, 0.1, 0.1, 0.1]])
-    assert Report.of(np.array([5]), fifth, list("abcdef"), split="test").top5 == 0.0
-    assert Report.of(np.array([3]), fifth, list("abcdef"), split="test").top5 == 0.0
-    assert Report.of(np.array([2]), fifth, list("abcdef"), split="test").top5 == 1.0
+    assert ClassificationReport.of(np.array([5]), fifth, list("abcdef"), split="test").top5 == 0.0
+    assert ClassificationReport.of(np.array([3]), fifth, list("abcdef"), split="test").top5 == 0.0
+    assert ClassificationReport.of(np.array([2]), fifth, list("abcdef"), split="test").top5 == 1.0
 
 
 # Calibration
@@ -254,7 +256,7 @@ def test_the_calibration_error_is_that_of_the_bins_by_hand() -> None:
     # Confidences 0.55 and 0.56 in (8/15, 9/15], 0.9 and 0.91 in (13/15, 14/15], and 1 in the last.
     highest = np.array([0.55, 0.56, 0.9, 0.91, 1.0])
     labels = np.array([0, 1, 0, 0, 1])
-    report = Report.of(labels, np.stack([highest, 1 - highest], axis=1), ["a", "b"], split="test")
+    report = ClassificationReport.of(labels, np.stack([highest, 1 - highest], axis=1), ["a", "b"], split="test")
     expected = (2 * abs(0.5 - 0.555) + 2 * abs(1.0 - 0.905) + 1 * abs(0.0 - 1.0)) / 5
     assert report.ece == pytest.approx(expected)
     assert report.mean_confidence == pytest.approx(highest.mean())
@@ -271,13 +273,15 @@ def test_the_calibration_error_is_that_of_the_bins_by_hand() -> None:
 
 def test_a_confidence_on_an_edge_is_in_the_bin_below_it() -> None:
     edges = np.arange(8, 16) / 15
-    report = Report.of(np.zeros(8, dtype=int), np.stack([edges, 1 - edges], axis=1), ["a", "b"], split="test")
+    report = ClassificationReport.of(
+        np.zeros(8, dtype=int), np.stack([edges, 1 - edges], axis=1), ["a", "b"], split="test"
+    )
     assert [b.count for b in report.reliability] == [0] * 7 + [1] * 8
     assert all(b.low < b.confidence <= b.high for b in report.reliability if b.count)
 
 
 def test_certainty_that_is_right_is_calibrated() -> None:
-    report = Report.of(np.array([0, 1, 1]), certain([0, 1, 1], 2), ["a", "b"], split="test")
+    report = ClassificationReport.of(np.array([0, 1, 1]), certain([0, 1, 1], 2), ["a", "b"], split="test")
     assert report.ece == 0.0
     assert report.reliability[-1].as_dict() == {
         "low": 14 / 15,
@@ -298,7 +302,7 @@ def test_predictions_below_the_threshold_are_rejected_and_those_at_it_are_not() 
     highest = np.array([0.9, 0.75, 0.75, 0.7, 0.6])
     labels = np.array([0, 1, 0, 0, 1])
     probabilities = np.stack([highest, 1 - highest], axis=1)
-    report = Report.of(labels, probabilities, ["a", "b"], split="test", reject_below=0.75)
+    report = ClassificationReport.of(labels, probabilities, ["a", "b"], split="test", reject_below=0.75)
     assert report.coverage == 3 / 5
     assert report.selective_accuracy == 2 / 3
     assert report.selective_interval == wilson(2, 3)
@@ -312,14 +316,14 @@ def test_predictions_below_the_threshold_are_rejected_and_those_at_it_are_not() 
 
 
 def test_where_every_prediction_is_rejected_there_is_no_accuracy_of_the_accepted() -> None:
-    report = Report.of(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], split="test", reject_below=0.6)
+    report = ClassificationReport.of(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], split="test", reject_below=0.6)
     assert (report.coverage, report.selective_accuracy, report.selective_interval) == (0.0, None, None)
     assert report.as_dict()["coverage"] == 0.0
     assert "accuracy of these" not in str(report)
 
 
 def test_nothing_is_said_of_rejection_where_none_was_asked_for() -> None:
-    report = Report.of(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], split="test")
+    report = ClassificationReport.of(np.array([0, 1]), np.full((2, 2), 0.5), ["a", "b"], split="test")
     facts = report.as_dict()
     asked = ("reject_below", "coverage", "selective_accuracy", "selective_interval")
     assert [facts[key] for key in asked] == [None] * 4
@@ -336,10 +340,10 @@ def decisions(n: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return targets, 1 / (1 + np.exp(-(rng.normal(size=(n, count)) + 2 * targets - 1)))
 
 
-def one_of_each() -> list[AnyReport]:
+def one_of_each() -> list[Report]:
     """Reports of one image, the least there can be."""
     return [
-        Report.of(np.array([1]), certain([1], 3), ["a", "b", "c"], split="test", reject_below=1.0),
+        ClassificationReport.of(np.array([1]), certain([1], 3), ["a", "b", "c"], split="test", reject_below=1.0),
         MultiLabelReport.of(
             np.array([[0, 1]]), np.array([[0.0, 1.0]]), ["a", "b"], thresholds=np.full(2, 0.5), split="test"
         ),
@@ -348,7 +352,7 @@ def one_of_each() -> list[AnyReport]:
 
 
 @pytest.mark.parametrize("report", one_of_each(), ids=lambda report: type(report).__name__)
-def test_a_report_of_one_image_is_json_and_text(report: AnyReport) -> None:
+def test_a_report_of_one_image_is_json_and_text(report: Report) -> None:
     facts = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert (facts["n"], report.n, facts["split"]) == (1, 1, "test")
     name, value = report.headline
@@ -357,7 +361,7 @@ def test_a_report_of_one_image_is_json_and_text(report: AnyReport) -> None:
 
 
 @pytest.mark.parametrize("report", one_of_each(), ids=lambda report: type(report).__name__)
-def test_notes_are_added_to_those_that_are_there(report: AnyReport) -> None:
+def test_notes_are_added_to_those_that_are_there(report: Report) -> None:
     more = report.with_notes(["one"]).with_notes(["two", "three"])
     assert more.notes == (*report.notes, "one", "two", "three")
     assert more.as_dict() == {**report.as_dict(), "notes": list(more.notes)}
@@ -565,10 +569,10 @@ def test_several_numbers_for_an_image_are_an_error() -> None:
 # Cross-validation
 
 
-def folds_of(n: int, count: int, folds: int, seed: int) -> list[Report]:
+def folds_of(n: int, count: int, folds: int, seed: int) -> list[ClassificationReport]:
     labels, probabilities = predictions(n, count, seed)
     names = [f"c{i}" for i in range(count)]
-    return [Report.of(labels[k::folds], probabilities[k::folds], names, split="cv") for k in range(folds)]
+    return [ClassificationReport.of(labels[k::folds], probabilities[k::folds], names, split="cv") for k in range(folds)]
 
 
 def test_cross_validation_sums_up_every_fold() -> None:
@@ -594,9 +598,9 @@ def test_cross_validation_sums_up_every_fold() -> None:
     assert (accuracy["lowest"], accuracy["highest"]) == found.range("accuracy")
 
 
-def with_accuracy(right: int, of: int) -> Report:
+def with_accuracy(right: int, of: int) -> ClassificationReport:
     labels = np.arange(of) % 2
-    return Report.of(
+    return ClassificationReport.of(
         labels, certain([int(y if i < right else 1 - y) for i, y in enumerate(labels)], 2), ["a", "b"], split="cv"
     )
 
@@ -670,8 +674,8 @@ def test_a_fold_that_leaves_a_metric_undefined_does_not_count_in_its_mean() -> N
 
 
 def test_folds_that_lack_a_class_are_counted() -> None:
-    whole = Report.of(np.array([0, 1, 2]), certain([0, 1, 2], 3), list("abc"), split="cv")
-    part = Report.of(np.array([0, 1, 1]), certain([0, 1, 2], 3), list("abc"), split="cv")
+    whole = ClassificationReport.of(np.array([0, 1, 2]), certain([0, 1, 2], 3), list("abc"), split="cv")
+    part = ClassificationReport.of(np.array([0, 1, 1]), certain([0, 1, 2], 3), list("abc"), split="cv")
     found = CrossValidated.of([whole, part, part])
     assert found.notes == ("2 of 3 folds lack a class; it does not count in that fold's means",)
 

@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from featx.metrics.paired import MOST_NAMED, Paired, Standard
+from featx.metrics.paired import MOST_NAMED, PairedTest, PromotionCriterion
 
 
-def paired(head_only: int, tuned_only: int, both: int = 3, neither: int = 2) -> Paired:
+def paired(head_only: int, tuned_only: int, both: int = 3, neither: int = 2) -> PairedTest:
     """Labels are 1; a classifier that is wrong says 0."""
     n = head_only + tuned_only + both + neither
     head = np.array([1] * (head_only + both) + [0] * (tuned_only + neither))
     tuned = np.array([0] * head_only + [1] * (both + tuned_only) + [0] * neither)
-    return Paired.of([f"{i}.jpg" for i in range(n)], np.ones(n, dtype=np.int64), head, tuned)
+    return PairedTest.of([f"{i}.jpg" for i in range(n)], np.ones(n, dtype=np.int64), head, tuned)
 
 
 def test_each_image_is_counted_once_and_those_of_one_alone_are_named() -> None:
@@ -44,9 +44,9 @@ def test_of_very_many_images_the_first_are_named_in_the_file() -> None:
 
 
 def test_disjoint_sets_of_images_add_up() -> None:
-    one = Paired.of(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]))
-    other = Paired.of(["c", "d"], np.array([0, 1]), np.array([0, 1]), np.array([1, 1]))
-    both = Paired.together([one, other])
+    one = PairedTest.of(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]))
+    other = PairedTest.of(["c", "d"], np.array([0, 1]), np.array([0, 1]), np.array([1, 1]))
+    both = PairedTest.together([one, other])
     assert (both.n, both.both, both.head_only, both.tuned_only, both.gained) == (4, 2, ("c",), ("b",), 0)
     assert (one.head_accuracy, other.head_accuracy, both.head_accuracy) == (0.5, 1.0, 0.75)
 
@@ -54,16 +54,16 @@ def test_disjoint_sets_of_images_add_up() -> None:
 @pytest.mark.parametrize("repeats", [0, 2, 5])
 @pytest.mark.parametrize("significance", [0.05, 1e-9, 1.0])
 def test_all_looks_together_have_the_significance(repeats: int, significance: float) -> None:
-    standard = Standard(significance, repeats)
+    standard = PromotionCriterion(significance, repeats)
     passes_none = (1 - standard.first) * (1 - standard.later) ** repeats if repeats else 1 - standard.first
     assert 1 - passes_none == pytest.approx(significance, abs=1e-15)
 
 
 def test_proof_is_asked_of_the_first_split_then_of_the_others_together() -> None:
-    standard = Standard(0.05, 5)
+    standard = PromotionCriterion(0.05, 5)
     assert standard.proved(paired(0, 7))  # p = 0.016 <= 0.025
     assert not standard.proved(paired(0, 6))  # 0.031
-    assert Standard(0.05, 0).proved(paired(0, 6))
+    assert PromotionCriterion(0.05, 0).proved(paired(0, 6))
     assert not standard.proved(paired(0, 6), [paired(0, 7)])  # 0.016 > 0.0051
     assert standard.proved(paired(0, 6), [paired(0, 3), paired(0, 6)])
     assert not standard.proved(paired(7, 0)), "a loss"
@@ -71,7 +71,7 @@ def test_proof_is_asked_of_the_first_split_then_of_the_others_together() -> None
 
 
 def test_another_split_is_asked_where_it_may_give_the_proof() -> None:
-    standard = Standard(0.05, 5)
+    standard = PromotionCriterion(0.05, 5)
     unsure, losing = paired(7, 12, neither=158), paired(12, 2)
     assert standard.undecided(unsure, [], 887)
     assert not standard.undecided(unsure, [], 250), "a somewhat larger gain on so few images would be no proof"
@@ -82,15 +82,15 @@ def test_another_split_is_asked_where_it_may_give_the_proof() -> None:
     assert standard.undecided(unsure, [paired(4, 7, neither=170)], 887), "it is not there yet"
     assert standard.undecided(unsure, [unsure], 1000)
     assert not standard.undecided(unsure, [unsure] * 5, 1000), "all have been asked"
-    assert not Standard(0.05, 0).undecided(unsure, [], 1000)
+    assert not PromotionCriterion(0.05, 0).undecided(unsure, [], 1000)
 
 
 def test_luck_promotes_as_often_as_is_said() -> None:
     """Two equal classifiers, on a split of 60 images and five more: the rate of promotions is at most the significance."""
-    rng, standard, promoted = np.random.default_rng(0), Standard(0.2, 5), 0
+    rng, standard, promoted = np.random.default_rng(0), PromotionCriterion(0.2, 5), 0
     for _ in range(2000):
         parts = [paired(int(lost), 20 - int(lost), both=40, neither=0) for lost in rng.binomial(20, 0.5, 6)]
-        first, others = parts[0], list[Paired]()
+        first, others = parts[0], list[PairedTest]()
         while standard.undecided(first, others, 400):
             others.append(parts[len(others) + 1])
         promoted += standard.proved(first, others)

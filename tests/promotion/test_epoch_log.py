@@ -9,7 +9,7 @@ import pytest
 
 from featx.errors import OutputError
 from featx.promotion.epoch_log import EpochLog
-from featx.promotion.trainer import Tuning
+from featx.promotion.trainer import TrainingHistory
 
 LOG = [
     {"epoch": 0, "loss": None, "accuracy": 0.5, "log_loss": 0.7},
@@ -21,12 +21,12 @@ LOG = [
 def test_the_csv_is_whole_after_each_epoch(tmp_path: Path) -> None:
     log = EpochLog(tmp_path / "model.safetensors")
     for epochs in (1, 2, 3):
-        log.write(Tuning(LOG[:epochs]))
+        log.write(TrainingHistory(LOG[:epochs]))
         lines = (tmp_path / "model.csv").read_text().splitlines()
         assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
         assert lines[1] == "0,,0.5,0.7,,"
         assert len(lines) == epochs + 1
-    log.end(Tuning(LOG, curve={0.0: 0.7, 1.0: 0.25}))
+    log.end(TrainingHistory(LOG, curve={0.0: 0.7, 1.0: 0.25}))
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "model.tensorboard").exists()
 
@@ -34,11 +34,11 @@ def test_the_csv_is_whole_after_each_epoch(tmp_path: Path) -> None:
 def test_tensorboard_has_every_epoch_once_also_after_a_stop(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     first = EpochLog(tmp_path / "model.safetensors", tensorboard=True)
-    first.write(Tuning(LOG[:1]))
-    first.write(Tuning(LOG[:2]))
+    first.write(TrainingHistory(LOG[:1]))
+    first.write(TrainingHistory(LOG[:2]))
     again = EpochLog(tmp_path / "model.safetensors", tensorboard=True)
-    again.write(Tuning(LOG))
-    again.end(Tuning(LOG, curve={0.0: 0.7, 1.0: 0.25}))
+    again.write(TrainingHistory(LOG))
+    again.end(TrainingHistory(LOG, curve={0.0: 0.7, 1.0: 0.25}))
     found = events.EventAccumulator(str(tmp_path / "model.tensorboard"))
     found.Reload()
     assert set(found.Tags()["scalars"]) == {"loss", "accuracy", "log_loss", "rate", "seconds"}
@@ -55,4 +55,4 @@ def test_without_tensorboard_the_option_says_what_to_install(tmp_path: Path, mon
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"model\.csv: Not a directory"):
-        EpochLog(tmp_path / "file" / "model.safetensors").write(Tuning(LOG))
+        EpochLog(tmp_path / "file" / "model.safetensors").write(TrainingHistory(LOG))

@@ -154,7 +154,7 @@ def test_activations_are_what_the_first_part_gives_and_are_kept(
     np.testing.assert_array_equal(run(VIEW), seen[0])
     assert not (
         set(frozen.backbone.identities.values())
-        & {featx.features.feature_file.FeatureCache(p).identity for p in Path("frozen").glob("*.h5")}
+        & {featx.features.feature_file.FeatureFile(p).identity for p in Path("frozen").glob("*.h5")}
     )
 
 

@@ -13,20 +13,20 @@ from safetensors.torch import load_file
 from torchvision import models
 
 import featx
-from featx.errors import CacheMissError, CorruptCacheError, HeadError, OutputError, StaleCacheError
+from featx.errors import CacheMissError, CorruptFileError, HeadError, OutputError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.inference import evaluate, predict
 from featx.inspection.info import describe_file
 from featx.layer_spec import VIEWS
-from featx.metrics.classification import Report
-from featx.metrics.paired import Standard
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.paired import PromotionCriterion
 from featx.promotion.batches import Images, Pictures
 from featx.promotion.config import FineTuning
-from featx.promotion.finetune_run import Trials
+from featx.promotion.finetune_run import FineTuningRuns
 from featx.promotion.model import PromotedModel
 from featx.promotion.promotion import backbone_of, promote
-from featx.promotion.trainer import Step
+from featx.promotion.trainer import TrainingProgress
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def test_every_linear_head_becomes_a_network_with_its_logits(features: FeatureSe
     assert result.report.accuracy == result.head_report.accuracy
     model = PromotedModel.load(result.path)
     logits = model.logits(pixels_of(features, model.transform))
-    np.testing.assert_allclose(logits, head.logits(features.features), atol=1e-3 * max(1, np.abs(logits).max()))
+    np.testing.assert_allclose(
+        logits, head.decision_function(features.features), atol=1e-3 * max(1, np.abs(logits).max())
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_networks_of_every_build_take_the_head(split_photos: Path, in_tmp: Path,
 
 
 def test_a_model_says_nothing_where_its_head_does_not(features: FeatureSet) -> None:
-    sureness = np.sort(Head("logreg", C=1e-3).fit(features).probabilities(features.features).max(axis=1))
+    sureness = np.sort(Head("logreg", C=1e-3).fit(features).predict_proba(features.features).max(axis=1))
     middle = float(sureness[23:25].mean())
     head = Head("logreg", C=1e-3, reject_below=middle).fit(features)
     settings = FineTuning(epochs=1, lr=1e-2, significance=1.0)
@@ -87,14 +89,14 @@ def test_a_model_says_nothing_where_its_head_does_not(features: FeatureSet) -> N
         files = [Path(features.dataset["root"]) / str(path) for path in features.paths]
         said = predict(result.path, files)
         sure = np.array([prediction.top[0][1] >= middle for prediction in said])
-        assert result.trial or sure.sum() == 24
-        np.testing.assert_array_equal([prediction.said is not None for prediction in said], sure)
+        assert result.run or sure.sum() == 24
+        np.testing.assert_array_equal([prediction.value is not None for prediction in said], sure)
         judged = evaluate(result.path, features.dataset["root"])
-        assert isinstance(judged, Report)
+        assert isinstance(judged, ClassificationReport)
         assert judged.reject_below == result.report.reject_below == middle
         assert (judged.accepted, judged.accepted_right) == (result.report.accepted, result.report.accepted_right)
-        if result.trial:
-            assert result.trial.report.reject_below == middle
+        if result.run:
+            assert result.run.report.reject_below == middle
 
 
 def test_half_precision_features_are_proved_too(split_photos: Path, in_tmp: Path) -> None:
@@ -150,7 +152,7 @@ def test_a_disk_without_room_for_the_network_is_said_before_the_training(
     head = Head("logreg").fit(features)
     free = shutil.disk_usage(".")._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    monkeypatch.setattr("featx.promotion.finetune_run.Trials.prove", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("featx.promotion.finetune_run.FineTuningRuns.prove", lambda *_: pytest.fail("the work began"))
     with pytest.raises(
         OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, 100\.0 kB free; name another disk"
     ):
@@ -162,7 +164,7 @@ def test_what_could_not_be_saved_is_refused_before_the_training(
 ) -> None:
     head = Head("logreg").fit(features)
     features.dataset["odd"] = float("nan")
-    monkeypatch.setattr("featx.promotion.finetune_run.Trials.first", lambda *_: pytest.fail("the training began"))
+    monkeypatch.setattr("featx.promotion.finetune_run.FineTuningRuns.first", lambda *_: pytest.fail("the training began"))
     with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, for it could not be read again"):
         promote(head, features=features, finetune=True)
 
@@ -201,10 +203,12 @@ def test_fine_tuning_that_fails_keeps_the_head(features: FeatureSet) -> None:
     head = Head("logreg").fit(features)
     result = promote(head, finetune=True, settings=FineTuning(epochs=2, lr=50.0))
     assert result.verdict == "kept-head"
-    assert result.trial is not None
-    assert result.trial.report.accuracy <= result.report.accuracy == result.head_report.accuracy
+    assert result.run is not None
+    assert result.run.report.accuracy <= result.report.accuracy == result.head_report.accuracy
     logits = PromotedModel.load(result.path).logits(pixels_of(features, result.model.transform))
-    np.testing.assert_allclose(logits, head.logits(features.features), atol=1e-3 * max(1, np.abs(logits).max()))
+    np.testing.assert_allclose(
+        logits, head.decision_function(features.features), atol=1e-3 * max(1, np.abs(logits).max())
+    )
 
 
 def test_fine_tuning_that_wins_is_kept_and_saved_as_it_was_judged(digits: FeatureSet, tmp_path: Path) -> None:
@@ -243,21 +247,21 @@ def test_the_images_that_choose_are_none_of_those_that_judge_nor_of_those_that_t
     features: FeatureSet, digits: FeatureSet
 ) -> None:
     head = Head("logreg", C=0.1).fit(features)
-    trials = Trials(head, features, backbone_of(head))
-    start, train, select, words = trials.chosen()
+    runs = FineTuningRuns(head, features, backbone_of(head))
+    start, train, select, words = runs.chosen()
     assert set(features.splits[train]) == set(features.splits[select]) == {"train"}
     assert not set(train) & set(select)
     assert len(train) + len(select) == 32
-    assert set(trials.pictures.labels[select]) == {0, 1}
+    assert set(runs.pictures.labels[select]) == {0, 1}
     assert (start.C_, start.n_train_) == (0.1, len(train)), (
         "a head that has seen the images that choose would flatter itself"
     )
     assert words == f"{len(select)} of the training images, held back by their content"
     head = Head("logreg", C=0.1).fit(digits)
-    trials = Trials(head, digits, backbone_of(head))
-    start, train, select, _ = trials.chosen()
+    runs = FineTuningRuns(head, digits, backbone_of(head))
+    start, train, select, _ = runs.chosen()
     assert start is head
-    assert (set(digits.splits[train]), set(digits.splits[select]), trials.judge_split) == ({"train"}, {"val"}, "test")
+    assert (set(digits.splits[train]), set(digits.splits[select]), runs.test_split) == ({"train"}, {"val"}, "test")
 
 
 def test_groups_stay_together_where_training_images_are_held_back(split_photos: Path, in_tmp: Path) -> None:
@@ -266,7 +270,7 @@ def test_groups_stay_together_where_training_images_are_held_back(split_photos: 
         "path,who\n" + "".join(f"{path},{row // 4}\n" for row, path in enumerate(features.paths))
     )
     head = Head("ridge", group="who", table="groups.csv").fit(features)
-    _, train, select, _ = Trials(head, features, backbone_of(head)).chosen()
+    _, train, select, _ = FineTuningRuns(head, features, backbone_of(head)).chosen()
     assert len(select)
     assert not {row // 4 for row in train} & {row // 4 for row in select}
 
@@ -284,7 +288,7 @@ def test_an_interrupted_promotion_goes_on_and_ends_at_the_same_network(features:
     head = Head("logreg").fit(features)
     settings = FineTuning(epochs=3, lr=1e-3, batch_size=8)
 
-    def stop(step: Step) -> None:
+    def stop(step: TrainingProgress) -> None:
         if (step.epoch, step.done) == (2, 16):
             raise KeyboardInterrupt
 
@@ -302,9 +306,9 @@ def test_an_interrupted_promotion_goes_on_and_ends_at_the_same_network(features:
     assert not list(tmp_path.glob("*.checkpoint"))
     for name, tensor in expected.model.network.state_dict().items():
         assert torch.equal(tensor, result.model.network.state_dict()[name]), name
-    assert result.trial is not None
-    assert expected.trial is not None
-    assert result.trial.report.log_loss == expected.trial.report.log_loss
+    assert result.run is not None
+    assert expected.run is not None
+    assert result.run.report.log_loss == expected.run.report.log_loss
 
 
 def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet, tmp_path: Path) -> None:
@@ -312,14 +316,14 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     said = describe_file(result.path)
-    assert result.trial is not None
-    paired = result.trial.paired
+    assert result.run is not None
+    paired = result.run.paired
     assert said["paired"]["p_value"] == paired.p_value
     assert {name: said[name] for name in ("interpolation", "step_0")} == {
         name: result.as_dict()[name] for name in ("interpolation", "step_0")
     }
     assert paired.n == result.report.n == 173
-    head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.trial.report))
+    head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.run.report))
     assert paired.both + len(paired.head_only) == head_right
     assert paired.both + len(paired.tuned_only) == tuned_right
     lines = (tmp_path / "model.csv").read_text().splitlines()
@@ -341,9 +345,9 @@ def test_a_gain_that_luck_would_give_promotes_nothing(
     head = Head("centroid").fit(digits)
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, significance=1e-200, repeats=repeats)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
-    assert result.trial is not None
-    assert result.trial.paired.gained > 0
-    assert result.notes == (f"{result.trial.paired.gained} more right of 173 may be luck; {note}",)
+    assert result.run is not None
+    assert result.run.paired.gained > 0
+    assert result.notes == (f"{result.run.paired.gained} more right of 173 may be luck; {note}",)
     assert not result.repeats
     assert result.verdict == "kept-head"
     assert (
@@ -354,8 +358,8 @@ def test_a_gain_that_luck_would_give_promotes_nothing(
 
 def test_before_the_first_step_the_network_is_as_right_as_the_head(features: FeatureSet) -> None:
     result = promote(Head("logreg").fit(features), finetune=True, settings=FineTuning(epochs=1))
-    assert result.trial is not None
-    start, first = result.trial.start, result.log[0]
+    assert result.run is not None
+    start, first = result.run.start, result.log[0]
     assert first["accuracy"] == start.accuracy
     assert first["log_loss"] == pytest.approx(start.log_loss, abs=1e-4)
     assert result.as_dict()["step_0"] == {
@@ -370,21 +374,21 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
     head = Head("centroid").fit(digits)
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, repeats=2, last=2, significance=1e-3)
     seen: list[set[int]] = []
-    honest = Trials._trial
+    honest = FineTuningRuns._trial
 
-    def trial(trials: Trials, settings: FineTuning, path: Path, start, train, select, words, head, judge, **more):  # type: ignore[no-untyped-def]
+    def run(runs: FineTuningRuns, settings: FineTuning, path: Path, start, train, select, words, head, judge, **more):  # type: ignore[no-untyped-def]
         seen.append(set(judge))
         assert not set(judge) & {*train, *select}
         assert not set(train) & set(select)
         assert {start.n_train_, head.n_train_} <= {len(train), len(train) + len(select)}
-        return honest(trials, settings, path, start, train, select, words, head, judge, **more)
+        return honest(runs, settings, path, start, train, select, words, head, judge, **more)
 
-    monkeypatch.setattr(Trials, "_trial", trial)
+    monkeypatch.setattr(FineTuningRuns, "_trial", run)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     assert (result.verdict, len(result.repeats)) == ("promoted", 1), "one is enough"
     assert f"; on another split, {len(seen[1])} images, it alone gets" in result.why
     seen.clear()
-    monkeypatch.setattr(Standard, "undecided", lambda _self, _first, others, _images: len(others) < 2)
+    monkeypatch.setattr(PromotionCriterion, "undecided", lambda _self, _first, others, _images: len(others) < 2)
     result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
     labelled = set(np.flatnonzero(np.isin(digits.splits, ["train", "val", "test"])))
     assert seen[1] | seen[2] == labelled
@@ -401,7 +405,7 @@ def test_other_splits_judge_each_image_once_by_networks_that_never_saw_it(
 
 
 def test_no_other_split_is_asked_about_what_did_not_win(features: FeatureSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trials, "_others", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(FineTuningRuns, "_others", lambda *_: pytest.fail("it was asked"))
     settings = FineTuning(epochs=1, lr=50.0)
     assert promote(Head("logreg").fit(features), finetune=True, settings=settings).verdict == "kept-head"
 
@@ -412,7 +416,7 @@ def test_where_other_splits_cannot_be_asked_the_first_verdict_stands(
     def fails(*_: object) -> None:
         raise HeadError("too few training images")
 
-    monkeypatch.setattr(Trials, "_others", fails)
+    monkeypatch.setattr(FineTuningRuns, "_others", fails)
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, last=2, significance=1e-9)
     result = promote(Head("centroid").fit(digits), finetune=True, settings=settings, out=tmp_path / "m.safetensors")
     assert (result.verdict, result.repeats) == ("kept-head", ())
@@ -423,14 +427,14 @@ def test_where_other_splits_cannot_be_asked_the_first_verdict_stands(
 @pytest.mark.parametrize("augment", ["none", "randaugment"])
 def test_training_images_are_varied_as_asked_and_alike_each_time(features: FeatureSet, augment: str) -> None:
     head = Head("logreg").fit(features)
-    trials = Trials(head, features, backbone_of(head))
+    runs = FineTuningRuns(head, features, backbone_of(head))
     settings = FineTuning(augment=augment, batch_size=8)
-    rows = trials.pictures.rows("train")
+    rows = runs.pictures.rows("train")
 
     def epoch(number: int) -> torch.Tensor:
         torch.manual_seed(number)
         return torch.cat(
-            [x.flatten(1) for x, _ in Images(trials.pictures, trials.network, settings, rows, rows).batches(number)]
+            [x.flatten(1) for x, _ in Images(runs.pictures, runs.network, settings, rows, rows).batches(number)]
         )
 
     assert torch.equal(epoch(1), epoch(1))
@@ -438,7 +442,7 @@ def test_training_images_are_varied_as_asked_and_alike_each_time(features: Featu
 
 
 def test_progress_counts_the_images_of_every_epoch(features: FeatureSet) -> None:
-    steps: list[Step] = []
+    steps: list[TrainingProgress] = []
     settings = FineTuning(epochs=2, batch_size=8, patience=5)
     promote(Head("logreg").fit(features), finetune=True, settings=settings, progress=steps.append)
     assert [(s.epoch, s.done, s.total) for s in steps] == [(e, d, 24) for e in (1, 2) for d in (8, 16, 24)], (
@@ -477,7 +481,7 @@ def test_a_model_of_a_file_of_code_never_runs_a_stored_path(split_photos: Path, 
 
 def test_a_head_is_no_promoted_model(features: FeatureSet, tmp_path: Path) -> None:
     path = Head("logreg").fit(features).save(tmp_path / "head.safetensors")
-    with pytest.raises(CorruptCacheError, match=r"is a featx-head; expected a featx-model"):
+    with pytest.raises(CorruptFileError, match=r"is a featx-head; expected a featx-model"):
         PromotedModel.load(path)
 
 
@@ -519,9 +523,9 @@ def test_a_head_on_views_becomes_a_model_that_averages_over_them_too(
         assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-4)
     assert evaluate(result.path, split_photos).as_dict()["accuracy"] == result.report.accuracy
     logits = model.logits(pixels_of(features, model.transform))
-    np.testing.assert_allclose(logits, head.logits(features.plain), atol=1e-3 * max(1, np.abs(logits).max()))
+    np.testing.assert_allclose(logits, head.decision_function(features.plain), atol=1e-3 * max(1, np.abs(logits).max()))
     (note,) = [note for note in result.notes if "views" in note]
-    once = head.outputs(features.plain).argmax(axis=1) == features.labels
+    once = head.predict_values(features.plain).argmax(axis=1) == features.labels
     assert note.startswith(
         f"head and model average over {len(VIEWS[views])} views of each image ({views}); whoever uses the"
     )
@@ -536,9 +540,9 @@ def test_a_network_tuned_from_a_head_on_views_is_judged_in_them(
     head = Head("logreg", C=1e-3).fit(features)
     settings = FineTuning(epochs=2, lr=1e-2, last=last, significance=1.0, interpolate=False)
     result = promote(head, finetune=True, settings=settings)
-    assert result.trial is not None
+    assert result.run is not None
     # Epoch 0 is the network while it is the head, both in the plain view of the images that choose.
-    assert result.log[0]["log_loss"] == pytest.approx(result.trial.start.log_loss, abs=1e-3)
+    assert result.log[0]["log_loss"] == pytest.approx(result.run.start.log_loss, abs=1e-3)
     judged = evaluate(result.path, split_photos)
     assert judged.as_dict()["confusion"] == result.report.as_dict()["confusion"]
     assert judged.as_dict()["log_loss"] == pytest.approx(result.report.as_dict()["log_loss"], abs=1e-5)

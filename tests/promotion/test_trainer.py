@@ -16,7 +16,7 @@ from featx.extraction.engines import installed
 from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.param_groups import trained
-from featx.promotion.trainer import Judged, Step, Trainer, tune
+from featx.promotion.trainer import Trainer, TrainingProgress, ValidationScore, tune
 
 CLASSES, IMAGES = 3, 48
 
@@ -52,13 +52,13 @@ class Given:
         for rows in order.split(self.batch):
             yield self.x[rows], self.y[rows]
 
-    def judge(self) -> Judged:
+    def judge(self) -> ValidationScore:
         self.judgements += 1
         assert not self.network.training
         with torch.inference_mode():
             out = self.network(self.x[IMAGES:])
         correct = (out.argmax(1) == self.y[IMAGES:]).double().mean()
-        return Judged(float(correct), float(F.cross_entropy(out, self.y[IMAGES:])))
+        return ValidationScore(float(correct), float(F.cross_entropy(out, self.y[IMAGES:])))
 
 
 def settings(**given: object) -> FineTuning:
@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
 
     class Killed(BaseException): ...
 
-    def kill(step: Step) -> None:
+    def kill(step: TrainingProgress) -> None:
         nonlocal steps
         steps += 1
         if steps == killed_after:
@@ -141,7 +141,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
     expected = tune(plain, source, Checkpoint(tmp_path / "other.safetensors", {}))
     half, source = begun(settings(last=1, compile=True))
 
-    def stop(step: Step) -> None:
+    def stop(step: TrainingProgress) -> None:
         if (step.epoch, step.done) == (3, 32):
             raise KeyboardInterrupt
 
@@ -181,7 +181,7 @@ def test_training_that_is_done_is_not_done_again(checkpoint: Checkpoint) -> None
 
 def test_training_ends_where_it_gets_no_better_and_the_head_may_stay_the_best(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(patience=2, epochs=9))
-    judged = [Judged(1, loss) for loss in (0.1, 0.3, 0.2, 0.4, 0.5, 0.13, 0.15, 0.17)]
+    judged = [ValidationScore(1, loss) for loss in (0.1, 0.3, 0.2, 0.4, 0.5, 0.13, 0.15, 0.17)]
     source.judge = iter(judged).__next__  # type: ignore[method-assign]
     before = weights(trainer.network)
     run = tune(trainer, source, checkpoint)
@@ -193,7 +193,7 @@ def test_training_ends_where_it_gets_no_better_and_the_head_may_stay_the_best(ch
 def test_weights_between_the_head_and_an_epoch_may_be_better_than_both(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(epochs=1))
     before = weights(trainer.network)
-    source.judge = iter([Judged(1, loss) for loss in (0.3, 0.4, 0.25, 0.1, 0.2)]).__next__  # type: ignore[method-assign]
+    source.judge = iter([ValidationScore(1, loss) for loss in (0.3, 0.4, 0.25, 0.1, 0.2)]).__next__  # type: ignore[method-assign]
     assert tune(trainer, source, checkpoint).alpha == 0.5
     for name, tensor in trainer.network.state_dict().items():
         if tensor.is_floating_point():

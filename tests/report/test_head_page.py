@@ -147,7 +147,7 @@ def test_the_page_of_numbers_has_a_picture_of_predictions_against_targets(tmp_pa
 def test_the_most_confident_mistakes_come_first_as_thumbnails_of_the_images(tmp_path: Path) -> None:
     features = photos(tmp_path / "photos")
     page, fit = page_of(features, Head("logreg", C=0.1), tmp_path)
-    p, y = fit.head.probabilities(features.features[50:]), features.labels[50:]
+    p, y = fit.head.predict_proba(features.features[50:]), features.labels[50:]
     wrong = np.flatnonzero(p.argmax(axis=1) != y)
     worst = wrong[np.argsort(-p[wrong].max(axis=1))][:MOST_MISTAKES]
     assert len(worst) > 5

@@ -19,10 +19,10 @@ from PIL import Image
 
 from featx.data.decode import thumbnail
 from featx.errors import OutputError
-from featx.metrics.classification import Report
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
-from featx.metrics.reports import AnyReport
+from featx.metrics.reports import Report
 from featx.report.html import (
     MOST_MISTAKES,
     Card,
@@ -76,7 +76,7 @@ PLAIN = Card(
     notes=("Nothing to add.",),
 )
 
-REPORTS: dict[str, Callable[[], AnyReport]] = {
+REPORTS: dict[str, Callable[[], Report]] = {
     "two classes": lambda: report(["ants", "bees"]),
     "seven classes": lambda: report([f"class {i}" for i in range(7)]),
     "120 classes": lambda: report([f"class {i}" for i in range(120)]),
@@ -87,14 +87,14 @@ REPORTS: dict[str, Callable[[], AnyReport]] = {
 }
 
 
-def report(names: list[str], reject_below: float | None = None) -> Report:
+def report(names: list[str], reject_below: float | None = None) -> ClassificationReport:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(len(names)), 5)
     logits = rng.normal(size=(len(labels), len(names)))
     logits[np.arange(len(labels)), labels] += 2
     probabilities = np.exp(logits)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return Report.of(labels, probabilities, names, split="test", reject_below=reject_below)
+    return ClassificationReport.of(labels, probabilities, names, split="test", reject_below=reject_below)
 
 
 def labelled() -> MultiLabelReport:
@@ -263,7 +263,7 @@ def test_the_policy_forbids_everything_but_what_the_page_holds() -> None:
 
 
 def test_the_verdict_is_one_line_with_its_interval() -> None:
-    judged = Report.of(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val")
+    judged = ClassificationReport.of(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val")
     assert headline_of(judged) == "accuracy 0.7500 (95 % interval 0.3006 to 0.9544) on 4 images of split val"
     assert re.fullmatch(r"mAP [\d.]+ on 40 images of split val", headline_of(labelled()))
     exact = RegressionReport.of(np.arange(9.0), np.arange(9.0) + 1000, split="test")
@@ -295,7 +295,7 @@ def test_the_numbers_are_those_of_the_report() -> None:
 def test_what_is_undefined_is_called_none() -> None:
     flat = RegressionReport.of(np.ones(3), np.array([1.0, 2.0, 3.0]), split="test")
     assert {n.name: n.value for n in numbers_of(flat)}["R2"] == "none"
-    absent = Report.of(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
+    absent = ClassificationReport.of(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
     (classes, *_) = sections_of(absent)
     assert classes.tables[0].rows[2] == ("c", "0.0000", "none", "none", "none", "none", "0")
 
@@ -303,7 +303,7 @@ def test_what_is_undefined_is_called_none() -> None:
 def test_the_most_frequent_confusions_are_named_first() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [2] * 5)
     predicted = [0] * 6 + [1] * 3 + [2] + [1] * 3 + [2] * 2 + [2] * 5
-    judged = Report.of(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
+    judged = ClassificationReport.of(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
     (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
     assert confusions.tables[0].rows == [
         ("a", "b", "3", "0.3000"),
@@ -313,7 +313,7 @@ def test_the_most_frequent_confusions_are_named_first() -> None:
 
 
 def test_where_nothing_is_confused_no_table_says_so() -> None:
-    judged = Report.of(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
+    judged = ClassificationReport.of(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
     (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
     assert confusions.tables == ()
 

@@ -19,12 +19,12 @@ from featx.errors import CacheMissError, HeadError, OutputError
 from featx.extraction.extraction import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
-from featx.features.writer import CacheWriter
+from featx.features.writer import FeatureFileWriter
 from featx.heads.estimators import mlp, svm
 from featx.heads.folds import draw_shots, make_folds
 from featx.heads.head import Head
 from featx.heads.search import search
-from featx.heads.training_data import Training
+from featx.heads.training_data import TrainingData
 from featx.io import atomic, model_file
 from featx.layer_spec import by_depth
 from featx.workflows import fit
@@ -237,7 +237,7 @@ def test_images_without_a_label_are_ignored_and_then_predicted(tmp_path: Path) -
     assert fit.unlabelled == tmp_path / "pets--logreg--unlabelled.csv"
     header, *lines = read_csv(fit.unlabelled)
     assert header == ["path", "label", "probability"]
-    p = fit.head.probabilities(features.features[[3, 4, 62]])
+    p = fit.head.predict_proba(features.features[[3, 4, 62]])
     expected = [
         [f"{row}.png", features.classes[i], f"{top:.6f}"]
         for row, i, top in zip([3, 4, 62], p.argmax(1), p.max(1), strict=True)
@@ -317,7 +317,7 @@ def test_in_each_fold_the_hyper_parameter_is_chosen_without_the_rows_that_judge(
 ) -> None:
     seen: list[np.ndarray] = []
 
-    def spy(model: Any, training: Training, **options: Any) -> Any:
+    def spy(model: Any, training: TrainingData, **options: Any) -> Any:
         seen.append(training.rows.index)
         return search(model, training, **options)
 
@@ -428,7 +428,7 @@ def test_shots_that_cannot_be_drawn_or_judged_are_refused(
 def layered(path: Path, *, inner: float, last: float) -> Path:
     """A feature file of two classes that are so far apart in an inner and in the penultimate layer."""
     rng, y = np.random.default_rng(0), np.arange(80) % 2
-    writer = CacheWriter(
+    writer = FeatureFileWriter(
         path,
         images=ImageTable(
             paths=np.array([f"{row:03}.png".encode() for row in range(80)]),
@@ -624,7 +624,7 @@ def test_images_without_a_label_are_predicted_once(seen: Path, tmp_path: Path) -
     fit = fit_head(features, Head("logreg"), models=tmp_path / "models")
     lines = list(csv.reader(fit.unlabelled.read_text().splitlines()))[1:]
     assert [path for path, _, _ in lines] == features.paths[::5].tolist()
-    out = fit.head.outputs(features.features[::5])
+    out = fit.head.predict_values(features.features[::5])
     np.testing.assert_allclose([float(p) for _, _, p in lines], out.max(axis=1), atol=1e-6)
 
 

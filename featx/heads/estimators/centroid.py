@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from featx.errors import HeadError
-from featx.heads.predictors import LinearScorer
-from featx.heads.training_data import Training
+from featx.heads.predictors import LinearPredictor
+from featx.heads.training_data import TrainingData
 
 
 class CentroidModel:
@@ -22,7 +22,7 @@ class CentroidModel:
 
     candidates = (0.0,)
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """The (N, C) scores of each row by the class means without its fold: sums by fold and class, in one pass.
 
         A row that no fold holds out gets NaN.
@@ -38,13 +38,13 @@ class CentroidModel:
             scorers.append(_nearest_mean(sums[others].sum(axis=0), weights[others].sum(axis=0)))
         scores = np.full((len(training), training.count), np.nan)
         for rows, block in training.rows.blocks(np.float64):
-            for fold, scorer in enumerate(scorers):
+            for fold, predictor in enumerate(scorers):
                 here = np.flatnonzero(fold_of[rows] == fold)
-                scores[rows.start + here] = scorer.scores(block[here])
+                scores[rows.start + here] = predictor.decision_function(block[here])
         for candidate in candidates:
             yield candidate, scores
 
-    def fit(self, training: Training, candidate: float) -> LinearScorer:  # noqa: ARG002 - there is nothing to choose
+    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:  # noqa: ARG002 - there is nothing to choose
         """The mean of each class.
 
         Raises:
@@ -54,7 +54,7 @@ class CentroidModel:
         return _nearest_mean(sums[0], weights[0])
 
 
-def _class_sums(training: Training, fold_of: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
+def _class_sums(training: TrainingData, fold_of: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
     """Weighted sums of the rows, (1 + F, C, D), and of their weights, (1 + F, C), by fold and class.
 
     Args:
@@ -76,10 +76,10 @@ def _class_sums(training: Training, fold_of: np.ndarray, folds: int) -> tuple[np
     return sums.reshape(folds + 1, training.count, -1), weights.reshape(folds + 1, training.count)
 
 
-def _nearest_mean(sums: np.ndarray, weights: np.ndarray) -> LinearScorer:
+def _nearest_mean(sums: np.ndarray, weights: np.ndarray) -> LinearPredictor:
     """Of (C, D) sums and (C,) weights."""
     centres = sums / np.where(weights > 0, weights, 1)[:, None]
     squares = (centres**2).sum(axis=1)
     # By Cauchy and Schwarz no class scores below this for a standardised row of the usual length, sqrt(D).
     lowest = -0.5 * squares.max() - math.sqrt(squares.max() * sums.shape[1])
-    return LinearScorer(centres, np.where(weights > 0, -0.5 * squares, lowest))
+    return LinearPredictor(centres, np.where(weights > 0, -0.5 * squares, lowest))

@@ -9,8 +9,8 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.heads import nearest
-from featx.heads.predictors import NeighbourLabelsScorer, NeighbourMeanScorer, NeighbourScorer
-from featx.heads.training_data import Rows, Training
+from featx.heads.predictors import NeighbourLabelsPredictor, NeighbourMeanPredictor, NeighbourPredictor
+from featx.heads.training_data import Rows, TrainingData
 from featx.text import size_text
 
 COUNTS = (200, 100, 50, 20, 10, 5, 3, 1)
@@ -41,9 +41,9 @@ class NeighbourModel:
     def __init__(self, candidates: Sequence[float] = COUNTS, *, temperatures: Sequence[float] = TEMPERATURES) -> None:
         self.candidates = tuple(float(k) for k in candidates)
         self.temperatures = tuple(temperatures)
-        self._chosen: tuple[Training, dict[float, float]] | None = None
+        self._chosen: tuple[TrainingData, dict[float, float]] | None = None
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """For each k, the (N, C) scores of each row by the rows of the other folds, with the best T for that k.
 
         A row that no fold holds out gets NaN.
@@ -71,8 +71,8 @@ class NeighbourModel:
             yield k, best
 
     def fit(
-        self, training: Training, candidate: float
-    ) -> NeighbourScorer | NeighbourLabelsScorer | NeighbourMeanScorer:
+        self, training: TrainingData, candidate: float
+    ) -> NeighbourPredictor | NeighbourLabelsPredictor | NeighbourMeanPredictor:
         """Keep all rows that count, as float32 rows of length 1; k is at most their number.
 
         Raises:
@@ -89,12 +89,12 @@ class NeighbourModel:
         k = np.array(min(_whole(candidate), len(counts)))
         sharpness = np.array(1 / self._temperature(training, candidate))
         if training.task == "classification":
-            return NeighbourScorer(support, y.astype(np.int64), weight, k, sharpness, np.array(training.count))
+            return NeighbourPredictor(support, y.astype(np.int64), weight, k, sharpness, np.array(training.count))
         if training.task == "multilabel":
-            return NeighbourLabelsScorer(support, y.astype(np.uint8), weight, k, sharpness)
-        return NeighbourMeanScorer(support, y.astype(np.float64), weight, k, sharpness)
+            return NeighbourLabelsPredictor(support, y.astype(np.uint8), weight, k, sharpness)
+        return NeighbourMeanPredictor(support, y.astype(np.float64), weight, k, sharpness)
 
-    def _temperature(self, training: Training, candidate: float) -> float:
+    def _temperature(self, training: TrainingData, candidate: float) -> float:
         """The T that was chosen for this k on these rows, or is now."""
         if len(self.temperatures) == 1:
             return self.temperatures[0]
@@ -120,7 +120,7 @@ def _require_few(rows: Rows) -> None:
         )
 
 
-def _nearest_beside(training: Training, most: int) -> Iterator[_Chunk]:
+def _nearest_beside(training: TrainingData, most: int) -> Iterator[_Chunk]:
     """The nearest rows to each row, out of those that count of the other folds.
 
     Rows stand in memory once, in the order of their folds: those beside a fold are then two slices.
@@ -149,7 +149,7 @@ def _nearest_beside(training: Training, most: int) -> Iterator[_Chunk]:
             yield asking, *nearest.top(similarities, min(most, len(beside)), order=beside)
 
 
-def _scores(training: Training, found: np.ndarray, similarities: np.ndarray, sharpness: float) -> np.ndarray:
+def _scores(training: TrainingData, found: np.ndarray, similarities: np.ndarray, sharpness: float) -> np.ndarray:
     """As the scorers', (n, C)."""
     cast = nearest.votes(similarities, training.weight[found], sharpness)
     if training.task == "classification":
@@ -159,7 +159,7 @@ def _scores(training: Training, found: np.ndarray, similarities: np.ndarray, sha
     return nearest.means(cast, found, training.y)
 
 
-def _loss(training: Training, scores: np.ndarray) -> float:
+def _loss(training: TrainingData, scores: np.ndarray) -> float:
     """Weighted log loss of held-out scores' probabilities; for numbers, squared error in units of their variance."""
     judged = np.flatnonzero(training.fold_of >= 0)
     y, scores, weight = training.y[judged], scores[judged], training.weight[judged]

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from featx.heads.predictors import LinearScorer, NotConvergedWarning
+from featx.heads.predictors import LinearPredictor, NotConvergedWarning
 from featx.heads.solver.lbfgs import NewtonModel, Problems, Solution, minimise, refine
 from featx.heads.solver.losses import Logistic, Loss, Softmax, SquaredHinge
 from featx.heads.solver.matrices import Dense, Matrix, Rotated, Streamed, Turned
-from featx.heads.training_data import Training
+from featx.heads.training_data import TrainingData
 
 C_PATH = tuple(float(f"{c:.6g}") for c in np.logspace(-6, 5, 45))
 """Values of C that are compared (Kornblith et al., 2019)."""
@@ -69,10 +69,10 @@ class PenalisedModel:
         self._tol = SEARCH_TOL
         if coarse:
             self.candidates, self._tol = COARSE_PATH, COARSE_TOL
-        self._training: Training | None = None
+        self._training: TrainingData | None = None
         self._paths: list[_Path] = []
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """As ``Model.held_out``; neighbouring C are solved together, each started where the path so far leads.
 
         A second call with the same training goes on from where the first ended.
@@ -116,7 +116,7 @@ class PenalisedModel:
         path.add(np.log(group), solved)
         return solved
 
-    def fit(self, training: Training, candidate: float) -> LinearScorer:
+    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
         """Fit to all rows: L-BFGS, then Newton steps in float64. Of rows that do not fit in memory, Hessians are a share's.
 
         A coarse fit to rows in memory is as exact as a problem of the search: L-BFGS alone, to ``SEARCH_TOL``.
@@ -185,7 +185,7 @@ class PenalisedModel:
             return np.zeros((outputs, 1, self._rotated.coordinates.shape[1])), np.zeros((outputs, 1))
         return np.mean([weight for weight, _ in known], axis=0), np.mean([bias for _, bias in known], axis=0)
 
-    def _share(self, training: Training) -> Training:
+    def _share(self, training: TrainingData) -> TrainingData:
         """The rows that the search was made on, or as many, evenly drawn."""
         known = self._training
         if known is not None and known.rows.features is training.rows.features:
@@ -193,7 +193,7 @@ class PenalisedModel:
         step = math.ceil(len(training) * 4 * training.rows.width / SHARE)
         return training.take(np.arange(0, len(training), step))
 
-    def _done(self, training: Training, candidate: float, solution: Solution) -> LinearScorer:
+    def _done(self, training: TrainingData, candidate: float, solution: Solution) -> LinearPredictor:
         self.solution_ = solution
         gap = float(solution.gap[0])
         if not gap <= (LOOSE if self.coarse else NOT_CONVERGED):
@@ -204,9 +204,9 @@ class PenalisedModel:
         weight, bias = solution.weight[:, 0], solution.bias[:, 0]
         if len(weight) == 1 and training.count == 2:  # one score, of the second class against the first
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
-        return LinearScorer(weight, bias)
+        return LinearPredictor(weight, bias)
 
-    def _loss(self, training: Training) -> Loss:
+    def _loss(self, training: TrainingData) -> Loss:
         if training.task == "multilabel":
             positive = training.y.T > 0.5
         elif training.count == 2:
@@ -217,7 +217,7 @@ class PenalisedModel:
             return Softmax(training.y, training.count)
         return SquaredHinge(positive) if self.hinge else Logistic(positive)
 
-    def _prepare(self, training: Training) -> None:
+    def _prepare(self, training: TrainingData) -> None:
         """Rotate the rows, once for a training."""
         if self._training is training:
             return
@@ -232,7 +232,7 @@ class PenalisedModel:
             self._matrix = OnDevice(coordinates, self.device)
 
 
-def _by_fold(training: Training) -> tuple[Training, np.ndarray, tuple[slice, ...]]:
+def _by_fold(training: TrainingData) -> tuple[TrainingData, np.ndarray, tuple[slice, ...]]:
     """A training, its order, and where its folds' held-out rows lie: next to one another where they are enough to skip."""
     fold_of = training.fold_of
     if len(training) < _SKIPPED * (len(training.folds) + 1) or not training.folds:
@@ -297,7 +297,7 @@ def _one_problem(weight: np.ndarray, penalty: np.ndarray, dtype: Any) -> Problem
     return Problems((weight / weight.sum())[None].astype(dtype), np.zeros(1, dtype=np.int64), penalty)
 
 
-def _fold_weights(training: Training, train: np.ndarray) -> np.ndarray:
+def _fold_weights(training: TrainingData, train: np.ndarray) -> np.ndarray:
     weights = np.zeros(len(training))
     weights[train] = training.weight[train]
     return weights

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featx.errors import HeadError
-from featx.heads.predictors import HiddenScorer, LinearScorer, NotConvergedWarning
-from featx.heads.training_data import Rows, Training, each_view, fold_by_fold
+from featx.heads.predictors import HiddenLayerPredictor, LinearPredictor, NotConvergedWarning
+from featx.heads.training_data import Rows, TrainingData, each_view, fold_by_fold
 
 EPOCHS, FEWEST_EPOCHS, MOST_STEPS = 200, 8, 5000
 """Passes over the rows: EPOCHS, or as many as make MOST_STEPS, but never under FEWEST_EPOCHS. With a hidden layer half of
@@ -59,11 +59,11 @@ class LinearModel:
     device: str = "cpu"
     candidates: tuple[float, ...] = (0.0,)
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """As ``Model.held_out``."""
         return fold_by_fold(self, training, candidates)
 
-    def fit(self, training: Training, candidate: float = 0.0) -> LinearScorer:
+    def fit(self, training: TrainingData, candidate: float = 0.0) -> LinearPredictor:
         """Fit to all rows.
 
         Args:
@@ -77,7 +77,7 @@ class LinearModel:
         rate = min(0.3 / training.rows.width, 0.01)
         plan = _Plan(rate=rate, decay=candidate, device=self.device, epochs=EPOCHS)
         weight, bias = _fit(training, plan, _Loss(training.task, self.smoothing, self.huber))
-        return LinearScorer(weight, bias)
+        return LinearPredictor(weight, bias)
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class HiddenModel:
     device: str = "cpu"
     candidates: tuple[float, ...] = (10.0, 1.0)
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """As ``Model.held_out``."""
         return fold_by_fold(self, training, candidates)
 
-    def fit(self, training: Training, candidate: float) -> HiddenScorer:
+    def fit(self, training: TrainingData, candidate: float) -> HiddenLayerPredictor:
         """Fit to all rows; as ``LinearModel.fit``."""
         rate = 0.01 / math.sqrt(training.rows.width)
         plan = _Plan(
@@ -113,7 +113,7 @@ class HiddenModel:
         hidden_weight, hidden_bias, weight, bias = _fit(
             training, plan, _Loss(training.task, self.smoothing, self.huber)
         )
-        return HiddenScorer(hidden_weight.astype(np.float32), hidden_bias.astype(np.float32), weight, bias)
+        return HiddenLayerPredictor(hidden_weight.astype(np.float32), hidden_bias.astype(np.float32), weight, bias)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class _Data:
         batch: rows of a step, roughly.
     """
 
-    def __init__(self, training: Training, device: torch.device) -> None:
+    def __init__(self, training: TrainingData, device: torch.device) -> None:
         self.device = device
         weight, y = training.weight / training.weight.mean(), training.y
         self.shift, self.spread = np.zeros(training.count), np.ones(training.count)
@@ -226,7 +226,7 @@ class _Data:
             del buffer  # before the next one is read: two are no more than one in memory
 
 
-def _fit(training: Training, plan: _Plan, loss: _Loss) -> list[np.ndarray]:
+def _fit(training: TrainingData, plan: _Plan, loss: _Loss) -> list[np.ndarray]:
     """The parameters, as ``_initial``, of a head that was trained; a regression's give the target as it was."""
     if (training.weight == 0).any():
         training = training.take(np.flatnonzero(training.weight))
@@ -349,7 +349,7 @@ def _outputs(
     return F.linear(x, weight, bias)
 
 
-def _held_back(training: Training) -> np.ndarray:
+def _held_back(training: TrainingData) -> np.ndarray:
     """Rows to stop by, (n,) int64: every tenth image in the order of their class, or of a regression's target.
 
     So each class gives its tenth, give or take one image, and never its only one. None where they were too few to tell
@@ -385,7 +385,7 @@ def _parts(values: Tensor, most: int) -> Sequence[Tensor]:
 
 
 @contextlib.contextmanager
-def _own_state(plan: _Plan, training: Training) -> Iterator[None]:
+def _own_state(plan: _Plan, training: TrainingData) -> Iterator[None]:
     """Gradients on, and no more threads than pay; both are as before afterwards."""
     threads = torch.get_num_threads()
     work = LEAST_BATCH * training.rows.width * max(plan.hidden, training.count)

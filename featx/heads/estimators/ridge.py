@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from featx.errors import HeadError
-from featx.heads.predictors import LinearScorer
-from featx.heads.training_data import BLOCK_BYTES, Rows, Training
+from featx.heads.predictors import LinearPredictor
+from featx.heads.training_data import BLOCK_BYTES, Rows, TrainingData
 
 STRENGTHS = tuple(float(f"{C:.6g}") for C in np.logspace(-6, 5, 45))
 """Values of C = 1 / (2 alpha) that are compared."""
-MOST_SIDE = 16_384
+MAX_SIDE = 16_384
 """Of the matrix that is factored: it, its vectors and the factorisation's own memory are 8 bytes x side^2 each."""
 
 _SUM_BYTES = (
@@ -45,9 +45,9 @@ class RidgeModel:
 
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
-        self._last: tuple[Training, bool, _Tall | _Wide] | None = None
+        self._last: tuple[TrainingData, bool, _Tall | _Wide] | None = None
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """For each C the (N, C) scores of each row, by a fit without it (or without its fold; NaN where none holds it out).
 
         Raises:
@@ -60,7 +60,7 @@ class RidgeModel:
         for candidate, each in zip(candidates, scores, strict=True):
             yield candidate, problem.targets.restored(each)
 
-    def fit(self, training: Training, candidate: float) -> LinearScorer:
+    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
         """Fit to all rows, from the sums and the factorisation that ``held_out`` made of them, if it did.
 
         Raises:
@@ -69,16 +69,18 @@ class RidgeModel:
         problem = self._problem(training, False)
         weight, bias = problem.whole.solutions(np.array([_penalty(candidate)]))
         targets = problem.targets
-        return LinearScorer(problem.outward(weight.T) * targets.scale[:, None], bias * targets.scale + targets.offset)
+        return LinearPredictor(
+            problem.outward(weight.T) * targets.scale[:, None], bias * targets.scale + targets.offset
+        )
 
-    def _problem(self, training: Training, by_fold: bool) -> _Tall | _Wide:
+    def _problem(self, training: TrainingData, by_fold: bool) -> _Tall | _Wide:
         """What was made of these rows last, or is now."""
         if self._last is None or self._last[0] is not training or (by_fold and not self._last[1]):
             side = min(len(training), training.rows.width)
-            if side > MOST_SIDE:
+            if side > MAX_SIDE:
                 raise HeadError(
                     f"{len(training):,} rows of {training.rows.width:,} features; a ridge head factors a matrix of the "
-                    f"smaller of the two, at most {MOST_SIDE:,}; --model logreg or linear takes more"
+                    f"smaller of the two, at most {MAX_SIDE:,}; --model logreg or linear takes more"
                 )
             self._last = None  # let go of the matrices first
             kind = _Tall if len(training) > training.rows.width else _Wide
@@ -101,7 +103,7 @@ class _Targets:
             by scikit-learn's one score, so each is half as large.
     """
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainingData) -> None:
         self._y, self._task, self._count = training.y, training.task, training.count
         self.offset, self.scale = np.zeros(training.count), np.ones(training.count)
         if training.task == "classification" and training.count == 2:
@@ -208,7 +210,7 @@ class _Sums:
 class _Tall:
     """More rows than features."""
 
-    def __init__(self, training: Training, by_fold: bool) -> None:
+    def __init__(self, training: TrainingData, by_fold: bool) -> None:
         self.targets = _Targets(training)
         self._rows, self._weight = training.rows, training.weight
         self._dtype: Any = np.float32 if by_fold and not training.rows.fits else np.float64
@@ -280,7 +282,7 @@ class _Tall:
 class _Wide:
     """At least as many features as rows: everything in terms of the rows' inner products, (N, N)."""
 
-    def __init__(self, training: Training, by_fold: bool) -> None:  # noqa: ARG002 - the same matrix serves folds
+    def __init__(self, training: TrainingData, by_fold: bool) -> None:  # noqa: ARG002 - the same matrix serves folds
         self.targets = _Targets(training)
         self._training = training
         self._kernel = _inner_products(training.rows)

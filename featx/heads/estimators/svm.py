@@ -14,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, SVR
 
 from featx.errors import HeadError
-from featx.heads.predictors import KernelScorer, LinearScorer, NotConvergedWarning
-from featx.heads.training_data import Rows, Training
+from featx.heads.predictors import KernelPredictor, LinearPredictor, NotConvergedWarning
+from featx.heads.training_data import Rows, TrainingData
 from featx.text import size_text
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -44,7 +44,7 @@ class RbfModel:
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """For each C the (N, C) scores of each row by machines for the other folds; NaN where no fold holds it out.
 
         Raises:
@@ -56,7 +56,7 @@ class RbfModel:
         _require_few(training)
         return _held_out(training, candidates, _gaussian(training.rows, _gamma(training.rows)))
 
-    def fit(self, training: Training, candidate: float) -> KernelScorer:
+    def fit(self, training: TrainingData, candidate: float) -> KernelPredictor:
         """Fit to all rows.
 
         Raises:
@@ -71,7 +71,7 @@ class RbfModel:
         used = np.flatnonzero((dual != 0).any(axis=0))
         if not len(used):  # constants alone; a file wants a row
             used = np.zeros(1, dtype=np.int64)
-        return KernelScorer(training.rows.take(used).whole(), dual[:, used], bias, np.array(gamma))
+        return KernelPredictor(training.rows.take(used).whole(), dual[:, used], bias, np.array(gamma))
 
 
 class LinearSvrModel:
@@ -84,22 +84,22 @@ class LinearSvrModel:
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: Training, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """As ``RbfModel.held_out``."""
         _require_few(training)
         return _held_out(training, candidates, _inner_products(training.rows))
 
-    def fit(self, training: Training, candidate: float) -> LinearScorer:
+    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
         """As ``RbfModel.fit``."""
         _require_few(training)
         dual, bias = _final(_inner_products(training.rows), training, candidate)
         weight = np.zeros((len(dual), training.rows.width))
         for rows, block in training.rows.blocks(np.float64):
             weight += dual[:, rows] @ block
-        return LinearScorer(weight, bias)
+        return LinearPredictor(weight, bias)
 
 
-def _require_few(training: Training) -> None:
+def _require_few(training: TrainingData) -> None:
     if len(training) > MOST_ROWS:
         size = size_text(14 * len(training) ** 2)
         raise HeadError(
@@ -112,7 +112,7 @@ def _require_few(training: Training) -> None:
 
 
 def _held_out(
-    training: Training, candidates: Sequence[float], kernel: np.ndarray
+    training: TrainingData, candidates: Sequence[float], kernel: np.ndarray
 ) -> Iterator[tuple[float, np.ndarray]]:
     stopped = []
     for candidate in candidates:
@@ -131,7 +131,7 @@ def _held_out(
         warnings.warn(f"{which} had not converged; their losses are rough", NotConvergedWarning, stacklevel=2)
 
 
-def _final(kernel: np.ndarray, training: Training, C: float) -> tuple[np.ndarray, np.ndarray]:
+def _final(kernel: np.ndarray, training: TrainingData, C: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases as of ``_machines``, of all rows."""
     dual, bias, whole = _machines(kernel, np.arange(len(training)), training, C)
     if not whole:
@@ -143,7 +143,7 @@ def _final(kernel: np.ndarray, training: Training, C: float) -> tuple[np.ndarray
 
 
 def _machines(
-    kernel: np.ndarray, train: np.ndarray, training: Training, C: float
+    kernel: np.ndarray, train: np.ndarray, training: TrainingData, C: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """(C, n) weights of kernels with n training rows, (C,) biases, and whether all machines came to their optimum.
 

@@ -15,12 +15,12 @@ from featx.heads import nearest
 from featx.heads.estimators import knn
 from featx.heads.estimators.centroid import CentroidModel
 from featx.heads.estimators.knn import NeighbourModel
-from featx.heads.training_data import Rows, Training, statistics
+from featx.heads.training_data import Rows, TrainingData, statistics
 
 TASKS = pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
 
 
-def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, folds: int = 3) -> Training:
+def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, folds: int = 3) -> TrainingData:
     """Overlapping classes, labels or numbers; weights from 0.2 to 2."""
     rng = np.random.default_rng(n * dim + count)
     X = rng.normal(size=(n, dim)).astype(np.float32)
@@ -33,10 +33,10 @@ def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, fold
         y = 5 + X[:, :1].astype(float) + rng.normal(size=(n, count))
     mean, scale = statistics(X)
     parts = tuple(KFold(folds, shuffle=True, random_state=0).split(X))
-    return Training(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n), parts)
+    return TrainingData(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n), parts)
 
 
-def by_hand(training: Training, train: np.ndarray, test: np.ndarray, k: int, temperature: float) -> np.ndarray:
+def by_hand(training: TrainingData, train: np.ndarray, test: np.ndarray, k: int, temperature: float) -> np.ndarray:
     """(n, C) scores of some rows by others, one row at a time, in float64."""
     Z = training.rows.whole(np.float64)
     Z /= np.linalg.norm(Z, axis=1, keepdims=True)
@@ -110,16 +110,16 @@ def test_held_out_rows_are_scored_by_the_rows_of_the_other_folds(task: str, coun
 def test_a_fit_scores_as_by_hand(task: str, count: int) -> None:
     training = draw(90, 7, task=task, count=count)
     few = training.take(np.arange(60))
-    scorer = NeighbourModel(temperatures=(0.1,)).fit(few, 7.0)
+    predictor = NeighbourModel(temperatures=(0.1,)).fit(few, 7.0)
     expected = by_hand(training, np.arange(60), np.arange(60, 90), 7, 0.1)
-    np.testing.assert_allclose(scorer.scores(training.rows.whole()[60:]), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.decision_function(training.rows.whole()[60:]), expected, atol=1e-5)
 
 
 def test_equal_votes_are_the_shares_of_scikit_learn() -> None:
     training = draw(90, 7, count=4)
     training.weight[:] = 1
     Z = training.rows.whole()
-    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).scores(Z)
+    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).decision_function(Z)
     shares = KNeighborsClassifier(5, metric="cosine").fit(Z, training.y).predict_proba(Z)
     np.testing.assert_allclose(np.exp(scores), (5 * shares + 1 / 4) / 6, atol=1e-12)
 
@@ -128,11 +128,11 @@ def test_numbers_are_the_means_of_scikit_learn() -> None:
     training = draw(90, 7, task="regression", count=2)
     training.weight[:] = 1
     Z = training.rows.whole()
-    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).scores(Z)
+    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).decision_function(Z)
     np.testing.assert_allclose(scores, KNeighborsRegressor(5, metric="cosine").fit(Z, training.y).predict(Z))
 
 
-def loss(training: Training, scores: np.ndarray) -> float:
+def loss(training: TrainingData, scores: np.ndarray) -> float:
     """Weighted, as the room says it."""
     if training.task == "classification":
         each = -scores[np.arange(len(scores)), training.y]
@@ -181,11 +181,11 @@ def test_another_training_s_temperatures_are_forgotten() -> None:
 
 def test_a_fit_keeps_rows_of_length_1_and_no_more_neighbours_than_rows() -> None:
     training = draw(30, 7)
-    scorer = NeighbourModel().fit(training, 200.0)
-    assert scorer.k == 30
-    assert scorer.support.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(scorer.support, axis=1), 1, atol=1e-6)
-    assert scorer.support_labels.dtype == np.int64
+    predictor = NeighbourModel().fit(training, 200.0)
+    assert predictor.k == 30
+    assert predictor.support.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(predictor.support, axis=1), 1, atol=1e-6)
+    assert predictor.support_labels.dtype == np.int64
     labels = NeighbourModel().fit(draw(30, 7, task="multilabel"), 3.0)
     assert labels.support_labels.dtype == np.uint8
     assert labels.support_labels.shape == (30, 3)
@@ -216,7 +216,9 @@ def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
     ((_, means),) = CentroidModel().held_out(training, (0.0,))
     assert np.isnan(means[always]).all()
     for train, test in folds:
-        expected = CentroidModel().fit(training.take(train), 0.0).scores(training.rows.block(test, np.float64))
+        expected = (
+            CentroidModel().fit(training.take(train), 0.0).decision_function(training.rows.block(test, np.float64))
+        )
         np.testing.assert_allclose(means[test], expected, atol=1e-10)
 
 
@@ -226,17 +228,19 @@ def test_rows_without_any_feature_get_finite_scores(task: str, count: int) -> No
     model = NeighbourModel()
     for k, scores in model.held_out(training, model.candidates):
         assert np.isfinite(scores).all()
-        assert np.isfinite(model.fit(training, k).scores(np.zeros((2, 7)))).all()
+        assert np.isfinite(model.fit(training, k).decision_function(np.zeros((2, 7)))).all()
 
 
 def test_few_bytes_at_a_time_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     training = draw(90, 7)
     ((_, expected),) = NeighbourModel().held_out(training, (5.0,))
-    fitted = NeighbourModel().fit(training, 5.0).scores(training.rows.whole())
+    fitted = NeighbourModel().fit(training, 5.0).decision_function(training.rows.whole())
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 1)
     ((_, found),) = NeighbourModel().held_out(training, (5.0,))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(NeighbourModel().fit(training, 5.0).scores(training.rows.whole()), fitted, atol=1e-5)
+    np.testing.assert_allclose(
+        NeighbourModel().fit(training, 5.0).decision_function(training.rows.whole()), fitted, atol=1e-5
+    )
 
 
 def test_the_smoothest_candidate_comes_first() -> None:
@@ -268,7 +272,7 @@ def test_a_centroid_head_chooses_as_the_nearest_centroid_of_scikit_learn() -> No
     training = draw(90, 7, count=4)
     training.weight[:] = 1
     Z = training.rows.whole(np.float64)
-    scores = CentroidModel().fit(training, 0.0).scores(Z)
+    scores = CentroidModel().fit(training, 0.0).decision_function(Z)
     np.testing.assert_array_equal(scores.argmax(1), NearestCentroid().fit(Z, training.y).predict(Z))
 
 
@@ -277,7 +281,7 @@ def test_class_means_are_weighted_and_scores_differ_as_squared_distances_do() ->
     Z = training.rows.whole(np.float64)
     centres = [np.average(Z[training.y == c], axis=0, weights=training.weight[training.y == c]) for c in range(4)]
     distances = ((Z[:, None, :] - np.array(centres)) ** 2).sum(axis=2)
-    scores = CentroidModel().fit(training, 0.0).scores(Z)
+    scores = CentroidModel().fit(training, 0.0).decision_function(Z)
     np.testing.assert_allclose(scores - scores[:, :1], (distances[:, :1] - distances) / 2, atol=1e-10)
 
 
@@ -286,15 +290,17 @@ def test_held_out_rows_are_scored_by_the_means_of_the_other_folds() -> None:
     ((candidate, scores),) = CentroidModel().held_out(training, (0.0,))
     assert candidate == 0.0
     for train, test in training.folds:
-        expected = CentroidModel().fit(training.take(train), 0.0).scores(training.rows.block(test, np.float64))
+        expected = (
+            CentroidModel().fit(training.take(train), 0.0).decision_function(training.rows.block(test, np.float64))
+        )
         np.testing.assert_allclose(scores[test], expected, atol=1e-10)
 
 
 def test_a_class_without_rows_that_count_comes_last() -> None:
     training = draw(90, 30, count=4)
     training.weight[training.y == 2] = 0.0
-    scorer = CentroidModel().fit(training, 0.0)
-    scores = scorer.scores(training.rows.whole(np.float64))
+    predictor = CentroidModel().fit(training, 0.0)
+    scores = predictor.decision_function(training.rows.whole(np.float64))
     assert np.isfinite(scores).all()
     assert (scores.argmin(axis=1) == 2).all()
 

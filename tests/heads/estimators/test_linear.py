@@ -19,10 +19,10 @@ from sklearn.svm import LinearSVC
 from featx.heads import training_data
 from featx.heads.estimators import linear
 from featx.heads.estimators.linear import C_PATH, PenalisedModel
-from featx.heads.predictors import LinearScorer, NotConvergedWarning
+from featx.heads.predictors import LinearPredictor, NotConvergedWarning
 from featx.heads.solver import lbfgs, matrices
 from featx.heads.solver.matrices import Rotated
-from featx.heads.training_data import Rows, Training, statistics
+from featx.heads.training_data import Rows, TrainingData, statistics
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy must have nothing to say
 
@@ -42,7 +42,7 @@ def draw(
     task: str = "classification",
     y: np.ndarray | None = None,
     seed: int = 0,
-) -> Training:
+) -> TrainingData:
     """Correlated features of classes whose centres are that many deviations apart; weights of mean 1."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, dim)) @ rng.normal(size=(dim, dim)) / np.sqrt(dim) + 2
@@ -52,7 +52,7 @@ def draw(
         y = (rng.normal(size=(n, count)) + X[:, :count] > 2.5).astype(np.float32)
     mean, scale = statistics(X.astype(dtype))
     weight = rng.uniform(0.2, 2, n) if weighted else np.ones(n)
-    return Training(Rows(X.astype(dtype), mean=mean, scale=scale), y, count, task, weight / weight.mean())
+    return TrainingData(Rows(X.astype(dtype), mean=mean, scale=scale), y, count, task, weight / weight.mean())
 
 
 ONE_ROW = (np.arange(500) == 7) + 2 * (np.arange(500) % 50 == 1)
@@ -71,18 +71,18 @@ EACH_PRECISION = pytest.mark.parametrize("exact", [True, False], ids=["float64",
 
 
 @cache
-def problem(name: str) -> Training:
+def problem(name: str) -> TrainingData:
     return PROBLEMS[name]()
 
 
-def single(scorer: LinearScorer) -> tuple[np.ndarray, np.ndarray]:
+def single(predictor: LinearPredictor) -> tuple[np.ndarray, np.ndarray]:
     """What is penalised: of two classes, one weight vector, of the second against the first."""
-    if len(scorer.weight) == 2:
-        return scorer.weight[1:] - scorer.weight[:1], scorer.bias[1:] - scorer.bias[:1]
-    return scorer.weight, scorer.bias
+    if len(predictor.weight) == 2:
+        return predictor.weight[1:] - predictor.weight[:1], predictor.bias[1:] - predictor.bias[:1]
+    return predictor.weight, predictor.bias
 
 
-def objective(training: Training, W: np.ndarray, b: np.ndarray, C: float) -> float:
+def objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) -> float:
     """scikit-learn's, in float64: |W|^2 / 2 + C sum_i w_i loss_i."""
     scores = training.rows.whole(np.float64) @ W.T + b
     if len(W) == 1:
@@ -91,7 +91,7 @@ def objective(training: Training, W: np.ndarray, b: np.ndarray, C: float) -> flo
     return float(0.5 * (W**2).sum() + C * training.weight @ loss)
 
 
-def hinge_objective(training: Training, W: np.ndarray, b: np.ndarray, C: float) -> float:
+def hinge_objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) -> float:
     """LIBLINEAR's: (|W|^2 + |b|^2) / 2 + C sum_i w_i sum_k max(0, 1 - y_ik s_ik)^2."""
     scores = training.rows.whole(np.float64) @ W.T + b
     positive = training.y[:, None] == (np.arange(len(W)) if len(W) > 1 else [1])
@@ -99,20 +99,20 @@ def hinge_objective(training: Training, W: np.ndarray, b: np.ndarray, C: float) 
     return float(0.5 * (W**2).sum() + 0.5 * (b**2).sum() + C * training.weight @ loss.sum(axis=1))
 
 
-def reference(training: Training, C: float, solver: str = "newton-cg") -> LogisticRegression:
+def reference(training: TrainingData, C: float, solver: str = "newton-cg") -> LogisticRegression:
     fit = LogisticRegression(C=C, tol=1e-10, max_iter=100_000, solver=solver)
     return fit.fit(training.rows.whole(np.float64), training.y, training.weight)
 
 
 @cache
-def solved(name: str, C: float, exact: bool) -> tuple[LinearScorer, float, LogisticRegression]:
+def solved(name: str, C: float, exact: bool) -> tuple[LinearPredictor, float, LogisticRegression]:
     """A head, its gap as it is estimated, and scikit-learn's."""
     with pytest.MonkeyPatch.context() as patch:
         if not exact:
             patch.setattr(matrices, "_SMALL", 0)
         model = PenalisedModel()
-        scorer = model.fit(problem(name), C)
-    return scorer, float(model.solution_.gap[0]), reference_at(name, C)
+        predictor = model.fit(problem(name), C)
+    return predictor, float(model.solution_.gap[0]), reference_at(name, C)
 
 
 @cache
@@ -127,16 +127,16 @@ def reference_machine(name: str, C: float) -> LinearSVC:
 
 
 def true_gap(name: str, C: float, exact: bool) -> float:
-    training, (scorer, _, best) = problem(name), solved(name, C, exact)
-    return objective(training, *single(scorer), C) / objective(training, best.coef_, best.intercept_, C) - 1
+    training, (predictor, _, best) = problem(name), solved(name, C, exact)
+    return objective(training, *single(predictor), C) / objective(training, best.coef_, best.intercept_, C) - 1
 
 
-def folded(training: Training, folds: int = 3) -> Training:
+def folded(training: TrainingData, folds: int = 3) -> TrainingData:
     split = KFold(folds, shuffle=True, random_state=0).split(np.zeros(len(training)))
     return dataclasses.replace(training, folds=tuple(split))
 
 
-def log_loss(training: Training, scores: np.ndarray) -> float:
+def log_loss(training: TrainingData, scores: np.ndarray) -> float:
     """Of the rows that have a score."""
     rows = np.flatnonzero(np.isfinite(scores[:, 0]))
     each = -log_softmax(scores[rows], axis=1)[np.arange(len(rows)), training.y[rows]]
@@ -168,9 +168,9 @@ def test_the_gap_that_is_said_is_honest(name: str, exact: bool) -> None:
 @pytest.mark.parametrize("name", ["two classes", "five classes, weighted", "three classes, wide"])
 @pytest.mark.parametrize("C", [1e-6, 1.0, 1e5])
 def test_the_objective_is_that_of_scikit_learn_s_own_solver(name: str, C: float) -> None:
-    training, (scorer, _, _) = problem(name), solved(name, C, True)
+    training, (predictor, _, _) = problem(name), solved(name, C, True)
     best = reference(training, C, "lbfgs")
-    found = objective(training, *single(scorer), C)
+    found = objective(training, *single(predictor), C)
     assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
 
 
@@ -178,8 +178,8 @@ def test_the_objective_is_that_of_scikit_learn_s_own_solver(name: str, C: float)
 @EACH_PRECISION
 @pytest.mark.parametrize("C", [1e-6, 1e-3, 1.0])
 def test_coefficients_and_probabilities_are_scikit_learn_s(name: str, exact: bool, C: float) -> None:
-    training, (scorer, _, best) = problem(name), solved(name, C, exact)
-    W, b = single(scorer)
+    training, (predictor, _, best) = problem(name), solved(name, C, exact)
+    W, b = single(predictor)
     np.testing.assert_allclose(W, best.coef_, atol=1e-3 * np.abs(best.coef_).max())
     if len(b) > 1:  # of many classes, a number may be added to all intercepts
         b, expected = b - b.mean(), best.intercept_ - best.intercept_.mean()
@@ -187,15 +187,15 @@ def test_coefficients_and_probabilities_are_scikit_learn_s(name: str, exact: boo
         expected = best.intercept_
     np.testing.assert_allclose(b, expected, atol=2e-3)
     Z = training.rows.whole(np.float64)
-    np.testing.assert_allclose(softmax(scorer.scores(Z), axis=1), best.predict_proba(Z), atol=3e-4)
+    np.testing.assert_allclose(softmax(predictor.decision_function(Z), axis=1), best.predict_proba(Z), atol=3e-4)
 
 
 @EACH_PROBLEM
 @pytest.mark.parametrize("C", [1e3, 1e5])
 def test_probabilities_are_scikit_learn_s_where_the_penalty_is_weak(name: str, C: float) -> None:
-    training, (scorer, _, best) = problem(name), solved(name, C, True)
+    training, (predictor, _, best) = problem(name), solved(name, C, True)
     Z = training.rows.whole(np.float64)
-    np.testing.assert_allclose(softmax(scorer.scores(Z), axis=1), best.predict_proba(Z), atol=2e-3)
+    np.testing.assert_allclose(softmax(predictor.decision_function(Z), axis=1), best.predict_proba(Z), atol=2e-3)
 
 
 @pytest.mark.parametrize("C", [1e-3, 1.0])
@@ -205,22 +205,22 @@ def test_a_coarse_fit_is_as_exact_as_the_search(name: str, C: float) -> None:
     model = PenalisedModel(coarse=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scorer = model.fit(training, C)
-    assert scorer.weight.dtype == scorer.bias.dtype == np.float64
+        predictor = model.fit(training, C)
+    assert predictor.weight.dtype == predictor.bias.dtype == np.float64
     exact = PenalisedModel().fit(training, C)
-    reached, least = (objective(training, *single(found), C) for found in (scorer, exact))
+    reached, least = (objective(training, *single(found), C) for found in (predictor, exact))
     assert reached <= least * (1 + 1e-4)
     Z = training.rows.whole(np.float64)
-    p, wanted = (softmax(found.scores(Z), axis=1) for found in (scorer, exact))
+    p, wanted = (softmax(found.decision_function(Z), axis=1) for found in (predictor, exact))
     assert np.abs(p - wanted).mean() < 5e-3
 
 
 def test_two_classes_have_opposite_weights_and_a_head_is_float64() -> None:
-    scorer, _, _ = solved("two classes", 1.0, False)
-    np.testing.assert_array_equal(scorer.weight[0], -scorer.weight[1])
-    np.testing.assert_array_equal(scorer.bias[0], -scorer.bias[1])
-    assert scorer.weight.dtype == scorer.bias.dtype == np.float64
-    assert scorer.weight.shape == (2, 20)
+    predictor, _, _ = solved("two classes", 1.0, False)
+    np.testing.assert_array_equal(predictor.weight[0], -predictor.weight[1])
+    np.testing.assert_array_equal(predictor.bias[0], -predictor.bias[1])
+    assert predictor.weight.dtype == predictor.bias.dtype == np.float64
+    assert predictor.weight.shape == (2, 20)
 
 
 def test_class_weights_are_those_of_scikit_learn() -> None:
@@ -267,14 +267,14 @@ def test_labels_are_fitted_one_by_one(n: int, dim: int, C: float, exact: bool, m
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
     training = draw(n, dim, 4, apart=0.0, task="multilabel", weighted=True)
-    scorer = PenalisedModel().fit(training, C)
-    assert scorer.weight.shape == (4, dim)
+    predictor = PenalisedModel().fit(training, C)
+    assert predictor.weight.shape == (4, dim)
     for label in range(4):
         alone = dataclasses.replace(training, y=training.y[:, label].astype(np.int64), count=2, task="classification")
         best = reference(alone, C)
-        found = objective(alone, scorer.weight[[label]], scorer.bias[[label]], C)
+        found = objective(alone, predictor.weight[[label]], predictor.bias[[label]], C)
         assert found < objective(alone, best.coef_, best.intercept_, C) * (1 + CLOSE)
-        np.testing.assert_allclose(scorer.weight[label], best.coef_[0], atol=2e-3 * np.abs(best.coef_).max())
+        np.testing.assert_allclose(predictor.weight[label], best.coef_[0], atol=2e-3 * np.abs(best.coef_).max())
 
 
 @pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6])
@@ -286,7 +286,7 @@ def test_columns_that_are_nearly_copies_are_told_apart_where_the_penalty_allows(
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, 1)) + noise * rng.normal(size=(n, dim))
     mean, scale = statistics(X)
-    training = Training(Rows(X, mean=mean, scale=scale), rng.integers(0, 2, n), 2, "classification", np.ones(n))
+    training = TrainingData(Rows(X, mean=mean, scale=scale), rng.integers(0, 2, n), 2, "classification", np.ones(n))
     best = reference(training, C)
     found = objective(training, *single(PenalisedModel().fit(training, C)), C)
     assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
@@ -300,7 +300,7 @@ def test_awkward_features_and_weights_are_fitted_as_exactly(kind: str, C: float)
     X[0] *= 1e4 if kind == "a row far out" else 1
     weight = 10 ** rng.uniform(-6, 2, 300) if kind == "weights of all sizes" else np.ones(300)
     mean, scale = statistics(X)
-    training = Training(Rows(X, mean=mean, scale=scale), rng.integers(0, 3, 300), 3, "classification", weight)
+    training = TrainingData(Rows(X, mean=mean, scale=scale), rng.integers(0, 3, 300), 3, "classification", weight)
     best = reference(training, C)
     found = objective(training, *single(PenalisedModel().fit(training, C)), C)
     assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
@@ -334,7 +334,7 @@ def test_a_weight_of_2_is_a_row_twice() -> None:
     np.testing.assert_allclose(one.weight, other.weight, atol=1e-3)
 
 
-def reference_path(training: Training, C: float) -> np.ndarray:
+def reference_path(training: TrainingData, C: float) -> np.ndarray:
     """(N, C) scores by scikit-learn's fits to the other folds."""
     Z, out = training.rows.whole(np.float64), np.full((len(training), training.count), np.nan)
     for train, test in training.folds:
@@ -395,7 +395,7 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
     assert exact[int(np.argmin(found))] <= exact[best] + 1e-4
 
 
-def noisy(training: Training) -> Training:
+def noisy(training: TrainingData) -> TrainingData:
     """A fifth of its labels at random, so that some penalty is best."""
     rng = np.random.default_rng(1)
     y = np.where(rng.random(len(training)) < 0.2, rng.integers(0, training.count, len(training)), training.y)
@@ -425,7 +425,7 @@ def test_rows_that_no_fold_holds_out_have_no_score() -> None:
     assert np.isfinite(scores[10:]).all()
 
 
-WAYS: dict[str, Callable[[PenalisedModel, Training, tuple[float, ...]], dict[float, np.ndarray]]] = {
+WAYS: dict[str, Callable[[PenalisedModel, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
     "one by one": lambda model, training, path: {
         C: scores for wanted in path for C, scores in model.held_out(training, (wanted,))
     },
@@ -497,8 +497,8 @@ def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypat
     def run() -> list[np.ndarray]:
         model = PenalisedModel()
         scores = [scores for _, scores in model.held_out(training, C_PATH[10:30:4])]
-        scorer = model.fit(training, C_PATH[22])
-        return [*scores, scorer.weight, scorer.bias]
+        predictor = model.fit(training, C_PATH[22])
+        return [*scores, predictor.weight, predictor.bias]
 
     for one, other in zip(run(), run(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -512,9 +512,9 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
     model, path = PenalisedModel(), (0.01, 1.0, 100.0)
     list(model.held_out(training, path))
     for C in (1.0, 0.5):  # of the path, and not of it
-        scorer, alone = model.fit(training, C), PenalisedModel().fit(training, C)
-        np.testing.assert_allclose(scorer.weight, alone.weight, atol=2e-3)
-        assert objective(training, *single(scorer), C) < objective(training, *single(alone), C) * (1 + 1e-7)
+        predictor, alone = model.fit(training, C), PenalisedModel().fit(training, C)
+        np.testing.assert_allclose(predictor.weight, alone.weight, atol=2e-3)
+        assert objective(training, *single(predictor), C) < objective(training, *single(alone), C) * (1 + 1e-7)
 
 
 def test_another_training_is_not_mistaken_for_the_last(to_the_end: None) -> None:
@@ -534,9 +534,9 @@ def test_a_fit_that_ends_early_says_so_with_its_c(monkeypatch: pytest.MonkeyPatc
     with pytest.warns(
         NotConvergedWarning, match=r"at C=1000 the optimum was not reached: the objective may still fall"
     ):
-        scorer = model.fit(training, 1e3)
+        predictor = model.fit(training, 1e3)
     best = reference_at("five classes, weighted", 1e3)
-    true = objective(training, *single(scorer), 1e3) / objective(training, best.coef_, best.intercept_, 1e3) - 1
+    true = objective(training, *single(predictor), 1e3) / objective(training, best.coef_, best.intercept_, 1e3) - 1
     assert 1e-5 < true <= 20 * model.solution_.gap[0]
 
 
@@ -568,10 +568,10 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)  # the intercept of what never happens has no optimum
         ((_, scores),) = model.held_out(training, (C,))
-        scorer = model.fit(training, C)
+        predictor = model.fit(training, C)
     assert np.isfinite(scores).all()
-    assert np.isfinite(scorer.weight).all()
-    assert np.isfinite(scorer.bias).all()
+    assert np.isfinite(predictor.weight).all()
+    assert np.isfinite(predictor.bias).all()
     assert (scores.argmax(axis=1) != count - 1).all()
 
 
@@ -593,11 +593,11 @@ def test_a_label_that_a_fold_never_sees_spoils_no_other(C: float, to_the_end: No
 @pytest.mark.parametrize("C", [1e-6, 1.0, 1e5])
 def test_features_without_information_give_the_classes_shares(hinge: bool, C: float) -> None:
     y = np.repeat([0, 1, 2], [10, 20, 30])
-    training = Training(Rows(np.zeros((60, 4))), y, 3, "classification", np.ones(60))
-    scorer = PenalisedModel(hinge=hinge).fit(training, C)
-    np.testing.assert_array_equal(scorer.weight, 0.0)
+    training = TrainingData(Rows(np.zeros((60, 4))), y, 3, "classification", np.ones(60))
+    predictor = PenalisedModel(hinge=hinge).fit(training, C)
+    np.testing.assert_array_equal(predictor.weight, 0.0)
     if not hinge:
-        np.testing.assert_allclose(softmax(scorer.bias), [1 / 6, 1 / 3, 1 / 2], rtol=1e-3)
+        np.testing.assert_allclose(softmax(predictor.bias), [1 / 6, 1 / 3, 1 / 2], rtol=1e-3)
 
 
 @pytest.mark.parametrize("hinge", [False, True])
@@ -655,9 +655,9 @@ def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
         model = PenalisedModel(hinge=hinge)
         scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
         found.append((scores, model.fit(training, 0.1)))
-    (scores, scorer), (skipped_scores, skipped_scorer) = found
+    (scores, predictor), (skipped_scores, skipped_scorer) = found
     for C, expected in scores.items():
         assert np.isnan(expected[400 - unjudged :]).all()
         np.testing.assert_allclose(skipped_scores[C], expected, atol=2e-2)
-    np.testing.assert_allclose(skipped_scorer.weight, scorer.weight, atol=1e-4)
-    np.testing.assert_allclose(skipped_scorer.bias, scorer.bias, atol=1e-4)
+    np.testing.assert_allclose(skipped_scorer.weight, predictor.weight, atol=1e-4)
+    np.testing.assert_allclose(skipped_scorer.bias, predictor.bias, atol=1e-4)

@@ -14,8 +14,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from featx.errors import HeadError
 from featx.heads.estimators import mlp
 from featx.heads.estimators.mlp import HiddenModel, LinearModel, _Data, _held_back
-from featx.heads.predictors import HiddenScorer, NotConvergedWarning
-from featx.heads.training_data import Rows, Training
+from featx.heads.predictors import HiddenLayerPredictor, NotConvergedWarning
+from featx.heads.training_data import Rows, TrainingData
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::featx.heads.predictors.NotConvergedWarning"
@@ -55,9 +55,9 @@ def blobs(each: int, *, count: int = 3, gap: float = 6.0, seed: int = 0) -> tupl
 
 def given(
     Z: np.ndarray, y: np.ndarray, *, task: str = "classification", weight: np.ndarray | None = None, seed: int = 0
-) -> Training:
+) -> TrainingData:
     count = int(y.max()) + 1 if y.ndim == 1 else y.shape[1]
-    return Training(Rows(Z), y, count, task, np.ones(len(y)) if weight is None else weight, seed=seed)
+    return TrainingData(Rows(Z), y, count, task, np.ones(len(y)) if weight is None else weight, seed=seed)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -68,8 +68,8 @@ def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
     return float(-log_softmax(scores, axis=1)[np.arange(len(y)), y].mean())
 
 
-def arrays(scorer: object) -> list[np.ndarray]:
-    return list(vars(scorer).values())
+def arrays(predictor: object) -> list[np.ndarray]:
+    return list(vars(predictor).values())
 
 
 def same(a: object, b: object) -> bool:
@@ -80,7 +80,7 @@ def same(a: object, b: object) -> bool:
 @BOTH
 def test_classes_that_can_be_separated_are_separated(model: LinearModel | HiddenModel) -> None:
     (Z, y), (other, labels) = blobs(50), blobs(20, seed=1)
-    scores = model.fit(given(Z, y), model.candidates[0]).scores(other)
+    scores = model.fit(given(Z, y), model.candidates[0]).decision_function(other)
     assert (scores.shape, scores.dtype) == ((60, 3), np.float64)
     assert (scores.argmax(1) == labels).all()
 
@@ -89,7 +89,7 @@ def test_classes_that_can_be_separated_are_separated(model: LinearModel | Hidden
 def test_linear_comes_to_the_optimum_of_logistic_regression() -> None:
     Z, y = blobs(200, gap=1.0)
     reference = LogisticRegression(C=1e6, tol=1e-10).fit(Z, y)
-    scores = LinearModel().fit(given(Z, y)).scores(Z)
+    scores = LinearModel().fit(given(Z, y)).decision_function(Z)
     assert log_loss(scores, y) == pytest.approx(log_loss(reference.decision_function(Z), y), rel=1e-3)
     np.testing.assert_allclose(softmax(scores), reference.predict_proba(Z), atol=0.02)
 
@@ -99,7 +99,7 @@ def test_labels_come_to_the_optimum_of_one_logistic_regression_each() -> None:
     Z, _ = blobs(150, gap=0.0)
     rng = np.random.default_rng(1)
     y = (Z[:, :4] * [1, 2, -1, 1] - [0, 1, 1, 4] + rng.logistic(size=(len(Z), 4)) > 0).astype(np.float32)
-    scores = LinearModel().fit(given(Z, y, task="multilabel")).scores(Z)
+    scores = LinearModel().fit(given(Z, y, task="multilabel")).decision_function(Z)
     expected = OneVsRestClassifier(LogisticRegression(C=1e6)).fit(Z, y).predict_proba(Z)
     np.testing.assert_allclose(1 / (1 + np.exp(-scores)), expected, atol=0.02)
 
@@ -109,7 +109,7 @@ def test_numbers_come_to_the_least_squares() -> None:
     Z, _ = blobs(150, gap=0.0)
     y = np.stack([1000 + 300 * Z[:, 0], 1e-3 * Z[:, 1] - 2e-3 * Z[:, 2]], axis=1)
     y += np.random.default_rng(1).normal(size=y.shape) * [100, 1e-3]
-    found = LinearModel().fit(given(Z, y, task="regression")).scores(Z)
+    found = LinearModel().fit(given(Z, y, task="regression")).decision_function(Z)
     expected = LinearRegression().fit(Z, y).predict(Z)
     assert (np.abs(found - expected).max(axis=0) < 0.02 * y.std(axis=0)).all()
 
@@ -119,7 +119,9 @@ def test_huber_heeds_a_few_wild_targets_less() -> None:
     truth = 2.0 * Z[:, :1].astype(np.float64)
     y = truth.copy()
     y[::20] += 100.0
-    plain, huber = (LinearModel(huber=delta).fit(given(Z, y, task="regression")).scores(Z) for delta in (None, 0.1))
+    plain, huber = (
+        LinearModel(huber=delta).fit(given(Z, y, task="regression")).decision_function(Z) for delta in (None, 0.1)
+    )
     assert np.abs(huber - truth).mean() < 0.3 * np.abs(plain - truth).mean()
 
 
@@ -127,13 +129,15 @@ def test_huber_heeds_a_few_wild_targets_less() -> None:
 @BOTH
 def test_a_target_that_never_changes_is_given_back(model: LinearModel | HiddenModel) -> None:
     Z, _ = blobs(50)
-    scores = model.fit(given(Z, np.full((len(Z), 1), 7.0), task="regression"), 1.0).scores(Z)
+    scores = model.fit(given(Z, np.full((len(Z), 1), 7.0), task="regression"), 1.0).decision_function(Z)
     np.testing.assert_allclose(scores, 7.0, atol=1e-3)
 
 
 def test_smoothed_labels_are_less_sure() -> None:
     Z, y = blobs(50, gap=8.0)
-    sure, smooth = (softmax(LinearModel(smoothing=s).fit(given(Z, y)).scores(Z)).max(1).mean() for s in (0.0, 0.3))
+    sure, smooth = (
+        softmax(LinearModel(smoothing=s).fit(given(Z, y)).decision_function(Z)).max(1).mean() for s in (0.0, 0.3)
+    )
     assert sure > 0.99
     assert smooth == pytest.approx(0.8, abs=0.05)  # 0.7 and its third of 0.3
 
@@ -143,15 +147,17 @@ def test_a_hidden_layer_learns_what_no_linear_one_can() -> None:
     Z = rng.normal(size=(400, 2)).astype(np.float32)
     y = ((Z[:, 0] > 0) ^ (Z[:, 1] > 0)).astype(np.int64)
     train, test = given(Z[:300], y[:300]), slice(300, None)
-    assert (HiddenModel(width=32).fit(train, 0.1).scores(Z[test]).argmax(1) == y[test]).mean() > 0.9
-    assert (LinearModel().fit(train).scores(Z[test]).argmax(1) == y[test]).mean() < 0.7
+    assert (HiddenModel(width=32).fit(train, 0.1).decision_function(Z[test]).argmax(1) == y[test]).mean() > 0.9
+    assert (LinearModel().fit(train).decision_function(Z[test]).argmax(1) == y[test]).mean() < 0.7
 
 
 def test_a_hidden_scorer_gives_what_torch_gives() -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 3))
     hidden_weight, hidden_bias, weight, bias = (p.detach().numpy() for p in layers.parameters())
     Z = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
-    found = HiddenScorer(hidden_weight, hidden_bias, weight.astype(np.float64), bias.astype(np.float64)).scores(Z)
+    found = HiddenLayerPredictor(
+        hidden_weight, hidden_bias, weight.astype(np.float64), bias.astype(np.float64)
+    ).decision_function(Z)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, layers(torch.from_numpy(Z)).detach().numpy(), atol=1e-5)
 
@@ -204,7 +210,7 @@ def test_a_row_of_weight_two_counts_as_two_rows() -> None:
     weight = np.where(y == 0, 2.0, 1.0)
     twice = np.concatenate([np.arange(len(y)), np.flatnonzero(y == 0)])
     weighted, doubled, plain = (
-        softmax(LinearModel().fit(training).scores(Z))
+        softmax(LinearModel().fit(training).decision_function(Z))
         for training in (given(Z, y, weight=weight / weight.mean()), given(Z[twice], y[twice]), given(Z, y))
     )
     assert np.abs(weighted - doubled).mean() < 0.005
@@ -235,8 +241,10 @@ def test_rows_of_a_file_give_about_the_head_that_rows_in_memory_give(
     assert same(found, LinearModel().fit(training))
     monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 1 << 30)
     expected = LinearModel().fit(training)
-    np.testing.assert_allclose(softmax(found.scores(Z)), softmax(expected.scores(Z)), atol=0.08)
-    assert log_loss(found.scores(Z), y) == pytest.approx(log_loss(expected.scores(Z), y), rel=0.02)
+    np.testing.assert_allclose(softmax(found.decision_function(Z)), softmax(expected.decision_function(Z)), atol=0.08)
+    assert log_loss(found.decision_function(Z), y) == pytest.approx(
+        log_loss(expected.decision_function(Z), y), rel=0.02
+    )
 
 
 @pytest.mark.usefixtures("from_file")
@@ -313,7 +321,7 @@ def test_the_epoch_that_does_best_on_the_held_back_rows_is_kept() -> None:
     other, labels = rng.normal(size=(300, 60)), np.arange(300) % 3
     by_heart = LogisticRegression(C=1e6, max_iter=1000).fit(Z, y).decision_function(other)
     assert log_loss(by_heart, labels) > 2.0
-    assert log_loss(LinearModel().fit(given(Z, y)).scores(other), labels) < np.log(3) + 0.1
+    assert log_loss(LinearModel().fit(given(Z, y)).decision_function(other), labels) < np.log(3) + 0.1
 
 
 def test_training_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +334,7 @@ def test_training_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 @BOTH
 def test_two_images_per_class_are_enough(model: LinearModel | HiddenModel) -> None:
     Z, y = blobs(2, gap=8.0)
-    assert (model.fit(given(Z, y), 1.0).scores(Z).argmax(1) == y).all()
+    assert (model.fit(given(Z, y), 1.0).decision_function(Z).argmax(1) == y).all()
 
 
 @pytest.mark.usefixtures("quick")
@@ -335,8 +343,8 @@ def test_held_out_scores_are_of_heads_that_did_not_see_the_row(model: LinearMode
     Z, y = blobs(40)
     rows = np.arange(len(y))
     folds = tuple((rows[rows % 2 != part], rows[rows % 2 == part]) for part in (0, 1))
-    training = Training(Rows(Z), y, 3, "classification", np.ones(len(y)), folds)
+    training = TrainingData(Rows(Z), y, 3, "classification", np.ones(len(y)), folds)
     ((candidate, scores),) = model.held_out(training, [1.0])
     assert candidate == 1.0
-    expected = model.fit(training.take(folds[0][0]), 1.0).scores(Z[folds[0][1]].astype(np.float64))
+    expected = model.fit(training.take(folds[0][0]), 1.0).decision_function(Z[folds[0][1]].astype(np.float64))
     np.testing.assert_array_equal(scores[folds[0][1]], expected)

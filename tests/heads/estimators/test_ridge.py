@@ -14,7 +14,7 @@ from featx.errors import HeadError
 from featx.heads import training_data
 from featx.heads.estimators import ridge
 from featx.heads.estimators.ridge import RidgeModel
-from featx.heads.training_data import Rows, Training, statistics
+from featx.heads.training_data import Rows, TrainingData, statistics
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(60, 7), (24, 40), (20, 20), (21, 20)])
 TASKS = pytest.mark.parametrize(
@@ -23,7 +23,7 @@ TASKS = pytest.mark.parametrize(
 STRENGTHS = (1e-4, 0.1, 1e3)
 
 
-def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, dtype: type = np.float32) -> Training:
+def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, dtype: type = np.float32) -> TrainingData:
     """Correlated features with a constant column and one that is not 0 in one row alone; weights from 0.2 to 2."""
     rng = np.random.default_rng(n * dim + count)
     X = (rng.normal(size=(n, dim)) @ rng.normal(size=(dim, dim)) + 3).astype(dtype)
@@ -36,16 +36,16 @@ def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, dtyp
     else:
         y = 1e3 + 20 * X[:, 2:3].astype(float) + rng.normal(size=(n, count))
     mean, scale = statistics(X)
-    return Training(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n))
+    return TrainingData(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n))
 
 
-def folded(training: Training, folds: int = 3, *, grouped: bool = True) -> Training:
+def folded(training: TrainingData, folds: int = 3, *, grouped: bool = True) -> TrainingData:
     """With folds that may not be left for leave-one-out, unless said otherwise."""
     split = KFold(folds, shuffle=True, random_state=0).split(np.zeros(len(training)))
     return dataclasses.replace(training, folds=tuple(split), grouped=grouped)
 
 
-def targets(training: Training) -> np.ndarray:
+def targets(training: TrainingData) -> np.ndarray:
     """(N, C) as the issue defines them: -1 and 1, but for numbers."""
     if training.task == "regression":
         return training.y
@@ -53,7 +53,7 @@ def targets(training: Training) -> np.ndarray:
     return np.where(has, 1.0, -1.0)
 
 
-def reference(training: Training, train: np.ndarray, test: np.ndarray, C: float) -> np.ndarray:
+def reference(training: TrainingData, train: np.ndarray, test: np.ndarray, C: float) -> np.ndarray:
     """Scores by scikit-learn's Ridge of some rows, fitted to others."""
     Z = training.rows.whole(np.float64)
     fit = Ridge(alpha=1 / (2 * C), solver="svd").fit(Z[train], targets(training)[train], training.weight[train])
@@ -61,7 +61,7 @@ def reference(training: Training, train: np.ndarray, test: np.ndarray, C: float)
     return scores / 2 if training.task == "classification" and training.count == 2 else scores
 
 
-def beside(training: Training, C: float, left_out: Sequence[np.ndarray]) -> np.ndarray:
+def beside(training: TrainingData, C: float, left_out: Sequence[np.ndarray]) -> np.ndarray:
     """(N, C) brute force: one fit for each set of rows left out."""
     out = np.full((len(training), training.count), np.nan)
     for test in left_out:
@@ -79,9 +79,11 @@ def test_a_fit_is_the_ridge_of_scikit_learn(n: int, dim: int, task: str, count: 
     training = draw(n, dim, task=task, count=count)
     everything = np.arange(n)
     for C in STRENGTHS:
-        scorer = RidgeModel().fit(training, C)
-        assert scorer.weight.shape == (count, dim)
-        assert_close(scorer.scores(training.rows.whole(np.float64)), reference(training, everything, everything, C))
+        predictor = RidgeModel().fit(training, C)
+        assert predictor.weight.shape == (count, dim)
+        assert_close(
+            predictor.decision_function(training.rows.whole(np.float64)), reference(training, everything, everything, C)
+        )
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -89,7 +91,7 @@ def test_penalties_are_those_of_the_ridge_classifier(count: int) -> None:
     training = draw(60, 7, count=count)
     Z = training.rows.whole(np.float64)
     expected = RidgeClassifier(alpha=1 / (2 * 0.1)).fit(Z, training.y, training.weight).decision_function(Z)
-    scores = RidgeModel().fit(training, 0.1).scores(Z)
+    scores = RidgeModel().fit(training, 0.1).decision_function(Z)
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0] if count == 2 else scores, expected, atol=1e-9)
 
 
@@ -216,27 +218,27 @@ def test_copies_and_constant_columns_give_finite_scores_at_any_penalty(dim: int,
     y = np.arange(30) % 2
     for grouped in (False, True):
         training = folded(
-            Training(Rows(X, mean=mean, scale=scale), y, 2, "classification", np.ones(30)), grouped=grouped
+            TrainingData(Rows(X, mean=mean, scale=scale), y, 2, "classification", np.ones(30)), grouped=grouped
         )
         model = RidgeModel()
         ((_, scores),) = model.held_out(training, (C,))
         assert np.isfinite(scores).all()
-        scorer = model.fit(training, C)
-        assert np.isfinite(scorer.weight).all()
-        assert np.isfinite(scorer.bias).all()
+        predictor = model.fit(training, C)
+        assert np.isfinite(predictor.weight).all()
+        assert np.isfinite(predictor.bias).all()
 
 
 @pytest.mark.parametrize("dim", [3, 50])
 def test_features_without_information_give_each_target_s_mean(dim: int) -> None:
-    training = Training(Rows(np.zeros((12, dim))), np.arange(12) % 3, 3, "classification", np.ones(12))
-    scorer = RidgeModel().fit(training, 1e5)
-    np.testing.assert_allclose(scorer.scores(np.ones((2, dim))), -1 / 3)
+    training = TrainingData(Rows(np.zeros((12, dim))), np.arange(12) % 3, 3, "classification", np.ones(12))
+    predictor = RidgeModel().fit(training, 1e5)
+    np.testing.assert_allclose(predictor.decision_function(np.ones((2, dim))), -1 / 3)
 
 
 def test_two_classes_get_opposite_weights() -> None:
-    scorer = RidgeModel().fit(draw(60, 7, count=2), 0.1)
-    np.testing.assert_allclose(scorer.weight[0], -scorer.weight[1], atol=1e-12)
-    assert scorer.bias[0] == pytest.approx(-scorer.bias[1])
+    predictor = RidgeModel().fit(draw(60, 7, count=2), 0.1)
+    np.testing.assert_allclose(predictor.weight[0], -predictor.weight[1], atol=1e-12)
+    assert predictor.bias[0] == pytest.approx(-predictor.bias[1])
 
 
 def test_candidates_are_powers_of_ten_by_quarters_the_most_penalised_first() -> None:
@@ -263,6 +265,6 @@ def test_rows_that_weigh_nothing_are_refused(n: int, dim: int) -> None:
 
 
 def test_a_matrix_too_large_to_factor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ridge, "MOST_SIDE", 20)
+    monkeypatch.setattr(ridge, "MAX_SIDE", 20)
     with pytest.raises(HeadError, match=r"24 rows of 40 features; .* at most 20; --model logreg or linear takes more"):
         RidgeModel().fit(draw(24, 40), 1.0)

@@ -16,7 +16,7 @@ from featx.errors import HeadError
 from featx.heads.estimators import svm
 from featx.heads.estimators.svm import LinearSvrModel, RbfModel
 from featx.heads.predictors import NotConvergedWarning
-from featx.heads.training_data import Rows, Training, statistics
+from featx.heads.training_data import Rows, TrainingData, statistics
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
 STRENGTHS = pytest.mark.parametrize("C", [0.1, 10.0])
@@ -30,7 +30,7 @@ def _to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svm, "MOST_STEPS", 10_000_000)
 
 
-def draw(n: int, dim: int, *, task: str = "classification", count: int = 3) -> Training:
+def draw(n: int, dim: int, *, task: str = "classification", count: int = 3) -> TrainingData:
     """Overlapping classes, labels or numbers; weights from 0.2 to 2."""
     rng = np.random.default_rng(n * dim + count)
     X = rng.normal(size=(n, dim)) * 3 + 1
@@ -44,14 +44,14 @@ def draw(n: int, dim: int, *, task: str = "classification", count: int = 3) -> T
     X = X.astype(np.float32)
     mean, scale = statistics(X)
     folds = tuple(KFold(3, shuffle=True, random_state=0).split(X))
-    return Training(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n), folds)
+    return TrainingData(Rows(X, mean=mean, scale=scale), y, count, task, rng.uniform(0.2, 2, n), folds)
 
 
-def gamma(training: Training) -> float:
+def gamma(training: TrainingData) -> float:
     return 1 / (training.rows.width * training.rows.whole(np.float64).var())
 
 
-def reference(training: Training, train: np.ndarray, C: float, *, kind: str = "rbf") -> np.ndarray:
+def reference(training: TrainingData, train: np.ndarray, C: float, *, kind: str = "rbf") -> np.ndarray:
     """(N, C) scores of all rows by scikit-learn's machines for some."""
     Z, weight, y = training.rows.whole(np.float64), training.weight[train], training.y[train]
     options = {"C": C, "kernel": kind, "gamma": gamma(training), "tol": 1e-8}
@@ -69,12 +69,14 @@ def reference(training: Training, train: np.ndarray, C: float, *, kind: str = "r
 @pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
 def test_a_fit_is_scikit_learn_s_on_the_rows_themselves(n: int, dim: int, C: float, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    scorer = RbfModel().fit(training, C)
+    predictor = RbfModel().fit(training, C)
     expected = reference(training, np.arange(n), C)
-    np.testing.assert_allclose(scorer.scores(training.rows.whole()), expected, atol=1e-4 * max(1.0, expected.std()))
-    assert scorer.support.dtype == np.float32
-    assert scorer.dual.shape == (count, len(scorer.support))
-    assert float(scorer.gamma) == pytest.approx(gamma(training))
+    np.testing.assert_allclose(
+        predictor.decision_function(training.rows.whole()), expected, atol=1e-4 * max(1.0, expected.std())
+    )
+    assert predictor.support.dtype == np.float32
+    assert predictor.dual.shape == (count, len(predictor.support))
+    assert float(predictor.gamma) == pytest.approx(gamma(training))
 
 
 @SHAPES
@@ -84,7 +86,7 @@ def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim:
     Z = training.rows.whole(np.float64)
     machine = OneVsRestClassifier(SVC(C=C, gamma="scale", tol=1e-8)).fit(Z, training.y)
     training.weight[:] = 1
-    scores = RbfModel().fit(training, C).scores(Z)
+    scores = RbfModel().fit(training, C).decision_function(Z)
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], machine.decision_function(Z), atol=1e-4)
     np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
 
@@ -107,9 +109,9 @@ def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: i
 def test_without_a_kernel_numbers_are_predicted_by_a_linear_scorer(n: int, dim: int, C: float) -> None:
     training = draw(n, dim, task="regression", count=2)
     Z, everything = training.rows.whole(np.float64), np.arange(n)
-    scorer = LinearSvrModel().fit(training, C)
+    predictor = LinearSvrModel().fit(training, C)
     expected = reference(training, everything, C, kind="linear")
-    np.testing.assert_allclose(scorer.scores(Z), expected, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(predictor.decision_function(Z), expected, atol=1e-4 * expected.std())
     ((_, scores),) = LinearSvrModel().held_out(training, (C,))
     train, test = training.folds[1]
     np.testing.assert_allclose(
@@ -140,14 +142,14 @@ def test_rows_of_weight_0_are_scored_and_change_nothing() -> None:
 def test_rows_of_one_class_give_constants_that_a_file_can_keep() -> None:
     training = draw(30, 7, task="multilabel", count=2)
     training.y[:] = (1, 0)
-    scorer = RbfModel().fit(training, 1.0)
-    assert len(scorer.support) == 1
-    np.testing.assert_array_equal(scorer.scores(training.rows.whole()), np.tile([1.0, -1.0], (30, 1)))
+    predictor = RbfModel().fit(training, 1.0)
+    assert len(predictor.support) == 1
+    np.testing.assert_array_equal(predictor.decision_function(training.rows.whole()), np.tile([1.0, -1.0], (30, 1)))
 
 
 def test_constant_features_and_targets_give_finite_scores() -> None:
-    training = Training(Rows(np.zeros((12, 3))), np.full((12, 1), 7.0), 1, "regression", np.ones(12))
-    np.testing.assert_allclose(RbfModel().fit(training, 1.0).scores(np.ones((2, 3))), 7.0)
+    training = TrainingData(Rows(np.zeros((12, 3))), np.full((12, 1), 7.0), 1, "regression", np.ones(12))
+    np.testing.assert_allclose(RbfModel().fit(training, 1.0).decision_function(np.ones((2, 3))), 7.0)
 
 
 def test_the_most_regularised_candidate_comes_first() -> None:
@@ -180,8 +182,8 @@ def test_a_machine_that_finds_no_end_is_stopped_and_that_is_said(
     with pytest.warns(
         NotConvergedWarning, match=r"at C=1e\+06 the optimum was not reached in 200 steps; a smaller C needs"
     ):
-        scorer = kind().fit(training, 1e6)
-    assert np.isfinite(scorer.scores(training.rows.whole())).all()
+        predictor = kind().fit(training, 1e6)
+    assert np.isfinite(predictor.decision_function(training.rows.whole())).all()
     with pytest.warns(
         NotConvergedWarning, match=r"\d of 6 fits of the search, from C=1e\+06 on, had not converged; th"
     ):

@@ -13,7 +13,7 @@ from featx.heads.estimators.linear import PenalisedModel
 from featx.heads.solver import matrices
 from featx.heads.solver.matrices import Dense
 from featx.heads.solver.on_device import OnDevice
-from featx.heads.training_data import Rows, Training
+from featx.heads.training_data import Rows, TrainingData
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 EACH_DEVICE = pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda", marks=GPU)])
@@ -45,12 +45,12 @@ def test_a_sweep_on_a_device_is_the_processor_s(
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 if dtype == np.float32 else 1e-12)
 
 
-def training() -> Training:
+def training() -> TrainingData:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, 900)
     X = (rng.normal(size=(900, 20)) + 0.7 * rng.normal(size=(4, 20))[y]).astype(np.float32)
     folds = tuple(StratifiedKFold(3).split(X, y))
-    return Training(Rows(X), y, 4, "classification", np.ones(900), folds)
+    return TrainingData(Rows(X), y, 4, "classification", np.ones(900), folds)
 
 
 @EACH_DEVICE
