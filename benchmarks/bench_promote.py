@@ -38,6 +38,7 @@ def run(
     from featx.heads.head import Head
     from featx.promotion.config import FineTuning
     from featx.promotion.trainer import TrainingProgress
+    from featx.reporter import Reporter
 
     backbone = featx.load_backbone(name, weights=weights)
     features = featx.extract(data, backbone, cache=Path(folder) / "cache").load()
@@ -47,10 +48,12 @@ def run(
     head, out, ends = Head("logreg").fit(features), Path(folder) / "model.safetensors", dict[int, float]()
     started = time.perf_counter()
 
-    def note(step: TrainingProgress) -> None:
-        ends[step.epoch] = time.perf_counter() - started
+    class Clock(Reporter):
+        def progress(self, done: int, total: int, detail: object = "") -> None:  # noqa: ARG002
+            assert isinstance(detail, TrainingProgress)
+            ends[detail.epoch] = time.perf_counter() - started
 
-    result = featx.promote(head, finetune=True, settings=settings, features=features, out=out, progress=note)
+    result = featx.promote(head, finetune=True, settings=settings, features=features, out=out, reporter=Clock())
     seconds = [entry["seconds"] for entry in result.log[1:]]
     return {
         "epoch_seconds": min(s for s in seconds if s), "all": result.seconds, "notes": list(result.notes),

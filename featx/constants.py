@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
 """Kinds of head."""
 
@@ -31,9 +29,6 @@ ENGINES = ("eager", "compile", "openvino", "onnxruntime")
 
 MAX_SIDE = 2048
 """The largest resize and crop, in pixels: memory grows with the square, and a file from a stranger may ask for it."""
-
-Progress = Callable[[int, int], None]
-"""Called with how many images (backbones, fits) are done and of how many."""
 
 CACHE, MODELS = "cache", "models"
 """Default folders of feature files, and of heads and models."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from featx.backbones.backbone import Backbone
-from featx.constants import CACHE, Progress
+from featx.constants import CACHE
 from featx.data.image_set import UNLABELLED, ImageSet, image_key
 from featx.data.loader import batched, default_batch_size, read_file, read_images, views_reader
 from featx.data.scan import scan_images
@@ -29,6 +29,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.promotion.model import PromotedModel
 from featx.promotion.promotion import backbone_of
+from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
 
@@ -149,7 +150,7 @@ def predict(
     *,
     top: int = 1,
     workers: int | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> list[Prediction]:
     """Classify image files; a bad one gets a row that says why, and does not stop the rest.
 
@@ -158,7 +159,7 @@ def predict(
         images: files, and folders whose images are taken in order of their paths.
         top: how many classes to give for each.
         workers: threads that read and decode.
-        progress: called as images are done.
+        reporter: gets the progress, in images.
 
     Raises:
         DatasetError: a folder without images.
@@ -172,7 +173,7 @@ def predict(
     describe = _describer(model, min(top, len(model.classes)))
     return [
         Prediction(str(file), error=error) if p is None else describe(str(file), p)
-        for file, (p, error) in zip(files, _classify(model, files, workers, progress), strict=True)
+        for file, (p, error) in zip(files, _classify(model, files, workers, reporter), strict=True)
     ]
 
 
@@ -183,7 +184,7 @@ def evaluate(
     split: str | None = None,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Report:
     """Judge a head or a promoted model on labelled images.
 
@@ -196,7 +197,7 @@ def evaluate(
         split: "train", "val", "test" or "all".
         cache: the folder where a head's features of the data are looked up and kept.
         workers: threads that read and decode.
-        progress: called as images are done.
+        reporter: gets the progress, in images.
 
     Raises:
         HeadError: no images to judge by, or classes that the model does not know.
@@ -212,23 +213,23 @@ def evaluate(
         return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):
-        return _evaluate_promoted(model, images, split, workers, progress)
+        return _evaluate_promoted(model, images, split, workers, reporter)
     if isinstance(model, Head):
         model = _on_backbone(model)
-    extraction = extract(images, model.backbone, cache=cache, workers=workers, progress=progress)
+    extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
     report = evaluate(model, extraction.load(model.head.layer_), split=split)
     return report.with_notes(_failures(extraction.failures))
 
 
 def _evaluate_promoted(
-    model: PromotedModel, images: ImageSet, split: str | None, workers: int | None, progress: Progress | None
+    model: PromotedModel, images: ImageSet, split: str | None, workers: int | None, reporter: Reporter
 ) -> ClassificationReport:
     rows = _keyed(images)
     split = split or _default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
     files = [images.root / str(path) for path in rows.paths]
-    judged = list(_classify(model, files, workers, progress))
+    judged = list(_classify(model, files, workers, reporter))
     good = [row for row, (p, _) in enumerate(judged) if p is not None]
     if not good:
         raise DatasetError(f"none of the {len(files)} images of split {split!r} in {images.root} could be decoded")
@@ -261,7 +262,7 @@ def _images_of(path: Path) -> list[Path]:
 
 
 def _classify(
-    model: Model, files: Sequence[Path], workers: int | None, progress: Progress | None
+    model: Model, files: Sequence[Path], workers: int | None, reporter: Reporter
 ) -> Iterator[tuple[np.ndarray | None, str]]:
     """For each file, in order: (C,) probabilities, or None and why it failed."""
     reader = read_images(enumerate(files), views_reader(model.transform, model.views), workers=workers or cores())
@@ -274,8 +275,7 @@ def _classify(
             finite = p is None or bool(np.isfinite(p).all())
             yield (p, image.error) if finite else (None, "the model's scores of it are NaN or infinite")
         done += len(batch)
-        if progress:
-            progress(done, len(files))
+        reporter.progress(done, len(files))
 
 
 def _keyed(images: ImageSet) -> FeatureSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from featx.data.transform import Transform
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.reporter import Reporter
 
 HEADS = {
     "logreg": {"kind": "logreg"},
@@ -25,6 +26,30 @@ HEADS = {
 }
 EVERY_HEAD = pytest.mark.parametrize("name", HEADS)
 PARTS = {"dtype": "float32", "weights_sha256": "abc", "transform": Transform(resize=32, crop=32).as_dict()}
+
+
+class Recorder(Reporter):
+    """Keeps what a job reports.
+
+    Attributes:
+        notes: the sentences.
+        calls: (done, total) of each call of ``progress``.
+        details: its details.
+    """
+
+    def __init__(self, then: Callable[[object], object] = lambda _: None) -> None:
+        self.notes: list[str] = []
+        self.calls: list[tuple[int, int]] = []
+        self.details: list[Any] = []
+        self.then = then
+
+    def progress(self, done: int, total: int, detail: object = "") -> None:
+        self.calls.append((done, total))
+        self.details.append(detail)
+        self.then(detail)
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
 
 
 def new(name: str, **options: Any) -> Head:

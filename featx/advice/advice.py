@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from featx.advice.learning_curve import LearningCurve, learning_curve
 from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
 from featx.backbones.blocks import blocks, blocks_up_to
 from featx.backbones.registry import published_top1
-from featx.constants import CACHE, MODELS, UNTRAINED, Progress
+from featx.constants import CACHE, MODELS, UNTRAINED
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
@@ -34,6 +34,7 @@ from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.io.atomic import require_writable, write_whole
 from featx.layer_spec import PENULTIMATE, by_depth, largest_set, seen_plainly, side_by_side
+from featx.reporter import SILENT, Reporter
 
 MOST = 2000
 """Training images that heads are compared on; of more, so many are drawn."""
@@ -178,8 +179,7 @@ def advise(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
-    notify: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Advice:
     """Measure what a backbone's features are worth on a data set, and say what to do next.
 
@@ -197,8 +197,7 @@ def advise(
         workers: as ``extract``.
         out: the picture's file, instead of ``<models>/<features>--advice.png``.
         models: the folder for it, and for what the command makes.
-        notify: as ``extract``.
-        progress: as ``extract``.
+        reporter: as ``extract``.
 
     Raises:
         HeadError: labels that are no classes, too few images, or no penultimate layer in the file.
@@ -219,13 +218,13 @@ def advise(
                 f"{images.root} has no labels, and what is compared are heads; make a folder of each class, or a table"
             )
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
-        extraction = extract(images, network, cache=cache, workers=workers, notify=notify, progress=progress)
+        extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
         notes += extraction.remarks
         cached = FeatureFile(extraction.file)
     picture = Path(out) if out else Path(models) / f"{cached.path.stem}--advice.png"
     require_writable(picture)
     study = _Study(cached, network, seed, notes)
-    baseline = study.baseline(cached.path.parent, workers, progress)
+    baseline = study.baseline(cached.path.parent, workers, reporter)
     evidence = study.evidence(baseline)
     choice = decide(evidence)
     confidence, interval = redrawn(evidence, seed=seed)
@@ -380,7 +379,7 @@ class _Study:
             published_top1(self.network.name, self.network.weights),
         )
 
-    def baseline(self, folder: Path, workers: int | None, progress: Progress | None) -> Baseline | None:
+    def baseline(self, folder: Path, workers: int | None, reporter: Reporter) -> Baseline | None:
         """The same network with random weights, on some of the images."""
         if self.network is None or self.untrained:
             return None
@@ -391,7 +390,7 @@ class _Study:
                 transform=self.network.transform, device=str(self.network.device),
             )  # fmt: skip
             some = self._images(drawn)
-            file = extract(some, other, cache=folder / UNTRAINED, workers=workers, progress=progress).file
+            file = extract(some, other, cache=folder / UNTRAINED, workers=workers, reporter=reporter).file
         except FeatxError as error:
             self.notes.append(f"there is no comparison with random weights: {error}")
             return None

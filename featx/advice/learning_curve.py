@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from featx.constants import Progress
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
+from featx.reporter import SILENT, Reporter
 
 SIZES = 6
 """At most so many points, evenly apart in the logarithm."""
@@ -151,7 +151,7 @@ class LearningCurve:
 
 
 def learning_curve(
-    features: FeatureSet, head: Head, rows: np.ndarray, *, images: int | None = None, progress: Progress | None = None
+    features: FeatureSet, head: Head, rows: np.ndarray, *, images: int | None = None, reporter: Reporter = SILENT
 ) -> LearningCurve | None:
     """Fit a head again and again, to more and more of some rows.
 
@@ -164,7 +164,7 @@ def learning_curve(
         head: a fitted head of classification.
         rows: (n,) int64, labelled training rows.
         images: that there are to train on, where ``rows`` are a share of them.
-        progress: called as fits are done.
+        reporter: gets the progress, in fits.
 
     Returns:
         None where there are too few images for three sizes.
@@ -188,8 +188,7 @@ def learning_curve(
         truth = np.array(targets.names, dtype=object)[targets.y[test]]
         for at, size in enumerate(sizes.tolist()):
             accuracy[number, at] = _right(again, features, rows[np.sort(order[:size])], X, truth)
-            if progress:
-                progress(number * len(sizes) + at + 1, len(dealt) * len(sizes))
+            reporter.progress(number * len(sizes) + at + 1, len(dealt) * len(sizes))
     mean = accuracy.mean(axis=0)
     # Folds of one folding share no test image, but foldings judge the same: never less than what so few images allow.
     count = len({int(row) for _, test in dealt for row in test})

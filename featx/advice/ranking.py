@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from featx.advice.transferability import h_score, logme
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.constants import CACHE, MODELS, Progress
+from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
 from featx.errors import BackboneError, HeadError
@@ -27,6 +27,7 @@ from featx.heads.targets import task_of
 from featx.io.atomic import require_writable, write_whole
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.scores import finite
+from featx.reporter import SILENT, Reporter
 
 TIMED = 160
 """Images that are read, decoded and run to measure a speed, where the extraction itself ran fewer."""
@@ -106,8 +107,7 @@ def rank(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
-    notify: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Ranking:
     """Extract the features of each backbone once, and compare what heads on them are worth.
 
@@ -123,8 +123,7 @@ def rank(
         workers: as ``extract``.
         out: the picture's file, instead of ``<models>/<data>--rank.png``.
         models: the folder for it.
-        notify: told, in a sentence, which backbone's turn it is.
-        progress: as ``extract``, for each backbone.
+        reporter: gets a note as each backbone begins, and the progress of its extraction, in images.
 
     Raises:
         HeadError: labels that are no classes, or no backbone could be ranked.
@@ -138,10 +137,9 @@ def rank(
     wanted = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
     rows, counts, remarks = [], set[int](), dict[str, None]()
     for number, (name, weights) in enumerate(wanted.items(), start=1):
-        if notify:
-            notify(f"{name} ({number} of {len(wanted)})")
+        reporter.note(f"{name} ({number} of {len(wanted)})")
         try:
-            row, count, said = _ranked(images, name, weights, device, seed, Path(cache), workers, progress)
+            row, count, said = _ranked(images, name, weights, device, seed, Path(cache), workers, reporter)
             counts.add(count)
             remarks |= dict.fromkeys(said)
         except BackboneError as error:  # the others go on: one of them may lack its weights here
@@ -161,12 +159,12 @@ def rank(
 
 def _ranked(
     images: ImageSet, name: str, weights: str, device: str, seed: int, cache: Path, workers: int | None,
-    progress: Progress | None,
+    reporter: Reporter,
 ) -> tuple[Ranked, int, tuple[str, ...]]:  # fmt: skip
     """One backbone, how many training images judged it, and what the extraction says."""
     backbone = load_backbone(name, weights=weights, device=device)
-    clock = _Clock(progress)
-    extraction = extract(images, backbone, cache=cache, workers=workers, progress=clock)
+    clock = _Clock(reporter)
+    extraction = extract(images, backbone, cache=cache, workers=workers, reporter=clock)
     features = extraction.load()
     if (task := task_of(features, "auto")[0]) != "classification":
         raise HeadError(f"backbones are ranked by classes; the labels here ask for {task}")
@@ -200,16 +198,18 @@ def _cross_validated(features: FeatureSet, kind: str, seed: int) -> Classificati
     return head.held_out_
 
 
-class _Clock:
-    """Progress that knows how fast it goes, once it does: until the first images are done an engine is made and proved."""
+class _Clock(Reporter):
+    """Times an extraction from its first images on; before them an engine is made and proved."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress, self.marks = progress, list[tuple[float, int]]()
+    def __init__(self, reporter: Reporter = SILENT) -> None:
+        self.reporter, self.marks = reporter, list[tuple[float, int]]()
 
-    def __call__(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, detail: object = "") -> None:
         self.marks.append((time.perf_counter(), done))
-        if self.progress:
-            self.progress(done, total)
+        self.reporter.progress(done, total, detail)
+
+    def note(self, sentence: str) -> None:
+        self.reporter.note(sentence)
 
     @property
     def speed(self) -> float:
@@ -224,9 +224,9 @@ def _speed(images: ImageSet, backbone: Backbone, workers: int | None) -> float:
     some = dataclasses.replace(
         images, paths=images.paths[rows], labels=images.labels[rows], splits=np.full(len(rows), "train", dtype=object)
     )
-    clock = _Clock(None)
+    clock = _Clock()
     with tempfile.TemporaryDirectory() as folder:
-        extract(some, backbone, cache=folder, workers=workers, progress=clock)
+        extract(some, backbone, cache=folder, workers=workers, reporter=clock)
     return clock.speed
 
 

@@ -15,8 +15,8 @@ from torchvision import models
 
 from featx.backbones import weights as weight_files
 from featx.backbones.registry import EMBEDDED_WEIGHTS, hollow, import_timm, last_layer, names, torchvision_names
-from featx.constants import Progress
 from featx.io.atomic import keep
+from featx.reporter import SILENT, Reporter
 from featx.system import home
 
 # The list of what there is
@@ -67,7 +67,7 @@ def matching(pattern: str | None = None) -> list[str]:
     return [name for name in every if fnmatch(name, wanted)]
 
 
-def describe(names: Sequence[str], *, progress: Progress | None = None) -> list[ZooEntry]:
+def describe(names: Sequence[str], *, reporter: Reporter = SILENT) -> list[ZooEntry]:
     """Measure backbones by a forward pass on torch's meta device: shapes alone, no weights and no arithmetic.
 
     What was measured is remembered in ``home()`` for this version of torch and torchvision.
@@ -80,8 +80,7 @@ def describe(names: Sequence[str], *, progress: Progress | None = None) -> list[
         if name not in memo:
             memo[name] = _measure(name)
         entries.append(_entry(name, memo[name]))
-        if progress:
-            progress(done, len(names))
+        reporter.progress(done, len(names))
     if len(memo) > known:
         keep(memo_file.name, json.dumps(memo, indent=0).encode())
     return entries

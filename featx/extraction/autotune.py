@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from featx.constants import ENGINES
 from featx.errors import EngineError, OutputError
 from featx.extraction.engines import Engine, images_per_second, installed, open_engine
 from featx.io.atomic import keep
+from featx.reporter import SILENT, Reporter
 from featx.system import home
 
 AUTO = "auto"
@@ -58,7 +59,7 @@ def choose_engine(
     images: int,
     lanes: int,
     batch: int | None = None,
-    notify: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Chosen:
     """The engine that was asked for; with "auto" the fastest one, as remembered or measured.
 
@@ -69,7 +70,7 @@ def choose_engine(
         images: how many there are to run.
         lanes: threads that will call the engine at once.
         batch: images per pass, instead of the engine's own choice.
-        notify: told before a measurement.
+        reporter: gets a note before a measurement.
 
     Raises:
         EngineError: the engine that was asked for cannot be had.
@@ -91,8 +92,7 @@ def choose_engine(
         return Chosen(eager)
     if images / images_per_second(eager, sample, _TURN) < _PAYS_AFTER:
         return Chosen(eager)
-    if notify:
-        notify(f"measuring which of {', '.join(['eager', *others])} runs {backbone.name} fastest here, once")
+    reporter.note(f"measuring which of {', '.join(['eager', *others])} runs {backbone.name} fastest here, once")
     engines = [eager]
     for name in others:
         with contextlib.suppress(EngineError):

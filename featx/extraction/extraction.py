@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from featx.backbones.backbone import Backbone, by_view, load_backbone
-from featx.constants import CACHE, ENGINES, Progress
+from featx.constants import CACHE, ENGINES
 from featx.data.augment import read_random_view
 from featx.data.decode import MAX_PIXELS
 from featx.data.image_set import ImageSet
@@ -39,6 +39,7 @@ from featx.features.lock import write_lock
 from featx.features.writer import FeatureFileWriter
 from featx.identity import differences
 from featx.layer_spec import PENULTIMATE, RandomView, View, asked_as, set_of
+from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
 _AT_ONCE = 1 << 25
@@ -139,9 +140,7 @@ def extract(
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
     wait: bool = False,
-    notify: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
-    meter: ThroughputMeter | None = None,
+    reporter: Reporter = SILENT,
 ) -> Extraction:
     """Run a backbone once over a data set and keep its embeddings in one HDF5 file.
 
@@ -163,9 +162,8 @@ def extract(
         strict: stop at the first image that fails; what is done is kept.
         max_pixels: an image of more pixels (width x height) fails.
         wait: until another process that writes the same file has done so.
-        notify: told, in a sentence, who that is before a wait, and what is being measured before a measurement.
-        progress: called as images are done.
-        meter: knows meanwhile what limits the speed.
+        reporter: gets the progress, in images, with what limits the speed as its detail; and a note before a wait for another
+            process and before a measurement.
 
     Raises:
         DatasetError: no images, or none that can be decoded; with ``strict``, one that cannot.
@@ -194,11 +192,10 @@ def extract(
         )
 
     def waiting(holder: str) -> None:
-        if notify:
-            notify(f"waiting for {holder}, which writes the same file")
+        reporter.note(f"waiting for {holder}, which writes the same file")
 
     _require_sense(backbone, compute, batch_size, workers)
-    speed = _Speed(compute, batch_size, workers or cores(), notify, meter or ThroughputMeter())
+    speed = _Speed(compute, batch_size, workers or cores(), reporter, ThroughputMeter())
     run = begin()
     if rehash or not run.is_unchanged():
         ours = False
@@ -207,7 +204,7 @@ def extract(
                 path, run = run.path, begin()  # another process may have written it meanwhile, or taken the name
                 ours = run.path == path
                 if ours:
-                    run.go(speed, progress)
+                    run.go(speed)
     return run.summary(time.perf_counter() - started)
 
 
@@ -237,7 +234,7 @@ class _Speed:
     compute: str
     batch_size: int | str | None
     workers: int
-    notify: Callable[[str], None] | None
+    reporter: Reporter
     meter: ThroughputMeter
 
 
@@ -274,13 +271,13 @@ class _Run:
         self.engine: Engine | None = None
         self.result = self.before
 
-    def go(self, speed: _Speed, progress: Progress | None) -> None:
+    def go(self, speed: _Speed) -> None:
         """Bring the file up to date."""
         if self.rehash:
-            self._hash(np.arange(len(self.images)), progress=progress)
+            self._hash(np.arange(len(self.images)), reporter=speed.reporter)
         if not self.is_unchanged():
             self.start()
-            self.compute(speed, progress)
+            self.compute(speed)
             self.finish()
 
     def is_unchanged(self) -> bool:
@@ -355,7 +352,7 @@ class _Run:
             self.writer.discard()
             raise
 
-    def compute(self, speed: _Speed, progress: Progress | None) -> None:
+    def compute(self, speed: _Speed) -> None:
         """Have in the file what is left, in one pass over the images for each set of views that they lack."""
         while len(self.todo):
             again: list[int] = []
@@ -365,17 +362,16 @@ class _Run:
                         f"{len(rows)} images were known in {known} of {len(self.backbone.views)} views: the others alone were "
                         "computed"
                     )
-                again += self._compute(self.backbone.with_views(views), rows, speed, progress)
+                again += self._compute(self.backbone.with_views(views), rows, speed)
             self.todo = np.array(sorted(again), dtype=np.int64)
 
-    def _compute(self, backbone: Backbone, todo: np.ndarray, speed: _Speed, progress: Progress | None) -> list[int]:
+    def _compute(self, backbone: Backbone, todo: np.ndarray, speed: _Speed) -> list[int]:
         """Read some images; send through the network those whose bytes are new.
 
         Args:
             backbone: in the views that they lack.
             todo: their rows.
             speed: how.
-            progress: as ``extract``.
 
         Returns:
             Rows that are to be computed again: what was known of them is damaged.
@@ -385,8 +381,12 @@ class _Run:
         again: list[int] = []
         files = ((row, self.images.absolute(row)) for row in todo.tolist())
         done = self.good + self.failed
-        report = progress or (lambda _done, _total: None)
-        report(done, len(self.images))
+
+        def report(done: int) -> None:
+            limit = speed.meter.limit()
+            speed.reporter.progress(done, len(self.images), f"limit: {limit}" if limit else "")
+
+        report(done)
         reader = _reader(backbone, self.max_pixels)
 
         def to_encode(pool: Workers) -> Iterator[LoadedImage]:
@@ -406,7 +406,7 @@ class _Run:
                     again.append(image.row)
                     continue
                 done += 1
-                report(done, len(self.images))
+                report(done)
 
         meter = speed.meter
         with one_thread_each(), Workers(speed.workers, meter=meter, begin=_one_thread) as pool:
@@ -417,7 +417,7 @@ class _Run:
                     with meter.busy("write"):
                         again += self._keep(backbone, batch, features)
                     done += len(batch)
-                    report(done, len(self.images))
+                    report(done)
         return [*again, *self._copy_twins(twins, first_row)]
 
     def _choose(self, backbone: Backbone, images: int, speed: _Speed, sample: Sequence[LoadedImage]) -> Engine:
@@ -435,7 +435,7 @@ class _Run:
             images=images * len(backbone.views),
             lanes=lanes,
             batch=size,
-            notify=speed.notify,
+            reporter=speed.reporter,
         )
         if chosen.note:
             self.notes.append(chosen.note)
@@ -519,16 +519,13 @@ class _Run:
             self.notes.append(f"an interrupted run for other features is kept as {aside}")
         return None
 
-    def _hash(
-        self, rows: np.ndarray, writer: FeatureFileWriter | None = None, progress: Progress | None = None
-    ) -> None:
+    def _hash(self, rows: np.ndarray, writer: FeatureFileWriter | None = None, reporter: Reporter = SILENT) -> None:
         """Read images for their keys alone."""
         files = ((row, self.images.absolute(row)) for row in rows.tolist())
         for done, image in enumerate(read_images(files, None, workers=self.workers), start=1):
             self.keys[image.row] = np.frombuffer(image.key, dtype=np.uint8)
             self._restat(image, writer)
-            if progress:
-                progress(done, len(rows))
+            reporter.progress(done, len(rows))
 
     def _restat(self, image: LoadedImage, writer: FeatureFileWriter | None) -> None:
         """The table says what was read, not what was listed."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones.backbone import Backbone, normalise
-from featx.constants import Progress
 from featx.data.augment import read_augmented
 from featx.data.decode import read_pixels
 from featx.data.loader import default_batch_size, read_images, views_reader
@@ -30,7 +29,8 @@ from featx.promotion.model import logits_of
 from featx.promotion.param_groups import Trained
 from featx.promotion.prefix import split
 from featx.promotion.prefix_cache import Activations, Frozen, Seen
-from featx.promotion.trainer import Source, ValidationScore
+from featx.promotion.trainer import Source, TrainingProgress, ValidationScore
+from featx.reporter import Reporter
 from featx.text import size_text
 
 
@@ -186,14 +186,14 @@ class Sources:
         network: the whole, as it is trained.
         backbone: whose network it was.
         folder: for the files.
-        notify: told, in a sentence, what is cached and how much disk that takes, before it is.
+        reporter: gets a note of what is cached and how much disk that takes, and the progress of caching.
     """
 
     def __init__(
-        self, pictures: Pictures, network: nn.Module, backbone: Backbone, folder: Path, notify: Callable[[str], None]
+        self, pictures: Pictures, network: nn.Module, backbone: Backbone, folder: Path, reporter: Reporter
     ) -> None:
         self.pictures, self.network, self.backbone = pictures, network, backbone
-        self.folder, self.notify = folder, notify
+        self.folder, self.reporter = folder, reporter
 
     def of(
         self,
@@ -203,7 +203,6 @@ class Sources:
         select: np.ndarray,
         *,
         every: np.ndarray | None = None,
-        progress: Progress | None = None,
     ) -> tuple[Source, nn.Module, list[str]]:
         """A source of some rows to train on, and of others that choose; what it feeds; and why that is not cached, if so.
 
@@ -213,12 +212,11 @@ class Sources:
             train: (n,) int64 rows.
             select: (m,) int64 rows.
             every: (r,) int64, all rows that will be trained on or choose some time, if more.
-            progress: called while the frozen part is run.
         """
         notes = []
         if which.first and settings.views:
             try:
-                cached = self._cached(which, settings, train, select, every, progress)
+                cached = self._cached(which, settings, train, select, every)
             except _UncachedError as why:
                 notes.append(f"the frozen part was run in every epoch: {why}")
             else:
@@ -227,7 +225,6 @@ class Sources:
 
     def _cached(
         self, which: Trained, settings: FineTuning, train: np.ndarray, select: np.ndarray, every: np.ndarray | None,
-        progress: Progress | None,
     ) -> Cached:  # fmt: skip
         if settings.augment == "randaugment":
             raise _UncachedError("its outputs are cached for random crops, not for randaugment")
@@ -250,13 +247,13 @@ class Sources:
                 for k in range(min(settings.views, settings.epochs))
             )
             views = [seen(train, view) for view in crops]
-        self._fill(frozen, views if plain in views else [*views, plain], progress)
+        self._fill(frozen, views if plain in views else [*views, plain])
         return Cached(
             self.pictures, parts.rest, settings, train=train, select=select,
             views=[frozen.load(view) for view in views], plain=frozen.load(plain),
         )  # fmt: skip
 
-    def _fill(self, frozen: Frozen, wanted: Sequence[Seen], progress: Progress | None) -> None:
+    def _fill(self, frozen: Frozen, wanted: Sequence[Seen]) -> None:
         """Have all outputs in their files, each process some of them."""
         size, images = frozen.need(wanted), sum(len(seen.rows) for seen in wanted)
         if not frozen.has_room(size):
@@ -265,18 +262,23 @@ class Sources:
             )
         processes, done = self.pictures.processes, 0
         if size:
-            self.notify(
+            self.reporter.note(
                 f"caching {images} outputs of the frozen part, which enter {frozen.layer}: {size_text(size)} in {self.folder}"
             )
         for seen in wanted[processes.rank :: processes.count]:
-
-            def report(here: int, _: int, before: int = done) -> None:
-                if progress:
-                    progress(before + here, images)
-
-            frozen.compute(seen, workers=self.pictures.workers, progress=report)
+            frozen.compute(seen, workers=self.pictures.workers, reporter=_Caching(self.reporter, done, images))
             done += len(seen.rows)
         processes.wait()
+
+
+class _Caching(Reporter):
+    """Reports the extraction of some images as a part of all that are cached."""
+
+    def __init__(self, reporter: Reporter, before: int, total: int) -> None:
+        self.reporter, self.before, self.total = reporter, before, total
+
+    def progress(self, done: int, total: int, detail: object = "") -> None:  # noqa: ARG002 - what it overrides
+        self.reporter.progress(self.before + done, self.total, TrainingProgress.caching(self.before + done, self.total))
 
 
 class _UncachedError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from featx.promotion.distributed import processes
 from featx.promotion.epoch_log import EpochLog
 from featx.promotion.model import PromotedModel, ending_at, set_last_layer
 from featx.promotion.param_groups import trained
-from featx.promotion.trainer import Trainer, TrainingHistory, TrainingProgress, ValidationScore, tune
+from featx.promotion.trainer import Trainer, TrainingHistory, ValidationScore, tune
+from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
 PROOF_IMAGES = 64
@@ -95,13 +96,11 @@ class FineTuningRuns:
         features: FeatureSet,
         backbone: Backbone,
         workers: int | None = None,
-        notify: Callable[[str], None] | None = None,
-        progress: Callable[[TrainingProgress], None] | None = None,
+        reporter: Reporter = SILENT,
     ) -> None:
         self.head, self.features, self.backbone = head, features, backbone
         self.processes = processes(backbone.device)
-        self.notify = notify if notify and self.processes.first else lambda _: None
-        self.progress = progress if self.processes.first else None
+        self.reporter = reporter if self.processes.first else SILENT
         self.test_split = features.held_out()
         index = {name: i for i, name in enumerate(head.classes_)}
         ours = np.array([index.get(name, -1) for name in features.classes], dtype=np.int64)
@@ -162,7 +161,7 @@ class FineTuningRuns:
                 f"{luck}; no other splits were asked, for so small a gain on all {len(every)} images would be no proof"
             ]
         minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.history.log) / 60)
-        self.notify(
+        self.reporter.note(
             f"{luck}: up to {settings.repeats} other splits are asked, each some {minutes} min; --repeats 0 asks none"
         )
         before, runs, notes = copy.deepcopy(self.network.state_dict()), list[FineTuningRun](), list[str]()
@@ -180,7 +179,7 @@ class FineTuningRuns:
         groups = self.head.groups(self.features, every)
         folds = make_folds(self.pictures.labels[every], groups, folds=settings.repeats, seed=settings.seed)
         for number, (rest, judge) in enumerate(folds, start=1):
-            self.notify(f"split {number}: {len(rest)} images to train on and choose by, {len(judge)} judge")
+            self.reporter.note(f"split {number}: {len(rest)} images to train on and choose by, {len(judge)} judge")
             head = self.head.clone().fit(self.features, rows=every[rest])
             start, train, select, chosen_on = self._held_back(every[rest])
             yield self._trial(settings, path, start, train, select, chosen_on, head, every[judge], repeat=number)
@@ -236,8 +235,8 @@ class FineTuningRuns:
         self.network = self._assembled(start)
         which = trained(self.network, self.classifier, settings)
         folder = (self.features.source.parent if self.features.source else Path(CACHE)) / FROZEN
-        source, module, notes = Sources(pictures, self.network, self.backbone, folder, self.notify).of(
-            which, settings, train, select, every=self._every() if repeat else None, progress=self._caching
+        source, module, notes = Sources(pictures, self.network, self.backbone, folder, self.reporter).of(
+            which, settings, train, select, every=self._every() if repeat else None
         )
         balanced = settings.class_weight == "balanced"
         trainer = Trainer(
@@ -249,7 +248,7 @@ class FineTuningRuns:
             class_weights=balanced_weights(pictures.labels[train], len(pictures.classes)) if balanced else None,
             processes=self.processes,
         )
-        history = tune(trainer, source, checkpoint, progress=self.progress, logged=log.write if log else None)
+        history = tune(trainer, source, checkpoint, reporter=self.reporter, logged=log.write if log else None)
         history.notes[:0] = notes
         of_head = self._says(head, judge)
         logits = self._shows(self.network, judge) if history.alpha else of_head
@@ -300,7 +299,3 @@ class FineTuningRuns:
     def _every(self) -> np.ndarray:
         """All rows that a head may be fitted to or judged on."""
         return np.concatenate([self.pictures.rows(split) for split in ("train", "val", "test")])
-
-    def _caching(self, done: int, total: int) -> None:
-        if self.progress:
-            self.progress(TrainingProgress(0, 0, done, total, math.nan, 0.0, 0.0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.backbones.backbone import Backbone
-from featx.constants import INPUT, Progress
+from featx.constants import INPUT
 from featx.data.image_set import ImageSet
 from featx.errors import StaleCacheError
 from featx.extraction.extraction import extract
@@ -18,6 +18,7 @@ from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.layer_spec import RandomView
 from featx.promotion.prefix import Cut, Split
+from featx.reporter import SILENT, Reporter
 from featx.system import nearest_folder
 
 MOST_OF_DISK = 0.5
@@ -90,13 +91,13 @@ class Frozen:
         """Whether the disk has room for so many bytes, and for as many again."""
         return bytes_ <= MOST_OF_DISK * shutil.disk_usage(nearest_folder(self.folder)).free
 
-    def compute(self, seen: Seen, *, workers: int, progress: Progress | None = None) -> None:
+    def compute(self, seen: Seen, *, workers: int, reporter: Reporter = SILENT) -> None:
         """Run the part for images whose outputs are not there yet.
 
         Args:
             seen: the images.
             workers: as ``extract``.
-            progress: as ``extract``.
+            reporter: as ``extract``.
         """
         rows, cut = self._ordered(seen), self._cut(seen)
         images = ImageSet(
@@ -107,7 +108,7 @@ class Frozen:
             splits=np.full(len(rows), "train", dtype=object),
             classes=self.features.classes,
         )
-        extract(images, cut, cache=self.folder, out=self._file(seen, cut), workers=workers, progress=progress)
+        extract(images, cut, cache=self.folder, out=self._file(seen, cut), workers=workers, reporter=reporter)
 
     def load(self, seen: Seen) -> Activations:
         """What was computed, memory-mapped.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from featx.metrics.classification import ClassificationReport
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun, FineTuningRuns, Proof
 from featx.promotion.model import PromotedModel
-from featx.promotion.trainer import TrainingProgress
 from featx.promotion.verdict import evidence_of, verdict_of
+from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
 
 
@@ -104,8 +104,7 @@ def promote(
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
     tensorboard: bool = False,
-    notify: Callable[[str], None] | None = None,
-    progress: Callable[[TrainingProgress], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Promotion:
     """Assemble a head and its backbone into one network, prove it, and fine-tune it if asked.
 
@@ -134,8 +133,8 @@ def promote(
         out: the model's file, instead of ``<models>/<head>--promoted.safetensors``.
         models: the folder for models.
         tensorboard: write the epochs for TensorBoard too, into ``<model>.tensorboard``.
-        notify: told, in a sentence, what is cached and how much disk that takes, before it is; and which of the repeats begins.
-        progress: called during fine-tuning.
+        reporter: gets notes of what is cached, how much disk that takes, and which of the repeats begins; and the progress of
+            fine-tuning, with a ``TrainingProgress`` as its detail.
 
     Raises:
         HeadError: a head that is not linear, or on a layer where the network cannot end; logits that differ; no such block.
@@ -154,7 +153,7 @@ def promote(
     known = _features_of(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     atomic.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
-    runs = FineTuningRuns(head, known, source, workers, notify, progress)
+    runs = FineTuningRuns(head, known, source, workers, reporter)
     proof = runs.prove()
     head_report = head.evaluate(known, split=runs.test_split)
     assert isinstance(head_report, ClassificationReport)  # of a linear head of classes

@@ -26,6 +26,7 @@ from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.distributed import Processes
 from featx.promotion.param_groups import Trained, frozen, parameter_groups
+from featx.reporter import SILENT, Reporter
 from featx.text import brief
 
 MOST_HALVED = 2
@@ -58,6 +59,16 @@ class TrainingProgress:
     loss: float
     accuracy: float
     rate: float
+
+    @classmethod
+    def caching(cls, done: int, total: int) -> TrainingProgress:
+        """While the outputs of a frozen part are computed, before the first epoch."""
+        return cls(0, 0, done, total, math.nan, 0.0, 0.0)
+
+    def __str__(self) -> str:
+        if not self.epoch:
+            return "the frozen part, once"
+        return f"epoch {self.epoch}/{self.epochs}, loss {self.loss:.3f}, rate {self.rate:.1e}, best {self.accuracy:.4f}"
 
 
 @dataclass(frozen=True)
@@ -326,7 +337,7 @@ def tune(
     source: Source,
     checkpoint: Checkpoint,
     *,
-    progress: Callable[[TrainingProgress], None] | None = None,
+    reporter: Reporter = SILENT,
     logged: Callable[[TrainingHistory], None] | None = None,
 ) -> TrainingHistory:
     """Train until the epochs are over or their log loss on the images that choose falls no more.
@@ -338,7 +349,7 @@ def tune(
         trainer: at its start.
         source: of images.
         checkpoint: written after each epoch.
-        progress: called after each step.
+        reporter: gets the progress after each step.
         logged: called at the start and after each epoch, when the checkpoint is written.
 
     Raises:
@@ -351,7 +362,7 @@ def tune(
     logged(run)
     while run.epoch < settings.epochs and run.epoch - run.best_epoch < settings.patience:
         try:
-            entry, better = _epoch(trainer, source, run, progress)
+            entry, better = _epoch(trainer, source, run, reporter)
         except torch.OutOfMemoryError as error:
             _cut(trainer, run, error)
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -386,15 +397,15 @@ def _begun(trainer: Trainer, source: Source, checkpoint: Checkpoint) -> Training
 
 
 def _epoch(
-    trainer: Trainer, source: Source, run: TrainingHistory, progress: Callable[[TrainingProgress], None] | None
+    trainer: Trainer, source: Source, run: TrainingHistory, reporter: Reporter
 ) -> tuple[dict[str, float | None], bool]:
     """Train once on all images, and judge; the log's entry, and whether it is the best so far."""
     epoch, epochs, started = run.epoch + 1, trainer.settings.epochs, time.perf_counter()
     trainer.scale, trainer.pieces = 0.5**run.halved, run.pieces
 
     def done(images: int, loss: float) -> None:
-        if progress:
-            progress(TrainingProgress(epoch, epochs, images, source.images, loss, run.best.accuracy, trainer.rate))
+        step = TrainingProgress(epoch, epochs, images, source.images, loss, run.best.accuracy, trainer.rate)
+        reporter.progress((epoch - 1) * source.images + images, epochs * source.images, step)
 
     loss, rate = trainer.epoch(epoch, source, done), trainer.rate
     least, before = math.log(source.classes), run.log[0]["log_loss"] or 0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featx.advice.layer_scores import best, measure
-from featx.constants import MODELS, Progress
+from featx.constants import MODELS
 from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.errors import HeadError, OutputError
 from featx.features.feature_set import FeatureSet, views_in
@@ -30,6 +30,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.metrics.scores import finite
+from featx.reporter import SILENT, Reporter
 from featx.text import cell
 
 AUTO, BEST = "auto", "best"
@@ -156,7 +157,7 @@ def fit_head(
     card: bool = False,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Fit:
     """Fit a head to the training rows of a feature file, judge it on the held-out ones, and save both.
 
@@ -175,7 +176,7 @@ def fit_head(
         card: also write an HTML page about the head.
         out: the head's file, instead of ``<models>/<features>--<kind>.safetensors``.
         models: the folder for heads.
-        progress: called as the fits of ``auto``, ``cv`` and ``shots`` are done.
+        reporter: gets the progress of ``auto``, ``cv`` and ``shots``, in fits.
 
     Raises:
         HeadError: nothing to fit to or to judge by.
@@ -200,7 +201,7 @@ def fit_head(
     head.task_ = task
     split = head.with_splits(features)
     held_out = _held_out(split, task, cv)
-    fits = _Counter(progress, _count_fits(split, task, auto, cv, repeat, shots))
+    fits = _Counter(reporter, _count_fits(split, task, auto, cv, repeat, shots))
     compared: tuple[Compared, ...] = ()
     if auto:
         head, compared = _best_of_all(features, head, len(split.rows("train")) * split.views, fits)
@@ -397,16 +398,16 @@ class _Files:
 
 
 class _Counter:
-    """Tells a progress callback of each fit that is done."""
+    """Counts fits for a reporter."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
+    def __init__(self, reporter: Reporter, total: int) -> None:
+        self.reporter, self.total, self.done = reporter, total, 0
 
     def tick(self) -> None:
         """One more."""
         self.done += 1
-        if self.progress and self.total > 1:
-            self.progress(min(self.done, self.total), self.total)
+        if self.total > 1:
+            self.reporter.progress(min(self.done, self.total), self.total)
 
 
 def _count_fits(split: FeatureSet, task: str, auto: bool, cv: int | None, repeat: int, shots: Sequence[int]) -> int:

@@ -22,9 +22,9 @@ from featx.constants import CACHE, MODELS
 from featx.errors import RecipeError
 from featx.layer_spec import PENULTIMATE
 from featx.promotion.config import FineTuning
+from featx.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:  # a step imports what it needs when it runs
-    from featx.data.throughput import ThroughputMeter
     from featx.extraction.extraction import Extraction
     from featx.promotion.promotion import Promotion
     from featx.workflows.fit import Fit
@@ -63,12 +63,7 @@ class ExtractStep:
         """The backbone; left out, ``lenet5`` for the built-in digits and ``resnet50`` for everything else."""
         return self.backbone or ("lenet5" if self.data == "digits" else "resnet50")
 
-    def run(
-        self,
-        progress: Callable[..., None] | None = None,
-        notify: Callable[[str], None] | None = None,
-        meter: ThroughputMeter | None = None,
-    ) -> Extraction:
+    def run(self, reporter: Reporter = SILENT) -> Extraction:
         """Extract."""
         from featx.data.scan import scan_images
         from featx.features.folder import require_place
@@ -110,9 +105,7 @@ class ExtractStep:
             strict=self.strict,
             max_pixels=self.max_pixels or MAX_PIXELS,
             wait=self.wait,
-            notify=notify,
-            meter=meter,
-            progress=progress,
+            reporter=reporter,
         )
 
 
@@ -145,7 +138,7 @@ class FitHeadStep:
     models: str = MODELS
     out: str | None = None
 
-    def run(self, progress: Callable[..., None] | None = None) -> Fit:
+    def run(self, reporter: Reporter = SILENT) -> Fit:
         """Fit, judge and save a head."""
         from featx.features.folder import newest
         from featx.heads.head import Head
@@ -185,7 +178,7 @@ class FitHeadStep:
             card=self.report,
             out=self.out,
             models=self.models,
-            progress=progress,
+            reporter=reporter,
         )
 
 
@@ -230,9 +223,7 @@ class PromoteStep:
     models: str = MODELS
     out: str | None = None
 
-    def run(
-        self, progress: Callable[..., None] | None = None, notify: Callable[[str], None] | None = None
-    ) -> Promotion:
+    def run(self, reporter: Reporter = SILENT) -> Promotion:
         """Assemble, prove, fine-tune if asked, and save."""
         from featx.io.model_file import HEAD, newest
         from featx.promotion.promotion import promote
@@ -250,8 +241,7 @@ class PromoteStep:
             out=self.out,
             models=self.models,
             tensorboard=self.tensorboard,
-            notify=notify,
-            progress=progress,
+            reporter=reporter,
         )
 
 
@@ -307,15 +297,13 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
 def run_recipe(
     recipe: Recipe,
     *,
-    progress: Callable[[str], Callable[..., None] | None] | None = None,
-    notify: Callable[[str], None] | None = None,
+    reporter: Callable[[str], Reporter] = lambda _: SILENT,
 ) -> Iterator[tuple[str, Result]]:
     """Run the steps in order; each takes what the one before made, unless it names something else.
 
     Args:
         recipe: from ``load_recipe``.
-        progress: gives each step's own progress callback.
-        notify: told, in a sentence, what a step waits for or takes.
+        reporter: gives the reporter of each step by its name.
 
     Yields:
         The step's name and its result, as each ends.
@@ -326,8 +314,7 @@ def run_recipe(
             step = dataclasses.replace(step, features=made["extract"])
         if isinstance(step, PromoteStep) and step.head is None and "fit-head" in made:
             step = dataclasses.replace(step, head=made["fit-head"])
-        shown = progress(name) if progress else None
-        result = step.run(shown) if isinstance(step, FitHeadStep) else step.run(shown, notify)
+        result = step.run(reporter(name))
         made[name] = str(result.file if isinstance(step, ExtractStep) else result.path)  # type: ignore[union-attr]
         yield name, result
 

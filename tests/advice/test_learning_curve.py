@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made import Recorder
 
 from featx.advice.learning_curve import FOLDINGS, FOLDS, SIZES, PowerLaw, _stratified, learning_curve
 from featx.features.feature_set import FeatureSet
@@ -61,15 +62,15 @@ def test_a_curve_rises_to_what_cross_validation_says() -> None:
     own = features(400, apart=0.7)
     head = Head("logreg").fit(own, cross_validate=True)
     assert head.held_out_ is not None
-    calls: list[tuple[int, int]] = []
-    curve = learning_curve(own, head, own.rows("train"), progress=lambda done, total: calls.append((done, total)))
+    told = Recorder()
+    curve = learning_curve(own, head, own.rows("train"), reporter=told)
     assert curve is not None
     assert len(curve.sizes) == SIZES
     assert curve.sizes[-1] == 320, "four of five folds"
     assert curve.accuracy[-1] > curve.accuracy[0] + 0.1
     assert curve.accuracy[-1] == pytest.approx(head.held_out_.headline[1], abs=3 * curve.deviation[-1])
     assert (curve.seeds, curve.images) == (FOLDS * FOLDINGS, 400)
-    assert calls[-1] == (SIZES * curve.seeds, SIZES * curve.seeds)
+    assert told.calls[-1] == (SIZES * curve.seeds, SIZES * curve.seeds)
     again = learning_curve(own, head, own.rows("train"))
     assert again is not None
     assert again.as_dict() == curve.as_dict(), "one seed, one curve"

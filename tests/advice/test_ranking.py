@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made import Recorder
 
 import featx
 from featx.advice.ranking import Ranked, _on_front, rank
@@ -21,9 +22,9 @@ TWO = {"lenet5": "default", "mobilenet_v1_025": "random"}
 
 
 def test_each_backbone_is_extracted_once_and_judged_on_training_images(split_photos: Path, in_tmp: Path) -> None:
-    told: list[str] = []
-    found = rank(split_photos, TWO, notify=told.append)
-    assert told == ["lenet5 (1 of 2)", "mobilenet_v1_025 (2 of 2)"]
+    told = Recorder()
+    found = rank(split_photos, TWO, reporter=told)
+    assert told.notes == ["lenet5 (1 of 2)", "mobilenet_v1_025 (2 of 2)"]
     assert found.images == 32, "of 48: the others judge what comes of the choice"
     assert [row.accuracy for row in found.rows] == sorted((row.accuracy for row in found.rows), reverse=True)
     assert found.picture.read_bytes().startswith(b"\x89PNG")

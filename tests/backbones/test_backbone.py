@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made import Recorder
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -1148,9 +1149,9 @@ def test_backbones_are_described_without_weights_and_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEATX_HOME", str(tmp_path))
-    calls: list[tuple[int, int]] = []
-    lenet, squeezenet = catalog.describe(["lenet5", "squeezenet1_1"], progress=lambda *done: calls.append(done))
-    assert calls == [(1, 2), (2, 2)]
+    told = Recorder()
+    lenet, squeezenet = catalog.describe(["lenet5", "squeezenet1_1"], reporter=told)
+    assert told.calls == [(1, 2), (2, 2)]
     assert lenet.as_dict() == {
         "name": "lenet5",
         "family": "LeNet5",

@@ -476,7 +476,7 @@ def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from featx.cli import main; main(['--help'], standalone_mode=False); "
+        "import sys; from featx.cli.main import main; main(['--help'], standalone_mode=False); "
         "print(sorted({'torch', 'sklearn', 'numpy', 'h5py', 'PIL', 'matplotlib'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made import Recorder
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -67,9 +68,9 @@ class Machine:
 
     def choose(self, backbone: Backbone, *, images: int = LONG, wanted: str = "auto", **options: Any) -> Chosen:
         """What is chosen now; only what is done for it is on record."""
-        self.opened, self.measured, self.told = [], [], []
+        self.opened, self.measured, self.told = [], [], Recorder()
         return choose_engine(
-            wanted, backbone, sample(backbone), images=images, notify=self.told.append, **{"lanes": 2, **options}
+            wanted, backbone, sample(backbone), images=images, reporter=self.told, **{"lanes": 2, **options}
         )
 
 
@@ -419,16 +420,20 @@ def test_an_extraction_tells_the_gain_and_asks_for_no_second_measurement(
     monkeypatch.setattr(
         autotune, "images_per_second", lambda engine, *_: {"eager": 1.0, "onnxruntime": 3.0}[engine.name]
     )
-    told: list[str] = []
-    first = extract(photos, lenet, out=tmp_path / "first" / "f.h5", notify=told.append)
+    told = Recorder()
+    first = extract(photos, lenet, out=tmp_path / "first" / "f.h5", reporter=told)
     assert first.engine == "onnxruntime"
-    assert told == ["measuring which of eager, onnxruntime runs lenet5 fastest here, once"]
+    assert told.notes == ["measuring which of eager, onnxruntime runs lenet5 fastest here, once"]
     (note,) = [note for note in first.notes if "runs by" in note]
     assert note == (
         "lenet5 runs by onnxruntime here, 3.0 times as fast as eager "
         "(images/s of the network alone: eager 1, onnxruntime 3); remembered"
     )
     monkeypatch.setattr(autotune, "images_per_second", lambda *_: pytest.fail("measured again"))
-    second = extract(photos, lenet, out=tmp_path / "second" / "f.h5", notify=told.append)
-    assert (second.engine, len(told), second.notes) == ("onnxruntime", 1, tuple(n for n in first.notes if n != note))
+    second = extract(photos, lenet, out=tmp_path / "second" / "f.h5", reporter=told)
+    assert (second.engine, len(told.notes), second.notes) == (
+        "onnxruntime",
+        1,
+        tuple(n for n in first.notes if n != note),
+    )
     assert second.file.read_bytes() == first.file.read_bytes()

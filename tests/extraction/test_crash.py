@@ -27,6 +27,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np, torch
 import featx
+import featx.reporter
 from featx.features.feature_file import DONE, FeatureFile
 
 torch.set_num_threads(1)
@@ -35,8 +36,18 @@ images = featx.scan_images(data)
 backbone = featx.load_backbone("mobilenet_v1_075", weights=weights, device="cpu")
 whole = folder / "whole" / "f.h5"
 first = []
+
+class Begun(featx.reporter.Reporter):
+    def progress(self, done, total, detail=""):
+        if done:
+            first.append(time.perf_counter())
+
+class Beat(featx.reporter.Reporter):
+    def progress(self, done, total, detail=""):
+        os.write(said, b".")
+
 started = time.perf_counter()
-featx.extract(images, backbone, out=whole, progress=lambda done, _: first.append(time.perf_counter()) if done else None)
+featx.extract(images, backbone, out=whole, reporter=Begun())
 to_begin, per_image = first[0] - started, (time.perf_counter() - first[0]) / len(images)
 reference, expected = whole.read_bytes(), FeatureFile(whole)
 vectors = np.array(expected.features("penultimate"))
@@ -49,7 +60,7 @@ while seen["kills"] < kills or not seen["completed"]:
     heard, said = os.pipe()
     child = os.fork()
     if child == 0:
-        featx.extract(images, backbone, out=final, batch_size=4, progress=lambda *_: os.write(said, b"."))
+        featx.extract(images, backbone, out=final, batch_size=4, reporter=Beat())
         os._exit(0)
     os.close(said)
     # While it begins, or in the midst of a batch: counted, so that a busy machine kills in as many places.
@@ -91,6 +102,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np, torch
 import featx
+import featx.reporter
 from featx.heads.head import Head
 from featx.promotion.config import FineTuning
 from safetensors.torch import load_file
@@ -178,6 +190,7 @@ _RACE = """
 import json, os, sys, time
 import torch
 import featx
+import featx.reporter
 from featx.errors import CacheLockedError
 from featx.extraction.extraction import _Run
 
@@ -191,8 +204,10 @@ for _ in range(8):
     out, into = os.pipe()
     if os.fork() == 0:
         holders = []
+        holder = featx.reporter.Reporter()
+        holder.note = holders.append
         try:
-            result = featx.extract(data, backbone, cache=folder, wait=wait, notify=holders.append)
+            result = featx.extract(data, backbone, cache=folder, wait=wait, reporter=holder)
             told = ["done", os.getpid(), result.computed, result.reused, holders]
         except CacheLockedError as error:
             told = ["locked", os.getpid(), str(error)]

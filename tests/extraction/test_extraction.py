@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import Recorder
 from safetensors.numpy import save_file
 
 from featx.backbones.backbone import Backbone, load_backbone
@@ -594,7 +595,7 @@ def test_an_image_that_vanishes_fails_alone_and_is_tried_again(
     if when == "before the run":
         victim.unlink()
     result = extract(
-        images, lenet, cache=tmp_path / "cache", progress=lambda _done, _total: victim.unlink(missing_ok=True)
+        images, lenet, cache=tmp_path / "cache", reporter=Recorder(lambda _: victim.unlink(missing_ok=True))
     )
     assert counts(result) == (8, 7, 0, 1, 0)
     assert result.failures == (("light/1.png", "cannot be read: No such file or directory"),)
@@ -890,17 +891,17 @@ def test_a_bad_image_has_a_split_only_if_its_bytes_could_be_read(spoilt: Path, t
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_progress_runs_up_to_the_total(spoilt: Path, tmp_path: Path, lenet: Backbone, batch_size: int) -> None:
     shutil.copy(spoilt / "dark" / "2.png", spoilt / "light" / "copy.png")
-    calls: list[tuple[int, int]] = []
+    told = Recorder()
     extract(
         spoilt,
         lenet,
         cache=tmp_path / "cache",
         batch_size=batch_size,
-        progress=lambda done, total: calls.append((done, total)),
+        reporter=told,
     )
-    assert calls[0] == (0, 12)
-    assert calls[-1] == (12, 12)
-    assert calls == sorted(calls)
+    assert told.calls[0] == (0, 12)
+    assert told.calls[-1] == (12, 12)
+    assert told.calls == sorted(told.calls)
 
 
 def test_progress_counts_what_an_earlier_run_did(
@@ -908,9 +909,9 @@ def test_progress_counts_what_an_earlier_run_did(
 ) -> None:
     extract(few, lenet, cache=tmp_path / "cache")
     make_image(few / "dark" / "new.png", seed=999)
-    calls: list[tuple[int, int]] = []
-    extract(few, lenet, cache=tmp_path / "cache", progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(8, 9), (9, 9)]
+    told = Recorder()
+    extract(few, lenet, cache=tmp_path / "cache", reporter=told)
+    assert told.calls == [(8, 9), (9, 9)]
 
 
 def test_the_summary_has_the_documented_keys(spoilt: Path, tmp_path: Path, lenet: Backbone) -> None:
@@ -1225,11 +1226,11 @@ def test_a_bad_image_fails_in_all_views_at_once(spoilt: Path, tmp_path: Path, le
 def test_progress_runs_to_the_end_when_views_are_added(few: Path, tmp_path: Path, make_image: MakeImage) -> None:
     extract(few, seen("plain"), cache=tmp_path / "cache")
     _add(few, make_image)
-    calls: list[tuple[int, int]] = []
-    extract(few, seen("flip"), cache=tmp_path / "cache", progress=lambda *at: calls.append(at))
-    assert calls[-1] == (9, 9)
-    assert calls == sorted(calls)
-    assert all(total == 9 for _, total in calls)
+    told = Recorder()
+    extract(few, seen("flip"), cache=tmp_path / "cache", reporter=told)
+    assert told.calls[-1] == (9, 9)
+    assert told.calls == sorted(told.calls)
+    assert all(total == 9 for _, total in told.calls)
 
 
 @pytest.mark.parametrize("name", ["flip", "10crop"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import Recorder
 from torch import Tensor, nn
 
 import featx
@@ -176,18 +177,16 @@ def test_room_is_half_of_what_is_free(features: FeatureSet, monkeypatch: pytest.
 
 def test_training_from_the_cache_is_training_in_the_ordinary_way(features: FeatureSet, tmp_path: Path) -> None:
     head = Head("logreg").fit(features)
-    said: list[str] = []
+    told = Recorder()
     states = []
     for views in (0, 1):
         settings = FineTuning(epochs=2, lr=1e-3, batch_size=8, last=1, augment="none", views=views)
-        result = promote(
-            head, finetune=True, settings=settings, out=tmp_path / f"{views}.safetensors", notify=said.append
-        )
+        result = promote(head, finetune=True, settings=settings, out=tmp_path / f"{views}.safetensors", reporter=told)
         states.append([(entry["loss"], entry["log_loss"]) for entry in result.log[1:]])
         assert not result.notes
     np.testing.assert_allclose(states[0], states[1], rtol=1e-2)
-    assert len(said) == 1
-    assert said[0].startswith("caching 32 outputs of the frozen part, which enter hidden.1: ")
+    assert len(told.notes) == 1
+    assert told.notes[0].startswith("caching 32 outputs of the frozen part, which enter hidden.1: ")
     assert len(list(Path("cache/frozen").glob("*.h5"))) == 1
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import Recorder
 from safetensors.torch import load_file
 from torchvision import models
 
@@ -164,7 +165,9 @@ def test_what_could_not_be_saved_is_refused_before_the_training(
 ) -> None:
     head = Head("logreg").fit(features)
     features.dataset["odd"] = float("nan")
-    monkeypatch.setattr("featx.promotion.finetune_run.FineTuningRuns.first", lambda *_: pytest.fail("the training began"))
+    monkeypatch.setattr(
+        "featx.promotion.finetune_run.FineTuningRuns.first", lambda *_: pytest.fail("the training began")
+    )
     with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, for it could not be read again"):
         promote(head, features=features, finetune=True)
 
@@ -295,7 +298,7 @@ def test_an_interrupted_promotion_goes_on_and_ends_at_the_same_network(features:
     expected = promote(head, finetune=True, settings=settings, out=tmp_path / "whole.safetensors")
     out = tmp_path / "model.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        promote(head, finetune=True, settings=settings, out=out, progress=stop)
+        promote(head, finetune=True, settings=settings, out=out, reporter=Recorder(stop))
     assert not out.exists()
     assert {path.suffix for path in tmp_path.glob("model.*")} == {".checkpoint", ".csv"}
     assert [line.split(",")[0] for line in (tmp_path / "model.csv").read_text().splitlines()] == ["epoch", "0", "1"]
@@ -442,13 +445,13 @@ def test_training_images_are_varied_as_asked_and_alike_each_time(features: Featu
 
 
 def test_progress_counts_the_images_of_every_epoch(features: FeatureSet) -> None:
-    steps: list[TrainingProgress] = []
+    told = Recorder()
     settings = FineTuning(epochs=2, batch_size=8, patience=5)
-    promote(Head("logreg").fit(features), finetune=True, settings=settings, progress=steps.append)
-    assert [(s.epoch, s.done, s.total) for s in steps] == [(e, d, 24) for e in (1, 2) for d in (8, 16, 24)], (
+    promote(Head("logreg").fit(features), finetune=True, settings=settings, reporter=told)
+    assert [(s.epoch, s.done, s.total) for s in told.details] == [(e, d, 24) for e in (1, 2) for d in (8, 16, 24)], (
         "8 of 32 choose"
     )
-    assert all(np.isfinite(s.loss) for s in steps)
+    assert all(np.isfinite(s.loss) for s in told.details)
 
 
 def test_a_promoted_model_loads_into_plain_torchvision(split_photos: Path, in_tmp: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import Recorder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -120,7 +121,7 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
     steps = 0
     trainer, source = begun(how)
     with pytest.raises(Killed):
-        tune(trainer, source, checkpoint, progress=kill)
+        tune(trainer, source, checkpoint, reporter=Recorder(kill))
     torch.rand(3)  # another process has other chance
     again, source = begun(how)
     run = tune(again, source, checkpoint)
@@ -146,7 +147,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(half, source, checkpoint, progress=stop)
+        tune(half, source, checkpoint, reporter=Recorder(stop))
     ends = []
     for kept in (checkpoint, Checkpoint(tmp_path / "third.safetensors", {})):
         trainer, source = begun(settings(last=1, compile=True))

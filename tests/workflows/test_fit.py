@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import EVERY_HEAD, in_views, new, photos, with_labels
+from made import EVERY_HEAD, Recorder, in_views, new, photos, with_labels
 
 from featx.backbones.backbone import load_backbone
 from featx.errors import CacheMissError, HeadError, OutputError
@@ -384,10 +384,8 @@ def test_what_cannot_be_cross_validated_is_said(tmp_path: Path) -> None:
 
 def test_few_shots_are_heads_on_drawn_rows_judged_on_the_held_out_split(tmp_path: Path) -> None:
     features = photos(gap=1.0)
-    told: list[tuple[int, int]] = []
-    fit = fit_head(
-        features, Head("ridge", seed=5), shots=(1, 4), repeat=3, models=tmp_path, progress=lambda *at: told.append(at)
-    )
+    told = Recorder()
+    fit = fit_head(features, Head("ridge", seed=5), shots=(1, 4), repeat=3, models=tmp_path, reporter=told)
     assert [n for n, _ in fit.shots] == [1, 4]
     for shots, result in fit.shots:
         found = []
@@ -401,7 +399,7 @@ def test_few_shots_are_heads_on_drawn_rows_judged_on_the_held_out_split(tmp_path
     assert fit.shots_picture == tmp_path / "pets--ridge--shots.png"
     assert fit.shots_picture.read_bytes().startswith(b"\x89PNG")
     assert [line["shots"] for line in fit.as_dict()["shots"]] == [1, 4]
-    assert told == [(n, 7) for n in range(1, 8)]
+    assert told.calls == [(n, 7) for n in range(1, 8)]
 
 
 @pytest.mark.parametrize(
@@ -478,8 +476,8 @@ def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_auto_compares_every_kind_and_keeps_the_simplest_within_one_standard_error(task: str, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    fit = fit_head(TASKS[task](), Head(task=task), auto=True, models=tmp_path, progress=lambda *at: told.append(at))
+    told = Recorder()
+    fit = fit_head(TASKS[task](), Head(task=task), auto=True, models=tmp_path, reporter=told)
     names = [line.kind for line in fit.compared]
     expected = ["centroid", "ridge", "logreg", "svm", "knn", "svm-rbf", "mlp"]
     unsuited = {"classification": (), "multilabel": ("centroid",), "regression": ("centroid", "logreg")}[task]
@@ -493,7 +491,7 @@ def test_auto_compares_every_kind_and_keeps_the_simplest_within_one_standard_err
     assert fit.path == tmp_path / "pets--auto.safetensors"
     assert Head.load(fit.path).kind == fit.head.kind
     assert [line["kind"] for line in json.loads(json.dumps(fit.as_dict(), allow_nan=False))["compared"]] == names
-    assert told == [(n, len(names)) for n in range(1, len(names) + 1)]
+    assert told.calls == [(n, len(names)) for n in range(1, len(names) + 1)]
 
 
 def test_auto_prefers_a_simple_head_to_one_that_is_hardly_better(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made import Recorder
 
 from featx.cli import main
 from featx.errors import RecipeError
+from featx.reporter import Reporter
 from featx.workflows.recipe import (
     STEPS,
     ExtractStep,
@@ -316,10 +318,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     calls: list[tuple[Any, Any]] = []
 
     def stand_in(**made: Path) -> Callable[..., SimpleNamespace]:
-        def run(step: Any, progress: Any = None, notify: Any = None) -> SimpleNamespace:
-            calls.append((step, progress))
-            if notify:
-                notify(type(step).__name__)
+        def run(step: Any, reporter: Reporter) -> SimpleNamespace:
+            calls.append((step, reporter))
+            reporter.note(type(step).__name__)
             return SimpleNamespace(**made)
 
         return run
@@ -343,9 +344,9 @@ def test_each_step_takes_what_the_one_before_made(ran: list[tuple[Any, Any]]) ->
 
 
 def test_what_the_steps_have_to_say_is_passed_on(ran: list[tuple[Any, Any]]) -> None:
-    said: list[str] = []
-    list(run_recipe(Recipe({"extract": ExtractStep(), "promote": PromoteStep()}), notify=said.append))
-    assert said == ["ExtractStep", "PromoteStep"]
+    told = Recorder()
+    list(run_recipe(Recipe({"extract": ExtractStep(), "promote": PromoteStep()}), reporter=lambda _: told))
+    assert told.notes == ["ExtractStep", "PromoteStep"]
 
 
 def test_a_step_that_names_its_file_keeps_it(ran: list[tuple[Any, Any]]) -> None:
@@ -366,9 +367,10 @@ def test_a_step_runs_only_when_its_turn_is_asked_for(ran: list[tuple[Any, Any]])
     assert len(ran) == 1
 
 
-def test_each_step_gets_a_progress_of_its_own(ran: list[tuple[Any, Any]]) -> None:
-    list(run_recipe(Recipe({"extract": ExtractStep(), "fit-head": FitHeadStep()}), progress=lambda name: name.upper()))
-    assert [progress for _, progress in ran] == ["EXTRACT", "FIT-HEAD"]
+def test_each_step_gets_a_reporter_of_its_own(ran: list[tuple[Any, Any]]) -> None:
+    told = {"extract": Recorder(), "fit-head": Recorder()}
+    list(run_recipe(Recipe({"extract": ExtractStep(), "fit-head": FitHeadStep()}), reporter=told.__getitem__))
+    assert [reporter for _, reporter in ran] == list(told.values())
 
 
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.toml")), ids=lambda path: path.stem)

@@ -1,0 +1,69 @@
+"""What commands print: results on stdout, notes on stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+from featx.layer_spec import VIEWS
+from featx.text import cell, printable
+
+# What is printed
+
+
+def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:
+    """One JSON object, or text."""
+    if json_object is None:
+        show()
+    else:
+        click.echo(json.dumps(json_object, ensure_ascii=True))
+
+
+def print_notes(*sentences: str) -> None:
+    """Print notes on stderr."""
+    for sentence in sentences:
+        click.echo(f"Note: {printable(sentence)}", err=True)
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """CSV."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([cell(str(value)) for value in row])
+
+
+def digits(value: float | None) -> str:
+    """A number with four digits; "-" where there is none."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    """Names to the left, numbers to the right."""
+    texts = [[printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in line] for line in (head, *lines)]
+    widths = [max(len(line[column]) for line in texts) for column in range(len(head))]
+    for line in texts:
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+        click.echo("  ".join(cells))
+
+
+def print_facts(facts: dict[str, Any], indent: str = "") -> None:
+    """Print names and values, one on each line; nested ones indented."""
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        if isinstance(value, dict) and value:
+            click.echo(f"{indent}{printable(key)}:")
+            print_facts(value, indent + "  ")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            click.echo(f"{indent}{printable(key) + ':':<{width + 1}} {printable(str(shown))}")
+
+
+def in_views(views: str) -> str:
+    """How each image is seen, where that is more than once."""
+    return f", each image in {len(VIEWS[views])} views ({views})" if views != "plain" else ""
