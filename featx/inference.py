@@ -24,7 +24,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head, trained_on
 from featx.heads.targets import known_labels
 from featx.io import model_file
-from featx.layer_spec import View, views_of
+from featx.layer_spec import LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.promotion.model import PromotedModel
@@ -46,7 +46,7 @@ class HeadOnBackbone:
     backbone: Backbone
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backbone", self.backbone.with_views(views_of(self.head.layer_)))
+        object.__setattr__(self, "backbone", self.backbone.with_views(LayerSpec.parse(self.head.layer_).views))
         self.head.require_same(
             self.backbone.identity_of(self.head.layer_),
             self.backbone.describe(),
@@ -67,7 +67,7 @@ class HeadOnBackbone:
     @property
     def views(self) -> tuple[View, ...]:
         """In which each image is seen."""
-        return views_of(self.head.layer_)
+        return LayerSpec.parse(self.head.layer_).views
 
     @property
     def device(self) -> Any:

@@ -1,8 +1,9 @@
-"""How images are seen: views, sets of views, and what the name of a layer stands for. Standard library only.
+"""Which layers of a backbone, pooled how, in which views: one name for all of it, parsed here. Standard library only.
 
-A feature file keeps a layer as it is seen in one view, ``penultimate`` plainly and ``penultimate@mirrored`` besides. Whoever
-asks for features names one layer or several with commas between them, and behind an ``@`` how they are seen:
-``layer3,penultimate@flip`` are the two side by side, in the two views of the set ``flip``.
+A feature file stores a layer as it looks in one view: ``penultimate`` plainly, and ``penultimate@mirrored`` besides. Callers
+name one layer, or several with commas between them, and after an ``@`` the views: ``layer3,penultimate@flip`` stands for the
+two layers side by side, in both views of the set ``flip``. Fitting to views and averaging over them is what others call
+test-time augmentation (TTA).
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from featx.constants import POOLINGS
 from featx.errors import BackboneError
+
+PENULTIMATE = "penultimate"
+"""The layer whose output enters the last classifier layer."""
 
 
 @dataclass(frozen=True)
@@ -85,82 +90,149 @@ VIEWS: dict[str, tuple[View, ...]] = {
 """The sets that features are extracted in: the centre; it and its mirror image; it and the corners, each with its mirror image
 (Krizhevsky et al., 2012). Each holds those before it."""
 
-_BY_NAME = {**VIEWS, **{view.name: (view,) for view in VIEWS["10crop"]}}
+_BY_NAME = {"": (PLAIN,), **VIEWS, **{view.name: (view,) for view in VIEWS["10crop"]}}
 
 
-def kept_as(layer: str, view: View | RandomView) -> str:
-    """The name under which a file keeps one layer as it is seen in one view."""
+@dataclass(frozen=True)
+class LayerNode:
+    """One layer of a network, and how its output becomes one vector per image.
+
+    Attributes:
+        node: the name of a module, or of a node of torchvision's feature extraction; or ``penultimate``.
+        pooling: one of ``POOLINGS``. ``avg``: the mean over all places of a map, or all tokens. ``max``: their maximum.
+            ``gem``: the generalised mean with p = 3 (Radenovic et al., 2018). ``cls``: the class token. ``avg+cls``: the mean
+            over the patches, then the class token. ``flatten``: all places, one after the other.
+    """
+
+    node: str
+    pooling: str = POOLINGS[0]
+
+    @classmethod
+    def parse(cls, name: str, default: str = POOLINGS[0]) -> LayerNode:
+        """Parse ``NODE`` or ``NODE:POOLING``.
+
+        Args:
+            name: the name.
+            default: the pooling of a name that has none.
+
+        Raises:
+            BackboneError: there is no such pooling, or the layer is one vector already.
+        """
+        node, _, pooling = name.partition(":")
+        if pooling and pooling not in POOLINGS:
+            raise BackboneError(f"--layer {name}: there is no pooling {pooling!r}; expected {', '.join(POOLINGS)}")
+        if pooling and node == PENULTIMATE:
+            raise BackboneError(
+                f"--layer {name}: {PENULTIMATE} is one vector; pool a layer before it, such as layer4:gem"
+            )
+        return cls(node, pooling or (default if node != PENULTIMATE else POOLINGS[0]))
+
+    def __str__(self) -> str:
+        return self.node if self.pooling == POOLINGS[0] else f"{self.node}:{self.pooling}"
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Layers of a backbone side by side, in one view or several.
+
+    Attributes:
+        layers: their names, each as ``LayerNode.parse`` takes it.
+        views: the views of each image.
+
+    Example:
+        >>> spec = LayerSpec.parse("layer3:gem,penultimate@flip")
+        >>> spec.layers, spec.views_name
+        (('layer3:gem', 'penultimate'), 'flip')
+        >>> spec.stored
+        (('layer3:gem', 'penultimate'), ('layer3:gem@mirrored', 'penultimate@mirrored'))
+        >>> str(spec)
+        'layer3:gem,penultimate@flip'
+    """
+
+    layers: tuple[str, ...]
+    views: tuple[View, ...] = (PLAIN,)
+
+    @classmethod
+    def parse(cls, name: str, views: str | None = None) -> LayerSpec:
+        """Parse ``LAYER[,LAYER...][@VIEWS]``.
+
+        Args:
+            name: layers, and views if wanted.
+            views: the views of a name that has none.
+
+        Raises:
+            BackboneError: there are no such views.
+        """
+        layers, at, named = name.partition("@")
+        named = named if at else views or ""
+        if named not in _BY_NAME:
+            full = f"{layers}@{named}"
+            raise BackboneError(f"{full!r}: there are no views {named!r}; expected {', '.join(VIEWS)}")
+        return cls(tuple(layers.split(",")), _BY_NAME[named])
+
+    @staticmethod
+    def is_valid(name: object) -> bool:
+        """Whether ``parse`` takes a value."""
+        return isinstance(name, str) and name.partition("@")[2] in _BY_NAME
+
+    @property
+    def nodes(self) -> tuple[LayerNode, ...]:
+        """The layers, parsed."""
+        return tuple(map(LayerNode.parse, self.layers))
+
+    @property
+    def layer(self) -> str:
+        """The layers without the views, with commas between them."""
+        return ",".join(self.layers)
+
+    @property
+    def views_name(self) -> str:
+        """The name of the set of views; "" where they are none of ``VIEWS``."""
+        return views_name(self.views)
+
+    @property
+    def stored(self) -> tuple[tuple[str, ...], ...]:
+        """For each view, the names under which a feature file stores the layers."""
+        return tuple(tuple(stored_name(layer, view) for layer in self.layers) for view in self.views)
+
+    def __str__(self) -> str:
+        name = self.views_name or self.views[0].name
+        return self.layer if name == "plain" else f"{self.layer}@{name}"
+
+
+def stored_name(layer: str, view: View | RandomView) -> str:
+    """The name under which a feature file stores one layer in one view."""
     return f"{layer}@{view.name}" if view.name else layer
 
 
-def asked_as(layer: str, views: str) -> str:
-    """The name of one layer or several, seen in a set of views."""
-    return layer if views == "plain" else f"{layer}@{views}"
-
-
-def side_by_side(layer: str) -> list[str]:
-    """The layers that a name stands for, however they are seen: several are one after the other in each row."""
-    return layer.partition("@")[0].split(",")
-
-
-def views_of(layer: str) -> tuple[View, ...]:
-    """How the layers of a name are seen.
-
-    Raises:
-        BackboneError: in a way that there is not.
-    """
-    name = layer.partition("@")[2]
-    if name not in _BY_NAME:
-        raise BackboneError(f"{layer!r}: images are not seen in {name!r}; expected {', '.join(VIEWS)}")
-    return _BY_NAME[name]
-
-
-def is_name(value: object) -> bool:
-    """Whether something is the name of layers that are seen in views that there are."""
-    return isinstance(value, str) and value.partition("@")[2] in _BY_NAME
-
-
-def kept_names(layer: str) -> list[list[str]]:
-    """What a file keeps of the layers of a name: for each view, their names, side by side.
-
-    Raises:
-        BackboneError: as ``views_of``.
-    """
-    return [[kept_as(name, view) for name in side_by_side(layer)] for view in views_of(layer)]
-
-
-def option_for(kept: str) -> str:
-    """The option of ``featx extract`` that has a file keep a layer under a name."""
-    layer, _, view = kept.partition("@")
+def option_for(stored: str) -> str:
+    """The option of ``featx extract`` that adds a stored name to a feature file."""
+    layer, _, view = stored.partition("@")
     name = next((name for name, views in VIEWS.items() if view and view in [known.name for known in views]), "")
     return f"--views {name}" if name else f"--layer {layer}"
 
 
-def seen_plainly(kept: Iterable[str]) -> list[str]:
-    """Of the names that a file keeps layers under, those that are seen plainly."""
-    return [name for name in kept if "@" not in name]
+def plain_layers(stored: Iterable[str]) -> list[str]:
+    """The layers that a feature file stores in the plain view."""
+    return [name for name in stored if "@" not in name]
 
 
-def set_of(views: Sequence[View | RandomView]) -> str:
-    """The name of the set that these views are; "" where they are none."""
+def views_name(views: Sequence[View | RandomView]) -> str:
+    """The name of a set of views; "" where they are none of ``VIEWS``."""
     return next((name for name, known in VIEWS.items() if known == tuple(views)), "")
 
 
-def largest_set(kept: Collection[str], layers: Sequence[str]) -> str:
-    """The largest set of views in which a file keeps all of some layers."""
+def largest_views(stored: Collection[str], layers: Sequence[str]) -> str:
+    """The name of the largest set of views in which a feature file stores all of these layers."""
     return next(
         name
         for name, views in reversed(VIEWS.items())
-        if name == "plain" or all(kept_as(layer, view) in kept for layer in layers for view in views)
+        if name == "plain" or all(stored_name(layer, view) in stored for layer in layers for view in views)
     )
 
 
-PENULTIMATE = "penultimate"
-"""The layer whose output enters the last classifier layer."""
-
-
 def by_depth(layer: str) -> tuple[bool, list[tuple[int, str]]]:
-    """A key to sort names of layers by: numbers within them count as numbers, and the penultimate comes last."""
+    """A sort key for names of layers: numbers within them count as numbers, and the penultimate comes last."""
     return layer == PENULTIMATE, [
         (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", layer)
     ]

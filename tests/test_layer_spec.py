@@ -10,16 +10,13 @@ from featx.errors import BackboneError
 from featx.layer_spec import (
     PLAIN,
     VIEWS,
+    LayerSpec,
     RandomView,
-    asked_as,
-    kept_as,
-    kept_names,
-    largest_set,
+    largest_views,
     option_for,
-    seen_plainly,
-    set_of,
-    side_by_side,
-    views_of,
+    plain_layers,
+    stored_name,
+    views_name,
 )
 
 
@@ -60,35 +57,40 @@ def test_a_view_adds_its_name_to_the_identity_and_plain_adds_nothing() -> None:
 def test_a_name_stands_for_layers_side_by_side_in_each_view(
     layer: str, layers: list[str], kept: list[list[str]]
 ) -> None:
-    assert side_by_side(layer) == layers
-    assert kept_names(layer) == kept
+    spec = LayerSpec.parse(layer)
+    assert list(spec.layers) == layers
+    assert [list(names) for names in spec.stored] == kept
+    assert str(spec) == layer.removesuffix("@plain")
 
 
 def test_what_is_kept_of_a_layer_in_a_view_is_the_name_of_just_that() -> None:
     for view in VIEWS["10crop"]:
-        assert kept_names(kept_as("layer4", view)) == [[kept_as("layer4", view)]]
-        assert views_of(kept_as("layer4", view)) == (view,)
+        spec = LayerSpec.parse(stored_name("layer4", view))
+        assert spec.stored == ((stored_name("layer4", view),),)
+        assert spec.views == (view,)
 
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_set_is_asked_for_by_its_name(name: str) -> None:
-    assert views_of(asked_as("layer4", name)) == VIEWS[name]
-    assert set_of(VIEWS[name]) == name
-    assert set_of(list(VIEWS[name])) == name
+    assert LayerSpec.parse("layer4", name).views == VIEWS[name]
+    assert views_name(VIEWS[name]) == name
+    assert views_name(list(VIEWS[name])) == name
 
 
 def test_plain_needs_no_word() -> None:
-    assert asked_as("layer4", "plain") == "layer4"
+    assert str(LayerSpec.parse("layer4", "plain")) == "layer4"
 
 
 def test_views_that_are_no_set_have_no_name() -> None:
-    assert set_of([VIEWS["flip"][1]]) == ""
-    assert set_of([RandomView(0, 0, 0.5, flip=False)]) == ""
+    assert views_name([VIEWS["flip"][1]]) == ""
+    assert views_name([RandomView(0, 0, 0.5, flip=False)]) == ""
 
 
 def test_views_that_there_are_not_are_refused() -> None:
-    with pytest.raises(BackboneError, match=r"'a@5crop': images are not seen in '5crop'; expected plain, flip, 10crop"):
-        kept_names("a@5crop")
+    with pytest.raises(BackboneError, match=r"'a@5crop': there are no views '5crop'; expected plain, flip, 10crop"):
+        LayerSpec.parse("a@5crop")
+    with pytest.raises(BackboneError, match=r"'a@5crop': there are no views '5crop'; expected plain, flip, 10crop"):
+        LayerSpec.parse("a", "5crop")
 
 
 def test_the_option_that_would_keep_a_layer_is_named() -> None:
@@ -100,12 +102,12 @@ def test_the_option_that_would_keep_a_layer_is_named() -> None:
 
 def test_a_file_says_what_it_has_by_the_names_it_keeps() -> None:
     flip, ten = (
-        [kept_as(layer, view) for view in VIEWS[name] for layer in ("penultimate", "layer4")]
+        [stored_name(layer, view) for view in VIEWS[name] for layer in ("penultimate", "layer4")]
         for name in ("flip", "10crop")
     )
-    assert largest_set(["penultimate", "layer4"], ["penultimate"]) == "plain"
-    assert largest_set(flip, ["penultimate"]) == "flip"
-    assert largest_set(ten, ["penultimate", "layer4"]) == "10crop"
-    assert largest_set([*flip, "layer3"], ["penultimate", "layer3"]) == "plain"
-    assert largest_set(ten[:-1], ["layer4"]) == "flip"
-    assert seen_plainly(ten) == ["penultimate", "layer4"]
+    assert largest_views(["penultimate", "layer4"], ["penultimate"]) == "plain"
+    assert largest_views(flip, ["penultimate"]) == "flip"
+    assert largest_views(ten, ["penultimate", "layer4"]) == "10crop"
+    assert largest_views([*flip, "layer3"], ["penultimate", "layer3"]) == "plain"
+    assert largest_views(ten[:-1], ["layer4"]) == "flip"
+    assert plain_layers(ten) == ["penultimate", "layer4"]

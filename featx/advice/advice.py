@@ -33,7 +33,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.io.atomic import require_writable, write_whole
-from featx.layer_spec import PENULTIMATE, by_depth, largest_set, seen_plainly, side_by_side
+from featx.layer_spec import PENULTIMATE, LayerNode, LayerSpec, by_depth, largest_views, plain_layers
 from featx.reporter import SILENT, Reporter
 
 MOST = 2000
@@ -266,7 +266,7 @@ def advise(
 
 def _restored(cached: FeatureFile, backbone: str | None, weights: str, device: str) -> tuple[Backbone | None, str]:
     """The backbone of a feature file; or why it cannot be had."""
-    identities = {name: cached.layers[name].identity for name in seen_plainly(cached.layers)}
+    identities = {name: cached.layers[name].identity for name in plain_layers(cached.layers)}
     try:
         moved = None if weights == "default" else weights
         return restore_backbone(cached.backbone, layers=identities, name=backbone, weights=moved, device=device), ""
@@ -281,10 +281,10 @@ class _Study:
         self.cached, self.network, self.notes = cached, network, notes
         if PENULTIMATE not in cached.layers:
             raise HeadError(f"{cached.path} has no layer {PENULTIMATE}; run featx extract again")
-        layers = sorted(seen_plainly(cached.layers), key=by_depth)
+        layers = sorted(plain_layers(cached.layers), key=by_depth)
         self.sets = {layer: FeatureSet.load(cached.path, layer) for layer in layers}
         self.own = self.sets[PENULTIMATE]
-        if (views := largest_set(cached.layers, [PENULTIMATE])) != "plain":
+        if (views := largest_views(cached.layers, [PENULTIMATE])) != "plain":
             self.notes.append(f"the file has several views of each image ({views}); the plain one alone was looked at")
         self.asked = Head("logreg", seed=seed)
         self.asked.task_, _ = task_of(self.own)
@@ -345,7 +345,7 @@ class _Study:
 
     def _passed(self, layer: str) -> int:
         """How many of the network's blocks there are up to a layer, pooled in any way."""
-        return len(self.blocks) if layer == PENULTIMATE else blocks_up_to(layer.partition(":")[0], self.blocks)
+        return len(self.blocks) if layer == PENULTIMATE else blocks_up_to(LayerNode.parse(layer).node, self.blocks)
 
     def named(self, choice: Choice) -> str:
         """The layer of a head that is recommended, or the block from which on to train."""
@@ -442,7 +442,9 @@ def _command(study: _Study, choice: Choice, models: Path) -> str:
     if choice.recommendation == "head":
         return shlex.join(head)
     if choice.recommendation == "head-inner":
-        return shlex.join([*head, *(part for layer in side_by_side(choice.layer) for part in ("--layer", layer))])
+        return shlex.join(
+            [*head, *(part for layer in LayerSpec.parse(choice.layer).layers for part in ("--layer", layer))]
+        )
     start = ["--from", study.named(choice)] if choice.recommendation == "tune-part" else []
     return f"{shlex.join(head)} && {shlex.join(['featx', 'promote', '--finetune', *start, *elsewhere])}"
 

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from scipy.stats import t as student_t
 
 from featx.advice.layer_scores import HeldOutResult
-from featx.layer_spec import PENULTIMATE, side_by_side
+from featx.layer_spec import PENULTIMATE, LayerSpec
 
 RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
 """A head on the penultimate; on another layer, or on several; tuning from some block on; tuning all; nothing to transfer."""
@@ -113,8 +113,8 @@ class Evidence:
         return False
 
     def accuracy(self, layer: str) -> float:
-        """Of a head on one layer, or on one and all later ones, as ``views.side_by_side`` has them."""
-        first = side_by_side(layer)[0]
+        """Of a head on one layer, or on one and all later ones, as ``LayerSpec`` has them."""
+        first = LayerSpec.parse(layer).layers[0]
         return (self.depths if layer == first else self.together)[first].accuracy
 
 

@@ -15,7 +15,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.search import losses
 from featx.heads.targets import targets_of
-from featx.layer_spec import PENULTIMATE, asked_as, by_depth, seen_plainly, side_by_side
+from featx.layer_spec import PENULTIMATE, LayerSpec, by_depth, plain_layers
 
 BETTER = 2.0
 """Standard errors of the difference by which a layer's loss must be less than the penultimate's."""
@@ -119,15 +119,15 @@ def measure(
         CacheMissError, CorruptFileError: the file is not there or not sound.
     """
     return tuple(
-        LayerScore.of(FeatureSet.load(path, asked_as(layer, views)), asked)
-        for layer in layers or sorted(seen_plainly(FeatureFile(path).layers), key=by_depth)
+        LayerScore.of(FeatureSet.load(path, str(LayerSpec.parse(layer, views))), asked)
+        for layer in layers or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
     )
 
 
 def best(depths: Sequence[LayerScore]) -> LayerScore:
     """That of the least loss, if it beats the penultimate; else the penultimate. Where that is not there, the least."""
     least = min(depths, key=lambda depth: depth.outcome.loss if len(depth.outcome.losses) else math.inf)
-    own = next((depth for depth in depths if side_by_side(depth.layer) == [PENULTIMATE]), least)
+    own = next((depth for depth in depths if LayerSpec.parse(depth.layer).layers == (PENULTIMATE,)), least)
     return least if least.outcome.beats(own.outcome) else own
 
 

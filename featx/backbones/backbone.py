@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featx.backbones import registry
 from featx.backbones.blocks import Stage, blocks
 from featx.backbones.blocks import stages as stages_of
-from featx.backbones.feature_extractor import FeatureExtractor, LayerNode
+from featx.backbones.feature_extractor import FeatureExtractor
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
@@ -25,7 +25,7 @@ from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, StaleCacheError
 from featx.identity import differences, joint_features, joint_identity
-from featx.layer_spec import PLAIN, VIEWS, RandomView, View, kept_as, kept_names, side_by_side, views_of
+from featx.layer_spec import PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
 from featx.text import brief
 
 
@@ -82,7 +82,7 @@ class Backbone:
     @property
     def layers(self) -> dict[str, int]:
         """Width D of each layer in each view, by the name that a feature file keeps it under."""
-        return {kept_as(tap, view): width for view in self.views for tap, width in self.taps.items()}
+        return {stored_name(tap, view): width for view in self.views for tap, width in self.taps.items()}
 
     def with_layers(self, layers: Iterable[str]) -> Backbone:
         """The same network with other layers beside the penultimate, all of them in the views of any.
@@ -90,9 +90,9 @@ class Backbone:
         Raises:
             BackboneError: there is no such layer, or images are not seen so.
         """
-        other, layers = copy.copy(self), list(layers)
-        other._tap_at(dict.fromkeys(name for layer in layers for name in side_by_side(layer)))
-        every = (*self.views, *(view for layer in layers for view in views_of(layer)))
+        other, specs = copy.copy(self), list(map(LayerSpec.parse, layers))
+        other._tap_at(dict.fromkeys(name for spec in specs for name in spec.layers))
+        every = (*self.views, *(view for spec in specs for view in spec.views))
         return other.with_views(tuple(dict.fromkeys(every)))
 
     def with_views(self, views: Sequence[View | RandomView]) -> Backbone:
@@ -143,7 +143,7 @@ class Backbone:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
 
         Returns:
-            (B, D) of ``self.dtype`` for each tapped layer. Those other than the penultimate are pooled (``taps.LayerNode``).
+            (B, D) of ``self.dtype`` for each layer; those other than the penultimate are pooled.
         """
         batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
         return {layer: as_stored(found.cpu().numpy(), self.dtype) for layer, found in self._run(batch).items()}
@@ -158,16 +158,16 @@ class Backbone:
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
         shared = self.describe()
-        taps = {layer: LayerNode(layer, "none") if self.whole else LayerNode.of(layer) for layer in self.taps}
+        taps = {layer: LayerNode(layer, "none") if self.whole else LayerNode.parse(layer) for layer in self.taps}
         return {
-            kept_as(layer, view): _sha256({**shared, **view.facts, "layer": tap.node, "pooling": tap.pooling})
+            stored_name(layer, view): _sha256({**shared, **view.facts, "layer": tap.node, "pooling": tap.pooling})
             for view in self.views
             for layer, tap in taps.items()
         }
 
     def identity_of(self, layer: str) -> str | None:
         """That of the features of one layer or several, however they are seen (``views.py``); None where one is not there."""
-        identities, names = self.identities, [name for view in kept_names(layer) for name in view]
+        identities, names = self.identities, [name for view in LayerSpec.parse(layer).stored for name in view]
         return joint_identity([identities[name] for name in names]) if identities.keys() >= set(names) else None
 
     def encode_views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -177,7 +177,7 @@ class Backbone:
     def encode_at(self, pixels: np.ndarray, layer: str) -> np.ndarray:
         """As ``encode_views``, (B, D) of one layer, or several side by side; (B, V, D) where it is seen in several views."""
         found = self.encode_views(pixels)
-        return joint_features([[found[name] for name in names] for names in kept_names(layer)])
+        return joint_features([[found[name] for name in names] for names in LayerSpec.parse(layer).stored])
 
     def classified(self, embeddings: np.ndarray) -> np.ndarray | None:
         """(N, D) of the penultimate layer to the (N, K) float64 logits of the network's own classifier; None if not linear."""
@@ -326,7 +326,7 @@ def load_backbone(
             device=where,
         ).with_views(VIEWS[views])
         wanted = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
-        return backbone.with_layers(LayerNode.of(layer, pooling).layer for layer in wanted) if wanted else backbone
+        return backbone.with_layers(str(LayerNode.parse(layer, pooling)) for layer in wanted) if wanted else backbone
     except torch.OutOfMemoryError as error:
         raise BackboneError(f"{name} does not fit on {where}: {error}; try --device cpu") from error
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -369,16 +369,17 @@ def restore_backbone(
         dtype, precision = str(parts["dtype"]), str(parts["precision"])
     except (KeyError, TypeError, ValueError) as error:
         raise BackboneError(f"the stored description of {stored} means nothing: {error}") from error
+    specs = list(map(LayerSpec.parse, layers))
     backbone = load_backbone(
         name or stored,
         weights=weights or described["weights"],
-        layers=[name for layer in layers for name in side_by_side(layer)],
+        layers=[name for spec in specs for name in spec.layers],
         dtype=dtype,
         precision=precision,
         device=device,
         transform=transform,
     )
-    backbone = backbone.with_views(tuple(dict.fromkeys(view for layer in layers for view in views_of(layer))))
+    backbone = backbone.with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
     if any(backbone.identity_of(layer) != identity for layer, identity in layers.items()):
         ours = {f"identity of {layer}": identity for layer, identity in layers.items()}
         theirs = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
@@ -410,7 +411,9 @@ def normalise(pixels: Tensor, transform: Transform) -> Tensor:
 
 def by_view(found: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:
     """From (B x V, D) of each tapped layer, an image's views in a row, to (B, D) of each layer in each view."""
-    return {kept_as(tap, view): rows[at :: len(views)] for at, view in enumerate(views) for tap, rows in found.items()}
+    return {
+        stored_name(tap, view): rows[at :: len(views)] for at, view in enumerate(views) for tap, rows in found.items()
+    }
 
 
 def as_stored(embeddings: np.ndarray, dtype: str) -> np.ndarray:

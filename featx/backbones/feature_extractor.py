@@ -7,16 +7,14 @@ import difflib
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from featx.constants import POOLINGS
 from featx.errors import BackboneError
-from featx.layer_spec import PENULTIMATE
+from featx.layer_spec import PENULTIMATE, LayerNode
 
 GEM_POWER, GEM_LEAST = 3.0, 1e-6
 """Of the generalised mean: its power, and what smaller numbers count as."""
@@ -28,65 +26,34 @@ _pass = threading.local()
 """What the running pass of each thread has seen. Not kept in the module: several threads may run one, and it is copied."""
 
 
-@dataclass(frozen=True)
-class LayerNode:
-    """A layer that is read, and how what it gives becomes one vector.
+def pool(layer: LayerNode, out: Any) -> Tensor:
+    """Turn a layer's output into one vector per image.
 
-    Attributes:
-        node: a module's name, or a node's of torchvision; "penultimate".
-        pooling: one of ``POOLINGS``: the mean over all places; the maximum; the generalised mean with p = 3 (Radenovic et
-            al., 2018); the class token; the mean over the patches and the class token, one after the other; all places.
+    Args:
+        layer: the layer, and how it is pooled.
+        out: its output; see ``_vectors`` for the shapes.
+
+    Returns:
+        (B, D) float32.
+
+    Raises:
+        BackboneError: the output cannot be pooled this way.
     """
-
-    node: str
-    pooling: str = POOLINGS[0]
-
-    @classmethod
-    def of(cls, layer: str, otherwise: str = POOLINGS[0]) -> LayerNode:
-        """From a layer's name, ``NODE`` or ``NODE:POOLING``.
-
-        Args:
-            layer: the name.
-            otherwise: the pooling where the name says none.
-
-        Raises:
-            BackboneError: there is no such pooling, or the layer is one vector already.
-        """
-        node, _, pooling = layer.partition(":")
-        if pooling and pooling not in POOLINGS:
-            raise BackboneError(f"--layer {layer}: there is no pooling {pooling!r}; expected {', '.join(POOLINGS)}")
-        if pooling and node == PENULTIMATE:
+    places = _vectors(str(layer), out)
+    if layer.pooling == "max":
+        return places.amax(dim=1)
+    if layer.pooling == "gem":
+        return places.clamp(min=GEM_LEAST).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
+    if layer.pooling == "flatten":
+        if places[0].numel() > MOST_FLAT:
             raise BackboneError(
-                f"--layer {layer}: {PENULTIMATE} is one vector; pool a layer before it, such as layer4:gem"
+                f"layer {str(layer)!r} would be {places[0].numel():,} numbers an image; at most {MOST_FLAT:,} are kept flat"
             )
-        return cls(node, pooling or (otherwise if node != PENULTIMATE else POOLINGS[0]))
-
-    @property
-    def layer(self) -> str:
-        """As a feature file names it."""
-        return self.node if self.pooling == POOLINGS[0] else f"{self.node}:{self.pooling}"
-
-    def pooled(self, out: Any) -> Tensor:
-        """(B, D) float32 from what the layer gives.
-
-        Raises:
-            BackboneError: it gives what cannot be pooled so.
-        """
-        places = _vectors(self.layer, out)
-        if self.pooling == "max":
-            return places.amax(dim=1)
-        if self.pooling == "gem":
-            return places.clamp(min=GEM_LEAST).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
-        if self.pooling == "flatten":
-            if places[0].numel() > MOST_FLAT:
-                raise BackboneError(
-                    f"layer {self.layer!r} would be {places[0].numel():,} numbers an image; at most {MOST_FLAT:,} are kept flat"
-                )
-            return places.transpose(1, 2).flatten(1)
-        if self.pooling in ("cls", "avg+cls"):
-            patches = places[:, _class_tokens(self.layer, out, places) :].mean(dim=1)
-            return places[:, 0] if self.pooling == "cls" else torch.cat([patches, places[:, 0]], dim=1)
-        return places.mean(dim=1)
+        return places.transpose(1, 2).flatten(1)
+    if layer.pooling in ("cls", "avg+cls"):
+        patches = places[:, _class_tokens(str(layer), out, places) :].mean(dim=1)
+        return places[:, 0] if layer.pooling == "cls" else torch.cat([patches, places[:, 0]], dim=1)
+    return places.mean(dim=1)
 
 
 class FeatureExtractor(nn.Module):
@@ -114,7 +81,7 @@ class FeatureExtractor(nn.Module):
             BackboneError: there is no such layer, or none that can be read.
         """
         super().__init__()
-        taps = [tap for tap in dict.fromkeys(map(LayerNode.of, layers)) if tap.node != PENULTIMATE]
+        taps = [tap for tap in dict.fromkeys(map(LayerNode.parse, layers)) if tap.node != PENULTIMATE]
         modules = dict(network.named_modules())
         self.network = self.graph = network
         self.classifier = classifier
@@ -132,7 +99,7 @@ class FeatureExtractor(nn.Module):
         returned = self.graph(images)
         if self.traced:
             for tap in self.taps:
-                seen.setdefault(tap.layer, tap.pooled(returned[tap.node]))
+                seen.setdefault(str(tap), pool(tap, returned[tap.node]))
         _pass.seen = {}
         return {layer: seen[layer] for layer in sorted(seen, key=lambda layer: (layer != PENULTIMATE, layer))}
 
@@ -175,8 +142,8 @@ def _see(tap: LayerNode, out: Any, *, last: bool = False) -> None:
 
     Of several calls the first counts, as torchvision names nodes; of the classifier's the last.
     """
-    if last or tap.layer not in _pass.seen:
-        _pass.seen[tap.layer] = tap.pooled(out)
+    if last or str(tap) not in _pass.seen:
+        _pass.seen[str(tap)] = pool(tap, out)
 
 
 def _trace(network: nn.Module, name: str, classifier: str, extra: Sequence[str], nodes: Sequence[str]) -> nn.Module:

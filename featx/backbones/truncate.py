@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from featx.backbones.blocks import FrameTracer, blocks
-from featx.backbones.feature_extractor import LayerNode
+from featx.backbones.feature_extractor import pool
 from featx.errors import HeadError
-from featx.layer_spec import PENULTIMATE, side_by_side
+from featx.layer_spec import PENULTIMATE, LayerNode, LayerSpec
 
 
 class Pooling(nn.Module):
@@ -26,7 +26,7 @@ class Pooling(nn.Module):
 
     def forward(self, out: Tensor) -> Tensor:
         """(B, D) float32."""
-        return self.tap.pooled(out)
+        return pool(self.tap, out)
 
 
 def head_of(layer: str, classifier: str) -> str:
@@ -35,10 +35,10 @@ def head_of(layer: str, classifier: str) -> str:
     Where the penultimate is among them, it takes the place of the network's own; else each has a name that no other has.
 
     Args:
-        layer: as ``views.side_by_side`` takes it.
+        layer: as ``LayerSpec.parse`` takes it.
         classifier: the network's own.
     """
-    layers = side_by_side(layer)
+    layers = LayerSpec.parse(layer).layers
     return classifier if PENULTIMATE in layers else "head_" + re.sub(r"\W", "_", ",".join(layers))
 
 
@@ -49,14 +49,14 @@ def truncated(network: nn.Module, layer: str, width: int, head: str) -> nn.Modul
 
     Args:
         network: in eval mode; nothing is run.
-        layer: one or several, each as ``LayerNode.of``: a block, a layer between blocks, a list of them, or the penultimate.
+        layer: one or several, each as ``LayerNode.parse``: a block, a layer between blocks, a list of them, or the penultimate.
         width: D of all of them together, pooled.
         head: the linear layer's name, ``head_of`` the layer.
 
     Raises:
         HeadError: a layer lies within a block or is none, or torch.fx cannot follow the network.
     """
-    taps = [LayerNode.of(name) for name in side_by_side(layer)]
+    taps = LayerSpec.parse(layer).nodes
     names = [name for name in blocks(network, "") if not head.startswith(f"{name}.")]
     try:
         graph = FrameTracer(names).trace(network)

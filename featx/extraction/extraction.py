@@ -38,7 +38,7 @@ from featx.features.folder import feature_file, sharing
 from featx.features.lock import write_lock
 from featx.features.writer import FeatureFileWriter
 from featx.identity import differences
-from featx.layer_spec import PENULTIMATE, RandomView, View, asked_as, set_of
+from featx.layer_spec import PENULTIMATE, LayerSpec, RandomView, View, views_name
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
@@ -106,7 +106,7 @@ class Extraction:
 
     def load(self, layer: str = PENULTIMATE) -> FeatureSet:
         """The features of one layer, in all views that were asked for."""
-        return FeatureSet.load(self.file, layer if "@" in layer else asked_as(layer, self.views))
+        return FeatureSet.load(self.file, str(LayerSpec.parse(layer, self.views)))
 
     def as_dict(self) -> dict[str, Any]:
         """As ``featx extract --json`` prints it."""
@@ -473,7 +473,7 @@ class _Run:
             removed=count_gone(self.before.keys, file.keys) if self.before else 0,
             seconds=seconds,
             layers=self.wanted.taps,
-            views=set_of(self.wanted.views),
+            views=views_name(self.wanted.views),
             identity=file.identity,
             dataset=self.images.name,
             backbone=f"{self.backbone.name}, {self.backbone.weights} weights",

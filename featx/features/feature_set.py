@@ -20,7 +20,7 @@ from featx.errors import CorruptFileError, HeadError, OutputError
 from featx.features.feature_file import DONE, FeatureFile
 from featx.identity import joint_features, joint_identity
 from featx.io.atomic import reserve
-from featx.layer_spec import PENULTIMATE, kept_names, largest_set, side_by_side
+from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views
 from featx.text import size_text
 
 MOST_IN_MEMORY = 1 << 30
@@ -77,7 +77,7 @@ class FeatureSet:
         """
         cache = FeatureFile(path)
         rows = np.flatnonzero(cache.status == DONE)
-        names = kept_names(layer)
+        names = LayerSpec.parse(layer).stored
         layers = [name for view in names for name in view]
         sound = cache.sound_in_all(layers, rows)
         if not sound.all():
@@ -218,4 +218,4 @@ def views_in(path: str | os.PathLike[str], layer: str) -> str:
     Raises:
         CacheMissError, CorruptFileError: the file is not there or not sound.
     """
-    return largest_set(FeatureFile(path).layers, side_by_side(layer))
+    return largest_views(FeatureFile(path).layers, LayerSpec.parse(layer).layers)

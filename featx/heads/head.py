@@ -37,7 +37,7 @@ from featx.heads.targets import Targets, targets_of, task_of
 from featx.heads.training_data import Model, Rows, TrainingData, by_rows, over_views, statistics
 from featx.identity import differences
 from featx.io import model_file
-from featx.layer_spec import set_of, side_by_side, views_of
+from featx.layer_spec import LayerSpec
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
@@ -362,12 +362,12 @@ class Head:
     @property
     def layer(self) -> str:
         """Which layer, or layers with commas between them, however they are seen."""
-        return ",".join(side_by_side(self.layer_))
+        return LayerSpec.parse(self.layer_).layer
 
     @property
     def views(self) -> str:
         """The set of views in which images are seen."""
-        return set_of(views_of(self.layer_))
+        return LayerSpec.parse(self.layer_).views_name
 
     @property
     def chosen(self) -> dict[str, float]:

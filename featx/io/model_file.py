@@ -29,7 +29,7 @@ from featx.errors import CacheMissError, CorruptFileError, FeatxError, HeadError
 from featx.io.atomic import reason, write_whole
 from featx.io.strict_json import shown, strict_json
 from featx.io.tensor_file import Tensor, read_header, read_tensor
-from featx.layer_spec import is_name
+from featx.layer_spec import LayerSpec
 from featx.system import MISSING, why_unreadable
 
 HEAD, MODEL = "featx-head", "featx-model"
@@ -97,7 +97,7 @@ def _three(rule: _Is) -> _Is:
 _NULL = _Is("null", lambda value: value is None)
 _TEXT = _Is("a string", lambda value: isinstance(value, str))
 _PATH = _Is("a path", _is_path)
-_LAYER = _Is("the name of a layer in views that there are", is_name)
+_LAYER = _Is("the name of a layer in views that there are", LayerSpec.is_valid)
 _OBJECT = _Is("an object", lambda value: isinstance(value, dict))
 _NUMBER = _Is("a finite number", _is_number)
 _POSITIVE = _Is("a number above 0", lambda value: _is_number(value) and value > 0)

@@ -23,7 +23,7 @@ from featx.heads.folds import make_folds
 from featx.heads.groups import read_column
 from featx.heads.head import Head, softmax
 from featx.heads.postprocess import balanced_weights
-from featx.layer_spec import views_of
+from featx.layer_spec import LayerSpec
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest, PromotionCriterion
 from featx.promotion.batches import Pictures, Sources
@@ -294,7 +294,7 @@ class FineTuningRuns:
 
     def _shows(self, network: nn.Module, rows: np.ndarray) -> np.ndarray:
         """The same of a network, by the images, in the views that the head goes by."""
-        return self.pictures.logits(network, rows, views_of(self.head.layer_))
+        return self.pictures.logits(network, rows, LayerSpec.parse(self.head.layer_).views)
 
     def _every(self) -> np.ndarray:
         """All rows that a head may be fitted to or judged on."""

@@ -23,7 +23,7 @@ from featx.heads.head import most_probable, softmax
 from featx.heads.training_data import over_views
 from featx.identity import differences
 from featx.io import model_file
-from featx.layer_spec import PENULTIMATE, View, side_by_side, views_of
+from featx.layer_spec import PENULTIMATE, LayerSpec, View
 from featx.text import printable
 
 
@@ -72,7 +72,7 @@ class PromotedModel:
     @property
     def views(self) -> tuple[View, ...]:
         """In which each image is seen: those of the head."""
-        return views_of(self.metadata["layer"])
+        return LayerSpec.parse(self.metadata["layer"]).views
 
     def predict_values(self, pixels: np.ndarray) -> np.ndarray:
         """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64 probabilities of the mean logits; rows sum to 1."""
@@ -183,7 +183,7 @@ def _first_line(error: Exception) -> str:
 
 def ending_at(layer: str, network: nn.Module, width: int, classifier: str) -> nn.Module:
     """The network, whole where its penultimate layer alone is asked for, however that is seen; else ``truncated``."""
-    whole = side_by_side(layer) == [PENULTIMATE]
+    whole = LayerSpec.parse(layer).layers == (PENULTIMATE,)
     return network if whole else truncated(network.eval(), layer, width, classifier)
 
 

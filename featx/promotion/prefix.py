@@ -61,7 +61,7 @@ class First(nn.Module):
     @property
     def pooled(self) -> list[str]:
         """The layers, if any, that go to the head past what is trained."""
-        return [module.tap.layer for module in self.graph.children() if isinstance(module, Pooling)]
+        return [str(module.tap) for module in self.graph.children() if isinstance(module, Pooling)]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, D)."""

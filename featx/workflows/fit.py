@@ -25,7 +25,7 @@ from featx.heads.head import Head
 from featx.heads.registry import kind_of, suited
 from featx.heads.targets import require_train_classes, targets_of, task_of
 from featx.io import atomic
-from featx.layer_spec import PENULTIMATE, asked_as
+from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
@@ -191,7 +191,7 @@ def fit_head(
         if layer == BEST:
             tried = measure(features, head, views=views)
             layer, depths = best(tried).layer, tuple(_compared(depth.head.layer, depth.head) for depth in tried)
-        features = FeatureSet.load(features, layer if "@" in layer else asked_as(layer, views))
+        features = FeatureSet.load(features, str(LayerSpec.parse(layer, views)))
     task, _ = task_of(features, head.task)
     if not auto:
         kind_of(head.kind, task=task, kernel=head.kernel)

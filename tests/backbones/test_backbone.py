@@ -20,13 +20,13 @@ from torchvision import models
 from featx.backbones import catalog, registry
 from featx.backbones.architectures import Conv2dSame, LeNet5, MobileNetV1
 from featx.backbones.backbone import Backbone, as_stored, layers_of, load_backbone, normalise, restore_backbone
-from featx.backbones.feature_extractor import LayerNode
+from featx.backbones.feature_extractor import pool
 from featx.data.decode import read_pixels
 from featx.data.scan import scan_images
 from featx.data.transform import Transform
 from featx.devices import pick_device
 from featx.errors import BackboneError, StaleCacheError
-from featx.layer_spec import VIEWS, kept_as, views_of
+from featx.layer_spec import VIEWS, LayerNode, LayerSpec, stored_name
 
 
 def pixels_for(backbone: Backbone, count: int = 2) -> np.ndarray:
@@ -311,11 +311,11 @@ def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> No
 def test_class_tokens_come_before_the_patches(prefix: int) -> None:
     tokens = torch.randn(2, prefix + 16, 8)
     patches = tokens[:, prefix:].mean(dim=1)
-    torch.testing.assert_close(LayerNode.of("blocks.3:cls").pooled(tokens), tokens[:, 0])
+    torch.testing.assert_close(pool(LayerNode.parse("blocks.3:cls"), tokens), tokens[:, 0])
     torch.testing.assert_close(
-        LayerNode.of("blocks.3:avg+cls").pooled(tokens), torch.cat([patches, tokens[:, 0]], dim=1)
+        pool(LayerNode.parse("blocks.3:avg+cls"), tokens), torch.cat([patches, tokens[:, 0]], dim=1)
     )
-    torch.testing.assert_close(LayerNode.of("blocks.3").pooled(tokens), tokens.mean(dim=1))
+    torch.testing.assert_close(pool(LayerNode.parse("blocks.3"), tokens), tokens.mean(dim=1))
 
 
 def test_pooling_is_part_of_what_features_are() -> None:
@@ -348,7 +348,7 @@ def test_a_layer_that_would_be_too_long_is_not_kept_flat() -> None:
     with pytest.raises(
         BackboneError, match=r"'conv1:flatten' would be 65,600 numbers an image; at most 65,536 are kept"
     ):
-        LayerNode.of("conv1:flatten").pooled(torch.zeros(1, 1025, 8, 8))
+        pool(LayerNode.parse("conv1:flatten"), torch.zeros(1, 1025, 8, 8))
 
 
 def test_all_stages_are_tapped_in_one_pass() -> None:
@@ -1055,7 +1055,7 @@ def test_a_backbone_of_several_views_is_made_again_by_the_name_of_its_layer() ->
         assert identity is not None
         again = restore_backbone(kept(first), layers={layer: identity})
         assert again.identity_of(layer) == identity
-        assert again.views == views_of(layer)
+        assert again.views == LayerSpec.parse(layer).views
     with pytest.raises(StaleCacheError, match=r"identity of penultimate@flip: 0{64} against \w{64}"):
         restore_backbone(kept(first), layers={"penultimate@flip": "0" * 64})
 
@@ -1193,7 +1193,9 @@ def test_each_view_of_a_layer_has_an_identity_of_its_own_and_plain_is_the_one_wi
     plain = load_backbone("lenet5", layers=("hidden",), resize=40)
     ten = load_backbone("lenet5", layers=("hidden",), resize=40, views="10crop")
     assert ten.taps == plain.taps == plain.layers
-    assert list(ten.layers) == [kept_as(layer, view) for view in VIEWS["10crop"] for layer in ("penultimate", "hidden")]
+    assert list(ten.layers) == [
+        stored_name(layer, view) for view in VIEWS["10crop"] for layer in ("penultimate", "hidden")
+    ]
     assert len(set(ten.identities.values())) == 20
     assert ten.identities | plain.identities == ten.identities
     assert ten.describe() == plain.describe()

@@ -77,8 +77,8 @@ def test_a_head_on_inner_layers_becomes_a_network_that_ends_there(
     settings = FineTuning(epochs=2, lr=1e-2, significance=1.0, repeats=0, **(how or {}))  # type: ignore[arg-type]
     result = promote(head.save("head.safetensors"), finetune=how is not None, settings=settings)
     assert result.proof.largest < 1e-3
-    if result.trial:
-        assert result.log[0]["log_loss"] == pytest.approx(result.trial.start.log_loss, abs=1e-3)
+    if result.run:
+        assert result.log[0]["log_loss"] == pytest.approx(result.run.start.log_loss, abs=1e-3)
         assert not [note for note in result.notes if "cannot be cut" in note]
     tensors = load_file(result.path)
     if "penultimate" not in layer:
@@ -102,8 +102,8 @@ def test_what_enters_the_heads_of_two_layers_is_kept_apart(split_photos: Path, i
     both = "features.3,features.3:max"
     for layer in ("features.3", "features.3:max", both, "features.3,penultimate", "features.3:max,penultimate"):
         result = promote(Head("ridge").fit(extraction.load(layer)), finetune=True, settings=settings)
-        assert result.trial is not None
-        assert result.log[0]["log_loss"] == pytest.approx(result.trial.start.log_loss, abs=1e-3)
+        assert result.run is not None
+        assert result.log[0]["log_loss"] == pytest.approx(result.run.start.log_loss, abs=1e-3)
     assert len(list(Path("cache/frozen").glob("*.h5"))) == 5
 
 

@@ -36,7 +36,7 @@ from featx.features.feature_set import FeatureSet
 from featx.features.lock import write_lock
 from featx.identity import differences
 from featx.inspection.verify import verify_file
-from featx.layer_spec import VIEWS, asked_as
+from featx.layer_spec import VIEWS, LayerSpec
 
 MakeImage = Callable[..., Path]
 
@@ -1080,7 +1080,7 @@ def seen(name: str = "flip", **options: Any) -> Backbone:
 
 def assert_every_view(result: Extraction, backbone: Backbone, folder: Path, layer: str = "penultimate") -> None:
     """Every row is what the backbone gives for the views of that row's image."""
-    features = FeatureSet.load(result.file, asked_as(layer, result.views))
+    features = FeatureSet.load(result.file, str(LayerSpec.parse(layer, result.views)))
     assert features.views == len(backbone.views)
     for path, vectors in zip(features.paths, features.features, strict=True):
         pixels = read_views((folder / path).read_bytes(), backbone.transform, VIEWS[result.views])

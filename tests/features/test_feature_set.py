@@ -239,7 +239,7 @@ def test_a_file_without_views_is_seen_plainly(tmp_path: Path) -> None:
     assert views_in(path, "penultimate") == "plain"
     with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@mirrored', .* --views flip adds it"):
         FeatureSet.load(path, "penultimate@flip")
-    with pytest.raises(BackboneError, match="images are not seen in 'twice'"):
+    with pytest.raises(BackboneError, match="there are no views 'twice'"):
         FeatureSet.load(path, "penultimate@twice")
 
 
