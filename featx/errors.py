@@ -30,7 +30,11 @@ class EngineError(FeatxError, RuntimeError):
 
 
 class CacheMissError(FeatxError, FileNotFoundError):
-    """A feature file, head or model that is not there."""
+    """A feature file that is not there."""
+
+
+class ModelNotFoundError(FeatxError, FileNotFoundError):
+    """A head or promoted model that is not there, or cannot be opened."""
 
 
 class StaleCacheError(FeatxError, ValueError):
@@ -50,7 +54,27 @@ class OutputError(FeatxError, OSError):
 
 
 class HeadError(FeatxError, ValueError):
-    """A head that cannot be fitted, loaded or promoted."""
+    """A head that cannot be fitted, judged or saved."""
+
+
+class FoldError(FeatxError, ValueError):
+    """Rows that cannot be split into folds or few-shot draws."""
+
+
+class MetricError(FeatxError, ValueError):
+    """Predictions and targets that no report can be made of."""
+
+
+class SettingsError(FeatxError, ValueError):
+    """A setting of fine-tuning that is out of range, or settings that exclude one another."""
+
+
+class PromotionError(FeatxError, ValueError):
+    """A head that cannot be moved onto its backbone, or a network that cannot be fine-tuned."""
+
+
+class AdviceError(FeatxError, ValueError):
+    """Data that backbones or layers cannot be compared on."""
 
 
 class RecipeError(FeatxError, ValueError):
