@@ -499,7 +499,7 @@ def _rows_done(partial: Path) -> int:
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_tmp: Path) -> None:
     Path("slow.py").write_text(
-        "import os, time\nfrom featx import Transform\nfrom featx.nets import LeNet5\n"
+        "import os, time\nfrom featx import Transform\nfrom featx.backbones.architectures import LeNet5\n"
         "class Slow(LeNet5):\n    transform = Transform(resize=32, crop=32)\n"
         "    def forward(self, x):\n        time.sleep(float(os.environ.get('PAUSE', 0)))\n        return super().forward(x)\n"
         "def make():\n    return Slow()\n"

@@ -119,7 +119,7 @@ with ThreadPoolExecutor(4) as pool:
 
 @pytest.mark.parametrize(("asked", "said"), [([], False), (["-W", "always"], True)])
 def test_pillows_warnings_are_given_to_whoever_asks_for_them(asked: list[str], said: bool) -> None:
-    code = f"import featx.decode as d; d.decode(open({str(FOLDER / 'exif-nonsense.jpg')!r}, 'rb').read())"
+    code = f"import featx.data.decode as d; d.decode(open({str(FOLDER / 'exif-nonsense.jpg')!r}, 'rb').read())"
     done = subprocess.run([sys.executable, *asked, "-c", code], capture_output=True, text=True, check=True)
     assert ("Corrupt EXIF data" in done.stderr) is said
 

@@ -108,8 +108,8 @@ def test_half_precision_features_are_proved_too(split_photos: Path, in_tmp: Path
 
 def test_a_network_whose_logits_are_not_the_heads_is_refused(features: FeatureSet) -> None:
     head = Head("logreg").fit(features)
-    honest = head.logits
-    head.logits = lambda X: honest(X) + 1.0  # type: ignore[method-assign]
+    honest = head.decision_function
+    head.decision_function = lambda X: honest(X) + 1.0  # type: ignore[method-assign]
     with pytest.raises(HeadError, match=r"differ from the head's by up to 1 on 16 images"):
         promote(head)
     assert not Path("models").exists()
@@ -469,7 +469,7 @@ def test_a_promoted_model_loads_into_plain_torchvision(split_photos: Path, in_tm
 
 
 def test_a_model_of_a_file_of_code_never_runs_a_stored_path(split_photos: Path, in_tmp: Path) -> None:
-    code = "from featx.nets import LeNet5\nfrom featx import Transform\n"
+    code = "from featx.backbones.architectures import LeNet5\nfrom featx import Transform\n"
     code += "def make():\n    net = LeNet5(7)\n    net.transform = Transform(resize=32, crop=32)\n    return net\n"
     Path("own.py").write_text(code)
     backbone = featx.load_backbone("own.py:make")
