@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Not --quiet, under which mkdocs counts no warning and so passes with broken links.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs check clean
+.PHONY: help setup demo test lint types docs docs-check check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,10 +35,19 @@ lint: $(READY) ## ruff: lint and format
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
 
-docs: $(READY) ## write docs/cli-reference.md from the commands
+docs: $(READY) ## write the pages and the picture made from the code, and build the site into site/
 	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_python_reference.py
+	$(BIN)/python docs/make_picture.py
+	$(MKDOCS)
 
-check: lint types test ## everything CI runs
+docs-check: $(READY) ## fail where a page, the picture or a link is out of date
+	$(BIN)/python docs/make_cli_reference.py --check
+	$(BIN)/python docs/make_python_reference.py --check
+	$(BIN)/python docs/make_picture.py --check
+	$(MKDOCS)
+
+check: lint types docs-check test ## everything CI runs, except the demo
 
 clean: ## remove what was built; features and models stay
-	rm -rf $(VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .hypothesis .pytest_cache .mypy_cache .ruff_cache
