@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from featx.errors import OutputError
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
-from featx.metrics.scores import wilson
+from featx.metrics.scores import wilson_interval
 
 BLUE, ORANGE, PALE, GREY = "#0072B2", "#D55E00", "#9CC9E3", "#6E6E6E"
 
@@ -149,7 +149,7 @@ def reliability_figure(report: ClassificationReport | MultiLabelReport) -> Figur
     bins = [b for b in report.reliability if b.count]
     many = isinstance(report, MultiLabelReport)
     x, y = np.array([b.confidence for b in bins]), np.array([b.accuracy for b in bins])
-    low, high = np.array([wilson(b.right, b.count) for b in bins]).T
+    low, high = np.array([wilson_interval(b.correct, b.count) for b in bins]).T
     with _style():
         figure = _figure(_WIDTH, 5.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -176,7 +176,7 @@ def per_class_figure(report: ClassificationReport | MultiLabelReport) -> Figure:
     worst = present[np.lexsort((report.precision[present], report.recall[present]))][:MOST_BARS]
     found = report.found if isinstance(report, MultiLabelReport) else np.diag(report.confusion)
     recall, places = report.recall[worst], np.arange(len(worst))
-    bounds = np.array([wilson(int(found[i]), int(report.support[i])) for i in worst]).reshape(-1, 2).T
+    bounds = np.array([wilson_interval(int(found[i]), int(report.support[i])) for i in worst]).reshape(-1, 2).T
     error = np.maximum([recall - bounds[0], bounds[1] - recall], 0)
     with _style():
         figure = _figure(_WIDTH, 1.3 + 0.24 * len(worst))

@@ -83,7 +83,7 @@ REPORTS: dict[str, Callable[[], Report]] = {
     "scripts": lambda: report([SCRIPT, "\0\n\udcff", "\"'&amp;", "$x$", "\u202e" + "w" * 300, "\u6f22\u5b57"]),
     "rejecting": lambda: report(["a", "b", "c"], reject_below=0.5),
     "labels": lambda: labelled(),
-    "regression": lambda: RegressionReport.of(np.arange(9.0), np.arange(9.0) ** 1.01, split="test"),
+    "regression": lambda: RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) ** 1.01, split="test"),
 }
 
 
@@ -94,14 +94,16 @@ def report(names: list[str], reject_below: float | None = None) -> Classificatio
     logits[np.arange(len(labels)), labels] += 2
     probabilities = np.exp(logits)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return ClassificationReport.of(labels, probabilities, names, split="test", reject_below=reject_below)
+    return ClassificationReport.from_predictions(labels, probabilities, names, split="test", reject_below=reject_below)
 
 
 def labelled() -> MultiLabelReport:
     rng = np.random.default_rng(0)
     targets = (rng.random((40, 3)) < 0.4).astype(np.float32)
     probabilities = np.clip(0.6 * targets + 0.4 * rng.random((40, 3)), 0, 1)
-    return MultiLabelReport.of(targets, probabilities, ["a", "b", SCRIPT], thresholds=np.full(3, 0.5), split="val")
+    return MultiLabelReport.from_predictions(
+        targets, probabilities, ["a", "b", SCRIPT], thresholds=np.full(3, 0.5), split="val"
+    )
 
 
 def card_of(name: str) -> Card:
@@ -263,10 +265,12 @@ def test_the_policy_forbids_everything_but_what_the_page_holds() -> None:
 
 
 def test_the_verdict_is_one_line_with_its_interval() -> None:
-    judged = ClassificationReport.of(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val")
+    judged = ClassificationReport.from_predictions(
+        np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val"
+    )
     assert headline_of(judged) == "accuracy 0.7500 (95 % interval 0.3006 to 0.9544) on 4 images of split val"
     assert re.fullmatch(r"mAP [\d.]+ on 40 images of split val", headline_of(labelled()))
-    exact = RegressionReport.of(np.arange(9.0), np.arange(9.0) + 1000, split="test")
+    exact = RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) + 1000, split="test")
     assert headline_of(exact) == "RMSE 1000 on 9 images of split test"
 
 
@@ -293,9 +297,9 @@ def test_the_numbers_are_those_of_the_report() -> None:
 
 
 def test_what_is_undefined_is_called_none() -> None:
-    flat = RegressionReport.of(np.ones(3), np.array([1.0, 2.0, 3.0]), split="test")
+    flat = RegressionReport.from_predictions(np.ones(3), np.array([1.0, 2.0, 3.0]), split="test")
     assert {n.name: n.value for n in numbers_of(flat)}["R2"] == "none"
-    absent = ClassificationReport.of(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
+    absent = ClassificationReport.from_predictions(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
     (classes, *_) = sections_of(absent)
     assert classes.tables[0].rows[2] == ("c", "0.0000", "none", "none", "none", "none", "0")
 
@@ -303,7 +307,7 @@ def test_what_is_undefined_is_called_none() -> None:
 def test_the_most_frequent_confusions_are_named_first() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [2] * 5)
     predicted = [0] * 6 + [1] * 3 + [2] + [1] * 3 + [2] * 2 + [2] * 5
-    judged = ClassificationReport.of(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
+    judged = ClassificationReport.from_predictions(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
     (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
     assert confusions.tables[0].rows == [
         ("a", "b", "3", "0.3000"),
@@ -313,7 +317,7 @@ def test_the_most_frequent_confusions_are_named_first() -> None:
 
 
 def test_where_nothing_is_confused_no_table_says_so() -> None:
-    judged = ClassificationReport.of(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
+    judged = ClassificationReport.from_predictions(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
     (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
     assert confusions.tables == ()
 

@@ -49,14 +49,18 @@ def judged(count: int, each: int = 4, *, names: list[str] | None = None, seed: i
     logits[np.arange(len(labels)), labels] += 3.0
     probabilities = np.exp(logits)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return ClassificationReport.of(labels, probabilities, names or [f"class {i}" for i in range(count)], split="test")
+    return ClassificationReport.from_predictions(
+        labels, probabilities, names or [f"class {i}" for i in range(count)], split="test"
+    )
 
 
 def labelled() -> MultiLabelReport:
     rng = np.random.default_rng(0)
     targets = (rng.random((60, 3)) < 0.4).astype(np.float32)
     probabilities = np.clip(0.6 * targets + 0.4 * rng.random((60, 3)), 0, 1)
-    return MultiLabelReport.of(targets, probabilities, ["a", "b", "c"], thresholds=np.full(3, 0.5), split="val")
+    return MultiLabelReport.from_predictions(
+        targets, probabilities, ["a", "b", "c"], thresholds=np.full(3, 0.5), split="val"
+    )
 
 
 def texts(figure: Figure) -> list[str]:
@@ -141,7 +145,7 @@ def test_texts_do_not_overlap_and_stay_within_the_figure(name: str, monkeypatch:
 
 @pytest.mark.parametrize("draw", [plots.confusion_figure, plots.per_class_figure, plots.reliability_figure])
 def test_odd_class_names_do_not_break_a_figure_or_warn(draw: Callable[[ClassificationReport], Figure]) -> None:
-    report = ClassificationReport.of(
+    report = ClassificationReport.from_predictions(
         np.arange(len(ODD)), certain(list(range(len(ODD))), len(ODD)), ODD, split="$te\0st$"
     )
     with warnings.catch_warnings():
@@ -201,13 +205,15 @@ def test_the_picture_is_neither_a_stamp_nor_a_poster(count: int, tmp_path: Path)
 
 def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
-    report = ClassificationReport.of(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
+    report = ClassificationReport.from_predictions(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
     with pytest.raises(OutputError, match=r"cannot write .*taken\.png: Is a directory; name another file with -o"):
         plots.save_confusion(report, tmp_path / "taken.png")
 
 
 def test_the_confusion_of_few_classes_has_names_and_numbers_and_that_of_many_none() -> None:
-    report = ClassificationReport.of(np.array([0, 0, 0, 1]), certain([0, 0, 1, 1], 2), ["ants", "bees"], split="val")
+    report = ClassificationReport.from_predictions(
+        np.array([0, 0, 0, 1]), certain([0, 0, 1, 1], 2), ["ants", "bees"], split="val"
+    )
     found = texts(plots.confusion_figure(report))
     assert {"ants", "bees", "2", "1", "accuracy 0.7500 on 4 images (val)", "true", "predicted"} <= set(found)
     assert found.count("1") == 2
@@ -242,7 +248,9 @@ def test_the_reliability_diagram_shows_each_bin_with_its_wilson_interval() -> No
 
 def test_bars_are_sorted_with_the_worst_found_class_on_top() -> None:
     labels, predicted = np.array([0, 0, 1, 1, 2, 2, 2, 2]), [0, 0, 1, 0, 2, 0, 0, 0]
-    report = ClassificationReport.of(labels, certain(predicted, 4), ["a", "b", "c", "no image"], split="test")
+    report = ClassificationReport.from_predictions(
+        labels, certain(predicted, 4), ["a", "b", "c", "no image"], split="test"
+    )
     (axes,) = plots.per_class_figure(report).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["c", "b", "a"]
     assert [patch.get_width() for patch in axes.patches] == [0.25, 0.5, 1.0]

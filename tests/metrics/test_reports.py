@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from made_predictions import certain
+
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.multilabel import MultiLabelReport
+from featx.metrics.regression import RegressionReport
+from featx.metrics.reports import Report
+
+
+def one_of_each() -> list[Report]:
+    """Reports of one image, the least there can be."""
+    return [
+        ClassificationReport.from_predictions(
+            np.array([1]), certain([1], 3), ["a", "b", "c"], split="test", reject_below=1.0
+        ),
+        MultiLabelReport.from_predictions(
+            np.array([[0, 1]]), np.array([[0.0, 1.0]]), ["a", "b"], thresholds=np.full(2, 0.5), split="test"
+        ),
+        RegressionReport.from_predictions(np.array([2.0]), np.array([3.0]), split="test"),
+    ]
+
+
+@pytest.mark.parametrize("report", one_of_each(), ids=lambda report: type(report).__name__)
+def test_a_report_of_one_image_is_json_and_text(report: Report) -> None:
+    facts = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert (facts["n"], report.n, facts["split"]) == (1, 1, "test")
+    name, value = report.headline
+    assert str(report).startswith(f"{name:<17}  {value:.4g}")
+    assert value == next(iter(report.metrics.values()))
+
+
+@pytest.mark.parametrize("report", one_of_each(), ids=lambda report: type(report).__name__)
+def test_notes_are_added_to_those_that_are_there(report: Report) -> None:
+    more = report.with_notes(["one"]).with_notes(["two", "three"])
+    assert more.notes == (*report.notes, "one", "two", "three")
+    assert more.as_dict() == {**report.as_dict(), "notes": list(more.notes)}
