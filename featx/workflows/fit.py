@@ -387,10 +387,10 @@ class _Files:
             made["shots_picture"] = self.curve
         fit = dataclasses.replace(fit, **made)
         if card:
-            from featx.report.head_page import write_head_card
+            from featx.report.head_page import write_head_page
 
-            page = write_head_card(
-                self.card, fit.head, features, report=fit.report, rows=rows, outputs=outputs, notes=fit.notes,
+            page = write_head_page(
+                self.card, fit.head, features, report=fit.report, rows=rows, predictions=outputs, notes=fit.notes,
                 compared=[line.cells() for line in fit.compared], cross_validated=fit.cross_validated, shots=fit.shots,
             )  # fmt: skip
             fit = dataclasses.replace(fit, card=page)

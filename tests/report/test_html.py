@@ -25,18 +25,16 @@ from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.report.html import (
     MOST_MISTAKES,
-    Card,
     Mistake,
     Number,
+    Page,
     Picture,
     Section,
     Table,
-    headline_of,
-    numbers_of,
-    page,
-    sections_of,
-    write_card,
+    render_page,
+    write_page,
 )
+from featx.report.sections import headline_of, numbers_of, sections_of
 
 SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "img", "br"}
@@ -54,7 +52,7 @@ SVG = (
     '<rect width="300" height="150" fill="#00c800"/></svg>'
 )
 
-PLAIN = Card(
+PLAIN = Page(
     title="Ants & bees",
     summary="Tells ants from bees.",
     facts={"model": "logreg", "C": "0.01"},
@@ -106,15 +104,15 @@ def labelled() -> MultiLabelReport:
     )
 
 
-def card_of(name: str) -> Card:
+def page_of(name: str) -> Page:
     found = REPORTS[name]()
     mistakes = Section("Mistakes", mistakes=(Mistake(f"x/{SCRIPT}.png", jpeg(), SCRIPT, SCRIPT, 0.9),))
     numbers, sections = numbers_of(found), (*sections_of(found), mistakes)
-    return Card(SCRIPT, SCRIPT, {SCRIPT: SCRIPT}, headline_of(found), sections, numbers, (SCRIPT,))
+    return Page(SCRIPT, SCRIPT, {SCRIPT: SCRIPT}, headline_of(found), sections, numbers, (SCRIPT,))
 
 
-class Page(HTMLParser):
-    """A page's elements: (tag, attributes), and the text within each kind of tag; every element must be closed in order."""
+class Parsed(HTMLParser):
+    """A page's elements: (tag, attributes), and the text within each kind of tag. Asserts that elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -145,8 +143,8 @@ class Page(HTMLParser):
 # The page
 
 
-def test_a_page_says_what_the_card_says_in_its_order() -> None:
-    found = Page(page(PLAIN))
+def test_a_page_shows_its_content_in_order() -> None:
+    found = Parsed(render_page(PLAIN))
     assert found.texts["title"] == found.texts["h1"] == ["Ants & bees"]
     assert found.texts["h2"] == ["What it is", "Choice", "Classes", "Mistakes"]
     assert list(zip(found.texts["dt"], found.texts["dd"], strict=True)) == [
@@ -155,15 +153,15 @@ def test_a_page_says_what_the_card_says_in_its_order() -> None:
         ("model", "logreg"),
         ("C", "0.01"),
     ]
-    assert found.texts["p"][:3] == ["Model card", PLAIN.summary, PLAIN.headline]
+    assert found.texts["p"][:3] == ["Head report", PLAIN.summary, PLAIN.headline]
     assert {"First paragraph.", "Second one."} <= set(found.texts["p"])
     assert found.texts["figcaption"] == ["Its caption"]
     assert "Nothing to add." in found.texts["li"]
 
 
-def test_a_page_has_a_language_a_viewport_a_dark_side_and_a_printed_one() -> None:
-    text = page(PLAIN)
-    found = Page(text)
+def test_a_page_has_a_language_a_viewport_a_dark_scheme_and_a_print_style() -> None:
+    text = render_page(PLAIN)
+    found = Parsed(text)
     assert text.startswith("<!DOCTYPE html>\n")
     assert found.of("html") == [{"lang": "en"}]
     metas = {meta.get("name"): meta["content"] for meta in found.of("meta") if "name" in meta}
@@ -173,7 +171,7 @@ def test_a_page_has_a_language_a_viewport_a_dark_side_and_a_printed_one() -> Non
 
 
 def test_a_table_has_headers_of_columns_and_rows_and_numbers_to_the_right() -> None:
-    found = Page(page(PLAIN))
+    found = Parsed(render_page(PLAIN))
     assert found.texts["caption"] == ["All"]
     assert [th["scope"] for th in found.of("th")] == ["col", "col", "col", "row", "row"]
     assert found.texts["th"] == ["class", "of", "images", "ants", "bees"]
@@ -183,23 +181,23 @@ def test_a_table_has_headers_of_columns_and_rows_and_numbers_to_the_right() -> N
 
 @pytest.mark.parametrize(("rows", "folded"), [(24, False), (25, True)])
 def test_a_long_table_is_folded(rows: int, folded: bool) -> None:
-    table = Table(("class", "images"), [(f"c{i}", str(i)) for i in range(rows)], "Every class")
-    found = Page(page(dataclasses.replace(PLAIN, sections=(Section("T", tables=(table,)),))))
-    assert found.texts.get("summary", []) == (["Every class (25 rows)"] if folded else [])
-    assert found.texts.get("caption", []) == ([] if folded else ["Every class"])
+    table = Table(("class", "images"), [(f"c{i}", str(i)) for i in range(rows)], "All classes")
+    found = Parsed(render_page(dataclasses.replace(PLAIN, sections=(Section("T", tables=(table,)),))))
+    assert found.texts.get("summary", []) == (["All classes (25 rows)"] if folded else [])
+    assert found.texts.get("caption", []) == ([] if folded else ["All classes"])
     assert len(found.of("tr")) == rows + 1
 
 
 def test_an_interval_is_drawn_as_a_bar_where_there_is_one() -> None:
-    found = Page(page(PLAIN))
+    found = Parsed(render_page(PLAIN))
     assert [i["style"] for i in found.of("i")] == ["margin-left:90.88%;width:6.88%"]
     odd = Number("x", "1", "", (math.nan, 0.5)), Number("y", "2", "", (-0.5, 1.5))
-    found = Page(page(dataclasses.replace(PLAIN, numbers=odd)))
+    found = Parsed(render_page(dataclasses.replace(PLAIN, numbers=odd)))
     assert [i["style"] for i in found.of("i")] == ["margin-left:0.00%;width:100.00%"]
 
 
-def test_every_image_has_words_and_those_of_figures_a_size() -> None:
-    found = Page(page(PLAIN))
+def test_every_image_has_an_alt_text_and_every_figure_a_size() -> None:
+    found = Parsed(render_page(PLAIN))
     figure, mistake = found.of("img")
     assert (figure["alt"], figure["width"], figure["height"]) == ("A figure", "400", "200")
     assert mistake["alt"] == "1.png: ants, predicted bees"
@@ -208,17 +206,17 @@ def test_every_image_has_words_and_those_of_figures_a_size() -> None:
 
 
 @pytest.mark.parametrize("data", [None, b"", b"garbage", b"<svg onload='alert(1)'/>"])
-def test_a_mistake_without_a_readable_image_has_a_box_that_says_so(data: bytes | None) -> None:
+def test_a_mistake_without_a_readable_image_has_a_labelled_box(data: bytes | None) -> None:
     mistake = Mistake("a/2.png", data, "bees", "ants", 0.5)
-    found = Page(page(dataclasses.replace(PLAIN, sections=(Section("M", mistakes=(mistake,)),))))
+    found = Parsed(render_page(dataclasses.replace(PLAIN, sections=(Section("M", mistakes=(mistake,)),))))
     assert found.of("img") == []
     assert "the image is missing or cannot be read" in found.texts["div"]
-    assert found.texts["li"][-1] == "the image is missing or cannot be readbees taken for ants, 0.50002.png"
+    assert found.texts["li"][-1] == "the image is missing or cannot be readbees predicted as ants, 0.50002.png"
 
 
-def test_a_gallery_has_at_most_24_and_says_of_how_many() -> None:
+def test_a_gallery_shows_at_most_24_and_the_total() -> None:
     mistakes = [Mistake(f"{i}.png", None, "a", "b", 0.5) for i in range(30)]
-    found = Page(page(dataclasses.replace(PLAIN, notes=(), sections=(Section("M", mistakes=mistakes),))))
+    found = Parsed(render_page(dataclasses.replace(PLAIN, notes=(), sections=(Section("M", mistakes=mistakes),))))
     assert len(found.texts["li"]) == MOST_MISTAKES
     assert "The first 24 of 30." in found.texts["p"]
 
@@ -227,9 +225,9 @@ def test_a_gallery_has_at_most_24_and_says_of_how_many() -> None:
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_whatever_names_are_is_text_and_nothing_is_elsewhere(name: str) -> None:
-    text = page(card_of(name))
-    found = Page(text)
+def test_all_names_are_text_and_nothing_refers_elsewhere(name: str) -> None:
+    text = render_page(page_of(name))
+    found = Parsed(text)
     assert found.of("script") == []
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert found.texts["h1"] == [SCRIPT]
@@ -248,14 +246,14 @@ def test_whatever_names_are_is_text_and_nothing_is_elsewhere(name: str) -> None:
         kind, _, data = address.partition(";base64,")
         raw = base64.b64decode(data)
         if kind == "data:image/svg+xml":
-            svg = Page(raw.decode())
+            svg = Parsed(raw.decode())
             assert svg.of("script") == []
             links = [v for _, attributes in svg.elements for k, v in attributes.items() if k.endswith("href")]
             assert [link for link in links if not link.startswith(("#", "data:image/png;base64,"))] == []
 
 
-def test_the_policy_forbids_everything_but_what_the_page_holds() -> None:
-    (policy,) = [meta["content"] for meta in Page(page(PLAIN)).of("meta") if "http-equiv" in meta]
+def test_the_policy_forbids_everything_outside_the_page() -> None:
+    (policy,) = [meta["content"] for meta in Parsed(render_page(PLAIN)).of("meta") if "http-equiv" in meta]
     assert policy == (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     )
@@ -264,7 +262,7 @@ def test_the_policy_forbids_everything_but_what_the_page_holds() -> None:
 # Reports
 
 
-def test_the_verdict_is_one_line_with_its_interval() -> None:
+def test_the_headline_is_one_line_with_its_interval() -> None:
     judged = ClassificationReport.from_predictions(
         np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val"
     )
@@ -296,7 +294,7 @@ def test_the_numbers_are_those_of_the_report() -> None:
     assert shown["accuracy of the accepted"].interval == judged.selective_interval
 
 
-def test_what_is_undefined_is_called_none() -> None:
+def test_undefined_metrics_are_shown_as_none() -> None:
     flat = RegressionReport.from_predictions(np.ones(3), np.array([1.0, 2.0, 3.0]), split="test")
     assert {n.name: n.value for n in numbers_of(flat)}["R2"] == "none"
     absent = ClassificationReport.from_predictions(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
@@ -304,7 +302,7 @@ def test_what_is_undefined_is_called_none() -> None:
     assert classes.tables[0].rows[2] == ("c", "0.0000", "none", "none", "none", "none", "0")
 
 
-def test_the_most_frequent_confusions_are_named_first() -> None:
+def test_the_most_frequent_confusions_are_listed_first() -> None:
     labels = np.array([0] * 10 + [1] * 5 + [2] * 5)
     predicted = [0] * 6 + [1] * 3 + [2] + [1] * 3 + [2] * 2 + [2] * 5
     judged = ClassificationReport.from_predictions(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
@@ -316,7 +314,7 @@ def test_the_most_frequent_confusions_are_named_first() -> None:
     ]
 
 
-def test_where_nothing_is_confused_no_table_says_so() -> None:
+def test_without_confusions_there_is_no_table_of_them() -> None:
     judged = ClassificationReport.from_predictions(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
     (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
     assert confusions.tables == ()
@@ -325,38 +323,38 @@ def test_where_nothing_is_confused_no_table_says_so() -> None:
 # The file
 
 
-def test_a_card_is_written_whole_in_a_folder_that_is_made(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "card.html"
-    assert write_card(path, PLAIN) == path
-    assert path.read_text(encoding="utf-8") == page(PLAIN)
-    write_card(str(path), dataclasses.replace(PLAIN, title="again"))
+def test_a_page_is_written_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "page.html"
+    assert write_page(path, PLAIN) == path
+    assert path.read_text(encoding="utf-8") == render_page(PLAIN)
+    write_page(str(path), dataclasses.replace(PLAIN, title="again"))
     assert "<title>again</title>" in path.read_text(encoding="utf-8")
-    assert [p.name for p in path.parent.iterdir()] == ["card.html"]
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
 
 
-def test_a_card_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken.html").mkdir()
     with pytest.raises(OutputError, match=r"taken\.html is a folder; name a file to write with -o"):
-        write_card(tmp_path / "taken.html", PLAIN)
+        write_page(tmp_path / "taken.html", PLAIN)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write .*card\.html: .*; name another file with -o"):
-        write_card(tmp_path / "file" / "card.html", PLAIN)
+    with pytest.raises(OutputError, match=r"cannot write .*page\.html: .*; name another file with -o"):
+        write_page(tmp_path / "file" / "page.html", PLAIN)
     with pytest.raises(OutputError, match="null"):
-        write_card(tmp_path / "nul\0.html", PLAIN)
+        write_page(tmp_path / "nul\0.html", PLAIN)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.html"]
 
 
-def test_a_card_survives_a_write_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_card(tmp_path / "card.html", PLAIN)
+def test_a_page_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_page(tmp_path / "page.html", PLAIN)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        write_card(path, dataclasses.replace(PLAIN, title="again"))
-    assert path.read_text(encoding="utf-8") == page(PLAIN)
-    assert [p.name for p in tmp_path.iterdir()] == ["card.html"]
+        write_page(path, dataclasses.replace(PLAIN, title="again"))
+    assert path.read_text(encoding="utf-8") == render_page(PLAIN)
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
 # In a browser
@@ -364,7 +362,7 @@ def test_a_card_survives_a_write_that_fails(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def browse(tmp_path: Path) -> Callable[..., str]:
-    """Opens a page in headless Chromium, with more options, and gives what it prints."""
+    """A function that opens a page in headless Chromium, with further options, and returns its stdout."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
@@ -382,8 +380,8 @@ def browse(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-def asked_for(log: Path) -> set[str]:
-    """The addresses that a page asked the network for, by Chromium's own log; not those that Chromium asks for itself."""
+def requested_by(log: Path) -> set[str]:
+    """The addresses that a page requested, by Chromium's network log; without Chromium's own requests."""
     events = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
     return {
         event["url"]
@@ -392,24 +390,24 @@ def asked_for(log: Path) -> set[str]:
     }
 
 
-def test_a_browser_shows_the_whole_page_and_asks_for_nothing(tmp_path: Path, browse: Callable[..., str]) -> None:
-    path = write_card(tmp_path / "card.html", card_of("scripts"))
+def test_a_browser_shows_the_whole_page_without_a_network_request(tmp_path: Path, browse: Callable[..., str]) -> None:
+    path = write_page(tmp_path / "page.html", page_of("scripts"))
     text = path.read_text(encoding="utf-8")
     log = tmp_path / "net.json"
-    shown = Page(browse(path, "--dump-dom", f"--log-net-log={log}"))
+    shown = Parsed(browse(path, "--dump-dom", f"--log-net-log={log}"))
     assert shown.texts["title"] == [SCRIPT]
     assert shown.of("script") == []
-    assert shown.of("img") == Page(text).of("img")
-    assert asked_for(log) == set()
+    assert shown.of("img") == Parsed(text).of("img")
+    assert requested_by(log) == set()
 
-    # The same page with something to ask for: its policy forbids it. Without the policy, the log would have told.
+    # The same page with a foreign image: the policy forbids the request. Without the policy, the log records it.
     foreign = text.replace("</main>", '<img src="http://127.0.0.1:9/foreign.png" alt=""></main>')
     path.write_text(foreign, encoding="utf-8")
     browse(path, "--dump-dom", f"--log-net-log={log}")
-    assert asked_for(log) == set()
+    assert requested_by(log) == set()
     path.write_text(re.sub("<meta http-equiv[^>]*>", "", foreign), encoding="utf-8")
     browse(path, "--dump-dom", f"--log-net-log={log}")
-    assert asked_for(log) == {"http://127.0.0.1:9/foreign.png"}
+    assert requested_by(log) == {"http://127.0.0.1:9/foreign.png"}
 
 
 def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str]) -> None:
@@ -418,8 +416,8 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
     Image.new("RGB", (300, 100), colours["png"]).save(file, "PNG")
     first, *others = PLAIN.sections
     pictures = (*first.pictures, Picture(file.getvalue(), "Another"))
-    card = dataclasses.replace(PLAIN, sections=(dataclasses.replace(first, pictures=pictures), *others))
-    path = write_card(tmp_path / "card.html", card)
+    content = dataclasses.replace(PLAIN, sections=(dataclasses.replace(first, pictures=pictures), *others))
+    path = write_page(tmp_path / "page.html", content)
     for width, least in ((1200, 4000), (400, 2000)):
         shot = tmp_path / f"{width}.png"
         browse(path, f"--screenshot={shot}", f"--window-size={width},2600")
