@@ -85,7 +85,7 @@ def _summary(head: Head, report: Report | None) -> str:
     what = f"A {head.kind} head on features of {_backbone(head)}, for {head.task_}"
     if not report:
         return f"{what}; it was not evaluated."
-    return f"{what}; evaluated on images of split {report.split} that it was not fitted to."
+    return f"{what}; evaluated on split {report.split}, on images that it was not fitted to."
 
 
 def _backbone(head: Head) -> str:

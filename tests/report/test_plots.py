@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_predictions import certain
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -36,13 +37,8 @@ ODD = [
 ]
 
 
-def certain(predicted: list[int], count: int) -> np.ndarray:
-    """(N, count) probabilities of 0 and 1."""
-    return np.eye(count)[predicted]
-
-
 def judged(count: int, each: int = 4, *, names: list[str] | None = None, seed: int = 0) -> ClassificationReport:
-    """Of predictions that are right more often than not."""
+    """A report of predictions that are correct more often than not."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(count), each)
     logits = rng.normal(size=(len(labels), count))
@@ -194,7 +190,7 @@ def test_drawing_leaves_the_users_settings_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 40])
-def test_the_picture_is_neither_a_stamp_nor_a_poster(count: int, tmp_path: Path) -> None:
+def test_the_picture_is_neither_tiny_nor_huge(count: int, tmp_path: Path) -> None:
     plots.save_confusion(judged(count, 2), tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.format == "PNG"
@@ -203,7 +199,7 @@ def test_the_picture_is_neither_a_stamp_nor_a_poster(count: int, tmp_path: Path)
     assert (low, high) == (0, 255)
 
 
-def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
     report = ClassificationReport.from_predictions(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
     with pytest.raises(OutputError, match=r"cannot write .*taken\.png: Is a directory; name another file with -o"):
@@ -246,7 +242,7 @@ def test_the_reliability_diagram_shows_each_bin_with_its_wilson_interval() -> No
 # Classes
 
 
-def test_bars_are_sorted_with_the_worst_found_class_on_top() -> None:
+def test_bars_are_sorted_with_the_lowest_recall_on_top() -> None:
     labels, predicted = np.array([0, 0, 1, 1, 2, 2, 2, 2]), [0, 0, 1, 0, 2, 0, 0, 0]
     report = ClassificationReport.from_predictions(
         labels, certain(predicted, 4), ["a", "b", "c", "no image"], split="test"
@@ -266,12 +262,12 @@ def test_bars_are_sorted_with_the_worst_found_class_on_top() -> None:
     assert plots.per_class_figure(labelled()).axes[0].get_title() == "3 labels"
 
 
-def test_of_a_thousand_classes_the_forty_worst_are_shown() -> None:
+def test_of_a_thousand_classes_the_forty_with_the_lowest_recall_are_shown() -> None:
     report = judged(1000, 3)
     (axes,) = plots.per_class_figure(report).axes
     shown = [patch.get_width() for patch in axes.patches]
     assert shown == pytest.approx(np.sort(report.recall)[:40])
-    assert axes.get_title() == "the 40 of 1000 classes that are found worst"
+    assert axes.get_title() == "the 40 of 1000 classes with the lowest recall"
 
 
 # The path
@@ -283,7 +279,7 @@ def test_the_path_shows_every_candidate_its_band_and_the_chosen_one() -> None:
     lines = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(lines["mean over the folds"].get_xydata(), [row[:2] for row in PATH])
     np.testing.assert_allclose(lines["chosen"].get_xydata(), [(0.01, 0.2 + 0.05 * 0)])
-    assert lines["the least + 1 standard error"].get_ydata()[0] == pytest.approx(0.21)
+    assert lines["lowest + 1 standard error"].get_ydata()[0] == pytest.approx(0.21)
     band = axes.collections[0].get_paths()[0].vertices
     for candidate, mean, spread in PATH:
         at = np.sort(band[np.isclose(band[:, 0], candidate, rtol=1e-9)][:, 1])
@@ -313,7 +309,7 @@ def test_candidates_without_a_finite_loss_are_not_drawn() -> None:
 # Shots
 
 
-def test_shots_stand_on_an_axis_of_powers_of_two() -> None:
+def test_shots_are_on_an_axis_of_powers_of_two() -> None:
     figure = plots.shots_figure([(4, 0.7, 0.05), (1, 0.5, 0.1), (2, 0.6, 0.5), (8, 0.95, 0.1), (16, 0.97, 0.01)])
     (axes,) = figure.axes
     (bar,) = axes.containers
@@ -327,7 +323,7 @@ def test_shots_stand_on_an_axis_of_powers_of_two() -> None:
 # Regression
 
 
-def test_predictions_stand_over_targets_and_what_is_not_finite_is_left_out() -> None:
+def test_predictions_are_drawn_over_targets_and_rows_that_are_not_finite_are_left_out() -> None:
     figure = plots.scatter_figure(np.array([1.0, 2.0, np.nan]), np.array([[1.5], [2.5], [3.5]]))
     (axes,) = figure.axes
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [(1.0, 1.5), (2.0, 2.5)])
