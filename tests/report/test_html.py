@@ -9,18 +9,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_predictions import SCRIPT, classification_report, multilabel_report
 from PIL import Image
 
+import featx.report
 from featx.data.decode import thumbnail
 from featx.errors import OutputError
-from featx.metrics.classification import ClassificationReport
-from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.report.html import (
@@ -36,7 +37,6 @@ from featx.report.html import (
 )
 from featx.report.sections import headline_of, numbers_of, sections_of
 
-SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -75,33 +75,16 @@ PLAIN = Page(
 )
 
 REPORTS: dict[str, Callable[[], Report]] = {
-    "two classes": lambda: report(["ants", "bees"]),
-    "seven classes": lambda: report([f"class {i}" for i in range(7)]),
-    "120 classes": lambda: report([f"class {i}" for i in range(120)]),
-    "scripts": lambda: report([SCRIPT, "\0\n\udcff", "\"'&amp;", "$x$", "\u202e" + "w" * 300, "\u6f22\u5b57"]),
-    "rejecting": lambda: report(["a", "b", "c"], reject_below=0.5),
-    "labels": lambda: labelled(),
+    "two classes": lambda: classification_report(["ants", "bees"]),
+    "seven classes": lambda: classification_report([f"class {i}" for i in range(7)]),
+    "120 classes": lambda: classification_report([f"class {i}" for i in range(120)]),
+    "scripts": lambda: classification_report(
+        [SCRIPT, "\0\n\udcff", "\"'&amp;", "$x$", "\u202e" + "w" * 300, "\u6f22\u5b57"]
+    ),
+    "rejecting": lambda: classification_report(["a", "b", "c"], reject_below=0.5),
+    "labels": multilabel_report,
     "regression": lambda: RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) ** 1.01, split="test"),
 }
-
-
-def report(names: list[str], reject_below: float | None = None) -> ClassificationReport:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(len(names)), 5)
-    logits = rng.normal(size=(len(labels), len(names)))
-    logits[np.arange(len(labels)), labels] += 2
-    probabilities = np.exp(logits)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return ClassificationReport.from_predictions(labels, probabilities, names, split="test", reject_below=reject_below)
-
-
-def labelled() -> MultiLabelReport:
-    rng = np.random.default_rng(0)
-    targets = (rng.random((40, 3)) < 0.4).astype(np.float32)
-    probabilities = np.clip(0.6 * targets + 0.4 * rng.random((40, 3)), 0, 1)
-    return MultiLabelReport.from_predictions(
-        targets, probabilities, ["a", "b", SCRIPT], thresholds=np.full(3, 0.5), split="val"
-    )
 
 
 def page_of(name: str) -> Page:
@@ -259,67 +242,6 @@ def test_the_policy_forbids_everything_outside_the_page() -> None:
     )
 
 
-# Reports
-
-
-def test_the_headline_is_one_line_with_its_interval() -> None:
-    judged = ClassificationReport.from_predictions(
-        np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val"
-    )
-    assert headline_of(judged) == "accuracy 0.7500 (95 % interval 0.3006 to 0.9544) on 4 images of split val"
-    assert re.fullmatch(r"mAP [\d.]+ on 40 images of split val", headline_of(labelled()))
-    exact = RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) + 1000, split="test")
-    assert headline_of(exact) == "RMSE 1000 on 9 images of split test"
-
-
-def test_the_numbers_are_those_of_the_report() -> None:
-    judged = report(["a", "b", "c", "d", "e", "f"], reject_below=0.4)
-    shown = {number.name: number for number in numbers_of(judged)}
-    expected = {
-        "accuracy": judged.accuracy,
-        "balanced accuracy": judged.balanced_accuracy,
-        "macro F1": judged.macro_f1,
-        "top-5 accuracy": judged.top5,
-        "AUROC": judged.overall_auroc,
-        "average precision": judged.overall_average_precision,
-        "log loss": judged.log_loss,
-        "calibration error": judged.ece,
-        "accuracy of the accepted": judged.selective_accuracy,
-    }
-    assert {name: number.value for name, number in shown.items()} == {k: f"{v:.4f}" for k, v in expected.items()}
-    low, high = judged.interval
-    right = int(np.trace(judged.confusion))
-    assert shown["accuracy"].interval == (low, high)
-    assert shown["accuracy"].detail == f"95 % interval {low:.4f} to {high:.4f}; {right} of 30 images"
-    assert shown["accuracy of the accepted"].interval == judged.selective_interval
-
-
-def test_undefined_metrics_are_shown_as_none() -> None:
-    flat = RegressionReport.from_predictions(np.ones(3), np.array([1.0, 2.0, 3.0]), split="test")
-    assert {n.name: n.value for n in numbers_of(flat)}["R2"] == "none"
-    absent = ClassificationReport.from_predictions(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
-    (classes, *_) = sections_of(absent)
-    assert classes.tables[0].rows[2] == ("c", "0.0000", "none", "none", "none", "none", "0")
-
-
-def test_the_most_frequent_confusions_are_listed_first() -> None:
-    labels = np.array([0] * 10 + [1] * 5 + [2] * 5)
-    predicted = [0] * 6 + [1] * 3 + [2] + [1] * 3 + [2] * 2 + [2] * 5
-    judged = ClassificationReport.from_predictions(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
-    (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
-    assert confusions.tables[0].rows == [
-        ("a", "b", "3", "0.3000"),
-        ("b", "c", "2", "0.4000"),
-        ("a", "c", "1", "0.1000"),
-    ]
-
-
-def test_without_confusions_there_is_no_table_of_them() -> None:
-    judged = ClassificationReport.from_predictions(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
-    (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
-    assert confusions.tables == ()
-
-
 # The file
 
 
@@ -430,3 +352,19 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
         # Nothing is wider than the window: the right margin stays empty.
         margin = pixels[:, -12:]
         assert (margin == margin[0, 0]).all()
+
+
+# The package
+
+
+def test_every_public_name_of_the_package_is_loaded_on_first_use() -> None:
+    assert featx.report.__all__ == dir(featx.report)
+    assert all(getattr(featx.report, name) is not None for name in featx.report.__all__)
+    with pytest.raises(AttributeError, match=r"module 'featx\.report' has no attribute 'Card'"):
+        _ = featx.report.Card  # type: ignore[attr-defined]
+
+
+def test_a_page_is_written_without_matplotlib() -> None:
+    code = "import sys; from featx.report import Page, write_page; print('matplotlib' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "False\n"

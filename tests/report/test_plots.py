@@ -229,9 +229,9 @@ def test_the_reliability_diagram_shows_each_bin_with_its_wilson_interval() -> No
     (bar,) = upper.containers
     line, _, (spans,) = bar.lines
     np.testing.assert_allclose(line.get_xdata(), [b.confidence for b in bins])
-    np.testing.assert_allclose(line.get_ydata(), [b.right / b.count for b in bins])
+    np.testing.assert_allclose(line.get_ydata(), [b.correct / b.count for b in bins])
     for b, span in zip(bins, spans.get_segments(), strict=True):
-        expected = binomtest(b.right, b.count).proportion_ci(0.95, method="wilson")
+        expected = binomtest(b.correct, b.count).proportion_ci(0.95, method="wilson")
         np.testing.assert_allclose(span[:, 1], (expected.low, expected.high), atol=1e-9)
     assert [patch.get_height() for patch in lower.patches] == [b.count for b in bins]
     assert [patch.get_x() for patch in lower.patches] == [b.low for b in bins]
