@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import struct
 import tempfile
 import zlib
@@ -9,12 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.image_set import PRETRAIN, image_key
+from featx.data.image_set import PRETRAIN, ImageSet, image_key
+from featx.data.sources import folder as folder_source
 from featx.data.splits import hash_splits
 from featx.errors import DatasetError
 from featx.system import home
 
-# The built-in digits
+EXPECTED = "'digits'"
+
+
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the built-in digits are requested by name."""
+    return str(data) == "digits"
+
+
+def scan(data: str | os.PathLike[str]) -> ImageSet:  # noqa: ARG001 - every source takes it
+    """List the built-in digits."""
+    return dataclasses.replace(folder_source.scan(digits_folder()), name="digits")
 
 
 def digits_folder() -> Path:

@@ -16,6 +16,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff
 
 _JUNK_FOLDERS = ("__MACOSX",)
 
+EXPECTED = "a folder of images"
+
 
 def list_images(folder: Path) -> list[Path]:
     """The image files below a folder, sorted, hidden ones left out.
@@ -29,12 +31,14 @@ def list_images(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(found, key=os.fsencode)]
 
 
-# Folders
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the data are a folder; the bare word digits names the built-in scans."""
+    return str(data) != "digits" and Path(data).is_dir()
 
 
-def scan_folder(folder: Path) -> ImageSet:
-    """List the images of a folder; see ``scan_images`` for the layouts."""
-    folder = folder.resolve()
+def scan(data: str | os.PathLike[str]) -> ImageSet:
+    """List the images of a folder; ``scan_images`` describes the layouts."""
+    folder = Path(data).resolve()
     notes: list[str] = []
     found, skipped = _walk(folder)
     # A folder without images beside train and val (scripts, say) does not make classes of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,17 @@ TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 """File endings that count as tables."""
 
 
-# Tables
+EXPECTED = f"a table ({', '.join(TABLE_ENDINGS)})"
 
 
-def scan_table(table: Path) -> ImageSet:
-    """List the images that a table names; see ``scan_images`` for the columns."""
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the data are a file whose ending is that of a table."""
+    return Path(data).is_file() and Path(data).suffix.lower() in TABLE_ENDINGS
+
+
+def scan(data: str | os.PathLike[str]) -> ImageSet:
+    """List the images that a table names; ``scan_images`` describes the columns."""
+    table = Path(data)
     rows = list(read_table(table))
     if not rows:
         raise DatasetError(f"{table} has no rows")
