@@ -894,7 +894,7 @@ def test_a_backbone_takes_a_background_which_is_part_of_its_identity() -> None:
 
 def test_a_background_that_is_no_colour_is_refused_by_the_backbone() -> None:
     with pytest.raises(
-        BackboneError, match=r"^--background 'glass' is no opaque colour; expected a CSS colour name such"
+        BackboneError, match=r"^--background 'glass' is not an opaque colour; expected a CSS colour name such"
     ):
         load_backbone("lenet5", background="glass")
 

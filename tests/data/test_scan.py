@@ -214,7 +214,7 @@ def test_a_label_of_a_table_that_is_in_test_alone_is_noted_since_it_may_be_no_cl
     (note,) = scan_images(table(tmp_path / "t.csv", rows, *files)).notes
     assert note == (
         "class '3.5' and 1 other classes have no images in train but in val or test (such as 2.jpg): no head can learn such a "
-        "class; all is well where labels are numbers (--task regression) or lists (--task multilabel)"
+        "class; ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
     )
     (note,) = scan_images(table(tmp_path / "t.csv", rows.replace("4.5", "2.5"), *files)).notes
     assert note.startswith("class '3.5' has no images in train but in val or test (such as 2.jpg)")
@@ -235,7 +235,7 @@ def test_classes_that_differ_by_case_are_kept_apart_and_noted(tmp_path: Path) ->
     rows = "path,label\n1.jpg,cat\n2.jpg,Cat\n3.jpg,dog\n"
     images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
     assert images.classes == ("Cat", "cat", "dog")
-    assert images.notes == ("classes 'Cat' and 'cat' differ by case alone; they are kept apart",)
+    assert images.notes == ("classes 'Cat' and 'cat' differ only by case; they remain separate classes",)
 
 
 def test_a_folder_without_images_says_what_it_holds_instead(tmp_path: Path) -> None:

@@ -390,7 +390,7 @@ def test_a_folder_a_pipe_a_file_on_the_way_and_too_long_a_name_are_no_place_to_w
     os.mkfifo(tmp_path / "pipe")
     for path, message in [
         (tmp_path, "is a folder; name a file to write with -o"),
-        (tmp_path / "pipe", "is not an ordinary file; name a file to write with -o"),
+        (tmp_path / "pipe", "is no ordinary file; name a file to write with -o"),
         (tmp_path / "file" / "h", "cannot write .*: Not a directory; name another file with -o"),
         (tmp_path / "file" / "new" / "h", "cannot write .*: Not a directory; name another file with -o"),
         (tmp_path / ("x" * 256), "cannot write .*: File name too long; name another file with -o"),

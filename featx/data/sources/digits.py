@@ -31,10 +31,10 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:  # noqa: ARG001 - every sour
 
 
 def digits_folder() -> Path:
-    """scikit-learn's 1,797 scanned digits as PNG files, written on first use.
+    """Write scikit-learn's 1,797 scanned digits as PNG files on first use, and return their folder.
 
-    0-4 are in the split "pretrain", since the embedded LeNet-5 was trained on them; 5-9 are split by their content.
-    Folder: $FEATX_HOME/digits, by default ~/.cache/featx/digits.
+    The digits 0-4 are in the split "pretrain", since the embedded LeNet-5 was trained on them; 5-9 are split by their content.
+    The folder is $FEATX_HOME/digits, by default ~/.cache/featx/digits.
     """
     folder = home() / "digits"
     if folder.is_dir():
@@ -46,7 +46,7 @@ def digits_folder() -> Path:
             try:
                 Path(beside, "digits").rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster, with the same files
+                if not folder.is_dir():  # else another process has written the same files meanwhile
                     raise
     except OSError as error:
         raise DatasetError(
@@ -70,7 +70,7 @@ def _write_digits(folder: Path) -> None:
 
 
 def _png(grey: np.ndarray) -> bytes:
-    """(H, W) uint8 as an 8-bit grey PNG, stored uncompressed: the same bytes, and so the same split, on every machine."""
+    """Encode (H, W) uint8 as an uncompressed 8-bit grey PNG: the same bytes, and so the same split, on every machine."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
