@@ -204,7 +204,7 @@ def test_a_class_like_folder_beside_folders_of_splits_is_an_error(
 ) -> None:
     for place in ("train/a", "val/a", "samples"):
         make_image(tmp_path / place / "0.png", seed=1)
-    with pytest.raises(DatasetError, match=r"folders of splits and beside them samples, with images too"):
+    with pytest.raises(DatasetError, match=r"folders of splits and beside them samples, which holds images too"):
         scan_images(tmp_path)
 
 
