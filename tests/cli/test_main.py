@@ -123,7 +123,9 @@ def test_options_of_reading_reach_the_file(split_photos: Path, in_tmp: Path) -> 
     facts = json.loads(featx("info", "cache/split--lenet5.h5", "--json").stdout)
     assert facts["dataset"]["max_pixels"] == 1280
     assert facts["backbone"]["parts"]["transform"]["background"] == [255, 0, 0]
-    message = "Error: --background 'mud' is no opaque colour; expected a CSS colour name such as black, or #rrggbb\n"
+    message = (
+        "Error: --background 'mud' is not an opaque colour; expected a CSS colour name such as black, or #rrggbb\n"
+    )
     assert featx("extract", split_photos, "-b", "lenet5", "--background", "mud", status=1).stderr == message
 
 

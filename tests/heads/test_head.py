@@ -610,7 +610,7 @@ def test_labels_thresholds_are_those_of_cross_validated_scores() -> None:
             p[test, label] = model.predict_proba(Z[test])[:, 1]
     head = Head("logreg", C=0.1).fit(features)
     np.testing.assert_allclose(head.thresholds_, label_thresholds(p, y), atol=2e-3)
-    assert head.held_out_.mean_average_precision == pytest.approx(MultiLabelReport.of(
+    assert head.held_out_.mean_average_precision == pytest.approx(MultiLabelReport.from_predictions(
         y, p, ("cat", "dog", "red"), thresholds=head.thresholds_, split="train"
     ).mean_average_precision, abs=1e-3)  # fmt: skip
 
@@ -1033,7 +1033,7 @@ def test_scores_that_overflow_are_an_error_when_they_judge() -> None:
 def test_a_report_of_very_many_classes_is_kept_without_its_table() -> None:
     for count, kept in ((1000, True), (1001, False)):
         classes = tuple(map(str, range(count)))
-        report = ClassificationReport.of(np.array([0]), np.eye(count)[:1], classes, split="test")
+        report = ClassificationReport.from_predictions(np.array([0]), np.eye(count)[:1], classes, split="test")
         assert ("confusion" in stored_report(report)) == kept
 
 

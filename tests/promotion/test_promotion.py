@@ -155,7 +155,7 @@ def test_a_disk_without_room_for_the_network_is_said_before_the_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     monkeypatch.setattr("featx.promotion.finetune_run.FineTuningRuns.prove", lambda *_: pytest.fail("the work began"))
     with pytest.raises(
-        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, 100\.0 kB free; name another disk"
+        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, and 100\.0 kB are free; name another disk"
     ):
         promote(head, finetune=True)
 
@@ -327,8 +327,8 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     }
     assert paired.n == result.report.n == 173
     head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.run.report))
-    assert paired.both + len(paired.head_only) == head_right
-    assert paired.both + len(paired.tuned_only) == tuned_right
+    assert paired.both_right + len(paired.head_only) == head_right
+    assert paired.both_right + len(paired.tuned_only) == tuned_right
     lines = (tmp_path / "model.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
     assert len(lines) == result.epochs + 2
