@@ -150,7 +150,10 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 )  # fmt: skip
 @_tuning("--patience", type=COUNT, metavar="N", help="Number of epochs without improvement after which training stops.")
 @_tuning(
-    "--augment", type=click.Choice(AUGMENTATIONS), section="Fine-tuning", metavar="NAME",
+    "--augment",
+    type=click.Choice(AUGMENTATIONS),
+    section="Fine-tuning",
+    metavar="NAME",
     help=f"Augmentation of the training images: {', '.join(AUGMENTATIONS)}.",
 )
 @_tuning("--crop-scale", type=SHARE, metavar="SHARE", help="Smallest share of the area that a random crop covers.")
