@@ -23,7 +23,7 @@ class JobCommand(Command):
     ``--json`` as one object; its notes go to stderr.
 
     Args:
-        args: as ``Command`` takes them.
+        name: of the command.
         show: prints a result.
         progress: the title of the progress bar, and what it counts.
         check: raises SettingsError where options exclude or need one another. It is called before the job begins; in a recipe,
@@ -35,7 +35,8 @@ class JobCommand(Command):
 
     def __init__(
         self,
-        *args: Any,
+        name: str | None = None,
+        *,
         show: Callable[[Any], None],
         progress: tuple[str, str],
         check: Callable[[Mapping[str, Any]], None] = lambda _: None,
@@ -43,7 +44,7 @@ class JobCommand(Command):
         notes: Callable[[Any], tuple[str, ...]] = attrgetter("notes"),
         **attributes: Any,
     ) -> None:
-        super().__init__(*args, **attributes)
+        super().__init__(name, **attributes)
         self.show, self.progress, self.check, self.facts, self.notes = show, progress, check, facts, notes
         self.job_params: tuple[click.Parameter, ...] = tuple(self.params)
         JSON(self)

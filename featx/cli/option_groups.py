@@ -82,7 +82,7 @@ class Command(click.Command):
     """A command whose ``--help`` shows its options by section, and examples.
 
     Args:
-        args: as ``click.Command`` takes them.
+        name: of the command.
         examples: command lines that run.
         context_settings: instead of those of every command of featx.
         attributes: as ``click.Command`` takes them.
@@ -90,12 +90,13 @@ class Command(click.Command):
 
     def __init__(
         self,
-        *args: Any,
+        name: str | None = None,
+        *,
         examples: Sequence[str] = (),
         context_settings: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> None:
-        super().__init__(*args, context_settings={**_SETTINGS, **(context_settings or {})}, **attributes)
+        super().__init__(name, context_settings={**_SETTINGS, **(context_settings or {})}, **attributes)
         self.examples = tuple(examples)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -114,7 +115,7 @@ class Group(click.Group):
     A mistyped command brings the most similar ones, whichever version of click is installed.
 
     Args:
-        args: as ``click.Group`` takes them.
+        name: of the group.
         sections: titles, each with names of commands; the others are listed under "Other commands".
         examples: command lines that run.
         context_settings: instead of those of every command of featx.
@@ -125,13 +126,14 @@ class Group(click.Group):
 
     def __init__(
         self,
-        *args: Any,
+        name: str | None = None,
+        *,
         sections: Mapping[str, Sequence[str]] | None = None,
         examples: Sequence[str] = (),
         context_settings: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> None:
-        super().__init__(*args, context_settings={**_SETTINGS, **(context_settings or {})}, **attributes)
+        super().__init__(name, context_settings={**_SETTINGS, **(context_settings or {})}, **attributes)
         self.sections = {title: tuple(names) for title, names in (sections or {}).items()}
         self.examples = tuple(examples)
 
@@ -145,20 +147,24 @@ class Group(click.Group):
         _write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def titled_commands(self) -> dict[str, list[str]]:
+        """The names of the visible commands by the titles of their sections."""
+        visible = {name for name, command in self.commands.items() if not command.hidden}
+        titled = {title: [name for name in names if name in visible] for title, names in self.sections.items()}
+        other = sorted(visible.difference(*self.sections.values()))
+        titled["Other commands" if self.sections else "Commands"] = other
+        return {title: names for title, names in titled.items() if names}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as click's
         """Write the commands by section, in one column."""
-        visible = [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
-        width = max(map(len, visible), default=0)
-        limit = formatter.width - width - 6  # click's indent and space between columns
-        named = {name for names in self.sections.values() for name in names}
-        other = tuple(name for name in visible if name not in named)
-        for title, names in {**self.sections, "Other commands" if named else "Commands": other}.items():
-            rows = [
-                (name.ljust(width), self.commands[name].get_short_help_str(limit)) for name in names if name in visible
-            ]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        sections = self.titled_commands()
+        width = max((len(name) for names in sections.values() for name in names), default=0)
+        limit = formatter.width - width - 6  # click's indent, and the space between columns
+        for title, names in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), self.commands[name].get_short_help_str(limit)) for name in names]
+                )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""

@@ -26,7 +26,12 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Convert the text of the command line."""
-        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+        if value == "auto":
+            return "auto"
+        try:
+            return int(click.IntRange(min=1).convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither a whole number above 0 nor auto", param, ctx)
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import click
 
@@ -36,7 +37,7 @@ def run(recipe: str, dry_run: bool, as_json: bool) -> None:
 
 def _run(recipe: Recipe, as_json: bool) -> None:
     """Run each step under a progress bar of its own, and print its command, its result and its notes."""
-    facts = {}
+    facts: dict[str, Any] = {}
     with contextlib.ExitStack() as bars:
 
         def begin(name: str) -> Reporter:

@@ -632,3 +632,26 @@ def test_room_for_a_head_on_views_is_asked_for(name: str, tmp_path: Path, monkey
     monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: asked.append(need))
     size = fit_head(in_views(photos(train=300, dim=40)), new(name), models=tmp_path).path.stat().st_size
     assert 0.3 * size < asked[0] < 3 * size
+
+
+# By the options of the command
+
+
+def test_a_head_is_made_of_the_options_that_are_given(tmp_path: Path) -> None:
+    fit = fit_head(
+        photos(gap=1.0), "svm", C=0.5, class_weight="balanced", target_precision=0.9, seed=3, models=tmp_path
+    )
+    assert (fit.head.kind, fit.head.C_, fit.head.class_weight, fit.head.seed) == ("svm", 0.5, "balanced", 3)
+    assert fit.head.reject_below_ is not None
+    same = fit_head(photos(gap=1.0), Head("ridge"), models=tmp_path)
+    by_name = fit_head(photos(gap=1.0), "ridge", models=tmp_path)
+    assert by_name.report.as_dict() == same.report.as_dict()
+
+
+def test_the_newest_feature_file_is_fitted_to_where_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    path = layered(tmp_path / "cache" / "f.h5", inner=1.0, last=3.0)
+    fit = fit_head(model="centroid", cache=tmp_path / "cache", models=tmp_path)
+    assert (fit.features, fit.path.name) == (path, "f--centroid.safetensors")
+    with pytest.raises(CacheMissError, match=r"there is no folder .*nowhere|there is no feature file in .*nowhere"):
+        fit_head(cache=tmp_path / "nowhere")
