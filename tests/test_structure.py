@@ -190,7 +190,9 @@ def test_no_module_or_folder_has_the_name_of_something_public_in_its_package() -
     # Importing featx.extract, the module, would put it in the place of featx.extract, the function.
     for package in ["", *sorted({module.rpartition("/")[0] for module in ROOMS} - {""})]:
         loaded = importlib.import_module(".".join(["featx", *package.split("/")]).rstrip("."))
-        exported = {name for name in getattr(loaded, "__all__", ()) if not isinstance(getattr(loaded, name), ModuleType)}
+        exported = {
+            name for name in getattr(loaded, "__all__", ()) if not isinstance(getattr(loaded, name), ModuleType)
+        }
         inside = {path.stem if path.suffix else path.name for path in (FOLDER / package).iterdir()}
         assert exported & inside == set(), package
 

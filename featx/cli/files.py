@@ -160,7 +160,8 @@ def _age(modified: float) -> str:
 
 
 @click.group(
-    "cache", cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...", examples=("featx cache", "featx cache rm"),
+    "cache", cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...",
+    examples=("featx cache", "featx cache rm"),
     short_help="List the feature files, and remove those that nothing needs.",
 )  # fmt: skip
 @cache_folder("Input")

@@ -59,7 +59,7 @@ def _check(options: Mapping[str, Any]) -> None:
 def show_promotion(result: Promotion) -> None:
     """Print what a promotion gave."""
     click.echo(
-        f"assembled {result.head}: on {result.proof.images} images the network's logits are the head's "
+        f"assembled {result.head}: on {result.proof.images} images the logits of the network equal those of the head "
         f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
     if result.run:
@@ -74,7 +74,10 @@ def show_promotion(result: Promotion) -> None:
 def _show_history(run: FineTuningRun) -> None:
     """Print the epochs, evaluated on the validation images, and the interpolation of the weights."""
     history = run.history
-    click.echo(f"chosen on {run.chosen_on}; there the head's accuracy is {run.start.accuracy:.4f} by its features:")
+    click.echo(
+        f"epochs are compared on {run.chosen_on}, where the head has an accuracy of {run.start.accuracy:.4f} on cached "
+        "features:"
+    )
     click.echo("epoch  training loss  log loss  accuracy")
     for entry in history.log:
         loss = f"{entry['loss']:13.4f}" if entry["epoch"] else "     the head"

@@ -304,8 +304,8 @@ def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
 def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
     lines = featx("promote").stdout.splitlines()
     pattern = (
-        r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the network's logits "
-        r"are the head's \(largest difference .*\)"
+        r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the logits of the network "
+        r"equal those of the head \(largest difference .*\)"
     )
     assert re.fullmatch(pattern, lines[0])
     assert lines[1].startswith("assembled: the network is the head: accuracy 1.0000 on the same 16 images of split val")
@@ -315,7 +315,8 @@ def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
 def test_fine_tuning_prints_the_epochs_and_both_side_by_side(fitted: Path) -> None:
     lines = featx("promote", "--finetune", "--epochs", "1").stdout.splitlines()
     assert re.fullmatch(
-        r"chosen on 8 of the training images, held back by their content; there the head's accuracy is 1\.0000 by .*:",
+        r"epochs are compared on 8 of the training images, held back by their content, "
+        r"where the head has an accuracy of 1\.0000 on cached features:",
         lines[1],
     )
     assert lines[3].split()[:4] == ["0", "the", "head", lines[3].split()[3]]
