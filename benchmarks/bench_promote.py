@@ -4,10 +4,10 @@ r"""How long an epoch of partial fine-tuning takes with the frozen part's output
     python benchmarks/bench_promote.py ../shared/datasets/trashnet --rounds 1 --epochs 10 --lr 1e-3 \
         --networks mobilenet_v1_075:features.11:../shared/weights/mobilenet_v1_075.safetensors
 
-For each network both ways take turns, each in a process of its own: ``--views 0``, ordinary partial fine-tuning (the frozen
-part is run for every image in every epoch), against the default. An epoch's time is what the log says: training images once,
-with the images that choose judged after it; of all epochs the fastest. ``whole_run_filling`` is a whole run that also filled
-the cache. Weights are random unless a file is named, and the rate is tiny: the time of an epoch depends on neither.
+For each network both ways take turns, each in a process of its own: ``--cached-crops 0``, ordinary partial fine-tuning (the
+frozen part is run for every image in every epoch), against the default. An epoch's time is what the log says: training images
+once, with the images that choose judged after it; of all epochs the fastest. ``whole_run_filling`` is a whole run that also
+filled the cache. Weights are random unless a file is named, and the rate is tiny: the time of an epoch depends on neither.
 
 ``same_accuracy`` is for longer runs, at a rate: how long, from the start of ``promote``, until the images that choose gave the
 highest accuracy that both ways reached. In the first round the cache is filled meanwhile; ``same_accuracy_again`` is of the

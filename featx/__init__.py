@@ -17,6 +17,7 @@ _HOMES = {
     "FeatureFile": "features.feature_file",
     "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
+    "Fit": "workflows.fit",
     "Head": "heads.head",
     "ImageSet": "data.image_set",
     "PromotedModel": "promotion.model",
@@ -25,6 +26,7 @@ _HOMES = {
     "Transform": "data.transform",
     "evaluate": "inference",
     "extract": "extraction.extraction",
+    "fit_head": "workflows.fit",
     "load_backbone": "backbones.backbone",
     "load_model": "inference",
     "predict": "inference",
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from featx.promotion.model import PromotedModel as PromotedModel
     from featx.promotion.promotion import Promotion as Promotion
     from featx.promotion.promotion import promote as promote
+    from featx.workflows.fit import Fit as Fit
+    from featx.workflows.fit import fit_head as fit_head
 
 
 def __getattr__(name: str) -> Any:

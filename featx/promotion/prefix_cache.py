@@ -122,7 +122,9 @@ class Frozen:
         if len(bad):
             why = found.error(int(bad[0])) or "it has changed since its features were extracted"
             image = Path(self.features.dataset["root"]) / str(self.features.paths[rows[bad[0]]])
-            raise StaleCacheError(f"{image}: {why}; run featx extract and featx fit-head again, or add --views 0")
+            raise StaleCacheError(
+                f"{image}: {why}; run featx extract and featx fit-head again, or add --cached-crops 0"
+            )
         return Activations(rows, found.features(self._kept_as))
 
     @property

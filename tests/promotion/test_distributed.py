@@ -55,7 +55,7 @@ def test_several_processes_are_for_promotion_alone(in_tmp: Path) -> None:
         capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"},
     )  # fmt: skip
     assert found.returncode == 2
-    assert "torchrun is for featx promote --finetune; featx extract is one process" in found.stderr
+    assert "torchrun is for featx promote --finetune; featx extract runs in one process" in found.stderr
 
 
 def test_without_accelerate_several_processes_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
