@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.advice.layer_scores import best, measure
+from featx.advice.layer_scores import best_layer, score_layers
 from featx.constants import MODELS
 from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.errors import HeadError, OutputError
@@ -189,8 +189,8 @@ def fit_head(
     if not isinstance(features, FeatureSet):
         views = views or views_in(features, PENULTIMATE if layer == BEST else layer)
         if layer == BEST:
-            tried = measure(features, head, views=views)
-            layer, depths = best(tried).layer, tuple(_compared(depth.head.layer, depth.head) for depth in tried)
+            tried = score_layers(features, head, views=views)
+            layer, depths = best_layer(tried).layer, tuple(_compared(depth.head.layer, depth.head) for depth in tried)
         features = FeatureSet.load(features, str(LayerSpec.parse(layer, views)))
     task, _ = task_of(features, head.task)
     if not auto:
