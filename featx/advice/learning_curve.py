@@ -82,15 +82,16 @@ class PowerLaw:
             seed: of the bootstrap draws.
         """
         while True:
-            floor, scale, exponent = _fit_power_laws(sizes, errors[None], standard_errors)[:, 0]
-            misfit = ((floor + scale * sizes**-exponent - errors) / standard_errors) ** 2
+            best = _fit_power_laws(sizes, errors[None], standard_errors)[:, 0]
+            misfit = ((best[0] + best[1] * sizes ** -best[2] - errors) / standard_errors) ** 2
             mean_misfit = float(misfit.sum()) / max(len(sizes) - 3, 1)
             if mean_misfit <= _POOR_FIT or len(sizes) <= _FEWEST_SIZES:
                 break
             sizes, errors, standard_errors = sizes[1:], errors[1:], standard_errors[1:]
         noise = np.random.default_rng(seed).normal(size=(_DRAWS, len(sizes))) * max(1.0, mean_misfit) ** 0.5
         drawn = np.vstack([errors, errors + standard_errors * noise])
-        return cls(*_fit_power_laws(sizes, drawn, standard_errors), float(sizes[0]))
+        floor, scale, exponent = _fit_power_laws(sizes, drawn, standard_errors)
+        return cls(floor, scale, exponent, float(sizes[0]))
 
     def errors_at(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the error at (S,) sizes: (S,) by the fit, and the (S,) lower and upper ends of the 95 % interval."""
@@ -216,8 +217,8 @@ def _standard_error(accuracy: np.ndarray, count: int) -> np.ndarray:
     """
     mean = accuracy.mean(axis=0)
     binomial = np.sqrt(np.maximum(mean * (1 - mean), 1 / count) / count)
-    between: np.ndarray = accuracy.std(axis=0, ddof=1) / np.sqrt(len(accuracy))
-    return np.maximum(between, binomial)
+    standard_error: np.ndarray = np.maximum(accuracy.std(axis=0, ddof=1) / np.sqrt(len(accuracy)), binomial)
+    return standard_error
 
 
 def _fit_and_score(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, truth: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What is measured of a data set, and what is advised."""
+"""Advice on whole data sets, and the command that prints it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def labelled(photos: Path, label: Callable[[int], str]) -> Path:
     return photos / "t.csv"
 
 
-def test_one_pass_over_the_images_tells_what_to_do(split_photos: Path, in_tmp: Path) -> None:
+def test_one_pass_over_the_images_leads_to_a_recommendation(split_photos: Path, in_tmp: Path) -> None:
     found = advise(split_photos, "lenet5", device="cpu")
     facts = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert set(facts) == KEYS
@@ -70,7 +70,7 @@ def test_a_feature_file_is_taken_as_it_is(split_photos: Path, in_tmp: Path) -> N
     done = CliRunner().invoke(main, ["advise", "--json", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
-    assert facts["features"] == str(whole.features), "left out, the newest; that of random weights is none of them"
+    assert facts["features"] == str(whole.features), "left out, the newest; files of random weights do not count"
     assert facts["depths"] == whole.accuracies
     assert facts["baseline"] == json.loads(json.dumps(whole.as_dict()))["baseline"]
     plain = featx.extract(split_photos, featx.load_backbone("lenet5", device="cpu"), out="plain.h5").file
@@ -79,7 +79,7 @@ def test_a_feature_file_is_taken_as_it_is(split_photos: Path, in_tmp: Path) -> N
     assert alone.recommendation in ("head", "none")
 
 
-def test_of_a_file_in_several_views_the_plain_one_is_looked_at(split_photos: Path, in_tmp: Path) -> None:
+def test_of_a_file_in_several_views_only_the_plain_one_is_used(split_photos: Path, in_tmp: Path) -> None:
     plain, flip = (
         featx.load_backbone("lenet5", device="cpu", layers=("hidden",), views=name) for name in ("plain", "flip")
     )
@@ -90,7 +90,7 @@ def test_of_a_file_in_several_views_the_plain_one_is_looked_at(split_photos: Pat
         assert other[key] == one[key], key
 
 
-def test_a_file_whose_images_or_backbone_are_gone_still_tells_what_it_can(split_photos: Path, in_tmp: Path) -> None:
+def test_a_file_whose_images_or_backbone_are_gone_gets_advice_without_them(split_photos: Path, in_tmp: Path) -> None:
     code = in_tmp / "own.py"
     code.write_text("from featx.backbones.architectures import LeNet5\n\n\ndef net():\n    return LeNet5()\n")
     network = featx.load_backbone(f"{code}:net", weights="random", device="cpu", crop=32, resize=32, stages=True)
@@ -110,7 +110,7 @@ def test_a_file_whose_images_or_backbone_are_gone_still_tells_what_it_can(split_
     assert any("random weights were not compared: " in note for note in gone.notes)
 
 
-def test_labels_that_nobody_can_learn_are_said_to_be_chance(split_photos: Path, in_tmp: Path) -> None:
+def test_random_labels_are_chance(split_photos: Path, in_tmp: Path) -> None:
     rng = np.random.default_rng(4)
     found = advise(labelled(split_photos, lambda _: str(rng.choice(["one", "two"]))), "lenet5", device="cpu")
     assert (found.cell, found.recommendation, found.decision.layer) == ("chance", "none", "")
@@ -119,7 +119,7 @@ def test_labels_that_nobody_can_learn_are_said_to_be_chance(split_photos: Path, 
     assert found.command.endswith("--report")
 
 
-def test_what_cannot_be_advised_on_is_said(split_photos: Path, in_tmp: Path) -> None:
+def test_data_that_cannot_be_advised_on_is_an_error(split_photos: Path, in_tmp: Path) -> None:
     with pytest.raises(
         AdviceError, match=r"the labels of \S+ are for multilabel, but advise compares heads for classification"
     ):
@@ -136,7 +136,7 @@ def test_what_cannot_be_advised_on_is_said(split_photos: Path, in_tmp: Path) -> 
     assert "nowhere.h5" in done.stderr
 
 
-def test_a_layer_that_gives_the_penultimate_itself_is_passed_over(split_photos: Path, in_tmp: Path) -> None:
+def test_a_layer_with_the_features_of_the_penultimate_is_left_out(split_photos: Path, in_tmp: Path) -> None:
     found = advise(split_photos, "mobilenet_v1_025", weights="random", device="cpu")
     assert "features.13" in FeatureFile(found.features).layers
     assert "features.13" not in found.accuracies
@@ -153,7 +153,7 @@ def test_weights_that_have_moved_are_named(split_photos: Path, in_tmp: Path) -> 
     assert advise(file, weights="new.safetensors", device="cpu").measurements.classifier is not None
 
 
-def test_the_terminal_says_it_all(split_photos: Path, in_tmp: Path) -> None:
+def test_the_terminal_shows_tables_recommendation_and_command(split_photos: Path, in_tmp: Path) -> None:
     done = CliRunner().invoke(main, ["advise", str(split_photos), "-b", "lenet5", "--device", "cpu", "-o", "here.png"])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -172,7 +172,7 @@ def real(data: str | Path, weights: Path, **options: Any) -> Advice:
 
 
 @pytest.mark.real
-def test_ants_and_bees_ask_for_a_head(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
+def test_ants_and_bees_need_only_a_head(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
     found = real(hymenoptera, mobilenet_weights)
     assert (found.cell, found.recommendation, found.layer) == ("little-similar", "head", "penultimate")
     assert found.confidence > 0.9
@@ -182,9 +182,7 @@ def test_ants_and_bees_ask_for_a_head(hymenoptera: Path, mobilenet_weights: Path
 
 
 @pytest.mark.real
-def test_ants_and_bees_of_random_labels_ask_for_nothing(
-    hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path
-) -> None:
+def test_ants_and_bees_with_random_labels_are_chance(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
     rng = np.random.default_rng(0)
     paths = sorted(path for path in hymenoptera.rglob("*.jpg"))
     rows = [f"{path},{rng.choice(['one', 'two'])},train" for path in paths]
@@ -194,7 +192,7 @@ def test_ants_and_bees_of_random_labels_ask_for_nothing(
 
 
 @pytest.mark.real
-def test_waste_asks_for_tuning_and_few_of_it_for_a_head(
+def test_waste_is_worth_fine_tuning_and_few_of_its_images_a_head(
     hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path
 ) -> None:
     folder = hymenoptera.parent / "trashnet"

@@ -1,4 +1,4 @@
-"""Learning curves and what they foretell."""
+"""Learning curves and their extrapolation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_power_law_is_found_again(floor: float, scale: float, exponent: floa
     assert min(law.floor.min(), law.scale.min()) >= 0, "an error is never below 0, and more images never hurt"
 
 
-def test_the_interval_holds_what_comes_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_truth_as_often_as_it_should() -> None:
     sizes, rng, held = np.geomspace(20, 640, 6), np.random.default_rng(3), 0
     for seed in range(60):
         measured = 0.05 + 1.5 * sizes**-0.6 + rng.normal(0, 0.01, 6)
@@ -58,19 +58,19 @@ def test_a_curve_that_is_no_power_law_from_the_start_is_fitted_at_its_end_and_le
     assert high[0] - low[0] > 0.1, "a fit as poor as this says little"
 
 
-def test_a_curve_rises_to_what_cross_validation_says() -> None:
+def test_a_curve_rises_to_the_cross_validated_accuracy() -> None:
     own = features(400, apart=0.7)
     head = Head("logreg").fit(own, cross_validate=True)
     assert head.held_out_ is not None
-    told = Recorder()
-    curve = measure_learning_curve(own, head, own.rows("train"), reporter=told)
+    recorder = Recorder()
+    curve = measure_learning_curve(own, head, own.rows("train"), reporter=recorder)
     assert curve is not None
     assert len(curve.sizes) == MAX_SIZES
     assert curve.sizes[-1] == 320, "four of five folds"
     assert curve.accuracy[-1] > curve.accuracy[0] + 0.1
     assert curve.accuracy[-1] == pytest.approx(head.held_out_.headline[1], abs=3 * curve.standard_error[-1])
     assert (curve.fits, curve.images) == (FOLDS * REPEATS, 400)
-    assert told.calls[-1] == (MAX_SIZES * curve.fits, MAX_SIZES * curve.fits)
+    assert recorder.calls[-1] == (MAX_SIZES * curve.fits, MAX_SIZES * curve.fits)
     again = measure_learning_curve(own, head, own.rows("train"))
     assert again is not None
     assert again.as_dict() == curve.as_dict(), "one seed, one curve"
