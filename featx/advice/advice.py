@@ -152,12 +152,12 @@ def advise(
         print("; ".join(advice.reasons))
         print(advice.command)  # featx fit-head cache/photos--mobilenet_v3_small.h5
     """
+    network: Backbone | None
     if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
         file = FeatureFile(data)
         network, notes = _restore(file, backbone, weights, device)
     else:
-        images = data if isinstance(data, ImageSet) else scan_images(data)
-        _require_labels(images)
+        images = _labelled_images(data)
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
         file, notes = FeatureFile(extraction.file), extraction.remarks
@@ -180,12 +180,15 @@ def advise(
     )
 
 
-def _require_labels(images: ImageSet) -> None:
+def _labelled_images(data: ImageSet | str | os.PathLike[str]) -> ImageSet:
+    """Return an image set; an AdviceError if none of its images is labelled."""
+    images = data if isinstance(data, ImageSet) else scan_images(data)
     if (images.labels == UNLABELLED).all():
         raise AdviceError(
             f"{images.root} has no labels, but advise compares heads, which need them; make one folder for each class, or a "
             "table with labels"
         )
+    return images
 
 
 def _restore(

@@ -139,25 +139,25 @@ def rank(
     picture = Path(out) if out else Path(models) / f"{images.name}--rank.png"
     require_writable(picture)
     weights_by_name = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
-    ranked, failed, counts, remarks = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
+    ranked, failed, counts, notes = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
     for number, (name, weights) in enumerate(weights_by_name.items(), start=1):
         reporter.note(f"{name} ({number} of {len(weights_by_name)})")
         try:
             backbone = load_backbone(name, weights=weights, device=device)
-            row, count, notes = _rank_one(images, backbone, (name, weights), seed, Path(cache), workers, reporter)
+            row, count, remarks = _rank_one(images, backbone, (name, weights), seed, Path(cache), workers, reporter)
         except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked
             failed.append(RankedBackbone(name, weights, why=str(error)))
         else:
             ranked.append(row)
             counts.add(count)
-            remarks |= dict.fromkeys(notes)
+            notes |= dict.fromkeys(remarks)
     if not ranked:
-        reason = f"no backbone could be ranked: {failed[0].why}" if failed else "no backbone to rank; name at least one"
-        raise AdviceError(reason)
+        why = failed[0].why if failed else "none was named; name at least one"
+        raise AdviceError(f"no backbone could be ranked: {why}")
     ranked = [dataclasses.replace(row, front=_on_front(row, ranked)) for row in ranked]
     ranked.sort(key=lambda row: (-row.accuracy, row.log_loss))
     _draw(ranked, picture)
-    return Ranking((*ranked, *failed), max(counts), picture, (*remarks, *_notes(ranked)))
+    return Ranking((*ranked, *failed), max(counts), picture, (*notes, *_notes(ranked)))
 
 
 def _rank_one(
