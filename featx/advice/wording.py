@@ -76,10 +76,10 @@ def _about_the_data(measurements: Measurements) -> Iterator[str]:
         f"{'much' if evidence.much_data else 'little'} data"
     )
     if evidence.peaks_early:
-        peak = f"{evidence.accuracy(evidence.peak):.4f} on {evidence.peak}"
+        peak, penultimate = (evidence.accuracy(layer) for layer in (evidence.peak, PENULTIMATE))
         yield (
-            f"accuracy peaks before the last layer, at {peak} against {evidence.accuracy(PENULTIMATE):.4f} on {PENULTIMATE}, "
-            "so the images are unlike those that the network was trained on"
+            f"{evidence.peak} alone beats the {PENULTIMATE} by log loss (accuracy {peak:.4f} against {penultimate:.4f}), so "
+            "the images are unlike those that the network was trained on"
         )
     elif evidence.transfer_gain <= 0:
         yield "the network's weights are random, so there are no training images for these to be similar to"
