@@ -289,7 +289,7 @@ def _evaluate_promoted(
     failures = [(str(rows.paths[row]), error) for row, (_, error) in enumerate(outputs) if error]
     probabilities = np.stack([values for values, _ in outputs if values is not None])
     notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures)]
-    return ClassificationReport.of(
+    return ClassificationReport.from_predictions(
         labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, notes=notes
     )
 
