@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from featx._version import __version__
 
 _HOMES = {
+    "Advice": "advice.advice",
     "Backbone": "backbones.backbone",
     "Extraction": "extraction.extraction",
     "FeatureFile": "features.feature_file",
@@ -23,7 +24,9 @@ _HOMES = {
     "PromotedModel": "promotion.model",
     "Promotion": "promotion.promotion",
     "ClassificationReport": "metrics.classification",
+    "Ranking": "advice.ranking",
     "Transform": "data.transform",
+    "advise": "advice.advice",
     "evaluate": "inference",
     "extract": "extraction.extraction",
     "fit_head": "workflows.fit",
@@ -31,12 +34,17 @@ _HOMES = {
     "load_model": "inference",
     "predict": "inference",
     "promote": "promotion.promotion",
+    "rank": "advice.ranking",
     "scan_images": "data.scan",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
+    from featx.advice.advice import Advice as Advice
+    from featx.advice.advice import advise as advise
+    from featx.advice.ranking import Ranking as Ranking
+    from featx.advice.ranking import rank as rank
     from featx.backbones.backbone import Backbone as Backbone
     from featx.backbones.backbone import load_backbone as load_backbone
     from featx.data.image_set import ImageSet as ImageSet

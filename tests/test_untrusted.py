@@ -352,7 +352,7 @@ def test_a_head_of_numbers_that_overflow_gives_a_row_that_says_so(
     arrays, facts = contents(heads["linear"])
     arrays["scorer.weight"] = np.full((5, 84), 1e308)
     (prediction,) = predict(craft(tmp_path / "h", arrays, facts), [image])
-    assert prediction.as_dict() == {"path": str(image), "error": "the model's scores of it are NaN or infinite"}
+    assert prediction.as_dict() == {"path": str(image), "error": "the model's scores for it are NaN or infinite"}
 
 
 # Headers

@@ -15,26 +15,29 @@ from featx.reporter import Reporter
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.advice import Advice
+    from featx.advice.evidence import Measurements
     from featx.data.image_set import ImageSet
 
 
 def _show_advice(result: Advice) -> None:
+    """Print what was measured, the advice, and its reasons."""
+    measured, counts = result.measurements, result.measurements.class_counts
     click.echo(
-        f"{result.data} through {result.backbone}: {result.images} training images of {result.classes} classes, "
-        f"{result.smallest} to {result.largest} of each\n"
+        f"{measured.dataset} through {measured.backbone}: {measured.images} training images of {len(counts)} classes, "
+        f"{counts.min()} to {counts.max()} of each\n"
     )
-    _show_layers(result)
-    if result.curve:
-        points = [[n, f"{mean:.4f}", f"{error:.4f}"] for n, mean, error in result.curve.points]
+    _show_layers(measured)
+    if curve := measured.curve:
+        points = [[n, f"{mean:.4f}", f"{error:.4f}"] for n, mean, error in curve.points]
         print_columns(["images", "accuracy", "± error"], points)
-        click.echo(f"a head on {result.curve.layer}; twice as many images would give {_points(*result.curve.twice)}\n")
-    recommendation = result.choice.recommendation
+        click.echo(f"a head on {curve.layer}; twice as many images would add {_points(*curve.doubling_gain)}\n")
+    recommendation = result.recommendation
     where = {"tune-part": f" from {result.layer} on", "head-inner": f" on {result.layer}"}.get(recommendation, "")
     click.echo(
         f"{result.cell}: {recommendation}{where} (the same in {100 * result.confidence:.0f} % of resamples of the images)"
     )
     if recommendation not in ("none", "head"):
-        gain = _points(result.choice.gain, *result.gain_interval)
+        gain = _points(result.decision.expected_gain, *result.gain_interval)
         click.echo(f"expected: {gain} over a head on the penultimate layer")
     for reason in result.reasons:
         click.echo(f"- {reason}")
@@ -42,20 +45,21 @@ def _show_advice(result: Advice) -> None:
     click.echo(f"picture: {result.picture}")
 
 
-def _show_layers(result: Advice) -> None:
+def _show_layers(measured: Measurements) -> None:
     """Print what a head on each layer is worth."""
-    untrained = result.baseline.untrained if result.baseline else {}
+    random_weights, joint = measured.random_weights, measured.joint_accuracies
+    untrained = random_weights.untrained if random_weights else {}
     rows = [
         [
-            depth.layer, depth.width, f"{depth.outcome.accuracy:.4f}", f"{depth.outcome.loss:.4f}",
-            f"{result.together[depth.layer]:.4f}", f"{untrained[depth.layer]:.4f}" if depth.layer in untrained else "",
+            score.layer, score.width, f"{score.held_out.accuracy:.4f}", f"{score.held_out.loss:.4f}",
+            f"{joint[score.layer]:.4f}", f"{untrained[score.layer]:.4f}" if score.layer in untrained else "",
         ]
-        for depth in result.layers
+        for score in measured.layer_scores
     ]  # fmt: skip
     print_columns(["layer", "width", "accuracy", "log loss", "with all later ones", "random weights"], rows)
-    few = f" (random weights: on {result.baseline.images} of them)" if result.baseline else ""
-    click.echo(f"logistic regression, cross-validated on {result.judged} training images{few}; always predicting the")
-    click.echo(f"most frequent class is right in {result.guess:.4f}\n")
+    few = f" (random weights: on {random_weights.images} of them)" if random_weights else ""
+    click.echo(f"logistic regression, cross-validated on {measured.held_out_images} training images{few}; always")
+    click.echo(f"predicting the commonest class is right in {measured.evidence.majority.accuracy:.4f}\n")
 
 
 def _points(gain: float, low: float, high: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.advice.layer_scores import best, measure
+from featx.advice.layer_scores import best_layer, score_layers
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError
@@ -282,8 +282,11 @@ def _gather(
         layer = layer if isinstance(layer, str) else ",".join(dict.fromkeys(layer))
         views = views or views_in(source, PENULTIMATE if layer == BEST else layer)
         if layer == BEST:
-            scores = measure(source, head, views=views)
-            layer, layers = best(scores).layer, tuple(Compared.of(score.head.layer, score.head) for score in scores)
+            scores = score_layers(source, head, views=views)
+            layer, layers = (
+                best_layer(scores).layer,
+                tuple(Compared.of(score.head.layer, score.head) for score in scores),
+            )
         features = FeatureSet.load(source, str(LayerSpec.parse(layer, views)))
     task, _ = task_of(features, head.task)
     if not auto:
