@@ -105,9 +105,9 @@ def _show_trial(result: Promotion, run: FineTuningRun) -> None:
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class counts alike in the loss.")
 @_tuned("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay per step of an average of the weights.")
 @_tuned(
-    "--views",
+    "--cached-crops",
     type=click.IntRange(min=0),
-    help="Random crops of each image that a frozen part's outputs are cached of; 0 caches none.",
+    help="Random crops of each image whose activations are cached where blocks are frozen; 0 caches none.",
 )
 @click.option("--compile", is_flag=True, help="Train by torch.compile: for long runs, since it takes a minute first.")
 @click.option(

@@ -208,7 +208,7 @@ class PromoteStep:
     label_smoothing: float = FineTuning.label_smoothing
     class_weight: str | None = FineTuning.class_weight
     ema: float = FineTuning.ema
-    views: int = FineTuning.views
+    cached_crops: int = FineTuning.cached_crops
     compile: bool = FineTuning.compile
     interpolate: bool = FineTuning.interpolate
     significance: float = FineTuning.significance

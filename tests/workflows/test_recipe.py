@@ -96,7 +96,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "label-smoothing": 0.125,
         "class-weight": "balanced",
         "ema": 0.5,
-        "views": 2,
+        "cached-crops": 2,
         "compile": True,
         "interpolate": False,
         "repeats": 3,
