@@ -60,6 +60,8 @@ ONLY_IN = {
     "simplejpeg": {"data/decode"},
     "safetensors": {"backbones/weights", "io", "promotion"},
     "matplotlib": {"report/plots"},
+    "jinja2": {"report/html"},
+    "markupsafe": {"report/html"},
     "click": {"cli"},
     "tqdm": {"cli"},
 }

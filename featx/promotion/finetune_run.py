@@ -114,12 +114,12 @@ class FineTuner:
         head_logits = assembly.head_logits(split.rival, split.test)
         logits = assembly.network_logits(network, split.test) if history.alpha else head_logits
         labels = data.labels[split.test]
-        report = ClassificationReport.of(
+        report = ClassificationReport.from_predictions(
             labels, softmax(logits), data.classes,
             split="other images" if split.repeat else assembly.test_split, reject_below=split.rival.reject_below_,
         )  # fmt: skip
         paths = assembly.features.paths[split.test]
-        return report, PairedTest.of(paths, labels, head_logits.argmax(axis=1), logits.argmax(axis=1))
+        return report, PairedTest.from_predictions(paths, labels, head_logits.argmax(axis=1), logits.argmax(axis=1))
 
     def _run_facts(self, split: RunSplit) -> dict[str, Any]:
         """Return everything that the weights of a run depend on, as JSON; the verdict's settings are not among it."""

@@ -81,7 +81,9 @@ class ImageData:
 
     def score(self, rows: np.ndarray, logits: np.ndarray) -> ValidationScore:
         """Return accuracy and log loss of the (R, C) logits of some rows."""
-        report = ClassificationReport.of(self.labels[rows], softmax(logits), self.classes, split="validation")
+        report = ClassificationReport.from_predictions(
+            self.labels[rows], softmax(logits), self.classes, split="validation"
+        )
         return ValidationScore(report.accuracy, report.log_loss)
 
     def read(

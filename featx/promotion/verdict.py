@@ -29,7 +29,7 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
         "interpolation": [{"alpha": alpha, "log_loss": loss} for alpha, loss in run.history.curve.items()],
         "chosen_on": run.chosen_on,
         "repeats": {
-            **PairedTest.together([repeat.paired for repeat in repeats]).as_dict(),
+            **PairedTest.pooled([repeat.paired for repeat in repeats]).as_dict(),
             "splits": [
                 {"n": r.paired.n, "accuracy_head": r.paired.head_accuracy, "accuracy_finetuned": r.report.accuracy}
                 for r in repeats
@@ -67,7 +67,7 @@ def verdict_of(
         f"where {_compared(run.paired)}"
     )
     others = [repeat.paired for repeat in repeats]
-    judged = PairedTest.together(others) if others else run.paired
+    judged = PairedTest.pooled(others) if others else run.paired
     if others:
         splits = f"{len(others)} other splits" if others[1:] else "another split"
         in_all = " in all" if others[1:] else ""

@@ -119,7 +119,7 @@ with ThreadPoolExecutor(4) as pool:
 
 @pytest.mark.parametrize(("asked", "said"), [([], False), (["-W", "always"], True)])
 def test_pillows_warnings_are_given_to_whoever_asks_for_them(asked: list[str], said: bool) -> None:
-    code = f"import featx.decode as d; d.decode(open({str(FOLDER / 'exif-nonsense.jpg')!r}, 'rb').read())"
+    code = f"import featx.data.decode as d; d.decode(open({str(FOLDER / 'exif-nonsense.jpg')!r}, 'rb').read())"
     done = subprocess.run([sys.executable, *asked, "-c", code], capture_output=True, text=True, check=True)
     assert ("Corrupt EXIF data" in done.stderr) is said
 
@@ -308,7 +308,9 @@ def test_a_background_is_a_css_name_or_six_hexadecimal_digits(name: str, colour:
 
 @pytest.mark.parametrize("name", ["", "nocolour", "#12345", "#10203040", "rgba(1,2,3,4)", "transparent", "x" * 200])
 def test_what_is_no_opaque_colour_is_refused_as_a_background(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no opaque colour; expected a CSS colour name such as black, or #rrggbb$"):
+    with pytest.raises(
+        ValueError, match=r"not an opaque colour; expected a CSS colour name such as black, or #rrggbb$"
+    ):
         parse_colour(name)
 
 
@@ -894,7 +896,7 @@ def test_a_backbone_takes_a_background_which_is_part_of_its_identity() -> None:
 
 def test_a_background_that_is_no_colour_is_refused_by_the_backbone() -> None:
     with pytest.raises(
-        BackboneError, match=r"^--background 'glass' is no opaque colour; expected a CSS colour name such"
+        BackboneError, match=r"^--background 'glass' is not an opaque colour; expected a CSS colour name such"
     ):
         load_backbone("lenet5", background="glass")
 

@@ -204,7 +204,7 @@ def test_a_class_like_folder_beside_folders_of_splits_is_an_error(
 ) -> None:
     for place in ("train/a", "val/a", "samples"):
         make_image(tmp_path / place / "0.png", seed=1)
-    with pytest.raises(DatasetError, match=r"folders of splits and beside them samples, with images too"):
+    with pytest.raises(DatasetError, match=r"folders of splits and beside them samples, which holds images too"):
         scan_images(tmp_path)
 
 
@@ -214,7 +214,7 @@ def test_a_label_of_a_table_that_is_in_test_alone_is_noted_since_it_may_be_no_cl
     (note,) = scan_images(table(tmp_path / "t.csv", rows, *files)).notes
     assert note == (
         "class '3.5' and 1 other classes have no images in train but in val or test (such as 2.jpg): no head can learn such a "
-        "class; all is well where labels are numbers (--task regression) or lists (--task multilabel)"
+        "class; ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
     )
     (note,) = scan_images(table(tmp_path / "t.csv", rows.replace("4.5", "2.5"), *files)).notes
     assert note.startswith("class '3.5' has no images in train but in val or test (such as 2.jpg)")
@@ -235,7 +235,7 @@ def test_classes_that_differ_by_case_are_kept_apart_and_noted(tmp_path: Path) ->
     rows = "path,label\n1.jpg,cat\n2.jpg,Cat\n3.jpg,dog\n"
     images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
     assert images.classes == ("Cat", "cat", "dog")
-    assert images.notes == ("classes 'Cat' and 'cat' differ by case alone; they are kept apart",)
+    assert images.notes == ("classes 'Cat' and 'cat' differ only by case; they remain separate classes",)
 
 
 def test_a_folder_without_images_says_what_it_holds_instead(tmp_path: Path) -> None:
@@ -260,7 +260,9 @@ def test_a_source_that_is_not_there_says_what_is_expected(tmp_path: Path) -> Non
 
 def test_a_single_image_is_no_data_set(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg")
-    with pytest.raises(DatasetError, match=r"1\.jpg is a file; expected a folder of images or a table \(\.csv"):
+    with pytest.raises(
+        DatasetError, match=r"1\.jpg is a file; expected a folder of images, a table \(\.csv.* or 'digits'"
+    ):
         scan_images(tmp_path / "1.jpg")
 
 

@@ -42,7 +42,7 @@ def test_a_disk_without_room_for_the_network_is_an_error_before_the_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     monkeypatch.setattr("featx.promotion.promotion.assemble", lambda *_: pytest.fail("the work began"))
     with pytest.raises(
-        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, 100\.0 kB free; name another disk"
+        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, and 100\.0 kB are free; name another disk"
     ):
         promote(head, finetune=True)
 

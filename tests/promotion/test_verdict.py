@@ -32,8 +32,8 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     }
     assert paired.n == result.report.n == 173
     head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.run.report))
-    assert paired.both + len(paired.head_only) == head_right
-    assert paired.both + len(paired.tuned_only) == tuned_right
+    assert paired.both_right + len(paired.head_only) == head_right
+    assert paired.both_right + len(paired.tuned_only) == tuned_right
     lines = (tmp_path / "model.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
     assert len(lines) == result.epochs + 2
@@ -43,7 +43,7 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
 def report(right: int, n: int = 100) -> ClassificationReport:
     labels = np.zeros(n, dtype=np.int64)
     p = np.where(np.arange(n)[:, None] < right, [0.9, 0.1], [0.1, 0.9])
-    return ClassificationReport.of(labels, p, ["a", "b"], split="test")
+    return ClassificationReport.from_predictions(labels, p, ["a", "b"], split="test")
 
 
 def run_of(tuned_only: int, head_only: int, *, alpha: float = 1.0, n: int = 100) -> FineTuningRun:
