@@ -38,7 +38,7 @@ class TrainingProgress:
 
     def __str__(self) -> str:
         if not self.epoch:
-            return "caching the activations of the frozen blocks, once"
+            return "caching activations of the frozen blocks"
         return f"epoch {self.epoch}/{self.epochs}, loss {self.loss:.3f}, rate {self.rate:.1e}, best {self.accuracy:.4f}"
 
 

@@ -46,6 +46,13 @@ class Promotion:
         repeats: The runs on other splits; empty unless they were needed.
         seconds: Wall time.
         notes: Further sentences for the user.
+
+    Example::
+
+        promotion = featx.promote("models/photos--resnet50--logreg.safetensors", finetune=True)
+        if promotion.verdict == "promoted":
+            print(f"epoch {promotion.run.history.best_epoch} of {promotion.epochs}, p = {promotion.run.paired.p_value:.2g}")
+        print(promotion.report.accuracy, promotion.path)
     """
 
     model: PromotedModel

@@ -17,6 +17,6 @@ def test_a_checkpoint_stores_accumulation_steps_under_their_first_name() -> None
 
 
 def test_progress_fits_beside_a_bar() -> None:
-    assert str(TrainingProgress.caching(3, 9)) == "caching the activations of the frozen blocks, once"
+    assert str(TrainingProgress.caching(3, 9)) == "caching activations of the frozen blocks"
     progress = TrainingProgress(2, 10, 64, 128, 0.25, 0.875, 1e-3)
     assert str(progress) == "epoch 2/10, loss 0.250, rate 1.0e-03, best 0.8750"
