@@ -19,6 +19,7 @@ _HOMES = {
     "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
     "Fit": "workflows.fit",
+    "FineTuning": "promotion.config",
     "Head": "heads.head",
     "ImageSet": "data.image_set",
     "PromotedModel": "promotion.model",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
     from featx.metrics.classification import ClassificationReport as ClassificationReport
+    from featx.promotion.config import FineTuning as FineTuning
     from featx.promotion.model import PromotedModel as PromotedModel
     from featx.promotion.promotion import Promotion as Promotion
     from featx.promotion.promotion import promote as promote

@@ -27,8 +27,8 @@ from featx.io import model_file
 from featx.layer_spec import LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
+from featx.promotion.assemble import backbone_of
 from featx.promotion.model import PromotedModel
-from featx.promotion.promotion import backbone_of
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
 

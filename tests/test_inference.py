@@ -15,7 +15,7 @@ from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
 from featx.layer_spec import VIEWS
-from featx.promotion.promotion import PromotedModel
+from featx.promotion.model import PromotedModel
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
 from featx.inspection.info import describe_file
 from featx.io import model_file
-from featx.promotion.promotion import PromotedModel, promote
+from featx.promotion.model import PromotedModel
+from featx.promotion.promotion import promote
 
 Arrays = dict[str, np.ndarray]
 Facts = dict[str, Any]
@@ -445,7 +446,7 @@ def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_
         ("transform.crop", 10**6, CorruptFileError, "transform.crop is 1000000; expected a whole number, 1 to 2048"),
         ("transform.crop", 1, CorruptFileError, "is no sound model: it cannot be run: "),
         ("transform.crop", 64, CorruptFileError, "is no sound model: it cannot be run: "),
-        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN, where 5 logits should be"),
+        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN; expected 5 finite logits"),
         ("transform.interpolation", "\u202e", CorruptFileError, r"interpolation is '\\u202e'"),
         ("origin", "lenet5", CorruptFileError, 'origin is "lenet5"; expected an object'),
         ("origin.source", "hub", CorruptFileError, r'origin.source is "hub"; expected one of torchvision, featx'),
@@ -496,7 +497,8 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
     arrays, facts = contents(model)
     arrays["classifier.bias"] = np.full(5, np.nan, dtype=np.float32)
     with pytest.raises(
-        CorruptFileError, match=r"is no sound model: of shape \(1, 5\), or NaN, where 5 logits should be"
+        CorruptFileError,
+        match=r"is no sound model: one image gives logits of shape \(1, 5\), or NaN; expected 5 finite logits",
     ):
         PromotedModel.load(craft(tmp_path / "model.safetensors", arrays, facts))
 

@@ -28,28 +28,20 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
     from featx.promotion.finetune_run import FineTuningRun
     from featx.promotion.promotion import Promotion
 
-_RENAMED = {"cached_crops": "views"}
-"""Options whose field of ``FineTuning`` has another name."""
-
 _FIELDS = frozenset(field.name for field in dataclasses.fields(FineTuning))
-
-
-def _field(name: str) -> str:
-    """The field of ``FineTuning`` that an option sets, or the option's own name where it sets none."""
-    return _RENAMED.get(name, name)
 
 
 def _tuning(*names: str, section: str = "Advanced", **attributes: Any) -> Callable[[Any], Any]:
     """An option with the name and the default of a field of ``FineTuning``."""
     declared = next((name for name in names if not name.startswith("-")), names[0])
     field = declared.split("/")[0].removeprefix("--").replace("-", "_")
-    default = getattr(FineTuning, _field(field))
+    default = getattr(FineTuning, field)
     return option(*names, default=default, show_default=default is not None, section=section, **attributes)
 
 
 def _settings(options: Mapping[str, Any]) -> FineTuning:
     """The settings of fine-tuning, out of all options of the command."""
-    return FineTuning(**{_field(name): value for name, value in options.items() if _field(name) in _FIELDS})
+    return FineTuning(**{name: value for name, value in options.items() if name in _FIELDS})
 
 
 def _check(options: Mapping[str, Any]) -> None:
@@ -223,7 +215,7 @@ def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -
     from featx.io.model_file import HEAD, newest
     from featx.promotion.promotion import promote as run
 
-    others = {name: value for name, value in options.items() if _field(name) not in _FIELDS}
+    others = {name: value for name, value in options.items() if name not in _FIELDS}
     return run(
         head or newest(Path(models), format=HEAD),
         settings=_settings(options),

@@ -79,7 +79,7 @@ def test_a_head_on_inner_layers_becomes_a_network_that_ends_there(
     assert result.proof.largest < 1e-3
     if result.run:
         assert result.log[0]["log_loss"] == pytest.approx(result.run.start.log_loss, abs=1e-3)
-        assert not [note for note in result.notes if "cannot be cut" in note]
+        assert not [note for note in result.notes if "cannot be split" in note]
     tensors = load_file(result.path)
     if "penultimate" not in layer:
         assert not [name for name in tensors if name.startswith(("features.6", "hidden", "classifier"))]

@@ -310,7 +310,9 @@ def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
         r"equal those of the head \(largest difference .*\)"
     )
     assert re.fullmatch(pattern, lines[0])
-    assert lines[1].startswith("assembled: the network is the head: accuracy 1.0000 on the same 16 images of split val")
+    assert lines[1].startswith(
+        "assembled: the network is the head on its backbone, with accuracy 1.0000 on the 16 images"
+    )
     assert lines[2] == "model: models/split--lenet5--logreg--promoted.safetensors"
 
 

@@ -146,7 +146,7 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.parametrize("more", [{}, {"last": 1, "ema": 0.9, "views": 2}])
+@pytest.mark.parametrize("more", [{}, {"last": 1, "ema": 0.9, "cached_crops": 2}])
 def test_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     split_photos: Path, in_tmp: Path, more: dict[str, Any]
 ) -> None:
