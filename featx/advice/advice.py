@@ -21,8 +21,8 @@ from featx.advice.decision import Choice, Evidence, decide, redrawn
 from featx.advice.layer_scores import BETTER, HeldOutResult, LayerScore, best
 from featx.advice.learning_curve import LearningCurve, learning_curve
 from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
-from featx.backbones.blocks import blocks, blocks_up_to
-from featx.backbones.registry import published_top1
+from featx.backbones.blocks import block_names, blocks_up_to
+from featx.backbones.catalog import published_top1
 from featx.constants import CACHE, MODELS, UNTRAINED
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
@@ -301,7 +301,7 @@ class _Study:
         if len(self.single[-1].outcome.losses) < 2:
             raise HeadError(f"no class has two training images that could be told apart; {self.own.where()}")
         self.names = [depth.layer for depth in self.single]
-        self.blocks = blocks(network.network, network.classifier) if network else []
+        self.blocks = block_names(network.network, network.classifier) if network else []
 
     def _depths(self) -> list[LayerScore]:
         """A head on each layer, from the input on; a layer that gives the penultimate itself is passed over."""
@@ -368,7 +368,7 @@ class _Study:
 
     def seen(self) -> Seen | None:
         """By the classifier that the network came with, from the penultimate features: no image is read again."""
-        if self.network is None or (logits := self.network.classified(self.own.features[self.rows])) is None:
+        if self.network is None or (logits := self.network.classifier_logits(self.own.features[self.rows])) is None:
             return None
         normal = logsumexp(logits, axis=1)
         confidence = np.exp(logits.max(axis=1) - normal)

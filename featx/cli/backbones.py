@@ -43,17 +43,17 @@ def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
 
     Example: featx backbones resnet
     """
-    from featx.backbones import catalog
+    from featx.backbones.catalog import describe_backbones, list_backbones
 
     if layers:
         _show_layers(pattern, as_json)
         return
 
-    names = catalog.matching(pattern)
+    names = list_backbones(pattern)
     if not names:
         raise FeatxError(f"no backbone's name contains {pattern!r}; featx backbones lists them all")
     with progress_bar("measure", "backbones") as reporter:
-        entries = catalog.describe(names, reporter=reporter)
+        entries = describe_backbones(names, reporter=reporter)
 
     def show() -> None:
         width = max(len(e.name) for e in entries)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from featx.backbones.backbone import Backbone, by_view, load_backbone
+from featx.backbones.backbone import Backbone, load_backbone, split_views
 from featx.constants import CACHE, ENGINES
 from featx.data.augment import read_random_view
 from featx.data.decode import MAX_PIXELS
@@ -472,7 +472,7 @@ class _Run:
             failed=len(failed),
             removed=count_gone(self.before.keys, file.keys) if self.before else 0,
             seconds=seconds,
-            layers=self.wanted.taps,
+            layers=self.wanted.layer_widths,
             views=views_name(self.wanted.views),
             identity=file.identity,
             dataset=self.images.name,
@@ -672,7 +672,7 @@ def _encoded(
     """
 
     def encode(some: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        return by_view(engine(_stacked(some, backbone)), backbone.views)
+        return split_views(engine(_stacked(some, backbone)), backbone.views)
 
     with contextlib.ExitStack() as own:
         shared = engine.on_cpu and engine.lanes == pool.count

@@ -14,10 +14,10 @@ import numpy as np
 from torch import nn
 
 from featx.backbones.backbone import Backbone
-from featx.backbones.truncate import head_of
+from featx.backbones.truncate import head_name
 from featx.constants import CACHE, FROZEN
 from featx.data.splits import hash_group_splits
-from featx.errors import HeadError
+from featx.errors import HeadError, PromotionError
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
 from featx.heads.groups import read_column
@@ -109,7 +109,7 @@ class FineTuningRuns:
         self.pictures = Pictures(
             features, labels, head.classes_, backbone.transform, backbone.device, workers, self.processes
         )
-        self.classifier = head_of(head.layer, backbone.classifier)
+        self.classifier = head_name(head.layer, backbone.classifier)
         self.network = self._assembled(head)
         self.as_head = copy.deepcopy(self.network.state_dict())
         self._checkpoints: list[Checkpoint] = []
@@ -170,7 +170,7 @@ class FineTuningRuns:
                 runs.append(run)
                 if not standard.undecided(gain, [each.paired for each in runs], len(every)):
                     break
-        except HeadError as error:  # the first verdict stands without them
+        except (HeadError, PromotionError) as error:  # the first verdict stands without them
             notes.append(f"{luck}; {'further' if runs else 'other'} splits could not be asked: {error}")
         self.network.load_state_dict(before)
         return tuple(runs), notes

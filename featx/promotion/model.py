@@ -14,11 +14,11 @@ from torchvision.models import SqueezeNet
 
 from featx.backbones import registry
 from featx.backbones.backbone import normalise
-from featx.backbones.truncate import truncated
+from featx.backbones.truncate import truncate_network
 from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
-from featx.errors import CorruptFileError, FeatxError, HeadError, StaleCacheError
+from featx.errors import CorruptFileError, FeatxError, HeadError, PromotionError, StaleCacheError
 from featx.heads.head import most_probable, softmax
 from featx.heads.training_data import over_views
 from featx.identity import differences
@@ -121,7 +121,7 @@ class PromotedModel:
             network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
             network = ending_at(meta["layer"], network, meta["width"], meta["classifier"])
             set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
-        except HeadError as error:  # its network has no such layer to end at
+        except (HeadError, PromotionError) as error:  # its network has no such layer to end at
             raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
@@ -161,11 +161,11 @@ def logits_of(network: nn.Module, pixels: Tensor, transform: Transform) -> np.nd
 
 def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
     """The architecture that a model's file names. Built without memory first: a small file shall not make a large network."""
-    with registry.without_memory():
-        hollow = ending_at(meta["layer"], registry.blank(meta["origin"]), meta["width"], meta["classifier"])
+    with registry.parameters_on_meta():
+        hollow = ending_at(meta["layer"], registry.rebuild(meta["origin"]), meta["width"], meta["classifier"])
         set_last_layer(hollow, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
     require_fit(hollow, state, origin=str(path))
-    return registry.blank(meta["origin"])
+    return registry.rebuild(meta["origin"])
 
 
 def _own_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
@@ -184,7 +184,7 @@ def _first_line(error: Exception) -> str:
 def ending_at(layer: str, network: nn.Module, width: int, classifier: str) -> nn.Module:
     """The network, whole where its penultimate layer alone is asked for, however that is seen; else ``truncated``."""
     whole = LayerSpec.parse(layer).layers == (PENULTIMATE,)
-    return network if whole else truncated(network.eval(), layer, width, classifier)
+    return network if whole else truncate_network(network.eval(), layer, width, classifier)
 
 
 def set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from featx.backbones.blocks import blocks
+from featx.backbones.blocks import block_names
 from featx.errors import HeadError
 from featx.promotion.config import FineTuning
 
@@ -39,7 +39,7 @@ def trained(network: nn.Module, classifier: str, settings: FineTuning) -> Traine
     Raises:
         HeadError: ``from_layer`` names no block, or ``last`` is more than there are.
     """
-    names = tuple(blocks(network, classifier))
+    names = tuple(block_names(network, classifier))
     first = 0
     if settings.from_layer is not None:
         wanted = settings.from_layer

@@ -25,14 +25,14 @@ class Cut(nn.Module):
     Attributes:
         network: the part.
         graph: the same.
-        watched: nothing is tapped within.
+        hooked_nodes: empty, because no layer is read by a hook.
         traced: as ``FeatureExtractor``.
     """
 
     def __init__(self, first: nn.Module, layer: str) -> None:
         super().__init__()
         self.network = self.graph = first
-        self.layer, self.watched, self.traced = layer, (), False
+        self.layer, self.hooked_nodes, self.traced = layer, (), False
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to (B, D), under the name of the layer that they enter."""
@@ -61,7 +61,7 @@ class First(nn.Module):
     @property
     def pooled(self) -> list[str]:
         """The layers, if any, that go to the head past what is trained."""
-        return [str(module.tap) for module in self.graph.children() if isinstance(module, Pooling)]
+        return [str(module.layer) for module in self.graph.children() if isinstance(module, Pooling)]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, D)."""

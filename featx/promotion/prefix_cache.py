@@ -136,7 +136,7 @@ class Frozen:
 
     def _cut(self, seen: Seen) -> Backbone:
         cut = Cut(self.parts.first, self._kept_as)
-        return self.backbone.cut(cut, self._kept_as, self.parts.width, seen.view)
+        return self.backbone.with_extractor(cut, layer=self._kept_as, width=self.parts.width, view=seen.view)
 
     def _file(self, seen: Seen, cut: Backbone) -> Path:
         stem = self.features.source.stem if self.features.source else str(self.features.dataset.get("name", "features"))

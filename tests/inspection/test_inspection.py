@@ -449,7 +449,7 @@ def test_when_every_image_is_gone_that_is_a_problem(few: Path, tmp_path: Path) -
 def test_another_network_than_the_files_is_stale_and_both_values_are_named(few: Path) -> None:
     with pytest.raises(
         StaleCacheError,
-        match=r"lenet5 as it is here gives other features than those that were kept \(weights_sha256: \w{64} against \w{64}\)$",
+        match=r"lenet5 gives other features here than the stored ones \(weights_sha256: \w{64} against \w{64}\)$",
     ):
         verify_file(few, recompute=1, weights="random")
 

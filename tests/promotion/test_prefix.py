@@ -12,7 +12,7 @@ from made import Recorder
 from torch import Tensor, nn
 
 import featx
-from featx.backbones.blocks import blocks
+from featx.backbones.blocks import block_names
 from featx.errors import StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -56,7 +56,7 @@ def test_the_two_parts_are_the_network_and_share_its_weights(name: str, last: in
     own = {id(p) for p in network.parameters()}
     used = {id(p) for p in parts.rest.parameters()}
     assert used <= own
-    behind = [*blocks(network, classifier)[len(blocks(network, classifier)) - last :], classifier]
+    behind = [*block_names(network, classifier)[len(block_names(network, classifier)) - last :], classifier]
     assert {id(p) for name in behind for p in network.get_submodule(name).parameters()} <= used
 
 
