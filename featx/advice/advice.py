@@ -299,7 +299,7 @@ class _Study:
             )
         self.single = self._depths()
         if len(self.single[-1].outcome.losses) < 2:
-            raise HeadError(f"no class has two training images that could be told apart; {self.own.where()}")
+            raise HeadError(f"no class has two training images that could be told apart; {self.own.describe_splits()}")
         self.names = [depth.layer for depth in self.single]
         self.blocks = block_names(network.network, network.classifier) if network else []
 
@@ -315,7 +315,7 @@ class _Study:
     def _side_by_side(self, layers: Sequence[str]) -> HeldOutResult:
         """Of a head on several layers; of the rows that are looked at alone, since they are put together in memory."""
         features = np.concatenate([self.sets[layer].features[self.rows] for layer in layers], axis=1)
-        several = dataclasses.replace(self.own.facts(self.rows), features=features)
+        several = dataclasses.replace(self.own.without_features(self.rows), features=features)
         return LayerScore.of(several, self.asked, np.arange(len(self.rows)), coarse=True).outcome
 
     def evidence(self, baseline: Baseline | None) -> Evidence:

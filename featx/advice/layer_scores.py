@@ -98,7 +98,7 @@ class LayerScore:
         outcome = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
         if head.out_of_fold_ is not None:
             held_out, out = head.out_of_fold_
-            y = targets_of(features.facts(rows[held_out]), head.task_, head.classes_).y
+            y = targets_of(features.without_features(rows[held_out]), head.task_, head.classes_).y
             outcome = _outcome(out, y, head.task_)
         return cls(features.layer, features.width, head, outcome)
 

@@ -169,7 +169,7 @@ def learning_curve(
     Returns:
         None where there are too few images for three sizes.
     """
-    targets = targets_of(features.facts(rows), head.task_)
+    targets = targets_of(features.without_features(rows), head.task_)
     groups = head.groups(features, rows)
     again = head.clone()
     dealt = [

@@ -194,7 +194,7 @@ def _ranked(
 def _cross_validated(features: FeatureSet, kind: str, seed: int) -> ClassificationReport:
     head = Head(kind, seed=seed).fit(features, cross_validate=True)
     if not isinstance(head.held_out_, ClassificationReport):
-        raise HeadError(f"no class has two training images that could be told apart; {features.where()}")
+        raise HeadError(f"no class has two training images that could be told apart; {features.describe_splits()}")
     return head.held_out_
 
 

@@ -83,7 +83,7 @@ def advise(data: str | None, backbone: str | None, cache: str, as_json: bool, **
 
     Example: featx advise photos/ --backbone mobilenet_v3_small
     """
-    from featx.features.folder import newest, require_place
+    from featx.features.folder import newest, require_writable
 
     named = data or str(newest(Path(cache)))
     source: ImageSet | str = named
@@ -91,7 +91,7 @@ def advise(data: str | None, backbone: str | None, cache: str, as_json: bool, **
         from featx.data.scan import scan_images
 
         source = scan_images(named)
-        require_place(Path(cache))
+        require_writable(Path(cache))
         backbone = ExtractStep(data=named, backbone=backbone).backbone_name()
 
     from featx.advice.advice import advise as run

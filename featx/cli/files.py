@@ -15,7 +15,7 @@ from featx.errors import FeatxError
 from featx.text import printable, size_text
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
-    from featx.features.folder import Entry
+    from featx.features.folder import FolderEntry
 
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
@@ -114,7 +114,7 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
-def _show_entries(entries: Sequence[Entry], folder: str) -> None:
+def _show_entries(entries: Sequence[FolderEntry], folder: str) -> None:
     if not entries:
         click.echo(f"there is no feature file in {folder}")
         return

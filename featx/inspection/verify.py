@@ -57,7 +57,7 @@ def verify_file(
     bad: set[int] = set()
     problems = list(_table_problems(cache))
     for layer in cache.layers:
-        unsound = rows[~cache.sound(layer, rows)]
+        unsound = rows[~cache.checksums_match(layer, rows)]
         for what, found in (
             ("do not fit their check", unsound),
             ("hold NaN or infinity", _infinite(cache, layer, rows)),
@@ -90,7 +90,7 @@ def _table_problems(cache: FeatureFile) -> Iterator[str]:
     order = rows[np.lexsort(cache.keys[rows].T)]
     twins = np.flatnonzero((cache.keys[order[1:]] == cache.keys[order[:-1]]).all(axis=1))
     for layer in cache.layers:
-        checks = cache.checks(layer)
+        checks = cache.checksums(layer)
         if (differ := twins[checks[order[twins]] != checks[order[twins + 1]]]).size:
             first, second = order[differ[0]], order[differ[0] + 1]
             yield (

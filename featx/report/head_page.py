@@ -111,7 +111,7 @@ def _backbone(head: Head) -> str:
 def _errors(
     head: Head, features: FeatureSet, report: Report, rows: np.ndarray, outputs: np.ndarray
 ) -> list[html.Section]:
-    facts = features.facts(rows)
+    facts = features.without_features(rows)
     if isinstance(report, RegressionReport):
         y = targets_of(facts, "regression", head.classes_).y
         picture = html.Picture(plots.as_svg(plots.scatter_figure(y, outputs)), "Predictions against targets")

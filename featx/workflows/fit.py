@@ -288,7 +288,7 @@ class _Study:
         """Every labelled row judged once in each repeat by a head that saw none of its group; hyper-parameters chosen anew."""
         rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
         groups = self.head.groups(self.features, rows)
-        targets = targets_of(self.features.facts(rows), self.head.task_)
+        targets = targets_of(self.features.without_features(rows), self.head.task_)
         strata = None if self.head.task_ == "regression" else targets.y
         reports = []
         notes: tuple[str, ...] = ()
@@ -311,7 +311,7 @@ class _Study:
         if not held_out:
             raise HeadError("--shots judges on a held-out split, and there is none; name one in the table")
         rows = self.split.rows("train")
-        targets = targets_of(self.split.facts(rows), "classification")
+        targets = targets_of(self.split.without_features(rows), "classification")
         groups, reports = self.head.groups(self.features, rows), []
         for turn in range(repeat):
             seed = self.head.seed

@@ -66,13 +66,13 @@ class ExtractStep:
     def run(self, reporter: Reporter = SILENT) -> Extraction:
         """Extract."""
         from featx.data.scan import scan_images
-        from featx.features.folder import require_place
+        from featx.features.folder import require_writable
 
         if self.fast_decode and self.nvjpeg:
             raise RecipeError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
         # Before torch is imported: a wrong path, or a place that cannot be written, is said at once.
         images = scan_images(self.data)
-        require_place(Path(self.cache), Path(self.out) if self.out else None)
+        require_writable(Path(self.cache), Path(self.out) if self.out else None)
 
         from featx.backbones.backbone import load_backbone
         from featx.data.decode import MAX_PIXELS

@@ -225,7 +225,7 @@ def test_each_of_1000_flipped_bits_in_features_checks_and_image_tables_is_found(
     for place, bit, said in in_tables:
         assert not said["ok"], (place, bit)
         assert len(said["problems"]) == 1
-        assert f"{features.name}: its tables do not fit their digest" in said["problems"][0]
+        assert f"{features.name}: its tables do not match their digest" in said["problems"][0]
     assert len(in_features) + len(in_tables) >= 1000
 
 
