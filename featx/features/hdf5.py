@@ -102,7 +102,7 @@ def pack(attrs: Mapping[str, Value], tables: Mapping[str, Table]) -> Structure:
     Example:
         >>> structure = pack({"version": 1}, {"images/label": Table(np.dtype("<i8"), (3,))})
         >>> structure.tables["images/label"].offset, structure.size, structure.data[:4]
-        (4992, 5016, b'\x89HDF')
+        (4800, 4824, b'\x89HDF')
     """
     _require_form(tables)
     texts = [value for value in attrs.values() if isinstance(value, str)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from featx.errors import CacheLockedError, OutputError
-from featx.features.writer import output_error
+from featx.features.structured_file import output_error
 
 _HOLDER_DELAY = 0.05
 """Seconds within which a process that has locked the file also writes its name into it."""

@@ -7,13 +7,9 @@ file in the same way.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import shutil
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +17,10 @@ import numpy as np
 
 from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import checksums, hdf5
-from featx.features.feature_file import (
-    DONE,
-    FAILED,
-    TODO,
-    FeatureFile,
-    ImageTable,
-)
+from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTable
 from featx.features.hdf5 import Structure, Table
 from featx.features.header import FORMAT, INCOMPLETE, VERSION, partial_path
-from featx.io.atomic import reserve
-from featx.text import size_text
+from featx.features.structured_file import StructuredFile, require_space, sync_folder
 
 _ERROR_BYTES = 120
 _MIN_SPLIT_BYTES = 8
@@ -88,15 +77,17 @@ class FeatureFileWriter:
             "dataset": _json(dataset),
         }
         try:
-            self._structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
+            structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
         except ValueError as error:
             raise OutputError(f"{path} cannot be written as a feature file: {error}") from error
-        self.resumed = self._unfinished(columns, given_splits=dataset["splits"] == "given")
+        self.resumed = self._unfinished(structure, columns, given_splits=dataset["splits"] == "given")
         if self.resumed:
-            self._at = partial_path(path)
+            self._failed_before = set(np.flatnonzero(self.resumed.status == FAILED).tolist())
+            self._file = StructuredFile(partial_path(path), structure)
             self._continue()
         else:
-            self._at = path.with_name(path.name + ".new")
+            self._failed_before = set[int]()
+            self._file = StructuredFile(path.with_name(path.name + ".new"), structure)
             self._create(columns)
 
     def write(self, rows: Sequence[int] | np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
@@ -115,11 +106,11 @@ class FeatureFileWriter:
         for layer in self._layers:
             block = np.ascontiguousarray(features[layer], dtype=self._dtype)
             for name, data in (("features", block), ("checks", checksums.row_checksums(block).astype("<u4"))):
-                self._put_rows(f"{name}/{layer}", numbers, runs, data)
-        self._put_rows("images/key", numbers, runs, np.ascontiguousarray(keys))
+                self._file.put_rows(f"{name}/{layer}", numbers, runs, data)
+        self._file.put_rows("images/key", numbers, runs, np.ascontiguousarray(keys))
         for row in self._failed_before.intersection(numbers.tolist()):
-            self._put("images/error", row, bytes(_ERROR_BYTES))
-        self._put_rows("images/status", numbers, runs, np.full(len(numbers), DONE, dtype=np.uint8))
+            self._file.put("images/error", row, bytes(_ERROR_BYTES))
+        self._file.put_rows("images/status", numbers, runs, np.full(len(numbers), DONE, dtype=np.uint8))
 
     def fail(self, row: int, key: bytes, reason: str) -> None:
         """Commit a row without features.
@@ -134,34 +125,31 @@ class FeatureFileWriter:
         """
         if self.resumed:  # the interrupted run may have written features there
             for layer, dim in self._layers.items():
-                self._put(f"features/{layer}", row, bytes(dim * self._dtype.itemsize))
-                self._put(f"checks/{layer}", row, bytes(4))
-        self._put("images/key", row, key)
-        self._put("images/error", row, _cut_utf8(reason, _ERROR_BYTES).ljust(_ERROR_BYTES, b"\0"))
-        self._put("images/status", row, bytes([FAILED]))
+                self._file.put(f"features/{layer}", row, bytes(dim * self._dtype.itemsize))
+                self._file.put(f"checks/{layer}", row, bytes(4))
+        self._file.put("images/key", row, key)
+        self._file.put("images/error", row, _cut_utf8(reason, _ERROR_BYTES).ljust(_ERROR_BYTES, b"\0"))
+        self._file.put("images/status", row, bytes([FAILED]))
 
     def restat(self, row: int, size: int, mtime_ns: int) -> None:
         """Update the size and modification time of an image that has changed since the data set was listed."""
-        self._put("images/size", row, size.to_bytes(8, "little", signed=True))
-        self._put("images/mtime_ns", row, mtime_ns.to_bytes(8, "little", signed=True))
+        self._file.put("images/size", row, size.to_bytes(8, "little", signed=True))
+        self._file.put("images/mtime_ns", row, mtime_ns.to_bytes(8, "little", signed=True))
 
     def set_splits(self, splits: Sequence[str]) -> None:
         """Write the split of every image, for a data set that names no splits."""
-        width = self._structure.tables["images/split"].dtype.itemsize
-        self._put("images/split", 0, b"".join(split.encode().ljust(width, b"\0") for split in splits))
+        width = self._file.structure.tables["images/split"].dtype.itemsize
+        self._file.put("images/split", 0, b"".join(split.encode().ljust(width, b"\0") for split in splits))
 
     def publish(self) -> None:
         """Replace an older partial file: from now on an interrupted run leaves this one."""
-        partial = partial_path(self.path)
-        if self._at != partial:
-            with self._output_errors():
-                self._at.replace(partial)
-            self._at = partial
+        if self._file.path != partial_path(self.path):
+            self._file.rename(partial_path(self.path))
 
     def discard(self) -> None:
         """Remove a file that was never published. The file of an interrupted run stays."""
-        if self._at.name.endswith(".new"):
-            self._at.unlink(missing_ok=True)
+        if self._file.path.name.endswith(".new"):
+            self._file.path.unlink(missing_ok=True)
 
     def finish(self) -> FeatureFile:
         """Mark the file complete, sync it and rename it to its final path.
@@ -172,122 +160,56 @@ class FeatureFileWriter:
         Raises:
             OutputError: rows are still to do, or the disk fails.
         """
-        with self._output_errors():
-            os.fsync(self._file)
-            written = FeatureFile(self._at, allow_partial=True)
-            if (written.status == TODO).any():
-                raise OutputError(
-                    f"{self._at} is not complete: {np.count_nonzero(written.status == TODO)} rows are still to do"
-                )
+        self._file.sync()
+        with self._file.output_errors():
+            written = FeatureFile(self._file.path, allow_partial=True)
+            if to_do := np.count_nonzero(written.status == TODO):
+                raise OutputError(f"{self._file.path} is not complete: {to_do} rows are still to do")
             digest = written.computed_digest().encode()
             del written
-            self._set_attributes({"digest": digest, "complete": np.uint8(1)})
-            os.fsync(self._file)
-            self._at.replace(self.path)
-            _sync(self.path.parent)
+        self._file.set_attributes({"digest": digest, "complete": np.uint8(1)})
+        self._file.sync()
+        self._file.rename(self.path)
+        with self._file.output_errors():
+            sync_folder(self.path.parent)
         return FeatureFile(self.path)
 
-    def _unfinished(self, columns: Mapping[str, np.ndarray], *, given_splits: bool) -> FeatureFile | None:
+    def _unfinished(
+        self, structure: Structure, columns: Mapping[str, np.ndarray], *, given_splits: bool
+    ) -> FeatureFile | None:
         """The file of an interrupted run, if it was going to become exactly this file."""
         try:
             left = FeatureFile(partial_path(self.path), allow_partial=True)
         except (CacheMissError, CorruptFileError):
             return None
         attrs = {**left.structure.attrs, **INCOMPLETE}
-        if attrs != self._structure.attrs or left.structure.tables != self._structure.tables:
+        if attrs != structure.attrs or left.structure.tables != structure.tables:
             return None
         stored = _columns(left.images, left.classes)
         decided = [name for name in stored if given_splits or name != "images/split"]
         return left if all(np.array_equal(columns[name], stored[name]) for name in decided) else None
 
     def _continue(self) -> None:
-        assert self.resumed
-        with self._output_errors():
-            self._open_file()
-            self._set_attributes(INCOMPLETE)  # the run may have been killed between completing and renaming
-            os.utime(self._at)
-        self._failed_before = set(np.flatnonzero(self.resumed.status == FAILED).tolist())
+        """Open the file of an interrupted run, and make it the newest of its folder."""
+        self._file.open()
+        self._file.set_attributes(INCOMPLETE)  # the run may have been killed between completing and renaming
+        with self._file.output_errors():
+            os.utime(self._file.path)
 
     def _create(self, columns: Mapping[str, np.ndarray]) -> None:
         """Lay out the whole file, reserve its space, sync it, and verify it with the HDF5 library."""
-        self._failed_before = set[int]()
-        with self._output_errors():
-            self._at.unlink(missing_ok=True)
-            require_space(self.path, self._structure.size)
-            self._at.touch()
-            self._open_file()
+        path, structure = self._file.path, self._file.structure
+        with self._file.output_errors():
+            path.unlink(missing_ok=True)
+            require_space(self.path, structure.size)
+            path.touch()
+            self._file.open()
             try:
-                os.ftruncate(self._file, self._structure.size)
-                reserve(self._file, self._structure.size)
-                _write_all(self._file, self._structure.data, 0)
-                for name, column in columns.items():
-                    self._put(name, 0, column)
-                os.fsync(self._file)
-                _verify(self._at, self._structure)
+                self._file.lay_out(columns)
+                _verify(path, structure)
             except BaseException:
-                self._at.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 raise
-
-    def _open_file(self) -> None:
-        self._file = os.open(self._at, os.O_RDWR | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
-
-    def _set_attributes(self, attrs: Mapping[str, hdf5.Value]) -> None:
-        """Change attributes in place by one write into one sector, so that a kill leaves the old or the new values."""
-        new = hdf5.pack({**self._structure.attrs, **attrs}, self._structure.tables)
-        old = os.pread(self._file, len(new.data), 0)
-        changed = [at for at, (a, b) in enumerate(zip(old, new.data, strict=True)) if a != b]
-        if changed:
-            first, last = changed[0], changed[-1]
-            assert first // hdf5.SECTOR == last // hdf5.SECTOR
-            _write_all(self._file, new.data[first : last + 1], first)
-        self._structure = new
-
-    def _put_rows(self, table: str, rows: np.ndarray, runs: Sequence[tuple[int, int]], data: np.ndarray) -> None:
-        for first, last in runs:
-            self._put(table, int(rows[first]), data[first:last])
-
-    def _put(self, name: str, row: int, data: bytes | np.ndarray) -> None:
-        table = self._structure.tables[name]
-        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
-        with self._output_errors():
-            _write_all(self._file, raw, table.offset + row * (table.nbytes // max(1, table.shape[0])))
-
-    @contextlib.contextmanager
-    def _output_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (OutputError, CacheMissError, CorruptFileError):
-            raise
-        except OSError as error:
-            raise output_error(self._at, self._structure.size, error) from error
-
-
-def require_space(path: Path, need: int) -> None:
-    """Check that the disk has room for a file.
-
-    Args:
-        path: the path of the file.
-        need: its size in bytes.
-
-    Raises:
-        OutputError: it does not; the message names the needed and the free space.
-    """
-    free = shutil.disk_usage(path.parent).free
-    if need > free:
-        raise OutputError(
-            f"{path} needs {size_text(need)}, {size_text(free)} free; --cache names another folder, "
-            "--dtype float16 halves the size, featx cache rm removes files that nothing needs"
-        )
-
-
-def output_error(path: Path, need: int, error: OSError) -> OutputError:
-    """The error for a file that cannot be written, with the free space if the disk is full."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with contextlib.suppress(OSError):
-            free = size_text(shutil.disk_usage(path.parent).free)
-            return OutputError(f"cannot write {path}: {error.strerror}; it needs {size_text(need)}, {free} free")
-    return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 
 def _columns(images: ImageTable, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -338,21 +260,6 @@ def _verify(path: Path, structure: Structure) -> None:
             raise OutputError(f"HDF5 reads {name} of {path} as {tables[name]} instead of {table}")
     if attrs != structure.attrs:
         raise OutputError(f"HDF5 reads the attributes of {path} as {attrs} instead of {structure.attrs}")
-
-
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(file, view, offset)
-        view, offset = view[count:], offset + count
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _json(value: Mapping[str, Any]) -> str:

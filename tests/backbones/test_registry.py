@@ -215,3 +215,16 @@ def test_an_unknown_name_of_timm_is_an_error_with_a_suggestion() -> None:
     pytest.importorskip("timm")
     with pytest.raises(BackboneError, match=r"timm has no model 'resnet10x'; did you mean .*resnet10t"):
         load_backbone("timm/resnet10x")
+
+
+def test_every_source_has_a_key_of_its_own_and_accepts_the_names_that_it_lists() -> None:
+    assert [source.key for source in registry.SOURCES] == ["file", "timm", "featx", "torchvision"]
+    for source in registry.SOURCES:
+        listed = () if source.prefix else source.names()
+        assert all(registry.source_of(name) is source for name in listed)
+
+
+def test_an_origin_that_no_source_has_is_an_error() -> None:
+    for source, name in (("hub", "resnet18"), ("featx", "resnet18"), ("torchvision", "lenet5"), ("timm", "resnet18")):
+        with pytest.raises(BackboneError, match=f"^there is no network '{name}' of {source}$"):
+            registry.rebuild({"source": source, "name": name})

@@ -26,7 +26,6 @@ from feature_files import BACKBONE, DIMS, begin, flip, keys_of, make, table, vec
 
 from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import hdf5
-from featx.features import writer as writer_module
 from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.hdf5 import Table
@@ -398,7 +397,7 @@ def test_files_that_are_refused_leave_no_descriptor_open(tmp_path: Path) -> None
 
     before = next_descriptor()
     for _ in range(20):
-        with pytest.raises(CorruptFileError, match="was cut off"):
+        with pytest.raises(CorruptFileError, match="was truncated or extended"):
             FeatureFile(tmp_path / "cut.h5")
         FeatureFile(tmp_path / "f.h5")
     assert next_descriptor() == before
@@ -765,7 +764,7 @@ def test_a_write_that_fails_is_an_output_error(tmp_path: Path, monkeypatch: pyte
     def broken(*_: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(writer_module.os, "pwrite", broken)
+    monkeypatch.setattr(os, "pwrite", broken)
     for write in (
         lambda: write_rows(writer, [0]),
         lambda: writer.fail(0, bytes(16), "why"),
