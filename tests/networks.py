@@ -169,7 +169,7 @@ def normalised(backbone: Backbone, pixels: np.ndarray) -> Tensor:
     return torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std)
 
 
-def predict_rows(network: nn.Module, images: Tensor, *names: str) -> dict[str, Tensor]:
+def module_outputs(network: nn.Module, images: Tensor, *names: str) -> dict[str, Tensor]:
     """The output of each module's first call, copied at once."""
     outputs: dict[str, Tensor] = {}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import FACTORIES, normalised, pixels_for, predict_rows, stored
+from networks import FACTORIES, module_outputs, normalised, pixels_for, stored
 from safetensors.torch import save_file
 
 from featx.backbones import registry
@@ -42,7 +42,7 @@ def test_the_same_network_can_be_extracted_elsewhere_without_loading_it_again(re
     assert other.network is resnet.network
     assert other.layers == {"penultimate": 512, "layer1.0.add": 64, "layer2": 128}
     pixels = pixels_for(resnet)
-    maps = predict_rows(resnet.network, normalised(resnet, pixels), "layer2")
+    maps = module_outputs(resnet.network, normalised(resnet, pixels), "layer2")
     np.testing.assert_allclose(other.encode(pixels)["layer2"], maps["layer2"].mean(dim=(2, 3)), rtol=1e-5)
     assert other.identities["penultimate"] == resnet.identities["penultimate"]
     assert resnet.layers == layers

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from networks import hooks_of, normalised, pixels_for, predict_rows
+from networks import hooks_of, module_outputs, normalised, pixels_for
 from torch.nn import functional as F
 from torchvision import models
 
@@ -19,7 +19,7 @@ from featx.layer_spec import LayerNode
 
 def test_a_layer_is_the_mean_of_its_map_over_height_and_width(resnet: Backbone) -> None:
     pixels = pixels_for(resnet)
-    maps = predict_rows(resnet.network, normalised(resnet, pixels), "layer3", "layer1.0.bn2", "maxpool")
+    maps = module_outputs(resnet.network, normalised(resnet, pixels), "layer3", "layer1.0.bn2", "maxpool")
     features = resnet.encode(pixels)
     assert resnet.layers == {"penultimate": 512, "layer1.0.bn2": 64, "layer3": 256, "maxpool": 64}
     for layer, out in maps.items():
@@ -58,7 +58,7 @@ def test_a_module_that_is_called_several_times_is_read_at_its_first_call() -> No
     backbone = load_backbone("resnet18", weights="random", layers=("layer1.0.relu",), crop=64)
     traced = load_backbone("resnet18", weights="random", layers=("layer1.0.relu", "layer1.0.relu_1"), crop=64)
     pixels = pixels_for(backbone)
-    first = predict_rows(backbone.network, normalised(backbone, pixels), "layer1.0.relu")["layer1.0.relu"]
+    first = module_outputs(backbone.network, normalised(backbone, pixels), "layer1.0.relu")["layer1.0.relu"]
     for features in (backbone.encode(pixels), traced.encode(pixels)):
         np.testing.assert_allclose(features["layer1.0.relu"], first.mean(dim=(2, 3)), rtol=1e-5)
 
@@ -67,7 +67,7 @@ def test_maps_whose_channels_come_last_are_pooled_over_height_and_width() -> Non
     backbone = load_backbone("swin_t", weights="random", layers=("features.1", "norm", "permute"), crop=64)
     assert backbone.layers == {"penultimate": 768, "features.1": 96, "norm": 768, "permute": 768}
     pixels = pixels_for(backbone)
-    maps = predict_rows(backbone.network, normalised(backbone, pixels), "features.1", "norm", "permute")
+    maps = module_outputs(backbone.network, normalised(backbone, pixels), "features.1", "norm", "permute")
     assert maps["features.1"].shape == (2, 16, 16, 96)
     assert maps["permute"].shape == (2, 768, 2, 2)
     features = backbone.encode(pixels)
@@ -81,7 +81,7 @@ def test_tokens_are_averaged() -> None:
     pytest.importorskip("timm")
     backbone = load_backbone("timm/vit_tiny_patch16_224", weights="random", layers=("blocks.3",))
     pixels = pixels_for(backbone)
-    tokens = predict_rows(backbone.network, normalised(backbone, pixels), "blocks.3")["blocks.3"]
+    tokens = module_outputs(backbone.network, normalised(backbone, pixels), "blocks.3")["blocks.3"]
     assert tokens.shape == (2, 197, 192)
     np.testing.assert_allclose(backbone.encode(pixels)["blocks.3"], tokens.mean(dim=1), rtol=1e-4, atol=1e-6)
 
@@ -95,7 +95,7 @@ def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> No
         ("layer3", *layers[:2]), 256
     ) | {"layer3:flatten": 256 * 16}
     pixels = pixels_for(backbone)
-    maps = predict_rows(backbone.network, normalised(backbone, pixels), "layer3")["layer3"]
+    maps = module_outputs(backbone.network, normalised(backbone, pixels), "layer3")["layer3"]
     found = backbone.encode(pixels)
     np.testing.assert_allclose(found["layer3"], maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(found["layer3:max"], maps.amax(dim=(2, 3)))
