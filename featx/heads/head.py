@@ -609,10 +609,12 @@ class Head:
 
     def _report(self, y: np.ndarray, out: np.ndarray, *, split: str, notes: Sequence[str] = ()) -> Report:
         if self.task_ == "regression":
-            return RegressionReport.of(y, out, split=split, notes=notes)
+            return RegressionReport.from_predictions(y, out, split=split, notes=notes)
         if self.thresholds_ is not None:
-            return MultiLabelReport.of(y, out, self.classes_, thresholds=self.thresholds_, split=split, notes=notes)
-        return ClassificationReport.of(
+            return MultiLabelReport.from_predictions(
+                y, out, self.classes_, thresholds=self.thresholds_, split=split, notes=notes
+            )
+        return ClassificationReport.from_predictions(
             y, out, self.classes_, split=split, reject_below=self.reject_below_ or None, notes=notes
         )
 

@@ -151,7 +151,7 @@ def test_more_features_than_images_are_no_obstacle(name: str) -> None:
 def test_the_short_cut_of_turned_axes_changes_no_result(name: str, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features = photos(train=8, dim=dim)
     short = new(name, C=0.01, calibrate="none").fit(features).decision_function(features.features)
-    monkeypatch.setattr(Rotated, "of", lambda rows: Rotated(training_data.whole(np.float64), None))
+    monkeypatch.setattr(Rotated, "of", lambda rows: Rotated(rows.whole(np.float64), None))
     long = new(name, C=0.01, calibrate="none").fit(features).decision_function(features.features)
     np.testing.assert_allclose(short, long, atol=1e-3 * np.abs(long).max())
 
@@ -610,7 +610,7 @@ def test_labels_thresholds_are_those_of_cross_validated_scores() -> None:
             p[test, label] = model.predict_proba(Z[test])[:, 1]
     head = Head("logreg", C=0.1).fit(features)
     np.testing.assert_allclose(head.thresholds_, label_thresholds(p, y), atol=2e-3)
-    assert head.held_out_.mean_average_precision == pytest.approx(MultiLabelReport.of(
+    assert head.held_out_.mean_average_precision == pytest.approx(MultiLabelReport.from_predictions(
         y, p, ("cat", "dog", "red"), thresholds=head.thresholds_, split="train"
     ).mean_average_precision, abs=1e-3)  # fmt: skip
 
@@ -1033,7 +1033,7 @@ def test_scores_that_overflow_are_an_error_when_they_judge() -> None:
 def test_a_report_of_very_many_classes_is_kept_without_its_table() -> None:
     for count, kept in ((1000, True), (1001, False)):
         classes = tuple(map(str, range(count)))
-        report = ClassificationReport.of(np.array([0]), np.eye(count)[:1], classes, split="test")
+        report = ClassificationReport.from_predictions(np.array([0]), np.eye(count)[:1], classes, split="test")
         assert ("confusion" in stored_report(report)) == kept
 
 
@@ -1176,7 +1176,7 @@ def test_a_search_judges_images_and_not_their_views() -> None:
     features = in_views(photos(gap=1.0), noise=1.0)
     head = Head("ridge").fit(features, cross_validate=True)
     rows, out = head.out_of_fold_
-    assert training_data.tolist() == sorted(training_data.tolist())
+    assert rows.tolist() == sorted(rows.tolist())
     assert len(rows) == head.n_train_
     y = features.labels[np.flatnonzero(features.splits == "train")][rows]
     assert head.held_out_.accuracy == (out.argmax(axis=1) == y).mean()

@@ -100,7 +100,7 @@ def test_auto_leaves_out_a_kernel_where_rows_are_many() -> None:
 def test_only_heads_of_minibatches_take_torch_along() -> None:
     others = [(name, task, kernel) for name, task, kernel in EVERY if name not in ("linear", "mlp")]
     code = (
-        "import sys\nfrom featx.kinds import model_for\n"
+        "import sys\nfrom featx.heads.registry import model_for\n"
         f"for name, task, kernel in {others!r}:\n    model_for(name, task=task, kernel=kernel)\n"
         "assert 'torch' not in sys.modules\nmodel_for('mlp', task='regression', kernel='linear')\n"
         "assert 'torch' in sys.modules\n"
