@@ -16,8 +16,8 @@ from featx.advice.decision import Evidence
 from featx.advice.layer_scores import SIGNIFICANT, HeldOutResult, LayerScore, best_layer, score_layer
 from featx.advice.learning_curve import LearningCurve, measure_learning_curve
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.backbones.blocks import blocks, blocks_up_to
-from featx.backbones.registry import published_top1
+from featx.backbones.blocks import block_names, blocks_up_to
+from featx.backbones.catalog import published_top1
 from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
 from featx.errors import AdviceError, FeatxError
@@ -203,7 +203,8 @@ def gather(
     scores = [score_layer(features, data.head, rows=data.rows, coarse=True) for features in data.layers.values()]
     if len(scores[-1].held_out.losses) < 2:
         raise AdviceError(
-            f"no class has two distinct training images, so no head can be cross-validated; {data.penultimate.where()}"
+            "no class has two distinct training images, so no head can be cross-validated; "
+            f"{data.penultimate.describe_splits()}"
         )
     random_weights = None
     if network is not None and not data.has_random_weights:
@@ -213,7 +214,7 @@ def gather(
             notes.append(f"random weights were not compared: {error}")
         else:
             random_weights = _compare_with_random_weights(data, sample, random_file)
-    names = tuple(blocks(network.network, network.classifier)) if network else ()
+    names = tuple(block_names(network.network, network.classifier)) if network else ()
     best = best_layer(scores)
     labels = data.penultimate.labels[data.train_rows]
     return Measurements(
@@ -297,7 +298,7 @@ def _evidence(
 def _joint_result(data: LayerData, layers: Sequence[str]) -> HeldOutResult:
     """Score a head on several layers side by side, concatenated in memory for the compared rows alone."""
     features = np.concatenate([data.layers[layer].features[data.rows] for layer in layers], axis=1)
-    joint = dataclasses.replace(data.penultimate.facts(data.rows), features=features)
+    joint = dataclasses.replace(data.penultimate.without_features(data.rows), features=features)
     return score_layer(joint, data.head, rows=np.arange(len(data.rows)), coarse=True).held_out
 
 
@@ -319,7 +320,7 @@ def _transfer_gain(data: LayerData, random_weights: RandomWeights | None) -> flo
 
 def _classifier_confidence(data: LayerData, network: Backbone) -> ClassifierConfidence | None:
     """Run the pretrained classifier on the cached penultimate features; None if it is not linear."""
-    logits = network.classified(data.penultimate.features[data.rows])
+    logits = network.classifier_logits(data.penultimate.features[data.rows])
     if logits is None:
         return None
     normaliser = logsumexp(logits, axis=1)

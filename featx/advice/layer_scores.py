@@ -113,7 +113,7 @@ def score_layer(
     held_out = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
     if fitted.out_of_fold_ is not None:
         held_out_rows, outputs = fitted.out_of_fold_
-        y = targets_of(features.facts(rows[held_out_rows]), fitted.task_, fitted.classes_).y
+        y = targets_of(features.without_features(rows[held_out_rows]), fitted.task_, fitted.classes_).y
         held_out = _held_out_result(outputs, y, fitted.task_)
     return LayerScore(features.layer, features.width, fitted, held_out)
 

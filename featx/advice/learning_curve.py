@@ -184,7 +184,7 @@ def measure_learning_curve(
     Returns:
         The curve; None if there are too few images for three sizes.
     """
-    targets = targets_of(features.facts(rows), head.task_)
+    targets = targets_of(features.without_features(rows), head.task_)
     groups = head.groups(features, rows)
     folds = [
         fold

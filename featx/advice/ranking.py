@@ -223,7 +223,7 @@ def _cross_validate(features: FeatureSet, kind: str, seed: int) -> Classificatio
     head = Head(kind, seed=seed).fit(features, cross_validate=True)
     if not isinstance(head.held_out_, ClassificationReport):
         raise AdviceError(
-            f"no class has two distinct training images, so no head can be cross-validated; {features.where()}"
+            f"no class has two distinct training images, so no head can be cross-validated; {features.describe_splits()}"
         )
     return head.held_out_
 

@@ -97,7 +97,7 @@ def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: st
     they are; by default the newest feature file in the cache folder. Heads on each layer and on several, a learning curve, and
     the same network with random weights are compared by cross-validation on the training images; val and test take no part.
     """
-    from featx.features.folder import newest, require_place
+    from featx.features.folder import newest, require_writable
 
     named = data or str(newest(Path(cache)))
     source: ImageSet | str = named
@@ -105,7 +105,7 @@ def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: st
         from featx.data.scan import scan_images
 
         source = scan_images(named)
-        require_place(Path(cache))
+        require_writable(Path(cache))
         backbone = backbone_name(named, backbone)
 
     from featx.advice.advice import advise as run

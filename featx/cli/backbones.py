@@ -65,10 +65,10 @@ def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
     if layers:
         _show_layers(pattern, as_json)
         return
-    names = catalog.matching(pattern)
+    names = catalog.list_backbones(pattern)
     if not names:
         raise FeatxError(f"no backbone's name contains {pattern!r}; featx backbones lists them all")
     with progress_bar("measure", "backbones") as reporter:
-        entries = catalog.describe(names, reporter=reporter)
+        entries = catalog.describe_backbones(names, reporter=reporter)
     facts = {"backbones": [e.as_dict() for e in entries]}
     print_result(facts if as_json else None, lambda: _show_entries(entries))

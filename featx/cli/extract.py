@@ -151,11 +151,11 @@ def extract(
     stopping the others. An interrupted run keeps what it has done: the same command resumes it.
     """
     from featx.data.scan import scan_images
-    from featx.features.folder import require_place
+    from featx.features.folder import require_writable
 
     # These two come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
     images = scan_images(data)
-    require_place(Path(cache), Path(out) if out else None)
+    require_writable(Path(cache), Path(out) if out else None)
 
     from featx.backbones.backbone import load_backbone
     from featx.data.decode import MAX_PIXELS

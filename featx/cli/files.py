@@ -16,7 +16,7 @@ from featx.errors import FeatxError
 from featx.text import printable, size_text
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
-    from featx.features.folder import Entry
+    from featx.features.folder import FolderEntry
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
 
@@ -125,7 +125,7 @@ def _show_verified(checked: dict[str, Any], file: str) -> None:
         click.echo(f"  {printable(problem)}")
 
 
-def _show_entries(entries: Sequence[Entry], folder: str) -> None:
+def _show_entries(entries: Sequence[FolderEntry], folder: str) -> None:
     """Print one line for each feature file of a folder."""
     if not entries:
         click.echo(f"there is no feature file in {folder}")

@@ -61,7 +61,7 @@ def verify_file(
     problems, bad_rows = [*_table_problems(cache)], set[int]()
     for layer in cache.layers:
         for problem, rows in (
-            ("do not match their checksum", done[~cache.sound(layer, done)]),
+            ("do not match their checksum", done[~cache.checksums_match(layer, done)]),
             ("contain NaN or infinity", _not_finite(cache, layer, done)),
         ):
             if len(rows):
@@ -100,7 +100,7 @@ def _copy_problems(cache: FeatureFile, rows: np.ndarray) -> Iterator[str]:
     order = rows[np.lexsort(cache.keys[rows].T)]
     copies = np.flatnonzero((cache.keys[order[1:]] == cache.keys[order[:-1]]).all(axis=1))
     for layer in cache.layers:
-        checksums = cache.checks(layer)
+        checksums = cache.checksums(layer)
         if (different := copies[checksums[order[copies]] != checksums[order[copies + 1]]]).size:
             first, second = order[different[0]], order[different[0] + 1]
             yield (

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from featx.backbones.backbone import Backbone, restore_backbone
-from featx.backbones.truncate import head_of
+from featx.backbones.truncate import head_name
 from featx.errors import HeadError, PromotionError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -67,7 +67,7 @@ class Assembly:
     @property
     def classifier(self) -> str:
         """The name of the network's last layer."""
-        return head_of(self.head.layer, self.backbone.classifier)
+        return head_name(self.head.layer, self.backbone.classifier)
 
     def head_logits(self, head: Head, rows: np.ndarray) -> np.ndarray:
         """Return the (R, C) float64 logits of a head, from cached features in all views."""
@@ -129,7 +129,7 @@ def network_of(head: Head, backbone: Backbone) -> nn.Module:
         HeadError: The head is not linear, or the network cannot end at its layer.
     """
     weight, bias = head.as_linear()
-    classifier = head_of(head.layer, backbone.classifier)
+    classifier = head_name(head.layer, backbone.classifier)
     network = end_at_layer(head.layer, copy.deepcopy(backbone.network), weight.shape[1], classifier)
     set_classifier(network, classifier, weight, bias)
     return network.to(backbone.device).eval()

@@ -14,7 +14,7 @@ from torchvision.models import SqueezeNet
 
 from featx.backbones import registry
 from featx.backbones.backbone import normalise
-from featx.backbones.truncate import truncated
+from featx.backbones.truncate import truncate_network
 from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
@@ -229,7 +229,7 @@ def end_at_layer(layer: str, network: nn.Module, width: int, classifier: str) ->
         HeadError: The network cannot end at the layer.
     """
     is_whole = LayerSpec.parse(layer).layers == (PENULTIMATE,)
-    return network if is_whole else truncated(network.eval(), layer, width, classifier)
+    return network if is_whole else truncate_network(network.eval(), layer, width, classifier)
 
 
 def set_classifier(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
@@ -256,10 +256,10 @@ def set_classifier(network: nn.Module, classifier: str, weight: np.ndarray, bias
 
 def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
     """Build the architecture that a file names: first without memory, so that a small file never builds a large network."""
-    with registry.without_memory():
-        hollow = _with_head(registry.blank(meta["origin"]), meta, path)
-    require_fit(hollow, state, origin=str(path))
-    return registry.blank(meta["origin"])
+    with registry.parameters_on_meta():
+        on_meta = _with_head(registry.rebuild(meta["origin"]), meta, path)
+    require_fit(on_meta, state, origin=str(path))
+    return registry.rebuild(meta["origin"])
 
 
 def _user_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:

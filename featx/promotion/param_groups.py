@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from featx.backbones.blocks import blocks
+from featx.backbones.blocks import block_names
 from featx.errors import SettingsError
 from featx.promotion.config import FineTuning
 
@@ -44,7 +44,7 @@ def trained_blocks(network: nn.Module, classifier: str, settings: FineTuning) ->
     Raises:
         SettingsError: ``from_layer`` is not the name of a block, or ``last`` exceeds the number of blocks.
     """
-    names = tuple(blocks(network, classifier))
+    names = tuple(block_names(network, classifier))
     first = 0
     if settings.from_layer is not None:
         layer = settings.from_layer

@@ -33,7 +33,7 @@ class Prefix(nn.Module):
     @property
     def pooled_layers(self) -> list[str]:
         """The names of the layers, if any, whose pooled output bypasses the suffix's blocks and enters the head directly."""
-        return [str(module.tap) for module in self.graph.children() if isinstance(module, Pooling)]
+        return [str(module.layer) for module in self.graph.children() if isinstance(module, Pooling)]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) activations."""
@@ -71,7 +71,7 @@ class PrefixExtractor(nn.Module):
     def __init__(self, prefix: Prefix, layer: str) -> None:
         super().__init__()
         self.network = self.graph = prefix
-        self.layer, self.watched, self.traced = layer, (), False
+        self.layer, self.hooked_nodes, self.traced = layer, (), False
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) normalised images to {layer: (B, D) float32 activations}."""

@@ -140,7 +140,9 @@ class ActivationCache:
 
     def _extractor(self, subset: ActivationSet) -> Backbone:
         extractor = PrefixExtractor(self.parts.prefix, self._stored_layer)
-        return self.backbone.cut(extractor, self._stored_layer, self.parts.width, subset.view)
+        return self.backbone.with_extractor(
+            extractor, layer=self._stored_layer, width=self.parts.width, view=subset.view
+        )
 
     def _file(self, subset: ActivationSet, extractor: Backbone) -> Path:
         source = self.features.source

@@ -41,7 +41,7 @@ class Resampling:
         """
         rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
         groups = self.head.groups(self.features, rows)
-        targets = targets_of(self.features.facts(rows), self.head.task_)
+        targets = targets_of(self.features.without_features(rows), self.head.task_)
         strata = None if self.head.task_ == "regression" else targets.y
         reports = []
         notes: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Resampling:
         if not held_out:
             raise HeadError("--shots evaluates on a held-out split, and there is none; name one in the table")
         rows = self.split.rows("train")
-        targets = targets_of(self.split.facts(rows), "classification")
+        targets = targets_of(self.split.without_features(rows), "classification")
         groups, seed = self.head.groups(self.features, rows), self.head.seed
         reports = []
         for turn in range(repeat):

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 
 from featx.backbones import registry
-from featx.backbones.blocks import blocks, stages
+from featx.backbones.blocks import block_names, find_stages
 
 
 def network(name: str = "mobilenet_v1_025") -> tuple[nn.Module, str]:
@@ -32,8 +32,8 @@ def test_blocks_are_the_parts_of_a_network_in_order(
     name: str, classifier: str, expected: list[str], count: int
 ) -> None:
     options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
-    with registry.without_memory():
-        found = blocks(getattr(models, name)(**options), classifier)
+    with registry.parameters_on_meta():
+        found = block_names(getattr(models, name)(**options), classifier)
     assert found[: len(expected)] == expected
     assert len(found) == count
 
@@ -53,9 +53,9 @@ def test_blocks_are_the_parts_of_a_network_in_order(
 )  # fmt: skip
 def test_a_stage_ends_where_the_maps_change_their_size(name: str, classifier: str, expected: dict[str, int]) -> None:
     options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
-    with registry.without_memory():
+    with registry.parameters_on_meta():
         module = getattr(models, name)(**options)
-    found = stages(module.eval().to("meta"), classifier, torch.empty(1, 3, 224, 224, device="meta"))
+    found = find_stages(module.eval().to("meta"), classifier, torch.empty(1, 3, 224, 224, device="meta"))
     assert {stage.layer: stage.width for stage in found} == expected
     assert [stage.blocks for stage in found] == sorted(stage.blocks for stage in found)
 
@@ -72,9 +72,9 @@ def test_blocks_of_one_size_are_read_after_each_third() -> None:
             out: torch.Tensor = self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
             return out
 
-    found = stages(Isotropic().eval(), "head", torch.zeros(1, 3, 16, 16))
+    found = find_stages(Isotropic().eval(), "head", torch.zeros(1, 3, 16, 16))
     assert [(stage.layer, stage.blocks) for stage in found] == [("blocks.0", 2), ("blocks.3", 5), ("blocks.6", 8)]
 
 
 def test_a_block_of_mobilenet_is_a_depthwise_layer_with_its_pointwise_one() -> None:
-    assert blocks(*network()) == [f"features.{i}" for i in range(14)]
+    assert block_names(*network()) == [f"features.{i}" for i in range(14)]

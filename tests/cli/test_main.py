@@ -181,7 +181,7 @@ def test_cache_lists_the_files_and_rm_removes_what_nothing_needs(fitted: Path) -
 
 def test_cache_rm_removes_named_files_and_no_others(fitted: Path) -> None:
     assert "there is no feature file cache/none.h5" in featx("cache", "rm", "cache/none.h5", status=1).stderr
-    assert "is no feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
+    assert "is not a feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
     Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     foreign = featx("cache", "rm", "-y", "cache/split--lenet5.h5", "cache/keras.h5", status=1).stderr
     assert "keras.h5 is not a feature file of featx; remove it by hand" in foreign
@@ -384,7 +384,7 @@ def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
         handle.write(bytes([byte ^ 1]))
     found = json.loads(featx("verify", file, "--json", status=1).stdout)
     assert (found["ok"], found["bad_rows"]) == (False, 1)
-    assert "do not fit their checks" in featx("fit-head", status=1).stderr
+    assert "do not match their checksums" in featx("fit-head", status=1).stderr
 
 
 def test_the_stages_that_are_listed_are_those_that_are_extracted(split_photos: Path, in_tmp: Path) -> None:

@@ -123,7 +123,7 @@ def test_each_of_1000_flipped_bits_in_features_checksums_and_image_tables_is_fou
     for place, bit, result in in_tables:
         assert not result["ok"], (place, bit)
         assert len(result["problems"]) == 1
-        assert f"{features.name}: its tables do not fit their digest" in result["problems"][0]
+        assert f"{features.name}: its tables do not match their digest" in result["problems"][0]
     assert len(in_features) + len(in_tables) >= 1000
 
 
@@ -349,7 +349,7 @@ def test_when_every_image_is_gone_that_is_a_problem(few: Path, tmp_path: Path) -
 def test_another_network_than_the_files_is_stale_and_both_values_are_named(few: Path) -> None:
     with pytest.raises(
         StaleCacheError,
-        match=r"lenet5 as it is here gives other features than those that were kept \(weights_sha256: \w{64} against \w{64}\)$",
+        match=r"lenet5 gives other features here than the stored ones \(weights_sha256: \w{64} against \w{64}\)$",
     ):
         verify_file(few, recompute=1, weights="random")
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from featx.backbones import registry
-from featx.backbones.blocks import blocks
+from featx.backbones.blocks import block_names
 from featx.errors import SettingsError
 from featx.promotion.config import FineTuning
 from featx.promotion.param_groups import TrainedBlocks, modules_in_eval_mode, parameter_groups, trained_blocks
@@ -55,7 +55,7 @@ def test_what_lies_before_the_first_block_is_frozen(settings: FineTuning, first:
 
 def test_batch_norms_stay_in_eval_mode_unless_asked_and_frozen_blocks_always() -> None:
     module, classifier = network()
-    names = tuple(blocks(module, classifier))
+    names = tuple(block_names(module, classifier))
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     assert set(modules_in_eval_mode(module, TrainedBlocks(classifier, names, 2), train_bn=False)) == {
         *norms,

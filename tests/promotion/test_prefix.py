@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import featx
-from featx.backbones.blocks import blocks
+from featx.backbones.blocks import block_names
 from featx.promotion.config import FineTuning
 from featx.promotion.param_groups import TrainedBlocks, trained_blocks
 from featx.promotion.prefix import split_network
@@ -38,7 +38,7 @@ def test_the_two_parts_are_the_network_and_share_its_weights(name: str, last: in
     own = {id(p) for p in network.parameters()}
     used = {id(p) for p in parts.suffix.parameters()}
     assert used <= own
-    behind = [*blocks(network, classifier)[len(blocks(network, classifier)) - last :], classifier]
+    behind = [*block_names(network, classifier)[len(block_names(network, classifier)) - last :], classifier]
     assert {id(p) for name in behind for p in network.get_submodule(name).parameters()} <= used
 
 

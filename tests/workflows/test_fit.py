@@ -172,7 +172,7 @@ def test_a_data_sets_name_leads_out_of_no_folder(tmp_path: Path) -> None:
 
 
 def test_fit_head_without_anything_to_judge_by_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(HeadError, match="there is no split to judge by"):
+    with pytest.raises(HeadError, match="there is no held-out split"):
         fit_head(photos(test=0), Head("centroid"), models=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
