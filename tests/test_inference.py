@@ -209,7 +209,7 @@ def test_moved_weights_are_an_error_until_they_are_named(split_photos: Path, in_
     with pytest.raises(BackboneError, match=r"there is no weights file .*w\.safetensors"):
         load_model(path)
     assert isinstance(load_model(path, weights="moved.safetensors"), HeadOnBackbone)
-    with pytest.raises(StaleCacheError, match=r"gives other features than those that were kept \(weights_sha256"):
+    with pytest.raises(StaleCacheError, match=r"gives other features here than the stored ones \(weights_sha256"):
         load_model(path, weights="default")
 
 
