@@ -13,7 +13,7 @@ from featx._version import __version__
 
 _HOMES = {
     "Backbone": "backbones.backbone",
-    "Extraction": "extraction.extraction",
+    "Extraction": "extraction.result",
     "FeatureFile": "features.feature_file",
     "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
@@ -24,7 +24,7 @@ _HOMES = {
     "ClassificationReport": "metrics.classification",
     "Transform": "data.transform",
     "evaluate": "inference",
-    "extract": "extraction.extraction",
+    "extract": "extraction.pipeline",
     "load_backbone": "backbones.backbone",
     "load_model": "inference",
     "predict": "inference",
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from featx.data.scan import scan_images as scan_images
     from featx.data.transform import Transform as Transform
     from featx.errors import FeatxError as FeatxError
-    from featx.extraction.extraction import Extraction as Extraction
-    from featx.extraction.extraction import extract as extract
+    from featx.extraction.pipeline import extract as extract
+    from featx.extraction.result import Extraction as Extraction
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head

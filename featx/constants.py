@@ -24,9 +24,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 """How a layer's map or tokens become one vector. ``--layer NAME:POOLING`` names another than the first."""
 
-ENGINES = ("eager", "compile", "openvino", "onnxruntime")
-"""What may run a network. All give the same features, to a relative 1e-4 of each row's norm."""
-
 MAX_SIDE = 2048
 """The largest resize and crop, in pixels: memory grows with the square, and a file from a stranger may ask for it."""
 

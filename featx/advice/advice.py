@@ -27,7 +27,7 @@ from featx.constants import CACHE, MODELS, UNTRAINED
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head

@@ -9,12 +9,13 @@ import click
 from featx.cli.options import CACHE_FOLDER, DEVICE, JSON, BatchSize
 from featx.cli.output import in_views, print_notes, print_result
 from featx.cli.progress import progress_bar
-from featx.constants import DTYPES, ENGINES, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
 from featx.workflows.recipe import ExtractStep
 
 if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
-    from featx.extraction.extraction import Extraction
+    from featx.extraction.result import Extraction
 
 
 def show_extraction(result: Extraction) -> None:

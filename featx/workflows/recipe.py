@@ -25,7 +25,7 @@ from featx.promotion.config import FineTuning
 from featx.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:  # a step imports what it needs when it runs
-    from featx.extraction.extraction import Extraction
+    from featx.extraction.result import Extraction
     from featx.promotion.promotion import Promotion
     from featx.workflows.fit import Fit
 
@@ -76,7 +76,7 @@ class ExtractStep:
 
         from featx.backbones.backbone import load_backbone
         from featx.data.decode import MAX_PIXELS
-        from featx.extraction.extraction import extract
+        from featx.extraction.pipeline import extract
 
         backbone = load_backbone(
             self.backbone_name(),

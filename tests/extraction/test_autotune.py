@@ -20,7 +20,7 @@ from featx.errors import EngineError
 from featx.extraction import autotune
 from featx.extraction.autotune import Chosen, choose_engine, largest_useful_batch
 from featx.extraction.engines import Engine
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 
 LONG = 1_000_000
 """Images of a run that lasts long enough."""

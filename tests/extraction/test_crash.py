@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from featx.errors import OutputError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features import lock
 from featx.features.feature_file import DONE, FeatureFile
 from featx.inspection.verify import verify_file

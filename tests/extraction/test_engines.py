@@ -25,7 +25,7 @@ from featx.data.loader import Workers
 from featx.errors import EngineError
 from featx.extraction import engines, onnx_export
 from featx.extraction.engines import TOLERANCE, Engine, images_per_second, installed, one_thread_each, open_engine
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.extraction.network_copy import fold_norms
 from featx.features.feature_set import FeatureSet
 
