@@ -151,7 +151,7 @@ def test_activations_are_what_the_first_part_gives_and_are_kept(
     seen = [run(RandomView(k, 0, 0.35, flip=True)) for k in range(2)]
     assert not np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], plain)
-    monkeypatch.setattr("featx.extraction.extraction._Run.compute", lambda *_: pytest.fail("it was computed again"))
+    monkeypatch.setattr("featx.extraction.pipeline.execute", lambda *_: pytest.fail("it was computed again"))
     np.testing.assert_array_equal(run(VIEW), seen[0])
     assert not (
         set(frozen.backbone.identities.values())
