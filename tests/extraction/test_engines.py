@@ -6,6 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.data.loader import Workers
 from featx.errors import EngineError
 from featx.extraction import engines
-from featx.extraction.engine_table import ENGINES
+from featx.extraction.engine_table import ENGINES, EngineSpec
 from featx.extraction.engines import Engine, Runner, images_per_second, installed, one_thread_each, open_engine
 from featx.extraction.network_copy import NetworkCopy
+from featx.extraction.pipeline import extract
 from featx.extraction.torch_engines import make_eager
 
 KINDS = {
@@ -262,6 +264,16 @@ def test_an_engine_that_is_not_installed_names_those_that_are(lenet: Backbone, m
         match=r"^the engine openvino is not installed or does not run on cpu; expected one of eager(, onnxruntime)?$",
     ):
         open_engine("openvino", lenet)
+
+
+def test_a_new_engine_is_one_entry_of_the_table(
+    photos: Path, tmp_path: Path, lenet: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "own", EngineSpec("featx.extraction.torch_engines:make_eager", ("cpu",), cpu_batch=2))
+    assert installed("cpu")[-1] == "own"
+    assert "own" not in installed("cuda")
+    assert open_engine("own", lenet).batch == 2
+    assert extract(photos, lenet, cache=tmp_path / "cache", compute="own").engine == "own"
 
 
 def test_engines_by_device() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +29,15 @@ from extractions import (
 )
 
 from featx.backbones.backbone import Backbone
+from featx.data.decode import MAX_PIXELS
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.errors import CorruptFileError
+from featx.extraction.inventory import Inventory, take_inventory
 from featx.extraction.pipeline import extract
+from featx.extraction.request import Request
 from featx.extraction.result import Extraction
+from featx.extraction.unchanged import CHECKS, is_unchanged
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.writer import FeatureFileWriter
@@ -248,3 +254,72 @@ def test_rehash_computes_a_row_that_does_not_fit_its_check(few: Path, tmp_path: 
     assert counts(extract(few, lenet, out=file.path)) == (8, 0, 8, 0, 0)  # features are not read
     assert counts(extract(few, lenet, out=file.path, rehash=True)) == (8, 1, 7, 0, 0)
     assert file.path.read_bytes() == whole
+
+
+# Each check by itself
+
+
+def _with(inventory: Inventory, **images: Any) -> Inventory:
+    """The same inventory of a data set in which something differs."""
+    request = inventory.request
+    return dataclasses.replace(
+        inventory, request=dataclasses.replace(request, images=dataclasses.replace(request.images, **images))
+    )
+
+
+def _larger(inventory: Inventory) -> Inventory:
+    return dataclasses.replace(inventory, sizes=inventory.sizes + 1)
+
+
+def _later(inventory: Inventory) -> Inventory:
+    return dataclasses.replace(inventory, mtimes=inventory.mtimes + 1)
+
+
+def _relabelled(inventory: Inventory) -> Inventory:
+    return _with(inventory, labels=1 - inventory.images.labels)
+
+
+def _renamed(inventory: Inventory) -> Inventory:
+    return _with(inventory, paths=np.array([f"x{path}" for path in inventory.images.paths], dtype=object))
+
+
+def _in_splits(inventory: Inventory) -> Inventory:
+    return _with(inventory, splits=np.array(["other"] * len(inventory.images), dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [
+        (_larger, {"has_same_sizes"}),
+        (_later, {"has_same_times"}),
+        (_relabelled, {"has_same_labels"}),
+        (_renamed, {"has_same_paths"}),
+        (_in_splits, {"has_same_splits", "has_same_dataset"}),
+        (lambda inventory: _with(inventory, classes=("dark", "bright")), {"has_same_classes"}),
+        (lambda inventory: _with(inventory, name="other"), {"has_same_dataset"}),
+        (lambda inventory: inventory, set()),
+    ],
+)
+def test_each_check_finds_its_own_change_and_no_other(
+    few: Path, tmp_path: Path, lenet: Backbone, change: Callable[[Inventory], Inventory], failing: set[str]
+) -> None:
+    extract(few, lenet, out=tmp_path / "f.h5")
+    request = Request(
+        images=scan_images(few),
+        backbone=lenet,
+        cache=tmp_path,
+        out=tmp_path / "f.h5",
+        compute="auto",
+        batch_size=None,
+        workers=1,
+        rehash=False,
+        strict=False,
+        max_pixels=MAX_PIXELS,
+    )
+    inventory = change(take_inventory(request))
+    file = inventory.earlier
+    assert file is not None
+    assert {check.__name__ for check in CHECKS if not check(inventory, file)} == failing
+    assert is_unchanged(inventory) is not bool(failing)
+    assert is_unchanged(inventory, file.keys) is not bool(failing)
+    assert not is_unchanged(inventory, 255 - file.keys)
