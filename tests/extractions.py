@@ -57,11 +57,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Raise KeyboardInterrupt as Ctrl-C does, before the batch after the first ``after`` ones is written."""
     store, calls = Committer.store, []
 
-    def stopped(self: Committer, work: Work, images: Any, features: Any) -> list[int]:
-        calls.append(len(images))
+    def stopped(self: Committer, work: Work, rows: np.ndarray, *batch: Any) -> list[int]:
+        calls.append(len(rows))
         if len(calls) > after:
             raise KeyboardInterrupt("Ctrl-C")
-        return store(self, work, images, features)
+        return store(self, work, rows, *batch)
 
     monkeypatch.setattr(Committer, "store", stopped)
 

@@ -21,7 +21,7 @@ class Committer:
     """Writes rows of features and failures to a plan's feature file.
 
     Creating it lays out the file, or continues an unfinished one. For use by one thread of one process: whoever computes
-    features hands them over as (rows, keys, features).
+    features hands them over by ``store``.
 
     Attributes:
         keys: (N, 16) uint8, the hashes of the images as far as they are known; zeros for the others.
@@ -136,19 +136,18 @@ class Committer:
             self._writer.restat(image.row, image.size, image.mtime_ns)
         self.keys[image.row] = np.frombuffer(image.key, dtype=np.uint8)
 
-    def store(self, work: Work, images: Sequence[LoadedImage], features: Mapping[str, np.ndarray]) -> list[int]:
+    def store(self, work: Work, rows: np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> list[int]:
         """Write a batch of computed features, beside those in views that other files hold. Rows that are not finite fail.
 
         Args:
             work: what the batch is part of.
-            images: B images.
+            rows: (B,) row numbers.
+            keys: (B, 16) uint8, the hashes of the images.
             features: (B, D) of each layer in the views of ``work``.
 
         Returns:
             Rows to compute again, because what other files hold of them is damaged.
         """
-        rows = np.array([image.row for image in images])
-        keys = np.frombuffer(b"".join(image.key for image in images), dtype=np.uint8).reshape(-1, 16)
         again: list[int] = []
         if elsewhere := [view for view in self._plan.backbone.views if view not in work.views]:
             found, there = self._known.take(keys, elsewhere)

@@ -25,10 +25,10 @@ from featx.extraction.onnx_export import silenced
 from featx.text import brief
 
 TOLERANCE = 1e-4
-"""The largest L2 distance of an engine's row from that of ``Backbone.encode``, relative to its norm, in float32."""
+"""The largest L2 distance between a row of an engine and that of ``Backbone.encode``, relative to the norm, in float32."""
 
 LOW_TOLERANCE = 5e-2
-"""The same in a lower precision, where every engine rounds in its own way."""
+"""The same tolerance in bfloat16 and float16, which every engine rounds in its own way."""
 
 _VERIFIED = 2
 """Images on which the tolerance is verified."""
@@ -53,7 +53,7 @@ class Engine:
             last bits of an embedding. The other images of a batch, and an image's place in it, change nothing.
         portion: images that are best handed to a lane at once; several passes, if a pass takes one image.
         lanes: the number of threads that should call it at once.
-        on_cpu: whether each of them keeps one core busy, rather than waits for a device.
+        on_cpu: whether a pass occupies a core, rather than a device that the thread waits for.
     """
 
     def __init__(self, name: str, backbone: Backbone, runner: Runner, *, batch: int, portion: int, lanes: int) -> None:

@@ -129,8 +129,10 @@ class _Computation:
                 self.engine = self.engine or self._choose(backbone, len(work.rows), sample)
                 everything = itertools.chain(sample, images)
                 for batch, features in encoded_batches(self.engine, backbone, everything, pool):
+                    rows = np.array([image.row for image in batch])
+                    keys = np.frombuffer(b"".join(image.key for image in batch), dtype=np.uint8).reshape(-1, 16)
                     with meter.busy("write"):
-                        source.damaged += self._committer.store(work, batch, features)
+                        source.damaged += self._committer.store(work, rows, keys, features)
                     source.progress.advance(len(batch))
         return [*source.damaged, *self._committer.copy_duplicates(source.duplicates, source.first_row)]
 

@@ -1,4 +1,4 @@
-"""What an extraction knows before it writes anything, and which work that leaves."""
+"""The plan of an extraction: what is known of its images before anything is written, and the work that is left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run knows, once the file's lock is held, and what it has to do.
+    """What is known of the images once the file's lock is held, and what is left to do.
 
     Attributes:
         inventory: the state of the disk, and the arguments of the run.

@@ -68,7 +68,7 @@ def has_same_splits(inventory: Inventory, file: FeatureFile) -> bool:
 
 
 def has_nothing_to_retry(inventory: Inventory, file: FeatureFile) -> bool:
-    """No image that could not be read then can be read now."""
+    """Every image that the earlier run could not read still has no ordinary file; one that has is tried again."""
     return bool((file.keys.any(axis=1) | (inventory.sizes < 0)).all())
 
 
@@ -84,7 +84,7 @@ CHECKS = (
     has_same_splits,
     has_nothing_to_retry,
 )
-"""The checks that open no image, in order; those after the first take for granted that the number of rows is the same."""
+"""The checks that open no image, in order; those after the first assume that the number of rows is the same."""
 
 
 def has_same_bytes(file: FeatureFile, keys: np.ndarray) -> bool:
