@@ -83,8 +83,8 @@ def test_the_command_line_tells_the_engine_and_errors_in_one_line(photos: Path, 
     for options, message in (
         (("--compute", "onnxruntime", "--precision", "bfloat16"), "onnxruntime computes in float32 only"),
         (("--compute", "nonsense"), "'nonsense' is not one of 'auto', 'eager', 'compile', 'openvino', 'onnxruntime'"),
-        (("--batch-size", "0"), "0 is not in the range x>=1"),
-        (("--batch-size", "many"), "'many' is not a valid integer range"),
+        (("--batch-size", "0"), "'0' is neither a whole number above 0 nor auto"),
+        (("--batch-size", "many"), "'many' is neither a whole number above 0 nor auto"),
         (("--fast-decode", "--nvjpeg"), "expected one of them"),
     ):
         failed = run(*options)
