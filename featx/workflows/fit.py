@@ -37,7 +37,7 @@ AUTO, BEST = "auto", "best"
 """The kind that stands for all that suit; the layer that stands for the one that suits best."""
 
 HIDDEN_UNITS = 512
-"""Of an mlp head, as ``minibatch.HiddenModel`` has them; importing that room takes torch along."""
+"""Of an mlp head, as ``minibatch.MlpEstimator`` has them; importing that room takes torch along."""
 
 _WHY_LEFT_OUT = {
     PRETRAIN: ": the backbone was made with them",

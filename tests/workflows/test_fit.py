@@ -134,7 +134,7 @@ def test_room_for_the_whole_head_is_asked_for_before_the_fit(
     asked = []
     monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: asked.append(need))
     size = fit_head(features, new(name), models=tmp_path).path.stat().st_size
-    assert mlp.HiddenModel.width == fit.HIDDEN_UNITS
+    assert mlp.MlpEstimator.width == fit.HIDDEN_UNITS
     assert 0.5 * size < asked[0] < 3 * size
 
 

@@ -13,7 +13,7 @@ from featx.heads.predictors import LinearPredictor
 from featx.heads.training_data import TrainingData
 
 
-class CentroidModel:
+class NearestCentroidEstimator:
     """Nearest class mean (Euclidean), as a linear scorer: -|z - c|^2 / 2 = z c - |c|^2 / 2, up to a term common to all.
 
     Rows count by their weight. A class none of whose rows count stands at the origin, with a bias so low that it comes last

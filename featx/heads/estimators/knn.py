@@ -26,7 +26,7 @@ _Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(n,) rows that ask, (n, K) int64 rows nearest to them, (n, K) float32 their cosines."""
 
 
-class NeighbourModel:
+class KNearestEstimator:
     """K nearest neighbours by cosine, votes exp(cosine / T) as in Wu et al. (2018) and DINO's evaluation (Caron et al., 2021).
 
     The candidate is k. To each k belongs the T of least held-out loss: log loss of the shares for classes and labels, squared

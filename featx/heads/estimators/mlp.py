@@ -41,7 +41,7 @@ _MOST_ON_ONE_THREAD = 10_000_000  # multiplications of a batch, below which thre
 
 
 @dataclass(frozen=True)
-class LinearModel:
+class SgdLinearEstimator:
     """A linear layer: ``--model linear``.
 
     Its loss is cross-entropy for classification, binary cross-entropy for multilabel, and squared error or Huber's for
@@ -81,14 +81,14 @@ class LinearModel:
 
 
 @dataclass(frozen=True)
-class HiddenModel:
-    """One hidden layer of rectified linear units: ``--model mlp``. Its loss is ``LinearModel``'s.
+class MlpEstimator:
+    """One hidden layer of rectified linear units: ``--model mlp``. Its loss is ``SgdLinearEstimator``'s.
 
     Attributes:
         width: H.
         dropout: share of the hidden units that each step leaves out (Srivastava et al., 2014).
-        smoothing: as ``LinearModel``.
-        huber: as ``LinearModel``.
+        smoothing: as ``SgdLinearEstimator``.
+        huber: as ``SgdLinearEstimator``.
         device: of torch.
         candidates: AdamW's weight decay.
     """
@@ -105,7 +105,7 @@ class HiddenModel:
         return fold_by_fold(self, training, candidates)
 
     def fit(self, training: TrainingData, candidate: float) -> HiddenLayerPredictor:
-        """Fit to all rows; as ``LinearModel.fit``."""
+        """Fit to all rows; as ``SgdLinearEstimator.fit``."""
         rate = 0.01 / math.sqrt(training.rows.width)
         plan = _Plan(
             rate=rate, decay=candidate, device=self.device, epochs=EPOCHS // 2, hidden=self.width, dropout=self.dropout

@@ -29,7 +29,7 @@ _SUM_BYTES = (
 _SCORE_BYTES = 128 << 20, 512 << 20  # of held-out scores that one pass over the rows makes, of few rows and of many
 
 
-class RidgeModel:
+class RidgeEstimator:
     """Ridge regression; for classes and labels, to targets of -1 and 1, one-vs-rest, as scikit-learn's ``RidgeClassifier``.
 
     The candidate is C = 1 / (2 alpha). ``held_out`` gives each row's score by a fit to all others, in closed form (Allen,

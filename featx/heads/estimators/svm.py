@@ -30,7 +30,7 @@ _CACHE = 500  # MB of a machine's own
 _BLOCK = 1024  # rows whose inner products with all others are made at once
 
 
-class RbfModel:
+class KernelSvmEstimator:
     """Support vector machine with the kernel exp(-gamma |x - z|^2), gamma = 1 / (D var(Z)), as scikit-learn's "scale".
 
     The candidate is C. Classes and labels: ``SVC``, one machine for each against the rest. Numbers: ``SVR`` on targets less
@@ -74,8 +74,8 @@ class RbfModel:
         return KernelPredictor(training.rows.take(used).whole(), dual[:, used], bias, np.array(gamma))
 
 
-class LinearSvrModel:
-    """Support vector regression without a kernel: ``RbfModel`` for numbers, on plain inner products.
+class LinearSvrEstimator:
+    """Support vector regression without a kernel: ``KernelSvmEstimator`` for numbers, on plain inner products.
 
     Args:
         candidates: values of C, the smallest first.
@@ -85,12 +85,12 @@ class LinearSvrModel:
         self.candidates = tuple(candidates)
 
     def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``RbfModel.held_out``."""
+        """As ``KernelSvmEstimator.held_out``."""
         _require_few(training)
         return _held_out(training, candidates, _inner_products(training.rows))
 
     def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
-        """As ``RbfModel.fit``."""
+        """As ``KernelSvmEstimator.fit``."""
         _require_few(training)
         dual, bias = _final(_inner_products(training.rows), training, candidate)
         weight = np.zeros((len(dual), training.rows.width))

@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 
 from featx.heads import training_data
 from featx.heads.estimators import linear
-from featx.heads.estimators.linear import C_PATH, PenalisedModel
+from featx.heads.estimators.linear import C_PATH, LinearPathEstimator
 from featx.heads.predictors import LinearPredictor, NotConvergedWarning
 from featx.heads.solver import lbfgs, matrices
 from featx.heads.solver.matrices import Rotated
@@ -110,7 +110,7 @@ def solved(name: str, C: float, exact: bool) -> tuple[LinearPredictor, float, Lo
     with pytest.MonkeyPatch.context() as patch:
         if not exact:
             patch.setattr(matrices, "_SMALL", 0)
-        model = PenalisedModel()
+        model = LinearPathEstimator()
         predictor = model.fit(problem(name), C)
     return predictor, float(model.solution_.gap[0]), reference_at(name, C)
 
@@ -202,12 +202,12 @@ def test_probabilities_are_scikit_learn_s_where_the_penalty_is_weak(name: str, C
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_coarse_fit_is_as_exact_as_the_search(name: str, C: float) -> None:
     training = problem(name)
-    model = PenalisedModel(coarse=True)
+    model = LinearPathEstimator(coarse=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         predictor = model.fit(training, C)
     assert predictor.weight.dtype == predictor.bias.dtype == np.float64
-    exact = PenalisedModel().fit(training, C)
+    exact = LinearPathEstimator().fit(training, C)
     reached, least = (objective(training, *single(found), C) for found in (predictor, exact))
     assert reached <= least * (1 + 1e-4)
     Z = training.rows.whole(np.float64)
@@ -229,7 +229,7 @@ def test_class_weights_are_those_of_scikit_learn() -> None:
     balanced = dataclasses.replace(training, weight=(1 / (3 * share))[training.y])
     fit = LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000, class_weight="balanced")
     fit.fit(training.rows.whole(np.float64), training.y)
-    np.testing.assert_allclose(PenalisedModel().fit(balanced, 0.5).weight, fit.coef_, atol=1e-4)
+    np.testing.assert_allclose(LinearPathEstimator().fit(balanced, 0.5).weight, fit.coef_, atol=1e-4)
 
 
 @pytest.mark.parametrize("C", [1e-6, 1e-3, 1.0, 30.0])
@@ -247,7 +247,7 @@ def test_the_support_vector_machine_is_scikit_learn_s(
     training = problem(name)
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
-    model = PenalisedModel(hinge=True)
+    model = LinearPathEstimator(hinge=True)
     W, b = single(model.fit(training, C))
     best = reference_machine(name, C)
     expected = hinge_objective(training, best.coef_, best.intercept_, C)
@@ -267,7 +267,7 @@ def test_labels_are_fitted_one_by_one(n: int, dim: int, C: float, exact: bool, m
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
     training = draw(n, dim, 4, apart=0.0, task="multilabel", weighted=True)
-    predictor = PenalisedModel().fit(training, C)
+    predictor = LinearPathEstimator().fit(training, C)
     assert predictor.weight.shape == (4, dim)
     for label in range(4):
         alone = dataclasses.replace(training, y=training.y[:, label].astype(np.int64), count=2, task="classification")
@@ -288,7 +288,7 @@ def test_columns_that_are_nearly_copies_are_told_apart_where_the_penalty_allows(
     mean, scale = statistics(X)
     training = TrainingData(Rows(X, mean=mean, scale=scale), rng.integers(0, 2, n), 2, "classification", np.ones(n))
     best = reference(training, C)
-    found = objective(training, *single(PenalisedModel().fit(training, C)), C)
+    found = objective(training, *single(LinearPathEstimator().fit(training, C)), C)
     assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
 
 
@@ -302,7 +302,7 @@ def test_awkward_features_and_weights_are_fitted_as_exactly(kind: str, C: float)
     mean, scale = statistics(X)
     training = TrainingData(Rows(X, mean=mean, scale=scale), rng.integers(0, 3, 300), 3, "classification", weight)
     best = reference(training, C)
-    found = objective(training, *single(PenalisedModel().fit(training, C)), C)
+    found = objective(training, *single(LinearPathEstimator().fit(training, C)), C)
     assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
 
 
@@ -317,9 +317,9 @@ def test_rows_of_weight_0_are_as_if_they_were_not_there(hinge: bool, n: int, dim
         training.take(kept),
         folds=tuple((place[np.intersect1d(a, kept)], place[np.intersect1d(b, kept)]) for a, b in training.folds),
     )
-    one, other = (PenalisedModel(hinge=hinge).fit(t, 0.1) for t in (training, few))
+    one, other = (LinearPathEstimator(hinge=hinge).fit(t, 0.1) for t in (training, few))
     np.testing.assert_allclose(one.weight, other.weight, atol=2e-4)
-    one, other = (dict(PenalisedModel(hinge=hinge).held_out(t, (0.1,)))[0.1] for t in (training, few))
+    one, other = (dict(LinearPathEstimator(hinge=hinge).held_out(t, (0.1,)))[0.1] for t in (training, few))
     np.testing.assert_allclose(one[kept], other, atol=1e-4)
 
 
@@ -328,8 +328,8 @@ def test_a_weight_of_2_is_a_row_twice() -> None:
     times = 1 + np.arange(60) % 2
     heavy = dataclasses.replace(training, weight=times.astype(np.float64))
     one, other = (
-        PenalisedModel().fit(heavy, 1.0),
-        PenalisedModel().fit(training.take(np.repeat(np.arange(60), times)), 1.0),
+        LinearPathEstimator().fit(heavy, 1.0),
+        LinearPathEstimator().fit(training.take(np.repeat(np.arange(60), times)), 1.0),
     )
     np.testing.assert_allclose(one.weight, other.weight, atol=1e-3)
 
@@ -355,7 +355,7 @@ def test_held_out_scores_are_those_of_scikit_learn_s_fits_to_the_other_folds(
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
         monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)  # float32 sees no smaller gap
-    for C, scores in PenalisedModel().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
+    for C, scores in LinearPathEstimator().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
         expected = reference_path(training, C)
         assert scores.shape == expected.shape
         assert scores.dtype == np.float64
@@ -371,7 +371,7 @@ def test_held_out_machines_are_scikit_learn_s(name: str, to_the_end: None) -> No
         folds = tuple((np.union1d(train, [7]), np.setdiff1d(test, [7])) for train, test in training.folds)
         training = dataclasses.replace(training, folds=folds)
     Z = training.rows.whole(np.float64)
-    for C, scores in PenalisedModel(hinge=True).held_out(training, (1e-4, 0.1)):
+    for C, scores in LinearPathEstimator(hinge=True).held_out(training, (1e-4, 0.1)):
         for train, test in training.folds:
             fit = LinearSVC(C=C, dual=False, tol=1e-12, max_iter=100_000)
             fit.fit(Z[train], training.y[train], training.weight[train])
@@ -383,10 +383,10 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(noisy(problem(name)), 5)
-    found = [log_loss(training, scores) for _, scores in PenalisedModel().held_out(training, C_PATH)]
+    found = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
     monkeypatch.setattr(linear, "SEARCH_TOL", 1e-10)
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
-    exact = [log_loss(training, scores) for _, scores in PenalisedModel().held_out(training, C_PATH)]
+    exact = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
     best = int(np.argmin(exact))
     assert 0 < best < 44
     near = slice(max(0, best - 3), best + 4)
@@ -406,7 +406,7 @@ def noisy(training: TrainingData) -> TrainingData:
 def test_the_chosen_c_is_that_of_logistic_regression_cv(name: str) -> None:
     training = folded(noisy(problem(name)), 5)
     grid = C_PATH[14:37:2]
-    losses = [log_loss(training, scores) for _, scores in PenalisedModel().held_out(training, grid)]
+    losses = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, grid)]
     known = inspect.signature(LogisticRegressionCV).parameters
     options = {"l1_ratios": (0.0,), "use_legacy_attributes": False} if "use_legacy_attributes" in known else {}
     search = LogisticRegressionCV(
@@ -420,17 +420,17 @@ def test_rows_that_no_fold_holds_out_have_no_score() -> None:
     training = folded(problem("five classes, weighted"))
     always = np.arange(10)
     folds = tuple((np.union1d(train, always), np.setdiff1d(test, always)) for train, test in training.folds)
-    ((_, scores),) = PenalisedModel().held_out(dataclasses.replace(training, folds=folds), (0.1,))
+    ((_, scores),) = LinearPathEstimator().held_out(dataclasses.replace(training, folds=folds), (0.1,))
     assert np.isnan(scores[always]).all()
     assert np.isfinite(scores[10:]).all()
 
 
-WAYS: dict[str, Callable[[PenalisedModel, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
+WAYS: dict[str, Callable[[LinearPathEstimator, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
     "one by one": lambda model, training, path: {
         C: scores for wanted in path for C, scores in model.held_out(training, (wanted,))
     },
     "by new models": lambda model, training, path: {
-        C: scores for wanted in path for C, scores in PenalisedModel().held_out(training, (wanted,))
+        C: scores for wanted in path for C, scores in LinearPathEstimator().held_out(training, (wanted,))
     },
     "in two calls": lambda model, training, path: {
         **dict(model.held_out(training, path[:3])),
@@ -453,9 +453,9 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
     way: str, name: str, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
-    expected = dict(PenalisedModel().held_out(training, path))
+    expected = dict(LinearPathEstimator().held_out(training, path))
     monkeypatch.setattr(linear, "COLUMNS", 30)  # two at once, or ten
-    found = WAYS[way](PenalisedModel(), training, path)
+    found = WAYS[way](LinearPathEstimator(), training, path)
     assert sorted(found) == sorted(path)
     for C in path:
         np.testing.assert_allclose(softmax(found[C], axis=1), softmax(expected[C], axis=1), atol=1e-4)
@@ -464,7 +464,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
 def test_candidates_come_in_the_order_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "COLUMNS", 30)  # two at once
     training, path = folded(problem("five classes, weighted")), (1.0, 0.1, 3.0, 0.1)
-    assert [C for C, _ in PenalisedModel().held_out(training, path)] == list(path)
+    assert [C for C, _ in LinearPathEstimator().held_out(training, path)] == list(path)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("COLUMNS", 1), ("COLUMNS", 31), ("SCORES", 1), ("SCORES", 13_000)])
@@ -472,17 +472,17 @@ def test_how_many_are_solved_together_changes_no_score(
     setting: str, value: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem("five classes, weighted"))), C_PATH[4:32:6]
-    expected = dict(PenalisedModel().held_out(training, path))
+    expected = dict(LinearPathEstimator().held_out(training, path))
     monkeypatch.setattr(linear, setting, value)
-    for C, scores in PenalisedModel().held_out(training, path):
+    for C, scores in LinearPathEstimator().held_out(training, path):
         np.testing.assert_allclose(softmax(scores, axis=1), softmax(expected[C], axis=1), atol=1e-4)
 
 
 def test_threads_change_no_score(to_the_end: None, monkeypatch: pytest.MonkeyPatch) -> None:
     training = folded(noisy(problem("five classes, weighted")))
-    expected = dict(PenalisedModel().held_out(training, (1e-3, 1.0)))
+    expected = dict(LinearPathEstimator().held_out(training, (1e-3, 1.0)))
     monkeypatch.setattr(lbfgs, "BLOCK", 1)
-    for C, scores in PenalisedModel().held_out(training, (1e-3, 1.0)):
+    for C, scores in LinearPathEstimator().held_out(training, (1e-3, 1.0)):
         np.testing.assert_allclose(scores, expected[C], atol=1e-3)
 
 
@@ -495,7 +495,7 @@ def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypat
     training = folded(problem(name))
 
     def run() -> list[np.ndarray]:
-        model = PenalisedModel()
+        model = LinearPathEstimator()
         scores = [scores for _, scores in model.held_out(training, C_PATH[10:30:4])]
         predictor = model.fit(training, C_PATH[22])
         return [*scores, predictor.weight, predictor.bias]
@@ -509,28 +509,28 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
     training = folded(problem("five classes, weighted"))
-    model, path = PenalisedModel(), (0.01, 1.0, 100.0)
+    model, path = LinearPathEstimator(), (0.01, 1.0, 100.0)
     list(model.held_out(training, path))
     for C in (1.0, 0.5):  # of the path, and not of it
-        predictor, alone = model.fit(training, C), PenalisedModel().fit(training, C)
+        predictor, alone = model.fit(training, C), LinearPathEstimator().fit(training, C)
         np.testing.assert_allclose(predictor.weight, alone.weight, atol=2e-3)
         assert objective(training, *single(predictor), C) < objective(training, *single(alone), C) * (1 + 1e-7)
 
 
 def test_another_training_is_not_mistaken_for_the_last(to_the_end: None) -> None:
-    model, one, other = PenalisedModel(), folded(problem("two classes")), folded(problem("five classes, weighted"))
+    model, one, other = LinearPathEstimator(), folded(problem("two classes")), folded(problem("five classes, weighted"))
     list(model.held_out(one, (0.1, 1.0)))
     model.fit(one, 1.0)
     ((_, scores),) = model.held_out(other, (0.1,))
-    ((_, expected),) = PenalisedModel().held_out(other, (0.1,))
+    ((_, expected),) = LinearPathEstimator().held_out(other, (0.1,))
     np.testing.assert_array_equal(scores, expected)
-    np.testing.assert_array_equal(model.fit(other, 2.0).weight, PenalisedModel().fit(other, 2.0).weight)
+    np.testing.assert_array_equal(model.fit(other, 2.0).weight, LinearPathEstimator().fit(other, 2.0).weight)
 
 
 def test_a_fit_that_ends_early_says_so_with_its_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lbfgs.minimise.__kwdefaults__, "most_iterations", 2)
+    monkeypatch.setitem(lbfgs.minimise.__kwdefaults__, "max_iter", 2)
     monkeypatch.setattr(linear, "NEWTON_STEPS", 1)
-    training, model = problem("five classes, weighted"), PenalisedModel()
+    training, model = problem("five classes, weighted"), LinearPathEstimator()
     with pytest.warns(
         NotConvergedWarning, match=r"at C=1000 the optimum was not reached: the objective may still fall"
     ):
@@ -544,14 +544,14 @@ def test_a_search_that_ends_early_says_from_which_c_on(monkeypatch: pytest.Monke
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 6)
     training = folded(problem("five classes, weighted"))
     with pytest.warns(NotConvergedWarning, match=r"\d of 9 fits of the search, from C=.*0 on, had not converged"):
-        list(PenalisedModel().held_out(training, (1e-6, 100.0, 10_000.0)))
+        list(LinearPathEstimator().held_out(training, (1e-6, 100.0, 10_000.0)))
 
 
 def test_what_converges_is_fitted_without_a_warning() -> None:
     training = folded(problem("five classes, weighted"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = PenalisedModel()
+        model = LinearPathEstimator()
         list(model.held_out(training, C_PATH[::4]))
         for C in CS:
             model.fit(training, C)
@@ -564,7 +564,7 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
     training = draw(60, 5, count, apart=0.5)
     y = np.where(training.y == count - 1, 0, training.y)
     training = folded(dataclasses.replace(training, y=y))
-    model = PenalisedModel(hinge=hinge)
+    model = LinearPathEstimator(hinge=hinge)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)  # the intercept of what never happens has no optimum
         ((_, scores),) = model.held_out(training, (C,))
@@ -583,8 +583,8 @@ def test_a_label_that_a_fold_never_sees_spoils_no_other(C: float, to_the_end: No
     both = dataclasses.replace(training, y=training.y[:, [0, 2]], count=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)
-        ((_, scores),) = PenalisedModel().held_out(training, (C,))
-        ((_, expected),) = PenalisedModel().held_out(both, (C,))
+        ((_, scores),) = LinearPathEstimator().held_out(training, (C,))
+        ((_, expected),) = LinearPathEstimator().held_out(both, (C,))
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores[:, [0, 2]], expected, atol=2e-2 * np.abs(expected).max())
 
@@ -594,7 +594,7 @@ def test_a_label_that_a_fold_never_sees_spoils_no_other(C: float, to_the_end: No
 def test_features_without_information_give_the_classes_shares(hinge: bool, C: float) -> None:
     y = np.repeat([0, 1, 2], [10, 20, 30])
     training = TrainingData(Rows(np.zeros((60, 4))), y, 3, "classification", np.ones(60))
-    predictor = PenalisedModel(hinge=hinge).fit(training, C)
+    predictor = LinearPathEstimator(hinge=hinge).fit(training, C)
     np.testing.assert_array_equal(predictor.weight, 0.0)
     if not hinge:
         np.testing.assert_allclose(softmax(predictor.bias), [1 / 6, 1 / 3, 1 / 2], rtol=1e-3)
@@ -606,12 +606,12 @@ def test_rows_that_do_not_fit_in_memory_are_fitted_from_their_file(
     hinge: bool, n: int, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = draw(n, dim, 3, apart=0.3, dtype=np.float16, weighted=True)
-    expected = PenalisedModel(hinge=hinge).fit(training, 1.0)
+    expected = LinearPathEstimator(hinge=hinge).fit(training, 1.0)
     training.rows.features.tofile(tmp_path / "features")
     training.rows.features = np.memmap(tmp_path / "features", np.float16, "r", shape=(n, dim))
     monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 0)
     monkeypatch.setitem(Rows.blocks.__kwdefaults__, "most", 2000)
-    found = PenalisedModel(hinge=hinge).fit(training, 1.0)
+    found = LinearPathEstimator(hinge=hinge).fit(training, 1.0)
     np.testing.assert_allclose(found.weight, expected.weight, atol=2e-3)
     np.testing.assert_allclose(found.bias, expected.bias, atol=2e-3)
 
@@ -621,17 +621,17 @@ def test_matrices_too_large_to_rotate_are_fitted_as_they_are(
     n: int, dim: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(draw(n, dim, 3, apart=0.3))
-    expected, scores = PenalisedModel().fit(training, 1.0), dict(PenalisedModel().held_out(training, (1.0,)))[1.0]
+    expected, scores = LinearPathEstimator().fit(training, 1.0), dict(LinearPathEstimator().held_out(training, (1.0,)))[1.0]
     monkeypatch.setattr(matrices, "_MOST_ROTATED", 5)
     assert Rotated.of(training.rows).basis is None
-    np.testing.assert_allclose(PenalisedModel().fit(training, 1.0).weight, expected.weight, atol=1e-3)
-    ((_, found),) = PenalisedModel().held_out(training, (1.0,))
+    np.testing.assert_allclose(LinearPathEstimator().fit(training, 1.0).weight, expected.weight, atol=1e-3)
+    ((_, found),) = LinearPathEstimator().held_out(training, (1.0,))
     np.testing.assert_allclose(found, scores, atol=1e-3)
 
 
 def test_the_path_is_45_values_of_c_from_1e_minus_6_to_1e5() -> None:
-    assert len(PenalisedModel.candidates) == 45
-    np.testing.assert_allclose(PenalisedModel.candidates, np.logspace(-6, 5, 45), rtol=1e-5)
+    assert len(LinearPathEstimator.candidates) == 45
+    np.testing.assert_allclose(LinearPathEstimator.candidates, np.logspace(-6, 5, 45), rtol=1e-5)
 
 
 @pytest.mark.parametrize("hinge", [False, True])
@@ -652,7 +652,7 @@ def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
     found = []
     for skipped in (10**9, 1):
         monkeypatch.setattr(linear, "_SKIPPED", skipped)
-        model = PenalisedModel(hinge=hinge)
+        model = LinearPathEstimator(hinge=hinge)
         scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
         found.append((scores, model.fit(training, 0.1)))
     (scores, predictor), (skipped_scores, skipped_scorer) = found

@@ -13,7 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from featx.errors import HeadError
 from featx.heads.estimators import mlp
-from featx.heads.estimators.mlp import HiddenModel, LinearModel, _Data, _held_back
+from featx.heads.estimators.mlp import MlpEstimator, SgdLinearEstimator, _Data, _held_back
 from featx.heads.predictors import HiddenLayerPredictor, NotConvergedWarning
 from featx.heads.training_data import Rows, TrainingData
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::featx.heads.predictors.NotConvergedWarning"
 )  # a few epochs are enough here
 
-BOTH = pytest.mark.parametrize("model", [LinearModel(), HiddenModel(width=16)], ids=["linear", "mlp"])
+BOTH = pytest.mark.parametrize("model", [SgdLinearEstimator(), MlpEstimator(width=16)], ids=["linear", "mlp"])
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def same(a: object, b: object) -> bool:
 
 @pytest.mark.usefixtures("quick")
 @BOTH
-def test_classes_that_can_be_separated_are_separated(model: LinearModel | HiddenModel) -> None:
+def test_classes_that_can_be_separated_are_separated(model: SgdLinearEstimator | MlpEstimator) -> None:
     (Z, y), (other, labels) = blobs(50), blobs(20, seed=1)
     scores = model.fit(given(Z, y), model.candidates[0]).decision_function(other)
     assert (scores.shape, scores.dtype) == ((60, 3), np.float64)
@@ -89,7 +89,7 @@ def test_classes_that_can_be_separated_are_separated(model: LinearModel | Hidden
 def test_linear_comes_to_the_optimum_of_logistic_regression() -> None:
     Z, y = blobs(200, gap=1.0)
     reference = LogisticRegression(C=1e6, tol=1e-10).fit(Z, y)
-    scores = LinearModel().fit(given(Z, y)).decision_function(Z)
+    scores = SgdLinearEstimator().fit(given(Z, y)).decision_function(Z)
     assert log_loss(scores, y) == pytest.approx(log_loss(reference.decision_function(Z), y), rel=1e-3)
     np.testing.assert_allclose(softmax(scores), reference.predict_proba(Z), atol=0.02)
 
@@ -99,7 +99,7 @@ def test_labels_come_to_the_optimum_of_one_logistic_regression_each() -> None:
     Z, _ = blobs(150, gap=0.0)
     rng = np.random.default_rng(1)
     y = (Z[:, :4] * [1, 2, -1, 1] - [0, 1, 1, 4] + rng.logistic(size=(len(Z), 4)) > 0).astype(np.float32)
-    scores = LinearModel().fit(given(Z, y, task="multilabel")).decision_function(Z)
+    scores = SgdLinearEstimator().fit(given(Z, y, task="multilabel")).decision_function(Z)
     expected = OneVsRestClassifier(LogisticRegression(C=1e6)).fit(Z, y).predict_proba(Z)
     np.testing.assert_allclose(1 / (1 + np.exp(-scores)), expected, atol=0.02)
 
@@ -109,7 +109,7 @@ def test_numbers_come_to_the_least_squares() -> None:
     Z, _ = blobs(150, gap=0.0)
     y = np.stack([1000 + 300 * Z[:, 0], 1e-3 * Z[:, 1] - 2e-3 * Z[:, 2]], axis=1)
     y += np.random.default_rng(1).normal(size=y.shape) * [100, 1e-3]
-    found = LinearModel().fit(given(Z, y, task="regression")).decision_function(Z)
+    found = SgdLinearEstimator().fit(given(Z, y, task="regression")).decision_function(Z)
     expected = LinearRegression().fit(Z, y).predict(Z)
     assert (np.abs(found - expected).max(axis=0) < 0.02 * y.std(axis=0)).all()
 
@@ -120,14 +120,14 @@ def test_huber_heeds_a_few_wild_targets_less() -> None:
     y = truth.copy()
     y[::20] += 100.0
     plain, huber = (
-        LinearModel(huber=delta).fit(given(Z, y, task="regression")).decision_function(Z) for delta in (None, 0.1)
+        SgdLinearEstimator(huber=delta).fit(given(Z, y, task="regression")).decision_function(Z) for delta in (None, 0.1)
     )
     assert np.abs(huber - truth).mean() < 0.3 * np.abs(plain - truth).mean()
 
 
 @pytest.mark.usefixtures("quick")
 @BOTH
-def test_a_target_that_never_changes_is_given_back(model: LinearModel | HiddenModel) -> None:
+def test_a_target_that_never_changes_is_given_back(model: SgdLinearEstimator | MlpEstimator) -> None:
     Z, _ = blobs(50)
     scores = model.fit(given(Z, np.full((len(Z), 1), 7.0), task="regression"), 1.0).decision_function(Z)
     np.testing.assert_allclose(scores, 7.0, atol=1e-3)
@@ -136,7 +136,7 @@ def test_a_target_that_never_changes_is_given_back(model: LinearModel | HiddenMo
 def test_smoothed_labels_are_less_sure() -> None:
     Z, y = blobs(50, gap=8.0)
     sure, smooth = (
-        softmax(LinearModel(smoothing=s).fit(given(Z, y)).decision_function(Z)).max(1).mean() for s in (0.0, 0.3)
+        softmax(SgdLinearEstimator(smoothing=s).fit(given(Z, y)).decision_function(Z)).max(1).mean() for s in (0.0, 0.3)
     )
     assert sure > 0.99
     assert smooth == pytest.approx(0.8, abs=0.05)  # 0.7 and its third of 0.3
@@ -147,8 +147,8 @@ def test_a_hidden_layer_learns_what_no_linear_one_can() -> None:
     Z = rng.normal(size=(400, 2)).astype(np.float32)
     y = ((Z[:, 0] > 0) ^ (Z[:, 1] > 0)).astype(np.int64)
     train, test = given(Z[:300], y[:300]), slice(300, None)
-    assert (HiddenModel(width=32).fit(train, 0.1).decision_function(Z[test]).argmax(1) == y[test]).mean() > 0.9
-    assert (LinearModel().fit(train).decision_function(Z[test]).argmax(1) == y[test]).mean() < 0.7
+    assert (MlpEstimator(width=32).fit(train, 0.1).decision_function(Z[test]).argmax(1) == y[test]).mean() > 0.9
+    assert (SgdLinearEstimator().fit(train).decision_function(Z[test]).argmax(1) == y[test]).mean() < 0.7
 
 
 def test_a_hidden_scorer_gives_what_torch_gives() -> None:
@@ -165,7 +165,7 @@ def test_a_hidden_scorer_gives_what_torch_gives() -> None:
 @pytest.mark.usefixtures("quick")
 @BOTH
 def test_the_same_seed_gives_the_same_head_to_the_last_bit_and_another_seed_another(
-    model: LinearModel | HiddenModel,
+    model: SgdLinearEstimator | MlpEstimator,
 ) -> None:
     Z, y = blobs(50, gap=1.0)
     first, again, other = (model.fit(given(Z, y, seed=seed), 1.0) for seed in (3, 3, 4))
@@ -175,7 +175,7 @@ def test_the_same_seed_gives_the_same_head_to_the_last_bit_and_another_seed_anot
 
 @pytest.mark.usefixtures("quick")
 @BOTH
-def test_the_state_of_torch_is_neither_touched_nor_relied_on(model: LinearModel | HiddenModel) -> None:
+def test_the_state_of_torch_is_neither_touched_nor_relied_on(model: SgdLinearEstimator | MlpEstimator) -> None:
     Z, y = blobs(50, gap=1.0)
     expected, threads, drawn = model.fit(given(Z, y), 1.0), torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(2)
@@ -195,7 +195,7 @@ def test_the_state_of_torch_is_neither_touched_nor_relied_on(model: LinearModel 
 
 @pytest.mark.usefixtures("quick")
 @BOTH
-def test_rows_of_weight_nothing_do_not_count_whatever_they_are(model: LinearModel | HiddenModel) -> None:
+def test_rows_of_weight_nothing_do_not_count_whatever_they_are(model: SgdLinearEstimator | MlpEstimator) -> None:
     Z, y = blobs(50, gap=1.0)
     weight = np.ones(len(y))
     weight[::7] = 0.0
@@ -210,7 +210,7 @@ def test_a_row_of_weight_two_counts_as_two_rows() -> None:
     weight = np.where(y == 0, 2.0, 1.0)
     twice = np.concatenate([np.arange(len(y)), np.flatnonzero(y == 0)])
     weighted, doubled, plain = (
-        softmax(LinearModel().fit(training).decision_function(Z))
+        softmax(SgdLinearEstimator().fit(training).decision_function(Z))
         for training in (given(Z, y, weight=weight / weight.mean()), given(Z[twice], y[twice]), given(Z, y))
     )
     assert np.abs(weighted - doubled).mean() < 0.005
@@ -220,7 +220,7 @@ def test_a_row_of_weight_two_counts_as_two_rows() -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @BOTH
-def test_a_loss_that_is_no_number_is_an_error(model: LinearModel | HiddenModel, bad: float) -> None:
+def test_a_loss_that_is_no_number_is_an_error(model: SgdLinearEstimator | MlpEstimator, bad: float) -> None:
     Z, y = blobs(50)
     Z[3, 2] = bad
     with pytest.raises(HeadError, match=r"is nan in epoch [01]; expected a number: .* run featx extract again"):
@@ -237,10 +237,10 @@ def test_rows_of_a_file_give_about_the_head_that_rows_in_memory_give(
     mapped = np.load(tmp_path / "Z.npy", mmap_mode="r")
     training = given(mapped, y[order])
     assert not training.rows.fits
-    found = LinearModel().fit(training)
-    assert same(found, LinearModel().fit(training))
+    found = SgdLinearEstimator().fit(training)
+    assert same(found, SgdLinearEstimator().fit(training))
     monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 1 << 30)
-    expected = LinearModel().fit(training)
+    expected = SgdLinearEstimator().fit(training)
     np.testing.assert_allclose(softmax(found.decision_function(Z)), softmax(expected.decision_function(Z)), atol=0.08)
     assert log_loss(found.decision_function(Z), y) == pytest.approx(
         log_loss(expected.decision_function(Z), y), rel=0.02
@@ -307,9 +307,9 @@ def test_what_is_held_back_is_trained_on_at_last_where_rows_fit_in_memory(
     monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 1 << 30 if fits else 0)
     monkeypatch.setattr(mlp, "EPOCHS", 1)
     Z, y = blobs(50)
-    before = LinearModel().fit(given(Z, y))
+    before = SgdLinearEstimator().fit(given(Z, y))
     Z[_held_back(given(Z, y))] *= 2.0
-    assert same(before, LinearModel().fit(given(Z, y))) != fits
+    assert same(before, SgdLinearEstimator().fit(given(Z, y))) != fits
 
 
 def test_the_epoch_that_does_best_on_the_held_back_rows_is_kept() -> None:
@@ -321,25 +321,25 @@ def test_the_epoch_that_does_best_on_the_held_back_rows_is_kept() -> None:
     other, labels = rng.normal(size=(300, 60)), np.arange(300) % 3
     by_heart = LogisticRegression(C=1e6, max_iter=1000).fit(Z, y).decision_function(other)
     assert log_loss(by_heart, labels) > 2.0
-    assert log_loss(LinearModel().fit(given(Z, y)).decision_function(other), labels) < np.log(3) + 0.1
+    assert log_loss(SgdLinearEstimator().fit(given(Z, y)).decision_function(other), labels) < np.log(3) + 0.1
 
 
 def test_training_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "EPOCHS", 4)
     Z, y = blobs(100, gap=2.0)
     with pytest.warns(NotConvergedWarning, match="--model linear was still improving when its 4 epochs were over"):
-        LinearModel().fit(given(Z, y))
+        SgdLinearEstimator().fit(given(Z, y))
 
 
 @BOTH
-def test_two_images_per_class_are_enough(model: LinearModel | HiddenModel) -> None:
+def test_two_images_per_class_are_enough(model: SgdLinearEstimator | MlpEstimator) -> None:
     Z, y = blobs(2, gap=8.0)
     assert (model.fit(given(Z, y), 1.0).decision_function(Z).argmax(1) == y).all()
 
 
 @pytest.mark.usefixtures("quick")
 @BOTH
-def test_held_out_scores_are_of_heads_that_did_not_see_the_row(model: LinearModel | HiddenModel) -> None:
+def test_held_out_scores_are_of_heads_that_did_not_see_the_row(model: SgdLinearEstimator | MlpEstimator) -> None:
     Z, y = blobs(40)
     rows = np.arange(len(y))
     folds = tuple((rows[rows % 2 != part], rows[rows % 2 == part]) for part in (0, 1))

@@ -14,7 +14,7 @@ from sklearn.svm import SVC, SVR
 
 from featx.errors import HeadError
 from featx.heads.estimators import svm
-from featx.heads.estimators.svm import LinearSvrModel, RbfModel
+from featx.heads.estimators.svm import LinearSvrEstimator, KernelSvmEstimator
 from featx.heads.predictors import NotConvergedWarning
 from featx.heads.training_data import Rows, TrainingData, statistics
 
@@ -69,7 +69,7 @@ def reference(training: TrainingData, train: np.ndarray, C: float, *, kind: str 
 @pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
 def test_a_fit_is_scikit_learn_s_on_the_rows_themselves(n: int, dim: int, C: float, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    predictor = RbfModel().fit(training, C)
+    predictor = KernelSvmEstimator().fit(training, C)
     expected = reference(training, np.arange(n), C)
     np.testing.assert_allclose(
         predictor.decision_function(training.rows.whole()), expected, atol=1e-4 * max(1.0, expected.std())
@@ -86,7 +86,7 @@ def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim:
     Z = training.rows.whole(np.float64)
     machine = OneVsRestClassifier(SVC(C=C, gamma="scale", tol=1e-8)).fit(Z, training.y)
     training.weight[:] = 1
-    scores = RbfModel().fit(training, C).decision_function(Z)
+    scores = KernelSvmEstimator().fit(training, C).decision_function(Z)
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], machine.decision_function(Z), atol=1e-4)
     np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
 
@@ -95,7 +95,7 @@ def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim:
 @pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 1)])
 def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: int, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    found = dict(RbfModel().held_out(training, (0.1, 10.0)))
+    found = dict(KernelSvmEstimator().held_out(training, (0.1, 10.0)))
     assert tuple(found) == (0.1, 10.0)
     for C, scores in found.items():
         expected = np.empty_like(scores)
@@ -109,10 +109,10 @@ def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: i
 def test_without_a_kernel_numbers_are_predicted_by_a_linear_scorer(n: int, dim: int, C: float) -> None:
     training = draw(n, dim, task="regression", count=2)
     Z, everything = training.rows.whole(np.float64), np.arange(n)
-    predictor = LinearSvrModel().fit(training, C)
+    predictor = LinearSvrEstimator().fit(training, C)
     expected = reference(training, everything, C, kind="linear")
     np.testing.assert_allclose(predictor.decision_function(Z), expected, atol=1e-4 * expected.std())
-    ((_, scores),) = LinearSvrModel().held_out(training, (C,))
+    ((_, scores),) = LinearSvrEstimator().held_out(training, (C,))
     train, test = training.folds[1]
     np.testing.assert_allclose(
         scores[test], reference(training, train, C, kind="linear")[test], atol=1e-4 * expected.std()
@@ -130,7 +130,7 @@ def test_the_kernel_matrix_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPat
 def test_rows_of_weight_0_are_scored_and_change_nothing() -> None:
     training = draw(90, 7, count=3)
     training.weight[training.y == 1] = 0.0
-    ((_, scores),) = RbfModel().held_out(training, (1.0,))
+    ((_, scores),) = KernelSvmEstimator().held_out(training, (1.0,))
     np.testing.assert_array_equal(scores[:, 1], -1.0)  # a class without rows
     train, test = training.folds[0]
     kept = train[training.weight[train] > 0]
@@ -142,38 +142,38 @@ def test_rows_of_weight_0_are_scored_and_change_nothing() -> None:
 def test_rows_of_one_class_give_constants_that_a_file_can_keep() -> None:
     training = draw(30, 7, task="multilabel", count=2)
     training.y[:] = (1, 0)
-    predictor = RbfModel().fit(training, 1.0)
+    predictor = KernelSvmEstimator().fit(training, 1.0)
     assert len(predictor.support) == 1
     np.testing.assert_array_equal(predictor.decision_function(training.rows.whole()), np.tile([1.0, -1.0], (30, 1)))
 
 
 def test_constant_features_and_targets_give_finite_scores() -> None:
     training = TrainingData(Rows(np.zeros((12, 3))), np.full((12, 1), 7.0), 1, "regression", np.ones(12))
-    np.testing.assert_allclose(RbfModel().fit(training, 1.0).decision_function(np.ones((2, 3))), 7.0)
+    np.testing.assert_allclose(KernelSvmEstimator().fit(training, 1.0).decision_function(np.ones((2, 3))), 7.0)
 
 
 def test_the_most_regularised_candidate_comes_first() -> None:
-    assert RbfModel().candidates == (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0) == LinearSvrModel().candidates
+    assert KernelSvmEstimator().candidates == (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0) == LinearSvrEstimator().candidates
 
 
 def test_more_rows_than_pairs_can_be_kept_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svm, "MOST_ROWS", 29)
     with pytest.raises(HeadError, match=r"30 rows are too many .* at most 29 are taken; --model svm --kernel linear"):
-        RbfModel().fit(draw(30, 7), 1.0)
+        KernelSvmEstimator().fit(draw(30, 7), 1.0)
     with pytest.raises(HeadError, match=r"for support vector regression: .* --model ridge takes more"):
-        LinearSvrModel().held_out(draw(30, 7, task="regression"), (1.0,))
+        LinearSvrEstimator().held_out(draw(30, 7, task="regression"), (1.0,))
 
 
 def test_rows_that_weigh_nothing_are_refused() -> None:
     training = draw(30, 7)
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row of weight above 0 is left to fit to"):
-        RbfModel().fit(training, 1.0)
+        KernelSvmEstimator().fit(training, 1.0)
 
 
-@pytest.mark.parametrize("kind", [RbfModel, LinearSvrModel])
+@pytest.mark.parametrize("kind", [KernelSvmEstimator, LinearSvrEstimator])
 def test_a_machine_that_finds_no_end_is_stopped_and_that_is_said(
-    kind: type[RbfModel | LinearSvrModel], monkeypatch: pytest.MonkeyPatch
+    kind: type[KernelSvmEstimator | LinearSvrEstimator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large C on more rows than they have dimensions: libsvm alone would go on for hours."""
     monkeypatch.setattr(svm, "MOST_STEPS", 200)

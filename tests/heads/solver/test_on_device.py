@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from featx.heads.estimators.linear import PenalisedModel
+from featx.heads.estimators.linear import LinearPathEstimator
 from featx.heads.solver import matrices
 from featx.heads.solver.matrices import Dense
 from featx.heads.solver.on_device import OnDevice
@@ -60,7 +60,7 @@ def test_a_path_on_a_device_has_the_processor_s_scores_and_optimum(
 ) -> None:
     monkeypatch.setattr(matrices, "_SMALL", 0)
     some, Cs = training(), (1e-3, 1e-2, 0.1)
-    here, there = PenalisedModel(hinge=hinge), PenalisedModel(hinge=hinge, device=device)
+    here, there = LinearPathEstimator(hinge=hinge), LinearPathEstimator(hinge=hinge, device=device)
     for (_, expected), (_, found) in zip(here.held_out(some, Cs), there.held_out(some, Cs), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-2)
     assert isinstance(there._matrix, OnDevice)
@@ -71,6 +71,6 @@ def test_a_path_on_a_device_has_the_processor_s_scores_and_optimum(
 
 
 def test_rows_so_few_that_float64_costs_nothing_stay_here() -> None:
-    model = PenalisedModel(device="cpu:0")
+    model = LinearPathEstimator(device="cpu:0")
     model.fit(dataclasses.replace(training(), folds=()), 0.1)
     assert isinstance(model._matrix, Dense)
