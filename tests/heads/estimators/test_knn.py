@@ -146,7 +146,11 @@ def loss(training: TrainingData, scores: np.ndarray) -> float:
 
 @TASKS
 def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: int) -> None:
-    training, model, temperatures = draw(150, 7, task=task, count=count), KNearestEstimator(), (math.inf, 0.2, 0.07, 0.02)
+    training, model, temperatures = (
+        draw(150, 7, task=task, count=count),
+        KNearestEstimator(),
+        (math.inf, 0.2, 0.07, 0.02),
+    )
     chosen = set()
     for k, scores in model.held_out(training, model.candidates):
         losses = {}
@@ -217,7 +221,9 @@ def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
     assert np.isnan(means[always]).all()
     for train, test in folds:
         expected = (
-            NearestCentroidEstimator().fit(training.take(train), 0.0).decision_function(training.rows.block(test, np.float64))
+            NearestCentroidEstimator()
+            .fit(training.take(train), 0.0)
+            .decision_function(training.rows.block(test, np.float64))
         )
         np.testing.assert_allclose(means[test], expected, atol=1e-10)
 
@@ -291,7 +297,9 @@ def test_held_out_rows_are_scored_by_the_means_of_the_other_folds() -> None:
     assert candidate == 0.0
     for train, test in training.folds:
         expected = (
-            NearestCentroidEstimator().fit(training.take(train), 0.0).decision_function(training.rows.block(test, np.float64))
+            NearestCentroidEstimator()
+            .fit(training.take(train), 0.0)
+            .decision_function(training.rows.block(test, np.float64))
         )
         np.testing.assert_allclose(scores[test], expected, atol=1e-10)
 

@@ -20,7 +20,7 @@ from featx.heads import training_data
 from featx.heads.estimators import linear
 from featx.heads.estimators.linear import C_PATH, LinearPathEstimator
 from featx.heads.predictors import LinearPredictor, NotConvergedWarning
-from featx.heads.solver import lbfgs, matrices
+from featx.heads.solver import blockwise, lbfgs, matrices
 from featx.heads.solver.matrices import Rotated
 from featx.heads.training_data import Rows, TrainingData, statistics
 
@@ -454,7 +454,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
 ) -> None:
     training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
     expected = dict(LinearPathEstimator().held_out(training, path))
-    monkeypatch.setattr(linear, "COLUMNS", 30)  # two at once, or ten
+    monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once, or ten
     found = WAYS[way](LinearPathEstimator(), training, path)
     assert sorted(found) == sorted(path)
     for C in path:
@@ -462,12 +462,14 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
 
 
 def test_candidates_come_in_the_order_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "COLUMNS", 30)  # two at once
+    monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once
     training, path = folded(problem("five classes, weighted")), (1.0, 0.1, 3.0, 0.1)
     assert [C for C, _ in LinearPathEstimator().held_out(training, path)] == list(path)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("COLUMNS", 1), ("COLUMNS", 31), ("SCORES", 1), ("SCORES", 13_000)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("MAX_COLUMNS", 1), ("MAX_COLUMNS", 31), ("MAX_SCORES", 1), ("MAX_SCORES", 13_000)]
+)
 def test_how_many_are_solved_together_changes_no_score(
     setting: str, value: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,7 +483,7 @@ def test_how_many_are_solved_together_changes_no_score(
 def test_threads_change_no_score(to_the_end: None, monkeypatch: pytest.MonkeyPatch) -> None:
     training = folded(noisy(problem("five classes, weighted")))
     expected = dict(LinearPathEstimator().held_out(training, (1e-3, 1.0)))
-    monkeypatch.setattr(lbfgs, "BLOCK", 1)
+    monkeypatch.setattr(blockwise, "BLOCK", 1)
     for C, scores in LinearPathEstimator().held_out(training, (1e-3, 1.0)):
         np.testing.assert_allclose(scores, expected[C], atol=1e-3)
 
@@ -489,7 +491,7 @@ def test_threads_change_no_score(to_the_end: None, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ["five classes, weighted", "three classes, wide"])
 @EACH_PRECISION
 def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lbfgs, "BLOCK", 2000)  # several threads
+    monkeypatch.setattr(blockwise, "BLOCK", 2000)  # several threads
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
     training = folded(problem(name))
@@ -621,8 +623,11 @@ def test_matrices_too_large_to_rotate_are_fitted_as_they_are(
     n: int, dim: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(draw(n, dim, 3, apart=0.3))
-    expected, scores = LinearPathEstimator().fit(training, 1.0), dict(LinearPathEstimator().held_out(training, (1.0,)))[1.0]
-    monkeypatch.setattr(matrices, "_MOST_ROTATED", 5)
+    expected, scores = (
+        LinearPathEstimator().fit(training, 1.0),
+        dict(LinearPathEstimator().held_out(training, (1.0,)))[1.0],
+    )
+    monkeypatch.setattr(matrices, "_MAX_ROTATED", 5)
     assert Rotated.of(training.rows).basis is None
     np.testing.assert_allclose(LinearPathEstimator().fit(training, 1.0).weight, expected.weight, atol=1e-3)
     ((_, found),) = LinearPathEstimator().held_out(training, (1.0,))
@@ -642,7 +647,7 @@ def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
 ) -> None:
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
-    monkeypatch.setattr(matrices._Blockwise, "most", 1)  # many blocks
+    monkeypatch.setattr(matrices._BlockMatrix, "most", 1)  # many blocks
     training = draw(400, 12, 3, apart=0.3, weighted=True)
     parts = KFold(3, shuffle=True, random_state=0).split(np.zeros(400 - unjudged))  # the last rows no fold holds out
     rest = np.arange(400 - unjudged, 400)
@@ -651,7 +656,7 @@ def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
     )
     found = []
     for skipped in (10**9, 1):
-        monkeypatch.setattr(linear, "_SKIPPED", skipped)
+        monkeypatch.setattr(linear, "_MIN_SKIPPED", skipped)
         model = LinearPathEstimator(hinge=hinge)
         scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
         found.append((scores, model.fit(training, 0.1)))

@@ -120,7 +120,8 @@ def test_huber_heeds_a_few_wild_targets_less() -> None:
     y = truth.copy()
     y[::20] += 100.0
     plain, huber = (
-        SgdLinearEstimator(huber=delta).fit(given(Z, y, task="regression")).decision_function(Z) for delta in (None, 0.1)
+        SgdLinearEstimator(huber=delta).fit(given(Z, y, task="regression")).decision_function(Z)
+        for delta in (None, 0.1)
     )
     assert np.abs(huber - truth).mean() < 0.3 * np.abs(plain - truth).mean()
 

@@ -14,7 +14,7 @@ from sklearn.svm import SVC, SVR
 
 from featx.errors import HeadError
 from featx.heads.estimators import svm
-from featx.heads.estimators.svm import LinearSvrEstimator, KernelSvmEstimator
+from featx.heads.estimators.svm import KernelSvmEstimator, LinearSvrEstimator
 from featx.heads.predictors import NotConvergedWarning
 from featx.heads.training_data import Rows, TrainingData, statistics
 
