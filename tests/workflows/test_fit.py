@@ -513,7 +513,7 @@ def test_auto_takes_a_kernel_where_nothing_straight_will_do(tmp_path: Path) -> N
 
 
 def test_a_kind_that_fails_stands_in_the_table_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svm, "MOST_ROWS", 10)
+    monkeypatch.setattr(svm, "MAX_ROWS", 10)
     fit = fit_head(photos(), Head(), auto=True, models=tmp_path)
     (failed,) = [line for line in fit.compared if line.why]
     assert failed.kind == "svm-rbf"

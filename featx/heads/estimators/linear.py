@@ -81,8 +81,8 @@ class LinearPathEstimator:
         >>> training = TrainingData(rows, np.array([0, 0, 1, 0, 1, 1]), 2, "classification", np.ones(6))
         >>> predictor = LinearPathEstimator().fit(training, 1.0)
         >>> predictor.weight.round(2)
-        array([[-0.42],
-               [ 0.42]])
+        array([[-0.38],
+               [ 0.38]])
     """
 
     candidates = C_PATH

@@ -63,7 +63,7 @@ def minimise(
         >>> problems = Problems(np.full((1, 6), 1 / 6), fold=np.array([0, 0]), penalty=np.array([0.1, 10.0]))
         >>> solution = minimise(DenseMatrix(Z), loss, problems, (np.zeros((1, 2, 1)), np.zeros((1, 2))), tol=1e-8)
         >>> solution.weight.round(2).ravel()
-        array([0.96, 0.05])
+        array([0.9 , 0.04])
     """
     batch = Batch(matrix, loss, problems, start, precondition=precondition, first_step=first_step)
     history = _History()

@@ -1,4 +1,4 @@
-"""Logistic regression and the linear support vector machine against scikit-learn's, alone and along a path of C."""
+"""Logistic regression and the linear SVM against those of scikit-learn, for single values and for paths of C."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from featx.heads.solver import blockwise, lbfgs, matrices
 from featx.heads.solver.matrices import Rotated
 from featx.heads.training_data import Rows, TrainingData, statistics
 
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy must have nothing to say
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy must not warn
 
 CS = (1e-6, 1e-3, 1.0, 1e3, 1e5)
 CLOSE = 1e-6
-"""How far above scikit-learn's an objective may be, relative to it."""
+"""The largest relative difference between an objective and that of scikit-learn."""
 
 
 def draw(
@@ -43,7 +43,7 @@ def draw(
     y: np.ndarray | None = None,
     seed: int = 0,
 ) -> TrainingData:
-    """Correlated features of classes whose centres are that many deviations apart; weights of mean 1."""
+    """Draw correlated features of classes whose centres are ``apart`` deviations apart; weights of mean 1."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, dim)) @ rng.normal(size=(dim, dim)) / np.sqrt(dim) + 2
     y = rng.integers(0, count, n) if y is None else y
@@ -76,14 +76,14 @@ def problem(name: str) -> TrainingData:
 
 
 def single(predictor: LinearPredictor) -> tuple[np.ndarray, np.ndarray]:
-    """What is penalised: of two classes, one weight vector, of the second against the first."""
+    """The penalised weights and intercepts; for two classes, those of the second against the first."""
     if len(predictor.weight) == 2:
         return predictor.weight[1:] - predictor.weight[:1], predictor.bias[1:] - predictor.bias[:1]
     return predictor.weight, predictor.bias
 
 
 def objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) -> float:
-    """scikit-learn's, in float64: |W|^2 / 2 + C sum_i w_i loss_i."""
+    """The objective of scikit-learn, in float64: |W|^2 / 2 + C sum_i w_i loss_i."""
     scores = training.rows.whole(np.float64) @ W.T + b
     if len(W) == 1:
         scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
@@ -92,7 +92,7 @@ def objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) ->
 
 
 def hinge_objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) -> float:
-    """LIBLINEAR's: (|W|^2 + |b|^2) / 2 + C sum_i w_i sum_k max(0, 1 - y_ik s_ik)^2."""
+    """The objective of LIBLINEAR: (|W|^2 + |b|^2) / 2 + C sum_i w_i sum_k max(0, 1 - y_ik s_ik)^2."""
     scores = training.rows.whole(np.float64) @ W.T + b
     positive = training.y[:, None] == (np.arange(len(W)) if len(W) > 1 else [1])
     loss = np.maximum(0, 1 - np.where(positive, 1, -1) * scores) ** 2
@@ -106,7 +106,7 @@ def reference(training: TrainingData, C: float, solver: str = "newton-cg") -> Lo
 
 @cache
 def solved(name: str, C: float, exact: bool) -> tuple[LinearPredictor, float, LogisticRegression]:
-    """A head, its gap as it is estimated, and scikit-learn's."""
+    """A fit, its estimated gap, and the fit of scikit-learn."""
     with pytest.MonkeyPatch.context() as patch:
         if not exact:
             patch.setattr(matrices, "_SMALL", 0)
@@ -137,32 +137,32 @@ def folded(training: TrainingData, folds: int = 3) -> TrainingData:
 
 
 def log_loss(training: TrainingData, scores: np.ndarray) -> float:
-    """Of the rows that have a score."""
+    """The weighted log loss of the rows that have a score."""
     rows = np.flatnonzero(np.isfinite(scores[:, 0]))
     each = -log_softmax(scores[rows], axis=1)[np.arange(len(rows)), training.y[rows]]
     return float(np.average(each, weights=training.weight[rows]))
 
 
 @pytest.fixture
-def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search that solves each problem as exactly as it can."""
+def exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solve each problem of the search as exactly as possible."""
     monkeypatch.setattr(linear, "SEARCH_TOL", 1e-12)
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
 
 
 @EACH_PROBLEM
 @EACH_PRECISION
-def test_the_objective_is_scikit_learn_s_at_every_c(name: str, exact: bool) -> None:
+def test_the_objective_is_that_of_scikit_learn_at_every_c(name: str, exact: bool) -> None:
     gaps = {C: true_gap(name, C, exact) for C in CS}
     assert max(gaps.values()) < CLOSE, gaps
 
 
 @EACH_PROBLEM
 @EACH_PRECISION
-def test_the_gap_that_is_said_is_honest(name: str, exact: bool) -> None:
-    said = {C: (true_gap(name, C, exact), solved(name, C, exact)[1]) for C in CS}
-    assert all(true <= 20 * gap + 1e-9 for true, gap in said.values()), said  # to which the reference itself is exact
-    assert all(gap < CLOSE for _, gap in said.values()), said
+def test_the_reported_gap_bounds_the_true_gap(name: str, exact: bool) -> None:
+    gaps = {C: (true_gap(name, C, exact), solved(name, C, exact)[1]) for C in CS}
+    assert all(true <= 20 * gap + 1e-9 for true, gap in gaps.values()), gaps  # the accuracy of the reference
+    assert all(gap < CLOSE for _, gap in gaps.values()), gaps
 
 
 @pytest.mark.parametrize("name", ["two classes", "five classes, weighted", "three classes, wide"])
@@ -177,11 +177,11 @@ def test_the_objective_is_that_of_scikit_learn_s_own_solver(name: str, C: float)
 @EACH_PROBLEM
 @EACH_PRECISION
 @pytest.mark.parametrize("C", [1e-6, 1e-3, 1.0])
-def test_coefficients_and_probabilities_are_scikit_learn_s(name: str, exact: bool, C: float) -> None:
+def test_coefficients_and_probabilities_are_those_of_scikit_learn(name: str, exact: bool, C: float) -> None:
     training, (predictor, _, best) = problem(name), solved(name, C, exact)
     W, b = single(predictor)
     np.testing.assert_allclose(W, best.coef_, atol=1e-3 * np.abs(best.coef_).max())
-    if len(b) > 1:  # of many classes, a number may be added to all intercepts
+    if len(b) > 1:  # with several classes, intercepts are unique up to a constant
         b, expected = b - b.mean(), best.intercept_ - best.intercept_.mean()
     else:
         expected = best.intercept_
@@ -192,7 +192,7 @@ def test_coefficients_and_probabilities_are_scikit_learn_s(name: str, exact: boo
 
 @EACH_PROBLEM
 @pytest.mark.parametrize("C", [1e3, 1e5])
-def test_probabilities_are_scikit_learn_s_where_the_penalty_is_weak(name: str, C: float) -> None:
+def test_probabilities_are_those_of_scikit_learn_where_the_penalty_is_weak(name: str, C: float) -> None:
     training, (predictor, _, best) = problem(name), solved(name, C, True)
     Z = training.rows.whole(np.float64)
     np.testing.assert_allclose(softmax(predictor.decision_function(Z), axis=1), best.predict_proba(Z), atol=2e-3)
@@ -241,7 +241,7 @@ def test_class_weights_are_those_of_scikit_learn() -> None:
     ],
 )  # fmt: skip
 @EACH_PRECISION
-def test_the_support_vector_machine_is_scikit_learn_s(
+def test_the_support_vector_machine_is_that_of_scikit_learn(
     name: str, C: float, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = problem(name)
@@ -253,7 +253,7 @@ def test_the_support_vector_machine_is_scikit_learn_s(
     expected = hinge_objective(training, best.coef_, best.intercept_, C)
     true = hinge_objective(training, W, b, C) / expected - 1
     assert true < CLOSE
-    # LIBLINEAR itself is exact to 1e-9; a Newton step measures a hinge as if no row would change sides.
+    # LIBLINEAR is accurate to 1e-9. A Newton step assumes that no row crosses the margin of the hinge.
     assert true <= 20 * model.solution_.gap[0] + (1e-9 if exact else CLOSE)
     largest = np.abs(best.coef_).max()
     np.testing.assert_allclose(W, best.coef_, atol=2e-3 * largest)
@@ -280,9 +280,7 @@ def test_labels_are_fitted_one_by_one(n: int, dim: int, C: float, exact: bool, m
 @pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize(("n", "dim"), [(40, 90), (90, 40)])
 @pytest.mark.parametrize("C", [1.0, 1e5])
-def test_columns_that_are_nearly_copies_are_told_apart_where_the_penalty_allows(
-    noise: float, n: int, dim: int, C: float
-) -> None:
+def test_nearly_collinear_columns_reach_the_optimum(noise: float, n: int, dim: int, C: float) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, 1)) + noise * rng.normal(size=(n, dim))
     mean, scale = statistics(X)
@@ -294,7 +292,7 @@ def test_columns_that_are_nearly_copies_are_told_apart_where_the_penalty_allows(
 
 @pytest.mark.parametrize("C", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize("kind", ["a row far out", "heavy tails", "weights of all sizes"])
-def test_awkward_features_and_weights_are_fitted_as_exactly(kind: str, C: float) -> None:
+def test_outliers_and_extreme_weights_reach_the_optimum(kind: str, C: float) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_cauchy((300, 20)) if kind == "heavy tails" else rng.normal(size=(300, 20))
     X[0] *= 1e4 if kind == "a row far out" else 1
@@ -308,7 +306,7 @@ def test_awkward_features_and_weights_are_fitted_as_exactly(kind: str, C: float)
 
 @pytest.mark.parametrize("hinge", [False, True])
 @pytest.mark.parametrize(("n", "dim"), [(60, 8), (20, 40)])
-def test_rows_of_weight_0_are_as_if_they_were_not_there(hinge: bool, n: int, dim: int, to_the_end: None) -> None:
+def test_rows_of_weight_0_change_nothing(hinge: bool, n: int, dim: int, exact_search: None) -> None:
     training = folded(draw(n, dim, 3, apart=0.3, weighted=True, y=np.arange(n) % 3))
     training.weight[::4] = 0.0
     kept = np.flatnonzero(training.weight)
@@ -335,7 +333,7 @@ def test_a_weight_of_2_is_a_row_twice() -> None:
 
 
 def reference_path(training: TrainingData, C: float) -> np.ndarray:
-    """(N, C) scores by scikit-learn's fits to the other folds."""
+    """Score held-out rows by fits of scikit-learn to the other folds: (N, C)."""
     Z, out = training.rows.whole(np.float64), np.full((len(training), training.count), np.nan)
     for train, test in training.folds:
         fit = LogisticRegression(C=C, tol=1e-9, max_iter=10_000, solver="newton-cg")
@@ -348,13 +346,13 @@ def reference_path(training: TrainingData, C: float) -> np.ndarray:
     "name", ["two classes", "five classes, weighted", "two classes, wide, weighted", "three classes, wide"]
 )
 @EACH_PRECISION
-def test_held_out_scores_are_those_of_scikit_learn_s_fits_to_the_other_folds(
-    name: str, exact: bool, to_the_end: None, monkeypatch: pytest.MonkeyPatch
+def test_held_out_scores_are_those_of_fits_of_scikit_learn_to_the_other_folds(
+    name: str, exact: bool, exact_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(problem(name))
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
-        monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)  # float32 sees no smaller gap
+        monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)  # the smallest gap that float32 can resolve
     for C, scores in LinearPathEstimator().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
         expected = reference_path(training, C)
         assert scores.shape == expected.shape
@@ -365,9 +363,9 @@ def test_held_out_scores_are_those_of_scikit_learn_s_fits_to_the_other_folds(
 
 
 @pytest.mark.parametrize("name", ["five classes, weighted", "three classes, wide", "a class of one row"])
-def test_held_out_machines_are_scikit_learn_s(name: str, to_the_end: None) -> None:
+def test_held_out_scores_of_svm_are_those_of_scikit_learn(name: str, exact_search: None) -> None:
     training = folded(problem(name))
-    if name == "a class of one row":  # which every fit has
+    if name == "a class of one row":  # no fold holds out this row
         folds = tuple((np.union1d(train, [7]), np.setdiff1d(test, [7])) for train, test in training.folds)
         training = dataclasses.replace(training, folds=folds)
     Z = training.rows.whole(np.float64)
@@ -396,7 +394,7 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
 
 
 def noisy(training: TrainingData) -> TrainingData:
-    """A fifth of its labels at random, so that some penalty is best."""
+    """Make a fifth of the labels random, so that the best penalty is inside the path."""
     rng = np.random.default_rng(1)
     y = np.where(rng.random(len(training)) < 0.2, rng.integers(0, training.count, len(training)), training.y)
     return dataclasses.replace(training, y=y, weight=np.ones(len(training)))
@@ -450,7 +448,7 @@ WAYS: dict[str, Callable[[LinearPathEstimator, TrainingData, tuple[float, ...]],
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["five classes, weighted", "two classes, wide, weighted"])
 def test_neither_the_start_nor_the_order_changes_held_out_scores(
-    way: str, name: str, to_the_end: None, monkeypatch: pytest.MonkeyPatch
+    way: str, name: str, exact_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
     expected = dict(LinearPathEstimator().held_out(training, path))
@@ -461,7 +459,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
         np.testing.assert_allclose(softmax(found[C], axis=1), softmax(expected[C], axis=1), atol=1e-4)
 
 
-def test_candidates_come_in_the_order_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_are_yielded_in_the_requested_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once
     training, path = folded(problem("five classes, weighted")), (1.0, 0.1, 3.0, 0.1)
     assert [C for C, _ in LinearPathEstimator().held_out(training, path)] == list(path)
@@ -470,8 +468,8 @@ def test_candidates_come_in_the_order_they_are_asked_for(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("setting", "value"), [("MAX_COLUMNS", 1), ("MAX_COLUMNS", 31), ("MAX_SCORES", 1), ("MAX_SCORES", 13_000)]
 )
-def test_how_many_are_solved_together_changes_no_score(
-    setting: str, value: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
+def test_the_number_of_problems_solved_together_changes_no_score(
+    setting: str, value: int, exact_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem("five classes, weighted"))), C_PATH[4:32:6]
     expected = dict(LinearPathEstimator().held_out(training, path))
@@ -480,7 +478,7 @@ def test_how_many_are_solved_together_changes_no_score(
         np.testing.assert_allclose(softmax(scores, axis=1), softmax(expected[C], axis=1), atol=1e-4)
 
 
-def test_threads_change_no_score(to_the_end: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_blocks_change_no_score(exact_search: None, monkeypatch: pytest.MonkeyPatch) -> None:
     training = folded(noisy(problem("five classes, weighted")))
     expected = dict(LinearPathEstimator().held_out(training, (1e-3, 1.0)))
     monkeypatch.setattr(blockwise, "BLOCK", 1)
@@ -519,7 +517,7 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
         assert objective(training, *single(predictor), C) < objective(training, *single(alone), C) * (1 + 1e-7)
 
 
-def test_another_training_is_not_mistaken_for_the_last(to_the_end: None) -> None:
+def test_solutions_of_other_training_data_are_not_reused(exact_search: None) -> None:
     model, one, other = LinearPathEstimator(), folded(problem("two classes")), folded(problem("five classes, weighted"))
     list(model.held_out(one, (0.1, 1.0)))
     model.fit(one, 1.0)
@@ -529,7 +527,7 @@ def test_another_training_is_not_mistaken_for_the_last(to_the_end: None) -> None
     np.testing.assert_array_equal(model.fit(other, 2.0).weight, LinearPathEstimator().fit(other, 2.0).weight)
 
 
-def test_a_fit_that_ends_early_says_so_with_its_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_does_not_converge_warns_with_its_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(lbfgs.minimise.__kwdefaults__, "max_iter", 2)
     monkeypatch.setattr(linear, "NEWTON_STEPS", 1)
     training, model = problem("five classes, weighted"), LinearPathEstimator()
@@ -542,14 +540,14 @@ def test_a_fit_that_ends_early_says_so_with_its_c(monkeypatch: pytest.MonkeyPatc
     assert 1e-5 < true <= 20 * model.solution_.gap[0]
 
 
-def test_a_search_that_ends_early_says_from_which_c_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_does_not_converge_warns_with_the_smallest_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 6)
     training = folded(problem("five classes, weighted"))
     with pytest.warns(NotConvergedWarning, match=r"\d of 9 fits of the search, from C=.*0 on, had not converged"):
         list(LinearPathEstimator().held_out(training, (1e-6, 100.0, 10_000.0)))
 
 
-def test_what_converges_is_fitted_without_a_warning() -> None:
+def test_fits_that_converge_do_not_warn() -> None:
     training = folded(problem("five classes, weighted"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -568,7 +566,7 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
     training = folded(dataclasses.replace(training, y=y))
     model = LinearPathEstimator(hinge=hinge)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConvergedWarning)  # the intercept of what never happens has no optimum
+        warnings.simplefilter("ignore", NotConvergedWarning)  # the intercept of a class without rows has no optimum
         ((_, scores),) = model.held_out(training, (C,))
         predictor = model.fit(training, C)
     assert np.isfinite(scores).all()
@@ -578,10 +576,10 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
 
 
 @pytest.mark.parametrize("C", [1e-6, 1.0, 1e5])
-def test_a_label_that_a_fold_never_sees_spoils_no_other(C: float, to_the_end: None) -> None:
+def test_a_label_without_positives_in_a_fold_changes_no_other_label(C: float, exact_search: None) -> None:
     training = folded(draw(90, 6, 3, apart=0.0, task="multilabel"))
     training.y[:, 1] = 0.0
-    training.y[training.folds[0][1][0], 1] = 1.0  # held out, it is unknown
+    training.y[training.folds[0][1][0], 1] = 1.0  # its only positive row is held out
     both = dataclasses.replace(training, y=training.y[:, [0, 2]], count=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)
@@ -593,7 +591,7 @@ def test_a_label_that_a_fold_never_sees_spoils_no_other(C: float, to_the_end: No
 
 @pytest.mark.parametrize("hinge", [False, True])
 @pytest.mark.parametrize("C", [1e-6, 1.0, 1e5])
-def test_features_without_information_give_the_classes_shares(hinge: bool, C: float) -> None:
+def test_features_of_zeros_give_the_shares_of_the_classes(hinge: bool, C: float) -> None:
     y = np.repeat([0, 1, 2], [10, 20, 30])
     training = TrainingData(Rows(np.zeros((60, 4))), y, 3, "classification", np.ones(60))
     predictor = LinearPathEstimator(hinge=hinge).fit(training, C)
@@ -619,8 +617,8 @@ def test_rows_that_do_not_fit_in_memory_are_fitted_from_their_file(
 
 
 @pytest.mark.parametrize(("n", "dim"), [(60, 10), (30, 50)])
-def test_matrices_too_large_to_rotate_are_fitted_as_they_are(
-    n: int, dim: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
+def test_matrices_too_large_to_rotate_are_fitted_without_rotation(
+    n: int, dim: int, exact_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(draw(n, dim, 3, apart=0.3))
     expected, scores = (
@@ -640,17 +638,19 @@ def test_the_path_is_45_values_of_c_from_1e_minus_6_to_1e5() -> None:
 
 
 @pytest.mark.parametrize("hinge", [False, True])
-@pytest.mark.parametrize("unjudged", [0, 30])
+@pytest.mark.parametrize("never_held_out", [0, 30])
 @EACH_PRECISION
-def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
-    hinge: bool, unjudged: int, exact: bool, monkeypatch: pytest.MonkeyPatch
+def test_skipping_the_held_out_rows_of_a_fold_changes_nothing(
+    hinge: bool, never_held_out: int, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
     monkeypatch.setattr(matrices._BlockMatrix, "most", 1)  # many blocks
     training = draw(400, 12, 3, apart=0.3, weighted=True)
-    parts = KFold(3, shuffle=True, random_state=0).split(np.zeros(400 - unjudged))  # the last rows no fold holds out
-    rest = np.arange(400 - unjudged, 400)
+    parts = KFold(3, shuffle=True, random_state=0).split(
+        np.zeros(400 - never_held_out)
+    )  # the last rows no fold holds out
+    rest = np.arange(400 - never_held_out, 400)
     training = dataclasses.replace(
         training, folds=tuple((np.concatenate([train, rest]), held_out) for train, held_out in parts)
     )
@@ -660,9 +660,9 @@ def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
         model = LinearPathEstimator(hinge=hinge)
         scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
         found.append((scores, model.fit(training, 0.1)))
-    (scores, predictor), (skipped_scores, skipped_scorer) = found
+    (scores, predictor), (skipped_scores, skipped_predictor) = found
     for C, expected in scores.items():
-        assert np.isnan(expected[400 - unjudged :]).all()
+        assert np.isnan(expected[400 - never_held_out :]).all()
         np.testing.assert_allclose(skipped_scores[C], expected, atol=2e-2)
-    np.testing.assert_allclose(skipped_scorer.weight, predictor.weight, atol=1e-4)
-    np.testing.assert_allclose(skipped_scorer.bias, predictor.bias, atol=1e-4)
+    np.testing.assert_allclose(skipped_predictor.weight, predictor.weight, atol=1e-4)
+    np.testing.assert_allclose(skipped_predictor.bias, predictor.bias, atol=1e-4)
