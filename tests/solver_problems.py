@@ -32,10 +32,10 @@ def problems(penalty: list[float], weights: np.ndarray) -> Problems:
     return Problems(weights, np.tile(np.arange(folds), len(penalty)), np.repeat(np.array(penalty), folds))
 
 
-def solve(matrix: DenseMatrix, loss: Loss, todo: Problems, *, tol: float = 1e-12, **kwargs: object) -> Solution:
-    count, dim = len(todo.penalty), matrix.Z.shape[1]
+def solve(matrix: DenseMatrix, loss: Loss, batch: Problems, *, tol: float = 1e-12, **kwargs: object) -> Solution:
+    count, dim = len(batch.penalty), matrix.Z.shape[1]
     start = (np.zeros((loss.outputs, count, dim)), np.zeros((loss.outputs, count)))
-    return minimise(matrix, loss, todo, kwargs.pop("start", start), tol=tol, **kwargs)
+    return minimise(matrix, loss, batch, kwargs.pop("start", start), tol=tol, **kwargs)
 
 
 def scores_of(solution: Solution, Z: np.ndarray) -> np.ndarray:

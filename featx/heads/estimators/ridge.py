@@ -370,7 +370,7 @@ class _GramSpectrum:
 
     Each row is multiplied by the root of its weight. All eigenvectors are orthogonal to the vector of these roots, along which
     the intercept fits everything. That direction is removed by a Householder reflection before the decomposition, because
-    afterwards it could not be told from other directions of eigenvalue 0.
+    afterwards it could not be distinguished from other directions of eigenvalue 0.
 
     Attributes:
         members: (n,) int64, the n rows.

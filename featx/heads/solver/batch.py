@@ -15,7 +15,7 @@ from featx.heads.solver.matrices import Matrix
 from featx.heads.solver.problems import Problems, Solution
 
 MIN_OBJECTIVE = 1e-12
-"""Gaps are relative to the objective, but at least to this many nats per row: smaller objectives are not told apart."""
+"""Gaps are relative to the objective, but at least to this many nats per row: smaller objectives are not distinguished."""
 SECOND_STEP = 1.5
 """The length that is tried first along the second direction; later the last accepted length. Both are usually accepted."""
 
@@ -149,7 +149,7 @@ class Batch:
             setattr(self, name, getattr(self, name)[stay])
         for name in ("W", "b", "g", "gb", "inverse", "b_inverse"):
             setattr(self, name, np.ascontiguousarray(getattr(self, name)[:, stay]))
-        self.loss.keep(stay)
+        self.loss.select(stay)
 
     def _add_penalty_gradient(self, g: np.ndarray, gb: np.ndarray) -> None:
         """Turn the gradient of the loss into that of the objective, in place."""

@@ -161,8 +161,8 @@ class BlockwiseLoss:
         (bias,) = _ordered_sum(parts)
         return diagonal, bias
 
-    def keep(self, stay: np.ndarray) -> None:
-        """Drop the scores of some problems; ``stay`` is (P,) bool."""
+    def select(self, stay: np.ndarray) -> None:
+        """Drop the scores of the problems that do not ``stay``, (P,) bool."""
         self.fold = self.fold[stay]
         left = len(self.fold)
         for of_output in self.scores:  # in place, because there may be no memory for a copy

@@ -67,24 +67,18 @@ def minimise(
     """
     batch = Batch(matrix, loss, problems, start, precondition=precondition, first_step=first_step)
     history = _History()
-    K, P, D = start[0].shape
-    solution = Solution(
-        np.empty((K, P, D), matrix.dtype), np.empty((K, P), matrix.dtype), np.empty(P), np.empty(P),
-        np.empty(P, dtype=np.int64), np.empty(P),
-    )  # fmt: skip
-    times_small = np.zeros(P, dtype=np.int64)
+    solution = Solution.empty(start[0].shape, matrix.dtype)
+    times_small = np.zeros(len(problems.fold), dtype=np.int64)
     for iteration in range(max_iter + 1):
         direction = history.direction(batch)
         slope = inner_product(*direction, batch.g, batch.gb)
         predicted, bound = batch.model_gap(slope), batch.convexity_gap()
         gap = np.where(slope < 0, np.minimum(predicted, bound), bound)
         times_small = np.where(predicted <= tol, times_small + 1, 0)
-        done = (times_small >= 2) | (bound <= tol) | batch.stuck | (slope >= 0)
-        if iteration == max_iter:
-            done[:] = True
+        done = (times_small >= 2) | (bound <= tol) | batch.stuck | (slope >= 0) | (iteration == max_iter)
         if done.any():
             batch.remove(done, solution, gap=gap, iteration=iteration)
-            history.keep(~done)
+            history.select(~done)
             if done.all():
                 break
             times_small, slope = times_small[~done], slope[~done]
@@ -110,8 +104,8 @@ class _History:
         rho = np.where(curvature > 0, 1 / np.where(curvature > 0, curvature, 1), 0)
         self.pairs = [*self.pairs, (s, sb, y, yb, rho)][-HISTORY:]
 
-    def keep(self, stay: np.ndarray) -> None:
-        """Drop some problems; ``stay`` is (P,) bool."""
+    def select(self, stay: np.ndarray) -> None:
+        """Drop the problems that do not ``stay``, (P,) bool."""
         self.pairs = [(s[:, stay], sb[:, stay], y[:, stay], yb[:, stay], rho[stay]) for s, sb, y, yb, rho in self.pairs]
 
     def direction(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,3 +48,9 @@ class Solution:
     gap: np.ndarray
     iterations: np.ndarray
     first_step: np.ndarray
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: Any) -> Solution:
+        """Allocate a solution for weights of shape (K, P, D)."""
+        weight, bias, count = np.empty(shape, dtype), np.empty(shape[:2], dtype), shape[1]
+        return cls(weight, bias, np.empty(count), np.empty(count), np.empty(count, dtype=np.int64), np.empty(count))

@@ -170,8 +170,8 @@ def test_the_reported_gap_bounds_the_true_gap(name: str, exact: bool) -> None:
 def test_the_objective_is_that_of_scikit_learn_s_own_solver(name: str, C: float) -> None:
     training, (predictor, _, _) = problem(name), solved(name, C, True)
     best = reference(training, C, "lbfgs")
-    found = objective(training, *single(predictor), C)
-    assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
+    actual = objective(training, *single(predictor), C)
+    assert actual < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
 
 
 @EACH_PROBLEM
@@ -208,11 +208,11 @@ def test_a_coarse_fit_is_as_exact_as_the_search(name: str, C: float) -> None:
         predictor = model.fit(training, C)
     assert predictor.weight.dtype == predictor.bias.dtype == np.float64
     exact = LinearPathEstimator().fit(training, C)
-    reached, least = (objective(training, *single(found), C) for found in (predictor, exact))
+    reached, least = (objective(training, *single(fitted), C) for fitted in (predictor, exact))
     assert reached <= least * (1 + 1e-4)
     Z = training.rows.whole(np.float64)
-    p, wanted = (softmax(found.decision_function(Z), axis=1) for found in (predictor, exact))
-    assert np.abs(p - wanted).mean() < 5e-3
+    p, expected = (softmax(fitted.decision_function(Z), axis=1) for fitted in (predictor, exact))
+    assert np.abs(p - expected).mean() < 5e-3
 
 
 def test_two_classes_have_opposite_weights_and_a_head_is_float64() -> None:
@@ -272,8 +272,8 @@ def test_labels_are_fitted_one_by_one(n: int, dim: int, C: float, exact: bool, m
     for label in range(4):
         alone = dataclasses.replace(training, y=training.y[:, label].astype(np.int64), count=2, task="classification")
         best = reference(alone, C)
-        found = objective(alone, predictor.weight[[label]], predictor.bias[[label]], C)
-        assert found < objective(alone, best.coef_, best.intercept_, C) * (1 + CLOSE)
+        actual = objective(alone, predictor.weight[[label]], predictor.bias[[label]], C)
+        assert actual < objective(alone, best.coef_, best.intercept_, C) * (1 + CLOSE)
         np.testing.assert_allclose(predictor.weight[label], best.coef_[0], atol=2e-3 * np.abs(best.coef_).max())
 
 
@@ -286,8 +286,8 @@ def test_nearly_collinear_columns_reach_the_optimum(noise: float, n: int, dim: i
     mean, scale = statistics(X)
     training = TrainingData(Rows(X, mean=mean, scale=scale), rng.integers(0, 2, n), 2, "classification", np.ones(n))
     best = reference(training, C)
-    found = objective(training, *single(LinearPathEstimator().fit(training, C)), C)
-    assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
+    actual = objective(training, *single(LinearPathEstimator().fit(training, C)), C)
+    assert actual < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
 
 
 @pytest.mark.parametrize("C", [1e-3, 1.0, 1e4])
@@ -300,8 +300,8 @@ def test_outliers_and_extreme_weights_reach_the_optimum(kind: str, C: float) -> 
     mean, scale = statistics(X)
     training = TrainingData(Rows(X, mean=mean, scale=scale), rng.integers(0, 3, 300), 3, "classification", weight)
     best = reference(training, C)
-    found = objective(training, *single(LinearPathEstimator().fit(training, C)), C)
-    assert found < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
+    actual = objective(training, *single(LinearPathEstimator().fit(training, C)), C)
+    assert actual < objective(training, best.coef_, best.intercept_, C) * (1 + CLOSE)
 
 
 @pytest.mark.parametrize("hinge", [False, True])
@@ -309,16 +309,16 @@ def test_outliers_and_extreme_weights_reach_the_optimum(kind: str, C: float) -> 
 def test_rows_of_weight_0_change_nothing(hinge: bool, n: int, dim: int, exact_search: None) -> None:
     training = folded(draw(n, dim, 3, apart=0.3, weighted=True, y=np.arange(n) % 3))
     training.weight[::4] = 0.0
-    kept = np.flatnonzero(training.weight)
+    used = np.flatnonzero(training.weight)
     place = np.cumsum(training.weight > 0) - 1
     few = dataclasses.replace(
-        training.take(kept),
-        folds=tuple((place[np.intersect1d(a, kept)], place[np.intersect1d(b, kept)]) for a, b in training.folds),
+        training.take(used),
+        folds=tuple((place[np.intersect1d(a, used)], place[np.intersect1d(b, used)]) for a, b in training.folds),
     )
     one, other = (LinearPathEstimator(hinge=hinge).fit(t, 0.1) for t in (training, few))
     np.testing.assert_allclose(one.weight, other.weight, atol=2e-4)
     one, other = (dict(LinearPathEstimator(hinge=hinge).held_out(t, (0.1,)))[0.1] for t in (training, few))
-    np.testing.assert_allclose(one[kept], other, atol=1e-4)
+    np.testing.assert_allclose(one[used], other, atol=1e-4)
 
 
 def test_a_weight_of_2_is_a_row_twice() -> None:
@@ -381,16 +381,16 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(noisy(problem(name)), 5)
-    found = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
+    actual = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
     monkeypatch.setattr(linear, "SEARCH_TOL", 1e-10)
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
     exact = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
     best = int(np.argmin(exact))
     assert 0 < best < 44
     near = slice(max(0, best - 3), best + 4)
-    np.testing.assert_allclose(found[near], exact[near], rtol=5e-3)
-    np.testing.assert_allclose(found, exact, rtol=0.05)
-    assert exact[int(np.argmin(found))] <= exact[best] + 1e-4
+    np.testing.assert_allclose(actual[near], exact[near], rtol=5e-3)
+    np.testing.assert_allclose(actual, exact, rtol=0.05)
+    assert exact[int(np.argmin(actual))] <= exact[best] + 1e-4
 
 
 def noisy(training: TrainingData) -> TrainingData:
@@ -405,8 +405,8 @@ def test_the_chosen_c_is_that_of_logistic_regression_cv(name: str) -> None:
     training = folded(noisy(problem(name)), 5)
     grid = C_PATH[14:37:2]
     losses = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, grid)]
-    known = inspect.signature(LogisticRegressionCV).parameters
-    options = {"l1_ratios": (0.0,), "use_legacy_attributes": False} if "use_legacy_attributes" in known else {}
+    parameters = inspect.signature(LogisticRegressionCV).parameters
+    options = {"l1_ratios": (0.0,), "use_legacy_attributes": False} if "use_legacy_attributes" in parameters else {}
     search = LogisticRegressionCV(
         Cs=grid, cv=training.folds, scoring="neg_log_loss", tol=1e-8, max_iter=10_000, **options
     )
@@ -425,10 +425,10 @@ def test_rows_that_no_fold_holds_out_have_no_score() -> None:
 
 WAYS: dict[str, Callable[[LinearPathEstimator, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
     "one by one": lambda model, training, path: {
-        C: scores for wanted in path for C, scores in model.held_out(training, (wanted,))
+        C: scores for single_C in path for C, scores in model.held_out(training, (single_C,))
     },
     "by new models": lambda model, training, path: {
-        C: scores for wanted in path for C, scores in LinearPathEstimator().held_out(training, (wanted,))
+        C: scores for single_C in path for C, scores in LinearPathEstimator().held_out(training, (single_C,))
     },
     "in two calls": lambda model, training, path: {
         **dict(model.held_out(training, path[:3])),
@@ -453,10 +453,10 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
     training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
     expected = dict(LinearPathEstimator().held_out(training, path))
     monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once, or ten
-    found = WAYS[way](LinearPathEstimator(), training, path)
-    assert sorted(found) == sorted(path)
+    actual = WAYS[way](LinearPathEstimator(), training, path)
+    assert sorted(actual) == sorted(path)
     for C in path:
-        np.testing.assert_allclose(softmax(found[C], axis=1), softmax(expected[C], axis=1), atol=1e-4)
+        np.testing.assert_allclose(softmax(actual[C], axis=1), softmax(expected[C], axis=1), atol=1e-4)
 
 
 def test_candidates_are_yielded_in_the_requested_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,9 +611,9 @@ def test_rows_that_do_not_fit_in_memory_are_fitted_from_their_file(
     training.rows.features = np.memmap(tmp_path / "features", np.float16, "r", shape=(n, dim))
     monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 0)
     monkeypatch.setitem(Rows.blocks.__kwdefaults__, "most", 2000)
-    found = LinearPathEstimator(hinge=hinge).fit(training, 1.0)
-    np.testing.assert_allclose(found.weight, expected.weight, atol=2e-3)
-    np.testing.assert_allclose(found.bias, expected.bias, atol=2e-3)
+    actual = LinearPathEstimator(hinge=hinge).fit(training, 1.0)
+    np.testing.assert_allclose(actual.weight, expected.weight, atol=2e-3)
+    np.testing.assert_allclose(actual.bias, expected.bias, atol=2e-3)
 
 
 @pytest.mark.parametrize(("n", "dim"), [(60, 10), (30, 50)])
@@ -628,8 +628,8 @@ def test_matrices_too_large_to_rotate_are_fitted_without_rotation(
     monkeypatch.setattr(matrices, "_MAX_ROTATED", 5)
     assert Rotated.of(training.rows).basis is None
     np.testing.assert_allclose(LinearPathEstimator().fit(training, 1.0).weight, expected.weight, atol=1e-3)
-    ((_, found),) = LinearPathEstimator().held_out(training, (1.0,))
-    np.testing.assert_allclose(found, scores, atol=1e-3)
+    ((_, actual),) = LinearPathEstimator().held_out(training, (1.0,))
+    np.testing.assert_allclose(actual, scores, atol=1e-3)
 
 
 def test_the_path_is_45_values_of_c_from_1e_minus_6_to_1e5() -> None:
@@ -654,13 +654,13 @@ def test_skipping_the_held_out_rows_of_a_fold_changes_nothing(
     training = dataclasses.replace(
         training, folds=tuple((np.concatenate([train, rest]), held_out) for train, held_out in parts)
     )
-    found = []
+    actual = []
     for skipped in (10**9, 1):
         monkeypatch.setattr(linear, "_MIN_SKIPPED", skipped)
         model = LinearPathEstimator(hinge=hinge)
         scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
-        found.append((scores, model.fit(training, 0.1)))
-    (scores, predictor), (skipped_scores, skipped_predictor) = found
+        actual.append((scores, model.fit(training, 0.1)))
+    (scores, predictor), (skipped_scores, skipped_predictor) = actual
     for C, expected in scores.items():
         assert np.isnan(expected[400 - never_held_out :]).all()
         np.testing.assert_allclose(skipped_scores[C], expected, atol=2e-2)

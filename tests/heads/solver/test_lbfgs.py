@@ -113,13 +113,13 @@ def test_squared_hinges_within_their_margin_are_least_squares_with_a_penalised_i
 def test_problems_solved_together_have_the_solutions_of_those_solved_alone(dtype: type, precondition: bool) -> None:
     Z, loss, weights = logistic()
     matrix, weights = DenseMatrix(Z.astype(dtype)), weights.astype(dtype)
-    wanted = problems([1e-4, 10.0, 1e-2], weights)  # not sorted, so that a problem in the middle is done first
+    batch = problems([1e-4, 10.0, 1e-2], weights)  # not sorted, so that a problem in the middle is done first
     tol = 1e-12 if dtype == np.float64 else 1e-7
-    together = solve(matrix, loss, wanted, precondition=precondition, tol=tol)
+    together = solve(matrix, loss, batch, precondition=precondition, tol=tol)
     assert len(set(together.iterations)) > 1
     for problem in range(6):
         alone = solve(
-            matrix, loss, Problems(weights, wanted.fold[[problem]], wanted.penalty[[problem]]),
+            matrix, loss, Problems(weights, batch.fold[[problem]], batch.penalty[[problem]]),
             precondition=precondition, tol=tol,
         )  # fmt: skip
         atol = 1e-4 if dtype == np.float64 else 1e-2
@@ -159,12 +159,12 @@ def test_the_objective_of_a_solution_is_that_of_its_weights(kind: str, dtype: ty
     Z, labels = rng.normal(size=(90, 7)), rng.integers(0, K, 90)
     weights = rng.uniform(0.5, 1, (2, 90))
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(dtype)
-    wanted, loss = problems([0.3, 1e-4], weights), make_loss(kind, labels)
-    solution = solve(DenseMatrix(Z.astype(dtype)), loss, wanted, tol=1e-6)
+    batch, loss = problems([0.3, 1e-4], weights), make_loss(kind, labels)
+    solution = solve(DenseMatrix(Z.astype(dtype)), loss, batch, tol=1e-6)
     W, b = solution.weight.astype(np.float64), solution.bias.astype(np.float64)
     value, _ = loss.value_and_derivative(scores_of(solution, Z).astype(np.float64), ALL)
     square = (W**2).sum(axis=(0, 2)) + (b**2).sum(axis=0) * loss.penalises_bias
-    expected = (value * weights[wanted.fold]).sum(axis=1) + 0.5 * wanted.penalty * square
+    expected = (value * weights[batch.fold]).sum(axis=1) + 0.5 * batch.penalty * square
     np.testing.assert_allclose(solution.objective, expected, rtol=1e-12 if dtype == np.float64 else 1e-5)
 
 
@@ -189,9 +189,9 @@ def test_the_optimum_is_that_of_scipy(kind: str) -> None:
 
 def test_a_problem_that_starts_at_its_optimum_is_done_within_two_iterations() -> None:
     Z, loss, weights = logistic()
-    wanted = problems([1e-3, 1.0], weights)
-    first = solve(DenseMatrix(Z), loss, wanted, tol=1e-14)
-    again = solve(DenseMatrix(Z), loss, wanted, start=(first.weight, first.bias), tol=1e-8)
+    batch = problems([1e-3, 1.0], weights)
+    first = solve(DenseMatrix(Z), loss, batch, tol=1e-14)
+    again = solve(DenseMatrix(Z), loss, batch, start=(first.weight, first.bias), tol=1e-8)
     assert (again.iterations <= 2).all()
     assert (again.objective <= first.objective * (1 + 1e-14)).all()
     np.testing.assert_allclose(again.weight, first.weight, atol=1e-6)
@@ -207,10 +207,10 @@ def test_features_of_zeros_have_weights_of_zero_and_the_intercept_of_the_class_s
 
 def test_too_few_iterations_leave_a_gap_that_bounds_the_true_one() -> None:
     Z, loss, weights = logistic()
-    wanted = problems([1e-4], weights)
-    best = solve(DenseMatrix(Z), loss, wanted).objective
+    batch = problems([1e-4], weights)
+    best = solve(DenseMatrix(Z), loss, batch).objective
     for most in (0, 1, 3):
-        solution = solve(DenseMatrix(Z), loss, wanted, max_iter=most)
+        solution = solve(DenseMatrix(Z), loss, batch, max_iter=most)
         assert (solution.iterations == most).all()
         true = solution.objective / best - 1
         assert (solution.gap > 1e-6).all()
@@ -219,8 +219,8 @@ def test_too_few_iterations_leave_a_gap_that_bounds_the_true_one() -> None:
 
 def test_the_objective_never_rises_from_one_iteration_to_the_next() -> None:
     Z, loss, weights = logistic()
-    wanted = problems([1e-5, 0.1], weights)
-    path = np.stack([solve(DenseMatrix(Z), loss, wanted, max_iter=most).objective for most in range(12)])
+    batch = problems([1e-5, 0.1], weights)
+    path = np.stack([solve(DenseMatrix(Z), loss, batch, max_iter=most).objective for most in range(12)])
     assert (np.diff(path, axis=0) <= 1e-6 * path[:-1]).all()
     assert (path[-1] < path[0]).all()
 
@@ -230,12 +230,12 @@ def test_many_blocks_change_a_solution_only_by_rounding_errors_and_repeat_it_bit
     dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Z, loss, weights = logistic(700, 5)
-    matrix, wanted = DenseMatrix(Z.astype(dtype)), problems([1e-3, 1.0], weights.astype(dtype))
+    matrix, batch = DenseMatrix(Z.astype(dtype)), problems([1e-3, 1.0], weights.astype(dtype))
     tol = 1e-12 if dtype == np.float64 else 1e-7
-    one = solve(matrix, loss, wanted, tol=tol)
+    one = solve(matrix, loss, batch, tol=tol)
     monkeypatch.setattr(blockwise, "BLOCK", 1)  # 64 rows each
     monkeypatch.setattr(DenseMatrix, "most", 1)
-    many, again = (solve(matrix, loss, wanted, tol=tol) for _ in range(2))
+    many, again = (solve(matrix, loss, batch, tol=tol) for _ in range(2))
     np.testing.assert_allclose(many.objective, one.objective, rtol=1e-12 if dtype == np.float64 else 1e-6)
     np.testing.assert_allclose(many.weight, one.weight, atol=1e-5 if dtype == np.float64 else 1e-2)
     for name in ("weight", "bias", "objective", "gap", "iterations", "first_step"):
@@ -258,10 +258,10 @@ def test_skipping_regions_of_weight_0_changes_no_solution(
     )
     weights[0, 200] = 0
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(dtype)
-    loss, wanted = make_loss(kind, labels), problems([1e-2, 1.0], weights)
+    loss, batch = make_loss(kind, labels), problems([1e-2, 1.0], weights)
     tol = 1e-12 if dtype == np.float64 else 1e-6
-    expected = solve(DenseMatrix(Z), loss, wanted, tol=tol, precondition=precondition)
-    skipping = dataclasses.replace(wanted, regions=regions)
+    expected = solve(DenseMatrix(Z), loss, batch, tol=tol, precondition=precondition)
+    skipping = dataclasses.replace(batch, regions=regions)
     solution = solve(DenseMatrix(Z), loss, skipping, tol=tol, precondition=precondition)
     np.testing.assert_allclose(solution.objective, expected.objective, rtol=1e2 * tol)
     np.testing.assert_allclose(solution.weight, expected.weight, atol=1e-5 if dtype == np.float64 else 1e-2)
@@ -271,18 +271,18 @@ def test_a_fold_never_reads_a_region_of_weight_0() -> None:
     Z, loss, _ = logistic(100, 4)
     Z[:50] = np.nan
     weights = np.concatenate([np.zeros(50), np.full(50, 0.02)])[None]
-    wanted = Problems(weights, np.array([0]), np.array([0.1]), (slice(0, 50), slice(50, 100)))
-    assert np.isfinite(solve(DenseMatrix(Z), loss, wanted).weight).all()
+    batch = Problems(weights, np.array([0]), np.array([0.1]), (slice(0, 50), slice(50, 100)))
+    assert np.isfinite(solve(DenseMatrix(Z), loss, batch).weight).all()
 
 
 def test_the_first_step_changes_no_optimum() -> None:
     Z, loss, weights = logistic()
-    wanted = problems([1e-3, 1.0], weights)
-    expected = solve(DenseMatrix(Z), loss, wanted, tol=1e-14)
+    batch = problems([1e-3, 1.0], weights)
+    expected = solve(DenseMatrix(Z), loss, batch, tol=1e-14)
     assert (expected.first_step > 0).all()
     assert len(set(expected.first_step)) > 1
-    again = solve(DenseMatrix(Z), loss, wanted, tol=1e-14, first_step=expected.first_step)
+    again = solve(DenseMatrix(Z), loss, batch, tol=1e-14, first_step=expected.first_step)
     np.testing.assert_array_equal(again.first_step, expected.first_step)
     for size in (1e-6, 1.0, 1e6):
-        solution = solve(DenseMatrix(Z), loss, wanted, tol=1e-14, first_step=np.full(4, size))
+        solution = solve(DenseMatrix(Z), loss, batch, tol=1e-14, first_step=np.full(4, size))
         np.testing.assert_allclose(solution.objective, expected.objective, rtol=1e-12)
