@@ -1,94 +1,41 @@
-"""Logistic regression and the linear SVM against those of scikit-learn, for single values and for paths of C."""
+"""Fits of logistic regression and the linear SVM to all rows, against scikit-learn."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import warnings
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import log_softmax, logsumexp, softmax
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import KFold
+from linear_training import (
+    CLOSE,
+    CS,
+    EACH_PRECISION,
+    EACH_PROBLEM,
+    PROBLEMS,
+    draw,
+    folded,
+    objective,
+    problem,
+    reference,
+    reference_at,
+    single,
+)
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from featx.heads import training_data
 from featx.heads.estimators import linear
-from featx.heads.estimators.linear import C_PATH, LinearPathEstimator
+from featx.heads.estimators.linear import LinearPathEstimator
 from featx.heads.predictors import LinearPredictor, NotConvergedWarning
-from featx.heads.solver import blockwise, lbfgs, matrices
+from featx.heads.solver import lbfgs, matrices
 from featx.heads.solver.matrices import Rotated
 from featx.heads.training_data import Rows, TrainingData, statistics
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # numpy must not warn
-
-CS = (1e-6, 1e-3, 1.0, 1e3, 1e5)
-CLOSE = 1e-6
-"""The largest relative difference between an objective and that of scikit-learn."""
-
-
-def draw(
-    n: int,
-    dim: int,
-    count: int,
-    *,
-    apart: float,
-    dtype: type = np.float32,
-    weighted: bool = False,
-    task: str = "classification",
-    y: np.ndarray | None = None,
-    seed: int = 0,
-) -> TrainingData:
-    """Draw correlated features of classes whose centres are ``apart`` deviations apart; weights of mean 1."""
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, dim)) @ rng.normal(size=(dim, dim)) / np.sqrt(dim) + 2
-    y = rng.integers(0, count, n) if y is None else y
-    X += apart * rng.normal(size=(count, dim))[y]
-    if task == "multilabel":
-        y = (rng.normal(size=(n, count)) + X[:, :count] > 2.5).astype(np.float32)
-    mean, scale = statistics(X.astype(dtype))
-    weight = rng.uniform(0.2, 2, n) if weighted else np.ones(n)
-    return TrainingData(Rows(X.astype(dtype), mean=mean, scale=scale), y, count, task, weight / weight.mean())
-
-
-ONE_ROW = (np.arange(500) == 7) + 2 * (np.arange(500) % 50 == 1)
-PROBLEMS = {
-    "two classes": lambda: draw(300, 20, 2, apart=0.3),
-    "two classes, separable, weighted": lambda: draw(200, 20, 2, apart=3, weighted=True),
-    "five classes, weighted": lambda: draw(400, 30, 5, apart=0.2, weighted=True),
-    "four classes, far apart": lambda: draw(200, 30, 4, apart=6),
-    "two classes, wide, weighted": lambda: draw(50, 150, 2, apart=0.3, dtype=np.float16, weighted=True),
-    "three classes, wide": lambda: draw(60, 200, 3, apart=0.5, dtype=np.float16),
-    "a class of one row": lambda: draw(500, 10, 3, apart=0.3, dtype=np.float16, y=ONE_ROW),
-    "one row of many": lambda: draw(2000, 5, 2, apart=0.3, y=(np.arange(2000) == 7).astype(np.int64)),
-}
-EACH_PROBLEM = pytest.mark.parametrize("name", PROBLEMS)
-EACH_PRECISION = pytest.mark.parametrize("exact", [True, False], ids=["float64", "float32 first"])
-
-
-@cache
-def problem(name: str) -> TrainingData:
-    return PROBLEMS[name]()
-
-
-def single(predictor: LinearPredictor) -> tuple[np.ndarray, np.ndarray]:
-    """The penalised weights and intercepts; for two classes, those of the second against the first."""
-    if len(predictor.weight) == 2:
-        return predictor.weight[1:] - predictor.weight[:1], predictor.bias[1:] - predictor.bias[:1]
-    return predictor.weight, predictor.bias
-
-
-def objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) -> float:
-    """The objective of scikit-learn, in float64: |W|^2 / 2 + C sum_i w_i loss_i."""
-    scores = training.rows.whole(np.float64) @ W.T + b
-    if len(W) == 1:
-        scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
-    loss = logsumexp(scores, axis=1) - scores[np.arange(len(scores)), training.y]
-    return float(0.5 * (W**2).sum() + C * training.weight @ loss)
 
 
 def hinge_objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: float) -> float:
@@ -97,11 +44,6 @@ def hinge_objective(training: TrainingData, W: np.ndarray, b: np.ndarray, C: flo
     positive = training.y[:, None] == (np.arange(len(W)) if len(W) > 1 else [1])
     loss = np.maximum(0, 1 - np.where(positive, 1, -1) * scores) ** 2
     return float(0.5 * (W**2).sum() + 0.5 * (b**2).sum() + C * training.weight @ loss.sum(axis=1))
-
-
-def reference(training: TrainingData, C: float, solver: str = "newton-cg") -> LogisticRegression:
-    fit = LogisticRegression(C=C, tol=1e-10, max_iter=100_000, solver=solver)
-    return fit.fit(training.rows.whole(np.float64), training.y, training.weight)
 
 
 @cache
@@ -116,11 +58,6 @@ def solved(name: str, C: float, exact: bool) -> tuple[LinearPredictor, float, Lo
 
 
 @cache
-def reference_at(name: str, C: float) -> LogisticRegression:
-    return reference(problem(name), C)
-
-
-@cache
 def reference_machine(name: str, C: float) -> LinearSVC:
     training, fit = problem(name), LinearSVC(C=C, loss="squared_hinge", dual=False, tol=1e-12, max_iter=100_000)
     return fit.fit(training.rows.whole(np.float64), training.y, training.weight)
@@ -129,25 +66,6 @@ def reference_machine(name: str, C: float) -> LinearSVC:
 def true_gap(name: str, C: float, exact: bool) -> float:
     training, (predictor, _, best) = problem(name), solved(name, C, exact)
     return objective(training, *single(predictor), C) / objective(training, best.coef_, best.intercept_, C) - 1
-
-
-def folded(training: TrainingData, folds: int = 3) -> TrainingData:
-    split = KFold(folds, shuffle=True, random_state=0).split(np.zeros(len(training)))
-    return dataclasses.replace(training, folds=tuple(split))
-
-
-def log_loss(training: TrainingData, scores: np.ndarray) -> float:
-    """The weighted log loss of the rows that have a score."""
-    rows = np.flatnonzero(np.isfinite(scores[:, 0]))
-    each = -log_softmax(scores[rows], axis=1)[np.arange(len(rows)), training.y[rows]]
-    return float(np.average(each, weights=training.weight[rows]))
-
-
-@pytest.fixture
-def exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Solve each problem of the search as exactly as possible."""
-    monkeypatch.setattr(linear, "SEARCH_TOL", 1e-12)
-    monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
 
 
 @EACH_PROBLEM
@@ -332,201 +250,6 @@ def test_a_weight_of_2_is_a_row_twice() -> None:
     np.testing.assert_allclose(one.weight, other.weight, atol=1e-3)
 
 
-def reference_path(training: TrainingData, C: float) -> np.ndarray:
-    """Score held-out rows by fits of scikit-learn to the other folds: (N, C)."""
-    Z, out = training.rows.whole(np.float64), np.full((len(training), training.count), np.nan)
-    for train, test in training.folds:
-        fit = LogisticRegression(C=C, tol=1e-9, max_iter=10_000, solver="newton-cg")
-        scores = fit.fit(Z[train], training.y[train], training.weight[train]).decision_function(Z[test])
-        out[test] = np.stack([-scores / 2, scores / 2], axis=1) if scores.ndim == 1 else scores
-    return out
-
-
-@pytest.mark.parametrize(
-    "name", ["two classes", "five classes, weighted", "two classes, wide, weighted", "three classes, wide"]
-)
-@EACH_PRECISION
-def test_held_out_scores_are_those_of_fits_of_scikit_learn_to_the_other_folds(
-    name: str, exact: bool, exact_search: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training = folded(problem(name))
-    if not exact:
-        monkeypatch.setattr(matrices, "_SMALL", 0)
-        monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)  # the smallest gap that float32 can resolve
-    for C, scores in LinearPathEstimator().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
-        expected = reference_path(training, C)
-        assert scores.shape == expected.shape
-        assert scores.dtype == np.float64
-        probabilities = softmax(scores, axis=1)
-        np.testing.assert_allclose(probabilities, softmax(expected, axis=1), atol=1e-4 if exact else 5e-3)
-        assert log_loss(training, scores) == pytest.approx(log_loss(training, expected), rel=1e-4 if exact else 5e-3)
-
-
-@pytest.mark.parametrize("name", ["five classes, weighted", "three classes, wide", "a class of one row"])
-def test_held_out_scores_of_svm_are_those_of_scikit_learn(name: str, exact_search: None) -> None:
-    training = folded(problem(name))
-    if name == "a class of one row":  # no fold holds out this row
-        folds = tuple((np.union1d(train, [7]), np.setdiff1d(test, [7])) for train, test in training.folds)
-        training = dataclasses.replace(training, folds=folds)
-    Z = training.rows.whole(np.float64)
-    for C, scores in LinearPathEstimator(hinge=True).held_out(training, (1e-4, 0.1)):
-        for train, test in training.folds:
-            fit = LinearSVC(C=C, dual=False, tol=1e-12, max_iter=100_000)
-            fit.fit(Z[train], training.y[train], training.weight[train])
-            np.testing.assert_allclose(scores[test], fit.decision_function(Z[test]), atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["two classes", "five classes, weighted", "two classes, wide, weighted"])
-def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_its_best(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training = folded(noisy(problem(name)), 5)
-    actual = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
-    monkeypatch.setattr(linear, "SEARCH_TOL", 1e-10)
-    monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
-    exact = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
-    best = int(np.argmin(exact))
-    assert 0 < best < 44
-    near = slice(max(0, best - 3), best + 4)
-    np.testing.assert_allclose(actual[near], exact[near], rtol=5e-3)
-    np.testing.assert_allclose(actual, exact, rtol=0.05)
-    assert exact[int(np.argmin(actual))] <= exact[best] + 1e-4
-
-
-def noisy(training: TrainingData) -> TrainingData:
-    """Make a fifth of the labels random, so that the best penalty is inside the path."""
-    rng = np.random.default_rng(1)
-    y = np.where(rng.random(len(training)) < 0.2, rng.integers(0, training.count, len(training)), training.y)
-    return dataclasses.replace(training, y=y, weight=np.ones(len(training)))
-
-
-@pytest.mark.parametrize("name", ["two classes", "five classes, weighted", "three classes, wide"])
-def test_the_chosen_c_is_that_of_logistic_regression_cv(name: str) -> None:
-    training = folded(noisy(problem(name)), 5)
-    grid = C_PATH[14:37:2]
-    losses = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, grid)]
-    parameters = inspect.signature(LogisticRegressionCV).parameters
-    options = {"l1_ratios": (0.0,), "use_legacy_attributes": False} if "use_legacy_attributes" in parameters else {}
-    search = LogisticRegressionCV(
-        Cs=grid, cv=training.folds, scoring="neg_log_loss", tol=1e-8, max_iter=10_000, **options
-    )
-    search.fit(training.rows.whole(np.float64), training.y)
-    assert grid[int(np.argmin(losses))] == np.ravel(search.C_)[0]
-
-
-def test_rows_that_no_fold_holds_out_have_no_score() -> None:
-    training = folded(problem("five classes, weighted"))
-    always = np.arange(10)
-    folds = tuple((np.union1d(train, always), np.setdiff1d(test, always)) for train, test in training.folds)
-    ((_, scores),) = LinearPathEstimator().held_out(dataclasses.replace(training, folds=folds), (0.1,))
-    assert np.isnan(scores[always]).all()
-    assert np.isfinite(scores[10:]).all()
-
-
-WAYS: dict[str, Callable[[LinearPathEstimator, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
-    "one by one": lambda model, training, path: {
-        C: scores for single_C in path for C, scores in model.held_out(training, (single_C,))
-    },
-    "by new models": lambda model, training, path: {
-        C: scores for single_C in path for C, scores in LinearPathEstimator().held_out(training, (single_C,))
-    },
-    "in two calls": lambda model, training, path: {
-        **dict(model.held_out(training, path[:3])),
-        **dict(model.held_out(training, path[3:])),
-    },
-    "beyond the lower end": lambda model, training, path: {
-        **dict(model.held_out(training, path[3:])),
-        **dict(model.held_out(training, path[:3])),
-    },
-    "downwards": lambda model, training, path: dict(model.held_out(training, path[::-1])),
-    "the same twice": lambda model, training, path: dict(
-        [*model.held_out(training, path), *model.held_out(training, path)]
-    ),
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["five classes, weighted", "two classes, wide, weighted"])
-def test_neither_the_start_nor_the_order_changes_held_out_scores(
-    way: str, name: str, exact_search: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
-    expected = dict(LinearPathEstimator().held_out(training, path))
-    monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once, or ten
-    actual = WAYS[way](LinearPathEstimator(), training, path)
-    assert sorted(actual) == sorted(path)
-    for C in path:
-        np.testing.assert_allclose(softmax(actual[C], axis=1), softmax(expected[C], axis=1), atol=1e-4)
-
-
-def test_candidates_are_yielded_in_the_requested_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once
-    training, path = folded(problem("five classes, weighted")), (1.0, 0.1, 3.0, 0.1)
-    assert [C for C, _ in LinearPathEstimator().held_out(training, path)] == list(path)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"), [("MAX_COLUMNS", 1), ("MAX_COLUMNS", 31), ("MAX_SCORES", 1), ("MAX_SCORES", 13_000)]
-)
-def test_the_number_of_problems_solved_together_changes_no_score(
-    setting: str, value: int, exact_search: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training, path = folded(noisy(problem("five classes, weighted"))), C_PATH[4:32:6]
-    expected = dict(LinearPathEstimator().held_out(training, path))
-    monkeypatch.setattr(linear, setting, value)
-    for C, scores in LinearPathEstimator().held_out(training, path):
-        np.testing.assert_allclose(softmax(scores, axis=1), softmax(expected[C], axis=1), atol=1e-4)
-
-
-def test_many_blocks_change_no_score(exact_search: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = folded(noisy(problem("five classes, weighted")))
-    expected = dict(LinearPathEstimator().held_out(training, (1e-3, 1.0)))
-    monkeypatch.setattr(blockwise, "BLOCK", 1)
-    for C, scores in LinearPathEstimator().held_out(training, (1e-3, 1.0)):
-        np.testing.assert_allclose(scores, expected[C], atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["five classes, weighted", "three classes, wide"])
-@EACH_PRECISION
-def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockwise, "BLOCK", 2000)  # several threads
-    if not exact:
-        monkeypatch.setattr(matrices, "_SMALL", 0)
-    training = folded(problem(name))
-
-    def run() -> list[np.ndarray]:
-        model = LinearPathEstimator()
-        scores = [scores for _, scores in model.held_out(training, C_PATH[10:30:4])]
-        predictor = model.fit(training, C_PATH[22])
-        return [*scores, predictor.weight, predictor.bias]
-
-    for one, other in zip(run(), run(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-@EACH_PRECISION
-def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not exact:
-        monkeypatch.setattr(matrices, "_SMALL", 0)
-    training = folded(problem("five classes, weighted"))
-    model, path = LinearPathEstimator(), (0.01, 1.0, 100.0)
-    list(model.held_out(training, path))
-    for C in (1.0, 0.5):  # of the path, and not of it
-        predictor, alone = model.fit(training, C), LinearPathEstimator().fit(training, C)
-        np.testing.assert_allclose(predictor.weight, alone.weight, atol=2e-3)
-        assert objective(training, *single(predictor), C) < objective(training, *single(alone), C) * (1 + 1e-7)
-
-
-def test_solutions_of_other_training_data_are_not_reused(exact_search: None) -> None:
-    model, one, other = LinearPathEstimator(), folded(problem("two classes")), folded(problem("five classes, weighted"))
-    list(model.held_out(one, (0.1, 1.0)))
-    model.fit(one, 1.0)
-    ((_, scores),) = model.held_out(other, (0.1,))
-    ((_, expected),) = LinearPathEstimator().held_out(other, (0.1,))
-    np.testing.assert_array_equal(scores, expected)
-    np.testing.assert_array_equal(model.fit(other, 2.0).weight, LinearPathEstimator().fit(other, 2.0).weight)
-
-
 def test_a_fit_that_does_not_converge_warns_with_its_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(lbfgs.minimise.__kwdefaults__, "max_iter", 2)
     monkeypatch.setattr(linear, "NEWTON_STEPS", 1)
@@ -538,23 +261,6 @@ def test_a_fit_that_does_not_converge_warns_with_its_c(monkeypatch: pytest.Monke
     best = reference_at("five classes, weighted", 1e3)
     true = objective(training, *single(predictor), 1e3) / objective(training, best.coef_, best.intercept_, 1e3) - 1
     assert 1e-5 < true <= 20 * model.solution_.gap[0]
-
-
-def test_a_search_that_does_not_converge_warns_with_the_smallest_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 6)
-    training = folded(problem("five classes, weighted"))
-    with pytest.warns(NotConvergedWarning, match=r"\d of 9 fits of the search, from C=.*0 on, had not converged"):
-        list(LinearPathEstimator().held_out(training, (1e-6, 100.0, 10_000.0)))
-
-
-def test_fits_that_converge_do_not_warn() -> None:
-    training = folded(problem("five classes, weighted"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = LinearPathEstimator()
-        list(model.held_out(training, C_PATH[::4]))
-        for C in CS:
-            model.fit(training, C)
 
 
 @pytest.mark.parametrize("hinge", [False, True])
@@ -573,20 +279,6 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
     assert np.isfinite(predictor.weight).all()
     assert np.isfinite(predictor.bias).all()
     assert (scores.argmax(axis=1) != count - 1).all()
-
-
-@pytest.mark.parametrize("C", [1e-6, 1.0, 1e5])
-def test_a_label_without_positives_in_a_fold_changes_no_other_label(C: float, exact_search: None) -> None:
-    training = folded(draw(90, 6, 3, apart=0.0, task="multilabel"))
-    training.y[:, 1] = 0.0
-    training.y[training.folds[0][1][0], 1] = 1.0  # its only positive row is held out
-    both = dataclasses.replace(training, y=training.y[:, [0, 2]], count=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConvergedWarning)
-        ((_, scores),) = LinearPathEstimator().held_out(training, (C,))
-        ((_, expected),) = LinearPathEstimator().held_out(both, (C,))
-    assert np.isfinite(scores).all()
-    np.testing.assert_allclose(scores[:, [0, 2]], expected, atol=2e-2 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("hinge", [False, True])
@@ -630,39 +322,3 @@ def test_matrices_too_large_to_rotate_are_fitted_without_rotation(
     np.testing.assert_allclose(LinearPathEstimator().fit(training, 1.0).weight, expected.weight, atol=1e-3)
     ((_, actual),) = LinearPathEstimator().held_out(training, (1.0,))
     np.testing.assert_allclose(actual, scores, atol=1e-3)
-
-
-def test_the_path_is_45_values_of_c_from_1e_minus_6_to_1e5() -> None:
-    assert len(LinearPathEstimator.candidates) == 45
-    np.testing.assert_allclose(LinearPathEstimator.candidates, np.logspace(-6, 5, 45), rtol=1e-5)
-
-
-@pytest.mark.parametrize("hinge", [False, True])
-@pytest.mark.parametrize("never_held_out", [0, 30])
-@EACH_PRECISION
-def test_skipping_the_held_out_rows_of_a_fold_changes_nothing(
-    hinge: bool, never_held_out: int, exact: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not exact:
-        monkeypatch.setattr(matrices, "_SMALL", 0)
-    monkeypatch.setattr(matrices._BlockMatrix, "most", 1)  # many blocks
-    training = draw(400, 12, 3, apart=0.3, weighted=True)
-    parts = KFold(3, shuffle=True, random_state=0).split(
-        np.zeros(400 - never_held_out)
-    )  # the last rows no fold holds out
-    rest = np.arange(400 - never_held_out, 400)
-    training = dataclasses.replace(
-        training, folds=tuple((np.concatenate([train, rest]), held_out) for train, held_out in parts)
-    )
-    actual = []
-    for skipped in (10**9, 1):
-        monkeypatch.setattr(linear, "_MIN_SKIPPED", skipped)
-        model = LinearPathEstimator(hinge=hinge)
-        scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
-        actual.append((scores, model.fit(training, 0.1)))
-    (scores, predictor), (skipped_scores, skipped_predictor) = actual
-    for C, expected in scores.items():
-        assert np.isnan(expected[400 - never_held_out :]).all()
-        np.testing.assert_allclose(skipped_scores[C], expected, atol=2e-2)
-    np.testing.assert_allclose(skipped_predictor.weight, predictor.weight, atol=1e-4)
-    np.testing.assert_allclose(skipped_predictor.bias, predictor.bias, atol=1e-4)
