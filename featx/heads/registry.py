@@ -67,25 +67,25 @@ def form_of(name: str, *, task: str, kernel: str) -> str:
 def model_for(name: str, *, task: str, kernel: str, device: str = "cpu", coarse: bool = False) -> Model:
     """Who fits a kind of head; on a device of torch, and coarsely, where that kind can."""
     if name in ("linear", "mlp"):
-        from featx.heads.estimators.mlp import HiddenModel, LinearModel
+        from featx.heads.estimators.mlp import MlpEstimator, SgdLinearEstimator
 
-        return LinearModel(device=device) if name == "linear" else HiddenModel(device=device)
+        return SgdLinearEstimator(device=device) if name == "linear" else MlpEstimator(device=device)
     if name in ("knn", "centroid"):
-        from featx.heads.estimators.centroid import CentroidModel
-        from featx.heads.estimators.knn import NeighbourModel
+        from featx.heads.estimators.centroid import NearestCentroidEstimator
+        from featx.heads.estimators.knn import KNearestEstimator
 
-        return NeighbourModel() if name == "knn" else CentroidModel()
+        return KNearestEstimator() if name == "knn" else NearestCentroidEstimator()
     if name == "ridge":
-        from featx.heads.estimators.ridge import RidgeModel
+        from featx.heads.estimators.ridge import RidgeEstimator
 
-        return RidgeModel()
+        return RidgeEstimator()
     if name == "svm" and (kernel == "rbf" or task == "regression"):
-        from featx.heads.estimators.svm import LinearSvrModel, RbfModel
+        from featx.heads.estimators.svm import KernelSvmEstimator, LinearSvrEstimator
 
-        return RbfModel() if kernel == "rbf" else LinearSvrModel()
-    from featx.heads.estimators.linear import PenalisedModel
+        return KernelSvmEstimator() if kernel == "rbf" else LinearSvrEstimator()
+    from featx.heads.estimators.linear import LinearPathEstimator
 
-    return PenalisedModel(hinge=name == "svm", device=device, coarse=coarse)
+    return LinearPathEstimator(hinge=name == "svm", device=device, coarse=coarse)
 
 
 def suited(task: str, rows: int) -> list[tuple[str, str]]:

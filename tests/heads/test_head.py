@@ -307,7 +307,7 @@ def test_parameters_that_do_not_go_together_are_refused(options: dict[str, Any],
 def test_a_solver_that_has_not_converged_is_said_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Head("logreg", C=1.0).fit(photos(gap=1.0)).notes_ == []
     minimise = linear.minimise
-    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "most_iterations": 1}))
+    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "max_iter": 1}))
     monkeypatch.setattr(linear, "NEWTON_STEPS", 0)
     head = Head("logreg", C=1.0).fit(photos(gap=1.0))
     (note,) = head.notes_

@@ -17,7 +17,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from featx.heads import nearest, predictors
 from featx.heads.estimators import linear
-from featx.heads.estimators.knn import NeighbourModel
+from featx.heads.estimators.knn import KNearestEstimator
 from featx.heads.head import sigmoid, softmax
 from featx.heads.predictors import PREDICTORS
 from featx.heads.registry import form_of, model_for
@@ -136,7 +136,7 @@ def test_knn_of_equal_votes_chooses_as_the_cosine_neighbours_of_scikit_learn(
     reference = KNeighborsClassifier(k, metric="cosine").fit(Z, y)
     votes = np.sort(reference.predict_proba(other), axis=1)
     untied = votes[:, -1] > votes[:, -2] + 1e-9
-    model = NeighbourModel(temperatures=(math.inf,))
+    model = KNearestEstimator(temperatures=(math.inf,))
     scores = model.fit(TrainingData(Rows(Z), y, count, "classification", np.ones(n)), k).decision_function(other)
     assert untied.sum() >= 20
     np.testing.assert_array_equal(scores.argmax(1)[untied], reference.predict(other)[untied])
@@ -144,7 +144,7 @@ def test_knn_of_equal_votes_chooses_as_the_cosine_neighbours_of_scikit_learn(
 
 def test_knn_asks_no_more_neighbours_than_there_are_rows() -> None:
     Z, y, other = draw(6, 5, 2)
-    predictor = NeighbourModel(temperatures=(math.inf,)).fit(
+    predictor = KNearestEstimator(temperatures=(math.inf,)).fit(
         TrainingData(Rows(Z), y, 2, "classification", np.ones(6)), 50
     )
     np.testing.assert_allclose(np.exp(predictor.decision_function(other)), 0.5)
@@ -185,7 +185,7 @@ def test_a_fit_in_turned_axes_gives_the_weights_of_the_fit_outside_them(
 def test_a_solver_that_stops_before_its_optimum_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Z, y, _ = draw(30, 60, 4)
     minimise = linear.minimise
-    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "most_iterations": 1}))
+    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "max_iter": 1}))
     monkeypatch.setattr(linear, "NEWTON_STEPS", 0)
     with pytest.warns(
         predictors.NotConvergedWarning, match="at C=1 the optimum was not reached: the objective may still"

@@ -134,7 +134,7 @@ def test_room_for_the_whole_head_is_asked_for_before_the_fit(
     asked = []
     monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: asked.append(need))
     size = fit_head(features, new(name), models=tmp_path).path.stat().st_size
-    assert mlp.HiddenModel.width == head_files.HIDDEN_UNITS
+    assert mlp.MlpEstimator.width == head_files.HIDDEN_UNITS
     assert 0.5 * size < asked[0] < 3 * size
 
 
@@ -513,7 +513,7 @@ def test_auto_takes_a_kernel_where_nothing_straight_will_do(tmp_path: Path) -> N
 
 
 def test_a_kind_that_fails_stands_in_the_table_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svm, "MOST_ROWS", 10)
+    monkeypatch.setattr(svm, "MAX_ROWS", 10)
     fit = fit_head(photos(), "auto", models=tmp_path)
     (failed,) = [line for line in fit.compared if line.why]
     assert failed.kind == "svm-rbf"
