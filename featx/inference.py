@@ -21,13 +21,17 @@ from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction.extraction import extract
 from featx.features.feature_set import FeatureSet
-from featx.heads.head import Head, trained_on
+from featx.heads.evaluation import trained_on
+from featx.heads.groups import with_groups
+from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
 from featx.io import model_file
 from featx.layer_spec import LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.promotion.model import PromotedModel
+from featx.promotion.model_file import MODEL
 from featx.promotion.promotion import backbone_of
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
@@ -136,10 +140,10 @@ def load_model(
         device: as ``load_backbone``.
 
     Raises:
-        CacheMissError, CorruptFileError: no such file, or not a sound one.
+        ModelNotFoundError, CorruptFileError: no such file, or not a sound one.
         BackboneError, StaleCacheError: the backbone cannot be made, or is another than the head's.
     """
-    if model_file.read_metadata(Path(path))["format"] == model_file.MODEL:
+    if model_file.read_metadata(Path(path), HEAD, MODEL)["format"] == MODEL.format:
         return PromotedModel.load(path, backbone=backbone, device=device)
     return _on_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
 
@@ -210,6 +214,7 @@ def evaluate(
             raise HeadError("a promoted model is judged on images, not on features; give it the folder or table")
         head = model.head if isinstance(model, HeadOnBackbone) else model
         head.require_identity(data)
+        data = with_groups(data, head.group_)
         return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):

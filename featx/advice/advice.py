@@ -30,6 +30,7 @@ from featx.errors import BackboneError, FeatxError, HeadError, StaleCacheError
 from featx.extraction.extraction import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_splits
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.io.atomic import require_writable, write_whole
@@ -287,10 +288,10 @@ class _Study:
         if (views := largest_views(cached.layers, [PENULTIMATE])) != "plain":
             self.notes.append(f"the file has several views of each image ({views}); the plain one alone was looked at")
         self.asked = Head("logreg", seed=seed)
-        self.asked.task_, _ = task_of(self.own)
-        if self.asked.task_ != "classification":
-            raise HeadError(f"advice is for classes; the labels of {cached.path} ask for {self.asked.task_}")
-        self.every = self.asked.with_splits(self.own).rows("train")
+        self.task, _ = task_of(self.own)
+        if self.task != "classification":
+            raise HeadError(f"advice is for classes; the labels of {cached.path} ask for {self.task}")
+        self.every = with_splits(self.own, self.task).rows("train")
         drawn = np.random.default_rng(seed).permutation(len(self.every))[:MOST]
         self.rows = self.every[np.sort(drawn)]
         if len(self.rows) < len(self.every):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_splits
 from featx.heads.head import Head
 from featx.heads.search import losses
 from featx.heads.targets import targets_of
@@ -93,8 +94,8 @@ class LayerScore:
         Raises:
             HeadError: as ``Head.fit``.
         """
-        head = copy.copy(asked).fit(features, rows=rows, cross_validate=True, coarse=coarse)
-        rows = head.with_splits(features).rows("train") if rows is None else rows
+        head = Head(**asked.get_params()).fit(features, rows=rows, cross_validate=True, coarse=coarse)
+        rows = with_splits(features, head.task_).rows("train") if rows is None else rows
         outcome = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
         if head.out_of_fold_ is not None:
             held_out, out = head.out_of_fold_
@@ -104,7 +105,12 @@ class LayerScore:
 
 
 def measure(
-    path: str | os.PathLike[str], asked: Head, *, layers: Sequence[str] = (), views: str = "plain"
+    path: str | os.PathLike[str],
+    asked: Head,
+    *,
+    layers: Sequence[str] = (),
+    views: str = "plain",
+    load: Callable[[str], FeatureSet] | None = None,
 ) -> tuple[LayerScore, ...]:
     """A head on each layer of a feature file, from the input on; on the same rows and the same folds.
 
@@ -113,13 +119,15 @@ def measure(
         asked: unfitted.
         layers: instead of all; several side by side as ``FeatureSet.load`` takes them.
         views: how they are seen.
+        load: loads a layer of the file; by default ``FeatureSet.load``, which attaches no groups.
 
     Raises:
         HeadError: as ``Head.fit``.
         CacheMissError, CorruptFileError: the file is not there or not sound.
     """
+    load = load or partial(FeatureSet.load, path)
     return tuple(
-        LayerScore.of(FeatureSet.load(path, str(LayerSpec.parse(layer, views))), asked)
+        LayerScore.of(load(str(LayerSpec.parse(layer, views))), asked)
         for layer in layers or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
     )
 

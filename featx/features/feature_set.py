@@ -46,6 +46,9 @@ class FeatureSet:
         backbone: how to make the backbone again, as the file keeps it.
         dataset: name, root and origin of the splits.
         source: the feature file, or None.
+        groups: (N,) object array of str: images with the same value belong together, such as one patient's, and "" belongs
+            to none; or None. ``featx.heads.groups.with_groups`` reads them from a table.
+        group: the name of the column that ``groups`` come from, or None.
     """
 
     features: np.ndarray
@@ -59,6 +62,8 @@ class FeatureSet:
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
+    groups: np.ndarray | None = None
+    group: str | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: str = PENULTIMATE) -> FeatureSet:
@@ -121,6 +126,8 @@ class FeatureSet:
     def take(self, rows: np.ndarray) -> FeatureSet:
         """The same with these rows alone."""
         parts = {n: getattr(self, n)[rows] for n in ("features", "labels", "splits", "paths", "keys")}
+        if self.groups is not None:
+            parts["groups"] = self.groups[rows]
         return dataclasses.replace(self, **parts)
 
     def facts(self, rows: np.ndarray) -> FeatureSet:

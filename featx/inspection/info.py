@@ -11,8 +11,10 @@ import numpy as np
 from featx.errors import CacheMissError, CorruptFileError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
+from featx.heads.head_file import HEAD
 from featx.inspection.verify import absolute_path
 from featx.io import model_file
+from featx.promotion.model_file import MODEL
 from featx.system import MISSING, why_unreadable
 
 
@@ -68,8 +70,8 @@ _LONG = ("per_class", "per_label", "confusion", "reliability")  # tables that no
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    metadata = model_file.read_metadata(path)
-    kind = "head" if metadata.pop("format") == model_file.HEAD else "promoted model"
+    metadata = model_file.read_metadata(path, HEAD, MODEL)
+    kind = "head" if metadata.pop("format") == HEAD.format else "promoted model"
     if kind == "head":
         metadata["model"] = metadata.pop("kind")  # the word of --model
     for report in ("report", "head_report", "finetuned_report", "held_out"):

@@ -19,8 +19,8 @@ from featx.data.transform import Transform
 from featx.devices import full_float32
 from featx.errors import DatasetError, StaleCacheError
 from featx.features.feature_set import FeatureSet
-from featx.heads.head import softmax
-from featx.heads.training_data import over_views
+from featx.heads.postprocess import softmax
+from featx.heads.training_data import mean_over_views
 from featx.layer_spec import PLAIN, RandomView, View
 from featx.metrics.classification import ClassificationReport
 from featx.promotion.config import FineTuning
@@ -65,7 +65,9 @@ class Pictures:
         network.eval()
         batches = _in_batches(self.processes.part(rows), self.device, len(views))
         read = self.read(batches, views_reader(self.transform, views))
-        found = [over_views(logits_of(network, pixels.flatten(0, 1), self.transform), len(views)) for _, pixels in read]
+        found = [
+            mean_over_views(logits_of(network, pixels.flatten(0, 1), self.transform), len(views)) for _, pixels in read
+        ]
         return self.processes.whole(np.concatenate([np.empty((0, len(self.classes))), *found]))
 
     def judged(self, rows: np.ndarray, logits: np.ndarray) -> ValidationScore:

@@ -17,12 +17,12 @@ from featx.backbones.backbone import Backbone
 from featx.backbones.truncate import head_of
 from featx.constants import CACHE, FROZEN
 from featx.data.splits import hash_group_splits
-from featx.errors import HeadError
+from featx.errors import FoldError, HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
-from featx.heads.groups import read_column
-from featx.heads.head import Head, softmax
-from featx.heads.postprocess import balanced_weights
+from featx.heads.groups import row_groups
+from featx.heads.head import Head
+from featx.heads.postprocess import balanced_weights, softmax
 from featx.layer_spec import LayerSpec
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest, PromotionCriterion
@@ -170,13 +170,13 @@ class FineTuningRuns:
                 runs.append(run)
                 if not standard.undecided(gain, [each.paired for each in runs], len(every)):
                     break
-        except HeadError as error:  # the first verdict stands without them
+        except (HeadError, FoldError) as error:  # the first verdict stands without them
             notes.append(f"{luck}; {'further' if runs else 'other'} splits could not be asked: {error}")
         self.network.load_state_dict(before)
         return tuple(runs), notes
 
     def _others(self, settings: FineTuning, path: Path, every: np.ndarray) -> Iterator[FineTuningRun]:
-        groups = self.head.groups(self.features, every)
+        groups = row_groups(self.features, every)
         folds = make_folds(self.pictures.labels[every], groups, folds=settings.repeats, seed=settings.seed)
         for number, (rest, judge) in enumerate(folds, start=1):
             self.reporter.note(f"split {number}: {len(rest)} images to train on and choose by, {len(judge)} judge")
@@ -261,8 +261,8 @@ class FineTuningRuns:
 
     def _held_back(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """As ``chosen``: a fifth of the rows chooses, and the head is fitted again without it."""
-        column = read_column(self.features, self.head.group, table=self.head.table)[rows] if self.head.group else None
-        chooses = hash_group_splits(self.features.keys[rows], column, self.pictures.labels[rows]) == "test"
+        groups = None if self.features.groups is None else self.features.groups[rows]
+        chooses = hash_group_splits(self.features.keys[rows], groups, self.pictures.labels[rows]) == "test"
         select, train = rows[chooses], rows[~chooses]
         start = self.head.clone().fit(self.features, rows=train) if len(select) else self.head
         if not len(select) or start.classes_ != self.head.classes_:

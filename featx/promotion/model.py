@@ -19,11 +19,12 @@ from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
 from featx.errors import CorruptFileError, FeatxError, HeadError, StaleCacheError
-from featx.heads.head import most_probable, softmax
-from featx.heads.training_data import over_views
+from featx.heads.postprocess import most_probable, softmax
+from featx.heads.training_data import mean_over_views
 from featx.identity import differences
 from featx.io import model_file
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
+from featx.promotion.model_file import MODEL, TRAIN_KEYS
 from featx.text import printable
 
 
@@ -77,7 +78,7 @@ class PromotedModel:
     def predict_values(self, pixels: np.ndarray) -> np.ndarray:
         """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64 probabilities of the mean logits; rows sum to 1."""
         logits = self.logits(pixels.reshape(-1, *pixels.shape[2:]))
-        return softmax(over_views(logits, pixels.shape[1]))
+        return softmax(mean_over_views(logits, pixels.shape[1]))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the network's tensors and the metadata as one .safetensors file.
@@ -87,16 +88,16 @@ class PromotedModel:
         Raises:
             OutputError: the file cannot be written.
         """
-        model_file.save_model(Path(path), *self._contents(), format=model_file.MODEL)
+        model_file.write(Path(path), *self._contents(), MODEL)
         return Path(path)
 
     def require_savable(self, path: str | os.PathLike[str]) -> None:
         """Raises HeadError unless ``save`` would give a file that can be read again."""
-        model_file.packed(Path(path), *self._contents(), format=model_file.MODEL)
+        model_file.pack(Path(path), *self._contents(), MODEL)
 
     def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        arrays[model_file.TRAIN_KEYS[model_file.MODEL]] = self.train_keys
+        arrays[TRAIN_KEYS] = self.train_keys
         return arrays, {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
 
     @classmethod
@@ -109,13 +110,13 @@ class PromotedModel:
             device: as ``load_backbone``.
 
         Raises:
-            CacheMissError, CorruptFileError: no such file, or not a sound one.
+            ModelNotFoundError, CorruptFileError: no such file, or not a sound one.
             BackboneError: the network cannot be built here.
             StaleCacheError: ``backbone`` is another network than the model's.
         """
-        arrays, meta = model_file.load_model(Path(path), format=model_file.MODEL)
+        arrays, meta = model_file.read(Path(path), MODEL)
         try:
-            train_keys = arrays.pop(model_file.TRAIN_KEYS[model_file.MODEL])
+            train_keys = arrays.pop(TRAIN_KEYS)
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = Transform.from_dict(meta["transform"])
             network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)

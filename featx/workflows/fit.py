@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import dataclasses
 import io
@@ -21,8 +20,9 @@ from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.errors import HeadError, OutputError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.folds import draw_shots, make_folds
+from featx.heads.groups import read_column, row_groups, with_groups, with_splits
 from featx.heads.head import Head
-from featx.heads.registry import kind_of, suited
+from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, targets_of, task_of
 from featx.io import atomic
 from featx.layer_spec import PENULTIMATE, LayerSpec
@@ -154,6 +154,8 @@ def fit_head(
     cv: int | None = None,
     repeat: int = 1,
     shots: Sequence[int] = (),
+    group: str | None = None,
+    table: str | os.PathLike[str] | None = None,
     card: bool = False,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
@@ -173,6 +175,8 @@ def fit_head(
         cv: also judge by so many folds over all labelled rows, each by a head fitted (its hyper-parameter chosen) without it.
         repeat: how often to cross-validate, or to draw the images of ``shots``.
         shots: also fit to so many images of each class, and judge on the held-out split.
+        group: a column of the data set's table; images with the same value never straddle a split or a fold.
+        table: the table with that column, if it is not the one that the features were extracted from.
         card: also write an HTML page about the head.
         out: the head's file, instead of ``<models>/<features>--<kind>.safetensors``.
         models: the folder for heads.
@@ -186,25 +190,27 @@ def fit_head(
     file = features.source if isinstance(features, FeatureSet) else Path(features)
     layer = layer if isinstance(layer, str) else ",".join(dict.fromkeys(layer))
     depths: tuple[Compared, ...] = ()
-    if not isinstance(features, FeatureSet):
+    if isinstance(features, FeatureSet):
+        features = with_groups(features, group, table)
+    else:
         views = views or views_in(features, PENULTIMATE if layer == BEST else layer)
+        load = _GroupedLoader(features, group, table)
         if layer == BEST:
-            tried = measure(features, head, views=views)
+            tried = measure(features, head, views=views, load=load)
             layer, depths = best(tried).layer, tuple(_compared(depth.head.layer, depth.head) for depth in tried)
-        features = FeatureSet.load(features, str(LayerSpec.parse(layer, views)))
+        features = load(str(LayerSpec.parse(layer, views)))
     task, _ = task_of(features, head.task)
     if not auto:
-        kind_of(head.kind, task=task, kernel=head.kernel)
+        get_kind(head.kind, task=task, kernel=head.kernel)
     path = Path(out) if out else Path(models) / f"{_stem(features, head, auto)}.safetensors"
     written = _Files(path)
     written.require(_most_bytes(features, head))
-    head.task_ = task
-    split = head.with_splits(features)
+    split = with_splits(features, task)
     held_out = _held_out(split, task, cv)
     fits = _Counter(reporter, _count_fits(split, task, auto, cv, repeat, shots))
     compared: tuple[Compared, ...] = ()
     if auto:
-        head, compared = _best_of_all(features, head, len(split.rows("train")) * split.views, fits)
+        head, compared = _best_of_all(features, head, task, len(split.rows("train")) * split.views, fits)
     else:
         head.fit(features, cross_validate=card)
         fits.tick()
@@ -225,6 +231,20 @@ def fit_head(
     return written.pictures(fit, features, rows, outputs, card)
 
 
+class _GroupedLoader:
+    """Loads layers of one feature file, each with the groups of a column, which is read once."""
+
+    def __init__(self, path: str | os.PathLike[str], group: str | None, table: str | os.PathLike[str] | None) -> None:
+        self.path, self.group, self.table = path, group, table
+        self.groups: np.ndarray | None = None
+
+    def __call__(self, layer: str) -> FeatureSet:
+        features = FeatureSet.load(self.path, layer)
+        if self.group is not None and self.groups is None:
+            self.groups = read_column(features, self.group, table=self.table)
+        return dataclasses.replace(features, groups=self.groups, group=self.group)
+
+
 def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
     """The split that judges; "" where there is none and cross-validation judges alone."""
     try:
@@ -237,14 +257,15 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
     return held_out
 
 
-def _best_of_all(features: FeatureSet, asked: Head, rows: int, fits: _Counter) -> tuple[Head, tuple[Compared, ...]]:
+def _best_of_all(
+    features: FeatureSet, asked: Head, task: str, rows: int, fits: _Counter
+) -> tuple[Head, tuple[Compared, ...]]:
     """The simplest head within one standard error of the best, and the table of all."""
     heads: list[Head] = []
     compared = []
-    for kind, kernel in suited(asked.task_, rows):
+    for kind, kernel in auto_candidates(task, rows):
         name = f"{kind}-rbf" if kernel == "rbf" else kind
-        head = copy.copy(asked)
-        head.kind, head.kernel, head.C, head.k = kind, kernel, None, None
+        head = Head(**{**asked.get_params(), "kind": kind, "kernel": kernel, "C": None, "k": None})
         try:
             head.fit(features, cross_validate=True)
         except HeadError as error:
@@ -287,7 +308,7 @@ class _Study:
     def cross_validated(self, folds: int, repeat: int) -> CrossValidated:
         """Every labelled row judged once in each repeat by a head that saw none of its group; hyper-parameters chosen anew."""
         rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
-        groups = self.head.groups(self.features, rows)
+        groups = row_groups(self.features, rows)
         targets = targets_of(self.features.facts(rows), self.head.task_)
         strata = None if self.head.task_ == "regression" else targets.y
         reports = []
@@ -312,7 +333,7 @@ class _Study:
             raise HeadError("--shots judges on a held-out split, and there is none; name one in the table")
         rows = self.split.rows("train")
         targets = targets_of(self.split.facts(rows), "classification")
-        groups, reports = self.head.groups(self.features, rows), []
+        groups, reports = row_groups(self.features, rows), []
         for turn in range(repeat):
             seed = self.head.seed
             drawn = draw_shots(targets.y, groups, shots=shots, classes=targets.names, seed=seed, repeat=turn)
@@ -321,8 +342,7 @@ class _Study:
         return CrossValidated.of(reports, repeats=repeat)
 
     def _fitted(self, rows: np.ndarray) -> Head:
-        head = copy.copy(self.head)
-        return head.fit(self.features, rows=rows)
+        return Head(**self.head.get_params()).fit(self.features, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -411,7 +431,7 @@ class _Counter:
 
 
 def _count_fits(split: FeatureSet, task: str, auto: bool, cv: int | None, repeat: int, shots: Sequence[int]) -> int:
-    kinds = len(suited(task, len(split.rows("train")) * split.views)) if auto else 1
+    kinds = len(auto_candidates(task, len(split.rows("train")) * split.views)) if auto else 1
     return kinds + (cv or 0) * repeat + len(shots) * repeat
 
 

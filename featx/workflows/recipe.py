@@ -156,13 +156,11 @@ class FitHeadStep:
             k=self.k,
             seed=self.seed,
             task=self.task,
-            group=self.group,
-            table=self.table,
             class_weight=self.class_weight,
             logit_adjustment=self.logit_adjustment,
             calibrate=self.calibrate,
             reject_below=self.reject_below,
-            precision=self.precision,
+            target_precision=self.precision,
             device=self.device,
         )
         features = self.features or newest(Path(self.cache))
@@ -175,6 +173,8 @@ class FitHeadStep:
             cv=self.cv,
             repeat=self.repeat,
             shots=self.shots,
+            group=self.group,
+            table=self.table,
             card=self.report,
             out=self.out,
             models=self.models,
@@ -225,12 +225,13 @@ class PromoteStep:
 
     def run(self, reporter: Reporter = SILENT) -> Promotion:
         """Assemble, prove, fine-tune if asked, and save."""
-        from featx.io.model_file import HEAD, newest
+        from featx.heads.head_file import HEAD
+        from featx.io.model_file import newest
         from featx.promotion.promotion import promote
 
         settings = FineTuning(**{f.name: getattr(self, f.name) for f in dataclasses.fields(FineTuning)})
         return promote(
-            self.head or newest(Path(self.models), format=HEAD),
+            self.head or newest(Path(self.models), HEAD),
             finetune=self.finetune,
             settings=settings,
             features=self.features,

@@ -63,7 +63,7 @@ def test_each_kind_is_fitted_by_a_model_that_makes_a_scorer_of_its_form(name: st
     predictor = model.fit(training, model.candidates[0])
     assert type(predictor) is PREDICTORS[form_of(name, task=task, kernel=kernel)]
     assert predictor.decision_function(np.zeros((5, 4))).shape == (5, training.count)
-    (found,) = model.held_out(training, model.candidates[:1])
+    (found,) = model.cross_val_scores(training, model.candidates[:1])
     assert found[0] == model.candidates[0]
     assert found[1].shape == (12, training.count)
     assert np.isfinite(found[1]).all()

@@ -25,7 +25,9 @@ class MadeUp:
         self.loss, self.candidates = loss, tuple(candidates)
         self.asked: list[tuple[float, ...]] = []
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         self.asked.append(tuple(candidates))
         for candidate in candidates:
             right = -math.log(math.expm1(self.loss(candidate)))  # softmax cross-entropy of (right, 0) is the loss
@@ -42,7 +44,9 @@ class Fixed:
     def __init__(self, scores: dict[float, np.ndarray]) -> None:
         self.scores, self.candidates = scores, tuple(scores)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         yield from ((candidate, self.scores[candidate]) for candidate in candidates)
 
     def fit(self, training: TrainingData, candidate: float) -> Predictor:

@@ -22,7 +22,9 @@ class CentroidModel:
 
     candidates = (0.0,)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """The (N, C) scores of each row by the class means without its fold: sums by fold and class, in one pass.
 
         A row that no fold holds out gets NaN.

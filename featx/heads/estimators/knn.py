@@ -43,7 +43,9 @@ class NeighbourModel:
         self.temperatures = tuple(temperatures)
         self._chosen: tuple[TrainingData, dict[float, float]] | None = None
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """For each k, the (N, C) scores of each row by the rows of the other folds, with the best T for that k.
 
         A row that no fold holds out gets NaN.
@@ -101,7 +103,7 @@ class NeighbourModel:
         if not training.folds:
             return USUAL_TEMPERATURE
         if self._chosen is None or self._chosen[0] is not training or candidate not in self._chosen[1]:
-            for _ in self.held_out(training, (candidate,)):
+            for _ in self.cross_val_scores(training, (candidate,)):
                 pass
         assert self._chosen is not None
         return self._chosen[1][candidate]

@@ -72,8 +72,10 @@ class PenalisedModel:
         self._training: TrainingData | None = None
         self._paths: list[_Path] = []
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``Model.held_out``; neighbouring C are solved together, each started where the path so far leads.
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """As ``Estimator.cross_val_scores``; neighbouring C are solved together, each started where the path so far leads.
 
         A second call with the same training goes on from where the first ended.
         """

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from featx.errors import HeadError
 from featx.heads.predictors import HiddenLayerPredictor, LinearPredictor, NotConvergedWarning
-from featx.heads.training_data import Rows, TrainingData, each_view, fold_by_fold
+from featx.heads.training_data import Rows, TrainingData, fold_by_fold, view_rows
 
 EPOCHS, FEWEST_EPOCHS, MOST_STEPS = 200, 8, 5000
 """Passes over the rows: EPOCHS, or as many as make MOST_STEPS, but never under FEWEST_EPOCHS. With a hidden layer half of
@@ -59,8 +59,10 @@ class LinearModel:
     device: str = "cpu"
     candidates: tuple[float, ...] = (0.0,)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``Model.held_out``."""
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """As ``Estimator.cross_val_scores``."""
         return fold_by_fold(self, training, candidates)
 
     def fit(self, training: TrainingData, candidate: float = 0.0) -> LinearPredictor:
@@ -100,8 +102,10 @@ class HiddenModel:
     device: str = "cpu"
     candidates: tuple[float, ...] = (10.0, 1.0)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``Model.held_out``."""
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """As ``Estimator.cross_val_scores``."""
         return fold_by_fold(self, training, candidates)
 
     def fit(self, training: TrainingData, candidate: float) -> HiddenLayerPredictor:
@@ -366,7 +370,7 @@ def _held_back(training: TrainingData) -> np.ndarray:
     if training.task != "multilabel":
         key = y if y.ndim == 1 else y[:, 0]
         order = order[np.argsort(key[order], kind="stable")]
-    return each_view(np.sort(order[rng.integers(every) :: every]), training.together)
+    return view_rows(np.sort(order[rng.integers(every) :: every]), training.together)
 
 
 def _share(counted: np.ndarray, of: float, count: int) -> np.ndarray:

@@ -32,8 +32,8 @@ _SCORE_BYTES = 128 << 20, 512 << 20  # of held-out scores that one pass over the
 class RidgeModel:
     """Ridge regression; for classes and labels, to targets of -1 and 1, one-vs-rest, as scikit-learn's ``RidgeClassifier``.
 
-    The candidate is C = 1 / (2 alpha). ``held_out`` gives each row's score by a fit to all others, in closed form (Allen,
-    1974), where that tells the truth and costs little: not where rows have copies among the others (``training.grouped``),
+    The candidate is C = 1 / (2 alpha). ``cross_val_scores`` gives each row's score by a fit to all others, in closed form
+    (Allen, 1974), where that tells the truth and costs little: not where rows have copies among the others (``training.grouped``),
     nor where they do not fit in memory. There the folds' scores are given, from sums that were added up in one pass.
 
     Products are made in float64, but for folds of rows that do not fit in memory: in float32, block by block, added up in
@@ -47,7 +47,9 @@ class RidgeModel:
         self.candidates = tuple(candidates)
         self._last: tuple[TrainingData, bool, _Tall | _Wide] | None = None
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """For each C the (N, C) scores of each row, by a fit without it (or without its fold; NaN where none holds it out).
 
         Raises:
@@ -61,7 +63,7 @@ class RidgeModel:
             yield candidate, problem.targets.restored(each)
 
     def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
-        """Fit to all rows, from the sums and the factorisation that ``held_out`` made of them, if it did.
+        """Fit to all rows, from the sums and the factorisation that ``cross_val_scores`` made of them, if it did.
 
         Raises:
             HeadError: too large, or rows that do not count.

@@ -44,7 +44,9 @@ class RbfModel:
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """For each C the (N, C) scores of each row by machines for the other folds; NaN where no fold holds it out.
 
         Raises:
@@ -63,7 +65,7 @@ class RbfModel:
             HeadError: too many rows, or none that counts.
 
         Warns:
-            NotConvergedWarning: as ``held_out``.
+            NotConvergedWarning: as ``cross_val_scores``.
         """
         _require_few(training)
         gamma = _gamma(training.rows)
@@ -84,8 +86,10 @@ class LinearSvrModel:
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``RbfModel.held_out``."""
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """As ``RbfModel.cross_val_scores``."""
         _require_few(training)
         return _held_out(training, candidates, _inner_products(training.rows))
 

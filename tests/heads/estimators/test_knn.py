@@ -99,7 +99,7 @@ def test_a_row_of_zeros_is_like_no_other() -> None:
 @pytest.mark.parametrize("temperature", [math.inf, 0.1])
 def test_held_out_rows_are_scored_by_the_rows_of_the_other_folds(task: str, count: int, temperature: float) -> None:
     training = draw(90, 7, task=task, count=count)
-    found = dict(NeighbourModel(temperatures=(temperature,)).held_out(training, (500.0, 10.0, 1.0)))
+    found = dict(NeighbourModel(temperatures=(temperature,)).cross_val_scores(training, (500.0, 10.0, 1.0)))
     assert tuple(found) == (500.0, 10.0, 1.0)
     for k, scores in found.items():
         for train, test in training.folds:
@@ -148,10 +148,10 @@ def loss(training: TrainingData, scores: np.ndarray) -> float:
 def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: int) -> None:
     training, model, temperatures = draw(150, 7, task=task, count=count), NeighbourModel(), (math.inf, 0.2, 0.07, 0.02)
     chosen = set()
-    for k, scores in model.held_out(training, model.candidates):
+    for k, scores in model.cross_val_scores(training, model.candidates):
         losses = {}
         for temperature in temperatures:
-            ((_, alone),) = NeighbourModel(temperatures=(temperature,)).held_out(training, (k,))
+            ((_, alone),) = NeighbourModel(temperatures=(temperature,)).cross_val_scores(training, (k,))
             losses[temperature] = loss(training, alone)
         assert loss(training, scores) == pytest.approx(min(losses.values()))
         sharpness = float(model.fit(training, k).sharpness)
@@ -162,7 +162,7 @@ def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: in
 
 def test_a_k_of_one_s_own_gets_its_temperature_without_a_search() -> None:
     training, searched = draw(150, 7), NeighbourModel()
-    list(searched.held_out(training, (7.0,)))
+    list(searched.cross_val_scores(training, (7.0,)))
     assert NeighbourModel().fit(training, 7.0).sharpness == searched.fit(training, 7.0).sharpness
     assert searched.fit(training, 7.0).k == 7
 
@@ -174,7 +174,7 @@ def test_without_folds_the_usual_temperature_is_taken() -> None:
 
 def test_another_training_s_temperatures_are_forgotten() -> None:
     model, one, other = NeighbourModel(), draw(150, 7), draw(90, 30)
-    list(model.held_out(one, model.candidates))
+    list(model.cross_val_scores(one, model.candidates))
     for k in model.candidates:
         assert model.fit(other, k).sharpness == NeighbourModel().fit(other, k).sharpness
 
@@ -197,7 +197,7 @@ def test_rows_of_weight_0_are_scored_but_have_no_vote(task: str, count: int) -> 
     silent = np.arange(90) % 4 == 1
     training.weight[silent] = 0.0
     model = NeighbourModel(temperatures=(0.1,))
-    ((_, scores),) = model.held_out(training, (5.0,))
+    ((_, scores),) = model.cross_val_scores(training, (5.0,))
     for train, test in training.folds:
         np.testing.assert_allclose(scores[test], by_hand(training, train[~silent[train]], test, 5, 0.1), atol=1e-5)
     assert len(model.fit(training, 5.0).support) == 90 - silent.sum()
@@ -208,12 +208,12 @@ def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
     always, free = np.arange(5), np.arange(5, 90)
     folds = tuple((np.concatenate([always, free[free % 2 != fold]]), free[free % 2 == fold]) for fold in range(2))
     training = dataclasses.replace(training, folds=folds)
-    ((_, scores),) = NeighbourModel(temperatures=(0.1,)).held_out(training, (5.0,))
+    ((_, scores),) = NeighbourModel(temperatures=(0.1,)).cross_val_scores(training, (5.0,))
     assert np.isnan(scores[always]).all()
     for train, test in folds:
         np.testing.assert_allclose(scores[test], by_hand(training, train, test, 5, 0.1), atol=1e-5)
-    list(NeighbourModel().held_out(training, (5.0,)))  # whose losses are those of the others
-    ((_, means),) = CentroidModel().held_out(training, (0.0,))
+    list(NeighbourModel().cross_val_scores(training, (5.0,)))  # whose losses are those of the others
+    ((_, means),) = CentroidModel().cross_val_scores(training, (0.0,))
     assert np.isnan(means[always]).all()
     for train, test in folds:
         expected = (
@@ -226,17 +226,17 @@ def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
 def test_rows_without_any_feature_get_finite_scores(task: str, count: int) -> None:
     training = dataclasses.replace(draw(30, 7, task=task, count=count), rows=Rows(np.zeros((30, 7))))
     model = NeighbourModel()
-    for k, scores in model.held_out(training, model.candidates):
+    for k, scores in model.cross_val_scores(training, model.candidates):
         assert np.isfinite(scores).all()
         assert np.isfinite(model.fit(training, k).decision_function(np.zeros((2, 7)))).all()
 
 
 def test_few_bytes_at_a_time_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     training = draw(90, 7)
-    ((_, expected),) = NeighbourModel().held_out(training, (5.0,))
+    ((_, expected),) = NeighbourModel().cross_val_scores(training, (5.0,))
     fitted = NeighbourModel().fit(training, 5.0).decision_function(training.rows.whole())
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 1)
-    ((_, found),) = NeighbourModel().held_out(training, (5.0,))
+    ((_, found),) = NeighbourModel().cross_val_scores(training, (5.0,))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(
         NeighbourModel().fit(training, 5.0).decision_function(training.rows.whole()), fitted, atol=1e-5
@@ -259,7 +259,7 @@ def test_rows_that_weigh_nothing_are_refused() -> None:
     training = draw(30, 7)
     training.weight[1:] = 0.0
     with pytest.raises(HeadError, match="no row outside a fold has a weight above 0"):
-        list(NeighbourModel().held_out(training, (1.0,)))
+        list(NeighbourModel().cross_val_scores(training, (1.0,)))
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row has a weight above 0"):
         NeighbourModel().fit(dataclasses.replace(training, folds=()), 1.0)
@@ -287,7 +287,7 @@ def test_class_means_are_weighted_and_scores_differ_as_squared_distances_do() ->
 
 def test_held_out_rows_are_scored_by_the_means_of_the_other_folds() -> None:
     training = draw(90, 7, count=4)
-    ((candidate, scores),) = CentroidModel().held_out(training, (0.0,))
+    ((candidate, scores),) = CentroidModel().cross_val_scores(training, (0.0,))
     assert candidate == 0.0
     for train, test in training.folds:
         expected = (

@@ -319,7 +319,7 @@ def test_rows_of_weight_0_are_as_if_they_were_not_there(hinge: bool, n: int, dim
     )
     one, other = (PenalisedModel(hinge=hinge).fit(t, 0.1) for t in (training, few))
     np.testing.assert_allclose(one.weight, other.weight, atol=2e-4)
-    one, other = (dict(PenalisedModel(hinge=hinge).held_out(t, (0.1,)))[0.1] for t in (training, few))
+    one, other = (dict(PenalisedModel(hinge=hinge).cross_val_scores(t, (0.1,)))[0.1] for t in (training, few))
     np.testing.assert_allclose(one[kept], other, atol=1e-4)
 
 
@@ -355,7 +355,7 @@ def test_held_out_scores_are_those_of_scikit_learn_s_fits_to_the_other_folds(
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
         monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)  # float32 sees no smaller gap
-    for C, scores in PenalisedModel().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
+    for C, scores in PenalisedModel().cross_val_scores(training, (1e-6, 1e-2, 1.0, 100.0)):
         expected = reference_path(training, C)
         assert scores.shape == expected.shape
         assert scores.dtype == np.float64
@@ -371,7 +371,7 @@ def test_held_out_machines_are_scikit_learn_s(name: str, to_the_end: None) -> No
         folds = tuple((np.union1d(train, [7]), np.setdiff1d(test, [7])) for train, test in training.folds)
         training = dataclasses.replace(training, folds=folds)
     Z = training.rows.whole(np.float64)
-    for C, scores in PenalisedModel(hinge=True).held_out(training, (1e-4, 0.1)):
+    for C, scores in PenalisedModel(hinge=True).cross_val_scores(training, (1e-4, 0.1)):
         for train, test in training.folds:
             fit = LinearSVC(C=C, dual=False, tol=1e-12, max_iter=100_000)
             fit.fit(Z[train], training.y[train], training.weight[train])
@@ -383,10 +383,10 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(noisy(problem(name)), 5)
-    found = [log_loss(training, scores) for _, scores in PenalisedModel().held_out(training, C_PATH)]
+    found = [log_loss(training, scores) for _, scores in PenalisedModel().cross_val_scores(training, C_PATH)]
     monkeypatch.setattr(linear, "SEARCH_TOL", 1e-10)
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
-    exact = [log_loss(training, scores) for _, scores in PenalisedModel().held_out(training, C_PATH)]
+    exact = [log_loss(training, scores) for _, scores in PenalisedModel().cross_val_scores(training, C_PATH)]
     best = int(np.argmin(exact))
     assert 0 < best < 44
     near = slice(max(0, best - 3), best + 4)
@@ -406,7 +406,7 @@ def noisy(training: TrainingData) -> TrainingData:
 def test_the_chosen_c_is_that_of_logistic_regression_cv(name: str) -> None:
     training = folded(noisy(problem(name)), 5)
     grid = C_PATH[14:37:2]
-    losses = [log_loss(training, scores) for _, scores in PenalisedModel().held_out(training, grid)]
+    losses = [log_loss(training, scores) for _, scores in PenalisedModel().cross_val_scores(training, grid)]
     known = inspect.signature(LogisticRegressionCV).parameters
     options = {"l1_ratios": (0.0,), "use_legacy_attributes": False} if "use_legacy_attributes" in known else {}
     search = LogisticRegressionCV(
@@ -420,29 +420,29 @@ def test_rows_that_no_fold_holds_out_have_no_score() -> None:
     training = folded(problem("five classes, weighted"))
     always = np.arange(10)
     folds = tuple((np.union1d(train, always), np.setdiff1d(test, always)) for train, test in training.folds)
-    ((_, scores),) = PenalisedModel().held_out(dataclasses.replace(training, folds=folds), (0.1,))
+    ((_, scores),) = PenalisedModel().cross_val_scores(dataclasses.replace(training, folds=folds), (0.1,))
     assert np.isnan(scores[always]).all()
     assert np.isfinite(scores[10:]).all()
 
 
 WAYS: dict[str, Callable[[PenalisedModel, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
     "one by one": lambda model, training, path: {
-        C: scores for wanted in path for C, scores in model.held_out(training, (wanted,))
+        C: scores for wanted in path for C, scores in model.cross_val_scores(training, (wanted,))
     },
     "by new models": lambda model, training, path: {
-        C: scores for wanted in path for C, scores in PenalisedModel().held_out(training, (wanted,))
+        C: scores for wanted in path for C, scores in PenalisedModel().cross_val_scores(training, (wanted,))
     },
     "in two calls": lambda model, training, path: {
-        **dict(model.held_out(training, path[:3])),
-        **dict(model.held_out(training, path[3:])),
+        **dict(model.cross_val_scores(training, path[:3])),
+        **dict(model.cross_val_scores(training, path[3:])),
     },
     "beyond the lower end": lambda model, training, path: {
-        **dict(model.held_out(training, path[3:])),
-        **dict(model.held_out(training, path[:3])),
+        **dict(model.cross_val_scores(training, path[3:])),
+        **dict(model.cross_val_scores(training, path[:3])),
     },
-    "downwards": lambda model, training, path: dict(model.held_out(training, path[::-1])),
+    "downwards": lambda model, training, path: dict(model.cross_val_scores(training, path[::-1])),
     "the same twice": lambda model, training, path: dict(
-        [*model.held_out(training, path), *model.held_out(training, path)]
+        [*model.cross_val_scores(training, path), *model.cross_val_scores(training, path)]
     ),
 }
 
@@ -453,7 +453,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
     way: str, name: str, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
-    expected = dict(PenalisedModel().held_out(training, path))
+    expected = dict(PenalisedModel().cross_val_scores(training, path))
     monkeypatch.setattr(linear, "COLUMNS", 30)  # two at once, or ten
     found = WAYS[way](PenalisedModel(), training, path)
     assert sorted(found) == sorted(path)
@@ -464,7 +464,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
 def test_candidates_come_in_the_order_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "COLUMNS", 30)  # two at once
     training, path = folded(problem("five classes, weighted")), (1.0, 0.1, 3.0, 0.1)
-    assert [C for C, _ in PenalisedModel().held_out(training, path)] == list(path)
+    assert [C for C, _ in PenalisedModel().cross_val_scores(training, path)] == list(path)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("COLUMNS", 1), ("COLUMNS", 31), ("SCORES", 1), ("SCORES", 13_000)])
@@ -472,17 +472,17 @@ def test_how_many_are_solved_together_changes_no_score(
     setting: str, value: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem("five classes, weighted"))), C_PATH[4:32:6]
-    expected = dict(PenalisedModel().held_out(training, path))
+    expected = dict(PenalisedModel().cross_val_scores(training, path))
     monkeypatch.setattr(linear, setting, value)
-    for C, scores in PenalisedModel().held_out(training, path):
+    for C, scores in PenalisedModel().cross_val_scores(training, path):
         np.testing.assert_allclose(softmax(scores, axis=1), softmax(expected[C], axis=1), atol=1e-4)
 
 
 def test_threads_change_no_score(to_the_end: None, monkeypatch: pytest.MonkeyPatch) -> None:
     training = folded(noisy(problem("five classes, weighted")))
-    expected = dict(PenalisedModel().held_out(training, (1e-3, 1.0)))
+    expected = dict(PenalisedModel().cross_val_scores(training, (1e-3, 1.0)))
     monkeypatch.setattr(lbfgs, "BLOCK", 1)
-    for C, scores in PenalisedModel().held_out(training, (1e-3, 1.0)):
+    for C, scores in PenalisedModel().cross_val_scores(training, (1e-3, 1.0)):
         np.testing.assert_allclose(scores, expected[C], atol=1e-3)
 
 
@@ -496,7 +496,7 @@ def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypat
 
     def run() -> list[np.ndarray]:
         model = PenalisedModel()
-        scores = [scores for _, scores in model.held_out(training, C_PATH[10:30:4])]
+        scores = [scores for _, scores in model.cross_val_scores(training, C_PATH[10:30:4])]
         predictor = model.fit(training, C_PATH[22])
         return [*scores, predictor.weight, predictor.bias]
 
@@ -510,7 +510,7 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
         monkeypatch.setattr(matrices, "_SMALL", 0)
     training = folded(problem("five classes, weighted"))
     model, path = PenalisedModel(), (0.01, 1.0, 100.0)
-    list(model.held_out(training, path))
+    list(model.cross_val_scores(training, path))
     for C in (1.0, 0.5):  # of the path, and not of it
         predictor, alone = model.fit(training, C), PenalisedModel().fit(training, C)
         np.testing.assert_allclose(predictor.weight, alone.weight, atol=2e-3)
@@ -519,10 +519,10 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
 
 def test_another_training_is_not_mistaken_for_the_last(to_the_end: None) -> None:
     model, one, other = PenalisedModel(), folded(problem("two classes")), folded(problem("five classes, weighted"))
-    list(model.held_out(one, (0.1, 1.0)))
+    list(model.cross_val_scores(one, (0.1, 1.0)))
     model.fit(one, 1.0)
-    ((_, scores),) = model.held_out(other, (0.1,))
-    ((_, expected),) = PenalisedModel().held_out(other, (0.1,))
+    ((_, scores),) = model.cross_val_scores(other, (0.1,))
+    ((_, expected),) = PenalisedModel().cross_val_scores(other, (0.1,))
     np.testing.assert_array_equal(scores, expected)
     np.testing.assert_array_equal(model.fit(other, 2.0).weight, PenalisedModel().fit(other, 2.0).weight)
 
@@ -544,7 +544,7 @@ def test_a_search_that_ends_early_says_from_which_c_on(monkeypatch: pytest.Monke
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 6)
     training = folded(problem("five classes, weighted"))
     with pytest.warns(NotConvergedWarning, match=r"\d of 9 fits of the search, from C=.*0 on, had not converged"):
-        list(PenalisedModel().held_out(training, (1e-6, 100.0, 10_000.0)))
+        list(PenalisedModel().cross_val_scores(training, (1e-6, 100.0, 10_000.0)))
 
 
 def test_what_converges_is_fitted_without_a_warning() -> None:
@@ -552,7 +552,7 @@ def test_what_converges_is_fitted_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = PenalisedModel()
-        list(model.held_out(training, C_PATH[::4]))
+        list(model.cross_val_scores(training, C_PATH[::4]))
         for C in CS:
             model.fit(training, C)
 
@@ -567,7 +567,7 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
     model = PenalisedModel(hinge=hinge)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)  # the intercept of what never happens has no optimum
-        ((_, scores),) = model.held_out(training, (C,))
+        ((_, scores),) = model.cross_val_scores(training, (C,))
         predictor = model.fit(training, C)
     assert np.isfinite(scores).all()
     assert np.isfinite(predictor.weight).all()
@@ -583,8 +583,8 @@ def test_a_label_that_a_fold_never_sees_spoils_no_other(C: float, to_the_end: No
     both = dataclasses.replace(training, y=training.y[:, [0, 2]], count=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)
-        ((_, scores),) = PenalisedModel().held_out(training, (C,))
-        ((_, expected),) = PenalisedModel().held_out(both, (C,))
+        ((_, scores),) = PenalisedModel().cross_val_scores(training, (C,))
+        ((_, expected),) = PenalisedModel().cross_val_scores(both, (C,))
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores[:, [0, 2]], expected, atol=2e-2 * np.abs(expected).max())
 
@@ -621,11 +621,14 @@ def test_matrices_too_large_to_rotate_are_fitted_as_they_are(
     n: int, dim: int, to_the_end: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(draw(n, dim, 3, apart=0.3))
-    expected, scores = PenalisedModel().fit(training, 1.0), dict(PenalisedModel().held_out(training, (1.0,)))[1.0]
+    expected, scores = (
+        PenalisedModel().fit(training, 1.0),
+        dict(PenalisedModel().cross_val_scores(training, (1.0,)))[1.0],
+    )
     monkeypatch.setattr(matrices, "_MOST_ROTATED", 5)
     assert Rotated.of(training.rows).basis is None
     np.testing.assert_allclose(PenalisedModel().fit(training, 1.0).weight, expected.weight, atol=1e-3)
-    ((_, found),) = PenalisedModel().held_out(training, (1.0,))
+    ((_, found),) = PenalisedModel().cross_val_scores(training, (1.0,))
     np.testing.assert_allclose(found, scores, atol=1e-3)
 
 
@@ -653,7 +656,7 @@ def test_skipping_the_rows_that_a_fold_holds_out_changes_nothing(
     for skipped in (10**9, 1):
         monkeypatch.setattr(linear, "_SKIPPED", skipped)
         model = PenalisedModel(hinge=hinge)
-        scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
+        scores = dict(model.cross_val_scores(training, (1e-3, 0.1, 1.0)))
         found.append((scores, model.fit(training, 0.1)))
     (scores, predictor), (skipped_scores, skipped_scorer) = found
     for C, expected in scores.items():
