@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import featx
-from featx.errors import BackboneError, CacheMissError, DatasetError, HeadError, StaleCacheError
+from featx.errors import BackboneError, DatasetError, HeadError, ModelNotFoundError, StaleCacheError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
@@ -214,7 +214,7 @@ def test_moved_weights_are_asked_for_and_taken(split_photos: Path, in_tmp: Path)
 
 
 def test_a_missing_model_is_said(in_tmp: Path) -> None:
-    with pytest.raises(CacheMissError, match=r"there is no head or model nothing\.safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"there is no head or model nothing\.safetensors"):
         predict("nothing.safetensors", ["a.jpg"])
 
 

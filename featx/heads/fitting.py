@@ -202,7 +202,7 @@ def _choose(
         training = dataclasses.replace(training, folds=())
     some, drawn = search_share(training)
     extends = kind.parameter == "C" and given is None
-    chosen = search(estimator, some, candidates, gives_logits=kind.gives_logits, extends=extends)
+    chosen = search(estimator, some, candidates=candidates, gives_logits=kind.gives_logits, extends=extends)
     if some is not training:
         notes.append(
             f"{kind.parameter or 'calibration'} was chosen on {len(some)} of {len(training)} rows, drawn by the seed"

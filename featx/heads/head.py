@@ -81,7 +81,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         >>> rng = np.random.default_rng(0)
         >>> labels = np.arange(60) % 2
         >>> features = FeatureSet(
-        ...     features=(rng.normal(size=(60, 4)) + 3 * labels[:, None]).astype(np.float32),
+        ...     features=(rng.normal(size=(60, 4)) + 5 * labels[:, None]).astype(np.float32),
         ...     labels=labels,
         ...     splits=np.where(np.arange(60) < 40, "train", "test").astype(object),
         ...     classes=("ant", "bee"),
@@ -94,7 +94,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         >>> head.evaluate(features).accuracy
         1.0
         >>> head
-        Head(kind='ridge', C=0.1)
+        Head(C=0.1, kind='ridge')
     """
 
     def __init__(

@@ -78,8 +78,8 @@ class Search:
 def search(
     estimator: Estimator,
     training: TrainingData,
-    candidates: Sequence[float] | None = None,
     *,
+    candidates: Sequence[float] | None = None,
     gives_logits: bool,
     extends: bool,
 ) -> Search:

@@ -118,17 +118,19 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, A
 # Reading
 
 
-def read_metadata(path: Path, *schemas: Schema) -> dict[str, Any]:
+def read_metadata(path: Path, schema: Schema, *more: Schema) -> dict[str, Any]:
     """Read the JSON of a file without its arrays.
 
     Args:
         path: of the file.
-        schemas: of the formats that the file may have.
+        schema: of the format that the file must have.
+        more: of further formats that it may have instead.
 
     Raises:
         ModelNotFoundError: the file does not exist, or cannot be opened.
         CorruptFileError: not a file of one of these formats, or one of an unknown version.
     """
+    schemas = (schema, *more)
     with _opened(path, schemas) as file:
         return _read_header(path, file, os.fstat(file.fileno()).st_size, schemas).metadata
 

@@ -292,7 +292,7 @@ def test_adjusted_by_one_the_posterior_is_that_of_equally_frequent_classes() -> 
 
 
 def test_an_adjustment_that_means_nothing_is_an_error() -> None:
-    with pytest.raises(HeadError, match="tau is -1; logit adjustment takes a number from 0 on"):
+    with pytest.raises(HeadError, match="tau is -1; logit adjustment takes a number of at least 0"):
         logit_adjustment(np.array([1, 1]), -1.0)
     with pytest.raises(HeadError, match="1 classes have no rows; logit adjustment needs some of each"):
         logit_adjustment(np.array([1, 0]), 1.0)

@@ -8,16 +8,26 @@ import pytest
 
 from featx.constants import KINDS, TASKS
 from featx.errors import HeadError
-from featx.heads.predictors import PREDICTORS
-from featx.heads.registry import MOST_ROWS_OF_RBF, TABLE, form_of, kind_of, model_for, suited
-from featx.heads.training_data import Rows, TrainingData
+from featx.heads.registry import (
+    HEAD_KINDS,
+    MAX_RBF_ROWS,
+    EstimatorOptions,
+    auto_candidates,
+    get_kind,
+    predictor_classes,
+)
+from featx.heads.training_data import Estimator, Rows, TrainingData
 
 EVERY = [
     (name, task, kernel)
-    for name, kind in TABLE.items()
+    for name, kind in HEAD_KINDS.items()
     for task in kind.tasks
     for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
 ]
+
+
+def estimator(name: str, task: str, kernel: str = "linear") -> Estimator:
+    return get_kind(name).estimator(EstimatorOptions(task, kernel))
 
 
 def draw(task: str) -> TrainingData:
@@ -34,34 +44,36 @@ def draw(task: str) -> TrainingData:
 
 
 def test_every_kind_that_can_be_named_is_known() -> None:
-    assert TABLE.keys() == set(KINDS)
+    assert HEAD_KINDS.keys() == set(KINDS)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"name": "tree"}, "there is no head 'tree'; expected one of logreg, linear, svm, ridge, knn, centroid, mlp"),
-        ({"name": "svm", "kernel": "poly"}, "kernel is 'poly' for svm; it is linear or rbf, for svm"),
-        ({"name": "ridge", "kernel": "rbf"}, "kernel is 'rbf' for ridge; it is linear or rbf, for svm"),
+        ({"name": "svm", "kernel": "poly"}, "kernel is 'poly' for svm; expected linear or rbf, and only for svm"),
+        ({"name": "ridge", "kernel": "rbf"}, "kernel is 'rbf' for ridge; expected linear or rbf, and only for svm"),
         (
             {"name": "centroid", "task": "regression"},
-            "centroid does not do regression; expected one of ridge, svm, linear, knn, mlp",
+            "centroid cannot do regression; expected one of ridge, svm, linear, knn, mlp",
         ),
-        ({"name": "logreg", "task": "regression"}, "logreg does not do regression"),
-        ({"name": "centroid", "task": "multilabel"}, "centroid does not do multilabel; expected one of ridge, logreg"),
+        ({"name": "logreg", "task": "regression"}, "logreg cannot do regression"),
+        ({"name": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
     ],
 )
 def test_a_kind_that_is_none_or_does_not_suit_is_refused(options: dict[str, str], message: str) -> None:
     with pytest.raises(HeadError, match=message):
-        kind_of(**options)
+        get_kind(**options)
 
 
 @pytest.mark.parametrize(("name", "task", "kernel"), EVERY)
-def test_each_kind_is_fitted_by_a_model_that_makes_a_scorer_of_its_form(name: str, task: str, kernel: str) -> None:
-    assert kind_of(name, task=task, kernel=kernel) is TABLE[name]
-    model, training = model_for(name, task=task, kernel=kernel), draw(task)
+def test_each_kind_is_fitted_by_an_estimator_that_makes_a_predictor_of_its_form(
+    name: str, task: str, kernel: str
+) -> None:
+    assert get_kind(name, task=task, kernel=kernel) is HEAD_KINDS[name]
+    model, training = estimator(name, task, kernel), draw(task)
     predictor = model.fit(training, model.candidates[0])
-    assert type(predictor) is PREDICTORS[form_of(name, task=task, kernel=kernel)]
+    assert type(predictor) is predictor_classes()[get_kind(name).form(task, kernel)]
     assert predictor.decision_function(np.zeros((5, 4))).shape == (5, training.count)
     (found,) = model.cross_val_scores(training, model.candidates[:1])
     assert found[0] == model.candidates[0]
@@ -71,38 +83,38 @@ def test_each_kind_is_fitted_by_a_model_that_makes_a_scorer_of_its_form(name: st
 
 @pytest.mark.parametrize(("name", "task", "kernel"), EVERY)
 def test_there_is_something_to_choose_where_a_kind_has_a_parameter(name: str, task: str, kernel: str) -> None:
-    candidates = model_for(name, task=task, kernel=kernel).candidates
-    assert (len(candidates) > 1) == bool(TABLE[name].parameter)
+    candidates = estimator(name, task, kernel).candidates
+    assert (len(candidates) > 1) == bool(HEAD_KINDS[name].parameter)
     assert len(set(candidates)) == len(candidates)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in TABLE.items() if kind.parameter])
+@pytest.mark.parametrize("name", [name for name, kind in HEAD_KINDS.items() if kind.parameter])
 def test_candidates_begin_with_the_simplest(name: str) -> None:
-    candidates = model_for(name, task="classification", kernel="linear").candidates
-    more_is_simpler = TABLE[name].parameter in ("k", "weight_decay")  # of C, less
+    candidates = estimator(name, "classification").candidates
+    more_is_simpler = HEAD_KINDS[name].parameter in ("k", "weight_decay")  # of C, less
     assert candidates == tuple(sorted(candidates, reverse=more_is_simpler))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_auto_compares_all_that_suit_in_the_order_of_the_table(task: str) -> None:
-    found = suited(task, 100)
+    found = auto_candidates(task, 100)
     names = [name for name, kernel in found if kernel == "linear"]
-    assert names == [name for name, kind in TABLE.items() if task in kind.tasks and name != "linear"]
+    assert names == [name for name, kind in HEAD_KINDS.items() if task in kind.tasks and name != "linear"]
     assert found[-2:] == [("svm", "rbf"), ("mlp", "linear")]
 
 
 def test_auto_leaves_out_a_kernel_where_rows_are_many() -> None:
-    assert ("svm", "rbf") in suited("classification", MOST_ROWS_OF_RBF)
-    assert ("svm", "rbf") not in suited("classification", MOST_ROWS_OF_RBF + 1)
-    assert ("mlp", "linear") in suited("classification", 10**9)
+    assert ("svm", "rbf") in auto_candidates("classification", MAX_RBF_ROWS)
+    assert ("svm", "rbf") not in auto_candidates("classification", MAX_RBF_ROWS + 1)
+    assert ("mlp", "linear") in auto_candidates("classification", 10**9)
 
 
 def test_only_heads_of_minibatches_take_torch_along() -> None:
     others = [(name, task, kernel) for name, task, kernel in EVERY if name not in ("linear", "mlp")]
     code = (
-        "import sys\nfrom featx.kinds import model_for\n"
-        f"for name, task, kernel in {others!r}:\n    model_for(name, task=task, kernel=kernel)\n"
-        "assert 'torch' not in sys.modules\nmodel_for('mlp', task='regression', kernel='linear')\n"
+        "import sys\nfrom featx.heads.registry import EstimatorOptions, get_kind\n"
+        f"for name, task, kernel in {others!r}:\n    get_kind(name).estimator(EstimatorOptions(task, kernel))\n"
+        "assert 'torch' not in sys.modules\nget_kind('mlp').estimator(EstimatorOptions('regression'))\n"
         "assert 'torch' in sys.modules\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -16,6 +16,7 @@ from torchvision import models
 import featx
 from featx.errors import CacheMissError, CorruptFileError, HeadError, OutputError, StaleCacheError
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_groups
 from featx.heads.head import Head
 from featx.inference import evaluate, predict
 from featx.inspection.info import describe_file
@@ -168,7 +169,7 @@ def test_what_could_not_be_saved_is_refused_before_the_training(
     monkeypatch.setattr(
         "featx.promotion.finetune_run.FineTuningRuns.first", lambda *_: pytest.fail("the training began")
     )
-    with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, for it could not be read again"):
+    with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, because it could not be read again"):
         promote(head, features=features, finetune=True)
 
 
@@ -272,7 +273,8 @@ def test_groups_stay_together_where_training_images_are_held_back(split_photos: 
     Path("groups.csv").write_text(
         "path,who\n" + "".join(f"{path},{row // 4}\n" for row, path in enumerate(features.paths))
     )
-    head = Head("ridge", group="who", table="groups.csv").fit(features)
+    features = with_groups(features, "who", "groups.csv")
+    head = Head("ridge").fit(features)
     _, train, select, _ = FineTuningRuns(head, features, backbone_of(head)).chosen()
     assert len(select)
     assert not {row // 4 for row in train} & {row // 4 for row in select}

@@ -23,6 +23,7 @@ from featx.features.writer import FeatureFileWriter
 from featx.heads.estimators import mlp, svm
 from featx.heads.folds import draw_shots, make_folds
 from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.heads.search import search
 from featx.heads.training_data import TrainingData
 from featx.io import atomic, model_file
@@ -68,7 +69,7 @@ def test_fit_head_writes_the_head_its_report_and_a_picture(tmp_path: Path) -> No
     assert fit.picture == tmp_path / "models" / "pets--svm.png"
     assert sorted(p.name for p in fit.path.parent.iterdir()) == ["pets--svm.png", "pets--svm.safetensors"]
     assert fit.picture.read_bytes().startswith(b"\x89PNG")
-    assert model_file.read_metadata(fit.path)["report"] == fit.report.as_dict()
+    assert model_file.read_metadata(fit.path, HEAD)["report"] == fit.report.as_dict()
     assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
     (note,) = fit.notes
     assert note.startswith("3 images of split pretrain were ")
@@ -321,7 +322,7 @@ def test_in_each_fold_the_hyper_parameter_is_chosen_without_the_rows_that_judge(
         seen.append(training.rows.index)
         return search(model, training, **options)
 
-    monkeypatch.setattr("featx.heads.head.search", spy)
+    monkeypatch.setattr("featx.heads.fitting.search", spy)
     judged: list[np.ndarray] = []
     evaluate = Head.evaluate
 
@@ -349,7 +350,7 @@ def test_groups_straddle_no_fold_of_a_cross_validation(tmp_path: Path, monkeypat
     fit, evaluate = Head.fit, Head.evaluate
     monkeypatch.setattr(Head, "fit", lambda head, *a, **o: pairs.append([o.get("rows")]) or fit(head, *a, **o))
     monkeypatch.setattr(Head, "evaluate", lambda head, *a, **o: pairs[-1].append(o["rows"]) or evaluate(head, *a, **o))
-    fit_head(features, Head("ridge", group="patient"), cv=5, models=tmp_path)
+    fit_head(features, Head("ridge"), group="patient", cv=5, models=tmp_path)
     assert len(pairs) == 6
     for train, test in pairs[1:]:
         assert not set(patients[train]) & set(patients[test])
@@ -362,7 +363,7 @@ def test_without_a_held_out_split_cross_validation_judges_alone(tmp_path: Path) 
     assert fit.cross_validated.n == 60
     found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
     assert (found["n_test"], found["test_split"]) == (0, None)
-    assert model_file.read_metadata(fit.path)["report"] is None
+    assert model_file.read_metadata(fit.path, HEAD)["report"] is None
 
 
 def test_images_that_no_fold_can_judge_are_counted(tmp_path: Path) -> None:

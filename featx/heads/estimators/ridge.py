@@ -33,8 +33,9 @@ class RidgeModel:
     """Ridge regression; for classes and labels, to targets of -1 and 1, one-vs-rest, as scikit-learn's ``RidgeClassifier``.
 
     The candidate is C = 1 / (2 alpha). ``cross_val_scores`` gives each row's score by a fit to all others, in closed form
-    (Allen, 1974), where that tells the truth and costs little: not where rows have copies among the others (``training.grouped``),
-    nor where they do not fit in memory. There the folds' scores are given, from sums that were added up in one pass.
+    (Allen, 1974), where that tells the truth and costs little: not where rows have copies among the others
+    (``training.grouped``), nor where they do not fit in memory. There the folds' scores are given, from sums that were
+    added up in one pass.
 
     Products are made in float64, but for folds of rows that do not fit in memory: in float32, block by block, added up in
     float64.
