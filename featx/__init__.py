@@ -29,6 +29,7 @@ _HOMES = {
     "load_model": "inference",
     "predict": "inference",
     "promote": "promotion.promotion",
+    "register_head": "heads.registry",
     "scan_images": "data.scan",
 }
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head
+    from featx.heads.registry import register_head as register_head
     from featx.inference import evaluate as evaluate
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict

@@ -225,7 +225,9 @@ def test_images_of_a_class_that_the_head_does_not_know_cannot_judge_it() -> None
     features = photos()
     features.splits[(features.labels == 2) & (features.splits == "train")] = "val"
     head = Head("logreg").fit(features)
-    with pytest.raises(HeadError, match=r"15 images of the split 'test' are of classes .* \(cat\); it knows ant, bee"):
+    with pytest.raises(
+        HeadError, match=r"15 images of the split 'test' are of classes .* \(cat\); its classes are ant, bee"
+    ):
         head.evaluate(features)
 
 
@@ -275,7 +277,7 @@ def test_unlabelled_images_alone_are_said_to_be_that() -> None:
 
 def test_one_class_alone_is_no_task() -> None:
     features = photos()
-    with pytest.raises(HeadError, match="the split 'train' has one class only, 'bee'; a head needs at least two"):
+    with pytest.raises(HeadError, match="the split 'train' has one class only, 'bee'; expected at least two"):
         Head("logreg").fit(features.take(np.flatnonzero(features.labels == 1)))
 
 
@@ -451,7 +453,9 @@ def test_heads_of_other_tasks_are_not_promoted(task: str) -> None:
 
 def test_one_value_or_labels_that_are_all_alike_are_no_task() -> None:
     features = photos(classes=("x",), train=4, test=4)
-    with pytest.raises(HeadError, match="every image of the split 'train' has the value 3: there is nothing to learn"):
+    with pytest.raises(
+        HeadError, match="every image of the split 'train' has the value 3, so there is nothing to learn"
+    ):
         Head("ridge", task="regression").fit(with_labels(features, ["3"] * 4 + ["4"] * 4))
     with pytest.raises(HeadError, match=r"every image of the split 'train' has the same labels \(a, b\)"):
         Head("ridge").fit(with_labels(features, ["a|b"] * 4 + ["a"] * 4))
@@ -459,7 +463,7 @@ def test_one_value_or_labels_that_are_all_alike_are_no_task() -> None:
 
 def test_labels_that_are_no_numbers_are_refused_for_a_regression() -> None:
     with pytest.raises(
-        HeadError, match=r"of the split 'train' have labels that are no finite numbers \('ant', 'bee', 'c"
+        HeadError, match=r"of the split 'train' have labels that are not finite numbers \('ant', 'bee', 'c"
     ):
         Head("ridge", task="regression").fit(photos())
 

@@ -1,22 +1,34 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from made import photos
 
+import featx.heads
 from featx.constants import KINDS, TASKS
-from featx.errors import HeadError
+from featx.errors import CorruptFileError, HeadError
+from featx.heads.head import Head
+from featx.heads.predictors import LinearPredictor
 from featx.heads.registry import (
     HEAD_KINDS,
     MAX_RBF_ROWS,
     EstimatorOptions,
+    HeadKind,
     auto_candidates,
     get_kind,
+    kind_names,
     predictor_classes,
+    register_head,
 )
-from featx.heads.training_data import Estimator, Rows, TrainingData
+from featx.heads.training_data import Estimator, Rows, TrainingData, fold_by_fold
 
 EVERY = [
     (name, task, kernel)
@@ -119,3 +131,99 @@ def test_only_heads_of_minibatches_take_torch_along() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+# A kind of one's own
+
+
+class NearestSquare:
+    """Scores each class by minus the squared distance to its mean, times the candidate."""
+
+    candidates = (0.5, 1.0)
+
+    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
+        Z = training.rows.whole(np.float64)
+        means = np.stack([Z[training.y == label].mean(axis=0) for label in range(training.count)])
+        return LinearPredictor(2 * candidate * means, -candidate * (means**2).sum(axis=1))
+
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        return fold_by_fold(self, training, candidates)
+
+
+def kind(name: str = "square", **changes: Any) -> HeadKind:
+    made = HeadKind(name, ("classification",), LinearPredictor, lambda options: NearestSquare(), "weight_decay")
+    return dataclasses.replace(made, **changes)
+
+
+@pytest.fixture
+def square() -> Iterator[HeadKind]:
+    yield register_head(kind())
+    del HEAD_KINDS["square"]
+
+
+def test_a_registered_kind_is_checked_fitted_judged_saved_and_loaded(square: HeadKind, tmp_path: Path) -> None:
+    assert get_kind("square") is square
+    assert kind_names() == (*KINDS, "square")
+    features = photos(gap=3.0)
+    with pytest.raises(HeadError, match="C is only for logreg, svm, ridge; square has none"):
+        Head("square", C=1.0)
+    head = Head("square").fit(features)
+    assert head.weight_decay_ in NearestSquare.candidates
+    assert len(head.search_) == 2
+    assert head.temperature_ != 1.0
+    assert head.evaluate(features).accuracy > 0.9
+    assert head.is_linear
+    loaded = Head.load(head.save(tmp_path / "square.safetensors"))
+    assert (loaded.kind, loaded.parameters) == ("square", head.parameters)
+    np.testing.assert_array_equal(loaded.predict_proba(features.features), head.predict_proba(features.features))
+    with pytest.raises(HeadError, match="square cannot do multilabel"):
+        Head("square", task="multilabel").fit(features)
+    assert ("square", "linear") in auto_candidates("classification", 10)
+    assert ("square", "linear") not in auto_candidates("regression", 10)
+
+
+def test_the_file_of_a_kind_that_is_not_registered_is_refused(tmp_path: Path) -> None:
+    register_head(kind())
+    path = Head("square").fit(photos()).save(tmp_path / "square.safetensors")
+    del HEAD_KINDS["square"]
+    with pytest.raises(CorruptFileError, match='kind is "square"; expected one of logreg, linear, svm'):
+        Head.load(path)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    FORM = "linear"
+    ARRAYS = LinearPredictor.ARRAYS
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: kind("ridge"), "there is already a head 'ridge'"),
+        (lambda: kind(tasks=("ranking",)), "tasks of the head 'square': 'ranking'; expected 'classification', 'multi"),
+        (lambda: kind(tasks=()), "tasks of the head 'square': empty"),
+        (lambda: kind(kernels=("poly",)), "kernels of the head 'square': 'poly'; expected 'linear', 'rbf'"),
+        (lambda: kind(parameter="depth"), "parameter of the head 'square': 'depth'; expected '', 'C', 'k', 'weight_d"),
+        (lambda: kind(predictor=NearestSquare), "NearestSquare of the head 'square' needs FORM and ARRAYS"),
+        (lambda: kind(predictor=Foreign), "Foreign has the FORM 'linear' of LinearPredictor; give it another"),
+    ],
+)
+def test_a_kind_that_cannot_work_is_not_registered(wrong: Callable[[], HeadKind], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        register_head(wrong())
+    assert kind_names() == KINDS
+
+
+@pytest.mark.parametrize("name", featx.heads.__all__)
+def test_every_public_name_of_the_package_is_there(name: str) -> None:
+    assert getattr(featx.heads, name).__name__ == name
+    assert name in dir(featx.heads)
+
+
+def test_the_package_of_heads_costs_nothing_until_a_name_is_used() -> None:
+    code = "import sys, featx.heads; print(sorted({'numpy', 'sklearn', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    with pytest.raises(AttributeError, match=r"module 'featx\.heads' has no attribute 'Forest'"):
+        _ = featx.heads.Forest

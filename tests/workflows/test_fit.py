@@ -15,17 +15,20 @@ import pytest
 from made import EVERY_HEAD, Recorder, in_views, new, photos, with_labels
 
 from featx.backbones.backbone import load_backbone
-from featx.errors import CacheMissError, HeadError, OutputError
+from featx.errors import CacheMissError, FoldError, HeadError, OutputError
 from featx.extraction.extraction import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
 from featx.features.writer import FeatureFileWriter
+from featx.heads import groups
 from featx.heads.estimators import mlp, svm
 from featx.heads.folds import draw_shots, make_folds
+from featx.heads.groups import with_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.search import search
 from featx.heads.training_data import TrainingData
+from featx.inference import evaluate
 from featx.io import atomic, model_file
 from featx.layer_spec import by_depth
 from featx.workflows import fit
@@ -204,7 +207,7 @@ def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
     monkeypatch.setattr(Head, "fit", lambda *_, **__: pytest.fail("a head was fitted"))
     features = photos()
     features.splits[(features.labels == 2) & (features.splits == "train")] = "pretrain"
-    message = r"1 classes have images to judge a head by, and none in train to learn them from: cat \(15 in test\)"
+    message = r"1 classes have images in val or test but none in train: cat \(15 in test\)"
     with pytest.raises(HeadError, match=message):
         fit_head(features, Head("logreg"), models=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -406,7 +409,7 @@ def test_few_shots_are_heads_on_drawn_rows_judged_on_the_held_out_split(tmp_path
 @pytest.mark.parametrize(
     ("made", "shots", "message"),
     [
-        (lambda: photos(train=3), 4, r"4 shots are more images than 3 of 3 classes have to train on: ant \(3\)"),
+        (lambda: photos(train=3), 4, r"4 shots are more than the training images of 3 of 3 classes: ant \(3\)"),
         (measured, 1, "--shots draws images of each class; it is not for regression"),
         (lambda: photos(test=0), 1, "--shots judges on a held-out split, and there is none"),
     ],
@@ -417,7 +420,7 @@ def test_shots_that_cannot_be_drawn_or_judged_are_refused(
     features = made()
     task = "regression" if len(features.classes) > 3 else "auto"
     cv = None if "test" in features.splits else 3
-    with pytest.raises(HeadError, match=message):
+    with pytest.raises((HeadError, FoldError), match=message):
         fit_head(features, Head("ridge", task=task), shots=(shots,), cv=cv, models=tmp_path)
 
 
@@ -465,6 +468,37 @@ def test_the_best_layer_is_the_penultimate_unless_another_is_better_by_more_than
     plain = fit_head(path, Head("ridge"), layer=kept, models=tmp_path / "other")
     assert plain.as_dict()["accuracy"] == fit.as_dict()["accuracy"]
     assert not plain.layers
+
+
+@pytest.mark.parametrize("options", [{}, {"cv": 3, "repeat": 2}, {"shots": (2,)}, {"layer": "best"}, {"auto": True}])
+def test_one_fit_reads_the_table_of_groups_once(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layered(tmp_path / "f.h5", inner=3.0, last=3.0)
+    rows = [f"{row:03}.png,p{row // 4}" for row in range(80)]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,patient", *rows]))
+    read, read_table = [], groups.read_table
+    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
+    fit = fit_head(path, Head("ridge"), group="patient", table=tmp_path / "groups.csv", models=tmp_path, **options)
+    assert len(read) == 1
+    assert fit.head.group_ == "patient"
+    assert fit.as_dict()["group"] == "patient"
+    assert Head.load(fit.path).group_ == "patient"
+
+
+def test_a_loaded_head_gets_its_groups_where_features_have_none(tmp_path: Path) -> None:
+    features = photos(train=60, test=40, gap=1.0, dataset={"name": "pets", "root": "photos", "splits": "hash"})
+    rows = [f"{path},p{row // 3}" for row, path in enumerate(features.paths)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,patient", *rows]))
+    features = dataclasses.replace(features, dataset={**features.dataset, "table": str(tmp_path / "table.csv")})
+    fit = fit_head(features, Head("ridge"), group="patient", models=tmp_path)
+    loaded = Head.load(fit.path)
+    with pytest.raises(
+        HeadError, match=r"fitted with the groups of the column 'patient', and these features have none; "
+    ):
+        loaded.evaluate(features)
+    assert evaluate(loaded, features, split="test").as_dict() == fit.report.as_dict()
+    assert loaded.evaluate(with_groups(features, loaded.group_)).as_dict() == fit.report.as_dict()
 
 
 def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:
