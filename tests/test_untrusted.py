@@ -518,7 +518,7 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A file of code that leaves a mark when it is run; the mark must not be there in the end."""
     (tmp_path / "evil.py").write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom featx.nets import LeNet5\ndef make():\n    return LeNet5()\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom featx.backbones.architectures import LeNet5\ndef make():\n    return LeNet5()\n"
     )
     monkeypatch.chdir(tmp_path)
     yield f"{tmp_path / 'evil.py'}:make"
@@ -568,7 +568,7 @@ def test_timm_fetches_and_reads_nothing_that_a_file_names(
 
 
 def test_another_file_of_code_than_the_models_own_is_refused_with_both_hashes(split_photos: Path, in_tmp: Path) -> None:
-    code = "from featx.nets import LeNet5\nfrom featx import Transform\n"
+    code = "from featx.backbones.architectures import LeNet5\nfrom featx import Transform\n"
     code += "def make():\n    net = LeNet5(7)\n    net.transform = Transform(resize=32, crop=32)\n    return net\n"
     Path("own.py").write_text(code)
     head = Head("centroid").fit(featx.extract(split_photos, featx.load_backbone("own.py:make")).load())
