@@ -518,7 +518,8 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A file of code that leaves a mark when it is run; the mark must not be there in the end."""
     (tmp_path / "evil.py").write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom featx.backbones.architectures import LeNet5\ndef make():\n    return LeNet5()\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom featx.backbones.architectures import LeNet5\n"
+        "def make():\n    return LeNet5()\n"
     )
     monkeypatch.chdir(tmp_path)
     yield f"{tmp_path / 'evil.py'}:make"
