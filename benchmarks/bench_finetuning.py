@@ -84,11 +84,11 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
         right = np.array(
             [path in tuned or (was and path not in missed) for path, was in zip(own.paths[rows], begun, strict=True)]
         )
-        pairs.append(PairedTest.of(own.paths[rows], truth, said, np.where(right, truth, -1)))
+        pairs.append(PairedTest.from_predictions(own.paths[rows], truth, said, np.where(right, truth, -1)))
         losses.append((head.evaluate(own).log_loss, result.run.report.log_loss))  # type: ignore[union-attr]
         seconds.append(result.seconds)
         alphas.append(result.run.history.alpha)
-    together = PairedTest.together(pairs)
+    together = PairedTest.pooled(pairs)
     return {
         "start": start, **given, "n": together.n, "head": together.head_accuracy,
         "tuned": together.head_accuracy + together.gained / together.n, "p": together.p_value,

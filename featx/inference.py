@@ -241,7 +241,7 @@ def _evaluate_promoted(
     failed = [(str(rows.paths[row]), error) for row, (_, error) in enumerate(judged) if error]
     probabilities = np.stack([p for p, _ in judged if p is not None])
     notes = [*trained_on(rows.keys[good], model.train_keys, split=split), *_failures(failed)]
-    return ClassificationReport.of(
+    return ClassificationReport.from_predictions(
         labels[good], probabilities, model.classes, split=split, reject_below=model.reject_below, notes=notes
     )
 

@@ -117,4 +117,4 @@ def test_every_recipe_says_its_command_and_what_to_expect() -> None:
 
 
 def test_the_embedded_weights_are_small() -> None:
-    assert (ROOT / "featx" / "data" / "lenet5-digits.safetensors").stat().st_size < 300_000
+    assert (ROOT / "featx" / "backbones" / "lenet5-digits.safetensors").stat().st_size < 300_000

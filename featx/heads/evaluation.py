@@ -73,10 +73,12 @@ def make_report(
         notes: for the report.
     """
     if postprocess.task == "regression":
-        return RegressionReport.of(y, outputs, split=split, notes=notes)
+        return RegressionReport.from_predictions(y, outputs, split=split, notes=notes)
     if postprocess.thresholds is not None:
-        return MultiLabelReport.of(y, outputs, classes, thresholds=postprocess.thresholds, split=split, notes=notes)
-    return ClassificationReport.of(
+        return MultiLabelReport.from_predictions(
+            y, outputs, classes, thresholds=postprocess.thresholds, split=split, notes=notes
+        )
+    return ClassificationReport.from_predictions(
         y, outputs, classes, split=split, reject_below=postprocess.reject_below or None, notes=notes
     )
 

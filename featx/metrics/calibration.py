@@ -1,4 +1,4 @@
-"""Reliability bins and the expected calibration error."""
+"""Calibration: reliability bins and the expected calibration error."""
 
 from __future__ import annotations
 
@@ -9,64 +9,75 @@ from typing import Any
 
 import numpy as np
 
-from featx.metrics.scores import BLOCK_BYTES, finite, ratio, wilson
+from featx.metrics.scores import BLOCK_BYTES, finite, ratio, wilson_interval
 
-BINS = 15
-"""Of equal width, into which confidences are sorted (Guo et al., 2017)."""
+BIN_COUNT = 15
+"""Number of equally wide bins that confidences are sorted into (Guo et al., 2017)."""
 
 
 @dataclass(frozen=True)
-class Bin:
-    """One bar of a reliability diagram: the images whose confidence is above ``low`` and at most ``high``.
+class ReliabilityBin:
+    """One bar of a reliability diagram: the predictions whose confidence is above ``low`` and at most ``high``.
 
     Attributes:
         low: left edge; a confidence of 0 is in the first bin.
         high: right edge.
-        count: images (or decisions on a label) in it.
-        right: how many of them are right (or have the label).
-        confidence: their mean confidence; NaN where there are none.
+        count: predictions in the bin: images, or decisions on one label of one image.
+        correct: how many of them are correct (for decisions: have the label).
+        confidence: their mean confidence; NaN for an empty bin.
     """
 
     low: float
     high: float
     count: int
-    right: int
+    correct: int
     confidence: float
 
     @property
     def accuracy(self) -> float:
-        """Share that is right; that of a calibrated model is the confidence. NaN where there are none."""
-        return self.right / self.count if self.count else math.nan
+        """Share that is correct, which equals the confidence of a calibrated model; NaN for an empty bin."""
+        return self.correct / self.count if self.count else math.nan
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the accuracy (Wilson, 1927); None where there are none."""
-        return wilson(self.right, self.count) if self.count else None
+        """The 95 % interval of the accuracy (Wilson, 1927); None for an empty bin."""
+        return wilson_interval(self.correct, self.count) if self.count else None
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """The bin as ``--json`` prints it."""
         facts = {"low": self.low, "high": self.high, "count": self.count, "confidence": finite(self.confidence)}
         interval = None if self.interval is None else list(self.interval)
         return {**facts, "accuracy": finite(self.accuracy), "interval": interval}
 
 
-def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
-    """The bins of (M,) confidences, each with how many of its (M,) bool are true."""
-    edges = np.arange(BINS + 1) / BINS
-    counts, rights, sums = np.zeros(BINS, dtype=np.int64), np.zeros(BINS), np.zeros(BINS)
+def reliability_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[ReliabilityBin, ...]:
+    """Sort predictions into 15 bins by confidence.
+
+    Args:
+        confidence: (M,) float, between 0 and 1.
+        correct: (M,) bool.
+
+    Example:
+        >>> bins = reliability_bins(np.array([0.55, 0.95, 1.0]), np.array([False, True, True]))
+        >>> [(round(b.high, 2), b.count, b.correct) for b in bins if b.count]
+        [(0.6, 1, 0), (1.0, 2, 2)]
+    """
+    edges = np.arange(BIN_COUNT + 1) / BIN_COUNT
+    counts, hits, sums = np.zeros(BIN_COUNT, dtype=np.int64), np.zeros(BIN_COUNT), np.zeros(BIN_COUNT)
     step = BLOCK_BYTES // 64
-    for at in range(0, len(confidence), step):
-        values, hits = confidence[at : at + step], right[at : at + step]
-        which = np.minimum(np.searchsorted(edges[1:], values, side="left"), BINS - 1)
-        counts += np.bincount(which, minlength=BINS)
-        rights += np.bincount(which, weights=hits, minlength=BINS)
-        sums += np.bincount(which, weights=values, minlength=BINS)
+    for start in range(0, len(confidence), step):
+        values, correct_here = confidence[start : start + step], correct[start : start + step]
+        which = np.minimum(np.searchsorted(edges[1:], values, side="left"), BIN_COUNT - 1)
+        counts += np.bincount(which, minlength=BIN_COUNT)
+        hits += np.bincount(which, weights=correct_here, minlength=BIN_COUNT)
+        sums += np.bincount(which, weights=values, minlength=BIN_COUNT)
     means = ratio(sums, counts)
     return tuple(
-        Bin(float(edges[i]), float(edges[i + 1]), int(counts[i]), int(rights[i]), float(means[i])) for i in range(BINS)
+        ReliabilityBin(float(edges[i]), float(edges[i + 1]), int(counts[i]), int(hits[i]), float(means[i]))
+        for i in range(BIN_COUNT)
     )
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """The expected calibration error over some bins (Guo et al., 2017)."""
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """The expected calibration error: the mean distance of accuracy and confidence, weighted by count (Guo et al., 2017)."""
     return sum(b.count * abs(b.accuracy - b.confidence) for b in bins if b.count) / sum(b.count for b in bins)

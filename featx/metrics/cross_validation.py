@@ -1,4 +1,4 @@
-"""Reports of many folds in one: means and how far the folds spread."""
+"""The summary of a repeated cross-validation: mean and spread of each metric over the folds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import HeadError
+from featx.errors import MetricError
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
-from featx.metrics.scores import deviation, finite, mean_known, without_nan
-from featx.metrics.tables import line
+from featx.metrics.scores import finite, nan_deviation, nan_mean, without_nan
+from featx.metrics.tables import metric_line
 
-_WORDS = {
+_NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -31,24 +31,33 @@ _WORDS = {
     "mae": "MAE",
     "r2": "R2",
 }
-_WITH_UNIT = ("rmse", "mae")  # in the target's own unit, so of any size
+_WITH_UNIT = ("rmse", "mae")  # in the target's unit, so of any magnitude
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:
-    """Repeated cross-validation in sum: the reports of R repeats of K folds, in each of which every image is judged once.
+    """The metrics of R repeats of K-fold cross-validation; each repeat evaluates every image once.
 
-    K is 1 where each repeat holds out its own images.
+    K is 1 if each repeat holds out one random set of images.
 
-    A metric's mean is that over the K x R folds, and its spread their standard deviation (Kohavi, 1995), whose divisor is one
-    less. That is how far the verdict on so few images swings, not the error of the mean: folds share their training rows,
-    so no formula for independent draws gives it (Bengio and Grandvalet, 2004). Scores are not pooled over folds: models that
-    were fitted apart need not share a scale (Forman and Scholz, 2010).
+    A metric's mean and standard deviation (``ddof=1``) are those over all R x K folds (Kohavi, 1995). The deviation measures
+    how much the metric varies on so few images; it is not the standard error of the mean, because folds share training rows
+    and no formula for independent draws applies (Bengio and Grandvalet, 2004). Scores are not pooled over folds, because
+    separately fitted models need not share a scale (Forman and Scholz, 2010).
 
     Attributes:
-        values: {metric: (R, K) float64}; NaN where a fold leaves it undefined, which then does not count.
-        n: images judged in one repeat.
-        notes: what a reader of the numbers should know, one sentence each.
+        values: metric name to (R, K) float64; NaN where a fold leaves the metric undefined. Means skip NaN.
+        n: number of images evaluated in one repeat.
+        notes: caveats about the numbers, one sentence each.
+
+    Example:
+        >>> folds = [
+        ...     RegressionReport.from_predictions(np.array([0.0, 2.0]), np.array([error, 2.0]), split="cv")
+        ...     for error in (1.0, 3.0)
+        ... ]
+        >>> summary = CrossValidated.from_reports(folds)
+        >>> summary.folds, summary.mean("mae"), round(summary.deviation("mae"), 4)
+        (2, 1.0, 0.7071)
     """
 
     values: Mapping[str, np.ndarray]
@@ -56,25 +65,28 @@ class CrossValidated:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, reports: Sequence[Report], *, repeats: int = 1, notes: Sequence[str] = ()) -> CrossValidated:
-        """Sum up.
+    def from_reports(cls, reports: Sequence[Report], *, repeats: int = 1, notes: Sequence[str] = ()) -> CrossValidated:
+        """Summarise the reports of all folds.
 
         Args:
-            reports: of all folds of the first repeat, then of the next; all of one task. Their own notes are left behind.
-            repeats: how many there are.
-            notes: what a reader of the numbers should know.
+            reports: R x K reports of one task: all folds of the first repeat, then those of the next. Their notes are
+                dropped.
+            repeats: R.
+            notes: caveats about the numbers.
 
         Raises:
-            HeadError: reports of several tasks, or not as many for each repeat.
+            MetricError: the reports belong to several tasks, or their number is not a multiple of ``repeats``.
         """
         if repeats < 1 or not reports or len(reports) % repeats:
-            raise HeadError(f"{len(reports)} reports of {repeats} repeats; expected as many for each, and at least one")
+            raise MetricError(
+                f"{len(reports)} reports of {repeats} repeats; expected equally many for each, and at least one"
+            )
         metrics = [report.metrics for report in reports]
         if len(set(map(tuple, metrics))) > 1:
-            raise HeadError("reports of several tasks; expected one cross-validation's, all of the same metrics")
+            raise MetricError("reports with different metrics; expected those of one cross-validation, all of one task")
         folds = len(reports) // repeats
         values = {
-            key: np.array([found[key] for found in metrics], dtype=np.float64).reshape(repeats, folds)
+            key: np.array([fold[key] for fold in metrics], dtype=np.float64).reshape(repeats, folds)
             for key in metrics[0]
         }
         notes = [*notes, *_undefined(reports, values)]
@@ -82,39 +94,39 @@ class CrossValidated:
 
     @property
     def repeats(self) -> int:
-        """R."""
+        """Number of repeats, R."""
         return len(next(iter(self.values.values())))
 
     @property
     def folds(self) -> int:
-        """K, in each repeat."""
+        """Number of folds in each repeat, K."""
         return int(next(iter(self.values.values())).shape[1])
 
     def mean(self, metric: str) -> float:
-        """Over all folds of all repeats."""
-        return mean_known(self.values[metric])
+        """Mean of a metric over all folds of all repeats; NaN if every fold leaves it undefined."""
+        return nan_mean(self.values[metric])
 
     def deviation(self, metric: str) -> float:
-        """Standard deviation over all folds of all repeats; NaN for fewer than two."""
-        return deviation(self.values[metric])
+        """Standard deviation of a metric over all folds of all repeats; NaN for fewer than two."""
+        return nan_deviation(self.values[metric])
 
     def between_repeats(self, metric: str) -> float:
-        """Standard deviation of the repeats' means: what the drawing of the folds alone does. NaN for one repeat."""
-        return deviation(np.array([mean_known(repeat) for repeat in self.values[metric]]))
+        """Standard deviation of the repeats' means, which is due to the random folds alone; NaN for one repeat."""
+        return nan_deviation(np.array([nan_mean(repeat) for repeat in self.values[metric]]))
 
     def range(self, metric: str) -> tuple[float, float]:
-        """The lowest and the highest of all folds; NaN where none has one."""
-        known = without_nan(self.values[metric])
-        return (float(known.min()), float(known.max())) if known.size else (math.nan, math.nan)
+        """The lowest and the highest value of a metric over all folds; NaN if every fold leaves it undefined."""
+        defined = without_nan(self.values[metric])
+        return (float(defined.min()), float(defined.max())) if defined.size else (math.nan, math.nan)
 
     @property
     def headline(self) -> tuple[str, float]:
-        """The first number that a reader asks for, and its name."""
+        """Name and mean of the most important metric."""
         first = next(iter(self.values))
-        return _WORDS[first], self.mean(first)
+        return _NAMES[first], self.mean(first)
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """The summary as ``--json`` prints it."""
         metrics = {}
         for metric, values in self.values.items():
             low, high = self.range(metric)
@@ -131,14 +143,14 @@ class CrossValidated:
 
     def __str__(self) -> str:
         if self.folds == 1:
-            what = f"repeated ({self.repeats} times, {self.n} images each)"
+            design = f"repeated ({self.repeats} times, {self.n} images each)"
         else:
             times = f"{self.repeats} x " if self.repeats > 1 else ""
-            what = f"cross-validated ({times}{self.folds} folds, {self.n} images)"
-        rows = "folds" if self.folds > 1 else "repeats"
-        return "\n".join([f"{what}: mean ± standard deviation over the {rows}", *map(self._row, self.values)])
+            design = f"cross-validated ({times}{self.folds} folds, {self.n} images)"
+        units = "folds" if self.folds > 1 else "repeats"
+        return "\n".join([f"{design}: mean ± standard deviation over the {units}", *map(self._line, self.values)])
 
-    def _row(self, metric: str) -> str:
+    def _line(self, metric: str) -> str:
         def number(value: float) -> str:
             return f"{value:.6g}" if metric in _WITH_UNIT else f"{value:.4f}"
 
@@ -148,17 +160,19 @@ class CrossValidated:
         remark = f"lowest {number(low)}, highest {number(high)}"
         if self.repeats > 1 and self.folds > 1:
             remark += f"; ± {number(self.between_repeats(metric))} between repeats"
-        return line(_WORDS[metric], value, remark)
+        return metric_line(_NAMES[metric], value, remark)
 
 
 def _undefined(reports: Sequence[Report], values: Mapping[str, np.ndarray]) -> list[str]:
-    """What folds of few images leave out, in words."""
-    unseen = sum(bool((r.support == 0).any()) for r in reports if not isinstance(r, RegressionReport))
-    notes = [f"{unseen} of {len(reports)} folds lack a class; it does not count in that fold's means"] if unseen else []
+    """Notes on the classes and metrics that folds of few images lack."""
+    lacking = sum(bool((r.support == 0).any()) for r in reports if not isinstance(r, RegressionReport))
+    notes = (
+        [f"{lacking} of {len(reports)} folds lack a class; it does not count in that fold's means"] if lacking else []
+    )
     for metric, table in values.items():
         missing = int(np.isnan(table).sum())
         if missing:
             notes.append(
-                f"{_WORDS[metric]} is undefined in {missing} of {table.size} folds, which do not count in its mean"
+                f"{_NAMES[metric]} is undefined in {missing} of {table.size} folds, which do not count in its mean"
             )
     return notes

@@ -1,4 +1,4 @@
-"""The report of a multi-label head: what it is worth on images it was not fitted to."""
+"""The report of a multi-label classifier: mAP, F1, exact match with its interval, per-label scores, calibration."""
 
 from __future__ import annotations
 
@@ -9,33 +9,42 @@ from typing import Any
 
 import numpy as np
 
-from featx.metrics.calibration import Bin, calibration_error, reliability_bins
-from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, mean_known, ratio, wilson
-from featx.metrics.tables import line, rows_left_out, rows_to_show, short_name
+from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
+from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, ratio, wilson_interval
+from featx.metrics.tables import class_table, interval_text, metric_line, short_name
 from featx.text import listed
 
 
 @dataclass(frozen=True, eq=False)
 class MultiLabelReport:
-    """Metrics of predictions of any number of labels for each image, on one split. N images, C labels.
+    """Metrics of multi-label predictions on one split: N images, any number of C labels on each.
 
-    Means over labels are over those that have an image here; ``notes`` says how many have none.
+    Means over labels leave out the labels that are on no image; ``notes`` names them.
 
     Attributes:
         classes: (C,) names of the labels.
-        split: what was judged: "test", "val" or "all".
-        n: images judged.
+        split: the evaluated split: "test", "val" or "all".
+        n: number of evaluated images.
         thresholds: (C,) float64; a label is predicted where its probability is at least this.
-        found: (C,) int64, images that have the label and for which it is predicted.
+        found: (C,) int64, true positives: images that have the label and for which it is predicted.
         predicted: (C,) int64, images for which the label is predicted.
         support: (C,) int64, images that have the label.
-        exact: images of which every label is right.
-        log_loss: mean over images and labels of -ln p(what is true), in nats.
-        auroc: (C,) float64; NaN where no image, or every image, has the label.
-        average_precision: (C,) float64, as scikit-learn defines it (no interpolation); NaN where no image has the label.
-        reliability: the 15 bins of the probability, over all images and labels; their accuracy is the share in which the
-            label is there.
-        notes: what a reader of the numbers should know, one sentence each.
+        exact: number of images whose labels are all correct.
+        log_loss: mean over images and labels of -ln p(true decision), in nats.
+        auroc: (C,) float64; NaN for a label on no image or on every image.
+        average_precision: (C,) float64, not interpolated, as in scikit-learn; NaN for a label on no image.
+        reliability: 15 bins of the probability, over all images and labels; the accuracy of a bin is the share of its
+            decisions whose image has the label.
+        notes: caveats about the numbers, one sentence each.
+
+    Example:
+        >>> targets = np.array([[1, 0], [0, 1], [1, 1]])
+        >>> probabilities = np.array([[0.9, 0.2], [0.6, 0.8], [0.7, 0.7]])
+        >>> report = MultiLabelReport.from_predictions(
+        ...     targets, probabilities, ["cat", "dog"], thresholds=np.array([0.5, 0.5]), split="test"
+        ... )
+        >>> report.mean_average_precision, report.exact
+        (1.0, 2)
     """
 
     classes: tuple[str, ...]
@@ -49,11 +58,11 @@ class MultiLabelReport:
     log_loss: float
     auroc: np.ndarray
     average_precision: np.ndarray
-    reliability: tuple[Bin, ...]
+    reliability: tuple[ReliabilityBin, ...]
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(
+    def from_predictions(
         cls,
         targets: np.ndarray,
         probabilities: np.ndarray,
@@ -63,15 +72,15 @@ class MultiLabelReport:
         split: str,
         notes: Sequence[str] = (),
     ) -> MultiLabelReport:
-        """Judge predictions.
+        """Compute all metrics of predicted probabilities.
 
         Args:
-            targets: (N, C) of 0 and 1, any dtype, N at least 1.
-            probabilities: (N, C), each of its own.
+            targets: (N, C) of 0 and 1, any dtype; N is at least 1.
+            probabilities: (N, C) float, one independent probability per label.
             classes: (C,) names of the labels.
-            thresholds: (C,), the least probability at which each label is predicted; chosen on other rows than these.
-            split: what the rows are.
-            notes: what a reader of the numbers should know.
+            thresholds: (C,) float; each label is predicted from this probability on. They must not be chosen on these rows.
+            split: name of the evaluated split.
+            notes: caveats about the numbers.
         """
         truth = targets > 0.5
         predicted = probabilities >= thresholds
@@ -101,69 +110,69 @@ class MultiLabelReport:
 
     @property
     def mean_average_precision(self) -> float:
-        """The mAP: mean average precision over the labels that are on an image here; NaN where none is."""
-        return mean_known(self.average_precision)
+        """Mean average precision (mAP) over the labels that are on an image; NaN if none is."""
+        return nan_mean(self.average_precision)
 
     @property
     def macro_auroc(self) -> float:
-        """Mean over the labels that some images here have, and some not; NaN where there is no such label."""
-        return mean_known(self.auroc)
+        """Mean AUROC over the labels that some images have and others do not; NaN if there is no such label."""
+        return nan_mean(self.auroc)
 
     @property
     def recall(self) -> np.ndarray:
-        """(C,) share of each label's images for which it is predicted; NaN where it is on none."""
+        """(C,) float64, share of each label's images for which it is predicted; NaN for a label on no image."""
         return ratio(self.found, self.support)
 
     @property
     def precision(self) -> np.ndarray:
-        """(C,) share of each label's predictions that are right; 0 where it is never predicted."""
+        """(C,) float64, share of each label's predictions that are correct; 0 for a label that is never predicted."""
         precision: np.ndarray = np.nan_to_num(ratio(self.found, self.predicted))
         return precision
 
     @property
     def f1(self) -> np.ndarray:
-        """(C,) harmonic mean of precision and recall; NaN where the label is on no image here."""
+        """(C,) float64, harmonic mean of precision and recall; NaN for a label on no image."""
         return np.where(self.support > 0, ratio(2.0 * self.found, self.support + self.predicted), np.nan)
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the labels that are on an image here; NaN where none is."""
-        return mean_known(self.f1)
+        """Mean F1 over the labels that are on an image; NaN if none is."""
+        return nan_mean(self.f1)
 
     @property
     def micro_f1(self) -> float:
-        """F1 of all decisions together, on labels without an image too; NaN where no label is there and none predicted."""
+        """F1 of all decisions pooled, labels on no image included; NaN if no label is present or predicted."""
         return float(ratio(2.0 * self.found.sum(), self.support.sum() + self.predicted.sum()))
 
     @property
     def exact_match(self) -> float:
-        """Share of images of which every label is right (subset accuracy)."""
+        """Share of images whose labels are all correct (subset accuracy)."""
         return self.exact / self.n
 
     @property
     def exact_match_interval(self) -> tuple[float, float]:
         """The 95 % interval of the exact match (Wilson, 1927)."""
-        return wilson(self.exact, self.n)
+        return wilson_interval(self.exact, self.n)
 
     @property
     def hamming_loss(self) -> float:
-        """Share of decisions, one for each image and label, that are wrong."""
+        """Share of wrong decisions, of one decision for each image and label."""
         wrong = self.support.sum() + self.predicted.sum() - 2 * self.found.sum()
         return float(wrong / (self.n * len(self.classes)))
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: how far the share of a label is from its probability, over 15 bins of all decisions."""
+        """Expected calibration error: the mean distance of label frequency and probability over 15 bins of all decisions."""
         return calibration_error(self.reliability)
 
     @property
     def headline(self) -> tuple[str, float]:
-        """The first number that a reader asks for, and its name."""
+        """Name and value of the most important metric."""
         return "mAP", self.mean_average_precision
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The numbers that folds are averaged in; NaN where one is undefined."""
+        """The metrics that cross-validation averages over its folds; NaN where one is undefined."""
         return {
             "mAP": self.mean_average_precision,
             "micro_f1": self.micro_f1,
@@ -175,67 +184,66 @@ class MultiLabelReport:
         }
 
     def with_notes(self, notes: Sequence[str]) -> MultiLabelReport:
-        """The same with more to know."""
+        """A copy with more notes, after those it has."""
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """The report as ``--json`` prints it and head files store it."""
         return {
             **{key: finite(value) for key, value in self.metrics.items()},
             "exact_match_interval": list(self.exact_match_interval),
             "ece": finite(self.ece),
             "n": self.n,
             "split": self.split,
-            "per_label": self._per_label(),
+            "per_label": _per_label(self),
             "reliability": [b.as_dict() for b in self.reliability],
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        low, high = self.exact_match_interval
-        labels = int(np.isfinite(self.average_precision).sum())
-        of = f"{self.exact} of {self.n} images"
-        lines = [
-            line("mAP", self.mean_average_precision, f"mean of {labels} labels; {self.n} images of split {self.split}"),
-            line("micro F1", self.micro_f1),
-            line("macro F1", self.macro_f1),
-            line("exact match", self.exact_match, f"95 % interval {low:.4f} to {high:.4f}; {of}"),
-            line("Hamming loss", self.hamming_loss),
-            line("log loss", self.log_loss, "of each label"),
-            line("AUROC", self.macro_auroc, f"mean of {int(np.isfinite(self.auroc).sum())} labels"),
-            line("calibration error", self.ece),
-            "",
-            *self._label_table(),
-        ]
-        return "\n".join(lines)
+        return "\n".join(_lines(self))
 
-    @property
-    def _columns(self) -> dict[str, np.ndarray]:
-        return {
-            "threshold": self.thresholds,
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "average_precision": self.average_precision,
-            "auroc": self.auroc,
-        }
 
-    def _per_label(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "label": name,
-                **{key: finite(v[row]) for key, v in self._columns.items()},
-                "support": int(self.support[row]),
-            }
-            for row, name in enumerate(self.classes)
-        ]
+def _per_label(report: MultiLabelReport) -> list[dict[str, Any]]:
+    columns = {
+        "threshold": report.thresholds,
+        "precision": report.precision,
+        "recall": report.recall,
+        "f1": report.f1,
+        "average_precision": report.average_precision,
+        "auroc": report.auroc,
+    }
+    return [
+        {"label": name, **{key: finite(values[row]) for key, values in columns.items()}, "support": int(n)}
+        for row, (name, n) in enumerate(zip(report.classes, report.support, strict=True))
+    ]
 
-    def _label_table(self) -> list[str]:
-        width = max(5, *(len(short_name(name)) for name in self.classes))
-        lines = [f"{'label':<{width}}  threshold  precision  recall      F1      AP   AUROC  images"]
-        shown = rows_to_show(self.f1)
-        for row in shown:
-            t, p, r, f, ap, auroc = (values[row] for values in self._columns.values())
-            numbers = f"{t:9.3f}  {p:9.3f}  {r:6.3f}  {f:6.3f}  {ap:6.3f}  {auroc:6.3f}  {self.support[row]:6}"
-            lines.append(f"{short_name(self.classes[row]):<{width}}  {numbers}")
-        return [*lines, *rows_left_out(len(self.classes) - len(shown))]
+
+def _lines(report: MultiLabelReport) -> list[str]:
+    """The report as lines of text."""
+    labels, with_auroc = (int(np.isfinite(v).sum()) for v in (report.average_precision, report.auroc))
+    exact = f"{interval_text(report.exact_match_interval)}; {report.exact} of {report.n} images"
+    columns = {
+        "threshold": report.thresholds,
+        "precision": report.precision,
+        "recall": report.recall,
+        "F1": report.f1,
+        "AP": report.average_precision,
+        "AUROC": report.auroc,
+    }
+    return [
+        metric_line(
+            "mAP",
+            report.mean_average_precision,
+            f"mean of {labels} labels; {report.n} images of split {report.split}",
+        ),
+        metric_line("micro F1", report.micro_f1),
+        metric_line("macro F1", report.macro_f1),
+        metric_line("exact match", report.exact_match, exact),
+        metric_line("Hamming loss", report.hamming_loss),
+        metric_line("log loss", report.log_loss, "of each label"),
+        metric_line("AUROC", report.macro_auroc, f"mean of {with_auroc} labels"),
+        metric_line("calibration error", report.ece),
+        "",
+        *class_table("label", report.classes, columns, report.f1, report.support),
+    ]

@@ -1,4 +1,4 @@
-"""Whether one classifier is better than another on the same images, or just luckier. numpy and scipy only."""
+"""Paired comparison of two classifiers on the same images: McNemar's exact test, and the criterion for a promotion."""
 
 from __future__ import annotations
 
@@ -8,75 +8,84 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 MOST_NAMED = 100
-"""Images that are named, of those that one alone gets right."""
+"""Number of image paths that ``PairedTest.as_dict`` lists for each classifier; the counts are always complete."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Head and fine-tuned network on the same images.
+    """Predictions of a head and of a fine-tuned network on the same images, compared by McNemar's exact test.
 
     Attributes:
-        n: images.
-        both: that both get right.
-        head_only: paths of those that the head alone gets right.
-        tuned_only: paths of those that the fine-tuned network alone gets right.
+        n: number of images.
+        both_right: number of images that both predict correctly.
+        head_only: paths of the images that only the head predicts correctly.
+        tuned_only: paths of the images that only the fine-tuned network predicts correctly.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> head, tuned = np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1])
+        >>> test = PairedTest.from_predictions(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], labels, head, tuned)
+        >>> test.gained, test.tuned_only, test.p_value
+        (2, ('b.jpg', 'd.jpg'), 0.5)
     """
 
     n: int
-    both: int
+    both_right: int
     head_only: tuple[str, ...]
     tuned_only: tuple[str, ...]
 
     @classmethod
-    def of(cls, paths: Sequence[str], labels: np.ndarray, head: np.ndarray, tuned: np.ndarray) -> PairedTest:
-        """Compare two predictions.
+    def from_predictions(
+        cls, paths: Sequence[str], labels: np.ndarray, head: np.ndarray, tuned: np.ndarray
+    ) -> PairedTest:
+        """Compare two predictions image by image.
 
         Args:
-            paths: N of them.
+            paths: N image paths.
             labels: (N,) int64, the true classes.
-            head: (N,) int64, what the head says.
-            tuned: (N,) int64, what the network says.
+            head: (N,) int64, the classes that the head predicts.
+            tuned: (N,) int64, the classes that the fine-tuned network predicts.
         """
-        first, second = head == labels, tuned == labels
+        head_right, tuned_right = head == labels, tuned == labels
 
-        def named(which: np.ndarray) -> tuple[str, ...]:
-            return tuple(str(path) for path, here in zip(paths, which, strict=True) if here)
+        def selected(mask: np.ndarray) -> tuple[str, ...]:
+            return tuple(str(path) for path, chosen in zip(paths, mask, strict=True) if chosen)
 
-        return cls(len(labels), int((first & second).sum()), named(first & ~second), named(second & ~first))
+        both = int((head_right & tuned_right).sum())
+        return cls(len(labels), both, selected(head_right & ~tuned_right), selected(tuned_right & ~head_right))
 
     @classmethod
-    def together(cls, parts: Sequence[PairedTest]) -> PairedTest:
-        """Of disjoint sets of images, all of them."""
+    def pooled(cls, tests: Sequence[PairedTest]) -> PairedTest:
+        """Pool the tests of disjoint sets of images into one."""
         return cls(
-            sum(part.n for part in parts),
-            sum(part.both for part in parts),
-            tuple(path for part in parts for path in part.head_only),
-            tuple(path for part in parts for path in part.tuned_only),
+            sum(test.n for test in tests),
+            sum(test.both_right for test in tests),
+            tuple(path for test in tests for path in test.head_only),
+            tuple(path for test in tests for path in test.tuned_only),
         )
 
     @property
     def head_accuracy(self) -> float:
-        """Share of the images that the head gets right."""
-        return (self.both + len(self.head_only)) / self.n
+        """Share of the images that the head predicts correctly."""
+        return (self.both_right + len(self.head_only)) / self.n
 
     @property
     def gained(self) -> int:
-        """How many more images the fine-tuned network gets right."""
+        """How many more images the fine-tuned network predicts correctly; negative if fewer."""
         return len(self.tuned_only) - len(self.head_only)
 
     @property
     def p_value(self) -> float:
-        """Of McNemar's exact test (1947), two-sided: how often chance alone would tear apart two equal classifiers as far."""
+        """Two-sided p-value of McNemar's exact test (1947): the chance of so large a difference between equal classifiers."""
         return mcnemar(len(self.head_only), len(self.tuned_only))
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``featx promote --json`` and a model's file have it; of very many images the first are named."""
+        """The test as ``featx promote --json`` prints it and model files store it; at most 100 paths a side."""
         return {
             "n": self.n,
-            "both_right": self.both,
+            "both_right": self.both_right,
             "head_only": len(self.head_only),
             "finetuned_only": len(self.tuned_only),
             "p_value": self.p_value,
@@ -86,68 +95,85 @@ class PairedTest:
 
 
 def mcnemar(first: int, second: int) -> float:
-    """The p-value of McNemar's exact test, two-sided.
+    """The two-sided p-value of McNemar's exact test, which is a binomial test of the discordant pairs.
 
     Args:
-        first: images that one classifier alone gets right.
-        second: those that the other does.
+        first: number of images that only the first classifier predicts correctly.
+        second: number of images that only the second classifier predicts correctly.
+
+    Example:
+        >>> mcnemar(0, 5)
+        0.0625
     """
+    from scipy.stats import binomtest  # takes half a second to import
+
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
-
-
-def _each(p: float, looks: int) -> float:
-    """What each of some looks may have of a p-value (Sidak, 1967)."""
-    return -math.expm1(math.log1p(-p) / looks) if p < 1 else 1.0
 
 
 @dataclass(frozen=True)
 class PromotionCriterion:
-    """When a gain is proved, if it may be looked at several times: on the split that judges, then on other splits together.
+    """When a gain counts as proved, if it may be tested several times: on the test split, then on further splits pooled.
 
-    Each look has a share of the significance, so that luck alone passes one of them no more often than that: the first as
-    much as all later ones.
+    Repeated tests raise the chance of a false promotion, so the significance is divided among them by the formula of
+    Šidák (1967): half for the test split, the other half for all later tests together.
 
     Attributes:
-        significance: how often luck alone may pass.
-        repeats: at most so many other splits are asked.
+        significance: the highest accepted probability that two equal classifiers lead to a promotion.
+        repeats: the largest number of further splits.
+
+    Example:
+        >>> criterion = PromotionCriterion(significance=0.05, repeats=0)
+        >>> criterion.proved(PairedTest(20, 10, head_only=(), tuned_only=tuple("abcdef")))  # p = 0.03
+        True
     """
 
     significance: float
     repeats: int
 
     @property
-    def first(self) -> float:
-        """The largest p-value that is proof on the split that judges."""
-        return _each(self.significance, 2) if self.repeats else self.significance
+    def first_level(self) -> float:
+        """The largest p-value that proves a gain on the test split."""
+        return _sidak(self.significance, 2) if self.repeats else self.significance
 
     @property
-    def later(self) -> float:
-        """The same, each time that another split has been asked."""
-        return _each(self.first, self.repeats)
+    def later_level(self) -> float:
+        """The largest p-value that proves a gain on the further splits, each time that one is added."""
+        return _sidak(self.first_level, self.repeats)
 
-    def level(self, others: Sequence[PairedTest]) -> float:
-        """The largest p-value that is proof now."""
-        return self.later if others else self.first
+    def level(self, later: Sequence[PairedTest]) -> float:
+        """The largest p-value that proves a gain now, after these further splits."""
+        return self.later_level if later else self.first_level
 
-    def proved(self, first: PairedTest, others: Sequence[PairedTest] = ()) -> bool:
-        """Whether the fine-tuned network is better than the head."""
-        now = PairedTest.together(others) if others else first
-        return first.gained > 0 and now.gained > 0 and now.p_value <= self.level(others)
-
-    def undecided(self, first: PairedTest, others: Sequence[PairedTest], images: int) -> bool:
-        """Whether another split may give the proof: it is not there, but on all images a gain would be that is somewhat larger.
-
-        By a standard error, that is, than the one so far: a smaller one may well be luck or the lack of it.
+    def proved(self, first: PairedTest, later: Sequence[PairedTest] = ()) -> bool:
+        """Whether the fine-tuned network is proved to be better than the head.
 
         Args:
-            first: on the split that judges.
-            others: on the other splits so far.
-            images: that all splits hold together.
+            first: the test on the test split.
+            later: the tests on the further splits so far, which are pooled.
         """
-        if len(others) == self.repeats or self.proved(first, others) or first.gained <= 0:
+        latest = PairedTest.pooled(later) if later else first
+        return first.gained > 0 and latest.gained > 0 and latest.p_value <= self.level(later)
+
+    def undecided(self, first: PairedTest, later: Sequence[PairedTest], images: int) -> bool:
+        """Whether a further split may still prove the gain.
+
+        It may if the gain is not proved yet, but would be on all images if it were one standard error larger than so far: a
+        smaller gain may be bad luck.
+
+        Args:
+            first: the test on the test split.
+            later: the tests on the further splits so far.
+            images: number of images that all splits hold together.
+        """
+        if len(later) == self.repeats or self.proved(first, later) or first.gained <= 0:
             return False
-        now = PairedTest.together(others) if others else first
-        apart = len(now.head_only) + len(now.tuned_only)
-        hopeful = min(apart, now.gained + math.sqrt(apart))
-        shares = (round((apart + sign * hopeful) / 2 * images / now.n) for sign in (-1, 1))
-        return hopeful > 0 and mcnemar(*shares) <= self.later
+        latest = PairedTest.pooled(later) if later else first
+        discordant = len(latest.head_only) + len(latest.tuned_only)
+        hopeful = min(discordant, latest.gained + math.sqrt(discordant))
+        pair = (round((discordant + sign * hopeful) / 2 * images / latest.n) for sign in (-1, 1))
+        return hopeful > 0 and mcnemar(*pair) <= self.later_level
+
+
+def _sidak(significance: float, tests: int) -> float:
+    """The level of each of several tests that together have a significance (Šidák, 1967)."""
+    return -math.expm1(math.log1p(-significance) / tests) if significance < 1 else 1.0

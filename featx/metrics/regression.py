@@ -1,4 +1,4 @@
-"""The report of a regression head: what it is worth on images it was not fitted to."""
+"""The report of a regression: RMSE with its interval, mean absolute error, R2, and the baseline of the mean."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import HeadError
-from featx.metrics.scores import Z, finite
-from featx.metrics.tables import line
+from featx.errors import MetricError
+from featx.metrics.scores import Z95, finite
+from featx.metrics.tables import metric_line
 
 _RESAMPLES = 1000
-_MOST_RESAMPLED = 10_000  # images; of more, the quantiles are those of the normal distribution, to two digits
+_MOST_RESAMPLED = 10_000  # images; of more, the quantiles equal the normal distribution's to two digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +23,21 @@ class RegressionReport:
     """Metrics of predicted numbers on one split, in the target's unit.
 
     Attributes:
-        split: what was judged: "test", "val" or "all".
-        n: images judged.
-        rmse: root of the mean squared error.
+        split: the evaluated split: "test", "val" or "all".
+        n: number of evaluated images.
+        rmse: root mean squared error.
         mae: mean absolute error.
-        interval: the 95 % interval of the RMSE, or None where so few (or so equal) errors tell none.
-        baseline_rmse: of predicting for every image the mean of these targets: their standard deviation.
-        r2: 1 less the squared ratio of RMSE and baseline; None where all targets are equal.
-        notes: what a reader of the numbers should know, one sentence each.
+        interval: the 95 % interval of the RMSE; None if the errors are too few or too equal for one.
+        baseline_rmse: RMSE of always predicting the mean of these targets, which is their standard deviation.
+        r2: 1 minus the squared ratio of RMSE and baseline; None if all targets are equal.
+        notes: caveats about the numbers, one sentence each.
+
+    Example:
+        >>> report = RegressionReport.from_predictions(
+        ...     np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.5]), split="test"
+        ... )
+        >>> round(report.rmse, 4), round(report.mae, 4), round(report.r2, 4)
+        (0.4082, 0.3333, 0.8929)
     """
 
     split: str
@@ -43,34 +50,35 @@ class RegressionReport:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(
+    def from_predictions(
         cls, targets: np.ndarray, predictions: np.ndarray, *, split: str, notes: Sequence[str] = ()
     ) -> RegressionReport:
-        """Judge predictions.
+        """Compute all metrics of predicted numbers.
 
-        The interval is a bootstrap-t's (Efron and Tibshirani, 1993, chapter 12) on the log of the mean squared error, from
-        1,000 resamples of a fixed seed. Unlike chi-square's it does not take the errors for normal, and unlike a percentile
-        bootstrap's it keeps nearly its 95 % with 30 images.
+        The interval is a bootstrap-t interval (Efron and Tibshirani, 1993, chapter 12) of the log of the mean squared
+        error, from 1,000 resamples with a fixed seed. Unlike the chi-square interval it does not assume normal errors, and
+        unlike a percentile bootstrap it keeps nearly 95 % coverage with 30 images. (``scipy.stats.bootstrap`` has no
+        bootstrap-t.)
 
         Args:
-            targets: (N,), N at least 1; (N, 1) will do.
-            predictions: (N,), as the targets.
-            split: what the rows are.
-            notes: what a reader of the numbers should know.
+            targets: (N,) or (N, 1) float; N is at least 1.
+            predictions: (N,) or (N, 1) float.
+            split: name of the evaluated split.
+            notes: caveats about the numbers.
 
         Raises:
-            HeadError: anything but one number for each image.
+            MetricError: there is not exactly one number for each image.
         """
         targets, predictions = _one_column(targets), _one_column(predictions)
         if len(targets) != len(predictions):
-            raise HeadError(f"{len(predictions)} predictions for {len(targets)} targets; expected as many")
+            raise MetricError(f"{len(predictions)} predictions for {len(targets)} targets; expected equally many")
         errors = predictions - targets
         rmse = math.sqrt((errors**2).mean())
-        # Of equal numbers the deviation is rarely 0 exactly.
+        # The standard deviation of equal numbers is rarely exactly 0.
         constant = bool((targets == targets[0]).all())
         baseline = 0.0 if constant else float(targets.std())
         if constant:
-            notes = [*notes, f"all targets of split {split} are equal, so that R2 says nothing"]
+            notes = [*notes, f"all targets of split {split} are equal, so R2 is undefined"]
         return cls(
             split=split,
             n=len(targets),
@@ -84,20 +92,20 @@ class RegressionReport:
 
     @property
     def headline(self) -> tuple[str, float]:
-        """The first number that a reader asks for, and its name."""
+        """Name and value of the most important metric."""
         return "RMSE", self.rmse
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The numbers that folds are averaged in; NaN where one is undefined."""
+        """The metrics that cross-validation averages over its folds; NaN where one is undefined."""
         return {"rmse": self.rmse, "mae": self.mae, "r2": math.nan if self.r2 is None else self.r2}
 
     def with_notes(self, notes: Sequence[str]) -> RegressionReport:
-        """The same with more to know."""
+        """A copy with more notes, after those it has."""
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """The report as ``--json`` prints it and head files store it."""
         return {
             "rmse": finite(self.rmse),
             "interval": None if self.interval is None else list(self.interval),
@@ -110,59 +118,59 @@ class RegressionReport:
         }
 
     def __str__(self) -> str:
-        told = "no interval can be told"
+        interval = "too few or too equal errors for an interval"
         if self.interval is not None:
-            told = "95 % interval {:.6g} to {:.6g}, bootstrap".format(*self.interval)
+            interval = "95 % interval {:.6g} to {:.6g}, bootstrap".format(*self.interval)
         lines = [
-            line("RMSE", f"{self.rmse:.6g}", f"{told}; {self.n} images of split {self.split}"),
-            line("MAE", f"{self.mae:.6g}"),
-            line("R2", "none" if self.r2 is None else self.r2),
-            line("RMSE of the mean", f"{self.baseline_rmse:.6g}", "what always predicting the mean target would give"),
+            metric_line("RMSE", f"{self.rmse:.6g}", f"{interval}; {self.n} images of split {self.split}"),
+            metric_line("MAE", f"{self.mae:.6g}"),
+            metric_line("R2", "none" if self.r2 is None else self.r2),
+            metric_line("RMSE of the mean", f"{self.baseline_rmse:.6g}", "of always predicting the mean target"),
         ]
         return "\n".join(lines)
 
 
 def _rmse_interval(errors: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % bootstrap-t interval of the root of the mean of (N,) squared errors, on a log scale."""
+    """The 95 % bootstrap-t interval of the RMSE of (N,) errors, on a log scale; None if it is not finite."""
     squares = errors**2
     mean, deviation = squares.mean(), squares.std()
     if not np.isfinite(deviation) or deviation <= 1e-12 * mean:
         return None
-    low, high = _quantiles(squares / mean)
+    low, high = _bootstrap_t(squares / mean)
     error = deviation / mean / math.sqrt(len(squares))
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
     return math.sqrt(mean * math.exp(-high * error)), math.sqrt(mean * math.exp(-low * error))
 
 
-def _quantiles(values: np.ndarray) -> tuple[float, float]:
-    """2.5 and 97.5 % quantiles of the studentised log of resampled means of (N,) values of mean 1.
+def _bootstrap_t(values: np.ndarray) -> tuple[float, float]:
+    """2.5 % and 97.5 % quantiles of the studentised log mean of resamples of (N,) values, whose own mean is 1.
 
-    A resample of one value over and over has no deviation, so its quotient is infinite; where that is not rare, as with
-    three values, so is a quantile.
+    A resample that repeats one value has no deviation, so its t is infinite. With very few values, such as three, that is
+    common enough to make a quantile infinite too.
     """
     n = len(values)
     if n > _MOST_RESAMPLED:
-        return -Z, Z
+        return -Z95, Z95
     rng = np.random.default_rng(0)
     t = np.empty(_RESAMPLES)
     step = max(1, _MOST_RESAMPLED * 10 // n)
-    for at in range(0, _RESAMPLES, step):
-        some = t[at : at + step]
-        drawn = values[rng.integers(n, size=(len(some), n))]
+    for start in range(0, _RESAMPLES, step):
+        block = t[start : start + step]
+        drawn = values[rng.integers(n, size=(len(block), n))]
         mean, deviation = drawn.mean(axis=1), drawn.std(axis=1)
         varied = deviation > 1e-12 * mean
-        some[~varied] = np.copysign(np.inf, mean[~varied] - 1.0)
-        some[varied] = np.log(mean[varied]) * mean[varied] * math.sqrt(n) / deviation[varied]
+        block[~varied] = np.copysign(np.inf, mean[~varied] - 1.0)
+        block[varied] = np.log(mean[varied]) * mean[varied] * math.sqrt(n) / deviation[varied]
     low, high = np.quantile(t, [0.025, 0.975], method="inverted_cdf")
     return float(low), float(high)
 
 
 def _one_column(values: np.ndarray) -> np.ndarray:
-    """(N,) float64 of (N,) or (N, 1)."""
+    """(N,) or (N, 1) numbers as (N,) float64."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise HeadError(f"numbers of shape {values.shape}; a report is of one number for each image, (N,)")
+        raise MetricError(f"numbers of shape {values.shape}; expected one number for each image, (N,)")
     return values

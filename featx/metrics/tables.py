@@ -1,31 +1,81 @@
-"""Lines and tables of text that reports share."""
+"""Plain-text lines and tables of the reports."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-_MOST_IN_TABLE = 30  # classes of a table; of more, those with the least F1
+_MOST_ROWS = 30  # classes in a table; of more, those with the lowest F1 are shown
+_CORNER = "true \\ predicted"
 
 
-def line(name: str, value: float | str, remark: str = "") -> str:
-    """One line of a report: name, value and a remark in parentheses."""
+def metric_line(name: str, value: float | str, remark: str = "") -> str:
+    """One line of a report: name, value, and a remark in parentheses.
+
+    Example:
+        >>> metric_line("accuracy", 0.9281, "142 of 153 images")
+        'accuracy           0.9281  (142 of 153 images)'
+    """
     number = value if isinstance(value, str) else f"{value:.4f}"
     return f"{name:<17}  {number}" + (f"  ({remark})" if remark else "")
 
 
+def interval_text(interval: tuple[float, float]) -> str:
+    """A 95 % interval of a share, with four decimals.
+
+    Example:
+        >>> interval_text((0.87588, 0.9594))
+        '95 % interval 0.8759 to 0.9594'
+    """
+    return "95 % interval {:.4f} to {:.4f}".format(*interval)
+
+
 def short_name(name: str, most: int = 24) -> str:
-    """A class name as a table can show it: no line breaks or control characters, not too long."""
+    """A class name that fits a table: no line breaks or control characters, at most ``most`` characters.
+
+    Example:
+        >>> short_name("Staffordshire bullterrier", most=12)
+        'Staffordshi…'
+    """
     printable = "".join(c if c.isprintable() else "?" for c in name)
     return printable if len(printable) <= most else printable[: most - 1] + "…"
 
 
-def rows_to_show(f1: np.ndarray) -> np.ndarray:
-    """The classes that a table shows: all in their order, or of many those with the least F1, those first."""
-    if len(f1) <= _MOST_IN_TABLE:
-        return np.arange(len(f1))
-    return np.argsort(f1, kind="stable")[:_MOST_IN_TABLE]  # NaN, of a class without images, comes last
+def class_table(
+    kind: str, classes: Sequence[str], columns: Mapping[str, np.ndarray], f1: np.ndarray, support: np.ndarray
+) -> list[str]:
+    """A table with one row for each class; of more than 30 classes, only those with the lowest F1, lowest first.
+
+    Args:
+        kind: header of the first column, "class" or "label".
+        classes: C names.
+        columns: header to (C,) float64; each column is as wide as its header, but at least 6.
+        f1: (C,) float64, which sorts a long table; NaN, of a class without images, comes last.
+        support: (C,) int64, images of each class: the last column.
+
+    Returns:
+        The lines.
+    """
+    width = max(len(kind), *(len(short_name(name)) for name in classes))
+    widths = [max(len(header), 6) for header in columns]
+    lines = ["  ".join([f"{kind:<{width}}", *(f"{h:>{w}}" for h, w in zip(columns, widths, strict=True)), "images"])]
+    long = len(classes) > _MOST_ROWS
+    rows = np.argsort(f1, kind="stable")[:_MOST_ROWS] if long else np.arange(len(classes))
+    for row in rows:
+        cells = (f"{values[row]:{w}.3f}" for values, w in zip(columns.values(), widths, strict=True))
+        lines.append("  ".join([f"{short_name(classes[row]):<{width}}", *cells, f"{support[row]:6}"]))
+    if long:
+        lines.append(f"and {len(classes) - _MOST_ROWS:,} more, with the same or a higher F1 or no images here")
+    return lines
 
 
-def rows_left_out(count: int) -> list[str]:
-    """The last line of a table that does not show all rows."""
-    return [f"and {count:,} more, with no less F1 or no images here"] if count else []
+def confusion_table(classes: Sequence[str], confusion: np.ndarray) -> list[str]:
+    """The lines of a confusion matrix, (C, C) int64, with the true classes as rows."""
+    names = [short_name(name) for name in classes]
+    left = max(len(_CORNER), *map(len, names))
+    widths = [max(len(name), len(str(confusion[:, i].max()))) for i, name in enumerate(names)]
+    lines = ["  ".join([f"{_CORNER:<{left}}", *(f"{name:>{w}}" for name, w in zip(names, widths, strict=True))])]
+    for name, row in zip(names, confusion, strict=True):
+        lines.append("  ".join([f"{name:<{left}}", *(f"{n:>{w}}" for n, w in zip(row, widths, strict=True))]))
+    return lines

@@ -72,7 +72,7 @@ class Pictures:
 
     def judged(self, rows: np.ndarray, logits: np.ndarray) -> ValidationScore:
         """What (R, C) logits of some rows are worth."""
-        report = ClassificationReport.of(self.labels[rows], softmax(logits), self.classes, split="select")
+        report = ClassificationReport.from_predictions(self.labels[rows], softmax(logits), self.classes, split="select")
         return ValidationScore(report.accuracy, report.log_loss)
 
     def read(

@@ -252,12 +252,14 @@ class FineTuningRuns:
         history.notes[:0] = notes
         of_head = self._says(head, judge)
         logits = self._shows(self.network, judge) if history.alpha else of_head
-        report = ClassificationReport.of(
+        report = ClassificationReport.from_predictions(
             pictures.labels[judge], softmax(logits), pictures.classes,
             split="other images" if repeat else self.test_split, reject_below=head.reject_below_,
         )  # fmt: skip
         paths, said = self.features.paths[judge], (of_head.argmax(axis=1), logits.argmax(axis=1))
-        return FineTuningRun(history, report, PairedTest.of(paths, pictures.labels[judge], *said), before, chosen_on)
+        return FineTuningRun(
+            history, report, PairedTest.from_predictions(paths, pictures.labels[judge], *said), before, chosen_on
+        )
 
     def _held_back(self, rows: np.ndarray) -> tuple[Head, np.ndarray, np.ndarray, str]:
         """As ``chosen``: a fifth of the rows chooses, and the head is fitted again without it."""

@@ -24,7 +24,7 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
         "interpolation": [{"alpha": alpha, "log_loss": loss} for alpha, loss in run.history.curve.items()],
         "chosen_on": run.chosen_on,
         "repeats": {
-            **PairedTest.together([t.paired for t in repeats]).as_dict(),
+            **PairedTest.pooled([t.paired for t in repeats]).as_dict(),
             "splits": [
                 {"n": t.paired.n, "accuracy_head": t.paired.head_accuracy, "accuracy_finetuned": t.report.accuracy}
                 for t in repeats
@@ -48,7 +48,7 @@ def verdict_of(
             f"the way, so {kept}: accuracy {head.accuracy:.4f} {where}"
         )
     others = [repeat.paired for repeat in repeats]
-    judged = PairedTest.together(others) if others else run.paired
+    judged = PairedTest.pooled(others) if others else run.paired
     reached = (
         f"the fine-tuned network reached {run.report.accuracy:.4f} against the head's {head.accuracy:.4f} {where}: "
         f"{_alone(run.paired)}"

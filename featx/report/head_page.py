@@ -1,4 +1,4 @@
-"""The HTML page about a head: what it is, what it is worth, and where it errs. Only this room knows both heads and pages."""
+"""The HTML page about a head: what it is, how well it predicts, and where it errs."""
 
 from __future__ import annotations
 
@@ -19,72 +19,91 @@ from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.report import html, plots
+from featx.report.html import Mistake, Page, Picture, Section, Table
+from featx.report.sections import headline_of, numbers_of, sections_of
 from featx.system import why_unreadable
 
-_SIDE = 192  # pixels of a thumbnail's longer side
+_SIDE = 192  # pixels, the longer side of a thumbnail
 
 
-def write_head_card(
+def write_head_page(
     path: Path,
     head: Head,
     features: FeatureSet,
     *,
     report: Report | None,
     rows: np.ndarray | None,
-    outputs: np.ndarray | None,
+    predictions: np.ndarray | None,
     notes: Sequence[str],
     compared: Sequence[Sequence[str]] = (),
     cross_validated: CrossValidated | None = None,
     shots: Sequence[tuple[int, CrossValidated]] = (),
 ) -> Path:
-    """Write one self-contained page.
+    """Write a self-contained HTML page about a fitted head, and return its path.
 
     Args:
         path: of the page.
         head: fitted.
-        features: that it was fitted to and judged on.
-        report: on the held-out rows; None: what cross-validation on the training rows said.
-        rows: (n,) int64, the rows that were judged; None without a report.
-        outputs: (n, C) float64, what the head says of them.
-        notes: what the reader should know.
-        compared: lines of the table of ``--model auto``, (kind, parameters, loss, error, value, seconds).
-        cross_validated: of ``--cv``.
-        shots: of ``--shots``.
+        features: the features that the head was fitted to and evaluated on.
+        report: the evaluation on the held-out rows; None shows the cross-validation on the training rows instead.
+        rows: (n,) int64, the evaluated rows; None without a report.
+        predictions: (n, C) float64, the head's probabilities for these rows; predicted numbers for a regression.
+        notes: caveats for the reader.
+        compared: rows of the table of ``--model auto``: (kind, parameters, loss, error, value, seconds).
+        cross_validated: the result of ``--cv``.
+        shots: the results of ``--shots``: (images of each class, repeated results).
 
     Raises:
         OutputError: the page cannot be written.
+
+    Example::
+
+        head = Head("logreg").fit(features)
+        write_head_page(Path("head.html"), head, features, report=None, rows=None, predictions=None, notes=[])
     """
-    judged = report or head.held_out_
-    sections = list(html.sections_of(judged)) if judged else []
-    if report is not None and rows is not None and outputs is not None:
-        sections += _errors(head, features, report, rows, outputs)
-    sections += _search(head) + _tables(compared, cross_validated, shots)
-    told = f"its numbers are those on split {judged.split}, of images that it was not fitted to" if judged else ""
-    name = str(head.dataset_.get("name", "features"))
-    page = html.Card(
-        title=f"{name}: {head.kind}",
-        summary=f"A {head.kind} head on features of {_backbone(head)}, for {head.task_}; {told or 'it was not judged'}.",
-        facts=_facts(head, features),
-        headline=html.headline_of(judged) if judged else "",
-        numbers=html.numbers_of(judged) if judged else (),
-        notes=tuple(notes),
-        sections=tuple(sections),
+    shown = report or head.held_out_
+    sections = list(sections_of(shown)) if shown else []
+    if report is not None and rows is not None and predictions is not None:
+        sections += _prediction_sections(head, features, report, rows, predictions)
+    sections += _search_sections(head) + _compared_sections(compared)
+    sections += _cross_validated_sections(cross_validated) + _shots_sections(shots)
+    return html.write_page(
+        path,
+        Page(
+            title=f"{head.dataset_.get('name', 'features')}: {head.kind}",
+            summary=_summary(head, shown),
+            facts=_facts(head, features),
+            headline=headline_of(shown) if shown else "",
+            numbers=numbers_of(shown) if shown else (),
+            notes=tuple(notes),
+            sections=tuple(sections),
+        ),
     )
-    return html.write_card(path, page)
+
+
+def _summary(head: Head, report: Report | None) -> str:
+    what = f"A {head.kind} head on features of {_backbone(head)}, for {head.task_}"
+    if not report:
+        return f"{what}; it was not evaluated."
+    return f"{what}; evaluated on split {report.split}, on images that it was not fitted to."
+
+
+def _backbone(head: Head) -> str:
+    return str(head.backbone_.get("name", "an unknown backbone"))
 
 
 def _facts(head: Head, features: FeatureSet) -> dict[str, str]:
-    chosen = {
+    parameters = {
         key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in head.parameters.items() if value
     }
     facts = {
         "model": head.kind,
         "task": head.task_,
-        **chosen,
+        **parameters,
         "classes": f"{len(head.classes_):,}",
         "training images": f"{head.n_train_:,}",
         "data set": f"{head.dataset_.get('name', '')} ({head.dataset_.get('root', '')})",
-        "features": str(features.source or "made by hand"),
+        "features": str(features.source or "in memory"),
         "layer": head.layer,
         "views": head.views,
         "backbone": _backbone(head),
@@ -104,38 +123,43 @@ def _facts(head: Head, features: FeatureSet) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _backbone(head: Head) -> str:
-    return str(head.backbone_.get("name", "a backbone that is not known"))
+# Sections
 
 
-def _errors(
-    head: Head, features: FeatureSet, report: Report, rows: np.ndarray, outputs: np.ndarray
-) -> list[html.Section]:
+def _prediction_sections(
+    head: Head, features: FeatureSet, report: Report, rows: np.ndarray, predictions: np.ndarray
+) -> list[Section]:
+    """Predictions against targets for a regression, the most confident mistakes for a classifier."""
     facts = features.facts(rows)
     if isinstance(report, RegressionReport):
         y = targets_of(facts, "regression", head.classes_).y
-        picture = html.Picture(plots.as_svg(plots.scatter_figure(y, outputs)), "Predictions against targets")
-        return [html.Section("Predictions", pictures=(picture,))]
+        picture = Picture(plots.as_svg(plots.scatter_figure(y, predictions)), "Predictions against targets")
+        return [Section("Predictions", pictures=(picture,))]
     if not isinstance(report, ClassificationReport):
         return []
     y = targets_of(facts, "classification", head.classes_).y
-    predicted, sure = outputs.argmax(axis=1), outputs.max(axis=1)
+    predicted, confidence = predictions.argmax(axis=1), predictions.max(axis=1)
     wrong = np.flatnonzero(predicted != y)
-    worst = wrong[np.argsort(-sure[wrong], kind="stable")][: html.MOST_MISTAKES]
+    if not len(wrong):
+        return []
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][: html.MOST_MISTAKES]
     root = Path(str(features.dataset.get("root", "")))
     mistakes = tuple(
-        html.Mistake(
-            str(facts.paths[i]), _thumbnail(root / str(facts.paths[i])),
-            head.classes_[y[i]], head.classes_[predicted[i]], float(sure[i]),
+        Mistake(
+            path=str(facts.paths[i]),
+            thumbnail=_thumbnail(root / str(facts.paths[i])),
+            true=head.classes_[y[i]],
+            predicted=head.classes_[predicted[i]],
+            probability=float(confidence[i]),
         )
         for i in worst
-    )  # fmt: skip
-    text = f"{len(wrong):,} of {len(y):,} images are taken for another class. These the head was surest of."
-    return [html.Section("The most confident mistakes", text, mistakes=mistakes)] if mistakes else []
+    )
+    text = f"{len(wrong):,} of {len(y):,} images are misclassified. The most confident of these predictions come first."
+    return [Section("The most confident mistakes", text, mistakes=mistakes)]
 
 
 def _thumbnail(path: Path) -> bytes | None:
-    if why_unreadable(path):  # a pipe, say, that a stranger's feature file names: nothing waits for it
+    if why_unreadable(path):  # such as a named pipe in somebody else's feature file, which would block forever
         return None
     try:
         return thumbnail(path.read_bytes(), _SIDE)
@@ -143,53 +167,59 @@ def _thumbnail(path: Path) -> bytes | None:
         return None
 
 
-def _search(head: Head) -> list[html.Section]:
-    lines = [(t.candidate, t.loss, t.error) for t in head.search_]
-    if len(lines) < 2 or not head.chosen:
+def _search_sections(head: Head) -> list[Section]:
+    """The cross-validated loss of every candidate for the hyperparameter."""
+    candidates = [(tried.candidate, tried.loss, tried.error) for tried in head.search_]
+    if len(candidates) < 2 or not head.chosen:
         return []
     ((name, chosen),) = head.chosen.items()
     loss = "squared error" if head.task_ == "regression" else "log loss"
-    figure = plots.as_svg(plots.path_figure(lines, float(chosen), name=name, loss=loss))
-    table = html.Table(
-        (name, loss, "standard error"), [(f"{c:.4g}", f"{m:.4f}", f"{s:.4f}") for c, m, s in lines], "All candidates"
-    )
+    figure = plots.as_svg(plots.path_figure(candidates, float(chosen), name=name, loss=loss))
+    rows = [(f"{c:.4g}", f"{mean:.4f}", f"{error:.4f}") for c, mean, error in candidates]
     text = (
-        "Judged by cross-validation on the training images alone. Chosen is the one of least loss; of those that are as good, "
-        "the most regularised."
+        "Candidates are compared by cross-validation on the training images. The one with the lowest loss is chosen; if "
+        "several are equally good, the most regularised of them."
     )
     return [
-        html.Section(
-            f"Choice of {name}", text, pictures=(html.Picture(figure, f"Loss against {name}"),), tables=(table,)
+        Section(
+            f"Choice of {name}",
+            text,
+            pictures=(Picture(figure, f"Loss against {name}"),),
+            tables=(Table((name, loss, "standard error"), rows, "All candidates"),),
         )
     ]
 
 
-def _tables(
-    compared: Sequence[Sequence[str]], crossed: CrossValidated | None, shots: Sequence[tuple[int, CrossValidated]]
-) -> list[html.Section]:
-    sections = []
-    if compared:
-        header = ("head", "chosen", "loss", "standard error", "value", "seconds")
-        text = (
-            "Each fitted and cross-validated on the same training images; kept is the simplest within one standard error of "
-            "the best."
-        )
-        sections.append(
-            html.Section("Heads compared", text, tables=(html.Table(header, [tuple(c) for c in compared]),))
-        )
-    if crossed:
-        lines = [(n, f"{crossed.mean(n):.4f}", f"{crossed.deviation(n):.4f}") for n in crossed.values]
-        text = (
-            f"{crossed.repeats} x {crossed.folds} folds over {crossed.n:,} images; each judged by a head that was fitted "
-            "without it."
-        )
-        table = html.Table(("metric", "mean", "standard deviation"), lines)
-        sections.append(html.Section("Cross-validated", text, tables=(table,)))
-    if shots:
-        lines = [(str(n), f"{r.mean('accuracy'):.4f}", f"{r.deviation('accuracy'):.4f}") for n, r in shots]
-        picture = plots.as_svg(plots.shots_figure([(n, r.mean("accuracy"), r.deviation("accuracy")) for n, r in shots]))
-        table = html.Table(("images of each class", "accuracy", "standard deviation"), lines)
-        sections.append(
-            html.Section("With few images", pictures=(html.Picture(picture, "Accuracy by shots"),), tables=(table,))
-        )
-    return sections
+def _compared_sections(compared: Sequence[Sequence[str]]) -> list[Section]:
+    """The heads that ``--model auto`` compared."""
+    if not compared:
+        return []
+    header = ("head", "chosen", "loss", "standard error", "value", "seconds")
+    text = (
+        "Every head is cross-validated on the same training images. The simplest one within one standard error of the "
+        "best is kept."
+    )
+    return [Section("Heads compared", text, tables=(Table(header, [tuple(row) for row in compared]),))]
+
+
+def _cross_validated_sections(result: CrossValidated | None) -> list[Section]:
+    if not result:
+        return []
+    rows = [(name, f"{result.mean(name):.4f}", f"{result.deviation(name):.4f}") for name in result.values]
+    text = (
+        f"{result.repeats} x {result.folds} folds over {result.n:,} images; each image is predicted by a head that was "
+        "fitted without it."
+    )
+    table = Table(("metric", "mean", "standard deviation"), rows)
+    return [Section("Cross-validated", text, tables=(table,))]
+
+
+def _shots_sections(shots: Sequence[tuple[int, CrossValidated]]) -> list[Section]:
+    """Accuracy by the number of training images of each class."""
+    if not shots:
+        return []
+    points = [(n, result.mean("accuracy"), result.deviation("accuracy")) for n, result in shots]
+    rows = [(str(n), f"{mean:.4f}", f"{deviation:.4f}") for n, mean, deviation in points]
+    picture = Picture(plots.as_svg(plots.shots_figure(points)), "Accuracy by shots")
+    table = Table(("images of each class", "accuracy", "standard deviation"), rows)
+    return [Section("With few images", pictures=(picture,), tables=(table,))]

@@ -323,7 +323,7 @@ class _Study:
             for train, test in made:
                 reports.append(self._fitted(rows[train]).evaluate(self.features, rows=rows[test]))
                 self.fits.tick()
-        return CrossValidated.of(reports, repeats=repeat, notes=notes)
+        return CrossValidated.from_reports(reports, repeats=repeat, notes=notes)
 
     def few_shot(self, shots: int, repeat: int, held_out: str) -> CrossValidated:
         """Heads fitted to some drawn training rows of each class, judged on the held-out split."""
@@ -339,7 +339,7 @@ class _Study:
             drawn = draw_shots(targets.y, groups, shots=shots, classes=targets.names, seed=seed, repeat=turn)
             reports.append(self._fitted(rows[drawn]).evaluate(self.features, rows=self.split.rows(held_out)))
             self.fits.tick()
-        return CrossValidated.of(reports, repeats=repeat)
+        return CrossValidated.from_reports(reports, repeats=repeat)
 
     def _fitted(self, rows: np.ndarray) -> Head:
         return Head(**self.head.get_params()).fit(self.features, rows=rows)
@@ -407,10 +407,10 @@ class _Files:
             made["shots_picture"] = self.curve
         fit = dataclasses.replace(fit, **made)
         if card:
-            from featx.report.head_page import write_head_card
+            from featx.report.head_page import write_head_page
 
-            page = write_head_card(
-                self.card, fit.head, features, report=fit.report, rows=rows, outputs=outputs, notes=fit.notes,
+            page = write_head_page(
+                self.card, fit.head, features, report=fit.report, rows=rows, predictions=outputs, notes=fit.notes,
                 compared=[line.cells() for line in fit.compared], cross_validated=fit.cross_validated, shots=fit.shots,
             )  # fmt: skip
             fit = dataclasses.replace(fit, card=page)

@@ -92,7 +92,7 @@ def test_of_a_file_in_several_views_the_plain_one_is_looked_at(split_photos: Pat
 
 def test_a_file_whose_images_or_backbone_are_gone_still_tells_what_it_can(split_photos: Path, in_tmp: Path) -> None:
     code = in_tmp / "own.py"
-    code.write_text("from featx.nets import LeNet5\n\n\ndef net():\n    return LeNet5()\n")
+    code.write_text("from featx.backbones.architectures import LeNet5\n\n\ndef net():\n    return LeNet5()\n")
     network = featx.load_backbone(f"{code}:net", weights="random", device="cpu", crop=32, resize=32, stages=True)
     found = advise(featx.extract(split_photos, network, out="own.h5").file, device="cpu")
     assert found.baseline is None

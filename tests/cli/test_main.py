@@ -123,7 +123,9 @@ def test_options_of_reading_reach_the_file(split_photos: Path, in_tmp: Path) -> 
     facts = json.loads(featx("info", "cache/split--lenet5.h5", "--json").stdout)
     assert facts["dataset"]["max_pixels"] == 1280
     assert facts["backbone"]["parts"]["transform"]["background"] == [255, 0, 0]
-    message = "Error: --background 'mud' is no opaque colour; expected a CSS colour name such as black, or #rrggbb\n"
+    message = (
+        "Error: --background 'mud' is not an opaque colour; expected a CSS colour name such as black, or #rrggbb\n"
+    )
     assert featx("extract", split_photos, "-b", "lenet5", "--background", "mud", status=1).stderr == message
 
 
@@ -499,7 +501,7 @@ def _rows_done(partial: Path) -> int:
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_tmp: Path) -> None:
     Path("slow.py").write_text(
-        "import os, time\nfrom featx import Transform\nfrom featx.nets import LeNet5\n"
+        "import os, time\nfrom featx import Transform\nfrom featx.backbones.architectures import LeNet5\n"
         "class Slow(LeNet5):\n    transform = Transform(resize=32, crop=32)\n"
         "    def forward(self, x):\n        time.sleep(float(os.environ.get('PAUSE', 0)))\n        return super().forward(x)\n"
         "def make():\n    return Slow()\n"

@@ -1035,7 +1035,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def exported(backbone: Backbone, batch: int = 1, *, plain: bool = False) -> bytes:
-    return onnx_export.exported(SimpleNamespace(plain=plain, encoder=object), backbone, batch)  # type: ignore[arg-type]
+    return onnx_export.onnx_bytes(SimpleNamespace(plain=plain, encoder=object), backbone, batch)  # type: ignore[arg-type]
 
 
 def kept(home: Path) -> list[Path]:

@@ -403,7 +403,7 @@ def test_labels_thresholds_are_those_of_cross_validated_scores() -> None:
             p[test, label] = model.predict_proba(Z[test])[:, 1]
     head = Head("logreg", C=0.1).fit(features)
     np.testing.assert_allclose(head.thresholds_, label_thresholds(p, y), atol=2e-3)
-    assert head.held_out_.mean_average_precision == pytest.approx(MultiLabelReport.of(
+    assert head.held_out_.mean_average_precision == pytest.approx(MultiLabelReport.from_predictions(
         y, p, ("cat", "dog", "red"), thresholds=head.thresholds_, split="train"
     ).mean_average_precision, abs=1e-3)  # fmt: skip
 

@@ -49,7 +49,7 @@ def test_what_a_user_has_set_by_hand_to_nonsense_is_not_saved(tmp_path: Path) ->
 def test_a_report_of_very_many_classes_is_kept_without_its_table() -> None:
     for count, kept in ((1000, True), (1001, False)):
         classes = tuple(map(str, range(count)))
-        report = ClassificationReport.of(np.array([0]), np.eye(count)[:1], classes, split="test")
+        report = ClassificationReport.from_predictions(np.array([0]), np.eye(count)[:1], classes, split="test")
         assert ("confusion" in stored_report(report)) == kept
 
 

@@ -18,10 +18,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from featx.decode import decode
 from make import FOLDER, PICTURE, UPRIGHT
 from PIL import Image
 
+from featx.data.decode import decode
 from featx.errors import ImageError
 
 ENDINGS = {".jpg", ".mpo", ".png", ".gif", ".webp", ".bmp", ".pgm", ".ppm", ".tif"}

@@ -11,16 +11,16 @@ from featx.metrics.paired import MOST_NAMED, PairedTest, PromotionCriterion
 
 
 def paired(head_only: int, tuned_only: int, both: int = 3, neither: int = 2) -> PairedTest:
-    """Labels are 1; a classifier that is wrong says 0."""
+    """All labels are 1; a wrong classifier predicts 0."""
     n = head_only + tuned_only + both + neither
     head = np.array([1] * (head_only + both) + [0] * (tuned_only + neither))
     tuned = np.array([0] * head_only + [1] * (both + tuned_only) + [0] * neither)
-    return PairedTest.of([f"{i}.jpg" for i in range(n)], np.ones(n, dtype=np.int64), head, tuned)
+    return PairedTest.from_predictions([f"{i}.jpg" for i in range(n)], np.ones(n, dtype=np.int64), head, tuned)
 
 
-def test_each_image_is_counted_once_and_those_of_one_alone_are_named() -> None:
+def test_each_image_is_counted_once_and_discordant_images_are_named() -> None:
     found = paired(2, 3)
-    assert (found.n, found.both, found.gained) == (10, 3, 1)
+    assert (found.n, found.both_right, found.gained) == (10, 3, 1)
     assert found.head_only == ("0.jpg", "1.jpg")
     assert found.tuned_only == ("5.jpg", "6.jpg", "7.jpg")
 
@@ -32,66 +32,68 @@ def test_p_is_twice_the_smaller_binomial_tail(head_only: int, tuned_only: int) -
     assert paired(head_only, tuned_only).p_value == pytest.approx(min(1.0, 2 * tail))
 
 
-def test_classifiers_that_say_the_same_are_not_told_apart() -> None:
+def test_equal_predictions_have_a_p_value_of_one() -> None:
     assert paired(0, 0).p_value == 1.0
 
 
-def test_of_very_many_images_the_first_are_named_in_the_file() -> None:
+def test_at_most_100_paths_are_listed_in_a_file() -> None:
     facts = paired(0, MOST_NAMED + 5).as_dict()
     assert facts["finetuned_only"] == MOST_NAMED + 5
     assert len(facts["finetuned_only_images"]) == MOST_NAMED
     assert facts["head_only_images"] == []
 
 
-def test_disjoint_sets_of_images_add_up() -> None:
-    one = PairedTest.of(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]))
-    other = PairedTest.of(["c", "d"], np.array([0, 1]), np.array([0, 1]), np.array([1, 1]))
-    both = PairedTest.together([one, other])
-    assert (both.n, both.both, both.head_only, both.tuned_only, both.gained) == (4, 2, ("c",), ("b",), 0)
+def test_tests_of_disjoint_sets_of_images_are_pooled() -> None:
+    one = PairedTest.from_predictions(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]))
+    other = PairedTest.from_predictions(["c", "d"], np.array([0, 1]), np.array([0, 1]), np.array([1, 1]))
+    both = PairedTest.pooled([one, other])
+    assert (both.n, both.both_right, both.head_only, both.tuned_only, both.gained) == (4, 2, ("c",), ("b",), 0)
     assert (one.head_accuracy, other.head_accuracy, both.head_accuracy) == (0.5, 1.0, 0.75)
 
 
 @pytest.mark.parametrize("repeats", [0, 2, 5])
 @pytest.mark.parametrize("significance", [0.05, 1e-9, 1.0])
-def test_all_looks_together_have_the_significance(repeats: int, significance: float) -> None:
-    standard = PromotionCriterion(significance, repeats)
-    passes_none = (1 - standard.first) * (1 - standard.later) ** repeats if repeats else 1 - standard.first
+def test_all_tests_together_have_the_significance(repeats: int, significance: float) -> None:
+    criterion = PromotionCriterion(significance, repeats)
+    passes_none = (
+        (1 - criterion.first_level) * (1 - criterion.later_level) ** repeats if repeats else 1 - criterion.first_level
+    )
     assert 1 - passes_none == pytest.approx(significance, abs=1e-15)
 
 
-def test_proof_is_asked_of_the_first_split_then_of_the_others_together() -> None:
-    standard = PromotionCriterion(0.05, 5)
-    assert standard.proved(paired(0, 7))  # p = 0.016 <= 0.025
-    assert not standard.proved(paired(0, 6))  # 0.031
+def test_a_gain_is_proved_on_the_test_split_or_on_all_further_splits_pooled() -> None:
+    criterion = PromotionCriterion(0.05, 5)
+    assert criterion.proved(paired(0, 7))  # p = 0.016 <= 0.025
+    assert not criterion.proved(paired(0, 6))  # 0.031
     assert PromotionCriterion(0.05, 0).proved(paired(0, 6))
-    assert not standard.proved(paired(0, 6), [paired(0, 7)])  # 0.016 > 0.0051
-    assert standard.proved(paired(0, 6), [paired(0, 3), paired(0, 6)])
-    assert not standard.proved(paired(7, 0)), "a loss"
-    assert not standard.proved(paired(1, 0), [paired(0, 9)]), "what loses on the split that judges is not promoted"
+    assert not criterion.proved(paired(0, 6), [paired(0, 7)])  # 0.016 > 0.0051
+    assert criterion.proved(paired(0, 6), [paired(0, 3), paired(0, 6)])
+    assert not criterion.proved(paired(7, 0)), "a loss"
+    assert not criterion.proved(paired(1, 0), [paired(0, 9)]), "a network that loses on the test split is not promoted"
 
 
-def test_another_split_is_asked_where_it_may_give_the_proof() -> None:
-    standard = PromotionCriterion(0.05, 5)
+def test_a_further_split_is_needed_only_where_it_may_prove_the_gain() -> None:
+    criterion = PromotionCriterion(0.05, 5)
     unsure, losing = paired(7, 12, neither=158), paired(12, 2)
-    assert standard.undecided(unsure, [], 887)
-    assert not standard.undecided(unsure, [], 250), "a somewhat larger gain on so few images would be no proof"
-    assert not standard.undecided(paired(9, 10, neither=158), [], 887), "nor would a very small one on all of them"
-    assert not standard.undecided(paired(0, 7), [], 1000), "it is proved"
-    assert not standard.undecided(losing, [], 1000)
-    assert not standard.undecided(unsure, [losing], 1000), "the others say no"
-    assert standard.undecided(unsure, [paired(4, 7, neither=170)], 887), "it is not there yet"
-    assert standard.undecided(unsure, [unsure], 1000)
-    assert not standard.undecided(unsure, [unsure] * 5, 1000), "all have been asked"
+    assert criterion.undecided(unsure, [], 887)
+    assert not criterion.undecided(unsure, [], 250), "a somewhat larger gain on so few images would be no proof"
+    assert not criterion.undecided(paired(9, 10, neither=158), [], 887), "nor would a very small one on all of them"
+    assert not criterion.undecided(paired(0, 7), [], 1000), "it is proved"
+    assert not criterion.undecided(losing, [], 1000)
+    assert not criterion.undecided(unsure, [losing], 1000), "the other split contradicts it"
+    assert criterion.undecided(unsure, [paired(4, 7, neither=170)], 887), "the gain is not proved yet"
+    assert criterion.undecided(unsure, [unsure], 1000)
+    assert not criterion.undecided(unsure, [unsure] * 5, 1000), "no further split is allowed"
     assert not PromotionCriterion(0.05, 0).undecided(unsure, [], 1000)
 
 
-def test_luck_promotes_as_often_as_is_said() -> None:
+def test_luck_promotes_at_most_as_often_as_the_significance_allows() -> None:
     """Two equal classifiers, on a split of 60 images and five more: the rate of promotions is at most the significance."""
-    rng, standard, promoted = np.random.default_rng(0), PromotionCriterion(0.2, 5), 0
+    rng, criterion, promoted = np.random.default_rng(0), PromotionCriterion(0.2, 5), 0
     for _ in range(2000):
         parts = [paired(int(lost), 20 - int(lost), both=40, neither=0) for lost in rng.binomial(20, 0.5, 6)]
         first, others = parts[0], list[PairedTest]()
-        while standard.undecided(first, others, 400):
+        while criterion.undecided(first, others, 400):
             others.append(parts[len(others) + 1])
-        promoted += standard.proved(first, others)
+        promoted += criterion.proved(first, others)
     assert 0.01 < promoted / 2000 <= 0.2 / 2 + 0.02, "half of it: a loss promotes nothing"

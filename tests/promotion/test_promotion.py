@@ -109,8 +109,8 @@ def test_half_precision_features_are_proved_too(split_photos: Path, in_tmp: Path
 
 def test_a_network_whose_logits_are_not_the_heads_is_refused(features: FeatureSet) -> None:
     head = Head("logreg").fit(features)
-    honest = head.logits
-    head.logits = lambda X: honest(X) + 1.0  # type: ignore[method-assign]
+    honest = head.decision_function
+    head.decision_function = lambda X: honest(X) + 1.0  # type: ignore[method-assign]
     with pytest.raises(HeadError, match=r"differ from the head's by up to 1 on 16 images"):
         promote(head)
     assert not Path("models").exists()
@@ -156,7 +156,7 @@ def test_a_disk_without_room_for_the_network_is_said_before_the_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     monkeypatch.setattr("featx.promotion.finetune_run.FineTuningRuns.prove", lambda *_: pytest.fail("the work began"))
     with pytest.raises(
-        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, 100\.0 kB free; name another disk"
+        OutputError, match=r"promoted\.safetensors needs 2\d\d\.\d kB, and 100\.0 kB are free; name another disk"
     ):
         promote(head, finetune=True)
 
@@ -329,8 +329,8 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     }
     assert paired.n == result.report.n == 173
     head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.run.report))
-    assert paired.both + len(paired.head_only) == head_right
-    assert paired.both + len(paired.tuned_only) == tuned_right
+    assert paired.both_right + len(paired.head_only) == head_right
+    assert paired.both_right + len(paired.tuned_only) == tuned_right
     lines = (tmp_path / "model.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
     assert len(lines) == result.epochs + 2
@@ -471,7 +471,7 @@ def test_a_promoted_model_loads_into_plain_torchvision(split_photos: Path, in_tm
 
 
 def test_a_model_of_a_file_of_code_never_runs_a_stored_path(split_photos: Path, in_tmp: Path) -> None:
-    code = "from featx.nets import LeNet5\nfrom featx import Transform\n"
+    code = "from featx.backbones.architectures import LeNet5\nfrom featx import Transform\n"
     code += "def make():\n    net = LeNet5(7)\n    net.transform = Transform(resize=32, crop=32)\n    return net\n"
     Path("own.py").write_text(code)
     backbone = featx.load_backbone("own.py:make")

@@ -1,4 +1,4 @@
-"""The page about a head, from the fit to the HTML; how pages are drawn is tests/test_card.py's affair."""
+"""The page about a head, from the fit to the HTML; test_html.py tests the rendering of pages."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture(autouse=True)
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many passes over minibatches as these small sets need."""
+    """Train the MLP for as few epochs as these small sets need."""
     monkeypatch.setattr(mlp, "EPOCHS", 10)
 
 
 class Page(HTMLParser):
-    """What a page holds: its text, its tags, and the attributes of each."""
+    """The text of a page, its tags, and the attributes of each."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
     @property
     def thumbnails(self) -> list[bytes]:
-        """Images that are JPEG."""
+        """The JPEG images."""
         data = [
             str(image["src"]) for image in self.of("img") if str(image["src"]).startswith("data:image/jpeg;base64,")
         ]
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 
 def photos(root: Path, *, names: tuple[str, ...] = ("ant", "bee"), gap: float = 0.8, **changes: Any) -> FeatureSet:
-    """100 images, half of them to judge by, whose features overlap; each is a picture of one colour."""
+    """100 images of overlapping classes, half of them for testing; each is a picture of one colour."""
     rng = np.random.default_rng(0)
     labels = np.arange(100) % len(names)
     X = rng.normal(size=(100, 5))
@@ -82,23 +82,23 @@ def photos(root: Path, *, names: tuple[str, ...] = ("ant", "bee"), gap: float = 
 
 
 def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
-    """The same with a label string for each row."""
+    """A copy with another label string for each row."""
     classes, labels = np.unique(np.array(strings, dtype=object), return_inverse=True)
     return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
 
 
 def page_of(features: FeatureSet, head: Head, folder: Path, **options: Any) -> tuple[Page, Any]:
-    """The page that a fit writes, and the fit."""
+    """A fit, and the page that it writes."""
     fit = fit_head(features, head, card=True, out=folder / "head.safetensors", **options)
     assert fit.card == folder / "head.html"
     return Page(fit.card), fit
 
 
-def test_the_page_of_classes_says_what_the_head_is_and_what_it_is_worth(tmp_path: Path) -> None:
+def test_the_page_of_a_classifier_has_its_facts_and_its_metrics(tmp_path: Path) -> None:
     page, fit = page_of(photos(tmp_path / "photos"), Head("logreg"), tmp_path)
     report, head = fit.report, fit.head
     low, high = report.interval
-    for said in (
+    for text in (
         "pets: logreg",
         f"accuracy {report.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}) on 50 images of split test",
         f"{report.balanced_accuracy:.4f}",
@@ -111,7 +111,7 @@ def test_the_page_of_classes_says_what_the_head_is_and_what_it_is_worth(tmp_path
         "Calibration",
         f"{head.convergence_['iterations']} iterations",
     ):
-        assert said in page.text, said
+        assert text in page.text, text
     for tried in head.search_:
         assert f"{tried.candidate:.4g}" in page.text
         assert f"{tried.loss:.4f}" in page.text
@@ -120,7 +120,7 @@ def test_the_page_of_classes_says_what_the_head_is_and_what_it_is_worth(tmp_path
     assert len(svg) >= 4  # bars, confusion matrix, reliability, the path of C
 
 
-def test_the_page_of_labels_has_their_thresholds_and_no_confusion_matrix(tmp_path: Path) -> None:
+def test_the_page_of_a_multilabel_head_has_its_thresholds_and_no_confusion_matrix(tmp_path: Path) -> None:
     features = photos(tmp_path / "photos", gap=0.0)
     has = features.features[:, :2] > 0.2
     features = with_labels(features, ["|".join(np.array(["cat", "dog"])[row]) or "|" for row in has])
@@ -133,7 +133,7 @@ def test_the_page_of_labels_has_their_thresholds_and_no_confusion_matrix(tmp_pat
     assert page.thumbnails == []
 
 
-def test_the_page_of_numbers_has_a_picture_of_predictions_against_targets(tmp_path: Path) -> None:
+def test_the_page_of_a_regression_has_a_picture_of_predictions_against_targets(tmp_path: Path) -> None:
     features = photos(tmp_path / "photos", gap=0.0)
     features = with_labels(features, [f"{x:.3f}" for x in 50 + features.features[:, 0]])
     page, fit = page_of(features, Head("ridge", task="regression"), tmp_path)
@@ -151,7 +151,7 @@ def test_the_most_confident_mistakes_come_first_as_thumbnails_of_the_images(tmp_
     wrong = np.flatnonzero(p.argmax(axis=1) != y)
     worst = wrong[np.argsort(-p[wrong].max(axis=1))][:MOST_MISTAKES]
     assert len(worst) > 5
-    assert f"{len(wrong)} of 50 images are taken for another class" in page.text
+    assert f"{len(wrong)} of 50 images are misclassified" in page.text
     places = [page.text.index(f"{50 + row}.png") for row in worst.tolist()]
     assert places == sorted(places)
     for jpeg, row in zip(page.thumbnails, worst.tolist(), strict=True):
@@ -167,11 +167,11 @@ def test_a_head_that_makes_no_mistakes_shows_none(tmp_path: Path) -> None:
     assert page.thumbnails == []
 
 
-def test_images_that_are_gone_or_none_leave_a_box_that_says_so(tmp_path: Path) -> None:
+def test_missing_or_unreadable_images_are_shown_as_a_labelled_box(tmp_path: Path) -> None:
     features = photos(tmp_path / "photos")
     for row in range(50, 100):
         (tmp_path / "photos" / f"{row}.png").unlink()
-    os.mkfifo(tmp_path / "photos" / "50.png")  # that nobody writes to
+    os.mkfifo(tmp_path / "photos" / "50.png")  # a pipe without a writer would block
     odd = ["50.png", f"{'x' * 300}.png", "a\0b.png", str(tmp_path)]
     features.paths[50:] = [odd[row % 4] for row in range(50)]
     page, fit = page_of(features, Head("logreg", C=1e-5), tmp_path)
@@ -181,7 +181,7 @@ def test_images_that_are_gone_or_none_leave_a_box_that_says_so(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", [SCRIPT, '"><img src=x onerror=alert(1)>', "a\0b\udcff", "$\\frac"])
-def test_whatever_a_class_an_image_or_a_data_set_is_called_is_text(name: str, tmp_path: Path) -> None:
+def test_names_of_classes_images_and_data_sets_are_text_never_markup(name: str, tmp_path: Path) -> None:
     features = photos(tmp_path / "photos", names=("ant", name))
     features.dataset["name"] = name
     features.paths[50:] = [f"{row} {name}.png" for row in range(50)]
@@ -227,16 +227,16 @@ def test_where_nothing_is_held_out_the_page_shows_cross_validation_on_the_traini
     assert "mistakes" not in page.text
 
 
-def test_where_nothing_was_judged_the_page_says_so(tmp_path: Path) -> None:
-    from featx.report.head_page import write_head_card
+def test_without_an_evaluation_the_page_states_that(tmp_path: Path) -> None:
+    from featx.report.head_page import write_head_page
 
     features = photos(tmp_path / "photos")
     head = Head("centroid").fit(features, rows=np.array([0, 1]))
     assert head.held_out_ is None
-    path = write_head_card(
-        tmp_path / "page.html", head, features, report=None, rows=None, outputs=None, notes=["Mind this."]
+    path = write_head_page(
+        tmp_path / "page.html", head, features, report=None, rows=None, predictions=None, notes=["Mind this."]
     )
-    assert "for classification; it was not judged." in Page(path).text
+    assert "for classification; it was not evaluated." in Page(path).text
     assert "Mind this." in Page(path).text
 
 
@@ -250,7 +250,7 @@ def test_notes_and_a_probability_that_rejects_are_on_the_page(tmp_path: Path) ->
     assert f"{fit.report.selective_accuracy:.4f}" in page.text
 
 
-def test_a_browser_opens_the_page_of_a_head_and_asks_the_network_for_nothing(tmp_path: Path) -> None:
+def test_a_browser_opens_the_page_of_a_head_without_a_network_request(tmp_path: Path) -> None:
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
@@ -263,12 +263,12 @@ def test_a_browser_opens_the_page_of_a_head_and_asks_the_network_for_nothing(tmp
     if not shot.is_file():
         pytest.skip(f"{program} does not run headless here")
     events = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
-    asked = {
+    requested = {
         event["url"]
         for event in events
         if event.get("url", "").startswith("http") and event.get("initiator", "not an origin") != "not an origin"
     }
-    assert asked == set()
+    assert requested == set()
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert len(np.unique(pixels[::7, ::7].reshape(-1, 3), axis=0)) > 50  # figures and thumbnails, not an empty page

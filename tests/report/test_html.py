@@ -9,36 +9,34 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_predictions import SCRIPT, classification_report, multilabel_report
 from PIL import Image
 
+import featx.report
 from featx.data.decode import thumbnail
 from featx.errors import OutputError
-from featx.metrics.classification import ClassificationReport
-from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.report.html import (
     MOST_MISTAKES,
-    Card,
     Mistake,
     Number,
+    Page,
     Picture,
     Section,
     Table,
-    headline_of,
-    numbers_of,
-    page,
-    sections_of,
-    write_card,
+    render_page,
+    write_page,
 )
+from featx.report.sections import headline_of, numbers_of, sections_of
 
-SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -54,7 +52,7 @@ SVG = (
     '<rect width="300" height="150" fill="#00c800"/></svg>'
 )
 
-PLAIN = Card(
+PLAIN = Page(
     title="Ants & bees",
     summary="Tells ants from bees.",
     facts={"model": "logreg", "C": "0.01"},
@@ -77,42 +75,27 @@ PLAIN = Card(
 )
 
 REPORTS: dict[str, Callable[[], Report]] = {
-    "two classes": lambda: report(["ants", "bees"]),
-    "seven classes": lambda: report([f"class {i}" for i in range(7)]),
-    "120 classes": lambda: report([f"class {i}" for i in range(120)]),
-    "scripts": lambda: report([SCRIPT, "\0\n\udcff", "\"'&amp;", "$x$", "\u202e" + "w" * 300, "\u6f22\u5b57"]),
-    "rejecting": lambda: report(["a", "b", "c"], reject_below=0.5),
-    "labels": lambda: labelled(),
-    "regression": lambda: RegressionReport.of(np.arange(9.0), np.arange(9.0) ** 1.01, split="test"),
+    "two classes": lambda: classification_report(["ants", "bees"]),
+    "seven classes": lambda: classification_report([f"class {i}" for i in range(7)]),
+    "120 classes": lambda: classification_report([f"class {i}" for i in range(120)]),
+    "scripts": lambda: classification_report(
+        [SCRIPT, "\0\n\udcff", "\"'&amp;", "$x$", "\u202e" + "w" * 300, "\u6f22\u5b57"]
+    ),
+    "rejecting": lambda: classification_report(["a", "b", "c"], reject_below=0.5),
+    "labels": multilabel_report,
+    "regression": lambda: RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) ** 1.01, split="test"),
 }
 
 
-def report(names: list[str], reject_below: float | None = None) -> ClassificationReport:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(len(names)), 5)
-    logits = rng.normal(size=(len(labels), len(names)))
-    logits[np.arange(len(labels)), labels] += 2
-    probabilities = np.exp(logits)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return ClassificationReport.of(labels, probabilities, names, split="test", reject_below=reject_below)
-
-
-def labelled() -> MultiLabelReport:
-    rng = np.random.default_rng(0)
-    targets = (rng.random((40, 3)) < 0.4).astype(np.float32)
-    probabilities = np.clip(0.6 * targets + 0.4 * rng.random((40, 3)), 0, 1)
-    return MultiLabelReport.of(targets, probabilities, ["a", "b", SCRIPT], thresholds=np.full(3, 0.5), split="val")
-
-
-def card_of(name: str) -> Card:
+def page_of(name: str) -> Page:
     found = REPORTS[name]()
     mistakes = Section("Mistakes", mistakes=(Mistake(f"x/{SCRIPT}.png", jpeg(), SCRIPT, SCRIPT, 0.9),))
     numbers, sections = numbers_of(found), (*sections_of(found), mistakes)
-    return Card(SCRIPT, SCRIPT, {SCRIPT: SCRIPT}, headline_of(found), sections, numbers, (SCRIPT,))
+    return Page(SCRIPT, SCRIPT, {SCRIPT: SCRIPT}, headline_of(found), sections, numbers, (SCRIPT,))
 
 
-class Page(HTMLParser):
-    """A page's elements: (tag, attributes), and the text within each kind of tag; every element must be closed in order."""
+class Parsed(HTMLParser):
+    """A page's elements: (tag, attributes), and the text within each kind of tag. Asserts that elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -143,8 +126,8 @@ class Page(HTMLParser):
 # The page
 
 
-def test_a_page_says_what_the_card_says_in_its_order() -> None:
-    found = Page(page(PLAIN))
+def test_a_page_shows_its_content_in_order() -> None:
+    found = Parsed(render_page(PLAIN))
     assert found.texts["title"] == found.texts["h1"] == ["Ants & bees"]
     assert found.texts["h2"] == ["What it is", "Choice", "Classes", "Mistakes"]
     assert list(zip(found.texts["dt"], found.texts["dd"], strict=True)) == [
@@ -153,15 +136,15 @@ def test_a_page_says_what_the_card_says_in_its_order() -> None:
         ("model", "logreg"),
         ("C", "0.01"),
     ]
-    assert found.texts["p"][:3] == ["Model card", PLAIN.summary, PLAIN.headline]
+    assert found.texts["p"][:3] == ["Head report", PLAIN.summary, PLAIN.headline]
     assert {"First paragraph.", "Second one."} <= set(found.texts["p"])
     assert found.texts["figcaption"] == ["Its caption"]
     assert "Nothing to add." in found.texts["li"]
 
 
-def test_a_page_has_a_language_a_viewport_a_dark_side_and_a_printed_one() -> None:
-    text = page(PLAIN)
-    found = Page(text)
+def test_a_page_has_a_language_a_viewport_a_dark_scheme_and_a_print_style() -> None:
+    text = render_page(PLAIN)
+    found = Parsed(text)
     assert text.startswith("<!DOCTYPE html>\n")
     assert found.of("html") == [{"lang": "en"}]
     metas = {meta.get("name"): meta["content"] for meta in found.of("meta") if "name" in meta}
@@ -171,7 +154,7 @@ def test_a_page_has_a_language_a_viewport_a_dark_side_and_a_printed_one() -> Non
 
 
 def test_a_table_has_headers_of_columns_and_rows_and_numbers_to_the_right() -> None:
-    found = Page(page(PLAIN))
+    found = Parsed(render_page(PLAIN))
     assert found.texts["caption"] == ["All"]
     assert [th["scope"] for th in found.of("th")] == ["col", "col", "col", "row", "row"]
     assert found.texts["th"] == ["class", "of", "images", "ants", "bees"]
@@ -181,23 +164,23 @@ def test_a_table_has_headers_of_columns_and_rows_and_numbers_to_the_right() -> N
 
 @pytest.mark.parametrize(("rows", "folded"), [(24, False), (25, True)])
 def test_a_long_table_is_folded(rows: int, folded: bool) -> None:
-    table = Table(("class", "images"), [(f"c{i}", str(i)) for i in range(rows)], "Every class")
-    found = Page(page(dataclasses.replace(PLAIN, sections=(Section("T", tables=(table,)),))))
-    assert found.texts.get("summary", []) == (["Every class (25 rows)"] if folded else [])
-    assert found.texts.get("caption", []) == ([] if folded else ["Every class"])
+    table = Table(("class", "images"), [(f"c{i}", str(i)) for i in range(rows)], "All classes")
+    found = Parsed(render_page(dataclasses.replace(PLAIN, sections=(Section("T", tables=(table,)),))))
+    assert found.texts.get("summary", []) == (["All classes (25 rows)"] if folded else [])
+    assert found.texts.get("caption", []) == ([] if folded else ["All classes"])
     assert len(found.of("tr")) == rows + 1
 
 
 def test_an_interval_is_drawn_as_a_bar_where_there_is_one() -> None:
-    found = Page(page(PLAIN))
+    found = Parsed(render_page(PLAIN))
     assert [i["style"] for i in found.of("i")] == ["margin-left:90.88%;width:6.88%"]
     odd = Number("x", "1", "", (math.nan, 0.5)), Number("y", "2", "", (-0.5, 1.5))
-    found = Page(page(dataclasses.replace(PLAIN, numbers=odd)))
+    found = Parsed(render_page(dataclasses.replace(PLAIN, numbers=odd)))
     assert [i["style"] for i in found.of("i")] == ["margin-left:0.00%;width:100.00%"]
 
 
-def test_every_image_has_words_and_those_of_figures_a_size() -> None:
-    found = Page(page(PLAIN))
+def test_every_image_has_an_alt_text_and_every_figure_a_size() -> None:
+    found = Parsed(render_page(PLAIN))
     figure, mistake = found.of("img")
     assert (figure["alt"], figure["width"], figure["height"]) == ("A figure", "400", "200")
     assert mistake["alt"] == "1.png: ants, predicted bees"
@@ -206,17 +189,17 @@ def test_every_image_has_words_and_those_of_figures_a_size() -> None:
 
 
 @pytest.mark.parametrize("data", [None, b"", b"garbage", b"<svg onload='alert(1)'/>"])
-def test_a_mistake_without_a_readable_image_has_a_box_that_says_so(data: bytes | None) -> None:
+def test_a_mistake_without_a_readable_image_has_a_labelled_box(data: bytes | None) -> None:
     mistake = Mistake("a/2.png", data, "bees", "ants", 0.5)
-    found = Page(page(dataclasses.replace(PLAIN, sections=(Section("M", mistakes=(mistake,)),))))
+    found = Parsed(render_page(dataclasses.replace(PLAIN, sections=(Section("M", mistakes=(mistake,)),))))
     assert found.of("img") == []
     assert "the image is missing or cannot be read" in found.texts["div"]
-    assert found.texts["li"][-1] == "the image is missing or cannot be readbees taken for ants, 0.50002.png"
+    assert found.texts["li"][-1] == "the image is missing or cannot be readbees predicted as ants, 0.50002.png"
 
 
-def test_a_gallery_has_at_most_24_and_says_of_how_many() -> None:
+def test_a_gallery_shows_at_most_24_and_the_total() -> None:
     mistakes = [Mistake(f"{i}.png", None, "a", "b", 0.5) for i in range(30)]
-    found = Page(page(dataclasses.replace(PLAIN, notes=(), sections=(Section("M", mistakes=mistakes),))))
+    found = Parsed(render_page(dataclasses.replace(PLAIN, notes=(), sections=(Section("M", mistakes=mistakes),))))
     assert len(found.texts["li"]) == MOST_MISTAKES
     assert "The first 24 of 30." in found.texts["p"]
 
@@ -225,9 +208,9 @@ def test_a_gallery_has_at_most_24_and_says_of_how_many() -> None:
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_whatever_names_are_is_text_and_nothing_is_elsewhere(name: str) -> None:
-    text = page(card_of(name))
-    found = Page(text)
+def test_all_names_are_text_and_nothing_refers_elsewhere(name: str) -> None:
+    text = render_page(page_of(name))
+    found = Parsed(text)
     assert found.of("script") == []
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert found.texts["h1"] == [SCRIPT]
@@ -246,113 +229,54 @@ def test_whatever_names_are_is_text_and_nothing_is_elsewhere(name: str) -> None:
         kind, _, data = address.partition(";base64,")
         raw = base64.b64decode(data)
         if kind == "data:image/svg+xml":
-            svg = Page(raw.decode())
+            svg = Parsed(raw.decode())
             assert svg.of("script") == []
             links = [v for _, attributes in svg.elements for k, v in attributes.items() if k.endswith("href")]
             assert [link for link in links if not link.startswith(("#", "data:image/png;base64,"))] == []
 
 
-def test_the_policy_forbids_everything_but_what_the_page_holds() -> None:
-    (policy,) = [meta["content"] for meta in Page(page(PLAIN)).of("meta") if "http-equiv" in meta]
+def test_the_policy_forbids_everything_outside_the_page() -> None:
+    (policy,) = [meta["content"] for meta in Parsed(render_page(PLAIN)).of("meta") if "http-equiv" in meta]
     assert policy == (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     )
 
 
-# Reports
-
-
-def test_the_verdict_is_one_line_with_its_interval() -> None:
-    judged = ClassificationReport.of(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val")
-    assert headline_of(judged) == "accuracy 0.7500 (95 % interval 0.3006 to 0.9544) on 4 images of split val"
-    assert re.fullmatch(r"mAP [\d.]+ on 40 images of split val", headline_of(labelled()))
-    exact = RegressionReport.of(np.arange(9.0), np.arange(9.0) + 1000, split="test")
-    assert headline_of(exact) == "RMSE 1000 on 9 images of split test"
-
-
-def test_the_numbers_are_those_of_the_report() -> None:
-    judged = report(["a", "b", "c", "d", "e", "f"], reject_below=0.4)
-    shown = {number.name: number for number in numbers_of(judged)}
-    expected = {
-        "accuracy": judged.accuracy,
-        "balanced accuracy": judged.balanced_accuracy,
-        "macro F1": judged.macro_f1,
-        "top-5 accuracy": judged.top5,
-        "AUROC": judged.overall_auroc,
-        "average precision": judged.overall_average_precision,
-        "log loss": judged.log_loss,
-        "calibration error": judged.ece,
-        "accuracy of the accepted": judged.selective_accuracy,
-    }
-    assert {name: number.value for name, number in shown.items()} == {k: f"{v:.4f}" for k, v in expected.items()}
-    low, high = judged.interval
-    right = int(np.trace(judged.confusion))
-    assert shown["accuracy"].interval == (low, high)
-    assert shown["accuracy"].detail == f"95 % interval {low:.4f} to {high:.4f}; {right} of 30 images"
-    assert shown["accuracy of the accepted"].interval == judged.selective_interval
-
-
-def test_what_is_undefined_is_called_none() -> None:
-    flat = RegressionReport.of(np.ones(3), np.array([1.0, 2.0, 3.0]), split="test")
-    assert {n.name: n.value for n in numbers_of(flat)}["R2"] == "none"
-    absent = ClassificationReport.of(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"], split="test")
-    (classes, *_) = sections_of(absent)
-    assert classes.tables[0].rows[2] == ("c", "0.0000", "none", "none", "none", "none", "0")
-
-
-def test_the_most_frequent_confusions_are_named_first() -> None:
-    labels = np.array([0] * 10 + [1] * 5 + [2] * 5)
-    predicted = [0] * 6 + [1] * 3 + [2] + [1] * 3 + [2] * 2 + [2] * 5
-    judged = ClassificationReport.of(labels, np.eye(3)[predicted], ["a", "b", "c"], split="test")
-    (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
-    assert confusions.tables[0].rows == [
-        ("a", "b", "3", "0.3000"),
-        ("b", "c", "2", "0.4000"),
-        ("a", "c", "1", "0.1000"),
-    ]
-
-
-def test_where_nothing_is_confused_no_table_says_so() -> None:
-    judged = ClassificationReport.of(np.array([0, 1]), np.eye(2), ["a", "b"], split="test")
-    (confusions,) = [section for section in sections_of(judged) if section.title == "Confusions"]
-    assert confusions.tables == ()
-
-
 # The file
 
 
-def test_a_card_is_written_whole_in_a_folder_that_is_made(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "card.html"
-    assert write_card(path, PLAIN) == path
-    assert path.read_text(encoding="utf-8") == page(PLAIN)
-    write_card(str(path), dataclasses.replace(PLAIN, title="again"))
+def test_a_page_is_written_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "page.html"
+    assert write_page(path, PLAIN) == path
+    assert path.read_text(encoding="utf-8") == render_page(PLAIN)
+    write_page(str(path), dataclasses.replace(PLAIN, title="again"))
     assert "<title>again</title>" in path.read_text(encoding="utf-8")
-    assert [p.name for p in path.parent.iterdir()] == ["card.html"]
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
 
 
-def test_a_card_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken.html").mkdir()
     with pytest.raises(OutputError, match=r"taken\.html is a folder; name a file to write with -o"):
-        write_card(tmp_path / "taken.html", PLAIN)
+        write_page(tmp_path / "taken.html", PLAIN)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write .*card\.html: .*; name another file with -o"):
-        write_card(tmp_path / "file" / "card.html", PLAIN)
+    with pytest.raises(OutputError, match=r"cannot write .*page\.html: .*; name another file with -o"):
+        write_page(tmp_path / "file" / "page.html", PLAIN)
     with pytest.raises(OutputError, match="null"):
-        write_card(tmp_path / "nul\0.html", PLAIN)
+        write_page(tmp_path / "nul\0.html", PLAIN)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.html"]
 
 
-def test_a_card_survives_a_write_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_card(tmp_path / "card.html", PLAIN)
+def test_a_page_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_page(tmp_path / "page.html", PLAIN)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        write_card(path, dataclasses.replace(PLAIN, title="again"))
-    assert path.read_text(encoding="utf-8") == page(PLAIN)
-    assert [p.name for p in tmp_path.iterdir()] == ["card.html"]
+        write_page(path, dataclasses.replace(PLAIN, title="again"))
+    assert path.read_text(encoding="utf-8") == render_page(PLAIN)
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
 # In a browser
@@ -360,7 +284,7 @@ def test_a_card_survives_a_write_that_fails(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def browse(tmp_path: Path) -> Callable[..., str]:
-    """Opens a page in headless Chromium, with more options, and gives what it prints."""
+    """A function that opens a page in headless Chromium, with further options, and returns its stdout."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
@@ -378,8 +302,8 @@ def browse(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
-def asked_for(log: Path) -> set[str]:
-    """The addresses that a page asked the network for, by Chromium's own log; not those that Chromium asks for itself."""
+def requested_by(log: Path) -> set[str]:
+    """The addresses that a page requested, by Chromium's network log; without Chromium's own requests."""
     events = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
     return {
         event["url"]
@@ -388,24 +312,24 @@ def asked_for(log: Path) -> set[str]:
     }
 
 
-def test_a_browser_shows_the_whole_page_and_asks_for_nothing(tmp_path: Path, browse: Callable[..., str]) -> None:
-    path = write_card(tmp_path / "card.html", card_of("scripts"))
+def test_a_browser_shows_the_whole_page_without_a_network_request(tmp_path: Path, browse: Callable[..., str]) -> None:
+    path = write_page(tmp_path / "page.html", page_of("scripts"))
     text = path.read_text(encoding="utf-8")
     log = tmp_path / "net.json"
-    shown = Page(browse(path, "--dump-dom", f"--log-net-log={log}"))
+    shown = Parsed(browse(path, "--dump-dom", f"--log-net-log={log}"))
     assert shown.texts["title"] == [SCRIPT]
     assert shown.of("script") == []
-    assert shown.of("img") == Page(text).of("img")
-    assert asked_for(log) == set()
+    assert shown.of("img") == Parsed(text).of("img")
+    assert requested_by(log) == set()
 
-    # The same page with something to ask for: its policy forbids it. Without the policy, the log would have told.
+    # The same page with a foreign image: the policy forbids the request. Without the policy, the log records it.
     foreign = text.replace("</main>", '<img src="http://127.0.0.1:9/foreign.png" alt=""></main>')
     path.write_text(foreign, encoding="utf-8")
     browse(path, "--dump-dom", f"--log-net-log={log}")
-    assert asked_for(log) == set()
+    assert requested_by(log) == set()
     path.write_text(re.sub("<meta http-equiv[^>]*>", "", foreign), encoding="utf-8")
     browse(path, "--dump-dom", f"--log-net-log={log}")
-    assert asked_for(log) == {"http://127.0.0.1:9/foreign.png"}
+    assert requested_by(log) == {"http://127.0.0.1:9/foreign.png"}
 
 
 def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str]) -> None:
@@ -414,8 +338,8 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
     Image.new("RGB", (300, 100), colours["png"]).save(file, "PNG")
     first, *others = PLAIN.sections
     pictures = (*first.pictures, Picture(file.getvalue(), "Another"))
-    card = dataclasses.replace(PLAIN, sections=(dataclasses.replace(first, pictures=pictures), *others))
-    path = write_card(tmp_path / "card.html", card)
+    content = dataclasses.replace(PLAIN, sections=(dataclasses.replace(first, pictures=pictures), *others))
+    path = write_page(tmp_path / "page.html", content)
     for width, least in ((1200, 4000), (400, 2000)):
         shot = tmp_path / f"{width}.png"
         browse(path, f"--screenshot={shot}", f"--window-size={width},2600")
@@ -428,3 +352,19 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
         # Nothing is wider than the window: the right margin stays empty.
         margin = pixels[:, -12:]
         assert (margin == margin[0, 0]).all()
+
+
+# The package
+
+
+def test_every_public_name_of_the_package_is_loaded_on_first_use() -> None:
+    assert featx.report.__all__ == dir(featx.report)
+    assert all(getattr(featx.report, name) is not None for name in featx.report.__all__)
+    with pytest.raises(AttributeError, match=r"module 'featx\.report' has no attribute 'Card'"):
+        _ = featx.report.Card  # type: ignore[attr-defined]
+
+
+def test_a_page_is_written_without_matplotlib() -> None:
+    code = "import sys; from featx.report import Page, write_page; print('matplotlib' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "False\n"

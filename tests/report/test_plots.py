@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_predictions import certain
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -36,27 +37,26 @@ ODD = [
 ]
 
 
-def certain(predicted: list[int], count: int) -> np.ndarray:
-    """(N, count) probabilities of 0 and 1."""
-    return np.eye(count)[predicted]
-
-
 def judged(count: int, each: int = 4, *, names: list[str] | None = None, seed: int = 0) -> ClassificationReport:
-    """Of predictions that are right more often than not."""
+    """A report of predictions that are correct more often than not."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(count), each)
     logits = rng.normal(size=(len(labels), count))
     logits[np.arange(len(labels)), labels] += 3.0
     probabilities = np.exp(logits)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return ClassificationReport.of(labels, probabilities, names or [f"class {i}" for i in range(count)], split="test")
+    return ClassificationReport.from_predictions(
+        labels, probabilities, names or [f"class {i}" for i in range(count)], split="test"
+    )
 
 
 def labelled() -> MultiLabelReport:
     rng = np.random.default_rng(0)
     targets = (rng.random((60, 3)) < 0.4).astype(np.float32)
     probabilities = np.clip(0.6 * targets + 0.4 * rng.random((60, 3)), 0, 1)
-    return MultiLabelReport.of(targets, probabilities, ["a", "b", "c"], thresholds=np.full(3, 0.5), split="val")
+    return MultiLabelReport.from_predictions(
+        targets, probabilities, ["a", "b", "c"], thresholds=np.full(3, 0.5), split="val"
+    )
 
 
 def texts(figure: Figure) -> list[str]:
@@ -141,7 +141,7 @@ def test_texts_do_not_overlap_and_stay_within_the_figure(name: str, monkeypatch:
 
 @pytest.mark.parametrize("draw", [plots.confusion_figure, plots.per_class_figure, plots.reliability_figure])
 def test_odd_class_names_do_not_break_a_figure_or_warn(draw: Callable[[ClassificationReport], Figure]) -> None:
-    report = ClassificationReport.of(
+    report = ClassificationReport.from_predictions(
         np.arange(len(ODD)), certain(list(range(len(ODD))), len(ODD)), ODD, split="$te\0st$"
     )
     with warnings.catch_warnings():
@@ -190,7 +190,7 @@ def test_drawing_leaves_the_users_settings_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 40])
-def test_the_picture_is_neither_a_stamp_nor_a_poster(count: int, tmp_path: Path) -> None:
+def test_the_picture_is_neither_tiny_nor_huge(count: int, tmp_path: Path) -> None:
     plots.save_confusion(judged(count, 2), tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.format == "PNG"
@@ -199,15 +199,17 @@ def test_the_picture_is_neither_a_stamp_nor_a_poster(count: int, tmp_path: Path)
     assert (low, high) == (0, 255)
 
 
-def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
-    report = ClassificationReport.of(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
+    report = ClassificationReport.from_predictions(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
     with pytest.raises(OutputError, match=r"cannot write .*taken\.png: Is a directory; name another file with -o"):
         plots.save_confusion(report, tmp_path / "taken.png")
 
 
 def test_the_confusion_of_few_classes_has_names_and_numbers_and_that_of_many_none() -> None:
-    report = ClassificationReport.of(np.array([0, 0, 0, 1]), certain([0, 0, 1, 1], 2), ["ants", "bees"], split="val")
+    report = ClassificationReport.from_predictions(
+        np.array([0, 0, 0, 1]), certain([0, 0, 1, 1], 2), ["ants", "bees"], split="val"
+    )
     found = texts(plots.confusion_figure(report))
     assert {"ants", "bees", "2", "1", "accuracy 0.7500 on 4 images (val)", "true", "predicted"} <= set(found)
     assert found.count("1") == 2
@@ -227,9 +229,9 @@ def test_the_reliability_diagram_shows_each_bin_with_its_wilson_interval() -> No
     (bar,) = upper.containers
     line, _, (spans,) = bar.lines
     np.testing.assert_allclose(line.get_xdata(), [b.confidence for b in bins])
-    np.testing.assert_allclose(line.get_ydata(), [b.right / b.count for b in bins])
+    np.testing.assert_allclose(line.get_ydata(), [b.correct / b.count for b in bins])
     for b, span in zip(bins, spans.get_segments(), strict=True):
-        expected = binomtest(b.right, b.count).proportion_ci(0.95, method="wilson")
+        expected = binomtest(b.correct, b.count).proportion_ci(0.95, method="wilson")
         np.testing.assert_allclose(span[:, 1], (expected.low, expected.high), atol=1e-9)
     assert [patch.get_height() for patch in lower.patches] == [b.count for b in bins]
     assert [patch.get_x() for patch in lower.patches] == [b.low for b in bins]
@@ -240,9 +242,11 @@ def test_the_reliability_diagram_shows_each_bin_with_its_wilson_interval() -> No
 # Classes
 
 
-def test_bars_are_sorted_with_the_worst_found_class_on_top() -> None:
+def test_bars_are_sorted_with_the_lowest_recall_on_top() -> None:
     labels, predicted = np.array([0, 0, 1, 1, 2, 2, 2, 2]), [0, 0, 1, 0, 2, 0, 0, 0]
-    report = ClassificationReport.of(labels, certain(predicted, 4), ["a", "b", "c", "no image"], split="test")
+    report = ClassificationReport.from_predictions(
+        labels, certain(predicted, 4), ["a", "b", "c", "no image"], split="test"
+    )
     (axes,) = plots.per_class_figure(report).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["c", "b", "a"]
     assert [patch.get_width() for patch in axes.patches] == [0.25, 0.5, 1.0]
@@ -258,12 +262,12 @@ def test_bars_are_sorted_with_the_worst_found_class_on_top() -> None:
     assert plots.per_class_figure(labelled()).axes[0].get_title() == "3 labels"
 
 
-def test_of_a_thousand_classes_the_forty_worst_are_shown() -> None:
+def test_of_a_thousand_classes_the_forty_with_the_lowest_recall_are_shown() -> None:
     report = judged(1000, 3)
     (axes,) = plots.per_class_figure(report).axes
     shown = [patch.get_width() for patch in axes.patches]
     assert shown == pytest.approx(np.sort(report.recall)[:40])
-    assert axes.get_title() == "the 40 of 1000 classes that are found worst"
+    assert axes.get_title() == "the 40 of 1000 classes with the lowest recall"
 
 
 # The path
@@ -275,7 +279,7 @@ def test_the_path_shows_every_candidate_its_band_and_the_chosen_one() -> None:
     lines = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(lines["mean over the folds"].get_xydata(), [row[:2] for row in PATH])
     np.testing.assert_allclose(lines["chosen"].get_xydata(), [(0.01, 0.2 + 0.05 * 0)])
-    assert lines["the least + 1 standard error"].get_ydata()[0] == pytest.approx(0.21)
+    assert lines["lowest + 1 standard error"].get_ydata()[0] == pytest.approx(0.21)
     band = axes.collections[0].get_paths()[0].vertices
     for candidate, mean, spread in PATH:
         at = np.sort(band[np.isclose(band[:, 0], candidate, rtol=1e-9)][:, 1])
@@ -305,7 +309,7 @@ def test_candidates_without_a_finite_loss_are_not_drawn() -> None:
 # Shots
 
 
-def test_shots_stand_on_an_axis_of_powers_of_two() -> None:
+def test_shots_are_on_an_axis_of_powers_of_two() -> None:
     figure = plots.shots_figure([(4, 0.7, 0.05), (1, 0.5, 0.1), (2, 0.6, 0.5), (8, 0.95, 0.1), (16, 0.97, 0.01)])
     (axes,) = figure.axes
     (bar,) = axes.containers
@@ -319,7 +323,7 @@ def test_shots_stand_on_an_axis_of_powers_of_two() -> None:
 # Regression
 
 
-def test_predictions_stand_over_targets_and_what_is_not_finite_is_left_out() -> None:
+def test_predictions_are_drawn_over_targets_and_rows_that_are_not_finite_are_left_out() -> None:
     figure = plots.scatter_figure(np.array([1.0, 2.0, np.nan]), np.array([[1.5], [2.5], [3.5]]))
     (axes,) = figure.axes
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [(1.0, 1.5), (2.0, 2.5)])

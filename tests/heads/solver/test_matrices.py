@@ -124,7 +124,7 @@ def test_parts_side_by_side_come_back_in_order() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_of_a_process_that_has_multiplied_multiplies_too() -> None:
     script = (
-        "import os\nfrom featx.matrices import side_by_side\n"
+        "import os\nfrom featx.heads.solver.matrices import side_by_side\n"
         "assert side_by_side(abs, range(50)) == list(range(50))\nchild = os.fork()\n"
         "if not child:\n    os._exit(7 if side_by_side(abs, range(50)) == list(range(50)) else 1)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_predictions import certain, decisions, predictions
+
+from featx.errors import MetricError
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.cross_validation import CrossValidated
+from featx.metrics.multilabel import MultiLabelReport
+from featx.metrics.regression import RegressionReport
+
+
+def folds_of(n: int, count: int, folds: int, seed: int) -> list[ClassificationReport]:
+    labels, probabilities = predictions(n, count, seed)
+    names = [f"c{i}" for i in range(count)]
+    return [
+        ClassificationReport.from_predictions(labels[k::folds], probabilities[k::folds], names, split="cv")
+        for k in range(folds)
+    ]
+
+
+def test_the_summary_covers_every_fold() -> None:
+    reports = [*folds_of(50, 3, 5, seed=0), *folds_of(50, 3, 5, seed=1)]
+    found = CrossValidated.from_reports(reports, repeats=2, notes=["look"])
+    assert (found.repeats, found.folds, found.n, found.notes) == (2, 5, 50, ("look",))
+    for key in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
+        values = np.array([getattr(report, key) for report in reports])
+        assert found.mean(key) == pytest.approx(values.mean())
+        assert found.deviation(key) == pytest.approx(values.std(ddof=1))
+        assert found.between_repeats(key) == pytest.approx(np.std([values[:5].mean(), values[5:].mean()], ddof=1))
+        assert found.range(key) == (values.min(), values.max())
+    assert found.mean("auroc") == pytest.approx(np.mean([report.overall_auroc for report in reports]))
+    assert found.headline == ("accuracy", found.mean("accuracy"))
+    facts = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert (facts["repeats"], facts["folds"], facts["n"], facts["notes"]) == (2, 5, 50, ["look"])
+    accuracy = facts["metrics"]["accuracy"]
+    assert accuracy["values"] == [
+        [report.accuracy for report in reports[:5]],
+        [report.accuracy for report in reports[5:]],
+    ]
+    assert accuracy["mean"] == found.mean("accuracy")
+    assert (accuracy["lowest"], accuracy["highest"]) == found.range("accuracy")
+
+
+def with_accuracy(right: int, of: int) -> ClassificationReport:
+    labels = np.arange(of) % 2
+    return ClassificationReport.from_predictions(
+        labels, certain([int(y if i < right else 1 - y) for i, y in enumerate(labels)], 2), ["a", "b"], split="cv"
+    )
+
+
+def test_the_text_of_repeated_cross_validation_starts_like_this() -> None:
+    reports = [with_accuracy(right, 10) for right in (8, 9, 10, 7)]
+    lines = str(CrossValidated.from_reports(reports, repeats=2)).splitlines()
+    assert lines[:2] == [
+        "cross-validated (2 x 2 folds, 20 images): mean ± standard deviation over the folds",
+        "accuracy           0.8500 ± 0.1291  (lowest 0.7000, highest 1.0000; ± 0.0000 between repeats)",
+    ]
+    assert [line.split("  ")[0] for line in lines[2:]] == [
+        "balanced accuracy",
+        "macro F1",
+        "log loss",
+        "AUROC",
+        "average precision",
+    ]
+
+
+def test_one_repeat_has_no_spread_between_repeats() -> None:
+    found = CrossValidated.from_reports([with_accuracy(right, 10) for right in (8, 9)])
+    assert math.isnan(found.between_repeats("accuracy"))
+    assert found.as_dict()["metrics"]["accuracy"]["between_repeats"] is None
+    assert str(found).splitlines()[:2] == [
+        "cross-validated (2 folds, 20 images): mean ± standard deviation over the folds",
+        "accuracy           0.8500 ± 0.0707  (lowest 0.8000, highest 0.9000)",
+    ]
+
+
+def test_repeats_without_folds_are_repeats() -> None:
+    found = CrossValidated.from_reports([with_accuracy(right, 10) for right in (8, 9, 10)], repeats=3)
+    assert found.between_repeats("accuracy") == found.deviation("accuracy") == pytest.approx(0.1)
+    assert str(found).splitlines()[:2] == [
+        "repeated (3 times, 10 images each): mean ± standard deviation over the repeats",
+        "accuracy           0.9000 ± 0.1000  (lowest 0.8000, highest 1.0000)",
+    ]
+
+
+def test_one_report_alone_has_no_spread_at_all() -> None:
+    found = CrossValidated.from_reports([with_accuracy(8, 10)])
+    assert "accuracy           0.8000  (lowest 0.8000, highest 0.8000)" in str(found).splitlines()
+    assert found.as_dict()["metrics"]["accuracy"]["deviation"] is None
+
+
+def test_multilabel_and_regression_folds_are_summarised_alike() -> None:
+    labels = []
+    for seed in (0, 1, 2):
+        targets, probabilities = decisions(40, 3, seed)
+        labels.append(
+            MultiLabelReport.from_predictions(
+                targets, probabilities, list("abc"), thresholds=np.full(3, 0.5), split="cv"
+            )
+        )
+    found = CrossValidated.from_reports(labels)
+    assert found.headline == ("mAP", found.mean("mAP"))
+    assert found.mean("mAP") == pytest.approx(np.mean([report.mean_average_precision for report in labels]))
+    assert found.mean("micro_f1") == pytest.approx(np.mean([report.micro_f1 for report in labels]))
+    numbers = [
+        RegressionReport.from_predictions(np.array([0.0, 1e5]), np.array([e, 1e5 - e]), split="cv") for e in (1.0, 3.0)
+    ]
+    found = CrossValidated.from_reports(numbers)
+    assert found.headline == ("RMSE", 2.0)
+    assert found.mean("r2") == pytest.approx(np.mean([report.r2 for report in numbers if report.r2 is not None]))
+    assert "RMSE               2 ± 1.41421  (lowest 1, highest 3)" in str(found).splitlines()
+
+
+def test_a_fold_that_leaves_a_metric_undefined_does_not_count_in_its_mean() -> None:
+    good = RegressionReport.from_predictions(np.array([0.0, 2.0]), np.array([0.0, 1.0]), split="cv")
+    constant = RegressionReport.from_predictions(np.array([2.0, 2.0]), np.array([0.0, 1.0]), split="cv")
+    found = CrossValidated.from_reports([good, constant])
+    assert found.mean("r2") == good.r2
+    assert found.notes == ("R2 is undefined in 1 of 2 folds, which do not count in its mean",)
+    nothing = CrossValidated.from_reports([constant, constant])
+    r2 = json.loads(json.dumps(nothing.as_dict(), allow_nan=False))["metrics"]["r2"]
+    assert (r2["mean"], r2["lowest"], r2["highest"], r2["values"]) == (None, None, None, [[None, None]])
+
+
+def test_folds_that_lack_a_class_are_counted() -> None:
+    whole = ClassificationReport.from_predictions(np.array([0, 1, 2]), certain([0, 1, 2], 3), list("abc"), split="cv")
+    part = ClassificationReport.from_predictions(np.array([0, 1, 1]), certain([0, 1, 2], 3), list("abc"), split="cv")
+    found = CrossValidated.from_reports([whole, part, part])
+    assert found.notes == ("2 of 3 folds lack a class; it does not count in that fold's means",)
+
+
+def test_reports_that_are_no_cross_validation_are_an_error() -> None:
+    report = with_accuracy(8, 10)
+    with pytest.raises(MetricError, match="3 reports of 2 repeats; expected equally many for each, and at least one"):
+        CrossValidated.from_reports([report] * 3, repeats=2)
+    with pytest.raises(MetricError, match="0 reports of 1 repeats; expected equally many for each, and at least one"):
+        CrossValidated.from_reports([])
+    with pytest.raises(MetricError, match="reports with different metrics; expected those of one cross-validation"):
+        CrossValidated.from_reports([report, RegressionReport.from_predictions(np.zeros(2), np.ones(2), split="cv")])
+    with pytest.raises(MetricError, match="reports with different metrics; expected those of one cross-validation"):
+        CrossValidated.from_reports([report, replace(report, top5=0.5)])
