@@ -22,7 +22,7 @@ from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction.extraction import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.evaluation import trained_on
-from featx.heads.groups import with_groups
+from featx.heads.groups import match_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
@@ -214,7 +214,7 @@ def evaluate(
             raise HeadError("a promoted model is judged on images, not on features; give it the folder or table")
         head = model.head if isinstance(model, HeadOnBackbone) else model
         head.require_identity(data)
-        data = with_groups(data, head.group_)
+        data = match_groups(data, head.group_)
         return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):

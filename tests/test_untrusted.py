@@ -144,7 +144,7 @@ def at(facts: Facts, place: str, value: Any) -> None:
     [
         ("kind", "forest", r'kind is "forest"; expected one of logreg, linear, svm'),
         ("kind", ["logreg"], r"kind is \[\"logreg\"\]; expected one of"),
-        ("kind", "knn", "a linear scorer does not make a knn head"),
+        ("kind", "knn", "a linear predictor does not make a knn head"),
         ("form", "neighbour", "there is no array scorer.support"),
         ("parameters", None, "parameters is null; expected an object"),
         ("parameters", {}, "parameters lacks C, calibrate, class_weight, group, k, kernel, logit_adjustment, seed, w"),

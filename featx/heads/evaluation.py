@@ -9,7 +9,7 @@ import numpy as np
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.fitted import FittedHead
-from featx.heads.groups import with_splits
+from featx.heads.groups import match_groups, with_splits
 from featx.heads.postprocess import Postprocess
 from featx.heads.targets import targets_of
 from featx.heads.training_data import Rows, flatten_views
@@ -25,7 +25,7 @@ def judge(
     """Evaluate a fitted head, as ``Head.judge`` does, on features that have the identity of those it was fitted to."""
     if rows is None:
         require_groups(head, features)
-        features = with_splits(features, head.task_)
+        features = with_splits(match_groups(features, head.group_), head.task_)
         split = split or features.held_out()
         rows = features.rows(split)
     split = split or "these rows"

@@ -65,8 +65,8 @@ def make_folds(
     for rows in member:
         _keep_learnable(fold_of, groups, rows)
     held_out = [np.flatnonzero(fold_of == fold) for fold in range(count)]
-    found = tuple((np.flatnonzero(fold_of != fold), rows) for fold, rows in enumerate(held_out) if len(rows))
-    return found if len(found) > 1 else ()
+    pairs = tuple((np.flatnonzero(fold_of != fold), rows) for fold, rows in enumerate(held_out) if len(rows))
+    return pairs if len(pairs) > 1 else ()
 
 
 def judged(folds: Folds, count: int) -> np.ndarray:

@@ -97,7 +97,7 @@ def with_groups(
 
     Args:
         features: of the whole data set.
-        column: its name, such as ``head.group_``; None: the features are returned unchanged.
+        column: its name; None: the features are returned unchanged.
         table: another table, as ``read_column`` takes it. If it is given, the column is read even if the features have it.
         option: of the command line that named the column, for messages.
 
@@ -111,6 +111,22 @@ def with_groups(
         return features
     groups = read_column(features, column, table=table, option=option)
     return dataclasses.replace(features, groups=groups, group=column)
+
+
+def match_groups(features: FeatureSet, column: str | None, table: str | os.PathLike[str] | None = None) -> FeatureSet:
+    """Give features the groups that a head was fitted with, so that splits made by featx are those of the fit.
+
+    Args:
+        features: of the whole data set.
+        column: ``head.group_``. None: groups of a named column are removed.
+        table: as in ``with_groups``.
+
+    Raises:
+        HeadError, DatasetError: as ``read_column``.
+    """
+    if column is None and features.group is not None:
+        return dataclasses.replace(features, groups=None, group=None)
+    return with_groups(features, column, table)
 
 
 def row_groups(features: FeatureSet, rows: np.ndarray) -> np.ndarray:

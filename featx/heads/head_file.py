@@ -215,7 +215,7 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         check_for_task(params, task)
         form = get_kind(params["kind"]).form(task, params["kernel"])
         if meta["form"] != form:
-            raise ValueError(f"a {meta['form']} scorer does not make a {meta['kind']} head of {task}")
+            raise ValueError(f"a {meta['form']} predictor does not make a {meta['kind']} head of {task}")
         _require_task(task, meta["classes"], "thresholds" in arrays)
         if meta["backbone"]:
             Transform.from_dict(meta["backbone"]["parts"]["transform"])

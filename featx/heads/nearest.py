@@ -77,11 +77,11 @@ def top(similarities: np.ndarray, k: int, *, order: np.ndarray | None = None) ->
     rows = np.repeat(np.arange(len(reached)), counts)
     columns = np.flatnonzero(reached) - rows * reached.shape[1]
     places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    found = np.full((len(similarities), int(counts.max(initial=k))), np.iinfo(np.int64).max)
-    values = np.full(found.shape, -np.inf, dtype=np.float32)
-    found[rows, places], values[rows, places] = order[columns], similarities[rows, columns]
-    best = np.lexsort((found, -values))[:, :k]
-    return np.take_along_axis(found, best, axis=1), np.take_along_axis(values, best, axis=1)
+    numbers = np.full((len(similarities), int(counts.max(initial=k))), np.iinfo(np.int64).max)
+    values = np.full(numbers.shape, -np.inf, dtype=np.float32)
+    numbers[rows, places], values[rows, places] = order[columns], similarities[rows, columns]
+    best = np.lexsort((numbers, -values))[:, :k]
+    return np.take_along_axis(numbers, best, axis=1), np.take_along_axis(values, best, axis=1)
 
 
 def _bounds(similarities: np.ndarray, k: int) -> np.ndarray:
@@ -137,40 +137,40 @@ def log_shares(cast: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     return shares
 
 
-def logit_shares(cast: np.ndarray, found: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def logit_shares(cast: np.ndarray, neighbours: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Compute the logit of each label's share of the votes, with half a vote added for the label and half against it.
 
     Args:
         cast: (n, k) votes.
-        found: (n, k) int64, the support rows that cast them.
+        neighbours: (n, k) int64, the support rows that cast them.
         labels: (S, C) of 0 and 1, the labels of each support row.
 
     Returns:
         (n, C) float64.
     """
-    has = _sums(cast, found, labels)
+    has = _sums(cast, neighbours, labels)
     logits: np.ndarray = np.log(has + 0.5) - np.log(np.maximum(cast.sum(axis=1, keepdims=True) - has, 0) + 0.5)
     return logits
 
 
-def means(cast: np.ndarray, found: np.ndarray, values: np.ndarray) -> np.ndarray:
+def means(cast: np.ndarray, neighbours: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Average the values of the neighbours, weighted by their votes.
 
     Args:
         cast: (n, k) votes.
-        found: (n, k) int64, the support rows that cast them.
+        neighbours: (n, k) int64, the support rows that cast them.
         values: (S, C), the values of each support row.
 
     Returns:
         (n, C) float64.
     """
-    out: np.ndarray = _sums(cast, found, values) / cast.sum(axis=1, keepdims=True)
+    out: np.ndarray = _sums(cast, neighbours, values) / cast.sum(axis=1, keepdims=True)
     return out
 
 
-def _sums(cast: np.ndarray, found: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _sums(cast: np.ndarray, neighbours: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sum the values of the neighbours, weighted by their votes: (n, C)."""
     starts = np.arange(0, cast.size + 1, cast.shape[1])
-    matrix = sparse.csr_matrix((cast.ravel(), found.ravel(), starts), shape=(len(cast), len(values)))
+    matrix = sparse.csr_matrix((cast.ravel(), neighbours.ravel(), starts), shape=(len(cast), len(values)))
     sums: np.ndarray = matrix @ values.astype(np.float64, copy=False)
     return sums

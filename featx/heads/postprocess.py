@@ -282,7 +282,7 @@ def threshold_for_precision(probabilities: np.ndarray, y: np.ndarray, target: fl
     """Find the least confidence such that rows of at least that confidence are right as often as required.
 
     Precision is the plain share of these rows that are right, not a lower bound of it. On few rows it is optimistic; the
-    verdict on the test rows shows, with an interval, how it turns out on others.
+    verdict on the test rows shows, with an interval, how it turns out on other images.
 
     Args:
         probabilities: (N, C), of held-out rows; a row's confidence is its largest.

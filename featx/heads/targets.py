@@ -200,9 +200,9 @@ def _multilabel(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Ta
         return Targets(tuple(known), of_known)
     if not (len(y) and (y.min(axis=0) < y.max(axis=0)).any()):
         shown = listed(list(map(printable, names)), most=8)
-        found = f"every image of {where} has the same labels ({shown})" if names else f"no image of {where} has a label"
+        alike = f"every image of {where} has the same labels ({shown})" if names else f"no image of {where} has a label"
         raise HeadError(
-            f"{found}, so there is nothing to learn. --task multilabel takes labels separated by {BETWEEN_LABELS} "
+            f"{alike}, so there is nothing to learn. --task multilabel takes labels separated by {BETWEEN_LABELS} "
             f"(cat{BETWEEN_LABELS}dog), and {BETWEEN_LABELS} alone for none"
         )
     return Targets(names, y)

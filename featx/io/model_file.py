@@ -228,12 +228,12 @@ def _read_header(path: Path, file: BinaryIO, size: int, schemas: Sequence[Schema
 
 def _schema_of(path: Path, metadata: Any, schemas: Sequence[Schema]) -> Schema:
     """The schema of the format that the JSON names."""
-    found = metadata.get("format") if isinstance(metadata, dict) else None
+    name = metadata.get("format") if isinstance(metadata, dict) else None
     for schema in schemas:
-        if found == schema.format:
+        if name == schema.format:
             return schema
-    if isinstance(found, str) and re.fullmatch("featx-[a-z]{1,20}", found):
-        raise CorruptFileError(f"{path} is a {found}; expected a {' or '.join(schema.format for schema in schemas)}")
+    if isinstance(name, str) and re.fullmatch("featx-[a-z]{1,20}", name):
+        raise CorruptFileError(f"{path} is a {name}; expected a {' or '.join(schema.format for schema in schemas)}")
     raise CorruptFileError(
         f"{path} is not a {' or '.join(schema.noun for schema in schemas)} of featx; expected a file that "
         f"{' or '.join(f'featx {schema.command}' for schema in schemas)} wrote"

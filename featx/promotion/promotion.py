@@ -13,7 +13,7 @@ from featx.backbones.backbone import Backbone, restore_backbone
 from featx.constants import MODELS
 from featx.errors import CacheMissError, HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads.groups import with_groups, with_splits
+from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
 from featx.io import atomic
@@ -240,7 +240,7 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
             )
         source = FeatureSet.load(source, head.layer_)
     head.require_identity(source)
-    return with_splits(with_groups(source, head.group_), head.task_)
+    return with_splits(match_groups(source, head.group_), head.task_)
 
 
 def _seen(head: Head, features: FeatureSet, runs: FineTuningRuns) -> Iterator[str]:

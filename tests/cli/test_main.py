@@ -472,7 +472,7 @@ def test_wrong_usage_exits_with_2(in_tmp: Path, arguments: list[str]) -> None:
 
 def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
     assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
-        "Error: -C is for logreg, svm, ridge; knn has none\n"
+        "Error: C is only for logreg, svm, ridge; knn has none, so leave out -C\n"
     )
 
 

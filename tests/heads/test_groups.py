@@ -17,7 +17,7 @@ from featx.data.splits import hash_group_splits, hash_splits, join_groups, strad
 from featx.errors import DatasetError, HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads import groups
-from featx.heads.groups import read_column, row_groups, splits_for, with_groups, with_splits
+from featx.heads.groups import match_groups, read_column, row_groups, splits_for, with_groups, with_splits
 
 
 def keys_of(*names: object) -> np.ndarray:
@@ -107,9 +107,8 @@ def test_a_table_that_is_gone_or_none_is_never_waited_for(tmp_path: Path) -> Non
 
 
 def test_groups_are_attached_once_and_follow_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or table(*args))
-    table = __import__("featx.data.sources.table", fromlist=["read_table"]).read_table
+    read, read_table = [], groups.read_table
+    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
     features = with_table(tmp_path / "t.csv", "path,who,site\n0.png,x,s\n1.png,,s\n2.png,x,t\n")
     assert with_groups(features, None) is features
     grouped = with_groups(features, "who")
@@ -123,6 +122,18 @@ def test_groups_are_attached_once_and_follow_their_rows(tmp_path: Path, monkeypa
     assert with_groups(grouped, "site").groups.tolist() == ["s", "s", "t"]
     (tmp_path / "u.csv").write_text("path,who\n0.png,a\n1.png,b\n2.png,c\n")
     assert with_groups(grouped, "who", tmp_path / "u.csv").groups.tolist() == ["a", "b", "c"]
+
+
+def test_features_get_the_groups_that_a_head_was_fitted_with(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,who,site\n0.png,x,s\n1.png,,s\n2.png,x,t\n")
+    assert match_groups(features, None) is features
+    assert match_groups(features, "who").groups.tolist() == ["x", "", "x"]
+    grouped = with_groups(features, "site")
+    assert match_groups(grouped, "site") is grouped
+    plain = match_groups(grouped, None)
+    assert (plain.groups, plain.group) == (None, None)
+    anonymous = dataclasses.replace(features, groups=words("p", "p", "q"))
+    assert match_groups(anonymous, None) is anonymous
 
 
 def test_splits_of_a_task_replace_those_of_the_features(tmp_path: Path) -> None:

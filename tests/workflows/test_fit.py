@@ -215,7 +215,7 @@ def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
 
 def test_a_kind_that_does_not_suit_the_task_is_said_before_the_fit(tmp_path: Path) -> None:
     with pytest.raises(
-        HeadError, match="centroid does not do multilabel; expected one of ridge, logreg, svm, linear, kn"
+        HeadError, match="centroid cannot do multilabel; expected one of ridge, logreg, svm, linear, kn"
     ):
         fit_head(tagged(), Head("centroid"), models=tmp_path)
 
@@ -499,6 +499,8 @@ def test_a_loaded_head_gets_its_groups_where_features_have_none(tmp_path: Path) 
         loaded.evaluate(features)
     assert evaluate(loaded, features, split="test").as_dict() == fit.report.as_dict()
     assert loaded.evaluate(with_groups(features, loaded.group_)).as_dict() == fit.report.as_dict()
+    plain = fit_head(features, Head("ridge"), models=tmp_path / "plain")  # whose splits are not made by group
+    assert plain.head.evaluate(with_groups(features, "patient")).as_dict() == plain.report.as_dict()
 
 
 def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:
