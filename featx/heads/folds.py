@@ -45,7 +45,7 @@ def make_folds(
         >>> import numpy as np
         >>> folds = make_folds(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 2, 3, 4]), folds=2, seed=0)
         >>> [held_out.tolist() for _, held_out in folds]
-        [[0, 1, 4, 5], [2, 3]]
+        [[0, 1, 5], [2, 3, 4]]
     """
     if folds < 2:
         raise FoldError(f"{folds} folds; cross-validation needs at least 2")
