@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Any
 from featx._version import __version__
 
 _HOMES = {
+    "Advice": "advice.advice",
     "Backbone": "backbones.backbone",
     "Extraction": "extraction.extraction",
     "FeatureFile": "features.feature_file",
     "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
+    "Fit": "workflows.fit",
+    "FineTuning": "promotion.config",
     "Head": "heads.head",
     "ImageSet": "data.image_set",
     "PromotedModel": "promotion.model",
     "Promotion": "promotion.promotion",
     "ClassificationReport": "metrics.classification",
+    "Ranking": "advice.ranking",
     "Transform": "data.transform",
+    "advise": "advice.advice",
     "evaluate": "inference",
     "extract": "extraction.extraction",
+    "fit_head": "workflows.fit",
     "load_backbone": "backbones.backbone",
     "load_model": "inference",
     "predict": "inference",
     "promote": "promotion.promotion",
+    "rank": "advice.ranking",
     "register_head": "heads.registry",
     "scan_images": "data.scan",
 }
@@ -36,6 +43,10 @@ _HOMES = {
 __all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
+    from featx.advice.advice import Advice as Advice
+    from featx.advice.advice import advise as advise
+    from featx.advice.ranking import Ranking as Ranking
+    from featx.advice.ranking import rank as rank
     from featx.backbones.backbone import Backbone as Backbone
     from featx.backbones.backbone import load_backbone as load_backbone
     from featx.data.image_set import ImageSet as ImageSet
@@ -52,9 +63,12 @@ if TYPE_CHECKING:
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
     from featx.metrics.classification import ClassificationReport as ClassificationReport
+    from featx.promotion.config import FineTuning as FineTuning
     from featx.promotion.model import PromotedModel as PromotedModel
     from featx.promotion.promotion import Promotion as Promotion
     from featx.promotion.promotion import promote as promote
+    from featx.workflows.fit import Fit as Fit
+    from featx.workflows.fit import fit_head as fit_head
 
 
 def __getattr__(name: str) -> Any:

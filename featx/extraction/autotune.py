@@ -149,7 +149,7 @@ def _key(backbone: Backbone, lanes: int, batch: int | None = None) -> str:
         "lanes": lanes,
         "batch": batch,
         "network": backbone.describe()["architecture"],
-        "layers": sorted(backbone.taps),
+        "layers": sorted(backbone.layer_widths),
         "crop": backbone.transform.crop,
         "precision": backbone.precision,
         "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime")},

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featx.backbones.backbone import Backbone, as_stored
+from featx.backbones.backbone import Backbone, cast_features
 from featx.constants import ENGINES
 from featx.devices import full_float32
 from featx.errors import EngineError
@@ -76,12 +76,12 @@ class Engine:
             pixels: (B, 3, H, W) uint8, RGB, resized and cropped.
 
         Returns:
-            (B, D) for each tapped layer, of the backbone's dtype.
+            (B, D) for each extracted layer, of the backbone's dtype.
 
         Raises:
             EngineError: not even one image fits on the device.
         """
-        return {layer: as_stored(rows, self._backbone.dtype) for layer, rows in self.raw(pixels).items()}
+        return {layer: cast_features(rows, self._backbone.dtype) for layer, rows in self.raw(pixels).items()}
 
     def raw(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
         """The same in float32, whatever is kept of it."""
@@ -102,7 +102,7 @@ class Engine:
             else:
                 parts.append([rows[: len(some)] for rows in found])
                 at += size
-        return dict(zip(self._backbone.taps, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        return dict(zip(self._backbone.layer_widths, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     def _halve(self, size: int) -> None:
         with self._halving:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from featx.backbones.backbone import Backbone, by_view, load_backbone
+from featx.backbones.backbone import Backbone, load_backbone, split_views
 from featx.constants import CACHE, ENGINES
 from featx.data.augment import read_random_view
 from featx.data.decode import MAX_PIXELS
@@ -32,9 +32,10 @@ from featx.errors import CacheMissError, CorruptFileError, DatasetError, EngineE
 from featx.extraction.autotune import AUTO, choose_engine, largest_useful_batch
 from featx.extraction.engines import Engine, one_thread_each, open_engine
 from featx.extraction.reuse import KnownViews, count_gone
-from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, partial_of
+from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import feature_file, sharing
+from featx.features.folder import feature_file_path, files_sharing
+from featx.features.header import partial_path
 from featx.features.lock import write_lock
 from featx.features.writer import FeatureFileWriter
 from featx.identity import differences
@@ -222,7 +223,7 @@ def _require_sense(backbone: Backbone, compute: str, batch_size: int | str | Non
 
 
 def _named(folder: Path, images: ImageSet, backbone: Backbone) -> tuple[Path, str]:
-    return feature_file(
+    return feature_file_path(
         folder, dataset=images.name, root=str(images.root), backbone=backbone.name, identities=backbone.identities
     )
 
@@ -300,7 +301,7 @@ class _Run:
             and ("" in images.splits or np.array_equal(file.splits, images.splits))
             and (file.keys.any(axis=1) | (self.sizes < 0)).all()  # a file that could not be read is tried again
             and (not self.rehash or np.array_equal(file.keys, self.keys))
-            and (not self.rehash or file.sound_in_all(list(file.layers), np.flatnonzero(~failed)).all())
+            and (not self.rehash or file.checksums_match_in_all(list(file.layers), np.flatnonzero(~failed)).all())
         )
         if same and self.strict and failed.any():
             self._stop(int(np.argmax(failed)), file.error(int(np.argmax(failed))))
@@ -333,7 +334,7 @@ class _Run:
         )
         own = [file for file in (left, self.before) if file and file.holds(identities)]
         by_view = {view: backbone.with_views([view]).identities for view in backbone.views}
-        shared = sharing(self.path.parent, by_view.values(), without=[self.path, partial_of(self.path)])
+        shared = files_sharing(self.path.parent, by_view.values(), without=[self.path, partial_path(self.path)])
         self.known = KnownViews([*own, *shared], by_view)
         try:
             if not self.rehash:
@@ -341,7 +342,7 @@ class _Run:
             self.todo = self._take_over(np.arange(len(images)))
             unread = self.todo[~self.keys[self.todo].any(axis=1)]
             if (
-                not left or self.writer.kept
+                not left or self.writer.resumed
             ):  # else what is unfinished gives way to the new file: nothing of it may be lost
                 unread = unread[self.known.may_lack_some(self.sizes[unread])]
             if len(unread) and not self.rehash:
@@ -449,7 +450,7 @@ class _Run:
             splits[readable] = hash_splits(self.keys[readable], self.images.labels[readable])
             self.writer.set_splits(splits.tolist())
         if not self.good:
-            failed = FeatureFile(partial_of(self.path), allow_partial=True)
+            failed = FeatureFile(partial_path(self.path), allow_partial=True)
             fault = "gave finite features" if self.computed else "could be decoded"
             raise DatasetError(
                 f"none of the {len(self.images)} images in {self.images.root} {fault}; "
@@ -472,7 +473,7 @@ class _Run:
             failed=len(failed),
             removed=count_gone(self.before.keys, file.keys) if self.before else 0,
             seconds=seconds,
-            layers=self.wanted.taps,
+            layers=self.wanted.layer_widths,
             views=views_name(self.wanted.views),
             identity=file.identity,
             dataset=self.images.name,
@@ -502,7 +503,7 @@ class _Run:
 
     def _left(self, identities: Mapping[str, str]) -> FeatureFile | None:
         """What an interrupted run left, if its features are of use here; a run for other features is put aside, not lost."""
-        partial = partial_of(self.path)
+        partial = partial_path(self.path)
         try:
             left = FeatureFile(partial, allow_partial=True)
         except CacheMissError:
@@ -514,7 +515,7 @@ class _Run:
             return left
         if (left.status == DONE).any():
             tag = hashlib.sha256(left.identity.encode()).hexdigest()[:8]
-            aside = partial_of(self.path.with_name(f"{self.path.stem}--{tag}.h5"))
+            aside = partial_path(self.path.with_name(f"{self.path.stem}--{tag}.h5"))
             partial.replace(aside)
             self.notes.append(f"an interrupted run for other features is kept as {aside}")
         return None
@@ -539,9 +540,9 @@ class _Run:
         """Of rows whose keys are set, keep or copy those whose features are known; returns the others."""
         left = np.zeros(len(self.images), dtype=bool)
         left[rows] = True
-        if kept := self.writer.kept:
+        if kept := self.writer.resumed:
             same = rows[(kept.keys[rows] == self.keys[rows]).all(axis=1) & self.keys[rows].any(axis=1)]
-            done = same[kept.sound_in_all(list(self.backbone.layers), same)]
+            done = same[kept.checksums_match_in_all(list(self.backbone.layers), same)]
             self.reused += len(done)
             self.good += len(done)
             left[done] = False
@@ -571,7 +572,7 @@ class _Run:
         if not twins:
             return []
         again: list[int] = []
-        file = FeatureFile(partial_of(self.path), allow_partial=True)
+        file = FeatureFile(partial_path(self.path), allow_partial=True)
         for row, key in twins:
             first = first_row[key]
             if file.status[first] == DONE:
@@ -672,7 +673,7 @@ def _encoded(
     """
 
     def encode(some: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        return by_view(engine(_stacked(some, backbone)), backbone.views)
+        return split_views(engine(_stacked(some, backbone)), backbone.views)
 
     with contextlib.ExitStack() as own:
         shared = engine.on_cpu and engine.lanes == pool.count

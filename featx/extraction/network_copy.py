@@ -85,8 +85,8 @@ class Encoder(nn.Module):
         self.extractor = copy.deepcopy(backbone.extractor).eval()  # the copy of a traced graph is in training mode
         if not plain:
             image = normalise(torch.from_numpy(noise_images(backbone)[:1]).to(backbone.device), backbone.transform)
-            watched = [self.extractor.network.get_submodule(tap.node) for tap in self.extractor.watched]
-            fold_norms(self.extractor.graph, image, keep=watched)
+            hooked = [self.extractor.network.get_submodule(node.node) for node in self.extractor.hooked_nodes]
+            fold_norms(self.extractor.graph, image, keep=hooked)
         self.extractor.attach()
 
     def laid_out(self) -> Encoder:

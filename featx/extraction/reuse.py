@@ -114,7 +114,7 @@ class KnownRows(_Seen, Collection[bytes]):
         for number in np.unique(file_of[found]):
             file, at = self.files[number], np.flatnonzero(found & (file_of == number))
             at = at[np.argsort(row_of[at], kind="stable")]
-            sound = file.sound_in_all(self.layers, row_of[at])
+            sound = file.checksums_match_in_all(self.layers, row_of[at])
             self._unsound.update(keys[row].tobytes() for row in at[~sound])
             found[at[~sound]] = False
             where.append(at[sound])

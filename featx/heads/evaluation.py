@@ -29,7 +29,7 @@ def judge(
         split = split or features.held_out()
         rows = features.rows(split)
     split = split or "these rows"
-    facts, where = features.facts(rows), f"the split {split!r}"
+    facts, where = features.without_features(rows), f"the split {split!r}"
     targets = targets_of(facts, head.task_, head.classes_, where=where)
     notes = trained_on(facts.keys, head.train_keys_, split=split)
     outputs = head.predict_rows(features, rows)

@@ -65,7 +65,7 @@ def fit_to(
     if rows is None:
         features = with_splits(features, task)
         rows = features.rows(split)
-    facts, where = features.facts(rows), f"the split {split!r}"
+    facts, where = features.without_features(rows), f"the split {split!r}"
     targets = targets_of(facts, task, where=where)
     training = prepare(features, rows, targets, task, params, where=where)
     threads = 1 if len(training.rows) * training.rows.width <= _MAX_SINGLE_THREAD else None

@@ -116,7 +116,7 @@ def test_groups_are_attached_once_and_follow_their_rows(tmp_path: Path, monkeypa
     assert with_groups(grouped, "who") is grouped
     assert len(read) == 1
     assert grouped.take(np.array([2, 1])).groups.tolist() == ["x", ""]
-    assert grouped.facts(np.array([0])).group == "who"
+    assert grouped.without_features(np.array([0])).group == "who"
     assert row_groups(grouped, np.arange(3)).tolist() == [0, 1, 0]
     assert row_groups(features, np.arange(3)).tolist() == [0, 1, 2]
     assert with_groups(grouped, "site").groups.tolist() == ["s", "s", "t"]
