@@ -14,7 +14,7 @@ from featx._version import __version__
 _HOMES = {
     "Advice": "advice.advice",
     "Backbone": "backbones.backbone",
-    "Extraction": "extraction.extraction",
+    "Extraction": "extraction.result",
     "FeatureFile": "features.feature_file",
     "FeatureSet": "features.feature_set",
     "FeatxError": "errors",
@@ -29,7 +29,7 @@ _HOMES = {
     "Transform": "data.transform",
     "advise": "advice.advice",
     "evaluate": "inference",
-    "extract": "extraction.extraction",
+    "extract": "extraction.pipeline",
     "fit_head": "workflows.fit",
     "load_backbone": "backbones.backbone",
     "load_model": "inference",
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from featx.data.scan import scan_images as scan_images
     from featx.data.transform import Transform as Transform
     from featx.errors import FeatxError as FeatxError
-    from featx.extraction.extraction import Extraction as Extraction
-    from featx.extraction.extraction import extract as extract
+    from featx.extraction.pipeline import extract as extract
+    from featx.extraction.result import Extraction as Extraction
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head

@@ -24,9 +24,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 """The ways to pool a layer's map or tokens into one vector, described at ``layer_spec.LayerNode``; the first is the default."""
 
-ENGINES = ("eager", "compile", "openvino", "onnxruntime")
-"""The engines that may run a network. All give the same features, to 1e-4 of each row's norm."""
-
 MAX_SIDE = 2048
 """The largest resize and crop, in pixels. Memory grows with its square, and a foreign file may name any number."""
 

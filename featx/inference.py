@@ -19,7 +19,7 @@ from featx.data.sources.folder import list_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.evaluation import trained_on
 from featx.heads.groups import match_groups

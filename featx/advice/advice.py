@@ -20,7 +20,7 @@ from featx.constants import CACHE, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError, StaleCacheError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.io.atomic import require_writable, write_whole
 from featx.layer_spec import plain_layers

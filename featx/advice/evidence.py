@@ -21,7 +21,7 @@ from featx.backbones.catalog import published_top1
 from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
 from featx.errors import AdviceError, FeatxError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.heads.groups import splits_for

@@ -20,7 +20,7 @@ from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import task_of

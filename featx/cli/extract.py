@@ -13,13 +13,14 @@ from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
 from featx.cli.options import COUNT, DEVICE, BatchSize, backbone_name, cache_folder
 from featx.cli.output import in_views
-from featx.constants import DTYPES, ENGINES, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
+from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
 from featx.reporter import Reporter
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
-    from featx.extraction.extraction import Extraction
+    from featx.extraction.result import Extraction
 
 
 def show_extraction(result: Extraction) -> None:
@@ -159,7 +160,7 @@ def extract(
 
     from featx.backbones.backbone import load_backbone
     from featx.data.decode import MAX_PIXELS
-    from featx.extraction.extraction import extract as run
+    from featx.extraction.pipeline import extract as run
 
     running = {name: options.pop(name) for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait")}
     loaded = load_backbone(

@@ -127,7 +127,7 @@ def _recompute(
             "file if you doubt it; it will be computed again"
         )
     from featx.backbones.backbone import restore_backbone  # torch, which nothing else here needs
-    from featx.extraction.extraction import encode_images
+    from featx.extraction.encode import encode_images
 
     restored = restore_backbone(cache.backbone, layers=cache.identities, name=backbone, weights=weights, device=device)
     drawn = np.random.default_rng().permutation(np.flatnonzero(cache.status == DONE))

@@ -13,7 +13,7 @@ from featx.backbones.backbone import Backbone
 from featx.constants import INPUT
 from featx.data.image_set import ImageSet
 from featx.errors import StaleCacheError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.layer_spec import RandomView

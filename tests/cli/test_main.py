@@ -62,7 +62,7 @@ def test_views_are_said_where_there_are_several(split_photos: Path, in_tmp: Path
     assert result.stdout.startswith(
         "split through lenet5, default weights: penultimate (84), each image in 2 views (flip)\n48 images: 48 computed, "
     )
-    assert "48 images were known in 1 of 2 views: the others alone were computed" in result.stderr
+    assert "48 images had features in 1 of 2 views; only the other views were computed" in result.stderr
     fit = featx("fit-head").stdout
     assert "on penultimate of cache/split--lenet5--" in fit
     assert "fitted to 32 images of 2 classes, each image in 2 views (flip) in " in fit

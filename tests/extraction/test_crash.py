@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from featx.errors import OutputError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features import lock
 from featx.features.feature_file import DONE, FeatureFile
 from featx.inspection.verify import verify_file
@@ -192,13 +192,13 @@ import torch
 import featx
 import featx.reporter
 from featx.errors import CacheLockedError
-from featx.extraction.extraction import _Run
+from featx.extraction.committer import Committer
 
 torch.set_num_threads(1)
 data, folder, wait = sys.argv[1], sys.argv[2], sys.argv[3] == "wait"
 backbone = featx.load_backbone("lenet5", device="cpu")
-keep = _Run._keep
-_Run._keep = lambda self, *what: (time.sleep(0.1), keep(self, *what))[1]
+store = Committer.store
+Committer.store = lambda self, *batch: (time.sleep(0.1), store(self, *batch))[1]
 pipes = []
 for _ in range(8):
     out, into = os.pipe()

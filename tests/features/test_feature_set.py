@@ -12,7 +12,7 @@ from conftest import write_image
 
 from featx.backbones.backbone import load_backbone
 from featx.errors import BackboneError, CacheMissError, CorruptFileError, HeadError, OutputError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features import feature_set as feature_set_module
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet, views_in

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from featx.backbones.backbone import load_backbone
 from featx.cli.main import main
 from featx.data.transform import Transform
 from featx.errors import BackboneError, CacheMissError, StaleCacheError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable
 from featx.features.writer import FeatureFileWriter
 from featx.heads.head import Head

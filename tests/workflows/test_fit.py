@@ -16,7 +16,7 @@ from made import EVERY_HEAD, Recorder, in_views, new, photos, with_labels
 
 from featx.backbones.backbone import load_backbone
 from featx.errors import CacheMissError, FoldError, HeadError, OutputError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
 from featx.features.writer import FeatureFileWriter
