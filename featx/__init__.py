@@ -36,6 +36,7 @@ _HOMES = {
     "predict": "inference",
     "promote": "promotion.promotion",
     "rank": "advice.ranking",
+    "register_head": "heads.registry",
     "scan_images": "data.scan",
 }
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head
+    from featx.heads.registry import register_head as register_head
     from featx.inference import evaluate as evaluate
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
-"""The kinds of head."""
+"""The kinds of head that ship with featx, in the order of the command line; ``featx.heads.registry`` defines them."""
 
 KERNELS = ("linear", "rbf")
 """The kernels of an svm head."""

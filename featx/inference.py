@@ -21,7 +21,10 @@ from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
-from featx.heads.head import Head, trained_on
+from featx.heads.evaluation import trained_on
+from featx.heads.groups import match_groups
+from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
 from featx.io import model_file
 from featx.layer_spec import LayerSpec, View
@@ -29,6 +32,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.promotion.assemble import backbone_of
 from featx.promotion.model import PromotedModel
+from featx.promotion.model_file import MODEL
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
@@ -173,7 +177,7 @@ def load_model(
         model = featx.load_model("models/digits--lenet5--logreg.safetensors", device="cpu")
         print(model.classes)
     """
-    if model_file.read_metadata(Path(path))["format"] == model_file.MODEL:
+    if model_file.read_metadata(Path(path), HEAD, MODEL)["format"] == MODEL.format:
         return PromotedModel.load(path, backbone=backbone, device=device)
     return _with_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
 
@@ -263,6 +267,7 @@ def evaluate(
             )
         head = model.head if isinstance(model, HeadOnBackbone) else model
         head.require_identity(data)
+        data = match_groups(data, head.group_)
         return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import featx
-from featx.errors import BackboneError, CacheMissError, DatasetError, HeadError, StaleCacheError
+from featx.errors import BackboneError, DatasetError, HeadError, ModelNotFoundError, StaleCacheError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
@@ -161,7 +161,9 @@ def test_an_unknown_class_is_named(head_file: Path, model_file: Path, split_phot
     for split in ("train", "val"):
         make_image(Path("more") / split / "purple" / "0.png", seed=7)
     for file in (head_file, model_file):
-        with pytest.raises(HeadError, match=r"1 images of the split 'val' are of classes that the head does not know"):
+        with pytest.raises(
+            HeadError, match=r"1 images of the split 'val' are of classes that the head was not fitted to"
+        ):
             evaluate(file, "more")
 
 
@@ -214,7 +216,7 @@ def test_moved_weights_are_an_error_until_they_are_named(split_photos: Path, in_
 
 
 def test_a_missing_model_is_an_error(in_tmp: Path) -> None:
-    with pytest.raises(CacheMissError, match=r"there is no head or model nothing\.safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"there is no head or model nothing\.safetensors"):
         predict("nothing.safetensors", ["a.jpg"])
 
 

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "report": {*_HEADS, "extraction"},
     "promotion": _JUDGES,
     "advice": _JUDGES,
-    "inspection": _JUDGES,
+    "inspection": {*_JUDGES, "promotion"},
     "workflows": {*_JUDGES, "promotion", "advice", "inspection"},
     "inference": {*_JUDGES, "promotion", "advice", "inspection"},
     "cli": {*_JUDGES, "promotion", "advice", "inspection", "workflows", "inference"},

@@ -30,13 +30,22 @@ import featx
 from featx.backbones import catalog, registry
 from featx.backbones.weights import read_state
 from featx.cli.main import main
-from featx.errors import BackboneError, CacheMissError, CorruptFileError, FeatxError, HeadError, StaleCacheError
+from featx.errors import (
+    BackboneError,
+    CorruptFileError,
+    FeatxError,
+    HeadError,
+    ModelNotFoundError,
+    StaleCacheError,
+)
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
 from featx.inspection.info import describe_file
 from featx.io import model_file
 from featx.promotion.model import PromotedModel
+from featx.promotion.model_file import MODEL
 from featx.promotion.promotion import promote
 
 Arrays = dict[str, np.ndarray]
@@ -61,7 +70,7 @@ def heads(digits: FeatureSet, tmp_path_factory: pytest.TempPathFactory) -> dict[
     fitted = {
         "linear": Head("centroid").fit(digits),
         "kernel": Head("svm", kernel="rbf", C=1.0, calibrate="isotonic").fit(digits),
-        "neighbour": Head("knn", k=3, logit_adjustment=1.0, precision=0.9).fit(digits),
+        "neighbour": Head("knn", k=3, logit_adjustment=1.0, target_precision=0.9).fit(digits),
         "neighbour-labels": Head("knn", k=3).fit(many),
         "neighbour-mean": Head("knn", k=3, task="regression").fit(digits),
         "hidden": Head("mlp").fit(digits, rows=digits.rows("train")[::16]),
@@ -85,13 +94,13 @@ def image(digits: FeatureSet) -> Path:
 
 def contents(path: Path) -> tuple[Arrays, Facts]:
     """What a sound file holds, to change it."""
-    form = model_file.read_metadata(path)["format"]
-    arrays, facts = model_file.load_model(path, format=form)
+    form = model_file.read_metadata(path, HEAD, MODEL)["format"]
+    arrays, facts = model_file.read(path, HEAD if form == HEAD.format else MODEL)
     return arrays, copy.deepcopy(facts)
 
 
 def craft(path: Path, arrays: Mapping[str, np.ndarray], facts: Any) -> Path:
-    """A file of any content whose checksum is right: what save_model would write if it checked nothing."""
+    """A file of any content whose checksum is right: what ``model_file.write`` would write if it checked nothing."""
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in arrays.items()}
     if isinstance(facts, dict):
         stored = json.loads(json.dumps(facts))
@@ -117,8 +126,8 @@ def only_featx_errors(path: Path, image: Path) -> None:
     for use in (describe_file, Head.load, PromotedModel.load, lambda path: consume(path, image)):
         with contextlib.suppress(FeatxError):
             use(path)
-    with contextlib.suppress(CacheMissError):
-        model_file.newest(path.parent, format=model_file.HEAD)
+    with contextlib.suppress(ModelNotFoundError):
+        model_file.newest(path.parent, HEAD)
 
 
 # Heads whose checksum is right and whose content is not
@@ -136,12 +145,12 @@ def at(facts: Facts, place: str, value: Any) -> None:
     [
         ("kind", "forest", r'kind is "forest"; expected one of logreg, linear, svm'),
         ("kind", ["logreg"], r"kind is \[\"logreg\"\]; expected one of"),
-        ("kind", "knn", "a linear scorer does not make a knn head"),
+        ("kind", "knn", "a linear predictor does not make a knn head"),
         ("form", "neighbour", "there is no array scorer.support"),
         ("parameters", None, "parameters is null; expected an object"),
         ("parameters", {}, "parameters lacks C, calibrate, class_weight, group, k, kernel, logit_adjustment, seed, w"),
         ("parameters.class_weight", "even", 'parameters.class_weight is "even"; expected one of balanced'),
-        ("parameters.logit_adjustment", -1, "logit_adjustment is -1; expected a number from 0 on"),
+        ("parameters.logit_adjustment", -1, "logit_adjustment is -1; expected a number of at least 0"),
         ("parameters.logit_adjustment", None, "parameters.logit_adjustment is null; expected a finite number"),
         (
             "parameters.calibrate",
@@ -151,12 +160,12 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("parameters.group", 3, "parameters.group is 3; expected a string"),
         ("parameters.weight_decay", "1", 'parameters.weight_decay is "1"; expected a finite number'),
         ("task", "ranking", 'task is "ranking"; expected one of classification, multilabel, regression'),
-        ("task", "multilabel", "centroid does not do multilabel"),
+        ("task", "multilabel", "centroid cannot do multilabel"),
         ("task", None, "task is null; expected one of"),
         ("reject_below", 1.5, "reject_below is 1.5; expected a number from 0 to 1"),
         ("parameters.k", -3, "parameters.k is -3; expected a whole number, at least 1"),
         ("parameters.k", 7, "k is 7 for centroid"),
-        ("parameters.C", 0.5, "-C is for logreg, svm, ridge; centroid has none"),
+        ("parameters.C", 0.5, "C is only for logreg, svm, ridge; centroid has none"),
         ("parameters.C", "1", r'parameters.C is "1"; expected a number above 0'),
         ("parameters.seed", True, "parameters.seed is true; expected a whole number"),
         ("parameters.kernel", "rbf", "kernel is 'rbf' for centroid"),
@@ -170,8 +179,8 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("classes", ["5", "6", "7", "8", "8"], "classes is .*; expected a list of 1 to 32,768 different names"),
         ("classes", ["5", "6", "7", "8", 9], "classes is .*; expected a list of 1 to 32,768 different names"),
         ("classes", [str(n) for n in range(40000)], "classes is .*; expected a list of 1 to 32,768 different names"),
-        ("layer", 3, "layer is 3; expected the name of a layer in views that there are"),
-        ("layer", "own@twice", 'layer is "own@twice"; expected the name of a layer in views that there are'),
+        ("layer", 3, "layer is 3; expected the name of a layer, with a known set of views"),
+        ("layer", "own@twice", 'layer is "own@twice"; expected the name of a layer, with a known set of views'),
         ("identity", "f00d", r'identity is "f00d"; expected a SHA-256'),
         ("identity", "F00D" * 16, "identity is .*; expected a SHA-256"),
         ("backbone", {"name": "lenet5"}, "backbone lacks parts, weights"),
@@ -224,7 +233,7 @@ def test_a_head_of_wrong_metadata_is_refused_with_what_is_wrong(
     at(facts, place, value)
     path = craft(tmp_path / "head.safetensors", arrays, facts)
     with pytest.raises(
-        CorruptFileError, match=rf"head\.safetensors is (no sound head|not a safetensors file): .*{message}"
+        CorruptFileError, match=rf"head\.safetensors is (not a valid head|not a safetensors file): .*{message}"
     ):
         Head.load(path)
 
@@ -236,11 +245,11 @@ def test_a_head_without_one_of_its_keys_or_arrays_is_refused_whichever_it_is(
     arrays, facts = contents(heads[form])
     for key in facts.keys() - {"format", "version"}:
         craft(tmp_path / "h", arrays, {k: v for k, v in facts.items() if k != key})
-        with pytest.raises(CorruptFileError, match=f"h is no sound head: its JSON lacks {key}"):
+        with pytest.raises(CorruptFileError, match=f"h is not a valid head: its JSON lacks {key}"):
             Head.load(tmp_path / "h")
     for name in arrays.keys() - {"thresholds"}:
         craft(tmp_path / "h", {k: v for k, v in arrays.items() if k != name}, facts)
-        with pytest.raises(CorruptFileError, match=f"h is no sound head: there is no array {name}"):
+        with pytest.raises(CorruptFileError, match=f"h is not a valid head: there is no array {name}"):
             Head.load(tmp_path / "h")
 
 
@@ -317,26 +326,26 @@ def test_a_head_of_wrong_arrays_is_refused_with_what_is_wrong(
 ) -> None:
     arrays, facts = contents(heads[form])
     path = craft(tmp_path / "head.safetensors", {**arrays, name: value}, facts)
-    with pytest.raises(CorruptFileError, match=rf"head\.safetensors is no sound head: {message}"):
+    with pytest.raises(CorruptFileError, match=rf"head\.safetensors is not a valid head: {message}"):
         Head.load(path)
 
 
 def test_a_head_whose_task_is_not_that_of_its_parts_is_refused(heads: dict[str, Path], tmp_path: Path) -> None:
     arrays, facts = contents(heads["neighbour-labels"])
     del arrays["thresholds"]
-    with pytest.raises(CorruptFileError, match="h is no sound head: a head of multilabel without thresholds"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: a head of multilabel without thresholds"):
         Head.load(craft(tmp_path / "h", arrays, facts))
     arrays, facts = contents(heads["neighbour-mean"])
     for name in ("offset", "scorer.support_values"):
         arrays[name] = np.concatenate([arrays[name], arrays[name]], axis=-1)
     facts["classes"] = ["one", "two"]
-    with pytest.raises(CorruptFileError, match="h is no sound head: 2 classes do not make a head of regression"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: 2 classes do not make a head of regression"):
         Head.load(craft(tmp_path / "h", arrays, facts))
     arrays, facts = contents(heads["linear"])
     for name in ("offset", "scorer.weight", "scorer.bias"):
         arrays[name] = arrays[name][:1]
     facts["classes"] = ["5"]
-    with pytest.raises(CorruptFileError, match="h is no sound head: 1 classes do not make a head of classification"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: 1 classes do not make a head of classification"):
         Head.load(craft(tmp_path / "h", arrays, facts))
 
 
@@ -344,7 +353,8 @@ def test_parameters_that_no_head_has_change_nothing(heads: dict[str, Path], tmp_
     arrays, facts = contents(heads["linear"])
     facts["parameters"] |= {"kind": "svm", "task": "regression", "table": "/etc/passwd", "self": 1}
     head = Head.load(craft(tmp_path / "h", arrays, facts))
-    assert (head.kind, head.task_, head.table) == ("centroid", "classification", None)
+    assert (head.kind, head.task_, head.group_) == ("centroid", "classification", None)
+    assert not hasattr(head, "table")
 
 
 def test_a_head_of_numbers_that_overflow_gives_a_row_that_says_so(
@@ -417,7 +427,7 @@ def test_a_header_that_breaks_a_rule_is_refused_with_the_rule(
     data = b"\0" if b'"data_offsets":[0,1]' in header else b""
     path = raw(tmp_path / "h", header, data, length)
     with pytest.raises(CorruptFileError, match=f"h is not a safetensors file: .*{message}"):
-        model_file.read_metadata(path)
+        model_file.read_metadata(path, HEAD, MODEL)
 
 
 def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_path: Path) -> None:

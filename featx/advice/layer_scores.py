@@ -5,16 +5,17 @@ Numpy only.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_splits
 from featx.heads.head import Head
 from featx.heads.search import losses
 from featx.heads.targets import targets_of
@@ -108,8 +109,8 @@ def score_layer(
     Raises:
         HeadError: the head cannot be fitted, see ``Head.fit``.
     """
-    fitted = copy.copy(head).fit(features, rows=rows, cross_validate=True, coarse=coarse)
-    rows = fitted.with_splits(features).rows("train") if rows is None else rows
+    fitted = Head(**head.get_params()).fit(features, rows=rows, cross_validate=True, coarse=coarse)
+    rows = with_splits(features, fitted.task_).rows("train") if rows is None else rows
     held_out = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
     if fitted.out_of_fold_ is not None:
         held_out_rows, outputs = fitted.out_of_fold_
@@ -119,7 +120,12 @@ def score_layer(
 
 
 def score_layers(
-    path: str | os.PathLike[str], head: Head, *, layers: Sequence[str] = (), views: str = "plain"
+    path: str | os.PathLike[str],
+    head: Head,
+    *,
+    layers: Sequence[str] = (),
+    views: str = "plain",
+    load: Callable[[str], FeatureSet] | None = None,
 ) -> tuple[LayerScore, ...]:
     """Fit and cross-validate a head on each layer of a feature file, on the same rows and the same folds.
 
@@ -129,6 +135,7 @@ def score_layers(
         layers: the layers to score, by default all in order of depth; several side by side are named as for
             ``FeatureSet.load``.
         views: the views (test-time augmentation) of the features: "plain", "flip" or "10crop".
+        load: loads a layer of the file; by default ``FeatureSet.load``, which attaches no groups.
 
     Returns:
         One score for each layer, from the input on.
@@ -137,8 +144,9 @@ def score_layers(
         HeadError: the head cannot be fitted, see ``Head.fit``.
         CacheMissError, CorruptFileError: the file is missing or damaged.
     """
+    load = load or partial(FeatureSet.load, path)
     return tuple(
-        score_layer(FeatureSet.load(path, str(LayerSpec.parse(layer, views))), head)
+        score_layer(load(str(LayerSpec.parse(layer, views))), head)
         for layer in layers or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
     )
 

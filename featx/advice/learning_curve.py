@@ -14,6 +14,7 @@ import numpy as np
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
 from featx.reporter import SILENT, Reporter
@@ -185,7 +186,7 @@ def measure_learning_curve(
         The curve; None if there are too few images for three sizes.
     """
     targets = targets_of(features.without_features(rows), head.task_)
-    groups = head.groups(features, rows)
+    groups = row_groups(features, rows)
     folds = [
         fold
         for repeat in range(REPEATS if len(rows) < MANY_IMAGES else 1)

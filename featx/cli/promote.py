@@ -212,12 +212,13 @@ def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -
     that does not provably beat the head on them is discarded: the model is then the head on its backbone. The same command
     resumes an interrupted run from its last epoch.
     """
-    from featx.io.model_file import HEAD, newest
+    from featx.heads.head_file import HEAD
+    from featx.io.model_file import newest
     from featx.promotion.promotion import promote as run
 
     others = {name: value for name, value in options.items() if name not in _FIELDS}
     return run(
-        head or newest(Path(models), format=HEAD),
+        head or newest(Path(models), HEAD),
         settings=_settings(options),
         models=models,
         reporter=reporter,

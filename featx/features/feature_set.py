@@ -47,6 +47,9 @@ class FeatureSet:
         backbone: what is needed to build the backbone again, as a feature file stores it.
         dataset: name, root and origin of the splits, as a feature file stores them.
         source: the feature file, or None.
+        groups: (N,) object array of str: images with the same value belong together, such as one patient's, and "" belongs
+            to none; or None. ``featx.heads.with_groups`` reads them from a table.
+        group: the name of the column that ``groups`` come from, or None.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -75,6 +78,8 @@ class FeatureSet:
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
+    groups: np.ndarray | None = None
+    group: str | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: str = PENULTIMATE) -> FeatureSet:
@@ -138,6 +143,8 @@ class FeatureSet:
     def take(self, rows: np.ndarray) -> FeatureSet:
         """Select rows, by number or mask."""
         parts = {n: getattr(self, n)[rows] for n in ("features", "labels", "splits", "paths", "keys")}
+        if self.groups is not None:
+            parts["groups"] = self.groups[rows]
         return dataclasses.replace(self, **parts)
 
     def without_features(self, rows: np.ndarray) -> FeatureSet:

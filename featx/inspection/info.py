@@ -12,8 +12,10 @@ import numpy as np
 from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
+from featx.heads import head_file
 from featx.inspection.verify import image_path
 from featx.io import model_file
+from featx.promotion import model_file as promoted_file
 from featx.system import MISSING, why_unreadable
 
 FEATURE_FILE, HEAD, PROMOTED_MODEL = "feature file", "head", "promoted model"
@@ -67,7 +69,7 @@ def file_kind(path: str | os.PathLike[str]) -> str:
     with path.open("rb") as file:
         if file.read(len(SIGNATURE)) == SIGNATURE:
             return FEATURE_FILE
-    return HEAD if model_file.read_metadata(path)["format"] == model_file.HEAD else PROMOTED_MODEL
+    return HEAD if _read_metadata(path)["format"] == head_file.HEAD.format else PROMOTED_MODEL
 
 
 def _describe_features(path: Path) -> dict[str, Any]:
@@ -119,9 +121,13 @@ def _describe_promoted_model(path: Path) -> dict[str, Any]:
     return {"kind": PROMOTED_MODEL, **verdict, **metadata, "bytes": path.stat().st_size}
 
 
+def _read_metadata(path: Path) -> dict[str, Any]:
+    return model_file.read_metadata(path, head_file.HEAD, promoted_file.MODEL)
+
+
 def _metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a head or model, without the format's name and the long tables of its reports."""
-    metadata = model_file.read_metadata(path)
+    metadata = _read_metadata(path)
     del metadata["format"]
     for name in _REPORTS:
         if metadata.get(name):

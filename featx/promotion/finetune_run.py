@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from featx.heads.head import softmax
-from featx.heads.postprocess import balanced_weights
+from featx.heads.postprocess import balanced_weights, softmax
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly, network_of

@@ -15,8 +15,8 @@ from featx.data.loader import default_batch_size, read_images, views_reader
 from featx.data.transform import Transform
 from featx.errors import DatasetError, StaleCacheError
 from featx.features.feature_set import FeatureSet
-from featx.heads.head import softmax
-from featx.heads.training_data import over_views
+from featx.heads.postprocess import softmax
+from featx.heads.training_data import mean_over_views
 from featx.layer_spec import PLAIN, View
 from featx.metrics.classification import ClassificationReport
 from featx.promotion.distributed import ProcessGroup
@@ -74,7 +74,7 @@ class ImageData:
         network.eval()
         batches = self.batched(self.processes.shard(rows), len(views))
         outputs = [
-            over_views(logits_of(network, pixels.flatten(0, 1), self.transform), len(views))
+            mean_over_views(logits_of(network, pixels.flatten(0, 1), self.transform), len(views))
             for _, pixels in self.read(batches, views_reader(self.transform, views))
         ]
         return self.processes.gather(np.concatenate([np.empty((0, len(self.classes))), *outputs]))

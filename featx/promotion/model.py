@@ -19,11 +19,12 @@ from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
 from featx.errors import CorruptFileError, FeatxError, StaleCacheError
-from featx.heads.head import most_probable, softmax
-from featx.heads.training_data import over_views
+from featx.heads.postprocess import most_probable, softmax
+from featx.heads.training_data import mean_over_views
 from featx.identity import differences
 from featx.io import model_file
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
+from featx.promotion.model_file import MODEL, TRAIN_KEYS
 from featx.text import printable
 
 
@@ -101,7 +102,7 @@ class PromotedModel:
             (B, C) float64.
         """
         n_views = pixels.shape[1] if pixels.ndim == 5 else 1
-        return over_views(self.logits(pixels.reshape(-1, *pixels.shape[-3:])), n_views)
+        return mean_over_views(self.logits(pixels.reshape(-1, *pixels.shape[-3:])), n_views)
 
     def predict_proba(self, pixels: np.ndarray) -> np.ndarray:
         """Return class probabilities: the softmax of ``decision_function``.
@@ -131,7 +132,7 @@ class PromotedModel:
             OutputError: The file cannot be written.
             HeadError: The metadata cannot be stored.
         """
-        model_file.save_model(Path(path), *self._contents(), format=model_file.MODEL)
+        model_file.write(Path(path), *self._contents(), MODEL)
         return Path(path)
 
     def require_savable(self, path: str | os.PathLike[str]) -> None:
@@ -140,11 +141,11 @@ class PromotedModel:
         Raises:
             HeadError: The metadata cannot be stored.
         """
-        model_file.packed(Path(path), *self._contents(), format=model_file.MODEL)
+        model_file.pack(Path(path), *self._contents(), MODEL)
 
     def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        arrays[model_file.TRAIN_KEYS[model_file.MODEL]] = self.train_keys
+        arrays[TRAIN_KEYS] = self.train_keys
         return arrays, {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
 
     @classmethod
@@ -162,9 +163,9 @@ class PromotedModel:
             BackboneError: The network cannot be built here.
             StaleCacheError: ``backbone`` is another network than the model's.
         """
-        arrays, meta = model_file.load_model(Path(path), format=model_file.MODEL)
+        arrays, meta = model_file.read(Path(path), MODEL)
         try:
-            train_keys = arrays.pop(model_file.TRAIN_KEYS[model_file.MODEL])
+            train_keys = arrays.pop(TRAIN_KEYS)
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = Transform.from_dict(meta["transform"])
             network = _user_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)

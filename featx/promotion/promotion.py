@@ -14,7 +14,9 @@ from torch import nn
 from featx.constants import MODELS
 from featx.errors import CacheMissError
 from featx.features.feature_set import FeatureSet
-from featx.heads.head import Head, stored_report
+from featx.heads.groups import match_groups, with_splits
+from featx.heads.head import Head
+from featx.heads.head_file import stored_report
 from featx.io import atomic
 from featx.metrics.classification import ClassificationReport
 from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, prove
@@ -231,7 +233,7 @@ def _load_features(head: Head, features: FeatureSet | str | os.PathLike[str] | N
             )
         source = FeatureSet.load(source, head.layer_)
     head.require_identity(source)
-    return head.with_splits(source)
+    return with_splits(match_groups(source, head.group_), head.task_)
 
 
 def _note_on_views(assembly: Assembly) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from featx.data.splits import hash_group_splits
 from featx.errors import PromotionError
 from featx.heads.folds import make_folds
-from featx.heads.groups import read_column
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.promotion.assemble import Assembly
 
@@ -69,7 +69,7 @@ def repeated_splits(assembly: Assembly, repeats: int, seed: int) -> Iterator[Run
         FoldError, HeadError, PromotionError: A split has too few images.
     """
     features, labelled = assembly.features, assembly.data.labelled_rows
-    groups = assembly.head.groups(features, labelled)
+    groups = row_groups(features, labelled)
     folds = make_folds(assembly.data.labels[labelled], groups, folds=repeats, seed=seed)
     for number, (rest, test) in enumerate(folds, start=1):
         rival = assembly.head.clone().fit(features, rows=labelled[rest])
@@ -84,8 +84,8 @@ def _hold_back(assembly: Assembly, rows: np.ndarray) -> tuple[Head, np.ndarray, 
         The head, the rows to train on, the validation rows, and the latter in words.
     """
     head, features, labels = assembly.head, assembly.features, assembly.data.labels
-    column = read_column(features, head.group, table=head.table)[rows] if head.group else None
-    is_validation = hash_group_splits(features.keys[rows], column, labels[rows]) == "test"
+    groups = None if features.groups is None else features.groups[rows]
+    is_validation = hash_group_splits(features.keys[rows], groups, labels[rows]) == "test"
     validation, train = rows[is_validation], rows[~is_validation]
     start = head.clone().fit(features, rows=train) if len(validation) else head
     if not len(validation) or start.classes_ != head.classes_:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
-from featx.heads.registry import suited
+from featx.heads.registry import auto_candidates
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,9 @@ def compare_kinds(
     """
     fitted: list[Head] = []
     compared: list[Compared] = []
-    for kind, kernel in suited(head.task_, rows):
+    for kind, kernel in auto_candidates(head.task_, rows):
         name = f"{kind}-rbf" if kernel == "rbf" else kind
-        candidate = copy.copy(head)
-        candidate.kind, candidate.kernel, candidate.C, candidate.k = kind, kernel, None, None
+        candidate = Head(**{**head.get_params(), "kind": kind, "kernel": kernel, "C": None, "k": None})
         try:
             fitted.append(candidate.fit(features, cross_validate=True))
             compared.append(Compared.of(name, candidate))

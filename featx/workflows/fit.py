@@ -18,8 +18,9 @@ from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.folder import newest
+from featx.heads.groups import read_column, with_groups, with_splits
 from featx.heads.head import Head
-from featx.heads.registry import kind_of, suited
+from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.cross_validation import CrossValidated
@@ -178,13 +179,13 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     """
     require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
     head = _make_head(
-        model, C=C, kernel=kernel, k=k, seed=seed, task=task, group=group, table=table, class_weight=class_weight,
-        logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, precision=target_precision,
+        model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
+        logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
         device=device,
     )  # fmt: skip
     auto = model == AUTO
     source = newest(Path(cache)) if features is None else features
-    data = _gather(source, head, layer=layer, views=views, auto=auto, cv=cv)
+    data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     files = HeadFiles(Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors")
     files.require_writable(head_size(data.features, head))
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
@@ -264,12 +265,29 @@ def _make_head(model: str | Head, **options: Any) -> Head:
     return model
 
 
+class _GroupedLoader:
+    """Loads layers of one feature file, each with the groups of a column, which is read once."""
+
+    def __init__(self, path: str | os.PathLike[str], group: str | None, table: str | os.PathLike[str] | None) -> None:
+        self.path, self.group, self.table = path, group, table
+        self.groups: np.ndarray | None = None
+
+    def __call__(self, layer: str) -> FeatureSet:
+        """Load one layer."""
+        features = FeatureSet.load(self.path, layer)
+        if self.group is not None and self.groups is None:
+            self.groups = read_column(features, self.group, table=self.table)
+        return dataclasses.replace(features, groups=self.groups, group=self.group)
+
+
 def _gather(
     source: FeatureSet | str | os.PathLike[str],
     head: Head,
     *,
     layer: str | Sequence[str],
     views: str | None,
+    group: str | None,
+    table: str | os.PathLike[str] | None,
     auto: bool,
     cv: int | None,
 ) -> _Data:
@@ -277,22 +295,23 @@ def _gather(
     file = source.source if isinstance(source, FeatureSet) else Path(source)
     layers: tuple[Compared, ...] = ()
     if isinstance(source, FeatureSet):
-        features = source
+        features = with_groups(source, group, table)
     else:
+        load = _GroupedLoader(source, group, table)
         layer = layer if isinstance(layer, str) else ",".join(dict.fromkeys(layer))
         views = views or views_in(source, PENULTIMATE if layer == BEST else layer)
         if layer == BEST:
-            scores = score_layers(source, head, views=views)
+            scores = score_layers(source, head, views=views, load=load)
             layer, layers = (
                 best_layer(scores).layer,
                 tuple(Compared.of(score.head.layer, score.head) for score in scores),
             )
-        features = FeatureSet.load(source, str(LayerSpec.parse(layer, views)))
+        features = load(str(LayerSpec.parse(layer, views)))
     task, _ = task_of(features, head.task)
     if not auto:
-        kind_of(head.kind, task=task, kernel=head.kernel)  # raises where the kind does not suit the task
+        get_kind(head.kind, task=task, kernel=head.kernel)  # raises where the kind does not suit the task
     head.task_ = task
-    split = head.with_splits(features)
+    split = with_splits(features, task)
     return _Data(features, split, _held_out(split, task, cv), file, layers)
 
 
@@ -314,7 +333,7 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
 
 def _count_fits(data: _Data, head: Head, *, auto: bool, cv: int | None, repeat: int, shots: Sequence[int]) -> int:
     """The number of heads that will be fitted."""
-    kinds = len(suited(head.task_, data.training_rows)) if auto else 1
+    kinds = len(auto_candidates(head.task_, data.training_rows)) if auto else 1
     return kinds + (cv or 0) * repeat + len(shots) * repeat
 
 

@@ -22,7 +22,7 @@ from featx.metrics.reports import Report
 from featx.text import cell
 
 HIDDEN_UNITS = 512
-"""Width of the hidden layer of an mlp head, as ``heads.estimators.mlp.HiddenModel`` has it; importing that imports torch."""
+"""Width of the hidden layer of an mlp head, as ``heads.estimators.mlp.MlpEstimator`` has it; importing that imports torch."""
 
 
 @dataclass(frozen=True)

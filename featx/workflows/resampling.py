@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import draw_shots, make_folds
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
 from featx.metrics.cross_validation import CrossValidated
@@ -40,7 +40,7 @@ class Resampling:
             HeadError: no class has two images that may be in different folds.
         """
         rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
-        groups = self.head.groups(self.features, rows)
+        groups = row_groups(self.features, rows)
         targets = targets_of(self.features.without_features(rows), self.head.task_)
         strata = None if self.head.task_ == "regression" else targets.y
         reports = []
@@ -74,7 +74,7 @@ class Resampling:
             raise HeadError("--shots evaluates on a held-out split, and there is none; name one in the table")
         rows = self.split.rows("train")
         targets = targets_of(self.split.without_features(rows), "classification")
-        groups, seed = self.head.groups(self.features, rows), self.head.seed
+        groups, seed = row_groups(self.features, rows), self.head.seed
         reports = []
         for turn in range(repeat):
             drawn = draw_shots(targets.y, groups, shots=shots, classes=targets.names, seed=seed, repeat=turn)
@@ -84,4 +84,4 @@ class Resampling:
 
     def _fitted(self, rows: np.ndarray) -> Head:
         """A copy of the head, fitted to (n,) int64 rows."""
-        return copy.copy(self.head).fit(self.features, rows=rows)
+        return Head(**self.head.get_params()).fit(self.features, rows=rows)

@@ -505,7 +505,7 @@ def test_a_mistyped_command_brings_the_one_that_was_meant() -> None:
 
 def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
     assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
-        "Error: -C is for logreg, svm, ridge; knn has none\n"
+        "Error: C is only for logreg, svm, ridge; knn has none, so leave out -C\n"
     )
 
 

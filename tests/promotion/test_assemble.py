@@ -65,7 +65,7 @@ def test_a_network_whose_logits_are_not_the_heads_is_refused(features: FeatureSe
 def test_a_head_that_is_not_linear_is_refused_with_the_command_that_helps(
     features: FeatureSet, kind: str, kernel: str
 ) -> None:
-    with pytest.raises(HeadError, match=r"featx fit-head --model logreg makes one that can"):
+    with pytest.raises(HeadError, match=r"featx fit-head --model logreg makes one that is"):
         promote(Head(kind, kernel=kernel).fit(features))
 
 

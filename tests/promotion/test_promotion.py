@@ -53,7 +53,7 @@ def test_what_could_not_be_saved_is_refused_before_the_training(
     head = Head("logreg").fit(features)
     features.dataset["odd"] = float("nan")
     monkeypatch.setattr(FineTuner, "run", lambda *_, **__: pytest.fail("the training began"))
-    with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, for it could not be read again"):
+    with pytest.raises(HeadError, match=r"promoted\.safetensors was not written, because it could not be read again"):
         promote(head, features=features, finetune=True)
 
 

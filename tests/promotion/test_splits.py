@@ -10,6 +10,7 @@ import pytest
 import featx
 from featx.errors import PromotionError
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_groups
 from featx.heads.head import Head
 from featx.promotion.assemble import assemble, backbone_of
 from featx.promotion.promotion import promote
@@ -46,7 +47,8 @@ def test_groups_stay_together_where_training_images_are_held_back(split_photos: 
     Path("groups.csv").write_text(
         "path,who\n" + "".join(f"{path},{row // 4}\n" for row, path in enumerate(features.paths))
     )
-    head = Head("ridge", group="who", table="groups.csv").fit(features)
+    features = with_groups(features, "who", "groups.csv")
+    head = Head("ridge").fit(features)
     split = standard_split(assemble(head, features, backbone_of(head)))
     assert len(split.validation)
     assert not {row // 4 for row in split.train} & {row // 4 for row in split.validation}

@@ -15,16 +15,20 @@ import pytest
 from made import EVERY_HEAD, Recorder, in_views, new, photos, with_labels
 
 from featx.backbones.backbone import load_backbone
-from featx.errors import CacheMissError, HeadError, OutputError
+from featx.errors import CacheMissError, FoldError, HeadError, OutputError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
 from featx.features.writer import FeatureFileWriter
+from featx.heads import groups
 from featx.heads.estimators import mlp, svm
 from featx.heads.folds import draw_shots, make_folds
+from featx.heads.groups import with_groups
 from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.heads.search import search
 from featx.heads.training_data import TrainingData
+from featx.inference import evaluate
 from featx.io import atomic, model_file
 from featx.layer_spec import by_depth
 from featx.workflows import head_files
@@ -68,7 +72,7 @@ def test_fit_head_writes_the_head_its_report_and_a_picture(tmp_path: Path) -> No
     assert fit.picture == tmp_path / "models" / "pets--svm.png"
     assert sorted(p.name for p in fit.path.parent.iterdir()) == ["pets--svm.png", "pets--svm.safetensors"]
     assert fit.picture.read_bytes().startswith(b"\x89PNG")
-    assert model_file.read_metadata(fit.path)["report"] == fit.report.as_dict()
+    assert model_file.read_metadata(fit.path, HEAD)["report"] == fit.report.as_dict()
     assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
     (note,) = fit.notes
     assert note.startswith("3 images of split pretrain were ")
@@ -203,7 +207,7 @@ def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
     monkeypatch.setattr(Head, "fit", lambda *_, **__: pytest.fail("a head was fitted"))
     features = photos()
     features.splits[(features.labels == 2) & (features.splits == "train")] = "pretrain"
-    message = r"1 classes have images to judge a head by, and none in train to learn them from: cat \(15 in test\)"
+    message = r"1 classes have images in val or test but none in train: cat \(15 in test\)"
     with pytest.raises(HeadError, match=message):
         fit_head(features, Head("logreg"), models=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +215,7 @@ def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
 
 def test_a_kind_that_does_not_suit_the_task_is_said_before_the_fit(tmp_path: Path) -> None:
     with pytest.raises(
-        HeadError, match="centroid does not do multilabel; expected one of ridge, logreg, svm, linear, kn"
+        HeadError, match="centroid cannot do multilabel; expected one of ridge, logreg, svm, linear, kn"
     ):
         fit_head(tagged(), Head("centroid"), models=tmp_path)
 
@@ -321,7 +325,7 @@ def test_in_each_fold_the_hyper_parameter_is_chosen_without_the_rows_that_judge(
         seen.append(training.rows.index)
         return search(model, training, **options)
 
-    monkeypatch.setattr("featx.heads.head.search", spy)
+    monkeypatch.setattr("featx.heads.fitting.search", spy)
     judged: list[np.ndarray] = []
     evaluate = Head.evaluate
 
@@ -349,7 +353,7 @@ def test_groups_straddle_no_fold_of_a_cross_validation(tmp_path: Path, monkeypat
     fit, evaluate = Head.fit, Head.evaluate
     monkeypatch.setattr(Head, "fit", lambda head, *a, **o: pairs.append([o.get("rows")]) or fit(head, *a, **o))
     monkeypatch.setattr(Head, "evaluate", lambda head, *a, **o: pairs[-1].append(o["rows"]) or evaluate(head, *a, **o))
-    fit_head(features, Head("ridge", group="patient"), cv=5, models=tmp_path)
+    fit_head(features, Head("ridge"), group="patient", cv=5, models=tmp_path)
     assert len(pairs) == 6
     for train, test in pairs[1:]:
         assert not set(patients[train]) & set(patients[test])
@@ -362,7 +366,7 @@ def test_without_a_held_out_split_cross_validation_judges_alone(tmp_path: Path) 
     assert fit.cross_validated.n == 60
     found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
     assert (found["n_test"], found["test_split"]) == (0, None)
-    assert model_file.read_metadata(fit.path)["report"] is None
+    assert model_file.read_metadata(fit.path, HEAD)["report"] is None
 
 
 def test_images_that_no_fold_can_judge_are_counted(tmp_path: Path) -> None:
@@ -405,7 +409,7 @@ def test_few_shots_are_heads_on_drawn_rows_judged_on_the_held_out_split(tmp_path
 @pytest.mark.parametrize(
     ("made", "shots", "message"),
     [
-        (lambda: photos(train=3), 4, r"4 shots are more images than 3 of 3 classes have to train on: ant \(3\)"),
+        (lambda: photos(train=3), 4, r"4 shots are more than the training images of 3 of 3 classes: ant \(3\)"),
         (measured, 1, "--shots draws images of each class; it is not for regression"),
         (lambda: photos(test=0), 1, "--shots evaluates on a held-out split, and there is none"),
     ],
@@ -416,7 +420,7 @@ def test_shots_that_cannot_be_drawn_or_judged_are_refused(
     features = made()
     task = "regression" if len(features.classes) > 3 else "auto"
     cv = None if "test" in features.splits else 3
-    with pytest.raises(HeadError, match=message):
+    with pytest.raises((HeadError, FoldError), match=message):
         fit_head(features, Head("ridge", task=task), shots=(shots,), cv=cv, models=tmp_path)
 
 
@@ -464,6 +468,39 @@ def test_the_best_layer_is_the_penultimate_unless_another_is_better_by_more_than
     plain = fit_head(path, Head("ridge"), layer=kept, models=tmp_path / "other")
     assert plain.as_dict()["accuracy"] == fit.as_dict()["accuracy"]
     assert not plain.layers
+
+
+@pytest.mark.parametrize("options", [{}, {"cv": 3, "repeat": 2}, {"shots": (2,)}, {"layer": "best"}, {"auto": True}])
+def test_one_fit_reads_the_table_of_groups_once(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layered(tmp_path / "f.h5", inner=3.0, last=3.0)
+    rows = [f"{row:03}.png,p{row // 4}" for row in range(80)]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,patient", *rows]))
+    read, read_table = [], groups.read_table
+    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
+    fit = fit_head(path, Head("ridge"), group="patient", table=tmp_path / "groups.csv", models=tmp_path, **options)
+    assert len(read) == 1
+    assert fit.head.group_ == "patient"
+    assert fit.as_dict()["group"] == "patient"
+    assert Head.load(fit.path).group_ == "patient"
+
+
+def test_a_loaded_head_gets_its_groups_where_features_have_none(tmp_path: Path) -> None:
+    features = photos(train=60, test=40, gap=1.0, dataset={"name": "pets", "root": "photos", "splits": "hash"})
+    rows = [f"{path},p{row // 3}" for row, path in enumerate(features.paths)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,patient", *rows]))
+    features = dataclasses.replace(features, dataset={**features.dataset, "table": str(tmp_path / "table.csv")})
+    fit = fit_head(features, Head("ridge"), group="patient", models=tmp_path)
+    loaded = Head.load(fit.path)
+    with pytest.raises(
+        HeadError, match=r"fitted with the groups of the column 'patient', and these features have none; "
+    ):
+        loaded.evaluate(features)
+    assert evaluate(loaded, features, split="test").as_dict() == fit.report.as_dict()
+    assert loaded.evaluate(with_groups(features, loaded.group_)).as_dict() == fit.report.as_dict()
+    plain = fit_head(features, Head("ridge"), models=tmp_path / "plain")  # whose splits are not made by group
+    assert plain.head.evaluate(with_groups(features, "patient")).as_dict() == plain.report.as_dict()
 
 
 def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ class NearestCentroidEstimator:
 
     candidates = (0.0,)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by the class means without the fold that holds it out, from sums that are computed in one pass.
 
         Yields:

@@ -53,7 +53,9 @@ class KNearestEstimator:
         self.temperatures = tuple(temperatures)
         self._chosen: tuple[TrainingData, dict[float, float]] | None = None
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by its nearest rows outside the fold that holds it out, with the best T for each k.
 
         Yields:
@@ -110,7 +112,7 @@ class KNearestEstimator:
         if not training.folds:
             return DEFAULT_TEMPERATURE
         if self._chosen is None or self._chosen[0] is not training or candidate not in self._chosen[1]:
-            for _ in self.held_out(training, (candidate,)):
+            for _ in self.cross_val_scores(training, (candidate,)):
                 pass
         assert self._chosen is not None
         return self._chosen[1][candidate]

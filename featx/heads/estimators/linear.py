@@ -95,7 +95,9 @@ class LinearPathEstimator:
         self._training: TrainingData | None = None
         self._paths: list[_WarmStarts] = []
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by a fit to the training rows of the fold that holds it out.
 
         A second call with the same training data continues the path of the first.

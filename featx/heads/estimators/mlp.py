@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from featx.errors import HeadError
 from featx.heads.predictors import HiddenLayerPredictor, LinearPredictor, NotConvergedWarning
-from featx.heads.training_data import Rows, TrainingData, each_view, fold_by_fold
+from featx.heads.training_data import Rows, TrainingData, fold_by_fold, view_rows
 
 EPOCHS, MIN_EPOCHS, MAX_STEPS = 200, 8, 5000
 """The most epochs: EPOCHS, or as many as make MAX_STEPS steps, but at least MIN_EPOCHS. A hidden layer gets half of EPOCHS,
@@ -71,7 +71,9 @@ class SgdLinearEstimator:
     device: str = "cpu"
     candidates: tuple[float, ...] = (0.0,)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by a head that is trained on the training rows of the fold that holds it out.
 
         Yields:
@@ -128,7 +130,9 @@ class MlpEstimator:
     device: str = "cpu"
     candidates: tuple[float, ...] = (10.0, 1.0)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by a head that is trained on the training rows of the fold that holds it out.
 
         Yields:
@@ -425,7 +429,7 @@ def _validation_rows(training: TrainingData) -> np.ndarray:
     if training.task != "multilabel":
         key = y if y.ndim == 1 else y[:, 0]
         order = order[np.argsort(key[order], kind="stable")]
-    return each_view(np.sort(order[rng.integers(every) :: every]), training.together)
+    return view_rows(np.sort(order[rng.integers(every) :: every]), training.together)
 
 
 def _smoothed_share(counts: np.ndarray, total: float, outcomes: int) -> np.ndarray:

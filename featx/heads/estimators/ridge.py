@@ -55,7 +55,9 @@ class RidgeEstimator:
         self.candidates = tuple(candidates)
         self._last: tuple[TrainingData, bool, _PrimalProblem | _DualProblem] | None = None
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by a fit without it, or without the fold that holds it out.
 
         Yields:

@@ -53,7 +53,9 @@ class KernelSvmEstimator:
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by machines that are fitted to the training rows of the fold that holds it out.
 
         Yields:
@@ -102,7 +104,9 @@ class LinearSvrEstimator:
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by machines that are fitted to the training rows of the fold that holds it out.
 
         Yields:

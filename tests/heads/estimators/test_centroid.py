@@ -44,7 +44,7 @@ def test_class_means_are_weighted_and_scores_differ_as_squared_distances_do() ->
 
 def test_held_out_rows_are_scored_by_the_means_of_the_other_folds() -> None:
     training = draw(90, 7, count=4)
-    ((candidate, scores),) = NearestCentroidEstimator().held_out(training, (0.0,))
+    ((candidate, scores),) = NearestCentroidEstimator().cross_val_scores(training, (0.0,))
     assert candidate == 0.0
     for train, test in training.folds:
         expected = (
@@ -60,7 +60,7 @@ def test_a_row_that_no_fold_holds_out_is_in_each_mean_and_has_no_score() -> None
     always, free = np.arange(5), np.arange(5, 90)
     folds = tuple((np.concatenate([always, free[free % 2 != fold]]), free[free % 2 == fold]) for fold in range(2))
     training = dataclasses.replace(training, folds=folds)
-    ((_, means),) = NearestCentroidEstimator().held_out(training, (0.0,))
+    ((_, means),) = NearestCentroidEstimator().cross_val_scores(training, (0.0,))
     assert np.isnan(means[always]).all()
     for train, test in folds:
         expected = (

@@ -98,7 +98,7 @@ def test_a_row_of_zeros_is_like_no_other() -> None:
 @pytest.mark.parametrize("temperature", [math.inf, 0.1])
 def test_held_out_rows_are_scored_by_the_rows_of_the_other_folds(task: str, count: int, temperature: float) -> None:
     training = draw(90, 7, task=task, count=count)
-    found = dict(KNearestEstimator(temperatures=(temperature,)).held_out(training, (500.0, 10.0, 1.0)))
+    found = dict(KNearestEstimator(temperatures=(temperature,)).cross_val_scores(training, (500.0, 10.0, 1.0)))
     assert tuple(found) == (500.0, 10.0, 1.0)
     for k, scores in found.items():
         for train, test in training.folds:
@@ -151,10 +151,10 @@ def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: in
         (math.inf, 0.2, 0.07, 0.02),
     )
     chosen = set()
-    for k, scores in model.held_out(training, model.candidates):
+    for k, scores in model.cross_val_scores(training, model.candidates):
         losses = {}
         for temperature in temperatures:
-            ((_, alone),) = KNearestEstimator(temperatures=(temperature,)).held_out(training, (k,))
+            ((_, alone),) = KNearestEstimator(temperatures=(temperature,)).cross_val_scores(training, (k,))
             losses[temperature] = loss(training, alone)
         assert loss(training, scores) == pytest.approx(min(losses.values()))
         sharpness = float(model.fit(training, k).sharpness)
@@ -165,7 +165,7 @@ def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: in
 
 def test_a_given_k_has_the_temperature_that_a_search_would_choose() -> None:
     training, searched = draw(150, 7), KNearestEstimator()
-    list(searched.held_out(training, (7.0,)))
+    list(searched.cross_val_scores(training, (7.0,)))
     assert KNearestEstimator().fit(training, 7.0).sharpness == searched.fit(training, 7.0).sharpness
     assert searched.fit(training, 7.0).k == 7
 
@@ -177,7 +177,7 @@ def test_without_folds_the_default_temperature_is_used() -> None:
 
 def test_temperatures_chosen_on_other_rows_are_not_reused() -> None:
     model, one, other = KNearestEstimator(), draw(150, 7), draw(90, 30)
-    list(model.held_out(one, model.candidates))
+    list(model.cross_val_scores(one, model.candidates))
     for k in model.candidates:
         assert model.fit(other, k).sharpness == KNearestEstimator().fit(other, k).sharpness
 
@@ -200,7 +200,7 @@ def test_rows_of_weight_0_are_scored_but_have_no_vote(task: str, count: int) -> 
     no_vote = np.arange(90) % 4 == 1
     training.weight[no_vote] = 0.0
     model = KNearestEstimator(temperatures=(0.1,))
-    ((_, scores),) = model.held_out(training, (5.0,))
+    ((_, scores),) = model.cross_val_scores(training, (5.0,))
     for train, test in training.folds:
         np.testing.assert_allclose(scores[test], by_hand(training, train[~no_vote[train]], test, 5, 0.1), atol=1e-5)
     assert len(model.fit(training, 5.0).support) == 90 - no_vote.sum()
@@ -211,28 +211,28 @@ def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
     always, free = np.arange(5), np.arange(5, 90)
     folds = tuple((np.concatenate([always, free[free % 2 != fold]]), free[free % 2 == fold]) for fold in range(2))
     training = dataclasses.replace(training, folds=folds)
-    ((_, scores),) = KNearestEstimator(temperatures=(0.1,)).held_out(training, (5.0,))
+    ((_, scores),) = KNearestEstimator(temperatures=(0.1,)).cross_val_scores(training, (5.0,))
     assert np.isnan(scores[always]).all()
     for train, test in folds:
         np.testing.assert_allclose(scores[test], by_hand(training, train, test, 5, 0.1), atol=1e-5)
-    list(KNearestEstimator().held_out(training, (5.0,)))  # rows without a score have no part in the loss
+    list(KNearestEstimator().cross_val_scores(training, (5.0,)))  # rows without a score have no part in the loss
 
 
 @TASKS
 def test_rows_of_zeros_have_finite_scores(task: str, count: int) -> None:
     training = dataclasses.replace(draw(30, 7, task=task, count=count), rows=Rows(np.zeros((30, 7))))
     model = KNearestEstimator()
-    for k, scores in model.held_out(training, model.candidates):
+    for k, scores in model.cross_val_scores(training, model.candidates):
         assert np.isfinite(scores).all()
         assert np.isfinite(model.fit(training, k).decision_function(np.zeros((2, 7)))).all()
 
 
 def test_small_blocks_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     training = draw(90, 7)
-    ((_, expected),) = KNearestEstimator().held_out(training, (5.0,))
+    ((_, expected),) = KNearestEstimator().cross_val_scores(training, (5.0,))
     fitted = KNearestEstimator().fit(training, 5.0).decision_function(training.rows.whole())
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 1)
-    ((_, found),) = KNearestEstimator().held_out(training, (5.0,))
+    ((_, found),) = KNearestEstimator().cross_val_scores(training, (5.0,))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(
         KNearestEstimator().fit(training, 5.0).decision_function(training.rows.whole()), fitted, atol=1e-5
@@ -255,7 +255,7 @@ def test_rows_of_weight_0_alone_are_refused() -> None:
     training = draw(30, 7)
     training.weight[1:] = 0.0
     with pytest.raises(HeadError, match="no row outside a fold has a weight above 0"):
-        list(KNearestEstimator().held_out(training, (1.0,)))
+        list(KNearestEstimator().cross_val_scores(training, (1.0,)))
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row has a weight above 0"):
         KNearestEstimator().fit(dataclasses.replace(training, folds=()), 1.0)

@@ -235,7 +235,7 @@ def test_rows_of_weight_0_change_nothing(hinge: bool, n: int, dim: int, exact_se
     )
     one, other = (LinearPathEstimator(hinge=hinge).fit(t, 0.1) for t in (training, few))
     np.testing.assert_allclose(one.weight, other.weight, atol=2e-4)
-    one, other = (dict(LinearPathEstimator(hinge=hinge).held_out(t, (0.1,)))[0.1] for t in (training, few))
+    one, other = (dict(LinearPathEstimator(hinge=hinge).cross_val_scores(t, (0.1,)))[0.1] for t in (training, few))
     np.testing.assert_allclose(one[used], other, atol=1e-4)
 
 
@@ -273,7 +273,7 @@ def test_classes_without_rows_leave_finite_scores(hinge: bool, count: int, C: fl
     model = LinearPathEstimator(hinge=hinge)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)  # the intercept of a class without rows has no optimum
-        ((_, scores),) = model.held_out(training, (C,))
+        ((_, scores),) = model.cross_val_scores(training, (C,))
         predictor = model.fit(training, C)
     assert np.isfinite(scores).all()
     assert np.isfinite(predictor.weight).all()
@@ -315,10 +315,10 @@ def test_matrices_too_large_to_rotate_are_fitted_without_rotation(
     training = folded(draw(n, dim, 3, apart=0.3))
     expected, scores = (
         LinearPathEstimator().fit(training, 1.0),
-        dict(LinearPathEstimator().held_out(training, (1.0,)))[1.0],
+        dict(LinearPathEstimator().cross_val_scores(training, (1.0,)))[1.0],
     )
     monkeypatch.setattr(matrices, "_MAX_ROTATED", 5)
     assert Rotated.of(training.rows).basis is None
     np.testing.assert_allclose(LinearPathEstimator().fit(training, 1.0).weight, expected.weight, atol=1e-3)
-    ((_, actual),) = LinearPathEstimator().held_out(training, (1.0,))
+    ((_, actual),) = LinearPathEstimator().cross_val_scores(training, (1.0,))
     np.testing.assert_allclose(actual, scores, atol=1e-3)

@@ -45,7 +45,7 @@ def test_held_out_scores_are_those_of_fits_of_scikit_learn_to_the_other_folds(
     if not exact:
         monkeypatch.setattr(matrices, "_SMALL", 0)
         monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)  # the smallest gap that float32 can resolve
-    for C, scores in LinearPathEstimator().held_out(training, (1e-6, 1e-2, 1.0, 100.0)):
+    for C, scores in LinearPathEstimator().cross_val_scores(training, (1e-6, 1e-2, 1.0, 100.0)):
         expected = reference_path(training, C)
         assert scores.shape == expected.shape
         assert scores.dtype == np.float64
@@ -61,7 +61,7 @@ def test_held_out_scores_of_svm_are_those_of_scikit_learn(name: str, exact_searc
         folds = tuple((np.union1d(train, [7]), np.setdiff1d(test, [7])) for train, test in training.folds)
         training = dataclasses.replace(training, folds=folds)
     Z = training.rows.whole(np.float64)
-    for C, scores in LinearPathEstimator(hinge=True).held_out(training, (1e-4, 0.1)):
+    for C, scores in LinearPathEstimator(hinge=True).cross_val_scores(training, (1e-4, 0.1)):
         for train, test in training.folds:
             fit = LinearSVC(C=C, dual=False, tol=1e-12, max_iter=100_000)
             fit.fit(Z[train], training.y[train], training.weight[train])
@@ -73,10 +73,10 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = folded(noisy(problem(name)), 5)
-    actual = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
+    actual = [log_loss(training, scores) for _, scores in LinearPathEstimator().cross_val_scores(training, C_PATH)]
     monkeypatch.setattr(linear, "SEARCH_TOL", 1e-10)
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 3000)
-    exact = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, C_PATH)]
+    exact = [log_loss(training, scores) for _, scores in LinearPathEstimator().cross_val_scores(training, C_PATH)]
     best = int(np.argmin(exact))
     assert 0 < best < 44
     near = slice(max(0, best - 3), best + 4)
@@ -89,7 +89,7 @@ def test_a_search_of_the_whole_path_is_close_to_the_exact_one_and_closest_near_i
 def test_the_chosen_c_is_that_of_logistic_regression_cv(name: str) -> None:
     training = folded(noisy(problem(name)), 5)
     grid = C_PATH[14:37:2]
-    losses = [log_loss(training, scores) for _, scores in LinearPathEstimator().held_out(training, grid)]
+    losses = [log_loss(training, scores) for _, scores in LinearPathEstimator().cross_val_scores(training, grid)]
     parameters = inspect.signature(LogisticRegressionCV).parameters
     options = {"l1_ratios": (0.0,), "use_legacy_attributes": False} if "use_legacy_attributes" in parameters else {}
     search = LogisticRegressionCV(
@@ -103,29 +103,29 @@ def test_rows_that_no_fold_holds_out_have_no_score() -> None:
     training = folded(problem("five classes, weighted"))
     always = np.arange(10)
     folds = tuple((np.union1d(train, always), np.setdiff1d(test, always)) for train, test in training.folds)
-    ((_, scores),) = LinearPathEstimator().held_out(dataclasses.replace(training, folds=folds), (0.1,))
+    ((_, scores),) = LinearPathEstimator().cross_val_scores(dataclasses.replace(training, folds=folds), (0.1,))
     assert np.isnan(scores[always]).all()
     assert np.isfinite(scores[10:]).all()
 
 
 WAYS: dict[str, Callable[[LinearPathEstimator, TrainingData, tuple[float, ...]], dict[float, np.ndarray]]] = {
     "one by one": lambda model, training, path: {
-        C: scores for single_C in path for C, scores in model.held_out(training, (single_C,))
+        C: scores for single_C in path for C, scores in model.cross_val_scores(training, (single_C,))
     },
     "by new models": lambda model, training, path: {
-        C: scores for single_C in path for C, scores in LinearPathEstimator().held_out(training, (single_C,))
+        C: scores for single_C in path for C, scores in LinearPathEstimator().cross_val_scores(training, (single_C,))
     },
     "in two calls": lambda model, training, path: {
-        **dict(model.held_out(training, path[:3])),
-        **dict(model.held_out(training, path[3:])),
+        **dict(model.cross_val_scores(training, path[:3])),
+        **dict(model.cross_val_scores(training, path[3:])),
     },
     "beyond the lower end": lambda model, training, path: {
-        **dict(model.held_out(training, path[3:])),
-        **dict(model.held_out(training, path[:3])),
+        **dict(model.cross_val_scores(training, path[3:])),
+        **dict(model.cross_val_scores(training, path[:3])),
     },
-    "downwards": lambda model, training, path: dict(model.held_out(training, path[::-1])),
+    "downwards": lambda model, training, path: dict(model.cross_val_scores(training, path[::-1])),
     "the same twice": lambda model, training, path: dict(
-        [*model.held_out(training, path), *model.held_out(training, path)]
+        [*model.cross_val_scores(training, path), *model.cross_val_scores(training, path)]
     ),
 }
 
@@ -136,7 +136,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
     way: str, name: str, exact_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem(name))), (1e-5, 1e-3, 0.1, 0.3, 1.0, 1e2)
-    expected = dict(LinearPathEstimator().held_out(training, path))
+    expected = dict(LinearPathEstimator().cross_val_scores(training, path))
     monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once, or ten
     actual = WAYS[way](LinearPathEstimator(), training, path)
     assert sorted(actual) == sorted(path)
@@ -147,7 +147,7 @@ def test_neither_the_start_nor_the_order_changes_held_out_scores(
 def test_candidates_are_yielded_in_the_requested_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "MAX_COLUMNS", 30)  # two at once
     training, path = folded(problem("five classes, weighted")), (1.0, 0.1, 3.0, 0.1)
-    assert [C for C, _ in LinearPathEstimator().held_out(training, path)] == list(path)
+    assert [C for C, _ in LinearPathEstimator().cross_val_scores(training, path)] == list(path)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ def test_the_number_of_problems_solved_together_changes_no_score(
     setting: str, value: int, exact_search: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training, path = folded(noisy(problem("five classes, weighted"))), C_PATH[4:32:6]
-    expected = dict(LinearPathEstimator().held_out(training, path))
+    expected = dict(LinearPathEstimator().cross_val_scores(training, path))
     monkeypatch.setattr(linear, setting, value)
-    for C, scores in LinearPathEstimator().held_out(training, path):
+    for C, scores in LinearPathEstimator().cross_val_scores(training, path):
         np.testing.assert_allclose(softmax(scores, axis=1), softmax(expected[C], axis=1), atol=1e-4)
 
 
 def test_many_blocks_change_no_score(exact_search: None, monkeypatch: pytest.MonkeyPatch) -> None:
     training = folded(noisy(problem("five classes, weighted")))
-    expected = dict(LinearPathEstimator().held_out(training, (1e-3, 1.0)))
+    expected = dict(LinearPathEstimator().cross_val_scores(training, (1e-3, 1.0)))
     monkeypatch.setattr(blockwise, "BLOCK", 1)
-    for C, scores in LinearPathEstimator().held_out(training, (1e-3, 1.0)):
+    for C, scores in LinearPathEstimator().cross_val_scores(training, (1e-3, 1.0)):
         np.testing.assert_allclose(scores, expected[C], atol=1e-3)
 
 
@@ -181,7 +181,7 @@ def test_a_search_and_a_fit_repeat_bit_for_bit(name: str, exact: bool, monkeypat
 
     def run() -> list[np.ndarray]:
         model = LinearPathEstimator()
-        scores = [scores for _, scores in model.held_out(training, C_PATH[10:30:4])]
+        scores = [scores for _, scores in model.cross_val_scores(training, C_PATH[10:30:4])]
         predictor = model.fit(training, C_PATH[22])
         return [*scores, predictor.weight, predictor.bias]
 
@@ -195,7 +195,7 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
         monkeypatch.setattr(matrices, "_SMALL", 0)
     training = folded(problem("five classes, weighted"))
     model, path = LinearPathEstimator(), (0.01, 1.0, 100.0)
-    list(model.held_out(training, path))
+    list(model.cross_val_scores(training, path))
     for C in (1.0, 0.5):  # of the path, and not of it
         predictor, alone = model.fit(training, C), LinearPathEstimator().fit(training, C)
         np.testing.assert_allclose(predictor.weight, alone.weight, atol=2e-3)
@@ -204,10 +204,10 @@ def test_a_fit_after_a_search_is_the_fit_without_one(exact: bool, monkeypatch: p
 
 def test_solutions_of_other_training_data_are_not_reused(exact_search: None) -> None:
     model, one, other = LinearPathEstimator(), folded(problem("two classes")), folded(problem("five classes, weighted"))
-    list(model.held_out(one, (0.1, 1.0)))
+    list(model.cross_val_scores(one, (0.1, 1.0)))
     model.fit(one, 1.0)
-    ((_, scores),) = model.held_out(other, (0.1,))
-    ((_, expected),) = LinearPathEstimator().held_out(other, (0.1,))
+    ((_, scores),) = model.cross_val_scores(other, (0.1,))
+    ((_, expected),) = LinearPathEstimator().cross_val_scores(other, (0.1,))
     np.testing.assert_array_equal(scores, expected)
     np.testing.assert_array_equal(model.fit(other, 2.0).weight, LinearPathEstimator().fit(other, 2.0).weight)
 
@@ -216,7 +216,7 @@ def test_a_search_that_does_not_converge_warns_with_the_smallest_c(monkeypatch: 
     monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 6)
     training = folded(problem("five classes, weighted"))
     with pytest.warns(NotConvergedWarning, match=r"\d of 9 fits of the search, from C=.*0 on, had not converged"):
-        list(LinearPathEstimator().held_out(training, (1e-6, 100.0, 10_000.0)))
+        list(LinearPathEstimator().cross_val_scores(training, (1e-6, 100.0, 10_000.0)))
 
 
 def test_fits_that_converge_do_not_warn() -> None:
@@ -224,7 +224,7 @@ def test_fits_that_converge_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = LinearPathEstimator()
-        list(model.held_out(training, C_PATH[::4]))
+        list(model.cross_val_scores(training, C_PATH[::4]))
         for C in CS:
             model.fit(training, C)
 
@@ -237,8 +237,8 @@ def test_a_label_without_positives_in_a_fold_changes_no_other_label(C: float, ex
     both = dataclasses.replace(training, y=training.y[:, [0, 2]], count=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)
-        ((_, scores),) = LinearPathEstimator().held_out(training, (C,))
-        ((_, expected),) = LinearPathEstimator().held_out(both, (C,))
+        ((_, scores),) = LinearPathEstimator().cross_val_scores(training, (C,))
+        ((_, expected),) = LinearPathEstimator().cross_val_scores(both, (C,))
     assert np.isfinite(scores).all()
     np.testing.assert_allclose(scores[:, [0, 2]], expected, atol=2e-2 * np.abs(expected).max())
 
@@ -264,7 +264,7 @@ def test_skipping_the_held_out_rows_of_a_fold_changes_nothing(
     for skipped in (10**9, 1):
         monkeypatch.setattr(linear, "_MIN_SKIPPED", skipped)
         model = LinearPathEstimator(hinge=hinge)
-        scores = dict(model.held_out(training, (1e-3, 0.1, 1.0)))
+        scores = dict(model.cross_val_scores(training, (1e-3, 0.1, 1.0)))
         actual.append((scores, model.fit(training, 0.1)))
     (scores, predictor), (skipped_scores, skipped_predictor) = actual
     for C, expected in scores.items():

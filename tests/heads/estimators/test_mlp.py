@@ -302,8 +302,8 @@ def test_all_views_of_an_image_are_for_validation_or_none(task: str) -> None:
     views = dataclasses.replace(once, rows=Rows(np.zeros((360, 1))), views=3)
     held = _validation_rows(once)
     assert len(held) == 12
-    np.testing.assert_array_equal(_validation_rows(views.by_rows), np.add.outer(3 * held, np.arange(3)).ravel())
-    some = views.by_rows.take(np.arange(360).reshape(120, 3)[40:].ravel())
+    np.testing.assert_array_equal(_validation_rows(views.views_as_images), np.add.outer(3 * held, np.arange(3)).ravel())
+    some = views.views_as_images.take(np.arange(360).reshape(120, 3)[40:].ravel())
     assert (np.bincount(_validation_rows(some) // 3)[_validation_rows(some)[::3] // 3] == 3).all()
 
 
@@ -357,7 +357,7 @@ def test_held_out_scores_are_those_of_heads_trained_without_the_row(model: SgdLi
     rows = np.arange(len(y))
     folds = tuple((rows[rows % 2 != part], rows[rows % 2 == part]) for part in (0, 1))
     training = TrainingData(Rows(Z), y, 3, "classification", np.ones(len(y)), folds)
-    ((candidate, scores),) = model.held_out(training, [1.0])
+    ((candidate, scores),) = model.cross_val_scores(training, [1.0])
     assert candidate == 1.0
     expected = model.fit(training.take(folds[0][0]), 1.0).decision_function(Z[folds[0][1]].astype(np.float64))
     np.testing.assert_array_equal(scores[folds[0][1]], expected)

@@ -99,7 +99,7 @@ def test_penalties_are_those_of_the_ridge_classifier(count: int) -> None:
 @TASKS
 def test_without_folds_each_row_is_scored_by_a_fit_to_all_others(n: int, dim: int, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    actual = dict(RidgeEstimator().held_out(training, STRENGTHS))
+    actual = dict(RidgeEstimator().cross_val_scores(training, STRENGTHS))
     assert tuple(actual) == STRENGTHS
     for C in STRENGTHS:
         assert_close(actual[C], brute_force(training, C, [np.array([row]) for row in range(n)]))
@@ -111,7 +111,7 @@ def test_leave_one_out_scores_are_those_of_ridge_cv(n: int, dim: int) -> None:
     Z, alphas = training.rows.whole(np.float64), [1 / (2 * C) for C in STRENGTHS]
     deviation = training.y.std()
     reference = RidgeCV(alphas, store_cv_results=True).fit(Z, training.y[:, 0] / deviation, training.weight)
-    residuals = [(scores - training.y)[:, 0] for _, scores in RidgeEstimator().held_out(training, STRENGTHS)]
+    residuals = [(scores - training.y)[:, 0] for _, scores in RidgeEstimator().cross_val_scores(training, STRENGTHS)]
     expected = reference.cv_results_.reshape(n, len(alphas)).T  # squared, and times the weight
     actual = np.square(residuals) / deviation**2 * training.weight
     # At the smallest penalty RidgeCV itself is this far from brute force, to which the test above holds closely.
@@ -124,15 +124,15 @@ def test_rows_with_copies_are_scored_by_folds_and_never_by_leave_one_out(
     n: int, dim: int, task: str, count: int
 ) -> None:
     training = folded(draw(n, dim, task=task, count=count))
-    for C, scores in RidgeEstimator().held_out(training, STRENGTHS):
+    for C, scores in RidgeEstimator().cross_val_scores(training, STRENGTHS):
         assert_close(scores, brute_force(training, C, [test for _, test in training.folds]))
 
 
 def test_leave_one_out_is_used_instead_of_folds_without_copies() -> None:
     training = draw(30, 5)
     for (_, alone), (_, with_folds) in zip(
-        RidgeEstimator().held_out(training, STRENGTHS),
-        RidgeEstimator().held_out(folded(training, grouped=False), STRENGTHS),
+        RidgeEstimator().cross_val_scores(training, STRENGTHS),
+        RidgeEstimator().cross_val_scores(folded(training, grouped=False), STRENGTHS),
         strict=True,
     ):
         np.testing.assert_array_equal(alone, with_folds)
@@ -144,7 +144,7 @@ def test_a_row_that_no_fold_holds_out_has_no_score_and_is_in_every_fit(n: int, d
     always, free = np.arange(5), np.arange(5, n)
     folds = tuple((np.concatenate([always, free[free % 2 != fold]]), free[free % 2 == fold]) for fold in range(2))
     training = dataclasses.replace(training, folds=folds, grouped=True)
-    ((_, scores),) = RidgeEstimator().held_out(training, (0.1,))
+    ((_, scores),) = RidgeEstimator().cross_val_scores(training, (0.1,))
     assert np.isnan(scores[always]).all()
     assert_close(scores, brute_force(training, 0.1, [test for _, test in folds]))
 
@@ -156,7 +156,7 @@ def test_rows_of_weight_0_are_scored_and_change_nothing(n: int, dim: int, groupe
     training.weight[training.y == 1] = 0.0
     left_out = [test for _, test in training.folds] if grouped else [np.array([row]) for row in range(n)]
     model = RidgeEstimator()
-    for C, scores in model.held_out(training, STRENGTHS):
+    for C, scores in model.cross_val_scores(training, STRENGTHS):
         assert_close(scores, brute_force(training, C, left_out))
         assert_close(scores[:, 1], np.full(n, -1.0))
     few = training.take(np.flatnonzero(training.weight > 0))
@@ -178,7 +178,7 @@ def test_a_weight_of_2_is_a_row_twice(n: int, dim: int) -> None:
 @pytest.mark.parametrize("grouped", [False, True])
 def test_a_fit_after_a_search_is_the_fit_without_one(n: int, dim: int, grouped: bool) -> None:
     training, model = folded(draw(n, dim), grouped=grouped), RidgeEstimator()
-    list(model.held_out(training, STRENGTHS))
+    list(model.cross_val_scores(training, STRENGTHS))
     np.testing.assert_allclose(model.fit(training, 0.1).weight, RidgeEstimator().fit(training, 0.1).weight, atol=1e-12)
     other = training.take(np.arange(n - 1))
     np.testing.assert_array_equal(model.fit(other, 0.1).weight, RidgeEstimator().fit(other, 0.1).weight)
@@ -186,13 +186,13 @@ def test_a_fit_after_a_search_is_the_fit_without_one(n: int, dim: int, grouped: 
 
 def test_small_blocks_and_few_penalties_per_pass_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     trainings = [folded(draw(60, 7), grouped=grouped) for grouped in (False, True)]
-    expected = [list(RidgeEstimator().held_out(training, STRENGTHS)) for training in trainings]
+    expected = [list(RidgeEstimator().cross_val_scores(training, STRENGTHS)) for training in trainings]
     monkeypatch.setattr(ridge, "_SCORE_BYTES", (1, 1))
     monkeypatch.setattr(ridge, "_SUM_BYTES", 300)
     monkeypatch.setattr(ridge, "BLOCK_BYTES", 300)
     monkeypatch.setattr(Rows.blocks, "__kwdefaults__", {"most": 300})
     for training, scores in zip(trainings, expected, strict=True):
-        for (_, actual), (_, other) in zip(RidgeEstimator().held_out(training, STRENGTHS), scores, strict=True):
+        for (_, actual), (_, other) in zip(RidgeEstimator().cross_val_scores(training, STRENGTHS), scores, strict=True):
             np.testing.assert_allclose(actual, other, atol=1e-10)
 
 
@@ -202,7 +202,7 @@ def test_rows_that_do_not_fit_in_memory_are_scored_by_folds_in_float32(monkeypat
     monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 0)
     monkeypatch.setattr(ridge, "_SUM_BYTES", 4000)
     model = RidgeEstimator()
-    ((_, scores),) = model.held_out(training, (0.1,))
+    ((_, scores),) = model.cross_val_scores(training, (0.1,))
     assert_close(scores, expected, 1e-4)
     assert scores.dtype == np.float64
     assert_close(model.fit(training, 0.1).weight, RidgeEstimator().fit(training, 0.1).weight, 1e-4)
@@ -221,7 +221,7 @@ def test_copies_and_constant_columns_give_finite_scores_at_any_penalty(dim: int,
             TrainingData(Rows(X, mean=mean, scale=scale), y, 2, "classification", np.ones(30)), grouped=grouped
         )
         model = RidgeEstimator()
-        ((_, scores),) = model.held_out(training, (C,))
+        ((_, scores),) = model.cross_val_scores(training, (C,))
         assert np.isfinite(scores).all()
         predictor = model.fit(training, C)
         assert np.isfinite(predictor.weight).all()
@@ -258,7 +258,7 @@ def test_too_few_rows_of_a_weight_above_0_are_refused(n: int, dim: int) -> None:
     training = draw(n, dim)
     training.weight[1:] = 0.0
     with pytest.raises(HeadError, match="leave-one-out needs two rows of weight above 0"):
-        list(RidgeEstimator().held_out(training, (1.0,)))
+        list(RidgeEstimator().cross_val_scores(training, (1.0,)))
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row of weight above 0 is left to fit to"):
         RidgeEstimator().fit(training, 1.0)

@@ -95,7 +95,7 @@ def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim:
 @pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 1)])
 def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: int, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    actual = dict(KernelSvmEstimator().held_out(training, (0.1, 10.0)))
+    actual = dict(KernelSvmEstimator().cross_val_scores(training, (0.1, 10.0)))
     assert tuple(actual) == (0.1, 10.0)
     for C, scores in actual.items():
         expected = np.empty_like(scores)
@@ -112,7 +112,7 @@ def test_regression_without_a_kernel_gives_a_linear_predictor(n: int, dim: int, 
     predictor = LinearSvrEstimator().fit(training, C)
     expected = reference(training, everything, C, kind="linear")
     np.testing.assert_allclose(predictor.decision_function(Z), expected, atol=1e-4 * expected.std())
-    ((_, scores),) = LinearSvrEstimator().held_out(training, (C,))
+    ((_, scores),) = LinearSvrEstimator().cross_val_scores(training, (C,))
     train, test = training.folds[1]
     np.testing.assert_allclose(
         scores[test], reference(training, train, C, kind="linear")[test], atol=1e-4 * expected.std()
@@ -130,7 +130,7 @@ def test_the_kernel_matrix_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPat
 def test_rows_of_weight_0_are_scored_and_change_nothing() -> None:
     training = draw(90, 7, count=3)
     training.weight[training.y == 1] = 0.0
-    ((_, scores),) = KernelSvmEstimator().held_out(training, (1.0,))
+    ((_, scores),) = KernelSvmEstimator().cross_val_scores(training, (1.0,))
     np.testing.assert_array_equal(scores[:, 1], -1.0)  # a class without rows
     train, test = training.folds[0]
     used = train[training.weight[train] > 0]
@@ -161,7 +161,7 @@ def test_too_many_rows_for_a_kernel_matrix_are_refused(monkeypatch: pytest.Monke
     with pytest.raises(HeadError, match=r"30 rows are too many .* at most 29 rows; --model svm --kernel linear"):
         KernelSvmEstimator().fit(draw(30, 7), 1.0)
     with pytest.raises(HeadError, match=r"for support vector regression: .* --model ridge takes more"):
-        LinearSvrEstimator().held_out(draw(30, 7, task="regression"), (1.0,))
+        LinearSvrEstimator().cross_val_scores(draw(30, 7, task="regression"), (1.0,))
 
 
 def test_rows_of_weight_0_alone_are_refused() -> None:
@@ -187,7 +187,7 @@ def test_a_machine_that_does_not_converge_is_stopped_with_a_warning(
     with pytest.warns(
         NotConvergedWarning, match=r"\d of 6 fits of the search, from C=1e\+06 on, had not converged; th"
     ):
-        dict(kind().held_out(training, (1e-4, 1e6)))
+        dict(kind().cross_val_scores(training, (1e-4, 1e6)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kind().fit(training, 1e-4)

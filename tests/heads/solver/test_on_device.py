@@ -61,7 +61,9 @@ def test_a_path_on_a_device_has_the_scores_and_the_optimum_of_the_processor(
     monkeypatch.setattr(matrices, "_SMALL", 0)
     some, Cs = training(), (1e-3, 1e-2, 0.1)
     here, there = LinearPathEstimator(hinge=hinge), LinearPathEstimator(hinge=hinge, device=device)
-    for (_, expected), (_, actual) in zip(here.held_out(some, Cs), there.held_out(some, Cs), strict=True):
+    for (_, expected), (_, actual) in zip(
+        here.cross_val_scores(some, Cs), there.cross_val_scores(some, Cs), strict=True
+    ):
         np.testing.assert_allclose(actual, expected, atol=2e-2)
     assert isinstance(there._matrix, DeviceMatrix)
     expected, actual = here.fit(some, 0.01), there.fit(some, 0.01)
