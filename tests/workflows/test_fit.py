@@ -470,7 +470,7 @@ def test_the_best_layer_is_the_penultimate_unless_another_is_better_by_more_than
     assert not plain.layers
 
 
-@pytest.mark.parametrize("options", [{}, {"cv": 3, "repeat": 2}, {"shots": (2,)}, {"layer": "best"}, {"auto": True}])
+@pytest.mark.parametrize("options", [{}, {"cv": 3, "repeat": 2}, {"shots": (2,)}, {"layer": "best"}, {"model": "auto"}])
 def test_one_fit_reads_the_table_of_groups_once(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,7 +479,8 @@ def test_one_fit_reads_the_table_of_groups_once(
     (tmp_path / "groups.csv").write_text("\n".join(["path,patient", *rows]))
     read, read_table = [], groups.read_table
     monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
-    fit = fit_head(path, Head("ridge"), group="patient", table=tmp_path / "groups.csv", models=tmp_path, **options)
+    options = {"model": Head("ridge"), **options}
+    fit = fit_head(path, group="patient", table=tmp_path / "groups.csv", models=tmp_path, **options)
     assert len(read) == 1
     assert fit.head.group_ == "patient"
     assert fit.as_dict()["group"] == "patient"
