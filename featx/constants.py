@@ -1,40 +1,37 @@
-"""Names and defaults that the command line shows before anything heavy is imported. Standard library only."""
+"""Names and defaults that the command line needs before anything heavy is imported. Standard library only."""
 
 from __future__ import annotations
 
 KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
-"""Kinds of head."""
+"""The kinds of head."""
 
 KERNELS = ("linear", "rbf")
-"""Kernels of an svm head."""
+"""The kernels of an svm head."""
 
 TASKS = ("classification", "multilabel", "regression")
-"""What a head may be asked: one class of many, any number of labels, or numbers."""
+"""The tasks of a head: one class of many, any number of labels, or numbers."""
 
 CALIBRATIONS = ("temperature", "isotonic", "none")
-"""How a head's probabilities are made to mean what they say."""
+"""The ways to calibrate a head's probabilities."""
 
 DTYPES = ("float32", "float16")
-"""What features may be kept as."""
+"""The dtypes that features may be stored in."""
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-"""What a network may compute in. All but the first are part of what features are."""
+"""The precisions that a network may compute in. Each gives other features, so it is part of their identity."""
 
 
 POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
-"""How a layer's map or tokens become one vector. ``--layer NAME:POOLING`` names another than the first."""
-
-ENGINES = ("eager", "compile", "openvino", "onnxruntime")
-"""What may run a network. All give the same features, to a relative 1e-4 of each row's norm."""
+"""The ways to pool a layer's map or tokens into one vector, described at ``layer_spec.LayerNode``; the first is the default."""
 
 MAX_SIDE = 2048
-"""The largest resize and crop, in pixels: memory grows with the square, and a file from a stranger may ask for it."""
+"""The largest resize and crop, in pixels. Memory grows with its square, and a foreign file may name any number."""
 
 CACHE, MODELS = "cache", "models"
-"""Default folders of feature files, and of heads and models."""
+"""The default folders of feature files, and of heads and models."""
 
 UNTRAINED = "untrained"
-"""The folder, within that of feature files, of what networks with random weights gave, to compare with."""
+"""The subfolder of the cache for features of networks with random weights, which ``advise`` compares with."""
 
 FROZEN, INPUT = "frozen", ".input"
-"""The folder, within that of feature files, of what the frozen part of a network gave; what such a layer's name ends with."""
+"""The subfolder of the cache for the outputs of a network's frozen part, and the ending of such a layer's name."""

@@ -1,4 +1,4 @@
-"""Which device torch computes on."""
+"""The device that torch computes on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from featx.text import brief
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The device of a name; "auto" is the first of CUDA, MPS and the CPU that is there.
+    """Turn a device's name into a device that is known to work.
 
-    Of several GPUs each process that torchrun started gets its own.
+    Args:
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto": the first of CUDA, MPS and the CPU that the machine has. Each process
+            that torchrun starts gets a GPU of its own.
 
     Raises:
-        BackboneError: a device that torch does not know or this machine does not have.
+        BackboneError: torch does not know the device, or the machine does not have it.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -35,7 +41,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Convolutions in true float32 on CUDA: TF32, cuDNN's default, would move features by 1e-3."""
+    """Compute convolutions in true float32 on CUDA: TF32, cuDNN's default, would change features by 1e-3."""
     if not torch.cuda.is_available():
         yield
         return

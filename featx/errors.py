@@ -1,7 +1,7 @@
-"""Every exception of featx, and how a message shows things. Standard library only.
+"""The exceptions of featx. Standard library only.
 
 Each has a second, built-in parent, so that ``except ValueError`` or ``except OSError`` in foreign code still works.
-A message says what was found, what was expected, and the option or call that mends it.
+A message names what was found, what was expected, and the option or call that mends it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 
 class FeatxError(Exception):
-    """Base of every error that featx raises on purpose."""
+    """The base of every error that featx raises on purpose."""
 
 
 class DatasetError(FeatxError, ValueError):
-    """A data set that cannot be read as one: no images, a missing column, contradictory rows."""
+    """A data set that cannot be used: no images, a missing column, contradictory rows."""
 
 
 class ImageError(FeatxError, ValueError):
@@ -22,7 +22,7 @@ class ImageError(FeatxError, ValueError):
 
 
 class BackboneError(FeatxError, ValueError):
-    """A backbone that cannot be built, loaded, fetched or tapped."""
+    """A backbone that cannot be built, loaded or downloaded, or that lacks a requested layer."""
 
 
 class EngineError(FeatxError, RuntimeError):
@@ -38,11 +38,11 @@ class ModelNotFoundError(FeatxError, FileNotFoundError):
 
 
 class StaleCacheError(FeatxError, ValueError):
-    """Features that were made by another backbone than the one at hand."""
+    """Features of another identity than the expected one, such as those of another backbone."""
 
 
 class CorruptFileError(FeatxError, OSError):
-    """A file that is not what its format promises."""
+    """A file that violates its format."""
 
 
 class CacheLockedError(FeatxError, BlockingIOError):

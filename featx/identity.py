@@ -1,4 +1,4 @@
-"""Identities of features: several joined, and how two differ."""
+"""Identities of features: joining several, and explaining how two differ."""
 
 from __future__ import annotations
 
@@ -11,22 +11,36 @@ import numpy as np
 
 
 def joint_identity(identities: Sequence[str]) -> str:
-    """The identity of the features of several layers and views together: SHA-256, in hex; of a single one, its own."""
+    """Join the identities of several layers and views into one, SHA-256 in hex; a single identity stays as it is."""
     first, *others = identities
     return hashlib.sha256("".join(identities).encode()).hexdigest() if others else first
 
 
 def joint_features(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """For each of V views (N, D) of some layers: those side by side, (N, D), and several views one after the other, (N, V, D).
+    """Put layers side by side and views one after the other.
 
-    A single layer in a single view is itself, not a copy.
+    Args:
+        parts: for each of V views, the (N, D_i) features of each layer.
+
+    Returns:
+        (N, D) for one view, (N, V, D) for several, where D is the sum of D_i. A single layer in a single view is
+        returned itself, not as a copy.
+
+    Example:
+        >>> joint_features([[np.zeros((5, 2)), np.zeros((5, 3))]]).shape
+        (5, 5)
     """
     views = [layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1) for layers in parts]
     return views[0] if len(views) == 1 else np.stack(views, axis=1)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """The parts in which two descriptions of a backbone differ, with both values: "dtype: float32 against float16"."""
+    """List the parts in which two descriptions of a backbone differ, with both values.
+
+    Example:
+        >>> differences({"dtype": "float32"}, {"dtype": "float16"})
+        ['dtype: float32 against float16']
+    """
     return [
         f"{part}: {brief_value(ours.get(part))} against {brief_value(theirs.get(part))}"
         for part in sorted(ours.keys() | theirs.keys())
@@ -35,6 +49,6 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def brief_value(value: Any) -> str:
-    """One part of a description as a message shows it."""
+    """Format one part of a description for a message, at most 200 characters."""
     text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
     return text if len(text) <= 200 else text[:197] + "..."

@@ -25,10 +25,10 @@ class View:
     """Where the crop is taken from a resized image, and whether it is mirrored.
 
     Attributes:
-        name: as a feature file has it, behind the layer's.
+        name: the part of a stored name after the ``@``; "" for the plain view.
         vertical: -1 at the top, 0 in the middle, 1 at the bottom.
         horizontal: -1 on the left, 0 in the middle, 1 on the right.
-        mirrored: left and right change places.
+        mirrored: whether left and right are swapped.
     """
 
     name: str = ""
@@ -38,19 +38,19 @@ class View:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the view adds to the identity of features."""
+        """The view's part of an identity; empty for the plain view."""
         return {"view": self.name} if self.name else {}
 
 
 @dataclass(frozen=True)
 class RandomView:
-    """One of several random crops of every image, drawn from the image's content, so that it is always the same.
+    """One of several random crops of every image, drawn from the image's bytes, so that it is always the same.
 
     Attributes:
-        number: which of them.
-        seed: of all of them.
-        scale: as ``decode.read_augmented``.
-        flip: as ``decode.read_augmented``.
+        number: counts the crops of an image, from 0.
+        seed: the seed of all crops.
+        scale: as in ``augment.read_augmented``.
+        flip: as in ``augment.read_augmented``.
     """
 
     number: int
@@ -60,12 +60,12 @@ class RandomView:
 
     @property
     def name(self) -> str:
-        """None: its file holds no other view."""
+        """Empty: a file of random views holds no other view."""
         return ""
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As of ``View``."""
+        """The view's part of an identity."""
         return {"view": asdict(self)}
 
 
@@ -87,8 +87,8 @@ VIEWS: dict[str, tuple[View, ...]] = {
     "flip": (PLAIN, MIRRORED),
     "10crop": tuple(view for one in (PLAIN, *_CORNERS) for view in _and_mirrored(one)),
 }
-"""The sets that features are extracted in: the centre; it and its mirror image; it and the corners, each with its mirror image
-(Krizhevsky et al., 2012). Each holds those before it."""
+"""The sets of views: the centre crop; that and its mirror image; the centre and the four corners, each with its mirror image
+(Krizhevsky et al., 2012). Each set contains the one before."""
 
 _BY_NAME = {"": (PLAIN,), **VIEWS, **{view.name: (view,) for view in VIEWS["10crop"]}}
 

@@ -1,4 +1,4 @@
-"""What is the machine's rather than a project's: its cores, its disks, and a folder of its own. Standard library only."""
+"""The machine: its cores, its processes, its disks, and featx's own folder on it. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from featx.errors import OutputError
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def started() -> tuple[int, int]:
-    """Which of the processes this is that torchrun, or whatever sets ``RANK``, has started together, and how many they are."""
+    """The rank of this process and the number of processes, from ``RANK`` and ``WORLD_SIZE`` as torchrun sets them."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def home() -> Path:
-    """``$FEATX_HOME``, by default ``~/.cache/featx``; not created here.
+    """The folder of featx's own files: ``$FEATX_HOME``, by default ``~/.cache/featx``. It need not exist.
 
     Raises:
-        OutputError: neither is known, as for a user without an entry in the system's list.
+        OutputError: the variable is not set and the user has no home folder.
     """
     try:
         return Path(os.environ.get("FEATX_HOME") or Path.home() / ".cache" / "featx")
@@ -32,16 +32,16 @@ def home() -> Path:
 
 
 def nearest_folder(path: Path) -> Path:
-    """A path itself, or what is above it, from where on it is there: it tells the disk of what is yet to be made."""
+    """The closest existing path at or above a path that need not exist yet; it tells which disk a new file will be on."""
     return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
 
 
 MISSING = "there is no such file"
-"""What ``why_unreadable`` says of a path where nothing is."""
+"""The answer of ``why_unreadable`` for a path that does not exist."""
 
 
 def why_unreadable(path: str | os.PathLike[str]) -> str:
-    """Why a path is no ordinary file that can be read, in words; "" where it is one. Waits for nothing, as a pipe would."""
+    """Explain why a path is not a readable, ordinary file; "" if it is. Never blocks, as opening a pipe would."""
     try:
         found = Path(path).stat()
         if stat.S_ISDIR(found.st_mode):

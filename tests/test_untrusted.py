@@ -36,7 +36,8 @@ from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
 from featx.inspection.info import describe_file
 from featx.io import model_file
-from featx.promotion.promotion import PromotedModel, promote
+from featx.promotion.model import PromotedModel
+from featx.promotion.promotion import promote
 
 Arrays = dict[str, np.ndarray]
 Facts = dict[str, Any]
@@ -352,7 +353,7 @@ def test_a_head_of_numbers_that_overflow_gives_a_row_that_says_so(
     arrays, facts = contents(heads["linear"])
     arrays["scorer.weight"] = np.full((5, 84), 1e308)
     (prediction,) = predict(craft(tmp_path / "h", arrays, facts), [image])
-    assert prediction.as_dict() == {"path": str(image), "error": "the model's scores of it are NaN or infinite"}
+    assert prediction.as_dict() == {"path": str(image), "error": "the model's scores for it are NaN or infinite"}
 
 
 # Headers
@@ -445,7 +446,7 @@ def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_
         ("transform.crop", 10**6, CorruptFileError, "transform.crop is 1000000; expected a whole number, 1 to 2048"),
         ("transform.crop", 1, CorruptFileError, "is no sound model: it cannot be run: "),
         ("transform.crop", 64, CorruptFileError, "is no sound model: it cannot be run: "),
-        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN, where 5 logits should be"),
+        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN; expected 5 finite logits"),
         ("transform.interpolation", "\u202e", CorruptFileError, r"interpolation is '\\u202e'"),
         ("origin", "lenet5", CorruptFileError, 'origin is "lenet5"; expected an object'),
         ("origin.source", "hub", CorruptFileError, r'origin.source is "hub"; expected one of torchvision, featx'),
@@ -480,7 +481,7 @@ def test_a_model_of_wrong_metadata_is_refused_with_what_is_wrong(
 @pytest.mark.parametrize("size", ["x", "-16", "17", "999999999999999999", "9" * 5000, "1e3", ""])
 def test_an_absurd_image_size_makes_no_network(size: str) -> None:
     with pytest.raises(BackboneError, match=r"vit_b_16 cannot be built for images of .* pixels"):
-        registry.blank({"source": "torchvision", "name": "vit_b_16", "image_size": size})
+        registry.rebuild({"source": "torchvision", "name": "vit_b_16", "image_size": size})
 
 
 def test_a_network_that_the_file_has_no_tensors_for_is_never_made(model: Path, tmp_path: Path) -> None:
@@ -496,7 +497,8 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
     arrays, facts = contents(model)
     arrays["classifier.bias"] = np.full(5, np.nan, dtype=np.float32)
     with pytest.raises(
-        CorruptFileError, match=r"is no sound model: of shape \(1, 5\), or NaN, where 5 logits should be"
+        CorruptFileError,
+        match=r"is no sound model: one image gives logits of shape \(1, 5\), or NaN; expected 5 finite logits",
     ):
         PromotedModel.load(craft(tmp_path / "model.safetensors", arrays, facts))
 
@@ -508,7 +510,8 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A file of code that leaves a mark when it is run; the mark must not be there in the end."""
     (tmp_path / "evil.py").write_text(
-        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom featx.backbones.architectures import LeNet5\ndef make():\n    return LeNet5()\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom featx.backbones.architectures import LeNet5\n"
+        "def make():\n    return LeNet5()\n"
     )
     monkeypatch.chdir(tmp_path)
     yield f"{tmp_path / 'evil.py'}:make"
@@ -579,7 +582,7 @@ def test_a_pipe_or_a_device_that_a_head_names_is_not_waited_for(heads: dict[str,
         with pytest.raises(BackboneError, match=r"as a weights file: it is (no ordinary file|empty)|no weights"):
             load_model(craft(tmp_path / "h", arrays, facts))
     facts["source"] = str(tmp_path / "pipe.h5")
-    with pytest.raises(FeatxError, match=r"pipe\.h5 is no ordinary file"):
+    with pytest.raises(FeatxError, match=r"pipe\.h5 is not a regular file"):
         promote(craft(tmp_path / "h", arrays, facts))
 
 
@@ -660,12 +663,12 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> Non
         for name in plain.namelist():
             squeezed.writestr(name, plain.read(name))
     for name, message in [
-        ("call.pth", "it calls bytearray, as no tensor does"),
-        ("old.pth", "it calls bytearray, as no tensor does"),
+        ("call.pth", "it calls bytearray, which no tensor needs"),
+        ("old.pth", "it calls bytearray, which no tensor needs"),
         ("zip.pth", "its parts are compressed, which torch.save never does"),
     ]:
         with pytest.raises(
-            BackboneError, match=rf"cannot be read as a file of tensors alone \(weights_only\): {message}"
+            BackboneError, match=rf"cannot be read as a file of tensors only \(weights_only\): {message}"
         ):
             read_state(tmp_path / name)
     assert read_state(tmp_path / "plain.pth")["a"].shape == (1000, 1000)
@@ -679,7 +682,7 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> Non
 )
 def test_what_is_no_tensor_of_numbers_is_refused(tmp_path: Path, odd: Any) -> None:
     torch.save({"a": torch.zeros(1), "b": odd}, tmp_path / "w.pth")
-    with pytest.raises(BackboneError, match="holds no tensors by name; expected the state_dict of a network"):
+    with pytest.raises(BackboneError, match="does not hold tensors by name; expected the state_dict of a network"):
         read_state(tmp_path / "w.pth")
 
 
@@ -750,10 +753,10 @@ def test_a_damaged_memo_of_backbones_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memo: str
 ) -> None:
     monkeypatch.setenv("FEATX_HOME", str(tmp_path))
-    (before,) = catalog.describe(["lenet5"])
+    (before,) = catalog.describe_backbones(["lenet5"])
     (file,) = tmp_path.iterdir()
     file.write_text(memo)
-    assert catalog.describe(["lenet5"]) == [before]
+    assert catalog.describe_backbones(["lenet5"]) == [before]
 
 
 # Names

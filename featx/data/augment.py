@@ -19,7 +19,7 @@ from featx.data.transform import Transform, cropped, resize_pixels
 def read_random_view(
     data: bytes, transform: Transform, view: RandomView, *, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """``read_augmented``, its chance drawn from the view and the image's content."""
+    """As ``read_augmented``, with random numbers that depend only on the view and the image's bytes."""
     content = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     rng = np.random.default_rng([view.seed, view.number, content])
     return read_augmented(data, transform, rng, scale=view.scale, flip=view.flip, max_pixels=max_pixels)
@@ -34,16 +34,16 @@ def read_augmented(
     flip: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode, cut a random region, resize it to the crop, and mirror it half of the time.
+    """Decode an image, cut out a random region, resize it to the crop, and mirror it half of the time.
 
-    The random resized crop of Szegedy et al. (2015), as in torchvision: an area of ``scale`` to 1 of the image, an aspect
-    ratio of 3/4 to 4/3 (log-uniform), ten tries, then the centre.
+    This is the random resized crop of Szegedy et al. (2015) as torchvision implements it: an area of ``scale`` to 1 of the
+    image and an aspect ratio of 3/4 to 4/3 (log-uniform); after ten failed draws, the centre.
 
     Args:
-        data: a whole file.
-        transform: gives the crop's side, the interpolation and the background. JPEGs are decoded whole, whatever it says.
-        rng: the only source of chance.
-        scale: the least share of the image's area that a crop keeps.
+        data: the bytes of an image file.
+        transform: its crop, interpolation and background apply. JPEGs are always decoded whole.
+        rng: the only source of randomness.
+        scale: the smallest share of the image's area that a crop covers.
         flip: mirror half of the images.
         max_pixels: as ``decode``.
 
@@ -62,7 +62,7 @@ def read_augmented(
 
 
 def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a random resized crop."""
+    """Draw (left, top, right, bottom) of a random resized crop."""
     width, height = size
     for _ in range(10):
         area = width * height * rng.uniform(scale, 1.0)

@@ -1,23 +1,23 @@
-"""Bytes to RGB pixels, and every rule about bad images. The only room that knows Pillow.
+"""Decode bytes to RGB pixels, with every rule about bad images. The only module that imports Pillow.
 
 The rules:
 
-- the file's content decides its format, not its name: JPEG, PNG, GIF, BMP, PPM, TIFF, WebP; of several frames the first;
-- EXIF orientation is applied, and a damaged EXIF block ignored; colour profiles are never applied, whole or broken;
-- grey, CMYK, YCCK and LAB become RGB; of 16-bit colour the high byte counts, and grey of 12 or more bits and float grey
-  (0 to 1) are scaled, never clipped: values out of range are an error;
-- transparency is composited over white, or over the background that was asked for;
-- what cannot be decoded whole is an ``ImageError`` that says why: truncated, of a wrong checksum, of a rare kind that
-  Pillow does not read, or of more pixels than are allowed, which is seen in its header, before a pixel is decoded;
-- libtiff and Pillow write nothing on stderr: see ``_silence``;
-- whatever the format, pixels are resized and cropped to the very bytes that torchvision's presets make of an (3, H, W) uint8
-  tensor of the image, with torch's own antialiased filters, and nearest takes the pixel under the centre (torchvision's
-  nearest-exact, which is Pillow's nearest);
-- before that, the longer side is cut, about its centre, to at most N times the shorter one, so that a line of pixels takes no
-  memory for its length; N = max(8, ceil(crop / resize) + 1), and a resize of 0 needs no such cut;
-- a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that was asked for (``Transform.decoding``), and never otherwise.
+- The content of a file decides its format, not its name: JPEG, PNG, GIF, BMP, PPM, TIFF, WebP. Of several frames the first
+  counts.
+- EXIF orientation is applied; a damaged EXIF block is ignored. Colour profiles are never applied.
+- Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour the high byte counts. Grey of 12 or more bits and float grey (0 to
+  1) are scaled, never clipped; values out of range are an error.
+- Transparency is composited over white, or over another background if one is named.
+- An image that cannot be decoded whole is an ``ImageError`` with the reason: truncated, a wrong checksum, a rare kind that
+  Pillow does not read, or more pixels than allowed. The header tells the size, before a pixel is decoded.
+- libtiff and Pillow write nothing to stderr; see ``_silence``.
+- Resizing and cropping give the same bytes as torchvision's presets on a (3, H, W) uint8 tensor of the image, with torch's
+  antialiased filters. "nearest" takes the pixel under the centre (nearest-exact in torchvision, nearest in Pillow).
+- Before that, the longer side is cut about its centre to at most N times the shorter one, N = max(8, ceil(crop / resize) +
+  1), so that a very long image needs little memory. A resize of 0 needs no such cut.
+- A JPEG is decoded at 1/2, 1/4 or 1/8 of its size only if ``Transform.decoding`` requests it.
 
-What JPEG data lacks or garbles in the middle of a scan cannot be told from a picture: libjpeg mends it as it can.
+Missing or garbled JPEG data in the middle of a scan cannot be detected: libjpeg fills it in as it can.
 
 Each rule has a file in ``tests/images``.
 """
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 from featx.data.transform import WHITE, Transform, channels, cropped, ends_kept, is_colour, resize_pixels, resized_size
 
 DECODER_VERSION = 3
-"""Part of every identity. Raised whenever a change here may change a pixel."""
+"""Part of every identity. Raise it whenever a change here may change a pixel."""
 
 MAX_PIXELS = 178_956_970
-"""Width x height above which an image is refused as a decompression bomb (twice Pillow's own warning level)."""
+"""Images of more pixels (width x height) are refused as decompression bombs: twice the level at which Pillow warns."""
 
 _SIGNATURES = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
@@ -62,9 +62,9 @@ _SIGNATURES = {
     "TIFF": re.compile(rb"II[*+]\0|II\0[*]|MM\0[*+]|MM[*]\0"),
     "WEBP": re.compile(rb"RIFF....WEBPVP8[ LX]", re.DOTALL),
 }
-"""How a file of each format begins; the names are those of Pillow's plug-ins."""
+"""The first bytes of each format; the names are those of Pillow's plug-ins."""
 
-Image.init()  # every plug-in now, rather than in several threads at the first file that needs one
+Image.init()  # load every plug-in now, not in several threads at the first file that needs one
 
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -75,7 +75,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels: pixels[::-1, ::-1].T,
     8: lambda pixels: pixels[:, ::-1].T,
 }
-"""What turns an image of each EXIF orientation upright, (H, W) to (H, W) or (W, H)."""
+"""Functions that turn an image of each EXIF orientation upright, (H, W) to (H, W) or (W, H)."""
 
 _EXIF_ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF's tags
@@ -85,46 +85,50 @@ _lifting = threading.Lock()
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """The (R, G, B), 0 to 255, of a CSS colour name or #rrggbb.
+    """Parse a CSS colour name or #rrggbb to (R, G, B), each 0 to 255.
 
     Raises:
-        ValueError: no such colour, or one with a transparency of its own.
+        ValueError: there is no such colour, or it is transparent.
+
+    Example:
+        >>> parse_colour("navy")
+        (0, 0, 128)
     """
     colour: tuple[int, ...] = ()
     with contextlib.suppress(ValueError):
         colour = ImageColor.getrgb(text)
     if not is_colour(colour):
-        raise ValueError(f"{text!r} is no opaque colour; expected a CSS colour name such as black, or #rrggbb")
+        raise ValueError(f"{text!r} is not an opaque colour; expected a CSS colour name such as black, or #rrggbb")
     red, green, blue = colour[:3]
     return red, green, blue
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """The image in a file's bytes.
+    """Decode an image.
 
-    An image that is allowed by ``max_pixels`` but is above ``PIL.Image.MAX_IMAGE_PIXELS`` raises that limit, which is one for
-    the whole process, to its own size. Nothing lowers it again, so that threads do not disturb one another.
+    If an image is within ``max_pixels`` but above ``PIL.Image.MAX_IMAGE_PIXELS``, that limit, which applies to the whole
+    process, is raised to the image's size. It is never lowered again, so that threads do not disturb one another.
 
     Args:
-        data: a whole file.
-        max_pixels: width x height above which an image is refused, from its header.
-        background: (R, G, B) of 0 to 255, seen through transparent pixels.
+        data: the bytes of an image file.
+        max_pixels: an image of more pixels (width x height) is refused, judged by its header.
+        background: (R, G, B), each 0 to 255, behind transparent pixels.
 
     Returns:
         (H, W, 3) uint8, RGB, upright.
 
     Raises:
-        ImageError: the bytes are not a whole image of a known format, or too large a one.
+        ImageError: the bytes are not a whole image of a known format, or the image is too large.
     """
     return np.ascontiguousarray(channels(open_upright(data, max_pixels, background))[..., :3])
 
 
 def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode, resize and crop.
+    """Decode, resize and crop an image.
 
     Args:
-        data: a whole file.
-        transform: its mean and std are not applied here; ``Backbone`` does that on its device.
+        data: the bytes of an image file.
+        transform: ``Backbone`` applies its mean and std later, on its device.
         max_pixels: as ``decode``.
 
     Returns:
@@ -138,7 +142,7 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
 
 
 def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """As ``read_pixels``, in V views: decoded and resized once, (V, 3, crop, crop) uint8."""
+    """As ``read_pixels`` for V views, decoding and resizing once: (V, 3, crop, crop) uint8."""
     least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
     pixels = open_upright(data, max_pixels, transform.background, least=least)
     pixels = pixels[ends_kept(pixels.shape, transform)]
@@ -147,14 +151,14 @@ def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
-    """A small copy of an image, for people to look at: nothing is computed from its pixels.
+    """Make a small copy of an image for people to look at.
 
     Args:
-        data: a whole file.
-        side: length of the longer side, in pixels. What is smaller is enlarged without smoothing, pixel by pixel.
+        data: the bytes of an image file.
+        side: the length of the longer side in pixels. Smaller images are enlarged without smoothing.
 
     Returns:
-        A JPEG file, RGB, upright, transparency over white, without any of the original's metadata.
+        A JPEG file: RGB, upright, transparency over white, without the original's metadata.
 
     Raises:
         ImageError: as ``decode``.
@@ -171,28 +175,28 @@ def thumbnail(data: bytes, side: int) -> bytes:
 
 
 def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
-    """Whether a file is, by its header, an upright RGB JPEG of an allowed size."""
+    """Whether a file is an upright RGB JPEG of an allowed size, judged by its header."""
     if not _SIGNATURES["JPEG"].match(data):
         return False
     try:
         image = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
         _check_size(image.size, max_pixels)
-    except Exception:  # what is wrong with it, decoding it will say
+    except Exception:  # decoding the file will report what is wrong
         return False
     return image.mode == "RGB" and bool(image.tile) and _turn(image) is None
 
 
 def open_upright(data: bytes, max_pixels: int, background: tuple[int, int, int], *, least: int = 0) -> np.ndarray:
-    """The upright image in ``data``; whatever Pillow's plug-ins raise becomes an ImageError.
+    """Decode an upright image; whatever Pillow's plug-ins raise becomes an ImageError.
 
     Args:
-        data: a whole file.
-        max_pixels: as ``decode``.
-        background: as ``decode``.
-        least: as ``_shrink``; 0 decodes whole.
+        data: the bytes of an image file.
+        max_pixels: as in ``decode``.
+        background: as in ``decode``.
+        least: as in ``_shrink``; 0 decodes at full size.
 
     Returns:
-        (H, W) uint32, C-contiguous: of each pixel's bytes in memory the first three are R, G and B, the fourth is anything.
+        (H, W) uint32, C-contiguous. The bytes of each pixel in memory are R, G, B, and a fourth one without meaning.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -217,17 +221,17 @@ def open_upright(data: bytes, max_pixels: int, background: tuple[int, int, int],
 
 
 def _load(data: bytes, kind: str, max_pixels: int, least: int) -> tuple[Image.Image, np.ndarray | None]:
-    """The image as Pillow gives it, or its pixels as ``open_upright`` does, where Pillow has decoded into an array of ours.
+    """Load Pillow's image, and its pixels as in ``open_upright`` if Pillow has decoded into an array of featx's own.
 
-    Sizes are checked as soon as they are known, and before memory is taken for them.
+    Each size is checked as soon as it is known, before memory is allocated for it.
     """
-    if kind in ("GIF", "WEBP"):  # their plug-ins take memory for a canvas as they open
+    if kind in ("GIF", "WEBP"):  # their plug-ins allocate a canvas when they open a file
         _check_size(_gif_size(data) if kind == "GIF" else _webp_size(data), max_pixels)
-    # Not Image.open, which would check the size by its own limit first, and says less about a damaged file.
+    # Not Image.open, which would apply its own limit first and explains less about a damaged file.
     image = Image.OPEN[kind][0](io.BytesIO(data), "")
     _check_size(image.size, max_pixels)
     tags = getattr(image, "tag_v2", {})
-    if _TILE_WIDTH in tags and _TILE_LENGTH in tags:  # libtiff takes memory for a whole tile
+    if _TILE_WIDTH in tags and _TILE_LENGTH in tags:  # libtiff allocates a whole tile
         _check_size((int(tags[_TILE_WIDTH]), int(tags[_TILE_LENGTH])), max_pixels)
     if kind == "JPEG":
         return _load_jpeg(image, data, least)
@@ -239,10 +243,10 @@ def _load(data: bytes, kind: str, max_pixels: int, least: int) -> tuple[Image.Im
 
 
 def _load_jpeg(image: ImageFile.ImageFile, data: bytes, least: int) -> tuple[Image.Image, np.ndarray | None]:
-    """As ``_load``. Pillow is lent the memory to decode into, which saves a large photograph half of its time.
+    """As ``_load`` for a JPEG. Pillow decodes into memory of featx's own, which halves the time of a large photograph.
 
-    Where it does not take it (before Pillow 11), for grey and CMYK, and where there is no scan to decode, which Pillow refuses,
-    the image is loaded as ever. What simplejpeg has decoded, Pillow need not.
+    Images are loaded in the ordinary way if Pillow does not support that (before version 11), if they are grey or CMYK, and
+    if there is no scan to decode, which Pillow refuses. If simplejpeg has decoded the image, Pillow is not needed.
     """
     if least:
         _shrink(image, least)
@@ -253,7 +257,7 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes, least: int) -> tuple[Ima
     if turbo is not None and _turbo.is_proved:
         return image, turbo
     pixels, lent = _lend(image.size)
-    image.im, image.decodermaxblock = lent, len(data)  # and given the file at once, not in pieces
+    image.im, image.decodermaxblock = lent, len(data)  # and read the file at once, not in pieces
     image.load()
     if image.im is not lent:
         return image, None
@@ -263,13 +267,13 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes, least: int) -> tuple[Ima
 
 
 class _Turbo:
-    """The same libjpeg-turbo as Pillow's without Pillow around it, by simplejpeg, where that is installed.
+    """libjpeg-turbo without Pillow around it, through simplejpeg if that is installed.
 
-    It is believed once its pixels were Pillow's for the first files, since each brings a library of its own; and a file that
-    it so much as warns of is left to Pillow, whose verdict counts.
+    The two packages ship libraries of their own, so simplejpeg is used alone only after its pixels have equalled Pillow's
+    for the first files. Pillow decides about every file for which simplejpeg warns or fails.
 
     Attributes:
-        left: files that are still to be decoded both ways.
+        left: the number of files that are still decoded both ways.
     """
 
     def __init__(self, left: int = 8) -> None:
@@ -282,22 +286,22 @@ class _Turbo:
 
     @property
     def is_proved(self) -> bool:
-        """Whether it need not be compared any more."""
+        """Whether comparing has ended."""
         return self.left <= 0
 
     def decode(self, data: bytes, size: tuple[int, int]) -> np.ndarray | None:
-        """(H, W) uint32, as of ``open_upright``; None where Pillow is to decode the file, of this width and height."""
+        """Decode a file of size (width, height) to (H, W) uint32 as in ``open_upright``; None leaves the file to Pillow."""
         if self._library is None:
             return None
         pixels = np.empty(size[::-1], np.uint32)
         try:
             found = self._library.decode_jpeg(data, "RGBA", buffer=pixels, strict=True)
-        except Exception:  # damaged, or of a kind that it does not read: Pillow knows
+        except Exception:  # damaged, or of a kind that simplejpeg does not read: Pillow decides
             return None
         return pixels if found.shape == (*pixels.shape, 4) else None
 
     def prove(self, found: np.ndarray, wanted: np.ndarray) -> None:
-        """Compare its pixels with Pillow's: it is used no more if any differ."""
+        """Compare pixels with Pillow's, and stop using simplejpeg if any differ."""
         self.left -= 1
         if not np.array_equal(channels(found)[..., :3], channels(wanted)[..., :3]):
             self._library = None
@@ -307,16 +311,16 @@ _turbo = _Turbo()
 
 
 def _lend(size: tuple[int, int]) -> tuple[np.ndarray, Any]:
-    """An (H, W) uint32 array as of ``open_upright``, and its memory as one of Pillow's inner images, also four bytes a pixel.
+    """Allocate an (H, W) uint32 array as in ``open_upright``, and wrap its memory as one of Pillow's inner images.
 
-    It spares the copies by which Pillow hands out its own memory, which take as long as decoding does.
+    This saves copying Pillow's own memory, which would take as long as decoding.
     """
     pixels = np.empty(size[::-1], np.uint32)
     return pixels, Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1).im
 
 
 def _shrink(image: ImageFile.ImageFile, least: int) -> None:
-    """Have a JPEG decoded at the smallest scale of 1/1, 1/2, 1/4 and 1/8 that leaves each side ``least`` pixels or more."""
+    """Set a JPEG to be decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that leaves each side at least ``least`` pixels."""
     for factor in (8, 4, 2):
         if math.ceil(min(image.size) / factor) >= least:
             image.draft("", (max(1, image.width // factor), max(1, image.height // factor)))
@@ -324,7 +328,7 @@ def _shrink(image: ImageFile.ImageFile, least: int) -> None:
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse an image of too many pixels; make sure that Pillow does not refuse one that is allowed."""
+    """Refuse an image of too many pixels, and keep Pillow from refusing one that is allowed."""
     pixels = size[0] * size[1]
     if pixels > max_pixels:
         raise ImageError(f"{size[0]} x {size[1]} pixels; at most {max_pixels:,} are read (--max-pixels)")
@@ -335,9 +339,9 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _gif_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of a GIF's screen, or of its first frame where that is larger."""
+    """(width, height) of a GIF's screen, or of its first frame if that is larger."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at = 13 + ((6 << (flags & 7)) if flags & 0x80 else 0)  # behind the palette
+    at = 13 + ((6 << (flags & 7)) if flags & 0x80 else 0)  # after the palette
     while data[at : at + 1] == b"!":  # an extension: its label, then blocks until an empty one
         at += 2
         while data[at]:
@@ -362,7 +366,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _check_png_data(data: bytes) -> None:
-    """Refuse a PNG whose pixels do not fit their checksum: Pillow checks that of other chunks alone."""
+    """Refuse a PNG whose pixel data do not match their checksum: Pillow checks only the other chunks."""
     at, view = 8, memoryview(data)
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -375,7 +379,7 @@ def _check_png_data(data: bytes) -> None:
 
 
 def _mend_transparency(image: Image.Image, depth: int) -> None:
-    """Scale the transparent sample of a PNG as its pixels were: Pillow leaves it at the file's depth, 1 to 16 bits."""
+    """Scale the transparent sample of a PNG like its pixels: Pillow leaves it at the file's depth, 1 to 16 bits."""
     colour = image.info.get("transparency")
     if isinstance(colour, str):  # a text chunk of that name
         del image.info["transparency"]
@@ -387,10 +391,10 @@ def _mend_transparency(image: Image.Image, depth: int) -> None:
 
 
 def _turn(image: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What turns the image upright; None where nothing needs to."""
+    """The function that turns the image upright; None if it is upright."""
     try:
         return _TURNS.get(image.getexif()[_EXIF_ORIENTATION])
-    except Exception:  # no such entry, or a damaged block: it says nothing, and the pixels are whole
+    except Exception:  # no such entry, or a damaged block: the pixels are still whole
         return None
 
 
@@ -399,7 +403,7 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
         return image
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bit(image)
-    if image.mode == "La":  # premultiplied, which Pillow converts to nothing but LA
+    if image.mode == "La":  # premultiplied alpha, which Pillow can only convert to LA
         image = image.convert("LA")
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -408,10 +412,10 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits as L, or as LA where one value is transparent.
+    """Convert grey of more than 8 bits to L, or to LA if one value is transparent.
 
-    Floats of 0 to 1 and integers of 0 to 65535 (4095 in a TIFF of 12 bits) are scaled to 0..255; where a TIFF's 0 is white,
-    which Pillow minds at 8 bits only, they are inverted.
+    Floats from 0 to 1 and integers from 0 to 65535 (4095 in a TIFF of 12 bits) are scaled to 0..255. They are inverted if 0
+    is white in a TIFF, which Pillow handles only at 8 bits.
     """
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     low, high = float(values.min()), float(values.max())
@@ -426,15 +430,15 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _silence() -> None:
-    """Keep Pillow and libtiff off the terminal; what they have to say about an image is in its ImageError.
+    """Keep Pillow and libtiff from writing to the terminal; ImageError carries their messages.
 
-    Once, at import, since no part of it can be done for one thread alone. Whoever has set warning filters or logging for
-    Pillow keeps them: the filter comes after all others, and the handler does nothing but stand where there is no other.
+    This runs once, at import, since none of it can be limited to one thread. A caller's own warning filters and logging for
+    Pillow stay in effect: the filter comes after all others, and the handler does nothing.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     for setter in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        # Found among the libraries that Pillow's own is linked to; in a build without them there is nothing to silence.
+        # Pillow's library is linked to libtiff; a build without it has nothing to silence.
         with contextlib.suppress(AttributeError, OSError):
             function = ctypes.CDLL(_imaging.__file__)[setter]
             function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p

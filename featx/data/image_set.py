@@ -1,7 +1,4 @@
-"""Where the images are, what they are called and which split they belong to. No pixels.
-
-``scan_images`` reads a folder, a table or the built-in digits into an ``ImageSet``. It opens no image.
-"""
+"""``ImageSet``: the paths, labels and splits of a data set, without its pixels."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ import numpy as np
 from featx.errors import DatasetError
 
 UNLABELLED = -1
-"""The label of an image that has none."""
+"""The label of an unlabelled image."""
 
 PRETRAIN = "pretrain"
-"""The split of images that a backbone has seen while it was made. No head is fitted or judged on them."""
+"""The split of images that the backbone was trained on. No head is fitted or judged on them."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -34,6 +31,7 @@ SPLIT_NAMES = {
     "testing": "test",
     PRETRAIN: PRETRAIN,
 }
+"""Names of folders and table cells to names of splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +39,14 @@ class ImageSet:
     """The images of a data set, sorted by path.
 
     Attributes:
-        name: the folder's or table's name.
-        root: what the paths are relative to.
-        paths: (N,) str, with forward slashes; bytes that are not UTF-8 as surrogate escapes (``os.fsdecode``).
-        labels: (N,) int64, indices into ``classes``; -1 is unlabelled.
-        splits: (N,) str: "train", "val", "test", "pretrain" or a table's own; "" is to be decided by ``hash_splits``.
+        name: the name of the folder or table.
+        root: the folder that the paths are relative to.
+        paths: (N,) str with forward slashes; bytes that are not UTF-8 are surrogate escapes (``os.fsdecode``).
+        labels: (N,) int64, indices into ``classes``; -1 means unlabelled.
+        splits: (N,) str: "train", "val", "test", "pretrain" or another name from a table; "" until ``hash_splits`` decides.
         classes: (C,) class names, sorted.
-        notes: what was left out or looks odd, one sentence each, for the user to read.
-        table: the table that names the images, or None.
+        notes: sentences for the user about what was left out or looks odd.
+        table: the table that lists the images, or None.
     """
 
     name: str
@@ -64,16 +62,18 @@ class ImageSet:
         return len(self.paths)
 
     def absolute(self, row: int) -> Path:
-        """The file of one row."""
+        """The path of the image in one row."""
         return self.root / str(self.paths[row])
 
 
 def image_key(data: bytes) -> bytes:
-    """The key of an image: 16 bytes, BLAKE2b of its file's bytes. A renamed or copied image keeps its key."""
+    """The key of an image: BLAKE2b-128 of its file's bytes, 16 bytes. Renaming and copying do not change it.
+
+    Example:
+        >>> image_key(b"the bytes of a file").hex()
+        '6fd5fbb6a74fb7abd7c00fa5403424c3'
+    """
     return hashlib.blake2b(data, digest_size=16).digest()
-
-
-# What every source shares
 
 
 def assemble(
@@ -84,7 +84,16 @@ def assemble(
     splits: Sequence[str],
     notes: Sequence[str],
 ) -> ImageSet:
-    """Build an ``ImageSet`` from the lists that a source gives: sort it by path and number its classes."""
+    """Build an ``ImageSet`` from the lists of a source: sort the images by path and number the classes.
+
+    Args:
+        name: the name of the data set.
+        root: the folder that the paths are relative to.
+        paths: N paths.
+        names: N class names; None means unlabelled.
+        splits: N names of splits, all "" if they are to be decided later.
+        notes: sentences for the user.
+    """
     classes = tuple(sorted({name for name in names if name is not None}))
     index = {name: label for label, name in enumerate(classes)}
     order = sorted(range(len(paths)), key=lambda row: os.fsencode(paths[row]))
@@ -101,13 +110,17 @@ def assemble(
 
 
 def check_classes(images: ImageSet) -> Iterator[str]:
-    """Notes on odd classes; raises where a folder has a class that is to be judged and could never be learned."""
+    """Yield a note about each odd class.
+
+    Raises:
+        DatasetError: a class of a folder has images in val or test but none in train, so that no head can learn it.
+    """
     by_lower: dict[str, list[str]] = {}
     for name in images.classes:
         by_lower.setdefault(name.lower(), []).append(name)
     for _, same in sorted(by_lower.items()):
         if len(same) > 1:
-            yield f"classes {' and '.join(map(repr, same))} differ by case alone; they are kept apart"
+            yield f"classes {' and '.join(map(repr, same))} differ only by case; they remain separate classes"
     if len(images.classes) == 1:
         yield f"there is one class only, {images.classes[0]!r}: features can be extracted, but a head needs two"
     strange = _classes_without_train(images) if "train" in images.splits else np.zeros(0, dtype=np.int64)
@@ -119,18 +132,18 @@ def check_classes(images: ImageSet) -> Iterator[str]:
     if images.table is None:
         raise DatasetError(
             f"class {name!r} has no images in train but {where} (such as {example}): no head can learn it. "
-            f"Add train images of it or take those out, in {images.root}"
+            f"Add training images of it to {images.root}, or remove those"
         )
-    # What a table calls a label may be a number or a list of labels, of which no two rows need be alike.
+    # The labels of a table may be numbers or lists of labels, which need not repeat.
     others = f" and {len(strange) - 1} other classes have" if len(strange) > 1 else " has"
     yield (
         f"class {name!r}{others} no images in train but in val or test (such as {example}): no head can learn such a class; "
-        "all is well where labels are numbers (--task regression) or lists (--task multilabel)"
+        "ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
     )
 
 
 def _classes_without_train(images: ImageSet) -> np.ndarray:
-    """The labels that have images in val or test, and none in train."""
+    """The labels that occur in val or test but not in train."""
     labelled = images.labels != UNLABELLED
     judged = labelled & ((images.splits == "val") | (images.splits == "test"))
     return np.setdiff1d(images.labels[judged], images.labels[labelled & (images.splits == "train")])

@@ -1,4 +1,4 @@
-"""Image files to pixels, in threads, in order, a bounded number ahead. Feeds extraction, promotion and prediction."""
+"""Load image files in threads, in order, a bounded number ahead. Extraction, promotion and prediction use it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ NO_KEY = bytes(16)
 """The key of an image whose bytes could not be read."""
 
 MAX_BYTES = 1 << 30
-"""A larger file is no image; it is not read into memory."""
+"""Larger files are not read into memory."""
 
 _AT_ONCE = 4
-"""Files that a thread is handed at once: threads then cost little beside what they do."""
+"""Files per task of a thread, so that handing out tasks costs little."""
 
 _TRIES = 3
 _TICK, _COARSE_TICK = 10_000_000, 2_000_000_000
-"""How long two changes of a file may leave the same time stamp, in ns: on most file systems, and on those of whole seconds."""
+"""Nanoseconds within which two changes of a file may get one time stamp: usually, and on file systems of whole seconds."""
 
 
 @dataclass(frozen=True)
 class FileBytes:
-    """A file that was read whole, with its size and modification time (ns) at that moment."""
+    """The bytes of a whole file, with its size and modification time (ns) when it was read."""
 
     data: bytes
     size: int
@@ -55,11 +55,11 @@ class LoadedImage:
 
     Attributes:
         row: its number in the caller's list.
-        key: hash of its bytes, ``NO_KEY`` where it could not be read.
-        pixels: (3, H, W) uint8, or (V, 3, H, W) in several views; None where it failed or nobody needs them.
+        key: the hash of its bytes; ``NO_KEY`` if it could not be read.
+        pixels: (3, H, W) uint8, or (V, 3, H, W) for several views; None if it failed or its pixels are not needed.
         error: why it failed, else "".
-        size: bytes that were read; -1 where it could not be read.
-        mtime_ns: modification time of what was read; -1 where it could not be read.
+        size: the number of bytes; -1 if it could not be read.
+        mtime_ns: the modification time of the bytes; -1 if it could not be read.
     """
 
     row: int
@@ -71,14 +71,14 @@ class LoadedImage:
 
 
 class Workers(ThreadPoolExecutor):
-    """Threads, and a record of how long they were busy with each stage of the work.
+    """A pool of threads that measures how long they are busy with each stage of the work.
 
-    Left by an exception, they finish what they are at and begin nothing more.
+    If an exception leaves the ``with`` block, running tasks finish and waiting ones are cancelled.
 
     Args:
-        count: of threads.
-        meter: keeps the record.
-        begin: called in each thread at its start.
+        count: the number of threads.
+        meter: collects the times.
+        begin: called in each thread when it starts.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Workers(ThreadPoolExecutor):
         self.shutdown(cancel_futures=True)
 
     def start(self, stage: str, work: Callable[..., Result], *args: Any) -> Future[Result]:
-        """Have ``work(*args)`` done by one of the threads."""
+        """Run ``work(*args)`` in one of the threads, timed as work of a stage."""
 
         def timed() -> Result:
             with self.meter.busy(stage, self.count):
@@ -108,13 +108,13 @@ def read_images(
     workers: int | Workers,
     known: Container[bytes] = (),
 ) -> Iterator[LoadedImage]:
-    """Read and decode files in threads, in order, a bounded number ahead. A bad file never stops the others.
+    """Read and decode files in threads, in order, a bounded number ahead. A bad file does not stop the others.
 
     Args:
         files: (row, path).
-        read: from a row and its file's bytes to its pixels; raises ImageError. None: the keys alone are wanted.
-        workers: threads, or how many; decoders and the disk let go of the interpreter lock.
-        known: keys whose pixels nobody needs; it may grow meanwhile.
+        read: turns a row and its file's bytes into pixels, or raises ImageError. None: only the keys are needed.
+        workers: a pool of threads, or their number; decoding and reading release the interpreter lock.
+        known: keys whose pixels are not needed; it may grow meanwhile.
     """
 
     def load_all(some: Sequence[tuple[int, Path]]) -> list[LoadedImage]:
@@ -149,13 +149,13 @@ def read_images(
 
 
 def read_file(path: Path) -> FileBytes:
-    """The bytes of an image file, which did not change while they were read.
+    """Read an image file that does not change meanwhile.
 
-    A file that has only just been written is left to age by one tick of the file system's clock first, so that its time
-    stamp tells the next change from this one.
+    If the file has only just been written, wait for one tick of the file system's clock first, so that the next change gets a
+    different time stamp.
 
     Raises:
-        ImageError: it cannot be read, is no ordinary file (reading a pipe would wait for ever), or keeps changing.
+        ImageError: it cannot be read, is not an ordinary file (reading a pipe would block), or keeps changing.
     """
     try:
         for _ in range(_TRIES):
@@ -168,7 +168,7 @@ def read_file(path: Path) -> FileBytes:
                     raise ImageError(f"has {before.st_size:,} bytes; at most {MAX_BYTES:,} are read")
                 _let_age(before.st_mtime_ns)
                 with os.fdopen(handle, "rb", closefd=False) as file:
-                    # No more than that, however fast it grows; None where reading would wait.
+                    # At most one byte more, however fast the file grows; None if reading would block.
                     data = file.read(before.st_size + 1) or b""
                 after = os.fstat(handle)
             finally:
@@ -185,19 +185,19 @@ def read_file(path: Path) -> FileBytes:
 def views_reader(
     transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
 ) -> Callable[[int, bytes], np.ndarray]:
-    """What ``read_images`` takes, for pixels as the backbone wants them, in V views: (V, 3, H, W)."""
+    """A reader for ``read_images`` that gives the transformed pixels of V views: (V, 3, H, W) uint8."""
     return lambda _row, data: read_views(data, transform, views, max_pixels=max_pixels)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of ``size`` items; the last may be shorter."""
+    """Yield lists of ``size`` items; the last one may be shorter."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 
 def default_batch_size(kind: str) -> int:
-    """Images per pass of a network that runs on its own: 8 on the CPU, where larger batches only cost memory; 64 elsewhere."""
+    """Images per forward pass by type of device: 8 on the CPU, where larger batches only cost memory; 64 elsewhere."""
     return 8 if kind == "cpu" else 64
 
 

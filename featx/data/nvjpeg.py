@@ -1,7 +1,8 @@
-"""JPEGs decoded, resized and cropped on a CUDA GPU, for features whose identity says so.
+"""Decode, resize and crop JPEGs on a CUDA GPU, for features whose identity includes this decoder.
 
-nvJPEG's inverse DCT rounds otherwise than libjpeg's, and torch resizes in float32 there: pixels differ by a level or two of 255
-from those of ``decode.py``. What nvJPEG does not take (another format, a turned or damaged image) is decoded on the CPU.
+nvJPEG's inverse DCT rounds differently from libjpeg's, and torch resizes in float32 on a GPU, so pixels differ by a level
+or two of 255 from those of ``decode.py``. What nvJPEG does not support (another format, a rotated or damaged image) is decoded
+on the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from featx.layer_spec import View
 def coded_reader(
     transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
 ) -> Callable[[int, bytes], np.ndarray]:
-    """What ``read_images`` takes: (L,) uint8, the file itself, for the GPU to decode; (V, 3, crop, crop) where it cannot."""
+    """A reader for ``read_images``: the file itself, (L,) uint8, if the GPU can decode it; else pixels, (V, 3, crop, crop)."""
 
     def read(_row: int, data: bytes) -> np.ndarray:
         if is_plain_jpeg(data, max_pixels=max_pixels):
@@ -36,19 +37,19 @@ def coded_reader(
 def pixels_on(
     device: torch.device, images: Sequence[np.ndarray], transform: Transform, views: Sequence[View]
 ) -> Tensor:
-    """A batch of what ``coded_reader`` gives.
+    """Make a batch on the device from the results of ``coded_reader``.
 
     Args:
-        device: of the result.
+        device: a CUDA device.
         images: (L,) uint8 files and (V, 3, crop, crop) uint8 pixels.
-        transform: how to resize and crop.
-        views: how images are seen.
+        transform: resize, crop and interpolation apply.
+        views: the V views of each image.
 
     Returns:
-        (B x V, 3, crop, crop) uint8 on the device, an image's views in a row.
+        (B x V, 3, crop, crop) uint8 on the device; the views of an image are adjacent.
 
     Raises:
-        ImageError: a file that neither nvJPEG nor Pillow decodes.
+        ImageError: neither nvJPEG nor Pillow can decode a file.
     """
     decoded = iter(_decoded(device, [image for image in images if image.ndim == 1], transform, views))
     return torch.cat([next(decoded) if image.ndim == 1 else torch.from_numpy(image).to(device) for image in images])
@@ -60,11 +61,11 @@ def _decoded(
     if not files:
         return []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision says at every call that its decoders will move to torchcodec
+        warnings.simplefilter("ignore")  # torchvision warns at every call that its decoders will move to torchcodec
         coded = [torch.from_numpy(file.copy()) for file in files]
         try:
             images = decode_jpeg(coded, mode=ImageReadMode.RGB, device=device)
-        except RuntimeError:  # it does not say which of them
+        except RuntimeError:  # the error does not name the file
             if len(files) == 1:
                 return [torch.from_numpy(read_views(files[0].tobytes(), transform, views)).to(device)]
             return [_decoded(device, [file], transform, views)[0] for file in files]
@@ -72,7 +73,7 @@ def _decoded(
 
 
 def _cropped(image: Tensor, transform: Transform, views: Sequence[View]) -> Tensor:
-    """(3, H, W) to (V, 3, crop, crop) uint8, as ``decode.read_views`` does, in float32."""
+    """Resize and crop (3, H, W) in float32 to (V, 3, crop, crop) uint8, as ``decode.read_views`` does in uint8."""
     image = image[:, *ends_kept(tuple(image.shape[1:]), transform)]
     size, mode = resized_size(tuple(image.shape[1:]), transform), INTERPOLATIONS[transform.interpolation]
     resized = F.interpolate(image[None].float(), size, mode=mode, antialias=mode != "nearest-exact")[0]

@@ -1,43 +1,63 @@
-"""``scan_images``: one entry for every source of images."""
+"""``scan_images``: one entrance for every source of images."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from featx.data.image_set import ImageSet, check_classes
-from featx.data.sources.digits import digits_folder
-from featx.data.sources.folder import scan_folder
-from featx.data.sources.table import TABLE_ENDINGS, scan_table
+from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError
+
+
+class Source(Protocol):
+    """What a module of ``featx.data.sources`` offers.
+
+    Attributes:
+        EXPECTED: a few words that name the source in an error message.
+    """
+
+    EXPECTED: str
+
+    def matches(self, data: str | os.PathLike[str]) -> bool:
+        """Whether the source can scan the data, judged by the look of the path alone."""
+        ...
+
+    def scan(self, data: str | os.PathLike[str]) -> ImageSet:
+        """List the images, sorted by path, without opening one."""
+        ...
+
+
+SOURCES: Sequence[Source] = (folder, table, digits)
+"""The first source that matches scans the data. A new source is one module and its name here."""
 
 
 def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     """List the images of a data set without opening one.
 
     Args:
-        source: a folder ``class/...``, a folder ``train|val|test/class/...``, a flat folder (unlabelled), a table
-            (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, if wanted, ``split``, whose paths are
-            relative to it; or "digits", the built-in scans ("./digits" is a folder of that name).
+        source: a folder ``class/...``, a folder ``train|val|test/class/...``, a flat folder (unlabelled), or a table
+            (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, whose paths are
+            relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name).
 
     Returns:
-        The images, sorted by path. Where nothing names a split, ``splits`` is "" until ``hash_splits`` decides.
+        The images, sorted by path. If the source names no splits, ``splits`` is "" until ``hash_splits`` decides.
 
     Raises:
-        DatasetError: nothing there, no images, contradictory or missing labels, or a class that cannot be learned.
+        DatasetError: there is nothing, there are no images, labels are contradictory or missing, or a class cannot be learned.
+
+    Example::
+
+        images = featx.scan_images("photos")
+        print(len(images), images.classes)
     """
-    if str(source) == "digits":
-        return dataclasses.replace(scan_folder(digits_folder()), name="digits")
-    path = Path(source)
-    if path.is_dir():
-        images = scan_folder(path)
-    elif path.is_file() and path.suffix.lower() in TABLE_ENDINGS:
-        images = scan_table(path)
-    elif path.is_file():
-        raise DatasetError(f"{path} is a file; expected a folder of images or a table ({', '.join(TABLE_ENDINGS)})")
-    else:
-        raise DatasetError(
-            f"there is no {path}; expected a folder of images, a table ({', '.join(TABLE_ENDINGS)}) or 'digits'"
-        )
-    return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
+    for kind in SOURCES:
+        if kind.matches(source):
+            images = kind.scan(source)
+            return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
+    *others, last = (kind.EXPECTED for kind in SOURCES)
+    found = f"{Path(source)} is a file" if Path(source).is_file() else f"there is no {Path(source)}"
+    raise DatasetError(f"{found}; expected {', '.join(others)} or {last}")

@@ -1,4 +1,4 @@
-"""Splits by the hash of the content, which stay put when images are added; groups never straddle them."""
+"""Splits by hashes of the content: they do not change when images are added, and no group straddles them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from scipy.sparse.csgraph import connected_components
 from featx.data.image_set import UNLABELLED
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
-"""Shares of each class that ``hash_splits`` gives to test and to val; the rest is train."""
+"""The shares of each class that go to test and to val; the rest goes to train."""
 
 
 def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Split images by the hash of their content: 70 % train, 10 % val, 20 % test of each class, in expectation.
 
-    An image's split depends on its own bytes alone, so it stays put when others are added, and copies of an image share a
-    split. The one exception: a class that would be without train or test images gets the one of extreme hash there.
+    An image's split depends only on its own bytes, so it does not change when other images are added, and copies of an image
+    share a split. There is one exception: a class without train or test images gets the image of extreme hash there.
 
     Args:
         keys: (N, 16) uint8, from ``image_key``.
-        labels: (N,) int64; unlabelled rows (-1) are split too, so that they have a place once they are labelled.
+        labels: (N,) int64. Unlabelled rows (-1) are split too, so that they have a split once they are labelled.
 
     Returns:
         (N,) str of "train", "val", "test".
+
+    Example:
+        >>> keys = np.random.default_rng(0).integers(0, 256, (1000, 16), dtype=np.uint8)
+        >>> splits = hash_splits(keys, np.zeros(1000, dtype=np.int64))
+        >>> {str(name): int((splits == name).sum()) for name in ("train", "val", "test")}
+        {'train': 682, 'val': 110, 'test': 208}
     """
     position = hash_position(keys)
     splits = split_at(position)
@@ -42,27 +48,32 @@ def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def hash_position(keys: np.ndarray) -> np.ndarray:
-    """(N, 16) uint8 hashes to (N,) float64 in 0..1, spread evenly: what ``split_at`` cuts."""
+    """Map (N, 16) uint8 hashes evenly to (N,) float64 positions in 0..1, for ``split_at``."""
     position: np.ndarray = keys[:, :8].copy().view(">u8").ravel().astype(np.float64) / 2.0**64
     return position
 
 
 def split_at(position: np.ndarray) -> np.ndarray:
-    """(N,) float64 in 0..1 to (N,) str: the lowest are "test", those above them "val", the rest "train"."""
+    """Map (N,) float64 positions to (N,) str: the lowest are "test", the next ones "val", the rest "train"."""
     return np.where(position < TEST_SHARE, "test", np.where(position < TEST_SHARE + VAL_SHARE, "val", "train"))
 
 
 def join_groups(keys: np.ndarray, column: np.ndarray | None = None) -> np.ndarray:
-    """Number the groups of images that may not be torn apart: copies of one file, and images of one value of a column.
+    """Number the groups of images that belong together: copies of one file, and images with the same value of a column.
 
-    A copy that has two values joins both. An unknown key (zeros) and an empty value join nothing.
+    Copies with two different values join both groups. Unknown keys (zeros) and empty values join nothing.
 
     Args:
         keys: (N, 16) uint8, content hashes.
-        column: (N,) str, such as a patient's name for each image.
+        column: (N,) str, such as the patient of each image.
 
     Returns:
-        (N,) int64 in 0..G-1, numbered in the order in which they first come up.
+        (N,) int64 in 0..G-1, numbered by first appearance.
+
+    Example:
+        >>> keys = np.arange(64, dtype=np.uint8).reshape(4, 16)
+        >>> join_groups(keys, np.array(["p1", "p2", "p1", ""]))
+        array([0, 1, 0, 2])
     """
     count = len(keys)
     links = [_linked(np.ascontiguousarray(keys).view("V16").ravel(), np.asarray(keys.any(axis=1)))]
@@ -78,14 +89,14 @@ def join_groups(keys: np.ndarray, column: np.ndarray | None = None) -> np.ndarra
 
 
 def _linked(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(2, M) int64 pairs of rows that hold one value: each row and the first of its like."""
+    """(2, M) int64 pairs of rows with the same value: each row and the first row with its value."""
     rows = np.flatnonzero(known)
     _, first, inverse = np.unique(values[rows], return_index=True, return_inverse=True)
     return np.stack([rows, rows[first[inverse]]])
 
 
 def straddling(splits: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The groups that have rows in more than one split.
+    """Find the groups with rows in more than one split.
 
     Args:
         splits: (N,) str.
@@ -101,16 +112,16 @@ def straddling(splits: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
-    """Split groups of images as ``images.hash_splits`` splits images: 70 % train, 10 % val, 20 % test, in expectation.
+    """Split groups as ``hash_splits`` splits images: 70 % train, 10 % val, 20 % test, in expectation.
 
-    A group's place depends on the hash of its value of the column alone, or of its content where it has none; so it stays put
-    when images are added, to it or to others. (A copy of an image in two groups makes one of them, with the lower hash.)
-    The one exception: a class that would be without train or test images gets a whole group of extreme hash there.
+    A group's split depends only on the hash of its value of the column, or of its content if it has no value, so it does not
+    change when images are added to it or to other groups. (Copies of an image in two groups merge them; the lower hash
+    counts.) There is one exception: a class without train or test images gets a whole group of extreme hash there.
 
     Args:
         keys: (N, 16) uint8, content hashes.
-        column: (N,) str, or None: copies alone belong together.
-        labels: (N,) int64, classes, -1 unlabelled, and all 0 where there are no classes; or (N, C) of 0 and 1, labels.
+        column: (N,) str, or None: only copies belong together.
+        labels: (N,) int64 classes, -1 for unlabelled, all 0 if there are no classes; or (N, C) of 0 and 1 for several labels.
 
     Returns:
         (N,) str of "train", "val", "test".
@@ -140,7 +151,7 @@ def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.nd
 
 
 def _give_test_a_group(own: np.ndarray, splits: np.ndarray, pairs: np.ndarray) -> None:
-    """Move the lowest of a class's groups to test that leaves every class in it a group in train."""
+    """Move the lowest group of a class to test whose move leaves each of its classes a group in train."""
     for group in own.tolist():
         inside = pairs[pairs[:, 1] == group, 0]
         rest = pairs[np.isin(pairs[:, 0], inside) & (pairs[:, 1] != group)]
@@ -150,7 +161,7 @@ def _give_test_a_group(own: np.ndarray, splits: np.ndarray, pairs: np.ndarray) -
 
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(M, 2) int64: which pairs of these (N,) numbers there are, the second from 0 on, in ascending order."""
+    """The distinct pairs of two (N,) arrays of integers, (M, 2) int64 in ascending order; the second must not be negative."""
     width = int(second.max(initial=0)) + 1
     codes = np.unique(first.astype(np.int64) * width + second)
     return np.stack([codes // width, codes % width], axis=1)

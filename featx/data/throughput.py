@@ -1,4 +1,4 @@
-"""How busy the stages of a running extraction are, and which of them limits its speed. Standard library only."""
+"""Measure how busy each stage of a running extraction is, and which stage limits its speed. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 
 _WINDOW = 2.0
-"""Seconds over which the limit is taken."""
+"""Seconds over which ``limit`` averages."""
 
 
 class ThroughputMeter:
-    """Adds up how long the threads of each stage were busy; may be asked from any thread while they are.
+    """Adds up how long the threads of each stage were busy. Thread-safe.
 
     Attributes:
-        seconds: of work in each stage, by all of its threads.
+        seconds: {stage: seconds of work, summed over its threads}.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class ThroughputMeter:
 
     @contextlib.contextmanager
     def busy(self, stage: str, threads: int = 1) -> Iterator[None]:
-        """Time that one of a stage's threads is at work."""
+        """Count the time inside the ``with`` block as work of one of a stage's threads."""
         began = time.perf_counter()
         try:
             yield
@@ -38,7 +38,7 @@ class ThroughputMeter:
                 self._threads[stage] = threads
 
     def limit(self) -> str:
-        """The stage that keeps its threads busiest, and how busy, over the last seconds: "forward 78 %"; "" at the start."""
+        """The stage with the busiest threads over the last two seconds, such as "forward 78 %"; "" at the start."""
         began, before = self._before
         elapsed = time.perf_counter() - began
         if elapsed >= _WINDOW:

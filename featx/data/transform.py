@@ -18,28 +18,32 @@ if TYPE_CHECKING:
 WHITE = (255, 255, 255)
 
 DECODINGS = ("exact", "scaled", "nvjpeg")
-"""Ways to decode a JPEG: whole; at the smallest scale that leaves enough to resize; on a GPU, where there is one."""
+"""The ways to decode a JPEG: whole; at the smallest scale that leaves enough to resize; on a GPU, if there is one."""
 
 INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
-"""Ours to torch's."""
+"""featx's names to torch's."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What happens between an image's pixels and the network: resize, centre crop, normalise.
+    """The transform from an image's pixels to the network's input: resize, centre crop, normalise.
 
-    The same steps, to the bit, as torchvision's ``ImageClassification`` preset on a uint8 tensor.
+    It gives the same bits as torchvision's ``ImageClassification`` preset on a uint8 tensor.
 
     Attributes:
-        resize: length of the shorter edge after resizing, in pixels; 0 squashes the whole image into the crop.
-        crop: side of the square cut from the centre, in pixels; what an image lacks is padded with black.
+        resize: the length of the shorter edge after resizing, in pixels; 0 squashes the whole image into the crop.
+        crop: the side of the square that is cut from the centre, in pixels; smaller images are padded with black.
         mean: per channel (R, G, B), subtracted from pixels in 0..1.
         std: per channel, divided by after that.
-        interpolation: nearest, bilinear or bicubic, the last two antialiased.
-        background: (R, G, B) of 0 to 255, what is seen through transparent pixels. The padding is black all the same.
-        decoding: how JPEGs are decoded. exact: whole. scaled: at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side is
-            still at least ``resize`` (``crop`` where that is 0): faster for large photographs, of slightly other pixels.
-            nvjpeg: by the GPU's decoder, where there is one; here as exact.
+        interpolation: "nearest", "bilinear" or "bicubic"; the last two are antialiased.
+        background: (R, G, B), each 0 to 255, the colour behind transparent pixels. The padding is black in any case.
+        decoding: how JPEGs are decoded. "exact": whole. "scaled": at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side
+            is still at least ``resize`` (``crop`` if that is 0): faster for large photographs, with slightly other pixels.
+            "nvjpeg": by the GPU's decoder if there is a GPU; on the CPU as "exact".
+
+    Example:
+        >>> Transform(resize=224, crop=224).as_dict()["interpolation"]
+        'bilinear'
     """
 
     resize: int = 256
@@ -64,17 +68,17 @@ class Transform:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Transform:
-        """The inverse of ``as_dict``. What is missing takes its default: older files have no background and no decoding."""
+        """The inverse of ``as_dict``. Missing fields take their defaults: older files have no background and no decoding."""
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
-        """The parameters, as JSON keeps them."""
+        """The parameters as JSON-compatible values."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
 
 def ends_kept(shape: tuple[int, ...], transform: Transform) -> tuple[slice, slice]:
-    """What of an (H, W) image is kept when its ends are cut off, as of one far longer than wide: see the rules."""
+    """The rows and columns of an (H, W) image that remain when the ends of a very long one are cut off; see ``decode``."""
     if transform.resize == 0:
         return slice(None), slice(None)
     longest = max(8, math.ceil(transform.crop / transform.resize) + 1) * min(shape)
@@ -83,7 +87,7 @@ def ends_kept(shape: tuple[int, ...], transform: Transform) -> tuple[slice, slic
 
 
 def resized_size(shape: tuple[int, ...], transform: Transform) -> tuple[int, int]:
-    """(H, W) after resizing, rounded as torchvision does."""
+    """(H, W) after resizing, rounded as torchvision rounds."""
     height, width = shape
     if transform.resize == 0:
         return transform.crop, transform.crop
@@ -93,11 +97,13 @@ def resized_size(shape: tuple[int, ...], transform: Transform) -> tuple[int, int
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int], transform: Transform) -> Tensor:
-    """(H, W) uint32, as of ``open_upright``, to (1, 4, *size) uint8, of which the fourth channel means nothing."""
-    import torch  # here, since what decodes nothing does without it
+    """Resize (H, W) uint32 pixels from ``open_upright`` to (1, 4, *size) uint8; the fourth channel is meaningless."""
+    import torch  # here, so that code that decodes nothing does not load torch
     from torch.nn import functional as F
 
-    tensor = torch.from_numpy(channels(pixels)[None]).permute(0, 3, 1, 2)  # channels last, as torch can tell
+    tensor = torch.from_numpy(channels(pixels)[None]).permute(
+        0, 3, 1, 2
+    )  # channels last in memory, which torch detects
     if size == pixels.shape:
         return tensor
     mode = INTERPOLATIONS[transform.interpolation]
@@ -105,7 +111,7 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int], transform: Transfor
 
 
 def cropped(tensor: Tensor, crop: int, view: View = PLAIN) -> np.ndarray:
-    """What a view sees of (1, 4, H, W) uint8, padded with black, as (3, crop, crop)."""
+    """Cut the region of one view out of (1, 4, H, W) uint8 and pad it with black: (3, crop, crop) uint8."""
     pixels = tensor.numpy()[0, :3]
     kept = pixels[:, *seen(pixels.shape[1:], crop, view)]
     if kept.shape != (3, crop, crop):
@@ -117,24 +123,24 @@ def cropped(tensor: Tensor, crop: int, view: View = PLAIN) -> np.ndarray:
 
 
 def channels(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint32, as of ``open_upright``, as (H, W, 4) uint8: the same memory."""
+    """View (H, W) uint32 pixels from ``open_upright`` as (H, W, 4) uint8; the memory is shared."""
     return pixels[..., None].view(np.uint8)
 
 
 def seen(shape: Sequence[int], crop: int, view: View = PLAIN) -> tuple[slice, slice]:
-    """Which pixels of a resized image, of (H, W), a view sees, before it is mirrored."""
+    """The rows and columns of a resized (H, W) image that a view covers, before mirroring."""
     return _span(shape[0], crop, view.vertical), _span(shape[1], crop, view.horizontal)
 
 
 def _span(length: int, crop: int, where: int) -> slice:
-    """The kept pixels along one axis: the first, those in the middle or the last, as ``where`` is -1, 0 or 1."""
+    """The covered pixels along one axis: the first, the middle or the last ones for ``where`` = -1, 0 or 1."""
     beside = max(0, length - crop)
     first = (0, round(beside / 2.0), beside)[1 + where]
     return slice(first, min(first + crop, length))
 
 
 def is_colour(colour: object) -> bool:
-    """Whether a value is (R, G, B) of 0 to 255."""
+    """Whether a value is a tuple (R, G, B) of integers from 0 to 255."""
     return (
         isinstance(colour, tuple)
         and len(colour) == 3

@@ -171,7 +171,7 @@ class Head:
         if rows is None:
             features = self.with_splits(features)
             rows = features.rows(split)
-        facts, where = features.facts(rows), f"the split {split!r}"
+        facts, where = features.without_features(rows), f"the split {split!r}"
         targets = targets_of(facts, self.task_, where=where)
         self.classes_ = targets.names
         self.layer_, self.identity_ = features.layer, features.identity
@@ -304,7 +304,7 @@ class Head:
             split = split or features.held_out()
             rows = features.rows(split)
         split = split or "these rows"
-        facts, where = features.facts(rows), f"the split {split!r}"
+        facts, where = features.without_features(rows), f"the split {split!r}"
         targets = targets_of(facts, self.task_, self.classes_, where=where)
         notes = trained_on(facts.keys, self.train_keys_, split=split)
         out = self.predict_rows(features, rows)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: room is checked first, then written beside, synced and renamed."""
+"""Write files whole or not at all: check the space, write beside the final name, sync, rename."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from featx.text import size_text
 
 
 def reserve(file: int, size: int) -> None:
-    """Take so many bytes of the disk for an open file now, where the system can.
+    """Reserve disk space for an open file, if the file system can.
+
+    Args:
+        file: a descriptor that is open for writing.
+        size: in bytes.
 
     Raises:
-        OSError: there is no room.
+        OSError: the disk has no space left.
     """
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file, 0, size)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that reserves nothing
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system cannot reserve space
                 raise
 
 
 def keep(name: str, data: bytes) -> None:
-    """Write a file below ``home()`` for the next time, whole or not at all; where that fails, the next time takes longer."""
+    """Store a file below ``system.home()`` for later runs, whole or not at all; ignore a failure, which only costs time."""
     with contextlib.suppress(OSError, OutputError):
         path = home() / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,18 +46,15 @@ def keep(name: str, data: bytes) -> None:
             partial.unlink(missing_ok=True)
 
 
-# Writing
-
-
 def require_writable(path: Path, need: int = 0) -> None:
-    """Refuse, before the work begins, a file that could not be written at its end. Leaves nothing behind.
+    """Check before long work that its result can be written. Leaves nothing behind.
 
     Args:
-        path: the file that is to be made; its folder may not be there yet.
+        path: the future file; its folder need not exist.
         need: its size in bytes, as far as it is known.
 
     Raises:
-        OutputError: a folder or device is there, its folder cannot be written, or the disk has no room for it.
+        OutputError: a folder or device has this name, the folder cannot be written, or the disk lacks the space.
     """
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -62,21 +63,21 @@ def require_writable(path: Path, need: int = 0) -> None:
                 kind = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
                 raise OutputError(f"{path} is {kind}; name a file to write with -o")
         folder = nearest_folder(path.parent)
-        with tempfile.TemporaryFile(dir=folder):  # the one proof that holds for root, read-only disks and quotas
+        with tempfile.TemporaryFile(dir=folder):  # the only check that also holds for root, read-only disks and quotas
             free = shutil.disk_usage(folder).free
     except FeatxError:
         raise
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {reason(error)}; name another file with -o") from error
     if need > free:
-        raise OutputError(f"{path} needs {size_text(need)}, {size_text(free)} free; name another disk with -o")
+        raise OutputError(f"{path} needs {size_text(need)}, and {size_text(free)} are free; name another disk with -o")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its final name, sync it and rename it: it is there whole, or as it was before.
+    """Write a file beside its final name, sync it, and rename it. After a crash the path holds the old or the new file, whole.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     require_writable(path, len(data))
     try:
@@ -97,5 +98,5 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a system call failed, in the words of the system."""
+    """The operating system's explanation of a failure."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""JSON from strangers: no key twice, finite numbers, no deep nesting. Standard library only."""
+"""Strict parsing of JSON from foreign files: unique keys, finite numbers, little nesting. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import json
 import math
 from typing import Any
 
-_DEEPEST = 16  # JSON in JSON in JSON; featx writes five levels
+_DEEPEST = 16  # levels of nesting; featx writes five
 
 
 def strict_json(text: str) -> Any:
-    """JSON in which no key comes twice, every number is finite and fits 64 bits, and nothing is nested deeply."""
+    """Parse JSON and refuse repeated keys, numbers that are not finite or exceed 64 bits, and deep nesting.
+
+    Raises:
+        ValueError: the text breaks one of these rules, or is not JSON.
+
+    Example:
+        >>> strict_json('{"a": 1, "a": 2}')
+        Traceback (most recent call last):
+        ValueError: a key of its JSON comes twice
+    """
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
     except RecursionError as error:
@@ -41,6 +50,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def shown(value: Any, most: int = 100) -> str:
-    """A value from a file as a message may show it: ASCII, on one line, not too long."""
+    """Format a value from a foreign file for a message: ASCII, one line, at most ``most`` characters."""
     text = json.dumps(value)
     return text if len(text) <= most else f"{text[:most]}..."

@@ -1,7 +1,8 @@
-"""Safetensors files from strangers: header and JSON, each rule of the format checked before anything is made of them.
+"""Safetensors files from strangers: the header is checked against every rule of the format before anything is allocated.
 
 The format: eight bytes with the header's length, the header (JSON: dtype, shape and place of each tensor, and a map of
-strings), the tensors' bytes without gaps. What a file can make featx allocate is bounded by its own size.
+strings), the tensors' bytes without gaps. What a file can make featx allocate is bounded by its own size. The safetensors
+library checks less: it accepts repeated keys, surplus fields, and empty tensors of absurd shapes.
 Source: https://github.com/huggingface/safetensors#format
 """
 

@@ -380,7 +380,9 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_said_with_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=3_100_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(OutputError, match=r"m\.safetensors needs 8\.2 GB, 3\.1 GB free; name another disk with -o"):
+    with pytest.raises(
+        OutputError, match=r"m\.safetensors needs 8\.2 GB, and 3\.1 GB are free; name another disk with -o"
+    ):
         require_writable(tmp_path / "m.safetensors", need=8_200_000_000)
     require_writable(tmp_path / "m.safetensors", need=3_000_000_000)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import struct
 import tempfile
 import zlib
@@ -9,19 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.image_set import PRETRAIN, image_key
+from featx.data.image_set import PRETRAIN, ImageSet, image_key
+from featx.data.sources import folder as folder_source
 from featx.data.splits import hash_splits
 from featx.errors import DatasetError
 from featx.system import home
 
-# The built-in digits
+EXPECTED = "'digits'"
+
+
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the built-in digits are requested by name."""
+    return str(data) == "digits"
+
+
+def scan(data: str | os.PathLike[str]) -> ImageSet:  # noqa: ARG001 - every source takes it
+    """List the built-in digits."""
+    return dataclasses.replace(folder_source.scan(digits_folder()), name="digits")
 
 
 def digits_folder() -> Path:
-    """scikit-learn's 1,797 scanned digits as PNG files, written on first use.
+    """Write scikit-learn's 1,797 scanned digits as PNG files on first use, and return their folder.
 
-    0-4 are in the split "pretrain", since the embedded LeNet-5 was trained on them; 5-9 are split by their content.
-    Folder: $FEATX_HOME/digits, by default ~/.cache/featx/digits.
+    The digits 0-4 are in the split "pretrain", since the embedded LeNet-5 was trained on them; 5-9 are split by their content.
+    The folder is $FEATX_HOME/digits, by default ~/.cache/featx/digits.
     """
     folder = home() / "digits"
     if folder.is_dir():
@@ -33,7 +46,7 @@ def digits_folder() -> Path:
             try:
                 Path(beside, "digits").rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster, with the same files
+                if not folder.is_dir():  # else another process has written the same files meanwhile
                     raise
     except OSError as error:
         raise DatasetError(
@@ -57,7 +70,7 @@ def _write_digits(folder: Path) -> None:
 
 
 def _png(grey: np.ndarray) -> bytes:
-    """(H, W) uint8 as an 8-bit grey PNG, stored uncompressed: the same bytes, and so the same split, on every machine."""
+    """Encode (H, W) uint8 as an uncompressed 8-bit grey PNG: the same bytes, and so the same split, on every machine."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -12,13 +12,15 @@ from featx.data.image_set import PRETRAIN, SPLIT_NAMES, ImageSet, assemble
 from featx.errors import DatasetError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""File endings that count as images: torchvision's ``ImageFolder`` counts the same."""
+"""File endings that count as images, the same as in torchvision's ``ImageFolder``."""
 
 _JUNK_FOLDERS = ("__MACOSX",)
 
+EXPECTED = "a folder of images"
+
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted, hidden ones left out.
+    """List the image files below a folder, sorted and without hidden ones.
 
     Raises:
         DatasetError: the folder cannot be read or holds no images.
@@ -29,23 +31,25 @@ def list_images(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(found, key=os.fsencode)]
 
 
-# Folders
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the data are a folder; the bare word digits names the built-in scans."""
+    return str(data) != "digits" and Path(data).is_dir()
 
 
-def scan_folder(folder: Path) -> ImageSet:
-    """List the images of a folder; see ``scan_images`` for the layouts."""
-    folder = folder.resolve()
+def scan(data: str | os.PathLike[str]) -> ImageSet:
+    """List the images of a folder; ``scan_images`` describes the layouts."""
+    folder = Path(data).resolve()
     notes: list[str] = []
     found, skipped = _walk(folder)
-    # A folder without images beside train and val (scripts, say) does not make classes of them.
+    # A folder without images beside train and val, such as scripts, does not turn these into classes.
     tops = {path.partition("/")[0] for path in found if "/" in path}
     split_of = {top: SPLIT_NAMES.get(top.lower(), "") for top in tops}
     has_splits = all(split_of.values()) and not {PRETRAIN}.issuperset(split_of.values())
     if not has_splits and {"train"} < set(split_of.values()) - {""}:
         others = ", ".join(sorted(top for top, split in split_of.items() if not split))
         raise DatasetError(
-            f"{folder} has folders of splits and beside them {others}, with images too, which is no split. Are they all "
-            "classes? Then say so in a table; else move them away"
+            f"{folder} has folders of splits and beside them {others}, which holds images too but is not a split. If all are "
+            "classes, list them in a table; else move the others away"
         )
     depth = 1 if has_splits else 0
     inside = [path for path in found if path.count("/") > depth]
@@ -64,7 +68,7 @@ def scan_folder(folder: Path) -> ImageSet:
 
 
 def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
-    """Image files below a folder as paths relative to it, and what was passed over, counted by reason."""
+    """The image files below a folder, as paths relative to it, and the number of skipped files by reason."""
     found: list[str] = []
     skipped: Counter[str] = Counter()
     root = os.path.realpath(folder)
@@ -94,7 +98,7 @@ def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
 
 
 def _is_inside(folder: str, root: str) -> bool:
-    """Whether a folder is listed without the link that leads to it: below the root, and not hidden."""
+    """Whether a linked folder is listed anyway, because it lies below the root and is not hidden."""
     try:
         parts = Path(folder).relative_to(root).parts
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,20 @@ from featx.errors import DatasetError
 from featx.text import listed
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-"""File endings that count as tables."""
+"""The file endings of tables."""
 
 
-# Tables
+EXPECTED = f"a table ({', '.join(TABLE_ENDINGS)})"
 
 
-def scan_table(table: Path) -> ImageSet:
-    """List the images that a table names; see ``scan_images`` for the columns."""
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the data are a file whose ending is that of a table."""
+    return Path(data).is_file() and Path(data).suffix.lower() in TABLE_ENDINGS
+
+
+def scan(data: str | os.PathLike[str]) -> ImageSet:
+    """List the images that a table names; ``scan_images`` describes the columns."""
+    table = Path(data)
     rows = list(read_table(table))
     if not rows:
         raise DatasetError(f"{table} has no rows")
@@ -62,14 +69,14 @@ def scan_table(table: Path) -> ImageSet:
 
 
 def read_table(table: Path, required: Sequence[str] = ("path", "label")) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows with their line numbers; every value as it stands, so that the class NA stays "NA" and 01 stays "01".
+    """Yield the rows of a table with their line numbers. CSV values stay text: the class NA stays "NA", and 01 stays "01".
 
     Args:
-        table: a file that ends in .csv, .tsv, .jsonl or .parquet.
-        required: columns that it must have.
+        table: a .csv, .tsv, .jsonl or .parquet file.
+        required: the columns that it must have.
 
     Raises:
-        DatasetError: it cannot be read, is malformed, or lacks a column.
+        DatasetError: the table cannot be read, is malformed, or lacks a column.
     """
     suffix = table.suffix.lower()
     try:
@@ -82,7 +89,9 @@ def read_table(table: Path, required: Sequence[str] = ("path", "label")) -> Iter
                 reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
                 _require_columns(table, [name.strip() for name in reader.fieldnames or []], required)
                 for row in reader:
-                    if None in row:  # where DictReader puts what has no column; "" is the name pandas gives its index
+                    if (
+                        None in row
+                    ):  # DictReader's key for surplus fields; the key "" is the column that pandas writes for its index
                         raise DatasetError(f"{table}, line {reader.line_num}: more fields than the header has")
                     yield reader.line_num, {key.strip(): value for key, value in row.items()}
     except UnicodeDecodeError as error:
@@ -132,10 +141,10 @@ def _require_columns(table: Path, columns: Iterable[str], required: Sequence[str
         where = f"{table}, line {line}" if line else str(table)
         raise DatasetError(
             f"{where}: there is no column {' or '.join(missing)}; found {', '.join(map(repr, found)) or 'none'}, "
-            f"expected {', '.join(required)}{' and, if wanted, split' if 'label' in required else ''}"
+            f"expected {', '.join(required)}{' and, optionally, split' if 'label' in required else ''}"
         )
 
 
 def cell_text(value: Any) -> str:
-    """A cell of a table as text, stripped; "" where it is empty."""
+    """The stripped text of a cell; "" if it is empty."""
     return "" if value is None else str(value).strip()

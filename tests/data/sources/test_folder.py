@@ -1,0 +1,207 @@
+"""Folders as image sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from listings import label_names, touch
+
+from featx.data.image_set import UNLABELLED
+from featx.data.scan import scan_images
+from featx.data.sources.folder import list_images
+from featx.errors import DatasetError
+
+# Folders
+
+
+def test_a_folder_of_classes_has_labels_and_splits_that_are_yet_to_be_decided(tmp_path: Path) -> None:
+    images = scan_images(touch(tmp_path / "pets", "dog/2.jpg", "cat/1.jpg", "cat/deep/3.PNG"))
+    assert images.name == "pets"
+    assert images.root == (tmp_path / "pets").resolve()
+    assert images.paths.tolist() == ["cat/1.jpg", "cat/deep/3.PNG", "dog/2.jpg"]
+    assert images.classes == ("cat", "dog")
+    assert images.labels.dtype == np.int64
+    assert images.labels.tolist() == [0, 0, 1]
+    assert images.splits.tolist() == ["", "", ""]
+    assert images.notes == ()
+    assert len(images) == 3
+    assert images.absolute(1) == images.root / "cat/deep/3.PNG"
+
+
+def test_a_folder_of_splits_gives_every_image_its_split_and_the_class_below_it(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{split}/{label}/1.jpg" for split in ("train", "val", "test") for label in ("cat", "dog")))
+    images = scan_images(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert dict(zip(images.paths, images.splits, strict=True)) == {
+        "test/cat/1.jpg": "test",
+        "test/dog/1.jpg": "test",
+        "train/cat/1.jpg": "train",
+        "train/dog/1.jpg": "train",
+        "val/cat/1.jpg": "val",
+        "val/dog/1.jpg": "val",
+    }
+    assert label_names(images) == ["cat", "dog"] * 3
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [("training", "train"), ("valid", "val"), ("Validation", "val"), ("dev", "val"), ("testing", "test")],
+)
+def test_other_names_of_a_split_mean_the_same_split(tmp_path: Path, folder: str, split: str) -> None:
+    images = scan_images(touch(tmp_path, "train/cat/1.jpg", f"{folder}/cat/2.jpg"))
+    assert dict(zip(images.paths, images.splits, strict=True))[f"{folder}/cat/2.jpg"] == split
+    assert images.classes == ("cat",)
+
+
+def test_a_folder_without_images_beside_the_splits_does_not_make_classes_of_them(tmp_path: Path) -> None:
+    images = scan_images(touch(tmp_path / "pets", "train/cat/1.jpg", "val/cat/1.jpg", "scripts/a.py"))
+    assert images.classes == ("cat",)
+    assert images.splits.tolist() == ["train", "val"]
+    assert images.notes[0] == "pets: 1 left out (1 with the ending .py)"
+
+
+def test_a_folder_of_images_that_is_no_split_makes_all_of_them_classes(tmp_path: Path) -> None:
+    images = scan_images(touch(tmp_path, "train/1.jpg", "bus/1.jpg"))
+    assert images.classes == ("bus", "train")
+    assert images.splits.tolist() == ["", ""]
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
+    images = scan_images(touch(tmp_path, "2.jpg", "1.png"))
+    assert images.paths.tolist() == ["1.png", "2.jpg"]
+    assert images.labels.tolist() == [UNLABELLED, UNLABELLED] == [-1, -1]
+    assert images.classes == ()
+
+
+def test_images_right_below_the_splits_are_unlabelled_and_keep_their_split(tmp_path: Path) -> None:
+    images = scan_images(touch(tmp_path, "train/1.jpg", "test/1.jpg"))
+    assert images.labels.tolist() == [-1, -1]
+    assert images.splits.tolist() == ["test", "train"]
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_loose_images_beside_class_folders_are_left_out_and_counted(tmp_path: Path, prefix: str) -> None:
+    names = [f"{prefix}{name}" for name in ("cat/1.jpg", "dog/1.jpg", "loose.jpg", "another.jpg")]
+    images = scan_images(touch(tmp_path / "pets", *names))
+    assert images.paths.tolist() == [f"{prefix}cat/1.jpg", f"{prefix}dog/1.jpg"]
+    assert images.notes == ("pets: 2 left out (2 outside any class folder)",)
+
+
+def test_foreign_endings_are_left_out_and_counted_by_ending(tmp_path: Path) -> None:
+    images = scan_images(
+        touch(tmp_path / "pets", "cat/1.jpg", "dog/1.jpg", "dog/1.gif", "dog/a.txt", "b.txt", "README")
+    )
+    assert len(images) == 2
+    assert images.notes == (
+        "pets: 4 left out (1 with the ending (none), 1 with the ending .gif, 2 with the ending .txt)",
+    )
+
+
+def test_every_ending_that_torchvision_counts_is_an_image(tmp_path: Path) -> None:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    touch(tmp_path, *(f"{number}{ending}" for number, ending in enumerate(IMG_EXTENSIONS)))
+    assert len(scan_images(tmp_path)) == len(IMG_EXTENSIONS)
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_images_but_are_counted(tmp_path: Path) -> None:
+    names = ["cat/1.jpg", "dog/1.jpg", ".git/x/1.jpg", "__MACOSX/cat/1.jpg", "dog/._1.jpg", ".DS_Store"]
+    images = scan_images(touch(tmp_path / "pets", *names))
+    assert images.classes == ("cat", "dog")
+    assert images.notes == ("pets: 4 left out (2 hidden files, 2 in hidden folders)",)
+
+
+def test_hidden_folders_beside_splits_do_not_turn_the_splits_into_classes(tmp_path: Path) -> None:
+    images = scan_images(touch(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg", ".git/1.jpg", "__MACOSX/1.jpg"))
+    assert images.classes == ("cat",)
+    assert images.splits.tolist() == ["train", "val"]
+
+
+def test_a_link_to_a_folder_is_followed_and_a_loop_of_links_is_not_followed_twice(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "cat/1.jpg")
+    touch(tmp_path / "elsewhere", "1.jpg", "2.jpg")
+    (tmp_path / "pets" / "dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "pets" / "cat" / "again").symlink_to(tmp_path / "pets", target_is_directory=True)
+    (tmp_path / "elsewhere" / "itself").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    images = scan_images(tmp_path / "pets")
+    assert images.paths.tolist() == ["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"]
+    assert images.notes == ("pets: 2 left out (2 links to a folder that is listed anyway)",)
+
+
+def test_a_file_name_that_is_not_utf_8_survives(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/\uff41.jpg")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff\xfe.jpg")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    images = scan_images(tmp_path)
+    # Sorted as bytes; as str the escaped name would come first.
+    assert [os.fsencode(path) for path in images.paths] == ["cat/\uff41.jpg".encode(), b"cat/\xff\xfe.jpg"]
+    assert images.absolute(1).is_file()
+
+
+def test_images_are_sorted_by_the_bytes_of_their_paths(tmp_path: Path) -> None:
+    # "-" comes before "/": folder by folder the order would be another.
+    names = ["Z/1.jpg", "a-b/1.jpg", "a/1.jpg", "a/10.jpg", "a/2.jpg", "ä/1.jpg", "\U0001f600/1.jpg"]
+    assert scan_images(touch(tmp_path, *reversed(names))).paths.tolist() == names
+
+
+def test_an_empty_class_is_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "emu").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    assert scan_images(tmp_path).notes == (f"class 'emu' has no images: {tmp_path.resolve() / 'emu'}",)
+
+
+def test_a_class_that_is_empty_in_every_split_is_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg")
+    (tmp_path / "train" / "emu").mkdir()
+    assert scan_images(tmp_path).notes == (f"class 'emu' has no images: {tmp_path.resolve() / 'train' / 'emu'}",)
+
+
+def test_a_class_that_is_in_val_alone_is_an_error_that_names_it(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/emu/7.jpg", "test/emu/8.jpg")
+    with pytest.raises(
+        DatasetError, match=r"class 'emu' has no images in train but 1 in val and 1 in test \(such as test/e"
+    ):
+        scan_images(tmp_path)
+
+
+def test_a_class_like_folder_beside_folders_of_splits_is_an_error(
+    tmp_path: Path, make_image: Callable[..., Path]
+) -> None:
+    for place in ("train/a", "val/a", "samples"):
+        make_image(tmp_path / place / "0.png", seed=1)
+    with pytest.raises(DatasetError, match=r"folders of splits and beside them samples, which holds images too"):
+        scan_images(tmp_path)
+
+
+def test_a_set_without_train_images_may_hold_any_class(tmp_path: Path) -> None:
+    assert scan_images(touch(tmp_path, "test/cat/1.jpg", "val/dog/1.jpg")).classes == ("cat", "dog")
+
+
+def test_a_folder_without_images_says_what_it_holds_instead(tmp_path: Path) -> None:
+    touch(tmp_path, "a.gif", "b/c.gif")
+    with pytest.raises(
+        DatasetError, match=r"no images in .*; 2 left out \(2 with the ending \.gif\) \(images end in \.jpg"
+    ):
+        scan_images(tmp_path)
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no images in .*; it is empty"):
+        scan_images(tmp_path)
+
+
+def test_listing_a_folder_gives_its_images_sorted_without_the_hidden_ones(tmp_path: Path) -> None:
+    touch(tmp_path, "b.jpg", "a/2.jpg", "a/notes.txt", ".hidden/1.jpg", ".3.jpg")
+    assert list_images(tmp_path) == [tmp_path / "a" / "2.jpg", tmp_path / "b.jpg"]
+
+
+def test_listing_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no images in .*; it is empty"):
+        list_images(tmp_path)

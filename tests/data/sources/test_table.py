@@ -1,0 +1,222 @@
+"""Tables as image sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from listings import label_names, table, touch
+
+from featx.data.scan import scan_images
+from featx.data.sources.table import cell_text, read_table
+from featx.errors import DatasetError
+
+
+def test_a_label_of_a_table_that_is_in_test_alone_is_noted_since_it_may_be_no_class(tmp_path: Path) -> None:
+    files = [f"{number}.jpg" for number in range(5)]
+    rows = "path,label,split\n0.jpg,1.5,train\n1.jpg,2.5,train\n2.jpg,3.5,test\n3.jpg,4.5,val\n4.jpg,1.5,test\n"
+    (note,) = scan_images(table(tmp_path / "t.csv", rows, *files)).notes
+    assert note == (
+        "class '3.5' and 1 other classes have no images in train but in val or test (such as 2.jpg): no head can learn such a "
+        "class; ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
+    )
+    (note,) = scan_images(table(tmp_path / "t.csv", rows.replace("4.5", "2.5"), *files)).notes
+    assert note.startswith("class '3.5' has no images in train but in val or test (such as 2.jpg)")
+    later = rows.replace("test", "later").replace("val", "later")
+    assert scan_images(table(tmp_path / "t.csv", later, *files)).notes == ()
+
+
+# Tables
+
+ROWS = [("a/1.jpg", "cat", "train"), ("a/2.jpg", "dog", "train"), ("3.jpg", "cat", "test")]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_table_of_any_format_gives_paths_labels_and_splits(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"pets.{ending}"
+    touch(tmp_path, *(path for path, _, _ in ROWS))
+    columns = ("path", "label", "split")
+    if ending == "jsonl":
+        file.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in ROWS))
+    elif ending == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table(dict(zip(columns, zip(*ROWS, strict=True), strict=True))), file)
+    else:
+        separator = "\t" if ending == "tsv" else ","
+        file.write_text("".join(separator.join(row) + "\n" for row in (columns, *ROWS)))
+    images = scan_images(file)
+    assert images.name == "pets"
+    assert images.root == tmp_path.resolve()
+    assert images.paths.tolist() == ["3.jpg", "a/1.jpg", "a/2.jpg"]
+    assert label_names(images) == ["cat", "cat", "dog"]
+    assert images.splits.tolist() == ["test", "train", "train"]
+    assert images.table == file.resolve()
+
+
+def test_the_table_is_known_wherever_it_is_read_from(in_tmp: Path) -> None:
+    table(in_tmp / "t.csv", "path,label\n1.jpg,a\n2.jpg,b\n", "1.jpg", "2.jpg")
+    assert scan_images("t.csv").table == in_tmp.resolve() / "t.csv"
+    assert scan_images(".").table is None
+
+
+def test_a_table_without_a_split_column_leaves_the_splits_to_be_decided(tmp_path: Path) -> None:
+    images = scan_images(table(tmp_path / "t.csv", "path,label\n1.jpg,a\n2.jpg,b\n", "1.jpg", "2.jpg"))
+    assert images.splits.tolist() == ["", ""]
+
+
+def test_a_table_may_bring_splits_of_its_own_beside_the_usual_ones(tmp_path: Path) -> None:
+    rows = "path,label,split\n1.jpg,a,Training\n2.jpg,b,train\n3.jpg,a,fold 7\n"
+    images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
+    assert images.splits.tolist() == ["train", "train", "fold 7"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_a_table(tmp_path: Path, ending: str) -> None:
+    rows = {"csv": "path,label\n1.jpg,a\n2.jpg,b\n", "jsonl": '{"path": "1.jpg", "label": "a"}\n'}[ending]
+    images = scan_images(table(tmp_path / f"t.{ending}", rows, "1.jpg", "2.jpg", encoding="utf-8-sig"))
+    assert images.paths[0] == "1.jpg"
+    assert images.classes[0] == "a"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_windows_line_ends_are_no_part_of_a_class(tmp_path: Path, ending: str) -> None:
+    rows = {
+        "csv": "path,label\r\n1.jpg,a\r\n2.jpg,b\r\n",
+        "jsonl": '{"path": "1.jpg", "label": "a"}\r\n\r\n{"path": "2.jpg", "label": "b"}\r\n',
+    }[ending]
+    images = scan_images(table(tmp_path / f"t.{ending}", rows, "1.jpg", "2.jpg"))
+    assert images.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_class_names_stay_as_they_are_written(tmp_path: Path, ending: str) -> None:
+    names = ["NA", "None", "01", "1", "null", "nan", "1.0", "true"]
+    paths = [f"{number}.jpg" for number in range(len(names))]
+    touch(tmp_path, *paths)
+    file = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        file.write_text("path,label\n" + "".join(f"{p},{n}\n" for p, n in zip(paths, names, strict=True)))
+    elif ending == "jsonl":
+        lines = [json.dumps({"path": p, "label": n}) for p, n in zip(paths, names, strict=True)]
+        file.write_text("\n".join(lines))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"path": paths, "label": names}), file)
+    assert label_names(scan_images(file)) == names
+
+
+def test_a_row_without_a_label_is_unlabelled(tmp_path: Path) -> None:
+    rows = '{"path": "1.jpg", "label": null}\n{"path": "2.jpg", "label": ""}\n{"path": "3.jpg", "label": 0}\n'
+    images = scan_images(table(tmp_path / "t.jsonl", rows, "1.jpg", "2.jpg", "3.jpg"))
+    assert label_names(images) == [None, None, "0"]
+
+
+def test_quoted_fields_may_hold_separators(tmp_path: Path) -> None:
+    rows = 'path,label\n"a, b.jpg","x, y"\n'
+    images = scan_images(table(tmp_path / "t.csv", rows, "a, b.jpg"))
+    assert images.paths.tolist() == ["a, b.jpg"]
+    assert images.classes == ("x, y",)
+
+
+def test_columns_that_mean_nothing_to_featx_are_passed_over(tmp_path: Path) -> None:
+    # pandas writes its index as a first column without a name.
+    rows = ",path,label,width\n0,1.jpg,a,30\n1,2.jpg,b,40\n"
+    images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg"))
+    assert images.paths.tolist() == ["1.jpg", "2.jpg"]
+    assert images.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        (
+            "t.csv",
+            "file,label\n1.jpg,a\n",
+            r"t\.csv: there is no column path; found 'file', 'label', expected path, label",
+        ),
+        ("t.csv", "path;label\n1.jpg;a\n", r"there is no column path or label; found 'path;label', expected"),
+        ("t.csv", "", r"there is no column path or label; found none, expected"),
+        (
+            "t.jsonl",
+            '{"path": "1.jpg", "class": "a"}',
+            r"t\.jsonl, line 1: there is no column label; found 'path', 'class'",
+        ),
+    ],
+)
+def test_a_missing_column_is_named_with_those_found_and_expected(
+    tmp_path: Path, name: str, rows: str, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        scan_images(table(tmp_path / name, rows, "1.jpg"))
+
+
+def test_a_parquet_table_without_a_label_column_names_those_found(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"path": ["1.jpg"]}), tmp_path / "t.parquet")
+    with pytest.raises(DatasetError, match=r"t\.parquet: there is no column label; found 'path', expected"):
+        scan_images(tmp_path / "t.parquet")
+
+
+def test_files_that_are_not_there_are_counted_and_named(tmp_path: Path) -> None:
+    rows = "path,label\n" + "".join(f"{number}.jpg,a\n" for number in range(14))
+    with pytest.raises(DatasetError, match=r"names 13 files that are not there, relative to .*: 1\.jpg, .* and 3 more"):
+        scan_images(table(tmp_path / "t.csv", rows, "0.jpg"))
+
+
+def test_a_repeated_row_is_left_out_and_noted(tmp_path: Path) -> None:
+    rows = "path,label\n1.jpg,a\n2.jpg,b\n1.jpg,a\n./1.jpg,a\n"
+    images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg"))
+    assert images.paths.tolist() == ["1.jpg", "2.jpg"]
+    assert images.notes == ("t.csv: 2 rows repeat an earlier one and are left out (4, 5)",)
+
+
+def test_a_table_of_other_columns_is_read_by_those_that_are_wanted(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.tsv", "path\tpatient\n1.jpg\t007\n2.jpg\n")
+    assert [(n, row["path"], cell_text(row["patient"])) for n, row in read_table(file, ("path", "patient"))] == [
+        (2, "1.jpg", "007"),
+        (3, "2.jpg", ""),
+    ]
+    with pytest.raises(DatasetError, match=r"no column eye; found 'path', 'patient', expected path, eye$"):
+        list(read_table(file, ("path", "eye")))
+
+
+@pytest.mark.parametrize("again", ["1.jpg,b,train", "1.jpg,a,val", "./1.jpg,b,train"])
+def test_rows_that_contradict_each_other_are_an_error_that_names_both_lines(tmp_path: Path, again: str) -> None:
+    rows = f"path,label,split\n1.jpg,a,train\n2.jpg,b,train\n{again}\n"
+    with pytest.raises(DatasetError, match=r"'1\.jpg' is on line 2 as label 'a', split 'train' and on line 4 as label"):
+        scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg"))
+
+
+def test_a_split_in_some_rows_only_is_an_error_that_names_the_lines(tmp_path: Path) -> None:
+    rows = "path,label,split\n1.jpg,a,train\n2.jpg,b,\n3.jpg,b\n"
+    with pytest.raises(DatasetError, match=r"2 rows have no split \(lines 3, 4\), the others do"):
+        scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("t.csv", "path,label\n"), ("t.jsonl", "\n")])
+def test_an_empty_table_is_an_error(tmp_path: Path, name: str, rows: str) -> None:
+    with pytest.raises(DatasetError, match=rf"{name} has no rows"):
+        scan_images(table(tmp_path / name, rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"path,label\n,a\n", "line 2: the path is empty"),
+        ("t.csv", b"path,label\n1.jpg,a,b,c\n", "line 2: more fields than the header has"),
+        ("t.csv", b"path,label\n1.jpg,\xe4\n", r"is not UTF-8 \(byte 17\); save it as UTF-8"),
+        ("t.csv", b'path,label\n"1.jpg" x,a\n', "is not a well-formed table"),
+        ("t.jsonl", b'{"path": "1.jpg", "label": "a"}\n{"path"\n', "line 2: not JSON"),
+        ("t.jsonl", b'["1.jpg", "a"]\n', "line 1: expected an object with path and label"),
+        ("t.parquet", b"path,label\n1.jpg,a\n", "is not a Parquet file"),
+    ],
+)
+def test_a_damaged_table_says_where(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    touch(tmp_path, "1.jpg")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
+        scan_images(tmp_path / name)
