@@ -72,15 +72,16 @@ def tuned(file: Path, layer: str, out: Path, settings: dict[str, Any]) -> float:
 
 def outcomes(advice: Advice, out: Path) -> dict[str, float]:
     """The accuracy of the alternatives, and of what is advised."""
-    file, several = advice.features, ",".join(depth.layer for depth in advice.layers)
-    inner = min(advice.layers[:-1], key=lambda depth: depth.outcome.loss).layer
+    scores = advice.measurements.layer_scores
+    file, several = advice.features, ",".join(score.layer for score in scores)
+    inner = min(scores[:-1], key=lambda score: score.held_out.loss).layer
     found = {"head": judged(file, PENULTIMATE)}
-    found |= {f"head on {depth.layer}": judged(file, depth.layer) for depth in advice.layers[:-1]}
+    found |= {f"head on {score.layer}": judged(file, score.layer) for score in scores[:-1]}
     found["head on all layers"] = judged(file, several)
     found |= {name: tuned(file, PENULTIMATE, out, settings) for name, settings in TUNED.items()}
     found["tune-all from the head on all layers"] = tuned(file, several, out, {})
     found["tune-all from the best other head"] = tuned(file, inner, out, {})
-    what = advice.choice.recommendation
+    what = advice.recommendation
     if what == "head-inner":
         found["advised"] = judged(file, advice.layer)
     elif what == "tune-part":
@@ -105,7 +106,7 @@ def measure(data: str, backbone: str, weights: str, folds: int, folder: Path) ->
         started = time.perf_counter()
         advice = advise(table, backbone, weights=weights, cache=folder / "cache", models=folder)
         seconds.append(round(time.perf_counter() - started, 1))
-        names.append(f"{advice.cell}: {advice.choice.recommendation} {advice.layer} ({advice.confidence:.2f})")
+        names.append(f"{advice.cell}: {advice.recommendation} {advice.layer} ({advice.confidence:.2f})")
         images += len(judge)
         for what, accuracy in outcomes(advice, folder).items():
             right[what] = right.get(what, 0.0) + accuracy * len(judge)

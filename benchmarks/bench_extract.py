@@ -295,12 +295,13 @@ def describe(job: Job) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from featx.backbones import registry
+    from featx.backbones.classifier import find_classifier
 
     network = registry.build(job.backbone, job.weights)
     crop = network.transform.crop
     images = torch.zeros(1, 3, crop, crop)
     module = network.module.eval().requires_grad_(False)
-    classifier = registry.last_layer(module, images, network.classifier)[0]
+    classifier = find_classifier(module, images, network.classifier)[0]
     module.set_submodule(classifier, torch.nn.Identity())
     torch.backends.mha.set_fastpath_enabled(False)  # whose operations are not counted
     with FlopCounterMode(display=False) as counter:

@@ -50,7 +50,7 @@ def random_head(head: Head, seed: int) -> Head:
     rng, limit = np.random.default_rng(seed), width**-0.5
     other = copy.copy(head)
     other.mean_, other.scale_ = np.zeros_like(head.mean_), np.ones_like(head.scale_)
-    other.temperature_, other.offset_ = 1.0, np.zeros(classes)
+    other.postprocess_ = dataclasses.replace(head.postprocess_, temperature=1.0, offset=np.zeros(classes))
     other.predictor_ = LinearPredictor(
         rng.uniform(-limit, limit, (classes, width)), rng.uniform(-limit, limit, classes)
     )

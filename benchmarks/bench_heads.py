@@ -98,11 +98,11 @@ def training(Z: np.ndarray, y: np.ndarray, folds: int) -> Any:
 
 def own_fit(folder: str, C: float) -> dict[str, Any]:
     """One C."""
-    from featx.heads.estimators.linear import PenalisedModel
+    from featx.heads.estimators.linear import LinearPathEstimator
 
     Z, y = load(folder)
     started = time.perf_counter()
-    model = PenalisedModel()
+    model = LinearPathEstimator()
     predictor = model.fit(training(Z, y, 0), C)
     seconds = time.perf_counter() - started
     weight, bias = predictor.weight, predictor.bias
@@ -117,14 +117,14 @@ def own_fit(folder: str, C: float) -> dict[str, Any]:
 
 def own_path(folder: str) -> dict[str, Any]:
     """The whole path and the refit."""
-    from featx.heads.estimators.linear import PenalisedModel
+    from featx.heads.estimators.linear import LinearPathEstimator
     from featx.heads.search import search
 
     Z, y = load(folder)
     before = peak_bytes()
     started = time.perf_counter()
     rows = training(Z, y, 5)
-    model = PenalisedModel()
+    model = LinearPathEstimator()
     found = search(model, rows, calibrated=True, grows=False)
     middle = time.perf_counter()
     model.fit(rows, found.chosen)
@@ -168,12 +168,12 @@ def sklearn_path(folder: str, tols: list[float]) -> dict[str, Any]:
 
 def least_on_fold(folder: str) -> dict[str, Any]:
     """The least objective of the five C on the first fold's training rows."""
-    from featx.heads.estimators.linear import PenalisedModel
+    from featx.heads.estimators.linear import LinearPathEstimator
 
     Z, y = load(folder, fold=True)
     found = []
     for C in C_SHOWN:
-        predictor = PenalisedModel().fit(training(Z, y, 0), C)
+        predictor = LinearPathEstimator().fit(training(Z, y, 0), C)
         weight, bias = predictor.weight, predictor.bias
         if len(weight) == 2:
             weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]

@@ -4,12 +4,12 @@ r"""How long an epoch of partial fine-tuning takes with the frozen part's output
     python benchmarks/bench_promote.py ../shared/datasets/trashnet --rounds 1 --epochs 10 --lr 1e-3 \
         --networks mobilenet_v1_075:features.11:../shared/weights/mobilenet_v1_075.safetensors
 
-For each network both ways take turns, each in a process of its own: ``--views 0``, ordinary partial fine-tuning (the frozen
-part is run for every image in every epoch), against the default. An epoch's time is what the log says: training images once,
-with the images that choose judged after it; of all epochs the fastest. ``whole_run_filling`` is a whole run that also filled
+For each network both ways take turns, each in a process of its own: ``--cached-crops 0``, ordinary partial fine-tuning (the
+frozen part is run for every image in every epoch), against the default. An epoch's time is the log's: training images once,
+with the validation images scored after it; of all epochs the fastest. ``whole_run_filling`` is a whole run that also filled
 the cache. Weights are random unless a file is named, and the rate is tiny: the time of an epoch depends on neither.
 
-``same_accuracy`` is for longer runs, at a rate: how long, from the start of ``promote``, until the images that choose gave the
+``same_accuracy`` is for longer runs, at a rate: how long, from the start of ``promote``, until the validation images gave the
 highest accuracy that both ways reached. In the first round the cache is filled meanwhile; ``same_accuracy_again`` is of the
 last round, which finds it filled where there are several.
 """
@@ -31,19 +31,19 @@ NETWORKS = ("resnet18:layer4", "resnet50:layer4")
 
 
 def run(
-    data: str, name: str, layer: str, weights: str, epochs: int, lr: float, views: int, folder: str
+    data: str, name: str, layer: str, weights: str, epochs: int, lr: float, crops: int, folder: str
 ) -> dict[str, Any]:
     """One promotion."""
     import featx
     from featx.heads.head import Head
     from featx.promotion.config import FineTuning
-    from featx.promotion.trainer import TrainingProgress
+    from featx.promotion.history import TrainingProgress
     from featx.reporter import Reporter
 
     backbone = featx.load_backbone(name, weights=weights)
     features = featx.extract(data, backbone, cache=Path(folder) / "cache").load()
     settings = FineTuning(
-        epochs=epochs, lr=lr, views=views, from_layer=layer, interpolate=False, patience=epochs, repeats=0
+        epochs=epochs, lr=lr, cached_crops=crops, from_layer=layer, interpolate=False, patience=epochs, repeats=0
     )
     head, out, ends = Head("logreg").fit(features), Path(folder) / "model.safetensors", dict[int, float]()
     started = time.perf_counter()
@@ -87,12 +87,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=".") as folder:
             found: dict[int, list[dict[str, Any]]] = {0: [], 4: []}
             for _ in range(options.rounds):
-                for views, runs in found.items():
-                    child = json.dumps([name, layer, weights, options.epochs, options.lr, views, folder])
+                for crops, runs in found.items():
+                    child = json.dumps([name, layer, weights, options.epochs, options.lr, crops, folder])
                     command = [sys.executable, __file__, options.data, "--child", child]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     runs.append(json.loads(done.stdout.splitlines()[-1]))
-        ordinary, cached = (statistics.median(r["epoch_seconds"] for r in found[views]) for views in (0, 4))
+        ordinary, cached = (statistics.median(r["epoch_seconds"] for r in found[crops]) for crops in (0, 4))
         result[network] = {
             "ordinary_seconds": ordinary, "cached_seconds": cached, "ratio": ordinary / cached,
             "whole_run_filling": found[4][0]["all"], "whole_run_ordinary": found[0][0]["all"],

@@ -19,7 +19,7 @@ torch nor scikit-learn.
 SECTIONS = {
     "Images and backbones": ("scan_images", "ImageSet", "Transform", "load_backbone", "Backbone"),
     "Features": ("extract", "Extraction", "FeatureSet", "FeatureFile"),
-    "Heads": ("fit_head", "Fit", "Head"),
+    "Heads": ("fit_head", "Fit", "Head", "register_head"),
     "Reports": (
         "evaluate",
         "ClassificationReport",
@@ -31,6 +31,7 @@ SECTIONS = {
     "Comparing and advising": ("rank", "Ranking", "advise", "Advice"),
     "Promotion": ("promote", "FineTuning", "Promotion", "PromotedModel"),
     "Prediction": ("load_model", "predict", "Prediction"),
+    "Progress and errors": ("Reporter", "FeatxError"),
 }
 OTHERS = "Other names"
 

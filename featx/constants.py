@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
-"""The kinds of head."""
+"""The kinds of head that ship with featx, in the order of the command line; ``featx.heads.registry`` defines them."""
 
 KERNELS = ("linear", "rbf")
 """The kernels of an svm head."""
@@ -23,9 +23,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 """The ways to pool a layer's map or tokens into one vector, described at ``layer_spec.LayerNode``; the first is the default."""
-
-ENGINES = ("eager", "compile", "openvino", "onnxruntime")
-"""The engines that may run a network. All give the same features, to 1e-4 of each row's norm."""
 
 MAX_SIDE = 2048
 """The largest resize and crop, in pixels. Memory grows with its square, and a foreign file may name any number."""

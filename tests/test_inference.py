@@ -1,4 +1,4 @@
-"""Heads and promoted models at work on images, alike."""
+"""Predictions and evaluations, alike for heads and promoted models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import featx
-from featx.errors import BackboneError, CacheMissError, DatasetError, HeadError, StaleCacheError
+from featx.errors import BackboneError, DatasetError, HeadError, ModelNotFoundError, StaleCacheError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
 from featx.layer_spec import VIEWS
-from featx.promotion.promotion import PromotedModel
+from featx.promotion.model import PromotedModel
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_head_in_memory_predicts_as_its_file_does(head_file: Path, split_photo
     assert predict(Head.load(head_file), images) == predict(head_file, images)
 
 
-def test_a_head_on_several_layers_predicts_from_pixels_what_it_says_of_features(
+def test_a_head_on_several_layers_predicts_the_same_from_pixels_as_from_features(
     split_photos: Path, in_tmp: Path
 ) -> None:
     backbone = featx.load_backbone("lenet5", layers=("features.3:max", "features.0"))
@@ -84,14 +84,14 @@ def test_a_file_in_a_folder_that_may_not_be_searched_is_a_row_too(
     assert prediction.error.startswith("cannot be read: ")
 
 
-def test_files_keep_their_order_and_folders_are_taken_by_path(model_file: Path, split_photos: Path) -> None:
+def test_files_keep_their_order_and_folders_are_sorted_by_path(model_file: Path, split_photos: Path) -> None:
     first = split_photos / "val" / "light" / "03.png"
     predictions = predict(model_file, [first, split_photos / "val" / "dark", first])
     dark = [str(split_photos / "val" / "dark" / f"{n:02}.png") for n in range(8)]
     assert [p.path for p in predictions] == [str(first), *dark, str(first)]
 
 
-def test_a_bad_image_gets_a_row_that_says_why_and_stops_nothing(model_file: Path, split_photos: Path) -> None:
+def test_a_bad_image_gets_a_prediction_with_its_error_and_stops_nothing(model_file: Path, split_photos: Path) -> None:
     Path("text.jpg").write_text("no image")
     good = split_photos / "val" / "dark" / "00.png"
     predictions = predict(model_file, ["text.jpg", good, "gone.png"])
@@ -129,7 +129,7 @@ def test_a_heads_evaluation_uses_the_cached_features(
     assert evaluate(head_file, split_photos).n == 16
 
 
-def test_judging_by_training_images_is_said(head_file: Path, model_file: Path, split_photos: Path) -> None:
+def test_evaluating_on_training_images_is_noted(head_file: Path, model_file: Path, split_photos: Path) -> None:
     for file in (head_file, model_file):
         report = evaluate(file, split_photos, split="all")
         assert report.n == 48
@@ -138,7 +138,7 @@ def test_judging_by_training_images_is_said(head_file: Path, model_file: Path, s
         )
 
 
-def test_new_images_without_splits_are_judged_whole(model_file: Path, head_file: Path, make_image) -> None:
+def test_new_images_without_splits_are_evaluated_whole(model_file: Path, head_file: Path, make_image) -> None:
     for label, tint in (("dark", 60), ("light", 190)):
         for number in range(6):
             make_image(Path("new") / label / f"{number}.png", seed=5000 + number + tint, tint=tint)
@@ -147,7 +147,7 @@ def test_new_images_without_splits_are_judged_whole(model_file: Path, head_file:
         assert (report.split, report.n, report.notes) == ("all", 12, ())
 
 
-def test_a_set_it_was_trained_on_is_judged_by_its_held_out_part(photos: Path, in_tmp: Path) -> None:
+def test_a_set_it_was_trained_on_is_evaluated_on_its_held_out_part(photos: Path, in_tmp: Path) -> None:
     features = featx.extract(photos, "lenet5").load()
     head = Head("logreg").fit(features)
     model = featx.promote(head).path
@@ -161,7 +161,9 @@ def test_an_unknown_class_is_named(head_file: Path, model_file: Path, split_phot
     for split in ("train", "val"):
         make_image(Path("more") / split / "purple" / "0.png", seed=7)
     for file in (head_file, model_file):
-        with pytest.raises(HeadError, match=r"1 images of the split 'val' are of classes that the head does not know"):
+        with pytest.raises(
+            HeadError, match=r"1 images of the split 'val' are of classes that the head was not fitted to"
+        ):
             evaluate(file, "more")
 
 
@@ -171,13 +173,13 @@ def test_classes_are_matched_by_name_not_by_number(model_file: Path, split_photo
     assert (report.n, report.accuracy) == (8, 1.0)
 
 
-def test_undecodable_images_are_counted_not_judged(head_file: Path, model_file: Path, split_photos: Path) -> None:
+def test_undecodable_images_are_counted_not_evaluated(head_file: Path, model_file: Path, split_photos: Path) -> None:
     (split_photos / "val" / "dark" / "bad.png").write_bytes(b"")
     for file in (head_file, model_file):
         report = evaluate(file, split_photos)
         assert report.n == 16
         assert report.notes == (
-            "1 images could not be decoded and were not judged, the first val/dark/bad.png: the file is empty",
+            "1 images could not be decoded and were not evaluated, the first val/dark/bad.png: the file is empty",
         )
 
 
@@ -194,12 +196,12 @@ def test_features_of_another_identity_are_refused(head_file: Path, split_photos:
         evaluate(load_model(head_file), other)
 
 
-def test_a_promoted_model_is_not_judged_on_features(model_file: Path, split_photos: Path) -> None:
-    with pytest.raises(HeadError, match=r"judged on images, not on features"):
+def test_a_promoted_model_is_not_evaluated_on_features(model_file: Path, split_photos: Path) -> None:
+    with pytest.raises(HeadError, match=r"evaluated on images, not on features"):
         evaluate(model_file, featx.extract(split_photos, "lenet5").load())
 
 
-def test_moved_weights_are_asked_for_and_taken(split_photos: Path, in_tmp: Path) -> None:
+def test_moved_weights_are_an_error_until_they_are_named(split_photos: Path, in_tmp: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(featx.load_backbone("lenet5", weights="random").network.state_dict(), "w.safetensors")
@@ -209,17 +211,17 @@ def test_moved_weights_are_asked_for_and_taken(split_photos: Path, in_tmp: Path)
     with pytest.raises(BackboneError, match=r"there is no weights file .*w\.safetensors"):
         load_model(path)
     assert isinstance(load_model(path, weights="moved.safetensors"), HeadOnBackbone)
-    with pytest.raises(StaleCacheError, match=r"gives other features than those that were kept \(weights_sha256"):
+    with pytest.raises(StaleCacheError, match=r"gives other features here than the stored ones \(weights_sha256"):
         load_model(path, weights="default")
 
 
-def test_a_missing_model_is_said(in_tmp: Path) -> None:
-    with pytest.raises(CacheMissError, match=r"there is no head or model nothing\.safetensors"):
+def test_a_missing_model_is_an_error(in_tmp: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"there is no head or model nothing\.safetensors"):
         predict("nothing.safetensors", ["a.jpg"])
 
 
 @pytest.mark.parametrize(("views", "layer"), [("flip", "penultimate"), ("10crop", "hidden,penultimate")])
-def test_a_head_on_views_predicts_from_pixels_what_it_says_of_features(
+def test_a_head_on_views_predicts_the_same_from_pixels_as_from_features(
     views: str, layer: str, split_photos: Path, in_tmp: Path
 ) -> None:
     extracted = featx.extract(split_photos, featx.load_backbone("lenet5", layers=("hidden",), views=views, resize=40))
@@ -239,7 +241,7 @@ def test_a_head_on_views_predicts_from_pixels_what_it_says_of_features(
         head.evaluate(FeatureSet.load(extracted.file, layer))
 
 
-def test_evaluating_a_head_on_views_keeps_the_views_of_new_images(split_photos: Path, in_tmp: Path) -> None:
+def test_evaluating_a_head_on_views_extracts_new_images_in_these_views(split_photos: Path, in_tmp: Path) -> None:
     head = Head("logreg").fit(featx.extract(split_photos, featx.load_backbone("lenet5", views="flip")).load())
     new = split_photos.rename(split_photos.with_name("new"))
     evaluate(head, new, cache="other")

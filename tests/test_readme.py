@@ -16,7 +16,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 def comparable(text: str) -> list[str]:
     """Lines without what differs from machine to machine: times, rates, engines and folders."""
     text = re.sub(r"in [\d.,]+ s( \([\d.,]+ images/s, \w+\))?", "in TIME", text)
-    text = re.sub(r"Note: (measuring which of|\S+ runs by) .*\n", "", text)  # where the machine is slow
+    text = re.sub(r"Note: (measuring once which of|\S+ runs with) .*\n", "", text)  # where the machine is slow
     return re.sub(r"\S*/(?=shared/)", "", text).strip().splitlines()
 
 

@@ -30,13 +30,23 @@ import featx
 from featx.backbones import catalog, registry
 from featx.backbones.weights import read_state
 from featx.cli.main import main
-from featx.errors import BackboneError, CacheMissError, CorruptFileError, FeatxError, HeadError, StaleCacheError
+from featx.errors import (
+    BackboneError,
+    CorruptFileError,
+    FeatxError,
+    HeadError,
+    ModelNotFoundError,
+    StaleCacheError,
+)
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.inference import HeadOnBackbone, evaluate, load_model, predict
 from featx.inspection.info import describe_file
 from featx.io import model_file
-from featx.promotion.promotion import PromotedModel, promote
+from featx.promotion.model import PromotedModel
+from featx.promotion.model_file import MODEL
+from featx.promotion.promotion import promote
 
 Arrays = dict[str, np.ndarray]
 Facts = dict[str, Any]
@@ -60,7 +70,7 @@ def heads(digits: FeatureSet, tmp_path_factory: pytest.TempPathFactory) -> dict[
     fitted = {
         "linear": Head("centroid").fit(digits),
         "kernel": Head("svm", kernel="rbf", C=1.0, calibrate="isotonic").fit(digits),
-        "neighbour": Head("knn", k=3, logit_adjustment=1.0, precision=0.9).fit(digits),
+        "neighbour": Head("knn", k=3, logit_adjustment=1.0, target_precision=0.9).fit(digits),
         "neighbour-labels": Head("knn", k=3).fit(many),
         "neighbour-mean": Head("knn", k=3, task="regression").fit(digits),
         "hidden": Head("mlp").fit(digits, rows=digits.rows("train")[::16]),
@@ -84,13 +94,13 @@ def image(digits: FeatureSet) -> Path:
 
 def contents(path: Path) -> tuple[Arrays, Facts]:
     """What a sound file holds, to change it."""
-    form = model_file.read_metadata(path)["format"]
-    arrays, facts = model_file.load_model(path, format=form)
+    form = model_file.read_metadata(path, HEAD, MODEL)["format"]
+    arrays, facts = model_file.read(path, HEAD if form == HEAD.format else MODEL)
     return arrays, copy.deepcopy(facts)
 
 
 def craft(path: Path, arrays: Mapping[str, np.ndarray], facts: Any) -> Path:
-    """A file of any content whose checksum is right: what save_model would write if it checked nothing."""
+    """A file of any content whose checksum is right: what ``model_file.write`` would write if it checked nothing."""
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in arrays.items()}
     if isinstance(facts, dict):
         stored = json.loads(json.dumps(facts))
@@ -116,8 +126,8 @@ def only_featx_errors(path: Path, image: Path) -> None:
     for use in (describe_file, Head.load, PromotedModel.load, lambda path: consume(path, image)):
         with contextlib.suppress(FeatxError):
             use(path)
-    with contextlib.suppress(CacheMissError):
-        model_file.newest(path.parent, format=model_file.HEAD)
+    with contextlib.suppress(ModelNotFoundError):
+        model_file.newest(path.parent, HEAD)
 
 
 # Heads whose checksum is right and whose content is not
@@ -135,12 +145,12 @@ def at(facts: Facts, place: str, value: Any) -> None:
     [
         ("kind", "forest", r'kind is "forest"; expected one of logreg, linear, svm'),
         ("kind", ["logreg"], r"kind is \[\"logreg\"\]; expected one of"),
-        ("kind", "knn", "a linear scorer does not make a knn head"),
+        ("kind", "knn", "a linear predictor does not make a knn head"),
         ("form", "neighbour", "there is no array scorer.support"),
         ("parameters", None, "parameters is null; expected an object"),
         ("parameters", {}, "parameters lacks C, calibrate, class_weight, group, k, kernel, logit_adjustment, seed, w"),
         ("parameters.class_weight", "even", 'parameters.class_weight is "even"; expected one of balanced'),
-        ("parameters.logit_adjustment", -1, "logit_adjustment is -1; expected a number from 0 on"),
+        ("parameters.logit_adjustment", -1, "logit_adjustment is -1; expected a number of at least 0"),
         ("parameters.logit_adjustment", None, "parameters.logit_adjustment is null; expected a finite number"),
         (
             "parameters.calibrate",
@@ -150,12 +160,12 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("parameters.group", 3, "parameters.group is 3; expected a string"),
         ("parameters.weight_decay", "1", 'parameters.weight_decay is "1"; expected a finite number'),
         ("task", "ranking", 'task is "ranking"; expected one of classification, multilabel, regression'),
-        ("task", "multilabel", "centroid does not do multilabel"),
+        ("task", "multilabel", "centroid cannot do multilabel"),
         ("task", None, "task is null; expected one of"),
         ("reject_below", 1.5, "reject_below is 1.5; expected a number from 0 to 1"),
         ("parameters.k", -3, "parameters.k is -3; expected a whole number, at least 1"),
         ("parameters.k", 7, "k is 7 for centroid"),
-        ("parameters.C", 0.5, "-C is for logreg, svm, ridge; centroid has none"),
+        ("parameters.C", 0.5, "C is only for logreg, svm, ridge; centroid has none"),
         ("parameters.C", "1", r'parameters.C is "1"; expected a number above 0'),
         ("parameters.seed", True, "parameters.seed is true; expected a whole number"),
         ("parameters.kernel", "rbf", "kernel is 'rbf' for centroid"),
@@ -169,8 +179,8 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("classes", ["5", "6", "7", "8", "8"], "classes is .*; expected a list of 1 to 32,768 different names"),
         ("classes", ["5", "6", "7", "8", 9], "classes is .*; expected a list of 1 to 32,768 different names"),
         ("classes", [str(n) for n in range(40000)], "classes is .*; expected a list of 1 to 32,768 different names"),
-        ("layer", 3, "layer is 3; expected the name of a layer in views that there are"),
-        ("layer", "own@twice", 'layer is "own@twice"; expected the name of a layer in views that there are'),
+        ("layer", 3, "layer is 3; expected the name of a layer, with a known set of views"),
+        ("layer", "own@twice", 'layer is "own@twice"; expected the name of a layer, with a known set of views'),
         ("identity", "f00d", r'identity is "f00d"; expected a SHA-256'),
         ("identity", "F00D" * 16, "identity is .*; expected a SHA-256"),
         ("backbone", {"name": "lenet5"}, "backbone lacks parts, weights"),
@@ -223,7 +233,7 @@ def test_a_head_of_wrong_metadata_is_refused_with_what_is_wrong(
     at(facts, place, value)
     path = craft(tmp_path / "head.safetensors", arrays, facts)
     with pytest.raises(
-        CorruptFileError, match=rf"head\.safetensors is (no sound head|not a safetensors file): .*{message}"
+        CorruptFileError, match=rf"head\.safetensors is (not a valid head|not a safetensors file): .*{message}"
     ):
         Head.load(path)
 
@@ -235,11 +245,11 @@ def test_a_head_without_one_of_its_keys_or_arrays_is_refused_whichever_it_is(
     arrays, facts = contents(heads[form])
     for key in facts.keys() - {"format", "version"}:
         craft(tmp_path / "h", arrays, {k: v for k, v in facts.items() if k != key})
-        with pytest.raises(CorruptFileError, match=f"h is no sound head: its JSON lacks {key}"):
+        with pytest.raises(CorruptFileError, match=f"h is not a valid head: its JSON lacks {key}"):
             Head.load(tmp_path / "h")
     for name in arrays.keys() - {"thresholds"}:
         craft(tmp_path / "h", {k: v for k, v in arrays.items() if k != name}, facts)
-        with pytest.raises(CorruptFileError, match=f"h is no sound head: there is no array {name}"):
+        with pytest.raises(CorruptFileError, match=f"h is not a valid head: there is no array {name}"):
             Head.load(tmp_path / "h")
 
 
@@ -316,26 +326,26 @@ def test_a_head_of_wrong_arrays_is_refused_with_what_is_wrong(
 ) -> None:
     arrays, facts = contents(heads[form])
     path = craft(tmp_path / "head.safetensors", {**arrays, name: value}, facts)
-    with pytest.raises(CorruptFileError, match=rf"head\.safetensors is no sound head: {message}"):
+    with pytest.raises(CorruptFileError, match=rf"head\.safetensors is not a valid head: {message}"):
         Head.load(path)
 
 
 def test_a_head_whose_task_is_not_that_of_its_parts_is_refused(heads: dict[str, Path], tmp_path: Path) -> None:
     arrays, facts = contents(heads["neighbour-labels"])
     del arrays["thresholds"]
-    with pytest.raises(CorruptFileError, match="h is no sound head: a head of multilabel without thresholds"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: a head of multilabel without thresholds"):
         Head.load(craft(tmp_path / "h", arrays, facts))
     arrays, facts = contents(heads["neighbour-mean"])
     for name in ("offset", "scorer.support_values"):
         arrays[name] = np.concatenate([arrays[name], arrays[name]], axis=-1)
     facts["classes"] = ["one", "two"]
-    with pytest.raises(CorruptFileError, match="h is no sound head: 2 classes do not make a head of regression"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: 2 classes do not make a head of regression"):
         Head.load(craft(tmp_path / "h", arrays, facts))
     arrays, facts = contents(heads["linear"])
     for name in ("offset", "scorer.weight", "scorer.bias"):
         arrays[name] = arrays[name][:1]
     facts["classes"] = ["5"]
-    with pytest.raises(CorruptFileError, match="h is no sound head: 1 classes do not make a head of classification"):
+    with pytest.raises(CorruptFileError, match="h is not a valid head: 1 classes do not make a head of classification"):
         Head.load(craft(tmp_path / "h", arrays, facts))
 
 
@@ -343,7 +353,8 @@ def test_parameters_that_no_head_has_change_nothing(heads: dict[str, Path], tmp_
     arrays, facts = contents(heads["linear"])
     facts["parameters"] |= {"kind": "svm", "task": "regression", "table": "/etc/passwd", "self": 1}
     head = Head.load(craft(tmp_path / "h", arrays, facts))
-    assert (head.kind, head.task_, head.table) == ("centroid", "classification", None)
+    assert (head.kind, head.task_, head.group_) == ("centroid", "classification", None)
+    assert not hasattr(head, "table")
 
 
 def test_a_head_of_numbers_that_overflow_gives_a_row_that_says_so(
@@ -352,7 +363,7 @@ def test_a_head_of_numbers_that_overflow_gives_a_row_that_says_so(
     arrays, facts = contents(heads["linear"])
     arrays["scorer.weight"] = np.full((5, 84), 1e308)
     (prediction,) = predict(craft(tmp_path / "h", arrays, facts), [image])
-    assert prediction.as_dict() == {"path": str(image), "error": "the model's scores of it are NaN or infinite"}
+    assert prediction.as_dict() == {"path": str(image), "error": "the model's scores for it are NaN or infinite"}
 
 
 # Headers
@@ -416,7 +427,7 @@ def test_a_header_that_breaks_a_rule_is_refused_with_the_rule(
     data = b"\0" if b'"data_offsets":[0,1]' in header else b""
     path = raw(tmp_path / "h", header, data, length)
     with pytest.raises(CorruptFileError, match=f"h is not a safetensors file: .*{message}"):
-        model_file.read_metadata(path)
+        model_file.read_metadata(path, HEAD, MODEL)
 
 
 def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_path: Path) -> None:
@@ -445,7 +456,7 @@ def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_
         ("transform.crop", 10**6, CorruptFileError, "transform.crop is 1000000; expected a whole number, 1 to 2048"),
         ("transform.crop", 1, CorruptFileError, "is no sound model: it cannot be run: "),
         ("transform.crop", 64, CorruptFileError, "is no sound model: it cannot be run: "),
-        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN, where 5 logits should be"),
+        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN; expected 5 finite logits"),
         ("transform.interpolation", "\u202e", CorruptFileError, r"interpolation is '\\u202e'"),
         ("origin", "lenet5", CorruptFileError, 'origin is "lenet5"; expected an object'),
         ("origin.source", "hub", CorruptFileError, r'origin.source is "hub"; expected one of torchvision, featx'),
@@ -480,7 +491,7 @@ def test_a_model_of_wrong_metadata_is_refused_with_what_is_wrong(
 @pytest.mark.parametrize("size", ["x", "-16", "17", "999999999999999999", "9" * 5000, "1e3", ""])
 def test_an_absurd_image_size_makes_no_network(size: str) -> None:
     with pytest.raises(BackboneError, match=r"vit_b_16 cannot be built for images of .* pixels"):
-        registry.blank({"source": "torchvision", "name": "vit_b_16", "image_size": size})
+        registry.rebuild({"source": "torchvision", "name": "vit_b_16", "image_size": size})
 
 
 def test_a_network_that_the_file_has_no_tensors_for_is_never_made(model: Path, tmp_path: Path) -> None:
@@ -496,7 +507,8 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
     arrays, facts = contents(model)
     arrays["classifier.bias"] = np.full(5, np.nan, dtype=np.float32)
     with pytest.raises(
-        CorruptFileError, match=r"is no sound model: of shape \(1, 5\), or NaN, where 5 logits should be"
+        CorruptFileError,
+        match=r"is no sound model: one image gives logits of shape \(1, 5\), or NaN; expected 5 finite logits",
     ):
         PromotedModel.load(craft(tmp_path / "model.safetensors", arrays, facts))
 
@@ -580,7 +592,7 @@ def test_a_pipe_or_a_device_that_a_head_names_is_not_waited_for(heads: dict[str,
         with pytest.raises(BackboneError, match=r"as a weights file: it is (no ordinary file|empty)|no weights"):
             load_model(craft(tmp_path / "h", arrays, facts))
     facts["source"] = str(tmp_path / "pipe.h5")
-    with pytest.raises(FeatxError, match=r"pipe\.h5 is no ordinary file"):
+    with pytest.raises(FeatxError, match=r"pipe\.h5 is not a regular file"):
         promote(craft(tmp_path / "h", arrays, facts))
 
 
@@ -661,12 +673,12 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> Non
         for name in plain.namelist():
             squeezed.writestr(name, plain.read(name))
     for name, message in [
-        ("call.pth", "it calls bytearray, as no tensor does"),
-        ("old.pth", "it calls bytearray, as no tensor does"),
+        ("call.pth", "it calls bytearray, which no tensor needs"),
+        ("old.pth", "it calls bytearray, which no tensor needs"),
         ("zip.pth", "its parts are compressed, which torch.save never does"),
     ]:
         with pytest.raises(
-            BackboneError, match=rf"cannot be read as a file of tensors alone \(weights_only\): {message}"
+            BackboneError, match=rf"cannot be read as a file of tensors only \(weights_only\): {message}"
         ):
             read_state(tmp_path / name)
     assert read_state(tmp_path / "plain.pth")["a"].shape == (1000, 1000)
@@ -680,7 +692,7 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> Non
 )
 def test_what_is_no_tensor_of_numbers_is_refused(tmp_path: Path, odd: Any) -> None:
     torch.save({"a": torch.zeros(1), "b": odd}, tmp_path / "w.pth")
-    with pytest.raises(BackboneError, match="holds no tensors by name; expected the state_dict of a network"):
+    with pytest.raises(BackboneError, match="does not hold tensors by name; expected the state_dict of a network"):
         read_state(tmp_path / "w.pth")
 
 
@@ -751,10 +763,10 @@ def test_a_damaged_memo_of_backbones_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memo: str
 ) -> None:
     monkeypatch.setenv("FEATX_HOME", str(tmp_path))
-    (before,) = catalog.describe(["lenet5"])
+    (before,) = catalog.describe_backbones(["lenet5"])
     (file,) = tmp_path.iterdir()
     file.write_text(memo)
-    assert catalog.describe(["lenet5"]) == [before]
+    assert catalog.describe_backbones(["lenet5"]) == [before]
 
 
 # Names

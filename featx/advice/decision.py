@@ -1,4 +1,7 @@
-"""Which head, and how far to tune: the choice that the evidence asks for, and how sure it is. numpy and scipy only."""
+"""What to do with a backbone on a data set: which head to fit, and how much of the network to fine-tune.
+
+``decide`` is a pure function of the ``Evidence``. Numpy and scipy only.
+"""
 
 from __future__ import annotations
 
@@ -15,202 +18,233 @@ from featx.advice.layer_scores import HeldOutResult
 from featx.layer_spec import PENULTIMATE, LayerSpec
 
 RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
-"""A head on the penultimate; on another layer, or on several; tuning from some block on; tuning all; nothing to transfer."""
+"""A head on the penultimate; a head on another layer, or on several; fine-tuning from some block on; fine-tuning the whole
+network; nothing, because no head is better than chance."""
 
-MUCH = 1000
-"""Training images from which on there is much data."""
+MUCH_DATA = 1000
+"""Number of training images from which on the data set counts as large."""
 
-BEYOND = 0.1
-"""Share of the errors of a head on several layers that tuning is expected to take away besides (docs/advise.md)."""
+SHARE_BEYOND_JOINT = 0.1
+"""Share of the errors of a head on several layers that fine-tuning is expected to remove in addition (docs/advise.md)."""
 
-FEW = 150
-"""Training images up to which tuning is not expected to take away any error of a head on the penultimate."""
+FEW_IMAGES = 150
+"""Number of training images up to which fine-tuning is not expected to remove any error of a head on the penultimate."""
 
-DOUBLED = 0.1
-"""Share of these errors that it is expected to take away for each doubling of the images from there on (docs/advise.md)."""
+SHARE_PER_DOUBLING = 0.1
+"""Share of these errors that it is expected to remove for each doubling of the images beyond that (docs/advise.md)."""
 
-AT_MOST = 0.4
-"""That share, of however many images."""
+MAX_SHARE = 0.4
+"""Upper limit of that share, for any number of images."""
 
-WORTH = 0.01
-"""Accuracy by which tuning must be ahead of every head: it takes minutes or hours instead of seconds."""
+WORTHWHILE_GAIN = 0.01
+"""Accuracy by which fine-tuning must beat every head to be recommended: it takes minutes or hours instead of seconds."""
 
-NEARLY = 0.05
-"""Accuracy by which pretrained features must be able to be ahead of those of random weights, to be of much use."""
+LEAST_TRANSFER_GAIN = 0.05
+"""Accuracy by which pretrained features must be able to beat those of random weights; below it, pretraining hardly helps."""
 
-_CHANCE = 0.01  # significance at which something has been learned, over all depths together
-_DRAWS = 300
+_CHANCE_LEVEL = 0.01  # significance level of "better than chance", over all layers together
+_BOOTSTRAP_DRAWS = 300
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the choice goes by; all on the same images.
+    """The measurements that the decision depends on; every result is on the same images.
 
     Attributes:
-        images: that there are to train on.
-        guess: by the classes' shares alone.
-        depths: {layer: outcome}, from the input on, the penultimate last.
-        together: {layer: outcome of a head on it and all later ones side by side}, the same layers.
-        frozen: {layer: share of the network's blocks up to it}.
-        transferred: how much more accurate a head on pretrained features may be, at most, than one on those of the same network
-            with random weights (upper end of the interval); infinite where that is unknown.
+        images: number of training images.
+        majority: result of always predicting the classes' shares, as scikit-learn's ``DummyClassifier(strategy="prior")``;
+            its predicted class is the commonest.
+        single: {layer: result of a head on this layer}, from the input on, the penultimate last.
+        joint: {layer: result of a head on this and all later layers side by side}, for the same layers.
+        frozen_share: {layer: share of the network's blocks up to and including this layer}.
+        transfer_gain: upper end of the interval for how much more accurate a head on pretrained features is than one on
+            features of the same network with random weights; infinite if it was not measured.
     """
 
     images: int
-    guess: HeldOutResult
-    depths: Mapping[str, HeldOutResult]
-    together: Mapping[str, HeldOutResult]
-    frozen: Mapping[str, float]
-    transferred: float = math.inf
+    majority: HeldOutResult
+    single: Mapping[str, HeldOutResult]
+    joint: Mapping[str, HeldOutResult]
+    frozen_share: Mapping[str, float]
+    transfer_gain: float = math.inf
 
     def take(self, rows: np.ndarray) -> Evidence:
-        """The same of some of the images that judge."""
-        guess, depths, together = self.guess.take(rows), _each(self.depths, rows), _each(self.together, rows)
-        return dataclasses.replace(self, guess=guess, depths=depths, together=together)
+        """Return the evidence on some of the held-out images, (r,) int64; a row may be repeated."""
+        return dataclasses.replace(
+            self,
+            majority=self.majority.take(rows),
+            single={layer: result.take(rows) for layer, result in self.single.items()},
+            joint={layer: result.take(rows) for layer, result in self.joint.items()},
+        )
 
     @property
-    def much(self) -> bool:
-        """Whether there is much data."""
-        return self.images >= MUCH
+    def much_data(self) -> bool:
+        """Whether there are at least ``MUCH_DATA`` training images."""
+        return self.images >= MUCH_DATA
 
     @property
     def peak(self) -> str:
-        """The layer that is best by itself, by its loss."""
-        return _least(self.depths)
+        """The single layer with the lowest loss."""
+        return _lowest_loss(self.single)
 
     @property
-    def earlier(self) -> bool:
-        """Whether the network's last layers lose what the classes need: an earlier layer alone beats the penultimate."""
-        return self.depths[self.peak].beats(self.depths[PENULTIMATE])
+    def peaks_early(self) -> bool:
+        """Whether an earlier layer alone beats the penultimate, so that the last layers lose what the classes need."""
+        return self.single[self.peak].beats(self.single[PENULTIMATE])
 
     @property
-    def unlike(self) -> bool:
-        """Whether the images are unlike what the network was trained on: by that, or since its training is of little use."""
-        return self.earlier or self.transferred < NEARLY
+    def unlike_pretraining(self) -> bool:
+        """Whether the images are unlike those of the pretraining: an earlier layer is best, or pretraining hardly helps."""
+        return self.peaks_early or self.transfer_gain < LEAST_TRANSFER_GAIN
 
     @property
-    def lost_after(self) -> str:
-        """The latest layer from which on a head on all layers is as good as the best of them, within the errors."""
-        best = self.together[_least(self.together)]
-        return next(layer for layer in reversed(list(self.together)) if not best.beats(self.together[layer]))
+    def lossless_layer(self) -> str:
+        """The latest layer from which on nothing is lost.
+
+        A head on it and all later layers is as good as the best head on several layers, within the standard errors.
+        """
+        best = self.joint[_lowest_loss(self.joint)]
+        return next(layer for layer in reversed(list(self.joint)) if not best.beats(self.joint[layer]))
 
     @property
-    def tuned(self) -> float:
-        """Share of the errors of a head on the penultimate that tuning is expected to take away, by the number of images."""
-        return min(AT_MOST, DOUBLED * math.log2(max(1.0, self.images / FEW)))
+    def finetuning_share(self) -> float:
+        """Share of the errors of a head on the penultimate that fine-tuning is expected to remove, by number of images."""
+        return min(MAX_SHARE, SHARE_PER_DOUBLING * math.log2(max(1.0, self.images / FEW_IMAGES)))
 
     @property
-    def learned(self) -> bool:
-        """Whether some head tells the classes apart better than their shares alone do, by its losses or by what it says."""
-        images, most = len(self.guess.losses), self.guess.accuracy
-        each = _CHANCE / (2 * len(self.depths))
-        for outcome in self.depths.values():
-            gain, error = outcome.gain_over(self.guess)
-            if error > 0 and student_t.sf(gain / error, images - 1) < each:
+    def beats_chance(self) -> bool:
+        """Whether a head on some layer is significantly better than the majority baseline, by log loss or by accuracy."""
+        images, commonest = len(self.majority.losses), self.majority.accuracy
+        level = _CHANCE_LEVEL / (2 * len(self.single))  # Bonferroni: two tests for each layer
+        for result in self.single.values():
+            gain, error = result.gain_over(self.majority)
+            if error > 0 and student_t.sf(gain / error, images - 1) < level:
                 return True
-            if binom.sf(int(outcome.right.sum()) - 1, images, most) < each:
+            if binom.sf(int(result.correct.sum()) - 1, images, commonest) < level:
                 return True
         return False
 
+    @property
+    def cell(self) -> str:
+        """The cell of the usual table: "little-similar", "little-unlike", "much-similar", "much-unlike", or "chance"."""
+        if not self.beats_chance:
+            return "chance"
+        return f"{'much' if self.much_data else 'little'}-{'unlike' if self.unlike_pretraining else 'similar'}"
+
     def accuracy(self, layer: str) -> float:
-        """Of a head on one layer, or on one and all later ones, as ``LayerSpec`` has them."""
+        """Return the accuracy of a head on one layer; on it and all later ones if ``layer`` is a list with commas."""
         first = LayerSpec.parse(layer).layers[0]
-        return (self.depths if layer == first else self.together)[first].accuracy
+        return (self.single if layer == first else self.joint)[first].accuracy
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What the evidence asks for.
+class Decision:
+    """The recommendation that follows from the evidence.
 
     Attributes:
         recommendation: one of ``RECOMMENDATIONS``.
-        layer: of the head (of several, their names with commas between them); or after which training begins; "" for none, and
-            for training all where nothing tells where the network loses what the classes need.
-        accuracy: that is expected.
-        gain: how much more that is than a head on the penultimate has.
+        layer: the layer of the recommended head (several separated by commas), or the layer after which fine-tuning begins.
+            "" for none, and for fine-tuning the whole network if no layer stands out.
+        expected_accuracy: the accuracy to expect.
+        expected_gain: by how much it exceeds the accuracy of a head on the penultimate.
     """
 
     recommendation: str
     layer: str
-    accuracy: float
-    gain: float
+    expected_accuracy: float
+    expected_gain: float
 
 
-def decide(evidence: Evidence, *, luck: float = 1.0) -> Choice:
-    """What pays, by what was measured.
+def decide(evidence: Evidence, *, realised: float = 1.0) -> Decision:
+    """Decide what pays, by the evidence alone.
 
-    Where no head is better than guessing: nothing. Else the most accurate head: on the penultimate, or, where the log loss is
-    less by two standard errors, image by image, on an earlier layer or on several side by side. Tuning is advised where it is
-    expected to be ahead of every head by a point.
+    If no head is better than chance: nothing. Otherwise the most accurate head: on the penultimate, or, if the log loss is
+    lower by two standard errors, paired by image, on an earlier layer or on several side by side. Fine-tuning is recommended
+    if it is expected to beat every head by ``WORTHWHILE_GAIN``.
 
     Args:
-        evidence: what was measured.
-        luck: how much of what tuning is expected to add it does add.
+        evidence: the measurements.
+        realised: share of the expected benefit of fine-tuning that is assumed to come true.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> def result(accuracy):
+        ...     correct = np.arange(200) < 200 * accuracy
+        ...     return HeldOutResult(np.where(correct, 0.1, 2.0) + rng.normal(0, 0.02, 200), correct)
+        >>> single = {"layer3": result(0.8), "penultimate": result(0.95)}
+        >>> joint = {"layer3": result(0.95), "penultimate": single["penultimate"]}
+        >>> majority = HeldOutResult(np.full(200, np.log(2)), np.arange(200) < 100)
+        >>> evidence = Evidence(200, majority, single, joint, {"layer3": 0.75, "penultimate": 1.0})
+        >>> decide(evidence)
+        Decision(recommendation='head', layer='penultimate', expected_accuracy=0.95, expected_gain=0.0)
     """
-    own = evidence.accuracy(PENULTIMATE)
-    if not evidence.learned:
-        return Choice("none", "", own, 0.0)
+    penultimate = evidence.accuracy(PENULTIMATE)
+    if not evidence.beats_chance:
+        return Decision("none", "", penultimate, 0.0)
     layer = _best_head(evidence)
-    reached = evidence.accuracy(layer)
-    behind, expected = _by_tuning(evidence, luck)
-    if expected >= reached + WORTH:
-        part = evidence.frozen.get(behind, 0.0) >= 0.5
-        return Choice("tune-part" if part else "tune-all", behind, expected, expected - own)
-    return Choice("head" if layer == PENULTIMATE else "head-inner", layer, reached, reached - own)
+    by_head = evidence.accuracy(layer)
+    start, by_finetuning = _expected_by_finetuning(evidence, realised)
+    if by_finetuning >= by_head + WORTHWHILE_GAIN:
+        part = evidence.frozen_share.get(start, 0.0) >= 0.5
+        return Decision("tune-part" if part else "tune-all", start, by_finetuning, by_finetuning - penultimate)
+    return Decision("head" if layer == PENULTIMATE else "head-inner", layer, by_head, by_head - penultimate)
+
+
+def bootstrap(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
+    """Estimate how stable the decision is, by resampling the held-out images with replacement (Efron, 1979).
+
+    The benefit of fine-tuning is drawn too, uniformly from nothing to twice what is expected.
+
+    Args:
+        evidence: the measurements.
+        seed: of the draws.
+
+    Returns:
+        The share of draws with the same recommendation, and the 95 % interval of the expected gain over those draws.
+    """
+    rng, images, decision = np.random.default_rng(seed), len(evidence.majority.losses), decide(evidence)
+    decisions = [
+        decide(evidence.take(rng.integers(images, size=images)), realised=rng.uniform(0, 2))
+        for _ in range(_BOOTSTRAP_DRAWS)
+    ]
+    gains = [drawn.expected_gain for drawn in decisions if drawn.recommendation == decision.recommendation]
+    low, high = np.percentile(gains or [decision.expected_gain], [2.5, 97.5])
+    return len(gains) / _BOOTSTRAP_DRAWS, (float(low), float(high))
 
 
 def _best_head(evidence: Evidence) -> str:
-    """The layer, or several side by side, whose head is the most accurate."""
-    lost_after = evidence.lost_after
+    """Return the layer, or several separated by commas, on which a head is the most accurate."""
     heads = [PENULTIMATE]
-    if evidence.earlier:
+    if evidence.peaks_early:
         heads.append(evidence.peak)
-    if lost_after != PENULTIMATE:
-        names = list(evidence.depths)
-        # One layer, where several are no better.
-        enough = not evidence.together[lost_after].beats(evidence.depths[evidence.peak])
-        heads.append(evidence.peak if enough else ",".join(names[names.index(lost_after) :]))
+    if (first := evidence.lossless_layer) != PENULTIMATE:
+        layers = list(evidence.single)
+        # A single layer is simpler: several are taken only where they beat the best one.
+        several = evidence.joint[first].beats(evidence.single[evidence.peak])
+        heads.append(",".join(layers[layers.index(first) :]) if several else evidence.peak)
     return max(heads, key=evidence.accuracy)
 
 
-def _by_tuning(evidence: Evidence, luck: float) -> tuple[str, float]:
-    """After which layer training begins, "" for all, and the accuracy to expect.
+def _expected_by_finetuning(evidence: Evidence, realised: float) -> tuple[str, float]:
+    """Return the layer after which fine-tuning should begin ("" for the input), and the accuracy to expect of it.
 
-    Tuning takes away a share of the errors of a head on the penultimate, the larger the more images there are.
+    There are two estimates, and the higher one counts.
 
-    What the last layers lose of the earlier ones, a head on several layers gains, and tuning may gain: to first order the two
-    are the same (Head2Toe; Evci et al., 2022, ICML). So where such a head gains, tuning is expected to reach it and to take
-    away a further share of its errors, from the latest layer on from which on nothing is lost; but not where few images are
-    unlike what the network was trained on, and the layers that lose the most would have to be learned anew.
+    Fine-tuning removes a share of the errors of a head on the penultimate, which grows with the number of images.
 
-    The one that promises more is taken.
+    If a head on several layers beats the penultimate, the last layers lose something that earlier ones have, and to first
+    order such a head gains what fine-tuning gains (Head2Toe; Evci et al., 2022, ICML). Fine-tuning is then expected to reach
+    that head and to remove a further share of its errors, training the blocks after the latest layer from which on nothing is
+    lost. This does not hold for few images unlike those of the pretraining: the layers that lose the most would have to be
+    learned anew.
     """
-    own, lost_after = evidence.accuracy(PENULTIMATE), evidence.lost_after
-    found = [("", own + luck * evidence.tuned * (1 - own))]
-    if lost_after != PENULTIMATE and (evidence.much or not evidence.unlike):
-        several = evidence.together[lost_after].accuracy
-        found.insert(0, (lost_after, several + luck * BEYOND * (1 - several)))
-    return max(found, key=lambda each: each[1])
+    penultimate, first = evidence.accuracy(PENULTIMATE), evidence.lossless_layer
+    estimates = [("", penultimate + realised * evidence.finetuning_share * (1 - penultimate))]
+    if first != PENULTIMATE and (evidence.much_data or not evidence.unlike_pretraining):
+        joint = evidence.joint[first].accuracy
+        estimates.insert(0, (first, joint + realised * SHARE_BEYOND_JOINT * (1 - joint)))
+    return max(estimates, key=lambda estimate: estimate[1])
 
 
-def redrawn(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
-    """How often the same choice comes out where the images are drawn anew, with repetition (Efron, 1979).
-
-    What tuning adds is drawn too, from nothing to twice of what is expected.
-
-    Returns:
-        The share of draws that recommend the same, and the 95 % interval of the gain over those.
-    """
-    rng, images, first = np.random.default_rng(seed), len(evidence.guess.losses), decide(evidence)
-    drawn = [decide(evidence.take(rng.integers(images, size=images)), luck=rng.uniform(0, 2)) for _ in range(_DRAWS)]
-    same = [choice.gain for choice in drawn if choice.recommendation == first.recommendation]
-    low, high = np.percentile(same or [first.gain], [2.5, 97.5])
-    return len(same) / _DRAWS, (float(low), float(high))
-
-
-def _each(outcomes: Mapping[str, HeldOutResult], rows: np.ndarray) -> dict[str, HeldOutResult]:
-    return {layer: outcome.take(rows) for layer, outcome in outcomes.items()}
-
-
-def _least(outcomes: Mapping[str, HeldOutResult]) -> str:
-    return min(outcomes, key=lambda layer: outcomes[layer].loss)
+def _lowest_loss(results: Mapping[str, HeldOutResult]) -> str:
+    return min(results, key=lambda layer: results[layer].loss)

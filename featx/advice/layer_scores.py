@@ -1,141 +1,172 @@
-"""Heads at several depths of a backbone, judged on the same held-out rows: which of them to take. numpy only."""
+"""Cross-validated heads on several layers of a backbone, compared on the same images, and the choice of the best layer.
+
+Numpy only.
+"""
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_splits
 from featx.heads.head import Head
 from featx.heads.search import losses
 from featx.heads.targets import targets_of
 from featx.layer_spec import PENULTIMATE, LayerSpec, by_depth, plain_layers
 
-BETTER = 2.0
-"""Standard errors of the difference by which a layer's loss must be less than the penultimate's."""
+SIGNIFICANT = 2.0
+"""Standard errors by which the loss of one head must be lower than another's to count as better."""
 
-_LEAST = 1e-12  # a probability that counts as none
+_LEAST_PROBABILITY = 1e-12  # keeps the log of a probability finite
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutResult:
-    """What fits that left an image out made of it, for each of some images.
+    """The loss of each held-out image, and whether its class was predicted correctly.
 
     Attributes:
-        losses: (m,) float64, in nats (of many labels: their mean), or squared errors.
-        right: (m,) bool, of a classification: whether the most probable class was the true one; else empty.
+        losses: (m,) float64. Log loss in nats (multilabel: the mean over the labels), or squared error.
+        correct: (m,) bool, for classification: whether the most probable class is the true one. Empty for other tasks.
+
+    Example:
+        >>> good = HeldOutResult(np.array([0.1, 0.2, 0.1, 0.2]), np.array([True, True, True, True]))
+        >>> poor = HeldOutResult(np.array([0.9, 0.8, 0.8, 0.9]), np.array([True, False, False, True]))
+        >>> poor.accuracy
+        0.5
+        >>> good.beats(poor), poor.beats(good)
+        (True, False)
     """
 
     losses: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
 
     @property
     def loss(self) -> float:
-        """The mean; NaN where nothing was held out."""
+        """The mean loss; NaN if nothing was held out."""
         return float(self.losses.mean()) if len(self.losses) else math.nan
 
     @property
     def accuracy(self) -> float:
-        """Share of right ones; NaN where there are none to ask."""
-        return float(self.right.mean()) if len(self.right) else math.nan
+        """The share of correct predictions; NaN if there are none."""
+        return float(self.correct.mean()) if len(self.correct) else math.nan
 
     def gain_over(self, other: HeldOutResult) -> tuple[float, float]:
-        """How much less the loss is than another's, image by image: the mean, and its standard error. NaN if unknown."""
+        """Return by how much the mean loss is lower than another's on the same images, and the standard error of that.
+
+        The difference is paired, image by image. Both numbers are NaN for fewer than two images, or different numbers of
+        images.
+        """
         if len(self.losses) < 2 or len(self.losses) != len(other.losses):
             return math.nan, math.nan
         difference = other.losses - self.losses
         return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
 
     def beats(self, other: HeldOutResult) -> bool:
-        """Whether the loss is less by more than chance would have it."""
+        """Return whether the loss is lower than another's by more than ``SIGNIFICANT`` standard errors."""
         gain, error = self.gain_over(other)
-        return gain > BETTER * error
+        return gain > SIGNIFICANT * error
 
     def take(self, rows: np.ndarray) -> HeldOutResult:
-        """The same of some of the images."""
-        return HeldOutResult(self.losses[rows], self.right[rows])
+        """Return the result on some of the images, (r,) int64; a row may be repeated."""
+        return HeldOutResult(self.losses[rows], self.correct[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class LayerScore:
-    """A head on one layer, and what cross-validation says of it.
+    """A head on one layer, with its cross-validated result.
 
     Attributes:
-        layer: its name; of several side by side, their names with commas between them.
-        width: D.
-        head: fitted.
-        outcome: on the rows it was fitted to, each held out once; empty where nothing could be.
+        layer: the layer's name; for several layers side by side, their names separated by commas.
+        width: number of features D.
+        head: the fitted head.
+        held_out: its out-of-fold result on the rows it was fitted to, each held out once; empty if the rows allow no folds.
     """
 
     layer: str
     width: int
     head: Head
-    outcome: HeldOutResult
-
-    @classmethod
-    def of(
-        cls, features: FeatureSet, asked: Head, rows: np.ndarray | None = None, *, coarse: bool = False
-    ) -> LayerScore:
-        """Fit a head like the one that is asked for, and judge it by cross-validation.
-
-        Args:
-            features: of the layer.
-            asked: unfitted; it is left as it is.
-            rows: (n,) int64, labelled rows to fit to; by default those of split train.
-            coarse: as ``Head.fit``.
-
-        Raises:
-            HeadError: as ``Head.fit``.
-        """
-        head = copy.copy(asked).fit(features, rows=rows, cross_validate=True, coarse=coarse)
-        rows = head.with_splits(features).rows("train") if rows is None else rows
-        outcome = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
-        if head.out_of_fold_ is not None:
-            held_out, out = head.out_of_fold_
-            y = targets_of(features.facts(rows[held_out]), head.task_, head.classes_).y
-            outcome = _outcome(out, y, head.task_)
-        return cls(features.layer, features.width, head, outcome)
+    held_out: HeldOutResult
 
 
-def measure(
-    path: str | os.PathLike[str], asked: Head, *, layers: Sequence[str] = (), views: str = "plain"
-) -> tuple[LayerScore, ...]:
-    """A head on each layer of a feature file, from the input on; on the same rows and the same folds.
+def score_layer(
+    features: FeatureSet, head: Head, *, rows: np.ndarray | None = None, coarse: bool = False
+) -> LayerScore:
+    """Fit a head to the features of one layer, and evaluate it by cross-validation.
 
     Args:
-        path: of the file.
-        asked: unfitted.
-        layers: instead of all; several side by side as ``FeatureSet.load`` takes them.
-        views: how they are seen.
+        features: the features of the layer.
+        head: an unfitted head with the settings to use; a copy of it is fitted.
+        rows: (n,) int64, the labelled rows to fit to; by default those of the split "train".
+        coarse: see ``Head.fit``.
 
     Raises:
-        HeadError: as ``Head.fit``.
-        CacheMissError, CorruptFileError: the file is not there or not sound.
+        HeadError: the head cannot be fitted, see ``Head.fit``.
     """
+    fitted = Head(**head.get_params()).fit(features, rows=rows, cross_validate=True, coarse=coarse)
+    rows = with_splits(features, fitted.task_).rows("train") if rows is None else rows
+    held_out = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
+    if fitted.out_of_fold_ is not None:
+        held_out_rows, outputs = fitted.out_of_fold_
+        y = targets_of(features.without_features(rows[held_out_rows]), fitted.task_, fitted.classes_).y
+        held_out = _held_out_result(outputs, y, fitted.task_)
+    return LayerScore(features.layer, features.width, fitted, held_out)
+
+
+def score_layers(
+    path: str | os.PathLike[str],
+    head: Head,
+    *,
+    layers: Sequence[str] = (),
+    views: str = "plain",
+    load: Callable[[str], FeatureSet] | None = None,
+) -> tuple[LayerScore, ...]:
+    """Fit and cross-validate a head on each layer of a feature file, on the same rows and the same folds.
+
+    Args:
+        path: the feature file.
+        head: an unfitted head with the settings to use.
+        layers: the layers to score, by default all in order of depth; several side by side are named as for
+            ``FeatureSet.load``.
+        views: the views (test-time augmentation) of the features: "plain", "flip" or "10crop".
+        load: loads a layer of the file; by default ``FeatureSet.load``, which attaches no groups.
+
+    Returns:
+        One score for each layer, from the input on.
+
+    Raises:
+        HeadError: the head cannot be fitted, see ``Head.fit``.
+        CacheMissError, CorruptFileError: the file is missing or damaged.
+    """
+    load = load or partial(FeatureSet.load, path)
     return tuple(
-        LayerScore.of(FeatureSet.load(path, str(LayerSpec.parse(layer, views))), asked)
+        score_layer(load(str(LayerSpec.parse(layer, views))), head)
         for layer in layers or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
     )
 
 
-def best(depths: Sequence[LayerScore]) -> LayerScore:
-    """That of the least loss, if it beats the penultimate; else the penultimate. Where that is not there, the least."""
-    least = min(depths, key=lambda depth: depth.outcome.loss if len(depth.outcome.losses) else math.inf)
-    own = next((depth for depth in depths if LayerSpec.parse(depth.layer).layers == (PENULTIMATE,)), least)
-    return least if least.outcome.beats(own.outcome) else own
+def best_layer(scores: Sequence[LayerScore]) -> LayerScore:
+    """Return the score of the layer to use.
+
+    That is the layer with the lowest loss if it beats the penultimate significantly, otherwise the penultimate. If the
+    penultimate is not among the scores, it is the layer with the lowest loss.
+    """
+    lowest = min(scores, key=lambda score: score.held_out.loss if len(score.held_out.losses) else math.inf)
+    penultimate = next((s for s in scores if LayerSpec.parse(s.layer).layers == (PENULTIMATE,)), lowest)
+    return lowest if lowest.held_out.beats(penultimate.held_out) else penultimate
 
 
-def _outcome(out: np.ndarray, y: np.ndarray, task: str) -> HeldOutResult:
-    """From (m, C) outputs and the targets."""
-    p = np.clip(out, _LEAST, 1.0)
-    scores = out if task == "regression" else np.log(p)
+def _held_out_result(outputs: np.ndarray, y: np.ndarray, task: str) -> HeldOutResult:
+    """Return the result for the (m, C) out-of-fold outputs and the targets."""
+    p = np.clip(outputs, _LEAST_PROBABILITY, 1.0)
+    scores = outputs if task == "regression" else np.log(p)
     if task == "multilabel":
-        scores = scores - np.log(np.clip(1.0 - out, _LEAST, 1.0))
-    right = out.argmax(axis=1) == y if task == "classification" else np.empty(0, dtype=bool)
-    return HeldOutResult(losses(scores, y, task), right)
+        scores = scores - np.log(np.clip(1.0 - outputs, _LEAST_PROBABILITY, 1.0))
+    correct = outputs.argmax(axis=1) == y if task == "classification" else np.empty(0, dtype=bool)
+    return HeldOutResult(losses(scores, y, task), correct)

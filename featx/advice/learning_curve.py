@@ -1,11 +1,11 @@
-"""Learning curves: how a head's error falls with the number of its training images, and what more of them would give.
+"""Learning curves: a head's accuracy by the number of training images, and an estimate of what more images would add.
 
 Numpy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,240 +14,267 @@ import numpy as np
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.folds import make_folds
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
 from featx.reporter import SILENT, Reporter
 
-SIZES = 6
-"""At most so many points, evenly apart in the logarithm."""
+MAX_SIZES = 6
+"""Largest number of points on the curve, evenly spaced on a logarithmic scale."""
 
-LEAST_SHARE = 1 / 32
-"""Of the images: the first point, where each class may have two of so many."""
+SMALLEST_SHARE = 1 / 32
+"""Share of the images at the first point, if that leaves at least two images per class."""
 
-FOLDS, FOLDINGS = 5, 2
-"""Each size is measured by so many folds, dealt anew so often: that many seeds."""
+FOLDS, REPEATS = 5, 2
+"""Each size is measured on so many folds, in so many repetitions of the cross-validation."""
 
-MANY = 1000
-"""Training images from which on they are dealt once: their folds tell enough."""
+MANY_IMAGES = 1000
+"""Number of training images from which on the cross-validation is not repeated: its folds are precise enough."""
 
-MORE = 2
-"""Times as many images: what the curve is asked for."""
+FACTOR = 2
+"""How many times as many images the curve is extrapolated to."""
 
-_POOR, _FEWEST = 2.0, 4
-"""Mean squared misfit, in standard errors, from which on the smallest size is left out, down to so many: a curve that is no
-power law from the start on may be one at its end, which is what is asked."""
+_POOR_FIT, _FEWEST_SIZES = 2.0, 4
+"""Mean squared misfit, in standard errors, above which the smallest size is dropped, and the number of sizes to keep at least:
+a curve that is no power law from the start may follow one at its end, which is the part that counts."""
 
-_EXPONENTS = np.geomspace(0.05, 2.0, 60)  # of the power law: from hardly falling to faster than any that is seen
+_EXPONENTS = np.geomspace(0.05, 2.0, 60)  # of the power law: from nearly flat to steeper than any observed
 _DRAWS = 400
 
 
 @dataclass(frozen=True, eq=False)
 class PowerLaw:
-    """error(n) = floor + scale * n ** -exponent, with what else the measurements allow.
+    """The power law error(n) = floor + scale * n ** -exponent, with parametric bootstrap draws of its parameters.
 
-    Three parameters, floor and scale not below 0: pow3 of Viering and Loog (2023, "The Shape of Learning Curves: a Review"); an
-    error that falls as a power of the data is what Hestness et al. (2017) saw over many tasks.
+    Three parameters, floor and scale not below 0: pow3 of Viering and Loog (2023, "The Shape of Learning Curves: a Review").
+    Hestness et al. (2017) observed on many tasks that the error falls as a power of the amount of data.
 
     Attributes:
-        floor, scale, exponent: (1 + draws,) float64: of the fit, then of fits to measurements redrawn by their errors.
-        since: the smallest size that it was fitted to.
+        floor, scale, exponent: (1 + draws,) float64. The first is the fit; the others are fits to errors redrawn within their
+            standard errors.
+        smallest_size: the smallest number of images that the law was fitted to.
+
+    Example:
+        >>> sizes = np.array([20.0, 40.0, 80.0, 160.0, 320.0])
+        >>> law = PowerLaw.fit(sizes, 0.1 + sizes**-0.5, np.full(5, 0.005))
+        >>> gain, low, high = law.gain(320)
+        >>> low < gain < high
+        True
+        >>> round(gain, 2)
+        0.02
     """
 
     floor: np.ndarray
     scale: np.ndarray
     exponent: np.ndarray
-    since: float
+    smallest_size: float
 
     @classmethod
-    def fit(cls, sizes: np.ndarray, errors: np.ndarray, deviations: np.ndarray, *, seed: int = 0) -> PowerLaw:
-        """Weighted least squares: exact in floor and scale, over a grid of exponents.
+    def fit(cls, sizes: np.ndarray, errors: np.ndarray, standard_errors: np.ndarray, *, seed: int = 0) -> PowerLaw:
+        """Fit by weighted least squares, exactly in floor and scale, over a grid of exponents.
 
-        Where the fit is worse than the errors allow, the smallest sizes are left out; where it still is, the errors are taken
-        to be larger (Birge, 1932), so that the interval tells.
+        If the fit is worse than the standard errors allow, the smallest sizes are dropped one by one. If it still is, the
+        standard errors are scaled up (Birge, 1932), so that the interval shows the misfit.
 
         Args:
-            sizes: (S,) images.
-            errors: (S,) shares of wrong predictions, the means.
-            deviations: (S,) their standard errors, above 0.
-            seed: of the draws.
+            sizes: (S,) numbers of images, ascending.
+            errors: (S,) mean shares of wrong predictions.
+            standard_errors: (S,) standard errors of these means, above 0.
+            seed: of the bootstrap draws.
         """
         while True:
-            best = _fitted(sizes, errors[None], deviations)[:, 0]
-            misfit = ((best[0] + best[1] * sizes ** -best[2] - errors) / deviations) ** 2
-            poor = float(misfit.sum()) / max(len(sizes) - 3, 1)
-            if poor <= _POOR or len(sizes) <= _FEWEST:
+            best = _fit_power_laws(sizes, errors[None], standard_errors)[:, 0]
+            misfit = ((best[0] + best[1] * sizes ** -best[2] - errors) / standard_errors) ** 2
+            mean_misfit = float(misfit.sum()) / max(len(sizes) - 3, 1)
+            if mean_misfit <= _POOR_FIT or len(sizes) <= _FEWEST_SIZES:
                 break
-            sizes, errors, deviations = sizes[1:], errors[1:], deviations[1:]
-        noise = np.random.default_rng(seed).normal(size=(_DRAWS, len(sizes))) * max(1.0, poor) ** 0.5
-        floor, scale, exponent = _fitted(sizes, np.vstack([errors, errors + deviations * noise]), deviations)
+            sizes, errors, standard_errors = sizes[1:], errors[1:], standard_errors[1:]
+        noise = np.random.default_rng(seed).normal(size=(_DRAWS, len(sizes))) * max(1.0, mean_misfit) ** 0.5
+        drawn = np.vstack([errors, errors + standard_errors * noise])
+        floor, scale, exponent = _fit_power_laws(sizes, drawn, standard_errors)
         return cls(floor, scale, exponent, float(sizes[0]))
 
-    def at(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Error at (S,) sizes: of the fit, and the ends of the interval that holds 95 % of the draws."""
-        each = self.floor[:, None] + self.scale[:, None] * sizes ** -self.exponent[:, None]
-        low, high = np.percentile(each[1:], [2.5, 97.5], axis=0)
-        return each[0], low, high
+    def errors_at(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the error at (S,) sizes: (S,) by the fit, and the (S,) lower and upper ends of the 95 % interval."""
+        errors = self.floor[:, None] + self.scale[:, None] * sizes ** -self.exponent[:, None]
+        low, high = np.percentile(errors[1:], [2.5, 97.5], axis=0)
+        return errors[0], low, high
 
-    def gain(self, size: float, times: float = MORE) -> tuple[float, float, float]:
-        """By how much the error falls from ``size`` images to ``times`` as many: of the fit, and its 95 % interval."""
-        before, after = (self.floor + self.scale * n**-self.exponent for n in (size, size * times))
-        fallen = before - after
-        low, high = np.percentile(fallen[1:], [2.5, 97.5])
-        return float(fallen[0]), float(low), float(high)
+    def gain(self, size: float, factor: float = FACTOR) -> tuple[float, float, float]:
+        """Return by how much the error falls from ``size`` images to ``factor`` times as many, with its 95 % interval."""
+        before, after = (self.floor + self.scale * n**-self.exponent for n in (size, size * factor))
+        gains = before - after
+        low, high = np.percentile(gains[1:], [2.5, 97.5])
+        return float(gains[0]), float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False)
 class LearningCurve:
-    """A head's accuracy by the number of images that it was fitted to, on images held out.
+    """A head's held-out accuracy by the number of images that it was fitted to.
 
     Attributes:
-        sizes: (S,) images, ascending.
-        accuracy: (S,) mean over the seeds.
-        deviation: (S,) its standard error.
-        seeds: how often each was measured, on other images each time.
-        images: that there are to train on.
-        layer: that the head is on.
-        law: fitted to the errors.
+        sizes: (S,) int64, numbers of images, ascending.
+        accuracy: (S,) float64, the mean over all folds.
+        standard_error: (S,) float64, the standard error of that mean.
+        fits: how often each size was measured, on different images each time.
+        images: number of training images that there are.
+        layer: the layer that the head is on.
+        law: the power law fitted to the errors.
     """
 
     sizes: np.ndarray
     accuracy: np.ndarray
-    deviation: np.ndarray
-    seeds: int
+    standard_error: np.ndarray
+    fits: int
     images: int
     layer: str
     law: PowerLaw
 
     @property
     def points(self) -> tuple[tuple[int, float, float], ...]:
-        """(images, accuracy, its standard error) of each size."""
-        return tuple(zip(self.sizes.tolist(), self.accuracy.tolist(), self.deviation.tolist(), strict=True))
+        """The number of images, the accuracy and its standard error at each size."""
+        return tuple(zip(self.sizes.tolist(), self.accuracy.tolist(), self.standard_error.tolist(), strict=True))
 
-    def drawn(self, count: int = 100) -> np.ndarray:
-        """(count, 4) images up to ``MORE`` times as many as there are, accuracy by the law, and the ends of its interval."""
-        x = np.geomspace(self.law.since, MORE * self.images, count)
-        mean, low, high = self.law.at(x)
-        return np.stack([x, 1 - mean, 1 - high, 1 - low], axis=1)
+    def band(self, count: int = 100) -> np.ndarray:
+        """Return points of the power law for a figure, up to ``FACTOR`` times as many images as there are.
+
+        Returns:
+            (count, 4) float64: number of images, accuracy, and the lower and upper ends of its 95 % interval.
+        """
+        sizes = np.geomspace(self.law.smallest_size, FACTOR * self.images, count)
+        mean, low, high = self.law.errors_at(sizes)
+        return np.stack([sizes, 1 - mean, 1 - high, 1 - low], axis=1)
 
     @property
-    def twice(self) -> tuple[float, float, float]:
-        """What twice the images would add to the accuracy, and its 95 % interval."""
+    def doubling_gain(self) -> tuple[float, float, float]:
+        """The accuracy that twice as many images would add, and its 95 % interval."""
         return self.law.gain(self.images)
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``featx advise --json`` has it."""
-        gain, low, high = self.twice
+        """Return the curve as ``featx advise --json`` prints it."""
+        gain, low, high = self.doubling_gain
         return {
             "layer": self.layer,
             "points": [{"images": n, "accuracy": mean, "standard_error": error} for n, mean, error in self.points],
-            "seeds": self.seeds,
+            "seeds": self.fits,
             "floor": float(self.law.floor[0]),
             "scale": float(self.law.scale[0]),
             "exponent": float(self.law.exponent[0]),
-            "since": self.law.since,
+            "since": self.law.smallest_size,
             "images": self.images,
-            "twice": {"images": MORE * self.images, "gain": gain, "interval": [low, high]},
+            "twice": {"images": FACTOR * self.images, "gain": gain, "interval": [low, high]},
         }
 
 
-def learning_curve(
+def measure_learning_curve(
     features: FeatureSet, head: Head, rows: np.ndarray, *, images: int | None = None, reporter: Reporter = SILENT
 ) -> LearningCurve | None:
-    """Fit a head again and again, to more and more of some rows.
+    """Fit a head to increasing numbers of images, and measure its accuracy on held-out ones.
 
-    Each fold of a cross-validation judges fits to nested, stratified shares of its training rows; copies of an image and
-    images of one group stay together. The hyper-parameter is the one that the head has: it stands for what is known of the
-    weights before any image is seen, which does not change with their number.
+    Each fold of a cross-validation evaluates fits to nested, stratified shares of its training rows. Copies of an image and
+    images of one group stay in one fold. The hyper-parameter is the one of the given head: it expresses what is known about
+    the weights before any image is used, which does not change with the number of images.
 
     Args:
-        features: of one layer.
-        head: a fitted head of classification.
+        features: the features of one layer.
+        head: a fitted head for classification.
         rows: (n,) int64, labelled training rows.
-        images: that there are to train on, where ``rows`` are a share of them.
-        reporter: gets the progress, in fits.
+        images: number of training images that there are, if ``rows`` is a sample of them.
+        reporter: receives the progress, in fits.
 
     Returns:
-        None where there are too few images for three sizes.
+        The curve; None if there are too few images for three sizes.
     """
-    targets = targets_of(features.facts(rows), head.task_)
-    groups = head.groups(features, rows)
-    again = head.clone()
-    dealt = [
+    targets = targets_of(features.without_features(rows), head.task_)
+    groups = row_groups(features, rows)
+    folds = [
         fold
-        for turn in range(FOLDINGS if len(rows) < MANY else 1)
-        for fold in make_folds(targets.y, groups, folds=FOLDS, seed=head.seed, repeat=turn)
+        for repeat in range(REPEATS if len(rows) < MANY_IMAGES else 1)
+        for fold in make_folds(targets.y, groups, folds=FOLDS, seed=head.seed, repeat=repeat)
     ]
-    sizes = _sizes(min((len(train) for train, _ in dealt), default=0), len(targets.names))
+    sizes = _curve_sizes(min((len(train) for train, _ in folds), default=0), len(targets.names))
     if len(sizes) < 3:
         return None
-    accuracy = np.zeros((len(dealt), len(sizes)))
-    rng = np.random.default_rng(head.seed)
-    for number, (train, test) in enumerate(dealt):
-        order = train[_stratified(targets.y[train], rng)]
+    unfitted, rng = head.clone(), np.random.default_rng(head.seed)
+    accuracy = np.zeros((len(folds), len(sizes)))
+    for number, (train, test) in enumerate(folds):
+        order = train[_stratified_order(targets.y[train], rng)]
         X = np.asarray(features.features[rows[test]])
         truth = np.array(targets.names, dtype=object)[targets.y[test]]
         for at, size in enumerate(sizes.tolist()):
-            accuracy[number, at] = _right(again, features, rows[np.sort(order[:size])], X, truth)
-            reporter.progress(number * len(sizes) + at + 1, len(dealt) * len(sizes))
+            accuracy[number, at] = _fit_and_score(unfitted, features, rows[np.sort(order[:size])], X, truth)
+            reporter.progress(number * len(sizes) + at + 1, len(folds) * len(sizes))
     mean = accuracy.mean(axis=0)
-    # Folds of one folding share no test image, but foldings judge the same: never less than what so few images allow.
-    count = len({int(row) for _, test in dealt for row in test})
-    tossed = np.sqrt(np.maximum(mean * (1 - mean), 1 / count) / count)
-    deviation = np.maximum(accuracy.std(axis=0, ddof=1) / np.sqrt(len(dealt)), tossed)
-    law = PowerLaw.fit(sizes, 1 - mean, deviation, seed=head.seed)
-    return LearningCurve(sizes, mean, deviation, len(dealt), images or len(rows), features.layer, law)
+    standard_error = _standard_error(accuracy, len({int(row) for _, test in folds for row in test}))
+    law = PowerLaw.fit(sizes, 1 - mean, standard_error, seed=head.seed)
+    return LearningCurve(sizes, mean, standard_error, len(folds), images or len(rows), features.layer, law)
 
 
-def _right(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, truth: np.ndarray) -> float:
-    """The accuracy of a coarse fit to some rows; where they are all of one class, that class is what it says."""
+def _standard_error(accuracy: np.ndarray, count: int) -> np.ndarray:
+    """Return the (S,) standard errors of the mean of (F, S) accuracies on ``count`` different images.
+
+    Folds of one repetition share no test image, but repetitions share all of them; so the error is never below that of a
+    binomial proportion of so many images.
+    """
+    mean = accuracy.mean(axis=0)
+    binomial = np.sqrt(np.maximum(mean * (1 - mean), 1 / count) / count)
+    standard_error: np.ndarray = np.maximum(accuracy.std(axis=0, ddof=1) / np.sqrt(len(accuracy)), binomial)
+    return standard_error
+
+
+def _fit_and_score(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, truth: np.ndarray) -> float:
+    """Return the accuracy of a coarse fit to some rows; if they are all of one class, that class is the prediction."""
     try:
         head.fit(features, rows=rows, coarse=True)
     except HeadError:
         only = features.classes[int(np.bincount(features.labels[rows]).argmax())]
         return float((truth == only).mean())
-    said = np.array(head.classes_, dtype=object)[head.predict_values(X).argmax(axis=1)]
-    return float((said == truth).mean())
+    predicted = np.array(head.classes_, dtype=object)[head.predict_values(X).argmax(axis=1)]
+    return float((predicted == truth).mean())
 
 
-def _sizes(most: int, classes: int) -> np.ndarray:
-    """(S,) int64, ascending, up to ``most``."""
-    least = max(4.0, 2.0 * classes, most * LEAST_SHARE)
-    if least >= most:
+def _curve_sizes(largest: int, classes: int) -> np.ndarray:
+    """Return (S,) int64 sizes, ascending, up to ``largest``; none if the smallest one would not fit."""
+    smallest = max(4.0, 2.0 * classes, largest * SMALLEST_SHARE)
+    if smallest >= largest:
         return np.empty(0, dtype=np.int64)
-    return np.unique(np.geomspace(least, most, SIZES).round().astype(np.int64))
+    return np.unique(np.geomspace(smallest, largest, MAX_SIZES).round().astype(np.int64))
 
 
-def _stratified(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An order, (N,) int64, whose every beginning has the classes in their shares, as far as it can."""
-    place = np.empty(len(labels))
+def _stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return an order, (N,) int64, of which every prefix has the classes in their shares, as nearly as possible."""
+    position = np.empty(len(labels))
     for label in np.unique(labels).tolist():
-        own = rng.permutation(np.flatnonzero(labels == label))
-        place[own] = (np.arange(len(own)) + rng.random(len(own))) / len(own)
-    return np.argsort(place, kind="stable")
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        position[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(position, kind="stable")
 
 
-def _fitted(sizes: np.ndarray, drawn: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """(3, R) floor, scale and exponent that fit each of (R, S) errors best."""
-    weight = 1 / deviations**2
-    least = np.full(len(drawn), np.inf)
-    found = np.zeros((3, len(drawn)))
+def _fit_power_laws(sizes: np.ndarray, errors: np.ndarray, standard_errors: np.ndarray) -> np.ndarray:
+    """Return the (3, R) floor, scale and exponent that fit each row of (R, S) errors best."""
+    weight = 1 / standard_errors**2
+    lowest_cost = np.full(len(errors), np.inf)
+    parameters = np.zeros((3, len(errors)))
     for exponent in _EXPONENTS:
         x = sizes**-exponent
-        for floor, scale in _lines(x, drawn, weight):
-            cost = (weight * (floor[:, None] + scale[:, None] * x - drawn) ** 2).sum(axis=1)
-            better = (cost < least - 1e-12) & (floor >= 0) & (scale >= 0)
-            least = np.where(better, cost, least)
-            found = np.where(better, np.stack([floor, scale, np.full(len(drawn), exponent)]), found)
-    return found
+        for floor, scale in _weighted_lines(x, errors, weight):
+            cost = (weight * (floor[:, None] + scale[:, None] * x - errors) ** 2).sum(axis=1)
+            better = (cost < lowest_cost - 1e-12) & (floor >= 0) & (scale >= 0)
+            lowest_cost = np.where(better, cost, lowest_cost)
+            parameters = np.where(better, np.stack([floor, scale, np.full(len(errors), exponent)]), parameters)
+    return parameters
 
 
-def _lines(x: np.ndarray, drawn: np.ndarray, weight: np.ndarray) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-    """(floor, scale), (R,) each, of the weighted straight lines through (x, each row): free, through 0, and level."""
+def _weighted_lines(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (floor, scale), (R,) each, of the weighted straight lines through x and each row of (R, S) y.
+
+    First the unconstrained lines, then those through the origin, then the horizontal ones.
+    """
     total = weight.sum()
-    mean_x, mean_y = (weight * x).sum() / total, (drawn * weight).sum(axis=1) / total
-    slope = ((drawn - mean_y[:, None]) * (weight * (x - mean_x))).sum(axis=1) / max(
-        (weight * (x - mean_x) ** 2).sum(), 1e-300
-    )
-    through = (drawn * weight * x).sum(axis=1) / (weight * x**2).sum()
-    zero = np.zeros(len(drawn))
-    return (mean_y - slope * mean_x, slope), (zero, through), (mean_y, zero)
+    mean_x, mean_y = (weight * x).sum() / total, (y * weight).sum(axis=1) / total
+    covariance = ((y - mean_y[:, None]) * (weight * (x - mean_x))).sum(axis=1)
+    slope = covariance / max((weight * (x - mean_x) ** 2).sum(), 1e-300)
+    zero = np.zeros(len(y))
+    yield mean_y - slope * mean_x, slope
+    yield zero, (y * weight * x).sum(axis=1) / (weight * x**2).sum()
+    yield mean_y, zero

@@ -1,4 +1,4 @@
-"""Backbones side by side on one data set: what heads on their features are worth, and what they cost."""
+"""Several backbones compared on one data set: what heads on their features are worth, and what the features cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
-from featx.errors import BackboneError, HeadError
-from featx.extraction.extraction import extract
+from featx.errors import AdviceError, BackboneError
+from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import task_of
@@ -29,32 +29,32 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.scores import finite
 from featx.reporter import SILENT, Reporter
 
-TIMED = 160
-"""Images that are read, decoded and run to measure a speed, where the extraction itself ran fewer."""
+TIMED_IMAGES = 160
+"""Number of images that are read, decoded and run to measure the speed, if the extraction itself ran fewer."""
 
-MOST_SCORED = 20_000
-"""Images that LogME and the H-score look at."""
+MAX_SCORED = 20_000
+"""Largest number of images that LogME and the H-score are computed on."""
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """One backbone.
+class RankedBackbone:
+    """One backbone of a ranking.
 
     Attributes:
         backbone: its name.
-        weights: as they were asked for.
+        weights: its weights, as they were requested.
         accuracy: of logistic regression, cross-validated on the training images.
-        interval: 95 %, Wilson's.
-        log_loss: of the same, in nats.
-        knn: accuracy of the k nearest neighbours, k chosen, cross-validated on the same images.
-        logme: as ``transferability.logme``.
-        h_score: as ``transferability.h_score``.
+        interval: the 95 % interval of the accuracy (Wilson, 1927).
+        log_loss: of the same predictions, in nats.
+        knn: accuracy of k nearest neighbours, with k chosen, cross-validated on the same images.
+        logme: see ``transferability.logme``.
+        h_score: see ``transferability.h_score``.
         embedding: width D of the penultimate layer.
-        parameters: of the network without its classifier.
-        images_per_second: read, decoded and run here.
-        front: no other backbone is both more accurate and faster.
+        parameters: number of parameters without the classifier.
+        images_per_second: speed of reading, decoding and running the network on this machine.
+        front: whether it is on the Pareto front: no other backbone is as accurate and faster, or as fast and more accurate.
         features: the feature file.
-        why: it could not be ranked, else "".
+        why: why it could not be ranked, otherwise "".
     """
 
     backbone: str
@@ -75,22 +75,22 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What ``rank`` found.
+    """The result of ``rank``.
 
     Attributes:
-        rows: the most accurate backbone first; those that failed last.
-        images: training images that judged.
-        picture: accuracy against speed.
-        notes: what else the user should know.
+        rows: the most accurate backbone first, those that failed last.
+        images: number of training images that were held out to compute the accuracies.
+        picture: the figure of accuracy against speed, a PNG file.
+        notes: what else the user should know, one sentence each.
     """
 
-    rows: tuple[Ranked, ...]
+    rows: tuple[RankedBackbone, ...]
     images: int
     picture: Path
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``featx rank --json`` prints it."""
+        """Return the ranking as ``featx rank --json`` prints it."""
         rows = [{key: finite(value) for key, value in asdict(row).items()} for row in self.rows]
         for row in rows:
             row["interval"] = None if row["accuracy"] is None else list(row["interval"])
@@ -111,95 +111,125 @@ def rank(
 ) -> Ranking:
     """Extract the features of each backbone once, and compare what heads on them are worth.
 
-    The training images alone are looked at, by cross-validation: those of test and val have no part in the choice, and judge
-    what comes of it.
+    Heads are cross-validated on the training images. Those of val and test have no part in the choice, so that they can
+    evaluate what comes of it.
 
     Args:
-        data: as ``extract``.
+        data: see ``extract``.
         backbones: names, or {name: weights}.
-        device: as ``load_backbone``.
+        device: see ``load_backbone``.
         seed: of the folds.
         cache: the folder of feature files.
-        workers: as ``extract``.
-        out: the picture's file, instead of ``<models>/<data>--rank.png``.
-        models: the folder for it.
-        reporter: gets a note as each backbone begins, and the progress of its extraction, in images.
+        workers: see ``extract``.
+        out: the figure's file, instead of ``<models>/<data>--rank.png``.
+        models: the folder for the figure.
+        reporter: receives a note as each backbone begins, and the progress of its extraction, in images.
 
     Raises:
-        HeadError: labels that are no classes, or no backbone could be ranked.
-        OutputError: the picture cannot be written.
-    """
-    from featx.report.plots import as_png, rank_figure
+        AdviceError: the labels are not classes, no backbone was named, or none could be ranked.
+        OutputError: the figure cannot be written.
 
+    Example::
+
+        ranking = featx.rank("photos/", ["mobilenet_v3_small", "resnet50"])
+        for row in ranking.rows:
+            print(row.backbone, row.accuracy, row.images_per_second)
+    """
     images = data if isinstance(data, ImageSet) else scan_images(data)
     picture = Path(out) if out else Path(models) / f"{images.name}--rank.png"
     require_writable(picture)
-    wanted = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
-    rows, counts, remarks = [], set[int](), dict[str, None]()
-    for number, (name, weights) in enumerate(wanted.items(), start=1):
-        reporter.note(f"{name} ({number} of {len(wanted)})")
+    weights_by_name = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
+    ranked, failed, counts, notes = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
+    for number, (name, weights) in enumerate(weights_by_name.items(), start=1):
+        reporter.note(f"{name} ({number} of {len(weights_by_name)})")
         try:
-            row, count, said = _ranked(images, name, weights, device, seed, Path(cache), workers, reporter)
+            backbone = load_backbone(name, weights=weights, device=device)
+            row, count, remarks = _rank_one(images, backbone, (name, weights), seed, Path(cache), workers, reporter)
+        except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked
+            failed.append(RankedBackbone(name, weights, why=str(error)))
+        else:
+            ranked.append(row)
             counts.add(count)
-            remarks |= dict.fromkeys(said)
-        except BackboneError as error:  # the others go on: one of them may lack its weights here
-            row = Ranked(name, weights, why=str(error))
-        rows.append(row)
-    known = [row for row in rows if not row.why]
-    if not known:
-        raise HeadError(f"no backbone could be ranked: {rows[0].why}" if rows else "no backbone to rank; name some")
-    fronts = [dataclasses.replace(row, front=_on_front(row, known)) for row in known]
-    ordered = sorted(fronts, key=lambda row: (-row.accuracy, row.log_loss))
-    write_whole(
-        picture,
-        as_png(rank_figure([(r.backbone, r.images_per_second, r.accuracy, *r.interval, r.front) for r in ordered])),
-    )
-    return Ranking((*ordered, *(row for row in rows if row.why)), max(counts), picture, (*remarks, *_notes(ordered)))
+            notes |= dict.fromkeys(remarks)
+    if not ranked:
+        why = failed[0].why if failed else "none was named; name at least one"
+        raise AdviceError(f"no backbone could be ranked: {why}")
+    ranked = [dataclasses.replace(row, front=_on_front(row, ranked)) for row in ranked]
+    ranked.sort(key=lambda row: (-row.accuracy, row.log_loss))
+    _draw(ranked, picture)
+    return Ranking((*ranked, *failed), max(counts), picture, (*notes, *_notes(ranked)))
 
 
-def _ranked(
-    images: ImageSet, name: str, weights: str, device: str, seed: int, cache: Path, workers: int | None,
+def _rank_one(
+    images: ImageSet,
+    backbone: Backbone,
+    requested: tuple[str, str],
+    seed: int,
+    cache: Path,
+    workers: int | None,
     reporter: Reporter,
-) -> tuple[Ranked, int, tuple[str, ...]]:  # fmt: skip
-    """One backbone, how many training images judged it, and what the extraction says."""
-    backbone = load_backbone(name, weights=weights, device=device)
+) -> tuple[RankedBackbone, int, tuple[str, ...]]:
+    """Measure one backbone.
+
+    Args:
+        images: the data set.
+        backbone: the backbone.
+        requested: the name and weights that it was requested by.
+        seed: of the folds.
+        cache: the folder of feature files.
+        workers: see ``extract``.
+        reporter: receives the progress of the extraction.
+
+    Returns:
+        Its row, the number of training images that were held out, and the notes of its extraction.
+    """
     clock = _Clock(reporter)
     extraction = extract(images, backbone, cache=cache, workers=workers, reporter=clock)
     features = extraction.load()
-    if (task := task_of(features, "auto")[0]) != "classification":
-        raise HeadError(f"backbones are ranked by classes; the labels here ask for {task}")
-    rows = features.rows("train")
-    report, nearest = (_cross_validated(features, kind, seed) for kind in ("logreg", "knn"))
-    some = rows[:: math.ceil(len(rows) / MOST_SCORED)]
-    X, y = np.asarray(features.features[some]), features.labels[some]
-    classifier = backbone.network.get_submodule(backbone.classifier)
-    own = sum(p.numel() for p in classifier.parameters())
-    found = Ranked(
-        name,
-        weights,
+    task, _ = task_of(features)
+    if task != "classification":
+        raise AdviceError(
+            f"the labels are for {task}, but rank compares heads for classification; give it images with one class each"
+        )
+    report, neighbours = (_cross_validate(features, kind, seed) for kind in ("logreg", "knn"))
+    train = features.rows("train")
+    sample = train[:: math.ceil(len(train) / MAX_SCORED)]
+    X, y = np.asarray(features.features[sample]), features.labels[sample]
+    row = RankedBackbone(
+        *requested,
         accuracy=report.accuracy,
         interval=report.interval,
         log_loss=report.log_loss,
-        knn=nearest.accuracy,
+        knn=neighbours.accuracy,
         logme=logme(X, y),
         h_score=h_score(X, y),
         embedding=features.width,
-        parameters=sum(p.numel() for p in backbone.network.parameters()) - own,
-        images_per_second=clock.speed if extraction.computed >= TIMED else _speed(images, backbone, workers),
+        parameters=_parameters(backbone),
+        images_per_second=clock.speed if extraction.computed >= TIMED_IMAGES else _speed(images, backbone, workers),
         features=str(extraction.file),
     )
-    return found, report.n, extraction.remarks
+    return row, report.n, extraction.remarks
 
 
-def _cross_validated(features: FeatureSet, kind: str, seed: int) -> ClassificationReport:
+def _parameters(backbone: Backbone) -> int:
+    """Count the parameters of a network without its classifier."""
+    classifier = backbone.network.get_submodule(backbone.classifier)
+    total, own = (sum(p.numel() for p in module.parameters()) for module in (backbone.network, classifier))
+    return total - own
+
+
+def _cross_validate(features: FeatureSet, kind: str, seed: int) -> ClassificationReport:
+    """Fit a head and return its report on held-out training rows."""
     head = Head(kind, seed=seed).fit(features, cross_validate=True)
     if not isinstance(head.held_out_, ClassificationReport):
-        raise HeadError(f"no class has two training images that could be told apart; {features.where()}")
+        raise AdviceError(
+            f"no class has two distinct training images, so no head can be cross-validated; {features.describe_splits()}"
+        )
     return head.held_out_
 
 
 class _Clock(Reporter):
-    """Times an extraction from its first images on; before them an engine is made and proved."""
+    """Times an extraction from its first images on; building and checking an engine before them does not count."""
 
     def __init__(self, reporter: Reporter = SILENT) -> None:
         self.reporter, self.marks = reporter, list[tuple[float, int]]()
@@ -219,25 +249,35 @@ class _Clock(Reporter):
 
 
 def _speed(images: ImageSet, backbone: Backbone, workers: int | None) -> float:
-    """Images per second, on some of the images, whose features are there already."""
-    rows = np.linspace(0, len(images) - 1, min(TIMED, len(images))).astype(int)
-    some = dataclasses.replace(
-        images, paths=images.paths[rows], labels=images.labels[rows], splits=np.full(len(rows), "train", dtype=object)
-    )
+    """Measure images per second on a sample of the images, whose features are cached already."""
+    rows = np.linspace(0, len(images) - 1, min(TIMED_IMAGES, len(images))).astype(int)
+    train = np.full(len(rows), "train", dtype=object)
+    sample = dataclasses.replace(images, paths=images.paths[rows], labels=images.labels[rows], splits=train)
     clock = _Clock()
     with tempfile.TemporaryDirectory() as folder:
-        extract(some, backbone, cache=folder, workers=workers, reporter=clock)
+        extract(sample, backbone, cache=folder, workers=workers, reporter=clock)
     return clock.speed
 
 
-def _on_front(row: Ranked, others: Sequence[Ranked]) -> bool:
-    mine = (row.accuracy, row.images_per_second)
-    theirs = [(other.accuracy, other.images_per_second) for other in others]
-    return not any(a >= mine[0] and s >= mine[1] and (a, s) != mine for a, s in theirs)
+def _on_front(row: RankedBackbone, rows: Sequence[RankedBackbone]) -> bool:
+    """Return whether no other row is at least as good in both accuracy and speed, and better in one."""
+    own = (row.accuracy, row.images_per_second)
+    all_rows = [(other.accuracy, other.images_per_second) for other in rows]
+    return not any(a >= own[0] and s >= own[1] and (a, s) != own for a, s in all_rows)
 
 
-def _notes(rows: Sequence[Ranked]) -> Iterator[str]:
+def _draw(rows: Sequence[RankedBackbone], picture: Path) -> None:
+    """Write the figure of accuracy against speed."""
+    from featx.report.plots import as_png, rank_figure  # matplotlib, loaded late
+
+    points = [(row.backbone, row.images_per_second, row.accuracy, *row.interval, row.front) for row in rows]
+    write_whole(picture, as_png(rank_figure(points)))
+
+
+def _notes(rows: Sequence[RankedBackbone]) -> list[str]:
+    """Name the backbones that cannot be told apart from the best one."""
     best = rows[0]
     close = [row.backbone for row in rows[1:] if row.accuracy >= best.interval[0]]
-    if close:
-        yield f"within the interval of {best.backbone}, so hardly told apart from it: {', '.join(close)}"
+    if not close:
+        return []
+    return [f"within the 95 % interval of {best.backbone}, so hardly distinguishable from it: {', '.join(close)}"]

@@ -1,4 +1,4 @@
-"""The two architectures of the field that torchvision lacks: LeNet-5 and MobileNet v1."""
+"""Two well-known architectures that torchvision lacks: LeNet-5 and MobileNet v1."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.nn import functional as F
 class LeNet5(nn.Module):
     """LeNet-5 (LeCun et al., 1998) for 32 x 32 pixels; its penultimate layer has 84 units.
 
-    As it is commonly built today: ReLU and max pooling where the paper has scaled tanh and trainable subsampling.
+    It is built as is common today: with ReLU and max pooling, where the paper uses scaled tanh and trainable subsampling.
 
     Args:
-        num_classes: outputs of the last layer; 5 in the weights that featx ships (the digits 0-4).
+        num_classes: the number of outputs; 5 in the weights that are part of featx (the digits 0-4).
     """
 
     def __init__(self, num_classes: int = 5) -> None:
@@ -28,17 +28,17 @@ class LeNet5(nn.Module):
         self.classifier = nn.Linear(84, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, 32, 32) RGB, or (B, 1, 32, 32) grey, to (B, num_classes) logits."""
+        """Turn (B, 3, 32, 32) RGB or (B, 1, 32, 32) grey images into (B, num_classes) logits."""
         grey = images.mean(dim=1, keepdim=True)
         logits: Tensor = self.classifier(self.hidden(self.features(grey)))
         return logits
 
 
 class Conv2dSame(nn.Conv2d):
-    """A convolution padded as TensorFlow's 'SAME': at stride 2 on an even input, 0 before and 1 after."""
+    """A convolution with TensorFlow's 'SAME' padding: at stride 2 on an even input, 0 before and 1 after."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Convolve (B, C, H, W) into (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         pads: list[int] = []
         for length, kernel, stride in zip(images.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
@@ -49,12 +49,12 @@ class Conv2dSame(nn.Conv2d):
 class MobileNetV1(nn.Module):
     """MobileNet v1 (Howard et al., 2017).
 
-    Its tensors are named as in the converted release of the original authors' weights: ``features.0`` is the first
-    convolution, ``features.1`` to ``features.13`` are (depthwise, pointwise) pairs, then ``classifier``.
+    The tensors have the names of the converted release of the original authors' weights: ``features.0`` is the first
+    convolution, ``features.1`` to ``features.13`` are (depthwise, pointwise) pairs, followed by ``classifier``.
 
     Args:
-        width: multiplies every layer's channels; 1.0, 0.75, 0.5 or 0.25 in the paper.
-        num_classes: outputs of the last layer.
+        width: factor for the channels of every layer; 1.0, 0.75, 0.5 or 0.25 in the paper.
+        num_classes: the number of outputs.
     """
 
     def __init__(self, width: float = 1.0, num_classes: int = 1000) -> None:
@@ -69,7 +69,7 @@ class MobileNetV1(nn.Module):
         self.classifier = nn.Linear(channels[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in -1..1 to (B, num_classes) logits."""
+        """Turn (B, 3, H, W) images in -1..1 into (B, num_classes) logits."""
         logits: Tensor = self.classifier(self.features(images).mean(dim=(2, 3)))
         return logits
 

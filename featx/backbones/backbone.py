@@ -1,4 +1,4 @@
-"""A frozen pretrained network, tapped at its penultimate layer and wherever else one asks."""
+"""A frozen pretrained network that turns pixels into embeddings: of its penultimate layer, and of any other layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones import registry
-from featx.backbones.blocks import Stage, blocks
-from featx.backbones.blocks import stages as stages_of
+from featx.backbones.blocks import Stage, block_names, find_stages
+from featx.backbones.classifier import find_classifier, require_final_layer
 from featx.backbones.feature_extractor import FeatureExtractor
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
@@ -30,23 +30,32 @@ from featx.text import brief
 
 
 class Backbone:
-    """A network in eval mode, without gradients, that turns pixels into embeddings.
+    """A frozen network in eval mode that turns pixels into embeddings. ``load_backbone`` builds one.
 
-    Make one with ``load_backbone``.
+    A backbone is not changed after it is built: ``with_layers``, ``with_views`` and ``with_dtype`` return others that share its
+    network.
 
     Attributes:
-        name: as ``--backbone`` takes it.
-        weights: "default", "random", a torchvision weights name, or the absolute path of a file.
-        taps: width D of each tapped layer, by name; "penultimate" comes first.
-        transform: from an image's pixels to the network's input.
-        dtype: of the embeddings, "float32" or "float16".
-        precision: in which the network computes: "float32", or "bfloat16" or "float16" by torch's autocast.
+        name: the value of ``--backbone``.
+        weights: "default", "random", the name of torchvision weights, or the absolute path of a file.
+        layer_widths: width D of each extracted layer, by its name without a view; "penultimate" comes first.
+        transform: how an image becomes the network's input.
+        dtype: the type of the embeddings, "float32" or "float16".
+        precision: the precision that the network computes in: "float32", or "bfloat16" or "float16" by torch's autocast.
         device: where the network is.
-        network: the whole network, its classifier included.
-        classifier: name of its last layer.
-        tapped: the network with its layers, as one module from normalised images to embeddings.
-        whole: whether its one layer is kept as it is, without pooling.
-        views: how images are seen, each in a pass of its own.
+        network: the whole network, including its classifier.
+        classifier: the name of its last layer.
+        extractor: the module that turns normalised images into the embeddings of all layers.
+        unpooled: whether the one layer is stored whole, without pooling (see ``with_extractor``).
+        views: the views of each image (test-time augmentation, TTA), each extracted by a pass of its own.
+
+    Example:
+        >>> backbone = load_backbone("lenet5", device="cpu")  # its weights are part of featx
+        >>> backbone.layers
+        {'penultimate': 84}
+        >>> features = backbone.encode(np.zeros((2, 3, 32, 32), dtype=np.uint8))
+        >>> features["penultimate"].shape, features["penultimate"].dtype
+        ((2, 84), dtype('float32'))
     """
 
     def __init__(
@@ -70,132 +79,52 @@ class Backbone:
         self.precision = precision
         self.device = device
         self.network = network.eval().requires_grad_(False).to(device)
-        self.whole = False
+        self.unpooled = False
         self.views: tuple[View | RandomView, ...] = (PLAIN,)
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
-        self.classifier = self._last_layer(self._blank(), classifier)
+        self.classifier = self._find_classifier(classifier)
         if origin["source"] == "file" and classifier is None:
-            self._check_last_layer(self._blank())
-        self._tap_at(layers)
+            require_final_layer(self.network, self._zeros(), self.classifier, name=name)
+        self._extract_layers(layers)
 
     @property
     def layers(self) -> dict[str, int]:
-        """Width D of each layer in each view, by the name that a feature file keeps it under."""
-        return {stored_name(tap, view): width for view in self.views for tap, width in self.taps.items()}
-
-    def with_layers(self, layers: Iterable[str]) -> Backbone:
-        """The same network with other layers beside the penultimate, all of them in the views of any.
-
-        Raises:
-            BackboneError: there is no such layer, or images are not seen so.
-        """
-        other, specs = copy.copy(self), list(map(LayerSpec.parse, layers))
-        other._tap_at(dict.fromkeys(name for spec in specs for name in spec.layers))
-        every = (*self.views, *(view for spec in specs for view in spec.views))
-        return other.with_views(tuple(dict.fromkeys(every)))
-
-    def with_views(self, views: Sequence[View | RandomView]) -> Backbone:
-        """The same network and layers, with images seen in these views.
-
-        Raises:
-            BackboneError: the transform leaves no corners to look at.
-        """
-        corners = any(isinstance(view, View) and view.vertical for view in views)
-        if corners and self.transform.resize < self.transform.crop:
-            raise BackboneError(
-                f"there are no corners to crop: images are resized to {self.transform.resize} pixels and cropped to "
-                f"{self.transform.crop}; name a larger --resize, or take --views flip"
-            )
-        other = copy.copy(self)
-        other.views = tuple(views)
-        return other
-
-    def stages(self) -> list[Stage]:
-        """The depths at which the network can be read, as ``blocks.stages``."""
-        with self.autocast():
-            return stages_of(self.network, self.classifier, self._blank())
-
-    def with_dtype(self, dtype: str) -> Backbone:
-        """The same network, its embeddings in another type."""
-        other = copy.copy(self)
-        other.dtype = dtype
-        return other
-
-    def cut(self, tapped: Any, layer: str, width: int, view: RandomView | None = None) -> Backbone:
-        """The same network up to some layer, whose whole input is kept as float16: activations instead of embeddings.
-
-        Args:
-            tapped: a module as ``FeatureExtractor`` is, that gives them as rows.
-            layer: their name.
-            width: D.
-            view: how the images are seen, where that is not plainly.
-        """
-        other = copy.copy(self)
-        other.extractor, other.taps, other.whole = tapped, {layer: width}, True
-        other.views, other.dtype = (view or PLAIN,), "float16"
-        return other
-
-    def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
-        """Embed a batch, in the plain way that every engine of ``compute.py`` is held to.
-
-        Args:
-            pixels: (B, 3, H, W) uint8, RGB, resized and cropped (``decode.read_pixels``); normalised here, on the device.
-
-        Returns:
-            (B, D) of ``self.dtype`` for each layer; those other than the penultimate are pooled.
-        """
-        batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
-        return {layer: as_stored(found.cpu().numpy(), self.dtype) for layer, found in self._run(batch).items()}
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Computing in ``self.precision``, for passes of this network."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+        """Width D of each layer in each view, by the name under which a feature file stores it."""
+        return {stored_name(layer, view): width for view in self.views for layer, width in self.layer_widths.items()}
 
     @property
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
         shared = self.describe()
-        taps = {layer: LayerNode(layer, "none") if self.whole else LayerNode.parse(layer) for layer in self.taps}
-        return {
-            stored_name(layer, view): _sha256({**shared, **view.facts, "layer": tap.node, "pooling": tap.pooling})
-            for view in self.views
-            for layer, tap in taps.items()
+        nodes = {
+            name: LayerNode(name, "none") if self.unpooled else LayerNode.parse(name) for name in self.layer_widths
         }
-
-    def identity_of(self, layer: str) -> str | None:
-        """That of the features of one layer or several, however they are seen (``views.py``); None where one is not there."""
-        identities, names = self.identities, [name for view in LayerSpec.parse(layer).stored for name in view]
-        return joint_identity([identities[name] for name in names]) if identities.keys() >= set(names) else None
-
-    def encode_views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """As ``encode``, (B, V, 3, H, W) in the backbone's views to (B, D) for each of ``layers``."""
-        return by_view(self.encode(pixels.reshape(-1, *pixels.shape[2:])), self.views)
-
-    def encode_at(self, pixels: np.ndarray, layer: str) -> np.ndarray:
-        """As ``encode_views``, (B, D) of one layer, or several side by side; (B, V, D) where it is seen in several views."""
-        found = self.encode_views(pixels)
-        return joint_features([[found[name] for name in names] for names in LayerSpec.parse(layer).stored])
-
-    def classified(self, embeddings: np.ndarray) -> np.ndarray | None:
-        """(N, D) of the penultimate layer to the (N, K) float64 logits of the network's own classifier; None if not linear."""
-        last = self.network.get_submodule(self.classifier)
-        if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1]:
-            return None
-        weight = last.weight.double().cpu().numpy()
-        bias = 0.0 if last.bias is None else last.bias.double().cpu().numpy()
-        logits: np.ndarray = np.asarray(embeddings, dtype=np.float64) @ weight.T + bias
-        return logits
+        return {
+            stored_name(name, view): _sha256({**shared, **view.facts, "layer": node.node, "pooling": node.pooling})
+            for view in self.views
+            for name, node in nodes.items()
+        }
 
     @property
     def identity(self) -> str:
         """The identity of all layers together: SHA-256, in hex."""
         return _sha256(self.identities)
 
+    def identity_of(self, layer: str) -> str | None:
+        """The identity of the features that a layer spec names, or None if a layer or view is not extracted.
+
+        Args:
+            layer: one layer or several in one view or several, as in ``LayerSpec.parse``.
+        """
+        identities, names = self.identities, [name for view in LayerSpec.parse(layer).stored for name in view]
+        return joint_identity([identities[name] for name in names]) if identities.keys() >= set(names) else None
+
     def describe(self) -> dict[str, Any]:
-        """What the features depend on, layer and view aside, as JSON keeps it. Labels, splits and paths are no part of it."""
+        """Everything that the features depend on, except layer and view, as JSON stores it.
+
+        Labels, splits and paths are not part of it.
+        """
         return {
             "architecture": self._origin,
             "weights_sha256": self._state_sha256,
@@ -205,48 +134,140 @@ class Backbone:
             "decoder": DECODER_VERSION,
         }
 
-    def _blank(self) -> Tensor:
-        """(1, 3, crop, crop) of zeros."""
+    def with_layers(self, layers: Iterable[str]) -> Backbone:
+        """The same network with other layers besides the penultimate, each in the union of all views.
+
+        Args:
+            layers: layer specs, as in ``LayerSpec.parse``.
+
+        Raises:
+            BackboneError: there is no such layer, or a view is not possible.
+        """
+        other, specs = copy.copy(self), list(map(LayerSpec.parse, layers))
+        other._extract_layers(dict.fromkeys(name for spec in specs for name in spec.layers))
+        return other.with_views(tuple(dict.fromkeys((*self.views, *(view for spec in specs for view in spec.views)))))
+
+    def with_views(self, views: Sequence[View | RandomView]) -> Backbone:
+        """The same network and layers with these views of each image.
+
+        Raises:
+            BackboneError: a view is a corner, and the transform leaves no corners.
+        """
+        corners = any(isinstance(view, View) and view.vertical for view in views)
+        if corners and self.transform.resize < self.transform.crop:
+            raise BackboneError(
+                f"there are no corners to crop: images are resized to {self.transform.resize} pixels and cropped to "
+                f"{self.transform.crop}; use a larger --resize, or --views flip"
+            )
+        other = copy.copy(self)
+        other.views = tuple(views)
+        return other
+
+    def with_dtype(self, dtype: str) -> Backbone:
+        """The same network with embeddings of another type, "float32" or "float16"."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        return other
+
+    def with_extractor(self, extractor: Any, *, layer: str, width: int, view: RandomView | None = None) -> Backbone:
+        """The same network, extracting the whole activations of one layer, unpooled, as float16.
+
+        Args:
+            extractor: a module with the interface of ``FeatureExtractor`` that returns the activations, one row per image.
+            layer: the name under which they are stored.
+            width: D, the numbers per image.
+            view: a random crop instead of the plain view.
+        """
+        other = copy.copy(self)
+        other.extractor, other.layer_widths, other.unpooled = extractor, {layer: width}, True
+        other.views, other.dtype = (view or PLAIN,), "float16"
+        return other
+
+    def stages(self) -> list[Stage]:
+        """The depths at which the network can be read, from its input on; see ``blocks.find_stages``."""
+        with self.autocast():
+            return find_stages(self.network, self.classifier, self._zeros())
+
+    def encode(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+        """Embed a batch of images, in the plain way that every engine is compared with.
+
+        Args:
+            pixels: (B, 3, H, W) uint8, RGB, resized and cropped (see ``decode.read_pixels``). They are normalised here, on the
+                device.
+
+        Returns:
+            (B, D) of ``self.dtype`` for each layer in ``layer_widths``; layers other than the penultimate are pooled.
+        """
+        batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
+        return {layer: cast_features(rows.cpu().numpy(), self.dtype) for layer, rows in self._run(batch).items()}
+
+    def encode_views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Embed a batch in all views: (B, V, 3, H, W) uint8 to (B, D) for each of ``layers``."""
+        return split_views(self.encode(pixels.reshape(-1, *pixels.shape[2:])), self.views)
+
+    def encode_at(self, pixels: np.ndarray, layer: str) -> np.ndarray:
+        """Embed a batch at one layer, or at several side by side.
+
+        Args:
+            pixels: (B, V, 3, H, W) uint8 in the backbone's views.
+            layer: as in ``LayerSpec.parse``.
+
+        Returns:
+            (B, D), or (B, V, D) if the spec names several views.
+        """
+        by_name = self.encode_views(pixels)
+        return joint_features([[by_name[name] for name in names] for names in LayerSpec.parse(layer).stored])
+
+    def classifier_logits(self, embeddings: np.ndarray) -> np.ndarray | None:
+        """Apply the network's own classifier to embeddings of the penultimate layer.
+
+        Args:
+            embeddings: (N, D).
+
+        Returns:
+            (N, K) float64 logits, or None if the classifier is not linear or does not take D numbers.
+        """
+        last = self.network.get_submodule(self.classifier)
+        if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1]:
+            return None
+        weight = last.weight.double().cpu().numpy()
+        bias = 0.0 if last.bias is None else last.bias.double().cpu().numpy()
+        logits: np.ndarray = np.asarray(embeddings, dtype=np.float64) @ weight.T + bias
+        return logits
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which forward passes of this network compute in ``self.precision``."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+    def _zeros(self) -> Tensor:
+        """One black image, (1, 3, crop, crop) float32, on the device."""
         return torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
 
-    def _last_layer(self, blank: Tensor, classifier: str | None) -> str:
+    def _find_classifier(self, classifier: str | None) -> str:
         try:
-            return registry.last_layer(self.network, blank, classifier)[0]
+            return find_classifier(self.network, self._zeros(), classifier)[0]
         except (BackboneError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # a network raises whatever its author wrote
+        except Exception as error:  # the code of a network may raise anything
             raise BackboneError(
-                f"{self.name} cannot run on 3 x {blank.shape[2]} x {blank.shape[3]} pixels ({brief(error)}); "
-                "name another size with --crop"
+                f"{self.name} cannot run on 3 x {self.transform.crop} x {self.transform.crop} pixels ({brief(error)}); "
+                "use another size with --crop"
             ) from error
 
-    def _tap_at(self, layers: Iterable[str]) -> None:
-        blank = self._blank()
+    def _extract_layers(self, layers: Iterable[str]) -> None:
+        zeros = self._zeros()
         self.extractor = FeatureExtractor(
-            self.network, name=self.name, classifier=self.classifier, layers=list(layers), blank=blank
+            self.network, name=self.name, classifier=self.classifier, layers=list(layers), images=zeros
         )
-        self.taps = {layer: array.shape[1] for layer, array in self._run(blank).items()}
+        self.layer_widths = {layer: rows.shape[1] for layer, rows in self._run(zeros).items()}
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, D) float32 for each layer, on the device."""
+        """Run the extractor on normalised images: (B, D) float32 for each layer, on the device."""
         with torch.inference_mode(), full_float32(), self.autocast(), self.extractor.attached():
-            found: dict[str, Tensor] = self.extractor(images)
-        return found
-
-    def _check_last_layer(self, blank: Tensor) -> None:
-        """A network of unknown build: its last layer must give its output, or what enters it is no embedding."""
-        outputs: list[Any] = []
-        layer = dict(self.network.named_modules())[self.classifier]
-        hook = layer.register_forward_hook(lambda _, __, out: outputs.append(out))
-        with torch.inference_mode():
-            final = self.network(blank)
-        hook.remove()
-        if not (isinstance(final, Tensor) and final.shape == outputs[-1].shape and torch.equal(final, outputs[-1])):
-            raise BackboneError(
-                f"{self.name}: the last layer to run, {self.classifier!r}, does not give the network's output, so what "
-                "enters it is no embedding. Give the module a method get_classifier() that returns its last layer "
-                "(an nn.Identity() at the end where it has none)"
-            )
+            outputs: dict[str, Tensor] = self.extractor(images)
+        return outputs
 
 
 def load_backbone(
@@ -266,75 +287,58 @@ def load_backbone(
     background: str | None = None,
     decoding: str | None = None,
 ) -> Backbone:
-    """Build a backbone, load its weights, freeze it and tap it.
+    """Build a backbone, load its weights and freeze it.
 
     Args:
         name: a torchvision classification model, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``file.py:factory``.
-        weights: "default" (downloaded once, hash checked), "random" (a seeded baseline), a torchvision weights name, or a
+        weights: "default" (downloaded once, hash checked), "random" (a seeded baseline), the name of torchvision weights, or a
             local .safetensors or .pth file.
-        layers: more layers to tap beside the penultimate: module or torchvision node names, or ``NAME:POOLING``.
-        stages: tap every stage of the network too.
-        pooling: how a layer that says none becomes one vector: one of ``settings.POOLINGS``.
-        views: how each image is seen: "plain", "flip" (and mirrored) or "10crop" (centre and corners, and mirrored).
-        dtype: of the embeddings, "float32" or "float16".
-        precision: in which the network computes: "float32", "bfloat16" or "float16".
+        layers: layers to extract besides the penultimate: names of modules or torchvision graph nodes, or ``NAME:POOLING``.
+        stages: also extract every stage of the network.
+        pooling: the pooling of layers that name none: one of ``constants.POOLINGS``.
+        views: the views of each image (test-time augmentation, TTA): "plain", "flip" (plain and mirrored) or "10crop" (centre
+            and corners, plain and mirrored).
+        dtype: the type of the embeddings, "float32" or "float16".
+        precision: the precision that the network computes in: "float32", "bfloat16" or "float16".
         device: "auto" (CUDA, then MPS, then the CPU), or a torch device.
-        transform: instead of the weights' own.
-        resize: instead of the transform's own, in pixels.
-        crop: instead of the transform's own, in pixels.
-        background: instead of the transform's own, which is white: a CSS colour name or #rrggbb, seen through transparent
-            pixels.
-        decoding: instead of the transform's own, which is "exact": "scaled" or "nvjpeg".
+        transform: replaces the transform of the weights.
+        resize: replaces the size in pixels that the transform resizes to.
+        crop: replaces the size in pixels that the transform crops to.
+        background: replaces the colour behind transparent pixels, which is white: a CSS colour name or #rrggbb.
+        decoding: replaces the transform's way of decoding, which is "exact": "scaled" or "nvjpeg".
 
     Raises:
-        BackboneError: whatever cannot be built, fetched, loaded or tapped, and how to mend it.
+        BackboneError: the backbone cannot be built, downloaded or loaded, or has no such layer. The message names the option
+            that mends it.
+
+    Example:
+        >>> backbone = load_backbone("lenet5", layers=["features.3:max"], views="flip", device="cpu")
+        >>> list(backbone.layers)
+        ['penultimate', 'features.3:max', 'penultimate@mirrored', 'features.3:max@mirrored']
     """
-    if dtype not in DTYPES:
-        raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
-    if precision not in PRECISIONS:
-        raise BackboneError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if views not in VIEWS:
-        raise BackboneError(f"views is {views!r}; expected one of {', '.join(VIEWS)}")
-    try:
-        seen_through = None if background is None else parse_colour(background)
-    except ValueError as error:
-        raise BackboneError(f"--background {error}") from error
+    _require_options(dtype=dtype, precision=precision, views=views)
+    colour = _parse_background(background)
     network = registry.build(name, str(weights))
-    chosen = transform or network.transform
-    try:
-        chosen = dataclasses.replace(
-            chosen,
-            resize=chosen.resize if resize is None else resize,
-            crop=chosen.crop if crop is None else crop,
-            background=chosen.background if seen_through is None else seen_through,
-            decoding=chosen.decoding if decoding is None else decoding,
-        )
-    except ValueError as error:
-        raise BackboneError(f"{name} cannot take that: {error}") from error
-    where = pick_device(device)
-    try:
+    changes = {"resize": resize, "crop": crop, "background": colour, "decoding": decoding}
+    transform = _changed(transform or network.transform, changes, name)
+    chosen_device = pick_device(device)
+    with _as_backbone_errors(name, transform, chosen_device):
         backbone = Backbone(
             network.module,
             name=name,
             weights=network.weights,
             origin=network.origin,
-            transform=chosen,
+            transform=transform,
             classifier=network.classifier,
             layers=[],
             dtype=dtype,
             precision=precision,
-            device=where,
+            device=chosen_device,
         ).with_views(VIEWS[views])
-        wanted = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
-        return backbone.with_layers(str(LayerNode.parse(layer, pooling)) for layer in wanted) if wanted else backbone
-    except torch.OutOfMemoryError as error:
-        raise BackboneError(f"{name} does not fit on {where}: {error}; try --device cpu") from error
-    except (RuntimeError, AssertionError, ValueError) as error:
-        if isinstance(error, BackboneError):
-            raise
-        raise BackboneError(
-            f"{name} cannot take {chosen.crop} x {chosen.crop} pixels: {str(error).splitlines()[0]}; --crop sets the size"
-        ) from error
+        requested = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
+        if not requested:
+            return backbone
+        return backbone.with_layers(str(LayerNode.parse(layer, pooling)) for layer in requested)
 
 
 def restore_backbone(
@@ -345,18 +349,24 @@ def restore_backbone(
     weights: str | None = None,
     device: str = "auto",
 ) -> Backbone:
-    """Make again the backbone that features came from, and prove that it is the same.
+    """Build the backbone that stored features came from, and check that it gives the same features.
 
     Args:
-        described: name, weights and parts, as a feature file or head keeps them.
-        layers: the identity of the features by the name of their layers, as ``views.py`` has it.
-        name: instead of the stored name; needed for a file of code, since a stored path is never run.
-        weights: instead of the stored weights, where the file has moved.
-        device: as ``load_backbone``.
+        described: name, weights and parts, as a feature file or head stores them.
+        layers: the identity of the features, by layer spec (as in ``LayerSpec.parse``).
+        name: replaces the stored name; required for a file of code, because a stored path is never run.
+        weights: replaces the stored weights, for a file that has moved.
+        device: as in ``load_backbone``.
 
     Raises:
-        BackboneError: it cannot be built here.
-        StaleCacheError: it can, but would give other features; the parts that differ are named.
+        BackboneError: the backbone cannot be built here.
+        StaleCacheError: it can be built but gives other features. The message names the parts that differ.
+
+    Example:
+        >>> first = load_backbone("lenet5", device="cpu")
+        >>> stored = {"name": first.name, "weights": first.weights, "parts": first.describe()}
+        >>> restore_backbone(stored, layers=first.identities, device="cpu").identity == first.identity
+        True
     """
     stored = str(described["name"])
     if name is None and ".py:" in stored:
@@ -368,7 +378,7 @@ def restore_backbone(
         transform = Transform.from_dict(parts["transform"])
         dtype, precision = str(parts["dtype"]), str(parts["precision"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BackboneError(f"the stored description of {stored} means nothing: {error}") from error
+        raise BackboneError(f"the stored description of {stored} is not valid: {error}") from error
     specs = list(map(LayerSpec.parse, layers))
     backbone = load_backbone(
         name or stored,
@@ -378,48 +388,105 @@ def restore_backbone(
         precision=precision,
         device=device,
         transform=transform,
-    )
-    backbone = backbone.with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
-    if any(backbone.identity_of(layer) != identity for layer, identity in layers.items()):
-        ours = {f"identity of {layer}": identity for layer, identity in layers.items()}
-        theirs = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
-        found = "; ".join(differences(parts, backbone.describe()) or differences(ours, theirs))
-        raise StaleCacheError(f"{backbone.name} as it is here gives other features than those that were kept ({found})")
+    ).with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
+    _require_same_features(backbone, parts, layers)
     return backbone
 
 
 def layers_of(name: str) -> tuple[list[Stage], list[str]]:
-    """The stages of a backbone and its blocks, by a forward pass of shapes alone: no weights and no arithmetic.
+    """The stages of a backbone and the names of its blocks, by a forward pass that needs no weights and computes only shapes.
 
     Args:
-        name: as ``load_backbone``.
+        name: as in ``load_backbone``.
 
     Raises:
         BackboneError: there is no such backbone.
     """
-    network, images = registry.hollow(name)
-    classifier = registry.last_layer(network.module, images, network.classifier)[0]
-    return stages_of(network.module, classifier, images), blocks(network.module, classifier)
+    network, images = registry.build_on_meta(name)
+    classifier = find_classifier(network.module, images, network.classifier)[0]
+    return find_stages(network.module, classifier, images), block_names(network.module, classifier)
 
 
 def normalise(pixels: Tensor, transform: Transform) -> Tensor:
-    """(B, 3, H, W) uint8 to float32: scaled to 0..1, minus mean, over std."""
+    """Turn (B, 3, H, W) uint8 pixels into float32: scaled to 0..1, minus the transform's mean, divided by its std."""
     mean = torch.tensor(transform.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(transform.std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
 
 
-def by_view(found: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:
-    """From (B x V, D) of each tapped layer, an image's views in a row, to (B, D) of each layer in each view."""
+def split_views(features: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:
+    """Separate the views of each layer: (B V, D), the V views of an image one after the other, to (B, D) for each view.
+
+    Args:
+        features: the rows of each layer, by its name without a view.
+        views: the V views.
+
+    Returns:
+        The rows by the name under which a feature file stores them.
+    """
     return {
-        stored_name(tap, view): rows[at :: len(views)] for at, view in enumerate(views) for tap, rows in found.items()
+        stored_name(layer, view): rows[at :: len(views)]
+        for at, view in enumerate(views)
+        for layer, rows in features.items()
     }
 
 
-def as_stored(embeddings: np.ndarray, dtype: str) -> np.ndarray:
-    """In the type that a file keeps; what float16 cannot hold becomes infinite, and is a failed row in the cache."""
+def cast_features(embeddings: np.ndarray, dtype: str) -> np.ndarray:
+    """Cast embeddings to the type that a file stores.
+
+    Numbers beyond the range of float16 become infinite, without a warning; a feature file stores such a row as failed.
+    """
     with np.errstate(over="ignore"):
         return embeddings.astype(dtype, copy=False)
+
+
+def _require_options(*, dtype: str, precision: str, views: str) -> None:
+    if dtype not in DTYPES:
+        raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
+    if precision not in PRECISIONS:
+        raise BackboneError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if views not in VIEWS:
+        raise BackboneError(f"views is {views!r}; expected one of {', '.join(VIEWS)}")
+
+
+def _parse_background(background: str | None) -> tuple[int, int, int] | None:
+    try:
+        return None if background is None else parse_colour(background)
+    except ValueError as error:
+        raise BackboneError(f"--background {error}") from error
+
+
+def _changed(transform: Transform, changes: Mapping[str, Any], name: str) -> Transform:
+    """A transform with those fields replaced that are not None."""
+    try:
+        return dataclasses.replace(transform, **{field: value for field, value in changes.items() if value is not None})
+    except ValueError as error:
+        raise BackboneError(f"{name} does not support this transform: {error}") from error
+
+
+@contextlib.contextmanager
+def _as_backbone_errors(name: str, transform: Transform, device: torch.device) -> Iterator[None]:
+    """Turn the errors of a network that does not fit its device or its images into a BackboneError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BackboneError(f"{name} does not fit on {device}: {error}; try --device cpu") from error
+    except BackboneError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BackboneError(
+            f"{name} cannot take {transform.crop} x {transform.crop} pixels: {str(error).splitlines()[0]}; --crop sets the size"
+        ) from error
+
+
+def _require_same_features(backbone: Backbone, parts: Mapping[str, Any], layers: Mapping[str, str]) -> None:
+    """Check that a backbone's features have the stored identities; name the parts that differ otherwise."""
+    if all(backbone.identity_of(layer) == identity for layer, identity in layers.items()):
+        return
+    stored = {f"identity of {layer}": identity for layer, identity in layers.items()}
+    here = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
+    different = "; ".join(differences(parts, backbone.describe()) or differences(stored, here))
+    raise StaleCacheError(f"{backbone.name} gives other features here than the stored ones ({different})")
 
 
 def _sha256(parts: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The blocks of a network in order: its stages, which of them are trained, and at what share of the rate."""
+"""The blocks of a network in order, and its stages: the depths at which it can be read."""
 
 from __future__ import annotations
 
@@ -11,29 +11,41 @@ import torch
 from torch import Tensor, fx, nn
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
-_FEWEST_STAGES, _PARTS = 4, 3  # where there are fewer sizes of maps, the blocks of one size are read after each third
-_MOSTLY = 0.5  # share of a module's parameters that its list of blocks holds, where it is no more than a frame for them
+_MIN_STAGES, _PARTS = 4, 3
+"""A network with fewer stages than ``_MIN_STAGES`` has its longest stage divided into ``_PARTS``."""
+
+_FRAME_SHARE = 0.5
+"""A module is only a frame for its list of blocks if the list holds more than this share of its parameters."""
 
 
-def blocks(network: nn.Module, classifier: str) -> list[str]:
-    """Names of a network's blocks, from its input on: residual blocks, transformer layers, single layers where there are none.
+def block_names(network: nn.Module, classifier: str) -> list[str]:
+    """The names of a network's blocks, from its input on: residual blocks, transformer layers, or single layers.
 
-    Lists of modules are taken apart, but for lists of single layers within a list: each of these is one block. The classifier
-    is none.
+    Lists of modules are taken apart, except a list of single layers within a list, which is one block. The classifier is not a
+    block.
 
     Args:
-        network: any.
-        classifier: name of its last layer.
+        network: any network.
+        classifier: the name of its last layer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 2))
+        >>> block_names(network, classifier="4")
+        ['0', '2']
     """
     return [name for name in _parts(network, "", 0) if name != classifier]
 
 
 def blocks_up_to(layer: str, names: Sequence[str]) -> int:
-    """How many blocks there are up to some layer, and with it: 0 where it is in none and holds none.
+    """The number of blocks up to and including a layer: 0 if the layer is in no block and contains none.
 
     Args:
-        layer: name of a module.
-        names: of the blocks, in order.
+        layer: the name of a module.
+        names: the names of the blocks, in order.
+
+    Example:
+        >>> blocks_up_to("layer2", ["conv1", "layer1.0", "layer2.0", "layer2.1", "layer3.0"])
+        4
     """
     inside = (
         i for i, name in enumerate(names, 1) if f"{name}.".startswith(f"{layer}.") or layer.startswith(f"{name}.")
@@ -44,7 +56,7 @@ def blocks_up_to(layer: str, names: Sequence[str]) -> int:
 def _parts(module: nn.Module, name: str, depth: int) -> Iterator[str]:
     if not any(True for _ in module.parameters()):
         return
-    is_list = type(module) in (*_CONTAINERS, nn.Module)  # the last is a folder that torch.fx makes
+    is_list = type(module) in (*_CONTAINERS, nn.Module)  # torch.fx makes plain nn.Module containers
     is_block = depth > 1 and all(
         isinstance(m, _CONTAINERS) or not any(True for _ in m.children()) for m in module.modules()
     )
@@ -56,17 +68,19 @@ def _parts(module: nn.Module, name: str, depth: int) -> Iterator[str]:
 
 
 def _is_frame(module: nn.Module) -> bool:
-    """Whether nearly all of a module is a list of blocks, as in a transformer's encoder."""
+    """Whether a list of blocks holds most of a module's parameters, as in a transformer's encoder."""
     total = sum(p.numel() for p in module.parameters())
     lists = [child for child in module.children() if type(child) in _CONTAINERS and len(child) > 2]  # type: ignore[arg-type]
-    return any(sum(p.numel() for p in child.parameters()) > _MOSTLY * total for child in lists)
+    return any(sum(p.numel() for p in child.parameters()) > _FRAME_SHARE * total for child in lists)
 
 
 class FrameTracer(fx.Tracer):
-    """Sees a network's frame alone: blocks and single layers are single steps, so that what they do in training is theirs.
+    """Trace only the frame of a network: each block and each single layer is one node of the graph.
+
+    The graph does not fix what a block does, so blocks behave differently in training and in eval mode as they should.
 
     Args:
-        leaves: names of the blocks.
+        leaves: the names of the blocks.
     """
 
     def __init__(self, leaves: Sequence[str]) -> None:
@@ -74,18 +88,18 @@ class FrameTracer(fx.Tracer):
         self.leaves = set(leaves)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is a single step."""
+        """Whether a module is one node of the graph."""
         return module_qualified_name in self.leaves or not any(True for _ in m.children())
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A depth of a network at which it can be read.
+    """A depth at which a network can be read.
 
     Attributes:
-        layer: the last block before the size of the map changes, or the list of blocks that ends there.
-        shape: of what it gives for one image: (D, H, W), (H, W, D) or (T, D).
-        blocks: how many there are up to it, of all of them.
+        layer: the last block before the size of the maps changes, or the list of blocks that ends there.
+        shape: the shape of its output for one image: (D, H, W), (H, W, D) or (T, D).
+        blocks: the number of the network's blocks up to and including it.
     """
 
     layer: str
@@ -94,29 +108,43 @@ class Stage:
 
     @property
     def width(self) -> int:
-        """How many numbers an image has there, pooled."""
+        """Width D of the pooled output."""
         return self.shape[0] if len(self.shape) == 3 and not _channels_last(self.shape) else self.shape[-1]
 
 
-def stages(network: nn.Module, classifier: str, images: Tensor) -> list[Stage]:
-    """The depths at which a network can be read, from its input on: one for each size of its maps.
+def find_stages(network: nn.Module, classifier: str, images: Tensor) -> list[Stage]:
+    """Find the depths at which a network can be read, from its input on: one for each size of its maps.
 
-    A network whose blocks are all of one size, as a vision transformer's, is read after each third of them.
+    A network whose blocks all have maps of one size, such as a vision transformer, is read after each third of them.
 
     Args:
-        network: in eval mode.
-        classifier: name of its last layer.
-        images: (1, 3, H, W), for one pass.
+        network: a network in eval mode.
+        classifier: the name of its last layer.
+        images: (1, 3, H, W) that the network accepts, for one forward pass.
     """
-    names = blocks(network, classifier)
+    names = block_names(network, classifier)
+    shapes = _output_shapes(network, names, images)
+    with_maps = [name for name in names if name in shapes]
+    groups = [list(group) for _, group in itertools.groupby(with_maps, key=lambda name: _map_size(shapes[name]))]
+    if len(groups) < _MIN_STAGES and groups:
+        longest = max(groups, key=len)
+        parts = [longest[len(longest) * k // _PARTS : len(longest) * (k + 1) // _PARTS] for k in range(_PARTS)]
+        at = groups.index(longest)
+        groups[at : at + 1] = [part for part in parts if part]
+    layers = [*names, classifier]
+    return [Stage(_list_of(group, layers, network), shapes[group[-1]], names.index(group[-1]) + 1) for group in groups]
+
+
+def _output_shapes(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shape for one image of each block's first output that is a map or tokens."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str, out: Any) -> None:
-        if isinstance(out, Tensor) and out.ndim in (3, 4):  # a vector belongs to the classifier's own layers
+    def record(name: str, out: Any) -> None:
+        if isinstance(out, Tensor) and out.ndim in (3, 4):  # vectors come from the layers of the classifier
             shapes.setdefault(name, tuple(out.shape[1:]))
 
     handles = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: note(name, out))
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: record(name, out))
         for name in names
     ]
     try:
@@ -125,31 +153,23 @@ def stages(network: nn.Module, classifier: str, images: Tensor) -> list[Stage]:
     finally:
         for handle in handles:
             handle.remove()
-    seen = [name for name in names if name in shapes]
-    groups = [list(group) for _, group in itertools.groupby(seen, key=lambda name: _places(shapes[name]))]
-    if len(groups) < _FEWEST_STAGES and groups:
-        longest = max(groups, key=len)
-        parts = [longest[len(longest) * k // _PARTS : len(longest) * (k + 1) // _PARTS] for k in range(_PARTS)]
-        at = groups.index(longest)
-        groups[at : at + 1] = [part for part in parts if part]
-    every = [*names, classifier]
-    return [Stage(_list_of(group, every, network), shapes[group[-1]], names.index(group[-1]) + 1) for group in groups]
+    return shapes
 
 
-def _places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of a map or of tokens, without the width, wherever that stands."""
+def _map_size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a map or of tokens without the width D: (H, W) or (T,)."""
     if len(shape) == 2:
         return shape[:1]
     return shape[:2] if _channels_last(shape) else shape[1:]
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Of a map of (D, H, W) or (H, W, D), whose height is its width."""
+    """Whether a square map is (H, W, D) and not (D, H, W)."""
     return shape[0] == shape[1] != shape[2]
 
 
 def _list_of(group: list[str], names: list[str], network: nn.Module) -> str:
-    """The list that holds all blocks of a group and no others, as layer3 does; else the group's last block."""
+    """The list that contains all blocks of a group and no others, such as layer3; otherwise the group's last block."""
     last = group[-1]
     parent = last.rpartition(".")[0]
     inside = [name for name in names if name.startswith(f"{parent}.")]

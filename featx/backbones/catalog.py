@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,28 +11,25 @@ from typing import Any
 
 import torch
 import torchvision
-from torchvision import models
 
-from featx.backbones import weights as weight_files
-from featx.backbones.registry import EMBEDDED_WEIGHTS, hollow, import_timm, last_layer, names, torchvision_names
+from featx.backbones import registry
+from featx.backbones.classifier import find_classifier
 from featx.io.atomic import keep
 from featx.reporter import SILENT, Reporter
 from featx.system import home
 
-# The list of what there is
-
 
 @dataclass(frozen=True)
-class ZooEntry:
+class CatalogEntry:
     """One line of ``featx backbones``.
 
     Attributes:
-        name: what ``--backbone`` takes.
-        family: the architecture's class.
-        embedding: width D of the penultimate embedding, from a forward pass without data.
-        parameters: of the whole network.
-        input_size: side of the square the network sees, in pixels.
-        top1: ImageNet-1k top-1 accuracy of the default weights in %, by torchvision's metadata; None where unknown.
+        name: the value for ``--backbone``.
+        family: the name of the architecture's class.
+        embedding: width D of the penultimate embedding, measured by a forward pass without data.
+        parameters: the number of parameters of the whole network.
+        input_size: side of the square input image in pixels.
+        top1: ImageNet-1k top-1 accuracy of the default weights in %, from torchvision's metadata; None if unknown.
         local: whether the default weights are on this machine.
     """
 
@@ -45,45 +42,75 @@ class ZooEntry:
     local: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON keeps it."""
+        """The entry as ``featx backbones --json`` prints it."""
         return asdict(self)
 
 
 _MEASURED = {"family", "embedding", "parameters", "input_size"}
-"""What a forward pass without data tells, and what is remembered of it."""
+"""The fields that are measured by a forward pass without data, and remembered."""
 
 
-def matching(pattern: str | None = None) -> list[str]:
-    """Names that contain the pattern, or fit it where it has a ``*``. A pattern that begins with timm/ asks timm.
+def list_backbones(pattern: str | None = None) -> list[str]:
+    """List the names of backbones.
+
+    Args:
+        pattern: a part of the name, or a pattern with ``*``, ``?`` or ``[``. A pattern that begins with ``timm/`` lists the
+            models of timm; any other lists the backbones that need no optional dependency. Without a pattern, all of those.
 
     Raises:
-        BackboneError: timm is asked for and not installed.
+        BackboneError: the pattern begins with ``timm/``, and timm is not installed.
+
+    Example:
+        >>> list_backbones("_v1_0")
+        ['mobilenet_v1_025', 'mobilenet_v1_050', 'mobilenet_v1_075']
     """
     if not pattern:
-        return names()
-    asks_timm = pattern.startswith("timm/")
-    every = [f"timm/{name}" for name in import_timm().list_models()] if asks_timm else names()
-    wanted = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
-    return [name for name in every if fnmatch(name, wanted)]
+        return registry.names()
+    source = next((s for s in registry.SOURCES if s.prefix and pattern.startswith(s.prefix)), None)
+    names = source.names() if source else registry.names()
+    glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    return [name for name in names if fnmatch(name, glob)]
 
 
-def describe(names: Sequence[str], *, reporter: Reporter = SILENT) -> list[ZooEntry]:
-    """Measure backbones by a forward pass on torch's meta device: shapes alone, no weights and no arithmetic.
+def describe_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
+    """Measure backbones by a forward pass on torch's meta device, which needs no weights and computes only shapes.
 
-    What was measured is remembered in ``home()`` for this version of torch and torchvision.
+    The measurements are stored in ``home()`` for this version of torch and torchvision.
+
+    Args:
+        names: names of backbones.
+        reporter: its ``progress`` is called after each backbone.
+
+    Raises:
+        BackboneError: there is no such backbone, or it cannot be built.
     """
     memo_file = home() / f"backbones-{torch.__version__}-{torchvision.__version__}.json"
     memo = _read_memo(memo_file)
-    known = len(memo)
+    size_before = len(memo)
     entries = []
     for done, name in enumerate(names, start=1):
         if name not in memo:
             memo[name] = _measure(name)
-        entries.append(_entry(name, memo[name]))
+        source = registry.source_of(name)
+        top1 = source.published_top1(name, "default") if source else None
+        local = source.has_local_weights(name) if source else False
+        entries.append(CatalogEntry(name, **memo[name], top1=top1, local=local))
         reporter.progress(done, len(names))
-    if len(memo) > known:
+    if len(memo) > size_before:
         keep(memo_file.name, json.dumps(memo, indent=0).encode())
     return entries
+
+
+def published_top1(name: str, weights: str) -> float | None:
+    """The top-1 accuracy on ImageNet's validation set that torchvision publishes with weights, 0 to 1; None if it does not.
+
+    Args:
+        name: the name of a backbone.
+        weights: as in ``Network.weights``.
+    """
+    source = registry.source_of(name)
+    top1 = source.published_top1(name, weights) if source else None
+    return None if top1 is None else float(top1) / 100
 
 
 def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
@@ -97,20 +124,12 @@ def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _measure(name: str) -> dict[str, Any]:
-    network, images = hollow(name)
+    network, images = registry.build_on_meta(name)
     module, side = network.module, network.transform.crop
-    _, shape = last_layer(module, images, network.classifier)
+    _, shape = find_classifier(module, images, network.classifier)
     return {
         "family": type(module).__name__,
         "embedding": shape[1] if len(shape) == 4 else shape[-1],
         "parameters": sum(p.numel() for p in module.parameters()),
         "input_size": side,
     }
-
-
-def _entry(name: str, measured: Mapping[str, Any]) -> ZooEntry:
-    if name not in torchvision_names():
-        return ZooEntry(name, **measured, top1=None, local=name in EMBEDDED_WEIGHTS)
-    default = models.get_model_weights(name).DEFAULT
-    top1 = default.meta["_metrics"]["ImageNet-1K"]["acc@1"]
-    return ZooEntry(name, **measured, top1=top1, local=weight_files.cached_path(default.url).exists())

@@ -1,4 +1,4 @@
-"""Reading layers out of a network as it runs: where to look, and how a layer's output becomes one vector per image."""
+"""Read layers of a network as it runs: find them, and pool the output of each into one vector per image."""
 
 from __future__ import annotations
 
@@ -16,106 +16,130 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from featx.errors import BackboneError
 from featx.layer_spec import PENULTIMATE, LayerNode
 
-GEM_POWER, GEM_LEAST = 3.0, 1e-6
-"""Of the generalised mean: its power, and what smaller numbers count as."""
+GEM_POWER, GEM_MINIMUM = 3.0, 1e-6
+"""Parameters of GeM pooling: the power p, and the value that smaller numbers are raised to."""
 
-MOST_FLAT = 65_536
-"""Numbers of one image that a layer kept flat may have."""
+MAX_FLAT = 65_536
+"""The most numbers per image that a layer with ``flatten`` pooling may have."""
+
+_TRACE_TOLERANCE = 1e-3
+"""Largest difference between a traced network and the network itself, relative to the norm of the embedding."""
 
 _pass = threading.local()
-"""What the running pass of each thread has seen. Not kept in the module: several threads may run one, and it is copied."""
+"""The outputs of the running forward pass in each thread. They are not stored in the module, because several threads may run
+one module, and because engines copy it."""
 
 
 def pool(layer: LayerNode, out: Any) -> Tensor:
-    """Turn a layer's output into one vector per image.
+    """Pool a layer's output into one vector per image.
 
     Args:
-        layer: the layer, and how it is pooled.
-        out: its output; see ``_vectors`` for the shapes.
+        layer: the layer and its pooling.
+        out: the output: (B, D), (B, T, D) tokens, (B, D, H, W) or (B, H, W, D) maps with H = W.
 
     Returns:
-        (B, D) float32.
+        (B, D) float32; with ``avg+cls`` (B, 2 D), with ``flatten`` (B, D H W).
 
     Raises:
-        BackboneError: the output cannot be pooled this way.
+        BackboneError: the output cannot be pooled in this way.
+
+    Example:
+        >>> maps = torch.arange(8.0).view(1, 2, 2, 2)
+        >>> pool(LayerNode.parse("layer4"), maps)
+        tensor([[1.5000, 5.5000]])
+        >>> pool(LayerNode.parse("layer4:max"), maps)
+        tensor([[3., 7.]])
     """
     places = _vectors(str(layer), out)
     if layer.pooling == "max":
         return places.amax(dim=1)
     if layer.pooling == "gem":
-        return places.clamp(min=GEM_LEAST).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
+        return places.clamp(min=GEM_MINIMUM).pow(GEM_POWER).mean(dim=1).pow(1 / GEM_POWER)
     if layer.pooling == "flatten":
-        if places[0].numel() > MOST_FLAT:
+        if places[0].numel() > MAX_FLAT:
             raise BackboneError(
-                f"layer {str(layer)!r} would be {places[0].numel():,} numbers an image; at most {MOST_FLAT:,} are kept flat"
+                f"layer {str(layer)!r} would have {places[0].numel():,} numbers per image; flatten allows at most {MAX_FLAT:,}"
             )
         return places.transpose(1, 2).flatten(1)
     if layer.pooling in ("cls", "avg+cls"):
-        patches = places[:, _class_tokens(str(layer), out, places) :].mean(dim=1)
+        patches = places[:, _count_class_tokens(str(layer), out, places) :].mean(dim=1)
         return places[:, 0] if layer.pooling == "cls" else torch.cat([patches, places[:, 0]], dim=1)
     return places.mean(dim=1)
 
 
 class FeatureExtractor(nn.Module):
-    """A network that gives embeddings instead of logits.
+    """A network that returns pooled layers instead of logits.
 
-    Runs only while it is ``attached``, or after ``attach``, which leaves hooks on the network: for a network of one's own.
+    Its forward pass needs hooks on the network: call it inside ``attached()``, or after ``attach()``, which leaves the hooks in
+    place and is meant for a private copy of the network.
 
     Attributes:
         network: the whole network.
-        graph: what runs: the network itself, or a traced graph of it where a wanted layer is no module.
-        traced: whether it is.
+        graph: the module that runs: the network itself, or its traced graph if a requested layer is not a module.
+        traced: whether ``graph`` is a traced graph.
+        classifier: the name of the network's last layer.
+        nodes: the requested layers other than the penultimate.
+        hooked_nodes: those of ``nodes`` that are read by a hook on a module: all of them, or none if the network is traced.
     """
 
-    def __init__(self, network: nn.Module, *, name: str, classifier: str, layers: Sequence[str], blank: Tensor) -> None:
+    def __init__(
+        self, network: nn.Module, *, name: str, classifier: str, layers: Sequence[str], images: Tensor
+    ) -> None:
         """Find the layers.
 
         Args:
-            network: in eval mode.
-            name: of the backbone, for messages.
-            classifier: name of the network's last layer.
-            layers: names of modules or of torchvision's nodes beside the penultimate, each with ``:POOLING`` if wanted.
-            blank: (1, 3, H, W), for one pass if the network must be traced.
+            network: a network in eval mode.
+            name: the backbone's name for messages.
+            classifier: the name of the network's last layer.
+            layers: names of modules or of torchvision's graph nodes, besides the penultimate; each may end in ``:POOLING``.
+            images: (1, 3, H, W) on the network's device; only the shape is used, to check a traced graph.
 
         Raises:
-            BackboneError: there is no such layer, or none that can be read.
+            BackboneError: there is no such layer, or its output cannot be read.
         """
         super().__init__()
-        taps = [tap for tap in dict.fromkeys(map(LayerNode.parse, layers)) if tap.node != PENULTIMATE]
+        nodes = [node for node in dict.fromkeys(map(LayerNode.parse, layers)) if node.node != PENULTIMATE]
         modules = dict(network.named_modules())
         self.network = self.graph = network
         self.classifier = classifier
-        self.watched = self.taps = taps
-        nodes = [tap.node for tap in taps if tap.node not in modules]
-        self.traced = bool(nodes)
+        self.hooked_nodes = self.nodes = nodes
+        not_modules = [node.node for node in nodes if node.node not in modules]
+        self.traced = bool(not_modules)
         if self.traced:
-            self.graph, self.watched = _trace(network, name, classifier, [tap.node for tap in taps], nodes), []
-            self._check_trace(name, blank)
+            self.graph = _trace(network, name, classifier, [node.node for node in nodes], not_modules)
+            self.hooked_nodes = []
+            self._check_trace(name, images)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) normalised to (B, D) float32 for each layer, the penultimate first, then by name."""
-        seen: dict[str, Tensor] = {}
-        _pass.seen = seen
-        returned = self.graph(images)
+        """Run the network on (B, 3, H, W) normalised images.
+
+        Returns:
+            (B, D) float32 for each layer, the penultimate first, the others sorted by name.
+        """
+        pooled: dict[str, Tensor] = {}
+        _pass.pooled = pooled
+        outputs = self.graph(images)
         if self.traced:
-            for tap in self.taps:
-                seen.setdefault(str(tap), pool(tap, returned[tap.node]))
-        _pass.seen = {}
-        return {layer: seen[layer] for layer in sorted(seen, key=lambda layer: (layer != PENULTIMATE, layer))}
+            for node in self.nodes:
+                pooled.setdefault(str(node), pool(node, outputs[node.node]))
+        _pass.pooled = {}
+        return {layer: pooled[layer] for layer in sorted(pooled, key=lambda layer: (layer != PENULTIMATE, layer))}
 
     def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Put hooks on the tapped modules."""
+        """Register the hooks that the forward pass needs, and return their handles."""
         handles = [
-            self.network.get_submodule(tap.node).register_forward_hook(lambda _, __, out, tap=tap: _see(tap, out))
-            for tap in self.watched
+            self.network.get_submodule(node.node).register_forward_hook(
+                lambda _, __, out, node=node: _record_first(node, out)
+            )
+            for node in self.hooked_nodes
         ]
         last = self.network.get_submodule(self.classifier)
-        handles.append(last.register_forward_pre_hook(lambda _, args: _see(LayerNode(PENULTIMATE), args[0], last=True)))
+        handles.append(last.register_forward_pre_hook(lambda _, args: _record_last(LayerNode(PENULTIMATE), args[0])))
         return handles
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        """Hooks for one pass only: the network itself stays as it was built. Not for several threads at once."""
+        """Register the hooks for one pass and remove them afterwards. Not for several threads at once."""
         handles = self.attach()
         try:
             yield
@@ -123,91 +147,100 @@ class FeatureExtractor(nn.Module):
             for handle in handles:
                 handle.remove()
 
-    def _check_trace(self, name: str, blank: Tensor) -> None:
-        """A traced graph may lack what torch.fx cannot see (a statement that changes a tensor in place): prove it does not."""
-        images = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.device)
+    def _check_trace(self, name: str, like: Tensor) -> None:
+        """Compare the traced graph with the network: torch.fx drops statements that change a tensor in place."""
+        images = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like.device)
         with torch.inference_mode(), self.attached():
             traced = self(images).get(PENULTIMATE)
             graph, self.graph, self.traced = self.graph, self.network, False
             own = self(images)[PENULTIMATE]
             self.graph, self.traced = graph, True
-        if traced is None or (traced - own).norm() > 1e-3 * own.norm():
+        if traced is None or (traced - own).norm() > _TRACE_TOLERANCE * own.norm():
             raise BackboneError(
-                f"{name}, traced by torch.fx, is not the same network; name modules alone: {_modules(self.network)}"
+                f"{name}, traced by torch.fx, is not the same network; name modules alone: {_module_names(self.network)}"
             )
 
 
-def _see(tap: LayerNode, out: Any, *, last: bool = False) -> None:
-    """Pool a layer's output at once, before a later layer can change it in place.
+def _record_first(node: LayerNode, out: Any) -> None:
+    """Pool the output of a layer's first call, at once, before a later layer can change it in place.
 
-    Of several calls the first counts, as torchvision names nodes; of the classifier's the last.
+    The first call counts because torchvision gives it the plain node name.
     """
-    if last or str(tap) not in _pass.seen:
-        _pass.seen[str(tap)] = pool(tap, out)
+    if str(node) not in _pass.pooled:
+        _pass.pooled[str(node)] = pool(node, out)
 
 
-def _trace(network: nn.Module, name: str, classifier: str, extra: Sequence[str], nodes: Sequence[str]) -> nn.Module:
-    """A graph that returns the wanted nodes; it runs up to the classifier, whose hook gives the penultimate."""
+def _record_last(node: LayerNode, out: Any) -> None:
+    """Pool the input of the classifier; of several calls, the last one counts."""
+    _pass.pooled[str(node)] = pool(node, out)
+
+
+def _trace(
+    network: nn.Module, name: str, classifier: str, nodes: Sequence[str], not_modules: Sequence[str]
+) -> nn.Module:
+    """A graph that returns the requested nodes. It includes the classifier, whose hook reads the penultimate embedding."""
     try:
-        _, known = get_graph_node_names(network)
-    except Exception as error:  # torch.fx raises what the traced code raises
+        _, graph_nodes = get_graph_node_names(network)
+    except Exception as error:  # torch.fx passes on the errors of the traced code
         raise BackboneError(
-            f"{name} cannot be traced for the layer {nodes[0]!r}; name one of its modules: {_modules(network)}"
+            f"{name} cannot be traced for the layer {not_modules[0]!r}; name one of its modules: {_module_names(network)}"
         ) from error
-    for node in nodes:
-        if node not in known and not any(each.startswith(f"{node}.") for each in known):
-            candidates = dict.fromkeys([*dict(network.named_modules()), *known])
+    for node in not_modules:
+        if node not in graph_nodes and not any(each.startswith(f"{node}.") for each in graph_nodes):
+            candidates = dict.fromkeys([*dict(network.named_modules()), *graph_nodes])
             close = difflib.get_close_matches(node, candidates, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(close)}?" if close else "."
-            raise BackboneError(f"{name} has no layer {node!r}{hint} Modules: {_modules(network)}")
-    graph: nn.Module = create_feature_extractor(network, {each: each for each in [*extra, classifier]}).eval()
+            raise BackboneError(f"{name} has no layer {node!r}{hint} Modules: {_module_names(network)}")
+    graph: nn.Module = create_feature_extractor(network, {each: each for each in [*nodes, classifier]}).eval()
     _copy_outputs(graph)
     return graph
 
 
 def _vectors(layer: str, out: Any) -> Tensor:
-    """(B, P, D) from (B, D), (B, P, D) tokens, (B, D, H, W) or (B, H, W, D) maps: a vector for each of P places.
+    """Turn (B, D), (B, P, D) tokens, (B, D, H, W) or (B, H, W, D) maps into (B, P, D): a vector for each of P places.
 
-    Inputs are square, so a map's two equal sides tell where its channels are (Swin's are last).
+    Input images are square, so the two equal sides of a map tell where its channels are (those of Swin come last).
     """
     if not isinstance(out, Tensor):
-        raise BackboneError(f"layer {layer!r} gives a {type(out).__name__}, not one tensor; tap a layer inside it")
+        raise BackboneError(f"layer {layer!r} returns a {type(out).__name__}, not one tensor; name a layer inside it")
     if out.ndim == 2:
         return out.float().unsqueeze(1)
     if out.ndim == 3:
         return out.float()
     if out.ndim == 4:
         channels_last = out.shape[1] == out.shape[2] != out.shape[3]
-        if not channels_last and out.shape[2] != out.shape[3]:  # MaxViT's windows of tokens, say
+        if not channels_last and out.shape[2] != out.shape[3]:  # such as the windows of tokens in MaxViT
             raise BackboneError(
-                f"layer {layer!r} gives a tensor of {tuple(out.shape)}, which is no square map: its channels cannot be "
-                "told from its places; tap another layer"
+                f"layer {layer!r} returns a tensor of shape {tuple(out.shape)}, which is not a square map, so it is unclear "
+                "which dimension holds the channels; name another layer"
             )
         return (out.flatten(1, 2) if channels_last else out.flatten(2).transpose(1, 2)).float()
-    raise BackboneError(f"layer {layer!r} gives a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
+    raise BackboneError(f"layer {layer!r} returns a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
 
 
-def _class_tokens(layer: str, out: Tensor, places: Tensor) -> int:
-    """How many tokens come before those of the patches, which fill a square."""
+def _count_class_tokens(layer: str, out: Tensor, places: Tensor) -> int:
+    """The number of tokens before those of the patches, which fill a square."""
     before = places.shape[1] - math.isqrt(places.shape[1]) ** 2
     if out.ndim != 3 or not before:
-        raise BackboneError(f"layer {layer!r} gives {tuple(out.shape[1:])}: no class token; pool it by avg, max or gem")
+        raise BackboneError(
+            f"layer {layer!r} returns shape {tuple(out.shape[1:])} per image, without a class token; pool it by avg, max or gem"
+        )
     return before
 
 
 def _copy_outputs(graph: nn.Module) -> None:
-    """Each wanted node is copied as soon as it is there: later nodes (``out += identity``, ReLU) may change it in place."""
+    """Copy each returned node right after it is computed: later nodes (``out += identity``, ReLU) may change it in place."""
     nodes: torch.fx.Graph = graph.graph  # type: ignore[assignment]
     output = next(node for node in nodes.nodes if node.op == "output")
     for node in output.all_input_nodes:
         with nodes.inserting_after(node):
-            output.replace_input_with(node, nodes.call_function(_copied, (node,)))
+            output.replace_input_with(node, nodes.call_function(_cloned, (node,)))
     graph.recompile()  # type: ignore[operator]
 
 
-def _copied(out: Any) -> Any:
+def _cloned(out: Any) -> Any:
     return out.clone() if isinstance(out, Tensor) else out
 
 
-def _modules(network: nn.Module) -> str:
+def _module_names(network: nn.Module) -> str:
     return ", ".join(name for name, _ in network.named_children())

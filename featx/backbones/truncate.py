@@ -1,4 +1,4 @@
-"""A network that ends at the layers that a head is on: what comes behind them is left out, and the head stands at the end."""
+"""Truncate a network at the layers that a head was fitted on: later layers are removed, and the head becomes the last layer."""
 
 from __future__ import annotations
 
@@ -7,100 +7,109 @@ import re
 import torch
 from torch import Tensor, fx, nn
 
-from featx.backbones.blocks import FrameTracer, blocks
+from featx.backbones.blocks import FrameTracer, block_names
 from featx.backbones.feature_extractor import pool
-from featx.errors import HeadError
+from featx.errors import PromotionError
 from featx.layer_spec import PENULTIMATE, LayerNode, LayerSpec
 
 
 class Pooling(nn.Module):
-    """What a tapped layer gives, as one vector per image.
+    """Pool a layer's output into one vector per image.
 
     Args:
-        tap: the layer, and how it is pooled.
+        layer: the layer and its pooling.
     """
 
-    def __init__(self, tap: LayerNode) -> None:
+    def __init__(self, layer: LayerNode) -> None:
         super().__init__()
-        self.tap = tap
+        self.layer = layer
 
     def forward(self, out: Tensor) -> Tensor:
-        """(B, D) float32."""
-        return pool(self.tap, out)
+        """Pool the output of the layer to (B, D) float32; see ``feature_extractor.pool``."""
+        return pool(self.layer, out)
 
 
-def head_of(layer: str, classifier: str) -> str:
-    """Name of the classifier of a network that ends at one layer, or at several side by side.
+def head_name(layer: str, classifier: str) -> str:
+    """The name of the classifier of a network that is truncated at one layer, or at several side by side.
 
-    Where the penultimate is among them, it takes the place of the network's own; else each has a name that no other has.
+    If the penultimate layer is among them, it is the name of the network's own classifier; otherwise it is a name that no other
+    layer has.
 
     Args:
-        layer: as ``LayerSpec.parse`` takes it.
-        classifier: the network's own.
+        layer: layers as ``LayerSpec.parse`` takes them.
+        classifier: the name of the network's own classifier.
+
+    Example:
+        >>> head_name("layer3,penultimate", "fc"), head_name("layer3:gem", "fc")
+        ('fc', 'head_layer3_gem')
     """
     layers = LayerSpec.parse(layer).layers
     return classifier if PENULTIMATE in layers else "head_" + re.sub(r"\W", "_", ",".join(layers))
 
 
-def truncated(network: nn.Module, layer: str, width: int, head: str) -> nn.Module:
-    """The part of a network up to some layers, pooled and side by side, and a linear layer of one output, to be replaced.
+def truncate_network(network: nn.Module, layer: str, width: int, head: str) -> nn.Module:
+    """Cut a network off at some layers, concatenate their pooled outputs, and append a linear layer.
 
-    The modules are the network's own, and so are the names of its tensors.
+    The linear layer has one output and is meant to be replaced. The result shares its modules with the network, and their
+    tensors keep their names.
 
     Args:
-        network: in eval mode; nothing is run.
-        layer: one or several, each as ``LayerNode.parse``: a block, a layer between blocks, a list of them, or the penultimate.
-        width: D of all of them together, pooled.
-        head: the linear layer's name, ``head_of`` the layer.
+        network: a network in eval mode; it is traced, not run.
+        layer: one or several layers, each as in ``LayerNode.parse``: a block, a layer between blocks, a list of blocks, or the
+            penultimate.
+        width: D of all the layers together, pooled.
+        head: the name of the linear layer, from ``head_name``.
+
+    Returns:
+        A module from (B, 3, H, W) normalised images to (B, 1).
 
     Raises:
-        HeadError: a layer lies within a block or is none, or torch.fx cannot follow the network.
+        PromotionError: a layer lies within a block or does not exist, or torch.fx cannot trace the network.
     """
-    taps = LayerSpec.parse(layer).nodes
-    names = [name for name in blocks(network, "") if not head.startswith(f"{name}.")]
+    nodes = LayerSpec.parse(layer).nodes
+    names = [name for name in block_names(network, "") if not head.startswith(f"{name}.")]
     try:
         graph = FrameTracer(names).trace(network)
-    except Exception as error:  # torch.fx raises what the traced code raises
-        raise HeadError(
-            f"torch.fx cannot follow this network, so it cannot end at {taps[0].node!r}; fit a head to the penultimate layer"
+    except Exception as error:  # torch.fx passes on the errors of the traced code
+        raise PromotionError(
+            f"torch.fx cannot trace this network, so it cannot be truncated at {nodes[0].node!r}; fit a head to the "
+            "penultimate layer"
         ) from error
-    ends = [_end(network, tap, graph, head, names) for tap in taps]
-    for node in reversed(list(graph.nodes)):
-        if node > max(ends):
-            graph.erase_node(node)
+    ends = [_find_end(network, node, graph, head, names) for node in nodes]
+    for step in reversed(list(graph.nodes)):
+        if step > max(ends):
+            graph.erase_node(step)
     vectors = []
-    for number, (tap, end) in enumerate(zip(taps, ends, strict=True)):
-        network.add_module(f"featx_pooling_{number}", Pooling(tap))
-        with graph.inserting_after(end):  # before a later step can change it in place
+    for number, (node, end) in enumerate(zip(nodes, ends, strict=True)):
+        network.add_module(f"featx_pooling_{number}", Pooling(node))
+        with graph.inserting_after(end):  # before a later step can change the output in place
             vectors.append(graph.call_module(f"featx_pooling_{number}", (end,)))
     network.set_submodule(head, nn.Linear(width, 1))
     graph.output(graph.call_module(head, (graph.call_function(torch.cat, (vectors, 1)),)))
     return fx.GraphModule(network, graph)
 
 
-def _end(network: nn.Module, tap: LayerNode, graph: fx.Graph, head: str, names: list[str]) -> fx.Node:
-    """The step of a network that gives what is tapped."""
-    found = _into(head, graph) if tap.node == PENULTIMATE else _first_step(network, tap.node, graph)
-    if found is None:
-        raise HeadError(
-            f"a network can end behind a block, and {tap.node!r} is none; fit a head to one of {', '.join(names)}, or to the "
-            "penultimate layer"
+def _find_end(network: nn.Module, layer: LayerNode, graph: fx.Graph, head: str, names: list[str]) -> fx.Node:
+    """The node of the graph that returns a layer's output."""
+    end = _classifier_input(head, graph) if layer.node == PENULTIMATE else _first_call(network, layer.node, graph)
+    if end is None:
+        raise PromotionError(
+            f"a network can only be truncated after a block, and {layer.node!r} is not one; fit a head to one of "
+            f"{', '.join(names)}, or to the penultimate layer"
         )
-    return found
+    return end
 
 
-def _into(classifier: str, graph: fx.Graph) -> fx.Node | None:
-    """What enters the classifier; of several calls of it, the last."""
+def _classifier_input(classifier: str, graph: fx.Graph) -> fx.Node | None:
+    """The node whose output enters the classifier; of several calls of the classifier, the last one counts."""
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == classifier]
     return calls[-1].all_input_nodes[0] if calls else None
 
 
-def _first_step(network: nn.Module, layer: str, graph: fx.Graph) -> fx.Node | None:
-    """The first call that gives a layer's output: a block's or a single layer's, or that of the last of a list."""
-    steps = {
-        str(node.target): node for node in reversed(graph.nodes) if node.op == "call_module"
-    }  # the first of several
-    if layer in steps or layer not in dict(network.named_modules()):
-        return steps.get(layer)
-    inside = [name for name in reversed(steps) if name.startswith(f"{layer}.")]
-    return steps[inside[-1]] if inside and type(network.get_submodule(layer)) is nn.Sequential else None
+def _first_call(network: nn.Module, layer: str, graph: fx.Graph) -> fx.Node | None:
+    """The first call of a block, of a single layer, or of the last block in a list."""
+    calls = {str(node.target): node for node in reversed(graph.nodes) if node.op == "call_module"}
+    if layer in calls or layer not in dict(network.named_modules()):
+        return calls.get(layer)
+    inside = [name for name in reversed(calls) if name.startswith(f"{layer}.")]
+    return calls[inside[-1]] if inside and type(network.get_submodule(layer)) is nn.Sequential else None

@@ -1,4 +1,4 @@
-"""Weight files: fetched once with their hash checked, read without pickle's powers, loaded strictly."""
+"""Weight files: downloaded once with a hash check, read without running pickled code, loaded strictly."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 def cached_path(url: str) -> Path:
-    """Where torch.hub keeps the file of a URL, whether or not it is there: ``$TORCH_HOME/hub/checkpoints``."""
+    """The path at which torch.hub stores the file of a URL, in ``$TORCH_HOME/hub/checkpoints``; the file need not exist."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
 def fetch(url: str) -> Path:
-    """The local file of a URL, downloaded into torch.hub's folder unless it is there.
+    """Download the file of a URL into torch.hub's folder, unless it is there already.
 
     Args:
-        url: its file name carries the first digits of the file's SHA-256, as torchvision's do (``resnet50-0676ba61.pth``).
+        url: a URL whose file name contains the first digits of the file's SHA-256, as those of torchvision do
+            (``resnet50-0676ba61.pth``).
+
+    Returns:
+        The local path.
 
     Raises:
-        BackboneError: no network, or the file's hash is not the one in its name.
+        BackboneError: the download fails, or the file's hash does not match its name.
     """
     path = cached_path(url)
     expected = _HASHED_NAME.search(path.name)
@@ -46,17 +50,17 @@ def fetch(url: str) -> Path:
     if why == MISSING:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            watched = sys.stderr.isatty()
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected and expected[1], progress=watched)
-        # URLError is an OSError; HTTPException: a server that breaks off; RuntimeError: the hash does not fit
+            progress = sys.stderr.isatty()
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected and expected[1], progress=progress)
+        # URLError is an OSError; HTTPException: the server broke off; RuntimeError: the hash does not match
         except (OSError, HTTPException, RuntimeError) as error:
             raise BackboneError(
-                f"cannot download {url} ({error}). Fetch that file on a machine with a network and put it at {path}, "
-                "or name a local file with --weights FILE, or take a random network with --weights random"
+                f"cannot download {url} ({error}). Download that file on a machine with a network and copy it to {path}, "
+                "or name a local file with --weights FILE, or use a random network with --weights random"
             ) from error
     elif why:
         raise BackboneError(
-            f"{path}, where the weights of {url} are kept, cannot be read: {why}. Delete it and run again"
+            f"{path}, where the weights of {url} are stored, cannot be read: {why}. Delete it and run again"
         )
     elif expected and not _sha256(path).startswith(expected[1]):
         raise BackboneError(
@@ -71,12 +75,13 @@ def _sha256(path: Path) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file, by name. Nothing in the file is executed.
+    """Read the tensors of a .safetensors, .pth or .pt file, by name. Nothing in the file is executed.
 
-    A checkpoint's outer ``state_dict`` or ``model`` and a ``module.`` before every name are taken off.
+    A checkpoint's outer ``state_dict`` or ``model`` is unwrapped, and the prefix ``module.`` is removed if every name has it.
 
     Raises:
-        BackboneError: no such file, not a file of tensors, or one that would run code or unfold in memory.
+        BackboneError: there is no such file, it does not contain tensors, or reading it would run code or unpack
+            a few bytes into gigabytes.
     """
     why = why_unreadable(path)
     if why == MISSING:
@@ -93,22 +98,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise BackboneError(f"{path} is not a safetensors file: {error}") from error
-    except Exception as error:  # torch.load raises what zipfile, pickle and struct raise
+    except Exception as error:  # torch.load passes on the errors of zipfile, pickle and struct
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackboneError(f"{path} cannot be read as a file of tensors alone (weights_only): {reason}") from error
+        raise BackboneError(f"{path} cannot be read as a file of tensors only (weights_only): {reason}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not state or not all(_is_entry(*entry) for entry in state.items()):
-        raise BackboneError(f"{path} holds no tensors by name; expected the state_dict of a network")
+        raise BackboneError(f"{path} does not hold tensors by name; expected the state_dict of a network")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    # torchvision's DenseNet files still have the names of 2017.
+    # torchvision's DenseNet files still use the tensor names of 2017.
     return {_DENSENET_V0.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
 def _is_entry(name: Any, tensor: Any) -> bool:
-    """Whether this is a name and a tensor with numbers in memory: not a sparse one, nor one without data."""
+    """Whether this is a name and a dense tensor with real numbers in memory."""
     return (
         isinstance(name, str)
         and isinstance(tensor, Tensor)
@@ -119,12 +124,12 @@ def _is_entry(name: Any, tensor: Any) -> bool:
 
 
 def _require_plain(path: Path) -> None:
-    """Refuse what ``torch.load(weights_only=True)`` would unfold: a few bytes that become gigabytes.
+    """Refuse files in which ``torch.load(weights_only=True)`` would unpack a few bytes into gigabytes.
 
-    ``torch.save`` stores its parts uncompressed, and no tensor is made by ``bytearray``, which takes any length.
+    ``torch.save`` stores its parts uncompressed, and no tensor is built by ``bytearray``, which accepts any length.
 
     Raises:
-        ValueError: a compressed archive, parts that overlap, or a call of ``bytearray``.
+        ValueError: the archive is compressed, its parts overlap, or the pickle calls ``bytearray``.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] == b"PK\x03\x04":
@@ -135,16 +140,21 @@ def _require_plain(path: Path) -> None:
             if sum(part.file_size for part in parts) > len(data):
                 raise ValueError("its parts overlap")
         if data.find(b"\nbytearray\n") >= 0:
-            raise ValueError("it calls bytearray, as no tensor does")
+            raise ValueError("it calls bytearray, which no tensor needs")
 
 
 def require_fit(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
-    """Refuse tensors that are not of exactly a network's names and shapes; it may be one without memory.
+    """Check that tensors have exactly the names and shapes of a network's, which may be on the meta device.
 
-    Batch norm's ``num_batches_tracked`` may be missing: it plays no part in a prediction.
+    Batch norm's ``num_batches_tracked`` may be missing, because predictions do not depend on it.
+
+    Args:
+        network: the network.
+        state: the tensors by name.
+        origin: where the tensors come from, for the message.
 
     Raises:
-        BackboneError: with the missing, surplus and misshapen tensors listed.
+        BackboneError: tensors are missing, surplus or misshapen; the message lists them.
     """
     expected = network.state_dict()
     missing = [n for n in expected if n not in state and not n.endswith("num_batches_tracked")]
@@ -164,17 +174,22 @@ def require_fit(network: nn.Module, state: Mapping[str, Tensor], *, origin: str)
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
-    """Load tensors into a network of exactly these names and shapes.
+    """Load tensors into a network whose tensors have exactly the same names and shapes.
+
+    Args:
+        network: the network.
+        state: the tensors by name.
+        origin: where the tensors come from, for the message.
 
     Raises:
-        BackboneError: as ``require_fit``.
+        BackboneError: tensors are missing, surplus or misshapen; the message lists them.
     """
     require_fit(network, state, origin=origin)
     network.load_state_dict(state, strict=False)
 
 
 def state_digest(network: nn.Module) -> str:
-    """SHA-256, in hex, over the name, dtype, shape and bytes of every tensor of a network, sorted by name."""
+    """The SHA-256, in hex, of the name, dtype, shape and bytes of every tensor of a network, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         if not name.endswith("num_batches_tracked"):

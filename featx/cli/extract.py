@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli.options import CACHE_FOLDER, DEVICE, JSON, BatchSize
-from featx.cli.output import in_views, print_notes, print_result
-from featx.cli.progress import progress_bar
-from featx.constants import DTYPES, ENGINES, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.cli.job import JobCommand
+from featx.cli.option_groups import option
+from featx.cli.options import COUNT, DEVICE, BatchSize, backbone_name, cache_folder
+from featx.cli.output import in_views
+from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.errors import SettingsError
+from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
-from featx.workflows.recipe import ExtractStep
+from featx.reporter import Reporter
 
-if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
-    from featx.extraction.extraction import Extraction
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.extraction.result import Extraction
 
 
 def show_extraction(result: Extraction) -> None:
@@ -22,10 +28,10 @@ def show_extraction(result: Extraction) -> None:
     layers = ", ".join(f"{name} ({result.layers[name]})" for name in sorted(result.layers, key=by_depth))
     click.echo(f"{result.dataset} through {result.backbone}: {layers}{in_views(result.views)}")
     if result.computed or result.removed:
+        engine = f", {result.engine}" if result.engine else ""
         click.echo(
             f"{result.images:,} images: {result.computed:,} computed, {result.reused:,} reused, {result.failed:,} failed, "
-            f"{result.removed:,} removed, in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s"
-            f"{', ' + result.engine if result.engine else ''})"
+            f"{result.removed:,} removed, in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s{engine})"
         )
     else:
         click.echo(
@@ -35,78 +41,132 @@ def show_extraction(result: Extraction) -> None:
     click.echo(f"features: {result.file}")
 
 
-@click.command(short_help="Run a frozen backbone once over a data set.")
-@click.argument("data", default=ExtractStep.data)
-@click.option("-b", "--backbone", help="See featx backbones.  [default: resnet50; lenet5 for digits]")
-@click.option(
-    "--weights", default=ExtractStep.weights, show_default=True,
-    help="default (downloaded once), random (a baseline), a torchvision name such as IMAGENET1K_V1, or a .safetensors "
-    "or .pth file.",
+def _check(options: Mapping[str, Any]) -> None:
+    if options["fast_decode"] and options["nvjpeg"]:
+        raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
+
+
+@click.command(
+    "extract", cls=JobCommand, show=show_extraction, progress=("extract", "images"), check=_check,
+    notes=attrgetter("remarks"), short_help="Run a frozen backbone once over a data set.",
+    examples=(
+        "featx extract photos/ --backbone resnet50",
+        "featx extract photos/ --backbone mobilenet_v3_small --layer features.9",
+    ),
 )  # fmt: skip
-@click.option(
-    "--layer", multiple=True, metavar="NAME[:POOLING]",
-    help="Also this layer, in the same pass; may be repeated. featx backbones NAME --layers lists them.",
+@click.argument("data", default="digits")
+@option(
+    "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", metavar="NAME",
+    help="Name of the backbone; featx backbones lists them.",
 )  # fmt: skip
-@click.option("--stages", is_flag=True, help="Also every stage of the network, that is every size of its maps.")
-@click.option(
-    "--pooling", type=click.Choice(POOLINGS), default=ExtractStep.pooling, show_default=True,
-    help="How such a layer's map or tokens become one vector.",
+@option(
+    "--weights", default="default", show_default=True, section="Backbone", metavar="NAME",
+    help="Weights of the backbone: default (downloaded once), random (a baseline), a torchvision name such as "
+    "IMAGENET1K_V1, or a .safetensors or .pth file.",
 )  # fmt: skip
-@click.option(
-    "--views", type=click.Choice(tuple(VIEWS)), default=ExtractStep.views, show_default=True,
-    help="See each image plainly; also mirrored (flip); or centre and corners, and those mirrored (10crop).",
+@option(
+    "--layer", multiple=True, section="Backbone", metavar="NAME[:POOLING]",
+    help="Store this layer too, in the same pass. May be repeated; featx backbones NAME --layers lists the layers.",
 )  # fmt: skip
-@click.option("--dtype", type=click.Choice(DTYPES), default=ExtractStep.dtype, show_default=True, help="Of the file.")
-@click.option("--resize", type=click.IntRange(0, MAX_SIDE), help="Shorter edge in pixels, instead of the weights' own.")
-@click.option("--crop", type=click.IntRange(1, MAX_SIDE), help="Side of the centre crop, instead of the weights' own.")
-@click.option(
-    "--background", metavar="COLOUR", help="Seen through transparent pixels: a name or #rrggbb.  [default: white]"
-)
-@click.option(
-    "--max-pixels", type=click.IntRange(min=1), help="A larger image (width x height) fails.  [default: 178956970]"
-)
-@click.option(
-    "--fast-decode", is_flag=True,
-    help="Decode large JPEGs at a fraction of their size: other features, and said so in the file.",
+@option(
+    "--stages", is_flag=True, section="Backbone",
+    help="Store every stage of the network too: one layer for each size of its feature maps.",
 )  # fmt: skip
-@click.option("--nvjpeg", is_flag=True, help="Decode JPEGs on the GPU: other features, and said so too.")
-@click.option(
-    "--precision", type=click.Choice(PRECISIONS), default=ExtractStep.precision, show_default=True,
-    help="Of the network; a lower one is fast on a GPU, and gives other features.",
+@option(
+    "--pooling", type=click.Choice(POOLINGS), default="avg", show_default=True, section="Backbone", metavar="NAME",
+    help=f"How the feature map or the tokens of a layer become one vector: {', '.join(POOLINGS)}.",
 )  # fmt: skip
-@click.option(
-    "--compute", type=click.Choice(("auto", *ENGINES)), default=ExtractStep.compute, show_default=True,
-    help="What runs the network; auto takes the fastest, and measures that once if the run is long. Same features.",
+@option(
+    "--views", type=click.Choice(tuple(VIEWS)), default="plain", show_default=True, section="Input",
+    help="Views of each image (test-time augmentation): the image itself (plain), also its mirror image (flip), or its "
+    "centre and corners and their mirror images (10crop).",
 )  # fmt: skip
-@click.option(
-    "--batch-size", type=BatchSize(), metavar="N|auto",
-    help="Images per forward pass.  [default: what the engine does best with; 64 on a GPU]",
+@option(
+    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, section="Output",
+    help="Data type of the stored features.",
 )  # fmt: skip
 @DEVICE
-@click.option(
-    "-j", "--workers", type=click.IntRange(min=1),
-    help="Threads that decode and, on the CPU, run the network.  [default: one per core]",
+@option(
+    "--resize", type=click.IntRange(0, MAX_SIDE), show_default="as the weights require", section="Input", metavar="PIXELS",
+    help="Length to which the shorter edge of an image is resized.",
 )  # fmt: skip
-@click.option(
-    "--rehash", is_flag=True, help="Trust no modification time and no row: read every image, check every row."
-)
-@click.option("--strict", is_flag=True, help="Stop at the first image that fails, with exit code 1.")
-@click.option("--wait", is_flag=True, help="Wait while another process writes the same file.")
-@CACHE_FOLDER
-@click.option("-o", "--out", metavar="FILE", help="The feature file, instead of one named in the cache folder.")
-@JSON
-def extract(as_json: bool, **options: Any) -> None:
-    """Run a frozen backbone once over DATA and keep its embeddings.
+@option(
+    "--crop", type=click.IntRange(1, MAX_SIDE), show_default="as the weights require", section="Input", metavar="PIXELS",
+    help="Side of the centre crop.",
+)  # fmt: skip
+@option(
+    "--background", show_default="white", section="Advanced", metavar="COLOUR",
+    help="Colour behind transparent pixels: a name or #rrggbb.",
+)  # fmt: skip
+@option(
+    "--max-pixels", type=COUNT, show_default="178956970", section="Advanced", metavar="N",
+    help="Largest number of pixels (width x height); a larger image fails.",
+)  # fmt: skip
+@option(
+    "--fast-decode", is_flag=True, section="Advanced",
+    help="Decode large JPEGs at a fraction of their size. The features differ, and the file records this.",
+)  # fmt: skip
+@option(
+    "--nvjpeg", is_flag=True, section="Advanced",
+    help="Decode JPEGs on the GPU. The features differ, and the file records this.",
+)  # fmt: skip
+@option(
+    "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, section="Compute", metavar="NAME",
+    help=f"Data type in which the network computes: {', '.join(PRECISIONS)}. A lower precision is faster on a GPU, and the "
+    "features differ.",
+)  # fmt: skip
+@option(
+    "--compute", type=click.Choice(("auto", *ENGINES)), default="auto", show_default=True, section="Compute",
+    metavar="NAME",
+    help=f"Engine that runs the network: {', '.join(ENGINES)}; or auto, the fastest, which is measured once if the run is "
+    "long enough. The features are the same.",
+)  # fmt: skip
+@option(
+    "--batch-size", type=BatchSize(), show_default="the engine's best; 64 on a GPU", section="Compute", metavar="N|auto",
+    help="Number of images per forward pass.",
+)  # fmt: skip
+@option(
+    "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", metavar="N",
+    help="Number of threads that decode images and, on the CPU, run the network.",
+)  # fmt: skip
+@option(
+    "--rehash", is_flag=True, section="Advanced",
+    help="Read every image and check every row, instead of trusting modification times.",
+)  # fmt: skip
+@option("--strict", is_flag=True, section="Advanced", help="Stop at the first image that fails, with exit status 1.")
+@option("--wait", is_flag=True, section="Advanced", help="Wait while another process writes the same file.")
+@cache_folder("Output")
+@option(
+    "-o", "--out", section="Output", metavar="FILE",
+    help="Feature file to write, instead of one named in the cache folder.",
+)  # fmt: skip
+def extract(
+    reporter: Reporter, data: str, backbone: str | None, layer: tuple[str, ...], fast_decode: bool, nvjpeg: bool,
+    cache: str, out: str | None, max_pixels: int | None, **options: Any,
+) -> Extraction:  # fmt: skip
+    """Run a frozen backbone once over DATA and store its embeddings.
 
-    DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl,
-    .parquet) with the columns path, label and, if wanted, split, or digits, the built-in scans. Images whose features
-    are in any file of the cache folder, made in the same way, are not computed again. A bad image fails alone; what an
-    interrupted run has done is kept, and the same command goes on from there.
-
-    Example: featx extract photos/ --backbone mobilenet_v3_small --layer features.9
+    DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl, .parquet)
+    with the columns path, label and optionally split, or digits, the built-in scans. Images whose features are in a file of
+    the cache folder already, made in the same way, are not computed again. An image that cannot be read fails without
+    stopping the others. An interrupted run keeps what it has done: the same command resumes it.
     """
-    step = ExtractStep(**options)
-    with progress_bar("extract", "images") as reporter:
-        result = step.run(reporter)
-    print_result(result.as_dict() if as_json else None, lambda: show_extraction(result))
-    print_notes(*result.remarks)
+    from featx.data.scan import scan_images
+    from featx.features.folder import require_writable
+
+    # These two come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
+    images = scan_images(data)
+    require_writable(Path(cache), Path(out) if out else None)
+
+    from featx.backbones.backbone import load_backbone
+    from featx.data.decode import MAX_PIXELS
+    from featx.extraction.pipeline import extract as run
+
+    running = {name: options.pop(name) for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait")}
+    loaded = load_backbone(
+        backbone_name(data, backbone),
+        layers=layer,
+        decoding="scaled" if fast_decode else "nvjpeg" if nvjpeg else None,
+        **options,
+    )
+    return run(images, loaded, cache=cache, out=out, max_pixels=max_pixels or MAX_PIXELS, reporter=reporter, **running)

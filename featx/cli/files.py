@@ -9,56 +9,65 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli.options import BACKBONE_AGAIN, CACHE_FOLDER, DEVICE, JSON
+from featx.cli.option_groups import Command, Group, option
+from featx.cli.options import COUNT, DEVICE, JSON, SOURCE_BACKBONE, cache_folder
 from featx.cli.output import digits, print_columns, print_csv, print_facts, print_result
 from featx.errors import FeatxError
 from featx.text import printable, size_text
 
-if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
-    from featx.features.folder import Entry
-
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.features.folder import FolderEntry
 
 _MOST_NAMED, _MOST_CLASSES = 10, 20
 
 
 def _show_info(facts: dict[str, Any], file: str) -> None:
-    """The facts; of a feature file its rows as a table, and the first few failed images; of a head what was tried."""
+    """Print the facts of a file: of a feature file its rows as a table and the first failed images, of a head its search."""
     if "rows" not in facts:
-        tried = facts.get("search") or []
         print_facts({key: value for key, value in facts.items() if key != "search"})
-        if tried:
+        if candidates := facts.get("search"):
             click.echo()
-            lines = [[f"{t['candidate']:g}", digits(t["mean"]), digits(t["standard_error"])] for t in tried]
+            lines = [[f"{c['candidate']:g}", digits(c["mean"]), digits(c["standard_error"])] for c in candidates]
             print_columns(["tried", "mean loss", "standard error"], lines)
         return
-    failures, rows, classes = facts["failures"], facts["rows"], facts["classes"]
     tables = ("failures", "rows", "splits", "classes")
     print_facts({**{k: v for k, v in facts.items() if k not in tables}, "bytes": size_text(facts["bytes"])})
+    click.echo()
+    _show_rows(facts["rows"], facts["classes"])
+    _show_failures(facts["failures"], file)
+
+
+def _show_rows(rows: dict[str, dict[str, int]], classes: dict[str, int]) -> None:
+    """Print how many images of each class are in each split: the first classes, then all others together."""
     names = sorted({name for counts in rows.values() for name in counts}, key=lambda n: (n not in classes, n))
     lines = [[name, *(counts.get(name, 0) for counts in rows.values())] for name in names[:_MOST_CLASSES]]
     if len(names) > _MOST_CLASSES:
         others = names[_MOST_CLASSES:]
         lines.append([f"({len(others)} more)", *(sum(c.get(n, 0) for n in others) for c in rows.values())])
     lines.append(["all", *(sum(counts.values()) for counts in rows.values())])
-    click.echo()
     print_columns(["rows", *rows, "all"], [[*line, sum(line[1:])] for line in lines])
-    if failures:
-        click.echo(f"\n{len(failures):,} failed:")
-        for path, error in list(failures.items())[:_MOST_NAMED]:
-            click.echo(f"  {printable(path)}: {printable(error)}")
-        if len(failures) > _MOST_NAMED:
-            click.echo(f"  and {len(failures) - _MOST_NAMED} more (featx info --failed {file} lists them)")
 
 
-@click.command(short_help="Say what a file is.")
+def _show_failures(failures: dict[str, str], file: str) -> None:
+    """Print the first images that failed, and why."""
+    if not failures:
+        return
+    click.echo(f"\n{len(failures):,} failed:")
+    for path, error in list(failures.items())[:_MOST_NAMED]:
+        click.echo(f"  {printable(path)}: {printable(error)}")
+    if len(failures) > _MOST_NAMED:
+        click.echo(f"  and {len(failures) - _MOST_NAMED} more (featx info --failed {file} lists them)")
+
+
+@click.command(
+    "info", cls=Command, short_help="Describe a file.",
+    examples=("featx info cache/digits--lenet5.h5", "featx info models/digits--lenet5--logreg.safetensors"),
+)  # fmt: skip
 @click.argument("file")
-@click.option("--failed", is_flag=True, help="Every image that failed, and why, as CSV.")
+@option("--failed", is_flag=True, section="Output", help="Print every image that failed and the reason, as CSV.")
 @JSON
 def info(file: str, failed: bool, as_json: bool) -> None:
-    """Say what FILE is: a feature file, a head or a promoted model.
-
-    Example: featx info cache/digits--lenet5.h5
-    """
+    """Describe FILE: a feature file, a head or a promoted model."""
     from featx.inspection.info import describe_file
 
     facts = describe_file(file)
@@ -73,48 +82,51 @@ def info(file: str, failed: bool, as_json: bool) -> None:
     print_result(facts if as_json else None, lambda: _show_info(facts, file))
 
 
-@click.command(short_help="Check every row of a feature file.")
+@click.command(
+    "verify", cls=Command, short_help="Check every row of a feature file.",
+    examples=("featx verify cache/digits--lenet5.h5 --recompute 16",),
+)  # fmt: skip
 @click.argument("file")
-@click.option(
-    "--recompute", type=click.IntRange(min=1), default=None, metavar="N", help="Also extract N random rows again."
-)
-@BACKBONE_AGAIN
+@option(
+    "--recompute", type=COUNT, section="Compute", metavar="N",
+    help="Extract N random rows again too, and compare them.",
+)  # fmt: skip
+@SOURCE_BACKBONE
 @DEVICE
 @JSON
 def verify(
     file: str, recompute: int | None, backbone: str | None, weights: str | None, device: str, as_json: bool
 ) -> None:
-    """Check every row of the feature file FILE against its checksum; exit 1 if anything is wrong.
+    """Check every row of the feature file FILE against its checksum; exit with status 1 if anything is wrong.
 
-    Also its structure and size, the digest of its tables, NaN and infinity, and that copies of an image have the same
-    features.
-
-    Example: featx verify cache/digits--lenet5.h5 --recompute 16
+    The structure and size of the file, the digest of its tables, NaN and infinity are checked too, and that copies of an image
+    have the same features.
     """
     from featx.inspection.verify import verify_file
 
-    found = verify_file(file, recompute=recompute or 0, backbone=backbone, weights=weights, device=device)
-
-    def show() -> None:
-        click.echo(
-            f"{file}: {found['rows']:,} rows, {found['bad_rows']:,} bad" + (", all is well" if found["ok"] else "")
-        )
-        if recompute and found.get("largest_difference") is not None:
-            click.echo(
-                f"  {found['recomputed']} rows extracted again; the largest difference is "
-                f"{found['largest_difference']:.2g} of the row's length (relative L2)"
-            )
-        if found.get("changed"):
-            click.echo(f"  {found['changed']} drawn images are gone or have changed since, and were passed over")
-        for problem in found["problems"]:
-            click.echo(f"  {printable(problem)}")
-
-    print_result(found if as_json else None, show)
-    if not found["ok"]:
+    checked = verify_file(file, recompute=recompute or 0, backbone=backbone, weights=weights, device=device)
+    print_result(checked if as_json else None, lambda: _show_verified(checked, file))
+    if not checked["ok"]:
         raise click.exceptions.Exit(1)
 
 
-def _show_entries(entries: Sequence[Entry], folder: str) -> None:
+def _show_verified(checked: dict[str, Any], file: str) -> None:
+    """Print what the check of a feature file gave."""
+    well = ", all is well" if checked["ok"] else ""
+    click.echo(f"{file}: {checked['rows']:,} rows, {checked['bad_rows']:,} bad{well}")
+    if checked.get("largest_difference") is not None:
+        click.echo(
+            f"  {checked['recomputed']} rows extracted again; the largest difference is "
+            f"{checked['largest_difference']:.2g} of the row's length (relative L2)"
+        )
+    if checked.get("changed"):
+        click.echo(f"  {checked['changed']} drawn images are missing or have changed since, and were skipped")
+    for problem in checked["problems"]:
+        click.echo(f"  {printable(problem)}")
+
+
+def _show_entries(entries: Sequence[FolderEntry], folder: str) -> None:
+    """Print one line for each feature file of a folder."""
     if not entries:
         click.echo(f"there is no feature file in {folder}")
         return
@@ -128,18 +140,18 @@ def _show_entries(entries: Sequence[Entry], folder: str) -> None:
             f"{name:<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<9}  {images:>11}  {about}"
         )
     click.echo(f"{_files(len(entries))}, {size_text(sum(e.bytes for e in entries))}")
-    if unneeded := [e for e in entries if e.removable]:
-        click.echo(
-            f"{len(unneeded)} of no use, {size_text(sum(e.bytes for e in unneeded))} (featx cache rm removes them)"
-        )
+    if removable := [e for e in entries if e.removable]:
+        size = size_text(sum(e.bytes for e in removable))
+        click.echo(f"{len(removable)} not needed, {size} (featx cache rm removes them)")
 
 
 def _files(count: int) -> str:
+    """A number of files, in words."""
     return f"{count:,} file{'s' * (count != 1)}"
 
 
 def _age(modified: float) -> str:
-    """How long ago, as people say it."""
+    """The time since a file was modified, in its largest unit."""
     seconds = max(0.0, time.time() - modified)
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
@@ -147,15 +159,16 @@ def _age(modified: float) -> str:
     return f"{seconds:.0f} s"
 
 
-@click.group(invoke_without_command=True, short_help="List the feature files, and remove what nothing needs.")
-@CACHE_FOLDER
+@click.group(
+    "cache", cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...",
+    examples=("featx cache", "featx cache rm"),
+    short_help="List the feature files, and remove those that nothing needs.",
+)  # fmt: skip
+@cache_folder("Input")
 @JSON
 @click.pass_context
 def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
-    """List the feature files of the cache folder, the newest first: size, age, state, images, data set and backbone.
-
-    Example: featx cache
-    """
+    """List the feature files of the cache folder, the newest first: size, age, state, images, data set and backbone."""
     from featx.features.folder import list_folder
 
     if ctx.invoked_subcommand is None:
@@ -165,19 +178,22 @@ def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
         )
 
 
-@cache.command("rm", short_help="Remove feature files.")
+@cache.command(
+    "rm", cls=Command, short_help="Remove feature files.",
+    examples=("featx cache rm", "featx cache rm cache/digits--lenet5.h5 --yes"),
+)  # fmt: skip
 @click.argument("files", nargs=-1)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--cache", help="Folder of feature files.  [default: cache]")
+@option("-y", "--yes", is_flag=True, section="Input", help="Remove without asking.")
+@option(
+    "--cache", show_default="that of featx cache", section="Input", metavar="FOLDER", help="Folder of feature files."
+)
 @JSON
 @click.pass_context
 def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str | None, as_json: bool) -> None:
-    """Remove FILES, or what nothing needs; asks first.
+    """Remove FILES, or by default the files that nothing needs, after asking.
 
-    Nothing needs damaged files, what a run left that was killed before it began to compute, unfinished files whose rows the
-    finished one has, and files of a data set that is gone if another file, of one that is there, has all their features.
-
-    Example: featx cache rm
+    These are damaged files, what is left of a run that was killed before it began to compute, unfinished files whose rows the
+    finished file has, and files of a data set that is gone, if a file of an existing data set has all their features.
     """
     from featx.features.folder import describe_files, list_folder, remove
 

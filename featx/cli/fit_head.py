@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli.options import CACHE_FOLDER, JSON, MODELS_FOLDER, POSITIVE, SHARE, Numbers
-from featx.cli.output import in_views, print_columns, print_notes, print_result
-from featx.cli.progress import progress_bar
+from featx.cli.job import JobCommand
+from featx.cli.option_groups import option
+from featx.cli.options import COUNT, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder
+from featx.cli.output import in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
-from featx.layer_spec import VIEWS
-from featx.workflows.recipe import FitHeadStep
+from featx.layer_spec import PENULTIMATE, VIEWS
+from featx.reporter import Reporter
+from featx.workflows.fit_options import AUTO, require_compatible
 
-if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.workflows.comparison import Compared
     from featx.workflows.fit import Fit
 
 
 def show_fit(result: Fit) -> None:
     """Print what a fit gave."""
     head = result.head
-    name = head.held_out_.headline[0] if head.held_out_ else "value"
-    for what, tried, kept in (
-        ("head", result.compared, f"Kept is {head.kind}, the simplest\nwithin one standard error of the least loss."),
-        ("layer", result.layers, f"Kept is {head.layer}:\nthe least loss, or the penultimate where none is less by two "
-         "standard errors, image by image."),
-    ):  # fmt: skip
-        if tried:
-            print_columns([what, "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in tried])
-            click.echo(f"loss and {name}: cross-validated on the training images. {kept}\n")
-    chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
-    chosen += ["rbf kernel"] if head.kernel == "rbf" else []
-    count = len(head.classes_)
-    of = {"classification": f" of {count} classes", "multilabel": f" with {count} labels", "regression": ""}[head.task_]
-    click.echo(
-        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {result.features}: "
-        f"fitted to {head.n_train_} images{of}{in_views(head.views)} in {head.seconds_:.2f} s"
-    )
-    if head.reject_below_ is not None:
-        click.echo(f"says nothing where the highest probability is below {head.reject_below_:.4f}")
+    _show_comparison(
+        "head", result.compared, result,
+        f"Selected: {head.kind}, the\nsimplest head within one standard error of the lowest loss.",
+    )  # fmt: skip
+    _show_comparison(
+        "layer", result.layers, result,
+        f"Selected: {head.layer},\nthe layer of the lowest loss, or the penultimate one where no loss is lower by two standard "
+        "errors, image by image.",
+    )  # fmt: skip
+    _show_head(result)
     for part in (result.report, result.cross_validated):
         if part:
             click.echo(f"\n{part}")
@@ -49,90 +44,154 @@ def show_fit(result: Fit) -> None:
         ]
         print_columns(["shots", "accuracy", "± std", "draws"], lines)
     click.echo()
-    click.echo(f"head: {result.path}")
+    _show_files(result)
+
+
+def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, selected: str) -> None:
+    """Print the table of the heads or layers that were compared, and which was selected."""
+    if not compared:
+        return
+    name = result.head.held_out_.headline[0] if result.head.held_out_ else "value"
+    print_columns([what, "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in compared])
+    click.echo(f"loss and {name}: cross-validated on the training images. {selected}\n")
+
+
+def _show_head(result: Fit) -> None:
+    """Print what the head is, and what it was fitted to."""
+    head = result.head
+    chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
+    chosen += ["rbf kernel"] if head.kernel == "rbf" else []
+    count = len(head.classes_)
+    of = {"classification": f" of {count} classes", "multilabel": f" with {count} labels", "regression": ""}[head.task_]
+    click.echo(
+        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {result.features}: "
+        f"fitted to {head.n_train_} images{of}{in_views(head.views)} in {head.seconds_:.2f} s"
+    )
+    if head.reject_below_ is not None:
+        click.echo(f"rejects a prediction whose probability is below {head.reject_below_:.4f}")
+
+
+def _show_files(result: Fit) -> None:
+    """Print which files were written."""
     files = {
-        "confusion matrix": result.picture, "few-shot curve": result.shots_picture, "page": result.card,
-        "predictions for images without a label": result.unlabelled,
+        "head": result.path, "confusion matrix": result.picture, "few-shot curve": result.shots_picture,
+        "page": result.card, "predictions for images without a label": result.unlabelled,
     }  # fmt: skip
     for name, file in files.items():
         if file:
             click.echo(f"{name}: {file}")
 
 
-@click.command("fit-head", short_help="Fit a light classifier to cached features.")
+def _check(options: Mapping[str, Any]) -> None:
+    require_compatible(**{name: options[name] for name in ("model", "C", "k", "kernel", "cv", "repeat", "shots")})
+
+
+@click.command(
+    "fit-head", cls=JobCommand, show=show_fit, progress=("fit", "heads"), check=_check,
+    short_help="Fit a light classifier to cached features.",
+    examples=(
+        "featx fit-head --model logreg",
+        "featx fit-head --model auto --report",
+        "featx fit-head cache/photos--resnet50.h5 --cv 5 --repeat 10",
+    ),
+)  # fmt: skip
 @click.argument("features", required=False)
-@click.option(
-    "--model", type=click.Choice((*KINDS, "auto")), default=FitHeadStep.model, show_default=True,
-    help="Kind of head; auto compares all that suit, and keeps the simplest within one standard error of the best.",
+@option(
+    "--model", type=click.Choice((*KINDS, AUTO)), default="logreg", show_default=True, section="Head", metavar="KIND",
+    help=f"Kind of head: {', '.join(KINDS)}; or auto, which compares all that suit the data and selects the simplest within "
+    "one standard error of the best.",
 )  # fmt: skip
-@click.option(
-    "--layer", multiple=True, default=FitHeadStep.layer, show_default=True, metavar="NAME",
-    help="Layer of the feature file. Repeated: several, side by side; best: the one that cross-validation prefers.",
+@option(
+    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", metavar="NAME",
+    help="Layer of the feature file. May be repeated: several layers are concatenated. best selects a layer by "
+    "cross-validation.",
 )  # fmt: skip
-@click.option(
-    "--views", type=click.Choice(tuple(VIEWS)),
-    help="Fit to these views of each image, and average over them.  [default: all that the file has]",
+@option(
+    "--views", type=click.Choice(tuple(VIEWS)), show_default="all that the file has", section="Input",
+    help="Views of each image (test-time augmentation): the head is fitted to each, and averages over them.",
 )  # fmt: skip
-@click.option(
-    "-C", "C", type=POSITIVE, help="Inverse penalty of logreg, svm, ridge.  [default: chosen on training rows]"
-)
-@click.option("--kernel", type=click.Choice(KERNELS), default=FitHeadStep.kernel, show_default=True, help="Of svm.")
-@click.option("--k", type=click.IntRange(min=1), help="Neighbours of knn.  [default: chosen on training rows]")
-@click.option(
-    "--task", type=click.Choice(("auto", *TASKS)), default=FitHeadStep.task, show_default=True,
-    help="What the labels are; auto: several labels where one holds | (cat|dog), else classes.",
+@option(
+    "-C", "C", type=POSITIVE, show_default="chosen by cross-validation", section="Head", metavar="C",
+    help="Inverse strength of the penalty of logreg, svm and ridge.",
 )  # fmt: skip
-@click.option(
-    "--class-weight", type=click.Choice(("balanced",)), help="Each class counts alike, however many images it has."
-)
-@click.option(
-    "--logit-adjustment", type=click.FloatRange(min=0), default=FitHeadStep.logit_adjustment, show_default=True,
-    metavar="TAU", help="Take TAU times the log of each class's share from its logit; 1 judges all classes as equally likely.",
+@option(
+    "--kernel", type=click.Choice(KERNELS), default="linear", show_default=True, section="Head",
+    help="Kernel of an svm head.",
 )  # fmt: skip
-@click.option(
+@option(
+    "--k", type=COUNT, show_default="chosen by cross-validation", section="Head", metavar="N",
+    help="Number of neighbours of a knn head.",
+)  # fmt: skip
+@option(
+    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True, section="Input", metavar="NAME",
+    help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
+)  # fmt: skip
+@option(
+    "--class-weight", type=click.Choice(("balanced",)), section="Head",
+    help="Weight all classes equally in the loss, however many images each has.",
+)  # fmt: skip
+@option(
+    "--logit-adjustment", type=click.FloatRange(min=0), default=0.0, show_default=True, section="Advanced", metavar="TAU",
+    help="Subtract TAU times the log of each class's share from its logit; 1 treats all classes as equally likely.",
+)  # fmt: skip
+@option(
     "--calibrate", type=click.Choice(CALIBRATIONS), is_flag=False, flag_value="temperature",
-    help="Probabilities by held-out training rows.  [default: temperature for svm, ridge, centroid, knn]",
+    show_default="temperature for svm, ridge, centroid and knn", section="Advanced",
+    help="Calibrate probabilities on held-out training rows.",
 )  # fmt: skip
-@click.option("--reject-below", type=SHARE, metavar="P", help="Say nothing where the highest probability is below P.")
-@click.option(
-    "--precision", type=SHARE, metavar="SHARE",
-    help="Choose that P so that SHARE of what is said is right, on held-out training rows.",
+@option(
+    "--reject-below", type=SHARE, section="Head", metavar="P",
+    help="Reject a prediction, giving no class, where the highest probability is below P.",
 )  # fmt: skip
-@click.option("--cv", type=click.IntRange(min=2), metavar="K", help="Also judge by K folds over all labelled images.")
-@click.option(
-    "--repeat", type=click.IntRange(min=1), default=FitHeadStep.repeat, show_default=True, help="Of --cv and --shots."
-)
-@click.option(
-    "--shots",
-    type=Numbers(),
-    default=FitHeadStep.shots,
-    metavar="N,N…",
-    help="Also fit to N images of each class, drawn --repeat times.",
-)
-@click.option(
-    "--group", metavar="COLUMN", help="Of the table: images that belong together, and never straddle a split."
-)
-@click.option("--table", metavar="FILE", help="With that column, where it is not the data set's own table.")
-@click.option("--report", is_flag=True, help="Also write an HTML page about the head, beside it.")
-@click.option("--seed", default=FitHeadStep.seed, show_default=True, help="Of folds, draws and minibatches.")
-@click.option(
-    "--device", default=FitHeadStep.device, show_default=True,
-    help="Of the products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
+@option(
+    "--target-precision", type=SHARE, section="Head", metavar="SHARE",
+    help="Choose the P of --reject-below so that SHARE of the accepted predictions are right on held-out training rows.",
 )  # fmt: skip
-@CACHE_FOLDER
+@option(
+    "--cv", type=click.IntRange(min=2), section="Evaluation", metavar="K",
+    help="Evaluate by K-fold cross-validation over all labelled images too.",
+)  # fmt: skip
+@option(
+    "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", metavar="N",
+    help="Number of times that --cv and --shots are repeated.",
+)  # fmt: skip
+@option(
+    "--shots", type=Numbers(), default=(), section="Evaluation", metavar="N,N…",
+    help="Evaluate heads fitted to N images of each class too, drawn --repeat times.",
+)  # fmt: skip
+@option(
+    "--group", section="Evaluation", metavar="COLUMN",
+    help="Column of the table that names groups, such as patients: images of one group never straddle a split.",
+)  # fmt: skip
+@option(
+    "--table", section="Evaluation", metavar="FILE",
+    help="Table with the column of --group, where it is not the data set's own table.",
+)  # fmt: skip
+@option("--report", is_flag=True, section="Output", help="Write an HTML page about the head too, beside its file.")
+@option(
+    "--seed", default=0, show_default=True, section="Advanced", metavar="N",
+    help="Seed of folds, draws and minibatches.",
+)  # fmt: skip
+@option(
+    "--device", default="cpu", show_default=True, section="Compute", metavar="NAME",
+    help="Device of the matrix products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
+)  # fmt: skip
+@cache_folder("Input")
 @MODELS_FOLDER
-@click.option("-o", "--out", metavar="FILE", help="The head's file, instead of one named in the models folder.")
-@JSON
-def fit_head(as_json: bool, **options: Any) -> None:
-    """Fit a light classifier to the training rows of FEATURES and judge it on the held-out ones.
+@option(
+    "-o",
+    "--out",
+    section="Output",
+    metavar="FILE",
+    help="Head file to write, instead of one named in the models folder.",
+)
+def fit_head(reporter: Reporter, **options: Any) -> Fit:
+    """Fit a light classifier to the training rows of FEATURES and evaluate it on the held-out ones.
 
-    FEATURES is a feature file; left out, the newest in the cache folder. The held-out split is test where there is one,
-    else val. Nothing is chosen on it. Images without a label are ignored, then predicted into a CSV file beside the head.
-
-    Example: featx fit-head --model auto --report
+    FEATURES is a feature file; by default the newest in the cache folder. The held-out split is test where there is one, else
+    val; nothing is chosen on it. Images without a label are ignored by the fit, then predicted into a CSV file beside the
+    head.
     """
-    step = FitHeadStep(**options)
-    with progress_bar("fit", "heads") as reporter:
-        result = step.run(reporter)
-    print_result(result.as_dict() if as_json else None, lambda: show_fit(result))
-    print_notes(*result.notes)
+    from featx.workflows.fit import fit_head as run
+
+    return run(**options, reporter=reporter)

@@ -8,32 +8,39 @@ from typing import Any
 
 import click
 
-from featx.constants import CACHE
-from featx.workflows.recipe import FitHeadStep
+from featx.cli.option_groups import option
+from featx.constants import CACHE, MODELS
+
+Decorator = Callable[[Any], Any]
 
 
-def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several decorators as one, the first outermost."""
-    return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(decorators), command)
+def options(*decorators: Decorator) -> Decorator:
+    """Combine decorators into one; the first is the outermost."""
+    return lambda command: functools.reduce(lambda decorated, each: each(decorated), reversed(decorators), command)
 
 
 class BatchSize(click.ParamType):  # type: ignore[type-arg]
-    """A whole number above 0, or auto."""
+    """A whole number above 0, or "auto"."""
 
     name = "batch size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Parse a value."""
-        return "auto" if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+        """Convert the text of the command line."""
+        if value == "auto":
+            return "auto"
+        try:
+            return int(click.IntRange(min=1).convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither a whole number above 0 nor auto", param, ctx)
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """Whole numbers above 0 with commas between them."""
+    """Whole numbers above 0, separated by commas."""
 
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Parse a value."""
+        """Convert the text of the command line."""
         if isinstance(value, tuple):
             return value
         number = click.IntRange(min=1)
@@ -41,31 +48,54 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
-
+"""A number above 0."""
 
 SHARE = click.FloatRange(0, 1, min_open=True)
+"""A number above 0, at most 1."""
+
+SHARE_BELOW_1 = click.FloatRange(0, 1, max_open=True)
+"""A number from 0 on, below 1."""
+
+COUNT = click.IntRange(min=1)
+"""A whole number above 0."""
+
+JSON = option("--json", "as_json", is_flag=True, section="Output", help="Print one JSON object instead of text.")
+
+DEVICE = option(
+    "--device", default="auto", show_default=True, section="Compute", metavar="NAME",
+    help="Device that runs the network: auto, cpu, cuda, cuda:1 or mps.",
+)  # fmt: skip
+
+WORKERS = option(
+    "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", metavar="N",
+    help="Number of threads that read and decode images.",
+)  # fmt: skip
+
+MODELS_FOLDER = option(
+    "--models", default=MODELS, show_default=True, section="Output", metavar="FOLDER",
+    help="Folder of heads and models.",
+)  # fmt: skip
+
+SOURCE_BACKBONE = options(
+    option(
+        "--backbone", "-b", section="Advanced", metavar="NAME",
+        help="Backbone to use, where the stored name is a Python file (file.py:factory).",
+    ),
+    option(
+        "--weights", section="Advanced", metavar="FILE",
+        help="Weights of the backbone, where their file has moved.",
+    ),
+)  # fmt: skip
+"""What makes the backbone of a stored file again, where its name and its weights do not suffice."""
 
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def cache_folder(section: str) -> Decorator:
+    """The option ``--cache``, which some commands write to and others read from."""
+    return option(
+        "--cache", default=CACHE, show_default=True, section=section, metavar="FOLDER", help="Folder of feature files."
+    )
 
 
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-
-
-WORKERS = click.option(
-    "-j", "--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one per core]"
-)
-
-
-CACHE_FOLDER = click.option("--cache", default=CACHE, show_default=True, help="Folder of feature files.")
-
-
-MODELS_FOLDER = click.option(
-    "--models", default=FitHeadStep.models, show_default=True, help="Folder of heads and models."
-)
-
-
-BACKBONE_AGAIN = options(
-    click.option("--backbone", "-b", help="The backbone, where the stored name is a file of code (file.py:factory)."),
-    click.option("--weights", help="The backbone's weights, where the file has moved."),
-)
+def backbone_name(data: str, backbone: str | None) -> str:
+    """The backbone, by default ``lenet5`` for the built-in digits and ``resnet50`` for everything else."""
+    return backbone or ("lenet5" if data == "digits" else "resnet50")

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, notes on stderr."""
+"""Printing: results on stdout, notes on stderr."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import click
 from featx.layer_spec import VIEWS
 from featx.text import cell, printable
 
-# What is printed
-
 
 def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:
-    """One JSON object, or text."""
+    """Print a result as one JSON object, or where there is none, as text by ``show``."""
     if json_object is None:
         show()
     else:
@@ -25,13 +23,13 @@ def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -
 
 
 def print_notes(*sentences: str) -> None:
-    """Print notes on stderr."""
+    """Print each note on a line of stderr."""
     for sentence in sentences:
         click.echo(f"Note: {printable(sentence)}", err=True)
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """CSV."""
+    """Print rows as CSV, their cells safe in a spreadsheet."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
@@ -39,12 +37,12 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def digits(value: float | None) -> str:
-    """A number with four digits; "-" where there is none."""
+    """Format a number with four decimals; None is "-"."""
     return "-" if value is None else f"{value:.4f}"
 
 
 def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    """Names to the left, numbers to the right."""
+    """Print a table: the first column is aligned to the left, all others to the right."""
     texts = [[printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in line] for line in (head, *lines)]
     widths = [max(len(line[column]) for line in texts) for column in range(len(head))]
     for line in texts:
@@ -53,7 +51,7 @@ def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
 
 
 def print_facts(facts: dict[str, Any], indent: str = "") -> None:
-    """Print names and values, one on each line; nested ones indented."""
+    """Print one name and its value on each line; nested ones are indented."""
     width = max(len(key) for key in facts)
     for key, value in facts.items():
         if isinstance(value, dict) and value:
@@ -65,5 +63,5 @@ def print_facts(facts: dict[str, Any], indent: str = "") -> None:
 
 
 def in_views(views: str) -> str:
-    """How each image is seen, where that is more than once."""
+    """The views of each image, as the end of a sentence; nothing for a single view."""
     return f", each image in {len(VIEWS[views])} views ({views})" if views != "plain" else ""

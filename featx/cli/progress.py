@@ -12,13 +12,13 @@ from featx.reporter import Reporter
 
 
 class Bar(Reporter):
-    """A bar of tqdm's for the progress of a job, and a line for each note."""
+    """Shows the progress of a job as a bar of tqdm, and prints each note on a line."""
 
     def __init__(self, bar: Any) -> None:
         self.bar = bar
 
     def progress(self, done: int, total: int, detail: object = "") -> None:
-        """Move the bar."""
+        """Move the bar, and show the detail beside it."""
         if self.bar.total != total:
             self.bar.total, self.bar.initial = total, done
             self.bar.n = done
@@ -27,13 +27,13 @@ class Bar(Reporter):
         self.bar.update(done - self.bar.n)
 
     def note(self, sentence: str) -> None:
-        """Print the sentence on a line of its own."""
+        """Print the sentence on stderr."""
         print_notes(sentence)
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Reporter]:
-    """A bar on stderr for a job that takes over two seconds: the share done, the time left, the speed and a detail."""
+    """Show the progress of a job on stderr once it has run for two seconds: share done, time left, speed and a detail."""
     from tqdm import tqdm
 
     with tqdm(desc=title, unit=f" {unit}", delay=2, file=sys.stderr, leave=False, disable=None) as bar:

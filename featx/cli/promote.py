@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli.options import BACKBONE_AGAIN, DEVICE, JSON, MODELS_FOLDER, POSITIVE, SHARE, WORKERS
-from featx.cli.output import print_notes, print_result
-from featx.cli.progress import progress_bar
-from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS
-from featx.system import started
-from featx.workflows.recipe import PromoteStep
+from featx.cli.job import JobCommand
+from featx.cli.option_groups import option
+from featx.cli.options import (
+    COUNT,
+    DEVICE,
+    MODELS_FOLDER,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    SOURCE_BACKBONE,
+    WORKERS,
+)
+from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS, FineTuning
+from featx.reporter import Reporter
 
-if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.promotion.finetune_run import FineTuningRun
     from featx.promotion.promotion import Promotion
 
+_FIELDS = frozenset(field.name for field in dataclasses.fields(FineTuning))
 
-def _tuned(name: str, **how: Any) -> Callable[[Any], Any]:
-    """An option of promote with the default of its step."""
-    default = getattr(PromoteStep, name.removeprefix("--").replace("-", "_"))
-    return click.option(name, default=default, show_default=True, **how)
+
+def _tuning(*names: str, section: str = "Advanced", **attributes: Any) -> Callable[[Any], Any]:
+    """An option with the name and the default of a field of ``FineTuning``."""
+    declared = next((name for name in names if not name.startswith("-")), names[0])
+    field = declared.split("/")[0].removeprefix("--").replace("-", "_")
+    default = getattr(FineTuning, field)
+    return option(*names, default=default, show_default=default is not None, section=section, **attributes)
+
+
+def _settings(options: Mapping[str, Any]) -> FineTuning:
+    """The settings of fine-tuning, out of all options of the command."""
+    return FineTuning(**{name: value for name, value in options.items() if name in _FIELDS})
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    _settings(options)  # it raises where settings are out of range or exclude one another
 
 
 def show_promotion(result: Promotion) -> None:
     """Print what a promotion gave."""
     click.echo(
-        f"assembled {result.head}: on {result.proof.images} images the network's logits are the head's "
+        f"assembled {result.head}: on {result.proof.images} images the logits of the network equal those of the head "
         f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
     if result.run:
-        _show_trial(result, result.run)
+        _show_history(result.run)
+        _show_comparison(result, result.run)
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
     click.echo(f"model: {result.path}")
     if result.run:
         click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}")
 
 
-def _show_trial(result: Promotion, run: FineTuningRun) -> None:
+def _show_history(run: FineTuningRun) -> None:
+    """Print the epochs, evaluated on the validation images, and the interpolation of the weights."""
     history = run.history
-    click.echo(f"chosen on {run.chosen_on}; there the head's accuracy is {run.start.accuracy:.4f} by its features:")
+    click.echo(
+        f"epochs are compared on {run.chosen_on}, where the head has an accuracy of {run.start.accuracy:.4f} on cached "
+        "features:"
+    )
     click.echo("epoch  training loss  log loss  accuracy")
     for entry in history.log:
         loss = f"{entry['loss']:13.4f}" if entry["epoch"] else "     the head"
@@ -49,9 +77,13 @@ def _show_trial(result: Promotion, run: FineTuningRun) -> None:
         click.echo(f"{entry['epoch']:5}  {loss}  {entry['log_loss']:8.4f}  {entry['accuracy']:8.4f}{mark}")
     if len(history.curve) > 1:
         shown = ", ".join(f"{alpha:g}: {loss:.4f}" for alpha, loss in history.curve.items())
-        click.echo(f"log loss from the head's weights (0) to epoch {history.best_epoch}'s (1): {shown}")
+        click.echo(f"log loss from the head's weights (0) to those of epoch {history.best_epoch} (1): {shown}")
+
+
+def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
+    """Print the head and the fine-tuned network side by side, on the same images."""
     click.echo()
-    rows = [("head", result.head_report), ("fine-tuned", run.report)][: 2 if history.alpha else 1]
+    rows = [("head", result.head_report), ("fine-tuned", run.report)][: 2 if run.history.alpha else 1]
     click.echo(
         f"{'':<10}  accuracy  95 % interval     log loss  (same {result.report.n} images of split {result.report.split})"
     )
@@ -60,7 +92,7 @@ def _show_trial(result: Promotion, run: FineTuningRun) -> None:
         click.echo(f"{name:<10}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
     if result.report.reject_below is not None:
         accepted = ", ".join(f"{name} {report.accepted} ({report.accepted_right} right)" for name, report in rows)
-        click.echo(f"of probability at least {result.report.reject_below:.4g}, where something is said: {accepted}")
+        click.echo(f"accepted predictions, of a probability of at least {result.report.reject_below:.4g}: {accepted}")
     if result.repeats:
         click.echo("\nother splits  images    head  fine-tuned")
         for number, other in enumerate(result.repeats, start=1):
@@ -70,80 +102,125 @@ def _show_trial(result: Promotion, run: FineTuningRun) -> None:
     click.echo()
 
 
-@click.command(short_help="Turn a head and its backbone into one network.")
+@click.command(
+    "promote", cls=JobCommand, show=show_promotion, progress=("finetune", "images"), check=_check,
+    short_help="Turn a head and its backbone into one network, and fine-tune it.",
+    examples=(
+        "featx promote --finetune",
+        "featx promote --finetune --last 3 --epochs 20",
+        "torchrun --nproc-per-node 4 -m featx promote --finetune",
+    ),
+)  # fmt: skip
 @click.argument("head", required=False)
-@click.option("--finetune", is_flag=True, help="Train the network, from the head on.")
-@_tuned("--epochs", type=click.IntRange(min=1), help="At most.")
-@_tuned("--lr", type=POSITIVE, help="Of the head, at its highest.")
-@_tuned("--backbone-lr", type=POSITIVE, help="Share of it for the backbone's last block.")
-@_tuned("--layer-decay", type=SHARE, help="Share of a block's rate for the block before it.")
-@click.option(
-    "--from",
-    "--from-layer",
-    "from_layer",
-    metavar="BLOCK",
-    help="Train from this block on, such as layer4; by default all.",
+@option("--finetune", is_flag=True, section="Fine-tuning", help="Fine-tune the network, starting at the head.")
+@_tuning("--epochs", type=COUNT, section="Fine-tuning", metavar="N", help="Largest number of epochs.")
+@_tuning("--lr", type=POSITIVE, section="Fine-tuning", metavar="RATE", help="Learning rate of the head at its peak.")
+@_tuning(
+    "--backbone-lr", type=POSITIVE, metavar="SHARE",
+    help="Learning rate of the last block of the backbone, as a share of --lr.",
+)  # fmt: skip
+@_tuning(
+    "--layer-decay", type=SHARE, metavar="SHARE",
+    help="Learning rate of each block, as a share of that of the block after it.",
+)  # fmt: skip
+@_tuning(
+    "--from", "--from-layer", "from_layer", section="Fine-tuning", metavar="BLOCK",
+    help="First block to train, such as layer4; by default all are trained.",
+)  # fmt: skip
+@_tuning(
+    "--last", type=click.IntRange(min=0), section="Fine-tuning", metavar="N",
+    help="Train only the last N blocks; 0: the head alone.",
+)  # fmt: skip
+@_tuning("--train-bn/--freeze-bn", help="Update the statistics of batch normalisation, or freeze them.")
+@_tuning("--optimizer", type=click.Choice(OPTIMIZERS), help="Optimizer: AdamW, or SGD with Nesterov momentum.")
+@_tuning(
+    "--weight-decay", type=click.FloatRange(min=0), metavar="DECAY",
+    help="Weight decay of all parameters but those of norms and biases.",
+)  # fmt: skip
+@_tuning("--clip", type=POSITIVE, metavar="NORM", help="Largest norm of the gradient; a larger one is clipped.")
+@_tuning("--batch-size", type=COUNT, section="Fine-tuning", metavar="N", help="Number of images per step.")
+@_tuning(
+    "--warmup", type=SHARE_BELOW_1, metavar="SHARE",
+    help="Share of all steps in which the learning rate rises; then it falls as a cosine.",
+)  # fmt: skip
+@_tuning("--patience", type=COUNT, metavar="N", help="Number of epochs without improvement after which training stops.")
+@_tuning(
+    "--augment",
+    type=click.Choice(AUGMENTATIONS),
+    section="Fine-tuning",
+    metavar="NAME",
+    help=f"Augmentation of the training images: {', '.join(AUGMENTATIONS)}.",
 )
-@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Train the last N blocks; 0 is the head alone.")
-@click.option(
-    "--train-bn/--freeze-bn",
-    default=PromoteStep.train_bn,
-    show_default=True,
-    help="Whether batch norm's statistics move.",
+@_tuning("--crop-scale", type=SHARE, metavar="SHARE", help="Smallest share of the area that a random crop covers.")
+@_tuning("--flip/--no-flip", section="Fine-tuning", help="Mirror half of the images.")
+@_tuning(
+    "--mixup", type=click.FloatRange(min=0), metavar="ALPHA",
+    help="Mix pairs of images in proportions drawn from Beta(ALPHA, ALPHA); 0 mixes none.",
+)  # fmt: skip
+@_tuning(
+    "--label-smoothing",
+    type=SHARE_BELOW_1,
+    metavar="SHARE",
+    help="Share of each label that is spread over all classes.",
 )
-@_tuned("--optimizer", type=click.Choice(OPTIMIZERS), help="AdamW, or SGD with Nesterov's momentum.")
-@_tuned("--weight-decay", type=click.FloatRange(min=0), help="Not on norms and biases.")
-@_tuned("--clip", type=POSITIVE, help="Largest norm of the gradient.")
-@_tuned("--batch-size", type=click.IntRange(min=1), help="Images per step.")
-@_tuned("--warmup", type=click.FloatRange(0, 1, max_open=True), help="Share of all steps; then cosine.")
-@_tuned("--patience", type=click.IntRange(min=1), help="Epochs without a better one.")
-@_tuned("--augment", type=click.Choice(AUGMENTATIONS), help="How training images are varied.")
-@_tuned("--crop-scale", type=SHARE, help="Least share of the image kept.")
-@click.option("--flip/--no-flip", default=PromoteStep.flip, show_default=True, help="Mirror half of the images.")
-@_tuned("--mixup", type=click.FloatRange(min=0), help="Mix pairs by shares of Beta(mixup, mixup).")
-@_tuned("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Share spread over all classes.")
-@click.option("--class-weight", type=click.Choice(["balanced"]), help="Each class counts alike in the loss.")
-@_tuned("--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay per step of an average of the weights.")
-@_tuned(
-    "--views",
-    type=click.IntRange(min=0),
-    help="Random crops of each image that a frozen part's outputs are cached of; 0 caches none.",
-)
-@click.option("--compile", is_flag=True, help="Train by torch.compile: for long runs, since it takes a minute first.")
-@click.option(
+@_tuning(
+    "--class-weight", type=click.Choice(("balanced",)),
+    help="Weight all classes equally in the loss, however many images each has.",
+)  # fmt: skip
+@_tuning(
+    "--ema", type=SHARE_BELOW_1, metavar="DECAY",
+    help="Decay per step of an exponential moving average of the weights; 0 averages nothing.",
+)  # fmt: skip
+@_tuning(
+    "--cached-crops", type=click.IntRange(min=0), metavar="N",
+    help="Number of random crops of each image for which the output of frozen blocks is cached; 0 caches nothing.",
+)  # fmt: skip
+@_tuning("--compile", is_flag=True, help="Train by torch.compile, which takes about a minute before the first step.")
+@_tuning(
     "--interpolate/--no-interpolate",
-    default=PromoteStep.interpolate,
-    show_default=True,
-    help="Try weights between the head's and the tuned ones (WiSE-FT).",
+    help="Try weights between those of the head and the fine-tuned ones (WiSE-FT).",
+)  # fmt: skip
+@_tuning(
+    "--significance", type=SHARE, metavar="P",
+    help="Significance level: promote the network only if chance alone would do as well with a probability of at most P.",
+)  # fmt: skip
+@_tuning(
+    "--repeats", type=click.IntRange(min=0), metavar="K",
+    help="Largest number of other splits that are tried where a gain may be chance; together they evaluate every image.",
+)  # fmt: skip
+@_tuning("--seed", metavar="N", help="Seed of the order of images, crops, mixing and dropout.")
+@option(
+    "--features", section="Advanced", metavar="FILE", help="Feature file, where it is not the one that the head names."
 )
-@_tuned("--significance", type=SHARE, help="Promote where luck would do as well this often at most.")
-@_tuned(
-    "--repeats",
-    type=click.IntRange(min=0),
-    metavar="K",
-    help="Where a gain may be luck, ask up to K other splits; together they judge every image.",
-)
-@_tuned("--seed", help="Of order, crops, mixing and dropout.")
-@click.option("--features", help="The feature file, where it is not the one that the head names.")
-@BACKBONE_AGAIN
+@SOURCE_BACKBONE
 @DEVICE
 @WORKERS
-@click.option("--tensorboard", is_flag=True, help="Write the epochs for TensorBoard too, into <model>.tensorboard.")
+@option(
+    "--tensorboard", is_flag=True, section="Advanced",
+    help="Write the epochs for TensorBoard too, into <model>.tensorboard.",
+)  # fmt: skip
 @MODELS_FOLDER
-@click.option("-o", "--out", metavar="FILE", help="The model's file, instead of one named in the models folder.")
-@JSON
-def promote(as_json: bool, **options: Any) -> None:
-    """Move HEAD onto its backbone as one network, prove that it is the same classifier, and fine-tune it if asked.
+@option(
+    "-o", "--out", section="Output", metavar="FILE",
+    help="Model file to write, instead of one named in the models folder.",
+)  # fmt: skip
+def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -> Promotion:
+    """Move HEAD onto its backbone as one network, prove that both classify alike, and fine-tune the network on request.
 
-    HEAD is a head's file; left out, the newest in the models folder. The epoch is chosen on split val, or on training
-    images that are held back; the verdict falls on images that chose nothing. A fine-tuned network that is not proved to
-    beat the head on them is not kept: the model is then the head on its backbone. An interrupted run goes on from its last
-    epoch when the same command is given again. On several GPUs: torchrun --nproc-per-node 4 -m featx promote --finetune
-
-    Example: featx promote --finetune --last 3 --epochs 20
+    HEAD is a head file; by default the newest in the models folder. The epoch is chosen on the validation set: the split val,
+    or training images that are held back. The verdict is reached on images on which nothing was chosen. A fine-tuned network
+    that does not provably beat the head on them is discarded: the model is then the head on its backbone. The same command
+    resumes an interrupted run from its last epoch.
     """
-    with progress_bar("finetune", "images") as reporter:
-        result = PromoteStep(**options).run(reporter)
-    if started()[0] == 0:
-        print_result(result.as_dict() if as_json else None, lambda: show_promotion(result))
-        print_notes(*result.notes)
+    from featx.heads.head_file import HEAD
+    from featx.io.model_file import newest
+    from featx.promotion.promotion import promote as run
+
+    others = {name: value for name, value in options.items() if name not in _FIELDS}
+    return run(
+        head or newest(Path(models), HEAD),
+        settings=_settings(options),
+        models=models,
+        reporter=reporter,
+        **others,
+    )

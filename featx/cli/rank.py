@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli.options import CACHE_FOLDER, DEVICE, JSON, MODELS_FOLDER
-from featx.cli.output import print_columns, print_notes, print_result
-from featx.cli.progress import progress_bar
-from featx.workflows.recipe import ExtractStep
+from featx.cli.job import JobCommand
+from featx.cli.option_groups import option
+from featx.cli.options import DEVICE, MODELS_FOLDER, WORKERS, cache_folder
+from featx.cli.output import print_columns
+from featx.reporter import Reporter
 
-if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.ranking import Ranking
 
 
@@ -32,40 +33,39 @@ def _show_ranking(result: Ranking) -> None:
     )
     click.echo(f"\naccuracy: logistic regression, cross-validated on {result.images} training images")
     click.echo("*: no other is as accurate and faster, or as fast and more accurate")
-    click.echo("LogME and H-score: higher is better, and hints at most")
+    click.echo("LogME and H-score: higher is better; both are hints at most")
     for row in result.rows:
         if row.why:
             click.echo(f"{row.backbone} failed: {row.why}")
     click.echo(f"picture: {result.picture}")
 
 
-@click.command(short_help="Compare backbones on one data set.")
-@click.argument("data", required=False, default=ExtractStep.data)
-@click.option(
-    "-b", "--backbone", "backbones", multiple=True, required=True, metavar="NAME[=WEIGHTS]",
-    help="To be repeated; see featx backbones. Weights as extract --weights.",
+@click.command(
+    "rank", cls=JobCommand, show=_show_ranking, progress=("extract", "images"),
+    short_help="Compare backbones on one data set.",
+    examples=("featx rank photos/ --backbone mobilenet_v3_small --backbone resnet50 --backbone convnext_tiny",),
+)  # fmt: skip
+@click.argument("data", required=False, default="digits")
+@option(
+    "-b", "--backbone", "backbones", multiple=True, required=True, section="Backbone", metavar="NAME[=WEIGHTS]",
+    help="Backbone to compare, and its weights as in featx extract. May be repeated; featx backbones lists the names.",
 )  # fmt: skip
 @DEVICE
-@click.option("--seed", default=0, show_default=True, help="Of the folds.")
-@click.option("-j", "--workers", type=click.IntRange(min=1), help="As of extract.  [default: one per core]")
-@CACHE_FOLDER
+@option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of the folds.")
+@WORKERS
+@cache_folder("Output")
 @MODELS_FOLDER
-@click.option("-o", "--out", metavar="FILE", help="The picture, instead of <models>/<data>--rank.png.")
-@JSON
-def rank(data: str, backbones: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Extract the features of each backbone once, and compare what heads on them are worth, and what they cost.
+@option(
+    "-o", "--out", show_default="<models>/<data>--rank.png", section="Output", metavar="FILE", help="Picture to write."
+)
+def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], **options: Any) -> Ranking:
+    """Extract the features of each backbone once, and compare the accuracy of heads on them and their cost.
 
-    Logistic regression and nearest neighbours are cross-validated on the training images of DATA; val and test have no part
-    in the choice. LogME and the H-score are hints.
-
-    Example: featx rank photos/ --backbone mobilenet_v3_small --backbone resnet50 --backbone convnext_tiny
+    Logistic regression and nearest neighbours are cross-validated on the training images of DATA; val and test take no part in
+    the choice. LogME and the H-score are hints.
     """
     from featx.advice.ranking import rank as run
     from featx.data.scan import scan_images
 
-    wanted = {name: weights or "default" for name, _, weights in (each.partition("=") for each in backbones)}
-    images = scan_images(data)
-    with progress_bar("extract", "images") as reporter:
-        result = run(images, wanted, reporter=reporter, **options)
-    print_result(result.as_dict() if as_json else None, lambda: _show_ranking(result))
-    print_notes(*result.notes)
+    weights = {name: weights or "default" for name, _, weights in (each.partition("=") for each in backbones)}
+    return run(scan_images(data), weights, reporter=reporter, **options)

@@ -3,61 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from featx.cli.extract import show_extraction
-from featx.cli.fit_head import show_fit
+from featx.cli.option_groups import Command, option
 from featx.cli.options import JSON
 from featx.cli.output import print_notes, print_result
 from featx.cli.progress import progress_bar
-from featx.cli.promote import show_promotion
+from featx.cli.recipe import STEPS, Recipe, load_recipe, run_recipe
 from featx.reporter import Reporter
-from featx.workflows.recipe import as_command, load_recipe, run_recipe
-
-if TYPE_CHECKING:  # commands import what they need when they run: --help answers at once
-    pass
 
 
-_SHOW: dict[str, Callable[[Any], None]] = {
-    "extract": show_extraction,
-    "fit-head": show_fit,
-    "promote": show_promotion,
-}
-
-
-@click.command(short_help="Run the steps of a TOML recipe.")
+@click.command(
+    "run", cls=Command, short_help="Run the steps of a TOML recipe.",
+    examples=("featx run pipelines/quickstart.toml", "featx run pipelines/quickstart.toml --dry-run"),
+)  # fmt: skip
 @click.argument("recipe")
-@click.option("--dry-run", is_flag=True, help="Show the commands that would run.")
+@option("--dry-run", is_flag=True, section="Output", help="Print the commands of the steps without running them.")
 @JSON
 def run(recipe: str, dry_run: bool, as_json: bool) -> None:
     """Run the steps of RECIPE, a TOML file with the tables extract, fit-head and promote.
 
-    Example: featx run pipelines/quickstart.toml
+    The keys of a table are the options of its command. Each step takes what the step before it made.
     """
     loaded = load_recipe(recipe)
-    commands = {name: as_command(name, step) for name, step in loaded.steps.items()}
     if dry_run:
-        print_result(
-            {"commands": list(commands.values())} if as_json else None, lambda: click.echo("\n".join(commands.values()))
-        )
-        return
-    results = {}
+        commands = [step.as_command() for step in loaded.steps.values()]
+        print_result({"commands": commands} if as_json else None, lambda: click.echo("\n".join(commands)))
+    else:
+        _run(loaded, as_json)
+
+
+def _run(recipe: Recipe, as_json: bool) -> None:
+    """Run each step under a progress bar of its own, and print its command, its result and its notes."""
+    facts: dict[str, Any] = {}
     with contextlib.ExitStack() as bars:
 
-        def reporter(name: str) -> Reporter:
-            bars.close()
+        def begin(name: str) -> Reporter:
             if not as_json:
-                click.echo(f"{'' if name == next(iter(commands)) else chr(10)}$ {commands[name]}")
-            return bars.enter_context(progress_bar(name, "heads" if name == "fit-head" else "images"))
+                click.echo(f"{chr(10) if facts else ''}$ {recipe.steps[name].as_command()}")
+            return bars.enter_context(progress_bar(*STEPS[name].progress))
 
-        for name, result in run_recipe(loaded, reporter=reporter):
+        for name, result in run_recipe(recipe, reporter=begin):
             bars.close()
-            results[name] = result.as_dict()
+            command = recipe.steps[name].command
+            facts[name] = command.facts(result)
             if not as_json:
-                _SHOW[name](result)
-            print_notes(*result.notes)
+                command.show(result)
+            print_notes(*command.notes(result))
     if as_json:
-        print_result(results, lambda: None)
+        print_result(facts, lambda: None)

@@ -1,4 +1,4 @@
-"""Private copies of a network for engines, batch norms folded into the layers before them."""
+"""Private copies of a network for engines, with batch norms folded into the layers before them."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from featx.backbones.backbone import Backbone, normalise
 
 
 def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] = ()) -> int:
-    """Fold each batch norm into the convolution or linear layer whose very output enters it, in place.
+    """Fold each batch norm, in place, into the convolution or linear layer whose output is its input.
 
-    Which those are is seen in one pass. A convolution whose output goes elsewhere too cannot be told from that: compare the
-    network's output before and after.
+    One forward pass shows which layers those are. It does not show whether a layer's output is used elsewhere too, which
+    folding would change: compare the network's output before and after.
 
     Args:
-        network: in eval mode; its weights change.
-        images: (B, C, H, W) that it accepts.
-        keep: layers whose own output is wanted.
+        network: a network in eval mode; its weights change.
+        images: (B, C, H, W), a valid input.
+        keep: layers whose output must not change; they are not folded into.
 
     Returns:
-        How many were folded.
+        The number of batch norms that were folded.
     """
     outputs: dict[int, tuple[nn.Module, Tensor, int]] = {}
     calls: dict[nn.Module, int] = {}
     pairs: list[tuple[nn.Module, nn.Module]] = []
 
-    def note_output(layer: nn.Module, _: Any, out: Tensor) -> None:
+    def record_output(layer: nn.Module, _: Any, out: Tensor) -> None:
         outputs[id(out)] = layer, out, out._version  # kept alive, so that no other tensor gets its id
         calls[layer] = calls.get(layer, 0) + 1
 
-    def note_input(norm: nn.Module, args: tuple[Any, ...]) -> None:
+    def record_input(norm: nn.Module, args: tuple[Any, ...]) -> None:
         calls[norm] = calls.get(norm, 0) + 1
         layer, _, version = outputs.get(id(args[0]), (None, None, None))
         if layer is not None and version == args[0]._version:
             pairs.append((layer, norm))
 
-    hooks = [m.register_forward_hook(note_output) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks += [m.register_forward_pre_hook(note_input) for m in network.modules() if _is_norm(m)]
+    hooks = [m.register_forward_hook(record_output) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks += [m.register_forward_pre_hook(record_input) for m in network.modules() if _is_norm(m)]
     try:
         with torch.no_grad():
             network(images)
@@ -57,26 +57,31 @@ def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] 
         fuse: Any = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
         fused = fuse(layer, norm)
         layer.weight, layer.bias = fused.weight.requires_grad_(False), fused.bias.requires_grad_(False)
-        network.set_submodule(names[norm], _rest(norm))
+        network.set_submodule(names[norm], _remainder(norm))
     return len(once)
 
 
 @dataclass(frozen=True)
 class NetworkCopy:
-    """What an engine is made from: a private copy of a network, made when it is needed, which an export that is kept spares."""
+    """What an engine is made from: a private copy of a network, made on request only, since a stored export needs none.
+
+    Attributes:
+        backbone: the network.
+        plain: whether the copy keeps its batch norms and its memory layout.
+    """
 
     backbone: Backbone
     plain: bool
 
     def encoder(self) -> Encoder:
-        """It."""
+        """Make the copy."""
         return Encoder(self.backbone, plain=self.plain)
 
 
 class Encoder(nn.Module):
     """A private copy of a backbone's network, from pixels to embeddings.
 
-    Unless it is to be plain, its batch norms are folded away, and channels come last in memory.
+    Unless it is plain, its batch norms are folded, and it takes images whose channels come last in memory.
     """
 
     def __init__(self, backbone: Backbone, *, plain: bool) -> None:
@@ -85,16 +90,16 @@ class Encoder(nn.Module):
         self.extractor = copy.deepcopy(backbone.extractor).eval()  # the copy of a traced graph is in training mode
         if not plain:
             image = normalise(torch.from_numpy(noise_images(backbone)[:1]).to(backbone.device), backbone.transform)
-            watched = [self.extractor.network.get_submodule(tap.node) for tap in self.extractor.watched]
-            fold_norms(self.extractor.graph, image, keep=watched)
+            hooked = [self.extractor.network.get_submodule(layer.node) for layer in self.extractor.hooked_nodes]
+            fold_norms(self.extractor.graph, image, keep=hooked)
         self.extractor.attach()
 
     def laid_out(self) -> Encoder:
-        """Itself, its weights in memory as torch's kernels like them best."""
+        """Put the weights in the memory layout that is fastest for torch's kernels, and return self."""
         return self if self.plain else self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) uint8 to (B, D) float32 of each layer."""
+        """Embed (B, 3, H, W) uint8 as (B, D) float32 of each layer."""
         images = normalise(pixels, self.transform)
         if not self.plain:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -106,14 +111,14 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_var is not None
 
 
-def _rest(norm: nn.Module) -> nn.Module:
-    """What a batch norm does beside normalising: timm's apply their activation too."""
-    rest = [part for part in (getattr(norm, "drop", None), getattr(norm, "act", None)) if isinstance(part, nn.Module)]
-    return nn.Sequential(*rest) if rest else nn.Identity()
+def _remainder(norm: nn.Module) -> nn.Module:
+    """What a batch norm does besides normalising: timm's apply dropout and an activation too."""
+    parts = [part for part in (getattr(norm, "drop", None), getattr(norm, "act", None)) if isinstance(part, nn.Module)]
+    return nn.Sequential(*parts) if parts else nn.Identity()
 
 
 def noise_images(backbone: Backbone) -> np.ndarray:
-    """(2, 3, crop, crop) uint8, the same every time."""
+    """Random images, (2, 3, crop, crop) uint8, the same on every call."""
     side = backbone.transform.crop
     return np.random.default_rng(0).integers(0, 256, (2, 3, side, side), dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""Networks exported to ONNX, and kept for the next time."""
+"""Networks exported to ONNX, stored in the home folder for the next time."""
 
 from __future__ import annotations
 
@@ -20,24 +20,32 @@ from featx.io.atomic import keep
 from featx.layer_spec import PLAIN
 from featx.system import home
 
-_EXPORT = 1
-"""Raised whenever exported networks of before must not be used."""
+_EXPORT_VERSION = 1
+"""Raise it whenever networks that were exported before must not be used."""
 
 _MOST_EXPORTS = 16
-"""Exported networks that are kept; the oldest go."""
+"""Exported networks that are stored; the oldest are removed."""
 
-_LARGEST_EXPORT = 1_900_000_000
-"""Bytes of weights; of more no single ONNX file can be made."""
+LARGEST_EXPORT = 1_900_000_000
+"""Bytes of weights. A network with more does not fit into a single ONNX file."""
 
 
 def onnx_bytes(network: NetworkCopy, backbone: Backbone, batch: int) -> bytes:
-    """The network as ONNX, for a fixed batch; kept in the home folder, since exporting it takes seconds.
+    """Return the network as ONNX for batches of one size, from the home folder if it was exported before.
 
-    The name of a file carries the checksum of what is in it.
+    Exporting takes seconds. The name of a stored file carries the checksum of its content.
+
+    Args:
+        network: makes the copy to export.
+        backbone: the network it is a copy of.
+        batch: images of a pass.
+
+    Raises:
+        EngineError: the network is too large.
     """
-    if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > _LARGEST_EXPORT:
-        raise EngineError(f"{backbone.name} is too large for one ONNX file")
-    parts = (_EXPORT, backbone.with_views((PLAIN,)).identity, network.plain, batch, torch.__version__)
+    if sum(tensor.nbytes for tensor in backbone.network.state_dict().values()) > LARGEST_EXPORT:
+        raise EngineError(f"{backbone.name} is too large for one ONNX file; use --compute eager")
+    parts = (_EXPORT_VERSION, backbone.with_views((PLAIN,)).identity, network.plain, batch, torch.__version__)
     tag = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
     with contextlib.suppress(OSError, OutputError):
         for path in (home() / "engines").glob(f"{tag}-*.onnx"):
@@ -45,13 +53,19 @@ def onnx_bytes(network: NetworkCopy, backbone: Backbone, batch: int) -> bytes:
             if path.name == _export_name(tag, model):
                 os.utime(path)
                 return model
-    model = _export(network.encoder(), blank_images(backbone, batch))
+    model = export(network.encoder(), blank_images(backbone, batch))
     keep(f"engines/{_export_name(tag, model)}", model)
     _drop_oldest_exports()
     return model
 
 
-def _export(encoder: Encoder, example: Tensor) -> bytes:
+def export(encoder: Encoder, example: Tensor) -> bytes:
+    """Export a network to ONNX.
+
+    Args:
+        encoder: the network.
+        example: (batch, 3, crop, crop) uint8.
+    """
     with torch.no_grad():
         program = torch.onnx.export(encoder, (example,), dynamo=True, optimize=True, verbose=False)
     assert program is not None
@@ -72,11 +86,11 @@ def _drop_oldest_exports() -> None:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Exporters and compilers talk; what they have to say about a failure is in its exception."""
-    before, said = logging.root.manager.disable, io.StringIO()
+    """Suppress what exporters and compilers print, log and warn. If they fail, the exception has the reason."""
+    before, output = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             warnings.simplefilter("ignore")
             yield
     finally:

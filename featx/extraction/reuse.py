@@ -1,4 +1,4 @@
-"""Rows that are in feature files already: which image is which, and where its features are."""
+"""Features that are in files already: which images they belong to, and in which rows they are."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.layer_spec import RandomView, View
 
 
-class _Seen:
-    """What feature files know of their images, whatever their layers.
+class _KnownImages:
+    """The images of several feature files, whatever their layers.
 
     Attributes:
-        files: of several that hold an image, the first counts.
+        files: the files; of several that hold an image, the first counts.
     """
 
     files: list[FeatureFile]
 
     def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
-        """The keys of images that a file has seen at the same place, with the same size and modification time.
+        """Look up the keys of images that a file lists at the same path, with the same size and modification time.
 
         Args:
-            images: N of them.
+            images: the N images.
             sizes: (N,) int64, in bytes; -1 where there is no file.
             mtimes: (N,) int64, in ns.
 
@@ -47,7 +47,7 @@ class _Seen:
         return keys
 
     def failures(self, max_pixels: int) -> dict[bytes, str]:
-        """Why images failed, by key, in files that were made under the same limit."""
+        """The reasons why images failed, by key, from the files that were made under the same limit of pixels."""
         return {
             file.keys[row].tobytes(): file.error(row)
             for file in self.files
@@ -56,25 +56,26 @@ class _Seen:
         }
 
 
-class KnownRows(_Seen, Collection[bytes]):
+class KnownRows(_KnownImages, Collection[bytes]):
     """The rows of several feature files of the same identity, by the keys of their images.
 
-    A key is in it when some file has features of that image. Whether they fit their check is seen when they are taken.
+    It contains a key if a file has features of that image. Their checksums are verified when they are taken; a key whose
+    row is damaged is not contained from then on.
     """
 
     def __init__(self, files: Sequence[FeatureFile], layers: Sequence[str]) -> None:
-        """Look through files.
+        """Index the rows of files.
 
         Args:
-            files: each has all the layers; of several that hold an image, the first counts.
-            layers: whose features are wanted.
+            files: files that have all the layers; of several that hold an image, the first counts.
+            layers: the layers whose features ``take`` returns.
         """
         self.files, self.layers = list(files), list(layers)
         done = [np.flatnonzero(file.status == DONE) for file in files]
         keys = _as_text(
             np.concatenate([np.empty((0, 16), np.uint8), *(f.keys[d] for f, d in zip(files, done, strict=True))])
         )
-        # A stable sort, so that the first of equal keys is of the first file.
+        # The sort is stable, so that the first of equal keys belongs to the first file.
         order = np.argsort(keys, kind="stable")
         self._keys = keys[order]
         self._file = np.repeat(np.arange(len(files)), [len(rows) for rows in done])[order]
@@ -87,7 +88,7 @@ class KnownRows(_Seen, Collection[bytes]):
         return bool(self._find(np.frombuffer(key, dtype=np.uint8)[None])[0][0])
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
-        """(M,) bool: which of (M, 16) keys are in it."""
+        """(M,) bool: which of (M, 16) keys are contained."""
         found = self._find(keys)[0]
         for row in np.flatnonzero(found) if self._unsound else ():
             found[row] = keys[row].tobytes() not in self._unsound
@@ -100,13 +101,13 @@ class KnownRows(_Seen, Collection[bytes]):
         return len(np.unique(self._keys))
 
     def take(self, keys: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Features by key.
+        """Read features by key, and verify their checksums.
 
         Args:
             keys: (M, 16) uint8.
 
         Returns:
-            (M,) bool, whose features are there and fit their check; and (S, D) for each layer, of those that do.
+            (M,) bool, which keys have sound features; and for each layer the (S, D) features of those, in the same order.
         """
         found, file_of, row_of = self._find(keys)
         parts: dict[str, list[np.ndarray]] = {layer: [] for layer in self.layers}
@@ -114,7 +115,7 @@ class KnownRows(_Seen, Collection[bytes]):
         for number in np.unique(file_of[found]):
             file, at = self.files[number], np.flatnonzero(found & (file_of == number))
             at = at[np.argsort(row_of[at], kind="stable")]
-            sound = file.sound_in_all(self.layers, row_of[at])
+            sound = file.checksums_match_in_all(self.layers, row_of[at])
             self._unsound.update(keys[row].tobytes() for row in at[~sound])
             found[at[~sound]] = False
             where.append(at[sound])
@@ -124,65 +125,97 @@ class KnownRows(_Seen, Collection[bytes]):
         return found, {layer: np.concatenate(blocks)[order] for layer, blocks in parts.items() if blocks}
 
     def _find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For (M, 16) keys: (M,) whether it is there, of which file, in which row."""
+        """For (M, 16) keys: (M,) bool, whether a file has the image; (M,) numbers of the files; (M,) rows in them."""
         if not len(self._keys):
             nothing = np.zeros(len(keys), dtype=np.int64)
             return nothing.astype(bool), nothing, nothing
-        wanted = _as_text(keys)
-        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        return (self._keys[at] == wanted) & keys.any(axis=1), self._file[at], self._row[at]
+        texts = _as_text(keys)
+        at = np.minimum(np.searchsorted(self._keys, texts), len(self._keys) - 1)
+        return (self._keys[at] == texts) & keys.any(axis=1), self._file[at], self._row[at]
 
 
-class KnownViews(_Seen, Container[bytes]):
-    """The same of features in several views, each of which may be in other files. A key is in it when all views are known."""
+class KnownViews(_KnownImages, Container[bytes]):
+    """The rows of several feature files, with the features of each view in the files that have them.
+
+    It contains a key if each view of that image (test-time augmentation, TTA) is in some file, not necessarily the same.
+
+    Attributes:
+        parts: the rows that have features in each view.
+    """
 
     def __init__(self, files: Sequence[FeatureFile], identities: Mapping[View | RandomView, Mapping[str, str]]) -> None:
-        """Look through files.
+        """Index the rows of files.
 
         Args:
-            files: of several that hold an image, the first counts.
-            identities: those of the wanted layers as each view sees them.
+            files: the files; of several that hold an image, the first counts.
+            identities: for each view, the identities of all layers in that view.
         """
         self.files = list(files)
         self.parts = {
-            view: KnownRows([file for file in files if file.holds(wanted)], list(wanted))
-            for view, wanted in identities.items()
+            view: KnownRows([file for file in files if file.holds(layers)], list(layers))
+            for view, layers in identities.items()
         }
 
     def __contains__(self, key: object) -> bool:
         return all(key in part for part in self.parts.values())
 
     def may_lack_some(self, sizes: np.ndarray) -> np.ndarray:
-        """(N,) bool: which images of these sizes, in bytes, may be among those that a file knows in some views, not in all."""
+        """(N,) bool: which images, by size in bytes, may have features in some of the views but not in all."""
         uneven = [file for file in self.files if any(file not in part.files for part in self.parts.values())]
         return np.isin(sizes, np.concatenate([np.empty(0, np.int64), *(file.images.sizes for file in uneven)]))
 
     def lacking(self, rows: np.ndarray, keys: np.ndarray) -> Iterator[tuple[tuple[View | RandomView, ...], np.ndarray]]:
-        """Sets of views, each with those of (M,) rows whose images, by (M, 16) keys, are not known in just these views.
+        """Group rows by the views in which their images have no features.
 
-        What is known in all views and yet asked for has to be seen in all of them.
+        A row that is complete in all views and requested all the same counts as lacking all of them.
+
+        Args:
+            rows: (M,) row numbers.
+            keys: (M, 16) uint8, the keys of their images.
+
+        Yields:
+            A set of views, and the rows that lack exactly these.
         """
         unknown = np.stack([~part.holds(keys) for part in self.parts.values()], axis=1)
         unknown[~unknown.any(axis=1)] = True
         sets, which = np.unique(unknown, axis=0, return_inverse=True)
-        for number, some in enumerate(sets):
-            yield tuple(view for view, lacks in zip(self.parts, some, strict=True) if lacks), rows[which == number]
+        for number, lacking in enumerate(sets):
+            yield tuple(view for view, lacks in zip(self.parts, lacking, strict=True) if lacks), rows[which == number]
 
     def take(
         self, keys: np.ndarray, views: Collection[View | RandomView] | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """As of ``KnownRows``, in all views or in some; (S, D) of the images that are there in all of those."""
+        """Read features by key, and verify their checksums.
+
+        Args:
+            keys: (M, 16) uint8.
+            views: the views to read; all by default.
+
+        Returns:
+            (M,) bool, which keys have sound features in all of these views; and for each layer in each view the (S, D)
+            features of those, in the same order.
+        """
         taken = [part.take(keys) for view, part in self.parts.items() if views is None or view in views]
-        every = np.logical_and.reduce([found for found, _ in taken])
-        return every, {
-            layer: rows if len(rows) == every.sum() else rows[every[found]]
+        complete = np.logical_and.reduce([found for found, _ in taken])
+        return complete, {
+            layer: rows if len(rows) == complete.sum() else rows[complete[found]]
             for found, features in taken
             for layer, rows in features.items()
         }
 
 
-def count_gone(before: np.ndarray, now: np.ndarray) -> int:
-    """How many of (N, 16) keys are not among (M, 16) others any more, each copy of an image counted."""
+def count_removed(before: np.ndarray, now: np.ndarray) -> int:
+    """Count the images of an earlier list that are missing in a later one; each copy of an image counts.
+
+    Args:
+        before: (N, 16) uint8, the keys of the earlier list.
+        now: (M, 16) uint8, the keys of the later one.
+
+    Example:
+        >>> keys = np.arange(48, dtype=np.uint8).reshape(3, 16)
+        >>> count_removed(keys[[0, 0, 1, 2]], keys[[2, 0]])
+        2
+    """
     names, counts = np.unique(_as_text(before), return_counts=True)
     names_now, counts_now = np.unique(_as_text(now), return_counts=True)
     at = np.minimum(np.searchsorted(names_now, names), len(names_now) - 1)
@@ -190,10 +223,10 @@ def count_gone(before: np.ndarray, now: np.ndarray) -> int:
 
 
 def _as_text(keys: np.ndarray) -> np.ndarray:
-    """(N, 16) uint8 as (N,) S16, which sorts and compares as the bytes do."""
+    """View (N, 16) uint8 as (N,) S16, which sorts and compares like the bytes."""
     return np.ascontiguousarray(keys).view("S16").ravel()
 
 
 def _places(root: str, paths: np.ndarray) -> np.ndarray:
-    """(N,) bytes: the absolute paths of images; in the order of the relative ones."""
+    """(N,) bytes: the absolute paths of images, sorted if the relative ones are."""
     return np.char.add(os.fsencode(root).rstrip(b"/") + b"/", paths)

@@ -1,4 +1,4 @@
-"""Features, labels and names in memory. numpy only."""
+"""The features of one data set in memory, with labels, splits and names. It depends on numpy only."""
 
 from __future__ import annotations
 
@@ -24,28 +24,47 @@ from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views
 from featx.text import size_text
 
 MOST_IN_MEMORY = 1 << 30
-"""Bytes of features of several layers or views that are put together in memory; more are in a file."""
+"""The most bytes of features that are joined in memory, for several layers or views; larger ones go to a temporary file."""
 
-_BLOCK = 64 << 20  # bytes that are put together at once
+_BLOCK = 64 << 20
+"""Bytes of features that are joined at once in a temporary file."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """The features of one layer of one data set, a row per image.
+    """The features of one layer of one data set, or of several layers side by side: one row per image.
 
     Attributes:
-        features: (N, D) float32 or float16, or (N, V, D) of images that are seen in several views; memory-mapped where it is
-            one layer in one view of a file, or large.
-        labels: (N,) int64 into ``classes``, -1 unlabelled.
+        features: (N, D) float32 or float16; (N, V, D) for V views of each image (test-time augmentation, TTA). One layer in one
+            view of a file is memory-mapped, and so are features that are too large for memory.
+        labels: (N,) int64 into ``classes``; -1 for an unlabelled image.
         splits: (N,) str.
-        classes: (C,) names.
-        paths: (N,) str, relative to ``root``.
-        keys: (N, 16) uint8, the images' content hashes.
-        layer: which layer of the backbone, or layers, and how they are seen, as ``views.py`` names them.
-        identity: SHA-256 of all that the features depend on.
-        backbone: how to make the backbone again, as the file keeps it.
-        dataset: name, root and origin of the splits.
+        classes: (C,) names of the classes.
+        paths: (N,) str, relative to the data set's root.
+        keys: (N, 16) uint8, the content hashes of the images.
+        layer: the layer spec of the features, as in ``LayerSpec.parse``.
+        identity: SHA-256, in hex, of everything that the features depend on; "" for features that are not from a backbone.
+        backbone: what is needed to build the backbone again, as a feature file stores it.
+        dataset: name, root and origin of the splits, as a feature file stores them.
         source: the feature file, or None.
+        groups: (N,) object array of str: images with the same value belong together, such as one patient's, and "" belongs
+            to none; or None. ``featx.heads.with_groups`` reads them from a table.
+        group: the name of the column that ``groups`` come from, or None.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> features = FeatureSet(
+        ...     features=rng.normal(size=(4, 3)).astype(np.float32),
+        ...     labels=np.array([0, 1, 0, -1]),
+        ...     splits=np.array(["train", "train", "test", "train"], dtype=object),
+        ...     classes=("ant", "bee"),
+        ...     paths=np.array(["1.png", "2.png", "3.png", "4.png"], dtype=object),
+        ...     keys=np.zeros((4, 16), dtype=np.uint8),
+        ... )
+        >>> len(features), features.width, features.held_out()
+        (4, 3, 'test')
+        >>> features.split("train").paths.tolist()  # without the unlabelled image
+        ['1.png', '2.png']
     """
 
     features: np.ndarray
@@ -59,45 +78,48 @@ class FeatureSet:
     backbone: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
+    groups: np.ndarray | None = None
+    group: str | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: str = PENULTIMATE) -> FeatureSet:
-        """Read a feature file; images that failed are left out.
+        """Read a feature file, without the images that failed.
 
         Args:
-            path: of the file.
-            layer: one of its layers; several with commas between them are side by side; behind an @ is the set of views they
-                are seen in, plain without. Several of either are put together, in memory up to ``MOST_IN_MEMORY``.
+            path: the path of the file.
+            layer: a layer spec, as in ``LayerSpec.parse``: one of the file's layers, or several with commas between them, whose
+                features are concatenated; after an ``@``, the views. Several layers or views are joined in memory up to
+                ``MOST_IN_MEMORY`` bytes.
 
         Raises:
-            CacheMissError: no such file or layer.
+            CacheMissError: there is no such file or layer.
             BackboneError: there is no such set of views.
-            CorruptFileError: a row that does not fit its check.
-            OutputError: there is no room on the disk to put together what is too large for memory.
+            CorruptFileError: the file is damaged, or a row does not match its checksum.
+            OutputError: the disk has no room for features that are too large to be joined in memory.
         """
-        cache = FeatureFile(path)
-        rows = np.flatnonzero(cache.status == DONE)
+        file = FeatureFile(path)
+        rows = np.flatnonzero(file.status == DONE)
         names = LayerSpec.parse(layer).stored
         layers = [name for view in names for name in view]
-        sound = cache.sound_in_all(layers, rows)
-        if not sound.all():
-            bad = cache.paths[rows[np.argmin(sound)]]
+        matches = file.checksums_match_in_all(layers, rows)
+        if not matches.all():
+            first = file.paths[rows[np.argmin(matches)]]
             raise CorruptFileError(
-                f"{cache.path}: {np.count_nonzero(~sound)} of {len(rows)} rows of layer {layer} do not fit their checks, "
-                f"the first of {bad}; the same featx extract with --rehash computes those again"
+                f"{file.path}: {np.count_nonzero(~matches)} of {len(rows)} rows of layer {layer} do not match their "
+                f"checksums, the first of {first}; the same featx extract with --rehash computes those again"
             )
         return cls(
-            features=_together([[cache.features(name) for name in view] for view in names], rows, cache.path.parent),
-            labels=cache.images.labels[rows],
-            splits=cache.splits[rows],
-            classes=cache.classes,
-            paths=np.array(cache.paths, dtype=object)[rows],
-            keys=cache.keys[rows],
+            features=_join([[file.features(name) for name in view] for view in names], rows, file.path.parent),
+            labels=file.images.labels[rows],
+            splits=file.splits[rows],
+            classes=file.classes,
+            paths=np.array(file.paths, dtype=object)[rows],
+            keys=file.keys[rows],
             layer=layer,
-            identity=joint_identity([cache.layers[name].identity for name in layers]),
-            backbone=cache.backbone,
-            dataset=cache.dataset,
-            source=cache.path.resolve(),
+            identity=joint_identity([file.layers[name].identity for name in layers]),
+            backbone=file.backbone,
+            dataset=file.dataset,
+            source=file.path.resolve(),
         )
 
     def __len__(self) -> int:
@@ -105,99 +127,114 @@ class FeatureSet:
 
     @property
     def width(self) -> int:
-        """D."""
+        """Width D of the features."""
         return int(self.features.shape[-1])
 
     @property
     def views(self) -> int:
-        """V, how often each image is seen."""
+        """The number V of views of each image."""
         return 1 if self.features.ndim == 2 else int(self.features.shape[1])
 
     @property
     def plain(self) -> np.ndarray:
-        """(N, D) of the first view, which is the plain one of every set of views."""
+        """The features of the first view, (N, D). In every set of views that is the plain one."""
         return self.features if self.features.ndim == 2 else self.features[:, 0]
 
     def take(self, rows: np.ndarray) -> FeatureSet:
-        """The same with these rows alone."""
+        """Select rows, by number or mask."""
         parts = {n: getattr(self, n)[rows] for n in ("features", "labels", "splits", "paths", "keys")}
+        if self.groups is not None:
+            parts["groups"] = self.groups[rows]
         return dataclasses.replace(self, **parts)
 
-    def facts(self, rows: np.ndarray) -> FeatureSet:
-        """These rows alone, without their features, (n, 0): nothing large is copied."""
+    def without_features(self, rows: np.ndarray) -> FeatureSet:
+        """Select rows with features of shape (n, 0), so that nothing large is copied."""
         nothing = np.empty((len(self), 0), dtype=np.float32)
         return dataclasses.replace(self, features=nothing).take(rows)
 
     def rows(self, name: str) -> np.ndarray:
-        """(n,) int64, the labelled rows of one split; "all" is every labelled row.
+        """The numbers of the labelled rows of one split: (n,) int64.
+
+        Args:
+            name: the split, or "all" for every labelled row.
 
         Raises:
-            HeadError: there are none.
+            HeadError: the split has no labelled rows.
         """
         rows = np.flatnonzero((self.labels != UNLABELLED) & ((self.splits == name) | (name == "all")))
         if not len(rows):
-            raise HeadError(f"there are no labelled images in the split {name!r}; {self.where()}")
+            raise HeadError(f"there are no labelled images in the split {name!r}; {self.describe_splits()}")
         return rows
 
     def split(self, name: str) -> FeatureSet:
-        """The labelled rows of one split, as ``rows``."""
+        """Select the labelled rows of one split, or of all splits with "all".
+
+        Raises:
+            HeadError: the split has no labelled rows.
+        """
         return self.take(self.rows(name))
 
     def held_out(self) -> str:
-        """The split that judges: "test" where there is one, else "val".
+        """The name of the held-out split: "test" if it has labelled images, otherwise "val".
 
         Raises:
-            HeadError: there is neither.
+            HeadError: neither has labelled images.
         """
         labelled = set(self.splits[self.labels != UNLABELLED])
         for name in ("test", "val"):
             if name in labelled:
                 return name
         raise HeadError(
-            f"there is no split to judge by: no labelled images in test or val; {self.where()}. Name a split in the table or "
-            "make folders train/ and test/; a data set that names none is split by featx"
+            f"there is no held-out split: no labelled images in test or val; {self.describe_splits()}. Name a split in the "
+            "table or make folders train/ and test/; featx splits a data set that names none"
         )
 
-    def where(self) -> str:
-        """How many labelled images each split has, in words."""
+    def describe_splits(self) -> str:
+        """The number of labelled images in each split, as a phrase for messages."""
         counts = Counter(self.splits[self.labels != UNLABELLED])
         unlabelled = np.count_nonzero(self.labels == UNLABELLED)
         parts = [f"{n} in {name or 'no split'}" for name, n in sorted(counts.items())]
         return "found " + ", ".join([*parts, *([f"{unlabelled} unlabelled"] if unlabelled else [])])
 
 
-def _together(views: Sequence[Sequence[np.ndarray]], rows: np.ndarray, folder: Path) -> np.ndarray:
-    """Some rows of several layers in several views, as ``joint_features``.
+def _join(views: Sequence[Sequence[np.ndarray]], rows: np.ndarray, folder: Path) -> np.ndarray:
+    """Join some rows of several layers in several views, as ``joint_features`` does.
 
     Args:
-        views: for each view the (M, D) features of each layer, memory-mapped.
-        rows: (N,) int64.
-        folder: for a file, without a name, that holds what is too large for memory.
+        views: for each view, the (M, D) features of each layer, memory-mapped.
+        rows: (N,) int64 row numbers.
+        folder: where the temporary file goes if the result is too large for memory.
+
+    Returns:
+        (N, D) of one view, or (N, V, D) of several.
     """
     first = views[0][0]
-    every = len(rows) == len(first)
-    if every and len(views) == len(views[0]) == 1:
+    all_rows = len(rows) == len(first)
+    if all_rows and len(views) == len(views[0]) == 1:
         return first
 
-    def some(wanted: Any) -> np.ndarray:
-        return joint_features([[part[wanted] for part in layers] for layers in views])
+    def select(which: Any) -> np.ndarray:
+        return joint_features([[part[which] for part in layers] for layers in views])
 
-    shape = (len(rows), *some(slice(0)).shape[1:])
-    row = math.prod(shape[1:]) * first.itemsize
-    if len(rows) * row <= MOST_IN_MEMORY:
-        return some(slice(None) if every else rows)
-    with _unnamed(folder, len(rows) * row) as file:
+    shape = (len(rows), *select(slice(0)).shape[1:])
+    row_bytes = math.prod(shape[1:]) * first.itemsize
+    if len(rows) * row_bytes <= MOST_IN_MEMORY:
+        return select(slice(None) if all_rows else rows)
+    with _temporary_file(folder, len(rows) * row_bytes) as file:
         out = np.memmap(file, first.dtype, "r+", shape=shape)
-        step = max(1, _BLOCK // row)
+        step = max(1, _BLOCK // row_bytes)
         for at in range(0, len(rows), step):
-            out[at : at + step] = some(rows[at : at + step])
+            out[at : at + step] = select(rows[at : at + step])
         out.flush()
         return np.memmap(file, first.dtype, "r", shape=shape)
 
 
 @contextlib.contextmanager
-def _unnamed(folder: Path, size: int) -> Iterator[IO[bytes]]:
-    """A file of so many bytes, which is gone with its last mapping; beside the features, or where others may write."""
+def _temporary_file(folder: Path, size: int) -> Iterator[IO[bytes]]:
+    """An unnamed file of ``size`` bytes, which disappears with its last mapping.
+
+    It lies beside the features, or in the system's temporary folder if that folder cannot be written.
+    """
     with contextlib.ExitStack() as stack:
         try:
             try:
@@ -207,15 +244,21 @@ def _unnamed(folder: Path, size: int) -> Iterator[IO[bytes]]:
             reserve(file.fileno(), size)
         except OSError as error:
             raise OutputError(
-                f"there is no room for {size_text(size)} of features that are put together: {error.strerror}"
+                f"there is no room for {size_text(size)} of joined features: {error.strerror}; free some space, or name "
+                "fewer layers or views"
             ) from error
         yield file
 
 
 def views_in(path: str | os.PathLike[str], layer: str) -> str:
-    """The largest set of views that a feature file has of one layer, or of each of several with commas between them.
+    """The name of the largest set of views in which a feature file stores a layer, or each of several.
+
+    Args:
+        path: the path of the file.
+        layer: layers with commas between them.
 
     Raises:
-        CacheMissError, CorruptFileError: the file is not there or not sound.
+        CacheMissError: there is no such file.
+        CorruptFileError: the file is damaged.
     """
     return largest_views(FeatureFile(path).layers, LayerSpec.parse(layer).layers)

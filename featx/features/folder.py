@@ -1,4 +1,4 @@
-"""The folder of feature files: which file is whose, who may write one, which share features, what nothing needs."""
+"""The folder of feature files: their names, which of them share features, and which of them nothing needs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from typing import Any
 
 from featx.constants import FROZEN, UNTRAINED
 from featx.errors import CacheMissError, CorruptFileError, OutputError
-from featx.features.feature_file import DONE, FORMAT, FeatureFile, Header, partial_of
+from featx.features.feature_file import DONE, FeatureFile
 from featx.features.hdf5 import TEXT_CRC
+from featx.features.header import FORMAT, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
 
 _ENDINGS = (".h5", ".h5.partial", ".h5.new")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One file of the folder.
+class FolderEntry:
+    """One file of a folder of feature files.
 
     Attributes:
-        path: the file.
-        state: "complete", "partial" (an interrupted run left it), "leftover" (of a run that never got as far as that),
-            "damaged", or "foreign" (no feature file).
-        bytes: what it takes on the disk.
-        modified: when it was last written, or asked for; seconds since 1970.
-        dataset: its name; "" where the file cannot be read.
-        root: the data set's folder.
-        backbone: its name.
-        images: rows in it.
-        done: rows that have features.
-        removable: why nothing needs it; "" where something may.
+        path: the path of the file.
+        state: "complete", "partial" (left by an interrupted run), "leftover" (left by a run that was killed before it
+            computed anything), "damaged", or "foreign" (not a feature file).
+        bytes: the space that it takes on the disk.
+        modified: when it was last written or used, in seconds since 1970.
+        dataset: the name of the data set; "" if the file cannot be read.
+        root: the folder of the data set.
+        backbone: the name of the backbone.
+        images: the number of rows.
+        done: the number of rows that have features.
+        removable: why nothing needs the file; "" if something may.
     """
 
     path: Path
@@ -52,7 +53,7 @@ class Entry:
     removable: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``featx cache --json`` prints it."""
+        """The entry as ``featx cache --json`` prints it."""
         return {
             "file": str(self.path),
             "state": self.state,
@@ -67,58 +68,68 @@ class Entry:
         }
 
 
-def feature_file(
+def feature_file_path(
     folder: Path, *, dataset: str, root: str, backbone: str, identities: Mapping[str, str]
 ) -> tuple[Path, str]:
-    """The file that holds, or is to hold, these features of this data set; and a note if a damaged file has its name.
+    """The path of the file that holds, or will hold, features of a data set.
 
-    ``<dataset>--<backbone>.h5``, or the same with a short hash where that name is taken by other features, another data set
-    of the same name, or a file that cannot be read.
+    It is ``<dataset>--<backbone>.h5``, or the same with a short hash if that name is taken by other features, by another data
+    set of the same name, or by a file that cannot be read.
+
+    Args:
+        folder: the folder of feature files.
+        dataset: the name of the data set.
+        root: its folder.
+        backbone: the name of the backbone.
+        identities: the identity of each layer by its name.
+
+    Returns:
+        The path, and a note for the user if a damaged file has the plain name; otherwise "".
     """
     note = ""
     plain = folder / f"{dataset}--{_file_stem(backbone)}.h5"
     tag = hashlib.sha256(json.dumps([root, sorted(identities.items())]).encode()).hexdigest()[:8]
     candidates = [plain, plain.with_name(f"{plain.stem}--{tag}.h5")]
     for path in candidates:
-        for form in (path, partial_of(path)):
+        for form in (path, partial_path(path)):
             try:
-                header = Header(form)
+                header = FeatureFileHeader(form)
             except CacheMissError:
                 continue
             except CorruptFileError as error:
-                note = f"{error}. It is left as it is; featx cache rm removes it"
+                note = f"{error}. The file is left as it is; featx cache rm removes it"
                 continue
             if header.holds(identities) and header.dataset["root"] == root:
                 return path, ""
-    taken = os.path.lexists(plain) or os.path.lexists(partial_of(plain))
+    taken = os.path.lexists(plain) or os.path.lexists(partial_path(plain))
     return (candidates[1], note) if taken else (plain, "")
 
 
-def sharing(
+def files_sharing(
     folder: Path, identities: Iterable[Mapping[str, str]], *, without: Sequence[Path] = ()
 ) -> list[FeatureFile]:
-    """The feature files of a folder, finished or not, that hold features of any of these identities; the newest first.
+    """The feature files of a folder, complete or not, that share features with an extraction; the newest first.
 
     Args:
-        folder: where to look.
-        identities: of layers that are wanted together.
-        without: files that are known already.
+        folder: the folder of feature files.
+        identities: groups of identities by layer; a file is returned if it holds all of any one group.
+        without: files to leave out.
     """
-    found, wanted = [], list(identities)
+    files, groups = [], list(identities)
     for path in sorted(_files(folder), key=_modified, reverse=True):
         if path in without or path.name.endswith(".new"):
             continue
         with contextlib.suppress(CacheMissError, CorruptFileError):
-            if any(map(Header(path).holds, wanted)):
-                found.append(FeatureFile(path, allow_partial=True))
-    return found
+            if any(map(FeatureFileHeader(path).holds, groups)):
+                files.append(FeatureFile(path, allow_partial=True))
+    return files
 
 
 def newest(folder: Path) -> Path:
-    """The feature file in a folder that was written last, or asked for last.
+    """The feature file of a folder that was written or used last.
 
     Raises:
-        CacheMissError: there is none.
+        CacheMissError: the folder has no feature file.
     """
     files = [path for path in _files(folder) if path.suffix == ".h5"]
     if not files:
@@ -126,17 +137,17 @@ def newest(folder: Path) -> Path:
     return max(files, key=_modified)
 
 
-def require_place(folder: Path, file: Path | None = None) -> None:
-    """See early, before anything slow, that a feature file can be made.
+def require_writable(folder: Path, file: Path | None = None) -> None:
+    """Check, before anything slow, that a feature file can be written.
 
-    A folder that cannot be written passes if there are feature files in it: what is unchanged is only confirmed.
+    A folder without write permission passes if it contains feature files, because an unchanged file is only read.
 
     Args:
-        folder: where to; it is made if need be.
-        file: its name, where one was given.
+        folder: the folder of feature files; it is created if it does not exist.
+        file: the path of the feature file if one was named; its folder is checked instead.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: the folder cannot be written.
     """
     if file and file.is_dir():
         raise OutputError(f"{file} is a folder; name a file to write with -o")
@@ -150,11 +161,11 @@ def require_place(folder: Path, file: Path | None = None) -> None:
             raise folder_error(folder, error) from error
 
 
-def list_folder(folder: Path) -> list[Entry]:
-    """Every feature file of a folder, and of what frozen parts and untrained networks gave, the newest first.
+def list_folder(folder: Path) -> list[FolderEntry]:
+    """List the feature files of a folder and of its subfolders for frozen parts and untrained networks, the newest first.
 
     Raises:
-        CacheMissError: no such folder.
+        CacheMissError: there is no such folder.
     """
     if not folder.is_dir():
         raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
@@ -162,17 +173,17 @@ def list_folder(folder: Path) -> list[Entry]:
     return [_entry(path) for path in sorted(files, key=_modified, reverse=True)]
 
 
-def describe_files(paths: Iterable[Path]) -> list[Entry]:
-    """What named files are.
+def describe_files(paths: Iterable[Path]) -> list[FolderEntry]:
+    """Describe named files.
 
     Raises:
-        CacheMissError: one of them is not there.
-        CorruptFileError: one of them is no feature file.
+        CacheMissError: one of the files does not exist.
+        CorruptFileError: one of them is not a feature file.
     """
     entries = []
     for path in paths:
         if not path.name.endswith(_ENDINGS):
-            raise CorruptFileError(f"{path} is no feature file; those end in {', '.join(_ENDINGS)}")
+            raise CorruptFileError(f"{path} is not a feature file; those end in {', '.join(_ENDINGS)}")
         if not path.is_file():
             raise CacheMissError(f"there is no feature file {path}")
         entry = _entry(path)
@@ -183,14 +194,14 @@ def describe_files(paths: Iterable[Path]) -> list[Entry]:
 
 
 def remove(path: Path) -> int:
-    """Remove a feature file that nobody is writing.
+    """Remove a feature file, unless a process is writing it.
 
     Returns:
-        The bytes that are free again.
+        The number of bytes that were freed.
 
     Raises:
-        CacheLockedError: a process is writing it.
-        OutputError: it cannot be removed.
+        CacheLockedError: a process is writing the file.
+        OutputError: the file cannot be removed.
     """
     with write_lock(_final(path)):
         try:
@@ -201,32 +212,32 @@ def remove(path: Path) -> int:
     return size
 
 
-def _entry(path: Path) -> Entry:
-    """What one file is, and whether anything needs it."""
+def _entry(path: Path) -> FolderEntry:
+    """Describe one file, and whether anything needs it."""
     size, modified = _on_disk(path), _modified(path)
     if path.name.endswith(".new") and (_is_ours(path) or not any(_beginning(path))):
-        return Entry(path, "leftover", size, modified, removable="a run was killed before it began to compute")
+        return FolderEntry(path, "leftover", size, modified, removable="a run was killed before it began to compute")
     try:
-        cache = FeatureFile(path, allow_partial=True)
+        file = FeatureFile(path, allow_partial=True)
     except (CacheMissError, CorruptFileError) as error:
         ours = _is_ours(path)
-        return Entry(path, "damaged" if ours else "foreign", size, modified, removable=str(error) if ours else "")
-    return Entry(
+        return FolderEntry(path, "damaged" if ours else "foreign", size, modified, removable=str(error) if ours else "")
+    return FolderEntry(
         path,
-        "complete" if cache.complete else "partial",
+        "complete" if file.complete else "partial",
         size,
         modified,
-        dataset=cache.dataset["name"],
-        root=cache.dataset["root"],
-        backbone=cache.backbone["name"],
-        images=len(cache),
-        done=int((cache.status == DONE).sum()),
-        removable=_superseded(cache),
+        dataset=file.dataset["name"],
+        root=file.dataset["root"],
+        backbone=file.backbone["name"],
+        images=len(file),
+        done=int((file.status == DONE).sum()),
+        removable=_superseded(file),
     )
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file was written by featx, whatever has become of it: the names of its attributes are at its beginning."""
+    """Whether featx wrote a file, even if it is damaged: the names of its attributes stand at its beginning."""
     beginning = _beginning(path)
     return FORMAT.encode() in beginning or TEXT_CRC.encode() in beginning
 
@@ -239,29 +250,35 @@ def _beginning(path: Path) -> bytes:
         return b""
 
 
-def _superseded(cache: FeatureFile) -> str:
-    """Why a file is of no more use: another has all its features, and nobody will ask for this one again."""
-    final = _final(cache.path)
-    if final != cache.path:  # what is unfinished is of use to its finished file alone
-        return f"{final.name} has all that it has" if _has_all(final, cache) else ""
-    if Path(cache.dataset["root"]).is_dir():
+def _superseded(file: FeatureFile) -> str:
+    """Why a file is no longer needed: another one has all its features, and no extraction will use this one; "" otherwise."""
+    final = _final(file.path)
+    if final != file.path:  # an unfinished file is only of use for its finished file
+        return f"{final.name} has all its features" if _has_all(final, file) else ""
+    if Path(file.dataset["root"]).is_dir():
         return ""
-    for other in _files(cache.path.parent):
-        if other.suffix == ".h5" and other != cache.path and _has_all(other, cache, of_what_is_there=True):
+    for other in _files(file.path.parent):
+        if other.suffix == ".h5" and other != file.path and _has_all(other, file, with_data_set=True):
             return f"its data set is gone, and {other.name} has all its features"
     return ""
 
 
-def _has_all(path: Path, cache: FeatureFile, *, of_what_is_there: bool = False) -> bool:
-    """Whether a file has the features of all images of another; if asked, a file whose own data set is still there."""
+def _has_all(path: Path, file: FeatureFile, *, with_data_set: bool = False) -> bool:
+    """Whether a file has the features of all images of another.
+
+    Args:
+        path: the file.
+        file: the other file.
+        with_data_set: also require that the file's own data set still exists.
+    """
     try:
         whole = FeatureFile(path)
     except (CacheMissError, CorruptFileError):
         return False
-    if not whole.holds(cache.identities) or (of_what_is_there and not Path(whole.dataset["root"]).is_dir()):
+    if not whole.holds(file.identities) or (with_data_set and not Path(whole.dataset["root"]).is_dir()):
         return False
     done = set(map(bytes, whole.keys[whole.status == DONE]))
-    return all(bytes(key) in done for key in cache.keys[cache.status == DONE])
+    return all(bytes(key) in done for key in file.keys[file.status == DONE])
 
 
 def _final(path: Path) -> Path:
@@ -269,14 +286,14 @@ def _final(path: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Feature files in a folder, by their names alone."""
+    """The feature files in a folder, judged by their names only."""
     return [path for path in folder.glob("*.h5*") if path.name.endswith(_ENDINGS) and path.is_file()]
 
 
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # it has just been renamed
+    except OSError:  # the file has just been renamed
         return 0.0
 
 
@@ -288,7 +305,7 @@ def _on_disk(path: Path) -> int:
 
 
 def _file_stem(name: str) -> str:
-    """A backbone's name in a file name: ``timm/vit_tiny`` as ``timm-vit_tiny``, ``nets/own.py:make`` as ``own-make``."""
+    """A backbone's name within a file name: ``timm-vit_tiny`` for ``timm/vit_tiny``, ``own-make`` for ``nets/own.py:make``."""
     if ".py:" in name:
         file, _, factory = name.rpartition(":")
         name = f"{Path(file).stem}-{factory}"

@@ -1,11 +1,11 @@
-"""The structure of a feature file: packed and parsed by featx itself, in the one form that is ever written.
+"""The structure of a feature file, packed and parsed by featx itself in the only form that it ever writes.
 
-The HDF5 library can neither promise that the same file gets the same bytes, nor be shown a damaged or hostile one: it has
-crashed and hung on single flipped bits, and it follows links to other files. So this room writes the few parts of the HDF5
-File Format Specification, version 3.0, that a feature file needs (superblock 2, object headers 2 with compact links and
-attributes, contiguous storage, one global heap for text), and reads nothing else: a structure is accepted only if it is,
-byte for byte, what ``pack`` makes of what it says. Any HDF5 tool opens such a file; ``cache.py`` has h5py prove that of
-each one before the first row.
+The HDF5 library cannot guarantee the same bytes for the same file, and it cannot be given a damaged or hostile file: it has
+crashed and hung on single flipped bits, and it follows links to other files. This module therefore writes the few parts of the
+HDF5 File Format Specification, version 3.0, that a feature file needs (superblock 2, object headers 2 with compact links and
+attributes, contiguous storage, one global heap for text), and reads nothing else: a structure is accepted only if packing what
+was parsed gives the same bytes again. Any HDF5 tool opens such a file. ``writer`` has h5py verify that for each new file before
+the first row is written.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from featx.errors import CorruptFileError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SECTOR = 512
-"""What a disk writes whole. The root's header ends with one, so that the few bytes that ``complete`` a file change at once."""
+"""Bytes that a disk writes atomically. The root's header ends at a sector's end, so that one write completes a file."""
 
 TEXT_CRC = "text_crc32"
-"""Name of the root's attribute that keeps the CRC-32 of the heap, for which HDF5 has no checksum; ``pack`` adds it."""
+"""The root's attribute with the CRC-32 of the heap, for which HDF5 has no checksum of its own; ``pack`` adds it."""
 
 _UNDEFINED = 2**64 - 1
 _SUPERBLOCK = 48
 _ALIGN, _ALIGN_LARGE, _LARGE = 64, 4096, 1 << 16
-_MOST_HEADERS, _MOST_HEAP, _MOST_RANK = 1 << 22, 1 << 24, 2  # bytes of all headers, and of all text
-_HEAP_LEAST = 4096  # HDF5 takes no smaller one
+_MAX_HEADERS, _MAX_HEAP, _MAX_RANK = 1 << 22, 1 << 24, 2  # bytes of all headers, bytes of all text, dimensions
+_MIN_HEAP = 4096  # HDF5 accepts no smaller heap
 
 _NIL, _SPACE, _LINK_INFO, _TYPE, _FILL, _LINK, _LAYOUT, _GROUP_INFO, _ATTRIBUTE = 0, 1, 2, 3, 5, 6, 8, 10, 12
 
@@ -47,18 +47,18 @@ _NUMBERS: Mapping[np.dtype[Any], bytes] = {
 _TEXT = struct.pack("<B3sI", 0x19, b"\x01\x01\0", 16) + _NUMBERS[np.dtype("u1")]
 
 Value = str | bytes | int | np.uint8
-"""Of an attribute: text, fixed bytes (shown as text), int64, uint8."""
+"""The value of an attribute: text, bytes of fixed length (which HDF5 shows as text), int64 or uint8."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One data set of the file.
+    """One data set of an HDF5 file.
 
     Attributes:
         dtype: uint8, uint32, int64, float16, float32, or S<n>: UTF-8 padded with zeros.
-        shape: of one or two dimensions.
-        attrs: text.
-        offset: where its bytes begin in the file; ``pack`` decides, -1 before that.
+        shape: one or two dimensions.
+        attrs: its attributes, which are text.
+        offset: where its bytes begin in the file; -1 until ``pack`` decides.
     """
 
     dtype: np.dtype[Any]
@@ -68,19 +68,19 @@ class Table:
 
     @property
     def nbytes(self) -> int:
-        """Of all its elements."""
+        """The size of all elements in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Structure:
-    """All of a file but the contents of its data sets.
+    """A file without the contents of its data sets.
 
     Attributes:
-        attrs: of the root.
-        tables: by name, ``group/name`` or ``name``, in the order in which they are stored.
-        data: the bytes at the beginning of the file that say all this.
-        size: of the whole file.
+        attrs: the attributes of the root.
+        tables: the data sets by name, ``group/name`` or ``name``, in the order in which they are stored.
+        data: the bytes at the beginning of the file that encode the structure.
+        size: the size of the whole file in bytes.
     """
 
     attrs: Mapping[str, Value]
@@ -90,14 +90,19 @@ class Structure:
 
 
 def pack(attrs: Mapping[str, Value], tables: Mapping[str, Table]) -> Structure:
-    """Lay out a file. The same arguments give the same bytes, for ever.
+    r"""Lay out a file. The same arguments give the same bytes in every version of featx.
 
     Args:
-        attrs: of the root; text, fixed bytes, int64 or uint8. Those given last stand in the last sector of the root's header.
-        tables: as in ``Structure``; their offsets are decided here.
+        attrs: the attributes of the root. The last ones lie in the last sector of the root's header.
+        tables: the data sets, as in ``Structure``; offsets in the argument are ignored.
 
     Raises:
-        ValueError: names, shapes or lengths that a feature file cannot have.
+        ValueError: a name, shape or length is not possible in a feature file.
+
+    Example:
+        >>> structure = pack({"version": 1}, {"images/label": Table(np.dtype("<i8"), (3,))})
+        >>> structure.tables["images/label"].offset, structure.size, structure.data[:4]
+        (4800, 4824, b'\x89HDF')
     """
     _require_form(tables)
     texts = [value for value in attrs.values() if isinstance(value, str)]
@@ -108,7 +113,7 @@ def pack(attrs: Mapping[str, Value], tables: Mapping[str, Table]) -> Structure:
     for name in tables:
         members[name.rpartition("/")[0]].append(name)
     root = [*members[""], *groups]
-    # Every header has the same length wherever it points to, so a first round with no addresses gives all addresses.
+    # A header's length does not depend on the addresses in it, so a first round without addresses gives all addresses.
     addresses = dict.fromkeys([*groups, *tables], 0)
     placed = dict(tables)
     headers: dict[str, bytes] = {}
@@ -122,29 +127,29 @@ def pack(attrs: Mapping[str, Value], tables: Mapping[str, Table]) -> Structure:
         for name, header in headers.items():
             addresses[name] = at
             at += len(header)
-        if at > _MOST_HEADERS or len(heap.data) > _MOST_HEAP:
-            raise ValueError("more tables or text than a feature file can have")
+        if at > _MAX_HEADERS or len(heap.data) > _MAX_HEAP:
+            raise ValueError("there are more tables or text than a feature file can have")
         heap.address = _up(at, 8)
         at = heap.address + len(heap.data)
         for name, table in tables.items():
             at = _up(at, _ALIGN_LARGE if table.nbytes >= _LARGE else _ALIGN)
             placed[name] = Table(table.dtype, table.shape, table.attrs, at)
             at += table.nbytes
-    begun = b"".join([_superblock(at), *headers.values()])
-    return Structure(attrs, placed, begun.ljust(heap.address, b"\0") + heap.data, at)
+    front = b"".join([_superblock(at), *headers.values()])
+    return Structure(attrs, placed, front.ljust(heap.address, b"\0") + heap.data, at)
 
 
 def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -> Structure:
-    """Read the structure of a file that ``pack`` made.
+    """Read the structure of a file that ``pack`` laid out.
 
     Args:
         file: a descriptor, open for reading.
-        name: what messages call it.
-        torn: values of the root's last attributes, which a power cut may have left half written; if all but these and the
-            header's checksum is sound, the structure with these values is returned.
+        name: the name of the file for messages.
+        torn: values for the root's last attributes, which a power cut may have left half written. If everything except these
+            attributes and the header's checksum is intact, the structure with these values is returned.
 
     Raises:
-        CorruptFileError: not an HDF5 file, not one in this form, truncated, or damaged.
+        CorruptFileError: the file is not an HDF5 file, not in this form, truncated, or damaged.
     """
     size = os.fstat(file).st_size
     start = os.pread(file, _SUPERBLOCK, 0)
@@ -154,7 +159,7 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
         raise CorruptFileError(f"{name} is an HDF5 file, but not a feature file in the form that featx writes")
     end = int.from_bytes(start[28:36], "little")
     if start == _superblock(end) and end != size:
-        raise CorruptFileError(f"{name} has {size:,} bytes instead of {end:,}; it was cut off or added to")
+        raise CorruptFileError(f"{name} has {size:,} bytes instead of {end:,}; it was truncated or extended")
     try:
         attrs, tables = _Parser(file, size).read()
         structure = pack(attrs, tables)
@@ -174,7 +179,7 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
 
 
 def checksum(data: bytes) -> int:
-    """The 32-bit hash that HDF5 keeps of its headers: Bob Jenkins's lookup3, ``hashlittle`` with initval 0."""
+    """The 32-bit checksum that HDF5 stores with its headers: Bob Jenkins's lookup3, ``hashlittle`` with initval 0."""
     a = b = c = (0xDEADBEEF + len(data)) & _M
     if not data:
         return c
@@ -222,13 +227,13 @@ def _require_form(tables: Mapping[str, Table]) -> None:
     for name, table in tables.items():
         parts = name.split("/")
         if len(parts) > 2 or any(part in ("", ".") or "\0" in part for part in parts) or name in groups:
-            raise ValueError(f"no name for a data set: {name[:100]!r}")
-        if not 1 <= len(table.shape) <= _MOST_RANK:
-            raise ValueError(f"{name[:100]} of {len(table.shape)} dimensions")
+            raise ValueError(f"not a valid name of a data set: {name[:100]!r}")
+        if not 1 <= len(table.shape) <= _MAX_RANK:
+            raise ValueError(f"{name[:100]} has {len(table.shape)} dimensions; expected 1 or 2")
 
 
 class _Heap:
-    """One global heap collection: the text of attributes, in the order in which headers ask for it."""
+    """One global heap collection: the texts of attributes, in the order in which the headers refer to them."""
 
     def __init__(self, texts: list[str]) -> None:
         self.address = 0
@@ -239,17 +244,18 @@ class _Heap:
             data = text.encode()
             objects.append(struct.pack("<HHIQ", index, 1, 0, len(data)) + data.ljust(_up(len(data), 8), b"\0"))
         used = 16 + sum(map(len, objects))
-        size = max(_up(used + 16, 8), _HEAP_LEAST)
+        size = max(_up(used + 16, 8), _MIN_HEAP)
         free = struct.pack("<HHIQ", 0, 0, 0, size - used)
         head = b"GCOL" + struct.pack("<B3xQ", 1, size)
         self.data = b"".join([head, *objects, free]).ljust(size, b"\0")
 
     def reference(self) -> bytes:
-        """To the next text: its length, the heap's address, its index."""
+        """Encode a reference to the next text: its length, the heap's address, its index."""
         self._next += 1
         return struct.pack("<IQI", self._lengths[self._next - 1], self.address, self._next)
 
     def rewind(self) -> None:
+        """Start again with the first text."""
         self._next = 0
 
 
@@ -269,7 +275,7 @@ def _message(kind: int, data: bytes) -> bytes:
 
 
 def _links(targets: Mapping[str, int]) -> list[bytes]:
-    """What makes a header a group: its links, all of them compact however many they are."""
+    """The messages that make a header a group: its links, all of them compact, however many there are."""
     return [
         _message(_LINK_INFO, struct.pack("<BBQQ", 0, 0, _UNDEFINED, _UNDEFINED)),
         _message(_GROUP_INFO, struct.pack("<BBHH", 0, 1, 0xFFFF, 0)),
@@ -298,7 +304,7 @@ def _table_header(table: Table, heap: _Heap) -> bytes:
         [
             _message(_SPACE, _space(table.shape)),
             _message(_TYPE, _type(table.dtype)),
-            _message(_FILL, b"\x03\x0a"),  # version 3: allocated early, written if set, and none set
+            _message(_FILL, b"\x03\x0a"),  # version 3: allocated early, written if set, no value set
             _message(_LAYOUT, struct.pack("<BBQQ", 3, 1, address % 2**64, table.nbytes)),
             *(_attribute(name, value, heap) for name, value in table.attrs.items()),
         ]
@@ -329,7 +335,7 @@ def _type(dtype: np.dtype[Any]) -> bytes:
     return _NUMBERS[dtype.newbyteorder("<")]
 
 
-# Parsing. It may take liberties: whatever it makes of a file is packed again, and compared.
+# Parsing. It need not be strict, because its result is packed again and compared with the file.
 
 
 class _MalformedError(Exception):
@@ -337,15 +343,15 @@ class _MalformedError(Exception):
 
 
 class _Parser:
-    """Takes time and memory as a true file of the greatest length would, whatever is written in this one."""
+    """Parse a file in no more time and memory than the largest valid file needs, whatever the file contains."""
 
     def __init__(self, file: int, size: int) -> None:
         self.file, self.size = file, size
-        self.left = 2 * _MOST_HEADERS  # the names of groups count again with each of their tables
+        self.budget = 2 * _MAX_HEADERS  # bytes of headers; a group's name counts again for each of its tables
         self.heaps: dict[int, dict[int, bytes]] = {}
 
     def read(self) -> tuple[dict[str, Value], dict[str, Table]]:
-        """The root's attributes, and the tables in the order of their headers."""
+        """Read the root's attributes, and the tables in the order of their headers."""
         root = list(self._messages(_SUPERBLOCK))
         attrs = dict(self._attribute(data) for kind, data in root if kind == _ATTRIBUTE)
         tables: list[tuple[int, str, Table]] = []
@@ -360,9 +366,9 @@ class _Parser:
         return attrs, {name: table for _, name, table in sorted(tables, key=lambda entry: entry[0])}
 
     def _spend(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
-            raise _MalformedError("more headers than a feature file can have")
+        self.budget -= count
+        if self.budget < 0:
+            raise _MalformedError("it has more headers than a feature file can have")
 
     def _bytes(self, address: int, count: int) -> bytes:
         data = os.pread(self.file, count, address) if address + count <= self.size else b""
@@ -392,7 +398,7 @@ class _Parser:
     def _table(self, messages: list[tuple[int, bytes]]) -> Table:
         one = dict(messages)
         rank = one[_SPACE][1]
-        if rank > _MOST_RANK or one[_LAYOUT][:2] != b"\x03\x01":
+        if rank > _MAX_RANK or one[_LAYOUT][:2] != b"\x03\x01":
             raise _MalformedError("a data set that is not stored whole and contiguous in the file")
         shape = struct.unpack_from(f"<{rank}Q", one[_SPACE], 4)
         attrs = dict(self._attribute(data) for kind, data in messages if kind == _ATTRIBUTE)
@@ -408,7 +414,7 @@ class _Parser:
         value = data[9 + name_size + type_size + space_size :]
         if kind == _TEXT:
             _, address, index = struct.unpack("<IQI", value)
-            return name, self._heap(address).pop(index).decode()  # each text is some one attribute's
+            return name, self._heap(address).pop(index).decode()  # each text belongs to exactly one attribute
         dtype = _dtype(kind)
         if dtype.kind == "S":
             return name, value
@@ -420,7 +426,7 @@ class _Parser:
             if self.heaps:
                 raise _MalformedError("more than one heap")
             signature, _, size = struct.unpack("<4sB3xQ", self._bytes(address, 16))
-            if signature != b"GCOL" or size > _MOST_HEAP:
+            if signature != b"GCOL" or size > _MAX_HEAP:
                 raise _MalformedError(f"no heap at {address}")
             data, at, objects = self._bytes(address, size), 16, {}
             while index := struct.unpack_from("<H", data, at)[0]:

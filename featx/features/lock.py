@@ -1,4 +1,4 @@
-"""The right to write a feature file: one process at a time."""
+"""The write lock of a feature file: one process at a time writes it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from featx.errors import CacheLockedError, OutputError
-from featx.features.writer import output_error
+from featx.features.structured_file import output_error
 
-_TELLING = 0.05
-"""Seconds within which whoever has locked a file has also said so in it."""
+_HOLDER_DELAY = 0.05
+"""Seconds within which a process that has locked the file also writes its name into it."""
 
 
 @contextlib.contextmanager
 def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the right to write a feature file. The system lets go of it when the process ends, however it ends.
+    """Hold the write lock of a feature file. The system releases it when the process ends, however it ends.
 
     Args:
         path: the feature file.
-        wait: until another process has let go of it, rather than raise.
-        waiting: told who holds it, once, before a wait.
+        wait: wait until another process releases the lock, instead of raising an error.
+        waiting: called once before a wait, with a description of the process that holds the lock.
 
     Raises:
-        CacheLockedError: another process holds it.
+        CacheLockedError: another process holds the lock.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, write_lock(Path(folder) / "photos--resnet50.h5"):
+        ...     print([path.name for path in Path(folder).iterdir()])
+        ['.photos--resnet50.h5.lock']
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
@@ -42,19 +48,21 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # while it is held: whoever waits sees that the file is gone, and makes another
+        lock.unlink(
+            missing_ok=True
+        )  # while locked: a waiting process notices that the file is gone, and creates another
         os.close(handle)
 
 
 def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None] | None) -> int:
-    """A descriptor of the lock's file, locked."""
+    """Lock the lock file and return its descriptor."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                time.sleep(_TELLING)
+                time.sleep(_HOLDER_DELAY)
                 holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
                 if not wait:
                     raise CacheLockedError(
@@ -73,7 +81,7 @@ def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None]
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # whoever held it has removed it: the next is another file
+        os.close(handle)  # the holder has removed the file: try again with a new one
 
 
 def folder_error(folder: Path, error: OSError) -> OutputError:
@@ -81,5 +89,7 @@ def folder_error(folder: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return output_error(folder, 0, error)
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return OutputError(f"cannot write into {folder}: a file is in its place; name another folder with --cache")
+        return OutputError(
+            f"cannot write into {folder}: there is a file at that path; name another folder with --cache"
+        )
     return OutputError(f"cannot write into {folder}: {error.strerror}; name another folder with --cache")

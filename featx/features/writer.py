@@ -1,18 +1,15 @@
-"""Writing a feature file, so that a run killed at any moment loses nothing that was marked done.
+"""Write a feature file so that a run that is killed at any moment loses no row that is marked done.
 
-Its structure is written and synced once, before the first row; after that only raw bytes at known offsets change: features,
-then checks and keys, then status. ``hdf5.py`` packs the structure; h5py proves of each new file that HDF5 reads it so.
+The structure is written and synced once, before the first row. After that only raw bytes at known offsets change: features,
+then checksums and keys, then the status. ``hdf5`` packs the structure, and h5py verifies that the HDF5 library reads each new
+file in the same way.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import shutil
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +17,25 @@ import numpy as np
 
 from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import checksums, hdf5
-from featx.features.feature_file import (
-    DONE,
-    FAILED,
-    FORMAT,
-    INCOMPLETE,
-    TODO,
-    VERSION,
-    FeatureFile,
-    ImageTable,
-    partial_of,
-    stretches,
-)
+from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTable
 from featx.features.hdf5 import Structure, Table
-from featx.io.atomic import reserve
-from featx.text import size_text
+from featx.features.header import FORMAT, INCOMPLETE, VERSION, partial_path
+from featx.features.structured_file import StructuredFile, require_space, sync_folder
 
 _ERROR_BYTES = 120
-_LEAST_SPLIT_BYTES = 8
+_MIN_SPLIT_BYTES = 8
 
 
 class FeatureFileWriter:
-    """Writes a feature file row by row, beside its final name, and renames it when it is complete.
+    """Write a feature file row by row under a temporary name, and rename it when it is complete.
 
-    What an interrupted run of the very same extraction left, ``<name>.h5.partial``, is gone on with in place. Otherwise the
-    file is ``<name>.h5.new`` until ``publish``, ``<name>.h5.partial`` until ``finish``, then ``<name>.h5``.
+    If an interrupted run of exactly the same extraction left a file, ``<name>.h5.partial``, that file is continued in place.
+    Otherwise the file is named ``<name>.h5.new`` until ``publish``, ``<name>.h5.partial`` until ``finish``, and then
+    ``<name>.h5``.
 
     Attributes:
-        path: the final name.
-        kept: what the interrupted run left, as it was found; or None.
+        path: the final path.
+        resumed: the file of the interrupted run as it was when opened, or None.
     """
 
     def __init__(
@@ -63,17 +50,17 @@ class FeatureFileWriter:
         backbone: Mapping[str, Any],
         dataset: Mapping[str, Any],
     ) -> None:
-        """Lay out a file, or open what is left of it.
+        """Lay out a new file, or open the file of an interrupted run.
 
         Args:
-            path: the final name.
-            images: the rows.
-            classes: (C,) names.
+            path: the final path.
+            images: the images, one row each.
+            classes: (C,) names of the classes.
             layers: width D and identity of each layer.
-            dtype: of the features: float32 or float16.
-            identity: of all layers together.
-            backbone: as ``Header.backbone``.
-            dataset: as ``Header.dataset``.
+            dtype: the type of the features, "float32" or "float16".
+            identity: the identity of all layers together.
+            backbone: as in ``FeatureFileHeader.backbone``.
+            dataset: as in ``FeatureFileHeader.dataset``.
 
         Raises:
             OutputError: the folder cannot be written, or the disk has no room for the whole file.
@@ -90,196 +77,148 @@ class FeatureFileWriter:
             "dataset": _json(dataset),
         }
         try:
-            self._structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
+            structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
         except ValueError as error:
-            raise OutputError(f"{path} cannot be a feature file: {error}") from error
-        self.kept = self._unfinished(columns, given_splits=dataset["splits"] == "given")
-        if self.kept:
-            self._at = partial_of(path)
+            raise OutputError(f"{path} cannot be written as a feature file: {error}") from error
+        self.resumed = self._unfinished(structure, columns, given_splits=dataset["splits"] == "given")
+        if self.resumed:
+            self._failed_before = set(np.flatnonzero(self.resumed.status == FAILED).tolist())
+            self._file = StructuredFile(partial_path(path), structure)
             self._continue()
         else:
-            self._at = path.with_name(path.name + ".new")
+            self._failed_before = set[int]()
+            self._file = StructuredFile(path.with_name(path.name + ".new"), structure)
             self._create(columns)
 
     def write(self, rows: Sequence[int] | np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
-        """Commit rows: features first, then their checks and keys, then their status.
+        """Commit rows: first the features, then their checksums and keys, then their status.
 
         Args:
             rows: (B,) row numbers.
-            keys: (B, 16) uint8.
+            keys: (B, 16) uint8, the content hashes of the images.
             features: (B, D) for each layer.
-        """
-        numbers = np.asarray(rows, dtype=np.int64)
-        runs = list(stretches(numbers, len(numbers)))
-        for layer in self._layers:
-            block = np.ascontiguousarray(features[layer], dtype=self._dtype)
-            for name, data in (("features", block), ("checks", checksums.of_rows(block).astype("<u4"))):
-                self._put_rows(f"{name}/{layer}", numbers, runs, data)
-        self._put_rows("images/key", numbers, runs, np.ascontiguousarray(keys))
-        for row in self._failed_before.intersection(numbers.tolist()):
-            self._put("images/error", row, bytes(_ERROR_BYTES))
-        self._put_rows("images/status", numbers, runs, np.full(len(numbers), DONE, dtype=np.uint8))
-
-    def fail(self, row: int, key: bytes, reason: str) -> None:
-        """Commit a row that has no features, and why. A key of zeros says that not even its bytes could be read."""
-        if self.kept:  # something may have been written there
-            for layer, dim in self._layers.items():
-                self._put(f"features/{layer}", row, bytes(dim * self._dtype.itemsize))
-                self._put(f"checks/{layer}", row, bytes(4))
-        self._put("images/key", row, key)
-        self._put("images/error", row, _cut_utf8(reason, _ERROR_BYTES).ljust(_ERROR_BYTES, b"\0"))
-        self._put("images/status", row, bytes([FAILED]))
-
-    def restat(self, row: int, size: int, mtime_ns: int) -> None:
-        """Correct the size and time of an image that has changed since the data set was listed."""
-        self._put("images/size", row, size.to_bytes(8, "little", signed=True))
-        self._put("images/mtime_ns", row, mtime_ns.to_bytes(8, "little", signed=True))
-
-    def set_splits(self, splits: Sequence[str]) -> None:
-        """Write the whole column of splits, for a data set that names none."""
-        width = self._structure.tables["images/split"].dtype.itemsize
-        self._put("images/split", 0, b"".join(split.encode().ljust(width, b"\0") for split in splits))
-
-    def publish(self) -> None:
-        """Take the place of an older partial file: from now on an interrupted run leaves this one."""
-        partial = partial_of(self.path)
-        if self._at != partial:
-            with self._trouble():
-                self._at.replace(partial)
-            self._at = partial
-
-    def discard(self) -> None:
-        """Remove a file that was never published. What an interrupted run left stays."""
-        if self._at.name.endswith(".new"):
-            self._at.unlink(missing_ok=True)
-
-    def finish(self) -> FeatureFile:
-        """Mark the file complete, sync it and give it its final name.
 
         Raises:
-            OutputError: the disk fails.
+            OutputError: the file cannot be written.
         """
-        with self._trouble():
-            os.fsync(self._file)
-            written = FeatureFile(self._at, allow_partial=True)
-            if (written.status == TODO).any():
-                raise OutputError(
-                    f"{self._at} is not complete: {np.count_nonzero(written.status == TODO)} rows are to do"
-                )
+        numbers = np.asarray(rows, dtype=np.int64)
+        runs = list(checksums.consecutive_runs(numbers, len(numbers)))
+        for layer in self._layers:
+            block = np.ascontiguousarray(features[layer], dtype=self._dtype)
+            for name, data in (("features", block), ("checks", checksums.row_checksums(block).astype("<u4"))):
+                self._file.put_rows(f"{name}/{layer}", numbers, runs, data)
+        self._file.put_rows("images/key", numbers, runs, np.ascontiguousarray(keys))
+        for row in self._failed_before.intersection(numbers.tolist()):
+            self._file.put("images/error", row, bytes(_ERROR_BYTES))
+        self._file.put_rows("images/status", numbers, runs, np.full(len(numbers), DONE, dtype=np.uint8))
+
+    def fail(self, row: int, key: bytes, reason: str) -> None:
+        """Commit a row without features.
+
+        Args:
+            row: the row number.
+            key: the 16 bytes of the content hash; zeros if the image file could not be read.
+            reason: why the image failed; truncated to 120 bytes of UTF-8.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self.resumed:  # the interrupted run may have written features there
+            for layer, dim in self._layers.items():
+                self._file.put(f"features/{layer}", row, bytes(dim * self._dtype.itemsize))
+                self._file.put(f"checks/{layer}", row, bytes(4))
+        self._file.put("images/key", row, key)
+        self._file.put("images/error", row, _cut_utf8(reason, _ERROR_BYTES).ljust(_ERROR_BYTES, b"\0"))
+        self._file.put("images/status", row, bytes([FAILED]))
+
+    def restat(self, row: int, size: int, mtime_ns: int) -> None:
+        """Update the size and modification time of an image that has changed since the data set was listed."""
+        self._file.put("images/size", row, size.to_bytes(8, "little", signed=True))
+        self._file.put("images/mtime_ns", row, mtime_ns.to_bytes(8, "little", signed=True))
+
+    def set_splits(self, splits: Sequence[str]) -> None:
+        """Write the split of every image, for a data set that names no splits."""
+        width = self._file.structure.tables["images/split"].dtype.itemsize
+        self._file.put("images/split", 0, b"".join(split.encode().ljust(width, b"\0") for split in splits))
+
+    def publish(self) -> None:
+        """Replace an older partial file: from now on an interrupted run leaves this one."""
+        if self._file.path != partial_path(self.path):
+            self._file.rename(partial_path(self.path))
+
+    def discard(self) -> None:
+        """Remove a file that was never published. The file of an interrupted run stays."""
+        if self._file.path.name.endswith(".new"):
+            self._file.path.unlink(missing_ok=True)
+
+    def finish(self) -> FeatureFile:
+        """Mark the file complete, sync it and rename it to its final path.
+
+        Returns:
+            The complete file, open for reading.
+
+        Raises:
+            OutputError: rows are still to do, or the disk fails.
+        """
+        self._file.sync()
+        with self._file.output_errors():
+            written = FeatureFile(self._file.path, allow_partial=True)
+            if to_do := np.count_nonzero(written.status == TODO):
+                raise OutputError(f"{self._file.path} is not complete: {to_do} rows are still to do")
             digest = written.computed_digest().encode()
             del written
-            self._restructure({"digest": digest, "complete": np.uint8(1)})
-            os.fsync(self._file)
-            self._at.replace(self.path)
-            _sync(self.path.parent)
+        self._file.set_attributes({"digest": digest, "complete": np.uint8(1)})
+        self._file.sync()
+        self._file.rename(self.path)
+        with self._file.output_errors():
+            sync_folder(self.path.parent)
         return FeatureFile(self.path)
 
-    def _unfinished(self, columns: Mapping[str, np.ndarray], *, given_splits: bool) -> FeatureFile | None:
-        """What an interrupted run left, if it was to become the very same file."""
+    def _unfinished(
+        self, structure: Structure, columns: Mapping[str, np.ndarray], *, given_splits: bool
+    ) -> FeatureFile | None:
+        """The file of an interrupted run, if it was going to become exactly this file."""
         try:
-            left = FeatureFile(partial_of(self.path), allow_partial=True)
+            left = FeatureFile(partial_path(self.path), allow_partial=True)
         except (CacheMissError, CorruptFileError):
             return None
         attrs = {**left.structure.attrs, **INCOMPLETE}
-        if attrs != self._structure.attrs or left.structure.tables != self._structure.tables:
+        if attrs != structure.attrs or left.structure.tables != structure.tables:
             return None
-        theirs = _columns(left.images, left.classes)
-        decided = [name for name in theirs if given_splits or name != "images/split"]
-        return left if all(np.array_equal(columns[name], theirs[name]) for name in decided) else None
+        stored = _columns(left.images, left.classes)
+        decided = [name for name in stored if given_splits or name != "images/split"]
+        return left if all(np.array_equal(columns[name], stored[name]) for name in decided) else None
 
     def _continue(self) -> None:
-        assert self.kept
-        with self._trouble():
-            self._open_file()
-            self._restructure(INCOMPLETE)  # in case it was killed between completing and renaming
-            os.utime(self._at)
-        self._failed_before = set(np.flatnonzero(self.kept.status == FAILED).tolist())
+        """Open the file of an interrupted run, and make it the newest of its folder."""
+        self._file.open()
+        self._file.set_attributes(INCOMPLETE)  # the run may have been killed between completing and renaming
+        with self._file.output_errors():
+            os.utime(self._file.path)
 
     def _create(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Lay out the whole file, reserve its space, sync it, and have HDF5 read it."""
-        self._failed_before = set[int]()
-        with self._trouble():
-            self._at.unlink(missing_ok=True)
-            require_space(self.path, self._structure.size)
-            self._at.touch()
-            self._open_file()
+        """Lay out the whole file, reserve its space, sync it, and verify it with the HDF5 library."""
+        path, structure = self._file.path, self._file.structure
+        with self._file.output_errors():
+            path.unlink(missing_ok=True)
+            require_space(self.path, structure.size)
+            path.touch()
+            self._file.open()
             try:
-                os.ftruncate(self._file, self._structure.size)
-                reserve(self._file, self._structure.size)
-                _write_all(self._file, self._structure.data, 0)
-                for name, column in columns.items():
-                    self._put(name, 0, column)
-                os.fsync(self._file)
-                _prove(self._at, self._structure)
+                self._file.lay_out(columns)
+                _verify(path, structure)
             except BaseException:
-                self._at.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 raise
-
-    def _open_file(self) -> None:
-        self._file = os.open(self._at, os.O_RDWR | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
-
-    def _restructure(self, attrs: Mapping[str, hdf5.Value]) -> None:
-        """Change attributes in place, by one write into one sector: a kill leaves the old or the new."""
-        new = hdf5.pack({**self._structure.attrs, **attrs}, self._structure.tables)
-        old = os.pread(self._file, len(new.data), 0)
-        changed = [at for at, (a, b) in enumerate(zip(old, new.data, strict=True)) if a != b]
-        if changed:
-            first, last = changed[0], changed[-1]
-            assert first // hdf5.SECTOR == last // hdf5.SECTOR
-            _write_all(self._file, new.data[first : last + 1], first)
-        self._structure = new
-
-    def _put_rows(self, table: str, rows: np.ndarray, runs: Sequence[tuple[int, int]], data: np.ndarray) -> None:
-        for first, last in runs:
-            self._put(table, int(rows[first]), data[first:last])
-
-    def _put(self, name: str, row: int, data: bytes | np.ndarray) -> None:
-        table = self._structure.tables[name]
-        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
-        with self._trouble():
-            _write_all(self._file, raw, table.offset + row * (table.nbytes // max(1, table.shape[0])))
-
-    @contextlib.contextmanager
-    def _trouble(self) -> Iterator[None]:
-        try:
-            yield
-        except (OutputError, CacheMissError, CorruptFileError):
-            raise
-        except OSError as error:
-            raise output_error(self._at, self._structure.size, error) from error
-
-
-def require_space(path: Path, need: int) -> None:
-    """Refuse to begin a file that the disk has no room for.
-
-    Raises:
-        OutputError: naming what is needed and what is free.
-    """
-    free = shutil.disk_usage(path.parent).free
-    if need > free:
-        raise OutputError(
-            f"{path} needs {size_text(need)}, {size_text(free)} free; --cache names another folder, "
-            "--dtype float16 halves the need, featx cache rm removes what nothing needs"
-        )
-
-
-def output_error(path: Path, need: int, error: OSError) -> OutputError:
-    """What went wrong with a file that is being written, and what it needs."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with contextlib.suppress(OSError):
-            free = size_text(shutil.disk_usage(path.parent).free)
-            return OutputError(f"cannot write {path}: {error.strerror}; it needs {size_text(need)}, {free} free")
-    return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 
 def _columns(images: ImageTable, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """What is written when the file is laid out."""
+    """The tables that are written when the file is laid out."""
     return {
-        "classes": _fixed(list(map(os.fsencode, classes))),
-        "images/path": _fixed(images.paths),
+        "classes": _fixed_width(list(map(os.fsencode, classes))),
+        "images/path": _fixed_width(images.paths),
         "images/label": np.asarray(images.labels, dtype="<i8"),
-        "images/split": _fixed(images.splits, least=_LEAST_SPLIT_BYTES),
+        "images/split": _fixed_width(images.splits, minimum=_MIN_SPLIT_BYTES),
         "images/size": np.asarray(images.sizes, dtype="<i8"),
         "images/mtime_ns": np.asarray(images.mtimes, dtype="<i8"),
     }
@@ -288,7 +227,7 @@ def _columns(images: ImageTable, classes: Sequence[str]) -> dict[str, np.ndarray
 def _tables(
     columns: Mapping[str, np.ndarray], layers: Mapping[str, tuple[int, str]], dtype: np.dtype[Any]
 ) -> dict[str, Table]:
-    """Every table of the file, in the order of the format."""
+    """The description of every table of the file, in the order of the format."""
     count = len(columns["images/path"])
     tables = {name: Table(column.dtype, column.shape) for name, column in columns.items()}
     tables["images/key"] = Table(np.dtype("u1"), (count, 16))
@@ -300,14 +239,14 @@ def _tables(
     return tables
 
 
-def _prove(path: Path, structure: Structure) -> None:
-    """HDF5 itself finds in a new file what was meant to be there, at the same offsets, and featx can read it again."""
-    import h5py  # only writers need it
+def _verify(path: Path, structure: Structure) -> None:
+    """Verify that featx can read a new file, and that the HDF5 library finds the same tables at the same offsets."""
+    import h5py  # only writing needs it
 
     try:
         FeatureFile(path, allow_partial=True)
     except CorruptFileError as error:
-        raise OutputError(f"what was written could not be read again: {error}") from error
+        raise OutputError(f"the new file could not be read again: {error}") from error
     with h5py.File(path, "r", locking=False) as file:
         attrs = {name: value.tobytes() if isinstance(value, np.bytes_) else value for name, value in file.attrs.items()}
         tables = {}
@@ -323,29 +262,14 @@ def _prove(path: Path, structure: Structure) -> None:
         raise OutputError(f"HDF5 reads the attributes of {path} as {attrs} instead of {structure.attrs}")
 
 
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(file, view, offset)
-        view, offset = view[count:], offset + count
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=True)
 
 
-def _fixed(texts: Sequence[bytes] | np.ndarray, least: int = 1) -> np.ndarray:
-    """Null-padded, as wide as the longest."""
-    widths = texts.dtype.itemsize if isinstance(texts, np.ndarray) else max([0, *map(len, texts)])
-    return np.array(texts, dtype=f"S{max(least, widths)}")
+def _fixed_width(texts: Sequence[bytes] | np.ndarray, minimum: int = 1) -> np.ndarray:
+    """Texts padded with zeros to the width of the longest."""
+    width = texts.dtype.itemsize if isinstance(texts, np.ndarray) else max([0, *map(len, texts)])
+    return np.array(texts, dtype=f"S{max(minimum, width)}")
 
 
 def _cut_utf8(text: str, most: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Which of its training rows a head is fitted to and which judge it: cross-validation and few-shot draws. numpy only."""
+"""Folds for cross-validation, and few-shot draws. numpy only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featx.errors import HeadError
+from featx.errors import FoldError
 from featx.heads.training_data import Folds
 from featx.text import listed, printable
 
@@ -16,31 +16,41 @@ _NOWHERE = -1  # the fold of a row that is never held out
 def make_folds(
     strata: np.ndarray | None, groups: np.ndarray | None, *, folds: int, seed: int, repeat: int = 0
 ) -> Folds:
-    """Shuffled, stratified folds for cross-validation that tear no group apart.
+    """Make shuffled, stratified folds for cross-validation that keep each group in one fold.
 
-    Every row is held out once, by a fold whose training rows have none of its group and some of each of its classes. Rows
-    for which that cannot be are in the training rows of every fold and never held out (``judged`` says which): the only
-    group of a class, and the smallest one of a class whose groups would all fall into one fold. So a class of a single
-    image does not keep the others from being cross-validated, and no loss is counted for what nobody could have learned.
+    Every row is held out once, by a fold whose training rows have none of its group and some of each of its classes. Where
+    that is impossible, rows are in the training rows of every fold and never held out (``judged`` tells which): the only
+    group of a class, and the smallest group of a class whose groups would all fall into one fold. So a class with a single
+    image does not prevent the cross-validation of the others, and no loss is counted for a class that could not be learned.
 
-    A class of fewer groups than folds is held out in some of the folds alone. Where no two rows share a group, the folds
-    are those of scikit-learn's ``StratifiedKFold(shuffle=True, random_state=seed)``.
+    A class with fewer groups than folds is held out only in some of the folds. If no two rows share a group, the folds are
+    those of scikit-learn's ``StratifiedKFold(shuffle=True, random_state=seed)``.
 
     Args:
-        strata: (N,) int64, classes; or (N, C) of 0 and 1, labels of which a row may have several, of which the rarest counts
-            most; None: rows are alike.
-        groups: (N,) int64, from ``groups.join_groups``; None: each row is its own. One of the two has to be given.
-        folds: how many; fewer where no class has so many groups, () where none has two.
+        strata: (N,) int64, classes; or (N, C) of 0 and 1, labels, where the rarest label of a row counts most; None: no
+            stratification.
+        groups: (N,) int64, from ``groups.row_groups``; None: each row is a group of its own. Either strata or groups must be
+            given.
+        folds: their number; there are fewer if no class has as many groups, and () if none has two.
         seed: of the shuffling, 0..2^32 - 1.
-        repeat: which of many foldings of this seed.
+        repeat: the number of the repetition, for several foldings with one seed.
+
+    Returns:
+        (training rows, held-out rows) of each fold, int64.
 
     Raises:
-        HeadError: fewer than two folds are asked for.
+        FoldError: fewer than two folds, or neither strata nor groups.
+
+    Example:
+        >>> import numpy as np
+        >>> folds = make_folds(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 2, 3, 4]), folds=2, seed=0)
+        >>> [held_out.tolist() for _, held_out in folds]
+        [[0, 1, 5], [2, 3, 4]]
     """
     if folds < 2:
-        raise HeadError(f"{folds} folds; cross-validation needs at least 2")
+        raise FoldError(f"{folds} folds; cross-validation needs at least 2")
     if strata is None and groups is None:
-        raise HeadError("neither strata nor groups; folds need one of them to know of how many rows they are")
+        raise FoldError("neither strata nor groups are given; folds need one of them to know the number of rows")
     groups = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]  # type: ignore[arg-type]
     member = _membership(strata, len(groups))
     lone = [groups[rows[:1]] for rows in member if (groups[rows] == groups[rows[:1]]).all()]
@@ -55,12 +65,12 @@ def make_folds(
     for rows in member:
         _keep_learnable(fold_of, groups, rows)
     held_out = [np.flatnonzero(fold_of == fold) for fold in range(count)]
-    found = tuple((np.flatnonzero(fold_of != fold), rows) for fold, rows in enumerate(held_out) if len(rows))
-    return found if len(found) > 1 else ()
+    pairs = tuple((np.flatnonzero(fold_of != fold), rows) for fold, rows in enumerate(held_out) if len(rows))
+    return pairs if len(pairs) > 1 else ()
 
 
 def judged(folds: Folds, count: int) -> np.ndarray:
-    """(count,) bool: which rows some fold holds out, and which so have scores by a model that has not seen them."""
+    """Mark the rows that some fold holds out, and that so have scores of a fit without them: (count,) bool."""
     mask = np.zeros(count, dtype=bool)
     for _, rows in folds:
         mask[rows] = True
@@ -76,32 +86,37 @@ def draw_shots(
     seed: int,
     repeat: int = 0,
 ) -> np.ndarray:
-    """Draw a few rows of each class, at random; of different groups, as far as the class has so many.
+    """Draw a few rows of each class at random, from different groups as far as the class has enough.
 
-    Draws of one seed and repeat are nested: the rows for 1 shot are among those for 2.
+    Draws with the same seed and repeat are nested: the rows for 1 shot are among those for 2.
 
     Args:
         labels: (N,) int64 into ``classes``, without unlabelled rows.
-        groups: (N,) int64 from 0 on, from ``groups.join_groups``; None: each row is its own.
-        shots: rows of each class that there is.
+        groups: (N,) int64 from 0 on, from ``groups.row_groups``; None: each row is a group of its own.
+        shots: rows to draw from each class that occurs.
         classes: (C,) names, for messages.
-        seed: of the draw, from 0 on.
-        repeat: which of many draws of this seed.
+        seed: of the draw, at least 0.
+        repeat: the number of the repetition, for several draws with one seed.
 
     Returns:
         (shots x classes,) int64 rows, ascending.
 
     Raises:
-        HeadError: a class has fewer rows.
+        FoldError: a class has fewer rows.
+
+    Example:
+        >>> import numpy as np
+        >>> draw_shots(np.array([0, 0, 0, 1, 1]), shots=1, classes=("ant", "bee"), seed=0).tolist()
+        [2, 4]
     """
     present, counts = np.unique(labels, return_counts=True)
     if shots < 1:
-        raise HeadError(f"{shots} shots; expected at least 1 image of each class")
+        raise FoldError(f"{shots} shots; expected at least 1 image of each class")
     few = [f"{printable(classes[label])} ({n})" for label, n in zip(present, counts, strict=True) if n < shots]
     if few:
-        raise HeadError(
-            f"{shots} shots are more images than {len(few)} of {len(present)} classes have to train on: "
-            f"{listed(few, most=5)}; ask for at most {counts.min()}"
+        raise FoldError(
+            f"{shots} shots are more than the training images of {len(few)} of {len(present)} classes: "
+            f"{listed(few, most=5)}; use at most {counts.min()}"
         )
     groups = np.arange(len(labels)) if groups is None else groups
     order = np.random.default_rng([seed, repeat]).permutation(len(labels))
@@ -111,7 +126,7 @@ def draw_shots(
 
 
 def _turns(values: np.ndarray) -> np.ndarray:
-    """(N,) int64: the how-manieth of its value each one is, from 0 on."""
+    """Number the occurrences of each value in their order: (N,) int64 from 0 on."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     turns = np.empty(len(values), dtype=np.int64)
@@ -120,7 +135,7 @@ def _turns(values: np.ndarray) -> np.ndarray:
 
 
 def _membership(strata: np.ndarray | None, count: int) -> list[np.ndarray]:
-    """The rows of each class or label that has any, ascending."""
+    """List the rows of each class or label that occurs, ascending."""
     if strata is None:
         return [np.arange(count)] if count else []
     if strata.ndim == 2:
@@ -130,7 +145,7 @@ def _membership(strata: np.ndarray | None, count: int) -> list[np.ndarray]:
 
 
 def _rarest(member: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """(count,) int64: the class of each row; of several the one with the fewest rows; of none, one for all those."""
+    """Find the class of each row, (count,) int64: of several labels the rarest; rows without any share one more class."""
     stratum = np.full(count, len(member))
     for label in sorted(range(len(member)), key=lambda label: -len(member[label])):
         stratum[member[label]] = label
@@ -138,7 +153,7 @@ def _rarest(member: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 
 def _most_groups(stratum: np.ndarray, groups: np.ndarray) -> int:
-    """How many groups the stratum with the most has."""
+    """Count the groups of the stratum that has the most."""
     if not len(stratum):
         return 0
     width = groups.max() + 1
@@ -146,9 +161,9 @@ def _most_groups(stratum: np.ndarray, groups: np.ndarray) -> int:
 
 
 def _assigned(stratum: np.ndarray, groups: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:
-    """(N,) int64 folds: groups of several rows first, each where it fits best; then single rows, which level each stratum."""
+    """Assign rows to folds, (N,) int64: groups of several rows first, where they fit best; then single rows, which even out."""
     _, first, stratum = np.unique(stratum, return_index=True, return_inverse=True)
-    stratum = np.argsort(np.argsort(first))[stratum]  # numbered as they first come up, as scikit-learn does
+    stratum = np.argsort(np.argsort(first))[stratum]  # numbered in order of appearance, as scikit-learn does
     fold_of = np.zeros(len(groups), dtype=np.int64)
     shared = np.bincount(groups)[groups] > 1
     placed = np.zeros((count, len(first)))
@@ -169,10 +184,12 @@ def _assigned(stratum: np.ndarray, groups: np.ndarray, count: int, rng: np.rando
 def _fitted_in(
     stratum: np.ndarray, groups: np.ndarray, sizes: np.ndarray, count: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Greedily, large groups first: each into the fold where shares of strata and of rows grow least uneven (least squares).
+    """Assign groups greedily, large ones first: each to the fold that keeps the shares of strata and rows most even.
+
+    Unevenness is measured by least squares.
 
     Returns:
-        (N,) int64 folds, and (count, S) how many rows of each stratum each fold then has.
+        (N,) int64 folds; and (count, S), the rows of each stratum in each fold.
     """
     _, groups = np.unique(groups, return_inverse=True)
     rows_of = np.bincount(groups)
@@ -192,7 +209,7 @@ def _fitted_in(
 
 
 def _levelling(own: np.ndarray, total: np.ndarray, rows: int) -> np.ndarray:
-    """How many of so many rows each fold gets, (K,) int64: always the one with the fewest, of the stratum and then in all."""
+    """Distribute single rows of a stratum, (K,) int64: each goes to the fold with the fewest of the stratum, then of all."""
     most = int(own.max() - own.min()) + -(-rows // len(own))
     height = own[:, None] + np.arange(most)
     fold = np.broadcast_to(np.arange(len(own))[:, None], height.shape)
@@ -201,7 +218,7 @@ def _levelling(own: np.ndarray, total: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _keep_learnable(fold_of: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> None:
-    """Hold a class's smallest group out nowhere, if else one fold would hold out the whole class."""
+    """Keep a class's smallest group in all training rows if one fold would otherwise hold out the whole class."""
     if fold_of[rows[0]] == _NOWHERE or (fold_of[rows] != fold_of[rows[0]]).any():
         return
     own, sizes = np.unique(groups[rows]), np.bincount(groups)

@@ -1,7 +1,11 @@
-"""Images that belong together, such as one patient's or copies of one file, and splits that keep them so. numpy and scipy."""
+"""Groups of images that belong together, such as one patient's or copies of one file, and splits that keep them together.
+
+numpy and scipy only.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -17,26 +21,26 @@ from featx.system import why_unreadable
 from featx.text import listed, printable
 
 _OWN_SPLITS = ("train", "val", "test")
-"""Those that a head is fitted to or judged by; what lies in others takes no part."""
+"""The splits that heads are fitted to or judged by; images of other splits take no part."""
 
 
 def read_column(
     features: FeatureSet, column: str, *, table: str | os.PathLike[str] | None = None, option: str = "--group"
 ) -> np.ndarray:
-    """A further column of the table that names a data set's images.
+    """Read a column of the table that lists a data set's images.
 
     Args:
-        features: whose rows are looked up, by their paths.
+        features: whose rows are looked up by their paths.
         column: its name.
         table: another table with the columns ``path`` (as in the feature file: relative to the data set's root) and
-            ``column``; by default the one that the features were extracted by.
+            ``column``; by default the table that the features were extracted from.
         option: of the command line that named the column, for messages.
 
     Returns:
-        (N,) str, stripped; "" where the cell is empty.
+        (N,) object array of str, stripped; "" where the cell is empty.
 
     Raises:
-        HeadError: no table, no such column, images that the table does not name, or two values for one image.
+        HeadError: there is no table or no such column, the table lacks images, or it has two values for one image.
         DatasetError: the table is malformed.
     """
     file = _table_of(features, column, table, option)
@@ -48,36 +52,37 @@ def read_column(
         before, line = values.setdefault(path, (value, number))
         if before != value:
             raise HeadError(
-                f"{file}: {path!r} has the {column} {before!r} on line {line} and {value!r} on line {number}; keep one of them"
+                f"{file}: {path!r} has the {column} {before!r} on line {line} but {value!r} on line {number}; keep one of them"
             )
     if column not in columns:
-        others = sorted(map(repr, columns - {"path", "label", "split", ""}))
+        other_columns = sorted(map(repr, columns - {"path", "label", "split", ""}))
         raise HeadError(
-            f"{file} has no column {column!r}; beside path, label and split it has {listed(others) or 'none'}: name one of "
-            f"them with {option}, or another table with --table"
+            f"{file} has no column {column!r}; besides path, label and split it has {listed(other_columns) or 'none'}. Name "
+            f"one of them with {option}, or another table with --table"
         )
     missing = [printable(path) for path in features.paths if path not in values]
     if missing:
         raise HeadError(
-            f"{file} does not name {len(missing)} of {len(features)} images ({listed(missing, most=3)}); add rows for them "
+            f"{file} lacks {len(missing)} of {len(features)} images ({listed(missing, most=3)}); add rows for them "
             "(paths as in the feature file), or name another table with --table"
         )
     return np.array([values[path][0] for path in features.paths], dtype=object)
 
 
 def _table_of(features: FeatureSet, column: str, table: str | os.PathLike[str] | None, option: str) -> Path:
+    """The table to read; it must be a regular file with the ending of a table."""
     named = table if table is not None else features.dataset.get("table")
     if named is None:
         raise HeadError(
-            f"there is no table to read the column {column!r} from: the feature file names none. {option} with --table FILE "
-            f"reads it from any table with the columns path (relative to {features.dataset.get('root', 'the data set')}) and "
-            f"{column}; features of a table know theirs once featx extract has run on it again"
+            f"there is no table to read the column {column!r} from: the feature file names none. Add --table FILE to {option}; "
+            f"FILE is any table with the columns path (relative to {features.dataset.get('root', 'the data set')}) and "
+            f"{column}. Or run featx extract on a table again, which stores the table's name"
         )
     file = Path(named)
-    # A feature file may come from a stranger: what it names is opened only if it can be a table.
+    # A feature file may come from a stranger, so the file that it names is opened only if it can be a table.
     fault = why_unreadable(file)
     if not fault and file.suffix.lower() not in TABLE_ENDINGS:
-        fault = f"it ends in none of {', '.join(TABLE_ENDINGS)}"
+        fault = f"its name does not end in {', '.join(TABLE_ENDINGS)}"
     if fault:
         raise HeadError(
             f"cannot read the column {column!r} from the table {printable(str(file))}: {fault}; name another with --table"
@@ -85,40 +90,97 @@ def _table_of(features: FeatureSet, column: str, table: str | os.PathLike[str] |
     return file
 
 
-def splits_for(features: FeatureSet, task: str, column: np.ndarray | None = None) -> np.ndarray:
-    """The splits that a head of some task is to be fitted and judged by.
-
-    Splits that the data set names stay as they are. Those that featx made by content were made for single images and for
-    classes: where labels are no classes, or images belong together, they are made again, by ``hash_group_splits``. It does
-    for each label of a list what it does for a class, so that none is judged that has no images in train.
+def with_groups(
+    features: FeatureSet, column: str | None, table: str | os.PathLike[str] | None = None, *, option: str = "--group"
+) -> FeatureSet:
+    """Attach the groups of a column of the data set's table, unless the features have them already. Reads the table once.
 
     Args:
         features: of the whole data set.
+        column: its name; None: the features are returned unchanged.
+        table: another table, as ``read_column`` takes it. If it is given, the column is read even if the features have it.
+        option: of the command line that named the column, for messages.
+
+    Returns:
+        The features with ``groups`` and ``group``.
+
+    Raises:
+        HeadError, DatasetError: as ``read_column``.
+    """
+    if column is None or (features.group == column and features.groups is not None and table is None):
+        return features
+    groups = read_column(features, column, table=table, option=option)
+    return dataclasses.replace(features, groups=groups, group=column)
+
+
+def match_groups(features: FeatureSet, column: str | None, table: str | os.PathLike[str] | None = None) -> FeatureSet:
+    """Give features the groups that a head was fitted with, so that splits made by featx are those of the fit.
+
+    Args:
+        features: of the whole data set.
+        column: ``head.group_``. None: groups of a named column are removed.
+        table: as in ``with_groups``.
+
+    Raises:
+        HeadError, DatasetError: as ``read_column``.
+    """
+    if column is None and features.group is not None:
+        return dataclasses.replace(features, groups=None, group=None)
+    return with_groups(features, column, table)
+
+
+def row_groups(features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+    """Number the groups of some rows: copies of an image, and images with the same value of the group column.
+
+    Args:
+        features: with or without ``groups``.
+        rows: (n,) int64.
+
+    Returns:
+        (n,) int64 from 0 on.
+    """
+    return join_groups(features.keys[rows], None if features.groups is None else features.groups[rows])
+
+
+def with_splits(features: FeatureSet, task: str) -> FeatureSet:
+    """Replace the splits by those of ``splits_for``."""
+    return dataclasses.replace(features, splits=splits_for(features, task))
+
+
+def splits_for(features: FeatureSet, task: str) -> np.ndarray:
+    """Determine the splits that a head is fitted and judged by.
+
+    Splits that the data set names stay as they are. Splits that featx made from the images' content were made for single
+    images and for classes. They are made again, by ``hash_group_splits``, if labels are not classes or if images belong
+    together. For multilabel, each label is treated as a class, so that no label is judged that has no images in train.
+
+    Args:
+        features: of the whole data set; its ``groups``, such as patients' names, if it has any, keep images together.
         task: one of ``TASKS``.
-        column: (N,) str, what images belong together by, such as a patient's name; "" belongs to none.
 
     Returns:
         (N,) str.
 
     Raises:
-        HeadError: the data set's own splits tear images apart that have one value of the column. (Copies of one file in
-            two such splits are no error: the verdict says how many there are.)
+        HeadError: the data set's own splits separate images of one group. (Copies of one file in two such splits are no
+            error: the report counts them.)
     """
     if features.dataset.get("splits") != "hash":
-        if column is not None:
-            _require_whole(features, np.asarray(column).astype(str))
+        if features.groups is not None:
+            _require_whole(features, np.asarray(features.groups).astype(str))
         return features.splits
     labels = features.labels
     if task == "multilabel":
         labels = label_sets(features)[1]
     elif task == "regression":
         labels = np.where(labels == UNLABELLED, UNLABELLED, 0)
-    elif column is None and not len(straddling(features.splits, join_groups(features.keys))):
+    elif features.groups is None and not len(straddling(features.splits, join_groups(features.keys))):
         return features.splits
-    return hash_group_splits(features.keys, column, labels)
+    return hash_group_splits(features.keys, features.groups, labels)
 
 
 def _require_whole(features: FeatureSet, column: np.ndarray) -> None:
+    """Raise HeadError if images of one group are in more than one of the splits that take part."""
     part = np.flatnonzero(
         (column != "") & (features.labels != UNLABELLED) & np.isin(features.splits.astype(str), _OWN_SPLITS)
     )
@@ -132,7 +194,7 @@ def _require_whole(features: FeatureSet, column: np.ndarray) -> None:
     ]
     more = f" and {len(torn) - len(shown)} more" if len(torn) > len(shown) else ""
     raise HeadError(
-        f"{len(torn)} of {len(names)} groups have images in more than one split ({', '.join(shown)}{more}): a head would be "
-        "judged on what it was fitted to. Put each group into one split, or let featx split by group: a table without the "
-        "column split, or a folder without train/ and test/"
+        f"{len(torn)} of {len(names)} groups have images in more than one split ({', '.join(shown)}{more}), so a head would be "
+        "judged on groups that it was fitted to. Put each group into one split, or let featx split by group: use a table "
+        "without the column split, or a folder without train/ and test/"
     )

@@ -1,54 +1,193 @@
-"""From scores to probabilities that mean what they say, and from probabilities to decisions; all on held-out rows.
+"""From a predictor's scores to calibrated probabilities, and from probabilities to decisions; fitted to held-out rows.
 
 N is the number of rows, C of classes or labels. numpy, scipy and scikit-learn only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from scipy import special
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
 from featx.errors import HeadError
+from featx.io.schema import TINY, ArraySpec
 
 KNOTS = 128
-"""Of each class's isotonic curve; where it has more, evenly spaced ones are kept."""
+"""The knots of each class's isotonic curve; of a curve with more, evenly spaced ones are stored."""
+
+
+# All of it together
+
+
+@dataclass(frozen=True, eq=False)
+class Postprocess:
+    """What becomes of a predictor's scores: logits, then probabilities, then a decision.
+
+    Attributes:
+        task: one of ``TASKS``.
+        temperature: what scores are divided by.
+        offset: (C,) float64, what is then subtracted.
+        isotonic: curves that map probabilities to calibrated ones, or None.
+        thresholds: (C,) float64, the probability from which on a label is predicted; None unless the task is multilabel.
+        reject_below: the probability below which no class is predicted, or None.
+
+    Example:
+        >>> import numpy as np
+        >>> postprocess = Postprocess("classification", temperature=2.0, offset=np.zeros(2), reject_below=0.6)
+        >>> probabilities = postprocess.apply(np.array([[4.0, 0.0], [0.4, 0.0]]))
+        >>> probabilities.round(2)
+        array([[0.88, 0.12],
+               [0.55, 0.45]])
+        >>> [postprocess.decide(p, ("ant", "bee")) for p in probabilities]
+        ['ant', None]
+    """
+
+    task: str
+    temperature: float
+    offset: np.ndarray
+    isotonic: Isotonic | None = None
+    thresholds: np.ndarray | None = None
+    reject_below: float | None = None
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """(N, C) scores to (N, C) logits."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits: np.ndarray = scores / self.temperature - self.offset
+        return logits
+
+    def apply(self, scores: np.ndarray) -> np.ndarray:
+        """(N, C) scores to (N, C) probabilities of classes or labels, or the numbers of a regression."""
+        if self.task == "regression":
+            return scores
+        exclusive = self.task == "classification"
+        p = softmax(self.logits(scores)) if exclusive else sigmoid(self.logits(scores))
+        if self.isotonic is None:
+            return p
+        finite = np.isfinite(p).all(axis=1)
+        p[finite] = self.isotonic.apply(p[finite], normalise=exclusive)
+        return p
+
+    def decide(self, p: np.ndarray, classes: Sequence[str]) -> Any:
+        """Turn one row of ``apply``, (C,), into a class name or None, a list of label names, or a number."""
+        if self.task == "regression":
+            return float(p[0])
+        if self.thresholds is not None:
+            return [classes[i] for i in np.argsort(-p, kind="stable") if p[i] >= self.thresholds[i]]
+        return most_probable(p, classes, self.reject_below)
+
+
+def fit_postprocess(
+    scores: np.ndarray,
+    y: np.ndarray,
+    task: str,
+    *,
+    calibrate: str = "none",
+    weight: np.ndarray | None = None,
+    offset: np.ndarray | None = None,
+    reject_below: float | None = None,
+    target_precision: float | None = None,
+) -> Postprocess:
+    """Fit temperature, curves and thresholds to held-out rows.
+
+    Args:
+        scores: (N, C) float64, of rows that were held out; N may be 0, and then nothing is fitted.
+        y: (N,) int64 for classification; (N, C) of 0 and 1 for multilabel; (N, C) float64 for regression.
+        task: one of ``TASKS``.
+        calibrate: "temperature", "isotonic" (and a temperature), or "none".
+        weight: (N,) the weight of each row; equal by default.
+        offset: (C,) what is subtracted from the logits; 0 by default.
+        reject_below: the probability below which no class is predicted, or None.
+        target_precision: choose ``reject_below`` so that this share of the predictions is right.
+
+    Raises:
+        HeadError: ``target_precision`` cannot be reached, or no rows were held out to choose by.
+    """
+    count = scores.shape[1]
+    offset = np.zeros(count) if offset is None else offset
+    if not len(scores):
+        if target_precision is not None:
+            raise HeadError(
+                "no rows could be held out to choose the rejection threshold by; give the threshold with --reject-below"
+            )
+        thresholds = np.full(count, 0.5) if task == "multilabel" else None
+        return Postprocess(task, 1.0, offset, None, thresholds, reject_below)
+    temperature, isotonic, thresholds = 1.0, None, None
+    if task != "regression" and calibrate != "none":
+        temperature = fit_temperature(scores, y, task, weight=weight)
+    if task != "regression" and calibrate == "isotonic":
+        isotonic = fit_isotonic(Postprocess(task, temperature, offset).apply(scores), y, weight=weight)
+    p = Postprocess(task, temperature, offset, isotonic).apply(scores)
+    if task == "multilabel":
+        thresholds = label_thresholds(p, y)
+    if target_precision is not None:
+        reject_below = threshold_for_precision(p, y, target_precision).threshold
+    return Postprocess(task, temperature, offset, isotonic, thresholds, reject_below)
+
+
+# Logits to probabilities
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to (N, C) probabilities of classes; a row with NaN or positive infinity becomes NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        probabilities: np.ndarray = special.softmax(logits, axis=1)
+    return probabilities
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to (N, C) probabilities of labels, which do not exclude each other."""
+    # Not scipy.special.expit: it differs in the last digit of some probabilities, and so in files and --json.
+    with np.errstate(over="ignore"):
+        probabilities: np.ndarray = 1.0 / (1.0 + np.exp(-logits))
+    return probabilities
+
+
+def most_probable(p: np.ndarray, classes: Sequence[str], reject_below: float | None) -> str | None:
+    """The class with the largest of (C,) probabilities; None if that probability is below ``reject_below``."""
+    best = int(p.argmax())
+    return None if reject_below is not None and not p[best] >= reject_below else classes[best]
+
+
+# Calibration
 
 
 def fit_temperature(
     scores: np.ndarray, y: np.ndarray, task: str = "classification", *, weight: np.ndarray | None = None
 ) -> float:
-    """The T for which softmax(scores / T), or sigmoid(scores / T), has the least log loss (Guo et al., 2017).
+    """Find the T for which softmax(scores / T), or sigmoid(scores / T), has the least log loss (Guo et al., 2017).
 
-    To smoothed labels, as Platt (1999) has them: each label gives 1 / (N + C) to every other class, and 1 / (N + 2) to the
-    other answer where labels are asked one by one. Where every score is right, plain labels would ask for endless certainty.
+    The labels are smoothed as by Platt (1999): each label gives 1 / (N + C) to every other class, and for multilabel
+    1 / (N + 2) to the opposite answer. With unsmoothed labels, the best T would be 0 where every row is classified correctly.
 
     Args:
         scores: (N, C) float64, of held-out rows.
         y: (N,) int64 for classification; (N, C) of 0 and 1 for multilabel.
         task: "classification" or "multilabel".
-        weight: (N,) how much each row counts; alike, unless given.
+        weight: (N,) the weight of each row; equal by default.
     """
-    one_by_one, count = task == "multilabel", scores.shape[1]
-    share = 1.0 / (len(y) + (2 if one_by_one else count))
-    if one_by_one:
-        said = ((y * (1.0 - 2.0 * share) + share) * scores).mean(axis=1)
+    multilabel, count = task == "multilabel", scores.shape[1]
+    share = 1.0 / (len(y) + (2 if multilabel else count))
+    if multilabel:
+        target_scores = ((y * (1.0 - 2.0 * share) + share) * scores).mean(axis=1)
     else:
-        scores = scores - scores.mean(axis=1, keepdims=True)  # which no softmax sees; now each row sums to 0
-        said = (1.0 - count * share) * scores[np.arange(len(y)), y]
+        scores = scores - scores.mean(axis=1, keepdims=True)  # changes no softmax; now each row sums to 0
+        target_scores = (1.0 - count * share) * scores[np.arange(len(y)), y]
     spread = float(np.abs(scores).mean()) or 1.0
     top = scores.max(axis=1, keepdims=True)
 
     def loss(t: float) -> float:
         inverse = float(np.exp(-t)) / spread
-        if one_by_one:
+        # Not scipy.special.logsumexp: it differs in the last digits, and so would temperatures in files.
+        if multilabel:
             normal = np.logaddexp(0.0, scores * inverse).mean(axis=1)
         else:
             normal = np.log(np.exp((scores - top) * inverse).sum(axis=1)) + top[:, 0] * inverse
-        return float(np.average(normal - said * inverse, weights=weight))
+        return float(np.average(normal - target_scores * inverse, weights=weight))
 
     fit = minimize_scalar(loss, bounds=(-6.0, 6.0), method="bounded")
     return spread * float(np.exp(fit.x))
@@ -56,27 +195,33 @@ def fit_temperature(
 
 @dataclass(frozen=True, eq=False)
 class Isotonic:
-    """A rising curve for each class, from the probability that a head gives to the share of rows that it was right of.
+    """A rising curve for each class, from the probability that a head gives to the share of rows for which it was right.
 
     Attributes:
-        x: (C, K) float64, ascending: probabilities; what is left over of K repeats the last.
+        x: (C, K) float64, ascending: probabilities. A curve with fewer than K knots repeats its last.
         y: (C, K) float64, ascending: shares in 0..1.
         doubt: () float64, how much of the uncalibrated probability, and then of an even one, is mixed in.
     """
+
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {
+        "x": ArraySpec("F64", "CJ", 0, 1),
+        "y": ArraySpec("F64", "CJ", 0, 1),
+        "doubt": ArraySpec("F64", "", TINY, 1),
+    }
 
     x: np.ndarray
     y: np.ndarray
     doubt: np.ndarray
 
     def apply(self, probabilities: np.ndarray, *, normalise: bool = True) -> np.ndarray:
-        """(N, C) probabilities, calibrated.
+        """Calibrate (N, C) probabilities.
 
         Args:
             probabilities: (N, C), as the head gives them.
             normalise: divide each row by its sum, as classes exclude each other; not for labels, which do not.
 
         Returns:
-            (N, C) float64, none of them 0. A row for which every curve is 0 stays as it was, but for the doubt.
+            (N, C) float64, none of them 0. A row for which every curve is 0 keeps its probabilities, but for the doubt.
         """
         curves = zip(probabilities.T, self.x, self.y, strict=True)
         steps = np.stack([np.interp(column, x, y) for column, x, y in curves], axis=1)
@@ -88,16 +233,16 @@ class Isotonic:
 
 
 def fit_isotonic(probabilities: np.ndarray, y: np.ndarray, *, weight: np.ndarray | None = None) -> Isotonic:
-    """Isotonic calibration, one class against the rest (Zadrozny & Elkan, 2002), by scikit-learn's ``IsotonicRegression``.
+    """Fit isotonic calibration, one class against the rest (Zadrozny & Elkan, 2002), by ``IsotonicRegression``.
 
-    A step says 0 or 1 wherever all rows of one end are alike, which N rows cannot know; so the curves are doubted by
-    1 / (N + 2). With the uncalibrated probability mixed in, rows on one step keep their order; with an even one, the log loss
-    of a row that is wrong stays finite. A class that no row has, or every row, has a straight line for a curve.
+    A step is 0 or 1 wherever all rows at one end are alike, a certainty that N rows do not support; so the curves are doubted
+    by 1 / (N + 2). The uncalibrated probability that is mixed in keeps the order of rows on one step; the even one keeps the
+    log loss of a wrong row finite. A class that no row has, or every row, gets a straight line for a curve.
 
     Args:
         probabilities: (N, C), of held-out rows.
         y: (N,) int64 of classes; or (N, C) of 0 and 1, labels.
-        weight: (N,) how much each row counts; alike, unless given.
+        weight: (N,) the weight of each row; equal by default.
     """
     count = probabilities.shape[1]
     hits = y if y.ndim == 2 else y[:, None] == np.arange(count)
@@ -109,20 +254,23 @@ def fit_isotonic(probabilities: np.ndarray, y: np.ndarray, *, weight: np.ndarray
             curve.fit(probabilities[:, label].astype(np.float64), hits[:, label].astype(np.float64), weight)
             x, share = curve.X_thresholds_, curve.y_thresholds_
         if len(x) > KNOTS:
-            kept = np.rint(np.linspace(0, len(x) - 1, KNOTS)).astype(np.int64)
-            x, share = x[kept], share[kept]
+            selected = np.rint(np.linspace(0, len(x) - 1, KNOTS)).astype(np.int64)
+            x, share = x[selected], share[selected]
         knots[0, label] = np.pad(x, (0, KNOTS - len(x)), mode="edge")
         knots[1, label] = np.pad(share, (0, KNOTS - len(share)), mode="edge")
     return Isotonic(knots[0], knots[1], np.array(1.0 / (len(y) + 2.0)))
 
 
+# Decisions
+
+
 class Rejection(NamedTuple):
-    """Below which confidence a head says nothing, and what that was worth on the rows it was chosen on.
+    """A confidence below which no class is predicted, and what it achieves on the rows it was chosen on.
 
     Attributes:
-        threshold: the least confidence that is let through.
-        coverage: the share of rows that are.
-        precision: the share of those that are right.
+        threshold: the least confidence that is accepted.
+        coverage: the share of rows that are accepted.
+        precision: the share of the accepted rows that are right.
     """
 
     threshold: float
@@ -130,34 +278,40 @@ class Rejection(NamedTuple):
     precision: float
 
 
-def threshold_for_precision(probabilities: np.ndarray, y: np.ndarray, wanted: float) -> Rejection:
-    """The least confidence P such that rows of confidence P or more are right as often as is wanted.
+def threshold_for_precision(probabilities: np.ndarray, y: np.ndarray, target: float) -> Rejection:
+    """Find the least confidence such that rows of at least that confidence are right as often as required.
 
-    Precision is the plain share of these rows, no lower bound of it: what was asked for, measured where it was chosen. On
-    few rows it flatters; how it turns out on others, the verdict on the test rows says, with its interval.
+    Precision is the plain share of these rows that are right, not a lower bound of it. On few rows it is optimistic; the
+    verdict on the test rows shows, with an interval, how it turns out on other images.
 
     Args:
         probabilities: (N, C), of held-out rows; a row's confidence is its largest.
         y: (N,) int64, classes.
-        wanted: precision, above 0 and at most 1.
+        target: the precision, above 0 and at most 1.
 
     Raises:
-        HeadError: no confidence gives that precision; the best that one gives is said.
+        HeadError: no confidence gives that precision; the message names the best that one gives.
+
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+        >>> threshold_for_precision(p, np.array([0, 0, 1]), 0.95).threshold
+        0.8
     """
-    if not 0.0 < wanted <= 1.0:
-        raise HeadError(f"a precision of {wanted:g} is wanted; expected a share above 0 and at most 1, such as 0.95")
+    if not 0.0 < target <= 1.0:
+        raise HeadError(f"the target precision is {target:g}; expected a share above 0 and at most 1, such as 0.95")
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     confidence, right = confidence[order], (probabilities.argmax(axis=1) == y)[order]
     precision = np.cumsum(right) / np.arange(1, len(y) + 1)
-    ends = np.flatnonzero(np.diff(confidence, append=-1.0))  # rows of one confidence go through together
-    good = ends[precision[ends] >= wanted]
+    ends = np.flatnonzero(np.diff(confidence, append=-1.0))  # rows of equal confidence are accepted together
+    good = ends[precision[ends] >= target]
     if not len(good):
         best = ends[np.argmax(precision[ends])]
         raise HeadError(
-            f"no confidence gives a precision of {wanted:g} on the {len(y)} held-out rows; the best is {precision[best]:.4g}, "
-            f"at a confidence of {confidence[best]:.4g} or more, which {best + 1} rows have. Ask for no more than that, or "
-            "for a better head"
+            f"no confidence gives a precision of {target:g} on the {len(y)} held-out rows; the best is "
+            f"{precision[best]:.4g}, at a confidence of {confidence[best]:.4g} or more, which {best + 1} rows have. Use at "
+            "most that precision, or a better head"
         )
     last = int(good[-1])
     threshold = float(confidence[last]) if last + 1 < len(y) else 0.0
@@ -165,10 +319,10 @@ def threshold_for_precision(probabilities: np.ndarray, y: np.ndarray, wanted: fl
 
 
 def label_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """For each label the probability from which on it is given: that of the best F1 on held-out rows.
+    """Find for each label the probability from which on it is predicted: that of the best F1 on held-out rows.
 
-    Half-way between the lowest row that gets the label and the next; of equally good ones the highest. 0.5 for a label that
-    no row has.
+    The threshold lies half-way between the lowest row that gets the label and the next row; of equally good ones it is the
+    highest. A label that no row has gets 0.5.
 
     Args:
         probabilities: (N, C).
@@ -187,25 +341,36 @@ def label_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarr
         last = ends[np.argmax(f1[ends])]
         below = p[last + 1] if last + 1 < len(p) else 0.0
         middle = (p[last] + below) / 2.0
-        thresholds[label] = middle if middle > below else p[last]  # neighbours among floats have no middle
+        thresholds[label] = middle if middle > below else p[last]  # adjacent floats have no middle
     return thresholds
 
 
-def logit_adjustment(prior: np.ndarray, tau: float) -> np.ndarray:
-    """What to subtract from logits so that rare classes are found as often as common ones (Menon et al., 2021).
+# Classes of unequal size
 
-    tau log(prior). With tau = 1 the head answers as if all classes were equally frequent, which is best for balanced accuracy;
-    with 0 nothing changes.
+
+def logit_adjustment(prior: np.ndarray, tau: float) -> np.ndarray:
+    """Compute what to subtract from logits so that rare classes are predicted more often (Menon et al., 2021).
+
+    The offset is tau log(prior). With tau = 1 the head predicts as if all classes were equally frequent, which is best for the
+    balanced accuracy; with 0 nothing changes.
 
     Args:
         prior: (C,) rows of each class that the head was fitted to, or their shares, all above 0.
-        tau: how far, from 0 on.
+        tau: the strength, at least 0.
 
     Returns:
         (C,) float64.
+
+    Raises:
+        HeadError: a class has no rows, or tau is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> logit_adjustment(np.array([90, 10]), 1.0).round(2)
+        array([-0.11, -2.3 ])
     """
     if not 0.0 <= tau < np.inf:
-        raise HeadError(f"tau is {tau:g}; logit adjustment takes a number from 0 on, and 1 to balance the classes")
+        raise HeadError(f"tau is {tau:g}; logit adjustment takes a number of at least 0, and 1 balances the classes")
     if not (prior > 0).all():
         raise HeadError(f"{np.count_nonzero(~(prior > 0))} classes have no rows; logit adjustment needs some of each")
     adjustment: np.ndarray = tau * np.log(prior / prior.sum())
@@ -213,7 +378,7 @@ def logit_adjustment(prior: np.ndarray, tau: float) -> np.ndarray:
 
 
 def balanced_weights(y: np.ndarray, count: int) -> np.ndarray:
-    """How much a row of each class counts so that all classes count alike: N / (C n), scikit-learn's "balanced".
+    """Compute the weight of a row of each class so that all classes count equally: N / (C n), scikit-learn's "balanced".
 
     Args:
         y: (N,) int64 in 0..count - 1, each of which some row has.
@@ -221,6 +386,14 @@ def balanced_weights(y: np.ndarray, count: int) -> np.ndarray:
 
     Returns:
         (C,) float64; ``[y]`` of it is 1 on average.
+
+    Raises:
+        HeadError: a class has no rows.
+
+    Example:
+        >>> import numpy as np
+        >>> balanced_weights(np.array([0, 0, 0, 1]), 2).round(2)
+        array([0.67, 2.  ])
     """
     rows = np.bincount(y, minlength=count)
     if not rows.all():

@@ -1,50 +1,58 @@
-"""How each kind of head scores classes, labels or numbers, on standardised features.
+"""Predictors: fitted heads as arrays, which turn standardised features into scores.
 
-A scorer turns (N, D) into (N, C) scores; it is arrays alone, so that it is stored without pickle. N is the number of
-images, D the width of the embedding, C the number of classes.
+A predictor turns (N, D) features into (N, C) scores. It consists of arrays alone, so a file holds it without pickle. N is
+the number of rows, D the width of the features, C the number of classes, labels or targets, and S the number of support rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from sklearn.metrics.pairwise import rbf_kernel
 
 from featx.heads import nearest
+from featx.io.schema import TINY, ArraySpec
 
 
 class Predictor(Protocol):
-    """What every scorer can do."""
+    """A dataclass of arrays that scores standardised features.
+
+    A predictor that is stored in a head's file also has two class attributes: ``FORM``, its name in the file, and ``ARRAYS``,
+    an ``ArraySpec`` for each of its fields.
+    """
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) standardised features to (N, C) scores."""
+        """Score (N, D) standardised features: (N, C) float64."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class LinearPredictor:
-    """scores = Z W' + b.
+    """A linear predictor: scores = Z W' + b.
 
     Attributes:
         weight: (C, D) float64.
         bias: (C,) float64.
     """
 
+    FORM: ClassVar[str] = "linear"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {"weight": ArraySpec("F64", "CD"), "bias": ArraySpec("F64", "C")}
+
     weight: np.ndarray
     bias: np.ndarray
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) to (N, C)."""
+        """Score (N, D) standardised features: (N, C) float64."""
         out: np.ndarray = Z @ self.weight.T + self.bias
         return out
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayerPredictor:
-    """scores = max(Z H' + h, 0) W' + b: one hidden layer of U rectified linear units.
+    """A network with one hidden layer of U rectified linear units: scores = max(Z H' + h, 0) W' + b.
 
     Attributes:
         hidden_weight: H, (U, D) float32.
@@ -53,13 +61,21 @@ class HiddenLayerPredictor:
         bias: b, (C,) float64.
     """
 
+    FORM: ClassVar[str] = "hidden"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {
+        "hidden_weight": ArraySpec("F32", "UD"),
+        "hidden_bias": ArraySpec("F32", "U"),
+        "weight": ArraySpec("F64", "CU"),
+        "bias": ArraySpec("F64", "C"),
+    }
+
     hidden_weight: np.ndarray
     hidden_bias: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) to (N, C)."""
+        """Score (N, D) standardised features: (N, C) float64."""
         hidden = np.maximum(Z @ self.hidden_weight.T + self.hidden_bias, 0.0)
         out: np.ndarray = hidden @ self.weight.T + self.bias
         return out
@@ -67,14 +83,22 @@ class HiddenLayerPredictor:
 
 @dataclass(frozen=True, eq=False)
 class KernelPredictor:
-    """scores = K(Z, support) A' + b, with K(x, z) = exp(-gamma |x - z|^2).
+    """A Gaussian kernel machine: scores = K(Z, support) A' + b, with K(x, z) = exp(-gamma |x - z|^2).
 
     Attributes:
-        support: (S, D) float32.
-        dual: (C, S) float64.
-        bias: (C,) float64.
-        gamma: () float64.
+        support: (S, D) float32, training rows.
+        dual: A, (C, S) float64.
+        bias: b, (C,) float64.
+        gamma: () float64, the inverse squared width of the kernel.
     """
+
+    FORM: ClassVar[str] = "kernel"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {
+        "support": ArraySpec("F32", "SD"),
+        "dual": ArraySpec("F64", "CS"),
+        "bias": ArraySpec("F64", "C"),
+        "gamma": ArraySpec("F64", "", 0),
+    }
 
     support: np.ndarray
     dual: np.ndarray
@@ -82,7 +106,7 @@ class KernelPredictor:
     gamma: np.ndarray
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) to (N, C)."""
+        """Score (N, D) standardised features: (N, C) float64."""
         support, out = self.support.astype(np.float64), np.empty((len(Z), len(self.bias)))
         step = nearest.block_rows(2 * len(support))
         for at in range(0, len(Z), step):
@@ -91,20 +115,37 @@ class KernelPredictor:
         return out
 
 
+_SUPPORT = {
+    "support": ArraySpec("F32", "SD"),
+    "support_weight": ArraySpec("F64", "S", TINY),
+    "k": ArraySpec("I64", "", 1, "S"),
+    "sharpness": ArraySpec("F64", "", 0),
+}
+"""The arrays that all predictors by nearest neighbours share."""
+
+
 @dataclass(frozen=True, eq=False)
 class NeighbourPredictor:
-    """Log of each class's share of the votes of the k nearest rows (cosine), one vote more spread evenly over the classes.
+    """Class scores by the k nearest rows: the log of each class's share of their votes.
 
-    A row votes with its weight times exp(sharpness (cosine - the nearest's cosine)), as in Wu et al. (2018).
+    Similarity is the cosine. A row votes with its weight times exp(sharpness (cosine - the nearest row's cosine)), as in Wu
+    et al. (2018). One more vote is spread evenly over the classes, so that no share is 0.
 
     Attributes:
-        support: (S, D) float32, rows of length 1 (or 0).
-        support_labels: (S,) int64.
+        support: (S, D) float32, training rows of length 1 (or 0).
+        support_labels: (S,) int64, their classes.
         support_weight: (S,) float64, above 0.
-        k: () int64.
-        sharpness: () float64; 0 for equal votes.
+        k: () int64, the number of neighbours.
+        sharpness: () float64; 0 for votes that do not depend on the cosine.
         count: () int64, C.
     """
+
+    FORM: ClassVar[str] = "neighbour"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {
+        **_SUPPORT,
+        "support_labels": ArraySpec("I64", "S", 0, "C-1"),
+        "count": ArraySpec("I64", "", "C", "C"),
+    }
 
     support: np.ndarray
     support_labels: np.ndarray
@@ -114,24 +155,29 @@ class NeighbourPredictor:
     count: np.ndarray
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) to (N, C)."""
+        """Score (N, D) standardised features: (N, C) float64."""
         out = np.empty((len(Z), int(self.count)))
-        for rows, found, cast in _votes(self, Z):
-            out[rows] = nearest.log_shares(cast, self.support_labels[found], int(self.count))
+        for rows, neighbours, votes in _votes(self, Z):
+            out[rows] = nearest.log_shares(votes, self.support_labels[neighbours], int(self.count))
         return out
 
 
 @dataclass(frozen=True, eq=False)
 class NeighbourLabelsPredictor:
-    """Logit of each label's share of the votes, half a vote more for it and half against; else as ``NeighbourPredictor``.
+    """Label scores by the k nearest rows: the logit of each label's share of their votes.
+
+    Half a vote is added for each label and half a vote against it. Otherwise this is ``NeighbourPredictor``.
 
     Attributes:
-        support: (S, D) float32, rows of length 1 (or 0).
-        support_labels: (S, C) uint8 of 0 and 1.
+        support: (S, D) float32, training rows of length 1 (or 0).
+        support_labels: (S, C) uint8 of 0 and 1, which labels each row has.
         support_weight: (S,) float64, above 0.
-        k: () int64.
-        sharpness: () float64.
+        k: () int64, the number of neighbours.
+        sharpness: () float64; 0 for votes that do not depend on the cosine.
     """
+
+    FORM: ClassVar[str] = "neighbour-labels"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {**_SUPPORT, "support_labels": ArraySpec("U8", "SC", 0, 1)}
 
     support: np.ndarray
     support_labels: np.ndarray
@@ -140,25 +186,28 @@ class NeighbourLabelsPredictor:
     sharpness: np.ndarray
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) to (N, C)."""
+        """Score (N, D) standardised features: (N, C) float64."""
         labels = self.support_labels.astype(np.float64)
         out = np.empty((len(Z), labels.shape[1]))
-        for rows, found, cast in _votes(self, Z):
-            out[rows] = nearest.logit_shares(cast, found, labels)
+        for rows, neighbours, votes in _votes(self, Z):
+            out[rows] = nearest.logit_shares(votes, neighbours, labels)
         return out
 
 
 @dataclass(frozen=True, eq=False)
 class NeighbourMeanPredictor:
-    """Mean of the k nearest rows' numbers, each counted by its vote; else as ``NeighbourPredictor``.
+    """Numbers by the k nearest rows: the mean of their values, weighted by their votes as in ``NeighbourPredictor``.
 
     Attributes:
-        support: (S, D) float32, rows of length 1 (or 0).
-        support_values: (S, C) float64.
+        support: (S, D) float32, training rows of length 1 (or 0).
+        support_values: (S, C) float64, their numbers.
         support_weight: (S,) float64, above 0.
-        k: () int64.
-        sharpness: () float64.
+        k: () int64, the number of neighbours.
+        sharpness: () float64; 0 for votes that do not depend on the cosine.
     """
+
+    FORM: ClassVar[str] = "neighbour-mean"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {**_SUPPORT, "support_values": ArraySpec("F64", "SC")}
 
     support: np.ndarray
     support_values: np.ndarray
@@ -167,31 +216,25 @@ class NeighbourMeanPredictor:
     sharpness: np.ndarray
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
-        """(N, D) to (N, C)."""
+        """Score (N, D) standardised features: (N, C) float64."""
         out = np.empty((len(Z), self.support_values.shape[1]))
-        for rows, found, cast in _votes(self, Z):
-            out[rows] = nearest.means(cast, found, self.support_values)
+        for rows, neighbours, votes in _votes(self, Z):
+            out[rows] = nearest.means(votes, neighbours, self.support_values)
         return out
 
 
 def _votes(
     predictor: NeighbourPredictor | NeighbourLabelsPredictor | NeighbourMeanPredictor, Z: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Which rows of Z, (n, k) rows of the support nearest to them, and their (n, k) votes."""
-    for rows, found, similarities in nearest.search(Z, predictor.support, int(predictor.k)):
-        yield rows, found, nearest.votes(similarities, predictor.support_weight[found], float(predictor.sharpness))
+    """Search the nearest support rows block by block.
 
-
-PREDICTORS: Mapping[str, type[Any]] = {
-    "linear": LinearPredictor,
-    "hidden": HiddenLayerPredictor,
-    "kernel": KernelPredictor,
-    "neighbour": NeighbourPredictor,
-    "neighbour-labels": NeighbourLabelsPredictor,
-    "neighbour-mean": NeighbourMeanPredictor,
-}
-"""By the name that a head's file keeps."""
+    Yields:
+        The rows of Z in the block; (n, k) int64, the support rows nearest to them; and their (n, k) votes.
+    """
+    for rows, neighbours, similarities in nearest.search(Z, predictor.support, int(predictor.k)):
+        weight = predictor.support_weight[neighbours]
+        yield rows, neighbours, nearest.votes(similarities, weight, float(predictor.sharpness))
 
 
 class NotConvergedWarning(UserWarning):
-    """A solver stopped before its optimum; the head says so in its notes."""
+    """A solver stopped before it reached its optimum. ``Head.fit`` turns the warning into one of the head's notes."""

@@ -1,99 +1,258 @@
-"""The kinds of head: what each suits, what is chosen for it, and who fits it. torch is imported for those that need it."""
+"""The kinds of head, by name: what each can do, how it is fitted, and what its file holds.
+
+A new kind is one module, with its estimator (and its predictor, where none of ``featx.heads.predictors`` fits), and one call
+of ``register_head``. A kind that ships with featx is registered at the end of this module, and its name in
+``featx.constants.KINDS`` makes it a choice of ``featx fit-head --model``.
+
+torch is imported only for the kinds that need it, when they are fitted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from featx.constants import KERNELS, KINDS, TASKS
 from featx.errors import HeadError
-from featx.heads.training_data import Model
+from featx.heads.predictors import (
+    HiddenLayerPredictor,
+    KernelPredictor,
+    LinearPredictor,
+    NeighbourLabelsPredictor,
+    NeighbourMeanPredictor,
+    NeighbourPredictor,
+)
+from featx.heads.training_data import Estimator
 
-MOST_ROWS_OF_RBF = 5_000
-"""Training rows up to which ``--model auto`` tries a kernel, which costs their square."""
+MAX_RBF_ROWS = 5_000
+"""The most training rows for which ``--model auto`` tries a kernel, whose cost grows with their square."""
 
-_CLASSES, _LABELS, _EVERY = TASKS[:1], TASKS[:2], TASKS
+PARAMETERS = ("C", "k", "weight_decay")
+"""The hyper-parameters that a kind of head may have. ``C`` and ``k`` can also be given to ``Head``."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What there is to know of a kind of head before it is fitted.
+class EstimatorOptions:
+    """What the factory of an estimator gets.
 
     Attributes:
-        tasks: that it suits.
-        parameter: what is chosen for it: "C", "k", "weight_decay" or "".
-        calibrated: its scores are logits as they are.
+        task: one of ``TASKS``.
+        kernel: one of the kind's kernels.
+        device: of torch, such as "cpu" or "cuda:1".
+        coarse: whether to compare fewer candidates and to solve less exactly, in less time.
     """
 
+    task: str
+    kernel: str = "linear"
+    device: str = "cpu"
+    coarse: bool = False
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """One kind of head.
+
+    Attributes:
+        name: as ``Head(name)`` takes it.
+        tasks: those it can do, of ``TASKS``.
+        predictor: the class of its predictor, or a function from task and kernel to that class. Its ``FORM`` and ``ARRAYS``
+            are what a head's file holds.
+        estimator: makes the ``Estimator`` that fits it.
+        parameter: the hyper-parameter that is chosen by cross-validation: "C", "k", "weight_decay", or "" for none.
+        gives_logits: whether its scores are logits of a probability model, so that they need no temperature.
+        kernels: those it can have.
+    """
+
+    name: str
     tasks: tuple[str, ...]
-    parameter: str
-    calibrated: bool = False
+    predictor: type[Any] | Callable[[str, str], type[Any]]
+    estimator: Callable[[EstimatorOptions], Estimator]
+    parameter: str = ""
+    gives_logits: bool = False
+    kernels: tuple[str, ...] = ("linear",)
+
+    def predictor_class(self, task: str, kernel: str = "linear") -> type[Any]:
+        """The class of the predictor that a fit gives."""
+        return self.predictor if isinstance(self.predictor, type) else self.predictor(task, kernel)
+
+    def form(self, task: str, kernel: str = "linear") -> str:
+        """The name of the predictor in a head's file."""
+        return str(self.predictor_class(task, kernel).FORM)
 
 
-TABLE = {
-    "centroid": Kind(_CLASSES, ""),
-    "ridge": Kind(_EVERY, "C"),
-    "logreg": Kind(_LABELS, "C", calibrated=True),
-    "svm": Kind(_EVERY, "C"),
-    "linear": Kind(_EVERY, "", calibrated=True),
-    "knn": Kind(_EVERY, "k"),
-    "mlp": Kind(_EVERY, "weight_decay", calibrated=True),
-}
-"""By name, the simplest first: that is the order in which ``--model auto`` prefers what is as good."""
+HEAD_KINDS: dict[str, HeadKind] = {}
+"""All kinds by name, the simplest first: ``--model auto`` prefers the earlier of two that are equally good."""
 
 
-def kind_of(name: str, *, task: str | None = None, kernel: str = "linear") -> Kind:
-    """A kind of head.
+def register_head(kind: HeadKind) -> HeadKind:
+    """Add a kind of head, so that ``Head(kind.name)`` fits, saves and loads it.
+
+    Args:
+        kind: the new kind.
+
+    Returns:
+        The same kind.
 
     Raises:
-        HeadError: no such kind, or one that does not suit the task or has no such kernel.
+        HeadError: the name is taken; a task, kernel or hyper-parameter is unknown; or a predictor class lacks ``FORM`` or
+            ``ARRAYS``, or has the ``FORM`` of another class.
+
+    Example:
+        A head that ignores the features and predicts the share of each class:
+
+        >>> import numpy as np
+        >>> from featx.heads import Head, HeadKind, LinearPredictor, register_head
+        >>> class PriorEstimator:
+        ...     candidates = (0.0,)
+        ...     def fit(self, training, candidate):
+        ...         shares = np.bincount(training.y, minlength=training.count) / len(training)
+        ...         return LinearPredictor(np.zeros((training.count, training.rows.width)), np.log(shares))
+        ...     def cross_val_scores(self, training, candidates):
+        ...         from featx.heads.training_data import fold_by_fold
+        ...         return fold_by_fold(self, training, candidates)
+        >>> kind = HeadKind("prior", ("classification",), LinearPredictor, lambda options: PriorEstimator(), gives_logits=True)
+        >>> _ = register_head(kind)
+        >>> Head("prior")
+        Head(kind='prior')
+        >>> _ = HEAD_KINDS.pop("prior")
     """
-    if name not in KINDS:
-        raise HeadError(f"there is no head {name!r}; expected one of {', '.join(KINDS)}")
-    if kernel not in KERNELS or (kernel != "linear" and name != "svm"):
-        raise HeadError(f"kernel is {kernel!r} for {name}; it is {' or '.join(KERNELS)}, for svm")
-    if task is not None and task not in TABLE[name].tasks:
-        others = [other for other in TABLE if task in TABLE[other].tasks]
-        raise HeadError(f"{name} does not do {task}; expected one of {', '.join(others)}")
-    return TABLE[name]
+    if kind.name in HEAD_KINDS:
+        raise HeadError(f"there is already a head {kind.name!r}; register the new kind by another name")
+    for name, values, known in (
+        ("tasks", kind.tasks, TASKS),
+        ("kernels", kind.kernels, KERNELS),
+        ("parameter", (kind.parameter,), ("", *PARAMETERS)),
+    ):
+        unknown = [value for value in values if value not in known]
+        if unknown or not values:
+            shown = ", ".join(map(repr, unknown)) or "empty"
+            raise HeadError(f"{name} of the head {kind.name!r}: {shown}; expected {', '.join(map(repr, known))}")
+    forms = predictor_classes()
+    for cls in _classes_of(kind):
+        if not (hasattr(cls, "FORM") and hasattr(cls, "ARRAYS")):
+            raise HeadError(
+                f"{cls.__name__} of the head {kind.name!r} needs FORM and ARRAYS, as in featx.heads.predictors"
+            )
+        if forms.get(cls.FORM, cls) is not cls:
+            raise HeadError(f"{cls.__name__} has the FORM {cls.FORM!r} of {forms[cls.FORM].__name__}; give it another")
+    HEAD_KINDS[kind.name] = kind
+    return kind
 
 
-def form_of(name: str, *, task: str, kernel: str) -> str:
-    """The key in ``scorers.PREDICTORS`` of what a head scores by."""
-    if name == "knn":
-        return {"classification": "neighbour", "multilabel": "neighbour-labels", "regression": "neighbour-mean"}[task]
-    return "hidden" if name == "mlp" else "kernel" if kernel == "rbf" else "linear"
+def kind_names() -> tuple[str, ...]:
+    """The names of all kinds, in the order of the command line."""
+    return (*KINDS, *(name for name in HEAD_KINDS if name not in KINDS))
 
 
-def model_for(name: str, *, task: str, kernel: str, device: str = "cpu", coarse: bool = False) -> Model:
-    """Who fits a kind of head; on a device of torch, and coarsely, where that kind can."""
-    if name in ("linear", "mlp"):
-        from featx.heads.estimators.mlp import HiddenModel, LinearModel
-
-        return LinearModel(device=device) if name == "linear" else HiddenModel(device=device)
-    if name in ("knn", "centroid"):
-        from featx.heads.estimators.centroid import CentroidModel
-        from featx.heads.estimators.knn import NeighbourModel
-
-        return NeighbourModel() if name == "knn" else CentroidModel()
-    if name == "ridge":
-        from featx.heads.estimators.ridge import RidgeModel
-
-        return RidgeModel()
-    if name == "svm" and (kernel == "rbf" or task == "regression"):
-        from featx.heads.estimators.svm import LinearSvrModel, RbfModel
-
-        return RbfModel() if kernel == "rbf" else LinearSvrModel()
-    from featx.heads.estimators.linear import PenalisedModel
-
-    return PenalisedModel(hinge=name == "svm", device=device, coarse=coarse)
+def predictor_classes() -> dict[str, type[Any]]:
+    """The predictor classes of all kinds, by the name that a head's file holds."""
+    return {cls.FORM: cls for kind in HEAD_KINDS.values() for cls in _classes_of(kind)}
 
 
-def suited(task: str, rows: int) -> list[tuple[str, str]]:
-    """(kind, kernel) of the heads that ``--model auto`` compares for a task and so many training rows, the simplest first.
+def get_kind(name: str, *, task: str | None = None, kernel: str = "linear") -> HeadKind:
+    """Look up a kind of head.
 
-    Not linear, whose optimum without a penalty is one end of logreg's path.
+    Args:
+        name: of the kind.
+        task: that it has to do, or None.
+        kernel: that it has to have.
+
+    Raises:
+        HeadError: there is no such kind, or it cannot do the task or has no such kernel.
     """
-    found = [(name, "linear") for name, kind in TABLE.items() if task in kind.tasks and name != "linear"]
-    if rows <= MOST_ROWS_OF_RBF:
-        found.insert(found.index(("mlp", "linear")), ("svm", "rbf"))
-    return found
+    if name not in HEAD_KINDS:
+        raise HeadError(f"there is no head {name!r}; expected one of {', '.join(kind_names())}")
+    kind = HEAD_KINDS[name]
+    if kernel not in kind.kernels:
+        with_kernels = ", ".join(other for other in kind_names() if len(HEAD_KINDS[other].kernels) > 1)
+        raise HeadError(
+            f"kernel is {kernel!r} for {name}; expected {' or '.join(KERNELS)}, and only for {with_kernels}"
+        )
+    if task is not None and task not in kind.tasks:
+        able = [other for other in HEAD_KINDS if task in HEAD_KINDS[other].tasks]
+        raise HeadError(f"{name} cannot do {task}; expected one of {', '.join(able)}")
+    return kind
+
+
+def auto_candidates(task: str, rows: int) -> list[tuple[str, str]]:
+    """List the heads that ``--model auto`` compares for a task and a number of training rows, the simplest first.
+
+    "linear" is left out: its optimum without a penalty is one end of logreg's path of C.
+
+    Returns:
+        (kind, kernel) of each.
+    """
+    heads = [(name, "linear") for name, kind in HEAD_KINDS.items() if task in kind.tasks and name != "linear"]
+    if rows <= MAX_RBF_ROWS:
+        heads.insert(heads.index(("mlp", "linear")), ("svm", "rbf"))
+    return heads
+
+
+def _classes_of(kind: HeadKind) -> list[type[Any]]:
+    return [kind.predictor_class(task, kernel) for task in kind.tasks for kernel in kind.kernels]
+
+
+# The kinds that ship with featx. Each factory imports its estimator when it is called.
+
+
+def _centroid(options: EstimatorOptions) -> Estimator:  # noqa: ARG001 - it has no options
+    from featx.heads.estimators.centroid import NearestCentroidEstimator
+
+    return NearestCentroidEstimator()
+
+
+def _ridge(options: EstimatorOptions) -> Estimator:  # noqa: ARG001 - it has no options
+    from featx.heads.estimators.ridge import RidgeEstimator
+
+    return RidgeEstimator()
+
+
+def _logreg(options: EstimatorOptions) -> Estimator:
+    from featx.heads.estimators.linear import LinearPathEstimator
+
+    return LinearPathEstimator(device=options.device, coarse=options.coarse)
+
+
+def _svm(options: EstimatorOptions) -> Estimator:
+    if options.kernel == "linear" and options.task != "regression":
+        from featx.heads.estimators.linear import LinearPathEstimator
+
+        return LinearPathEstimator(hinge=True, device=options.device, coarse=options.coarse)
+    from featx.heads.estimators.svm import KernelSvmEstimator, LinearSvrEstimator
+
+    return KernelSvmEstimator() if options.kernel == "rbf" else LinearSvrEstimator()
+
+
+def _linear(options: EstimatorOptions) -> Estimator:
+    from featx.heads.estimators.mlp import SgdLinearEstimator
+
+    return SgdLinearEstimator(device=options.device)
+
+
+def _knn(options: EstimatorOptions) -> Estimator:  # noqa: ARG001 - it has no options
+    from featx.heads.estimators.knn import KNearestEstimator
+
+    return KNearestEstimator()
+
+
+def _mlp(options: EstimatorOptions) -> Estimator:
+    from featx.heads.estimators.mlp import MlpEstimator
+
+    return MlpEstimator(device=options.device)
+
+
+_NEIGHBOURS = {
+    "classification": NeighbourPredictor,
+    "multilabel": NeighbourLabelsPredictor,
+    "regression": NeighbourMeanPredictor,
+}
+_SVM = {"linear": LinearPredictor, "rbf": KernelPredictor}
+
+register_head(HeadKind("centroid", ("classification",), LinearPredictor, _centroid))
+register_head(HeadKind("ridge", TASKS, LinearPredictor, _ridge, "C"))
+register_head(HeadKind("logreg", ("classification", "multilabel"), LinearPredictor, _logreg, "C", gives_logits=True))
+register_head(HeadKind("svm", TASKS, lambda task, kernel: _SVM[kernel], _svm, "C", kernels=KERNELS))  # noqa: ARG005
+register_head(HeadKind("linear", TASKS, LinearPredictor, _linear, gives_logits=True))
+register_head(HeadKind("knn", TASKS, lambda task, kernel: _NEIGHBOURS[task], _knn, "k"))  # noqa: ARG005
+register_head(HeadKind("mlp", TASKS, HiddenLayerPredictor, _mlp, "weight_decay", gives_logits=True))

@@ -1,7 +1,11 @@
-"""Which hyper-parameter: held-out losses of a path of candidates, and the simplest that is as good as the best. numpy only."""
+"""The choice of a hyper-parameter: held-out losses along a path of candidates. numpy only.
+
+Of all candidates that are as good as the best, the simplest is chosen.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,24 +14,27 @@ import numpy as np
 
 from featx.heads.folds import judged
 from featx.heads.postprocess import fit_temperature
-from featx.heads.training_data import Model, TrainingData
+from featx.heads.training_data import Estimator, TrainingData
 
-AS_GOOD = 1e-4
-"""Nats of log loss (or share of a squared error) that make no difference: no solver is more exact in a search."""
+EQUAL_LOSS = 1e-4
+"""The difference of losses that does not count, in nats (or as a share of a squared error): no solver of a search is closer."""
 C_LIMITS = (1e-9, 1e8)
-"""How far a path of C is followed beyond its ends."""
-_BEYOND = 4  # values of C that are added at once
-_MOST_TO_CALIBRATE = 1_000_000  # scores that a candidate's temperature is fitted to; the chosen one's is fitted to all
+"""The bounds within which a path of C is extended beyond its ends."""
+MAX_SEARCH_BYTES = 1 << 28
+"""The most bytes of float32 features that hyper-parameters are chosen on; of larger data, a stratified share of the rows."""
+_MIN_SEARCH_ROWS = 1000  # the share has at least as many
+_EXTENSION = 4  # values of C that are added at a time
+_MAX_CALIBRATION_SCORES = 1_000_000  # scores that a candidate's temperature is fitted to; the chosen one's, to all
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate.
+    """One candidate and its cross-validated loss.
 
     Attributes:
         candidate: the hyper-parameter.
         loss: mean held-out loss: log loss in nats, or the squared error of a regression.
-        error: standard error of that mean, from the spread over the folds; NaN where there are no folds to spread over.
+        error: standard error of that mean, from the spread over the folds; NaN with fewer than two folds.
     """
 
     candidate: float
@@ -35,26 +42,26 @@ class Tried:
     error: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """As ``--json`` and a head's file have it."""
+        """The candidate as in ``--json`` and in a head's file."""
         mean, error = (value if math.isfinite(value) else None for value in (self.loss, self.error))
         return {"candidate": self.candidate, "mean": mean, "standard_error": error}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, float | None]) -> Tried:
-        """What ``as_dict`` gave."""
+        """Read what ``as_dict`` gave."""
         values = (facts[key] for key in ("candidate", "mean", "standard_error"))
         return cls(*(math.nan if value is None else value for value in values))
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What was tried, and what was chosen.
+    """The candidates that were tried, and the one that was chosen.
 
     Attributes:
         tried: in ascending order of the candidate; () where nothing could be compared.
         chosen: the candidate.
-        rows: (n,) int64, those of the training images that were held out; none where nothing was.
-        scores: (n, C) float64, of the chosen candidate on them, each the mean over the image's views.
+        rows: (n,) int64, the training images that were held out; empty where none were.
+        scores: (n, C) float64, the chosen candidate's scores of these images, each the mean over the image's views.
     """
 
     tried: tuple[Tried, ...]
@@ -64,56 +71,101 @@ class Search:
 
     @property
     def best(self) -> Tried | None:
-        """The chosen candidate's line."""
+        """The chosen candidate with its loss."""
         return next((tried for tried in self.tried if tried.candidate == self.chosen), None)
 
 
-def search(model: Model, training: TrainingData, *, calibrated: bool, grows: bool) -> Search:
-    """Compare a model's candidates by their loss on held-out images.
+def search(
+    estimator: Estimator,
+    training: TrainingData,
+    *,
+    candidates: Sequence[float] | None = None,
+    gives_logits: bool,
+    extends: bool,
+) -> Search:
+    """Compare the candidates of an estimator by their loss on held-out images.
 
     Args:
-        model: whose candidates are tried, the simplest first.
-        training: with folds; without, the middle candidate is taken untried.
-        calibrated: scores are logits as they are; else each candidate's are divided by the temperature that suits them best.
-        grows: the path goes on beyond an end, as far as ``C_LIMITS``, while the best stands there.
+        estimator: that fits them.
+        training: with folds; without, the middle candidate is chosen untried.
+        candidates: the simplest first; by default the estimator's own.
+        gives_logits: whether scores are logits already; else each candidate's are divided by the temperature that fits them
+            best.
+        extends: whether to continue the path beyond an end, as far as ``C_LIMITS``, while the best candidate is at that end.
     """
-    candidates = model.candidates
+    candidates = estimator.candidates if candidates is None else candidates
     if not training.folds:
         nothing = np.empty(0, dtype=np.int64)
         return Search((), candidates[len(candidates) // 2], nothing, np.empty((0, training.count)))
     rows = np.flatnonzero(judged(training.folds, len(training)))
     tried: dict[float, Tried] = {}
     held_out: dict[float, np.ndarray] = {}
-    order, by_rows = list(candidates), training.by_rows
+    order, by_view = list(candidates), training.views_as_images
     waiting: Sequence[float] = candidates
     while waiting:
-        for candidate, of_rows in model.held_out(by_rows, waiting):
-            scores = training.over_views(of_rows)
-            tried[candidate] = _judge(candidate, scores, training, rows, calibrated)
+        for candidate, view_scores in estimator.cross_val_scores(by_view, waiting):
+            scores = training.mean_over_views(view_scores)
+            tried[candidate] = _judge(candidate, scores, training, rows, gives_logits)
             held_out[candidate] = scores[rows]
             best = _simplest([tried[c] for c in order if c in tried], training.task)
             held_out = {c: s for c, s in held_out.items() if c in best}
         chosen = best[0]
-        waiting = _beyond(order, chosen) if grows else ()
-        order = sorted({*order, *waiting}) if grows else order
+        waiting = _beyond(order, chosen) if extends else ()
+        order = sorted({*order, *waiting}) if extends else order
     return Search(tuple(sorted(tried.values(), key=lambda t: t.candidate)), chosen, rows, held_out[chosen])
 
 
+def search_share(training: TrainingData) -> tuple[TrainingData, np.ndarray]:
+    """Draw the rows that hyper-parameters are chosen on: all, or the same share of each fold where all would be too many.
+
+    Returns:
+        The data of these rows; and (n,) int64, which of the rows they are.
+    """
+    most = max(_MIN_SEARCH_ROWS, MAX_SEARCH_BYTES // (4 * training.rows.width * training.views))
+    if len(training) <= most or not training.folds:
+        return training, np.arange(len(training))
+    rng = np.random.default_rng(training.seed)
+    share = most / len(training)
+    drawn = np.sort(
+        np.concatenate([rng.permutation(test)[: max(1, int(share * len(test)))] for _, test in training.folds])
+    )
+    fold_of = training.fold_of[drawn]
+    folds = tuple(
+        (np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(len(training.folds))
+    )
+    return dataclasses.replace(training.take(drawn), folds=folds), drawn
+
+
 def losses(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
-    """(n, C) scores and targets to (n,) losses: log loss in nats (of many labels: their mean), or squared error."""
+    """Compute the loss of each row: log loss in nats (of labels, their mean), or squared error.
+
+    Args:
+        scores: (n, C) logits, or the numbers of a regression.
+        y: targets, as in ``TrainingData``.
+        task: one of ``TASKS``.
+
+    Returns:
+        (n,) float64.
+
+    Example:
+        >>> import numpy as np
+        >>> losses(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([0, 1]), "classification").round(3)
+        array([0.127, 0.693])
+    """
     if task == "regression":
         return ((scores - y) ** 2).mean(axis=1)  # type: ignore[no-any-return]
     if task == "multilabel":
         return (np.logaddexp(0.0, scores) - y * scores).mean(axis=1)  # type: ignore[no-any-return]
     top = scores.max(axis=1)
+    # Not scipy.special.logsumexp: it differs in the last digits, and so would losses in files.
     normal = np.log(np.exp(scores - top[:, None]).sum(axis=1))
     return top + normal - scores[np.arange(len(y)), y]  # type: ignore[no-any-return]
 
 
-def _judge(candidate: float, scores: np.ndarray, training: TrainingData, rows: np.ndarray, calibrated: bool) -> Tried:
-    """A candidate's line of the table."""
-    if not (calibrated or training.task == "regression"):
-        some = rows[:: max(1, len(rows) * training.count // _MOST_TO_CALIBRATE)]
+def _judge(candidate: float, scores: np.ndarray, training: TrainingData, rows: np.ndarray, gives_logits: bool) -> Tried:
+    """Compute a candidate's loss and its standard error."""
+    if not (gives_logits or training.task == "regression"):
+        some = rows[:: max(1, len(rows) * training.count // _MAX_CALIBRATION_SCORES)]
         temperature = fit_temperature(scores[some], training.y[some], training.task, weight=training.weight[some])
         scores = scores / temperature
     each = np.zeros(len(training))
@@ -125,17 +177,17 @@ def _judge(candidate: float, scores: np.ndarray, training: TrainingData, rows: n
 
 
 def _simplest(tried: Sequence[Tried], task: str) -> list[float]:
-    """The candidates that are as good as the best, the simplest first: on a plateau, the more regularised head is chosen."""
+    """The candidates that are as good as the best, the simplest first: on a plateau, the most regularised is chosen."""
     least = min((t.loss for t in tried if math.isfinite(t.loss)), default=math.nan)
-    most = least * (1 + AS_GOOD) if task == "regression" else least + AS_GOOD
+    most = least * (1 + EQUAL_LOSS) if task == "regression" else least + EQUAL_LOSS
     return [t.candidate for t in tried if t.loss <= most] or [tried[0].candidate]
 
 
 def _beyond(order: Sequence[float], chosen: float) -> tuple[float, ...]:
-    """Values of C past the end at which the best stands, in the path's own steps, ascending."""
+    """Values of C beyond the end at which the best is, with the path's own ratio, ascending; () if it is at no end."""
     if len(order) < 2 or chosen not in (order[0], order[-1]):
         return ()
     low = chosen == order[0]
     step = order[1] / order[0] if low else order[-1] / order[-2]
-    powers = range(-_BEYOND, 0) if low else range(1, _BEYOND + 1)
+    powers = range(-_EXTENSION, 0) if low else range(1, _EXTENSION + 1)
     return tuple(c for p in powers if C_LIMITS[0] <= (c := float(f"{chosen * step**p:.6g}")) <= C_LIMITS[1])

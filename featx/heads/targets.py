@@ -1,4 +1,4 @@
-"""What a head is to say of an image: the label strings of a data set as classes, lists of labels, or numbers. numpy only."""
+"""The targets of a head: the label strings of a data set as classes, lists of labels, or numbers. numpy only."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from featx.features.feature_set import FeatureSet
 from featx.text import listed, printable
 
 AUTO = "auto"
-"""The task that is read from the labels themselves."""
+"""The name that lets the labels decide the task."""
 
 BETWEEN_LABELS = "|"
-"""What stands between the labels of an image that has several. Alone it says that the image has none of them."""
+"""The separator between the labels of an image. Alone, it means that the image has none of them."""
 
-_TOO_MANY_NUMBERS = 10
-"""Classes that are numbers, up to which nobody is asked whether they were meant as numbers."""
+_MAX_NUMBER_CLASSES = 10
+"""The most classes that are numbers for which no note asks whether a regression was meant."""
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What a head is to say of each row.
+    """The targets of some rows.
 
     Attributes:
-        names: (C,) of the classes or labels, sorted; of a regression the one name "value".
+        names: (C,) names of the classes or labels, sorted; of a regression the one name "value".
         y: (N,) int64 into the names for classification; (N, C) float32 of 0 and 1 for multilabel; (N, 1) float64 for
             regression.
     """
@@ -39,45 +39,53 @@ class Targets:
     y: np.ndarray
 
 
-def task_of(features: FeatureSet, asked: str = AUTO) -> tuple[str, tuple[str, ...]]:
-    """The task of a data set, and notes for the user.
+def task_of(features: FeatureSet, requested: str = AUTO) -> tuple[str, tuple[str, ...]]:
+    """Determine the task of a data set.
 
-    "auto" is multilabel where a label holds ``|``, else classification: numbers are never guessed to be targets of a
-    regression, but a note asks where they look like it.
+    "auto" gives multilabel if a label holds ``|``, else classification. Numbers are never taken for targets of a regression,
+    but a note asks if they look like it.
+
+    Args:
+        features: with labels.
+        requested: "auto", or one of ``TASKS``.
+
+    Returns:
+        The task, and notes for the user.
 
     Raises:
         HeadError: an unknown task.
     """
-    if asked not in (AUTO, *TASKS):
-        raise HeadError(f"there is no task {asked!r}; expected one of {', '.join((AUTO, *TASKS))}")
-    if asked != AUTO:
-        return asked, ()
+    if requested not in (AUTO, *TASKS):
+        raise HeadError(f"there is no task {requested!r}; expected one of {', '.join((AUTO, *TASKS))}")
+    if requested != AUTO:
+        return requested, ()
     labels = features.labels[features.labels != UNLABELLED]
     present = [features.classes[label] for label in np.unique(labels).tolist()]
     if any(BETWEEN_LABELS in name for name in present):
         return "multilabel", ()
     values = [_number(name) for name in present]
     numbers = [value for value in values if value is not None]
-    telling = 2 * len(present) > len(labels) or any(not value.is_integer() for value in numbers)
-    if len(present) > _TOO_MANY_NUMBERS and len(numbers) == len(present) and telling:
+    like_values = 2 * len(present) > len(labels) or any(not value.is_integer() for value in numbers)
+    if len(present) > _MAX_NUMBER_CLASSES and len(numbers) == len(present) and like_values:
+        # A head's file holds this note, so its words are part of its bytes.
         note = f"the labels are {len(present)} different numbers on {len(labels)} images, and each is taken for a class"
         return "classification", (f"{note}; if they are values to predict, say --task regression",)
     return "classification", ()
 
 
 def targets_of(rows: FeatureSet, task: str, known: Sequence[str] | None = None, *, where: str = "this set") -> Targets:
-    """The targets of labelled rows, such as ``FeatureSet.split`` gives.
+    """Turn the labels of some rows into targets.
 
     Args:
-        rows: what a head is to be fitted to, or judged on.
+        rows: labelled rows, such as ``FeatureSet.split`` gives, to fit a head to or to judge it on.
         task: one of ``TASKS``.
-        known: (C,) names of the classes or labels that the head knows; None: it is to be fitted to these rows, so that
-            its names are those that are here, and there must be something to learn.
+        known: (C,) names of the classes or labels of a fitted head; None: a head is to be fitted to these rows, so that the
+            names are those that occur, and the labels must differ.
         where: which rows these are, in words, for messages.
 
     Raises:
-        HeadError: rows without a label, labels that mean nothing for the task, that the head does not know, or (to fit
-            to) that are all alike.
+        HeadError: a row has no label; labels do not suit the task or are none of the head's; or, for a fit, all labels are
+            the same.
     """
     unlabelled = np.count_nonzero(rows.labels == UNLABELLED)
     if unlabelled:
@@ -90,10 +98,10 @@ def targets_of(rows: FeatureSet, task: str, known: Sequence[str] | None = None, 
 
 
 def label_sets(rows: FeatureSet) -> tuple[tuple[str, ...], np.ndarray]:
-    """Labels that are lists of labels, taken apart: split at ``|``, without the spaces around them, empty ones left out.
+    """Split labels such as ``cat|dog`` at the ``|``, strip spaces, and drop empty parts.
 
     Returns:
-        (C,) the names that any row has, sorted; and (N, C) float32 of 0 and 1, all 0 for a row without a label.
+        (C,) the names that occur, sorted; and (N, C) float32 of 0 and 1, all 0 for a row without a label.
     """
     present, of_row = np.unique(rows.labels, return_inverse=True)
     sets = [_parts(rows.classes[label]) if label != UNLABELLED else set() for label in present.tolist()]
@@ -106,58 +114,63 @@ def label_sets(rows: FeatureSet) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str], *, where: str) -> np.ndarray:
-    """Labels of a data set's classes as indices into a head's classes, matched by name.
+    """Match the labels of a data set with a head's classes, by name.
 
     Args:
         labels: (N,) int64 into ``classes``.
-        classes: names.
-        known: the head's names.
+        classes: names of the data set's classes.
+        known: names of the head's classes.
         where: which rows these are, in words, for messages.
 
     Returns:
         (N,) int64 into ``known``.
 
     Raises:
-        HeadError: images of a class that the head does not know.
+        HeadError: images are of classes that the head was not fitted to.
+
+    Example:
+        >>> import numpy as np
+        >>> known_labels(np.array([0, 1, 1]), ("bee", "ant"), ("ant", "bee"), where="the test set").tolist()
+        [1, 0, 0]
     """
     index = {name: i for i, name in enumerate(known)}
     mapped: np.ndarray = np.array([index.get(name, -1) for name in classes] or [-1], dtype=np.int64)[labels]
     if (mapped < 0).any():
         strange = sorted({printable(classes[label]) for label in labels[mapped < 0]})
         raise HeadError(
-            f"{np.count_nonzero(mapped < 0)} images of {where} are of classes that the head does not know "
-            f"({listed(strange, most=8)}); it knows {listed([printable(name) for name in known], most=8)}"
+            f"{np.count_nonzero(mapped < 0)} images of {where} are of classes that the head was not fitted to "
+            f"({listed(strange, most=8)}); its classes are {listed([printable(name) for name in known], most=8)}"
         )
     return mapped
 
 
 def require_train_classes(features: FeatureSet, task: str) -> None:
-    """Stop before a fit where val or test would judge a class, or a label, that has no images in train.
+    """Check before a fit that every class or label of val and test has images in train.
 
     Raises:
-        HeadError: it does; the names and how many images are said.
+        HeadError: some have none; the message names them with the number of their images.
     """
     if task == "regression":
         return
     several = task == "multilabel"
     sets = [_parts(name) if several else (name,) for name in features.classes]
-    found: dict[str, Counter[str]] = {split: Counter() for split in ("train", "val", "test")}
-    for split, counts in found.items():
+    by_split: dict[str, Counter[str]] = {split: Counter() for split in ("train", "val", "test")}
+    for split, counts in by_split.items():
         labels = features.labels[(features.splits == split) & (features.labels != UNLABELLED)]
         for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
             counts.update(dict.fromkeys(sets[label], int(count)))
-    judged = found["val"] + found["test"]
-    strange = sorted(name for name in judged if name not in found["train"])
-    if not strange or not found["train"]:
+    judged = by_split["val"] + by_split["test"]
+    strange = sorted(name for name in judged if name not in by_split["train"])
+    if not strange or not by_split["train"]:
         return
     shown = [
-        f"{printable(name)} ({' and '.join(f'{found[s][name]} in {s}' for s in ('val', 'test') if found[s][name])})"
+        f"{printable(name)} ({' and '.join(f'{by_split[s][name]} in {s}' for s in ('val', 'test') if by_split[s][name])})"
         for name in strange
     ]
-    kind, hint = ("labels", "") if several else ("classes", _hint([*judged, *found["train"]]))
+    kind, hint = ("labels", "") if several else ("classes", _hint([*judged, *by_split["train"]]))
     raise HeadError(
-        f"{len(strange)} {kind} have images to judge a head by, and none in train to learn them from: {listed(shown, most=5)}. "
-        f"Add images of them to train, or take those out{hint}"
+        f"{len(strange)} {kind} have images in val or test but none in train: {listed(shown, most=5)}. Add images of them to "
+        f"train, or remove those{hint}"
     )
 
 
@@ -167,7 +180,7 @@ def _classification(rows: FeatureSet, known: Sequence[str] | None, where: str) -
     present, y = np.unique(rows.labels, return_inverse=True)
     names = tuple(rows.classes[label] for label in present)
     if len(names) < 2:
-        raise HeadError(f"{where} has one class only, {listed(list(map(repr, names)))}; a head needs at least two")
+        raise HeadError(f"{where} has one class only, {listed(list(map(repr, names)))}; expected at least two")
     return Targets(names, y.astype(np.int64))
 
 
@@ -178,17 +191,18 @@ def _multilabel(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Ta
         if strange:
             count = np.count_nonzero(y[:, [names.index(name) for name in strange]].any(axis=1))
             raise HeadError(
-                f"{count} images of {where} have labels that the head does not know "
-                f"({listed(list(map(printable, strange)), most=8)}); it knows {listed(list(map(printable, known)), most=8)}"
+                f"{count} images of {where} have labels that the head was not fitted to "
+                f"({listed(list(map(printable, strange)), most=8)}); its labels are "
+                f"{listed(list(map(printable, known)), most=8)}"
             )
         of_known = np.zeros((len(y), len(known)), dtype=np.float32)
         of_known[:, [list(known).index(name) for name in names]] = y
         return Targets(tuple(known), of_known)
     if not (len(y) and (y.min(axis=0) < y.max(axis=0)).any()):
         shown = listed(list(map(printable, names)), most=8)
-        found = f"every image of {where} has the same labels ({shown})" if names else f"no image of {where} has a label"
+        alike = f"every image of {where} has the same labels ({shown})" if names else f"no image of {where} has a label"
         raise HeadError(
-            f"{found}: there is nothing to learn. --task multilabel takes labels with {BETWEEN_LABELS} between them "
+            f"{alike}, so there is nothing to learn. --task multilabel takes labels separated by {BETWEEN_LABELS} "
             f"(cat{BETWEEN_LABELS}dog), and {BETWEEN_LABELS} alone for none"
         )
     return Targets(names, y)
@@ -203,24 +217,24 @@ def _regression(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Ta
         images = sum(n for n, value in zip(counts.tolist(), values, strict=True) if value is None)
         comma = any(_number(name.replace(",", ".")) is not None for name in bad)
         raise HeadError(
-            f"{images} of {len(rows)} images of {where} have labels that are no finite numbers "
-            f"({listed([repr(name) for name in bad], most=5)}); --task regression takes numbers alone"
-            f"{': write decimals with a point, 3.5 for 3,5' if comma else ''}. Leave the label empty where a value is unknown"
+            f"{images} of {len(rows)} images of {where} have labels that are not finite numbers "
+            f"({listed([repr(name) for name in bad], most=5)}), which --task regression requires"
+            f"{': write decimals with a point, 3.5 for 3,5' if comma else ''}. Leave the label empty if a value is unknown"
         )
     if known is None and len(set(values)) < 2:
-        raise HeadError(f"every image of {where} has the value {names[0]}: there is nothing to learn")
+        raise HeadError(f"every image of {where} has the value {names[0]}, so there is nothing to learn")
     return Targets(("value",), np.array(values, dtype=np.float64)[of_row][:, None])
 
 
 def _parts(name: str) -> set[str]:
-    """The labels that a label string holds."""
+    """Split a label string into its labels."""
     return {part.strip() for part in name.split(BETWEEN_LABELS)} - {""}
 
 
 def _number(text: str) -> float | None:
-    """A finite number, or None."""
+    """Parse a finite number; None if the text is none."""
     try:
-        value = math.nan if "_" in text else float(text)  # Python reads 1_000; tables do not mean it
+        value = math.nan if "_" in text else float(text)  # Python accepts 1_000, which no table means
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -228,7 +242,7 @@ def _number(text: str) -> float | None:
 
 def _hint(names: Sequence[str]) -> str:
     if any(BETWEEN_LABELS in name for name in names):
-        return "; if they are lists of labels, say --task multilabel"
+        return "; if they are lists of labels, use --task multilabel"
     return (
-        "; if they are values to predict, say --task regression" if all(_number(n) is not None for n in names) else ""
+        "; if they are values to predict, use --task regression" if all(_number(n) is not None for n in names) else ""
     )

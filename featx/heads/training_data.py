@@ -1,4 +1,8 @@
-"""What a head is fitted to: standardised rows, in memory or read block by block; targets, weights and folds. numpy only."""
+"""What a head is fitted to: standardised rows, in memory or read block by block; targets, weights and folds. numpy only.
+
+N is the number of images, V of the views of each (test-time augmentation, TTA), D the width of the features, and C the
+number of classes, labels or targets.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,28 @@ import numpy as np
 from featx.heads.predictors import Predictor
 
 BLOCK_BYTES = 64 << 20
-"""Of float32 features, that are dealt with at once where they are read from a file."""
+"""Bytes of float32 features that are processed at a time when they are read from a file."""
 MOST_IN_MEMORY = 1 << 30
-"""Bytes of float32 features that are kept in memory, standardised; more are read again at each pass."""
-_SCATTERED = (
-    128  # rows that are read at once where they lie apart: with each, up to some MB of a mapped file count as memory
-)
+"""The most bytes of float32 features that are held in memory, standardised; larger data are read again in each pass."""
+_SCATTERED = 128  # rows read at a time when they are scattered: each may bring some MB of a mapped file into memory
 
 
 class Rows:
-    """Rows of a feature matrix, each column less its mean and divided by its deviation.
+    """Some rows of a feature matrix, standardised: each column minus its mean, divided by its standard deviation.
 
     Args:
         features: (M, D) float16, float32 or float64; may be memory-mapped.
-        index: (N,) int64, the rows that count, in their order; all, unless given.
-        mean: (D,) float64; 0 unless given.
-        scale: (D,) float64, above 0; 1 unless given.
+        index: (N,) int64, which rows, in their order; all by default.
+        mean: (D,) float64; 0 by default.
+        scale: (D,) float64, above 0; 1 by default.
+
+    Example:
+        >>> import numpy as np
+        >>> features = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]])
+        >>> mean, scale = statistics(features)
+        >>> Rows(features, np.array([0, 2]), mean=mean, scale=scale).whole().round(2)
+        array([[-1.22, -1.22],
+               [ 1.22,  1.22]], dtype=float32)
     """
 
     def __init__(
@@ -50,25 +60,28 @@ class Rows:
 
     @property
     def width(self) -> int:
-        """D."""
+        """The number of columns, D."""
         return int(self.features.shape[1])
 
     @property
     def fits(self) -> bool:
-        """Whether the rows, standardised as float32, may be kept in memory."""
+        """Whether the rows, standardised as float32, may be held in memory."""
         return 4 * len(self) * self.width <= MOST_IN_MEMORY
 
     def take(self, rows: np.ndarray) -> Rows:
-        """The same with these rows alone, (n,) int64 or bool."""
+        """Select some of these rows, by (n,) int64 or bool."""
         return Rows(self.features, self.index[rows], mean=self.mean, scale=self.scale)
 
     def block(self, rows: slice | np.ndarray, dtype: Any = np.float32, *, forget: bool = False) -> np.ndarray:
-        """Some rows, (n, D), standardised in the precision of ``dtype``.
+        """Standardise some of the rows, in the precision of ``dtype``.
 
         Args:
             rows: which.
             dtype: of the block.
-            forget: let go of the pages of a mapped file, which count as memory of the process.
+            forget: release the pages of a mapped file afterwards, which count as memory of the process.
+
+        Returns:
+            (n, D).
         """
         index = self.index[rows]
         scattered = len(index) > 0 and np.ptp(index) >= 2 * len(index)
@@ -82,11 +95,14 @@ class Rows:
         return block
 
     def blocks(self, dtype: Any = np.float32, *, most: int = BLOCK_BYTES) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows in order, as (which, their standardised (n, D)).
+        """Iterate over all rows in order, block by block.
 
         Args:
             dtype: of the blocks.
             most: bytes of one block, roughly.
+
+        Yields:
+            The rows of the block, and their standardised (n, D).
         """
         step = max(1, most // (self.width * np.dtype(dtype).itemsize))
         for at in range(0, len(self), step):
@@ -94,7 +110,7 @@ class Rows:
             yield rows, self.block(rows, dtype, forget=True)
 
     def whole(self, dtype: Any = np.float32) -> np.ndarray:
-        """All rows, (N, D), standardised."""
+        """Standardise all rows: (N, D)."""
         out = np.empty((len(self), self.width), dtype=dtype)
         for rows, block in self.blocks(dtype):
             out[rows] = block
@@ -103,15 +119,15 @@ class Rows:
     def _raw(self, index: Any) -> np.ndarray:
         if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
             index = slice(index[0], index[-1] + 1)  # no copy
-        found: np.ndarray = self.features[index]
-        return found
+        rows: np.ndarray = self.features[index]
+        return rows
 
 
-def by_rows(features: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(M, D) features of M images, or (M, V, D) in V views, as a matrix of rows; and which of its rows some images are.
+def flatten_views(features: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """View features as a matrix with a row for each view, and find the rows of some images. Nothing is copied.
 
     Args:
-        features: nothing is copied.
+        features: (M, D) of M images, or (M, V, D) in V views.
         images: (n,) int64.
 
     Returns:
@@ -119,69 +135,73 @@ def by_rows(features: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     if features.ndim == 2:
         return features, images
-    return features.reshape(-1, features.shape[2]), each_view(images, features.shape[1])
+    return features.reshape(-1, features.shape[2]), view_rows(images, features.shape[1])
 
 
-def each_view(rows: np.ndarray, views: int) -> np.ndarray:
-    """(n,) images to (n V,) rows, where each image is V rows, one after the other."""
-    return rows if views == 1 else (rows[:, None] * views + np.arange(views)).ravel()
+def view_rows(images: np.ndarray, views: int) -> np.ndarray:
+    """The rows of all views of some images: (n,) to (n V,) int64, where each image is V consecutive rows."""
+    return images if views == 1 else (images[:, None] * views + np.arange(views)).ravel()
 
 
-def over_views(scores: np.ndarray, views: int) -> np.ndarray:
-    """(n V, C) scores to (n, C), the mean over the views of each image."""
+def mean_over_views(scores: np.ndarray, views: int) -> np.ndarray:
+    """Average (n V, C) scores over the views of each image: (n, C)."""
     return scores if views == 1 else scores.reshape(-1, views, scores.shape[1]).mean(axis=1)
 
 
 def statistics(features: np.ndarray, index: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each column of some rows: (D,) and (D,) float64, in one pass over the blocks.
+    """Compute mean and standard deviation of each column of some rows, in one pass over the blocks.
 
-    Blocks are merged as by Chan, Golub and LeVeque (1983). The deviation of a constant column is given as 1, so that it becomes
-    0. NaN or infinity in a column gives that column NaN.
+    Blocks are merged as by Chan, Golub and LeVeque (1983). The deviation of a constant column is given as 1, so that the
+    column becomes 0. A column with NaN or infinity gets NaN.
+
+    Returns:
+        (D,) and (D,) float64.
     """
     mean, squares, count = np.zeros(features.shape[1]), np.zeros(features.shape[1]), 0
     least, most = np.full(features.shape[1], np.inf), np.full(features.shape[1], -np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
         for _, block in Rows(features, index).blocks(np.float64):
-            here = block.mean(axis=0)
+            block_mean = block.mean(axis=0)
             least, most = np.minimum(least, block.min(axis=0)), np.maximum(most, block.max(axis=0))
-            block -= here
-            apart = here - mean
+            block -= block_mean
+            difference = block_mean - mean
             total = count + len(block)
-            squares += np.einsum("nd,nd->d", block, block) + apart**2 * (count * len(block) / total)
-            mean += apart * (len(block) / total)
+            squares += np.einsum("nd,nd->d", block, block) + difference**2 * (count * len(block) / total)
+            mean += difference * (len(block) / total)
             count = total
     deviation = np.sqrt(squares / max(count, 1))
     return mean, np.where((least == most) | (deviation == 0), 1.0, deviation)
 
 
 def _forget(features: np.ndarray) -> None:
-    """Let go of the pages of a mapped file that were read: they count as memory of the process, and may be read again."""
+    """Release the pages of a mapped file: they count as memory of the process, and can be read again."""
     mapped = getattr(features, "_mmap", None)
-    if getattr(features, "mode", "r") != "r":  # what was changed in memory would be lost
+    if getattr(features, "mode", "r") != "r":  # changes in memory would be lost
         return
     if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
-"""(training rows, held-out rows), int64 each; no row is held out twice, and some, that no fold can judge, never."""
+"""(training rows, held-out rows) of each fold, int64. No row is held out twice; a row that no fold can judge, never."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a head is fitted to. N images of D features, C classes or labels (or targets of a regression).
+    """What a head is fitted to: N images of D features, with C classes or labels (or targets of a regression).
 
     Attributes:
-        rows: (N, D), standardised; (N V, D) of images in V views, those of an image in a row.
+        rows: (N, D), standardised; of images in V views (N V, D), where the views of an image are consecutive.
         y: (N,) int64 in 0..C-1 for classification, (N, C) float32 of 0 and 1 for multilabel, (N, C) float64 for regression.
         count: C.
         task: one of ``TASKS``.
-        weight: (N,) float64, how much each image counts, 1 on average.
-        folds: to cross-validate on; () where that cannot be done.
-        seed: of whatever a fit draws.
-        grouped: some rows belong together, as copies of an image do, so that leaving out one alone would tell nothing.
+        weight: (N,) float64, the weight of each image, 1 on average.
+        folds: for cross-validation; () where it is not possible.
+        seed: of all random draws of a fit.
+        grouped: whether some rows belong together, such as copies of an image, so that leaving out one alone shows nothing.
         views: V.
-        together: rows, one after the other, that are views of one image, where each view is an image of its own (``by_rows``).
+        together: the number of consecutive rows that are views of one image, where each view counts as an image
+            (``views_as_images``).
     """
 
     rows: Rows
@@ -200,56 +220,63 @@ class TrainingData:
 
     @property
     def fold_of(self) -> np.ndarray:
-        """(N,) int64, which fold holds each row out; -1 for those that none does."""
+        """(N,) int64, the fold that holds out each image; -1 for an image that no fold holds out."""
         folds = np.full(len(self), -1)
         for number, (_, held_out) in enumerate(self.folds):
             folds[held_out] = number
         return folds
 
     def take(self, images: np.ndarray) -> TrainingData:
-        """The same with these images alone, (n,) int64, and without folds."""
-        rows = self.rows.take(each_view(images, self.views))
+        """Select some of the images, by (n,) int64, without folds."""
+        rows = self.rows.take(view_rows(images, self.views))
         return dataclasses.replace(self, rows=rows, y=self.y[images], weight=self.weight[images], folds=())
 
     @cached_property
-    def by_rows(self) -> TrainingData:
-        """The same with each view as an image of its own, which is what a ``Model`` is fitted to."""
+    def views_as_images(self) -> TrainingData:
+        """The same data with each view as an image of its own, which is what an ``Estimator`` is fitted to."""
         if self.views == 1:
             return self
         return dataclasses.replace(
             self,
             y=self.y.repeat(self.views, axis=0),
             weight=self.weight.repeat(self.views),
-            folds=tuple((each_view(train, self.views), each_view(test, self.views)) for train, test in self.folds),
+            folds=tuple((view_rows(train, self.views), view_rows(test, self.views)) for train, test in self.folds),
             grouped=True,
             views=1,
             together=self.views,
         )
 
-    def over_views(self, scores: np.ndarray) -> np.ndarray:
-        """(N V, C) scores of the rows to those of the images, (N, C): the mean over the views of each."""
-        return over_views(scores, self.views)
+    def mean_over_views(self, scores: np.ndarray) -> np.ndarray:
+        """Average (N V, C) scores of the rows over the views of each image: (N, C)."""
+        return mean_over_views(scores, self.views)
 
     def ordered(self, order: np.ndarray) -> TrainingData:
-        """The same with its rows, and those of its folds, in another order: (N,) int64, each row once."""
+        """The same data with images and folds in another order: (N,) int64, each image once."""
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order))
         folds = tuple((np.sort(place[train]), np.sort(place[held_out])) for train, held_out in self.folds)
         return dataclasses.replace(self.take(order), folds=folds)
 
 
-class Model(Protocol):
-    """One kind of head: how it is fitted, and by what candidates for its one hyper-parameter. Views are rows to it."""
+class Estimator(Protocol):
+    """Fits one kind of head, for each candidate value of its one hyper-parameter. Each view counts as an image.
+
+    An estimator that solves its problem iteratively also has ``solution_`` after ``fit``, with the arrays ``gap`` and
+    ``iterations``, which the head stores as ``convergence_``.
+    """
 
     @property
     def candidates(self) -> tuple[float, ...]:
-        """The simplest first; (0.0,) where there is nothing to choose."""
+        """Values of the hyper-parameter, the simplest first; (0.0,) where there is nothing to choose."""
         ...
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """For each candidate the (N, C) float64 scores of each row, by a fit to the folds' rows that leave it out.
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Score each row by a fit to the training rows of the fold that holds it out.
 
-        Rows that no fold holds out are NaN.
+        Yields:
+            Each candidate, and its (N, C) float64 scores; NaN for rows that no fold holds out.
         """
         ...
 
@@ -259,13 +286,13 @@ class Model(Protocol):
 
 
 def fold_by_fold(
-    model: Model, training: TrainingData, candidates: Sequence[float]
+    estimator: Estimator, training: TrainingData, candidates: Sequence[float]
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """``Model.held_out`` of a model whose fits share no work: one fit for each candidate and fold."""
+    """``Estimator.cross_val_scores`` for an estimator whose fits share no work: one fit for each candidate and fold."""
     for candidate in candidates:
         scores = np.full((len(training), training.count), np.nan)
         for train, test in training.folds:
-            predictor = model.fit(training.take(train), candidate)
+            predictor = estimator.fit(training.take(train), candidate)
             for rows, block in training.rows.take(test).blocks(np.float64):
                 scores[test[rows]] = predictor.decision_function(block)
         yield candidate, scores

@@ -1,79 +1,143 @@
-"""``featx info``: what a file is."""
+"""Descriptions of the files that featx writes, as ``featx info`` prints them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptFileError
+from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
-from featx.inspection.verify import absolute_path
+from featx.heads import head_file
+from featx.inspection.verify import image_path
 from featx.io import model_file
+from featx.promotion import model_file as promoted_file
 from featx.system import MISSING, why_unreadable
+
+FEATURE_FILE, HEAD, PROMOTED_MODEL = "feature file", "head", "promoted model"
+"""The kinds of files."""
+
+_REPORTS = ("report", "head_report", "finetuned_report", "held_out")
+_TABLES = ("per_class", "per_label", "confusion", "reliability")  # of a report; too long for a description
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a feature file, head or promoted model says of itself, as JSON keeps it.
+    """Describe a feature file, a head or a promoted model.
+
+    Args:
+        path: the file; what an interrupted extraction left is described as far as it goes.
+
+    Returns:
+        What the file contains, as values that JSON can express; "kind" is one of "feature file", "head", "promoted model".
 
     Raises:
-        CacheMissError, CorruptFileError: no such file, or none of these.
+        CacheMissError, ModelNotFoundError: the file does not exist.
+        CorruptFileError: it is damaged, or of no kind that featx writes.
+
+    Example::
+
+        facts = describe_file("cache/digits--lenet5.h5")
+        print(facts["kind"], facts["images"], facts["layers"])  # feature file 1797 {'penultimate': '84 x float32'}
+    """
+    path = Path(path)
+    return _DESCRIPTIONS[file_kind(path)](path)
+
+
+def file_kind(path: str | os.PathLike[str]) -> str:
+    """Determine the kind of a file by its contents.
+
+    Args:
+        path: the file.
+
+    Returns:
+        "feature file" for any HDF5 file, otherwise "head" or "promoted model".
+
+    Raises:
+        CacheMissError, ModelNotFoundError: the file does not exist.
+        CorruptFileError: it is neither an HDF5 file nor a sound head or model.
     """
     path = Path(path)
     why = why_unreadable(path)
     if why == MISSING:
-        raise CacheMissError(f"there is no file {path}")
+        raise (CacheMissError if path.suffix == ".h5" else ModelNotFoundError)(f"there is no file {path}")
     if why:
         raise CorruptFileError(f"{path} cannot be read: {why}")
     with path.open("rb") as file:
-        is_hdf5 = file.read(len(SIGNATURE)) == SIGNATURE
-    return _describe_features(path) if is_hdf5 else _describe_model(path)
+        if file.read(len(SIGNATURE)) == SIGNATURE:
+            return FEATURE_FILE
+    return HEAD if _read_metadata(path)["format"] == head_file.HEAD.format else PROMOTED_MODEL
 
 
 def _describe_features(path: Path) -> dict[str, Any]:
     cache = FeatureFile(path, allow_partial=True)
     failed = np.flatnonzero(cache.status == FAILED)
-    names = [*cache.classes, "(unlabelled)"]  # where a label of -1 leads
-    splits = cache.splits
-    rows = {
-        split or "(undecided)": {
-            names[label]: int(count)
-            for label, count in zip(*np.unique(cache.images.labels[splits == split], return_counts=True), strict=True)
-        }
-        for split in sorted(set(splits.tolist()))
-    }
-    classes = np.bincount(cache.images.labels[cache.images.labels >= 0], minlength=len(cache.classes))
+    rows = _rows_by_split(cache)
+    labels = cache.images.labels
+    class_counts = np.bincount(labels[labels >= 0], minlength=len(cache.classes))
     return {
-        "kind": "feature file",
+        "kind": FEATURE_FILE,
         "complete": cache.complete,
         "images": len(cache),
         "done": int(np.count_nonzero(cache.status == DONE)),
         "failed": len(failed),
-        "layers": {name: f"{entry.dim} x {entry.dtype}" for name, entry in cache.layers.items()},
+        "layers": {name: f"{layer.dim} x {layer.dtype}" for name, layer in cache.layers.items()},
         "rows": rows,
         "splits": {split: sum(counts.values()) for split, counts in rows.items()},
-        "classes": dict(zip(cache.classes, classes.tolist(), strict=True)),
+        "classes": dict(zip(cache.classes, class_counts.tolist(), strict=True)),
         "dataset": cache.dataset,
         "backbone": cache.backbone,
         "identity": cache.identity,
         "bytes": path.stat().st_size,
-        "failures": {absolute_path(cache, row): cache.error(row) for row in failed.tolist()},
+        "failures": {image_path(cache, row): cache.error(row) for row in failed.tolist()},
     }
 
 
-_LONG = ("per_class", "per_label", "confusion", "reliability")  # tables that nobody reads in a list of facts
+def _rows_by_split(cache: FeatureFile) -> dict[str, dict[str, int]]:
+    """Count the rows of each split by class: {split: {class: rows}}."""
+    names = [*cache.classes, "(unlabelled)"]  # the label -1 indexes the last one
+    splits, labels = cache.splits, cache.images.labels
+    counts = {}
+    for split in sorted(set(splits.tolist())):
+        present, rows = np.unique(labels[splits == split], return_counts=True)
+        counts[split or "(undecided)"] = {
+            names[label]: int(n) for label, n in zip(present.tolist(), rows.tolist(), strict=True)
+        }
+    return counts
 
 
-def _describe_model(path: Path) -> dict[str, Any]:
-    metadata = model_file.read_metadata(path)
-    kind = "head" if metadata.pop("format") == model_file.HEAD else "promoted model"
-    if kind == "head":
-        metadata["model"] = metadata.pop("kind")  # the word of --model
-    for report in ("report", "head_report", "finetuned_report", "held_out"):
-        if metadata.get(report):
-            metadata[report] = {k: v for k, v in metadata[report].items() if k not in _LONG}
-    first: dict[str, Any] = {key: metadata.pop(key) for key in ("verdict", "why", "paired") if key in metadata}
-    return {"kind": kind, **first, **metadata, "bytes": path.stat().st_size}
+def _describe_head(path: Path) -> dict[str, Any]:
+    metadata = _metadata(path)
+    metadata["model"] = metadata.pop("kind")  # the kind of head is named as by --model
+    return {"kind": HEAD, **metadata, "bytes": path.stat().st_size}
+
+
+def _describe_promoted_model(path: Path) -> dict[str, Any]:
+    metadata = _metadata(path)
+    verdict: dict[str, Any] = {key: metadata.pop(key) for key in ("verdict", "why", "paired") if key in metadata}
+    return {"kind": PROMOTED_MODEL, **verdict, **metadata, "bytes": path.stat().st_size}
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    return model_file.read_metadata(path, head_file.HEAD, promoted_file.MODEL)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a head or model, without the format's name and the long tables of its reports."""
+    metadata = _read_metadata(path)
+    del metadata["format"]
+    for name in _REPORTS:
+        if metadata.get(name):
+            metadata[name] = {key: value for key, value in metadata[name].items() if key not in _TABLES}
+    return metadata
+
+
+_DESCRIPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    FEATURE_FILE: _describe_features,
+    HEAD: _describe_head,
+    PROMOTED_MODEL: _describe_promoted_model,
+}
+"""The function that describes each kind of file. A new kind is one entry here and one answer of ``file_kind``."""

@@ -1,7 +1,8 @@
-"""What an interrupted run of fine-tuning goes on from: one file, arrays and JSON, whole or not there.
+"""Checkpoints of an unfinished fine-tuning run: one file of arrays and JSON, either whole or ignored.
 
-A safetensors file whose JSON, under the metadata key "featx", names what the run was asked, and the SHA-256 of all of it. It
-lies beside the model that is to be made, and goes when that is there.
+A checkpoint is a safetensors file. Its JSON, under the metadata key "featx", identifies the run (settings, images, start) and
+holds the SHA-256 of arrays and JSON. The file lies beside the model that the run is to make, and is removed once the model is
+saved.
 """
 
 from __future__ import annotations
@@ -25,33 +26,38 @@ FORMAT, VERSION = "featx-checkpoint", 1
 
 
 class Checkpoint:
-    """The file of one run.
+    """The checkpoint file of one fine-tuning run.
 
     Args:
-        model: the file that the run is to make.
-        asked: what the run is: settings, images, where it starts; a run of anything else has another file.
+        model: Path of the model that the run is to make.
+        run: Everything that determines the run (settings, images, start), as JSON; another run has another file.
 
     Attributes:
-        path: the file.
+        path: Path of the file, ``<model>.<8 digits>.checkpoint``.
+        run_sha256: SHA-256 of ``run``.
     """
 
-    def __init__(self, model: Path, asked: Mapping[str, Any]) -> None:
-        self.asked = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        self.path = model.with_name(f"{model.stem}.{self.asked[:8]}.checkpoint")
+    def __init__(self, model: Path, run: Mapping[str, Any]) -> None:
+        self.run_sha256 = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+        self.path = model.with_name(f"{model.stem}.{self.run_sha256[:8]}.checkpoint")
 
     def save(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-        """Put a later state in the place of the one before.
+        """Replace the stored state by a later one.
+
+        Args:
+            arrays: Tensors by name.
+            facts: Everything else, as JSON.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The file cannot be written.
         """
         contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        text = json.loads(json.dumps({**facts, "format": FORMAT, "version": VERSION, "asked": self.asked}))
-        text["sha256"] = digest(contiguous, text)
-        write_whole(self.path, save(contiguous, metadata={"featx": json.dumps(text)}))
+        stored = json.loads(json.dumps({**facts, "format": FORMAT, "version": VERSION, "asked": self.run_sha256}))
+        stored["sha256"] = digest(contiguous, stored)
+        write_whole(self.path, save(contiguous, metadata={"featx": json.dumps(stored)}))
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """The last state; None where there is none, or none that is whole and of this run."""
+        """Return the arrays and the facts of the last save, or None if there is no undamaged file of this run."""
         try:
             with self.path.open("rb") as file:
                 strings, tensors = read_header(file, self.path.stat().st_size)
@@ -60,10 +66,11 @@ class Checkpoint:
             sha256 = facts.pop("sha256")
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return None
-        known = (facts.get("format"), facts.get("version"), facts.get("asked")) == (FORMAT, VERSION, self.asked)
-        return (arrays, facts) if known and sha256 == digest(arrays, facts) else None
+        identity = (facts.get("format"), facts.get("version"), facts.get("asked"))
+        is_own = identity == (FORMAT, VERSION, self.run_sha256)
+        return (arrays, facts) if is_own and sha256 == digest(arrays, facts) else None
 
     def remove(self) -> None:
-        """It is needed no more."""
+        """Delete the file, if there is one."""
         with contextlib.suppress(OSError):
             self.path.unlink()

@@ -2,50 +2,73 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from featx.errors import HeadError
+from featx.errors import SettingsError
 
 OPTIMIZERS = ("adamw", "sgd")
-"""What fine-tuning steps by: AdamW, or SGD with Nesterov's momentum."""
+"""The optimizers: AdamW, or SGD with Nesterov momentum."""
 
 AUGMENTATIONS = ("none", "crop", "randaugment")
-"""How training images are varied: not at all, by random crops and mirroring, or by RandAugment's operations besides."""
+"""The augmentations of training images: none, random crops and mirroring, or RandAugment on top of these."""
+
+_STORED_NAMES = {"cached_crops": "views"}
+"""Field: its key in model files and checkpoints, where the two differ."""
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How the network is trained, from the head on.
+    """Settings of fine-tuning: what is trained, how, and how much better than the head it has to be.
+
+    The defaults are measured in docs/promotion.md.
 
     Attributes:
-        epochs: at most; each passes once over the training images.
-        lr: of the head, at its highest.
-        backbone_lr: share of it that the backbone's last block has.
-        layer_decay: share of a block's rate that the block before it has.
-        from_layer: the first block that is trained; None is ``last``, or all.
-        last: how many of the last blocks are trained besides the head; None is all.
-        train_bn: let batch norm's statistics move; by default they stay as pretrained.
-        optimizer: "adamw" or "sgd" (Nesterov, momentum 0.9).
-        weight_decay: on matrices and kernels alone.
-        clip: largest norm of the gradient.
-        batch_size: images per step.
-        warmup: share of all steps in which the rate rises from 0; then it falls as a cosine.
-        patience: epochs without a better selection before training stops.
-        augment: "crop" (with ``crop_scale`` and ``flip``), "randaugment" (that besides; Cubuk et al., 2020), or "none".
-        crop_scale: least share of an image's area that a random crop keeps.
-        flip: mirror half of the training images; wrong where left and right mean something, as in text.
-        mixup: pairs of images are mixed by shares drawn from Beta(mixup, mixup) (Zhang et al., 2018); 0 mixes none.
-        label_smoothing: share of each label that is spread over all classes (Szegedy et al., 2016).
-        class_weight: "balanced": each class counts alike in the loss, however many images it has.
-        ema: decay per step of an average of the weights, which is what is judged and kept; 0 keeps the weights themselves.
-        views: random crops of each image that the frozen part's outputs are kept of, where only the last blocks are trained; 0
-            runs it anew in every epoch.
-        compile: by torch.compile, one program for each size of batch; it takes a minute or so before the first step.
-        interpolate: try weights between the head's network and the tuned one (WiSE-FT; Wortsman et al., 2022).
-        significance: the fine-tuned network takes the head's place where chance alone would be so far ahead this often at most.
-        repeats: where a gain may be luck, ask up to as many other splits; together they judge every labelled image once. 0 asks
-            none.
-        seed: of the order, the crops, mixing and dropout.
+        epochs: Maximum number of epochs; an epoch passes once over the training images.
+        lr: Peak learning rate of the head.
+        backbone_lr: Learning rate of the backbone's last block, as a share of ``lr``.
+        layer_decay: Learning rate of each block, as a share of the rate of the block after it.
+        from_layer: First block to train, such as "layer4"; None leaves the choice to ``last``.
+        last: Number of blocks to train besides the head, counted from the end; 0 trains the head alone, None everything.
+        train_bn: Update the running statistics of batch norm; by default they stay as pretrained.
+        optimizer: "adamw", or "sgd" with Nesterov momentum of 0.9.
+        weight_decay: Weight decay of matrices and convolution kernels; biases and norms have none.
+        clip: Largest allowed norm of the gradient.
+        batch_size: Images per optimizer step, over all processes.
+        warmup: Share of all steps in which the learning rate rises linearly; after that it falls as a cosine.
+        patience: Number of epochs without a lower validation log loss after which training stops.
+        augment: Augmentation of the training images: "none"; "crop", for random crops and mirroring; or "randaugment", for
+            RandAugment (Cubuk et al., 2020) on top of these.
+        crop_scale: Smallest share of an image's area that a random crop covers.
+        flip: Mirror half of the training images; turn it off where left and right have a meaning, as in text.
+        mixup: Parameter of the Beta(mixup, mixup) distribution that weights for mixing pairs of images are drawn from
+            (Zhang et al., 2018); 0 turns mixup off.
+        label_smoothing: Share of each label that is spread over all classes (Szegedy et al., 2016).
+        class_weight: "balanced" weights the loss so that all classes count alike, however many images each has.
+        ema: Decay per step of the exponential moving average of the weights, which is then validated and saved in place of
+            the weights themselves; 0 turns averaging off.
+        cached_crops: Number of random crops of each image whose activations are cached when only the last blocks are
+            trained; 0 turns the cache off and runs the frozen blocks in every epoch.
+        compile: Train with torch.compile, which takes about a minute for each of the two batch sizes before the first step.
+        interpolate: Also validate weights interpolated between the head's network and the fine-tuned one (WiSE-FT;
+            Wortsman et al., 2022), and save the best.
+        significance: Largest probability that luck alone promotes a network that is no better than the head.
+        repeats: Maximum number of further splits to fine-tune on where a gain may be luck; together they test every
+            labelled image once. 0 turns repeats off.
+        seed: Seed of the order of the images, of crops, mixup and dropout, and of the further splits.
+
+    Raises:
+        SettingsError: A setting is out of range, or both ``from_layer`` and ``last`` are given.
+
+    Example:
+        >>> FineTuning(last=3, epochs=20).cached_crops
+        4
+        >>> FineTuning(augment="cutout")
+        Traceback (most recent call last):
+            ...
+        featx.errors.SettingsError: augment is 'cutout'; expected none, crop or randaugment
     """
 
     epochs: int = 10
@@ -68,7 +91,7 @@ class FineTuning:
     label_smoothing: float = 0.0
     class_weight: str | None = None
     ema: float = 0.0
-    views: int = 4
+    cached_crops: int = 4
     compile: bool = False
     interpolate: bool = True
     significance: float = 0.05
@@ -76,22 +99,41 @@ class FineTuning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        inf = float("inf")
-        for names, holds, expected in (
-            (("epochs", "batch_size", "patience"), lambda n: n >= 1, "at least 1"),
-            (("lr", "backbone_lr", "clip"), lambda x: 0 < x < inf, "a number above 0"),
-            (("weight_decay", "mixup"), lambda x: 0 <= x < inf, "a number from 0 on"),
-            (("layer_decay", "crop_scale", "significance"), lambda x: 0 < x <= 1, "a share above 0, at most 1"),
-            (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share from 0 on, below 1"),
-            (("last",), lambda n: n is None or n >= 0, "a number of blocks from 0 on"),
-            (("views",), lambda n: n >= 0, "a number from 0 on"),
-            (("repeats",), lambda n: n == 0 or n >= 2, "at least 2, or 0"),
-            (("optimizer",), OPTIMIZERS.__contains__, " or ".join(OPTIMIZERS)),
-            (("augment",), AUGMENTATIONS.__contains__, ", ".join(AUGMENTATIONS)),
-            (("class_weight",), (None, "balanced").__contains__, "balanced, or None"),
-        ):
+        for names, is_valid, expected in _RULES:
             for name in names:
-                if not holds(getattr(self, name)):
-                    raise HeadError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+                if not is_valid(getattr(self, name)):
+                    raise SettingsError(f"{name} is {getattr(self, name)!r}; expected {expected}")
         if self.last is not None and self.from_layer is not None:
-            raise HeadError("--from and --last are two ways to say where training begins; expected one of them")
+            raise SettingsError(
+                "--from and --last are two ways to set the first block that is trained; give one of them"
+            )
+
+    def as_stored(self) -> dict[str, Any]:
+        """Return the settings as model files and checkpoints store them: ``cached_crops`` under its first name, "views"."""
+        return {_STORED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> FineTuning:
+        """Return the settings that a model file stores under "settings".
+
+        Raises:
+            SettingsError: A value is out of range.
+        """
+        names = {stored_name: name for name, stored_name in _STORED_NAMES.items()}
+        return cls(**{names.get(name, name): value for name, value in stored.items()})
+
+
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("epochs", "batch_size", "patience"), lambda n: n >= 1, "at least 1"),
+    (("lr", "backbone_lr", "clip"), lambda x: 0 < x < float("inf"), "a number above 0"),
+    (("weight_decay", "mixup"), lambda x: 0 <= x < float("inf"), "a number of at least 0"),
+    (("layer_decay", "crop_scale", "significance"), lambda x: 0 < x <= 1, "a share above 0 and at most 1"),
+    (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share of at least 0 and below 1"),
+    (("last",), lambda n: n is None or n >= 0, "a number of blocks of at least 0"),
+    (("cached_crops",), lambda n: n >= 0, "a number of crops of at least 0"),
+    (("repeats",), lambda n: n == 0 or n >= 2, "at least 2, or 0"),
+    (("optimizer",), OPTIMIZERS.__contains__, "adamw or sgd"),
+    (("augment",), AUGMENTATIONS.__contains__, "none, crop or randaugment"),
+    (("class_weight",), (None, "balanced").__contains__, "balanced or None"),
+)
+"""(settings, whether a value is valid, what is valid in words)."""

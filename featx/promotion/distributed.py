@@ -1,7 +1,7 @@
-"""The processes that train one network together: this one alone, or those that torchrun started, by Accelerate.
+"""The processes that fine-tune one network together: this one alone, or those that torchrun started, through Accelerate.
 
-All of them run the same code. Each takes its part of every batch, and of the images that are judged; gradients are averaged as
-they arise, and what is found is put together, so that all decide alike. The first of them writes files.
+All processes run the same code. Each takes its shard of every batch and of the images to score. Gradients are averaged during
+the backward pass and results are gathered, so that all processes take the same decisions. Only the main process writes files.
 """
 
 from __future__ import annotations
@@ -18,52 +18,53 @@ from torch import Tensor, nn
 from featx.errors import FeatxError
 from featx.system import started
 
-_LONGEST = datetime.timedelta(days=7)  # that one waits for another, which may be caching what enters the last blocks
+_TIMEOUT = datetime.timedelta(days=7)
+"""How long a process waits for another one, which may be caching the activations of many images."""
 
 
-class Processes:
-    """One process, which does everything.
+class ProcessGroup:
+    """A group of one process, which does everything.
 
     Attributes:
-        rank: which of them this is, from 0.
-        count: how many there are.
+        rank: Number of this process, from 0.
+        count: Number of processes.
     """
 
     rank, count = 0, 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that writes files."""
+    def is_main(self) -> bool:
+        """Whether this process writes the files and reports progress."""
         return self.rank == 0
 
-    def part(self, rows: np.ndarray) -> np.ndarray:
-        """This one's of (R,) rows: every ``count``-th."""
+    def shard(self, rows: np.ndarray) -> np.ndarray:
+        """Return this process's shard of (R,) rows: every ``count``-th row, from number ``rank`` on."""
         return rows[self.rank :: self.count]
 
-    def whole(self, part: np.ndarray) -> np.ndarray:
-        """(R, …) from what each has found for its ``part``."""
-        return part
+    def gather(self, shard: np.ndarray) -> np.ndarray:
+        """Merge the results for all shards, each (r, ...), into (R, ...) in the order of the rows."""
+        return shard
 
     def sum(self, number: float) -> float:
-        """Over all of them."""
+        """Return the sum of a number over all processes."""
         return number
 
-    def shared(self, module: nn.Module) -> nn.Module:
-        """The module as all train it: its gradients become the mean of theirs."""
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return the module with its gradients averaged over all processes."""
         return module
 
-    def agree(self, tensors: Iterable[Tensor]) -> None:
-        """Give all the first one's tensors."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors in place with those of the main process."""
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have reached this call."""
 
 
-class Several(Processes):
-    """Those that torchrun started.
+class AccelerateGroup(ProcessGroup):
+    """The processes that torchrun started.
 
     Args:
-        device: this one's.
+        device: Device of this process.
 
     Raises:
         FeatxError: Accelerate is not installed.
@@ -76,47 +77,50 @@ class Several(Processes):
             raise FeatxError(
                 "several processes need Accelerate, which is not installed: pip install accelerate"
             ) from error
-        patient = InitProcessGroupKwargs(timeout=_LONGEST)
-        self._accelerator: Any = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patient])
+        timeout = InitProcessGroupKwargs(timeout=_TIMEOUT)
+        self._accelerator: Any = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[timeout])
         atexit.register(self._accelerator.end_training)
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
 
-    def whole(self, part: np.ndarray) -> np.ndarray:
-        """As ``Processes.whole``."""
+    def gather(self, shard: np.ndarray) -> np.ndarray:
+        """Merge the results for all shards, each (r, ...), into (R, ...) in the order of the rows."""
         from accelerate.utils import gather_object
 
-        parts: list[np.ndarray] = gather_object([part])
-        found = np.empty((sum(map(len, parts)), *part.shape[1:]), dtype=part.dtype)
-        for rank, own in enumerate(parts):
-            found[rank :: self.count] = own
-        return found
+        shards: list[np.ndarray] = gather_object([shard])
+        merged = np.empty((sum(map(len, shards)), *shard.shape[1:]), dtype=shard.dtype)
+        for rank, part in enumerate(shards):
+            merged[rank :: self.count] = part
+        return merged
 
     def sum(self, number: float) -> float:
-        """As ``Processes.sum``."""
-        mine = torch.tensor(number, dtype=torch.float64, device=self._accelerator.device)
-        return float(self._accelerator.reduce(mine, reduction="sum"))
+        """Return the sum of a number over all processes."""
+        own = torch.tensor(number, dtype=torch.float64, device=self._accelerator.device)
+        return float(self._accelerator.reduce(own, reduction="sum"))
 
-    def shared(self, module: nn.Module) -> nn.Module:
-        """As ``Processes.shared``: DistributedDataParallel."""
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Wrap the module in DistributedDataParallel."""
         wrapped: nn.Module = self._accelerator.prepare_model(module)
         return wrapped
 
-    def agree(self, tensors: Iterable[Tensor]) -> None:
-        """As ``Processes.agree``."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors in place with those of the main process."""
         from accelerate.utils import broadcast
 
         for tensor in tensors:
-            broadcast(tensor)  # in place
+            broadcast(tensor)
 
     def wait(self) -> None:
-        """As ``Processes.wait``."""
+        """Wait until all processes have reached this call."""
         self._accelerator.wait_for_everyone()
 
 
-def processes(device: torch.device) -> Processes:
-    """Those that train together with this one.
+def process_group(device: torch.device) -> ProcessGroup:
+    """Return the group of the processes that fine-tune together with this one.
 
     Args:
-        device: this one's.
+        device: Device of this process.
+
+    Raises:
+        FeatxError: torchrun started several processes, and Accelerate is not installed.
     """
-    return Several(device) if started()[1] > 1 else Processes()
+    return AccelerateGroup(device) if started()[1] > 1 else ProcessGroup()

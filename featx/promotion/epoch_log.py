@@ -1,4 +1,4 @@
-"""The epochs of fine-tuning, written down as they end: as CSV, as a picture, for TensorBoard."""
+"""The log of the epochs, written as they end: a CSV file, TensorBoard scalars, and at the end a figure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from typing import Any
 
 from featx.errors import OutputError
 from featx.io.atomic import write_whole
-from featx.promotion.trainer import TrainingHistory
+from featx.promotion.history import TrainingHistory
 
-NAMES = ("epoch", "loss", "accuracy", "log_loss", "rate", "seconds")
-"""Columns of the CSV, and scalars of TensorBoard but for the first."""
+COLUMNS = ("epoch", "loss", "accuracy", "log_loss", "rate", "seconds")
+"""Columns of the CSV file; all but the first are TensorBoard scalars too."""
 
 
 class EpochLog:
-    """What lies beside a model of the epochs that it was trained for.
+    """The log files beside a model.
 
     Args:
-        model: its file.
-        tensorboard: write scalars too, into ``<model>.tensorboard``.
+        model: Path of the model.
+        tensorboard: Also write scalars for TensorBoard, into ``<model>.tensorboard``.
+
+    Attributes:
+        csv: Path of the table.
+        png: Path of the figure.
+        folder: Path of TensorBoard's folder.
 
     Raises:
         OutputError: TensorBoard is not installed.
@@ -29,47 +34,47 @@ class EpochLog:
     def __init__(self, model: Path, *, tensorboard: bool = False) -> None:
         self.csv, self.png = model.with_suffix(".csv"), model.with_suffix(".png")
         self.folder = model.with_suffix(".tensorboard")
-        self._writer = _writer(self.folder) if tensorboard else None
-        self._shown = 0
+        self._writer = _summary_writer(self.folder) if tensorboard else None
+        self._written = 0
 
-    def write(self, run: TrainingHistory) -> None:
-        """All epochs so far.
+    def write(self, history: TrainingHistory) -> None:
+        """Write all epochs so far.
 
         Raises:
-            OutputError: they cannot be written.
+            OutputError: A file cannot be written.
         """
         text = io.StringIO()
-        table = csv.DictWriter(text, NAMES, lineterminator="\n", restval="")
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
         table.writeheader()
-        table.writerows(run.log)
+        table.writerows(history.log)
         write_whole(self.csv, text.getvalue().encode())
         if self._writer:
-            for entry in run.log[self._shown :]:
-                for name in NAMES[1:]:
+            for entry in history.log[self._written :]:
+                for name in COLUMNS[1:]:
                     if entry.get(name) is not None:
                         self._writer.add_scalar(name, entry[name], entry["epoch"])
             self._writer.flush()
-            self._shown = len(run.log)
+            self._written = len(history.log)
 
-    def end(self, run: TrainingHistory) -> None:
-        """The picture, when all is done.
+    def close(self, history: TrainingHistory) -> None:
+        """Write the figure, and close TensorBoard's file.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: A file cannot be written.
         """
         from featx.report.plots import as_png, training_figure
 
-        write_whole(self.png, as_png(training_figure(run.log, run.curve)))
+        write_whole(self.png, as_png(training_figure(history.log, history.curve)))
         if self._writer:
             self._writer.close()
 
 
-def _writer(folder: Path) -> Any:
+def _summary_writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise OutputError("--tensorboard needs TensorBoard, which is not installed: pip install tensorboard") from error
     try:
-        return SummaryWriter(str(folder), purge_step=0)  # a run that goes on writes its first epochs again
+        return SummaryWriter(str(folder), purge_step=0)  # a resumed run writes its first epochs again
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}; name another file with -o") from error

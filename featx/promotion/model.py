@@ -1,4 +1,4 @@
-"""A whole network that classifies pixels, backbone and head in one: in memory and as a file."""
+"""A promoted model: a network of backbone and head that classifies images, in memory and as a file."""
 
 from __future__ import annotations
 
@@ -14,28 +14,40 @@ from torchvision.models import SqueezeNet
 
 from featx.backbones import registry
 from featx.backbones.backbone import normalise
-from featx.backbones.truncate import truncated
+from featx.backbones.truncate import truncate_network
 from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
-from featx.errors import CorruptFileError, FeatxError, HeadError, StaleCacheError
-from featx.heads.head import most_probable, softmax
-from featx.heads.training_data import over_views
+from featx.errors import CorruptFileError, FeatxError, StaleCacheError
+from featx.heads.postprocess import most_probable, softmax
+from featx.heads.training_data import mean_over_views
 from featx.identity import differences
 from featx.io import model_file
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
+from featx.promotion.model_file import MODEL, TRAIN_KEYS
 from featx.text import printable
 
 
 class PromotedModel:
-    """A whole network that classifies pixels: backbone and head in one.
+    """A network of backbone and head that classifies images.
 
-    Attributes:
-        network: in eval mode.
-        transform: from an image's pixels to its input.
-        classes: (C,) names.
-        metadata: what its file says of it: backbone, data set, comparison, verdict.
-        train_keys: (n, 16) uint8, content hashes of the images it was trained on.
+    ``promote`` makes it, ``save`` writes it and ``load`` reads it. ``predict_proba`` and ``decision_function`` take pixels
+    where those of ``Head`` take features. B is a number of images, V of views, C of classes, H = W = ``transform.crop``.
+
+    Args:
+        network: The network, from normalised images to logits; it is put in eval mode and moved to ``device``.
+        transform: From the pixels of an image to those that the network takes.
+        classes: C class names.
+        metadata: Everything else that the file stores: backbone, data set, comparison with the head, verdict.
+        train_keys: (n, 16) uint8 content hashes of the images that the head was fitted to.
+        device: Device that the network runs on.
+
+    Example::
+
+        model = PromotedModel.load("models/photos--resnet50--logreg--promoted.safetensors")
+        pixels = read_pixels(Path("new.jpg").read_bytes(), model.transform)  # featx.data.decode; (3, H, W) uint8
+        p = model.predict_proba(pixels[None])[0]
+        print(model.decide(p), p.max())
     """
 
     def __init__(
@@ -55,48 +67,85 @@ class PromotedModel:
         self.train_keys = train_keys
         self.device = device
 
-    @property
-    def reject_below(self) -> float | None:
-        """The probability below which nothing is said, as the head had it; or None."""
-        below: float | None = self.metadata["reject_below"]
-        return below
-
-    def decide(self, p: np.ndarray) -> str | None:
-        """The class of (C,) probabilities; None where it is not probable enough."""
-        return most_probable(p, self.classes, self.reject_below)
-
-    def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) uint8 to (B, C) float64."""
-        return logits_of(self.network, torch.from_numpy(pixels).to(self.device), self.transform)
+    def __repr__(self) -> str:
+        return f"PromotedModel({self.metadata['name']!r}, {len(self.classes)} classes, {self.metadata['verdict']!r})"
 
     @property
     def views(self) -> tuple[View, ...]:
-        """In which each image is seen: those of the head."""
+        """The views (test-time augmentation, TTA) that predictions average over: the head's."""
         return LayerSpec.parse(self.metadata["layer"]).views
 
+    @property
+    def reject_below(self) -> float | None:
+        """The probability below which the model predicts no class, as the head does; None predicts always."""
+        below: float | None = self.metadata["reject_below"]
+        return below
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the network's logits.
+
+        Args:
+            pixels: (B, 3, H, W) uint8, RGB, resized and cropped by ``transform``.
+
+        Returns:
+            (B, C) float64.
+        """
+        return logits_of(self.network, torch.from_numpy(pixels).to(self.device), self.transform)
+
+    def decision_function(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the logits, averaged over the views of each image.
+
+        Args:
+            pixels: (B, V, 3, H, W) uint8, each image in ``views``; or (B, 3, H, W), each image in one view.
+
+        Returns:
+            (B, C) float64.
+        """
+        n_views = pixels.shape[1] if pixels.ndim == 5 else 1
+        return mean_over_views(self.logits(pixels.reshape(-1, *pixels.shape[-3:])), n_views)
+
+    def predict_proba(self, pixels: np.ndarray) -> np.ndarray:
+        """Return class probabilities: the softmax of ``decision_function``.
+
+        Args:
+            pixels: (B, V, 3, H, W) uint8, each image in ``views``; or (B, 3, H, W), each image in one view.
+
+        Returns:
+            (B, C) float64; rows sum to 1.
+        """
+        return softmax(self.decision_function(pixels))
+
     def predict_values(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, V, 3, H, W) uint8, each image in ``views``, to (B, C) float64 probabilities of the mean logits; rows sum to 1."""
-        logits = self.logits(pixels.reshape(-1, *pixels.shape[2:]))
-        return softmax(over_views(logits, pixels.shape[1]))
+        """Return ``predict_proba(pixels)``: what ``predict`` and ``evaluate`` use for models and heads alike."""
+        return self.predict_proba(pixels)
+
+    def decide(self, p: np.ndarray) -> str | None:
+        """Return the most probable class of (C,) probabilities, or None if it is less probable than ``reject_below``."""
+        return most_probable(p, self.classes, self.reject_below)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the network's tensors and the metadata as one .safetensors file.
 
-        The tensors keep the network's own names; featx's own begin with ``featx.``.
+        Tensors keep the names that the network gives them; names of featx's own arrays begin with ``featx.``.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: The file cannot be written.
+            HeadError: The metadata cannot be stored.
         """
-        model_file.save_model(Path(path), *self._contents(), format=model_file.MODEL)
+        model_file.write(Path(path), *self._contents(), MODEL)
         return Path(path)
 
     def require_savable(self, path: str | os.PathLike[str]) -> None:
-        """Raises HeadError unless ``save`` would give a file that can be read again."""
-        model_file.packed(Path(path), *self._contents(), format=model_file.MODEL)
+        """Check that ``save`` would write a file that can be read again, without writing it.
+
+        Raises:
+            HeadError: The metadata cannot be stored.
+        """
+        model_file.pack(Path(path), *self._contents(), MODEL)
 
     def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        arrays[model_file.TRAIN_KEYS[model_file.MODEL]] = self.train_keys
+        arrays[TRAIN_KEYS] = self.train_keys
         return arrays, {**self.metadata, "classes": self.classes, "transform": self.transform.as_dict()}
 
     @classmethod
@@ -104,29 +153,27 @@ class PromotedModel:
         """Read a promoted model.
 
         Args:
-            path: the file.
-            backbone: ``file.py:factory`` where the network is a file of one's own; a stored path is never run.
-            device: as ``load_backbone``.
+            path: The file.
+            backbone: ``file.py:factory``, where the network comes from such a file; a stored path is never run.
+            device: Device to run on: "auto", "cpu", "cuda", ...
 
         Raises:
-            CacheMissError, CorruptFileError: no such file, or not a sound one.
-            BackboneError: the network cannot be built here.
+            CacheMissError: There is no such file.
+            CorruptFileError: The file is not a sound model.
+            BackboneError: The network cannot be built here.
             StaleCacheError: ``backbone`` is another network than the model's.
         """
-        arrays, meta = model_file.load_model(Path(path), format=model_file.MODEL)
+        arrays, meta = model_file.read(Path(path), MODEL)
         try:
-            train_keys = arrays.pop(model_file.TRAIN_KEYS[model_file.MODEL])
+            train_keys = arrays.pop(TRAIN_KEYS)
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             transform = Transform.from_dict(meta["transform"])
-            network = _own_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
-            network = ending_at(meta["layer"], network, meta["width"], meta["classifier"])
-            set_last_layer(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
-        except HeadError as error:  # its network has no such layer to end at
-            raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
+            network = _user_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
                 raise
             raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
+        network = _with_head(network, meta, path)
         load_strictly(network, state, origin=str(path))
         model = cls(
             network,
@@ -136,59 +183,65 @@ class PromotedModel:
             train_keys=train_keys,
             device=pick_device(device),
         )
-        model._require_logits(path)
+        model._require_finite_logits(path)
         return model
 
-    def _require_logits(self, path: str | os.PathLike[str]) -> None:
-        """Run once, so that a network that cannot take its own images is refused before it meets any."""
+    def _require_finite_logits(self, path: str | os.PathLike[str]) -> None:
+        """Run the network once, so that one that cannot take its own images is refused before it gets any."""
         blank = np.zeros((1, 3, self.transform.crop, self.transform.crop), dtype=np.uint8)
         try:
             logits = self.logits(blank)
-        except Exception as error:  # a network raises whatever its author wrote
+        except Exception as error:  # a network raises whatever its author's code raises
             raise CorruptFileError(f"{path} is no sound model: it cannot be run: {_first_line(error)}") from error
         if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
             raise CorruptFileError(
-                f"{path} is no sound model: of shape {logits.shape}, or NaN, where {len(self.classes)} logits should be"
+                f"{path} is no sound model: one image gives logits of shape {logits.shape}, or NaN; expected "
+                f"{len(self.classes)} finite logits"
             )
 
 
 def logits_of(network: nn.Module, pixels: Tensor, transform: Transform) -> np.ndarray:
-    """(B, 3, H, W) uint8 on the network's device to (B, C) float64, in the precision that features are computed in."""
+    """Run a network in the precision that features are computed in.
+
+    Args:
+        network: From normalised images to logits, in eval mode.
+        pixels: (B, 3, H, W) uint8, on the network's device.
+        transform: Gives the mean and deviation that pixels are normalised with.
+
+    Returns:
+        (B, C) float64.
+    """
     with torch.inference_mode(), full_float32():
         logits: np.ndarray = network(normalise(pixels, transform)).cpu().double().numpy()  # MPS has no float64
     return logits
 
 
-def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
-    """The architecture that a model's file names. Built without memory first: a small file shall not make a large network."""
-    with registry.without_memory():
-        hollow = ending_at(meta["layer"], registry.blank(meta["origin"]), meta["width"], meta["classifier"])
-        set_last_layer(hollow, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
-    require_fit(hollow, state, origin=str(path))
-    return registry.blank(meta["origin"])
+def end_at_layer(layer: str, network: nn.Module, width: int, classifier: str) -> nn.Module:
+    """Return a network whose last layer is a classifier of one output on the features of ``layer``.
+
+    Args:
+        layer: One layer or several, in any views, as ``LayerSpec.parse`` takes them. The penultimate layer alone leaves the
+            network as it is.
+        network: The backbone's network.
+        width: D, the number of features.
+        classifier: Name of the last layer.
+
+    Raises:
+        HeadError: The network cannot end at the layer.
+    """
+    is_whole = LayerSpec.parse(layer).layers == (PENULTIMATE,)
+    return network if is_whole else truncate_network(network.eval(), layer, width, classifier)
 
 
-def _own_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
-    """The network that the user names, if it is the one that the model was made of."""
-    built = registry.build(backbone, "random")
-    parts = differences(meta["origin"], built.origin)
-    if parts:
-        raise StaleCacheError(f"{path} was made of another network than {backbone} ({'; '.join(parts)})")
-    return built.module
+def set_classifier(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    """Replace a network's last layer.
 
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error) or type(error).__name__).splitlines()[0][:200])
-
-
-def ending_at(layer: str, network: nn.Module, width: int, classifier: str) -> nn.Module:
-    """The network, whole where its penultimate layer alone is asked for, however that is seen; else ``truncated``."""
-    whole = LayerSpec.parse(layer).layers == (PENULTIMATE,)
-    return network if whole else truncated(network.eval(), layer, width, classifier)
-
-
-def set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    """Put (C, D) weights and (C,) biases in the place of a network's classifier layer."""
+    Args:
+        network: Changed in place.
+        classifier: Name of the last layer.
+        weight: (C, D).
+        bias: (C,); None leaves the bias as the new layer initialises it.
+    """
     count, width = weight.shape
     old = network.get_submodule(classifier)
     new: nn.Linear | nn.Conv2d
@@ -200,3 +253,38 @@ def set_last_layer(network: nn.Module, classifier: str, weight: np.ndarray, bias
     network.set_submodule(classifier, new)
     if isinstance(network, SqueezeNet):
         network.classifier[2] = nn.Identity()  # its ReLU between convolution and pooling would clip the head's logits
+
+
+def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
+    """Build the architecture that a file names: first without memory, so that a small file never builds a large network."""
+    with registry.parameters_on_meta():
+        on_meta = _with_head(registry.rebuild(meta["origin"]), meta, path)
+    require_fit(on_meta, state, origin=str(path))
+    return registry.rebuild(meta["origin"])
+
+
+def _user_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
+    """Build the network that the user names, and check that the model was made from it."""
+    built = registry.build(backbone, "random")
+    parts = differences(meta["origin"], built.origin)
+    if parts:
+        raise StaleCacheError(f"{path} was made from another network than {backbone} ({'; '.join(parts)})")
+    return built.module
+
+
+def _with_head(network: nn.Module, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
+    """Return the network up to the head's layer, with a blank head of the stored shape.
+
+    Raises:
+        CorruptFileError: The network has no such layer, or cannot end there.
+    """
+    try:
+        network = end_at_layer(meta["layer"], network, meta["width"], meta["classifier"])
+        set_classifier(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
+    except (TypeError, ValueError, AttributeError) as error:  # of which HeadError is a ValueError
+        raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
+    return network
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error) or type(error).__name__).splitlines()[0][:200])

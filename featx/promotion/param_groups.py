@@ -1,4 +1,4 @@
-"""Which blocks of a network are trained, and at what share of the learning rate."""
+"""Which blocks of a network are trained, and at which learning rates."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from torch import nn
 
-from featx.backbones.blocks import blocks
-from featx.errors import HeadError
+from featx.backbones.blocks import block_names
+from featx.errors import SettingsError
 from featx.promotion.config import FineTuning
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Which of a network's blocks are trained.
+class TrainedBlocks:
+    """Which blocks of a network are trained: all from one block on, and always the classifier.
 
     Attributes:
-        classifier: name of the network's last layer, which always is.
-        names: of all blocks, in order.
-        first: which of them is the first that is: 0 for all, as many as there are for none.
+        classifier: Name of the classifier, the network's last layer.
+        names: Names of all blocks, in order.
+        first: Index of the first block that is trained; 0 trains all blocks, ``len(names)`` none.
     """
 
     classifier: str
@@ -28,48 +28,57 @@ class Trained:
     first: int
 
     @property
-    def layer(self) -> str:
-        """The first that is trained: a block, or the classifier."""
+    def first_layer(self) -> str:
+        """The name of the first block that is trained, or of the classifier."""
         return (*self.names, self.classifier)[self.first]
 
 
-def trained(network: nn.Module, classifier: str, settings: FineTuning) -> Trained:
-    """What the settings ask to be trained of a network.
+def trained_blocks(network: nn.Module, classifier: str, settings: FineTuning) -> TrainedBlocks:
+    """Return which blocks of a network the settings select for training.
+
+    Args:
+        network: The whole network.
+        classifier: Name of its last layer.
+        settings: ``from_layer`` and ``last`` are read.
 
     Raises:
-        HeadError: ``from_layer`` names no block, or ``last`` is more than there are.
+        SettingsError: ``from_layer`` is not the name of a block, or ``last`` exceeds the number of blocks.
     """
-    names = tuple(blocks(network, classifier))
+    names = tuple(block_names(network, classifier))
     first = 0
     if settings.from_layer is not None:
-        wanted = settings.from_layer
-        found = (index for index, name in enumerate(names) if name == wanted or name.startswith(f"{wanted}."))
-        first = next(found, -1)
+        layer = settings.from_layer
+        matches = (index for index, name in enumerate(names) if name == layer or name.startswith(f"{layer}."))
+        first = next(matches, -1)
         if first < 0:
-            raise HeadError(f"there is no block {wanted!r} to train from; the blocks are {', '.join(names)}")
+            raise SettingsError(f"there is no block {layer!r} to train from; the blocks are {', '.join(names)}")
     elif settings.last is not None:
         first = len(names) - settings.last
         if first < 0:
-            raise HeadError(
-                f"the last {settings.last} blocks are more than the {len(names)} there are: {', '.join(names)}"
+            raise SettingsError(
+                f"--last {settings.last} is more than the {len(names)} blocks of this network: {', '.join(names)}"
             )
-    return Trained(classifier, names, first)
+    return TrainedBlocks(classifier, names, first)
 
 
-def parameter_groups(network: nn.Module, which: Trained, settings: FineTuning) -> list[dict[str, Any]]:
-    """The parameters that are trained, for an optimizer: those of one rate and decay together; all others are frozen.
+def parameter_groups(network: nn.Module, trained: TrainedBlocks, settings: FineTuning) -> list[dict[str, Any]]:
+    """Return the optimizer's parameter groups, and freeze all parameters that are not trained.
 
-    The head has ``lr``; the last block ``backbone_lr`` of it, each block before that ``layer_decay`` of the one behind
-    it. Biases and norms do not decay. What belongs to no block (a class token) is of the first one.
+    The head has the learning rate ``lr``, the last block ``backbone_lr`` times that, and each block before it ``layer_decay``
+    times the rate of the block after it. Biases and norms have no weight decay. Parameters outside all blocks, such as a class
+    token, belong to the first block.
+
+    Returns:
+        One group for each pair of learning rate and weight decay.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        if name.startswith(f"{which.classifier}."):
+        if name.startswith(f"{trained.classifier}."):
             rate = settings.lr
         else:
-            place = next((i for i, block in enumerate(which.names) if name.startswith(f"{block}.")), 0)
-            parameter.requires_grad_(place >= which.first)
-            rate = settings.lr * settings.backbone_lr * settings.layer_decay ** (len(which.names) - 1 - place)
+            index = next((i for i, block in enumerate(trained.names) if name.startswith(f"{block}.")), 0)
+            parameter.requires_grad_(index >= trained.first)
+            rate = settings.lr * settings.backbone_lr * settings.layer_decay ** (len(trained.names) - 1 - index)
         if parameter.requires_grad:
             groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return [
@@ -78,9 +87,9 @@ def parameter_groups(network: nn.Module, which: Trained, settings: FineTuning) -
     ]
 
 
-def frozen(network: nn.Module, which: Trained, *, norms: bool) -> Iterator[nn.Module]:
-    """Modules that are to stay as in eval mode: blocks that are not trained, and all batch norms unless these are to move."""
-    for name in which.names[: which.first]:
+def modules_in_eval_mode(network: nn.Module, trained: TrainedBlocks, *, train_bn: bool) -> Iterator[nn.Module]:
+    """Yield the modules that stay in eval mode during training: frozen blocks and, unless ``train_bn``, all batch norms."""
+    for name in trained.names[: trained.first]:
         yield network.get_submodule(name)
-    if not norms:
+    if not train_bn:
         yield from (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))

@@ -1,11 +1,11 @@
-"""The frozen first part of a network, run once: its outputs are cached as features are, and the rest is trained on them."""
+"""A network split in two: a frozen prefix, whose activations are cached like features, and a suffix that is trained on them."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,45 +13,17 @@ from torch import Tensor, fx, nn
 
 from featx.backbones.blocks import FrameTracer
 from featx.backbones.truncate import Pooling
-from featx.promotion.param_groups import Trained
+from featx.promotion.param_groups import TrainedBlocks
 
-SAME = 1e-4
-"""Largest difference that counts as none between a network and its two parts one after the other, relative to its outputs."""
-
-
-class Cut(nn.Module):
-    """The first part of a network, as ``Backbone.extractor`` is: from normalised images to one row per image.
-
-    Attributes:
-        network: the part.
-        graph: the same.
-        watched: nothing is tapped within.
-        traced: as ``FeatureExtractor``.
-    """
-
-    def __init__(self, first: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.network = self.graph = first
-        self.layer, self.watched, self.traced = layer, (), False
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) to (B, D), under the name of the layer that they enter."""
-        return {self.layer: self.graph(images).float()}
-
-    def attach(self) -> list[Any]:
-        """Needs no hooks."""
-        return []
-
-    def attached(self) -> contextlib.AbstractContextManager[None]:
-        """Needs no hooks."""
-        return contextlib.nullcontext()
+TOLERANCE = 1e-4
+"""Largest difference between the outputs of a network and of its two parts in sequence, relative to the largest output."""
 
 
-class First(nn.Module):
-    """From normalised images to what crosses a cut, as one row per image.
+class Prefix(nn.Module):
+    """The first part of a network, from normalised images to the activations that enter the suffix, one row per image.
 
     Args:
-        graph: gives each value that crosses.
+        graph: Module that returns a tuple of all values that cross the cut.
     """
 
     def __init__(self, graph: nn.Module) -> None:
@@ -59,106 +31,141 @@ class First(nn.Module):
         self.graph = graph
 
     @property
-    def pooled(self) -> list[str]:
-        """The layers, if any, that go to the head past what is trained."""
-        return [str(module.tap) for module in self.graph.children() if isinstance(module, Pooling)]
+    def pooled_layers(self) -> list[str]:
+        """The names of the layers, if any, whose pooled output bypasses the suffix's blocks and enters the head directly."""
+        return [str(module.layer) for module in self.graph.children() if isinstance(module, Pooling)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, D)."""
-        return torch.cat([found.flatten(1) for found in self.graph(images)], dim=1)
+        """(B, 3, H, W) normalised images to (B, D) activations."""
+        return torch.cat([value.flatten(1) for value in self.graph(images)], dim=1)
 
 
-class Rest(nn.Module):
-    """From these rows to logits.
+class Suffix(nn.Module):
+    """The second part of a network, from the prefix's activations to logits.
 
     Args:
-        graph: takes each value that crosses.
-        shapes: of these, of one image.
+        graph: Module that takes each value that crosses the cut.
+        shapes: Shapes of these values for one image.
     """
 
     def __init__(self, graph: nn.Module, shapes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.graph, self.shapes = graph, tuple(shapes)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, D) to (B, C)."""
-        parts = rows.split([math.prod(shape) for shape in self.shapes], dim=1)
-        logits: Tensor = self.graph(*(part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)))
+    def forward(self, activations: Tensor) -> Tensor:
+        """(B, D) activations to (B, C) logits."""
+        parts = activations.split([math.prod(shape) for shape in self.shapes], dim=1)
+        values = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
+        logits: Tensor = self.graph(*values)
         return logits
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """A network in two parts that share its modules.
+class PrefixExtractor(nn.Module):
+    """A prefix with the interface of ``FeatureExtractor``, so that its activations are extracted as features are.
 
-    Attributes:
-        first: frozen, from images to activations.
-        rest: from activations to logits.
+    Args:
+        prefix: The prefix.
+        layer: Name that the activations are stored under.
     """
 
-    first: First
-    rest: Rest
+    def __init__(self, prefix: Prefix, layer: str) -> None:
+        super().__init__()
+        self.network = self.graph = prefix
+        self.layer, self.hooked_nodes, self.traced = layer, (), False
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) normalised images to {layer: (B, D) float32 activations}."""
+        return {self.layer: self.graph(images).float()}
+
+    def attach(self) -> list[Any]:
+        """Return no handles: a prefix has no hooks."""
+        return []
+
+    def attached(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context that does nothing: a prefix has no hooks."""
+        return contextlib.nullcontext()
+
+
+@dataclass(frozen=True, eq=False)
+class SplitNetwork:
+    """A network as two parts that share its modules.
+
+    Attributes:
+        prefix: The frozen part, from images to activations.
+        suffix: The part that is trained, from activations to logits.
+    """
+
+    prefix: Prefix
+    suffix: Suffix
 
     @property
     def width(self) -> int:
-        """How many numbers an image's activations are."""
-        return sum(math.prod(shape) for shape in self.rest.shapes)
+        """D, the number of activations of one image."""
+        return sum(math.prod(shape) for shape in self.suffix.shapes)
 
 
-def split(network: nn.Module, which: Trained, images: Tensor) -> Split | None:
-    """Cut a network before the first of its blocks that is trained.
+def split_network(network: nn.Module, trained: TrainedBlocks, images: Tensor) -> SplitNetwork | None:
+    """Split a network before the first block that is trained.
 
     Args:
-        network: in eval mode.
-        which: of its blocks are trained; not all.
-        images: (B, 3, H, W), on which the two parts are proved to be the network.
+        network: The whole network, in eval mode.
+        trained: The blocks that are trained; not all.
+        images: (B, 3, H, W) float32 images, on which the parts must give the network's own outputs.
 
     Returns:
-        None where torch.fx cannot follow the network, what crosses the cut is not each image's own, or the parts are not the
-        whole.
+        None if torch.fx cannot trace the network, if a value that crosses the cut depends on several images, or if the two
+        parts do not give the network's outputs.
     """
-    names = [*which.names, which.classifier]
+    names = [*trained.names, trained.classifier]
     try:
         graph = FrameTracer(names).trace(network)
-        before, behind = _two_graphs(graph, network, names[: which.first], names[which.first :])
+        before, after = _split_graph(graph, network, names[: trained.first], names[trained.first :])
         with torch.inference_mode():
             crossing = fx.GraphModule(network, before).eval()(images)
             if any(len(value) != len(images) for value in crossing):
                 return None
             shapes = [tuple(value.shape[1:]) for value in crossing]
-            parts = Split(First(fx.GraphModule(network, before)), Rest(fx.GraphModule(network, behind), shapes))
-            whole, again = network(images), parts.rest.eval()(parts.first.eval()(images))
-    except Exception:
+            parts = SplitNetwork(
+                Prefix(fx.GraphModule(network, before)), Suffix(fx.GraphModule(network, after), shapes)
+            )
+            expected, actual = network(images), parts.suffix.eval()(parts.prefix.eval()(images))
+    except Exception:  # torch.fx raises whatever the traced network's own code raises
         return None
-    same = whole.shape == again.shape and (whole - again).abs().max() <= SAME * max(1.0, float(whole.abs().max()))
-    return parts if same else None
+    is_same = expected.shape == actual.shape and (expected - actual).abs().max() <= TOLERANCE * max(
+        1.0, float(expected.abs().max())
+    )
+    return parts if is_same else None
 
 
-def _two_graphs(
+def _split_graph(
     graph: fx.Graph, network: nn.Module, frozen: Sequence[str], trained: Sequence[str]
 ) -> tuple[fx.Graph, fx.Graph]:
-    """The graph up to what is trained, or is drawn at random in front of it, and the graph from there on."""
+    """Split a graph before its first trained block, and before random steps (dropout) right in front of that.
+
+    Returns:
+        The prefix's graph, which returns all values that cross the cut, and the suffix's, which takes them.
+    """
     nodes = list(graph.nodes)
-    runs = {at: node.target for at, node in enumerate(nodes) if node.op == "call_module"}
-    first_trained = min(at for at, name in runs.items() if name in trained)
-    last_frozen = max(at for at, name in runs.items() if name in frozen and at < first_trained)
+    calls = {index: node.target for index, node in enumerate(nodes) if node.op == "call_module"}
+    first_trained = min(index for index, name in calls.items() if name in trained)
+    last_frozen = max(index for index, name in calls.items() if name in frozen and index < first_trained)
     between = range(last_frozen + 1, first_trained)
-    cut = next((at for at in between if _draws(nodes[at], network)), first_trained)
+    cut = next((index for index in between if _is_random(nodes[index], network)), first_trained)
     behind = set(nodes[cut:])
     crossing = [node for node in nodes[:cut] if node.op != "get_attr" and not behind.isdisjoint(node.users)]
-    first, rest = fx.Graph(), fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
+    prefix, suffix = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
     for node in nodes[:cut]:
-        copied[node] = first.node_copy(node, copied.__getitem__)
-    first.output(tuple(copied[node] for node in crossing))
-    copied = {node: rest.placeholder(f"crossing_{number}") for number, node in enumerate(crossing)}
+        copies[node] = prefix.node_copy(node, copies.__getitem__)
+    prefix.output(tuple(copies[node] for node in crossing))
+    copies = {node: suffix.placeholder(f"crossing_{number}") for number, node in enumerate(crossing)}
     for node in nodes:
         if node in behind or (node.op == "get_attr" and not behind.isdisjoint(node.users)):
-            copied[node] = rest.node_copy(node, copied.__getitem__)
-    return first, rest
+            copies[node] = suffix.node_copy(node, copies.__getitem__)
+    return prefix, suffix
 
 
-def _draws(node: fx.Node, network: nn.Module) -> bool:
-    """Whether a step may be one of chance, such as dropout."""
+def _is_random(node: fx.Node, network: nn.Module) -> bool:
+    """Whether a step may be random, such as dropout or stochastic depth."""
     name = type(network.get_submodule(str(node.target))).__name__ if node.op == "call_module" else str(node.target)
     return "drop" in name.lower() or "stochastic" in name.lower()

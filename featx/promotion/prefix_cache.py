@@ -1,10 +1,10 @@
-"""The cached outputs of a frozen first part of a network."""
+"""The cached activations of a network's frozen prefix."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,93 +13,94 @@ from featx.backbones.backbone import Backbone
 from featx.constants import INPUT
 from featx.data.image_set import ImageSet
 from featx.errors import StaleCacheError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.layer_spec import RandomView
-from featx.promotion.prefix import Cut, Split
+from featx.promotion.prefix import PrefixExtractor, SplitNetwork
 from featx.reporter import SILENT, Reporter
 from featx.system import nearest_folder
 
-MOST_OF_DISK = 0.5
-"""Share of the free disk that activations may take."""
+MAX_DISK_SHARE = 0.5
+"""Largest share of the free disk that cached activations may take."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
-    """Some images of a data set, as they are seen.
+@dataclass(frozen=True, eq=False)
+class ActivationSet:
+    """Images of a data set in one view, whose activations share one file.
 
     Attributes:
-        rows: (R,) int64, of the data set.
-        view: how; None is plain.
-        every: all images are meant, not those of one split: they have a file of their own, which takes what is in the other.
+        rows: (R,) int64 rows of the data set.
+        view: The random crop of each image; None is the plain view.
+        all_splits: Whether ``rows`` are the labelled images of all splits. Such a set has a file of its own, which takes over
+            what the file without it already holds.
     """
 
     rows: np.ndarray
     view: RandomView | None
-    every: bool = False
+    all_splits: bool = False
 
     @property
     def name(self) -> str:
-        """Of the way."""
-        return (f"view{self.view.number}" if self.view else "plain") + "-every" * self.every
+        """The part of the file's name that stands for the view."""
+        return (f"view{self.view.number}" if self.view else "plain") + "-every" * self.all_splits
 
 
-class Activations:
-    """What enters the trained part of a network, from its file.
+class CachedActivations:
+    """The activations of some images, memory-mapped.
 
     Args:
-        rows: (R,) int64, ascending by path.
-        found: (R, D) float16, theirs.
+        rows: (R,) int64 rows of the data set, in the order of the file.
+        activations: (R, D) float16.
     """
 
-    def __init__(self, rows: np.ndarray, found: np.ndarray) -> None:
+    def __init__(self, rows: np.ndarray, activations: np.ndarray) -> None:
         self._order = np.argsort(rows)
-        self._sorted, self._found = rows[self._order], found
+        self._sorted_rows, self._activations = rows[self._order], activations
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """(r, D) float16 of some of the rows."""
-        return np.asarray(self._found[self._order[np.searchsorted(self._sorted, rows)]])
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return the (r, D) float16 activations of (r,) int64 rows of the data set."""
+        return np.asarray(self._activations[self._order[np.searchsorted(self._sorted_rows, rows)]])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Frozen:
-    """The first part of a network, with the feature files in which what it gives is kept for the next time.
+@dataclass(frozen=True, eq=False)
+class ActivationCache:
+    """The feature files that hold a prefix's activations, for this run and later ones.
 
     Attributes:
-        parts: of the network.
-        backbone: whose network it is, and whose transform.
-        layer: the block behind the cut.
-        features: the data set.
-        folder: for the files.
+        parts: The network, split.
+        backbone: The backbone that the network comes from; its transform reads the images.
+        layer: Name of the block behind the cut.
+        features: The data set.
+        folder: Folder of the files.
     """
 
-    parts: Split
+    parts: SplitNetwork
     backbone: Backbone
     layer: str
     features: FeatureSet
     folder: Path
 
-    def need(self, seen: Sequence[Seen]) -> int:
-        """Bytes on disk that are yet to be written."""
-        row = self.parts.width * 2
-        files = [self._file(some, self._cut(some)) for some in seen]
-        here = [file.stat().st_size if file.exists() else 0 for file in files]
-        return sum(max(0, len(some.rows) * row - size) for some, size in zip(seen, here, strict=True))
+    def missing_bytes(self, subsets: Sequence[ActivationSet]) -> int:
+        """Return the bytes of activations that are not on disk yet."""
+        bytes_per_row = self.parts.width * 2
+        files = [self._file(subset, self._extractor(subset)) for subset in subsets]
+        sizes = [file.stat().st_size if file.exists() else 0 for file in files]
+        return sum(max(0, len(subset.rows) * bytes_per_row - size) for subset, size in zip(subsets, sizes, strict=True))
 
     def has_room(self, bytes_: int) -> bool:
-        """Whether the disk has room for so many bytes, and for as many again."""
-        return bytes_ <= MOST_OF_DISK * shutil.disk_usage(nearest_folder(self.folder)).free
+        """Whether so many bytes take at most half of the free disk."""
+        return bytes_ <= MAX_DISK_SHARE * shutil.disk_usage(nearest_folder(self.folder)).free
 
-    def compute(self, seen: Seen, *, workers: int, reporter: Reporter = SILENT) -> None:
-        """Run the part for images whose outputs are not there yet.
+    def fill(self, subset: ActivationSet, *, workers: int, reporter: Reporter = SILENT) -> None:
+        """Compute the activations that are not in the file yet.
 
         Args:
-            seen: the images.
-            workers: as ``extract``.
-            reporter: as ``extract``.
+            subset: The images and their view.
+            workers: Threads that read and decode images.
+            reporter: Receives the progress.
         """
-        rows, cut = self._ordered(seen), self._cut(seen)
+        rows, extractor = self._in_file_order(subset), self._extractor(subset)
         images = ImageSet(
             name=str(self.features.dataset.get("name", "features")),
             root=Path(self.features.dataset["root"]),
@@ -108,36 +109,42 @@ class Frozen:
             splits=np.full(len(rows), "train", dtype=object),
             classes=self.features.classes,
         )
-        extract(images, cut, cache=self.folder, out=self._file(seen, cut), workers=workers, reporter=reporter)
+        file = self._file(subset, extractor)
+        extract(images, extractor, cache=self.folder, out=file, workers=workers, reporter=reporter)
 
-    def load(self, seen: Seen) -> Activations:
-        """What was computed, memory-mapped.
+    def load(self, subset: ActivationSet) -> CachedActivations:
+        """Return the activations of a set that was filled.
 
         Raises:
-            StaleCacheError: an image has changed since its features were extracted, or gives what float16 cannot hold.
+            StaleCacheError: An image has changed since its features were extracted, or its activations overflow float16.
         """
-        rows, cut = self._ordered(seen), self._cut(seen)
-        found = FeatureFile(self._file(seen, cut))
-        bad = np.flatnonzero((found.status != DONE) | (found.keys != self.features.keys[rows]).any(axis=1))
+        rows, extractor = self._in_file_order(subset), self._extractor(subset)
+        file = FeatureFile(self._file(subset, extractor))
+        bad = np.flatnonzero((file.status != DONE) | (file.keys != self.features.keys[rows]).any(axis=1))
         if len(bad):
-            why = found.error(int(bad[0])) or "it has changed since its features were extracted"
+            why = file.error(int(bad[0])) or "it has changed since its features were extracted"
             image = Path(self.features.dataset["root"]) / str(self.features.paths[rows[bad[0]]])
-            raise StaleCacheError(f"{image}: {why}; run featx extract and featx fit-head again, or add --views 0")
-        return Activations(rows, found.features(self._kept_as))
+            raise StaleCacheError(
+                f"{image}: {why}; run featx extract and featx fit-head again, or add --cached-crops 0"
+            )
+        return CachedActivations(rows, file.features(self._stored_layer))
 
     @property
-    def _kept_as(self) -> str:
-        """What crosses the cut, by all of its names."""
-        return "+".join([*self.parts.first.pooled, self.layer]) + INPUT
+    def _stored_layer(self) -> str:
+        """The layer's name in the files: all layers whose values cross the cut."""
+        return "+".join([*self.parts.prefix.pooled_layers, self.layer]) + INPUT
 
-    def _ordered(self, seen: Seen) -> np.ndarray:
-        """A feature file has its images by path."""
-        return seen.rows[np.argsort(self.features.paths[seen.rows])]
+    def _in_file_order(self, subset: ActivationSet) -> np.ndarray:
+        """Return the rows sorted by path, as a feature file stores images."""
+        return subset.rows[np.argsort(self.features.paths[subset.rows])]
 
-    def _cut(self, seen: Seen) -> Backbone:
-        cut = Cut(self.parts.first, self._kept_as)
-        return self.backbone.cut(cut, self._kept_as, self.parts.width, seen.view)
+    def _extractor(self, subset: ActivationSet) -> Backbone:
+        extractor = PrefixExtractor(self.parts.prefix, self._stored_layer)
+        return self.backbone.with_extractor(
+            extractor, layer=self._stored_layer, width=self.parts.width, view=subset.view
+        )
 
-    def _file(self, seen: Seen, cut: Backbone) -> Path:
-        stem = self.features.source.stem if self.features.source else str(self.features.dataset.get("name", "features"))
-        return self.folder / f"{stem}--{self.layer}--{seen.name}--{cut.identity[:8]}.h5"
+    def _file(self, subset: ActivationSet, extractor: Backbone) -> Path:
+        source = self.features.source
+        stem = source.stem if source else str(self.features.dataset.get("name", "features"))
+        return self.folder / f"{stem}--{self.layer}--{subset.name}--{extractor.identity[:8]}.h5"

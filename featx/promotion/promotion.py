@@ -1,24 +1,31 @@
-"""The head moved onto its backbone, proved to be the same classifier, and fine-tuned from there if that pays."""
+"""Promotion: assemble a head and its backbone into one network, prove it, fine-tune it, decide which is better, save it."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featx.backbones.backbone import Backbone, restore_backbone
+from torch import nn
+
 from featx.constants import MODELS
-from featx.errors import CacheMissError, HeadError
+from featx.errors import CacheMissError
 from featx.features.feature_set import FeatureSet
-from featx.heads.head import Head, stored_report
+from featx.heads.groups import match_groups, with_splits
+from featx.heads.head import Head
+from featx.heads.head_file import stored_report
 from featx.io import atomic
 from featx.metrics.classification import ClassificationReport
+from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, prove
 from featx.promotion.config import FineTuning
-from featx.promotion.finetune_run import FineTuningRun, FineTuningRuns, Proof
+from featx.promotion.epoch_log import EpochLog
+from featx.promotion.finetune_run import FineTuner, FineTuningRun
 from featx.promotion.model import PromotedModel
+from featx.promotion.repeats import repeat_runs
+from featx.promotion.splits import standard_split
 from featx.promotion.verdict import evidence_of, verdict_of
 from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
@@ -26,21 +33,28 @@ from featx.system import MISSING, why_unreadable
 
 @dataclass(frozen=True, eq=False)
 class Promotion:
-    """What ``promote`` did.
+    """The result of ``promote``.
 
     Attributes:
-        model: the network, fine-tuned or as assembled.
-        path: its file.
-        head: the head's file, or its kind where it came from none.
-        verdict: "assembled", "promoted" or "kept-head".
-        why: the verdict in a sentence.
-        proof: that the assembled network is the head.
-        head_report: the head on the split that judges.
-        report: the saved model on the same images.
-        trial: the fine-tuning; None without it.
-        repeats: as much again on other splits; () unless asked for.
-        seconds: wall time.
-        notes: what else the user should know.
+        model: The saved model: the fine-tuned network, or the head on its backbone.
+        path: Path of the model's file.
+        head: Path of the head's file, or the kind of a head that came from no file.
+        verdict: "assembled" without fine-tuning; else "promoted", or "kept-head" where the network is not proved to be better.
+        why: The reason for the verdict, in one sentence.
+        proof: The comparison of the assembled network's logits with the head's.
+        head_report: The head on the test split.
+        report: The saved model on the test split.
+        run: The fine-tuning run; None without fine-tuning.
+        repeats: The runs on other splits; empty unless they were needed.
+        seconds: Wall time.
+        notes: Further sentences for the user.
+
+    Example::
+
+        promotion = featx.promote("models/photos--resnet50--logreg.safetensors", finetune=True)
+        if promotion.verdict == "promoted":
+            print(f"epoch {promotion.run.history.best_epoch} of {promotion.epochs}, p = {promotion.run.paired.p_value:.2g}")
+        print(promotion.report.accuracy, promotion.path)
     """
 
     model: PromotedModel
@@ -58,16 +72,16 @@ class Promotion:
 
     @property
     def epochs(self) -> int:
-        """That were run."""
+        """The number of epochs that were trained."""
         return self.run.history.epoch if self.run else 0
 
     @property
     def log(self) -> list[dict[str, float | None]]:
-        """One entry per epoch, from 0, the head: loss, accuracy and log loss on the images that choose, rate, seconds."""
+        """One entry per epoch: training loss, validation accuracy and log loss, learning rate, seconds. Entry 0 is the head."""
         return self.run.history.log if self.run else []
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``featx promote --json`` prints it."""
+        """Return the result as ``featx promote --json`` prints it."""
         return {
             "model": str(self.path),
             "head": self.head,
@@ -106,128 +120,109 @@ def promote(
     tensorboard: bool = False,
     reporter: Reporter = SILENT,
 ) -> Promotion:
-    """Assemble a head and its backbone into one network, prove it, and fine-tune it if asked.
+    """Assemble a head and its backbone into one network, prove it, optionally fine-tune it, and save the better one.
 
-    Fine-tuning starts at the head. Epoch and interpolation are those of least log loss on the split "val"; where that is the
-    split that judges, on a fifth of the training images, by their content, and training starts at a head that was fitted
-    without them. The verdict falls on the split that chose nothing: "test" where there is one, else "val". The fine-tuned
-    network takes the head's place if it gets more of those images right than chance would give (McNemar's exact test);
-    otherwise the model is the head. Where it wins, but might by luck, up to ``settings.repeats`` other splits are asked, in
-    which each image judges once; luck gets no more chances by that (``evidence.PromotionCriterion``).
+    Fine-tuning starts from the head. The epoch and the interpolation of least log loss on the validation images win: the split
+    "val"; or, where that is the test split, a fifth of the training images, held back by content from training and from the
+    head that training starts from. The verdict falls on the test split, which had no part in these choices: "test", or "val"
+    where there is no "test". The fine-tuned network is promoted if it is right on more of these images than luck explains
+    (McNemar's exact test); otherwise the model is the head on its backbone. Where the network is ahead but this may be luck,
+    fine-tuning is repeated on up to ``settings.repeats`` other splits that together test each image once, and
+    ``PromotionCriterion`` divides the significance among all tests.
 
-    Where the last blocks alone are trained, what enters them is computed once, for some random crops of each image, and kept
-    in ``<cache>/frozen``.
+    Where only the last blocks are trained, the activations of the frozen blocks are computed once, for some random crops of
+    each image, and cached in ``<cache>/frozen``.
 
-    A run that was interrupted goes on from its last epoch when it is started again with the same settings. Several processes
-    that torchrun started train together, each on its GPU.
+    A run that was interrupted is resumed from its last epoch when it is started with the same settings again. Processes that
+    torchrun started train together, each on its GPU.
 
     Args:
-        head: a fitted head, or its file; linear. Where it is on inner layers, the network ends there (``truncation``).
-        finetune: train the network.
-        settings: how.
-        features: the feature set, or file, that the head was fitted to; by default the file the head names.
-        backbone: instead of the stored name, as ``restore_backbone``.
-        weights: instead of the stored weights, where the file has moved.
-        device: as ``load_backbone``.
-        workers: threads that read and decode.
-        out: the model's file, instead of ``<models>/<head>--promoted.safetensors``.
-        models: the folder for models.
-        tensorboard: write the epochs for TensorBoard too, into ``<model>.tensorboard``.
-        reporter: gets notes of what is cached, how much disk that takes, and which of the repeats begins; and the progress of
-            fine-tuning, with a ``TrainingProgress`` as its detail.
+        head: A fitted linear head, or its file. Where it is on inner layers, the network ends there.
+        finetune: Fine-tune the network.
+        settings: Settings of fine-tuning; the defaults of ``FineTuning`` if None.
+        features: The feature set, or file, that the head was fitted to; by default the file that the head names.
+        backbone: Backbone to build instead of the stored name; needed for ``file.py:factory``.
+        weights: Weights to load instead of the stored ones, where the file has moved.
+        device: Device to run on: "auto", "cpu", "cuda", ...
+        workers: Threads that read and decode images; by default one per core.
+        out: Path of the model's file, instead of ``<models>/<head>--promoted.safetensors``.
+        models: Folder of models.
+        tensorboard: Also write the epochs for TensorBoard, into ``<model>.tensorboard``.
+        reporter: Receives the progress of fine-tuning, with a ``TrainingProgress`` as its detail, and notes on the disk space
+            that cached activations take and on repeats.
 
     Raises:
-        HeadError: a head that is not linear, or on a layer where the network cannot end; logits that differ; no such block.
-        StaleCacheError: features or backbone of another identity.
-        CacheMissError: the feature file is gone.
-        OutputError: the model cannot be written.
+        HeadError: The head is not linear, has no backbone, or is on a layer where the network cannot end.
+        PromotionError: The network's logits differ from the head's, or it cannot be trained.
+        SettingsError: The network has no such block to train from.
+        StaleCacheError: The features or the backbone are not those that the head was fitted to, or an image has changed.
+        CacheMissError: The feature file is gone.
+        OutputError: The model cannot be written.
+
+    Example::
+
+        promotion = featx.promote("models/photos--resnet50--logreg.safetensors", finetune=True, settings=FineTuning(last=3))
+        print(promotion.verdict, promotion.why)
+        featx.predict(promotion.model, ["new.jpg"])
     """
     started = time.perf_counter()
     settings = settings or FineTuning()
     file = None if isinstance(head, Head) else Path(head)
     head = head if isinstance(head, Head) else Head.load(head)
-    stem = file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
-    path = Path(out) if out else Path(models) / f"{stem}--promoted.safetensors"
-    atomic.require_writable(path)
-    head.as_linear()  # a head that is not linear is refused before anything costs time
-    known = _features_of(head, features)
-    source = backbone_of(head, name=backbone, weights=weights, device=device)
-    atomic.require_writable(path, sum(t.numel() * t.element_size() for t in source.network.state_dict().values()))
-    runs = FineTuningRuns(head, known, source, workers, reporter)
-    proof = runs.prove()
-    head_report = head.evaluate(known, split=runs.test_split)
-    assert isinstance(head_report, ClassificationReport)  # of a linear head of classes
-    facts = {
-        "max_logit_difference": proof.largest,
-        "mean_logit_difference": proof.mean,
-        "head_report": stored_report(head_report),
-        "settings": asdict(settings) if finetune else None,
-    }
-    run: FineTuningRun | None = None
-    repeats: tuple[FineTuningRun, ...] = ()
-    asked: list[str] = []
+    path = Path(out) if out else Path(models) / f"{_stem(head, file)}--promoted.safetensors"
+    assembly = _assemble(head, features, path, backbone=backbone, weights=weights, device=device, workers=workers)
+    proof = prove(assembly)
+    head_report = head.evaluate(assembly.features, split=assembly.test_split)
+    assert isinstance(head_report, ClassificationReport)  # a linear head is a classifier
+    facts = _facts(proof, head_report, settings if finetune else None)
+    tuned = _FineTuned()
     if finetune:
-        untrained = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
-        runs.model(facts | untrained).require_savable(path)  # before the hours of training
-        run = runs.first(settings, path, tensorboard=tensorboard)
-        repeats, asked = runs.others(settings, path, run)
-    verdict, why = verdict_of(head_report, run, repeats, settings)
-    if verdict == "kept-head":
-        runs.back_to_head()
-    report = run.report if run and verdict == "promoted" else head_report
+        _require_savable(assembly, facts, path)  # before hours of training
+        tuned = _fine_tune(assembly, settings, path, tensorboard=tensorboard, reporter=reporter)
+    decision = _decide(assembly, head_report, tuned, settings)
     seconds = time.perf_counter() - started
-    outcome = {
-        "verdict": verdict,
-        "why": why,
-        "report": stored_report(report),
-        "finetuned_report": stored_report(run.report) if run else None,
-        **evidence_of(run, repeats),
-        "seconds": seconds,
-    }
-    model = runs.model(facts | outcome)
-    if runs.processes.first:
-        model.save(path)
-        runs.clear()
-    runs.processes.wait()
+    model = _model(assembly, decision.network, {**facts, **_outcome(decision, tuned), "seconds": seconds})
+    _save(model, path, assembly, tuned)
     return Promotion(
         model=model,
         path=path,
         head=str(file or head.kind),
-        verdict=verdict,
-        why=why,
+        verdict=decision.verdict,
+        why=decision.why,
         proof=proof,
         head_report=head_report,
-        report=report,
-        run=run,
-        repeats=repeats,
+        report=decision.report,
+        run=tuned.run,
+        repeats=tuned.repeats,
         seconds=seconds,
-        notes=(*_seen(head, known, runs), *_notes(run, repeats), *asked),
+        notes=(*_note_on_views(assembly), *tuned.notes),
     )
 
 
-def backbone_of(head: Head, *, name: str | None = None, weights: str | None = None, device: str = "auto") -> Backbone:
-    """The backbone that a head's features came from, made again and proved to be the same.
-
-    Args:
-        head: fitted.
-        name: as ``restore_backbone``.
-        weights: as ``restore_backbone``.
-        device: as ``load_backbone``.
-
-    Raises:
-        HeadError: the features were made by hand, and name no backbone.
-        BackboneError, StaleCacheError: as ``restore_backbone``.
-    """
-    if not head.backbone_:
-        raise HeadError(
-            "the head's features were not extracted by featx, so there is no backbone to run images through"
-        )
-    return restore_backbone(
-        head.backbone_, layers={head.layer_: head.identity_}, name=name, weights=weights, device=device
-    )
+# Assemble
 
 
-def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | None) -> FeatureSet:
+def _stem(head: Head, file: Path | None) -> str:
+    """Return the name of a head's file without its ending, or one made of its data set and kind."""
+    return file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
+
+
+def _assemble(
+    head: Head, features: FeatureSet | str | os.PathLike[str] | None, path: Path, *,
+    backbone: str | None, weights: str | None, device: str, workers: int | None,
+) -> Assembly:  # fmt: skip
+    """Move the head onto its backbone, after cheap checks that the model can be written and the head be moved."""
+    atomic.require_writable(path)
+    head.as_linear()
+    feature_set = _load_features(head, features)
+    source = backbone_of(head, name=backbone, weights=weights, device=device)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in source.network.state_dict().values())
+    atomic.require_writable(path, size)
+    return assemble(head, feature_set, source, workers)
+
+
+def _load_features(head: Head, features: FeatureSet | str | os.PathLike[str] | None) -> FeatureSet:
+    """Return the features that a head was fitted to, with the head's splits."""
     source = features if features is not None else head.source_
     if source is None:
         raise CacheMissError("the head names no feature file; give one with --features")
@@ -238,23 +233,152 @@ def _features_of(head: Head, features: FeatureSet | str | os.PathLike[str] | Non
             )
         source = FeatureSet.load(source, head.layer_)
     head.require_identity(source)
-    return head.with_splits(source)
+    return with_splits(match_groups(source, head.group_), head.task_)
 
 
-def _seen(head: Head, features: FeatureSet, runs: FineTuningRuns) -> Iterator[str]:
-    """What becomes of the head's views."""
+def _note_on_views(assembly: Assembly) -> Iterator[str]:
+    """Yield a note on what the model is worth in one view, where it averages over several."""
+    head, features = assembly.head, assembly.features
     if features.views == 1:
         return
-    rows = runs.pictures.rows(runs.test_split)
-    once = head.predict_values(features.plain[rows]).argmax(axis=1) == runs.pictures.labels[rows]
+    rows = assembly.data.rows(assembly.test_split)
+    is_right = head.predict_values(features.plain[rows]).argmax(axis=1) == assembly.data.labels[rows]
     yield (
-        f"head and model average over {features.views} views of each image ({head.views}); whoever uses the model's tensors "
-        f"without featx sees one: in that alone the head's accuracy on the {len(rows)} images of split {runs.test_split} "
-        f"is {once.mean():.4f}"
+        f"head and model average over {features.views} views of each image ({head.views}); other programs that load the "
+        f"model's tensors use one view, in which the head's accuracy on the {len(rows)} images of split "
+        f"{assembly.test_split} is {is_right.mean():.4f}"
     )
 
 
-def _notes(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -> Iterator[str]:
-    yield from run.history.notes if run else ()
-    for number, repeat in enumerate(repeats, start=1):
-        yield from (f"split {number}: {note}" for note in repeat.history.notes)
+# Fine-tune
+
+
+@dataclass(frozen=True, eq=False)
+class _FineTuned:
+    """The result of fine-tuning; empty without it.
+
+    Attributes:
+        tuner: Holds the checkpoints, which are removed once the model is saved.
+        run: The run on the data set's own split.
+        network: The network of that run.
+        repeats: The runs on other splits.
+        notes: Sentences for the user.
+    """
+
+    tuner: FineTuner | None = None
+    run: FineTuningRun | None = None
+    network: nn.Module | None = None
+    repeats: tuple[FineTuningRun, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _fine_tune(
+    assembly: Assembly, settings: FineTuning, path: Path, *, tensorboard: bool, reporter: Reporter
+) -> _FineTuned:
+    """Fine-tune on the data set's own split, with a log beside the model, and on others where they can prove a gain."""
+    is_main = assembly.data.processes.is_main
+    tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT)
+    log = EpochLog(path, tensorboard=tensorboard) if is_main else None
+    run, network = tuner.run(standard_split(assembly), on_epoch=log.write if log else lambda _: None)
+    if log:
+        log.close(run.history)
+    repeats, notes = repeat_runs(tuner, run)
+    notes_of_repeats = [
+        f"split {k}: {note}" for k, repeat in enumerate(repeats, start=1) for note in repeat.history.notes
+    ]
+    return _FineTuned(tuner, run, network, repeats, (*run.history.notes, *notes_of_repeats, *notes))
+
+
+# Decide
+
+
+@dataclass(frozen=True, eq=False)
+class _Decision:
+    """The verdict and what follows from it.
+
+    Attributes:
+        verdict: "assembled", "promoted" or "kept-head".
+        why: The reason, in one sentence.
+        network: The network to save.
+        report: That network on the test split.
+    """
+
+    verdict: str
+    why: str
+    network: nn.Module
+    report: ClassificationReport
+
+
+def _decide(
+    assembly: Assembly, head_report: ClassificationReport, tuned: _FineTuned, settings: FineTuning
+) -> _Decision:
+    """Choose between the fine-tuned network and the head."""
+    verdict, why = verdict_of(head_report, tuned.run, tuned.repeats, settings)
+    if verdict == "promoted" and tuned.run and tuned.network:
+        return _Decision(verdict, why, tuned.network, tuned.run.report)
+    return _Decision(verdict, why, assembly.network, head_report)
+
+
+# Save
+
+
+def _facts(proof: Proof, head_report: ClassificationReport, settings: FineTuning | None) -> dict[str, Any]:
+    """Return the part of the model's metadata that is known before fine-tuning."""
+    return {
+        "max_logit_difference": proof.largest,
+        "mean_logit_difference": proof.mean,
+        "head_report": stored_report(head_report),
+        "settings": settings.as_stored() if settings else None,
+    }
+
+
+def _outcome(decision: _Decision, tuned: _FineTuned) -> dict[str, Any]:
+    """Return the part of the model's metadata that is known after the verdict."""
+    return {
+        "verdict": decision.verdict,
+        "why": decision.why,
+        "report": stored_report(decision.report),
+        "finetuned_report": stored_report(tuned.run.report) if tuned.run else None,
+        **evidence_of(tuned.run, tuned.repeats),
+    }
+
+
+def _require_savable(assembly: Assembly, facts: dict[str, Any], path: Path) -> None:
+    """Check that a model with these facts could be read again."""
+    outcome = {"verdict": "assembled", "why": "", "report": facts["head_report"], "log": [], "seconds": 0.0}
+    _model(assembly, assembly.network, facts | outcome).require_savable(path)
+
+
+def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> PromotedModel:
+    """Return a network as a model, with the metadata that its file stores."""
+    head, backbone = assembly.head, assembly.backbone
+    metadata = {
+        **facts,
+        "name": backbone.name,
+        "origin": backbone.describe()["architecture"],
+        "classifier": assembly.classifier,
+        "reject_below": head.reject_below_,
+        "layer": head.layer_,
+        "width": head.as_linear()[0].shape[1],
+        "dataset": assembly.features.dataset,
+        "head": {"kind": head.kind, "parameters": head.parameters, "identity": head.identity_},
+        "n_train": head.n_train_,
+    }
+    return PromotedModel(
+        network,
+        transform=backbone.transform,
+        classes=head.classes_,
+        metadata=metadata,
+        train_keys=head.train_keys_,
+        device=backbone.device,
+    )
+
+
+def _save(model: PromotedModel, path: Path, assembly: Assembly, tuned: _FineTuned) -> None:
+    """Write the model and remove the checkpoints, in the main process."""
+    processes = assembly.data.processes
+    if processes.is_main:
+        model.save(path)
+        if tuned.tuner:
+            tuned.tuner.remove_checkpoints()
+    processes.wait()

@@ -1,4 +1,4 @@
-"""Whether the fine-tuned network takes the head's place."""
+"""The verdict: whether the fine-tuned network is proved to be better than the head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from featx.promotion.finetune_run import FineTuningRun
 
 
 def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -> dict[str, Any]:
-    """What a model's file and ``--json`` say of the training."""
+    """Return what a model's file and ``--json`` record about training; the keys are an interface.
+
+    Args:
+        run: The fine-tuning run; None without fine-tuning, which gives None for all keys but an empty "log".
+        repeats: The runs on other splits.
+    """
     if not run:
         return dict.fromkeys(("paired", "step_0", "interpolation", "chosen_on", "repeats")) | {"log": []}
     network = run.history.log[0]
@@ -24,10 +29,10 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
         "interpolation": [{"alpha": alpha, "log_loss": loss} for alpha, loss in run.history.curve.items()],
         "chosen_on": run.chosen_on,
         "repeats": {
-            **PairedTest.pooled([t.paired for t in repeats]).as_dict(),
+            **PairedTest.pooled([repeat.paired for repeat in repeats]).as_dict(),
             "splits": [
-                {"n": t.paired.n, "accuracy_head": t.paired.head_accuracy, "accuracy_finetuned": t.report.accuracy}
-                for t in repeats
+                {"n": r.paired.n, "accuracy_head": r.paired.head_accuracy, "accuracy_finetuned": r.report.accuracy}
+                for r in repeats
             ],
         } if repeats else None,
         "log": run.history.log,
@@ -37,36 +42,45 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
 def verdict_of(
     head: ClassificationReport, run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...], settings: FineTuning
 ) -> tuple[str, str]:
-    """Decide which model is kept, and say why in one sentence."""
-    where = f"on the same {head.n} images of split {head.split}"
+    """Decide between the fine-tuned network and the head.
+
+    Args:
+        head: The head on the test split.
+        run: The fine-tuning run on the same split; None without fine-tuning.
+        repeats: The runs on other splits.
+        settings: ``significance`` and ``repeats`` set how small the p-value has to be.
+
+    Returns:
+        "assembled", "promoted" or "kept-head", and the reason in one sentence.
+    """
+    where = f"the {head.n} images of split {head.split}"
     if run is None:
-        return "assembled", f"the network is the head: accuracy {head.accuracy:.4f} {where}"
-    kept = "the model is the head on its backbone"
+        return "assembled", f"the network is the head on its backbone, with accuracy {head.accuracy:.4f} on {where}"
+    kept = "so the model is the head on its backbone"
     if run.history.alpha == 0:
         return "kept-head", (
-            f"none of {run.history.epoch} epochs did better than the head on the images that choose, nor did weights on "
-            f"the way, so {kept}: accuracy {head.accuracy:.4f} {where}"
+            f"none of {run.history.epoch} epochs, nor any weights between the head's and the best epoch's, had a lower "
+            f"log loss on the validation images than the head, {kept}, with accuracy {head.accuracy:.4f} on {where}"
         )
+    result = (
+        f"the fine-tuned network has accuracy {run.report.accuracy:.4f} and the head {head.accuracy:.4f} on {where}, "
+        f"where {_compared(run.paired)}"
+    )
     others = [repeat.paired for repeat in repeats]
     judged = PairedTest.pooled(others) if others else run.paired
-    reached = (
-        f"the fine-tuned network reached {run.report.accuracy:.4f} against the head's {head.accuracy:.4f} {where}: "
-        f"{_alone(run.paired)}"
-    )
     if others:
-        splits = (
-            f"{len(others)} other splits, {judged.n} images in all"
-            if others[1:]
-            else f"another split, {judged.n} images"
-        )
-        reached += f"; on {splits}, {_alone(judged)}"
-    standard = PromotionCriterion(settings.significance, settings.repeats)
+        splits = f"{len(others)} other splits" if others[1:] else "another split"
+        in_all = " in all" if others[1:] else ""
+        result += f"; on the {judged.n} test images of {splits}{in_all}, {_compared(judged)}"
+    criterion = PromotionCriterion(settings.significance, settings.repeats)
     p = f"p = {judged.p_value:.2g} by McNemar's exact test"
-    if standard.proved(run.paired, others):
-        return "promoted", f"{reached} ({p})"
-    lacking = f"{p}, no proof at {standard.level(others):.2g}" if judged.gained > 0 else "it did not win"
-    return "kept-head", f"{reached} ({lacking}), so {kept}"
+    if criterion.proved(run.paired, others):
+        return "promoted", f"{result} ({p})"
+    if judged.gained <= 0:
+        return "kept-head", f"{result}: no gain, {kept}"
+    return "kept-head", f"{result} ({p}, above the {criterion.level(others):.2g} that would be proof), {kept}"
 
 
-def _alone(paired: PairedTest) -> str:
-    return f"it alone gets {len(paired.tuned_only)} right, the head alone {len(paired.head_only)}"
+def _compared(paired: PairedTest) -> str:
+    network, head = len(paired.tuned_only), len(paired.head_only)
+    return f"the network alone is right on {network} and the head alone on {head}"

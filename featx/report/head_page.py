@@ -130,7 +130,7 @@ def _prediction_sections(
     head: Head, features: FeatureSet, report: Report, rows: np.ndarray, predictions: np.ndarray
 ) -> list[Section]:
     """Predictions against targets for a regression, the most confident mistakes for a classifier."""
-    facts = features.facts(rows)
+    facts = features.without_features(rows)
     if isinstance(report, RegressionReport):
         y = targets_of(facts, "regression", head.classes_).y
         picture = Picture(plots.as_svg(plots.scatter_figure(y, predictions)), "Predictions against targets")

@@ -1,4 +1,4 @@
-"""What is measured of a data set, and what is advised."""
+"""Advice on whole data sets, and the command that prints it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import featx
+import featx.advice
 from featx.advice.advice import Advice, advise
 from featx.advice.decision import RECOMMENDATIONS
 from featx.cli.main import main
-from featx.errors import HeadError
+from featx.errors import AdviceError
 from featx.features.feature_file import FeatureFile
 
 KEYS = {
@@ -25,6 +27,12 @@ KEYS = {
     "log_loss", "together", "baseline", "learning_curve", "seen", "images", "judged", "classes", "commonest_class",
     "smallest_class", "largest_class", "features", "picture", "notes",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", featx.advice.__all__)
+def test_every_public_name_of_the_package_is_there(name: str) -> None:
+    assert not isinstance(getattr(featx.advice, name), ModuleType)
+    assert name in dir(featx.advice)
 
 
 def labelled(photos: Path, label: Callable[[int], str]) -> Path:
@@ -35,7 +43,7 @@ def labelled(photos: Path, label: Callable[[int], str]) -> Path:
     return photos / "t.csv"
 
 
-def test_one_pass_over_the_images_tells_what_to_do(split_photos: Path, in_tmp: Path) -> None:
+def test_one_pass_over_the_images_leads_to_a_recommendation(split_photos: Path, in_tmp: Path) -> None:
     found = advise(split_photos, "lenet5", device="cpu")
     facts = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert set(facts) == KEYS
@@ -70,61 +78,63 @@ def test_a_feature_file_is_taken_as_it_is(split_photos: Path, in_tmp: Path) -> N
     done = CliRunner().invoke(main, ["advise", "--json", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
-    assert facts["features"] == str(whole.features), "left out, the newest; that of random weights is none of them"
-    assert facts["depths"] == whole.depths
+    assert facts["features"] == str(whole.features), "left out, the newest; files of random weights do not count"
+    assert facts["depths"] == whole.accuracies
     assert facts["baseline"] == json.loads(json.dumps(whole.as_dict()))["baseline"]
     plain = featx.extract(split_photos, featx.load_backbone("lenet5", device="cpu"), out="plain.h5").file
     alone = advise(plain, device="cpu")
-    assert list(alone.depths) == ["penultimate"]
-    assert alone.choice.recommendation in ("head", "none")
+    assert list(alone.accuracies) == ["penultimate"]
+    assert alone.recommendation in ("head", "none")
 
 
-def test_of_a_file_in_several_views_the_plain_one_is_looked_at(split_photos: Path, in_tmp: Path) -> None:
+def test_of_a_file_in_several_views_only_the_plain_one_is_used(split_photos: Path, in_tmp: Path) -> None:
     plain, flip = (
         featx.load_backbone("lenet5", device="cpu", layers=("hidden",), views=name) for name in ("plain", "flip")
     )
     one = advise(featx.extract(split_photos, plain, cache="a").file, device="cpu").as_dict()
     other = advise(featx.extract(split_photos, flip, cache="b").file, device="cpu").as_dict()
-    assert "the file has several views of each image (flip); the plain one alone was looked at" in other["notes"]
+    assert "the file has several views of each image (flip); only the plain view was used" in other["notes"]
     for key in ("depths", "log_loss", "together", "baseline", "recommendation", "learning_curve"):
         assert other[key] == one[key], key
 
 
-def test_a_file_whose_images_or_backbone_are_gone_still_tells_what_it_can(split_photos: Path, in_tmp: Path) -> None:
+def test_a_file_whose_images_or_backbone_are_gone_gets_advice_without_them(split_photos: Path, in_tmp: Path) -> None:
     code = in_tmp / "own.py"
     code.write_text("from featx.backbones.architectures import LeNet5\n\n\ndef net():\n    return LeNet5()\n")
     network = featx.load_backbone(f"{code}:net", weights="random", device="cpu", crop=32, resize=32, stages=True)
     found = advise(featx.extract(split_photos, network, out="own.h5").file, device="cpu")
-    assert found.baseline is None
-    assert found.seen is None
+    assert found.measurements.random_weights is None
+    assert found.measurements.classifier is None
     assert any("a stored path is never run" in note for note in found.notes)
-    assert found.choice.recommendation in RECOMMENDATIONS
+    assert found.recommendation in RECOMMENDATIONS
     file = advise(split_photos, "lenet5", device="cpu").features
     for path in split_photos.rglob("*.png"):
         path.unlink()
     for path in Path("cache/untrained").iterdir():
         path.unlink()
     gone = advise(file, device="cpu")
-    assert gone.baseline is None
-    assert gone.seen is not None
-    assert any("there is no comparison with random weights" in note for note in gone.notes)
+    assert gone.measurements.random_weights is None
+    assert gone.measurements.classifier is not None
+    assert any("random weights were not compared: " in note for note in gone.notes)
 
 
-def test_labels_that_nobody_can_learn_are_said_to_be_chance(split_photos: Path, in_tmp: Path) -> None:
+def test_random_labels_are_chance(split_photos: Path, in_tmp: Path) -> None:
     rng = np.random.default_rng(4)
     found = advise(labelled(split_photos, lambda _: str(rng.choice(["one", "two"]))), "lenet5", device="cpu")
-    assert (found.cell, found.choice.recommendation, found.choice.layer) == ("chance", "none", "")
+    assert (found.cell, found.recommendation, found.decision.layer) == ("chance", "none", "")
     assert found.as_dict()["layer"] is None
     assert found.reasons[0].startswith("no head is better than guessing")
     assert found.command.endswith("--report")
 
 
-def test_what_cannot_be_advised_on_is_said(split_photos: Path, in_tmp: Path) -> None:
-    with pytest.raises(HeadError, match=r"advice is for classes; the labels of \S+ ask for multilabel"):
+def test_data_that_cannot_be_advised_on_is_an_error(split_photos: Path, in_tmp: Path) -> None:
+    with pytest.raises(
+        AdviceError, match=r"the labels of \S+ are for multilabel, but advise compares heads for classification"
+    ):
         advise(labelled(split_photos, lambda number: "a|b" if number % 2 else "a"), "lenet5", device="cpu")
-    with pytest.raises(HeadError):
+    with pytest.raises(AdviceError, match="no class has two distinct training images"):
         advise(labelled(split_photos, lambda number: f"c{number}"), "lenet5", device="cpu")
-    with pytest.raises(HeadError, match=r"dark has no labels, and what is compared are heads"):
+    with pytest.raises(AdviceError, match=r"dark has no labels, but advise compares heads"):
         advise(split_photos / "train" / "dark", "lenet5", device="cpu")
     done = CliRunner().invoke(main, ["advise", "nowhere"])
     assert (done.exit_code, done.stdout) == (1, "")
@@ -134,11 +144,11 @@ def test_what_cannot_be_advised_on_is_said(split_photos: Path, in_tmp: Path) -> 
     assert "nowhere.h5" in done.stderr
 
 
-def test_a_layer_that_gives_the_penultimate_itself_is_passed_over(split_photos: Path, in_tmp: Path) -> None:
+def test_a_layer_with_the_features_of_the_penultimate_is_left_out(split_photos: Path, in_tmp: Path) -> None:
     found = advise(split_photos, "mobilenet_v1_025", weights="random", device="cpu")
     assert "features.13" in FeatureFile(found.features).layers
-    assert "features.13" not in found.depths
-    assert found.baseline is None, "its weights are random already"
+    assert "features.13" not in found.accuracies
+    assert found.measurements.random_weights is None, "its weights are random already"
     assert found.cell in ("little-unlike", "chance")
 
 
@@ -147,11 +157,11 @@ def test_weights_that_have_moved_are_named(split_photos: Path, in_tmp: Path) -> 
     save_file(featx.load_backbone("lenet5", device="cpu").network.state_dict(), weights)
     file = advise(split_photos, "lenet5", weights=str(weights), device="cpu").features
     weights.rename(in_tmp / "new.safetensors")
-    assert advise(file, device="cpu").seen is None
-    assert advise(file, weights="new.safetensors", device="cpu").seen is not None
+    assert advise(file, device="cpu").measurements.classifier is None
+    assert advise(file, weights="new.safetensors", device="cpu").measurements.classifier is not None
 
 
-def test_the_terminal_says_it_all(split_photos: Path, in_tmp: Path) -> None:
+def test_the_terminal_shows_tables_recommendation_and_command(split_photos: Path, in_tmp: Path) -> None:
     done = CliRunner().invoke(main, ["advise", str(split_photos), "-b", "lenet5", "--device", "cpu", "-o", "here.png"])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
@@ -170,50 +180,48 @@ def real(data: str | Path, weights: Path, **options: Any) -> Advice:
 
 
 @pytest.mark.real
-def test_ants_and_bees_ask_for_a_head(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
+def test_ants_and_bees_need_only_a_head(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
     found = real(hymenoptera, mobilenet_weights)
-    assert (found.cell, found.choice.recommendation, found.layer) == ("little-similar", "head", "penultimate")
+    assert (found.cell, found.recommendation, found.layer) == ("little-similar", "head", "penultimate")
     assert found.confidence > 0.9
-    assert max(found.depths, key=lambda layer: found.depths[layer]) == "penultimate"
-    assert found.baseline is not None
-    assert found.baseline.gain > 0.15
+    assert max(found.accuracies, key=lambda layer: found.accuracies[layer]) == "penultimate"
+    assert found.measurements.random_weights is not None
+    assert found.measurements.random_weights.gain > 0.15
 
 
 @pytest.mark.real
-def test_ants_and_bees_of_random_labels_ask_for_nothing(
-    hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path
-) -> None:
+def test_ants_and_bees_with_random_labels_are_chance(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
     rng = np.random.default_rng(0)
     paths = sorted(path for path in hymenoptera.rglob("*.jpg"))
     rows = [f"{path},{rng.choice(['one', 'two'])},train" for path in paths]
     Path("noise.csv").write_text("\n".join(["path,label,split", *rows]))
     found = real("noise.csv", mobilenet_weights)
-    assert (found.cell, found.choice.recommendation) == ("chance", "none")
+    assert (found.cell, found.recommendation) == ("chance", "none")
 
 
 @pytest.mark.real
-def test_waste_asks_for_tuning_and_few_of_it_for_a_head(
+def test_waste_is_worth_fine_tuning_and_few_of_its_images_a_head(
     hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path
 ) -> None:
     folder = hymenoptera.parent / "trashnet"
     whole = real(folder, mobilenet_weights)
-    assert (whole.cell, whole.choice.recommendation) == ("little-similar", "tune-all")
-    assert whole.choice.gain > 0.02
-    gain, low, _ = whole.curve.twice  # type: ignore[union-attr]
+    assert (whole.cell, whole.recommendation) == ("little-similar", "tune-all")
+    assert whole.decision.expected_gain > 0.02
+    gain, low, _ = whole.measurements.curve.doubling_gain  # type: ignore[union-attr]
     assert gain > low > 0, "the learning curve still rises"
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     rows = [f"{path},{place.name},train" for place in classes for path in sorted(place.glob("*.jpg"))[:12]]
     Path("few.csv").write_text("\n".join(["path,label,split", *rows]))
     few = real("few.csv", mobilenet_weights)
-    assert (few.cell, few.choice.recommendation) == ("little-similar", "head")
+    assert (few.cell, few.recommendation) == ("little-similar", "head")
     assert few.confidence < 0.98, "so few images do not make sure"
 
 
 @pytest.mark.real
 def test_digits_are_unlike_photographs(mobilenet_weights: Path, in_tmp: Path) -> None:
     found = real("digits", mobilenet_weights)
-    assert (found.cell, found.choice.recommendation) == ("little-unlike", "head-inner")
+    assert (found.cell, found.recommendation) == ("little-unlike", "head-inner")
     assert found.layer == "features.11"
-    assert found.depths["features.11"] > found.depths["penultimate"], "the curve peaks before the last layer"
-    assert found.baseline is not None
-    assert found.baseline.gain < 0.03
+    assert found.accuracies["features.11"] > found.accuracies["penultimate"], "the curve peaks before the last layer"
+    assert found.measurements.random_weights is not None
+    assert found.measurements.random_weights.gain < 0.03

@@ -1,4 +1,4 @@
-"""Heads at several depths, judged image by image."""
+"""Heads on several layers, compared image by image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import featx
-from featx.advice.layer_scores import BETTER, HeldOutResult, LayerScore, best, measure
+from featx.advice.layer_scores import SIGNIFICANT, HeldOutResult, LayerScore, best_layer, score_layer, score_layers
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 
 
-def made(layer: str, losses: np.ndarray) -> LayerScore:
+def score_of(layer: str, losses: np.ndarray) -> LayerScore:
     return LayerScore(layer, 1, Head(), HeldOutResult(losses, losses < 1))
 
 
@@ -24,47 +24,49 @@ def test_a_gain_is_the_mean_difference_with_its_standard_error() -> None:
     gain, error = HeldOutResult(one, one < 1).gain_over(HeldOutResult(other, other < 1))
     assert gain == pytest.approx(other.mean() - one.mean())
     assert error == pytest.approx((other - one).std(ddof=1) / math.sqrt(50))
-    assert HeldOutResult(one, one < 1).beats(HeldOutResult(other, other < 1)) == (gain > BETTER * error)
+    assert HeldOutResult(one, one < 1).beats(HeldOutResult(other, other < 1)) == (gain > SIGNIFICANT * error)
     nothing = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
     assert math.isnan(nothing.loss)
     assert math.isnan(nothing.accuracy)
     assert not nothing.beats(HeldOutResult(one, one < 1))
 
 
-def test_a_layer_is_taken_where_its_loss_is_less_by_more_than_chance() -> None:
+def test_the_best_layer_has_a_significantly_lower_loss() -> None:
     rng = np.random.default_rng(1)
     own = rng.gamma(1.0, size=400)
-    luck = own + rng.normal(-0.001, 1.0, size=400)
-    less = own - 0.2 + rng.normal(0, 0.5, size=400)
-    assert best([made("a", luck), made("penultimate", own)]).layer == "penultimate"
-    assert best([made("a", less), made("b", luck), made("penultimate", own)]).layer == "a"
-    assert best([made("a", less), made("b", own)]).layer == "a", "where the penultimate is not there, the least"
+    noisy = own + rng.normal(-0.001, 1.0, size=400)
+    lower = own - 0.2 + rng.normal(0, 0.5, size=400)
+    assert best_layer([score_of("a", noisy), score_of("penultimate", own)]).layer == "penultimate"
+    assert best_layer([score_of("a", lower), score_of("b", noisy), score_of("penultimate", own)]).layer == "a"
+    assert best_layer([score_of("a", lower), score_of("b", own)]).layer == "a", (
+        "without the penultimate, the lowest loss"
+    )
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_the_outcome_is_of_fits_that_left_each_image_out(split_photos: Path, in_tmp: Path, task: str) -> None:
+def test_the_score_of_a_layer_is_its_heads_out_of_fold_result(split_photos: Path, in_tmp: Path, task: str) -> None:
     file = featx.extract(split_photos, featx.load_backbone("lenet5", device="cpu", stages=True)).file
     features = FeatureSet.load(file)
     if task == "regression":
         features = FeatureSet(**{**vars(features), "classes": ("1", "2")})
-    depth = LayerScore.of(features, Head("logreg" if task == "classification" else "ridge", task=task))
-    report = depth.head.held_out_
+    score = score_layer(features, Head("logreg" if task == "classification" else "ridge", task=task))
+    report = score.head.held_out_
     assert report is not None
-    assert len(depth.outcome.losses) == 32
+    assert len(score.held_out.losses) == 32
     if task == "classification":
-        assert depth.outcome.accuracy == report.headline[1]
-        assert depth.outcome.loss == pytest.approx(report.log_loss)  # type: ignore[union-attr]
+        assert score.held_out.accuracy == report.headline[1]
+        assert score.held_out.loss == pytest.approx(report.log_loss)  # type: ignore[union-attr]
     else:
-        assert depth.outcome.loss == pytest.approx(report.headline[1] ** 2)
-        assert len(depth.outcome.right) == 0
-    assert Head("logreg").fit(FeatureSet.load(file)).out_of_fold_ is None, "kept only where it is asked for"
+        assert score.held_out.loss == pytest.approx(report.headline[1] ** 2)
+        assert len(score.held_out.correct) == 0
+    assert Head("logreg").fit(FeatureSet.load(file)).out_of_fold_ is None, "stored only on request"
 
 
-def test_every_layer_is_measured_on_the_same_images_and_named_ones_alone(split_photos: Path, in_tmp: Path) -> None:
+def test_every_layer_is_scored_on_the_same_images_and_named_ones_alone(split_photos: Path, in_tmp: Path) -> None:
     file = featx.extract(split_photos, featx.load_backbone("lenet5", device="cpu", stages=True)).file
-    depths = measure(file, Head("logreg"))
-    assert depths[-1].layer == "penultimate"
-    assert {len(depth.outcome.losses) for depth in depths} == {32}
-    several = ",".join(depth.layer for depth in depths)
-    (one,) = measure(file, Head("logreg"), layers=[several])
-    assert (one.layer, one.width) == (several, sum(depth.width for depth in depths))
+    scores = score_layers(file, Head("logreg"))
+    assert scores[-1].layer == "penultimate"
+    assert {len(score.held_out.losses) for score in scores} == {32}
+    several = ",".join(score.layer for score in scores)
+    (one,) = score_layers(file, Head("logreg"), layers=[several])
+    assert (one.layer, one.width) == (several, sum(score.width for score in scores))

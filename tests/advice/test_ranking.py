@@ -11,20 +11,20 @@ from click.testing import CliRunner
 from made import Recorder
 
 import featx
-from featx.advice.ranking import Ranked, _on_front, rank
+from featx.advice.ranking import RankedBackbone, _on_front, rank
 from featx.advice.transferability import h_score, logme
 from featx.backbones.architectures import LeNet5
 from featx.cli.main import main
-from featx.errors import HeadError
+from featx.errors import AdviceError
 from featx.heads.head import Head
 
 TWO = {"lenet5": "default", "mobilenet_v1_025": "random"}
 
 
 def test_each_backbone_is_extracted_once_and_judged_on_training_images(split_photos: Path, in_tmp: Path) -> None:
-    told = Recorder()
-    found = rank(split_photos, TWO, reporter=told)
-    assert told.notes == ["lenet5 (1 of 2)", "mobilenet_v1_025 (2 of 2)"]
+    recorder = Recorder()
+    found = rank(split_photos, TWO, reporter=recorder)
+    assert recorder.notes == ["lenet5 (1 of 2)", "mobilenet_v1_025 (2 of 2)"]
     assert found.images == 32, "of 48: the others judge what comes of the choice"
     assert [row.accuracy for row in found.rows] == sorted((row.accuracy for row in found.rows), reverse=True)
     assert found.picture.read_bytes().startswith(b"\x89PNG")
@@ -32,9 +32,9 @@ def test_each_backbone_is_extracted_once_and_judged_on_training_images(split_pho
     assert [by_name[name].embedding for name in TWO] == [84, 256]
     assert by_name["lenet5"].parameters == sum(p.numel() for p in LeNet5().parameters()) - 85 * 5
     for name, row in by_name.items():
-        kept = featx.extract(split_photos, featx.load_backbone(name, weights=TWO[name]))
-        assert (kept.computed, str(kept.file)) == (0, row.features)
-        own = kept.load()
+        extraction = featx.extract(split_photos, featx.load_backbone(name, weights=TWO[name]))
+        assert (extraction.computed, str(extraction.file)) == (0, row.features)
+        own = extraction.load()
         train = own.rows("train")
         X, y = np.asarray(own.features[train]), own.labels[train]
         assert (row.logme, row.h_score) == (logme(X, y), h_score(X, y))
@@ -54,11 +54,11 @@ def test_a_backbone_that_cannot_be_made_does_not_stop_the_others(split_photos: P
     assert found.rows[1].why.startswith("there is no backbone 'nonsense'")
     facts = json.loads(json.dumps(found.as_dict(), allow_nan=False))["ranking"]
     assert (facts[1]["accuracy"], facts[1]["interval"]) == (None, None)
-    with pytest.raises(HeadError, match="no backbone could be ranked: there is no backbone 'nonsense'"):
+    with pytest.raises(AdviceError, match="no backbone could be ranked: there is no backbone 'nonsense'"):
         rank(split_photos, ["nonsense"])
 
 
-def test_what_the_extraction_says_is_said_once(split_photos: Path, in_tmp: Path) -> None:
+def test_each_note_of_the_extractions_appears_once(split_photos: Path, in_tmp: Path) -> None:
     (split_photos / "train" / "dark" / "broken.png").write_bytes(b"no image")
     (split_photos / "train" / "dark" / "notes.txt").write_text("x")
     found = rank(split_photos, TWO)
@@ -71,16 +71,18 @@ def test_labels_that_are_no_classes_are_refused(split_photos: Path, in_tmp: Path
     lines = [f"{path.relative_to(split_photos)},a|b,train" for path in sorted((split_photos / "train").rglob("*.png"))]
     table = split_photos / "t.csv"
     table.write_text("\n".join(["path,label,split", *lines]))
-    with pytest.raises(HeadError, match="backbones are ranked by classes; the labels here ask for multilabel"):
+    with pytest.raises(AdviceError, match="the labels are for multilabel, but rank compares heads for classification"):
         rank(table, ["lenet5"])
 
 
 def test_on_the_front_is_what_no_other_beats_in_both() -> None:
     rows = [
-        Ranked("slow and good", accuracy=0.9, images_per_second=10), Ranked("fast and bad", accuracy=0.5, images_per_second=90),
-        Ranked("beaten", accuracy=0.8, images_per_second=9), Ranked("as good, slower", accuracy=0.9, images_per_second=8),
-        Ranked("between", accuracy=0.7, images_per_second=50),
-    ]  # fmt: skip
+        RankedBackbone("slow and good", accuracy=0.9, images_per_second=10),
+        RankedBackbone("fast and bad", accuracy=0.5, images_per_second=90),
+        RankedBackbone("beaten", accuracy=0.8, images_per_second=9),
+        RankedBackbone("as good, slower", accuracy=0.9, images_per_second=8),
+        RankedBackbone("between", accuracy=0.7, images_per_second=50),
+    ]
     assert [row.backbone for row in rows if _on_front(row, rows)] == ["slow and good", "fast and bad", "between"]
 
 

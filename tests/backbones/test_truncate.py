@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import featx
-from featx.backbones.blocks import blocks
-from featx.backbones.truncate import head_of, truncated
-from featx.errors import BackboneError, CorruptFileError, HeadError
+from featx.backbones.blocks import block_names
+from featx.backbones.truncate import head_name, truncate_network
+from featx.errors import BackboneError, CorruptFileError, PromotionError
 from featx.heads.head import Head
 from featx.inference import evaluate, predict
 from featx.promotion.config import FineTuning
@@ -43,19 +43,19 @@ def test_the_first_part_of_a_network_gives_what_its_layer_does(name: str, layer:
     backbone = featx.load_backbone(name, weights="random", layers=layers, resize=crop, crop=crop)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, crop, crop), dtype=np.uint8)
     wanted = backbone.encode_at(pixels[:, None], layer)
-    own, head = set(backbone.network.state_dict()), head_of(layer, backbone.classifier)
-    network = truncated(copy.deepcopy(backbone.network), layer, wanted.shape[1], head)
+    own, head = set(backbone.network.state_dict()), head_name(layer, backbone.classifier)
+    network = truncate_network(copy.deepcopy(backbone.network), layer, wanted.shape[1], head)
     names = set(network.state_dict())
-    every = blocks(backbone.network, backbone.classifier)
+    every = block_names(backbone.network, backbone.classifier)
     if "penultimate" in layers:
         assert names == {name for name in own if not name.startswith("AuxLogits.")}
         assert (
-            blocks(network, head)[: len(every) - 1] == every[:-1]
+            block_names(network, head)[: len(every) - 1] == every[:-1]
         )  # the last may hold the classifier, and is taken apart
     else:
         assert names - own == {f"{head}.weight", f"{head}.bias"}
         assert len(names & own) < len(own)
-        assert blocks(network, head) == every[: len(blocks(network, head))]
+        assert block_names(network, head) == every[: len(block_names(network, head))]
     network.set_submodule(head, nn.Identity())
     from featx.backbones.backbone import normalise
 
@@ -79,11 +79,11 @@ def test_a_head_on_inner_layers_becomes_a_network_that_ends_there(
     assert result.proof.largest < 1e-3
     if result.run:
         assert result.log[0]["log_loss"] == pytest.approx(result.run.start.log_loss, abs=1e-3)
-        assert not [note for note in result.notes if "cannot be cut" in note]
+        assert not [note for note in result.notes if "cannot be split" in note]
     tensors = load_file(result.path)
     if "penultimate" not in layer:
         assert not [name for name in tensors if name.startswith(("features.6", "hidden", "classifier"))]
-    assert tensors[f"{head_of(layer, 'classifier')}.weight"].shape == (2, features.width)
+    assert tensors[f"{head_name(layer, 'classifier')}.weight"].shape == (2, features.width)
     model = PromotedModel.load(result.path)
     files = [split_photos / str(path) for path in features.paths]
     batch = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
@@ -115,11 +115,12 @@ def test_a_network_ends_behind_a_block_alone(split_photos: Path, in_tmp: Path) -
     for layer in ("layer1.0.bn2", "layer1.0.add"):
         head = Head("ridge").fit(extraction.load(layer))
         with pytest.raises(
-            HeadError, match=rf"can end behind a block, and '{layer}' is none; fit a head to one of conv1, bn1"
+            PromotionError,
+            match=rf"only be truncated after a block, and '{layer}' is not one; fit a head to one of conv1, bn1",
         ):
             promote(head)
     several = Head("ridge").fit(extraction.load("layer1.0.bn2,penultimate"))
-    with pytest.raises(HeadError, match=r"'layer1\.0\.bn2' is none"):
+    with pytest.raises(PromotionError, match=r"'layer1\.0\.bn2' is not one"):
         promote(several)
 
 
@@ -135,8 +136,10 @@ def test_a_network_that_cannot_be_followed_cannot_end_early() -> None:
             out: torch.Tensor = self.fc(self.conv(x).mean(dim=(2, 3)))
             return out
 
-    with pytest.raises(HeadError, match=r"torch\.fx cannot follow this network, so it cannot end at 'conv'"):
-        truncated(Counts().eval(), "conv", 4, "head_conv")
+    with pytest.raises(
+        PromotionError, match=r"torch\.fx cannot trace this network, so it cannot be truncated at 'conv'"
+    ):
+        truncate_network(Counts().eval(), "conv", 4, "head_conv")
 
 
 def test_a_file_whose_layer_is_not_its_networks_is_refused(split_photos: Path, in_tmp: Path) -> None:
@@ -145,8 +148,12 @@ def test_a_file_whose_layer_is_not_its_networks_is_refused(split_photos: Path, i
     for layer, error, message in (
         ("penultimate", CorruptFileError, "is no sound model: LeNet5 has no attribute `head_features_3`"),
         ("features.0", BackboneError, "does not fit GraphModule: 2 surplus: features.3.bias, features.3.weight"),
-        ("nonsense", CorruptFileError, "is no sound model: a network can end behind a block, and 'nonsense' is none"),
-        ("features.3,penultimate", CorruptFileError, "is no sound model: .* 'penultimate' is none"),
+        (
+            "nonsense",
+            CorruptFileError,
+            "is no sound model: a network can only be .* a block, and 'nonsense' is not one",
+        ),
+        ("features.3,penultimate", CorruptFileError, "is no sound model: .* 'penultimate' is not one"),
         ("features.3,features.3", CorruptFileError, "is no sound model: it cannot be run: .*shapes"),
     ):
         result.model.metadata["layer"] = layer

@@ -104,7 +104,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path, 
         file.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, file, _use_new_zipfile_serialization=form == "torch.save")
-    with pytest.raises(BackboneError, match=r"w\.pth cannot be read as a file of tensors alone \(weights_only\): "):
+    with pytest.raises(BackboneError, match=r"w\.pth cannot be read as a file of tensors only \(weights_only\): "):
         read_state(file)
     assert not marker.exists()
     torch.load(file, weights_only=False) if form != "pickle" else pickle.loads(file.read_bytes())
@@ -123,7 +123,7 @@ def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
     [
         ("w.safetensors", b"no tensors", r"w\.safetensors is not a safetensors file: "),
         ("w.safetensors", b"", r"w\.safetensors cannot be read as a weights file: it is empty"),
-        ("w.pth", b"no tensors", r"w\.pth cannot be read as a file of tensors alone"),
+        ("w.pth", b"no tensors", r"w\.pth cannot be read as a file of tensors only"),
         ("w.pth", b"", r"w\.pth cannot be read as a weights file: it is empty"),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 )
 def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(BackboneError, match="holds no tensors by name; expected the state_dict of a network"):
+    with pytest.raises(BackboneError, match="does not hold tensors by name; expected the state_dict of a network"):
         read_state(tmp_path / "w.pth")
 
 
@@ -277,7 +277,7 @@ def test_without_a_network_the_error_names_the_url_and_where_to_put_the_file(ser
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/{GOOD}"
     where = tmp_path / "torch" / "hub" / "checkpoints" / GOOD
     message = (
-        f"cannot download {re.escape(url)} .* put it at {re.escape(str(where))}, or name a local file with --weights"
+        f"cannot download {re.escape(url)} .* copy it to {re.escape(str(where))}, or name a local file with --weights"
     )
     with pytest.raises(BackboneError, match=message):
         fetch(url)
@@ -309,14 +309,14 @@ def test_a_server_that_answers_badly_is_an_error_and_leaves_no_file(server: str,
 
 def test_a_folder_that_cannot_be_written_is_an_error(server: str, tmp_path: Path) -> None:
     (tmp_path / "torch").write_bytes(b"a file where the folder should be")
-    with pytest.raises(BackboneError, match=r"cannot download .* put it at"):
+    with pytest.raises(BackboneError, match=r"cannot download .* copy it to"):
         fetch(f"{server}/{GOOD}")
 
 
 def test_a_folder_where_the_download_should_be_is_an_error(server: str) -> None:
     cached_path(f"{server}/{GOOD}").mkdir(parents=True)
     with pytest.raises(
-        BackboneError, match=rf"{GOOD}, where the weights of .* are kept, cannot be read: it is a folder"
+        BackboneError, match=rf"{GOOD}, where the weights of .* are stored, cannot be read: it is a folder"
     ):
         fetch(f"{server}/{GOOD}")
 

@@ -62,7 +62,7 @@ def test_views_are_said_where_there_are_several(split_photos: Path, in_tmp: Path
     assert result.stdout.startswith(
         "split through lenet5, default weights: penultimate (84), each image in 2 views (flip)\n48 images: 48 computed, "
     )
-    assert "48 images were known in 1 of 2 views: the others alone were computed" in result.stderr
+    assert "48 images had features in 1 of 2 views; only the other views were computed" in result.stderr
     fit = featx("fit-head").stdout
     assert "on penultimate of cache/split--lenet5--" in fit
     assert "fitted to 32 images of 2 classes, each image in 2 views (flip) in " in fit
@@ -166,7 +166,7 @@ def test_cache_lists_the_files_and_rm_removes_what_nothing_needs(fitted: Path) -
     listed = featx("cache").stdout
     assert re.search(r"^split--lenet5\.h5 +\d+\.\d kB +\d+ s  complete +48  \S+split, lenet5$", listed, re.MULTILINE)
     assert re.search(r"^keras\.h5 .* foreign +0  not featx's$", listed, re.MULTILINE)
-    assert re.search(r"^4 files, .*\n2 of no use, .* \(featx cache rm removes them\)$", listed, re.MULTILINE)
+    assert re.search(r"^4 files, .*\n2 not needed, .* \(featx cache rm removes them\)$", listed, re.MULTILINE)
 
     asked = CliRunner().invoke(main, ["cache", "rm"], input="n\n")
     assert asked.exit_code == 1
@@ -181,7 +181,7 @@ def test_cache_lists_the_files_and_rm_removes_what_nothing_needs(fitted: Path) -
 
 def test_cache_rm_removes_named_files_and_no_others(fitted: Path) -> None:
     assert "there is no feature file cache/none.h5" in featx("cache", "rm", "cache/none.h5", status=1).stderr
-    assert "is no feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
+    assert "is not a feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
     Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     foreign = featx("cache", "rm", "-y", "cache/split--lenet5.h5", "cache/keras.h5", status=1).stderr
     assert "keras.h5 is not a feature file of featx; remove it by hand" in foreign
@@ -306,18 +306,21 @@ def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
 def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
     lines = featx("promote").stdout.splitlines()
     pattern = (
-        r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the network's logits "
-        r"are the head's \(largest difference .*\)"
+        r"assembled models/split--lenet5--logreg\.safetensors: on 16 images the logits of the network "
+        r"equal those of the head \(largest difference .*\)"
     )
     assert re.fullmatch(pattern, lines[0])
-    assert lines[1].startswith("assembled: the network is the head: accuracy 1.0000 on the same 16 images of split val")
+    assert lines[1].startswith(
+        "assembled: the network is the head on its backbone, with accuracy 1.0000 on the 16 images"
+    )
     assert lines[2] == "model: models/split--lenet5--logreg--promoted.safetensors"
 
 
 def test_fine_tuning_prints_the_epochs_and_both_side_by_side(fitted: Path) -> None:
     lines = featx("promote", "--finetune", "--epochs", "1").stdout.splitlines()
     assert re.fullmatch(
-        r"chosen on 8 of the training images, held back by their content; there the head's accuracy is 1\.0000 by .*:",
+        r"epochs are compared on 8 of the training images, held back by their content, "
+        r"where the head has an accuracy of 1\.0000 on cached features:",
         lines[1],
     )
     assert lines[3].split()[:4] == ["0", "the", "head", lines[3].split()[3]]
@@ -381,12 +384,12 @@ def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
         handle.write(bytes([byte ^ 1]))
     found = json.loads(featx("verify", file, "--json", status=1).stdout)
     assert (found["ok"], found["bad_rows"]) == (False, 1)
-    assert "do not fit their checks" in featx("fit-head", status=1).stderr
+    assert "do not match their checksums" in featx("fit-head", status=1).stderr
 
 
 def test_the_stages_that_are_listed_are_those_that_are_extracted(split_photos: Path, in_tmp: Path) -> None:
     lines = featx("backbones", "lenet5", "--layers").stdout.splitlines()
-    assert lines[0].split() == ["layer", "gives", "width", "blocks"]
+    assert lines[0].split() == ["layer", "output", "width", "blocks"]
     assert lines[1].split() == ["features.0", "6", "x", "28", "x", "28", "6", "1", "of", "4"]
     assert "featx extract DATA --backbone lenet5 --stages" in lines[-2]
     listed = json.loads(featx("backbones", "lenet5", "--layers", "--json").stdout)
@@ -470,9 +473,39 @@ def test_wrong_usage_exits_with_2(in_tmp: Path, arguments: list[str]) -> None:
     assert "Usage: " in featx(*arguments, status=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["extract", "--fast-decode", "--nvjpeg"],
+            "fast-decode and nvjpeg are two ways to decode a JPEG; expected one of",
+        ),
+        (
+            ["fit-head", "--repeat", "2"],
+            "repeat is the number of times that cv or shots are repeated; expected one of them",
+        ),
+        (
+            ["fit-head", "--model", "auto", "-C", "1"],
+            "auto chooses C, k and kernel itself; name a kind of head to set them",
+        ),
+        (["promote", "--from", "layer4", "--last", "2"], "--from and --last "),
+        (["promote", "--repeats", "1"], "repeats is 1; expected "),
+    ],
+)
+def test_options_that_do_not_go_together_are_an_error_of_status_1(
+    in_tmp: Path, arguments: list[str], message: str
+) -> None:
+    assert featx(*arguments, status=1).stderr.startswith(f"Error: {message}")
+
+
+def test_a_mistyped_command_brings_the_one_that_was_meant() -> None:
+    assert "Error: No such command 'extrct'. Did you mean extract?\n" in featx("extrct", status=2).stderr
+    assert featx("zzz", status=2).stderr.endswith("Error: No such command 'zzz'.\n")
+
+
 def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
     assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
-        "Error: -C is for logreg, svm, ridge; knn has none\n"
+        "Error: C is only for logreg, svm, ridge; knn has none, so leave out -C\n"
     )
 
 
@@ -489,7 +522,25 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_answers_h(command: str) -> None:
     text = featx(*command.split(), "-h").stdout
     assert text.startswith("Usage: ")
-    assert not command or "Example: featx " in text
+    assert "\nExamples:\n  featx " in text
+
+
+@pytest.mark.parametrize("command", sorted(main.commands["cache"].commands))
+def test_every_command_of_the_cache_answers_h(command: str) -> None:
+    text = featx("cache", command, "-h").stdout
+    assert text.startswith("Usage: ")
+    assert "\nExamples:\n  featx cache " in text
+
+
+def test_the_shell_completes_commands_options_and_choices() -> None:
+    def completed(words: str) -> list[str]:
+        environment = {"_FEATX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        result = CliRunner().invoke(main, [], prog_name="featx", env=environment)
+        return [line.partition(",")[2] for line in result.stdout.splitlines()]
+
+    assert completed("featx fit") == ["fit-head"]
+    assert completed("featx fit-head --target") == ["--target-precision"]
+    assert completed("featx promote --optimizer ") == ["adamw", "sgd"]
 
 
 def _rows_done(partial: Path) -> int:
@@ -519,7 +570,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(split_photos: Path, in_
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=60)
     assert run.returncode == 130, stderr
-    assert "Interrupted. What is done is kept: the same command goes on from there." in stderr
+    assert "Interrupted. Completed work is kept: the same command resumes it." in stderr
     assert "Traceback" not in stderr
     facts = json.loads(featx("extract", split_photos, "-b", "slow.py:make", "--json").stdout)
     assert facts["reused"] > 0

@@ -18,7 +18,7 @@ from featx.data.decode import is_plain_jpeg, read_pixels, read_views
 from featx.data.nvjpeg import coded_reader, pixels_on
 from featx.data.transform import Transform
 from featx.errors import EngineError, ImageError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.layer_spec import VIEWS
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from featx.errors import EngineError
 from featx.extraction import autotune
 from featx.extraction.autotune import Chosen, choose_engine, largest_useful_batch
 from featx.extraction.engines import Engine
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 
 LONG = 1_000_000
 """Images of a run that lasts long enough."""
@@ -52,7 +52,7 @@ class Machine:
         self.installed: tuple[str, ...] = ("eager", "compile", "openvino", "onnxruntime")
         self.opened: list[str] = []
         self.measured: list[str] = []
-        self.told: list[str] = []
+        self.told = Recorder()
         self.options: dict[str, Any] = {}
 
     def open(self, name: str, backbone: Backbone, **options: Any) -> Engine:
@@ -66,11 +66,11 @@ class Machine:
         self.measured.append(engine.name)
         return self.rates[engine.name]
 
-    def choose(self, backbone: Backbone, *, images: int = LONG, wanted: str = "auto", **options: Any) -> Chosen:
+    def choose(self, backbone: Backbone, *, images: int = LONG, name: str = "auto", **options: Any) -> Chosen:
         """What is chosen now; only what is done for it is on record."""
         self.opened, self.measured, self.told = [], [], Recorder()
         return choose_engine(
-            wanted, backbone, sample(backbone), images=images, reporter=self.told, **{"lanes": 2, **options}
+            name, backbone, sample(backbone), images=images, reporter=self.told, **{"lanes": 2, **options}
         )
 
 
@@ -110,9 +110,9 @@ def test_the_engine_that_is_asked_for_is_opened_and_nothing_measured(
     name: str, machine: Callable[..., Machine], home: Path, lenet: Backbone
 ) -> None:
     made = machine(eager=1, compile=1, openvino=9, onnxruntime=1)
-    chosen = made.choose(lenet, wanted=name, batch=7, lanes=3)
+    chosen = made.choose(lenet, name=name, batch=7, lanes=3)
     assert (chosen.engine.name, chosen.note) == (name, "")
-    assert (made.opened, made.measured, made.told) == ([name], [], [])
+    assert (made.opened, made.measured, made.told.notes) == ([name], [], [])
     assert (made.options["batch"], made.options["lanes"]) == (7, 3)
     np.testing.assert_array_equal(made.options["sample"], sample(lenet))
     assert not home.exists()
@@ -122,7 +122,7 @@ def test_an_engine_that_is_asked_for_and_cannot_be_had_is_an_error(
     machine: Callable[..., Machine], lenet: Backbone
 ) -> None:
     with pytest.raises(EngineError, match="openvino cannot run lenet5: no such operator"):
-        machine(eager=1).choose(lenet, wanted="openvino")
+        machine(eager=1).choose(lenet, name="openvino")
 
 
 def test_few_images_run_by_eager_and_nothing_is_measured(
@@ -131,7 +131,7 @@ def test_few_images_run_by_eager_and_nothing_is_measured(
     made = machine(eager=0.001, openvino=100)
     chosen = made.choose(lenet, images=299)
     assert (chosen.engine.name, chosen.note) == ("eager", "")
-    assert (made.opened, made.measured, made.told) == (["eager"], [], [])
+    assert (made.opened, made.measured, made.told.notes) == (["eager"], [], [])
     assert not home.exists()
 
 
@@ -139,9 +139,9 @@ def test_a_run_that_eager_soon_ends_is_not_worth_more_than_measuring_eager(
     machine: Callable[..., Machine], home: Path, lenet: Backbone
 ) -> None:
     made = machine(eager=100, openvino=1000)
-    seconds = int(autotune._PAYS_AFTER)
+    seconds = int(autotune.PAYS_AFTER)
     assert made.choose(lenet, images=100 * seconds - 1).engine.name == "eager"
-    assert (made.opened, made.measured, made.told) == (["eager"], ["eager"], [])
+    assert (made.opened, made.measured, made.told.notes) == (["eager"], ["eager"], [])
     assert not home.exists()
     assert made.choose(lenet, images=100 * seconds).engine.name == "openvino"
 
@@ -152,7 +152,7 @@ def test_where_nothing_else_is_installed_eager_runs_unmeasured(
     made = machine(eager=1)
     made.installed = ("eager", "compile")  # which takes longer to compile for a CPU than it gains
     assert made.choose(lenet).engine.name == "eager"
-    assert (made.measured, made.told) == ([], [])
+    assert (made.measured, made.told.notes) == ([], [])
     assert not home.exists()
 
 
@@ -172,12 +172,12 @@ def test_a_long_run_measures_every_engine_and_takes_the_fastest(
     chosen = made.choose(lenet)
     assert chosen.engine.name == "onnxruntime"
     assert chosen.note == (
-        "lenet5 runs by onnxruntime here, 2.5 times as fast as eager "
-        "(images/s of the network alone: eager 100, onnxruntime 250, openvino 140); remembered"
+        "lenet5 runs with onnxruntime on this machine, 2.5 times as fast as eager "
+        "(images/s of the network alone: eager 100, onnxruntime 250, openvino 140); later runs reuse this choice"
     )
     assert made.opened == ["eager", "onnxruntime", "openvino"]
     assert made.measured == in_turns("eager", "onnxruntime", "openvino")
-    assert made.told == ["measuring which of eager, onnxruntime, openvino runs lenet5 fastest here, once"]
+    assert made.told.notes == ["measuring once which of eager, onnxruntime, openvino runs lenet5 fastest here"]
     assert remembered(home) == [
         {
             "engine": "onnxruntime",
@@ -232,7 +232,9 @@ def test_engines_that_fail_are_passed_over(machine: Callable[..., Machine], home
     none = machine(eager=100)
     chosen = none.choose(lenet, lanes=5)
     assert chosen.engine.name == "eager"
-    assert chosen.note == "lenet5 runs by eager here (images/s of the network alone: eager 100); remembered"
+    assert chosen.note == (
+        "lenet5 runs with eager on this machine (images/s of the network alone: eager 100); later runs reuse this choice"
+    )
 
 
 # Remembered
@@ -247,7 +249,7 @@ def test_what_was_measured_is_remembered_and_opened_unmeasured(
     for images in (1, LONG):  # also for few images
         chosen = made.choose(load_backbone("lenet5", device="cpu"), images=images)
         assert (chosen.engine.name, chosen.note) == (best, "")
-        assert (made.opened, made.measured, made.told) == ([best], [], [])
+        assert (made.opened, made.measured, made.told.notes) == ([best], [], [])
 
 
 def test_a_remembered_engine_that_fails_gives_way_to_eager(
@@ -282,7 +284,7 @@ def test_a_damaged_or_foreign_memory_is_ignored_and_written_anew(
 ) -> None:
     made = machine(eager=100, openvino=90, onnxruntime=300)
     home.mkdir()
-    key = autotune._key(lenet, 2)
+    key = autotune.memory_key(lenet, 2)
     (home / "engines.json").write_bytes(content.replace(b"KEY", key.encode()))
     assert made.choose(lenet).engine.name == "onnxruntime"
     assert made.measured == in_turns("eager", "onnxruntime", "openvino")
@@ -321,22 +323,24 @@ def test_a_home_that_cannot_be_written_costs_another_measurement(
 def test_the_memory_is_of_this_machine_these_versions_and_this_network(
     lenet: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autotune, "_version", lambda _: "")
+    monkeypatch.setattr(autotune, "package_version", lambda _: "")
     keys = {
-        "as it is": autotune._key(lenet, 2),
-        "lanes": autotune._key(lenet, 3),
-        "layers": autotune._key(lenet.with_layers(["features.3"]), 2),
-        "crop": autotune._key(load_backbone("mobilenet_v1_025", weights="random", crop=64, device="cpu"), 2),
-        "another crop": autotune._key(load_backbone("mobilenet_v1_025", weights="random", crop=96, device="cpu"), 2),
-        "precision": autotune._key(load_backbone("lenet5", precision="bfloat16", device="cpu"), 2),
+        "as it is": autotune.memory_key(lenet, 2),
+        "lanes": autotune.memory_key(lenet, 3),
+        "layers": autotune.memory_key(lenet.with_layers(["features.3"]), 2),
+        "crop": autotune.memory_key(load_backbone("mobilenet_v1_025", weights="random", crop=64, device="cpu"), 2),
+        "another crop": autotune.memory_key(
+            load_backbone("mobilenet_v1_025", weights="random", crop=96, device="cpu"), 2
+        ),
+        "precision": autotune.memory_key(load_backbone("lenet5", precision="bfloat16", device="cpu"), 2),
     }
     with monkeypatch.context() as patch:
-        patch.setattr(autotune, "_processor", lambda: "Another CPU @ 1 GHz")
-        keys["machine"] = autotune._key(lenet, 2)
+        patch.setattr(autotune, "processor_name", lambda: "Another CPU @ 1 GHz")
+        keys["machine"] = autotune.memory_key(lenet, 2)
     for package in ("torch", "openvino", "onnxruntime"):
         with monkeypatch.context() as patch:
-            patch.setattr(autotune, "_version", lambda name, other=package: "0.0" if name == other else "")
-            keys[package] = autotune._key(lenet, 2)
+            patch.setattr(autotune, "package_version", lambda name, other=package: "0.0" if name == other else "")
+            keys[package] = autotune.memory_key(lenet, 2)
     assert len(set(keys.values())) == len(keys), keys
 
 
@@ -350,13 +354,13 @@ def test_the_memory_does_not_depend_on_the_weights_nor_on_what_is_kept(lenet: Ba
         load_backbone("lenet5", dtype="float16", device="cpu"),
         load_backbone("lenet5", transform=other_mean, device="cpu"),
     ]
-    assert {autotune._key(backbone, 2) for backbone in same} == {autotune._key(lenet, 2)}
+    assert {autotune.memory_key(backbone, 2) for backbone in same} == {autotune.memory_key(lenet, 2)}
 
 
 def test_the_processor_and_versions_have_names() -> None:
-    assert autotune._processor()
-    assert torch.__version__.split("+")[0] == autotune._version("torch").split("+")[0]
-    assert autotune._version("no-such-package") == ""
+    assert autotune.processor_name()
+    assert torch.__version__.split("+")[0] == autotune.package_version("torch").split("+")[0]
+    assert autotune.package_version("no-such-package") == ""
 
 
 # The batch of a device
@@ -415,7 +419,7 @@ def test_an_extraction_tells_the_gain_and_asks_for_no_second_measurement(
     photos: Path, tmp_path: Path, home: Path, lenet: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(autotune, "_LEAST_IMAGES", 10)
+    monkeypatch.setattr(autotune, "LEAST_IMAGES", 10)
     monkeypatch.setattr(autotune, "installed", lambda _: ("eager", "onnxruntime"))
     monkeypatch.setattr(
         autotune, "images_per_second", lambda engine, *_: {"eager": 1.0, "onnxruntime": 3.0}[engine.name]
@@ -423,11 +427,11 @@ def test_an_extraction_tells_the_gain_and_asks_for_no_second_measurement(
     told = Recorder()
     first = extract(photos, lenet, out=tmp_path / "first" / "f.h5", reporter=told)
     assert first.engine == "onnxruntime"
-    assert told.notes == ["measuring which of eager, onnxruntime runs lenet5 fastest here, once"]
-    (note,) = [note for note in first.notes if "runs by" in note]
+    assert told.notes == ["measuring once which of eager, onnxruntime runs lenet5 fastest here"]
+    (note,) = [note for note in first.notes if "runs with" in note]
     assert note == (
-        "lenet5 runs by onnxruntime here, 3.0 times as fast as eager "
-        "(images/s of the network alone: eager 1, onnxruntime 3); remembered"
+        "lenet5 runs with onnxruntime on this machine, 3.0 times as fast as eager "
+        "(images/s of the network alone: eager 1, onnxruntime 3); later runs reuse this choice"
     )
     monkeypatch.setattr(autotune, "images_per_second", lambda *_: pytest.fail("measured again"))
     second = extract(photos, lenet, out=tmp_path / "second" / "f.h5", reporter=told)

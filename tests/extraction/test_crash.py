@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from featx.errors import OutputError
-from featx.extraction.extraction import extract
+from featx.extraction.pipeline import extract
 from featx.features import lock
 from featx.features.feature_file import DONE, FeatureFile
 from featx.inspection.verify import verify_file
@@ -85,7 +85,7 @@ while seen["kills"] < kills or not seen["completed"]:
     elif partial.exists():
         left = FeatureFile(partial, allow_partial=True)
         done = np.flatnonzero(left.status == DONE)
-        sound = left.sound("penultimate", done)
+        sound = left.checksums_match("penultimate", done)
         seen["unsound"] += int((~sound).sum())
         seen["wrong"] += int((left.features("penultimate")[done] != vectors[done]).any(axis=1).sum())
         seen["wrong"] += int((left.keys[done] != expected.keys[done]).any(axis=1).sum())
@@ -146,7 +146,7 @@ print(json.dumps(seen))
 """
 
 
-@pytest.mark.parametrize("more", [{}, {"last": 1, "ema": 0.9, "views": 2}])
+@pytest.mark.parametrize("more", [{}, {"last": 1, "ema": 0.9, "cached_crops": 2}])
 def test_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     split_photos: Path, in_tmp: Path, more: dict[str, Any]
 ) -> None:
@@ -192,13 +192,13 @@ import torch
 import featx
 import featx.reporter
 from featx.errors import CacheLockedError
-from featx.extraction.extraction import _Run
+from featx.extraction.committer import Committer
 
 torch.set_num_threads(1)
 data, folder, wait = sys.argv[1], sys.argv[2], sys.argv[3] == "wait"
 backbone = featx.load_backbone("lenet5", device="cpu")
-keep = _Run._keep
-_Run._keep = lambda self, *what: (time.sleep(0.1), keep(self, *what))[1]
+store = Committer.store
+Committer.store = lambda self, *batch: (time.sleep(0.1), store(self, *batch))[1]
 pipes = []
 for _ in range(8):
     out, into = os.pipe()
@@ -318,7 +318,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_every_row_that_was_written(
     left = FeatureFile(tmp_path / "cache" / "split--lenet5.h5.partial", allow_partial=True)
     done = np.flatnonzero(left.status == DONE)
     assert len(done) == 28
-    assert left.sound("penultimate", done).all()
+    assert left.checksums_match("penultimate", done).all()
     with start(*arguments, "--json") as again:
         result = json.loads(again.communicate()[0])
     assert (result["computed"], result["reused"]) == (20, 28)

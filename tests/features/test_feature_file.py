@@ -26,7 +26,6 @@ from feature_files import BACKBONE, DIMS, begin, flip, keys_of, make, table, vec
 
 from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import hdf5
-from featx.features import writer as cache_room
 from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.hdf5 import Table
@@ -247,7 +246,7 @@ def test_an_incomplete_file_is_refused_unless_it_is_allowed(tmp_path: Path) -> N
     file = FeatureFile(partial, allow_partial=True)
     assert not file.complete
     assert file.status.tolist() == [DONE, TODO, TODO, DONE, TODO, TODO]
-    assert file.sound("penultimate", np.arange(6)).tolist() == [True, False, False, True, False, False]
+    assert file.checksums_match("penultimate", np.arange(6)).tolist() == [True, False, False, True, False, False]
 
 
 _KILLED_AT = """
@@ -292,7 +291,7 @@ def test_a_kill_at_any_write_leaves_a_file_that_opens_and_no_row_that_is_wrong(t
         done = np.flatnonzero(file.status == DONE)
         seen.add(len(done))
         for layer, dim in DIMS.items():
-            assert file.sound(layer, done).all()
+            assert file.checksums_match(layer, done).all()
             np.testing.assert_array_equal(file.features(layer)[done], vectors(3, dim)[done])
         np.testing.assert_array_equal(file.keys[done], keys_of(3)[done])
     assert seen == {0, 1, 2}  # 1: torn between the two
@@ -309,7 +308,7 @@ path = Path(sys.argv[1])
 file, features = FeatureFile(path), FeatureSet.load(path, "hidden")
 for line in sys.stdin:
     rows = np.flatnonzero(file.status == 1)
-    assert file.sound("penultimate", rows).all() and file.sound("hidden", rows).all()
+    assert file.checksums_match("penultimate", rows).all() and file.checksums_match("hidden", rows).all()
     values = [file.features("penultimate")[rows].tolist(), features.features.tolist(), file.images.labels.tolist()]
     print(hash(repr(values)), len(features), file.paths[0], flush=True)
 """
@@ -347,7 +346,7 @@ def test_a_reader_is_never_disturbed_by_who_writes_replaces_or_removes_the_file(
     assert said == [first] * 10
     for name in DIMS:
         np.testing.assert_array_equal(file.features(name), before[name])
-        assert file.sound(name, np.array([0, 1, 2, 3, 5])).all()
+        assert file.checksums_match(name, np.array([0, 1, 2, 3, 5])).all()
     np.testing.assert_array_equal(features.features, before["hidden"][[0, 1, 2, 3, 5]])
     assert file.dataset["root"] == "/photos"
 
@@ -398,7 +397,7 @@ def test_files_that_are_refused_leave_no_descriptor_open(tmp_path: Path) -> None
 
     before = next_descriptor()
     for _ in range(20):
-        with pytest.raises(CorruptFileError, match="was cut off"):
+        with pytest.raises(CorruptFileError, match="was truncated or extended"):
             FeatureFile(tmp_path / "cut.h5")
         FeatureFile(tmp_path / "f.h5")
     assert next_descriptor() == before
@@ -428,7 +427,7 @@ def test_a_missing_layer_is_a_miss_that_names_those_there_are(tmp_path: Path) ->
         (40, "the structure of the file is damaged"),
         (100, "has 100 bytes instead of"),
         (5000, "has 5,000 bytes instead of"),
-        (-1, r"has [\d,]+ bytes instead of [\d,]+; it was cut off or added to"),
+        (-1, r"has [\d,]+ bytes instead of [\d,]+; it was truncated or extended"),
     ],
 )
 def test_a_truncated_file_is_corrupt(tmp_path: Path, keep: int, message: str) -> None:
@@ -443,7 +442,9 @@ def test_a_file_with_something_added_is_corrupt(tmp_path: Path) -> None:
     make(tmp_path / "f.h5")
     with (tmp_path / "f.h5").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(CorruptFileError, match=r"f\.h5 has [\d,]+ bytes instead of [\d,]+; it was cut off or added to"):
+    with pytest.raises(
+        CorruptFileError, match=r"f\.h5 has [\d,]+ bytes instead of [\d,]+; it was truncated or extended"
+    ):
         FeatureFile(tmp_path / "f.h5")
 
 
@@ -467,7 +468,7 @@ def test_a_folder_and_a_pipe_are_corrupt(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
     with pytest.raises(CorruptFileError, match=r"folder\.h5 is a folder; expected a feature file"):
         FeatureFile(tmp_path / "folder.h5")
-    with pytest.raises(CorruptFileError, match=r"pipe\.h5 is no ordinary file"):
+    with pytest.raises(CorruptFileError, match=r"pipe\.h5 is not a regular file"):
         FeatureFile(tmp_path / "pipe.h5")
 
 
@@ -506,22 +507,22 @@ def remake(path: Path, attrs: Mapping[str, Any] | None = None, tables: Mapping[s
         (
             "dataset",
             '{"name": "a", "root": "/a", "splits": "given", "max_pixels": "1"}',
-            "max_pixels, root or table of the attribute dataset means nothing",
+            "max_pixels, root or table of the attribute dataset is not valid",
         ),
         (
             "dataset",
             json.dumps({"name": "a", "root": "/" * 5000, "splits": "given"}),
-            "max_pixels, root or table of the attribute dataset means nothing",
+            "max_pixels, root or table of the attribute dataset is not valid",
         ),
         (
             "dataset",
             json.dumps({"name": "a", "root": "/a", "splits": "given", "table": 7}),
-            "max_pixels, root or table of the attribute dataset means nothing",
+            "max_pixels, root or table of the attribute dataset is not valid",
         ),
         (
             "dataset",
             json.dumps({"name": "a", "root": "/a", "splits": "given", "table": "/" * 5000}),
-            "max_pixels, root or table of the attribute dataset means nothing",
+            "max_pixels, root or table of the attribute dataset is not valid",
         ),
     ],
 )
@@ -586,7 +587,7 @@ def test_a_file_whose_tables_exceed_the_memory_is_refused_before_they_are_read(t
 def test_a_flipped_bit_in_a_table_does_not_fit_the_digest(tmp_path: Path, name: str, bit: int) -> None:
     make(tmp_path / "f.h5")
     flip(tmp_path / "f.h5", offset_of(tmp_path / "f.h5", name), bit)
-    with pytest.raises(CorruptFileError, match=r"f\.h5: its tables do not fit their digest"):
+    with pytest.raises(CorruptFileError, match=r"f\.h5: its tables do not match their digest"):
         FeatureFile(tmp_path / "f.h5")
 
 
@@ -614,7 +615,7 @@ def test_values_that_mean_nothing_are_refused_though_their_digest_fits(
     old = hdf5.parse(handle, path)
     os.pwrite(handle, hdf5.pack({**old.attrs, "complete": np.uint8(0)}, old.tables).data, 0)
     with (
-        pytest.raises(CorruptFileError, match=r"f\.h5: its tables hold .* that mean nothing")
+        pytest.raises(CorruptFileError, match=r"f\.h5: its tables hold .* that are not valid")
         if value != b"\0"
         else (
             contextlib.nullcontext()  # a row that is still to do
@@ -624,7 +625,7 @@ def test_values_that_mean_nothing_are_refused_though_their_digest_fits(
         digest = file.computed_digest().encode()
         os.pwrite(handle, hdf5.pack({**old.attrs, "digest": digest}, old.tables).data, 0)
     if value == b"\0":
-        with pytest.raises(CorruptFileError, match=r"f\.h5: its tables hold .* that mean nothing"):
+        with pytest.raises(CorruptFileError, match=r"f\.h5: its tables hold .* that are not valid"):
             FeatureFile(path)
 
 
@@ -632,9 +633,9 @@ def test_a_flipped_bit_in_a_row_is_found_by_every_reader(tmp_path: Path) -> None
     path = tmp_path / "f.h5"
     make(path)
     flip(path, offset_of(path, "features/hidden") + 3 * 3 * 4 + 1, 2)
-    sound = FeatureFile(path).sound("hidden", np.arange(6))
+    sound = FeatureFile(path).checksums_match("hidden", np.arange(6))
     assert sound.tolist() == [True, True, True, False, False, True]  # row 4 failed and has no features
-    assert FeatureFile(path).sound("penultimate", np.array([3])).all()
+    assert FeatureFile(path).checksums_match("penultimate", np.array([3])).all()
     with pytest.raises(
         CorruptFileError,
         match=r"f\.h5: 1 of 5 rows of layer hidden .* the first of 03\.png; the same featx extract with --rehash",
@@ -708,7 +709,7 @@ def test_differences_name_the_parts_with_both_values() -> None:
 def test_too_little_space_is_an_error_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage(10**11, 10**11 - 5 * 10**9, 5 * 10**9))
-    message = r"needs 12\.0 GB, 5\.0 GB free; --cache names another folder, --dtype float16 halves the need"
+    message = r"needs 12\.0 GB, 5\.0 GB free; --cache names another folder, --dtype float16 halves the size"
     with pytest.raises(OutputError, match=message):
         begin(tmp_path / "f.h5", 3, dims={"penultimate": 10**9})
     assert list(tmp_path.iterdir()) == []
@@ -741,10 +742,10 @@ def test_a_file_system_that_reserves_nothing_is_written_all_the_same(
     [
         (
             {"dims": {"a/b": 3}, "identities": {"a/b": "a" * 64}},
-            r"f\.h5 cannot be a feature file: no name for a data set",
+            r"f\.h5 cannot be written as a feature file: not a valid name of a data set",
         ),
-        ({"classes": ("ant", "")}, r"what was written could not be read again: .* mean nothing"),
-        ({"images": table(6, paths=[b"a\0b"] * 6)}, r"what was written could not be read again: .* mean nothing"),
+        ({"classes": ("ant", "")}, r"the new file could not be read again: .* not valid"),
+        ({"images": table(6, paths=[b"a\0b"] * 6)}, r"the new file could not be read again: .* not valid"),
     ],
     ids=["layer", "class", "path"],
 )
@@ -763,7 +764,7 @@ def test_a_write_that_fails_is_an_output_error(tmp_path: Path, monkeypatch: pyte
     def broken(*_: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(cache_room.os, "pwrite", broken)
+    monkeypatch.setattr(os, "pwrite", broken)
     for write in (
         lambda: write_rows(writer, [0]),
         lambda: writer.fail(0, bytes(16), "why"),

@@ -12,8 +12,8 @@ from conftest import write_image
 
 from featx.backbones.backbone import load_backbone
 from featx.errors import BackboneError, CacheMissError, CorruptFileError, HeadError, OutputError
-from featx.extraction.extraction import extract
-from featx.features import feature_set as features_room
+from featx.extraction.pipeline import extract
+from featx.features import feature_set as feature_set_module
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.writer import FeatureFileWriter
@@ -128,7 +128,7 @@ def test_a_row_that_does_not_fit_its_check_is_refused_with_its_image(tmp_path: P
     data = path.read_bytes()
     path.write_bytes(data.replace(VECTORS[2].tobytes(), VECTORS[1].tobytes()))
     message = (
-        r"f\.h5: 1 of 5 rows of layer penultimate do not fit their checks, the first of b/caf.\.png; "
+        r"f\.h5: 1 of 5 rows of layer penultimate do not match their checksums, the first of b/caf.\.png; "
         r"the same featx extract with --rehash"
     )
     with pytest.raises(CorruptFileError, match=message):
@@ -191,8 +191,8 @@ def test_no_split_to_judge_by_is_an_error_that_says_what_there_is() -> None:
 
 
 def test_where_counts_labelled_rows_by_split(letters: FeatureSet) -> None:
-    assert letters.where() == "found 1 in test, 2 in train, 1 in val, 1 unlabelled"
-    assert small([0, 1], ["train", ""]).where() == "found 1 in no split, 1 in train"
+    assert letters.describe_splits() == "found 1 in test, 2 in train, 1 in val, 1 unlabelled"
+    assert small([0, 1], ["train", ""]).describe_splits() == "found 1 in no split, 1 in train"
 
 
 def test_several_layers_are_side_by_side_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_several_views_are_one_after_the_other_for_each_image(tmp_path: Path) ->
     np.testing.assert_array_equal(wide.features[:, :, 84:], both.features)
     some = both.take(np.array([4, 1]))
     np.testing.assert_array_equal(some.features, both.features[[4, 1]])
-    assert both.facts(np.array([2])).features.shape == (1, 0)
+    assert both.without_features(np.array([2])).features.shape == (1, 0)
     assert views_in(path, "penultimate") == views_in(path, "hidden,penultimate") == "flip"
     with pytest.raises(CacheMissError, match=r"has no layer 'penultimate@top-left', only penultimate, hidden, penult"):
         FeatureSet.load(path, "penultimate@10crop")
@@ -254,8 +254,8 @@ def test_what_is_too_large_for_memory_is_put_together_in_a_file_without_a_name(
     path = extract(tmp_path / "few", backbone, cache=tmp_path / "cache").file
     wanted = FeatureSet.load(path, layer).features
     assert not isinstance(wanted, np.memmap)
-    monkeypatch.setattr(features_room, "MOST_IN_MEMORY", wanted.nbytes - 1)
-    monkeypatch.setattr(features_room, "_BLOCK", 3 * wanted[0].nbytes)
+    monkeypatch.setattr(feature_set_module, "MOST_IN_MEMORY", wanted.nbytes - 1)
+    monkeypatch.setattr(feature_set_module, "_BLOCK", 3 * wanted[0].nbytes)
     before = sorted(path.parent.iterdir())
     loaded = FeatureSet.load(path, layer)
     found = loaded.features
@@ -269,11 +269,11 @@ def test_what_is_too_large_for_memory_is_put_together_in_a_file_without_a_name(
 
 def test_no_room_to_put_features_together_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "f.h5")
-    monkeypatch.setattr(features_room, "MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(feature_set_module, "MOST_IN_MEMORY", 0)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OutputError, match=r"no room for 100 bytes of features that are put together: No space left"):
+    with pytest.raises(OutputError, match=r"no room for 100 bytes of joined features: No space left"):
         FeatureSet.load(path, "hidden,penultimate")

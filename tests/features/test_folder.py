@@ -25,14 +25,14 @@ from featx.features import folder as folder_module
 from featx.features import lock as lock_module
 from featx.features.feature_file import FeatureFile
 from featx.features.folder import (
-    Entry,
+    FolderEntry,
     describe_files,
-    feature_file,
+    feature_file_path,
+    files_sharing,
     list_folder,
     newest,
     remove,
-    require_place,
-    sharing,
+    require_writable,
 )
 from featx.features.lock import write_lock
 
@@ -40,9 +40,9 @@ from featx.features.lock import write_lock
 
 
 def named(folder: Path, **changes: Any) -> Path:
-    """``feature_file`` for the features that ``make`` writes."""
+    """``feature_file_path`` for the features that ``make`` writes."""
     wanted = {"dataset": "photos", "root": "/photos", "backbone": "lenet5", "identities": IDENTITIES}
-    return feature_file(folder, **{**wanted, **changes})[0]
+    return feature_file_path(folder, **{**wanted, **changes})[0]
 
 
 def test_the_first_file_of_a_data_set_has_the_plain_name(tmp_path: Path) -> None:
@@ -88,15 +88,15 @@ def test_a_damaged_file_is_not_taken_for_these_features(tmp_path: Path) -> None:
 def test_a_damaged_file_of_this_name_is_noted_with_what_removes_it(tmp_path: Path) -> None:
     def note() -> str:
         wanted = {"dataset": "photos", "root": "/photos", "backbone": "lenet5", "identities": IDENTITIES}
-        return feature_file(tmp_path, **wanted)[1]
+        return feature_file_path(tmp_path, **wanted)[1]
 
     assert note() == ""
     make(tmp_path / "photos--lenet5.h5")
     assert note() == ""
     os.truncate(tmp_path / "photos--lenet5.h5", 3000)
     assert re.fullmatch(
-        r".*photos--lenet5\.h5 has 3,000 bytes instead of [\d,]+; it was cut off or added to\. "
-        r"It is left as it is; featx cache rm removes it",
+        r".*photos--lenet5\.h5 has 3,000 bytes instead of [\d,]+; it was truncated or extended\. "
+        r"The file is left as it is; featx cache rm removes it",
         note(),
     )
     make(named(tmp_path))  # under the name with a hash: from now on that is the file
@@ -107,7 +107,7 @@ def test_a_damaged_leftover_beside_the_file_does_not_matter(tmp_path: Path) -> N
     make(tmp_path / "photos--lenet5.h5")
     (tmp_path / "photos--lenet5.h5.partial").write_bytes(b"damaged")
     wanted = {"dataset": "photos", "root": "/photos", "backbone": "lenet5", "identities": IDENTITIES}
-    assert feature_file(tmp_path, **wanted) == (tmp_path / "photos--lenet5.h5", "")
+    assert feature_file_path(tmp_path, **wanted) == (tmp_path / "photos--lenet5.h5", "")
 
 
 @pytest.mark.parametrize(
@@ -320,16 +320,18 @@ def test_processes_that_race_for_a_lock_lose_no_update(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_made_and_is_tried_out(tmp_path: Path) -> None:
-    require_place(tmp_path / "new" / "deep")
+    require_writable(tmp_path / "new" / "deep")
     assert list((tmp_path / "new" / "deep").iterdir()) == []
-    require_place(tmp_path / "unused", tmp_path / "other" / "f.h5")
+    require_writable(tmp_path / "unused", tmp_path / "other" / "f.h5")
     assert list((tmp_path / "other").iterdir()) == []
     assert not (tmp_path / "unused").exists()
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(OutputError, match=r"cannot write into .*file: a file is in its place; name another folder"):
-        require_place(tmp_path / "file")
+    with pytest.raises(
+        OutputError, match=r"cannot write into .*file: there is a file at that path; name another folder"
+    ):
+        require_writable(tmp_path / "file")
     with pytest.raises(OutputError, match=r"other is a folder; name a file to write with -o"):
-        require_place(tmp_path, tmp_path / "other")
+        require_writable(tmp_path, tmp_path / "other")
 
 
 def test_a_folder_that_cannot_be_written_passes_where_there_are_feature_files(
@@ -340,9 +342,9 @@ def test_a_folder_that_cannot_be_written_passes_where_there_are_feature_files(
 
     monkeypatch.setattr(folder_module.tempfile, "TemporaryFile", refused)
     with pytest.raises(OutputError, match=r"cannot write into .*: Permission denied; name another folder with --cache"):
-        require_place(tmp_path)
+        require_writable(tmp_path)
     (tmp_path / "f.h5").touch()
-    require_place(tmp_path)
+    require_writable(tmp_path)
 
 
 # What shares features
@@ -360,23 +362,23 @@ def test_files_of_the_same_features_are_shared_the_newest_first(tmp_path: Path) 
     (tmp_path / "pipe.h5").symlink_to("nowhere")
     for seconds, name in enumerate(("b.h5", "c.h5.partial", "a.h5", "less.h5"), start=1):
         os.utime(tmp_path / name, (seconds, seconds))
-    found = sharing(tmp_path, [IDENTITIES])
+    found = files_sharing(tmp_path, [IDENTITIES])
     assert [file.path.name for file in found] == ["a.h5", "c.h5.partial", "b.h5"]
     assert [file.complete for file in found] == [True, False, True]
-    assert [file.path.name for file in sharing(tmp_path, [{"hidden": "b" * 64}])] == [
+    assert [file.path.name for file in files_sharing(tmp_path, [{"hidden": "b" * 64}])] == [
         "less.h5", "a.h5", "c.h5.partial", "b.h5",
     ]  # fmt: skip
     without = [tmp_path / "a.h5", tmp_path / "c.h5.partial"]
-    assert [file.path.name for file in sharing(tmp_path, [IDENTITIES], without=without)] == ["b.h5"]
-    either = sharing(tmp_path, [{"hidden": "0" * 64}, IDENTITIES])
+    assert [file.path.name for file in files_sharing(tmp_path, [IDENTITIES], without=without)] == ["b.h5"]
+    either = files_sharing(tmp_path, [{"hidden": "0" * 64}, IDENTITIES])
     assert [file.path.name for file in either] == ["a.h5", "c.h5.partial", "b.h5"]
-    assert sharing(tmp_path, []) == sharing(tmp_path / "none", [IDENTITIES]) == []
+    assert files_sharing(tmp_path, []) == files_sharing(tmp_path / "none", [IDENTITIES]) == []
 
 
 # What there is, and what nothing needs
 
 
-def states(folder: Path) -> dict[str, Entry]:
+def states(folder: Path) -> dict[str, FolderEntry]:
     return {entry.path.name: entry for entry in list_folder(folder)}
 
 
@@ -467,9 +469,9 @@ def test_what_an_interrupted_run_left_is_of_no_use_once_the_whole_file_has_its_r
     assert states(tmp_path)["f.h5.partial"].removable == ""
     make(tmp_path / "whole.h5")
     (tmp_path / "whole.h5").rename(tmp_path / "f.h5")
-    assert states(tmp_path)["f.h5.partial"].removable == "f.h5 has all that it has"
+    assert states(tmp_path)["f.h5.partial"].removable == "f.h5 has all its features"
     partial.write([4], keys_of(6)[:1], {name: np.ones((1, dim)) for name, dim in DIMS.items()})
-    assert states(tmp_path)["f.h5.partial"].removable == "f.h5 has all that it has"  # a copy of the first image
+    assert states(tmp_path)["f.h5.partial"].removable == "f.h5 has all its features"  # a copy of the first image
     partial.write([5], np.full((1, 16), 7, np.uint8), {name: np.ones((1, dim)) for name, dim in DIMS.items()})
     assert states(tmp_path)["f.h5.partial"].removable == ""
     assert states(tmp_path)["f.h5"].removable == ""
@@ -513,7 +515,7 @@ def test_named_files_are_described_in_their_order(folder: Path) -> None:
 
 def test_what_has_not_even_the_name_of_a_feature_file_is_not_described(folder: Path) -> None:
     with pytest.raises(
-        CorruptFileError, match=r"other\.txt is no feature file; those end in \.h5, \.h5\.partial, \.h5\.new$"
+        CorruptFileError, match=r"other\.txt is not a feature file; those end in \.h5, \.h5\.partial, \.h5\.new$"
     ):
         describe_files([folder / "other.txt"])
     for name in ("none.h5", "dir.h5"):

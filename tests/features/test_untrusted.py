@@ -20,10 +20,11 @@ from featx.data.image_set import ImageSet
 from featx.errors import CorruptFileError, FeatxError
 from featx.extraction.reuse import KnownRows
 from featx.features import hdf5
-from featx.features.feature_file import FeatureFile, Header
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import describe_files, feature_file, list_folder, newest, sharing
+from featx.features.folder import describe_files, feature_file_path, files_sharing, list_folder, newest
 from featx.features.hdf5 import Table
+from featx.features.header import FeatureFileHeader
 from featx.inspection.info import describe_file
 from featx.inspection.verify import verify_file
 
@@ -72,7 +73,7 @@ def use(path: Path, *, thorough: bool = True) -> bool:
         cache = FeatureFile(path, allow_partial=True)
         opened = True
         for layer in cache.layers:
-            cache.sound(layer, np.arange(len(cache)))
+            cache.checksums_match(layer, np.arange(len(cache)))
             cache.features(layer).max()
         [cache.error(row) for row in range(len(cache))]
         known = KnownRows([cache], list(cache.layers))
@@ -82,7 +83,7 @@ def use(path: Path, *, thorough: bool = True) -> bool:
         assert len(set(known)) == len(known)
     if not (opened or thorough):
         return False
-    for look in (FeatureFile, Header, FeatureSet.load):
+    for look in (FeatureFile, FeatureFileHeader, FeatureSet.load):
         with contextlib.suppress(FeatxError):
             look(path)
     said = verify_file(path)
@@ -91,8 +92,8 @@ def use(path: Path, *, thorough: bool = True) -> bool:
     json.dumps(said, allow_nan=False)
     if opened:
         json.dumps(describe_file(path))
-        feature_file(path.parent, dataset="x", root="/photos", backbone="lenet5", identities=IDENTITIES)
-        sharing(path.parent, [IDENTITIES])
+        feature_file_path(path.parent, dataset="x", root="/photos", backbone="lenet5", identities=IDENTITIES)
+        files_sharing(path.parent, [IDENTITIES])
     (entry,) = list_folder(path.parent)
     assert (entry.state in ("complete", "partial")) is opened
     json.dumps(entry.as_dict())
@@ -158,7 +159,7 @@ def test_changed_bytes_give_only_featx_errors(what: str, request: pytest.Fixture
 def test_each_flipped_bit_in_the_structure_of_an_unfinished_file_is_refused_or_mended(partial: Path) -> None:
     """Mended: in the few bytes that complete a file, which a power cut may leave half written."""
     data = partial.read_bytes()
-    expected = Header(partial).structure
+    expected = FeatureFileHeader(partial).structure
     end = 48 + 14 + int.from_bytes(data[54:58], "little")
     may_be_torn = range(data.index(b"digest\0") - 13, end)
     mended = 0
@@ -166,14 +167,14 @@ def test_each_flipped_bit_in_the_structure_of_an_unfinished_file_is_refused_or_m
         for bit in {at % 8} if at < end or at % 4 == 0 else ():
             flip(partial, at, bit)
             try:
-                structure = Header(partial).structure
+                structure = FeatureFileHeader(partial).structure
                 assert at in may_be_torn, (at, bit)
                 assert structure == expected
                 mended += 1
             except CorruptFileError:
                 pass
             flip(partial, at, bit)
-    assert Header(partial).structure == expected
+    assert FeatureFileHeader(partial).structure == expected
     assert mended > 64
 
 
@@ -201,7 +202,7 @@ def craft(path: Path, attrs: Mapping[str, Any], tables: Mapping[str, Table], con
 
 
 def contents_of(path: Path) -> tuple[dict[str, Any], dict[str, Table], Contents]:
-    cache = Header(path)
+    cache = FeatureFileHeader(path)
     data = path.read_bytes()
     tables = dict(cache.structure.tables)
     return (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from featx.errors import HeadError
+from featx.errors import FoldError
 from featx.heads.folds import draw_shots, judged, make_folds
 from featx.heads.training_data import Folds
 
@@ -159,9 +159,9 @@ def test_whatever_the_label_sets_no_label_is_judged_that_training_rows_lack(data
 
 
 def test_fewer_than_two_folds_are_none() -> None:
-    with pytest.raises(HeadError, match="1 folds; cross-validation needs at least 2"):
+    with pytest.raises(FoldError, match="1 folds; cross-validation needs at least 2"):
         make_folds(np.array([0, 1]), None, folds=1, seed=0)
-    with pytest.raises(HeadError, match="neither strata nor groups"):
+    with pytest.raises(FoldError, match="neither strata nor groups"):
         make_folds(None, None, folds=2, seed=0)
 
 
@@ -210,9 +210,9 @@ def test_shots_are_of_different_groups_as_far_as_there_are_so_many(seed: int) ->
 def test_too_many_shots_name_the_classes_that_have_fewer() -> None:
     labels = np.repeat([0, 1, 2], [2, 8, 3])
     with pytest.raises(
-        HeadError,
-        match=r"4 shots are more images than 2 of 3 classes have to train on: ant \(2\), cat \(3\); .* at most 2",
+        FoldError,
+        match=r"4 shots are more than the training images of 2 of 3 classes: ant \(2\), cat \(3\); .* at most 2",
     ):
         draw_shots(labels, shots=4, classes=("ant", "bee", "cat"), seed=0)
-    with pytest.raises(HeadError, match="0 shots; expected at least 1"):
+    with pytest.raises(FoldError, match="0 shots; expected at least 1"):
         draw_shots(labels, shots=0, classes=("ant", "bee", "cat"), seed=0)

@@ -16,7 +16,8 @@ from featx.data.image_set import image_key
 from featx.data.splits import hash_group_splits, hash_splits, join_groups, straddling
 from featx.errors import DatasetError, HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads.groups import read_column, splits_for
+from featx.heads import groups
+from featx.heads.groups import match_groups, read_column, row_groups, splits_for, with_groups, with_splits
 
 
 def keys_of(*names: object) -> np.ndarray:
@@ -64,29 +65,30 @@ def test_a_column_may_stand_in_a_table_of_its_own(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     features = with_table(tmp_path / "t.csv", "path,label,split,scene,who\n0.png,a,train,s,x\n")
     with pytest.raises(
-        HeadError, match=r"t\.csv has no column 'patient'; .* it has 'scene', 'who': .* with --group, or"
+        HeadError, match=r"t\.csv has no column 'patient'; .* it has 'scene', 'who'\. .* with --group, or"
     ):
         read_column(features, "patient")
     features = with_table(tmp_path / "t.csv", "path,label\n0.png,a\n")
-    with pytest.raises(HeadError, match=r"it has none: name one of them with --by, or another table with --table"):
+    with pytest.raises(HeadError, match=r"it has none\. Name one of them with --by, or another table with --table"):
         read_column(features, "patient", option="--by")
 
 
 def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None:
     features = with_table(tmp_path / "t.csv", "path,label,who\n1.png,a,x\n")
-    with pytest.raises(HeadError, match=r"t\.csv does not name 2 of 3 images \(0\.png, 2\.png\); .* --table"):
+    with pytest.raises(HeadError, match=r"t\.csv lacks 2 of 3 images \(0\.png, 2\.png\); .* --table"):
         read_column(features, "who")
 
 
 def test_an_image_of_two_values_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
     features = with_table(tmp_path / "t.csv", "path,who\n0.png,x\n1.png,x\n2.png,x\n./0.png,y\n")
-    with pytest.raises(HeadError, match=r"'0\.png' has the who 'x' on line 2 and 'y' on line 5; keep one"):
+    with pytest.raises(HeadError, match=r"'0\.png' has the who 'x' on line 2 but 'y' on line 5; keep one"):
         read_column(features, "who")
 
 
 def test_features_without_a_table_say_how_one_is_named() -> None:
     with pytest.raises(
-        HeadError, match=r"no table to read the column 'who' from: .* --group with --table FILE .*\(relative to /pets\)"
+        HeadError,
+        match=r"no table to read the column 'who' from: .* Add --table FILE to --group; .*\(relative to /pets\)",
     ):
         read_column(pets([0], ("a",)), "who")
 
@@ -100,8 +102,45 @@ def test_a_table_that_is_gone_or_none_is_never_waited_for(tmp_path: Path) -> Non
     with pytest.raises(HeadError, match="it is no ordinary file; name another with --table"):
         read_column(features, "who")
     (tmp_path / "passwd").write_text("root:x:0")
-    with pytest.raises(HeadError, match=r"passwd: it ends in none of \.csv"):
+    with pytest.raises(HeadError, match=r"passwd: its name does not end in \.csv"):
         read_column(features, "who", table=tmp_path / "passwd")
+
+
+def test_groups_are_attached_once_and_follow_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, read_table = [], groups.read_table
+    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
+    features = with_table(tmp_path / "t.csv", "path,who,site\n0.png,x,s\n1.png,,s\n2.png,x,t\n")
+    assert with_groups(features, None) is features
+    grouped = with_groups(features, "who")
+    assert (grouped.group, grouped.groups.tolist()) == ("who", ["x", "", "x"])
+    assert with_groups(grouped, "who") is grouped
+    assert len(read) == 1
+    assert grouped.take(np.array([2, 1])).groups.tolist() == ["x", ""]
+    assert grouped.without_features(np.array([0])).group == "who"
+    assert row_groups(grouped, np.arange(3)).tolist() == [0, 1, 0]
+    assert row_groups(features, np.arange(3)).tolist() == [0, 1, 2]
+    assert with_groups(grouped, "site").groups.tolist() == ["s", "s", "t"]
+    (tmp_path / "u.csv").write_text("path,who\n0.png,a\n1.png,b\n2.png,c\n")
+    assert with_groups(grouped, "who", tmp_path / "u.csv").groups.tolist() == ["a", "b", "c"]
+
+
+def test_features_get_the_groups_that_a_head_was_fitted_with(tmp_path: Path) -> None:
+    features = with_table(tmp_path / "t.csv", "path,who,site\n0.png,x,s\n1.png,,s\n2.png,x,t\n")
+    assert match_groups(features, None) is features
+    assert match_groups(features, "who").groups.tolist() == ["x", "", "x"]
+    grouped = with_groups(features, "site")
+    assert match_groups(grouped, "site") is grouped
+    plain = match_groups(grouped, None)
+    assert (plain.groups, plain.group) == (None, None)
+    anonymous = dataclasses.replace(features, groups=words("p", "p", "q"))
+    assert match_groups(anonymous, None) is anonymous
+
+
+def test_splits_of_a_task_replace_those_of_the_features(tmp_path: Path) -> None:
+    features = pets([0, 1] * 20, ("a", "b"), groups=words(*["p", "q"] * 20), group="who")
+    split = with_splits(features, "classification")
+    np.testing.assert_array_equal(split.splits, splits_for(features, "classification"))
+    assert split.groups is features.groups
 
 
 def test_a_table_without_paths_is_malformed(tmp_path: Path) -> None:
@@ -258,7 +297,7 @@ def test_splits_by_content_give_each_label_of_a_list_images_in_train() -> None:
 def test_splits_by_content_are_made_again_by_group() -> None:
     column = words(*(f"p{row // 10}" for row in range(100)))
     features = pets([row % 2 for row in range(100)], ("a", "b"))
-    splits = splits_for(features, "classification", column)
+    splits = splits_for(dataclasses.replace(features, groups=column), "classification")
     assert all(len(set(splits[row : row + 10])) == 1 for row in range(0, 100, 10))
     assert {"train", "test"} <= set(splits)
 
@@ -267,7 +306,7 @@ def test_splits_that_the_data_set_names_stay_as_they_are() -> None:
     splits = words("train", "test", "train", "val")
     features = pets([0, 1, 0, 1], ("a", "b"), splits=splits, dataset={"splits": "given"})
     for task in ("classification", "multilabel", "regression"):
-        assert splits_for(features, task, words("p", "q", "p", "r")) is splits
+        assert splits_for(dataclasses.replace(features, groups=words("p", "q", "p", "r")), task) is splits
     copies = dataclasses.replace(features, keys=keys_of("a", "a", "b", "c"))
     assert splits_for(copies, "classification") is splits  # the verdict counts them
 
@@ -280,10 +319,11 @@ def test_groups_that_named_splits_tear_apart_are_an_error_that_names_a_few() -> 
         HeadError,
         match=r"5 of 5 groups have images in more than one split \('p0' in test and train, 'p1' .*'p2' .* and 2 more\)",
     ):
-        splits_for(features, "classification", column)
+        splits_for(dataclasses.replace(features, groups=column), "classification")
 
 
 def test_images_that_take_no_part_tear_no_group_apart() -> None:
     splits = words("train", "pretrain", "fold 7", "test")
     features = pets([0, 0, 0, -1], ("a",), splits=splits, dataset={"splits": "given"})
-    assert splits_for(features, "classification", words("p", "p", "p", "p")) is splits
+    features = dataclasses.replace(features, groups=words("p", "p", "p", "p"))
+    assert splits_for(features, "classification") is splits

@@ -13,10 +13,12 @@ from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
 from featx.errors import HeadError
+from featx.heads import postprocess
 from featx.heads.postprocess import (
     KNOTS,
     balanced_weights,
     fit_isotonic,
+    fit_postprocess,
     fit_temperature,
     label_thresholds,
     logit_adjustment,
@@ -292,7 +294,7 @@ def test_adjusted_by_one_the_posterior_is_that_of_equally_frequent_classes() -> 
 
 
 def test_an_adjustment_that_means_nothing_is_an_error() -> None:
-    with pytest.raises(HeadError, match="tau is -1; logit adjustment takes a number from 0 on"):
+    with pytest.raises(HeadError, match="tau is -1; logit adjustment takes a number of at least 0"):
         logit_adjustment(np.array([1, 1]), -1.0)
     with pytest.raises(HeadError, match="1 classes have no rows; logit adjustment needs some of each"):
         logit_adjustment(np.array([1, 0]), 1.0)
@@ -305,3 +307,57 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     assert weights[y].mean() == pytest.approx(1.0)
     with pytest.raises(HeadError, match="1 of 4 classes have no rows"):
         balanced_weights(y, 4)
+
+
+# All of it together
+
+
+def test_a_postprocess_without_held_out_rows_changes_nothing_but_the_offset() -> None:
+    made = fit_postprocess(
+        np.empty((0, 3)), np.empty(0, np.int64), "classification", calibrate="isotonic", reject_below=0.4
+    )
+    assert (made.temperature, made.isotonic, made.thresholds, made.reject_below) == (1.0, None, None, 0.4)
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    np.testing.assert_array_equal(made.apply(scores), postprocess.softmax(scores))
+    assert fit_postprocess(np.empty((0, 2)), np.empty((0, 2)), "multilabel").thresholds.tolist() == [0.5, 0.5]
+    with pytest.raises(
+        HeadError, match=r"no rows could be held out to choose the rejection threshold by; .* --reject-b"
+    ):
+        fit_postprocess(np.empty((0, 3)), np.empty(0, np.int64), "classification", target_precision=0.9)
+
+
+def test_a_postprocess_is_its_parts_one_after_the_other() -> None:
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 3, 200)
+    scores = 5 * (np.eye(3)[y] + rng.normal(size=(200, 3)))
+    offset = np.array([0.1, 0.0, -0.2])
+    made = fit_postprocess(scores, y, "classification", calibrate="isotonic", offset=offset, target_precision=0.8)
+    assert made.temperature == fit_temperature(scores, y)
+    p = postprocess.softmax(scores / made.temperature - offset)
+    np.testing.assert_array_equal(made.logits(scores), scores / made.temperature - offset)
+    expected = fit_isotonic(p, y).apply(p)
+    np.testing.assert_array_equal(made.apply(scores), expected)
+    assert made.reject_below == threshold_for_precision(expected, y, 0.8).threshold
+    row = expected[expected.max(axis=1).argmin()]
+    assert made.decide(row, "abc") is None
+    assert made.decide(np.array([0.0, 0.99, 0.01]), "abc") == "b"
+
+
+def test_numbers_pass_and_labels_are_decided_one_by_one() -> None:
+    numbers = fit_postprocess(np.ones((3, 1)), np.ones((3, 1)), "regression", calibrate="temperature")
+    assert (numbers.temperature, numbers.decide(numbers.apply(np.array([[7.5]]))[0], ("value",))) == (1.0, 7.5)
+    y = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+    labels = fit_postprocess(4.0 * y - 2.0, y, "multilabel")
+    assert labels.decide(labels.apply(np.array([[1.0, 3.0]]))[0], ("cat", "dog")) == ["dog", "cat"]
+    assert labels.decide(labels.apply(np.array([[-2.0, -2.0]]))[0], ("cat", "dog")) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 300])
+def test_softmax_is_the_quotient_of_exponentials_bit_for_bit(count: int) -> None:
+    logits = np.random.default_rng(count).normal(scale=30, size=(50, count))
+    logits[3], logits[4, 0], logits[5, -1] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        expected = shifted / shifted.sum(axis=1, keepdims=True)
+    assert postprocess.softmax(logits).tobytes() == expected.tobytes()
+    assert np.isnan(postprocess.softmax(logits)[3:5]).all()

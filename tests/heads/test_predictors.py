@@ -1,4 +1,4 @@
-"""What each scorer computes, and each kind's fit against scikit-learn itself, on seeded random data."""
+"""What each predictor computes, and each kind's fit against scikit-learn itself, on seeded random data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from sklearn.svm import SVC, LinearSVC
 
 from featx.heads import nearest, predictors
 from featx.heads.estimators import linear
-from featx.heads.estimators.knn import NeighbourModel
-from featx.heads.head import sigmoid, softmax
-from featx.heads.predictors import PREDICTORS
-from featx.heads.registry import form_of, model_for
+from featx.heads.estimators.knn import KNearestEstimator
+from featx.heads.postprocess import sigmoid, softmax
+from featx.heads.registry import EstimatorOptions, get_kind, predictor_classes
 from featx.heads.solver import matrices
 from featx.heads.training_data import Rows, TrainingData
-from featx.io.model_file import _ARRAYS
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
 CLASSES = pytest.mark.parametrize("count", [2, 4])
@@ -40,8 +38,8 @@ def draw(n: int, dim: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def fit(name: str, Z: np.ndarray, y: np.ndarray, count: int, C: float = 0.0, *, kernel: str = "linear") -> Any:
-    """A scorer of one kind of head."""
-    model = model_for(name, task="classification", kernel=kernel)
+    """The predictor of one kind of head."""
+    model = get_kind(name).estimator(EstimatorOptions("classification", kernel))
     return model.fit(TrainingData(Rows(Z), y, count, "classification", np.ones(len(y))), C)
 
 
@@ -79,7 +77,7 @@ def test_logreg_is_the_logistic_regression_of_scikit_learn(n: int, dim: int, cou
 def test_logreg_of_labels_is_one_logistic_regression_each(n: int, dim: int, count: int, C: float) -> None:
     Z, _, other = draw(n, dim, count)
     y = (Z[:, :count] + np.random.default_rng(0).normal(size=(n, count)) > 0).astype(np.float32)
-    model = model_for("logreg", task="multilabel", kernel="linear")
+    model = get_kind("logreg").estimator(EstimatorOptions("multilabel"))
     scores = model.fit(TrainingData(Rows(Z), y, count, "multilabel", np.ones(n)), C).decision_function(other)
     for label in range(count):
         reference = LogisticRegression(C=C, tol=1e-12, max_iter=100_000).fit(Z, y[:, label])
@@ -136,7 +134,7 @@ def test_knn_of_equal_votes_chooses_as_the_cosine_neighbours_of_scikit_learn(
     reference = KNeighborsClassifier(k, metric="cosine").fit(Z, y)
     votes = np.sort(reference.predict_proba(other), axis=1)
     untied = votes[:, -1] > votes[:, -2] + 1e-9
-    model = NeighbourModel(temperatures=(math.inf,))
+    model = KNearestEstimator(temperatures=(math.inf,))
     scores = model.fit(TrainingData(Rows(Z), y, count, "classification", np.ones(n)), k).decision_function(other)
     assert untied.sum() >= 20
     np.testing.assert_array_equal(scores.argmax(1)[untied], reference.predict(other)[untied])
@@ -144,7 +142,7 @@ def test_knn_of_equal_votes_chooses_as_the_cosine_neighbours_of_scikit_learn(
 
 def test_knn_asks_no_more_neighbours_than_there_are_rows() -> None:
     Z, y, other = draw(6, 5, 2)
-    predictor = NeighbourModel(temperatures=(math.inf,)).fit(
+    predictor = KNearestEstimator(temperatures=(math.inf,)).fit(
         TrainingData(Rows(Z), y, 2, "classification", np.ones(6)), 50
     )
     np.testing.assert_allclose(np.exp(predictor.decision_function(other)), 0.5)
@@ -185,7 +183,7 @@ def test_a_fit_in_turned_axes_gives_the_weights_of_the_fit_outside_them(
 def test_a_solver_that_stops_before_its_optimum_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Z, y, _ = draw(30, 60, 4)
     minimise = linear.minimise
-    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "most_iterations": 1}))
+    monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "max_iter": 1}))
     monkeypatch.setattr(linear, "NEWTON_STEPS", 0)
     with pytest.warns(
         predictors.NotConvergedWarning, match="at C=1 the optimum was not reached: the objective may still"
@@ -193,15 +191,15 @@ def test_a_solver_that_stops_before_its_optimum_says_so(name: str, monkeypatch: 
         fit(name, Z, y, 4, 1.0)
 
 
-# Scorers
+# Predictors
 
 
-def test_a_linear_scorer_is_one_matrix_and_one_vector() -> None:
+def test_a_linear_predictor_is_one_matrix_and_one_vector() -> None:
     predictor = predictors.LinearPredictor(np.array([[1.0, 2.0], [0.0, -1.0]]), np.array([0.5, 0.0]))
     np.testing.assert_array_equal(predictor.decision_function(np.array([[3.0, 4.0]])), [[11.5, -4.0]])
 
 
-def test_a_hidden_scorer_passes_on_what_is_above_zero() -> None:
+def test_a_hidden_predictor_passes_on_what_is_above_zero() -> None:
     hidden = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], np.float32), np.array([0.0, 0.0, -3.0], np.float32)
     predictor = predictors.HiddenLayerPredictor(*hidden, np.array([[1.0, 10.0, 100.0]]), np.array([0.25]))
     np.testing.assert_array_equal(
@@ -209,7 +207,7 @@ def test_a_hidden_scorer_passes_on_what_is_above_zero() -> None:
     )
 
 
-def test_a_kernel_scorer_is_a_sum_over_its_support_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_predictor_is_a_sum_over_its_support_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     Z, _, other = draw(30, 7, 2)
     rng = np.random.default_rng(0)
     dual, bias = rng.normal(size=(3, 30)), rng.normal(size=3)
@@ -242,7 +240,7 @@ def test_neighbours_vote_by_their_weight_and_by_how_near_they_are() -> None:
     first, all_votes = votes[:2].sum(), votes.sum()
     (found,) = predictor.decision_function(np.array([[2.0, 0.0]]))
     assert found[0] > found[1]
-    # One more vote is spread evenly; what it weighs, beside votes that do not sum to k, is the scorer's own affair.
+    # One more vote is spread evenly; what it weighs, beside votes that do not sum to k, is the predictor's own affair.
     assert np.exp(found).sum() == pytest.approx(1.0)
     assert 0.5 < np.exp(found[0]) < first / all_votes
 
@@ -281,23 +279,23 @@ MADE: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", PREDICTORS)
-def test_a_scorer_is_arrays_alone_of_the_types_that_a_file_keeps(form: str) -> None:
+@pytest.mark.parametrize("form", predictor_classes())
+def test_a_predictor_is_arrays_alone_of_the_types_that_a_file_holds(form: str) -> None:
     predictor = MADE[form]()
-    assert type(predictor) is PREDICTORS[form]
-    kept = _ARRAYS[form]
-    assert {f.name for f in dataclasses.fields(predictor)} == kept.keys()
+    assert type(predictor) is predictor_classes()[form]
+    specs = type(predictor).ARRAYS
+    assert {f.name for f in dataclasses.fields(predictor)} == specs.keys()
     codes = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "U8": np.uint8}
-    for name, (code, letters) in kept.items():
+    for name, spec in specs.items():
         array = getattr(predictor, name)
-        assert (array.dtype, array.ndim) == (codes[code], len(letters)), name
+        assert (array.dtype, array.ndim) == (codes[spec.dtype], len(spec.shape)), name
 
 
-def test_every_kind_of_head_has_a_form_that_is_a_scorer() -> None:
+def test_every_kind_of_head_has_a_form_that_is_a_predictor() -> None:
     forms = {
-        form_of(name, task=task, kernel=kernel)
+        get_kind(name).form(task, kernel)
         for name in ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
-        for task in ("classification", "multilabel", "regression")
+        for task in get_kind(name).tasks
         for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
     }
-    assert forms == PREDICTORS.keys()
+    assert forms == predictor_classes().keys() == MADE.keys()

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 from featx.heads.folds import make_folds
 from featx.heads.postprocess import fit_temperature
 from featx.heads.predictors import Predictor
-from featx.heads.search import AS_GOOD, C_LIMITS, Search, losses, search
+from featx.heads.search import C_LIMITS, EQUAL_LOSS, Search, losses, search
 from featx.heads.training_data import Folds, Rows, TrainingData
 
 N = 40
@@ -25,7 +25,9 @@ class MadeUp:
         self.loss, self.candidates = loss, tuple(candidates)
         self.asked: list[tuple[float, ...]] = []
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         self.asked.append(tuple(candidates))
         for candidate in candidates:
             right = -math.log(math.expm1(self.loss(candidate)))  # softmax cross-entropy of (right, 0) is the loss
@@ -42,7 +44,9 @@ class Fixed:
     def __init__(self, scores: dict[float, np.ndarray]) -> None:
         self.scores, self.candidates = scores, tuple(scores)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
         yield from ((candidate, self.scores[candidate]) for candidate in candidates)
 
     def fit(self, training: TrainingData, candidate: float) -> Predictor:
@@ -68,8 +72,8 @@ def valley(bottom: float, *, depth: float = 0.1) -> Callable[[float], float]:
     return lambda C: depth + 0.01 * abs(math.log10(C / bottom))
 
 
-def found(model: MadeUp, *, grows: bool = True) -> Search:
-    return search(model, training(), calibrated=True, grows=grows)
+def found(model: MadeUp, *, extends: bool = True) -> Search:
+    return search(model, training(), gives_logits=True, extends=extends)
 
 
 # Losses
@@ -106,15 +110,15 @@ def test_the_candidate_of_least_loss_is_chosen_and_the_table_is_of_all_in_order(
     assert result.best is result.tried[2]
 
 
-@pytest.mark.parametrize(("apart", "chosen"), [(0.9 * AS_GOOD, 0.1), (1.1 * AS_GOOD, 1.0)])
+@pytest.mark.parametrize(("apart", "chosen"), [(0.9 * EQUAL_LOSS, 0.1), (1.1 * EQUAL_LOSS, 1.0)])
 def test_of_candidates_within_the_tolerance_the_simplest_is_taken(apart: float, chosen: float) -> None:
     values = {0.01: 0.3, 0.1: 0.2 + apart, 1.0: 0.2, 10.0: 0.2 + apart}
-    assert found(MadeUp(values.__getitem__, tuple(values)), grows=False).chosen == chosen
+    assert found(MadeUp(values.__getitem__, tuple(values)), extends=False).chosen == chosen
 
 
 def test_the_simplest_is_the_first_of_the_model_s_own_order() -> None:
     values = {200.0: 0.2, 20.0: 0.2, 1.0: 0.2}
-    result = found(MadeUp(values.__getitem__, tuple(values)), grows=False)
+    result = found(MadeUp(values.__getitem__, tuple(values)), extends=False)
     assert result.chosen == 200.0
     assert [t.candidate for t in result.tried] == [1.0, 20.0, 200.0]
 
@@ -123,10 +127,10 @@ def test_the_tolerance_of_a_squared_error_is_a_share_of_it() -> None:
     y = np.random.default_rng(0).normal(size=(N, 1))
     for unit in (1e-3, 1e3):
         scores = {
-            1.0: unit * (y + 1 + 0.6 * AS_GOOD), 2.0: unit * (y + 1 + 0.4 * AS_GOOD), 3.0: unit * (y + 1)
+            1.0: unit * (y + 1 + 0.6 * EQUAL_LOSS), 2.0: unit * (y + 1 + 0.4 * EQUAL_LOSS), 3.0: unit * (y + 1)
         }  # fmt: skip
         made = training(y=unit * y, task="regression")
-        result = search(Fixed(scores), made, calibrated=False, grows=False)
+        result = search(Fixed(scores), made, gives_logits=False, extends=False)
         assert result.chosen == 2.0
         assert result.best.loss == pytest.approx(unit**2, rel=1e-3)
 
@@ -134,7 +138,7 @@ def test_the_tolerance_of_a_squared_error_is_a_share_of_it() -> None:
 def test_a_loss_that_is_no_number_is_never_the_least() -> None:
     right = np.where(np.arange(2) == (np.arange(N) % 2)[:, None], 1.0, 0.0)
     scores = {1.0: np.full((N, 2), np.nan), 2.0: right}
-    result = search(Fixed(scores), training(), calibrated=True, grows=False)
+    result = search(Fixed(scores), training(), gives_logits=True, extends=False)
     assert result.chosen == 2.0
     assert math.isnan(result.tried[0].loss)
 
@@ -185,7 +189,7 @@ def test_a_path_goes_on_in_its_own_steps() -> None:
 
 def test_a_path_that_may_not_grow_does_not() -> None:
     model = MadeUp(valley(1e-30), path(-3, 1))
-    assert found(model, grows=False).chosen == 1e-3
+    assert found(model, extends=False).chosen == 1e-3
     assert len(model.asked) == 1
 
 
@@ -200,7 +204,7 @@ def test_on_a_plateau_at_the_upper_end_a_path_does_not_grow() -> None:
 
 def test_without_folds_the_middle_candidate_is_taken_untried() -> None:
     model = MadeUp(valley(1.0), path(-2, 2))
-    result = search(model, training(folds=()), calibrated=True, grows=True)
+    result = search(model, training(folds=()), gives_logits=True, extends=True)
     assert (result.chosen, result.tried, result.best, model.asked) == (1.0, (), None, [])
     assert result.rows.shape == (0,)
     assert result.scores.shape == (0, 2)
@@ -210,7 +214,7 @@ def test_losses_are_means_by_weight_and_errors_are_from_the_folds() -> None:
     rng = np.random.default_rng(0)
     scores, weight = rng.normal(size=(N, 2)), rng.uniform(0.1, 2.0, N)
     made = training(weight=weight)
-    (tried,) = search(Fixed({1.0: scores}), made, calibrated=True, grows=False).tried
+    (tried,) = search(Fixed({1.0: scores}), made, gives_logits=True, extends=False).tried
     each = losses(scores, made.y, "classification")
     folds = [np.average(each[test], weights=weight[test]) for _, test in made.folds]
     assert tried.loss == pytest.approx(np.average(each, weights=weight))
@@ -221,7 +225,7 @@ def test_rows_that_no_fold_holds_out_judge_nothing() -> None:
     scores = np.where(np.arange(2) == (np.arange(N) % 2)[:, None], 1.0, 0.0)
     scores[:10] = np.nan
     folds = tuple((np.setdiff1d(np.arange(N), test), test) for test in (np.arange(10, 25), np.arange(25, N)))
-    result = search(Fixed({1.0: scores}), training(folds=folds), calibrated=True, grows=False)
+    result = search(Fixed({1.0: scores}), training(folds=folds), gives_logits=True, extends=False)
     np.testing.assert_array_equal(result.rows, np.arange(10, N))
     np.testing.assert_array_equal(result.scores, scores[10:])
     assert result.tried[0].loss == pytest.approx(math.log1p(math.exp(-1)))
@@ -232,9 +236,9 @@ def test_scores_that_are_no_logits_are_judged_at_their_best_temperature() -> Non
     y = np.arange(N) % 2
     scores = rng.normal(size=(N, 2)) + np.eye(2)[y]
     given = {1.0: scores, 2.0: 100.0 * scores}
-    apart = search(Fixed(given), training(), calibrated=True, grows=False).tried
+    apart = search(Fixed(given), training(), gives_logits=True, extends=False).tried
     assert apart[1].loss > 10 * apart[0].loss
-    alike = search(Fixed(given), training(), calibrated=False, grows=False).tried
+    alike = search(Fixed(given), training(), gives_logits=False, extends=False).tried
     expected = losses(scores / fit_temperature(scores, y), y, "classification").mean()
     assert [t.loss for t in alike] == pytest.approx([expected, expected], rel=1e-4)
 
@@ -243,7 +247,7 @@ def test_the_chosen_candidate_s_scores_come_as_the_model_gave_them() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(N) % 2
     good, bad = 5.0 * rng.normal(size=(N, 2)) + 50.0 * np.eye(2)[y], rng.normal(size=(N, 2))
-    result = search(Fixed({1.0: bad, 2.0: good, 3.0: bad}), training(), calibrated=False, grows=False)
+    result = search(Fixed({1.0: bad, 2.0: good, 3.0: bad}), training(), gives_logits=False, extends=False)
     assert result.chosen == 2.0
     np.testing.assert_array_equal(result.scores, good)
     np.testing.assert_array_equal(result.rows, np.arange(N))

@@ -79,14 +79,14 @@ def test_classes_are_matched_by_name_with_those_that_a_head_knows() -> None:
     targets = targets_of(labelled("c", "a"), "classification", ("a", "b", "c"))
     assert (targets.names, targets.y.tolist()) == (("a", "b", "c"), [2, 0])
     with pytest.raises(
-        HeadError, match=r"1 images of the split 'test' are of classes that the head does not know \(c\)"
+        HeadError, match=r"1 images of the split 'test' are of classes that the head was not fitted to \(c\)"
     ):
         targets_of(labelled("c", "a"), "classification", ("a", "b"), where="the split 'test'")
     assert known_labels(np.array([1, 0]), ("x", "y"), ("y", "x"), where="").tolist() == [0, 1]
 
 
 def test_one_class_is_nothing_to_learn() -> None:
-    with pytest.raises(HeadError, match="the split 'train' has one class only, 'a'; a head needs at least two"):
+    with pytest.raises(HeadError, match="the split 'train' has one class only, 'a'; expected at least two"):
         targets_of(labelled("a", "a"), "classification", where="the split 'train'")
 
 
@@ -119,7 +119,8 @@ def test_labels_are_matched_by_name_with_those_that_a_head_knows() -> None:
     targets = targets_of(labelled("c|a", "|"), "multilabel", ("a", "b", "c"))
     assert targets.y.tolist() == [[1, 0, 1], [0, 0, 0]]
     with pytest.raises(
-        HeadError, match=r"2 images of the split 'test' have labels that the head does not know \(d, e\); it knows a, b"
+        HeadError,
+        match=r"2 images of the split 'test' have labels that the head was not fitted to \(d, e\); its labels are a, b",
     ):
         targets_of(labelled("a|d", "e|d", "b"), "multilabel", ("a", "b"), where="the split 'test'")
 
@@ -127,8 +128,8 @@ def test_labels_are_matched_by_name_with_those_that_a_head_knows() -> None:
 @pytest.mark.parametrize(
     ("strings", "message"),
     [
-        (["a|b", "b|a"], r"every image of this set has the same labels \(a, b\): there is nothing to learn"),
-        (["|", "||"], "no image of this set has a label: there is nothing to learn"),
+        (["a|b", "b|a"], r"every image of this set has the same labels \(a, b\), so there is nothing to learn"),
+        (["|", "||"], "no image of this set has a label, so there is nothing to learn"),
     ],
 )
 def test_labels_that_are_all_alike_are_nothing_to_learn(strings: list[str], message: str) -> None:
@@ -154,20 +155,20 @@ def test_numbers_are_read_as_they_stand() -> None:
 def test_what_is_no_finite_number_is_shown_and_counted(bad: str) -> None:
     with pytest.raises(
         HeadError,
-        match=rf"2 of 3 images of this set have labels that are no finite numbers \('{bad}'\); .* takes numbers alone\.",
+        match=rf"2 of 3 images of this set have labels that are not finite numbers \('{bad}'\), which --task .* requires\.",
     ):
         targets_of(labelled("1", bad, bad), "regression")
 
 
 def test_a_decimal_comma_is_hinted_at() -> None:
     with pytest.raises(
-        HeadError, match=r"\('2,5'\); .* takes numbers alone: write decimals with a point, 3\.5 for 3,5\. "
+        HeadError, match=r"\('2,5'\), which --task regression requires: write decimals with a point, 3\.5 for 3,5\. "
     ):
         targets_of(labelled("1", "2,5"), "regression")
 
 
 def test_one_value_is_nothing_to_learn_but_can_be_judged() -> None:
-    with pytest.raises(HeadError, match="every image of this set has the value 7: there is nothing to learn"):
+    with pytest.raises(HeadError, match="every image of this set has the value 7, so there is nothing to learn"):
         targets_of(labelled("7", "7.0"), "regression")
     assert targets_of(labelled("7", "7"), "regression", ("value",)).y.tolist() == [[7], [7]]
 
@@ -179,7 +180,7 @@ def test_a_class_to_be_judged_and_not_in_train_is_an_error_that_counts_it() -> N
     features = labelled("a", "b", "emu", "emu", "yak", splits="rrvtt")
     with pytest.raises(
         HeadError,
-        match=r"2 classes have images to judge .* none in train .*: emu \(1 in val and 1 in test\), yak \(1 in test\)",
+        match=r"2 classes have images in val or test but none in train: emu \(1 in val and 1 in test\), yak \(1 in test\)",
     ):
         require_train_classes(features, "classification")
     require_train_classes(labelled("a", "b", "b", "a", splits="rrvt"), "classification")
@@ -190,13 +191,13 @@ def test_a_class_to_be_judged_and_not_in_train_is_an_error_that_counts_it() -> N
     ("strings", "hint"), [(["1.5", "2.5", "3.5"], "--task regression"), (["a", "b", "a|b"], "--task multilabel")]
 )
 def test_labels_that_are_no_classes_are_hinted_at(strings: list[str], hint: str) -> None:
-    with pytest.raises(HeadError, match=rf"take those out; if they are .*, say {hint}"):
+    with pytest.raises(HeadError, match=rf"remove those; if they are .*, use {hint}"):
         require_train_classes(labelled(*strings, splits="rrt"), "classification")
 
 
 def test_lists_of_labels_are_compared_label_by_label() -> None:
     require_train_classes(labelled("a", "b", "a|b", splits="rrt"), "multilabel")
-    with pytest.raises(HeadError, match=r"1 labels have images .*: c \(2 in test\)\. Add .* or take those out$"):
+    with pytest.raises(HeadError, match=r"1 labels have images .*: c \(2 in test\)\. Add .* or remove those$"):
         require_train_classes(labelled("a", "b", "a|c", "c", splits="rrtt"), "multilabel")
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from featx.errors import CacheMissError, CorruptFileError, HeadError, OutputError
+from featx.errors import CorruptFileError, HeadError, ModelNotFoundError, OutputError
+from featx.heads.head_file import HEAD
 from featx.io.atomic import require_writable
-from featx.io.model_file import HEAD, MODEL, VERSION, load_model, newest, read_metadata, save_model
+from featx.io.model_file import Schema, newest, read, read_metadata, write
+from featx.promotion.model_file import MODEL
 
 REPORT = {"accuracy": 0.75, "n": 4, "split": "test"}
 TRANSFORM = {"resize": 32, "crop": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"}
@@ -89,16 +90,16 @@ ARRAYS = {
 def model(tmp_path: Path) -> Path:
     """A model's file, as far as this room knows: a network may have any arrays."""
     path = tmp_path / "model.safetensors"
-    save_model(path, ARRAYS, FACTS, format=MODEL)
+    write(path, ARRAYS, FACTS, MODEL)
     return path
 
 
 def save_head(path: Path, **facts: Any) -> None:
-    save_model(path, HEAD_ARRAYS, {**HEAD_FACTS, **facts}, format=HEAD)
+    write(path, HEAD_ARRAYS, {**HEAD_FACTS, **facts}, HEAD)
 
 
 def test_arrays_come_back_with_their_shapes_and_types(model: Path) -> None:
-    arrays, _ = load_model(model, format=MODEL)
+    arrays, _ = read(model, MODEL)
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype, name
@@ -108,24 +109,24 @@ def test_arrays_come_back_with_their_shapes_and_types(model: Path) -> None:
 
 def test_arrays_that_are_views_come_back_as_they_look(tmp_path: Path) -> None:
     base = np.arange(24.0).reshape(4, 6)
-    save_model(tmp_path / "m", {**ARRAYS, "t": base.T, "step": base[::2, ::3]}, FACTS, format=MODEL)
-    arrays, _ = load_model(tmp_path / "m", format=MODEL)
+    write(tmp_path / "m", {**ARRAYS, "t": base.T, "step": base[::2, ::3]}, FACTS, MODEL)
+    arrays, _ = read(tmp_path / "m", MODEL)
     np.testing.assert_array_equal(arrays["t"], base.T)
     np.testing.assert_array_equal(arrays["step"], base[::2, ::3])
 
 
 def test_metadata_comes_back_with_format_and_version(tmp_path: Path) -> None:
     facts = {**FACTS, "classes": ["a\nb", "\N{GRINNING FACE}", "\udcff"], "more": {"C": 0.1, "k": None, "kept": True}}
-    save_model(tmp_path / "m", ARRAYS, facts, format=MODEL)
-    found = read_metadata(tmp_path / "m")
+    write(tmp_path / "m", ARRAYS, facts, MODEL)
+    found = read_metadata(tmp_path / "m", HEAD, MODEL)
     assert found.pop("format") == "featx-model"
-    assert found.pop("version") == VERSION[MODEL] == 2
+    assert found.pop("version") == MODEL.version == 2
     assert len(found.pop("sha256")) == 64
     assert found == facts
 
 
 def test_the_same_content_gives_the_same_bytes(model: Path, tmp_path: Path) -> None:
-    save_model(tmp_path / "again", dict(reversed(ARRAYS.items())), dict(reversed(FACTS.items())), format=MODEL)
+    write(tmp_path / "again", dict(reversed(ARRAYS.items())), dict(reversed(FACTS.items())), MODEL)
     assert (tmp_path / "again").read_bytes() == model.read_bytes()
 
 
@@ -136,14 +137,14 @@ def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
 
 def test_saving_again_replaces_the_file_and_leaves_nothing_beside_it(model: Path) -> None:
     save_head(model, kind="svm")
-    assert read_metadata(model)["kind"] == "svm"
+    assert read_metadata(model, HEAD, MODEL)["kind"] == "svm"
     assert list(model.parent.iterdir()) == [model]
 
 
 def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
     for name in ("x" * 243 + ".safetensors", "\N{GRINNING FACE}" * 60 + ".safetensors"):
         save_head(tmp_path / name)
-        assert read_metadata(tmp_path / name)["kind"] == "logreg"
+        assert read_metadata(tmp_path / name, HEAD)["kind"] == "logreg"
 
 
 def test_a_file_can_be_read_by_others(model: Path) -> None:
@@ -196,38 +197,40 @@ def test_a_folder_where_the_file_should_be_is_an_output_error(tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_there_is_a_miss_that_names_the_commands(tmp_path: Path) -> None:
-    with pytest.raises(CacheMissError, match=r"no head or model .*; featx fit-head and featx promote make them"):
-        load_model(tmp_path / "none.safetensors", format=HEAD)
+    with pytest.raises(ModelNotFoundError, match=r"no head or model .*; featx fit-head and featx promote make them"):
+        read_metadata(tmp_path / "none.safetensors", HEAD, MODEL)
+    with pytest.raises(ModelNotFoundError, match=r"no head .*; featx fit-head makes one"):
+        read(tmp_path / "none.safetensors", HEAD)
 
 
 @pytest.mark.parametrize(("wrote", "wanted"), [(HEAD, MODEL), (MODEL, HEAD)])
-def test_a_head_is_not_taken_for_a_model_nor_a_model_for_a_head(wrote: str, wanted: str, tmp_path: Path) -> None:
+def test_a_head_is_not_taken_for_a_model_nor_a_model_for_a_head(wrote: Schema, wanted: Schema, tmp_path: Path) -> None:
     save_as(wrote, tmp_path / "x")
-    with pytest.raises(CorruptFileError, match=f"is a {wrote}; expected a {wanted}"):
-        load_model(tmp_path / "x", format=wanted)
+    with pytest.raises(CorruptFileError, match=f"is a {wrote.format}; expected a {wanted.format}"):
+        read(tmp_path / "x", wanted)
 
 
-@pytest.mark.parametrize(("kind", "version", "read"), [(HEAD, 99, 2), (HEAD, 1, 2), (MODEL, 1, 2)])
+@pytest.mark.parametrize(("kind", "version", "known"), [(HEAD, 99, 2), (HEAD, 1, 2), (MODEL, 1, 2)])
 def test_a_file_of_another_version_says_which_version_is_read(
-    kind: str, version: int, read: int, tmp_path: Path
+    kind: Schema, version: int, known: int, tmp_path: Path
 ) -> None:
-    text = json.dumps({"format": kind, "version": version})
+    text = json.dumps({"format": kind.format, "version": version})
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata={"featx": text})
-    with pytest.raises(CorruptFileError, match=f"is of version {version}; this featx reads {read}"):
-        load_model(tmp_path / "x", format=kind)
+    with pytest.raises(CorruptFileError, match=f"is of version {version}; this featx reads version {known}"):
+        read(tmp_path / "x", kind)
 
 
 def test_a_head_of_version_2_may_hold_thresholds_and_curves_whole_or_not_at_all(tmp_path: Path) -> None:
     curves = {"isotonic.x": np.zeros((3, 5)), "isotonic.y": np.ones((3, 5)), "isotonic.doubt": np.array(0.5)}
     more = {"thresholds": np.full(3, 0.25), **curves}
-    save_model(tmp_path / "h", {**HEAD_ARRAYS, **more}, HEAD_FACTS, format=HEAD)
-    assert read_metadata(tmp_path / "h")["version"] == 2
-    found = load_model(tmp_path / "h", format=HEAD)[0]
+    write(tmp_path / "h", {**HEAD_ARRAYS, **more}, HEAD_FACTS, HEAD)
+    assert read_metadata(tmp_path / "h", HEAD, MODEL)["version"] == 2
+    found = read(tmp_path / "h", HEAD)[0]
     assert found.keys() == HEAD_ARRAYS.keys() | more.keys()
     for name in curves:
         part = {**HEAD_ARRAYS, **{key: array for key, array in curves.items() if key != name}}
         with pytest.raises(HeadError, match=f"could not be read again: .*there is no array {name}"):
-            save_model(tmp_path / "part", part, HEAD_FACTS, format=HEAD)
+            write(tmp_path / "part", part, HEAD_FACTS, HEAD)
 
 
 @pytest.mark.parametrize(
@@ -247,29 +250,40 @@ def test_calibration_that_makes_no_sense_is_not_written(
 ) -> None:
     curves = {"isotonic.x": np.zeros((3, 5)), "isotonic.y": np.ones((3, 5)), "isotonic.doubt": np.array(0.5)}
     with pytest.raises(HeadError, match=f"could not be read again: .*{message}"):
-        save_model(tmp_path / "h", {**HEAD_ARRAYS, **curves, name: value}, HEAD_FACTS, format=HEAD)
+        write(tmp_path / "h", {**HEAD_ARRAYS, **curves, name: value}, HEAD_FACTS, HEAD)
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, {"format": "pt"}, {"featx": "[1]"}, {"featx": '{"format": "featx-soup", "version": 1}'}]
+    "metadata", [None, {"format": "pt"}, {"featx": "[1]"}, {"featx": '{"format": "soup of featx", "version": 1}'}]
 )
 def test_a_safetensors_file_of_somebody_else_is_no_head(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata=metadata)
-    with pytest.raises(CorruptFileError, match="is not a head or model of featx; expected a file that fit-head"):
-        load_model(tmp_path / "x", format=HEAD)
+    with pytest.raises(
+        CorruptFileError, match="is not a head or model of featx; expected a file that featx fit-head or"
+    ):
+        read_metadata(tmp_path / "x", HEAD, MODEL)
+    with pytest.raises(CorruptFileError, match="is not a head of featx; expected a file that featx fit-head wrote"):
+        read(tmp_path / "x", HEAD)
+
+
+def test_a_format_of_featx_that_is_not_expected_is_named(tmp_path: Path) -> None:
+    text = json.dumps({"format": "featx-soup", "version": 1})
+    save_file({"w": np.zeros(1)}, tmp_path / "x", metadata={"featx": text})
+    with pytest.raises(CorruptFileError, match="x is a featx-soup; expected a featx-head or featx-model"):
+        read_metadata(tmp_path / "x", HEAD, MODEL)
 
 
 @pytest.mark.parametrize("content", [b"\0" * 8, b"hello", b"\x93NUMPY" + bytes(100), b"\xff" * 64])
 def test_a_file_that_is_not_safetensors_is_said_to_be_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(CorruptFileError, match="x is not a safetensors file"):
-        load_model(tmp_path / "x", format=HEAD)
+        read(tmp_path / "x", HEAD)
 
 
 def test_metadata_that_is_not_json_is_said_to_be_none(tmp_path: Path) -> None:
     save_file({"w": np.zeros(1)}, tmp_path / "x", metadata={"featx": "{"})
     with pytest.raises(CorruptFileError, match="x is not a safetensors file"):
-        load_model(tmp_path / "x", format=HEAD)
+        read(tmp_path / "x", HEAD)
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.99])
@@ -279,7 +293,7 @@ def test_a_truncated_file_is_corrupt(keep: float, model: Path) -> None:
     with pytest.raises(
         CorruptFileError, match=r"model\.safetensors is not a safetensors file: (a header of|tensors up to)"
     ):
-        load_model(model, format=MODEL)
+        read(model, MODEL)
 
 
 def test_one_flipped_bit_in_the_arrays_is_found(model: Path) -> None:
@@ -289,32 +303,32 @@ def test_one_flipped_bit_in_the_arrays_is_found(model: Path) -> None:
         damaged = data.copy()
         damaged[-place] ^= 0x10
         model.write_bytes(damaged)
-        with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not fit their checksum"):
-            load_model(model, format=MODEL)
+        with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not match their checksum"):
+            read(model, MODEL)
 
 
 def test_one_flipped_digit_in_the_metadata_is_found(tmp_path: Path) -> None:
     path = tmp_path / "h"
     save_head(path, temperature=0.375)
-    assert load_model(path, format=HEAD)[1]["temperature"] == 0.375
+    assert read(path, HEAD)[1]["temperature"] == 0.375
     path.write_bytes(path.read_bytes().replace(b"0.375", b"0.875"))
-    assert read_metadata(path)["temperature"] == 0.875
-    with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not fit their checksum"):
-        load_model(path, format=HEAD)
+    assert read_metadata(path, HEAD, MODEL)["temperature"] == 0.875
+    with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not match their checksum"):
+        read(path, HEAD)
 
 
 def test_an_array_that_is_renamed_or_reshaped_is_found(model: Path) -> None:
-    text = json.dumps(read_metadata(model))
+    text = json.dumps(read_metadata(model, HEAD, MODEL))
     other = {("third" if name == "half" else name): array for name, array in ARRAYS.items()}
     turned = {**ARRAYS, "labels": ARRAYS["labels"].reshape(2, 1)}
     for arrays in (other, turned):
         save_file(arrays, model, metadata={"featx": text})
-        with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not fit their checksum"):
-            load_model(model, format=MODEL)
+        with pytest.raises(CorruptFileError, match="is damaged: its arrays and metadata do not match their checksum"):
+            read(model, MODEL)
 
 
-def save_as(format: str, path: Path) -> None:  # noqa: A002 - the format's own word
-    save_head(path) if format == HEAD else save_model(path, ARRAYS, FACTS, format=MODEL)
+def save_as(schema: Schema, path: Path) -> None:
+    save_head(path) if schema is HEAD else write(path, ARRAYS, FACTS, MODEL)
 
 
 def aged(path: Path, seconds: int) -> Path:
@@ -333,25 +347,25 @@ def test_the_newest_file_of_the_format_is_found_among_all_others(tmp_path: Path)
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "gone.safetensors").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.safetensors")
-    assert newest(tmp_path, format=HEAD) == tmp_path / "new.safetensors"
-    assert newest(tmp_path, format=MODEL) == tmp_path / "model.safetensors"
+    assert newest(tmp_path, HEAD) == tmp_path / "new.safetensors"
+    assert newest(tmp_path, MODEL) == tmp_path / "model.safetensors"
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (HEAD, "there is no head in .*; run featx fit-head first, or name one"),
-        (MODEL, "there is no model in .*; run featx promote first, or name one"),
+        (HEAD, "there is no head in .*; run featx fit-head first, or name a file"),
+        (MODEL, "there is no model in .*; run featx promote first, or name a file"),
     ],
 )
 def test_a_folder_without_the_format_names_the_command_that_makes_one(
-    wanted: str, message: str, tmp_path: Path
+    wanted: Schema, message: str, tmp_path: Path
 ) -> None:
     save_as(MODEL if wanted == HEAD else HEAD, tmp_path / "x.safetensors")
-    with pytest.raises(CacheMissError, match=message):
-        newest(tmp_path, format=wanted)
-    with pytest.raises(CacheMissError, match=message):
-        newest(tmp_path / "not there", format=wanted)
+    with pytest.raises(ModelNotFoundError, match=message):
+        newest(tmp_path, wanted)
+    with pytest.raises(ModelNotFoundError, match=message):
+        newest(tmp_path / "not there", wanted)
 
 
 # Before the work, and where nothing can be read
@@ -359,13 +373,13 @@ def test_a_folder_without_the_format_names_the_command_that_makes_one(
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(
-        HeadError, match=r"was not written, for it could not be read again: .*temperature is 0; expected a"
+        HeadError, match=r"was not written, because it could not be read again: .*temperature is 0; expected a"
     ):
         save_head(tmp_path / "h", temperature=0)
     with pytest.raises(HeadError, match="could not be read again: Out of range float values"):
         save_head(tmp_path / "h", seconds=float("nan"))
     with pytest.raises(HeadError, match=r"could not be read again: .*array mean holds NaN or infinity"):
-        save_model(tmp_path / "h", {**HEAD_ARRAYS, "mean": np.full(4, np.inf)}, HEAD_FACTS, format=HEAD)
+        write(tmp_path / "h", {**HEAD_ARRAYS, "mean": np.full(4, np.inf)}, HEAD_FACTS, HEAD)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -411,8 +425,8 @@ def test_a_read_only_file_system_is_said_even_to_root() -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write and read everything")
 def test_missing_permissions_are_said(model: Path, tmp_path: Path) -> None:
     model.chmod(0)
-    with pytest.raises(CacheMissError, match="cannot be read as a head or model: Permission denied"):
-        read_metadata(model)
+    with pytest.raises(ModelNotFoundError, match="cannot be read as a head or model: Permission denied"):
+        read_metadata(model, HEAD, MODEL)
     (tmp_path / "mine").mkdir(mode=0o500)
     with pytest.raises(OutputError, match=r"cannot write .*: Permission denied; name another file with -o"):
         require_writable(tmp_path / "mine" / "h")
@@ -427,9 +441,9 @@ def test_refusals_of_the_system_are_said(model: Path, tmp_path: Path, monkeypatc
         require_writable(tmp_path / "h")
     monkeypatch.setattr(os, "open", deny)
     with pytest.raises(
-        CacheMissError, match=r"model\.safetensors cannot be read as a head or model: Permission denied"
+        ModelNotFoundError, match=r"model\.safetensors cannot be read as a head or model: Permission denied"
     ):
-        read_metadata(model)
+        read_metadata(model, HEAD, MODEL)
 
 
 def test_what_is_no_ordinary_file_is_said_to_be_none_and_nothing_waits_for_it(tmp_path: Path) -> None:
@@ -445,11 +459,11 @@ def test_what_is_no_ordinary_file_is_said_to_be_none_and_nothing_waits_for_it(tm
         (tmp_path / ("x" * 256), "File name too long"),
         (tmp_path / "a\0b", "embedded null byte"),
     ]:
-        for read in (read_metadata, partial(load_model, format=HEAD)):
-            with pytest.raises(CacheMissError, match=f"cannot be read as a head or model: {why}"):
-                read(path)
-    with pytest.raises(CacheMissError, match="there is no head or model"):
-        read_metadata(tmp_path / "empty" / "below a file")
+        for use in (lambda path: read_metadata(path, HEAD, MODEL), lambda path: read(path, HEAD)):
+            with pytest.raises(ModelNotFoundError, match=rf"cannot be read as a head( or model)?: {why}"):
+                use(path)
+    with pytest.raises(ModelNotFoundError, match="there is no head or model"):
+        read_metadata(tmp_path / "empty" / "below a file", HEAD, MODEL)
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_corrupt(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,5 +474,5 @@ def test_a_file_that_is_cut_while_it_is_read_is_corrupt(model: Path, monkeypatch
         return fromfile(*args)
 
     monkeypatch.setattr(np, "fromfile", cut)
-    with pytest.raises(CorruptFileError, match="cannot be read whole"):
-        load_model(model, format=MODEL)
+    with pytest.raises(CorruptFileError, match="cannot be read completely"):
+        read(model, MODEL)

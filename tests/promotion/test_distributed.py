@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 import featx
 from featx.errors import FeatxError
 from featx.heads.head import Head
-from featx.promotion.distributed import Processes, Several
+from featx.promotion.distributed import AccelerateGroup, ProcessGroup
 
 RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "featx")
-ASK = ("--finetune", "--epochs", "2", "--batch-size", "8", "--lr", "0.01", "--device", "cpu", "--json")
+OPTIONS = ("--finetune", "--epochs", "2", "--batch-size", "8", "--lr", "0.01", "--device", "cpu", "--json")
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -31,8 +31,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_two_processes_end_where_one_does(split_photos: Path, in_tmp: Path, more: tuple[str, ...]) -> None:
     pytest.importorskip("accelerate")
     Head("ridge").fit(featx.extract(split_photos, "lenet5").load()).save("head.safetensors")
-    one = run(sys.executable, "-m", "featx", "promote", "head.safetensors", *ASK, *more, "-o", "one.safetensors")
-    two = run(*RUN, "promote", "head.safetensors", *ASK, *more, "-o", "two.safetensors")
+    one = run(sys.executable, "-m", "featx", "promote", "head.safetensors", *OPTIONS, *more, "-o", "one.safetensors")
+    two = run(*RUN, "promote", "head.safetensors", *OPTIONS, *more, "-o", "two.safetensors")
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     alone, together = json.loads(one.stdout), json.loads(two.stdout)  # one object: one process prints
     assert together["verdict"] == alone["verdict"]
@@ -55,23 +55,25 @@ def test_several_processes_are_for_promotion_alone(in_tmp: Path) -> None:
         capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"},
     )  # fmt: skip
     assert found.returncode == 2
-    assert "torchrun is for featx promote --finetune; featx extract is one process" in found.stderr
+    assert "torchrun is for featx promote --finetune; featx extract runs in one process" in found.stderr
 
 
-def test_without_accelerate_several_processes_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_accelerate_several_processes_are_an_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(FeatxError, match=r"not installed: pip install accelerate"):
-        Several(torch.device("cpu"))
+        AccelerateGroup(torch.device("cpu"))
 
 
-def test_the_parts_of_all_are_the_whole() -> None:
-    rows, found = np.arange(7), np.empty(7)
+def test_the_shards_of_all_processes_are_the_whole() -> None:
+    rows, gathered = np.arange(7), np.empty(7)
     for rank in range(3):
-        one = Processes()
+        one = ProcessGroup()
         one.rank, one.count = rank, 3
-        found[rank::3] = one.part(rows)
-        assert one.first == (rank == 0)
-    np.testing.assert_array_equal(found, rows)
-    alone = Processes()
-    assert alone.part(rows) is not None
-    np.testing.assert_array_equal(alone.whole(alone.part(rows)), rows)
+        gathered[rank::3] = one.shard(rows)
+        assert one.is_main == (rank == 0)
+    np.testing.assert_array_equal(gathered, rows)
+    alone = ProcessGroup()
+    assert alone.shard(rows) is not None
+    np.testing.assert_array_equal(alone.gather(alone.shard(rows)), rows)

@@ -9,7 +9,7 @@ import pytest
 
 from featx.errors import OutputError
 from featx.promotion.epoch_log import EpochLog
-from featx.promotion.trainer import TrainingHistory
+from featx.promotion.history import TrainingHistory
 
 LOG = [
     {"epoch": 0, "loss": None, "accuracy": 0.5, "log_loss": 0.7},
@@ -26,19 +26,19 @@ def test_the_csv_is_whole_after_each_epoch(tmp_path: Path) -> None:
         assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
         assert lines[1] == "0,,0.5,0.7,,"
         assert len(lines) == epochs + 1
-    log.end(TrainingHistory(LOG, curve={0.0: 0.7, 1.0: 0.25}))
+    log.close(TrainingHistory(LOG, curve={0.0: 0.7, 1.0: 0.25}))
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "model.tensorboard").exists()
 
 
-def test_tensorboard_has_every_epoch_once_also_after_a_stop(tmp_path: Path) -> None:
+def test_tensorboard_has_each_epoch_once_after_a_resumed_run_too(tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     first = EpochLog(tmp_path / "model.safetensors", tensorboard=True)
     first.write(TrainingHistory(LOG[:1]))
     first.write(TrainingHistory(LOG[:2]))
     again = EpochLog(tmp_path / "model.safetensors", tensorboard=True)
     again.write(TrainingHistory(LOG))
-    again.end(TrainingHistory(LOG, curve={0.0: 0.7, 1.0: 0.25}))
+    again.close(TrainingHistory(LOG, curve={0.0: 0.7, 1.0: 0.25}))
     found = events.EventAccumulator(str(tmp_path / "model.tensorboard"))
     found.Reload()
     assert set(found.Tags()["scalars"]) == {"loss", "accuracy", "log_loss", "rate", "seconds"}
@@ -52,7 +52,7 @@ def test_without_tensorboard_the_option_says_what_to_install(tmp_path: Path, mon
         EpochLog(tmp_path / "model.safetensors", tensorboard=True)
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"model\.csv: Not a directory"):
         EpochLog(tmp_path / "file" / "model.safetensors").write(TrainingHistory(LOG))

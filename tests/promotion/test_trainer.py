@@ -1,4 +1,4 @@
-"""The training loop: what it trains, how it goes on after a stop, a divergence or a lack of memory."""
+"""The training loop: what it trains, and how it recovers from interruptions, divergence and lack of memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from made import Recorder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from featx.errors import HeadError
+from featx.errors import PromotionError
 from featx.extraction.engines import installed
 from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
-from featx.promotion.param_groups import trained
-from featx.promotion.trainer import Trainer, TrainingProgress, ValidationScore, tune
+from featx.promotion.history import TrainingProgress, ValidationScore
+from featx.promotion.param_groups import trained_blocks
+from featx.promotion.trainer import Trainer, train
 
 CLASSES, IMAGES = 3, 48
 
@@ -36,14 +37,14 @@ def made(seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-class Given:
+class Noise:
     """A source of noise in which each class has a colour."""
 
-    images, classes = IMAGES, CLASSES
+    n_images, n_classes = IMAGES, CLASSES
 
     def __init__(self, network: nn.Module, batch: int = 16) -> None:
         rng = np.random.default_rng(0)
-        self.network, self.batch, self.judgements = network, batch, 0
+        self.network, self.batch = network, batch
         labels = rng.integers(0, CLASSES, 2 * IMAGES)
         pixels = rng.normal(size=(2 * IMAGES, 3, 8, 8)) + 3.0 * np.eye(3)[labels][:, :, None, None]
         self.x, self.y = torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(labels)
@@ -53,8 +54,7 @@ class Given:
         for rows in order.split(self.batch):
             yield self.x[rows], self.y[rows]
 
-    def judge(self) -> ValidationScore:
-        self.judgements += 1
+    def validate(self) -> ValidationScore:
         assert not self.network.training
         with torch.inference_mode():
             out = self.network(self.x[IMAGES:])
@@ -66,10 +66,10 @@ def settings(**given: object) -> FineTuning:
     return FineTuning(**({"epochs": 3, "lr": 1e-2, "backbone_lr": 0.5, "batch_size": 16, "patience": 9} | given))  # type: ignore[arg-type]
 
 
-def begun(how: FineTuning, network: nn.Module | None = None, **given: object) -> tuple[Trainer, Given]:
+def begun(how: FineTuning, network: nn.Module | None = None, **given: object) -> tuple[Trainer, Noise]:
     network = network or made()
-    trainer = Trainer(network, network, trained(network, "fc", how), how, images=IMAGES, **given)  # type: ignore[arg-type]
-    return trainer, Given(network, how.batch_size)
+    trainer = Trainer(network, network, trained_blocks(network, "fc", how), how, n_images=IMAGES, **given)  # type: ignore[arg-type]
+    return trainer, Noise(network, how.batch_size)
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:
@@ -94,21 +94,21 @@ EVERY = [
 @pytest.mark.parametrize("how", EVERY)
 def test_training_lowers_the_loss_and_keeps_what_did_best(how: FineTuning, checkpoint: Checkpoint) -> None:
     trainer, source = begun(how)
-    run = tune(trainer, source, checkpoint)
+    run = train(trainer, source, checkpoint)
     assert [entry["epoch"] for entry in run.log] == [0, 1, 2, 3]
     assert run.best_epoch == min(run.log, key=lambda entry: entry["log_loss"] or 0)["epoch"] > 0
     assert run.curve[run.alpha] == min(run.curve.values())
-    assert source.judge().log_loss == pytest.approx(run.curve[run.alpha], rel=1e-6)
+    assert source.validate().log_loss == pytest.approx(run.curve[run.alpha], rel=1e-6)
     assert run.curve[1.0] == run.best.log_loss < run.curve[0.0] == run.log[0]["log_loss"]
 
 
 @pytest.mark.parametrize("how", EVERY)
 @pytest.mark.parametrize("killed_after", [1, 4, 8])
-def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
+def test_a_killed_run_is_resumed_and_ends_at_the_very_same_weights(
     how: FineTuning, killed_after: int, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     whole, source = begun(how)
-    expected = tune(whole, source, Checkpoint(tmp_path / "other.safetensors", {}))
+    expected = train(whole, source, Checkpoint(tmp_path / "other.safetensors", {}))
 
     class Killed(BaseException): ...
 
@@ -121,25 +121,23 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(
     steps = 0
     trainer, source = begun(how)
     with pytest.raises(Killed):
-        tune(trainer, source, checkpoint, reporter=Recorder(kill))
+        train(trainer, source, checkpoint, reporter=Recorder(kill))
     torch.rand(3)  # another process has other chance
     again, source = begun(how)
-    run = tune(again, source, checkpoint)
+    run = train(again, source, checkpoint)
     assert not moved(weights(whole.network), again.network)
     drop = ("seconds",)
     assert [{k: v for k, v in e.items() if k not in drop} for e in run.log] == [
         {k: v for k, v in e.items() if k not in drop} for e in expected.log
     ]
-    assert run.notes == [f"went on from the checkpoint of epoch {(killed_after - 1) // 3}"]
+    assert run.notes == [f"resumed from the checkpoint of epoch {(killed_after - 1) // 3}"]
 
 
-def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_compiled_network_trains_and_is_resumed_as_the_plain_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
     if "compile" not in installed():
         pytest.skip("no C++ compiler")
     plain, source = begun(settings(last=1))
-    expected = tune(plain, source, Checkpoint(tmp_path / "other.safetensors", {}))
+    expected = train(plain, source, Checkpoint(tmp_path / "other.safetensors", {}))
     half, source = begun(settings(last=1, compile=True))
 
     def stop(step: TrainingProgress) -> None:
@@ -147,45 +145,48 @@ def test_a_compiled_network_trains_as_the_plain_one_does_and_goes_on_as_well(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(half, source, checkpoint, reporter=Recorder(stop))
+        train(half, source, checkpoint, reporter=Recorder(stop))
     ends = []
     for kept in (checkpoint, Checkpoint(tmp_path / "third.safetensors", {})):
         trainer, source = begun(settings(last=1, compile=True))
-        run = tune(trainer, source, kept)
+        run = train(trainer, source, kept)
         ends.append(weights(trainer.network))
         assert [e["log_loss"] for e in run.log] == pytest.approx([e["log_loss"] for e in expected.log], rel=0.05)
     assert not moved(ends[0], trainer.network)
 
 
-def test_compilation_that_fails_says_what_to_leave_out(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_that_fails_is_an_error_that_names_the_option(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(HeadError, match=r"--compile needs a GPU, or a C\+\+ compiler \(g\+\+\); cpu has none"):
+    with pytest.raises(PromotionError, match=r"--compile needs a GPU or a C\+\+ compiler \(g\+\+\), and cpu has none"):
         begun(settings(compile=True))
 
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise torch._dynamo.exc.Unsupported("what is this")
 
-    monkeypatch.setattr("featx.promotion.trainer._compiled", lambda module, device: Odd())
+    monkeypatch.setattr("featx.promotion.trainer.installed", lambda _: ("compile",))
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: Odd())
     with pytest.raises(
-        HeadError, match=r"torch.compile cannot train this network: .*what is this.*leave out --compile"
+        PromotionError, match=r"torch.compile cannot train this network: .*what is this.*leave out --compile"
     ):
-        tune(*begun(settings(compile=True)), checkpoint)
+        train(*begun(settings(compile=True)), checkpoint)
 
 
 def test_training_that_is_done_is_not_done_again(checkpoint: Checkpoint) -> None:
-    tune(*begun(settings()), checkpoint)
+    train(*begun(settings()), checkpoint)
     trainer, source = begun(settings())
-    trainer.epoch = lambda *_: pytest.fail("it was trained")  # type: ignore[method-assign]
-    assert tune(trainer, source, checkpoint).epoch == 3
+    trainer.train_epoch = lambda *_: pytest.fail("it was trained")  # type: ignore[method-assign]
+    assert train(trainer, source, checkpoint).epoch == 3
 
 
-def test_training_ends_where_it_gets_no_better_and_the_head_may_stay_the_best(checkpoint: Checkpoint) -> None:
+def test_training_stops_early_and_the_head_may_stay_the_best(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(patience=2, epochs=9))
-    judged = [ValidationScore(1, loss) for loss in (0.1, 0.3, 0.2, 0.4, 0.5, 0.13, 0.15, 0.17)]
-    source.judge = iter(judged).__next__  # type: ignore[method-assign]
+    scores = [ValidationScore(1, loss) for loss in (0.1, 0.3, 0.2, 0.4, 0.5, 0.13, 0.15, 0.17)]
+    source.validate = iter(scores).__next__  # type: ignore[method-assign]
     before = weights(trainer.network)
-    run = tune(trainer, source, checkpoint)
+    run = train(trainer, source, checkpoint)
     assert (run.epoch, run.best_epoch, run.alpha) == (4, 2, 0.0)
     assert run.curve == {0.0: 0.1, 0.25: 0.13, 0.5: 0.15, 0.75: 0.17, 1.0: 0.2}
     assert not moved(before, trainer.network)
@@ -194,11 +195,11 @@ def test_training_ends_where_it_gets_no_better_and_the_head_may_stay_the_best(ch
 def test_weights_between_the_head_and_an_epoch_may_be_better_than_both(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(epochs=1))
     before = weights(trainer.network)
-    source.judge = iter([ValidationScore(1, loss) for loss in (0.3, 0.4, 0.25, 0.1, 0.2)]).__next__  # type: ignore[method-assign]
-    assert tune(trainer, source, checkpoint).alpha == 0.5
+    source.validate = iter([ValidationScore(1, loss) for loss in (0.3, 0.4, 0.25, 0.1, 0.2)]).__next__  # type: ignore[method-assign]
+    assert train(trainer, source, checkpoint).alpha == 0.5
     for name, tensor in trainer.network.state_dict().items():
         if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, (before[name] + trainer.best[name]) / 2)
+            torch.testing.assert_close(tensor, (before[name] + trainer.best_state[name]) / 2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e4])
@@ -206,50 +207,55 @@ def test_training_that_diverges_goes_back_to_the_last_good_epoch_at_half_the_rat
     value: float, checkpoint: Checkpoint
 ) -> None:
     trainer, source = begun(settings())
-    honest, tries = trainer.epoch, []
+    honest, tries = trainer.train_epoch, []
 
     def epoch(number: int, *rest: object) -> float:
-        tries.append((number, trainer.scale))
+        tries.append((number, trainer.rate_scale))
         loss = honest(number, *rest)  # type: ignore[arg-type]
-        if tries.count((2, 1.0)) == 1 and number == 2 and trainer.scale == 1:
+        if tries.count((2, 1.0)) == 1 and number == 2 and trainer.rate_scale == 1:
             for parameter in trainer.network.parameters():
                 parameter.data.fill_(torch.nan)
             return value
         return loss
 
-    trainer.epoch = epoch  # type: ignore[method-assign]
-    run = tune(trainer, source, checkpoint)
+    trainer.train_epoch = epoch  # type: ignore[method-assign]
+    run = train(trainer, source, checkpoint)
     assert tries == [(1, 1.0), (2, 1.0), (2, 0.5), (3, 0.5)]
-    assert run.notes == [f"the loss became {value:.4g} in epoch 2; it was tried again from epoch 1 on at half the rate"]
+    assert run.notes == [
+        f"the training loss became {value:.4g} in epoch 2; training resumed from epoch 1 at half the learning rate"
+    ]
     assert run.epoch == 3
-    assert np.isfinite(source.judge().log_loss)
+    assert np.isfinite(source.validate().log_loss)
 
 
 def test_training_that_diverges_for_good_ends_with_the_best_so_far(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings())
-    honest = trainer.epoch
-    trainer.epoch = lambda number, *rest: honest(number, *rest) if number == 1 else float("nan")  # type: ignore[method-assign]
-    run = tune(trainer, source, checkpoint)
+    honest = trainer.train_epoch
+    trainer.train_epoch = lambda number, *rest: honest(number, *rest) if number == 1 else float("nan")  # type: ignore[method-assign]
+    run = train(trainer, source, checkpoint)
     assert (run.epoch, run.best_epoch) == (1, 1)
-    assert run.notes[-1] == "the loss became nan in epoch 2 again, at a rate of 0.0025; training ended there"
-    assert source.judge().log_loss == pytest.approx(run.curve[run.alpha])
+    assert (
+        run.notes[-1]
+        == "the training loss became nan in epoch 2, even at a learning rate of 0.0025; training ended there"
+    )
+    assert source.validate().log_loss == pytest.approx(run.curve[run.alpha])
 
 
 def test_a_rate_far_too_high_ends_with_the_head(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(lr=1e8, optimizer="sgd", clip=1e9, weight_decay=0))
     before = weights(trainer.network)
-    run = tune(trainer, source, checkpoint)
+    run = train(trainer, source, checkpoint)
     assert (run.alpha, len(run.notes)) == (0.0, 3)
     assert not moved(before, trainer.network)
 
 
-def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_weights(
+def test_a_batch_that_does_not_fit_is_split_into_micro_batches_to_the_same_weights(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     network = made()
-    network.rest[2] = nn.Identity()  # type: ignore[index, union-attr] - dropout draws otherwise for other pieces
+    network.rest[2] = nn.Identity()  # type: ignore[index, union-attr] - dropout draws other masks for micro-batches
     whole, source = begun(settings(epochs=1), network)
-    tune(whole, source, Checkpoint(tmp_path / "other.safetensors", {}))
+    train(whole, source, Checkpoint(tmp_path / "other.safetensors", {}))
     network = made()
     network.rest[2] = nn.Identity()  # type: ignore[index, union-attr]
     trainer, source = begun(settings(epochs=1), network)
@@ -262,22 +268,25 @@ def test_a_batch_that_does_not_fit_is_taken_in_pieces_to_the_same_weights(
             return honest(x)  # type: ignore[no-any-return]
 
     trainer.module = Small()
-    run = tune(trainer, source, checkpoint)
-    assert run.pieces == 4
-    assert run.notes == [f"a batch of 16 images did not fit in memory: it is taken in {n} pieces" for n in (2, 4)]
+    run = train(trainer, source, checkpoint)
+    assert run.accumulation_steps == 4
+    assert run.notes == [
+        f"a batch of 16 images did not fit in memory, so gradients are accumulated over {n} micro-batches"
+        for n in (2, 4)
+    ]
     for name, tensor in whole.network.state_dict().items():
         torch.testing.assert_close(trainer.network.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_memory_for_not_even_one_image_is_said(checkpoint: Checkpoint) -> None:
+def test_memory_for_not_even_one_image_is_an_error(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings())
 
     def full(*_: object) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    trainer.epoch = full  # type: ignore[method-assign]
-    with pytest.raises(HeadError, match=r"not even one image at a time fits on cpu; try --last 1"):
-        tune(trainer, source, checkpoint)
+    trainer.train_epoch = full  # type: ignore[method-assign]
+    with pytest.raises(PromotionError, match=r"not even one image at a time fits on cpu; try --last 1"):
+        train(trainer, source, checkpoint)
 
 
 def test_frozen_blocks_and_batch_norms_do_not_move(checkpoint: Checkpoint) -> None:
@@ -289,7 +298,7 @@ def test_frozen_blocks_and_batch_norms_do_not_move(checkpoint: Checkpoint) -> No
     ]:
         trainer, source = begun(how)
         before = weights(trainer.network)
-        trainer.epoch(1, source, lambda *_: None)
+        trainer.train_epoch(1, source, lambda *_: None)
         changed = moved(before, trainer.network)
         assert expected <= changed
         assert "fc.weight" in changed
@@ -302,32 +311,32 @@ def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
     trainer, source = begun(settings(epochs=10, warmup=0.2))
     rates = []
     for epoch in range(10):
-        trainer.epoch(epoch, source, lambda *_: rates.append(trainer.optimizer.param_groups[0]["lr"]))
-    highest = trainer.rates[0]
+        trainer.train_epoch(epoch, source, lambda *_: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    highest = trainer.peak_rates[0]
     np.testing.assert_allclose(rates[:3], [highest / 6, highest / 3, highest / 2])
     np.testing.assert_allclose(rates[6:], [highest * 0.5 * (1 + np.cos(np.pi * step / 30)) for step in range(6, 30)])
 
 
-def test_the_average_of_the_weights_is_what_is_judged(checkpoint: Checkpoint) -> None:
+def test_the_average_of_the_weights_is_what_is_validated(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(ema=0.5, epochs=1))
-    average = {name: tensor.clone().double() for name, tensor in trainer.averaged.items()}
+    average = {name: tensor.clone().double() for name, tensor in trainer.ema_weights.items()}
 
     def follow(images: int, loss: float) -> None:
         for name, parameter in trainer.network.named_parameters():
             average[name] = 0.5 * average[name] + 0.5 * parameter.detach().double()
 
-    trainer.epoch(1, source, follow)
+    trainer.train_epoch(1, source, follow)
     own = weights(trainer.network)
-    with trainer.judged():
+    with trainer.averaged_weights():
         for name, parameter in trainer.network.named_parameters():
             torch.testing.assert_close(parameter.detach().double(), average[name], rtol=1e-4, atol=1e-6)
     assert not moved(own, trainer.network)
 
 
-def test_classes_weigh_as_they_are_told(checkpoint: Checkpoint) -> None:
+def test_classes_have_the_weights_that_are_given(checkpoint: Checkpoint) -> None:
     trainer, source = begun(settings(), class_weights=np.array([0.0, 0.0, 1.0]))
     for epoch in range(1, 6):
-        trainer.epoch(epoch, source, lambda *_: None)
+        trainer.train_epoch(epoch, source, lambda *_: None)
     with torch.inference_mode():
         assert (trainer.network(source.x).argmax(1) == 2).all()
 
@@ -340,4 +349,4 @@ def test_mixing_pairs_mixes_their_losses() -> None:
     with torch.inference_mode():
         out = trainer.network(share * x + (1 - share) * x.flip(0))
         expected = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y.flip(0))
-    assert trainer._step(x, y, 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)
+    assert trainer.train_step(x, y, 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)

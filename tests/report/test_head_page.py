@@ -87,9 +87,9 @@ def with_labels(features: FeatureSet, strings: Sequence[str]) -> FeatureSet:
     return dataclasses.replace(features, classes=tuple(classes), labels=labels.astype(np.int64))
 
 
-def page_of(features: FeatureSet, head: Head, folder: Path, **options: Any) -> tuple[Page, Any]:
-    """A fit, and the page that it writes."""
-    fit = fit_head(features, head, card=True, out=folder / "head.safetensors", **options)
+def page_of(features: FeatureSet, head: Head | str, folder: Path, **options: Any) -> tuple[Page, Any]:
+    """The page that a fit writes, and the fit."""
+    fit = fit_head(features, head, report=True, out=folder / "head.safetensors", **options)
     assert fit.card == folder / "head.html"
     return Page(fit.card), fit
 
@@ -203,7 +203,7 @@ def test_a_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
 
 
 def test_tables_of_all_heads_of_cross_validation_and_of_few_images_are_on_the_page(tmp_path: Path) -> None:
-    page, fit = page_of(photos(tmp_path / "photos"), Head(), tmp_path, auto=True, cv=3, repeat=2, shots=(1, 4))
+    page, fit = page_of(photos(tmp_path / "photos"), "auto", tmp_path, cv=3, repeat=2, shots=(1, 4))
     assert "Heads compared" in page.text
     for line in fit.compared:
         assert line.kind in page.text

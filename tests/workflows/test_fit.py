@@ -15,19 +15,23 @@ import pytest
 from made import EVERY_HEAD, Recorder, in_views, new, photos, with_labels
 
 from featx.backbones.backbone import load_backbone
-from featx.errors import CacheMissError, HeadError, OutputError
-from featx.extraction.extraction import extract
+from featx.errors import CacheMissError, FoldError, HeadError, OutputError
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
 from featx.features.writer import FeatureFileWriter
+from featx.heads import groups
 from featx.heads.estimators import mlp, svm
 from featx.heads.folds import draw_shots, make_folds
+from featx.heads.groups import with_groups
 from featx.heads.head import Head
+from featx.heads.head_file import HEAD
 from featx.heads.search import search
 from featx.heads.training_data import TrainingData
+from featx.inference import evaluate
 from featx.io import atomic, model_file
 from featx.layer_spec import by_depth
-from featx.workflows import fit
+from featx.workflows import head_files
 from featx.workflows.fit import fit_head
 
 
@@ -68,7 +72,7 @@ def test_fit_head_writes_the_head_its_report_and_a_picture(tmp_path: Path) -> No
     assert fit.picture == tmp_path / "models" / "pets--svm.png"
     assert sorted(p.name for p in fit.path.parent.iterdir()) == ["pets--svm.png", "pets--svm.safetensors"]
     assert fit.picture.read_bytes().startswith(b"\x89PNG")
-    assert model_file.read_metadata(fit.path)["report"] == fit.report.as_dict()
+    assert model_file.read_metadata(fit.path, HEAD)["report"] == fit.report.as_dict()
     assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
     (note,) = fit.notes
     assert note.startswith("3 images of split pretrain were ")
@@ -134,7 +138,7 @@ def test_room_for_the_whole_head_is_asked_for_before_the_fit(
     asked = []
     monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: asked.append(need))
     size = fit_head(features, new(name), models=tmp_path).path.stat().st_size
-    assert mlp.HiddenModel.width == fit.HIDDEN_UNITS
+    assert mlp.MlpEstimator.width == head_files.HIDDEN_UNITS
     assert 0.5 * size < asked[0] < 3 * size
 
 
@@ -172,7 +176,7 @@ def test_a_data_sets_name_leads_out_of_no_folder(tmp_path: Path) -> None:
 
 
 def test_fit_head_without_anything_to_judge_by_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(HeadError, match="there is no split to judge by"):
+    with pytest.raises(HeadError, match="there is no held-out split"):
         fit_head(photos(test=0), Head("centroid"), models=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -203,7 +207,7 @@ def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
     monkeypatch.setattr(Head, "fit", lambda *_, **__: pytest.fail("a head was fitted"))
     features = photos()
     features.splits[(features.labels == 2) & (features.splits == "train")] = "pretrain"
-    message = r"1 classes have images to judge a head by, and none in train to learn them from: cat \(15 in test\)"
+    message = r"1 classes have images in val or test but none in train: cat \(15 in test\)"
     with pytest.raises(HeadError, match=message):
         fit_head(features, Head("logreg"), models=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +215,7 @@ def test_a_class_to_be_judged_that_train_lacks_is_said_before_the_fit(
 
 def test_a_kind_that_does_not_suit_the_task_is_said_before_the_fit(tmp_path: Path) -> None:
     with pytest.raises(
-        HeadError, match="centroid does not do multilabel; expected one of ridge, logreg, svm, linear, kn"
+        HeadError, match="centroid cannot do multilabel; expected one of ridge, logreg, svm, linear, kn"
     ):
         fit_head(tagged(), Head("centroid"), models=tmp_path)
 
@@ -321,7 +325,7 @@ def test_in_each_fold_the_hyper_parameter_is_chosen_without_the_rows_that_judge(
         seen.append(training.rows.index)
         return search(model, training, **options)
 
-    monkeypatch.setattr("featx.heads.head.search", spy)
+    monkeypatch.setattr("featx.heads.fitting.search", spy)
     judged: list[np.ndarray] = []
     evaluate = Head.evaluate
 
@@ -349,7 +353,7 @@ def test_groups_straddle_no_fold_of_a_cross_validation(tmp_path: Path, monkeypat
     fit, evaluate = Head.fit, Head.evaluate
     monkeypatch.setattr(Head, "fit", lambda head, *a, **o: pairs.append([o.get("rows")]) or fit(head, *a, **o))
     monkeypatch.setattr(Head, "evaluate", lambda head, *a, **o: pairs[-1].append(o["rows"]) or evaluate(head, *a, **o))
-    fit_head(features, Head("ridge", group="patient"), cv=5, models=tmp_path)
+    fit_head(features, Head("ridge"), group="patient", cv=5, models=tmp_path)
     assert len(pairs) == 6
     for train, test in pairs[1:]:
         assert not set(patients[train]) & set(patients[test])
@@ -362,19 +366,19 @@ def test_without_a_held_out_split_cross_validation_judges_alone(tmp_path: Path) 
     assert fit.cross_validated.n == 60
     found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))
     assert (found["n_test"], found["test_split"]) == (0, None)
-    assert model_file.read_metadata(fit.path)["report"] is None
+    assert model_file.read_metadata(fit.path, HEAD)["report"] is None
 
 
 def test_images_that_no_fold_can_judge_are_counted(tmp_path: Path) -> None:
     features = photos(gap=1.0)
     features = features.take(np.setdiff1d(np.arange(105), np.flatnonzero(features.labels == 2)[1:]))
     (note,) = fit_head(features, Head("ridge"), cv=5, models=tmp_path).cross_validated.notes[:1]
-    assert note == "1 images are the only ones of their class, or belong to them, and judge nothing"
+    assert note == "1 images are the only ones of their class, or grouped with them, and are not evaluated"
 
 
 def test_what_cannot_be_cross_validated_is_said(tmp_path: Path) -> None:
     with pytest.raises(
-        HeadError, match="no class has two images that could be told apart, so nothing can be cross-val"
+        HeadError, match="no class has two images that may be in different folds, so nothing can be cross-val"
     ):
         fit_head(photos(train=1, test=0), Head("ridge"), cv=5, models=tmp_path)
 
@@ -405,9 +409,9 @@ def test_few_shots_are_heads_on_drawn_rows_judged_on_the_held_out_split(tmp_path
 @pytest.mark.parametrize(
     ("made", "shots", "message"),
     [
-        (lambda: photos(train=3), 4, r"4 shots are more images than 3 of 3 classes have to train on: ant \(3\)"),
+        (lambda: photos(train=3), 4, r"4 shots are more than the training images of 3 of 3 classes: ant \(3\)"),
         (measured, 1, "--shots draws images of each class; it is not for regression"),
-        (lambda: photos(test=0), 1, "--shots judges on a held-out split, and there is none"),
+        (lambda: photos(test=0), 1, "--shots evaluates on a held-out split, and there is none"),
     ],
 )
 def test_shots_that_cannot_be_drawn_or_judged_are_refused(
@@ -416,7 +420,7 @@ def test_shots_that_cannot_be_drawn_or_judged_are_refused(
     features = made()
     task = "regression" if len(features.classes) > 3 else "auto"
     cv = None if "test" in features.splits else 3
-    with pytest.raises(HeadError, match=message):
+    with pytest.raises((HeadError, FoldError), match=message):
         fit_head(features, Head("ridge", task=task), shots=(shots,), cv=cv, models=tmp_path)
 
 
@@ -466,6 +470,40 @@ def test_the_best_layer_is_the_penultimate_unless_another_is_better_by_more_than
     assert not plain.layers
 
 
+@pytest.mark.parametrize("options", [{}, {"cv": 3, "repeat": 2}, {"shots": (2,)}, {"layer": "best"}, {"model": "auto"}])
+def test_one_fit_reads_the_table_of_groups_once(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layered(tmp_path / "f.h5", inner=3.0, last=3.0)
+    rows = [f"{row:03}.png,p{row // 4}" for row in range(80)]
+    (tmp_path / "groups.csv").write_text("\n".join(["path,patient", *rows]))
+    read, read_table = [], groups.read_table
+    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
+    options = {"model": Head("ridge"), **options}
+    fit = fit_head(path, group="patient", table=tmp_path / "groups.csv", models=tmp_path, **options)
+    assert len(read) == 1
+    assert fit.head.group_ == "patient"
+    assert fit.as_dict()["group"] == "patient"
+    assert Head.load(fit.path).group_ == "patient"
+
+
+def test_a_loaded_head_gets_its_groups_where_features_have_none(tmp_path: Path) -> None:
+    features = photos(train=60, test=40, gap=1.0, dataset={"name": "pets", "root": "photos", "splits": "hash"})
+    rows = [f"{path},p{row // 3}" for row, path in enumerate(features.paths)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,patient", *rows]))
+    features = dataclasses.replace(features, dataset={**features.dataset, "table": str(tmp_path / "table.csv")})
+    fit = fit_head(features, Head("ridge"), group="patient", models=tmp_path)
+    loaded = Head.load(fit.path)
+    with pytest.raises(
+        HeadError, match=r"fitted with the groups of the column 'patient', and these features have none; "
+    ):
+        loaded.evaluate(features)
+    assert evaluate(loaded, features, split="test").as_dict() == fit.report.as_dict()
+    assert loaded.evaluate(with_groups(features, loaded.group_)).as_dict() == fit.report.as_dict()
+    plain = fit_head(features, Head("ridge"), models=tmp_path / "plain")  # whose splits are not made by group
+    assert plain.head.evaluate(with_groups(features, "patient")).as_dict() == plain.report.as_dict()
+
+
 def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:
     path = layered(tmp_path / "f.h5", inner=1.0, last=1.0)
     fit = fit_head(path, Head("ridge"), layer=("inner", "penultimate", "inner"), models=tmp_path)
@@ -477,7 +515,7 @@ def test_a_head_may_be_fitted_to_several_layers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_auto_compares_every_kind_and_keeps_the_simplest_within_one_standard_error(task: str, tmp_path: Path) -> None:
     told = Recorder()
-    fit = fit_head(TASKS[task](), Head(task=task), auto=True, models=tmp_path, reporter=told)
+    fit = fit_head(TASKS[task](), "auto", task=task, models=tmp_path, reporter=told)
     names = [line.kind for line in fit.compared]
     expected = ["centroid", "ridge", "logreg", "svm", "knn", "svm-rbf", "mlp"]
     unsuited = {"classification": (), "multilabel": ("centroid",), "regression": ("centroid", "logreg")}[task]
@@ -495,7 +533,7 @@ def test_auto_compares_every_kind_and_keeps_the_simplest_within_one_standard_err
 
 
 def test_auto_prefers_a_simple_head_to_one_that_is_hardly_better(tmp_path: Path) -> None:
-    fit = fit_head(photos(gap=1.5), Head(), auto=True, models=tmp_path)
+    fit = fit_head(photos(gap=1.5), "auto", models=tmp_path)
     best = min(fit.compared, key=lambda line: line.loss)
     assert fit.compared[0].loss <= best.loss + best.error
     assert fit.compared[0].loss > best.loss
@@ -506,15 +544,15 @@ def test_auto_takes_a_kernel_where_nothing_straight_will_do(tmp_path: Path) -> N
     features = photos(classes=("in", "out"), train=100, test=60, dim=2, gap=0.0)
     far = (features.features**2).sum(axis=1) > 1.4
     features = dataclasses.replace(features, labels=far.astype(np.int64))
-    fit = fit_head(features, Head(), auto=True, models=tmp_path)
+    fit = fit_head(features, "auto", models=tmp_path)
     assert fit.head.kind in ("knn", "svm", "mlp")
     assert fit.head.kind != "svm" or fit.head.kernel == "rbf"
     assert fit.report.accuracy > 0.85
 
 
 def test_a_kind_that_fails_stands_in_the_table_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svm, "MOST_ROWS", 10)
-    fit = fit_head(photos(), Head(), auto=True, models=tmp_path)
+    monkeypatch.setattr(svm, "MAX_ROWS", 10)
+    fit = fit_head(photos(), "auto", models=tmp_path)
     (failed,) = [line for line in fit.compared if line.why]
     assert failed.kind == "svm-rbf"
     assert failed.why.startswith("60 rows are too many for a support vector machine with a kernel")
@@ -529,21 +567,21 @@ def test_where_no_kind_can_be_fitted_the_first_reason_is_said(tmp_path: Path) ->
     with pytest.raises(
         HeadError, match="no kind of head could be fitted: 1 rows of features of the split 'train' are Na"
     ):
-        fit_head(features, Head(), auto=True, models=tmp_path)
+        fit_head(features, "auto", models=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_where_nothing_can_be_compared_auto_takes_the_simplest(tmp_path: Path) -> None:
-    fit = fit_head(photos(train=1, gap=30.0), Head(), auto=True, models=tmp_path)
+    fit = fit_head(photos(train=1, gap=30.0), "auto", models=tmp_path)
     assert fit.head.kind == "centroid"
     assert all(math.isnan(line.loss) for line in fit.compared)
     json.dumps(fit.as_dict(), allow_nan=False)
 
 
 def test_cross_validation_of_what_auto_kept_says_that_the_kind_was_chosen_on_the_same_images(tmp_path: Path) -> None:
-    fit = fit_head(photos(), Head(), auto=True, cv=3, models=tmp_path)
+    fit = fit_head(photos(), "auto", cv=3, models=tmp_path)
     assert (
-        "the kind of head was chosen on training images that cross-validation judges too, which flatters it"
+        "the kind of head was chosen on training images that cross-validation evaluates too, so its result is optimistic"
         in fit.notes
     )
     assert fit.cross_validated.n == 105
@@ -553,7 +591,7 @@ def test_cross_validation_of_what_auto_kept_says_that_the_kind_was_chosen_on_the
 
 
 def test_a_page_is_written_where_one_is_asked_for(tmp_path: Path) -> None:
-    fit = fit_head(photos(), Head("centroid"), card=True, models=tmp_path)
+    fit = fit_head(photos(), Head("centroid"), report=True, models=tmp_path)
     assert fit.card == tmp_path / "pets--centroid.html"
     assert fit.as_dict()["card"] == str(fit.card)
     assert "centroid" in fit.card.read_text(encoding="utf-8")
@@ -611,7 +649,7 @@ def test_layers_are_put_side_by_side_and_compared_in_all_views(seen: Path, tmp_p
 
 
 def test_every_kind_is_compared_in_all_views(seen: Path, tmp_path: Path) -> None:
-    fit = fit_head(seen, Head("logreg"), auto=True, models=tmp_path / "models")
+    fit = fit_head(seen, "auto", models=tmp_path / "models")
     assert all(not line.why for line in fit.compared)
     assert fit.head.views == "flip"
 
@@ -632,3 +670,26 @@ def test_room_for_a_head_on_views_is_asked_for(name: str, tmp_path: Path, monkey
     monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: asked.append(need))
     size = fit_head(in_views(photos(train=300, dim=40)), new(name), models=tmp_path).path.stat().st_size
     assert 0.3 * size < asked[0] < 3 * size
+
+
+# By the options of the command
+
+
+def test_a_head_is_made_of_the_options_that_are_given(tmp_path: Path) -> None:
+    fit = fit_head(
+        photos(gap=1.0), "svm", C=0.5, class_weight="balanced", target_precision=0.9, seed=3, models=tmp_path
+    )
+    assert (fit.head.kind, fit.head.C_, fit.head.class_weight, fit.head.seed) == ("svm", 0.5, "balanced", 3)
+    assert fit.head.reject_below_ is not None
+    same = fit_head(photos(gap=1.0), Head("ridge"), models=tmp_path)
+    by_name = fit_head(photos(gap=1.0), "ridge", models=tmp_path)
+    assert by_name.report.as_dict() == same.report.as_dict()
+
+
+def test_the_newest_feature_file_is_fitted_to_where_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    path = layered(tmp_path / "cache" / "f.h5", inner=1.0, last=3.0)
+    fit = fit_head(model="centroid", cache=tmp_path / "cache", models=tmp_path)
+    assert (fit.features, fit.path.name) == (path, "f--centroid.safetensors")
+    with pytest.raises(CacheMissError, match=r"there is no folder .*nowhere|there is no feature file in .*nowhere"):
+        fit_head(cache=tmp_path / "nowhere")

@@ -1,7 +1,9 @@
 """Logistic regression and the linear support vector machine, for a whole path of C at once.
 
-The objectives are scikit-learn's: ``LogisticRegression`` (multinomial, or of two classes with one weight vector; one-vs-rest
-for many labels) and ``LinearSVC`` (squared hinge, one-vs-rest, its intercept penalised). N rows, D features, K outputs.
+The objectives are scikit-learn's: ``LogisticRegression`` (multinomial for classes, with one weight vector for two classes;
+one-vs-rest for labels) and ``LinearSVC`` (squared hinge, one-vs-rest, with a penalised intercept).
+
+N rows, D features, r of them after rotation, C classes or labels, K outputs, P problems (one for each value of C and fold).
 """
 
 from __future__ import annotations
@@ -15,51 +17,72 @@ from typing import Any
 import numpy as np
 
 from featx.heads.predictors import LinearPredictor, NotConvergedWarning
-from featx.heads.solver.lbfgs import NewtonModel, Problems, Solution, minimise, refine
+from featx.heads.solver.lbfgs import minimise
 from featx.heads.solver.losses import Logistic, Loss, Softmax, SquaredHinge
-from featx.heads.solver.matrices import Dense, Matrix, Rotated, Streamed, Turned
+from featx.heads.solver.matrices import DenseMatrix, Matrix, Rotated, RotatedMatrix, StreamedMatrix
+from featx.heads.solver.newton import HessianModel, refine
+from featx.heads.solver.problems import Problems, Solution
 from featx.heads.training_data import TrainingData
 
 C_PATH = tuple(float(f"{c:.6g}") for c in np.logspace(-6, 5, 45))
 """Values of C that are compared (Kornblith et al., 2019)."""
 
-SEARCH_TOL, FIRST_TOL, ROUGH_TOL, FIT_TOL = 1e-6, 1e-3, 2e-9, 2e-7
-"""Relative gaps of the objective: at which a problem of the search is done, as L-BFGS estimates it; at which L-BFGS begins anew
-for a head, since the Hessian is another than at the start; at which it ends; and of the head, as a Newton step measures it."""
+SEARCH_TOL = 1e-6
+"""Relative gap of the objective at which a fit of the search is done, as L-BFGS estimates it."""
+FIRST_TOL, ROUGH_TOL = 1e-3, 2e-9
+"""Relative gaps of the final fit at which L-BFGS starts anew, because the Hessian has changed since the start, and ends."""
+FIT_TOL = 2e-7
+"""Relative gap of the final fit, as a Newton step measures it."""
 COARSE_PATH, COARSE_TOL = C_PATH[:-6:3], 1e-4
-"""The same, and every third value of C, of a coarse search: its losses are right to a few per cent, in a third of the time."""
+"""Path and tolerance of a coarse search: losses are accurate to a few per cent, in a third of the time."""
 NOT_CONVERGED = 1e-6
-"""A head whose relative gap is above this is said not to have converged."""
+"""Relative gap above which a final fit is reported as not converged."""
 NEWTON_STEPS = 50
+"""The largest number of Newton steps of a final fit."""
 
-LOOSE = 1e-4
-"""A problem of the search whose gap is above this is said not to have converged."""
+SEARCH_NOT_CONVERGED = 1e-4
+"""Relative gap above which a fit of the search is reported as not converged."""
 SEARCH_ITERATIONS = 400
-"""After which a problem of the search is given up, and that is said: where C is far too large for the rows."""
+"""Iterations after which a fit of the search is abandoned and reported, where C is far too large for the rows."""
 
-COLUMNS = 256
-"""Problems times outputs that are solved together: a matrix product gains little by more."""
-TOGETHER = 3
-"""Values of C that are solved together, at most: the further from the path so far, the worse the start."""
-SCORES = 12_500_000
-"""Scores of problems that are solved together, at most: there are two arrays of them."""
-_SKIPPED = 256
-"""Held-out rows of a fold from which on it pays to skip them."""
-SHARE = 1 << 28
-"""Bytes of float32 rows that Hessians are of, where all do not fit in memory."""
+MAX_COLUMNS = 256
+"""Problems times outputs that are solved together; wider matrix products are hardly faster."""
+MAX_TOGETHER = 3
+"""Values of C that are solved together; the further they are from the path so far, the worse their start."""
+MAX_SCORES = 12_500_000
+"""Scores of the problems that are solved together. The solver holds two arrays of this size."""
+SAMPLE_BYTES = 1 << 28
+"""Size of the sample of float32 rows whose Hessian is used where not all rows fit in memory."""
+_MIN_SKIPPED = 256
+"""Mean number of held-out rows per fold from which it pays off to skip them."""
+
+Parameters = tuple[np.ndarray, np.ndarray]
+"""Weights and intercepts."""
 
 
-class PenalisedModel:
-    """A linear head with an L2 penalty, as a ``Model`` of ``training``.
+class LinearPathEstimator:
+    """Fits linear heads with an L2 penalty for a path of C.
+
+    All folds of up to three neighbouring values of C are solved together, each started by extrapolation from the two values
+    before. The final fit is solved to a gap of 1e-6 by Newton steps with gradients in float64.
 
     Args:
-        hinge: squared hinge (svm) instead of the logistic loss (logreg).
-        device: of torch, where float32 products are taken; "cpu" needs no torch.
-        coarse: search and fit coarsely.
+        hinge: whether to use the squared hinge loss (svm) instead of the logistic loss (logreg).
+        device: of torch, for the products in float32; "cpu" does not need torch.
+        coarse: whether to compare a third of the values of C and to solve less exactly.
 
     Attributes:
-        candidates: values of C.
-        solution_: the last fit's: its gap and iterations.
+        candidates: values of C, the smallest first.
+        solution_: the ``Solution`` of the last fit, with its gap and iterations.
+
+    Example:
+        >>> from featx.heads.training_data import Rows
+        >>> rows = Rows(np.array([[-2.0], [-1.0], [-0.5], [0.5], [1.0], [2.0]]))
+        >>> training = TrainingData(rows, np.array([0, 0, 1, 0, 1, 1]), 2, "classification", np.ones(6))
+        >>> predictor = LinearPathEstimator().fit(training, 1.0)
+        >>> predictor.weight.round(2)
+        array([[-0.38],
+               [ 0.38]])
     """
 
     candidates = C_PATH
@@ -70,143 +93,189 @@ class PenalisedModel:
         if coarse:
             self.candidates, self._tol = COARSE_PATH, COARSE_TOL
         self._training: TrainingData | None = None
-        self._paths: list[_Path] = []
+        self._paths: list[_WarmStarts] = []
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``Model.held_out``; neighbouring C are solved together, each started where the path so far leads.
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Score each row by a fit to the training rows of the fold that holds it out.
 
-        A second call with the same training goes on from where the first ended.
+        A second call with the same training data continues the path of the first.
+
+        Yields:
+            Each C, and its (N, C) float64 scores; NaN for rows that no fold holds out.
+
+        Warns:
+            NotConvergedWarning: some fits did not converge.
         """
         self._prepare(training)
-        near = self._near
-        loss, folds = self._loss(near), len(near.folds)
-        weights = np.stack([_fold_weights(near, train) for train, _ in near.folds])
+        data, outputs = self._data, self._loss.outputs
+        weights = np.stack([_fold_weights(data, train) for train, _ in data.folds])
         totals = weights.sum(axis=1)
         weights = (weights / totals[:, None]).astype(self._matrix.dtype)
-        chunks = np.array_split(np.arange(folds), min(folds, math.ceil(folds * loss.outputs * len(training) / SCORES)))
-        columns = len(chunks[0]) * loss.outputs
-        together = max(1, min(TOGETHER, COLUMNS // columns, SCORES // (columns * len(training))))
-        self._paths = self._paths or [_Path() for _ in chunks]
-        loose: list[float] = []
+        chunks = _chunks(len(data.folds), outputs * len(training))
+        columns = len(chunks[0]) * outputs
+        together = max(1, min(MAX_TOGETHER, MAX_COLUMNS // columns, MAX_SCORES // (columns * len(training))))
+        self._paths = self._paths or [_WarmStarts() for _ in chunks]
+        not_converged: list[float] = []
         for at in range(0, len(candidates), together):
             group = candidates[at : at + together]
             scores = np.full((len(group), len(training), training.count), np.nan)
             for chunk, path in zip(chunks, self._paths, strict=True):
                 penalty = (1 / (np.array(group)[:, None] * totals[chunk])).ravel()
-                alike = np.repeat(np.arange(len(group)), len(chunk))
-                problems = Problems(weights, np.tile(chunk, len(group)), penalty, self._regions, alike)
-                solved = self._solved(loss, problems, group, path)
-                loose += [
-                    C for C, gap in zip(np.repeat(group, len(chunk)), solved.gap, strict=True) if not gap <= LOOSE
-                ]
-                self._keep_held_out(solved, chunk, scores)
+                same_C = np.repeat(np.arange(len(group)), len(chunk))
+                problems = Problems(weights, np.tile(chunk, len(group)), penalty, self._regions, same_C)
+                solution = self._solve_group(problems, group, path)
+                converged = solution.gap <= SEARCH_NOT_CONVERGED
+                not_converged += list(np.repeat(group, len(chunk))[~converged])
+                self._score_held_out(solution, chunk, scores)
             yield from zip(group, scores, strict=True)
-        if loose:
-            which = f"{len(loose)} of {len(candidates) * folds} fits of the search, from C={min(loose):g} on,"
-            warnings.warn(f"{which} had not converged; their losses are rough", NotConvergedWarning, stacklevel=2)
-
-    def _solved(self, loss: Loss, problems: Problems, group: Sequence[float], path: _Path) -> Solution:
-        """Some values of C on some folds, started where their path leads."""
-        folds, width = len(problems.fold) // len(group), self._rotated.coordinates.shape[1]
-        solved = minimise(
-            self._matrix, loss, problems, path.start(np.log(group), folds, loss.outputs, width),
-            tol=self._tol, precondition=self._rotated.basis is not None, first_step=path.first_step(len(group), folds),
-            most_iterations=SEARCH_ITERATIONS,
-        )  # fmt: skip
-        path.add(np.log(group), solved)
-        return solved
+        if not_converged:
+            fits = f"{len(not_converged)} of {len(candidates) * len(data.folds)} fits of the search,"
+            message = f"{fits} from C={min(not_converged):g} on, had not converged; their losses are rough"
+            warnings.warn(message, NotConvergedWarning, stacklevel=2)
 
     def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
-        """Fit to all rows: L-BFGS, then Newton steps in float64. Of rows that do not fit in memory, Hessians are a share's.
+        """Fit to all rows: L-BFGS, then Newton steps in float64.
 
-        A coarse fit to rows in memory is as exact as a problem of the search: L-BFGS alone, to ``SEARCH_TOL``.
+        For rows that do not fit in memory, the Hessian is that of a sample. A coarse fit to rows in memory is as exact as a
+        fit of the search: L-BFGS alone, to ``SEARCH_TOL``.
+
+        Args:
+            training: N rows.
+            candidate: C.
 
         Warns:
             NotConvergedWarning: the optimum was not reached.
         """
-        fits = training.rows.fits
-        self._prepare(training if fits else self._share(training))
-        near, matrix, turned, dtype = self._near, self._matrix, self._rotated, self._matrix.dtype
-        near_loss, loss = self._loss(near), self._loss(training)
+        in_memory = training.rows.fits
+        self._prepare(training if in_memory else self._sample(training))
         penalty = np.array([1 / (candidate * float(training.weight.sum()))])
-        problems = _one_problem(near.weight, penalty, dtype)
-        start = self._start(candidate, near_loss.outputs)
-        preconditioned = turned.basis is not None
-        tol = SEARCH_TOL if self.coarse else FIRST_TOL
-        first = minimise(matrix, near_loss, problems, start, tol=tol, precondition=preconditioned)
-        if self.coarse and fits:
-            weight, bias = turned.back(first.weight).astype(np.float64), first.bias.astype(np.float64)
-            return self._done(training, candidate, dataclasses.replace(first, weight=weight, bias=bias))
-        start = (first.weight, first.bias)
-        rough = minimise(matrix, near_loss, problems, start, tol=ROUGH_TOL, precondition=preconditioned)
+        problem = _one_problem(self._data.weight, penalty, self._matrix.dtype)
+        first = self._minimise(problem, self._start(candidate), SEARCH_TOL if self.coarse else FIRST_TOL)
+        if self.coarse and in_memory:
+            weight, bias = self._rotated.unrotate(first.weight).astype(np.float64), first.bias.astype(np.float64)
+            return self._predictor(training, candidate, dataclasses.replace(first, weight=weight, bias=bias))
+        rough = self._minimise(problem, (first.weight, first.bias), ROUGH_TOL)
         iterations = first.iterations + rough.iterations
-        if not fits:
-            drawn = np.searchsorted(training.rows.index, near.rows.index)
-            everything = Turned(Streamed(training.rows, dtype), turned, drawn)
-            rough = minimise(
-                everything, loss, _one_problem(training.weight, penalty, dtype),
-                (rough.weight, rough.bias), tol=FIT_TOL, precondition=preconditioned,
-            )  # fmt: skip
+        if not in_memory:
+            rough = self._minimise_streamed(training, penalty, (rough.weight, rough.bias))
             iterations = iterations + rough.iterations
-        exact: Matrix = Streamed(training.rows, np.float64)
-        whole = _one_problem(training.weight, penalty, np.float64), loss
-        begin = (turned.back(rough.weight), rough.bias.astype(np.float64))
-        model = NewtonModel(matrix, problems.weights[0], near_loss, turned.turn, turned.back, progress=0.25)
-        if fits and dtype == np.float64:  # so few rows that nothing was lost, and no other matrix is needed
-            exact, whole, begin = matrix, (problems, near_loss), (rough.weight, rough.bias)
-            model = dataclasses.replace(model, turn=_as_it_is, back=_as_it_is, progress=1e-6)
-        tol = FIT_TOL / 1000 if exact is matrix else FIT_TOL if fits else NOT_CONVERGED / 2
-        solved = _refined(exact, whole, begin, model, tol)
-        if fits and exact is not matrix and not solved.gap[0] <= NOT_CONVERGED:
-            # float32 was too coarse for the steps
-            finer, at = Dense(turned.coordinates, np.float64), (turned.turn(solved.weight), solved.bias)
-            weights = _one_problem(near.weight, penalty, np.float64)
-            fine = minimise(finer, near_loss, weights, at, tol=FIT_TOL, precondition=preconditioned)
-            model = dataclasses.replace(model, matrix=finer, progress=1e-6)
-            solved = _refined(exact, whole, (turned.back(fine.weight), fine.bias), model, tol)
-        weight = turned.back(solved.weight) if exact is matrix else solved.weight
-        solved = dataclasses.replace(solved, weight=weight, iterations=iterations + solved.iterations)
-        return self._done(training, candidate, solved)
+            solution = self._refine_streamed(training, penalty, rough, NOT_CONVERGED / 2)
+        elif self._matrix.dtype == np.float64:
+            solution = self._refine_float64(problem, rough)
+        else:
+            solution = self._refine_streamed(training, penalty, rough, FIT_TOL)
+            if not solution.gap[0] <= NOT_CONVERGED:
+                solution = self._refine_again(training, penalty, solution)
+        solution = dataclasses.replace(solution, iterations=iterations + solution.iterations)
+        return self._predictor(training, candidate, solution)
 
-    def _keep_held_out(self, solved: Solution, chunk: np.ndarray, scores: np.ndarray) -> None:
-        """Put into (G, N, C) the scores of each row by the fold that held it out, of G values of C on some folds."""
+    def _solve_group(self, problems: Problems, group: Sequence[float], path: _WarmStarts) -> Solution:
+        """Solve the problems of some values of C on some folds, and add the solutions to their path."""
+        folds, width = len(problems.fold) // len(group), self._rotated.coordinates.shape[1]
+        solution = minimise(
+            self._matrix, self._loss, problems, path.start(np.log(group), folds, self._loss.outputs, width),
+            tol=self._tol, precondition=self._rotated.basis is not None, first_step=path.first_step(len(group), folds),
+            max_iter=SEARCH_ITERATIONS,
+        )  # fmt: skip
+        path.add(np.log(group), solution)
+        return solution
+
+    def _score_held_out(self, solution: Solution, chunk: np.ndarray, scores: np.ndarray) -> None:
+        """Write the scores of the rows that some folds hold out into (G, N, C), for G values of C."""
         for group, out in enumerate(scores):
             for index, fold in enumerate(chunk):
-                at, rows = group * len(chunk) + index, self._near.folds[fold][1]
-                here = (self._rotated.coordinates[rows] @ solved.weight[:, at].T + solved.bias[:, at]).astype(
-                    np.float64
-                )
-                out[self._order[rows]] = here * [-0.5, 0.5] if here.shape[1] < self._near.count else here
+                at, rows = group * len(chunk) + index, self._data.folds[fold][1]
+                outputs = self._rotated.coordinates[rows] @ solution.weight[:, at].T + solution.bias[:, at]
+                outputs = outputs.astype(np.float64)
+                single = outputs.shape[1] < self._data.count
+                out[self._order[rows]] = outputs * [-0.5, 0.5] if single else outputs
 
-    def _start(self, candidate: float, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        """(K, 1, r) and (K, 1) to start from with all rows: the mean over the folds at that C, or zeros."""
-        known = [path.middles[place] for path in self._paths if (place := float(np.log(candidate))) in path.middles]
-        if not known:
+    def _minimise(self, problem: Problems, start: Parameters, tol: float) -> Solution:
+        """Solve one problem by L-BFGS, in rotated columns."""
+        return minimise(self._matrix, self._loss, problem, start, tol=tol, precondition=self._rotated.basis is not None)
+
+    def _minimise_streamed(self, training: TrainingData, penalty: np.ndarray, start: Parameters) -> Solution:
+        """Solve one problem on all rows by L-BFGS, in the rotated columns of the sample."""
+        dtype = self._matrix.dtype
+        drawn = np.searchsorted(training.rows.index, self._data.rows.index)
+        matrix = RotatedMatrix(StreamedMatrix(training.rows, dtype), self._rotated, drawn)
+        problem = _one_problem(training.weight, penalty, dtype)
+        loss = self._make_loss(training)
+        return minimise(matrix, loss, problem, start, tol=FIT_TOL, precondition=self._rotated.basis is not None)
+
+    def _refine_float64(self, problem: Problems, rough: Solution) -> Solution:
+        """Refine a solution in rotated columns. The rows are float64, so the rotation has lost no digits."""
+        model = HessianModel(self._matrix, problem.weights[0], self._loss, _identity, _identity)
+        start, tol = (rough.weight, rough.bias), FIT_TOL / 1000
+        solution = refine(self._matrix, self._loss, problem, start, model=model, tol=tol, max_iter=NEWTON_STEPS)
+        return dataclasses.replace(solution, weight=self._rotated.unrotate(solution.weight))
+
+    def _refine_streamed(
+        self, training: TrainingData, penalty: np.ndarray, rough: Solution, tol: float,
+        *, hessian: Matrix | None = None, cg_tol: float = 0.25,
+    ) -> Solution:  # fmt: skip
+        """Refine a solution on the original rows in float64, read block by block, with a Hessian in rotated columns.
+
+        Args:
+            training: all rows.
+            penalty: (1,) float64.
+            rough: a solution in rotated columns.
+            tol: relative gap of the objective.
+            hessian: the rotated rows; those of the search, in their own dtype, unless given.
+            cg_tol: of the conjugate gradients.
+        """
+        rotated, weight = self._rotated, _one_problem(self._data.weight, penalty, self._matrix.dtype).weights[0]
+        hessian = self._matrix if hessian is None else hessian
+        model = HessianModel(hessian, weight, self._loss, rotated.rotate, rotated.unrotate, cg_tol)
+        return refine(
+            StreamedMatrix(training.rows, np.float64), self._make_loss(training),
+            _one_problem(training.weight, penalty, np.float64),
+            (rotated.unrotate(rough.weight), rough.bias.astype(np.float64)),
+            model=model, tol=tol, max_iter=NEWTON_STEPS,
+        )  # fmt: skip
+
+    def _refine_again(self, training: TrainingData, penalty: np.ndarray, solution: Solution) -> Solution:
+        """Refine a solution whose Newton steps float32 was too coarse for: with L-BFGS and Hessians in float64."""
+        matrix = DenseMatrix(self._rotated.coordinates, np.float64)
+        problem = _one_problem(self._data.weight, penalty, np.float64)
+        start, preconditioned = (self._rotated.rotate(solution.weight), solution.bias), self._rotated.basis is not None
+        rough = minimise(matrix, self._loss, problem, start, tol=FIT_TOL, precondition=preconditioned)
+        return self._refine_streamed(training, penalty, rough, FIT_TOL, hessian=matrix, cg_tol=1e-6)
+
+    def _start(self, candidate: float) -> Parameters:
+        """(K, 1, r) and (K, 1) to start the final fit from: the mean over the folds at that C, or zeros."""
+        at = float(np.log(candidate))
+        means = [path.means[at] for path in self._paths if at in path.means]
+        outputs = self._loss.outputs
+        if not means:
             return np.zeros((outputs, 1, self._rotated.coordinates.shape[1])), np.zeros((outputs, 1))
-        return np.mean([weight for weight, _ in known], axis=0), np.mean([bias for _, bias in known], axis=0)
+        return np.mean([weight for weight, _ in means], axis=0), np.mean([bias for _, bias in means], axis=0)
 
-    def _share(self, training: TrainingData) -> TrainingData:
-        """The rows that the search was made on, or as many, evenly drawn."""
-        known = self._training
-        if known is not None and known.rows.features is training.rows.features:
-            return known
-        step = math.ceil(len(training) * 4 * training.rows.width / SHARE)
+    def _sample(self, training: TrainingData) -> TrainingData:
+        """Return the rows of the search, or draw a sample of ``SAMPLE_BYTES`` at even distances."""
+        searched = self._training
+        if searched is not None and searched.rows.features is training.rows.features:
+            return searched
+        step = math.ceil(len(training) * 4 * training.rows.width / SAMPLE_BYTES)
         return training.take(np.arange(0, len(training), step))
 
-    def _done(self, training: TrainingData, candidate: float, solution: Solution) -> LinearPredictor:
+    def _predictor(self, training: TrainingData, candidate: float, solution: Solution) -> LinearPredictor:
+        """Make a predictor of a solution in the original columns, and warn if it did not converge."""
         self.solution_ = solution
         gap = float(solution.gap[0])
-        if not gap <= (LOOSE if self.coarse else NOT_CONVERGED):
+        if not gap <= (SEARCH_NOT_CONVERGED if self.coarse else NOT_CONVERGED):
             message = (
                 f"at C={candidate:g} the optimum was not reached: the objective may still fall by {gap:.1g} of itself"
             )
             warnings.warn(message, NotConvergedWarning, stacklevel=3)
         weight, bias = solution.weight[:, 0], solution.bias[:, 0]
-        if len(weight) == 1 and training.count == 2:  # one score, of the second class against the first
+        if len(weight) == 1 and training.count == 2:  # one output, that of the second class against the first
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
         return LinearPredictor(weight, bias)
 
-    def _loss(self, training: TrainingData) -> Loss:
+    def _make_loss(self, training: TrainingData) -> Loss:
         if training.task == "multilabel":
             positive = training.y.T > 0.5
         elif training.count == 2:
@@ -218,24 +287,81 @@ class PenalisedModel:
         return SquaredHinge(positive) if self.hinge else Logistic(positive)
 
     def _prepare(self, training: TrainingData) -> None:
-        """Rotate the rows, once for a training."""
+        """Sort rows that fit in memory by fold and rotate them, once for each training data."""
         if self._training is training:
             return
         self._training, self._paths = training, []
-        self._near, self._order, self._regions = _by_fold(training)
-        self._rotated = Rotated.of(self._near.rows)
+        self._data, self._order, self._regions = _sorted_by_fold(training)
+        self._loss = self._make_loss(self._data)
+        self._rotated = Rotated.of(self._data.rows)
         coordinates = self._rotated.coordinates
-        self._matrix: Matrix = Dense(coordinates)
+        self._matrix: Matrix = DenseMatrix(coordinates)
         if self.device != "cpu" and coordinates.dtype == np.float32:
-            from featx.heads.solver.on_device import OnDevice
+            from featx.heads.solver.on_device import DeviceMatrix
 
-            self._matrix = OnDevice(coordinates, self.device)
+            self._matrix = DeviceMatrix(coordinates, self.device)
 
 
-def _by_fold(training: TrainingData) -> tuple[TrainingData, np.ndarray, tuple[slice, ...]]:
-    """A training, its order, and where its folds' held-out rows lie: next to one another where they are enough to skip."""
+class _WarmStarts:
+    """The solutions of some folds along a path of C, from which the next values of C are started.
+
+    Over log C the solutions change smoothly, so a start is extrapolated linearly from the last two.
+
+    Attributes:
+        last: log C, weights (K, F, r) and intercepts (K, F) of the last two values of C.
+        means: by log C, the weights (K, 1, r) and intercepts (K, 1), means over the folds.
+        first: (F,) float64, the lengths of the first steps at the last C.
+    """
+
+    _MEANS_BYTES = 64 << 20
+
+    def __init__(self) -> None:
+        self.last: list[tuple[float, np.ndarray, np.ndarray]] = []
+        self.means: dict[float, Parameters] = {}
+        self.first: np.ndarray | None = None
+
+    def add(self, log_C: np.ndarray, solution: Solution) -> None:
+        """Add the solutions for (n,) ascending log C; the folds of each are consecutive problems."""
+        folds = solution.weight.shape[1] // len(log_C)
+        for index, place in enumerate(log_C):
+            at = slice(index * folds, (index + 1) * folds)
+            weight, bias = solution.weight[:, at], solution.bias[:, at]
+            self.last = [*self.last[-1:], (float(place), weight, bias)]
+            self.first = solution.first_step[at]
+            if weight.nbytes // folds * (len(self.means) + 1) <= self._MEANS_BYTES:
+                self.means[float(place)] = (weight.mean(axis=1, keepdims=True), bias.mean(axis=1, keepdims=True))
+
+    def first_step(self, count: int, folds: int) -> np.ndarray:
+        """(P,) float64, the lengths of the first steps to try for ``count`` values of C: those of the last C."""
+        return np.ones(count * folds) if self.first is None else np.tile(self.first, count)
+
+    def start(self, log_C: np.ndarray, folds: int, outputs: int, width: int) -> Parameters:
+        """(K, P, r) and (K, P), the start for (n,) values of log C."""
+        if not self.last:
+            return np.zeros((outputs, len(log_C) * folds, width)), np.zeros((outputs, len(log_C) * folds))
+        place, weight, bias = self.last[-1]
+        before, weight_before, bias_before = self.last[0]
+        steps = (log_C - place) / (place - before) if place > before else np.zeros(len(log_C))
+        steps = np.repeat(np.clip(steps, 0, None), folds).astype(weight.dtype)
+        change = np.tile(weight - weight_before, (1, len(log_C), 1))
+        ahead = np.tile(weight, (1, len(log_C), 1)) + steps[:, None] * change
+        return ahead, np.tile(bias, len(log_C)) + steps * np.tile(bias - bias_before, len(log_C))
+
+
+def _chunks(folds: int, scores: int) -> list[np.ndarray]:
+    """Split the folds, each with so many scores, into chunks that are solved one after the other."""
+    return np.array_split(np.arange(folds), min(folds, math.ceil(folds * scores / MAX_SCORES)))
+
+
+def _sorted_by_fold(training: TrainingData) -> tuple[TrainingData, np.ndarray, tuple[slice, ...]]:
+    """Sort rows by the fold that holds them out, so that a fit can skip the consecutive held-out rows of its fold.
+
+    Returns:
+        The sorted training data, the (N,) int64 order, and the slices of rows of each fold. With too few held-out rows to
+        skip, the training data as it was and no slices.
+    """
     fold_of = training.fold_of
-    if len(training) < _SKIPPED * (len(training.folds) + 1) or not training.folds:
+    if len(training) < _MIN_SKIPPED * (len(training.folds) + 1) or not training.folds:
         return training, np.arange(len(training)), ()
     order = np.argsort(fold_of, kind="stable")
     starts = np.flatnonzero(np.diff(fold_of[order], prepend=-2))
@@ -243,61 +369,17 @@ def _by_fold(training: TrainingData) -> tuple[TrainingData, np.ndarray, tuple[sl
     return training.ordered(order), order, regions
 
 
-class _Path:
-    """Solutions along C so far, of all folds. Over log C they bend little, so that the next lies ahead of the last two."""
-
-    _KEPT = 64 << 20  # bytes of the middles of all C
-
-    def __init__(self) -> None:
-        self.last: list[tuple[float, np.ndarray, np.ndarray]] = []
-        self.middles: dict[float, tuple[np.ndarray, np.ndarray]] = {}
-        self.first: np.ndarray | None = None
-
-    def add(self, places: np.ndarray, solved: Solution) -> None:
-        """Solutions at some places, (n,) ascending; those of one place side by side."""
-        folds = solved.weight.shape[1] // len(places)
-        for index, place in enumerate(places):
-            at = slice(index * folds, (index + 1) * folds)
-            weight, bias = solved.weight[:, at], solved.bias[:, at]
-            self.last = [*self.last[-1:], (float(place), weight, bias)]
-            self.first = solved.first_step[at]
-            if weight.nbytes // folds * (len(self.middles) + 1) <= self._KEPT:
-                self.middles[float(place)] = (weight.mean(axis=1, keepdims=True), bias.mean(axis=1, keepdims=True))
-
-    def first_step(self, count: int, folds: int) -> np.ndarray:
-        """(P,) the first step to try at so many places: the last place's."""
-        return np.ones(count * folds) if self.first is None else np.tile(self.first, count)
-
-    def start(self, places: np.ndarray, folds: int, outputs: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """(K, P, D) and (K, P) to start from at some places."""
-        if not self.last:
-            return np.zeros((outputs, len(places) * folds, width)), np.zeros((outputs, len(places) * folds))
-        place, weight, bias = self.last[-1]
-        before, weight_before, bias_before = self.last[0]
-        steps = (places - place) / (place - before) if place > before else np.zeros(len(places))
-        steps = np.repeat(np.clip(steps, 0, None), folds).astype(weight.dtype)
-        ahead = np.tile(weight, (1, len(places), 1)) + steps[:, None] * np.tile(
-            weight - weight_before, (1, len(places), 1)
-        )
-        return ahead, np.tile(bias, len(places)) + steps * np.tile(bias - bias_before, len(places))
-
-
-def _as_it_is(weight: np.ndarray) -> np.ndarray:
+def _identity(weight: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _refined(
-    exact: Matrix, whole: tuple[Problems, Loss], begin: tuple[np.ndarray, np.ndarray], model: NewtonModel, tol: float
-) -> Solution:
-    problems, loss = whole
-    return refine(exact, loss, problems, begin, model=model, tol=tol, most_iterations=NEWTON_STEPS)
-
-
 def _one_problem(weight: np.ndarray, penalty: np.ndarray, dtype: Any) -> Problems:
+    """The problem of a fit to all rows, with (N,) weights and (1,) penalty."""
     return Problems((weight / weight.sum())[None].astype(dtype), np.zeros(1, dtype=np.int64), penalty)
 
 
 def _fold_weights(training: TrainingData, train: np.ndarray) -> np.ndarray:
+    """(N,) float64, the weights of the training rows of a fold; 0 for other rows."""
     weights = np.zeros(len(training))
     weights[train] = training.weight[train]
     return weights

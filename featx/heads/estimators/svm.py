@@ -1,6 +1,6 @@
-"""Support vector machines on a matrix of inner products that is made once: scikit-learn's ``SVC`` and ``SVR``.
+"""Support vector machines on a precomputed Gram matrix: scikit-learn's ``SVC`` and ``SVR``.
 
-N rows of D features, C classes, labels or targets, S of the rows support vectors.
+N rows of D features, C classes, labels or targets, S support vectors. One machine has one output; n rows are its training rows.
 """
 
 from __future__ import annotations
@@ -20,79 +20,118 @@ from featx.text import size_text
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """Values of C that are compared."""
-MOST_ROWS = 20_000
-"""Of which every pair is kept, 8 bytes each: 3.2 GB, and 2 GB more for the pairs of four folds of five."""
+MAX_ROWS = 20_000
+"""The most rows. Their Gram matrix in float64 is 3.2 GB, and that of four folds of five another 2 GB."""
 
-MOST_STEPS, MOST_STEPS_PER_ROW = 100_000, 20
-"""Of libsvm for one machine, whichever is more: without an end, a large C on rows that span few dimensions takes hours."""
+MAX_STEPS, MAX_STEPS_PER_ROW = 100_000, 20
+"""The most iterations of libsvm for one machine, whichever is more. Without a limit, a large C takes hours on rows that span
+few dimensions."""
 
-_CACHE = 500  # MB of a machine's own
-_BLOCK = 1024  # rows whose inner products with all others are made at once
+_CACHE_MB = 500  # of each machine
+_BLOCK = 1024  # rows whose kernel with all others is computed at once
 
 
-class RbfModel:
-    """Support vector machine with the kernel exp(-gamma |x - z|^2), gamma = 1 / (D var(Z)), as scikit-learn's "scale".
+class KernelSvmEstimator:
+    """Fits support vector machines with the kernel exp(-gamma |x - z|^2), gamma = 1 / (D var(Z)), scikit-learn's "scale".
 
-    The candidate is C. Classes and labels: ``SVC``, one machine for each against the rest. Numbers: ``SVR`` on targets less
-    their weighted mean and divided by their weighted deviation, with a tube of 0.1. All machines of all folds and C share one
-    kernel matrix, in float64: sums over it weigh its rounding errors by C. Gamma is that of all rows in every fold.
+    The candidate is C. Classes and labels have an ``SVC`` each, one against the rest; for two classes a single one. Targets
+    have an ``SVR`` each, with a tube of 0.1, on values standardised by their weighted mean and deviation. The machines of all
+    folds and C share one kernel matrix, in float64 because sums over it multiply its rounding errors by C. Gamma is that of all
+    rows in every fold.
 
     Args:
         candidates: values of C, the smallest first.
+
+    Example:
+        >>> rows = Rows(np.array([[0.0], [1.0], [2.0], [3.0]]))
+        >>> training = TrainingData(rows, np.array([0, 1, 1, 0]), 2, "classification", np.ones(4))
+        >>> predictor = KernelSvmEstimator().fit(training, 10.0)
+        >>> predictor.decision_function(np.array([[0.2], [1.5]])).argmax(axis=1)
+        array([0, 1])
     """
 
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """For each C the (N, C) scores of each row by machines for the other folds; NaN where no fold holds it out.
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Score each row by machines that are fitted to the training rows of the fold that holds it out.
+
+        Yields:
+            Each C, and its (N, C) float64 scores; NaN for rows that no fold holds out.
 
         Raises:
-            HeadError: too many rows, or none that counts beside a fold.
+            HeadError: there are too many rows, or only rows of weight 0 outside a fold.
 
         Warns:
             NotConvergedWarning: some machines were stopped before their optimum.
         """
         _require_few(training)
-        return _held_out(training, candidates, _gaussian(training.rows, _gamma(training.rows)))
+        return _held_out_scores(training, candidates, _rbf_kernel(training.rows, _gamma(training.rows)))
 
     def fit(self, training: TrainingData, candidate: float) -> KernelPredictor:
         """Fit to all rows.
 
         Raises:
-            HeadError: too many rows, or none that counts.
+            HeadError: there are too many rows, or only rows of weight 0.
 
         Warns:
-            NotConvergedWarning: as ``held_out``.
+            NotConvergedWarning: some machines were stopped before their optimum.
         """
         _require_few(training)
         gamma = _gamma(training.rows)
-        dual, bias = _final(_gaussian(training.rows, gamma), training, candidate)
-        used = np.flatnonzero((dual != 0).any(axis=0))
-        if not len(used):  # constants alone; a file wants a row
-            used = np.zeros(1, dtype=np.int64)
-        return KernelPredictor(training.rows.take(used).whole(), dual[:, used], bias, np.array(gamma))
+        dual, bias = _fit_all_rows(_rbf_kernel(training.rows, gamma), training, candidate)
+        support = np.flatnonzero((dual != 0).any(axis=0))
+        if not len(support):  # all outputs are constant; the file needs a row
+            support = np.zeros(1, dtype=np.int64)
+        return KernelPredictor(training.rows.take(support).whole(), dual[:, support], bias, np.array(gamma))
 
 
-class LinearSvrModel:
-    """Support vector regression without a kernel: ``RbfModel`` for numbers, on plain inner products.
+class LinearSvrEstimator:
+    """Fits support vector regression without a kernel, otherwise as ``KernelSvmEstimator`` does for targets.
 
     Args:
         candidates: values of C, the smallest first.
+
+    Example:
+        >>> rows = Rows(np.array([[-1.0], [0.0], [1.0]]))
+        >>> training = TrainingData(rows, np.array([[-3.0], [0.0], [3.0]]), 1, "regression", np.ones(3))
+        >>> LinearSvrEstimator().fit(training, 100.0).weight.round(2)
+        array([[2.76]])
     """
 
     def __init__(self, candidates: Sequence[float] = STRENGTHS) -> None:
         self.candidates = tuple(candidates)
 
-    def held_out(self, training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-        """As ``RbfModel.held_out``."""
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Score each row by machines that are fitted to the training rows of the fold that holds it out.
+
+        Yields:
+            Each C, and its (N, C) float64 scores; NaN for rows that no fold holds out.
+
+        Raises:
+            HeadError: there are too many rows, or only rows of weight 0 outside a fold.
+
+        Warns:
+            NotConvergedWarning: some machines were stopped before their optimum.
+        """
         _require_few(training)
-        return _held_out(training, candidates, _inner_products(training.rows))
+        return _held_out_scores(training, candidates, _gram_matrix(training.rows))
 
     def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
-        """As ``RbfModel.fit``."""
+        """Fit to all rows.
+
+        Raises:
+            HeadError: there are too many rows, or only rows of weight 0.
+
+        Warns:
+            NotConvergedWarning: some machines were stopped before their optimum.
+        """
         _require_few(training)
-        dual, bias = _final(_inner_products(training.rows), training, candidate)
+        dual, bias = _fit_all_rows(_gram_matrix(training.rows), training, candidate)
         weight = np.zeros((len(dual), training.rows.width))
         for rows, block in training.rows.blocks(np.float64):
             weight += dual[:, rows] @ block
@@ -100,115 +139,129 @@ class LinearSvrModel:
 
 
 def _require_few(training: TrainingData) -> None:
-    if len(training) > MOST_ROWS:
-        size = size_text(14 * len(training) ** 2)
-        raise HeadError(
-            f"{len(training):,} rows are too many for a support vector machine with a kernel: of all pairs of them it would "
-            f"take {size}; at most {MOST_ROWS:,} are taken; --model svm --kernel linear, logreg or ridge takes more"
-            if training.task != "regression"
-            else f"{len(training):,} rows are too many for support vector regression: of all pairs of them it would take "
-            f"{size}; at most {MOST_ROWS:,} are taken; --model ridge takes more"
-        )
+    if len(training) <= MAX_ROWS:
+        return
+    size = size_text(14 * len(training) ** 2)
+    regression = training.task == "regression"
+    machine = "support vector regression" if regression else "a support vector machine with a kernel"
+    alternatives = "--model ridge takes" if regression else "--model svm --kernel linear, logreg or ridge take"
+    raise HeadError(
+        f"{len(training):,} rows are too many for {machine}: its matrix of all pairs of rows would need {size}; "
+        f"expected at most {MAX_ROWS:,} rows; {alternatives} more"
+    )
 
 
-def _held_out(
+def _held_out_scores(
     training: TrainingData, candidates: Sequence[float], kernel: np.ndarray
 ) -> Iterator[tuple[float, np.ndarray]]:
-    stopped = []
+    """Score the held-out rows of each fold for each C, from the (N, N) kernel matrix of all rows."""
+    not_converged = []
     for candidate in candidates:
         scores = np.full((len(training), training.count), np.nan)
         for train, test in training.folds:
-            dual, bias, whole = _machines(kernel, train, training, candidate)
-            stopped += [] if whole else [candidate]
+            dual, bias, converged = _fit_machines(kernel, train, training, candidate)
+            not_converged += [] if converged else [candidate]
             for at in range(0, len(test), _BLOCK):
                 rows = test[at : at + _BLOCK]
                 scores[rows] = kernel[np.ix_(rows, train)] @ dual.T + bias
         yield candidate, scores
-    if stopped:
-        which = (
-            f"{len(stopped)} of {len(candidates) * len(training.folds)} fits of the search, from C={min(stopped):g} on,"
-        )
-        warnings.warn(f"{which} had not converged; their losses are rough", NotConvergedWarning, stacklevel=2)
+    if not_converged:
+        fits = f"{len(not_converged)} of {len(candidates) * len(training.folds)} fits of the search,"
+        message = f"{fits} from C={min(not_converged):g} on, had not converged; their losses are rough"
+        warnings.warn(message, NotConvergedWarning, stacklevel=2)
 
 
-def _final(kernel: np.ndarray, training: TrainingData, C: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and biases as of ``_machines``, of all rows."""
-    dual, bias, whole = _machines(kernel, np.arange(len(training)), training, C)
-    if not whole:
-        message = (
-            f"at C={C:g} the optimum was not reached in {_most_steps(len(kernel)):,} steps; a smaller C needs fewer"
-        )
+def _fit_all_rows(kernel: np.ndarray, training: TrainingData, C: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fit machines to all rows, and warn if one did not converge: (C, N) dual coefficients and (C,) intercepts."""
+    dual, bias, converged = _fit_machines(kernel, np.arange(len(training)), training, C)
+    if not converged:
+        steps = f"{_max_steps(len(kernel)):,} steps"
+        message = f"at C={C:g} the optimum was not reached in {steps}; a smaller C needs fewer"
         warnings.warn(message, NotConvergedWarning, stacklevel=3)
     return dual, bias
 
 
-def _machines(
+def _fit_machines(
     kernel: np.ndarray, train: np.ndarray, training: TrainingData, C: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(C, n) weights of kernels with n training rows, (C,) biases, and whether all machines came to their optimum.
+    """Fit a machine to each class, label or target.
 
     Args:
         kernel: (N, N) float64.
-        train: (n,) int64.
+        train: (n,) int64, the training rows.
         training: all rows.
         C: of the machines.
+
+    Returns:
+        (C, n) float64 dual coefficients, (C,) float64 intercepts, and whether all machines converged.
     """
-    counting = np.flatnonzero(training.weight[train] > 0)
-    rows = train[counting]
+    used = np.flatnonzero(training.weight[train] > 0)
+    rows = train[used]
     if not len(rows):
         raise HeadError("no row of weight above 0 is left to fit to; give more than one row or class such a weight")
     square = kernel if len(rows) == len(kernel) else kernel[np.ix_(rows, rows)]
     y, weight = training.y[rows], training.weight[rows]
-    dual, bias, whole = np.zeros((training.count, len(train))), np.zeros(training.count), True
-    if training.task == "regression":
-        for target in range(training.count):
-            dual[target, counting], bias[target], ended = _regressor(square, y[:, target], weight, C)
-            whole &= ended
-        return dual, bias, whole
-    two = training.task == "classification" and training.count == 2
-    for label in range(1 if two else 0, training.count):
-        has = y == label if training.task == "classification" else y[:, label] > 0
-        dual[label, counting], bias[label], ended = _classifier(square, has, weight, C)
-        whole &= ended
-    if two:  # one machine, whose score is the second's minus the first's
+    dual, bias, converged = np.zeros((training.count, len(train))), np.zeros(training.count), True
+    two_classes = training.task == "classification" and training.count == 2
+    for output in range(1 if two_classes else 0, training.count):
+        if training.task == "regression":
+            dual[output, used], bias[output], ended = _fit_regressor(square, y[:, output], weight, C)
+        else:
+            positive = y == output if training.task == "classification" else y[:, output] > 0
+            dual[output, used], bias[output], ended = _fit_classifier(square, positive, weight, C)
+        converged &= ended
+    if two_classes:  # one machine, whose score is that of the second class minus that of the first
         dual, bias = np.stack([-dual[1], dual[1]]) / 2, np.array([-bias[1], bias[1]]) / 2
-    return dual, bias, whole
+    return dual, bias, converged
 
 
-def _classifier(square: np.ndarray, has: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float, bool]:
-    """(n,) and bias of one machine for (n,) bool, and whether it ended; where all rows are alike, -1 or 1 for every image."""
-    if has.all() or not has.any():
-        return np.zeros(len(has)), 1.0 if has[0] else -1.0, True
-    return _solved(SVC, square, has, weight, C)
+def _fit_classifier(
+    square: np.ndarray, positive: np.ndarray, weight: np.ndarray, C: float
+) -> tuple[np.ndarray, float, bool]:
+    """Fit one machine to (n,) bool: (n,) dual coefficients, the intercept, and whether it converged.
+
+    If all rows are alike, the score is the constant 1 or -1.
+    """
+    if positive.all() or not positive.any():
+        return np.zeros(len(positive)), 1.0 if positive[0] else -1.0, True
+    return _fit_machine(SVC, square, positive, weight, C)
 
 
-def _regressor(square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float, bool]:
-    """(n,) and bias of one machine for (n,) float64, and whether it ended."""
+def _fit_regressor(square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float, bool]:
+    """Fit one machine to (n,) float64: (n,) dual coefficients, the intercept, and whether it converged."""
     mean = np.average(y, weights=weight)
     deviation = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
-    dual, bias, ended = _solved(SVR, square, (y - mean) / deviation, weight, C)
+    dual, bias, ended = _fit_machine(SVR, square, (y - mean) / deviation, weight, C)
     return dual * deviation, bias * deviation + mean, ended
 
 
-def _solved(
+def _fit_machine(
     machine: type[Any], square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float
 ) -> tuple[np.ndarray, float, bool]:
-    """(n,) and bias of one of scikit-learn's machines, and whether it ended before its last step."""
-    found = machine(C=C, kernel="precomputed", cache_size=_CACHE, max_iter=_most_steps(len(y)))
+    """Fit an ``SVC`` or ``SVR``: (n,) dual coefficients, the intercept, and whether it converged.
+
+    Args:
+        machine: ``SVC`` or ``SVR``.
+        square: (n, n) float64, the kernel matrix.
+        y: (n,) bool or float64.
+        weight: (n,) float64.
+        C: of the machine.
+    """
+    fitted = machine(C=C, kernel="precomputed", cache_size=_CACHE_MB, max_iter=_max_steps(len(y)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found.fit(square, y, sample_weight=weight)
+        fitted.fit(square, y, sample_weight=weight)
     dual = np.zeros(len(y))
-    dual[found.support_] = found.dual_coef_[0]
-    return dual, float(found.intercept_[0]), found.fit_status_ == 0
+    dual[fitted.support_] = fitted.dual_coef_[0]
+    return dual, float(fitted.intercept_[0]), fitted.fit_status_ == 0
 
 
-def _most_steps(rows: int) -> int:
-    return max(MOST_STEPS, MOST_STEPS_PER_ROW * rows)
+def _max_steps(rows: int) -> int:
+    return max(MAX_STEPS, MAX_STEPS_PER_ROW * rows)
 
 
 def _gamma(rows: Rows) -> float:
-    """1 / (D var(Z))."""
+    """1 / (D var(Z)), from one pass over the rows."""
     total = squares = 0.0
     for _, block in rows.blocks(np.float64):
         total += float(block.sum())
@@ -217,16 +270,16 @@ def _gamma(rows: Rows) -> float:
     return 1.0 / (rows.width * max(squares / size - (total / size) ** 2, 1e-12))
 
 
-def _inner_products(rows: Rows) -> np.ndarray:
-    """(N, N) float64."""
+def _gram_matrix(rows: Rows) -> np.ndarray:
+    """Z Z', the (N, N) float64 inner products of all pairs of rows."""
     Z = rows.whole(np.float64)
     out: np.ndarray = Z @ Z.T
     return out
 
 
-def _gaussian(rows: Rows, gamma: float) -> np.ndarray:
-    """(N, N) float64, exp(-gamma |x - z|^2)."""
-    out = _inner_products(rows)
+def _rbf_kernel(rows: Rows, gamma: float) -> np.ndarray:
+    """exp(-gamma |x - z|^2) of all pairs of rows, (N, N) float64."""
+    out = _gram_matrix(rows)
     squares = out.diagonal().copy()
     for at in range(0, len(out), _BLOCK):
         block = out[at : at + _BLOCK]

@@ -1,7 +1,7 @@
-"""Rows that a solver multiplies by, block by block on all cores: in memory, read from a file, or in other axes. numpy only.
+"""Matrices of rows that a solver multiplies by, block by block on all cores: in memory, in a file, or rotated. numpy only.
 
-Both products of an iteration, the rows by the weights and the residuals by the rows, are taken in one sweep over the rows: a
-block is still in the processor's cache when it is needed again. N rows, D features.
+Both products of an iteration, the rows by the weights and the residuals by the rows, are computed in one sweep over the rows,
+so that a block is still in the processor's cache when it is used again. N rows, D features, M columns of weights.
 """
 
 from __future__ import annotations
@@ -23,64 +23,75 @@ from featx.system import cores
 
 T = TypeVar("T")
 Span = tuple[slice, "np.ndarray | None"]
-"""Rows from one to another, and (M, D) weights whose scores are wanted of them, if any."""
-Work = Callable[[slice, "np.ndarray | None"], np.ndarray]
-"""What is done with a block of rows: which they are, and their (M, n) scores, to the (m, n) that is gathered."""
+"""A range of rows, and the (M, D) weights by which to multiply them, or None."""
+BlockFunction = Callable[[slice, "np.ndarray | None"], np.ndarray]
+"""Maps a block of rows, given by its range and its (M, n) scores, to the (m, n) factors of the rows in the sum."""
 
 _BLOCK = 3 << 18
-"""Elements of a block of rows and its scores that one core deals with at once: they stay in its cache."""
-_SHARES = 32
-"""Parts of the rows, at least, whose sums are taken side by side: always the same, so that the last digits are, too."""
+"""Elements of a block of rows and its scores that one core processes at once, so that they stay in its cache."""
+_MIN_SHARES = 32
+"""The least number of parts that are summed in parallel. It does not depend on the cores, nor do the rounding errors then."""
 _THIN = 64
-"""Columns below which a product is faster by rows."""
-_LONG = 512
-"""Rows of a block, at least, where there are more columns: each block's products are added to a sum of that many columns."""
-_SMALL = 2_000_000  # elements: below it, float64 throughout costs nothing
-_MOST_ROTATED = 8192  # the eigenvectors of a larger Gram matrix take longer than they save
+"""Number of columns below which a product with the transposed weights is faster."""
+_MIN_ROWS = 512
+"""The least rows of a block with ``_THIN`` or more columns, because the products of each block are added to a large sum."""
+_SMALL = 2_000_000  # elements; a smaller matrix is float64 throughout, which costs little
+_MAX_ROTATED = 8192  # the eigenvectors of a larger Gram matrix take longer than they save
 
 
 @cache
-def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - threads do not follow into a fork, which needs its own
+def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - threads do not survive a fork, so each process has its own
     return ThreadPoolExecutor(cores())
 
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Of the BLAS libraries that are loaded; looking for them takes longer than a small product."""
+    """The controller of the loaded BLAS libraries. Finding them takes longer than a small product, so it is cached."""
     return ThreadpoolController()
 
 
-def side_by_side(work: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
-    """A function of each part, in order, on all cores, each with one thread of its own; a single part has all threads."""
+def parallel_map(function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
+    """Apply a function to each part on all cores, one BLAS thread per core, and return the results in order.
+
+    A single part is processed by the calling thread, with all BLAS threads.
+
+    Example:
+        >>> parallel_map(len, ["a", "bc", "def"])
+        [1, 2, 3]
+    """
     if len(parts) == 1:
-        return [work(parts[0])]
+        return [function(parts[0])]
     with _controller().limit(limits=1, user_api="blas"):
-        return list(_pool(os.getpid()).map(work, parts))
+        return list(_pool(os.getpid()).map(function, parts))
 
 
 class Matrix(Protocol):
-    """Rows, (N, D), that can be multiplied by."""
+    """An (N, D) matrix that can be multiplied from both sides.
+
+    Attributes:
+        dtype: of the products.
+    """
 
     dtype: Any
 
     def __len__(self) -> int: ...
 
-    def sweep(self, spans: Sequence[Span], work: Work, *, squared: bool = False) -> list[np.ndarray]:
-        """Go once over rows, several blocks at a time.
+    def sweep(self, spans: Sequence[Span], process: BlockFunction, *, squared: bool = False) -> list[np.ndarray]:
+        """Go over the rows once, in blocks that are processed in parallel.
 
         Args:
-            spans: which rows, and what their scores are by.
-            work: of each block; no block is of two spans.
-            squared: gather the squares of the rows' elements.
+            spans: ranges of rows, and the weights by which to multiply each.
+            process: is called with each block; no block crosses the end of a span.
+            squared: whether to sum the squares of the rows' elements.
 
         Returns:
-            For each span (m, D): the sum of its rows, each as often as ``work`` says.
+            For each span (m, D): the sum of its rows, multiplied by the factors that ``process`` returns.
         """
         ...
 
 
-class _Blockwise:
-    """A matrix that comes in blocks."""
+class _BlockMatrix:
+    """A matrix that is read in blocks."""
 
     dtype: Any
     width: int
@@ -92,52 +103,57 @@ class _Blockwise:
     def _block(self, rows: slice) -> np.ndarray:
         raise NotImplementedError
 
-    def sweep(self, spans: Sequence[Span], work: Work, *, squared: bool = False) -> list[np.ndarray]:
-        """As ``Matrix.sweep``."""
+    def sweep(self, spans: Sequence[Span], process: BlockFunction, *, squared: bool = False) -> list[np.ndarray]:
+        """Go over the rows once; see ``Matrix.sweep``."""
         blocks = [self._blocks(rows, 0 if V is None else len(V)) for rows, V in spans]
-        uprights = [np.ascontiguousarray(V.T) if V is not None and len(V) < _THIN else None for _, V in spans]
-        together = -(-sum(map(len, blocks)) // max(_SHARES, 2 * cores()))
+        transposed = [np.ascontiguousarray(V.T) if V is not None and len(V) < _THIN else None for _, V in spans]
+        together = -(-sum(map(len, blocks)) // max(_MIN_SHARES, 2 * cores()))
         shares = [
             (span, blocks[span][at : at + together])
             for span in range(len(spans))
             for at in range(0, len(blocks[span]), together)
         ]
 
-        def over(share: tuple[int, list[slice]]) -> np.ndarray:
-            (_, V), upright = spans[share[0]], uprights[share[0]]
+        def share_sum(share: tuple[int, list[slice]]) -> np.ndarray:
+            (_, V), V_transposed = spans[share[0]], transposed[share[0]]
             total: np.ndarray | None = None
             for rows in share[1]:
                 Z = self._block(rows)
-                if upright is not None:
-                    R = work(rows, np.ascontiguousarray((Z @ upright).T))
+                if V_transposed is not None:
+                    R = process(rows, np.ascontiguousarray((Z @ V_transposed).T))
                 else:
-                    R = work(rows, None if V is None else V @ Z.T)
+                    R = process(rows, None if V is None else V @ Z.T)
                 part = (Z * Z if squared else Z).T @ R.T
                 total = part if total is None else np.add(total, part, out=total)
             assert total is not None
             return total
 
         sums: list[np.ndarray | None] = [None] * len(spans)
-        for (span, _), part in zip(shares, side_by_side(over, shares), strict=True):
-            known = sums[span]
-            sums[span] = part if known is None else np.add(known, part, out=known)
+        for (span, _), part in zip(shares, parallel_map(share_sum, shares), strict=True):
+            so_far = sums[span]
+            sums[span] = part if so_far is None else np.add(so_far, part, out=so_far)
         return [
             np.zeros((0, self.width), self.dtype) if part is None else np.ascontiguousarray(part.T) for part in sums
         ]
 
     def _blocks(self, rows: slice, columns: int) -> list[slice]:
-        least = 64 if columns < _THIN else _LONG
+        least = 64 if columns < _THIN else _MIN_ROWS
         count = -(-(rows.stop - rows.start) // max(least, self.most // (self.width + 2 * columns)))
         ends = np.linspace(rows.start, rows.stop, count + 1).astype(int).tolist()
         return [slice(at, end) for at, end in itertools.pairwise(ends)]
 
 
-class Dense(_Blockwise):
+class DenseMatrix(_BlockMatrix):
     """A matrix in memory.
 
     Args:
         Z: (N, D) float32 or float64.
-        dtype: what is computed in; a matrix of another is converted block by block, so that it takes no more memory.
+        dtype: of the products; by default that of ``Z``. Another dtype is converted block by block, without a copy of ``Z``.
+
+    Example:
+        >>> matrix = DenseMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
+        >>> matrix.sweep([(slice(0, 2), np.array([[1.0, 1.0]]))], lambda rows, scores: scores)  # Z' (Z v)
+        [array([[24., 34.]])]
     """
 
     def __init__(self, Z: np.ndarray, dtype: Any = None) -> None:
@@ -150,12 +166,12 @@ class Dense(_Blockwise):
         return self.Z[rows].astype(self.dtype, copy=False)
 
 
-class Streamed(_Blockwise):
+class StreamedMatrix(_BlockMatrix):
     """A matrix that is read from its file again in each sweep.
 
     Args:
         rows: (N, D).
-        dtype: what is computed in.
+        dtype: of the products.
     """
 
     most = 1 << 21
@@ -172,14 +188,19 @@ class Streamed(_Blockwise):
 
 @dataclass(frozen=True, eq=False)
 class Rotated:
-    """Rows in the axes of their own Gram matrix: Z = coordinates @ basis, so that |w| is the same in both.
+    """Rows in the axes of the eigenvectors of their own Gram matrix: Z = coordinates @ basis, so that |w| is unchanged.
 
-    Where there are fewer rows than columns, they span no more than N dimensions, in which the optimum lies; and everywhere the
-    Hessian is nearly diagonal there, so that L-BFGS needs far fewer iterations.
+    N rows with N < D span at most N dimensions, which contain the optimum. In these axes the Hessian is nearly diagonal, so
+    L-BFGS with a diagonal preconditioner needs far fewer iterations.
 
     Attributes:
-        coordinates: (N, r), r at most min(N, D).
-        basis: (r, D), its rows orthonormal; None is the identity.
+        coordinates: (N, r), where r is at most min(N, D).
+        basis: (r, D) with orthonormal rows; None is the identity.
+
+    Example:
+        >>> rotated = Rotated.of(Rows(np.array([[3.0, 4.0, 0.0]])))
+        >>> np.abs(rotated.coordinates).round(6), rotated.basis.shape
+        (array([[5.]]), (1, 3))
     """
 
     coordinates: np.ndarray
@@ -187,10 +208,10 @@ class Rotated:
 
     @classmethod
     def of(cls, rows: Rows) -> Rotated:
-        """Rotate rows; overwrites no features, and keeps one copy."""
+        """Rotate rows. The features are not overwritten, and one copy of them is made."""
         Z = rows.whole(np.float64 if len(rows) * rows.width <= _SMALL else np.float32)
         N, D = Z.shape
-        if min(N, D) > _MOST_ROTATED:
+        if min(N, D) > _MAX_ROTATED:
             return cls(Z, None)
         if N < D:
             basis, R = scipy.linalg.qr(Z.T, mode="economic")
@@ -201,39 +222,42 @@ class Rotated:
             Z[at : at + 4096] = Z[at : at + 4096] @ vectors
         return cls(Z, np.ascontiguousarray(vectors.T))
 
-    def turn(self, weight: np.ndarray) -> np.ndarray:
-        """(..., D) to (..., r) float64; what lies outside the rows' span is lost."""
+    def rotate(self, weight: np.ndarray) -> np.ndarray:
+        """Rotate (..., D) weights: (..., r) float64, without the part outside the span of the rows."""
         return weight if self.basis is None else weight @ self.basis.T.astype(np.float64)
 
-    def back(self, weight: np.ndarray) -> np.ndarray:
-        """(..., r) to (..., D) float64."""
+    def unrotate(self, weight: np.ndarray) -> np.ndarray:
+        """Rotate (..., r) weights back: (..., D) float64."""
         weight = weight.astype(np.float64)
         return weight if self.basis is None else weight @ self.basis.astype(np.float64)
 
 
-class Turned:
-    """A matrix in the axes of a share of its rows, without a copy of it: only weights are turned.
+class RotatedMatrix:
+    """A matrix in the axes of a sample of its rows. Only weights are rotated, so no copy of the matrix is made.
 
     Args:
         matrix: (N, D).
-        share: n of its rows, rotated.
-        drawn: (n,) int64, which ones.
+        sample: n of its rows, rotated.
+        drawn: (n,) int64, the indices of these rows.
     """
 
-    def __init__(self, matrix: Matrix, share: Rotated, drawn: np.ndarray) -> None:
-        self.matrix, self.share, self.drawn, self.dtype = matrix, share, drawn, matrix.dtype
+    def __init__(self, matrix: Matrix, sample: Rotated, drawn: np.ndarray) -> None:
+        self.matrix, self.sample, self.drawn, self.dtype = matrix, sample, drawn, matrix.dtype
 
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def sweep(self, spans: Sequence[Span], work: Work, *, squared: bool = False) -> list[np.ndarray]:
-        """As ``Matrix.sweep``; of squares, wanted of all rows without scores, an estimate by the share's rows alone."""
+    def sweep(self, spans: Sequence[Span], process: BlockFunction, *, squared: bool = False) -> list[np.ndarray]:
+        """Go over the rows once; see ``Matrix.sweep``.
+
+        Sums of squares are estimated from the sample. They can be computed only over all rows, and without scores.
+        """
         if not squared:
-            turned = [(rows, None if V is None else self.share.back(V).astype(self.dtype)) for rows, V in spans]
-            return [self.share.turn(part).astype(self.dtype) for part in self.matrix.sweep(turned, work)]
-        step = max(64, _BLOCK // self.share.coordinates.shape[1])
+            rotated = [(rows, None if V is None else self.sample.unrotate(V).astype(self.dtype)) for rows, V in spans]
+            return [self.sample.rotate(part).astype(self.dtype) for part in self.matrix.sweep(rotated, process)]
+        step = max(64, _BLOCK // self.sample.coordinates.shape[1])
         blocks = [slice(at, min(at + step, len(self))) for at in range(0, len(self), step)]
-        said = np.concatenate([work(rows, None) for rows in blocks], axis=1)
-        drawn = said[:, self.drawn] * self.dtype.type(len(self) / len(self.drawn))
+        factors = np.concatenate([process(rows, None) for rows in blocks], axis=1)
+        drawn = factors[:, self.drawn] * self.dtype.type(len(self) / len(self.drawn))
         whole = slice(0, len(self.drawn))
-        return Dense(self.share.coordinates).sweep([(whole, None)], lambda rows, _: drawn[:, rows], squared=True)
+        return DenseMatrix(self.sample.coordinates).sweep([(whole, None)], lambda rows, _: drawn[:, rows], squared=True)

@@ -1,4 +1,4 @@
-"""Neighbours against scikit-learn's brute force and sums by hand; class means against means of the rows left."""
+"""K nearest neighbours, against scikit-learn and computation by hand."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import math
 import numpy as np
 import pytest
 from sklearn.model_selection import KFold
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid, NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 
 from featx.errors import HeadError
 from featx.heads import nearest
 from featx.heads.estimators import knn
-from featx.heads.estimators.centroid import CentroidModel
-from featx.heads.estimators.knn import NeighbourModel
+from featx.heads.estimators.knn import KNearestEstimator
 from featx.heads.training_data import Rows, TrainingData, statistics
 
 TASKS = pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
 
 
 def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, folds: int = 3) -> TrainingData:
-    """Overlapping classes, labels or numbers; weights from 0.2 to 2."""
+    """Draw overlapping classes, labels or targets; weights from 0.2 to 2."""
     rng = np.random.default_rng(n * dim + count)
     X = rng.normal(size=(n, dim)).astype(np.float32)
     if task == "classification":
@@ -37,7 +36,7 @@ def draw(n: int, dim: int, *, task: str = "classification", count: int = 3, fold
 
 
 def by_hand(training: TrainingData, train: np.ndarray, test: np.ndarray, k: int, temperature: float) -> np.ndarray:
-    """(n, C) scores of some rows by others, one row at a time, in float64."""
+    """Score test rows by training rows, one row at a time in float64: (n, C)."""
     Z = training.rows.whole(np.float64)
     Z /= np.linalg.norm(Z, axis=1, keepdims=True)
     out = np.empty((len(test), training.count))
@@ -99,7 +98,7 @@ def test_a_row_of_zeros_is_like_no_other() -> None:
 @pytest.mark.parametrize("temperature", [math.inf, 0.1])
 def test_held_out_rows_are_scored_by_the_rows_of_the_other_folds(task: str, count: int, temperature: float) -> None:
     training = draw(90, 7, task=task, count=count)
-    found = dict(NeighbourModel(temperatures=(temperature,)).held_out(training, (500.0, 10.0, 1.0)))
+    found = dict(KNearestEstimator(temperatures=(temperature,)).cross_val_scores(training, (500.0, 10.0, 1.0)))
     assert tuple(found) == (500.0, 10.0, 1.0)
     for k, scores in found.items():
         for train, test in training.folds:
@@ -110,7 +109,7 @@ def test_held_out_rows_are_scored_by_the_rows_of_the_other_folds(task: str, coun
 def test_a_fit_scores_as_by_hand(task: str, count: int) -> None:
     training = draw(90, 7, task=task, count=count)
     few = training.take(np.arange(60))
-    predictor = NeighbourModel(temperatures=(0.1,)).fit(few, 7.0)
+    predictor = KNearestEstimator(temperatures=(0.1,)).fit(few, 7.0)
     expected = by_hand(training, np.arange(60), np.arange(60, 90), 7, 0.1)
     np.testing.assert_allclose(predictor.decision_function(training.rows.whole()[60:]), expected, atol=1e-5)
 
@@ -119,21 +118,21 @@ def test_equal_votes_are_the_shares_of_scikit_learn() -> None:
     training = draw(90, 7, count=4)
     training.weight[:] = 1
     Z = training.rows.whole()
-    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).decision_function(Z)
+    scores = KNearestEstimator(temperatures=(math.inf,)).fit(training, 5.0).decision_function(Z)
     shares = KNeighborsClassifier(5, metric="cosine").fit(Z, training.y).predict_proba(Z)
     np.testing.assert_allclose(np.exp(scores), (5 * shares + 1 / 4) / 6, atol=1e-12)
 
 
-def test_numbers_are_the_means_of_scikit_learn() -> None:
+def test_targets_have_the_means_of_scikit_learn() -> None:
     training = draw(90, 7, task="regression", count=2)
     training.weight[:] = 1
     Z = training.rows.whole()
-    scores = NeighbourModel(temperatures=(math.inf,)).fit(training, 5.0).decision_function(Z)
+    scores = KNearestEstimator(temperatures=(math.inf,)).fit(training, 5.0).decision_function(Z)
     np.testing.assert_allclose(scores, KNeighborsRegressor(5, metric="cosine").fit(Z, training.y).predict(Z))
 
 
 def loss(training: TrainingData, scores: np.ndarray) -> float:
-    """Weighted, as the room says it."""
+    """The weighted held-out loss by which the temperature is chosen."""
     if training.task == "classification":
         each = -scores[np.arange(len(scores)), training.y]
     elif training.task == "multilabel":
@@ -146,12 +145,16 @@ def loss(training: TrainingData, scores: np.ndarray) -> float:
 
 @TASKS
 def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: int) -> None:
-    training, model, temperatures = draw(150, 7, task=task, count=count), NeighbourModel(), (math.inf, 0.2, 0.07, 0.02)
+    training, model, temperatures = (
+        draw(150, 7, task=task, count=count),
+        KNearestEstimator(),
+        (math.inf, 0.2, 0.07, 0.02),
+    )
     chosen = set()
-    for k, scores in model.held_out(training, model.candidates):
+    for k, scores in model.cross_val_scores(training, model.candidates):
         losses = {}
         for temperature in temperatures:
-            ((_, alone),) = NeighbourModel(temperatures=(temperature,)).held_out(training, (k,))
+            ((_, alone),) = KNearestEstimator(temperatures=(temperature,)).cross_val_scores(training, (k,))
             losses[temperature] = loss(training, alone)
         assert loss(training, scores) == pytest.approx(min(losses.values()))
         sharpness = float(model.fit(training, k).sharpness)
@@ -160,33 +163,33 @@ def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: in
     assert len(chosen) > 1
 
 
-def test_a_k_of_one_s_own_gets_its_temperature_without_a_search() -> None:
-    training, searched = draw(150, 7), NeighbourModel()
-    list(searched.held_out(training, (7.0,)))
-    assert NeighbourModel().fit(training, 7.0).sharpness == searched.fit(training, 7.0).sharpness
+def test_a_given_k_has_the_temperature_that_a_search_would_choose() -> None:
+    training, searched = draw(150, 7), KNearestEstimator()
+    list(searched.cross_val_scores(training, (7.0,)))
+    assert KNearestEstimator().fit(training, 7.0).sharpness == searched.fit(training, 7.0).sharpness
     assert searched.fit(training, 7.0).k == 7
 
 
-def test_without_folds_the_usual_temperature_is_taken() -> None:
+def test_without_folds_the_default_temperature_is_used() -> None:
     training = dataclasses.replace(draw(30, 7), folds=())
-    assert float(NeighbourModel().fit(training, 7.0).sharpness) == pytest.approx(1 / 0.07)
+    assert float(KNearestEstimator().fit(training, 7.0).sharpness) == pytest.approx(1 / 0.07)
 
 
-def test_another_training_s_temperatures_are_forgotten() -> None:
-    model, one, other = NeighbourModel(), draw(150, 7), draw(90, 30)
-    list(model.held_out(one, model.candidates))
+def test_temperatures_chosen_on_other_rows_are_not_reused() -> None:
+    model, one, other = KNearestEstimator(), draw(150, 7), draw(90, 30)
+    list(model.cross_val_scores(one, model.candidates))
     for k in model.candidates:
-        assert model.fit(other, k).sharpness == NeighbourModel().fit(other, k).sharpness
+        assert model.fit(other, k).sharpness == KNearestEstimator().fit(other, k).sharpness
 
 
-def test_a_fit_keeps_rows_of_length_1_and_no_more_neighbours_than_rows() -> None:
+def test_a_fit_stores_rows_of_length_1_and_no_more_neighbours_than_rows() -> None:
     training = draw(30, 7)
-    predictor = NeighbourModel().fit(training, 200.0)
+    predictor = KNearestEstimator().fit(training, 200.0)
     assert predictor.k == 30
     assert predictor.support.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(predictor.support, axis=1), 1, atol=1e-6)
     assert predictor.support_labels.dtype == np.int64
-    labels = NeighbourModel().fit(draw(30, 7, task="multilabel"), 3.0)
+    labels = KNearestEstimator().fit(draw(30, 7, task="multilabel"), 3.0)
     assert labels.support_labels.dtype == np.uint8
     assert labels.support_labels.shape == (30, 3)
 
@@ -194,13 +197,13 @@ def test_a_fit_keeps_rows_of_length_1_and_no_more_neighbours_than_rows() -> None
 @TASKS
 def test_rows_of_weight_0_are_scored_but_have_no_vote(task: str, count: int) -> None:
     training = draw(90, 7, task=task, count=count)
-    silent = np.arange(90) % 4 == 1
-    training.weight[silent] = 0.0
-    model = NeighbourModel(temperatures=(0.1,))
-    ((_, scores),) = model.held_out(training, (5.0,))
+    no_vote = np.arange(90) % 4 == 1
+    training.weight[no_vote] = 0.0
+    model = KNearestEstimator(temperatures=(0.1,))
+    ((_, scores),) = model.cross_val_scores(training, (5.0,))
     for train, test in training.folds:
-        np.testing.assert_allclose(scores[test], by_hand(training, train[~silent[train]], test, 5, 0.1), atol=1e-5)
-    assert len(model.fit(training, 5.0).support) == 90 - silent.sum()
+        np.testing.assert_allclose(scores[test], by_hand(training, train[~no_vote[train]], test, 5, 0.1), atol=1e-5)
+    assert len(model.fit(training, 5.0).support) == 90 - no_vote.sum()
 
 
 def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
@@ -208,103 +211,51 @@ def test_a_row_that_no_fold_holds_out_votes_in_each_and_has_no_score() -> None:
     always, free = np.arange(5), np.arange(5, 90)
     folds = tuple((np.concatenate([always, free[free % 2 != fold]]), free[free % 2 == fold]) for fold in range(2))
     training = dataclasses.replace(training, folds=folds)
-    ((_, scores),) = NeighbourModel(temperatures=(0.1,)).held_out(training, (5.0,))
+    ((_, scores),) = KNearestEstimator(temperatures=(0.1,)).cross_val_scores(training, (5.0,))
     assert np.isnan(scores[always]).all()
     for train, test in folds:
         np.testing.assert_allclose(scores[test], by_hand(training, train, test, 5, 0.1), atol=1e-5)
-    list(NeighbourModel().held_out(training, (5.0,)))  # whose losses are those of the others
-    ((_, means),) = CentroidModel().held_out(training, (0.0,))
-    assert np.isnan(means[always]).all()
-    for train, test in folds:
-        expected = (
-            CentroidModel().fit(training.take(train), 0.0).decision_function(training.rows.block(test, np.float64))
-        )
-        np.testing.assert_allclose(means[test], expected, atol=1e-10)
+    list(KNearestEstimator().cross_val_scores(training, (5.0,)))  # rows without a score have no part in the loss
 
 
 @TASKS
-def test_rows_without_any_feature_get_finite_scores(task: str, count: int) -> None:
+def test_rows_of_zeros_have_finite_scores(task: str, count: int) -> None:
     training = dataclasses.replace(draw(30, 7, task=task, count=count), rows=Rows(np.zeros((30, 7))))
-    model = NeighbourModel()
-    for k, scores in model.held_out(training, model.candidates):
+    model = KNearestEstimator()
+    for k, scores in model.cross_val_scores(training, model.candidates):
         assert np.isfinite(scores).all()
         assert np.isfinite(model.fit(training, k).decision_function(np.zeros((2, 7)))).all()
 
 
-def test_few_bytes_at_a_time_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_blocks_change_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     training = draw(90, 7)
-    ((_, expected),) = NeighbourModel().held_out(training, (5.0,))
-    fitted = NeighbourModel().fit(training, 5.0).decision_function(training.rows.whole())
+    ((_, expected),) = KNearestEstimator().cross_val_scores(training, (5.0,))
+    fitted = KNearestEstimator().fit(training, 5.0).decision_function(training.rows.whole())
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 1)
-    ((_, found),) = NeighbourModel().held_out(training, (5.0,))
+    ((_, found),) = KNearestEstimator().cross_val_scores(training, (5.0,))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(
-        NeighbourModel().fit(training, 5.0).decision_function(training.rows.whole()), fitted, atol=1e-5
+        KNearestEstimator().fit(training, 5.0).decision_function(training.rows.whole()), fitted, atol=1e-5
     )
 
 
 def test_the_smoothest_candidate_comes_first() -> None:
-    assert NeighbourModel().candidates == (200, 100, 50, 20, 10, 5, 3, 1)
+    assert KNearestEstimator().candidates == (200, 100, 50, 20, 10, 5, 3, 1)
 
 
-def test_more_rows_than_a_head_may_keep_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "MOST_BYTES", 100)
+def test_more_rows_than_a_head_can_store_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "MAX_BYTES", 100)
     with pytest.raises(
-        HeadError, match=r"keeps every training row, here 840 bytes of 30; .* ridge or linear keeps none"
+        HeadError, match=r"stores every training row, which is 840 bytes for 30 rows; .* ridge or linear stores none"
     ):
-        NeighbourModel().fit(draw(30, 7), 5.0)
+        KNearestEstimator().fit(draw(30, 7), 5.0)
 
 
-def test_rows_that_weigh_nothing_are_refused() -> None:
+def test_rows_of_weight_0_alone_are_refused() -> None:
     training = draw(30, 7)
     training.weight[1:] = 0.0
     with pytest.raises(HeadError, match="no row outside a fold has a weight above 0"):
-        list(NeighbourModel().held_out(training, (1.0,)))
+        list(KNearestEstimator().cross_val_scores(training, (1.0,)))
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row has a weight above 0"):
-        NeighbourModel().fit(dataclasses.replace(training, folds=()), 1.0)
-
-
-# Class means
-
-
-def test_a_centroid_head_chooses_as_the_nearest_centroid_of_scikit_learn() -> None:
-    training = draw(90, 7, count=4)
-    training.weight[:] = 1
-    Z = training.rows.whole(np.float64)
-    scores = CentroidModel().fit(training, 0.0).decision_function(Z)
-    np.testing.assert_array_equal(scores.argmax(1), NearestCentroid().fit(Z, training.y).predict(Z))
-
-
-def test_class_means_are_weighted_and_scores_differ_as_squared_distances_do() -> None:
-    training = draw(90, 7, count=4)
-    Z = training.rows.whole(np.float64)
-    centres = [np.average(Z[training.y == c], axis=0, weights=training.weight[training.y == c]) for c in range(4)]
-    distances = ((Z[:, None, :] - np.array(centres)) ** 2).sum(axis=2)
-    scores = CentroidModel().fit(training, 0.0).decision_function(Z)
-    np.testing.assert_allclose(scores - scores[:, :1], (distances[:, :1] - distances) / 2, atol=1e-10)
-
-
-def test_held_out_rows_are_scored_by_the_means_of_the_other_folds() -> None:
-    training = draw(90, 7, count=4)
-    ((candidate, scores),) = CentroidModel().held_out(training, (0.0,))
-    assert candidate == 0.0
-    for train, test in training.folds:
-        expected = (
-            CentroidModel().fit(training.take(train), 0.0).decision_function(training.rows.block(test, np.float64))
-        )
-        np.testing.assert_allclose(scores[test], expected, atol=1e-10)
-
-
-def test_a_class_without_rows_that_count_comes_last() -> None:
-    training = draw(90, 30, count=4)
-    training.weight[training.y == 2] = 0.0
-    predictor = CentroidModel().fit(training, 0.0)
-    scores = predictor.decision_function(training.rows.whole(np.float64))
-    assert np.isfinite(scores).all()
-    assert (scores.argmin(axis=1) == 2).all()
-
-
-def test_a_centroid_head_for_anything_but_classes_is_refused() -> None:
-    with pytest.raises(HeadError, match="tells classes apart, and this is regression; --model ridge or knn can do it"):
-        CentroidModel().fit(draw(30, 7, task="regression"), 0.0)
+        KNearestEstimator().fit(dataclasses.replace(training, folds=()), 1.0)

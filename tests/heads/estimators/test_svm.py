@@ -1,4 +1,4 @@
-"""Machines on one kernel matrix against scikit-learn's own, fitted to the rows."""
+"""Support vector machines on a shared kernel matrix, against those of scikit-learn on the rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.svm import SVC, SVR
 
 from featx.errors import HeadError
 from featx.heads.estimators import svm
-from featx.heads.estimators.svm import LinearSvrModel, RbfModel
+from featx.heads.estimators.svm import KernelSvmEstimator, LinearSvrEstimator
 from featx.heads.predictors import NotConvergedWarning
 from featx.heads.training_data import Rows, TrainingData, statistics
 
@@ -23,15 +23,15 @@ STRENGTHS = pytest.mark.parametrize("C", [0.1, 10.0])
 
 
 @pytest.fixture(autouse=True)
-def _to_the_last_digit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they come, scikit-learn's machines stop within 1e-3 of their optimum, each along its own way."""
+def _exact_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the tolerance of scikit-learn's machines, which by default stop within 1e-3 of their optimum."""
     monkeypatch.setattr(svm, "SVC", functools.partial(SVC, tol=1e-8))
     monkeypatch.setattr(svm, "SVR", functools.partial(SVR, tol=1e-8))
-    monkeypatch.setattr(svm, "MOST_STEPS", 10_000_000)
+    monkeypatch.setattr(svm, "MAX_STEPS", 10_000_000)
 
 
 def draw(n: int, dim: int, *, task: str = "classification", count: int = 3) -> TrainingData:
-    """Overlapping classes, labels or numbers; weights from 0.2 to 2."""
+    """Draw overlapping classes, labels or targets; weights from 0.2 to 2."""
     rng = np.random.default_rng(n * dim + count)
     X = rng.normal(size=(n, dim)) * 3 + 1
     if task == "classification":
@@ -52,7 +52,7 @@ def gamma(training: TrainingData) -> float:
 
 
 def reference(training: TrainingData, train: np.ndarray, C: float, *, kind: str = "rbf") -> np.ndarray:
-    """(N, C) scores of all rows by scikit-learn's machines for some."""
+    """Score all rows by scikit-learn's machines, fitted to training rows: (N, C)."""
     Z, weight, y = training.rows.whole(np.float64), training.weight[train], training.y[train]
     options = {"C": C, "kernel": kind, "gamma": gamma(training), "tol": 1e-8}
     if training.task == "regression":
@@ -67,9 +67,9 @@ def reference(training: TrainingData, train: np.ndarray, C: float, *, kind: str 
 @SHAPES
 @STRENGTHS
 @pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
-def test_a_fit_is_scikit_learn_s_on_the_rows_themselves(n: int, dim: int, C: float, task: str, count: int) -> None:
+def test_a_fit_has_the_scores_of_scikit_learn(n: int, dim: int, C: float, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    predictor = RbfModel().fit(training, C)
+    predictor = KernelSvmEstimator().fit(training, C)
     expected = reference(training, np.arange(n), C)
     np.testing.assert_allclose(
         predictor.decision_function(training.rows.whole()), expected, atol=1e-4 * max(1.0, expected.std())
@@ -86,7 +86,7 @@ def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim:
     Z = training.rows.whole(np.float64)
     machine = OneVsRestClassifier(SVC(C=C, gamma="scale", tol=1e-8)).fit(Z, training.y)
     training.weight[:] = 1
-    scores = RbfModel().fit(training, C).decision_function(Z)
+    scores = KernelSvmEstimator().fit(training, C).decision_function(Z)
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], machine.decision_function(Z), atol=1e-4)
     np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
 
@@ -95,9 +95,9 @@ def test_two_classes_have_one_machine_whose_score_is_the_difference(n: int, dim:
 @pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 1)])
 def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: int, task: str, count: int) -> None:
     training = draw(n, dim, task=task, count=count)
-    found = dict(RbfModel().held_out(training, (0.1, 10.0)))
-    assert tuple(found) == (0.1, 10.0)
-    for C, scores in found.items():
+    actual = dict(KernelSvmEstimator().cross_val_scores(training, (0.1, 10.0)))
+    assert tuple(actual) == (0.1, 10.0)
+    for C, scores in actual.items():
         expected = np.empty_like(scores)
         for train, test in training.folds:
             expected[test] = reference(training, train, C)[test]
@@ -106,13 +106,13 @@ def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: i
 
 @SHAPES
 @STRENGTHS
-def test_without_a_kernel_numbers_are_predicted_by_a_linear_scorer(n: int, dim: int, C: float) -> None:
+def test_regression_without_a_kernel_gives_a_linear_predictor(n: int, dim: int, C: float) -> None:
     training = draw(n, dim, task="regression", count=2)
     Z, everything = training.rows.whole(np.float64), np.arange(n)
-    predictor = LinearSvrModel().fit(training, C)
+    predictor = LinearSvrEstimator().fit(training, C)
     expected = reference(training, everything, C, kind="linear")
     np.testing.assert_allclose(predictor.decision_function(Z), expected, atol=1e-4 * expected.std())
-    ((_, scores),) = LinearSvrModel().held_out(training, (C,))
+    ((_, scores),) = LinearSvrEstimator().cross_val_scores(training, (C,))
     train, test = training.folds[1]
     np.testing.assert_allclose(
         scores[test], reference(training, train, C, kind="linear")[test], atol=1e-4 * expected.std()
@@ -124,60 +124,60 @@ def test_the_kernel_matrix_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(svm, "_BLOCK", 7)
     rows = draw(90, 60).rows
-    np.testing.assert_allclose(svm._gaussian(rows, 0.01), rbf_kernel(rows.whole(np.float64), gamma=0.01), atol=1e-12)
+    np.testing.assert_allclose(svm._rbf_kernel(rows, 0.01), rbf_kernel(rows.whole(np.float64), gamma=0.01), atol=1e-12)
 
 
 def test_rows_of_weight_0_are_scored_and_change_nothing() -> None:
     training = draw(90, 7, count=3)
     training.weight[training.y == 1] = 0.0
-    ((_, scores),) = RbfModel().held_out(training, (1.0,))
+    ((_, scores),) = KernelSvmEstimator().cross_val_scores(training, (1.0,))
     np.testing.assert_array_equal(scores[:, 1], -1.0)  # a class without rows
     train, test = training.folds[0]
-    kept = train[training.weight[train] > 0]
-    lone = dataclasses.replace(training, y=np.where(training.y == 0, 0, 1), count=2)
-    expected = reference(lone, kept, 1.0)
+    used = train[training.weight[train] > 0]
+    binary = dataclasses.replace(training, y=np.where(training.y == 0, 0, 1), count=2)
+    expected = reference(binary, used, 1.0)
     np.testing.assert_allclose(scores[test][:, 0], expected[test][:, 0], atol=1e-4)
 
 
-def test_rows_of_one_class_give_constants_that_a_file_can_keep() -> None:
+def test_rows_of_one_class_give_constant_scores_and_a_support_of_one_row() -> None:
     training = draw(30, 7, task="multilabel", count=2)
     training.y[:] = (1, 0)
-    predictor = RbfModel().fit(training, 1.0)
+    predictor = KernelSvmEstimator().fit(training, 1.0)
     assert len(predictor.support) == 1
     np.testing.assert_array_equal(predictor.decision_function(training.rows.whole()), np.tile([1.0, -1.0], (30, 1)))
 
 
 def test_constant_features_and_targets_give_finite_scores() -> None:
     training = TrainingData(Rows(np.zeros((12, 3))), np.full((12, 1), 7.0), 1, "regression", np.ones(12))
-    np.testing.assert_allclose(RbfModel().fit(training, 1.0).decision_function(np.ones((2, 3))), 7.0)
+    np.testing.assert_allclose(KernelSvmEstimator().fit(training, 1.0).decision_function(np.ones((2, 3))), 7.0)
 
 
 def test_the_most_regularised_candidate_comes_first() -> None:
-    assert RbfModel().candidates == (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0) == LinearSvrModel().candidates
+    assert KernelSvmEstimator().candidates == (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0) == LinearSvrEstimator().candidates
 
 
-def test_more_rows_than_pairs_can_be_kept_of_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svm, "MOST_ROWS", 29)
-    with pytest.raises(HeadError, match=r"30 rows are too many .* at most 29 are taken; --model svm --kernel linear"):
-        RbfModel().fit(draw(30, 7), 1.0)
+def test_too_many_rows_for_a_kernel_matrix_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "MAX_ROWS", 29)
+    with pytest.raises(HeadError, match=r"30 rows are too many .* at most 29 rows; --model svm --kernel linear"):
+        KernelSvmEstimator().fit(draw(30, 7), 1.0)
     with pytest.raises(HeadError, match=r"for support vector regression: .* --model ridge takes more"):
-        LinearSvrModel().held_out(draw(30, 7, task="regression"), (1.0,))
+        LinearSvrEstimator().cross_val_scores(draw(30, 7, task="regression"), (1.0,))
 
 
-def test_rows_that_weigh_nothing_are_refused() -> None:
+def test_rows_of_weight_0_alone_are_refused() -> None:
     training = draw(30, 7)
     training.weight[:] = 0.0
     with pytest.raises(HeadError, match="no row of weight above 0 is left to fit to"):
-        RbfModel().fit(training, 1.0)
+        KernelSvmEstimator().fit(training, 1.0)
 
 
-@pytest.mark.parametrize("kind", [RbfModel, LinearSvrModel])
-def test_a_machine_that_finds_no_end_is_stopped_and_that_is_said(
-    kind: type[RbfModel | LinearSvrModel], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [KernelSvmEstimator, LinearSvrEstimator])
+def test_a_machine_that_does_not_converge_is_stopped_with_a_warning(
+    kind: type[KernelSvmEstimator | LinearSvrEstimator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large C on more rows than they have dimensions: libsvm alone would go on for hours."""
-    monkeypatch.setattr(svm, "MOST_STEPS", 200)
-    monkeypatch.setattr(svm, "MOST_STEPS_PER_ROW", 1)
+    """With a large C and more rows than dimensions, libsvm without a limit runs for hours."""
+    monkeypatch.setattr(svm, "MAX_STEPS", 200)
+    monkeypatch.setattr(svm, "MAX_STEPS_PER_ROW", 1)
     training = draw(90, 2, task="regression", count=1)
     with pytest.warns(
         NotConvergedWarning, match=r"at C=1e\+06 the optimum was not reached in 200 steps; a smaller C needs"
@@ -187,7 +187,7 @@ def test_a_machine_that_finds_no_end_is_stopped_and_that_is_said(
     with pytest.warns(
         NotConvergedWarning, match=r"\d of 6 fits of the search, from C=1e\+06 on, had not converged; th"
     ):
-        dict(kind().held_out(training, (1e-4, 1e6)))
+        dict(kind().cross_val_scores(training, (1e-4, 1e6)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kind().fit(training, 1e-4)

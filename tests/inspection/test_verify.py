@@ -1,9 +1,8 @@
-"""What a file says of itself, and every flipped bit that ``verify`` finds."""
+"""Every flipped bit, wrong row and forged feature that ``verify_file`` finds."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import random
 import shutil
@@ -11,128 +10,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from feature_files import flip
 
 from featx.backbones.backbone import load_backbone
 from featx.cli.main import main
-from featx.data.decode import MAX_PIXELS
 from featx.data.transform import Transform
-from featx.errors import BackboneError, CacheMissError, CorruptFileError, StaleCacheError
-from featx.extraction.extraction import extract
+from featx.errors import BackboneError, CacheMissError, StaleCacheError
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable
 from featx.features.writer import FeatureFileWriter
 from featx.heads.head import Head
-from featx.inspection.info import describe_file
 from featx.inspection.verify import verify_file
 from featx.promotion.config import FineTuning
 from featx.promotion.promotion import promote
-from featx.workflows.fit import fit_head
-
-
-@pytest.fixture
-def features(split_photos: Path, tmp_path: Path) -> Path:
-    """48 images and one bad one, through LeNet-5."""
-    (split_photos / "val" / "dark" / "bad.png").write_text("no image")
-    return extract(split_photos, "lenet5", cache=tmp_path / "cache").file
-
-
-def flip(path: Path, offset: int, bit: int) -> None:
-    """Flip one bit of a file; a second time mends it."""
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1 << bit]))
-
-
-# describe_file
-
-
-def test_a_feature_file_says_what_is_in_it(features: Path, split_photos: Path) -> None:
-    said = describe_file(features)
-    cache = FeatureFile(features)
-    assert json.loads(json.dumps(said)) == said
-    assert said["kind"] == "feature file"
-    assert said["complete"] is True
-    assert (said["images"], said["failed"]) == (49, 1)
-    assert said["layers"] == {"penultimate": "84 x float32"}
-    assert said["splits"] == {"train": 32, "val": 17}
-    assert said["classes"] == {"dark": 25, "light": 24}
-    expected = {"name": "split", "root": str(split_photos), "splits": "given", "max_pixels": MAX_PIXELS}
-    assert said["dataset"] == expected
-    assert said["backbone"] == cache.backbone
-    assert said["identity"] == cache.identity
-    assert said["bytes"] == features.stat().st_size
-    assert said["failures"].keys() == {"val/dark/bad.png"}
-    assert said["failures"]["val/dark/bad.png"].startswith("not an image of a known format")
-
-
-def test_an_incomplete_feature_file_says_so(tmp_path: Path) -> None:
-    writer = small_writer(tmp_path / "f.h5")
-    writer.publish()
-    said = describe_file(tmp_path / "f.h5.partial")
-    assert said["complete"] is False
-    assert (said["images"], said["failed"]) == (3, 0)
-    assert said["splits"] == {"(undecided)": 1, "train": 2}
-    assert said["classes"] == {"a": 1, "b": 1}
-
-
-def test_a_head_says_what_it_is(features: Path, tmp_path: Path) -> None:
-    path = fit_head(features, Head("centroid"), models=tmp_path / "models").path
-    said = describe_file(path)
-    assert json.loads(json.dumps(said)) == said
-    assert (said["kind"], said["model"]) == ("head", "centroid")
-    assert said["classes"] == ["dark", "light"]
-    assert said["identity"] == FeatureFile(features).layers["penultimate"].identity
-    assert said["bytes"] == path.stat().st_size
-    assert said["report"]["n"] == 16
-    assert not {"per_class", "confusion"} & said["report"].keys()
-
-
-def test_a_promoted_model_says_what_it_is(features: Path, tmp_path: Path) -> None:
-    head = fit_head(features, Head("centroid"), models=tmp_path / "models")
-    path = promote(head.path, models=tmp_path / "models").path
-    said = describe_file(path)
-    assert json.loads(json.dumps(said)) == said
-    assert said["kind"] == "promoted model"
-    assert said["verdict"] == "assembled"
-    assert said["classes"] == ["dark", "light"]
-    assert said["bytes"] == path.stat().st_size
-    for report in ("report", "head_report"):
-        assert said[report]["accuracy"] == head.report.accuracy
-        assert not {"per_class", "confusion"} & said[report].keys()
-
-
-def test_a_fine_tuned_model_says_its_verdict_first(features: Path, tmp_path: Path) -> None:
-    head = fit_head(features, Head("centroid"), models=tmp_path / "models")
-    result = promote(head.path, finetune=True, settings=FineTuning(epochs=1), models=tmp_path / "models")
-    said = describe_file(result.path)
-    assert list(said)[:4] == ["kind", "verdict", "why", "paired"]
-    assert (said["why"], said["paired"]["n"]) == (result.why, 16)
-    assert said["finetuned_report"]["n"] == 16
-    assert not {"per_class", "confusion", "reliability"} & said["finetuned_report"].keys()
-
-
-def test_a_foreign_file_is_named_as_such(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("ants and bees")
-    with pytest.raises(CorruptFileError, match=r"notes\.txt"):
-        describe_file(tmp_path / "notes.txt")
-    with h5py.File(tmp_path / "keras.h5", "w") as file:
-        file["weights"] = np.zeros(3)
-    with pytest.raises(CorruptFileError, match=r"keras\.h5 is an HDF5 file, but not a feature file in the form that"):
-        describe_file(tmp_path / "keras.h5")
-
-
-@pytest.mark.parametrize("look", [describe_file, verify_file])
-def test_a_missing_file_is_a_miss(tmp_path: Path, look: Callable[[Path], object]) -> None:
-    with pytest.raises(CacheMissError, match=r"there is no (feature )?file .*none\.h5"):
-        look(tmp_path / "none.h5")
-
-
-# verify_file
 
 
 def small_table() -> ImageTable:
@@ -179,6 +72,11 @@ def small_file(
     return path
 
 
+def test_a_missing_file_is_a_miss(tmp_path: Path) -> None:
+    with pytest.raises(CacheMissError, match=r"there is no feature file .*none\.h5"):
+        verify_file(tmp_path / "none.h5")
+
+
 def test_a_sound_file_is_ok(features: Path) -> None:
     assert verify_file(features) == {"ok": True, "rows": 49, "duplicates": 0, "bad_rows": 0, "problems": []}
 
@@ -186,33 +84,33 @@ def test_a_sound_file_is_ok(features: Path) -> None:
 def flipped(
     path: Path, spans: Sequence[tuple[int, int]], count: int, seed: int
 ) -> list[tuple[int, int, dict[str, Any]]]:
-    """What ``verify_file`` says after each of so many flips of single bits, drawn evenly from stretches of the file."""
+    """The results of ``verify_file`` after each of so many flips of single bits, drawn evenly from stretches of the file."""
     rng = random.Random(seed)
     ends = np.cumsum([length for _, length in spans]).tolist()
-    said = []
+    result = []
     for _ in range(count):
         at, bit = rng.randrange(ends[-1]), rng.randrange(8)
         number = next(n for n, end in enumerate(ends) if at < end)
         place = spans[number][0] + spans[number][1] - (ends[number] - at)
         flip(path, place, bit)
-        said.append((place, bit, verify_file(path)))
+        result.append((place, bit, verify_file(path)))
         flip(path, place, bit)
     assert verify_file(path)["ok"]
-    return said
+    return result
 
 
-def test_each_of_1000_flipped_bits_in_features_checks_and_image_tables_is_found(features: Path) -> None:
+def test_each_of_1000_flipped_bits_in_features_checksums_and_image_tables_is_found(features: Path) -> None:
     cache = FeatureFile(features)
     tables = cache.structure.tables
     layer, bad = cache.layers["penultimate"], cache.paths.index("val/dark/bad.png")
     width = layer.dim * 4
     rows = [(layer.offset + row * width, width) for row in range(49) if row != bad]  # that row has no features
     in_features = flipped(features, rows, 400, seed=1)
-    for place, bit, said in in_features:
+    for place, bit, result in in_features:
         row = (place - layer.offset) // width
-        assert (said["ok"], said["rows"], said["bad_rows"]) == (False, 49, 1), (place, bit)
-        message = f"layer penultimate: 1 rows do not fit their check, the first of {cache.paths[row]}"
-        assert said["problems"][0] == message
+        assert (result["ok"], result["rows"], result["bad_rows"]) == (False, 49, 1), (place, bit)
+        message = f"layer penultimate: 1 rows do not match their checksum, the first of {cache.paths[row]}"
+        assert result["problems"][0] == message
     spans = {
         name: (table.offset, table.nbytes)
         for name, table in tables.items()
@@ -222,27 +120,29 @@ def test_each_of_1000_flipped_bits_in_features_checks_and_image_tables_is_found(
     in_tables = flipped(features, list(spans.values()), 400, seed=2)
     for name, span in spans.items():
         in_tables += flipped(features, [span], 200 // len(spans) + 1, seed=len(name))
-    for place, bit, said in in_tables:
-        assert not said["ok"], (place, bit)
-        assert len(said["problems"]) == 1
-        assert f"{features.name}: its tables do not fit their digest" in said["problems"][0]
+    for place, bit, result in in_tables:
+        assert not result["ok"], (place, bit)
+        assert len(result["problems"]) == 1
+        assert f"{features.name}: its tables do not match their digest" in result["problems"][0]
     assert len(in_features) + len(in_tables) >= 1000
 
 
 def test_each_flipped_bit_in_the_structure_is_found(features: Path) -> None:
     end = len(FeatureFile(features).structure.data)
-    for place, bit, said in flipped(features, [(0, 2600), (0, end)], 400, seed=3):
-        assert not said["ok"], (place, bit)
-        assert len(said["problems"]) == 1
+    for place, bit, result in flipped(features, [(0, 2600), (0, end)], 400, seed=3):
+        assert not result["ok"], (place, bit)
+        assert len(result["problems"]) == 1
 
 
 def test_several_bad_rows_are_counted_once_each(features: Path) -> None:
     cache = FeatureFile(features)
     for row, column in ((3, 0), (3, 5), (7, 1)):
         flip(features, cache.layers["penultimate"].offset + (row * 84 + column) * 4, 0)
-    said = verify_file(features)
-    assert said["bad_rows"] == 2
-    assert said["problems"] == [f"layer penultimate: 2 rows do not fit their check, the first of {cache.paths[3]}"]
+    result = verify_file(features)
+    assert result["bad_rows"] == 2
+    assert result["problems"] == [
+        f"layer penultimate: 2 rows do not match their checksum, the first of {cache.paths[3]}"
+    ]
 
 
 def test_rows_of_nan_or_infinity_are_found(tmp_path: Path) -> None:
@@ -252,55 +152,55 @@ def test_rows_of_nan_or_infinity_are_found(tmp_path: Path) -> None:
         "rows": 3,
         "duplicates": 0,
         "bad_rows": 2,
-        "problems": ["layer penultimate: 2 rows hold NaN or infinity, the first of b.png"],
+        "problems": ["layer penultimate: 2 rows contain NaN or infinity, the first of b.png"],
     }
 
 
 def test_a_row_that_is_bad_in_two_ways_is_counted_once(tmp_path: Path) -> None:
     path = small_file(tmp_path / "f.h5", np.array([[1, 2], [np.inf, 0], [0, 1]]))
     flip(path, FeatureFile(path).layers["penultimate"].offset + 12, 0)
-    said = verify_file(path)
-    assert said["bad_rows"] == 1
-    assert said["problems"] == [
-        "layer penultimate: 1 rows do not fit their check, the first of b.png",
-        "layer penultimate: 1 rows hold NaN or infinity, the first of b.png",
+    result = verify_file(path)
+    assert result["bad_rows"] == 1
+    assert result["problems"] == [
+        "layer penultimate: 1 rows do not match their checksum, the first of b.png",
+        "layer penultimate: 1 rows contain NaN or infinity, the first of b.png",
     ]
 
 
 def test_copies_of_an_image_are_counted_and_are_no_problem(tmp_path: Path) -> None:
-    said = verify_file(small_file(tmp_path / "f.h5", np.array([[1, 2], [3, 4], [1, 2]]), keys=(5, 6, 5)))
-    assert (said["ok"], said["duplicates"]) == (True, 1)
-    said = verify_file(small_file(tmp_path / "g.h5", np.ones((3, 2)), keys=(5, 5, 5)))
-    assert (said["ok"], said["duplicates"]) == (True, 2)
+    result = verify_file(small_file(tmp_path / "f.h5", np.array([[1, 2], [3, 4], [1, 2]]), keys=(5, 6, 5)))
+    assert (result["ok"], result["duplicates"]) == (True, 1)
+    result = verify_file(small_file(tmp_path / "g.h5", np.ones((3, 2)), keys=(5, 5, 5)))
+    assert (result["ok"], result["duplicates"]) == (True, 2)
 
 
 def test_copies_of_an_image_with_other_features_are_found(tmp_path: Path) -> None:
-    said = verify_file(small_file(tmp_path / "f.h5", np.array([[1, 2], [3, 4], [1, 3]]), keys=(5, 6, 5)))
-    assert (said["ok"], said["duplicates"], said["bad_rows"]) == (False, 1, 0)
-    assert said["problems"] == [
-        "layer penultimate: 1 copies of an image have other features than it, the first c.png than a.png"
+    result = verify_file(small_file(tmp_path / "f.h5", np.array([[1, 2], [3, 4], [1, 3]]), keys=(5, 6, 5)))
+    assert (result["ok"], result["duplicates"], result["bad_rows"]) == (False, 1, 0)
+    assert result["problems"] == [
+        "layer penultimate: 1 copies of an image have features that differ from the original's, the first c.png from a.png"
     ]
 
 
 def test_features_without_a_key_are_found(tmp_path: Path) -> None:
-    said = verify_file(small_file(tmp_path / "f.h5", keys=(1, 0, 2)))
-    assert said["ok"] is False
-    assert said["problems"] == ["1 rows have features but no key, the first of b.png"]
+    result = verify_file(small_file(tmp_path / "f.h5", keys=(1, 0, 2)))
+    assert result["ok"] is False
+    assert result["problems"] == ["1 rows have features but no key, the first of b.png"]
 
 
 def test_a_path_in_several_rows_is_found(tmp_path: Path) -> None:
-    said = verify_file(small_file(tmp_path / "f.h5", paths=(b"a.png", b"caf\xe9.png", b"caf\xe9.png")))
-    assert said["ok"] is False
-    assert said["problems"] == ["1 paths stand in several rows, the first caf\udce9.png"]
+    result = verify_file(small_file(tmp_path / "f.h5", paths=(b"a.png", b"caf\xe9.png", b"caf\xe9.png")))
+    assert result["ok"] is False
+    assert result["problems"] == ["1 paths occur in several rows, the first caf\udce9.png"]
 
 
 def test_a_truncated_file_is_a_problem_that_names_it(features: Path, tmp_path: Path) -> None:
     shutil.copy(features, tmp_path / "half.h5")
     os.truncate(tmp_path / "half.h5", 9000)
-    said = verify_file(tmp_path / "half.h5")
-    assert (said["ok"], said["rows"], said["bad_rows"]) == (False, 0, 0)
-    assert len(said["problems"]) == 1
-    assert "half.h5 has 9,000 bytes instead of" in said["problems"][0]
+    result = verify_file(tmp_path / "half.h5")
+    assert (result["ok"], result["rows"], result["bad_rows"]) == (False, 0, 0)
+    assert len(result["problems"]) == 1
+    assert "half.h5 has 9,000 bytes instead of" in result["problems"][0]
 
 
 def test_an_incomplete_file_is_a_problem_and_what_it_has_is_checked(tmp_path: Path) -> None:
@@ -314,10 +214,10 @@ def test_an_incomplete_file_is_a_problem_and_what_it_has_is_checked(tmp_path: Pa
     writer.write([2], np.ones((1, 16), dtype=np.uint8), {"penultimate": np.ones((1, 2), dtype=np.float32)})
     writer.fail(0, bytes(16), "why")
     flip(partial, FeatureFile(partial, allow_partial=True).layers["penultimate"].offset + 2 * 8, 0)
-    said = verify_file(partial)
-    assert said["bad_rows"] == 1
-    assert said["problems"] == [
-        incomplete.format(2), "layer penultimate: 1 rows do not fit their check, the first of c.png",
+    result = verify_file(partial)
+    assert result["bad_rows"] == 1
+    assert result["problems"] == [
+        incomplete.format(2), "layer penultimate: 1 rows do not match their checksum, the first of c.png",
     ]  # fmt: skip
 
 
@@ -325,7 +225,7 @@ def test_an_incomplete_file_is_a_problem_and_what_it_has_is_checked(tmp_path: Pa
 
 
 def forge(path: Path, change: Callable[[np.ndarray], np.ndarray], out: Path) -> Path:
-    """A file that says the same as this one, its checks and digest right, with other features."""
+    """A copy of a file with other features, whose checksums and digest are valid."""
     cache = FeatureFile(path)
     writer = FeatureFileWriter(
         out,
@@ -356,10 +256,10 @@ def few(tmp_path: Path, make_image: Callable[..., Path]) -> Path:
 
 
 def test_rows_of_a_sound_file_come_out_the_same_again(few: Path) -> None:
-    said = verify_file(few, recompute=5)
-    assert said["ok"] is True
-    assert (said["recomputed"], said["changed"], said["problems"]) == (5, 0, [])
-    assert 0 <= said["largest_difference"] < 1e-5
+    result = verify_file(few, recompute=5)
+    assert result["ok"] is True
+    assert (result["recomputed"], result["changed"], result["problems"]) == (5, 0, [])
+    assert 0 <= result["largest_difference"] < 1e-5
     assert verify_file(few, recompute=100)["recomputed"] == 8
 
 
@@ -373,18 +273,18 @@ def test_rows_of_a_sound_file_come_out_the_same_again(few: Path) -> None:
         ("one row", lambda features: np.concatenate([features[:-1], features[:1]])),
     ],
 )
-def test_features_that_were_replaced_are_found_though_checks_and_digest_fit(
+def test_features_that_were_replaced_are_found_though_checksums_and_digest_match(
     few: Path, tmp_path: Path, what: str, change: Callable[[np.ndarray], np.ndarray], dtype: str
 ) -> None:
     if dtype == "float16":
         few = extract(tmp_path / "few", load_backbone("lenet5", dtype="float16"), cache=tmp_path / "cache").file
     forged = forge(few, change, tmp_path / "forged.h5")
-    said = verify_file(forged, recompute=8)
+    result = verify_file(forged, recompute=8)
     rows = 1 if what == "one row" else 8
-    assert (said["ok"], said["recomputed"], said["bad_rows"]) == (False, 8, 0)
+    assert (result["ok"], result["recomputed"], result["bad_rows"]) == (False, 8, 0)
     layers = list(FeatureFile(few).layers)
-    assert len(said["problems"]) == len(layers)
-    for layer, problem in zip(layers, said["problems"], strict=True):
+    assert len(result["problems"]) == len(layers)
+    for layer, problem in zip(layers, result["problems"], strict=True):
         tolerance = "0.001" if dtype == "float32" else "0.005"
         message = (
             f"layer {layer}: {rows} of 8 rows that were extracted again differ by more than {tolerance} (relative)"
@@ -392,7 +292,7 @@ def test_features_that_were_replaced_are_found_though_checks_and_digest_fit(
         assert problem.startswith(message)
         if what == "one row":
             assert problem.endswith("the first of b/7.png")
-    assert said["largest_difference"] > 0.005
+    assert result["largest_difference"] > 0.005
 
 
 def test_float16_features_whose_squares_overflow_are_compared_all_the_same(
@@ -407,9 +307,9 @@ def test_float16_features_whose_squares_overflow_are_compared_all_the_same(
         return {name: np.full_like(vectors, 200) for name, vectors in encode(self, pixels).items()}
 
     monkeypatch.setattr(type(made), "encode", encoded)
-    said = verify_file(large, recompute=3)
-    assert said["ok"] is False
-    assert said["largest_difference"] == pytest.approx(0.5)
+    result = verify_file(large, recompute=3)
+    assert result["ok"] is False
+    assert result["largest_difference"] == pytest.approx(0.5)
 
 
 def test_rows_of_nan_do_not_pass_for_equal(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,9 +319,9 @@ def test_rows_of_nan_do_not_pass_for_equal(few: Path, tmp_path: Path, monkeypatc
         "encode",
         lambda self, pixels: {name: np.full((1, dim), np.nan) for name, dim in self.layers.items()},
     )
-    said = verify_file(few, recompute=2)
-    assert said["ok"] is False
-    assert said["largest_difference"] == np.inf
+    result = verify_file(few, recompute=2)
+    assert result["ok"] is False
+    assert result["largest_difference"] == np.inf
 
 
 def test_images_that_are_gone_or_changed_are_counted_and_others_compared_instead(
@@ -430,18 +330,18 @@ def test_images_that_are_gone_or_changed_are_counted_and_others_compared_instead
     (tmp_path / "few" / "a" / "0.png").unlink()
     (tmp_path / "few" / "a" / "2.png").write_bytes(b"no image")
     make_image(tmp_path / "few" / "b" / "1.png", seed=99)
-    said = verify_file(few, recompute=8)
-    assert (said["ok"], said["recomputed"], said["changed"], said["problems"]) == (True, 5, 3, [])
-    said = verify_file(few, recompute=5)
-    assert said["recomputed"] == 5
-    assert said["changed"] <= 3
+    result = verify_file(few, recompute=8)
+    assert (result["ok"], result["recomputed"], result["changed"], result["problems"]) == (True, 5, 3, [])
+    result = verify_file(few, recompute=5)
+    assert result["recomputed"] == 5
+    assert result["changed"] <= 3
 
 
 def test_when_every_image_is_gone_that_is_a_problem(few: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "few")
-    said = verify_file(few, recompute=3)
-    assert (said["ok"], said["recomputed"], said["changed"], said["largest_difference"]) == (False, 0, 8, None)
-    assert said["problems"] == [
+    result = verify_file(few, recompute=3)
+    assert (result["ok"], result["recomputed"], result["changed"], result["largest_difference"]) == (False, 0, 8, None)
+    assert result["problems"] == [
         f"no row could be extracted again: every image is gone from {tmp_path / 'few'}, or has changed"
     ]
 
@@ -449,7 +349,7 @@ def test_when_every_image_is_gone_that_is_a_problem(few: Path, tmp_path: Path) -
 def test_another_network_than_the_files_is_stale_and_both_values_are_named(few: Path) -> None:
     with pytest.raises(
         StaleCacheError,
-        match=r"lenet5 as it is here gives other features than those that were kept \(weights_sha256: \w{64} against \w{64}\)$",
+        match=r"lenet5 gives other features here than the stored ones \(weights_sha256: \w{64} against \w{64}\)$",
     ):
         verify_file(few, recompute=1, weights="random")
 
@@ -480,7 +380,7 @@ def test_a_file_of_code_is_not_run_unless_it_is_named(tmp_path: Path, few: Path)
         verify_file(file, recompute=1, backbone=name)
 
 
-def test_without_recompute_nothing_is_said_of_it(few: Path) -> None:
+def test_without_recompute_the_result_has_no_such_keys(few: Path) -> None:
     assert verify_file(few).keys() == {"ok", "rows", "duplicates", "bad_rows", "problems"}
 
 
@@ -491,5 +391,5 @@ def test_outputs_of_a_frozen_part_are_listed_but_only_promote_computes_them(spli
     assert len([line for line in listed.splitlines() if line.startswith("frozen/split--lenet5--hidden.1--")]) == 2
     file = next(Path("cache/frozen").glob("*plain*.h5"))
     assert verify_file(file)["ok"]
-    with pytest.raises(BackboneError, match=r"only featx promote computes that\. Remove the file if you doubt it"):
+    with pytest.raises(BackboneError, match=r"only featx promote computes those\. Remove the file if you doubt it"):
         verify_file(file, recompute=1)

@@ -1,0 +1,1 @@
+"""Where networks come from: one module for each source, listed in ``featx.backbones.registry``."""

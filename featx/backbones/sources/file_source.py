@@ -1,0 +1,90 @@
+"""Networks of the user's own: ``path/to/file.py:factory``."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featx.backbones.sources.source import Network, Source, absolute_path, load_local_weights, name_of, seeded
+from featx.data.transform import Transform
+from featx.errors import BackboneError
+from featx.system import MISSING, why_unreadable
+from featx.text import printable
+
+
+class FileSource(Source):
+    """Networks that a function in a Python file returns.
+
+    The factory takes no arguments and returns an ``nn.Module``. The module may have an attribute ``transform`` (a
+    ``featx.Transform``; the default is that of ImageNet at 224 pixels) and a method ``get_classifier()`` that returns its last
+    layer.
+    """
+
+    key = "file"
+
+    def accepts(self, name: str) -> bool:
+        """Whether a backbone's name is ``file.py:factory``."""
+        return ".py:" in name
+
+    def build(self, name: str, weights: str) -> Network:
+        """Run a file and call its factory.
+
+        Raises:
+            BackboneError: the file cannot be read, its code fails, or the factory does not return a network.
+        """
+        file, _, factory_name = name.rpartition(":")
+        path = absolute_path(file)
+        code = _read_code(path)
+        network = _call_factory(name, path, code, factory_name)
+        weights = load_local_weights(network, weights)
+        transform = getattr(network, "transform", Transform())
+        if not isinstance(transform, Transform):
+            raise BackboneError(f"{name}: its transform is a {type(transform).__name__}; expected a featx.Transform")
+        get_classifier = getattr(network, "get_classifier", None)
+        classifier = name_of(network, get_classifier()) if callable(get_classifier) else None
+        digest = hashlib.sha256(code).hexdigest()
+        origin = {"source": self.key, "name": f"{path.name}:{factory_name}", "code_sha256": digest}
+        return Network(network, transform, classifier, origin, weights)
+
+    def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
+        """Refuse to build the network, because featx never runs code at a path that a file stores.
+
+        Raises:
+            BackboneError: always.
+        """
+        raise BackboneError(
+            f"the network is {printable(origin['name'])}, a file of code, and a stored path is never run; name it with "
+            "--backbone"
+        )
+
+
+def _read_code(path: Path) -> bytes:
+    why = why_unreadable(path)
+    if why == MISSING:
+        raise BackboneError(f"there is no file {path}; expected path/to/file.py:factory")
+    if why:
+        raise BackboneError(f"{path} cannot be read: {why}; expected path/to/file.py:factory")
+    return path.read_bytes()
+
+
+def _call_factory(name: str, path: Path, code: bytes, factory_name: str) -> nn.Module:
+    namespace = types.ModuleType(f"_featx_{hashlib.sha256(code).hexdigest()}")
+    namespace.__file__ = str(path)
+    sys.modules[namespace.__name__] = namespace  # dataclasses look up the module of a class there
+    try:
+        # The code is not imported: exactly the bytes that are hashed run, whatever a stale __pycache__ contains.
+        exec(compile(code, path, "exec"), namespace.__dict__)
+        factory = getattr(namespace, factory_name, None)
+        network: Any = seeded(factory) if callable(factory) else None
+    except Exception as error:  # the user's code may raise anything
+        raise BackboneError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        found = f"it returned {type(network).__name__}" if callable(factory) else f"{path.name} has no such function"
+        raise BackboneError(f"{name}: expected a function without arguments that returns a torch.nn.Module; {found}")
+    return network

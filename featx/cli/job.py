@@ -1,0 +1,72 @@
+"""Commands that run a long job: progress, result and notes are handled here, once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter, methodcaller
+from typing import Any
+
+import click
+
+from featx.cli.option_groups import Command
+from featx.cli.options import JSON
+from featx.cli.output import print_notes, print_result
+from featx.cli.progress import progress_bar
+from featx.reporter import SILENT, Reporter
+from featx.system import started
+
+
+class JobCommand(Command):
+    """A command whose function does the work and returns a result.
+
+    The function takes ``reporter`` and the command's options, and prints nothing. The result is printed by ``show``, or with
+    ``--json`` as one object; its notes go to stderr.
+
+    Args:
+        name: of the command.
+        show: prints a result.
+        progress: the title of the progress bar, and what it counts.
+        check: raises SettingsError where options exclude or need one another. It is called before the job begins; in a recipe,
+            before the first job begins.
+        facts: makes the object that ``--json`` prints from a result.
+        notes: takes the sentences for stderr from a result.
+        attributes: as ``Command`` takes them.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        show: Callable[[Any], None],
+        progress: tuple[str, str],
+        check: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        facts: Callable[[Any], dict[str, Any]] = methodcaller("as_dict"),
+        notes: Callable[[Any], tuple[str, ...]] = attrgetter("notes"),
+        **attributes: Any,
+    ) -> None:
+        super().__init__(name, **attributes)
+        self.show, self.progress, self.check, self.facts, self.notes = show, progress, check, facts, notes
+        self.job_params: tuple[click.Parameter, ...] = tuple(self.params)
+        JSON(self)
+
+    def run(self, options: Mapping[str, Any], reporter: Reporter = SILENT) -> Any:
+        """Do the work, and return its result.
+
+        Args:
+            options: the value of each of ``job_params``, which are all parameters but ``--json``, by name.
+            reporter: receives progress and notes.
+        """
+        assert self.callback
+        return self.callback(reporter=reporter, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Check the options, do the work under a progress bar and print the result; of several processes the first prints."""
+        options = dict(ctx.params)
+        as_json = options.pop("as_json")
+        self.check(options)
+        with progress_bar(*self.progress) as reporter:
+            result = self.run(options, reporter)
+        if started()[0] == 0:
+            print_result(self.facts(result) if as_json else None, lambda: self.show(result))
+            print_notes(*self.notes(result))
+        return result

@@ -1,0 +1,149 @@
+"""The state of the disk at the start of an extraction: the image files, and the feature file of an earlier run."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.backbones.backbone import Backbone
+from featx.data.image_set import ImageSet
+from featx.data.loader import LoadedImage, read_images
+from featx.errors import CacheMissError, CorruptFileError, StaleCacheError
+from featx.extraction.request import Request
+from featx.features.feature_file import FeatureFile, ImageTable
+from featx.identity import differences
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is on the disk when a run starts.
+
+    Attributes:
+        request: the arguments of the run.
+        path: the feature file to write.
+        earlier: the complete file at ``path``, with features of the same identity; or None.
+        sizes: (N,) int64, bytes of each image file; -1 where there is no ordinary file. ``correct`` changes them.
+        mtimes: (N,) int64, modification times in ns; -1 where there is no ordinary file. ``correct`` changes them.
+        notes: sentences for the user.
+    """
+
+    request: Request
+    path: Path
+    earlier: FeatureFile | None
+    sizes: np.ndarray
+    mtimes: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def images(self) -> ImageSet:
+        """The N images of the data set."""
+        return self.request.images
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The description of the data set that the feature file stores."""
+        images = self.images
+        splits = "hash" if "" in images.splits else "given"
+        table = {"table": str(images.table)} if images.table else {}
+        return {
+            "name": images.name,
+            "root": str(images.root),
+            "splits": splits,
+            "max_pixels": self.request.max_pixels,
+            **table,
+        }
+
+    @property
+    def table(self) -> ImageTable:
+        """The table of images that the feature file stores."""
+        return ImageTable(
+            paths=encoded_paths(self.images),
+            labels=self.images.labels,
+            splits=np.array([split.encode() for split in self.images.splits]),
+            sizes=self.sizes,
+            mtimes=self.mtimes,
+        )
+
+    def correct(self, image: LoadedImage) -> bool:
+        """Replace the size and time of an image by those of the bytes that were read; return whether they differ."""
+        row, facts = image.row, (image.size, image.mtime_ns)
+        changed = image.size >= 0 and facts != (self.sizes[row], self.mtimes[row])
+        if changed:
+            self.sizes[row], self.mtimes[row] = facts
+        return changed
+
+    def read(self, rows: np.ndarray) -> Iterator[LoadedImage]:
+        """Read the images of these rows for their keys alone, in order, without decoding them."""
+        files = ((row, self.images.absolute(row)) for row in rows.tolist())
+        return read_images(files, None, workers=self.request.workers)
+
+
+def take_inventory(request: Request) -> Inventory:
+    """Stat every image file and open the feature file of an earlier run. Reads no image.
+
+    Raises:
+        CorruptFileError: the file at the target's path is no readable feature file.
+        StaleCacheError: it has features of another identity.
+    """
+    path, note = request.target()
+    sizes, mtimes = _stat_files(request.images)
+    return Inventory(
+        request=request,
+        path=path,
+        earlier=_earlier_file(path, request.backbone),
+        sizes=sizes,
+        mtimes=mtimes,
+        notes=(*request.images.notes, *([note] if note else []), *_backbone_notes(request.backbone)),
+    )
+
+
+def encoded_paths(images: ImageSet) -> np.ndarray:
+    """(N,) bytes: the images' paths relative to the data set's root, as the feature file stores them."""
+    return np.array([os.fsencode(path) for path in images.paths])
+
+
+def _backbone_notes(backbone: Backbone) -> Iterator[str]:
+    if backbone.weights == "random":
+        yield f"{backbone.name} has random weights: a baseline, not a pretrained network"
+    if len(backbone.views) > 2 and backbone.transform.resize == backbone.transform.crop:
+        yield (
+            f"images are resized to {backbone.transform.crop} pixels and the crop takes all of them: the corner views differ "
+            "along the longer side only; a larger --resize gives them room"
+        )
+
+
+def _earlier_file(path: Path, backbone: Backbone) -> FeatureFile | None:
+    """Open the complete file that is to be replaced; None if there is none."""
+    try:
+        file = FeatureFile(path)
+    except CacheMissError:
+        return None
+    except CorruptFileError as error:  # it may be somebody's only copy of something else
+        raise CorruptFileError(f"{error}. It is not overwritten: name another file with -o, or delete it") from error
+    if not file.holds(backbone.identities):
+        parts = differences(file.backbone["parts"], backbone.describe())
+        raise StaleCacheError(
+            f"{path} holds other features ({'; '.join(parts) or 'other layers: ' + ', '.join(file.layers)}); "
+            "name another file with -o, or delete it"
+        )
+    return file
+
+
+def _stat_files(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) sizes in bytes and (N,) modification times in ns; -1 where there is no ordinary file."""
+    facts = np.full((len(images), 2), -1, dtype=np.int64)
+    root = str(images.root)
+    for row, path in enumerate(images.paths):
+        try:
+            found = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 - Path takes several times as long
+        except (OSError, ValueError):  # ValueError: a null character in the path
+            continue
+        if stat.S_ISREG(found.st_mode):
+            facts[row] = found.st_size, found.st_mtime_ns
+    return facts[:, 0].copy(), facts[:, 1].copy()

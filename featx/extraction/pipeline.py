@@ -1,0 +1,160 @@
+"""``extract``: a data set through a backbone into one feature file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from featx.backbones.backbone import Backbone, load_backbone
+from featx.constants import CACHE
+from featx.data.decode import MAX_PIXELS
+from featx.data.image_set import ImageSet
+from featx.data.scan import scan_images
+from featx.extraction.autotune import AUTO
+from featx.extraction.execute import Outcome, execute
+from featx.extraction.inventory import Inventory, take_inventory
+from featx.extraction.plan import plan
+from featx.extraction.request import Request
+from featx.extraction.result import Extraction
+from featx.extraction.reuse import count_removed
+from featx.extraction.unchanged import is_unchanged
+from featx.features.feature_file import DONE, FAILED
+from featx.features.lock import write_lock
+from featx.layer_spec import views_name
+from featx.reporter import SILENT, Reporter
+from featx.system import cores
+
+
+def extract(
+    data: ImageSet | str | os.PathLike[str],
+    backbone: Backbone | str = "resnet50",
+    *,
+    cache: str | os.PathLike[str] = CACHE,
+    out: str | os.PathLike[str] | None = None,
+    compute: str = AUTO,
+    batch_size: int | str | None = None,
+    workers: int | None = None,
+    rehash: bool = False,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    wait: bool = False,
+    reporter: Reporter = SILENT,
+) -> Extraction:
+    """Run a frozen backbone once over a data set and store its embeddings in one HDF5 file.
+
+    Images whose features are in any file of the folder, made in the same way, are not computed again; neither are those that
+    an interrupted run has done. An unchanged data set costs no forward pass and opens no image.
+
+    Args:
+        data: an image set, or a path as ``scan_images`` takes it.
+        backbone: a backbone, or the name of one, which is loaded with its default weights.
+        cache: the folder of feature files.
+        out: the feature file to write, instead of one named after data set and backbone in ``cache``.
+        compute: the engine that runs the network: "eager" (torch), "compile" (torch.compile), "openvino" or "onnxruntime",
+            where they are installed. "auto" takes the fastest one, which is measured once per machine and backbone, by a run
+            that is long enough to pay for it. All engines give the same features, to 1e-4 of a row's norm; this is verified
+            on the first images.
+        batch_size: images per forward pass. The default is what suits the engine: 1 or 4 on the CPU, 64 elsewhere. "auto"
+            measures it on a GPU. The same size gives the same bits; another size may change the last bits of a feature.
+        workers: threads that read and decode, and on the CPU run the network too, each on one core; one per core by default.
+        rehash: trust neither modification times nor stored features: read every image and check every row.
+        strict: stop at the first image that fails. Rows that are done stay in the file.
+        max_pixels: an image with more pixels (width x height) fails.
+        wait: wait while another process writes the same file, rather than raise.
+        reporter: gets the progress, in images, with the stage that limits the speed as its detail; and a note before the run
+            waits for another process, and before it measures engines.
+
+    Returns:
+        The feature file, with counts and notes of what was done.
+
+    Raises:
+        DatasetError: there are no images, or none that can be decoded; with ``strict``, one image failed.
+        BackboneError: the backbone cannot be built.
+        EngineError: the engine is not installed, cannot run the network, or does not fit on the device.
+        StaleCacheError: ``out`` holds features of another identity.
+        CorruptFileError: ``out`` is no readable feature file; it is not overwritten.
+        CacheLockedError: another process is writing the same file.
+        OutputError: the file cannot be written.
+
+    Example::
+
+        result = featx.extract("pets/", "resnet50", cache="cache")
+        print(result.computed, result.reused, result.file)
+        features = result.load()  # a FeatureSet: features.features is (N, 2048) float32
+        head = featx.Head("logreg").fit(features)
+    """
+    started = time.perf_counter()
+    request = Request(
+        images=data if isinstance(data, ImageSet) else scan_images(data),
+        backbone=load_backbone(backbone) if isinstance(backbone, str) else backbone,
+        cache=Path(cache),
+        out=Path(out) if out is not None else None,
+        compute=compute,
+        batch_size=batch_size,
+        workers=cores() if workers is None else workers,
+        rehash=rehash,
+        strict=strict,
+        max_pixels=max_pixels,
+    )
+    inventory, outcome = _run(request, wait=wait, reporter=reporter)
+    return _summary(inventory, outcome, time.perf_counter() - started)
+
+
+def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory, Outcome]:
+    """Bring the feature file up to date; without its lock if it is so already, as far as sizes and times can show."""
+
+    def note_wait(holder: str) -> None:
+        reporter.note(f"waiting for {holder}, which writes the same file")
+
+    inventory = take_inventory(request)
+    if not request.rehash and is_unchanged(inventory):
+        return inventory, _nothing_done(inventory)
+    while True:
+        path = inventory.path
+        with write_lock(path, wait=wait, waiting=note_wait):
+            inventory = take_inventory(request)  # again: another process may have written the file, or taken its name
+            if inventory.path == path:
+                work = plan(inventory, reporter)
+                return inventory, execute(work, reporter) if work else _nothing_done(inventory)
+
+
+def _nothing_done(inventory: Inventory) -> Outcome:
+    """The outcome of a run whose complete file is up to date.
+
+    Raises:
+        DatasetError: the run is strict, and the file has a failed image.
+    """
+    file = inventory.earlier
+    assert file is not None
+    failed = np.flatnonzero(file.status == FAILED).tolist()
+    if failed and inventory.request.strict:
+        raise inventory.request.strict_error(failed[0], file.error(failed[0]))
+    with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
+        os.utime(inventory.path)  # the file that was requested last is the newest, which fit-head takes by default
+    return Outcome(file, computed=0, reused=len(file) - len(failed), engine="", notes=inventory.notes)
+
+
+def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extraction:
+    file, earlier, backbone = outcome.file, inventory.earlier, inventory.request.backbone
+    failed = np.flatnonzero(file.status != DONE).tolist()
+    return Extraction(
+        file=inventory.path,
+        images=len(file),
+        computed=outcome.computed,
+        reused=outcome.reused,
+        failed=len(failed),
+        removed=count_removed(earlier.keys, file.keys) if earlier else 0,
+        seconds=seconds,
+        layers=backbone.layer_widths,
+        views=views_name(backbone.views),
+        identity=file.identity,
+        dataset=inventory.images.name,
+        backbone=f"{backbone.name}, {backbone.weights} weights",
+        engine=outcome.engine,
+        failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed),
+        notes=outcome.notes,
+    )

@@ -1,0 +1,77 @@
+"""The checked arguments of one extraction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from featx.backbones.backbone import Backbone
+from featx.data.image_set import ImageSet
+from featx.errors import DatasetError, EngineError
+from featx.extraction.autotune import AUTO
+from featx.extraction.engine_table import ENGINES
+from featx.features.folder import feature_file_path
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of ``extract``, with the data set scanned and the backbone loaded.
+
+    Attributes:
+        images: the N images.
+        backbone: the network, with the requested layers and views.
+        cache: the folder of feature files.
+        out: the feature file, or None for one named after data set and backbone in ``cache``.
+        compute: "auto", or a name in ``ENGINES``.
+        batch_size: images per forward pass; "auto" measures it on a GPU, None leaves it to the engine.
+        workers: threads that read and decode, and on the CPU run the network too.
+        rehash: read every image and check every row, rather than trust modification times.
+        strict: stop at the first image that fails.
+        max_pixels: an image with more pixels (width x height) fails.
+
+    Raises:
+        EngineError: an argument is out of range, or the backbone's decoder needs another device.
+    """
+
+    images: ImageSet
+    backbone: Backbone
+    cache: Path
+    out: Path | None
+    compute: str
+    batch_size: int | str | None
+    workers: int
+    rehash: bool
+    strict: bool
+    max_pixels: int
+
+    def __post_init__(self) -> None:
+        if self.compute not in (AUTO, *ENGINES):
+            raise EngineError(f"compute is {self.compute!r}; expected one of {', '.join((AUTO, *ENGINES))}")
+        size = self.batch_size
+        if size is not None and size != AUTO and not (type(size) is int and size > 0):
+            raise EngineError(f"batch_size is {size!r}; expected a whole number above 0, or auto")
+        if self.workers < 1:
+            raise EngineError(f"workers is {self.workers}; expected a number of threads above 0")
+        if self.backbone.transform.decoding == "nvjpeg" and self.backbone.device.type != "cuda":
+            raise EngineError(
+                f"nvjpeg decodes on a CUDA GPU, and the backbone is on {self.backbone.device}; expected --device cuda"
+            )
+
+    def target(self) -> tuple[Path, str]:
+        """The feature file to write, and a note if a damaged file occupies its usual name; "" if none does.
+
+        The name depends on the files that are in the folder, so it may change while another process writes there.
+        """
+        if self.out is not None:
+            return self.out, ""
+        return feature_file_path(
+            self.cache,
+            dataset=self.images.name,
+            root=str(self.images.root),
+            backbone=self.backbone.name,
+            identities=self.backbone.identities,
+        )
+
+    def strict_error(self, row: int, reason: str) -> DatasetError:
+        """The error with which ``strict`` stops at a failed image."""
+        return DatasetError(f"{self.images.absolute(row)}: {reason}. --strict stops at the first image that fails")

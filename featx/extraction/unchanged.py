@@ -1,0 +1,97 @@
+"""The checks that decide whether a complete feature file is still up to date, so that nothing needs to be computed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featx.extraction.inventory import Inventory, encoded_paths
+from featx.features.feature_file import FAILED, FeatureFile
+
+
+def is_unchanged(inventory: Inventory, keys: np.ndarray | None = None) -> bool:
+    """Whether the complete file holds just these images, labels and splits.
+
+    Args:
+        inventory: the state of the disk. Images are compared by path, size and modification time.
+        keys: (N, 16) uint8, the hashes of the images' bytes, once they have been read. If given, they must be equal to the
+            file's too, and every row of features must match its checksum.
+    """
+    file = inventory.earlier
+    if file is None or not all(check(inventory, file) for check in CHECKS):
+        return False
+    return keys is None or (has_same_bytes(file, keys) and has_sound_rows(file))
+
+
+def has_same_number(inventory: Inventory, file: FeatureFile) -> bool:
+    """The file has one row for each image."""
+    return len(file) == len(inventory.images)
+
+
+def has_same_classes(inventory: Inventory, file: FeatureFile) -> bool:
+    """The classes have the same names, in the same order."""
+    return file.classes == inventory.images.classes
+
+
+def has_same_limit(inventory: Inventory, file: FeatureFile) -> bool:
+    """Images were read under the same limit of pixels, or none of them failed, so that the limit made no difference."""
+    return file.dataset.get("max_pixels") == inventory.request.max_pixels or not (file.status == FAILED).any()
+
+
+def has_same_dataset(inventory: Inventory, file: FeatureFile) -> bool:
+    """The data set has the same name, root and table, and its splits are of the same origin. The limit does not count."""
+    return {**file.dataset, "max_pixels": inventory.request.max_pixels} == inventory.dataset
+
+
+def has_same_paths(inventory: Inventory, file: FeatureFile) -> bool:
+    """The images have the same paths, in the same order."""
+    return np.array_equal(file.images.paths, encoded_paths(inventory.images))
+
+
+def has_same_labels(inventory: Inventory, file: FeatureFile) -> bool:
+    """The images have the same labels."""
+    return np.array_equal(file.images.labels, inventory.images.labels)
+
+
+def has_same_sizes(inventory: Inventory, file: FeatureFile) -> bool:
+    """The image files have the same sizes."""
+    return np.array_equal(file.images.sizes, inventory.sizes)
+
+
+def has_same_times(inventory: Inventory, file: FeatureFile) -> bool:
+    """The image files have the same modification times."""
+    return np.array_equal(file.images.mtimes, inventory.mtimes)
+
+
+def has_same_splits(inventory: Inventory, file: FeatureFile) -> bool:
+    """The splits are the same, or they are derived from the images' hashes, which cannot change by themselves."""
+    return "" in inventory.images.splits or np.array_equal(file.splits, inventory.images.splits)
+
+
+def has_nothing_to_retry(inventory: Inventory, file: FeatureFile) -> bool:
+    """Every image that the earlier run could not read still has no ordinary file; one that has is tried again."""
+    return bool((file.keys.any(axis=1) | (inventory.sizes < 0)).all())
+
+
+CHECKS = (
+    has_same_number,
+    has_same_classes,
+    has_same_limit,
+    has_same_dataset,
+    has_same_paths,
+    has_same_labels,
+    has_same_sizes,
+    has_same_times,
+    has_same_splits,
+    has_nothing_to_retry,
+)
+"""The checks that open no image, in order; those after the first assume that the number of rows is the same."""
+
+
+def has_same_bytes(file: FeatureFile, keys: np.ndarray) -> bool:
+    """The images have the same bytes, by their (N, 16) hashes."""
+    return np.array_equal(file.keys, keys)
+
+
+def has_sound_rows(file: FeatureFile) -> bool:
+    """Every row that did not fail matches its checksum in every layer. Reads all features."""
+    return bool(file.checksums_match_in_all(list(file.layers), np.flatnonzero(file.status != FAILED)).all())

@@ -1,0 +1,211 @@
+"""The header of a feature file: its attributes and the layout of its tables, read without the tables themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.errors import CacheMissError, CorruptFileError, FeatxError
+from featx.features import hdf5
+from featx.identity import brief_value
+from featx.io.strict_json import strict_json
+
+FORMAT, VERSION = "featx-features", 1
+
+INCOMPLETE: Mapping[str, hdf5.Value] = {"digest": b"0" * 64, "complete": np.uint8(0)}
+"""The attributes of a file whose extraction has not finished."""
+
+COLUMNS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "classes": ("S", ()),
+    "images/path": ("S", ()),
+    "images/label": ("<i8", ()),
+    "images/split": ("S", ()),
+    "images/size": ("<i8", ()),
+    "images/mtime_ns": ("<i8", ()),
+    "images/key": ("u1", (16,)),
+    "images/status": ("u1", ()),
+    "images/error": ("S", ()),
+}
+"""Every table except the features and their checksums: its type, and the shape of one row."""
+
+_FEATURE_TYPES = (np.dtype("<f4"), np.dtype("<f2"))
+_MAX_PATH, _MAX_WIDTH = 1 << 12, 1 << 24
+"""The longest path that a system allows, and the most numbers in a row. A file that exceeds them is refused."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a feature file.
+
+    Attributes:
+        dim: width D of its features.
+        dtype: float32 or float16, little-endian.
+        identity: SHA-256, in hex, of everything that the features depend on.
+        offset: where its rows begin in the file, in bytes.
+    """
+
+    dim: int
+    dtype: np.dtype[Any]
+    identity: str
+    offset: int
+
+
+class FeatureFileHeader:
+    """The header of a feature file. Opening one reads a few kilobytes, however large the file is.
+
+    Attributes:
+        path: the path of the file.
+        complete: whether the extraction finished.
+        identity: SHA-256, in hex, of all layers together.
+        digest: SHA-256, in hex, of everything but the features; zeros until the file is complete.
+        backbone: name, weights, and the parts that the identity is made of.
+        dataset: name, root, whether splits were "given" or made by "hash", the limits that images were read under, and the
+            table that named the images, if there was one.
+        layers: the layers by name.
+        rows: the number of images.
+        structure: the parsed HDF5 structure.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, allow_partial: bool = True) -> None:
+        """Open a file and check its header.
+
+        Args:
+            path: the path of the file.
+            allow_partial: also accept the file of an interrupted extraction.
+
+        Raises:
+            CacheMissError: there is no such file.
+            CorruptFileError: the file is not a feature file, has an unknown version, is incomplete, or is damaged.
+        """
+        self.path = Path(path)
+        self._file = _open(self.path)
+        weakref.finalize(self, os.close, self._file)
+        with read_errors(self.path):
+            self.structure = hdf5.parse(self._file, self.path, torn=INCOMPLETE if allow_partial else None)
+        attrs = self.structure.attrs
+        found = (attrs.get("format"), attrs.get("version"))
+        if found != (FORMAT, VERSION):
+            shown = "format {}, version {}".format(*map(brief_value, map(repr, found)))
+            raise CorruptFileError(f"{self.path}: {shown}; expected {FORMAT}, {VERSION}")
+        self.complete = bool(self._attribute("complete", np.uint8))
+        if not self.complete and not allow_partial:
+            raise CorruptFileError(f"{self.path} is incomplete; run the same featx extract again to finish it")
+        self.identity: str = self._attribute("identity", str)
+        self.digest: str = self._attribute("digest", bytes).decode("ascii", errors="replace")
+        self.backbone = self._json("backbone", name=str, weights=str, parts=dict)
+        self.dataset = self._json("dataset", name=str, root=str, splits=str)
+        self._check_dataset()
+        self.rows = self._check_tables()
+        self.layers = {
+            name.removeprefix("features/"): Layer(t.shape[1], t.dtype, t.attrs["identity"], t.offset)
+            for name, t in self.structure.tables.items()
+            if name.startswith("features/")
+        }
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """The identity of each layer, by its name."""
+        return {name: layer.identity for name, layer in self.layers.items()}
+
+    def holds(self, identities: Mapping[str, str]) -> bool:
+        """Whether the file has all these layers with these identities.
+
+        Args:
+            identities: identities by the name of the layer.
+        """
+        return all(name in self.layers and self.layers[name].identity == i for name, i in identities.items())
+
+    def _attribute(self, name: str, kind: type[Any]) -> Any:
+        value = self.structure.attrs.get(name)
+        if not isinstance(value, kind):
+            shown = brief_value(repr(value))
+            raise CorruptFileError(f"{self.path}: the attribute {name} is {shown}; expected {kind.__name__}")
+        return value
+
+    def _json(self, attribute: str, /, **expected: type[Any]) -> dict[str, Any]:
+        try:
+            value = strict_json(self._attribute(attribute, str))
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # refuses half a surrogate pair
+        except ValueError as error:
+            raise CorruptFileError(f"{self.path}: the attribute {attribute} is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise CorruptFileError(f"{self.path}: the attribute {attribute} is not a JSON object")
+        for key, kind in expected.items():
+            if not isinstance(value.get(key), kind):
+                raise CorruptFileError(f"{self.path}: {key} of the attribute {attribute} is not a {kind.__name__}")
+        return value
+
+    def _check_dataset(self) -> None:
+        table = self.dataset.get("table", "")
+        lengths = [len(self.dataset["root"]), len(table) if isinstance(table, str) else _MAX_PATH + 1]
+        if not isinstance(self.dataset.get("max_pixels", 0), int) or max(lengths) > _MAX_PATH:
+            raise CorruptFileError(f"{self.path}: max_pixels, root or table of the attribute dataset is not valid")
+
+    def _check_tables(self) -> int:
+        """Check that every table has the name, type and shape of the format, and return the number of rows."""
+        tables = self.structure.tables
+        rows = tables["images/status"].shape[0] if "images/status" in tables else 0
+        layers = [name.removeprefix("features/") for name in tables if name.startswith("features/")]
+        expected = [*COLUMNS, *(f"{group}/{layer}" for layer in layers for group in ("features", "checks"))]
+        if list(tables) != expected or not layers:
+            shown, wanted = brief_value(", ".join(tables)), brief_value(", ".join(expected))
+            raise CorruptFileError(f"{self.path} has the tables {shown}; expected {wanted}")
+        for name, table in tables.items():
+            if not _is_valid_table(name, table, rows):
+                raise CorruptFileError(f"{self.path}: {name} is {table.shape} of {table.dtype}, for {rows} rows")
+        if not rows:
+            raise CorruptFileError(f"{self.path} has no rows")
+        return rows
+
+
+def partial_path(path: Path) -> Path:
+    """The path of the unfinished file that becomes ``path`` when it is complete: ``<name>.h5.partial``."""
+    return path.with_name(path.name + ".partial")
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a failing disk, or of a file that is truncated while it is read, into a CorruptFileError."""
+    try:
+        yield
+    except FeatxError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _is_valid_table(name: str, table: hdf5.Table, rows: int) -> bool:
+    """Whether a table has the type, shape and attributes of the format."""
+    group = name.partition("/")[0]
+    if group == "features":
+        is_matrix = table.shape[:1] == (rows,) and (0,) < table.shape[1:] < (_MAX_WIDTH,)
+        return is_matrix and table.dtype in _FEATURE_TYPES and "identity" in table.attrs
+    if group == "checks":
+        return (table.dtype, table.shape) == (np.dtype("<u4"), (rows,))
+    count = table.shape[0] if name == "classes" and table.shape else rows
+    kind, shape = COLUMNS[name]
+    return (table.dtype.kind == kind or table.dtype.str == np.dtype(kind).str) and table.shape == (count, *shape)
+
+
+def _open(path: Path) -> int:
+    try:
+        if path.is_dir():
+            raise CorruptFileError(f"{path} is a folder; expected a feature file")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait forever
+            raise CorruptFileError(f"{path} is not a regular file; expected a feature file")
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CacheMissError(f"there is no feature file {path}; featx extract makes one") from error
+    except CorruptFileError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

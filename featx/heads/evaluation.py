@@ -1,0 +1,119 @@
+"""Reports on a head's predictions, and what can be wrong with the rows that judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.fitted import FittedHead
+from featx.heads.groups import match_groups, with_splits
+from featx.heads.postprocess import Postprocess
+from featx.heads.targets import targets_of
+from featx.heads.training_data import Rows, flatten_views
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.multilabel import MultiLabelReport
+from featx.metrics.regression import RegressionReport
+from featx.metrics.reports import Report
+
+
+def judge(
+    head: FittedHead, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None
+) -> tuple[Report, np.ndarray, np.ndarray]:
+    """Evaluate a fitted head, as ``Head.judge`` does, on features that have the identity of those it was fitted to."""
+    if rows is None:
+        require_groups(head, features)
+        features = with_splits(match_groups(features, head.group_), head.task_)
+        split = split or features.held_out()
+        rows = features.rows(split)
+    split = split or "these rows"
+    facts, where = features.without_features(rows), f"the split {split!r}"
+    targets = targets_of(facts, head.task_, head.classes_, where=where)
+    notes = trained_on(facts.keys, head.train_keys_, split=split)
+    outputs = head.predict_rows(features, rows)
+    if not np.isfinite(outputs).all():
+        require_finite(*flatten_views(features.features, rows), where)
+        raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
+    report = make_report(head.postprocess_, head.classes_, targets.y, outputs, split=split, notes=notes)
+    return report, rows, outputs
+
+
+def require_groups(head: FittedHead, features: FeatureSet) -> None:
+    """Raise HeadError if a head was fitted with groups and the features have none, or those of another column.
+
+    Without them, splits that featx makes would not keep together what they kept together in the fit.
+    """
+    if head.group_ is not None and features.group != head.group_:
+        have = f"those of {features.group!r}" if features.group else "none"
+        raise HeadError(
+            f"this head was fitted with the groups of the column {head.group_!r}, and these features have {have}; attach "
+            f"them with featx.heads.with_groups(features, {head.group_!r})"
+        )
+
+
+def make_report(
+    postprocess: Postprocess,
+    classes: Sequence[str],
+    y: np.ndarray,
+    outputs: np.ndarray,
+    *,
+    split: str,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Compare a head's outputs with the targets, by the report of its task.
+
+    Args:
+        postprocess: of the head; its thresholds count in the report.
+        classes: (C,) names.
+        y: (N, ...) targets, as in ``TrainingData``.
+        outputs: (N, C), as ``Postprocess.apply`` gives them.
+        split: the name of these rows.
+        notes: for the report.
+    """
+    if postprocess.task == "regression":
+        return RegressionReport.from_predictions(y, outputs, split=split, notes=notes)
+    if postprocess.thresholds is not None:
+        return MultiLabelReport.from_predictions(
+            y, outputs, classes, thresholds=postprocess.thresholds, split=split, notes=notes
+        )
+    return ClassificationReport.from_predictions(
+        y, outputs, classes, split=split, reject_below=postprocess.reject_below or None, notes=notes
+    )
+
+
+def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[str]:
+    """Write a note if images of an evaluation are copies of training images, by their content hashes.
+
+    Args:
+        keys: (N, 16) uint8, of the images of the evaluation.
+        train_keys: (n, 16) uint8, of the training images.
+        split: the name of the former.
+
+    Returns:
+        One note, or none.
+    """
+    train = set(map(bytes, train_keys))
+    copies = sum(bytes(key) in train for key in keys)
+    if not copies:
+        return []
+    return [  # a head's file holds its report with these notes, so their words are part of its bytes
+        f"{copies} of {len(keys)} images of split {split} were trained on, byte for byte: they flatter the accuracy"
+    ]
+
+
+def require_finite(features: np.ndarray, rows: np.ndarray, where: str) -> None:
+    """Raise HeadError if some rows of (M, D) features are not finite, with their number.
+
+    Args:
+        features: (M, D).
+        rows: (n,) int64.
+        where: which rows these are, in words, for the message.
+    """
+    blocks = Rows(features, rows).blocks(np.float64)
+    bad = sum(np.count_nonzero(~np.isfinite(block).all(axis=1)) for _, block in blocks)
+    if bad:
+        raise HeadError(
+            f"{bad} rows of features of {where} are NaN or infinite; delete the feature file and run featx extract again"
+        )

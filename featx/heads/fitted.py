@@ -1,0 +1,204 @@
+"""What a fitted head computes from features: scores, logits, probabilities and decisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.postprocess import Isotonic, Postprocess
+from featx.heads.predictors import LinearPredictor
+from featx.heads.search import Tried
+from featx.heads.training_data import Rows, flatten_views, mean_over_views
+from featx.layer_spec import LayerSpec
+
+_MAX_DEVIATIONS = 1e15  # its square is still a float32, in which distances are compared
+
+
+class FittedHead:
+    """The fitted attributes of a ``Head``, which documents them, and the predictions that follow from them."""
+
+    kind: str
+    kernel: str
+
+    task_: str
+    classes_: tuple[str, ...]
+    predictor_: Any  # a Predictor; the tests and as_linear read the arrays of its class
+    postprocess_: Postprocess
+    mean_: np.ndarray
+    scale_: np.ndarray
+    C_: float | None
+    k_: int | None
+    weight_decay_: float | None
+    search_: tuple[Tried, ...]
+    held_out_: Any  # a Report of the head's task, or None
+    out_of_fold_: tuple[np.ndarray, np.ndarray] | None
+    convergence_: dict[str, float] | None
+    layer_: str
+    identity_: str
+    backbone_: dict[str, Any]
+    dataset_: dict[str, Any]
+    source_: Path | None
+    group_: str | None
+    n_train_: int
+    train_keys_: np.ndarray
+    notes_: list[str]
+    seconds_: float
+
+    # Predictions
+
+    def predict_values(self, X: np.ndarray) -> np.ndarray:
+        """Compute what ``predict`` and the reports are based on, whatever the task.
+
+        Args:
+            X: (N, D) features, or (N, V, D) of V views, whose scores are averaged.
+
+        Returns:
+            (N, C) float64: probabilities of classes, which sum to 1; of labels, each between 0 and 1; or the numbers of a
+            regression. A row that is NaN, infinite, or further from the training rows than any image can be, gets NaN.
+
+        Raises:
+            HeadError: X is of another shape.
+        """
+        return self.postprocess_.apply(self._scores(X))
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """Compute logits, whose softmax (of labels: sigmoid) are the probabilities before isotonic calibration.
+
+        Args:
+            X: (N, D) features, or (N, V, D) of V views.
+
+        Returns:
+            (N, C) float64; NaN as in ``predict_values``.
+
+        Raises:
+            HeadError: X is of another shape.
+        """
+        return self.postprocess_.logits(self._scores(X))
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Compute probabilities, (N, C) float64, as ``predict_values`` does.
+
+        Raises:
+            HeadError: the head is a regression, which has none; or X is of another shape.
+        """
+        if self.task_ == "regression":
+            raise HeadError("a regression head predicts numbers, not probabilities; use predict")
+        return self.predict_values(X)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict class names, lists of label names, or numbers.
+
+        Args:
+            X: (N, D) features, or (N, V, D) of V views.
+
+        Returns:
+            (N,): object for names, where a class whose probability is below ``reject_below_`` is None; float64 for numbers.
+
+        Raises:
+            HeadError: X is of another shape.
+        """
+        outputs = self.predict_values(X)
+        if self.task_ == "regression":
+            return outputs[:, 0]
+        decisions = np.empty(len(outputs), dtype=object)
+        for row, p in enumerate(outputs):
+            decisions[row] = self.decide(p)
+        return decisions
+
+    def predict_rows(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+        """Compute ``predict_values`` of some rows of a feature set, (n,) int64, reading its features block by block."""
+        blocks = Rows(*flatten_views(features.features, rows)).blocks(np.float64)
+        nothing = np.empty((0, len(self.classes_)))
+        scores = np.concatenate([nothing, *(self._scores(block) for _, block in blocks)])
+        return self.postprocess_.apply(mean_over_views(scores, features.views))
+
+    def decide(self, p: np.ndarray) -> Any:
+        """Turn (C,) outputs of one image into a class name or None, a list of label names, or a number."""
+        return self.postprocess_.decide(p, self.classes_)
+
+    def _scores(self, X: np.ndarray) -> np.ndarray:
+        """(N, C) scores of the predictor, the mean over the views; NaN for rows that no image can have."""
+        if X.ndim not in (2, 3) or X.shape[-1] != len(self.mean_):
+            raise HeadError(
+                f"features of shape {X.shape}; expected (N, {len(self.mean_)}), or (N, V, {len(self.mean_)}) for V views"
+            )
+        views = 1 if X.ndim == 2 else X.shape[1]
+        X = X.reshape(-1, X.shape[-1])
+        scores = np.full((len(X), len(self.classes_)), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            Z = (X.astype(np.float64) - self.mean_) / self.scale_
+            rows = (np.abs(Z) < _MAX_DEVIATIONS).all(axis=1)
+            if rows.any():
+                scores[rows] = self.predictor_.decision_function(Z[rows])
+        return mean_over_views(scores, views)
+
+    # The head as a layer of a network
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the head is W x + b, so that it can become the last layer of its backbone."""
+        linear = isinstance(self.predictor_, LinearPredictor)
+        return linear and self.isotonic_ is None and self.task_ == "classification"
+
+    def as_linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fold standardisation, temperature and offset into weights and biases: logits = X W' + b.
+
+        Returns:
+            W (C, D) and b (C,), float64.
+
+        Raises:
+            HeadError: the head has a kernel, neighbours, a hidden layer or isotonic calibration, or another task than
+                classification.
+        """
+        if self.task_ != "classification":
+            raise HeadError(f"a head of {self.task_} cannot be promoted; only heads of classification can")
+        if not self.is_linear:
+            name = f"{self.kind} --kernel {self.kernel}" if self.kernel != "linear" else self.kind
+            curved = " with isotonic calibration" if self.isotonic_ is not None else ""
+            raise HeadError(
+                f"a {name} head{curved} is not linear, so no layer of a network can replace it; "
+                f"featx fit-head --model logreg{' --calibrate temperature' if curved else ''} makes one that is"
+            )
+        weight = self.predictor_.weight / self.scale_ / self.temperature_
+        return weight, self.predictor_.bias / self.temperature_ - self.offset_ - weight @ self.mean_
+
+    # Parts of other attributes
+
+    @property
+    def temperature_(self) -> float:
+        """What scores are divided by."""
+        return self.postprocess_.temperature
+
+    @property
+    def offset_(self) -> np.ndarray:
+        """(C,) float64, what is subtracted from the logits."""
+        return self.postprocess_.offset
+
+    @property
+    def isotonic_(self) -> Isotonic | None:
+        """The curves of isotonic calibration, or None."""
+        return self.postprocess_.isotonic
+
+    @property
+    def thresholds_(self) -> np.ndarray | None:
+        """(C,) the probability from which on a label is predicted; None unless the task is multilabel."""
+        return self.postprocess_.thresholds
+
+    @property
+    def reject_below_(self) -> float | None:
+        """The probability below which no class is predicted, or None."""
+        return self.postprocess_.reject_below
+
+    @property
+    def layer(self) -> str:
+        """The layer, or layers separated by commas, without their views."""
+        return LayerSpec.parse(self.layer_).layer
+
+    @property
+    def views(self) -> str:
+        """The name of the set of views of each image (test-time augmentation); "plain" for one."""
+        return LayerSpec.parse(self.layer_).views_name

@@ -1,0 +1,261 @@
+"""How a head is fitted: the data, the choice of the hyper-parameter, the fit itself and what follows it.
+
+The steps are ``prepare``, ``search`` (on all rows or a share), the estimator's ``fit``, and ``fit_postprocess``. Notes are
+stored in the head's file, so their words are part of its bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.evaluation import make_report, require_finite
+from featx.heads.folds import make_folds
+from featx.heads.groups import row_groups, with_splits
+from featx.heads.parameters import check_for_task
+from featx.heads.postprocess import Postprocess, balanced_weights, fit_postprocess, logit_adjustment
+from featx.heads.predictors import Predictor
+from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
+from featx.heads.search import Search, search, search_share
+from featx.heads.targets import Targets, targets_of, task_of
+from featx.heads.training_data import Estimator, Rows, TrainingData, flatten_views, statistics
+from featx.metrics.reports import Report
+
+SEARCH_FOLDS = 5
+"""The folds of the cross-validation that hyper-parameters are chosen by."""
+
+_MAX_SINGLE_THREAD = 1_000_000  # elements; below it, threads wait for each other longer than they work
+
+
+def fit_to(
+    features: FeatureSet,
+    params: Mapping[str, Any],
+    *,
+    split: str = "train",
+    rows: np.ndarray | None = None,
+    cross_validate: bool = False,
+    coarse: bool = False,
+) -> dict[str, Any]:
+    """Fit a head to the labelled rows of one split.
+
+    Args:
+        features: of one layer.
+        params: the arguments of ``Head``.
+        split: "train", or another; "all" is every labelled row.
+        rows: (n,) int64, labelled rows to fit to instead.
+        cross_validate: hold rows out even where there is nothing to choose and nothing to calibrate.
+        coarse: search and fit less exactly, where the kind can.
+
+    Returns:
+        The fitted attributes of ``Head`` by name, but for ``seconds_``.
+
+    Raises:
+        HeadError: as ``Head.fit``.
+    """
+    task, notes = task_of(features, params["task"])
+    check_for_task(params, task)
+    if rows is None:
+        features = with_splits(features, task)
+        rows = features.rows(split)
+    facts, where = features.without_features(rows), f"the split {split!r}"
+    targets = targets_of(facts, task, where=where)
+    training = prepare(features, rows, targets, task, params, where=where)
+    threads = 1 if len(training.rows) * training.rows.width <= _MAX_SINGLE_THREAD else None
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
+        warnings.simplefilter("always")
+        fit = _fit(training, targets.names, params, cross_validate, coarse)
+    messages = sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
+    return {
+        "task_": task,
+        "classes_": targets.names,
+        "predictor_": fit.predictor,
+        "postprocess_": fit.postprocess,
+        "mean_": training.rows.mean,
+        "scale_": training.rows.scale,
+        **{f"{name}_": fit.parameter.get(name) for name in PARAMETERS},
+        "search_": fit.search.tried,
+        "held_out_": fit.held_out,
+        "out_of_fold_": fit.out_of_fold if cross_validate else None,
+        "convergence_": fit.convergence,
+        "layer_": features.layer,
+        "identity_": features.identity,
+        "backbone_": dict(features.backbone),
+        "dataset_": dict(features.dataset),
+        "source_": features.source,
+        "group_": features.group,
+        "n_train_": len(rows),
+        "train_keys_": np.ascontiguousarray(facts.keys),
+        "notes_": [*notes, *fit.notes, *messages],
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The result of a fit.
+
+    Attributes:
+        predictor: fitted to all rows.
+        postprocess: fitted to the rows that were held out.
+        search: the candidates, and the one that was chosen.
+        parameter: the hyper-parameter in use, by its name; empty for a kind that has none.
+        held_out: a report on the held-out rows; None where none were held out.
+        out_of_fold: (m,) int64 of the training images that were held out, and their (m, C) outputs; or None.
+        convergence: "gap" and "iterations" of an iterative solver, or None.
+        notes: for the user, one sentence each.
+    """
+
+    predictor: Predictor
+    postprocess: Postprocess
+    search: Search
+    parameter: dict[str, float]
+    held_out: Report | None
+    out_of_fold: tuple[np.ndarray, np.ndarray] | None
+    convergence: dict[str, float] | None
+    notes: tuple[str, ...]
+
+
+def prepare(
+    features: FeatureSet, rows: np.ndarray, targets: Targets, task: str, params: Mapping[str, Any], *, where: str
+) -> TrainingData:
+    """Gather what a head is fitted to: standardised rows, targets, weights and folds.
+
+    Args:
+        features: of one layer.
+        rows: (n,) int64, the images to fit to.
+        targets: of these images.
+        task: one of ``TASKS``.
+        params: the arguments of ``Head``.
+        where: which rows these are, in words, for messages.
+
+    Raises:
+        HeadError: features are not finite, or too large.
+    """
+    X, index = flatten_views(features.features, rows)
+    mean, scale = statistics(X, index)
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+        require_finite(X, index, where)
+        raise HeadError(
+            f"features of {where} are so large that their standard deviation overflows; run featx extract again"
+        )
+    count, seed = len(targets.names), params["seed"]
+    weight = balanced_weights(targets.y, count)[targets.y] if params["class_weight"] else np.ones(len(targets.y))
+    groups = row_groups(features, rows)
+    strata = None if task == "regression" else targets.y
+    return TrainingData(
+        Rows(X, index, mean=mean, scale=scale),
+        targets.y,
+        count,
+        task,
+        weight,
+        make_folds(strata, groups, folds=SEARCH_FOLDS, seed=seed),
+        seed=seed,
+        grouped=len(np.unique(groups)) < len(groups),
+        views=features.views,
+    )
+
+
+def _fit(
+    training: TrainingData, classes: tuple[str, ...], params: Mapping[str, Any], cross_validate: bool, coarse: bool
+) -> _Fit:
+    """Choose the hyper-parameter, fit, and calibrate on the rows that were held out."""
+    kind = get_kind(params["kind"], kernel=params["kernel"])
+    calibrate = params["calibrate"] or ("none" if kind.gives_logits else "temperature")
+    needs_held_out = (
+        cross_validate or calibrate != "none" or params["target_precision"] is not None or training.task == "multilabel"
+    )
+    options = EstimatorOptions(training.task, params["kernel"], _device(params["device"]), coarse)
+    estimator = kind.estimator(options)
+    chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
+    predictor = estimator.fit(training.views_as_images, chosen.chosen)
+    postprocess = _postprocess(training, chosen, params, calibrate)
+    outputs = postprocess.apply(chosen.scores) if len(chosen.rows) else None
+    return _Fit(
+        predictor,
+        postprocess,
+        chosen,
+        _parameter_in_use(kind, chosen, predictor),
+        None if outputs is None else _report(training, chosen, postprocess, outputs, classes),
+        None if outputs is None else (chosen.rows, outputs),
+        _convergence(estimator),
+        tuple(notes),
+    )
+
+
+def _choose(
+    estimator: Estimator, kind: HeadKind, training: TrainingData, params: Mapping[str, Any], needs_held_out: bool
+) -> tuple[Search, list[str]]:
+    """Choose the hyper-parameter on held-out rows, whose scores also serve calibration; and notes."""
+    given = params[kind.parameter] if kind.parameter in ("C", "k") else None
+    candidates = estimator.candidates if given is None else (float(given),)
+    notes = []
+    if not training.folds:
+        notes.append("no class has two training images that could be told apart, so nothing could be cross-validated")
+    if len(candidates) == 1 and not needs_held_out:
+        training = dataclasses.replace(training, folds=())
+    some, drawn = search_share(training)
+    extends = kind.parameter == "C" and given is None
+    chosen = search(estimator, some, candidates=candidates, gives_logits=kind.gives_logits, extends=extends)
+    if some is not training:
+        notes.append(
+            f"{kind.parameter or 'calibration'} was chosen on {len(some)} of {len(training)} rows, drawn by the seed"
+        )
+    return dataclasses.replace(chosen, rows=drawn[chosen.rows]), notes
+
+
+def _postprocess(training: TrainingData, chosen: Search, params: Mapping[str, Any], calibrate: str) -> Postprocess:
+    offset = None
+    if training.task == "classification" and params["logit_adjustment"]:
+        prior = np.bincount(training.y, minlength=training.count)
+        offset = logit_adjustment(prior, params["logit_adjustment"])
+    return fit_postprocess(
+        chosen.scores,
+        training.y[chosen.rows],
+        training.task,
+        calibrate=calibrate,
+        weight=training.weight[chosen.rows],
+        offset=offset,
+        reject_below=params["reject_below"],
+        target_precision=params["target_precision"],
+    )
+
+
+def _report(
+    training: TrainingData, chosen: Search, postprocess: Postprocess, outputs: np.ndarray, classes: tuple[str, ...]
+) -> Report:
+    """The report on the rows that were held out."""
+    fitted = [
+        name
+        for name, value in (("isotonic curves", postprocess.isotonic), ("thresholds", postprocess.thresholds))
+        if value is not None
+    ]
+    notes = [f"{' and '.join(fitted)} were fitted to these same rows, which flatters them"] if fitted else []
+    y = training.y[chosen.rows]
+    return make_report(postprocess, classes, y, outputs, split="train, cross-validated", notes=notes)
+
+
+def _parameter_in_use(kind: HeadKind, chosen: Search, predictor: Any) -> dict[str, float]:
+    if not kind.parameter:
+        return {}
+    # There are never more neighbours than rows, so the predictor may have fewer than were chosen.
+    return {kind.parameter: int(predictor.k) if kind.parameter == "k" else chosen.chosen}
+
+
+def _convergence(estimator: Estimator) -> dict[str, float] | None:
+    solution = getattr(estimator, "solution_", None)
+    return solution and {"gap": float(solution.gap[0]), "iterations": int(solution.iterations[0])}
+
+
+def _device(name: str) -> str:
+    if name == "cpu":
+        return "cpu"
+    from featx.devices import pick_device  # imports torch
+
+    return str(pick_device(name))

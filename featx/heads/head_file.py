@@ -1,0 +1,271 @@
+"""The file of a head: what it must hold, and how a fitted head becomes one and is made from one.
+
+A head is passed as two mappings: its parameters (the arguments of ``Head``) and its fitted attributes, whose names end in
+"_". Whatever a file holds, nothing of it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.constants import CALIBRATIONS, KERNELS, TASKS
+from featx.data.transform import Transform
+from featx.errors import CorruptFileError
+from featx.heads.parameters import check_for_task, check_parameters
+from featx.heads.postprocess import Isotonic, Postprocess
+from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, predictor_classes
+from featx.heads.search import Tried
+from featx.io import model_file
+from featx.io.model_file import Schema
+from featx.io.schema import (
+    BACKBONE,
+    DIGEST,
+    LAYER,
+    NAMES,
+    NO_FACTS,
+    NO_TEXT,
+    NULL,
+    NUMBER,
+    OBJECT,
+    PATH,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    TINY,
+    ArraySpec,
+    member_of,
+    one_of,
+    whole,
+)
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.reports import Report
+from featx.text import printable
+
+# What a promoted model's file holds too: what it was made from, and the head that it began as.
+
+KIND = member_of(kind_names)
+"""The rule for the name of a kind of head."""
+IDENTITY = (NO_TEXT, DIGEST)
+"""The rule for the identity of features, which is empty if they were not extracted by featx."""
+REPORT = {"n": whole(1), "split": TEXT}
+"""The rule for a stored report."""
+ORIGIN = {"sha256": DIGEST, "dataset": OBJECT, "n_train": whole(1), "seconds": NUMBER}
+"""The rules for the checksum, the data set and the fit."""
+SEARCHED = {
+    "C": (NULL, POSITIVE),
+    "k": (NULL, whole(1)),
+    "kernel": (NULL, one_of(*KERNELS)),
+    "seed": (NULL, whole(-(2**63))),
+}
+"""The rules for a head's hyper-parameters."""
+
+_METADATA = {
+    **ORIGIN,
+    "classes": NAMES,
+    "kind": KIND,
+    "form": member_of(lambda: predictor_classes()),
+    "task": one_of(*TASKS),
+    "parameters": {
+        **SEARCHED,
+        "weight_decay": (NULL, NUMBER),
+        "class_weight": (NULL, one_of("balanced")),
+        "logit_adjustment": NUMBER,
+        "calibrate": (NULL, one_of(*CALIBRATIONS)),
+        "group": (NULL, TEXT),
+    },
+    "temperature": POSITIVE,
+    "reject_below": (NULL, SHARE),
+    "layer": LAYER,
+    "identity": IDENTITY,
+    "backbone": (NO_FACTS, BACKBONE),
+    "source": (NULL, PATH),
+    "search": [{"candidate": NUMBER, "mean": (NULL, NUMBER), "standard_error": (NULL, NUMBER)}],
+    "convergence": (NULL, {"gap": NUMBER, "iterations": whole(0)}),
+    "notes": [TEXT],
+    "held_out": (NULL, REPORT),
+    "report": (NULL, REPORT),
+}
+_ARRAYS = {
+    "mean": ArraySpec("F64", "D"),
+    "scale": ArraySpec("F64", "D", TINY),
+    "offset": ArraySpec("F64", "C"),
+    "train_keys": ArraySpec("U8", "NK"),
+}
+_OPTIONAL_ARRAYS = (
+    {"thresholds": ArraySpec("F64", "C", 0, 1)},
+    {f"isotonic.{name}": spec for name, spec in Isotonic.ARRAYS.items()},
+)
+"""Arrays that a head may have besides: of each group all or none."""
+_STORED_ARGUMENTS = ("kernel", "class_weight", "logit_adjustment", "calibrate", "seed")
+_MAX_CONFUSION_CLASSES = 1000  # the report of more classes is stored without its C x C table
+
+
+def _expected_arrays(metadata: Mapping[str, Any], names: Collection[str]) -> dict[str, ArraySpec]:
+    specs = dict(_ARRAYS)
+    specs |= {f"scorer.{name}": spec for name, spec in predictor_classes()[metadata["form"]].ARRAYS.items()}
+    for group in _OPTIONAL_ARRAYS:
+        specs |= group if group.keys() & set(names) else {}
+    return specs
+
+
+HEAD = Schema(
+    format="featx-head",
+    version=2,
+    command="fit-head",
+    metadata=_METADATA,
+    arrays=_expected_arrays,
+    lengths=lambda metadata: {"C": len(metadata["classes"]), "N": metadata["n_train"], "K": 16},
+)
+"""What a head's file must hold."""
+
+
+def parameters_in_use(params: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of a fitted head, as in its file and in ``--json``; None where the kind has none such.
+
+    Args:
+        params: the arguments of ``Head``.
+        fitted: its fitted attributes.
+    """
+    return {
+        **{name: fitted[f"{name}_"] for name in PARAMETERS},
+        "kernel": params["kernel"] if len(HEAD_KINDS[params["kind"]].kernels) > 1 else None,
+        "class_weight": params["class_weight"],
+        "logit_adjustment": params["logit_adjustment"],
+        "calibrate": params["calibrate"],
+        "group": fitted["group_"],
+        "seed": params["seed"],
+    }
+
+
+def write_head(
+    path: Path, params: Mapping[str, Any], fitted: Mapping[str, Any], *, report: Report | None = None
+) -> None:
+    """Write a fitted head as one .safetensors file: arrays, and JSON in its metadata.
+
+    Args:
+        path: of the file.
+        params: the arguments of ``Head``.
+        fitted: its fitted attributes.
+        report: on the held-out split, to be stored with the head.
+
+    Raises:
+        OutputError: the file cannot be written.
+        HeadError: an attribute was set to something that could not be read again.
+    """
+    predictor, postprocess = fitted["predictor_"], fitted["postprocess_"]
+    arrays = {
+        "mean": fitted["mean_"],
+        "scale": fitted["scale_"],
+        "offset": postprocess.offset,
+        "train_keys": fitted["train_keys_"],
+        **{f"scorer.{f.name}": getattr(predictor, f.name) for f in fields(predictor)},
+    }
+    if postprocess.thresholds is not None:
+        arrays["thresholds"] = postprocess.thresholds
+    if postprocess.isotonic is not None:
+        arrays |= {f"isotonic.{f.name}": getattr(postprocess.isotonic, f.name) for f in fields(Isotonic)}
+    task, held_out, source = fitted["task_"], fitted["held_out_"], fitted["source_"]
+    metadata = {
+        "kind": params["kind"],
+        "form": get_kind(params["kind"], kernel=params["kernel"]).form(task, params["kernel"]),
+        "task": task,
+        "parameters": parameters_in_use(params, fitted),
+        "temperature": postprocess.temperature,
+        "reject_below": postprocess.reject_below,
+        "source": str(source) if source else None,
+        "search": [tried.as_dict() for tried in fitted["search_"]],
+        "held_out": stored_report(held_out) if held_out else None,
+        "report": stored_report(report) if report else None,
+        **{
+            name: fitted[f"{name}_"]
+            for name in (
+                "classes", "layer", "identity", "backbone", "dataset", "n_train", "convergence", "seconds", "notes"
+            )
+        },
+    }  # fmt: skip
+    model_file.write(path, arrays, metadata, HEAD)
+
+
+def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a head: the arguments of ``Head``, and its fitted attributes.
+
+    Raises:
+        ModelNotFoundError: the file does not exist, or cannot be opened.
+        CorruptFileError: not a head, or a damaged one; the message names the fault.
+    """
+    arrays, meta = model_file.read(path, HEAD)
+    stored, task = meta["parameters"], meta["task"]
+    params = {
+        "kind": meta["kind"],
+        "task": task,
+        "C": stored["C"],
+        "k": stored["k"],
+        **{name: stored[name] for name in _STORED_ARGUMENTS},
+        "kernel": stored["kernel"] or "linear",
+        "reject_below": None,
+        "target_precision": None,
+    }
+    try:
+        check_parameters(params)
+        check_for_task(params, task)
+        form = get_kind(params["kind"]).form(task, params["kernel"])
+        if meta["form"] != form:
+            raise ValueError(f"a {meta['form']} predictor does not make a {meta['kind']} head of {task}")
+        _require_task(task, meta["classes"], "thresholds" in arrays)
+        if meta["backbone"]:
+            Transform.from_dict(meta["backbone"]["parts"]["transform"])
+    except (TypeError, ValueError) as error:  # a HeadError is a ValueError
+        raise CorruptFileError(f"{path} is not a valid head: {printable(str(error))}") from error
+    return params, _fitted_attributes(arrays, meta)
+
+
+def _fitted_attributes(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str, Any]:
+    predictor = predictor_classes()[meta["form"]]
+    curves = {name: arrays.get(f"isotonic.{name}") for name in Isotonic.ARRAYS}
+    postprocess = Postprocess(
+        meta["task"],
+        float(meta["temperature"]),
+        arrays["offset"],
+        None if curves["x"] is None else Isotonic(**curves),  # type: ignore[arg-type]  # all or none, by the schema
+        arrays.get("thresholds"),
+        meta["reject_below"],
+    )
+    return {
+        "task_": meta["task"],
+        "classes_": tuple(meta["classes"]),
+        "predictor_": predictor(**{f.name: arrays[f"scorer.{f.name}"] for f in fields(predictor)}),
+        "postprocess_": postprocess,
+        "mean_": arrays["mean"],
+        "scale_": arrays["scale"],
+        "train_keys_": arrays["train_keys"],
+        **{f"{name}_": meta["parameters"][name] for name in (*PARAMETERS, "group")},
+        **{
+            f"{name}_": meta[name]
+            for name in ("layer", "identity", "backbone", "dataset", "n_train", "convergence", "seconds", "notes")
+        },
+        "source_": Path(meta["source"]) if meta["source"] else None,
+        "search_": tuple(map(Tried.from_dict, meta["search"])),
+        "held_out_": None,
+        "out_of_fold_": None,
+    }
+
+
+def _require_task(task: str, classes: Sequence[str], thresholds: bool) -> None:
+    """Raise ValueError if the parts of a file do not make a head of its task."""
+    if not {"classification": len(classes) > 1, "multilabel": True, "regression": len(classes) == 1}[task]:
+        raise ValueError(f"{len(classes)} classes do not make a head of {task}")
+    if thresholds != (task == "multilabel"):
+        raise ValueError(f"a head of {task} {'with' if thresholds else 'without'} thresholds")
+
+
+def stored_report(report: Report) -> dict[str, Any]:
+    """A report as a file holds it: without the (C, C) confusion of very many classes, for which no header has room."""
+    facts = report.as_dict()
+    if isinstance(report, ClassificationReport) and len(report.classes) > _MAX_CONFUSION_CLASSES:
+        del facts["confusion"]
+    return facts

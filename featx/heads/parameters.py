@@ -1,0 +1,73 @@
+"""Checks of a head's parameters: alone, as the constructor gets them, and together with the task of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from featx.constants import CALIBRATIONS, TASKS
+from featx.errors import HeadError
+from featx.heads.registry import HEAD_KINDS, get_kind, kind_names
+from featx.heads.targets import AUTO
+
+_FOR_CLASSIFICATION = ("class_weight", "logit_adjustment", "reject_below", "target_precision")
+
+
+def check_parameters(params: Mapping[str, Any]) -> None:
+    """Check the arguments of ``Head``, as far as they can be checked without data.
+
+    Args:
+        params: all arguments by name.
+
+    Raises:
+        HeadError: a value is unknown or out of range, or two values exclude each other.
+    """
+    kind = get_kind(params["kind"], kernel=params["kernel"])
+    if params["task"] not in (AUTO, *TASKS):
+        raise HeadError(f"there is no task {params['task']!r}; expected one of {', '.join((AUTO, *TASKS))}")
+    if params["C"] is not None and kind.parameter != "C":
+        with_c = ", ".join(name for name in kind_names() if HEAD_KINDS[name].parameter == "C")
+        raise HeadError(f"C is only for {with_c}; {kind.name} has none, so leave out -C")
+    if params["C"] is not None and not 0 < params["C"] < math.inf:
+        raise HeadError(f"C is {params['C']}; expected a positive number")
+    if params["k"] is not None and (kind.parameter != "k" or params["k"] < 1):
+        with_k = ", ".join(name for name in kind_names() if HEAD_KINDS[name].parameter == "k")
+        raise HeadError(
+            f"k is {params['k']} for {kind.name}; expected a number of neighbours, at least 1, and only for {with_k}"
+        )
+    for name, choices in (("class_weight", ("balanced",)), ("calibrate", CALIBRATIONS)):
+        if params[name] not in (None, *choices):
+            raise HeadError(f"{name} is {params[name]!r}; expected one of {', '.join(choices)}")
+    _check_decisions(params)
+
+
+def _check_decisions(params: Mapping[str, Any]) -> None:
+    """Check what turns probabilities into decisions."""
+    if not 0 <= params["logit_adjustment"] < math.inf:
+        raise HeadError(f"logit_adjustment is {params['logit_adjustment']}; expected a number of at least 0, usually 1")
+    for name in ("reject_below", "target_precision"):
+        if params[name] is not None and not 0 < params[name] <= 1:
+            raise HeadError(f"{name} is {params[name]}; expected a share above 0 and at most 1")
+    if params["reject_below"] is not None and params["target_precision"] is not None:
+        raise HeadError(
+            "reject_below and target_precision both decide when a prediction is rejected; expected one of them"
+        )
+
+
+def check_for_task(params: Mapping[str, Any], task: str) -> None:
+    """Check the arguments of ``Head`` together with the task of the data.
+
+    Args:
+        params: all arguments by name, which ``check_parameters`` accepts.
+        task: one of ``TASKS``.
+
+    Raises:
+        HeadError: the kind cannot do the task, or an argument is for classification only.
+    """
+    get_kind(params["kind"], task=task, kernel=params["kernel"])
+    given = [name for name in _FOR_CLASSIFICATION if params[name]]
+    if task != "classification" and given:
+        raise HeadError(
+            f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} only for classification, not for {task}"
+        )

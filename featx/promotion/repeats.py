@@ -1,0 +1,54 @@
+"""Repeats of fine-tuning on other splits, where the gain on the test split may be luck."""
+
+from __future__ import annotations
+
+import math
+
+from featx.errors import FoldError, HeadError, PromotionError
+from featx.metrics.paired import PromotionCriterion
+from featx.promotion.finetune_run import FineTuner, FineTuningRun
+from featx.promotion.splits import repeated_splits
+
+
+def repeat_runs(tuner: FineTuner, first: FineTuningRun) -> tuple[tuple[FineTuningRun, ...], list[str]]:
+    """Fine-tune on other splits as long as they can prove a gain that the first run left open.
+
+    In all repeats together, each labelled image is tested once.
+
+    Args:
+        tuner: Made the first run.
+        first: The run on the data set's own split.
+
+    Returns:
+        The runs, and sentences for the user; both empty where the first run decides.
+    """
+    settings, gain, n_images = tuner.settings, first.paired, len(tuner.assembly.data.labelled_rows)
+    criterion = PromotionCriterion(settings.significance, settings.repeats)
+    if gain.gained <= 0 or criterion.proved(gain):
+        return (), []
+    luck = f"a gain of {gain.gained} of {gain.n} test images may be luck"
+    if not settings.repeats:
+        return (), [f"{luck}; --repeats 5 fine-tunes on up to five other splits, which together test every image"]
+    if not criterion.undecided(gain, (), n_images):
+        return (), [
+            f"{luck}; fine-tuning was not repeated: on all {n_images} images so small a gain would prove nothing"
+        ]
+    minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.history.log) / 60)
+    tuner.reporter.note(
+        f"{luck}: fine-tuning on up to {settings.repeats} other splits, about {minutes} min each; --repeats 0 skips this"
+    )
+    runs: list[FineTuningRun] = []
+    try:
+        for split in repeated_splits(tuner.assembly, settings.repeats, settings.seed):
+            tuner.reporter.note(
+                f"split {split.repeat}: {len(split.train)} training, {len(split.validation)} validation and "
+                f"{len(split.test)} test images"
+            )
+            run, _ = tuner.run(split)
+            runs.append(run)
+            if not criterion.undecided(gain, [each.paired for each in runs], n_images):
+                break
+    except (FoldError, HeadError, PromotionError) as error:  # the verdict is reached without them
+        which = "further splits" if runs else "other splits"
+        return tuple(runs), [f"{luck}; fine-tuning on {which} failed: {error}"]
+    return tuple(runs), []

@@ -1,0 +1,29 @@
+"""Options of ``fit_head`` that exclude or need one another. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from featx.errors import SettingsError
+
+AUTO, BEST = "auto", "best"
+"""The model that stands for every kind of head that suits the data; the layer that stands for the best one."""
+
+
+def require_compatible(
+    *, model: object, C: float | None, k: int | None, kernel: str, cv: int | None, repeat: int, shots: Sequence[int]
+) -> None:
+    """Refuse options of ``fit_head`` that do not go together.
+
+    Raises:
+        SettingsError: ``repeat`` without anything to repeat, or hyper-parameters of one kind of head for all kinds.
+
+    Example:
+        >>> require_compatible(model="auto", C=1.0, k=None, kernel="linear", cv=None, repeat=1, shots=())
+        Traceback (most recent call last):
+        featx.errors.SettingsError: auto chooses C, k and kernel itself; name a kind of head to set them
+    """
+    if repeat > 1 and not (cv or shots):
+        raise SettingsError("repeat is the number of times that cv or shots are repeated; expected one of them with it")
+    if model == AUTO and (C is not None or k is not None or kernel != "linear"):
+        raise SettingsError("auto chooses C, k and kernel itself; name a kind of head to set them")

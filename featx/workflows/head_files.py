@@ -1,0 +1,140 @@
+"""The files of a head: its own, its pictures, its page, and its predictions for images without a label."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.data.image_set import UNLABELLED
+from featx.errors import OutputError
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.io import atomic
+from featx.layer_spec import PENULTIMATE
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.cross_validation import CrossValidated
+from featx.metrics.reports import Report
+from featx.text import cell
+
+HIDDEN_UNITS = 512
+"""Width of the hidden layer of an mlp head, as ``heads.estimators.mlp.MlpEstimator`` has it; importing that imports torch."""
+
+
+@dataclass(frozen=True)
+class HeadFiles:
+    """The files that a fit writes.
+
+    Attributes:
+        path: the head.
+    """
+
+    path: Path
+
+    @property
+    def picture(self) -> Path:
+        """The confusion matrix."""
+        return self.path.with_suffix(".png")
+
+    @property
+    def page(self) -> Path:
+        """The HTML page about the head."""
+        return self.path.with_suffix(".html")
+
+    @property
+    def curve(self) -> Path:
+        """The few-shot curve."""
+        return self.path.with_name(f"{self.path.stem}--shots.png")
+
+    @property
+    def predictions(self) -> Path:
+        """The table of predictions for images without a label."""
+        return self.path.with_name(f"{self.path.stem}--unlabelled.csv")
+
+    def require_writable(self, size: int) -> None:
+        """Refuse files that could not be written after the fit.
+
+        Args:
+            size: bytes of the head's file, roughly.
+
+        Raises:
+            OutputError: the path of the head is that of its picture or page, or a file cannot be written.
+        """
+        if self.path.suffix in (".png", ".html"):
+            raise OutputError(
+                f"{self.path} is where the head's picture or page goes; name a file that ends in .safetensors with -o"
+            )
+        atomic.require_writable(self.path, size)
+        for beside in (self.picture, self.page, self.curve, self.predictions):
+            atomic.require_writable(beside)
+
+    def write_predictions(self, features: FeatureSet, head: Head) -> Path | None:
+        """Write what a fitted head predicts for the images without a label as CSV; None where there are none."""
+        rows = np.flatnonzero(features.labels == UNLABELLED)
+        if not len(rows):
+            return None
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["path", "label", "probability"])
+        for path, outputs in zip(features.paths[rows], head.predict_rows(features, rows), strict=True):
+            label, probability = _prediction_cells(head, outputs)
+            table.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
+        atomic.write_whole(self.predictions, text.getvalue().encode("utf-8", "surrogateescape"))
+        return self.predictions
+
+    def write_picture(self, report: Report | None) -> Path | None:
+        """Draw the confusion matrix of a classification; None for another task."""
+        from featx.report import plots  # it imports matplotlib
+
+        if not isinstance(report, ClassificationReport):
+            return None
+        plots.save_confusion(report, self.picture)
+        return self.picture
+
+    def write_curve(self, shots: Sequence[tuple[int, CrossValidated]]) -> Path | None:
+        """Draw accuracy against the number of images of each class; None without any."""
+        from featx.report import plots  # it imports matplotlib
+
+        if not shots:
+            return None
+        points = [(n, result.mean("accuracy"), result.deviation("accuracy")) for n, result in shots]
+        atomic.write_whole(self.curve, plots.as_png(plots.shots_figure(points)))
+        return self.curve
+
+
+def head_stem(features: FeatureSet, head: Head, *, auto: bool) -> str:
+    """The name of a head's file without its ending: the features, the layer and views unless they are plain, the kind."""
+    parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
+    layer, _, views = features.layer.partition("@")
+    parts += [layer.replace(":", "_").replace(",", "+")] if layer != PENULTIMATE else []
+    parts += [views] if views else []
+    parts += ["auto" if auto else f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
+    return "--".join(parts)
+
+
+def head_size(features: FeatureSet, head: Head) -> int:
+    """The bytes of a head's file before its fit, roughly: heads of neighbours and kernels store at most all training rows."""
+    rows = int(np.count_nonzero((features.splits == "train") & (features.labels >= 0)))
+    width, count = features.width, len(features.classes)
+    stores_rows = head.kind == "knn" or head.kernel == "rbf"
+    predictor = rows * features.views * (4 * width + 8 * count) if stores_rows else 8 * count * width
+    if head.kind == "mlp":
+        predictor = HIDDEN_UNITS * (4 * width + 8 * count)
+    return predictor + 16 * (width + rows)
+
+
+def _prediction_cells(head: Head, outputs: np.ndarray) -> tuple[str, str]:
+    """The label and the probability of one image, from its (C,) outputs."""
+    if not np.isfinite(outputs).all():
+        return "", ""
+    predicted = head.decide(outputs)
+    if isinstance(predicted, float):
+        return f"{predicted:.6g}", ""
+    if isinstance(predicted, list):
+        probabilities = " ".join(f"{outputs[head.classes_.index(name)]:.6f}" for name in predicted)
+        return "|".join(predicted) or "|", probabilities
+    return predicted or "", f"{outputs.max():.6f}"

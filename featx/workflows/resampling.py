@@ -1,0 +1,87 @@
+"""One head fitted to other rows: repeated cross-validation, and few images of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from featx.data.image_set import PRETRAIN, UNLABELLED
+from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.folds import draw_shots, make_folds
+from featx.heads.groups import row_groups
+from featx.heads.head import Head
+from featx.heads.targets import targets_of
+from featx.metrics.cross_validation import CrossValidated
+
+
+@dataclass(frozen=True, eq=False)
+class Resampling:
+    """Fits heads like one head to other rows; each chooses its hyper-parameter anew.
+
+    Attributes:
+        features: all rows.
+        split: the same rows, in the splits that the head uses.
+        head: the head; its task is known.
+        done: called after each fit.
+    """
+
+    features: FeatureSet
+    split: FeatureSet
+    head: Head
+    done: Callable[[], None]
+
+    def cross_validate(self, folds: int, repeat: int) -> CrossValidated:
+        """Evaluate every labelled row once in each repeat, by a head that was fitted to no row of its group.
+
+        Raises:
+            HeadError: no class has two images that may be in different folds.
+        """
+        rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
+        groups = row_groups(self.features, rows)
+        targets = targets_of(self.features.without_features(rows), self.head.task_)
+        strata = None if self.head.task_ == "regression" else targets.y
+        reports = []
+        notes: tuple[str, ...] = ()
+        for turn in range(repeat):
+            made = make_folds(strata, groups, folds=folds, seed=self.head.seed, repeat=turn)
+            if not made:
+                raise HeadError(
+                    "no class has two images that may be in different folds, so nothing can be cross-validated; expected "
+                    "two images or more of some class, which are no copies and belong to different groups"
+                )
+            left_out = len(rows) - sum(len(test) for _, test in made)
+            if left_out:
+                notes = (
+                    f"{left_out} images are the only ones of their class, or grouped with them, and are not evaluated",
+                )
+            for train, test in made:
+                reports.append(self._fitted(rows[train]).evaluate(self.features, rows=rows[test]))
+                self.done()
+        return CrossValidated.from_reports(reports, repeats=repeat, notes=notes)
+
+    def few_shot(self, shots: int, repeat: int, held_out: str) -> CrossValidated:
+        """Evaluate heads on the held-out split that are fitted to some training rows of each class, drawn anew each time.
+
+        Raises:
+            HeadError: the task is no classification, there is no held-out split, or a class has too few images.
+        """
+        if self.head.task_ != "classification":
+            raise HeadError(f"--shots draws images of each class; it is not for {self.head.task_}")
+        if not held_out:
+            raise HeadError("--shots evaluates on a held-out split, and there is none; name one in the table")
+        rows = self.split.rows("train")
+        targets = targets_of(self.split.without_features(rows), "classification")
+        groups, seed = row_groups(self.features, rows), self.head.seed
+        reports = []
+        for turn in range(repeat):
+            drawn = draw_shots(targets.y, groups, shots=shots, classes=targets.names, seed=seed, repeat=turn)
+            reports.append(self._fitted(rows[drawn]).evaluate(self.features, rows=self.split.rows(held_out)))
+            self.done()
+        return CrossValidated.from_reports(reports, repeats=repeat)
+
+    def _fitted(self, rows: np.ndarray) -> Head:
+        """A copy of the head, fitted to (n,) int64 rows."""
+        return Head(**self.head.get_params()).fit(self.features, rows=rows)

@@ -1,0 +1,218 @@
+"""Layers other than the penultimate: found, pooled, and read without changing the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from networks import hooks_of, module_outputs, normalised, pixels_for
+from torch.nn import functional as F
+from torchvision import models
+
+from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.feature_extractor import pool
+from featx.errors import BackboneError
+from featx.layer_spec import LayerNode
+
+
+def test_a_layer_is_the_mean_of_its_map_over_height_and_width(resnet: Backbone) -> None:
+    pixels = pixels_for(resnet)
+    maps = module_outputs(resnet.network, normalised(resnet, pixels), "layer3", "layer1.0.bn2", "maxpool")
+    features = resnet.encode(pixels)
+    assert resnet.layers == {"penultimate": 512, "layer1.0.bn2": 64, "layer3": 256, "maxpool": 64}
+    for layer, out in maps.items():
+        np.testing.assert_allclose(features[layer], out.mean(dim=(2, 3)), rtol=1e-5)
+
+
+def test_a_layer_that_is_later_changed_in_place_is_given_as_it_was(resnet: Backbone, traced_resnet: Backbone) -> None:
+    # bn2's output is next changed by += and then by a ReLU in place.
+    pixels = pixels_for(resnet)
+    network, images = resnet.network, normalised(resnet, pixels)
+    block = network.layer1[0]
+    with torch.inference_mode():
+        entering = network.maxpool(F.relu(network.bn1(network.conv1(images))))
+        norm = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(entering)))))
+    expected = norm.mean(dim=(2, 3))
+    assert (expected < 0).any()
+    np.testing.assert_allclose(resnet.encode(pixels)["layer1.0.bn2"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(traced_resnet.encode(pixels)["layer1.0.bn2"], expected, rtol=1e-4, atol=1e-6)
+    features = traced_resnet.encode(pixels)
+    added = norm + entering
+    np.testing.assert_allclose(features["layer1.0.add"], added.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features["layer1.0.relu_1"], F.relu(added).mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_traced_network_gives_what_the_network_itself_gives(resnet: Backbone, traced_resnet: Backbone) -> None:
+    pixels = pixels_for(resnet)
+    own, traced = resnet.encode(pixels), traced_resnet.encode(pixels)
+    assert list(traced) == ["penultimate", "flatten", "layer1.0.add", "layer1.0.bn2", "layer1.0.relu_1", "layer3"]
+    for layer in ("penultimate", "layer3", "layer1.0.bn2"):
+        np.testing.assert_array_equal(traced[layer], own[layer])
+        assert traced_resnet.identities[layer] == resnet.identities[layer]
+    np.testing.assert_array_equal(traced["flatten"], own["penultimate"])
+
+
+def test_a_module_that_is_called_several_times_is_read_at_its_first_call() -> None:
+    backbone = load_backbone("resnet18", weights="random", layers=("layer1.0.relu",), crop=64)
+    traced = load_backbone("resnet18", weights="random", layers=("layer1.0.relu", "layer1.0.relu_1"), crop=64)
+    pixels = pixels_for(backbone)
+    first = module_outputs(backbone.network, normalised(backbone, pixels), "layer1.0.relu")["layer1.0.relu"]
+    for features in (backbone.encode(pixels), traced.encode(pixels)):
+        np.testing.assert_allclose(features["layer1.0.relu"], first.mean(dim=(2, 3)), rtol=1e-5)
+
+
+def test_maps_whose_channels_come_last_are_pooled_over_height_and_width() -> None:
+    backbone = load_backbone("swin_t", weights="random", layers=("features.1", "norm", "permute"), crop=64)
+    assert backbone.layers == {"penultimate": 768, "features.1": 96, "norm": 768, "permute": 768}
+    pixels = pixels_for(backbone)
+    maps = module_outputs(backbone.network, normalised(backbone, pixels), "features.1", "norm", "permute")
+    assert maps["features.1"].shape == (2, 16, 16, 96)
+    assert maps["permute"].shape == (2, 768, 2, 2)
+    features = backbone.encode(pixels)
+    np.testing.assert_allclose(features["features.1"], maps["features.1"].mean(dim=(1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features["norm"], maps["norm"].mean(dim=(1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features["permute"], maps["permute"].mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features["permute"], features["penultimate"], rtol=1e-4, atol=1e-6)
+
+
+def test_tokens_are_averaged() -> None:
+    pytest.importorskip("timm")
+    backbone = load_backbone("timm/vit_tiny_patch16_224", weights="random", layers=("blocks.3",))
+    pixels = pixels_for(backbone)
+    tokens = module_outputs(backbone.network, normalised(backbone, pixels), "blocks.3")["blocks.3"]
+    assert tokens.shape == (2, 197, 192)
+    np.testing.assert_allclose(backbone.encode(pixels)["blocks.3"], tokens.mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> None:
+    layers = [f"layer3:{pooling}" for pooling in ("max", "gem", "flatten")]
+    more = ("layer1.0.add",) if traced else ()
+    backbone = load_backbone("resnet18", weights="random", layers=(*layers, "layer3", *more), crop=64)
+    assert {name: backbone.layers[name] for name in ("layer3", *layers)} == dict.fromkeys(
+        ("layer3", *layers[:2]), 256
+    ) | {"layer3:flatten": 256 * 16}
+    pixels = pixels_for(backbone)
+    maps = module_outputs(backbone.network, normalised(backbone, pixels), "layer3")["layer3"]
+    found = backbone.encode(pixels)
+    np.testing.assert_allclose(found["layer3"], maps.mean(dim=(2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(found["layer3:max"], maps.amax(dim=(2, 3)))
+    np.testing.assert_array_equal(found["layer3:flatten"], maps.flatten(1))
+    by_hand = (maps.double().clamp(min=1e-6) ** 3).mean(dim=(2, 3)) ** (1 / 3)
+    np.testing.assert_allclose(found["layer3:gem"], by_hand, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", [1, 5])
+def test_class_tokens_come_before_the_patches(prefix: int) -> None:
+    tokens = torch.randn(2, prefix + 16, 8)
+    patches = tokens[:, prefix:].mean(dim=1)
+    torch.testing.assert_close(pool(LayerNode.parse("blocks.3:cls"), tokens), tokens[:, 0])
+    torch.testing.assert_close(
+        pool(LayerNode.parse("blocks.3:avg+cls"), tokens), torch.cat([patches, tokens[:, 0]], dim=1)
+    )
+    torch.testing.assert_close(pool(LayerNode.parse("blocks.3"), tokens), tokens.mean(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("features.3:mean", "there is no pooling 'mean'; expected avg, max, gem, cls, avg\\+cls, flatten"),
+        ("penultimate:gem", "penultimate is one vector; pool a layer before it, such as layer4:gem"),
+        (
+            "features.3:cls",
+            "'features.3:cls' returns shape .* per image, without a class token; pool it by avg, max or gem",
+        ),
+    ],
+)
+def test_a_pooling_that_cannot_be_is_an_error(layer: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_backbone("lenet5", layers=(layer,))
+
+
+def test_a_layer_that_would_be_too_long_is_not_flattened() -> None:
+    with pytest.raises(
+        BackboneError, match=r"'conv1:flatten' would have 65,600 numbers per image; flatten allows at most 65,536"
+    ):
+        pool(LayerNode.parse("conv1:flatten"), torch.zeros(1, 1025, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            "layer5",
+            r"^resnet18 has no layer 'layer5'; did you mean layer\d.*\? Modules: conv1, bn1, relu, maxpool, layer1,",
+        ),
+        ("layer1.0.relu_7", r"has no layer 'layer1\.0\.relu_7'; did you mean .*layer1\.0\.relu_1"),
+        ("qqq", r"^resnet18 has no layer 'qqq'\. Modules: conv1, "),
+    ],
+)
+def test_an_unknown_layer_is_an_error_with_a_suggestion(layer: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_backbone("resnet18", weights="random", layers=(layer,), crop=64)
+
+
+def test_encoding_leaves_the_network_as_it_was_built(resnet: Backbone, traced_resnet: Backbone) -> None:
+    for backbone in (resnet, traced_resnet):
+        before = {name: tensor.clone() for name, tensor in backbone.network.state_dict().items()}
+        backbone.encode(pixels_for(backbone))
+        assert hooks_of(backbone.network) == 0
+        assert not any(module.training for module in backbone.network.modules())
+        assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
+        assert backbone.network.relu.inplace
+        assert type(backbone.network) is models.ResNet
+        assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.network.state_dict().items())
+
+
+def test_a_batch_that_fails_half_way_leaves_nothing_to_the_next(own: Callable[[str], str]) -> None:
+    backbone = load_backbone(own("Fixed"), layers=("conv",))
+    pixels = pixels_for(backbone)
+    expected = backbone.encode(pixels)["conv"]
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        backbone.encode(pixels[:, :, :16, :16])
+    assert hooks_of(backbone.network) == 0
+    np.testing.assert_array_equal(backbone.encode(pixels)["conv"], expected)
+
+
+def test_methods_that_change_a_node_in_place_do_not_change_what_is_read_of_it(own: Callable[[str], str]) -> None:
+    by_module = load_backbone(own("InPlace"), layers=("norm",))
+    by_node = load_backbone(own("InPlace"), layers=("norm", "sigmoid", "mul_"))
+    pixels = pixels_for(by_module)
+    expected, features = by_module.encode(pixels), by_node.encode(pixels)
+    np.testing.assert_array_equal(features["norm"], expected["norm"])
+    np.testing.assert_allclose(features["mul_"], 2 * expected["norm"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(features["sigmoid"], expected["penultimate"])
+
+
+def test_a_network_that_tracing_changes_is_refused_rather_than_read_wrongly(own: Callable[[str], str]) -> None:
+    assert load_backbone(own("Unseen"), layers=("norm",)).layers == {"penultimate": 4, "norm": 4}
+    with pytest.raises(
+        BackboneError, match=r"traced by torch\.fx, is not the same network; name modules alone: conv, norm,"
+    ):
+        load_backbone(own("Unseen"), layers=("sigmoid",))
+
+
+def test_a_network_that_cannot_be_traced_still_has_its_modules(own: Callable[[str], str]) -> None:
+    assert load_backbone(own("Branching"), layers=("norm",)).layers == {"penultimate": 4, "norm": 4}
+    with pytest.raises(
+        BackboneError, match="cannot be traced for the layer 'relu'; name one of its modules: conv, norm,"
+    ):
+        load_backbone(own("Branching"), layers=("relu",))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("attention", "layer 'attention' returns a tuple, not one tensor; name a layer inside it"),
+        ("rows", "layer 'rows' returns a tensor of 5 dimensions; expected 2, 3 or 4"),
+        (
+            "windows",
+            r"layer 'windows' returns a tensor of shape \(1, 1, 4, 1\), which is not a square map.*; name another layer",
+        ),
+    ],
+)
+def test_a_layer_that_gives_no_features_is_refused(own: Callable[[str], str], layer: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(own("Rich"), layers=(layer,))

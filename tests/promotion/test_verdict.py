@@ -1,0 +1,91 @@
+"""The verdict in words, and its evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.inspection.info import describe_file
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.paired import PairedTest
+from featx.promotion.config import FineTuning
+from featx.promotion.finetune_run import FineTuningRun
+from featx.promotion.history import TrainingHistory, ValidationScore
+from featx.promotion.promotion import promote
+from featx.promotion.verdict import evidence_of, verdict_of
+
+
+def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet, tmp_path: Path) -> None:
+    head = Head("centroid").fit(digits)
+    settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8)
+    result = promote(head, finetune=True, settings=settings, out=tmp_path / "model.safetensors")
+    facts = describe_file(result.path)
+    assert result.run is not None
+    paired = result.run.paired
+    assert facts["paired"]["p_value"] == paired.p_value
+    assert {name: facts[name] for name in ("interpolation", "step_0")} == {
+        name: result.as_dict()[name] for name in ("interpolation", "step_0")
+    }
+    assert paired.n == result.report.n == 173
+    head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.run.report))
+    assert paired.both_right + len(paired.head_only) == head_right
+    assert paired.both_right + len(paired.tuned_only) == tuned_right
+    lines = (tmp_path / "model.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
+    assert len(lines) == result.epochs + 2
+    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
+
+
+def report(right: int, n: int = 100) -> ClassificationReport:
+    labels = np.zeros(n, dtype=np.int64)
+    p = np.where(np.arange(n)[:, None] < right, [0.9, 0.1], [0.1, 0.9])
+    return ClassificationReport.from_predictions(labels, p, ["a", "b"], split="test")
+
+
+def run_of(tuned_only: int, head_only: int, *, alpha: float = 1.0, n: int = 100) -> FineTuningRun:
+    """A run whose network and head are both right on half of the images, and each on some more."""
+    paths = [f"{i}.jpg" for i in range(n)]
+    paired = PairedTest(n, n // 2, tuple(paths[:head_only]), tuple(paths[head_only : head_only + tuned_only]))
+    log: list[dict[str, float | None]] = [{"epoch": 0, "accuracy": 0.5, "log_loss": 0.7}, {"epoch": 1}]
+    history = TrainingHistory(log, best_epoch=1, alpha=alpha)
+    return FineTuningRun(history, report(n // 2 + tuned_only, n), paired, ValidationScore(0.5, 0.7), "10 images")
+
+
+@pytest.mark.parametrize(
+    ("run", "repeats", "settings", "verdict", "why"),
+    [
+        (None, (), FineTuning(), "assembled",
+         "the network is the head on its backbone, with accuracy 0.5000 on the 100 images of split test"),
+        (run_of(20, 0, alpha=0), (), FineTuning(), "kept-head",
+         "none of 1 epochs, nor any weights between the head's and the best epoch's, had a lower log loss on the "
+         "validation images than the head, so the model is the head on its backbone, with accuracy 0.5000 on the 100 images of "
+         "split test"),
+        (run_of(20, 0), (), FineTuning(), "promoted",
+         "the fine-tuned network has accuracy 0.7000 and the head 0.5000 on the 100 images of split test, where the network "
+         "alone is right on 20 and the head alone on 0 (p = 1.9e-06 by McNemar's exact test)"),
+        (run_of(3, 0), (), FineTuning(), "kept-head",
+         "the fine-tuned network has accuracy 0.5300 and the head 0.5000 on the 100 images of split test, where the network "
+         "alone is right on 3 and the head alone on 0 (p = 0.25 by McNemar's exact test, above the 0.025 that would be proof), "
+         "so the model is the head on its backbone"),
+        (run_of(0, 0), (), FineTuning(), "kept-head",
+         "the fine-tuned network has accuracy 0.5000 and the head 0.5000 on the 100 images of split test, where the network "
+         "alone is right on 0 and the head alone on 0: no gain, so the model is the head on its backbone"),
+        (run_of(3, 0), (run_of(20, 1), run_of(20, 1)), FineTuning(), "promoted",
+         "the fine-tuned network has accuracy 0.5300 and the head 0.5000 on the 100 images of split test, where the network "
+         "alone is right on 3 and the head alone on 0; on the 200 test images of 2 other splits in all, the network alone is "
+         "right on 40 and the head alone on 2 (p = 4.1e-10 by McNemar's exact test)"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_one_sentence(
+    run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...], settings: FineTuning, verdict: str, why: str
+) -> None:
+    assert verdict_of(report(50), run, repeats, settings) == (verdict, why)
+
+
+def test_without_fine_tuning_there_is_no_evidence() -> None:
+    nothing = dict.fromkeys(("paired", "step_0", "interpolation", "chosen_on", "repeats"))
+    assert evidence_of(None, ()) == nothing | {"log": []}
