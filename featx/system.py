@@ -47,7 +47,7 @@ def why_unreadable(path: str | os.PathLike[str]) -> str:
         if stat.S_ISDIR(found.st_mode):
             return "it is a folder"
         if not stat.S_ISREG(found.st_mode):
-            return "it is no ordinary file"
+            return "it is not a regular file"
         if not found.st_size:
             return "it is empty"
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

@@ -187,7 +187,7 @@ def test_a_pipe_among_the_images_does_not_hold_up_an_evaluation(model_file: Path
     os.mkfifo(split_photos / "val" / "dark" / "pipe.png")
     report = evaluate(model_file, split_photos)
     assert report.n == 16
-    assert report.notes[0].endswith("val/dark/pipe.png: is no ordinary file")
+    assert report.notes[0].endswith("val/dark/pipe.png: is not a regular file")
 
 
 def test_features_of_another_identity_are_refused(head_file: Path, split_photos: Path) -> None:

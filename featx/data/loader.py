@@ -163,7 +163,7 @@ def read_file(path: Path) -> FileBytes:
             try:
                 before = os.fstat(handle)
                 if not stat.S_ISREG(before.st_mode):
-                    raise ImageError("is no ordinary file")
+                    raise ImageError("is not a regular file")
                 if before.st_size > MAX_BYTES:
                     raise ImageError(f"has {before.st_size:,} bytes; at most {MAX_BYTES:,} are read")
                 _let_age(before.st_mtime_ns)

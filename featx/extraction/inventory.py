@@ -28,8 +28,8 @@ class Inventory:
         request: the arguments of the run.
         path: the feature file to write.
         earlier: the complete file at ``path``, with features of the same identity; or None.
-        sizes: (N,) int64, bytes of each image file; -1 where there is no ordinary file. ``correct`` changes them.
-        mtimes: (N,) int64, modification times in ns; -1 where there is no ordinary file. ``correct`` changes them.
+        sizes: (N,) int64, bytes of each image file; -1 where there is not a regular file. ``correct`` changes them.
+        mtimes: (N,) int64, modification times in ns; -1 where there is not a regular file. ``correct`` changes them.
         notes: sentences for the user.
     """
 
@@ -136,7 +136,7 @@ def _earlier_file(path: Path, backbone: Backbone) -> FeatureFile | None:
 
 
 def _stat_files(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) sizes in bytes and (N,) modification times in ns; -1 where there is no ordinary file."""
+    """(N,) sizes in bytes and (N,) modification times in ns; -1 where there is not a regular file."""
     facts = np.full((len(images), 2), -1, dtype=np.int64)
     root = str(images.root)
     for row, path in enumerate(images.paths):

@@ -60,7 +60,7 @@ def require_writable(path: Path, need: int = 0) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode):
-                kind = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
+                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
                 raise OutputError(f"{path} is {kind}; name a file to write with -o")
         folder = nearest_folder(path.parent)
         with tempfile.TemporaryFile(dir=folder):  # the only check that also holds for root, read-only disks and quotas

@@ -155,8 +155,8 @@ def test_what_is_no_ordinary_file_is_said_to_be_none_and_nothing_waits_for_it(tm
     os.mkfifo(tmp_path / "pipe.pth")
     (tmp_path / "folder.safetensors").mkdir()
     for path, why in [
-        (tmp_path / "pipe.pth", "it is no ordinary file"),
-        (Path("/dev/zero"), "it is no ordinary file"),
+        (tmp_path / "pipe.pth", "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
         (tmp_path / "folder.safetensors", "it is a folder"),
         (tmp_path / ("x" * 256), "File name too long"),
     ]:

@@ -200,12 +200,12 @@ def test_a_name_that_no_system_has_says_so(tmp_path: Path) -> None:
 def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path in (tmp_path / "pipe.jpg", Path(os.devnull), Path("/dev/zero")):
-        with pytest.raises(ImageError, match=r"^is no ordinary file$"):
+        with pytest.raises(ImageError, match=r"^is not a regular file$"):
             read_file(path)
 
 
 def test_a_folder_is_no_ordinary_file(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^is no ordinary file$"):
+    with pytest.raises(ImageError, match=r"^is not a regular file$"):
         read_file(tmp_path)
 
 
@@ -251,7 +251,7 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = next_descriptor()
     for _ in range(5):
         read_file(old(tmp_path / "a.jpg", b"ant"))
-        with pytest.raises(ImageError, match=r"^is no ordinary file$"):
+        with pytest.raises(ImageError, match=r"^is not a regular file$"):
             read_file(tmp_path)
     assert next_descriptor() == before
 

@@ -99,7 +99,7 @@ def test_a_table_that_is_gone_or_none_is_never_waited_for(tmp_path: Path) -> Non
     with pytest.raises(HeadError, match=r"cannot read the column 'who' from the table .*t\.csv: there is no such file"):
         read_column(features, "who")
     os.mkfifo(tmp_path / "t.csv")  # opening it would wait for ever
-    with pytest.raises(HeadError, match="it is no ordinary file; name another with --table"):
+    with pytest.raises(HeadError, match="it is not a regular file; name another with --table"):
         read_column(features, "who")
     (tmp_path / "passwd").write_text("root:x:0")
     with pytest.raises(HeadError, match=r"passwd: its name does not end in \.csv"):

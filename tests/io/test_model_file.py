@@ -406,7 +406,7 @@ def test_a_folder_a_pipe_a_file_on_the_way_and_too_long_a_name_are_no_place_to_w
     os.mkfifo(tmp_path / "pipe")
     for path, message in [
         (tmp_path, "is a folder; name a file to write with -o"),
-        (tmp_path / "pipe", "is no ordinary file; name a file to write with -o"),
+        (tmp_path / "pipe", "is not a regular file; name a file to write with -o"),
         (tmp_path / "file" / "h", "cannot write .*: Not a directory; name another file with -o"),
         (tmp_path / "file" / "new" / "h", "cannot write .*: Not a directory; name another file with -o"),
         (tmp_path / ("x" * 256), "cannot write .*: File name too long; name another file with -o"),
@@ -451,8 +451,8 @@ def test_what_is_no_ordinary_file_is_said_to_be_none_and_nothing_waits_for_it(tm
     (tmp_path / "empty").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path, why in [
-        (tmp_path / "pipe", "it is no ordinary file"),
-        (Path("/dev/zero"), "it is no ordinary file"),
+        (tmp_path / "pipe", "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
         (tmp_path, "it is a folder"),
         (tmp_path / "empty", "it is empty"),
         (tmp_path / "loop", "Too many levels of symbolic links"),
