@@ -41,7 +41,7 @@ MISSING = "there is no such file"
 
 
 def why_unreadable(path: str | os.PathLike[str]) -> str:
-    """Explain why a path is not a readable, ordinary file; "" if it is. Never blocks, as opening a pipe would."""
+    """Explain why a path is not a readable, regular file; "" if it is. Never blocks, as opening a pipe would."""
     try:
         found = Path(path).stat()
         if stat.S_ISDIR(found.st_mode):

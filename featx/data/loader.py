@@ -155,7 +155,7 @@ def read_file(path: Path) -> FileBytes:
     different time stamp.
 
     Raises:
-        ImageError: it cannot be read, is not an ordinary file (reading a pipe would block), or keeps changing.
+        ImageError: it cannot be read, is not a regular file (reading a pipe would block), or keeps changing.
     """
     try:
         for _ in range(_TRIES):

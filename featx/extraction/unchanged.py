@@ -68,7 +68,7 @@ def has_same_splits(inventory: Inventory, file: FeatureFile) -> bool:
 
 
 def has_nothing_to_retry(inventory: Inventory, file: FeatureFile) -> bool:
-    """Every image that the earlier run could not read is still not a regular file; one that has is tried again."""
+    """No image that failed to be read has become a regular file since; one that has is tried again."""
     return bool((file.keys.any(axis=1) | (inventory.sizes < 0)).all())
 
 
