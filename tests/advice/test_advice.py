@@ -161,20 +161,6 @@ def test_weights_that_have_moved_are_named(split_photos: Path, in_tmp: Path) -> 
     assert advise(file, weights="new.safetensors", device="cpu").measurements.classifier is not None
 
 
-def test_the_terminal_shows_tables_recommendation_and_command(split_photos: Path, in_tmp: Path) -> None:
-    done = CliRunner().invoke(main, ["advise", str(split_photos), "-b", "lenet5", "--device", "cpu", "-o", "here.png"])
-    assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
-    assert lines[0] == "split through lenet5: 32 training images of 2 classes, 16 to 16 of each"
-    assert lines[2].split() == [
-        "layer", "width", "accuracy", "log", "loss", "with", "all", "later", "ones", "random", "weights"
-    ]  # fmt: skip
-    assert any(line.startswith("next: featx fit-head cache/split--lenet5.h5") for line in lines)
-    assert any(line.startswith(("little-", "chance")) for line in lines)
-    assert lines[-1] == "picture: here.png"
-    assert Path("here.png").exists()
-
-
 def real(data: str | Path, weights: Path, **options: Any) -> Advice:
     return advise(data, "mobilenet_v1_075", weights=str(weights), device="cpu", **options)
 

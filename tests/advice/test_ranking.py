@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from made import Recorder
 
 import featx
 from featx.advice.ranking import RankedBackbone, _on_front, rank
 from featx.advice.transferability import h_score, logme
 from featx.backbones.architectures import LeNet5
-from featx.cli.main import main
 from featx.errors import AdviceError
 from featx.heads.head import Head
 
@@ -84,17 +82,3 @@ def test_on_the_front_is_what_no_other_beats_in_both() -> None:
         RankedBackbone("between", accuracy=0.7, images_per_second=50),
     ]
     assert [row.backbone for row in rows if _on_front(row, rows)] == ["slow and good", "fast and bad", "between"]
-
-
-def test_the_table_is_printed_with_what_failed(split_photos: Path, in_tmp: Path) -> None:
-    options = ["-b", "lenet5", "-b", "mobilenet_v1_025=random", "-b", "resnet=no.pth", "-o", "here.png"]
-    done = CliRunner().invoke(main, ["rank", str(split_photos), *options])
-    assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
-    assert lines[0].split() == [
-        "backbone", "accuracy", "95", "%", "interval", "kNN", "LogME", "H-score", "width", "parameters", "images/s"
-    ]  # fmt: skip
-    assert sum(line.startswith("*") for line in lines[1:3]) >= 1
-    assert "resnet failed: there is no backbone 'resnet'" in done.stdout
-    assert lines[-1] == "picture: here.png"
-    assert Path("here.png").exists()

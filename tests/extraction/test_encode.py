@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from engine_networks import EXPORTED, assert_close, require
 
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.cli.main import main
 from featx.errors import EngineError
 from featx.extraction.engine_table import ENGINES
 from featx.extraction.pipeline import extract
@@ -71,24 +67,3 @@ def test_an_engine_that_cannot_be_had_fails_the_extraction_and_leaves_no_file(
         extract(photos, lenet, cache=tmp_path / "cache", compute="openvino")
     assert not list((tmp_path / "cache").glob("*.h5"))
     assert extract(photos, lenet, cache=tmp_path / "cache").computed == 40
-
-
-def test_the_command_line_tells_the_engine_and_errors_in_one_line(photos: Path, in_tmp: Path) -> None:
-    def run(*options: str) -> Any:
-        return CliRunner().invoke(main, ["extract", str(photos), "--backbone", "lenet5", "--device", "cpu", *options])
-
-    said = run("--compute", "eager", "--batch-size", "auto", "--json")
-    assert said.exit_code == 0, said.output
-    assert json.loads(said.stdout)["engine"] == "eager"
-    for options, message in (
-        (("--compute", "onnxruntime", "--precision", "bfloat16"), "onnxruntime computes in float32 only"),
-        (("--compute", "nonsense"), "'nonsense' is not one of 'auto', 'eager', 'compile', 'openvino', 'onnxruntime'"),
-        (("--batch-size", "0"), "'0' is neither a whole number above 0 nor auto"),
-        (("--batch-size", "many"), "'many' is neither a whole number above 0 nor auto"),
-        (("--fast-decode", "--nvjpeg"), "expected one of them"),
-    ):
-        failed = run(*options)
-        assert failed.exit_code in (1, 2)
-        assert message in failed.stderr
-        assert len([line for line in failed.stderr.splitlines() if line.startswith("Error: ")]) == 1
-        assert "Traceback" not in failed.output

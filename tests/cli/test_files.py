@@ -1,0 +1,114 @@
+"""``featx info``, ``verify`` and ``cache``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from command_line import featx
+
+from featx.cli.main import main
+from featx.features.feature_file import FeatureFile
+
+
+def test_info_failed_is_for_feature_files(fitted: Path) -> None:
+    assert "is a head; --failed is for feature files" in featx("info", "--failed", fitted, status=1).stderr
+    assert featx("info", "--failed", "cache/split--lenet5.h5").stdout == "path,error\n"
+
+
+def test_cache_lists_the_files_and_rm_removes_those_that_nothing_needs(fitted: Path) -> None:
+    Path("cache/other.h5.new").write_bytes(b"")
+    Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    Path("cache/notes.txt").write_text("mine")
+    damaged = Path("cache/split--lenet5.h5").read_bytes()[:-1]
+    Path("cache/damaged.h5").write_bytes(damaged)
+    files = {Path(f["file"]).name: f for f in json.loads(featx("cache", "--json").stdout)["files"]}
+    assert {name: f["state"] for name, f in files.items()} == {
+        "split--lenet5.h5": "complete",
+        "other.h5.new": "leftover",
+        "keras.h5": "foreign",
+        "damaged.h5": "damaged",
+    }
+    assert (files["split--lenet5.h5"]["images"], files["split--lenet5.h5"]["done"]) == (48, 48)
+    listed = featx("cache").stdout
+    assert re.search(r"^split--lenet5\.h5 +\d+\.\d kB +\d+ s  complete +48  \S+split, lenet5$", listed, re.MULTILINE)
+    assert re.search(r"^keras\.h5 .* foreign +0  not featx's$", listed, re.MULTILINE)
+    assert re.search(r"^4 files, .*\n2 not needed, .* \(featx cache rm removes them\)$", listed, re.MULTILINE)
+
+    answered = CliRunner().invoke(main, ["cache", "rm"], input="n\n")
+    assert answered.exit_code == 1
+    assert "Remove 2 files? [y/N]: " in answered.stderr
+    assert "damaged.h5" in answered.stderr
+    assert "split--lenet5.h5:" not in answered.stderr
+    assert len(list(Path("cache").glob("*.h5*"))) == 4
+    assert re.fullmatch(r"2 files removed, [\d.]+ kB freed\n", featx("cache", "rm", "--yes").stdout)
+    assert sorted(path.name for path in Path("cache").iterdir()) == ["keras.h5", "notes.txt", "split--lenet5.h5"]
+    assert featx("cache", "rm").stdout == "there is nothing to remove in cache\n"
+
+
+def test_cache_rm_removes_named_files_and_no_others(fitted: Path) -> None:
+    assert "there is no feature file cache/none.h5" in featx("cache", "rm", "cache/none.h5", status=1).stderr
+    assert "is not a feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
+    Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    foreign = featx("cache", "rm", "-y", "cache/split--lenet5.h5", "cache/keras.h5", status=1).stderr
+    assert "keras.h5 is not a feature file of featx; remove it by hand" in foreign
+    Path("cache/keras.h5").unlink()
+    removed = json.loads(featx("cache", "rm", "-y", "cache/split--lenet5.h5", "--json").stdout)
+    assert removed["removed"] == ["cache/split--lenet5.h5"]
+    assert removed["bytes"] > 0
+    assert list(Path("cache").iterdir()) == []
+    assert featx("cache").stdout == "there is no feature file in cache\n"
+    assert (
+        "there is no folder nowhere; featx extract makes one" in featx("cache", "--cache", "nowhere", status=1).stderr
+    )
+
+
+def test_verify_extracts_rows_again_when_asked(fitted: Path, split_photos: Path) -> None:
+    text = featx("verify", "cache/split--lenet5.h5", "--recompute", 5).stdout
+    assert re.fullmatch(
+        r"cache/split--lenet5\.h5: 48 rows, 0 bad, all is well\n"
+        r"  5 rows extracted again; the largest difference is \S+ of the row's length \(relative L2\)\n",
+        text,
+    )
+    (split_photos / "val" / "dark" / "00.png").unlink()
+    found = json.loads(featx("verify", "cache/split--lenet5.h5", "--recompute", 100, "--json").stdout)
+    assert (found["ok"], found["recomputed"], found["changed"]) == (True, 47, 1)
+    assert found["largest_difference"] < 1e-5
+
+
+def test_info_describes_every_kind_of_file(fitted: Path) -> None:
+    featx("promote")
+    for file, kind in (
+        ("cache/split--lenet5.h5", "feature file"),
+        (fitted, "head"),
+        ("models/split--lenet5--logreg--promoted.safetensors", "promoted model"),
+    ):
+        assert json.loads(featx("info", file, "--json").stdout)["kind"] == kind
+        assert kind in featx("info", file).stdout
+
+
+def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
+    file = Path("cache/split--lenet5.h5")
+    assert json.loads(featx("verify", file, "--json").stdout) == {
+        "ok": True, "rows": 48, "bad_rows": 0, "duplicates": 0, "problems": [],
+    }  # fmt: skip
+
+    offset = FeatureFile(file).layers["penultimate"].offset + 84 * 4 * 5
+    with file.open("r+b") as handle:
+        handle.seek(offset)
+        byte = handle.read(1)[0]
+        handle.seek(offset)
+        handle.write(bytes([byte ^ 1]))
+    found = json.loads(featx("verify", file, "--json", status=1).stdout)
+    assert (found["ok"], found["bad_rows"]) == (False, 1)
+    assert "do not match their checksums" in featx("fit-head", status=1).stderr
+
+
+@pytest.mark.parametrize("command", sorted(main.commands["cache"].commands))
+def test_every_command_of_cache_has_help_with_examples(command: str) -> None:
+    text = featx("cache", command, "-h").stdout
+    assert text.startswith("Usage: ")
+    assert "\nExamples:\n  featx cache " in text

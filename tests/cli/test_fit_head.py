@@ -1,0 +1,50 @@
+"""``featx fit-head``: the printed evaluation, and every kind of head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import featx, without_times
+
+
+def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
+    result = featx("fit-head", "cache/split--lenet5.h5", "--model", "logreg", "-C", "1")
+    assert without_times(result.stdout) == (
+        "logreg (C=1) on penultimate of cache/split--lenet5.h5: fitted to 32 images of 2 classes in TIME\n"
+        "\n"
+        "accuracy           1.0000  (95 % interval 0.8064 to 1.0000; 16 of 16 images of split val)\n"
+        "balanced accuracy  1.0000\n"
+        "macro F1           1.0000\n"
+        + next(line for line in result.stdout.splitlines() if line.startswith("log loss")) + "\n"
+        "AUROC              1.0000  (light against dark)\n"
+        "average precision  1.0000  (light against dark)\n"
+        + next(line for line in result.stdout.splitlines() if line.startswith("calibration error")) + "\n"
+        "\n"
+        "class  precision  recall      F1  images\n"
+        "dark       1.000   1.000   1.000       8\n"
+        "light      1.000   1.000   1.000       8\n"
+        "\n"
+        "true \\ predicted  dark  light\n"
+        "dark                 8      0\n"
+        "light                0      8\n"
+        "\n"
+        "head: models/split--lenet5--logreg.safetensors\n"
+        "confusion matrix: models/split--lenet5--logreg.png\n"
+    )  # fmt: skip
+    assert Path("models/split--lenet5--logreg.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("model", ["linear", "svm", "ridge", "knn", "centroid", "mlp", "auto"])
+def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
+    facts = json.loads(featx("fit-head", "--model", model, "--json").stdout)
+    assert facts["model"] == model or model == "auto"
+    assert facts["accuracy"] > 0.8
+    assert Path(facts["head"]).is_file()
+
+
+def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
+    assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
+        "Error: C is only for logreg, svm, ridge; knn has none, so leave out -C\n"
+    )
