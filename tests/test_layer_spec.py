@@ -12,6 +12,7 @@ from featx.layer_spec import (
     VIEWS,
     LayerSpec,
     RandomView,
+    by_depth,
     largest_views,
     option_for,
     plain_layers,
@@ -111,3 +112,10 @@ def test_a_file_says_what_it_has_by_the_names_it_keeps() -> None:
     assert largest_views([*flip, "layer3"], ["penultimate", "layer3"]) == "plain"
     assert largest_views(ten[:-1], ["layer4"]) == "flip"
     assert plain_layers(ten) == ["penultimate", "layer4"]
+
+
+def test_layers_are_listed_from_the_input_on() -> None:
+    names = ["penultimate", "features.11", "features.3", "features.3:max", "layer2", "features.1"]
+    assert sorted(names, key=by_depth) == [
+        "features.1", "features.3", "features.3:max", "features.11", "layer2", "penultimate"
+    ]  # fmt: skip
