@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +88,26 @@ def flip(path: Path, offset: int, bit: int = 0) -> None:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 1 << bit]))
+
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from featx.features.lock import write_lock
+with write_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+"""A program that holds the lock of the file that is its argument."""
+
+
+@contextmanager
+def holder_of(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock of a file until it is killed."""
+    with subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(path)], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            yield holder
+        finally:
+            holder.kill()

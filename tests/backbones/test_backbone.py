@@ -17,7 +17,6 @@ from featx.backbones.backbone import Backbone, cast_features, layers_of, load_ba
 from featx.data.decode import read_pixels
 from featx.data.scan import scan_images
 from featx.data.transform import Transform
-from featx.devices import pick_device
 from featx.errors import BackboneError, StaleCacheError
 from featx.layer_spec import VIEWS, LayerSpec, stored_name
 
@@ -193,18 +192,6 @@ def test_a_way_of_decoding_is_part_of_the_identity() -> None:
     assert again.transform.decoding == "scaled"
     with pytest.raises(BackboneError, match=r"^lenet5 does not support this transform: .*decoding"):
         load_backbone("lenet5", decoding="roughly")
-
-
-def test_the_device_is_picked_when_none_is_named() -> None:
-    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    assert pick_device().type == expected
-    assert pick_device("cpu") == torch.device("cpu")
-
-
-@pytest.mark.parametrize("device", ["nonsense", "cuda:x", "cuda:99", "meta", "xpu"])
-def test_a_device_that_is_not_there_is_an_error_that_names_those_that_may_be(device: str) -> None:
-    with pytest.raises(BackboneError, match=f"--device {device}: .*; expected auto, cpu, cuda or mps"):
-        load_backbone("lenet5", device=device)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
