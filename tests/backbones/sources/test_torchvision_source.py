@@ -1,0 +1,73 @@
+"""The networks and weights of torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from featx.backbones import registry
+from featx.backbones.backbone import load_backbone
+from featx.errors import BackboneError
+
+
+def test_the_auxiliary_heads_of_a_file_are_left_out(tmp_path: Path) -> None:
+    published = models.googlenet(aux_logits=True, transform_input=True, init_weights=False)
+    torch.save(published.state_dict(), tmp_path / "googlenet.pth")
+    backbone = load_backbone("googlenet", weights=str(tmp_path / "googlenet.pth"), crop=64)
+    assert not any(name.startswith("aux") for name in backbone.network.state_dict())
+    assert torch.equal(backbone.network.fc.weight, published.fc.weight)
+
+
+def test_unknown_weights_are_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(
+        BackboneError, match=r"no weights 'IMAGENET1K_V9', only IMAGENET1K_V1, IMAGENET1K_V2; nor is it a file"
+    ):
+        load_backbone("mobilenet_v2", weights="IMAGENET1K_V9")
+
+
+@pytest.mark.parametrize(
+    ("weights", "file", "resize"),
+    [
+        ("default", "mobilenet_v2-7ebf99e0.pth", 232),
+        ("IMAGENET1K_V1", "mobilenet_v2-b0353104.pth", 256),
+        ("IMAGENET1K_V2", "mobilenet_v2-7ebf99e0.pth", 232),
+    ],
+)
+def test_weights_named_as_torchvision_names_them_bring_their_own_transform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str, file: str, resize: int
+) -> None:
+    urls: list[str] = []
+    torch.save(models.mobilenet_v2().state_dict(), tmp_path / file)
+    monkeypatch.setattr("featx.backbones.weights.fetch", lambda url: urls.append(url) or tmp_path / file)
+    network = registry.build("mobilenet_v2", weights)
+    assert urls == [f"https://download.pytorch.org/models/{file}"]
+    assert (network.transform.resize, network.transform.crop) == (resize, 224)
+    assert network.weights == weights
+    # The same file, named by its path, is known by its name.
+    local = registry.build("mobilenet_v2", str(tmp_path / file))
+    assert local.transform == network.transform
+    assert local.origin == network.origin == {"source": "torchvision", "name": "mobilenet_v2"}
+
+
+def test_a_vision_transformer_has_the_image_size_of_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 16}
+
+    def get_model(name: str, *, weights: None, image_size: int) -> nn.Module:
+        return models.VisionTransformer(image_size=image_size, **small)
+
+    monkeypatch.setattr(models, "get_model", get_model)
+    file = tmp_path / "vit_b_16_swag-9ac1b537.pth"
+    torch.save(models.VisionTransformer(image_size=384, **small).state_dict(), file)
+    monkeypatch.setattr("featx.backbones.weights.fetch", lambda url: tmp_path / Path(url).name)
+    network = registry.build("vit_b_16", "IMAGENET1K_SWAG_E2E_V1")
+    assert network.module.image_size == network.transform.crop == 384
+    assert registry.build("vit_b_16", str(file)).module.image_size == 384
+    assert registry.rebuild(network.origin).image_size == 384
+    assert registry.build("vit_b_16", "random").module.image_size == 224
+    assert registry.rebuild(registry.build("vit_b_16", "random").origin).image_size == 224
