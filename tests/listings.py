@@ -39,3 +39,13 @@ def label_names(images: ImageSet) -> list[str | None]:
 def keys_of(count: int, start: int = 0) -> np.ndarray:
     data = b"".join(image_key(str(number).encode()) for number in range(start, start + count))
     return np.frombuffer(data, np.uint8).reshape(-1, 16)
+
+
+def keys_named(*names: object) -> np.ndarray:
+    """The (n, 16) uint8 keys of images whose contents are these names; equal names are copies."""
+    return np.frombuffer(b"".join(image_key(str(name).encode()) for name in names), np.uint8).reshape(-1, 16)
+
+
+def words(*values: str) -> np.ndarray:
+    """A column of text, (n,) object."""
+    return np.array(values, dtype=object)

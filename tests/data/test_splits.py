@@ -1,13 +1,15 @@
-"""Splits by the hash of the content."""
+"""Splits by the hash of the content, and groups of images that stay together."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from listings import keys_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from listings import keys_named, keys_of, words
 
 from featx.data.image_set import UNLABELLED
-from featx.data.splits import hash_splits
+from featx.data.splits import hash_group_splits, hash_splits, join_groups, straddling
 
 
 def key_at(position: float, last: int = 0) -> list[int]:
@@ -70,3 +72,101 @@ def test_unlabelled_images_are_split_by_their_hash_alone() -> None:
     keys = np.array([key_at(position) for position in (0.05, 0.1, 0.15)], np.uint8)
     assert hash_splits(keys, np.full(3, UNLABELLED)).tolist() == ["test", "test", "test"]
     assert hash_splits(keys, np.array([UNLABELLED, 0, 0])).tolist() == ["test", "test", "train"]
+
+
+def test_copies_are_a_group() -> None:
+    assert join_groups(keys_named("a", "b", "a", "c", "b")).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_a_copy_in_two_groups_joins_them() -> None:
+    keys = keys_named("a", "b", "b", "c", "d")
+    assert join_groups(keys, words("p", "p", "q", "q", "r")).tolist() == [0, 0, 0, 0, 1]
+
+
+def test_unknown_keys_and_empty_values_join_nothing() -> None:
+    assert join_groups(np.zeros((3, 16), np.uint8)).tolist() == [0, 1, 2]
+    assert join_groups(np.zeros((4, 16), np.uint8), words("", "p", "", "p")).tolist() == [0, 1, 2, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=25))
+def test_groups_are_the_connected_parts(rows: list[tuple[int, int]]) -> None:
+    column = words(*(f"p{name}" if name else "" for _, name in rows))
+    found = join_groups(keys_named(*(key for key, _ in rows)), column)
+    expected = list(range(len(rows)))  # by brute force: the lowest number spreads until nothing changes
+    for _ in rows:
+        for a, (key, name) in enumerate(rows):
+            for b, (other_key, other) in enumerate(rows):
+                if key == other_key or (name == other and name):
+                    expected[a] = expected[b] = min(expected[a], expected[b])
+    assert [found.tolist().index(group) for group in found] == expected
+    assert list(dict.fromkeys(found.tolist())) == list(range(max(found) + 1))
+
+
+def test_groups_in_two_splits_straddle() -> None:
+    splits = words("train", "test", "train", "val", "train", "test")
+    assert straddling(splits, np.array([0, 0, 1, 2, 1, 2])).tolist() == [0, 2]
+    assert straddling(splits, np.arange(6)).tolist() == []
+
+
+def test_without_groups_images_are_split_as_each_alone() -> None:
+    labels = np.arange(600) % 7 - 1
+    np.testing.assert_array_equal(
+        hash_group_splits(keys_named(*range(600)), None, labels), hash_splits(keys_named(*range(600)), labels)
+    )
+    for start in range(0, 300, 3):  # small classes, of which some need an image moved
+        keys, labels = keys_named(*range(start, start + 3)), np.array([0, 0, 1])
+        np.testing.assert_array_equal(hash_group_splits(keys, None, labels), hash_splits(keys, labels))
+
+
+def test_groups_stay_whole_and_their_shares_are_about_70_10_and_20_percent() -> None:
+    rng = np.random.default_rng(0)
+    column = words(*(f"patient {n}" for n in rng.integers(0, 3000, 9000)))
+    splits = hash_group_splits(keys_named(*range(9000)), column, np.zeros(9000, np.int64))
+    assert len(straddling(splits, join_groups(keys_named(*range(9000)), column))) == 0
+    shares = [np.mean(splits == name) for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)
+
+
+def test_a_group_stays_in_its_split_when_images_are_added_to_it_and_to_others() -> None:
+    rng = np.random.default_rng(1)
+    names, labels = rng.integers(0, 100, 800), rng.integers(0, 3, 800)
+    column = words(*(f"p{n}" for n in names))
+    few = hash_group_splits(keys_named(*range(400)), column[:400], labels[:400])
+    more = hash_group_splits(keys_named(*range(800)), column, labels)
+    np.testing.assert_array_equal(few, more[:400])
+
+
+def test_images_of_no_group_stand_alone() -> None:
+    keys, labels = keys_named(*range(300)), np.zeros(300, np.int64)
+    np.testing.assert_array_equal(hash_group_splits(keys, words(*[""] * 300), labels), hash_splits(keys, labels))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_each_class_has_train_images_and_no_group_is_torn(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 25))
+    labels = np.array(data.draw(st.lists(st.integers(-1, 4), min_size=count, max_size=count)))
+    column = words(*(f"p{n}" for n in data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))))
+    start = data.draw(st.integers(0, 100))
+    splits = hash_group_splits(keys_named(*range(start, start + count)), column, labels)
+    assert set(splits[labels >= 0]) <= {"train", "val", "test"}
+    assert len(straddling(splits, join_groups(keys_named(*range(count)), column))) == 0
+    for label in set(labels.tolist()) - {-1}:
+        assert "train" in splits[labels == label]
+
+
+def test_a_class_of_two_groups_is_in_train_and_in_test() -> None:
+    for start in range(0, 200, 4):
+        column = words("a", "a", "b", "b")
+        column = words(*(f"{name}{start}" for name in column))
+        splits = hash_group_splits(keys_named(*range(4)), column, np.zeros(4, np.int64))
+        assert {"train", "test"} == set(splits)
+
+
+def test_a_group_is_not_moved_to_test_with_the_only_train_images_of_another_class() -> None:
+    for start in range(50):
+        column = words(*(f"{name}{start}" for name in "aabc"))
+        splits = hash_group_splits(keys_named(*range(4)), column, np.array([0, 1, 0, 0]))
+        assert splits[1] == "train"  # of class 1 there is this group alone
+        assert "test" in splits[[2, 3]]

@@ -1,4 +1,4 @@
-"""Which images belong together, and splits that keep them so."""
+"""Groups of a column of the table, and the splits of a task."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from listings import keys_named, words
 
-from featx.data.image_set import image_key
-from featx.data.splits import hash_group_splits, hash_splits, join_groups, straddling
+from featx.data.splits import hash_group_splits, hash_splits
 from featx.errors import DatasetError, HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads import groups
 from featx.heads.groups import match_groups, read_column, row_groups, splits_for, with_groups, with_splits
-
-
-def keys_of(*names: object) -> np.ndarray:
-    return np.frombuffer(b"".join(image_key(str(name).encode()) for name in names), np.uint8).reshape(-1, 16)
 
 
 def pets(labels: list[int], classes: tuple[str, ...], **changes: object) -> FeatureSet:
@@ -32,14 +26,10 @@ def pets(labels: list[int], classes: tuple[str, ...], **changes: object) -> Feat
         splits=np.array(["train"] * count, dtype=object),
         classes=classes,
         paths=np.array([f"{row}.png" for row in range(count)], dtype=object),
-        keys=keys_of(*range(count)),
+        keys=keys_named(*range(count)),
         dataset={"name": "pets", "root": "/pets", "splits": "hash"},
     )
     return dataclasses.replace(features, **changes)  # type: ignore[arg-type]
-
-
-def words(*values: str) -> np.ndarray:
-    return np.array(values, dtype=object)
 
 
 # A column of the table
@@ -148,121 +138,17 @@ def test_a_table_without_paths_is_malformed(tmp_path: Path) -> None:
         read_column(with_table(tmp_path / "t.csv", "file,who\n0.png,x\n"), "who")
 
 
-# Groups
-
-
-def test_copies_are_a_group() -> None:
-    assert join_groups(keys_of("a", "b", "a", "c", "b")).tolist() == [0, 1, 0, 2, 1]
-
-
-def test_a_copy_in_two_groups_joins_them() -> None:
-    keys = keys_of("a", "b", "b", "c", "d")
-    assert join_groups(keys, words("p", "p", "q", "q", "r")).tolist() == [0, 0, 0, 0, 1]
-
-
-def test_unknown_keys_and_empty_values_join_nothing() -> None:
-    assert join_groups(np.zeros((3, 16), np.uint8)).tolist() == [0, 1, 2]
-    assert join_groups(np.zeros((4, 16), np.uint8), words("", "p", "", "p")).tolist() == [0, 1, 2, 1]
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=25))
-def test_groups_are_the_connected_parts(rows: list[tuple[int, int]]) -> None:
-    column = words(*(f"p{name}" if name else "" for _, name in rows))
-    found = join_groups(keys_of(*(key for key, _ in rows)), column)
-    expected = list(range(len(rows)))  # by brute force: the lowest number spreads until nothing changes
-    for _ in rows:
-        for a, (key, name) in enumerate(rows):
-            for b, (other_key, other) in enumerate(rows):
-                if key == other_key or (name == other and name):
-                    expected[a] = expected[b] = min(expected[a], expected[b])
-    assert [found.tolist().index(group) for group in found] == expected
-    assert list(dict.fromkeys(found.tolist())) == list(range(max(found) + 1))
-
-
-def test_groups_in_two_splits_straddle() -> None:
-    splits = words("train", "test", "train", "val", "train", "test")
-    assert straddling(splits, np.array([0, 0, 1, 2, 1, 2])).tolist() == [0, 2]
-    assert straddling(splits, np.arange(6)).tolist() == []
-
-
-# Splits by hash
-
-
-def test_without_groups_images_are_split_as_each_alone() -> None:
-    labels = np.arange(600) % 7 - 1
-    np.testing.assert_array_equal(
-        hash_group_splits(keys_of(*range(600)), None, labels), hash_splits(keys_of(*range(600)), labels)
-    )
-    for start in range(0, 300, 3):  # small classes, of which some need an image moved
-        keys, labels = keys_of(*range(start, start + 3)), np.array([0, 0, 1])
-        np.testing.assert_array_equal(hash_group_splits(keys, None, labels), hash_splits(keys, labels))
-
-
-def test_groups_stay_whole_and_their_shares_are_about_70_10_and_20_percent() -> None:
-    rng = np.random.default_rng(0)
-    column = words(*(f"patient {n}" for n in rng.integers(0, 3000, 9000)))
-    splits = hash_group_splits(keys_of(*range(9000)), column, np.zeros(9000, np.int64))
-    assert len(straddling(splits, join_groups(keys_of(*range(9000)), column))) == 0
-    shares = [np.mean(splits == name) for name in ("train", "val", "test")]
-    np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)
-
-
-def test_a_group_stays_in_its_split_when_images_are_added_to_it_and_to_others() -> None:
-    rng = np.random.default_rng(1)
-    names, labels = rng.integers(0, 100, 800), rng.integers(0, 3, 800)
-    column = words(*(f"p{n}" for n in names))
-    few = hash_group_splits(keys_of(*range(400)), column[:400], labels[:400])
-    more = hash_group_splits(keys_of(*range(800)), column, labels)
-    np.testing.assert_array_equal(few, more[:400])
-
-
-def test_images_of_no_group_stand_alone() -> None:
-    keys, labels = keys_of(*range(300)), np.zeros(300, np.int64)
-    np.testing.assert_array_equal(hash_group_splits(keys, words(*[""] * 300), labels), hash_splits(keys, labels))
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_each_class_has_train_images_and_no_group_is_torn(data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 25))
-    labels = np.array(data.draw(st.lists(st.integers(-1, 4), min_size=count, max_size=count)))
-    column = words(*(f"p{n}" for n in data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))))
-    start = data.draw(st.integers(0, 100))
-    splits = hash_group_splits(keys_of(*range(start, start + count)), column, labels)
-    assert set(splits[labels >= 0]) <= {"train", "val", "test"}
-    assert len(straddling(splits, join_groups(keys_of(*range(count)), column))) == 0
-    for label in set(labels.tolist()) - {-1}:
-        assert "train" in splits[labels == label]
-
-
-def test_a_class_of_two_groups_is_in_train_and_in_test() -> None:
-    for start in range(0, 200, 4):
-        column = words("a", "a", "b", "b")
-        column = words(*(f"{name}{start}" for name in column))
-        splits = hash_group_splits(keys_of(*range(4)), column, np.zeros(4, np.int64))
-        assert {"train", "test"} == set(splits)
-
-
-def test_a_group_is_not_moved_to_test_with_the_only_train_images_of_another_class() -> None:
-    for start in range(50):
-        column = words(*(f"{name}{start}" for name in "aabc"))
-        splits = hash_group_splits(keys_of(*range(4)), column, np.array([0, 1, 0, 0]))
-        assert splits[1] == "train"  # of class 1 there is this group alone
-        assert "test" in splits[[2, 3]]
-
-
 # Splits of a task
 
 
 def test_splits_by_content_stay_for_classes_of_images_that_stand_alone() -> None:
     labels = [row % 3 for row in range(60)]
-    features = pets(labels, ("a", "b", "c"), splits=words(*hash_splits(keys_of(*range(60)), np.array(labels))))
+    features = pets(labels, ("a", "b", "c"), splits=words(*hash_splits(keys_named(*range(60)), np.array(labels))))
     assert splits_for(features, "classification") is features.splits
 
 
 def test_splits_by_content_that_tear_copies_apart_are_made_again() -> None:
-    keys = keys_of(*range(40)).copy()
+    keys = keys_named(*range(40)).copy()
     labels = np.arange(40) // 20
     keys[20] = keys[0]
     splits = hash_splits(keys, labels)
@@ -274,7 +160,7 @@ def test_splits_by_content_that_tear_copies_apart_are_made_again() -> None:
 def test_splits_by_content_are_made_again_for_numbers_which_are_no_classes() -> None:
     count = 300
     classes = tuple(sorted(f"{row / 7:.4f}" for row in range(count)))
-    keys, labels = keys_of(*range(count)), np.arange(count)
+    keys, labels = keys_named(*range(count)), np.arange(count)
     features = pets(labels.tolist(), classes, splits=hash_splits(keys, labels).astype(object))
     assert set(features.splits) == {"train"}  # each number a class of one image
     splits = splits_for(features, "regression")
@@ -307,7 +193,7 @@ def test_splits_that_the_data_set_names_stay_as_they_are() -> None:
     features = pets([0, 1, 0, 1], ("a", "b"), splits=splits, dataset={"splits": "given"})
     for task in ("classification", "multilabel", "regression"):
         assert splits_for(dataclasses.replace(features, groups=words("p", "q", "p", "r")), task) is splits
-    copies = dataclasses.replace(features, keys=keys_of("a", "a", "b", "c"))
+    copies = dataclasses.replace(features, keys=keys_named("a", "a", "b", "c"))
     assert splits_for(copies, "classification") is splits  # the verdict counts them
 
 
