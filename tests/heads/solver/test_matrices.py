@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from estimator_fits import draw
 
 from featx.heads.solver import matrices
 from featx.heads.solver.matrices import DenseMatrix, Matrix, Rotated, RotatedMatrix, StreamedMatrix, parallel_map
@@ -227,3 +228,12 @@ def test_a_rotation_leaves_the_features_unchanged() -> None:
         before = rows.features.copy()
         Rotated.of(rows)
         np.testing.assert_array_equal(rows.features, before)
+
+
+def test_a_rotation_reproduces_the_rows_and_has_no_more_axes_than_either_side() -> None:
+    Z, _, _ = draw(30, 60, 2)
+    for some in (Z, Z[:, :30], Z[:, :7], np.column_stack([Z[:, :7], Z[:, :7]])):
+        rotated = Rotated.of(Rows(some))
+        assert rotated.coordinates.shape[1] <= min(some.shape)
+        np.testing.assert_allclose(rotated.coordinates @ rotated.basis, some, atol=1e-12)
+        np.testing.assert_allclose(rotated.basis @ rotated.basis.T, np.eye(len(rotated.basis)), atol=1e-10)
