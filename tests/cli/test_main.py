@@ -199,3 +199,12 @@ def test_ctrl_c_keeps_completed_work_and_tells_the_user_how_to_resume(split_phot
     facts = json.loads(featx("extract", split_photos, "-b", "slow.py:make", "--json").stdout)
     assert facts["reused"] > 0
     assert facts["computed"] + facts["reused"] == 48
+
+
+def test_several_processes_are_for_promotion_alone(in_tmp: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "featx", "extract"],
+        capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"},
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert "torchrun is for featx promote --finetune; featx extract runs in one process" in found.stderr

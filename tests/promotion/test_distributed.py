@@ -49,15 +49,6 @@ def test_two_processes_end_where_one_does(split_photos: Path, in_tmp: Path, more
     assert not list(Path().glob("*.checkpoint"))
 
 
-def test_several_processes_are_for_promotion_alone(in_tmp: Path) -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "featx", "extract"],
-        capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"},
-    )  # fmt: skip
-    assert found.returncode == 2
-    assert "torchrun is for featx promote --finetune; featx extract runs in one process" in found.stderr
-
-
 def test_without_accelerate_several_processes_are_an_error_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
