@@ -257,7 +257,9 @@ def test_the_split_that_judges_is_test_and_val_only_where_there_is_no_test() -> 
 def test_no_split_to_judge_by_is_said_with_what_was_found() -> None:
     features = photos()
     features.splits[:] = "train"
-    message = "there is no held-out split: no labelled images in test or val; found 105 in train. Name a split in the table"
+    message = (
+        "there is no held-out split: no labelled images in test or val; found 105 in train. Name a split in the table"
+    )
     with pytest.raises(HeadError, match=message):
         Head("centroid").fit(features).evaluate(features)
 
