@@ -125,7 +125,7 @@ def own_path(folder: str) -> dict[str, Any]:
     started = time.perf_counter()
     rows = training(Z, y, 5)
     model = LinearPathEstimator()
-    found = search(model, rows, calibrated=True, grows=False)
+    found = search(model, rows, gives_logits=True, extends=False)
     middle = time.perf_counter()
     model.fit(rows, found.chosen)
     ended = time.perf_counter()

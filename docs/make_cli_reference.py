@@ -22,7 +22,7 @@ HEADER = """# The command line
 This page is made from the commands by `make docs`; CI checks that it is up to date. Every command prints the same text with
 `-h` or `--help`.
 
-Results go to stdout; progress and notes go to stderr. With `--json` a result is one JSON object ([json.md](json.md)).
+Results go to stdout; progress and notes go to stderr. With `--json` a result is one JSON object (see [JSON output](json.md)).
 
 | exit status | meaning |
 |---|---|

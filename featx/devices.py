@@ -22,7 +22,7 @@ def pick_device(device: str = "auto") -> torch.device:
     Raises:
         BackboneError: torch does not know the device, or the machine does not have it.
 
-    Example:
+    Examples:
         >>> pick_device("cpu")
         device(type='cpu')
     """

@@ -26,7 +26,7 @@ def joint_features(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         (N, D) for one view, (N, V, D) for several, where D is the sum of D_i. A single layer in a single view is
         returned itself, not as a copy.
 
-    Example:
+    Examples:
         >>> joint_features([[np.zeros((5, 2)), np.zeros((5, 3))]]).shape
         (5, 5)
     """
@@ -37,7 +37,7 @@ def joint_features(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """List the parts in which two descriptions of a backbone differ, with both values.
 
-    Example:
+    Examples:
         >>> differences({"dtype": "float32"}, {"dtype": "float16"})
         ['dtype: float32 against float16']
     """

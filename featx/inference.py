@@ -48,7 +48,7 @@ class HeadOnBackbone:
     Raises:
         StaleCacheError: the backbone gives other features than those that the head was fitted to.
 
-    Example::
+    Example:
 
         model = HeadOnBackbone(featx.Head.load("head.safetensors"), featx.load_backbone("lenet5"))
         model.predict_values(np.zeros((1, 1, 3, 32, 32), dtype=np.uint8))  # (1, C) float64 probabilities
@@ -113,7 +113,7 @@ class Prediction:
         value: the predicted class; for multilabel the list of predicted labels; for regression the number. None if the image
             failed, or if the probability of the most probable class is too low (the head rejects).
 
-    Example:
+    Examples:
         >>> prediction = Prediction("a.jpg", (("ant", 0.9), ("bee", 0.1)), value="ant")
         >>> prediction.rows()
         [('ant', 0.9, ''), ('bee', 0.1, '')]
@@ -172,7 +172,7 @@ def load_model(
         ModelNotFoundError, CorruptFileError: the file is missing or damaged.
         BackboneError, StaleCacheError: the backbone is not available, or gives other features than those of the head.
 
-    Example::
+    Example:
 
         model = featx.load_model("models/digits--lenet5--logreg.safetensors", device="cpu")
         print(model.classes)
@@ -206,7 +206,7 @@ def predict(
         DatasetError: a folder contains no images.
         StaleCacheError: the head's backbone, as installed here, gives other features.
 
-    Example::
+    Example:
 
         for prediction in featx.predict("model.safetensors", ["new.jpg", "folder/"], top=3):
             print(prediction.path, prediction.value, prediction.top, prediction.error)
@@ -253,7 +253,7 @@ def evaluate(
         HeadError: there are no images to evaluate on, or their classes are unknown to the model.
         StaleCacheError: the features are not those that the head was fitted to.
 
-    Example::
+    Example:
 
         report = featx.evaluate("models/digits--lenet5--logreg.safetensors", "digits")
         print(report.accuracy, report.interval)

@@ -139,7 +139,7 @@ class LayerSpec:
         layers: their names, each as ``LayerNode.parse`` takes it.
         views: the views of each image.
 
-    Example:
+    Examples:
         >>> spec = LayerSpec.parse("layer3:gem,penultimate@flip")
         >>> spec.layers, spec.views_name
         (('layer3:gem', 'penultimate'), 'flip')

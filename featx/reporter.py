@@ -6,7 +6,7 @@ from __future__ import annotations
 class Reporter:
     """Receives the progress and the notes of a long job. This class ignores both; override what you want to see.
 
-    Example:
+    Examples:
         >>> class Printer(Reporter):
         ...     def note(self, sentence: str) -> None:
         ...         print(sentence)

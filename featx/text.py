@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def listed(items: Sequence[object], most: int = 10) -> str:
     """Join the first items of a list for a message, and count the rest.
 
-    Example:
+    Examples:
         >>> listed(["a", "b", "c", "d"], most=2)
         'a, b and 2 more'
     """
@@ -19,7 +19,7 @@ def listed(items: Sequence[object], most: int = 10) -> str:
 def printable(text: str) -> str:
     r"""Escape whatever could upset a terminal or a table: control characters, surrogates and bidirectional marks.
 
-    Example:
+    Examples:
         >>> printable("cat\x1b[2J")
         'cat\\x1b[2J'
     """
@@ -32,7 +32,7 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are the 
 def cell(text: str) -> str:
     """Make text safe for a cell of CSV: put an apostrophe before what a spreadsheet would run as a formula (OWASP).
 
-    Example:
+    Examples:
         >>> cell("=1+1")
         "'=1+1"
     """
@@ -43,7 +43,7 @@ def cell(text: str) -> str:
 def size_text(count: int) -> str:
     """Format a number of bytes with its unit.
 
-    Example:
+    Examples:
         >>> size_text(8_200_000_000)
         '8.2 GB'
     """

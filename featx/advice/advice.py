@@ -145,7 +145,7 @@ def advise(
         DatasetError, BackboneError, CacheMissError, CorruptFileError: see ``extract`` and ``FeatureSet.load``.
         OutputError: the figure cannot be written.
 
-    Example::
+    Example:
 
         advice = featx.advise("photos/", "mobilenet_v3_small")
         print(advice.recommendation, advice.layer, advice.confidence)

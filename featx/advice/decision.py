@@ -166,7 +166,7 @@ def decide(evidence: Evidence, *, realised: float = 1.0) -> Decision:
         evidence: the measurements.
         realised: share of the expected benefit of fine-tuning that is assumed to come true.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> def result(accuracy):
         ...     correct = np.arange(200) < 200 * accuracy

@@ -35,7 +35,7 @@ class HeldOutResult:
         losses: (m,) float64. Log loss in nats (multilabel: the mean over the labels), or squared error.
         correct: (m,) bool, for classification: whether the most probable class is the true one. Empty for other tasks.
 
-    Example:
+    Examples:
         >>> good = HeldOutResult(np.array([0.1, 0.2, 0.1, 0.2]), np.array([True, True, True, True]))
         >>> poor = HeldOutResult(np.array([0.9, 0.8, 0.8, 0.9]), np.array([True, False, False, True]))
         >>> poor.accuracy

@@ -54,7 +54,7 @@ class PowerLaw:
             standard errors.
         smallest_size: the smallest number of images that the law was fitted to.
 
-    Example:
+    Examples:
         >>> sizes = np.array([20.0, 40.0, 80.0, 160.0, 320.0])
         >>> law = PowerLaw.fit(sizes, 0.1 + sizes**-0.5, np.full(5, 0.005))
         >>> gain, low, high = law.gain(320)

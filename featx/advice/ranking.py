@@ -129,7 +129,7 @@ def rank(
         AdviceError: the labels are not classes, no backbone was named, or none could be ranked.
         OutputError: the figure cannot be written.
 
-    Example::
+    Example:
 
         ranking = featx.rank("photos/", ["mobilenet_v3_small", "resnet50"])
         for row in ranking.rows:

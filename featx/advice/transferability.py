@@ -28,7 +28,7 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         The evidence in nats, the higher the better; infinite if a class is fitted without error.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> labels = np.arange(60) % 3
         >>> noise = rng.normal(size=(60, 5))
@@ -91,7 +91,7 @@ def h_score(features: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         A number from 0 to the number of classes minus one; the higher the better.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> labels = np.arange(60) % 3
         >>> noise = rng.normal(size=(60, 5))

@@ -49,7 +49,7 @@ class Backbone:
         unpooled: whether the one layer is stored whole, without pooling (see ``with_extractor``).
         views: the views of each image (test-time augmentation, TTA), each extracted by a pass of its own.
 
-    Example:
+    Examples:
         >>> backbone = load_backbone("lenet5", device="cpu")  # its weights are part of featx
         >>> backbone.layers
         {'penultimate': 84}
@@ -311,7 +311,7 @@ def load_backbone(
         BackboneError: the backbone cannot be built, downloaded or loaded, or has no such layer. The message names the option
             that mends it.
 
-    Example:
+    Examples:
         >>> backbone = load_backbone("lenet5", layers=["features.3:max"], views="flip", device="cpu")
         >>> list(backbone.layers)
         ['penultimate', 'features.3:max', 'penultimate@mirrored', 'features.3:max@mirrored']
@@ -362,7 +362,7 @@ def restore_backbone(
         BackboneError: the backbone cannot be built here.
         StaleCacheError: it can be built but gives other features. The message names the parts that differ.
 
-    Example:
+    Examples:
         >>> first = load_backbone("lenet5", device="cpu")
         >>> stored = {"name": first.name, "weights": first.weights, "parts": first.describe()}
         >>> restore_backbone(stored, layers=first.identities, device="cpu").identity == first.identity

@@ -28,7 +28,7 @@ def block_names(network: nn.Module, classifier: str) -> list[str]:
         network: any network.
         classifier: the name of its last layer.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 2))
         >>> block_names(network, classifier="4")
         ['0', '2']
@@ -43,7 +43,7 @@ def blocks_up_to(layer: str, names: Sequence[str]) -> int:
         layer: the name of a module.
         names: the names of the blocks, in order.
 
-    Example:
+    Examples:
         >>> blocks_up_to("layer2", ["conv1", "layer1.0", "layer2.0", "layer2.1", "layer3.0"])
         4
     """

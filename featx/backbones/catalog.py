@@ -60,7 +60,7 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     Raises:
         BackboneError: the pattern begins with ``timm/``, and timm is not installed.
 
-    Example:
+    Examples:
         >>> list_backbones("_v1_0")
         ['mobilenet_v1_025', 'mobilenet_v1_050', 'mobilenet_v1_075']
     """

@@ -43,7 +43,7 @@ def pool(layer: LayerNode, out: Any) -> Tensor:
     Raises:
         BackboneError: the output cannot be pooled in this way.
 
-    Example:
+    Examples:
         >>> maps = torch.arange(8.0).view(1, 2, 2, 2)
         >>> pool(LayerNode.parse("layer4"), maps)
         tensor([[1.5000, 5.5000]])

@@ -39,7 +39,7 @@ def head_name(layer: str, classifier: str) -> str:
         layer: layers as ``LayerSpec.parse`` takes them.
         classifier: the name of the network's own classifier.
 
-    Example:
+    Examples:
         >>> head_name("layer3,penultimate", "fc"), head_name("layer3:gem", "fc")
         ('fc', 'head_layer3_gem')
     """

@@ -42,7 +42,7 @@ class Option(click.Option):
 def option(*declarations: str, section: str, **attributes: Any) -> Callable[[_Decorated], _Decorated]:
     """Declare an option as ``click.option`` does, in one of ``SECTIONS``.
 
-    Example:
+    Examples:
         >>> @click.command(cls=Command)
         ... @option("--device", section="Compute", default="auto", help="Device to run on.")
         ... def extract(device: str) -> None:

@@ -90,7 +90,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     Raises:
         ValueError: there is no such colour, or it is transparent.
 
-    Example:
+    Examples:
         >>> parse_colour("navy")
         (0, 0, 128)
     """

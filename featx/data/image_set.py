@@ -69,7 +69,7 @@ class ImageSet:
 def image_key(data: bytes) -> bytes:
     """The key of an image: BLAKE2b-128 of its file's bytes, 16 bytes. Renaming and copying do not change it.
 
-    Example:
+    Examples:
         >>> image_key(b"the bytes of a file").hex()
         '6fd5fbb6a74fb7abd7c00fa5403424c3'
     """

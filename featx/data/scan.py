@@ -49,7 +49,7 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     Raises:
         DatasetError: there is nothing, there are no images, labels are contradictory or missing, or a class cannot be learned.
 
-    Example::
+    Example:
 
         images = featx.scan_images("photos")
         print(len(images), images.classes)

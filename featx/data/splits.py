@@ -27,7 +27,7 @@ def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         (N,) str of "train", "val", "test".
 
-    Example:
+    Examples:
         >>> keys = np.random.default_rng(0).integers(0, 256, (1000, 16), dtype=np.uint8)
         >>> splits = hash_splits(keys, np.zeros(1000, dtype=np.int64))
         >>> {str(name): int((splits == name).sum()) for name in ("train", "val", "test")}
@@ -70,7 +70,7 @@ def join_groups(keys: np.ndarray, column: np.ndarray | None = None) -> np.ndarra
     Returns:
         (N,) int64 in 0..G-1, numbered by first appearance.
 
-    Example:
+    Examples:
         >>> keys = np.arange(64, dtype=np.uint8).reshape(4, 16)
         >>> join_groups(keys, np.array(["p1", "p2", "p1", ""]))
         array([0, 1, 0, 2])

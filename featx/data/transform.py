@@ -41,7 +41,7 @@ class Transform:
             is still at least ``resize`` (``crop`` if that is 0): faster for large photographs, with slightly other pixels.
             "nvjpeg": by the GPU's decoder if there is a GPU; on the CPU as "exact".
 
-    Example:
+    Examples:
         >>> Transform(resize=224, crop=224).as_dict()["interpolation"]
         'bilinear'
     """

@@ -29,7 +29,7 @@ class EngineSpec:
         low_precision: whether the engine computes in bfloat16 and float16 too, rather than in float32 only.
         measured_on: types of device on which "auto" tries the engine, because a few seconds are enough to measure it.
 
-    Example:
+    Examples:
         >>> ENGINES["eager"].runs_on("mps")
         True
         >>> ENGINES["openvino"].runs_on("cuda")

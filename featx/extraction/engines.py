@@ -129,7 +129,7 @@ def open_engine(
     Raises:
         EngineError: the engine is not installed, cannot run this network, or gives other embeddings.
 
-    Example::
+    Example:
 
         engine = open_engine("onnxruntime", load_backbone("resnet50", device="cpu"), lanes=4)
         engine(pixels)["penultimate"]  # (B, 2048) float32 of (B, 3, 224, 224) uint8

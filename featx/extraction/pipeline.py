@@ -80,7 +80,7 @@ def extract(
         CacheLockedError: another process is writing the same file.
         OutputError: the file cannot be written.
 
-    Example::
+    Example:
 
         result = featx.extract("pets/", "resnet50", cache="cache")
         print(result.computed, result.reused, result.file)

@@ -36,7 +36,7 @@ class Extraction:
         failures: (path, reason) of each failed image.
         notes: what else the user should know, one sentence each.
 
-    Example:
+    Examples:
         >>> result = Extraction(
         ...     file=Path("cache/pets--resnet50.h5"), images=800, computed=200, reused=599, failed=1, removed=0,
         ...     seconds=4.0, layers={"penultimate": 2048}, views="plain", identity="ab12", dataset="pets",

@@ -211,7 +211,7 @@ def count_removed(before: np.ndarray, now: np.ndarray) -> int:
         before: (N, 16) uint8, the keys of the earlier list.
         now: (M, 16) uint8, the keys of the later one.
 
-    Example:
+    Examples:
         >>> keys = np.arange(48, dtype=np.uint8).reshape(3, 16)
         >>> count_removed(keys[[0, 0, 1, 2]], keys[[2, 0]])
         2

@@ -31,7 +31,7 @@ _MOST_TASKS, _MOST_THREADS = 256, 4
 def row_checksums(matrix: np.ndarray) -> np.ndarray:
     """Compute the checksum of the bytes of each row: (N, D) to (N,) uint32.
 
-    Example:
+    Examples:
         >>> row_checksums(np.zeros((2, 1), dtype=np.float32)).tolist()
         [558161692, 558161692]
     """
@@ -97,7 +97,7 @@ def consecutive_runs(rows: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
     Yields:
         The positions [first, last) of each run within ``rows``.
 
-    Example:
+    Examples:
         >>> list(consecutive_runs(np.array([4, 5, 6, 9]), most=2))
         [(0, 2), (2, 3), (3, 4)]
     """

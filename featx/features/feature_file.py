@@ -62,7 +62,7 @@ class FeatureFile(FeatureFileHeader):
         keys: (N, 16) uint8, content hashes of the images; all zero where an image could not be read.
         status: (N,) uint8: 0 to do, 1 done, 2 failed.
 
-    Example::
+    Example:
 
         file = featx.FeatureFile("cache/photos--resnet50.h5")
         rows = np.flatnonzero(file.status == 1)

@@ -51,7 +51,7 @@ class FeatureSet:
             to none; or None. ``featx.heads.with_groups`` reads them from a table.
         group: the name of the column that ``groups`` come from, or None.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> features = FeatureSet(
         ...     features=rng.normal(size=(4, 3)).astype(np.float32),

@@ -99,7 +99,7 @@ def pack(attrs: Mapping[str, Value], tables: Mapping[str, Table]) -> Structure:
     Raises:
         ValueError: a name, shape or length is not possible in a feature file.
 
-    Example:
+    Examples:
         >>> structure = pack({"version": 1}, {"images/label": Table(np.dtype("<i8"), (3,))})
         >>> structure.tables["images/label"].offset, structure.size, structure.data[:4]
         (4800, 4824, b'\x89HDF')

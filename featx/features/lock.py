@@ -31,7 +31,7 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
         CacheLockedError: another process holds the lock.
         OutputError: the folder cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, write_lock(Path(folder) / "photos--resnet50.h5"):
         ...     print([path.name for path in Path(folder).iterdir()])

@@ -41,7 +41,7 @@ def make_folds(
     Raises:
         FoldError: fewer than two folds, or neither strata nor groups.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> folds = make_folds(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 2, 3, 4]), folds=2, seed=0)
         >>> [held_out.tolist() for _, held_out in folds]
@@ -104,7 +104,7 @@ def draw_shots(
     Raises:
         FoldError: a class has fewer rows.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> draw_shots(np.array([0, 0, 0, 1, 1]), shots=1, classes=("ant", "bee"), seed=0).tolist()
         [2, 4]

@@ -75,7 +75,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
     Raises:
         HeadError: an argument is unknown or out of range, or two exclude each other.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from featx import FeatureSet, Head
         >>> rng = np.random.default_rng(0)

@@ -35,7 +35,7 @@ def search(Z: np.ndarray, support: np.ndarray, k: int) -> Iterator[tuple[slice, 
         A slice of Z's rows; (n, k) int64, their neighbours among the support rows, the most similar first and equally similar
         ones in ascending order; and (n, k) float32 cosines.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> support = unit(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
         >>> [neighbours.tolist() for _, neighbours, _ in search(np.array([[2.0, 0.1]]), support, 2)]

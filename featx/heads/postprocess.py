@@ -36,7 +36,7 @@ class Postprocess:
         thresholds: (C,) float64, the probability from which on a label is predicted; None unless the task is multilabel.
         reject_below: the probability below which no class is predicted, or None.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> postprocess = Postprocess("classification", temperature=2.0, offset=np.zeros(2), reject_below=0.6)
         >>> probabilities = postprocess.apply(np.array([[4.0, 0.0], [0.4, 0.0]]))
@@ -292,7 +292,7 @@ def threshold_for_precision(probabilities: np.ndarray, y: np.ndarray, target: fl
     Raises:
         HeadError: no confidence gives that precision; the message names the best that one gives.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
         >>> threshold_for_precision(p, np.array([0, 0, 1]), 0.95).threshold
@@ -364,7 +364,7 @@ def logit_adjustment(prior: np.ndarray, tau: float) -> np.ndarray:
     Raises:
         HeadError: a class has no rows, or tau is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> logit_adjustment(np.array([90, 10]), 1.0).round(2)
         array([-0.11, -2.3 ])
@@ -390,7 +390,7 @@ def balanced_weights(y: np.ndarray, count: int) -> np.ndarray:
     Raises:
         HeadError: a class has no rows.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> balanced_weights(np.array([0, 0, 0, 1]), 2).round(2)
         array([0.67, 2.  ])

@@ -98,7 +98,7 @@ def register_head(kind: HeadKind) -> HeadKind:
         HeadError: the name is taken; a task, kernel or hyper-parameter is unknown; or a predictor class lacks ``FORM`` or
             ``ARRAYS``, or has the ``FORM`` of another class.
 
-    Example:
+    Examples:
         A head that ignores the features and predicts the share of each class:
 
         >>> import numpy as np

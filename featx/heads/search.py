@@ -147,7 +147,7 @@ def losses(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
     Returns:
         (n,) float64.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> losses(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([0, 1]), "classification").round(3)
         array([0.127, 0.693])

@@ -128,7 +128,7 @@ def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str
     Raises:
         HeadError: images are of classes that the head was not fitted to.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> known_labels(np.array([0, 1, 1]), ("bee", "ant"), ("ant", "bee"), where="the test set").tolist()
         [1, 0, 0]

@@ -33,7 +33,7 @@ class Rows:
         mean: (D,) float64; 0 by default.
         scale: (D,) float64, above 0; 1 by default.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> features = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]])
         >>> mean, scale = statistics(features)

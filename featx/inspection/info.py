@@ -38,7 +38,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         CacheMissError, ModelNotFoundError: the file does not exist.
         CorruptFileError: it is damaged, or of no kind that featx writes.
 
-    Example::
+    Example:
 
         facts = describe_file("cache/digits--lenet5.h5")
         print(facts["kind"], facts["images"], facts["layers"])  # feature file 1797 {'penultimate': '84 x float32'}

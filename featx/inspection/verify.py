@@ -48,7 +48,7 @@ def verify_file(
         CacheMissError: the file does not exist.
         BackboneError, StaleCacheError: with ``recompute``, the backbone is not available, or is not the one of the file.
 
-    Example::
+    Example:
 
         result = verify_file("cache/digits--lenet5.h5", recompute=16)
         print(result["ok"], result["problems"], result["largest_difference"])

@@ -15,7 +15,7 @@ def strict_json(text: str) -> Any:
     Raises:
         ValueError: the text breaks one of these rules, or is not JSON.
 
-    Example:
+    Examples:
         >>> strict_json('{"a": 1, "a": 2}')
         Traceback (most recent call last):
         ValueError: a key of its JSON comes twice

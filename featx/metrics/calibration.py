@@ -57,7 +57,7 @@ def reliability_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[Relia
         confidence: (M,) float, between 0 and 1.
         correct: (M,) bool.
 
-    Example:
+    Examples:
         >>> bins = reliability_bins(np.array([0.55, 0.95, 1.0]), np.array([False, True, True]))
         >>> [(round(b.high, 2), b.count, b.correct) for b in bins if b.count]
         [(0.6, 1, 0), (1.0, 2, 2)]

@@ -44,7 +44,7 @@ class ClassificationReport:
         accepted_right: how many of the accepted predictions are correct.
         notes: caveats about the numbers, one sentence each.
 
-    Example:
+    Examples:
         >>> probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
         >>> report = ClassificationReport.from_predictions(
         ...     np.array([0, 0, 1]), probabilities, ["ants", "bees"], split="test"

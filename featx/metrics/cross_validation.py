@@ -50,7 +50,7 @@ class CrossValidated:
         n: number of images evaluated in one repeat.
         notes: caveats about the numbers, one sentence each.
 
-    Example:
+    Examples:
         >>> folds = [
         ...     RegressionReport.from_predictions(np.array([0.0, 2.0]), np.array([error, 2.0]), split="cv")
         ...     for error in (1.0, 3.0)

@@ -37,7 +37,7 @@ class MultiLabelReport:
             decisions whose image has the label.
         notes: caveats about the numbers, one sentence each.
 
-    Example:
+    Examples:
         >>> targets = np.array([[1, 0], [0, 1], [1, 1]])
         >>> probabilities = np.array([[0.9, 0.2], [0.6, 0.8], [0.7, 0.7]])
         >>> report = MultiLabelReport.from_predictions(

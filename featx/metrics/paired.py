@@ -23,7 +23,7 @@ class PairedTest:
         head_only: paths of the images that only the head predicts correctly.
         tuned_only: paths of the images that only the fine-tuned network predicts correctly.
 
-    Example:
+    Examples:
         >>> labels = np.array([0, 0, 1, 1])
         >>> head, tuned = np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1])
         >>> test = PairedTest.from_predictions(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], labels, head, tuned)
@@ -101,7 +101,7 @@ def mcnemar(first: int, second: int) -> float:
         first: number of images that only the first classifier predicts correctly.
         second: number of images that only the second classifier predicts correctly.
 
-    Example:
+    Examples:
         >>> mcnemar(0, 5)
         0.0625
     """
@@ -121,7 +121,7 @@ class PromotionCriterion:
         significance: the highest accepted probability that two equal classifiers lead to a promotion.
         repeats: the largest number of further splits.
 
-    Example:
+    Examples:
         >>> criterion = PromotionCriterion(significance=0.05, repeats=0)
         >>> criterion.proved(PairedTest(20, 10, head_only=(), tuned_only=tuple("abcdef")))  # p = 0.03
         True

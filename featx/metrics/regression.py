@@ -32,7 +32,7 @@ class RegressionReport:
         r2: 1 minus the squared ratio of RMSE and baseline; None if all targets are equal.
         notes: caveats about the numbers, one sentence each.
 
-    Example:
+    Examples:
         >>> report = RegressionReport.from_predictions(
         ...     np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.5]), split="test"
         ... )

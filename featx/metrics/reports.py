@@ -19,7 +19,7 @@ All three reports are immutable and share these members:
 
 As a union of classes, it also works in ``isinstance(value, Report)``.
 
-Example:
+Examples:
     >>> import numpy as np
     >>> report: Report = RegressionReport.from_predictions(np.array([1.0, 2.0]), np.array([1.5, 2.5]), split="test")
     >>> isinstance(report, Report), report.headline

@@ -25,7 +25,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     Returns:
         (low, high), both between 0 and 1.
 
-    Example:
+    Examples:
         >>> [round(bound, 4) for bound in wilson_interval(146, 153)]
         [0.9086, 0.9777]
     """
@@ -121,7 +121,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def finite(value: Any) -> Any:
     """The value as strict JSON can hold it: None for NaN and infinity.
 
-    Example:
+    Examples:
         >>> finite(0.5), finite(float("nan"))
         (0.5, None)
     """

@@ -13,7 +13,7 @@ _CORNER = "true \\ predicted"
 def metric_line(name: str, value: float | str, remark: str = "") -> str:
     """One line of a report: name, value, and a remark in parentheses.
 
-    Example:
+    Examples:
         >>> metric_line("accuracy", 0.9281, "142 of 153 images")
         'accuracy           0.9281  (142 of 153 images)'
     """
@@ -24,7 +24,7 @@ def metric_line(name: str, value: float | str, remark: str = "") -> str:
 def interval_text(interval: tuple[float, float]) -> str:
     """A 95 % interval of a share, with four decimals.
 
-    Example:
+    Examples:
         >>> interval_text((0.87588, 0.9594))
         '95 % interval 0.8759 to 0.9594'
     """
@@ -34,7 +34,7 @@ def interval_text(interval: tuple[float, float]) -> str:
 def short_name(name: str, most: int = 24) -> str:
     """A class name that fits a table: no line breaks or control characters, at most ``most`` characters.
 
-    Example:
+    Examples:
         >>> short_name("Staffordshire bullterrier", most=12)
         'Staffordshi…'
     """

@@ -62,7 +62,7 @@ class FineTuning:
     Raises:
         SettingsError: A setting is out of range, or both ``from_layer`` and ``last`` are given.
 
-    Example:
+    Examples:
         >>> FineTuning(last=3, epochs=20).cached_crops
         4
         >>> FineTuning(augment="cutout")

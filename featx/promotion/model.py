@@ -42,7 +42,7 @@ class PromotedModel:
         train_keys: (n, 16) uint8 content hashes of the images that the head was fitted to.
         device: Device that the network runs on.
 
-    Example::
+    Example:
 
         model = PromotedModel.load("models/photos--resnet50--logreg--promoted.safetensors")
         pixels = read_pixels(Path("new.jpg").read_bytes(), model.transform)  # featx.data.decode; (3, H, W) uint8

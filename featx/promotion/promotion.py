@@ -49,7 +49,7 @@ class Promotion:
         seconds: Wall time.
         notes: Further sentences for the user.
 
-    Example::
+    Example:
 
         promotion = featx.promote("models/photos--resnet50--logreg.safetensors", finetune=True)
         if promotion.verdict == "promoted":
@@ -159,7 +159,7 @@ def promote(
         CacheMissError: The feature file is gone.
         OutputError: The model cannot be written.
 
-    Example::
+    Example:
 
         promotion = featx.promote("models/photos--resnet50--logreg.safetensors", finetune=True, settings=FineTuning(last=3))
         print(promotion.verdict, promotion.why)

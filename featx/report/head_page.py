@@ -56,7 +56,7 @@ def write_head_page(
     Raises:
         OutputError: the page cannot be written.
 
-    Example::
+    Example:
 
         head = Head("logreg").fit(features)
         write_head_page(Path("head.html"), head, features, report=None, rows=None, predictions=None, notes=[])

@@ -46,7 +46,7 @@ class Number:
         detail: small print, such as "95 % interval 0.9088 to 0.9776".
         interval: (low, high) between 0 and 1, drawn as a bar; None draws none.
 
-    Example:
+    Examples:
         >>> Number("accuracy", "0.9542", "146 of 153 images", (0.9, 0.975)).bar
         ('90.00', '7.50')
     """
@@ -74,7 +74,7 @@ class Table:
         rows: cells as text, as many as the header has names.
         caption: above the table; also the label of a folded one.
 
-    Example:
+    Examples:
         >>> Table(("class", "images"), [("ants", "70"), ("bees", "83")]).numeric
         (False, True)
     """
@@ -193,7 +193,7 @@ class Page:
         notes: caveats about the numbers, one sentence each.
         kind: what kind of page it is, above the title.
 
-    Example:
+    Examples:
         >>> page = Page("Ants & bees", "A test.", {"model": "logreg"}, "accuracy 0.9281", [Section("Classes")])
         >>> "<h1>Ants &amp; bees</h1>" in render_page(page)
         True
@@ -231,7 +231,7 @@ def write_page(path: str | os.PathLike[str], page: Page) -> Path:
 def decimals(value: float) -> str:
     """A number with four decimals; "none" for NaN.
 
-    Example:
+    Examples:
         >>> decimals(0.92811), decimals(float("nan"))
         ('0.9281', 'none')
     """

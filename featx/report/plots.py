@@ -117,7 +117,7 @@ def confusion_figure(report: ClassificationReport) -> Figure:
 
     Up to 30 classes have their names at the axes and the number of images in the cells.
 
-    Example:
+    Examples:
         >>> report = ClassificationReport.from_predictions(np.array([0, 1]), np.eye(2), ["ants", "bees"], split="test")
         >>> as_png(confusion_figure(report))[1:4]
         b'PNG'
@@ -492,7 +492,7 @@ def label(text: str, most: int = 24) -> str:
     Chinese, Japanese and Korean characters and emoji are two columns wide. matplotlib reserves less space for them if its
     font lacks them, so each adds spaces on the left, which keeps right-aligned labels inside the figure.
 
-    Example:
+    Examples:
         >>> label("golden retriever, long-haired")
         'golden retriever, long-…'
     """

@@ -18,7 +18,7 @@ _MOST_CLASSES_IN_SVG = 100  # beyond it, a confusion matrix is smaller as a PNG
 def headline_of(report: Report) -> str:
     """The most important metric of a report with its interval, in one line.
 
-    Example:
+    Examples:
         >>> report = RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) + 1000, split="test")
         >>> headline_of(report)
         'RMSE 1000 on 9 images of split test'

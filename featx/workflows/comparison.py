@@ -51,7 +51,7 @@ class Compared:
     def cells(self) -> tuple[str, ...]:
         """The cells of a table: name, hyper-parameter, loss, its standard error, metric, seconds.
 
-        Example:
+        Examples:
             >>> Compared("ridge", "C=0.1", 0.25, 0.01, 0.9, 1.5).cells()
             ('ridge', 'C=0.1', '0.2500', '0.0100', '0.9000', '1.50')
         """

@@ -172,7 +172,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         CacheMissError, CorruptFileError: the feature file is missing or damaged.
         OutputError: the head cannot be written.
 
-    Example::
+    Example:
 
         fit = featx.fit_head("cache/photos--resnet50.h5", "auto", cv=5)
         print(fit.head.kind, fit.report.accuracy, fit.cross_validated.mean("accuracy"))

@@ -18,7 +18,7 @@ def require_compatible(
     Raises:
         SettingsError: ``repeat`` without anything to repeat, or hyper-parameters of one kind of head for all kinds.
 
-    Example:
+    Examples:
         >>> require_compatible(model="auto", C=1.0, k=None, kernel="linear", cv=None, repeat=1, shots=())
         Traceback (most recent call last):
         featx.errors.SettingsError: auto chooses C, k and kernel itself; name a kind of head to set them

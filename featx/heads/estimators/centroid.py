@@ -22,7 +22,7 @@ class NearestCentroidEstimator:
     Attributes:
         candidates: (0.0,), because there is no hyper-parameter.
 
-    Example:
+    Examples:
         >>> from featx.heads.training_data import Rows
         >>> rows = Rows(np.array([[0.0, 1.0], [0.0, 3.0], [4.0, 0.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1]), 2, "classification", np.ones(3))

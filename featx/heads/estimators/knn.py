@@ -40,7 +40,7 @@ class KNearestEstimator:
         candidates: numbers of neighbours, the largest first.
         temperatures: the values of T that are compared.
 
-    Example:
+    Examples:
         >>> rows = Rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1, 1]), 2, "classification", np.ones(4))
         >>> predictor = KNearestEstimator().fit(training, 2)

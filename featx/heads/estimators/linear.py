@@ -75,7 +75,7 @@ class LinearPathEstimator:
         candidates: values of C, the smallest first.
         solution_: the ``Solution`` of the last fit, with its gap and iterations.
 
-    Example:
+    Examples:
         >>> from featx.heads.training_data import Rows
         >>> rows = Rows(np.array([[-2.0], [-1.0], [-0.5], [0.5], [1.0], [2.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1, 0, 1, 1]), 2, "classification", np.ones(6))

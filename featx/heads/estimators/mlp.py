@@ -58,7 +58,7 @@ class SgdLinearEstimator:
         device: of torch.
         candidates: values of AdamW's weight decay; only 0.
 
-    Example:
+    Examples:
         >>> rows = Rows(np.array([[-2.0], [-1.0], [1.0], [2.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1, 1]), 2, "classification", np.ones(4))
         >>> predictor = SgdLinearEstimator().fit(training)
@@ -115,7 +115,7 @@ class MlpEstimator:
         device: of torch.
         candidates: values of AdamW's weight decay, the largest first.
 
-    Example:
+    Examples:
         >>> rows = Rows(np.array([[-2.0], [-1.0], [1.0], [2.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1, 1]), 2, "classification", np.ones(4))
         >>> predictor = MlpEstimator(width=8).fit(training, 1.0)

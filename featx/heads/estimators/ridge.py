@@ -43,7 +43,7 @@ class RidgeEstimator:
     Args:
         candidates: values of C, the smallest first.
 
-    Example:
+    Examples:
         >>> rows = Rows(np.array([[-1.0], [0.0], [1.0]]))
         >>> training = TrainingData(rows, np.array([[0.0], [2.0], [4.0]]), 1, "regression", np.ones(3))
         >>> predictor = RidgeEstimator().fit(training, 0.25)  # alpha = 2, so the slope of 2 is halved

@@ -42,7 +42,7 @@ class KernelSvmEstimator:
     Args:
         candidates: values of C, the smallest first.
 
-    Example:
+    Examples:
         >>> rows = Rows(np.array([[0.0], [1.0], [2.0], [3.0]]))
         >>> training = TrainingData(rows, np.array([0, 1, 1, 0]), 2, "classification", np.ones(4))
         >>> predictor = KernelSvmEstimator().fit(training, 10.0)
@@ -94,7 +94,7 @@ class LinearSvrEstimator:
     Args:
         candidates: values of C, the smallest first.
 
-    Example:
+    Examples:
         >>> rows = Rows(np.array([[-1.0], [0.0], [1.0]]))
         >>> training = TrainingData(rows, np.array([[-3.0], [0.0], [3.0]]), 1, "regression", np.ones(3))
         >>> LinearSvrEstimator().fit(training, 100.0).weight.round(2)

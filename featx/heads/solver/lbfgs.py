@@ -53,7 +53,7 @@ def minimise(
         first_step: (P,) float64, the length of the first step to try, for example that of similar problems; 1 unless given.
         max_iter: iterations after which the remaining problems are abandoned; their ``gap`` is then above ``tol``.
 
-    Example:
+    Examples:
         Two penalties on the same six rows:
 
         >>> from featx.heads.solver.losses import Logistic

@@ -46,7 +46,7 @@ class Softmax:
         y: (N,) int64 in 0..K-1.
         count: K.
 
-    Example:
+    Examples:
         >>> loss = Softmax(np.array([0, 2]), 3)
         >>> value, derivative = loss.value_and_derivative(np.zeros((3, 1, 2)), slice(0, 2))
         >>> value.round(3)  # log 3
@@ -126,7 +126,7 @@ class Logistic(_BinaryLosses):
     Args:
         positive: (K, N) bool.
 
-    Example:
+    Examples:
         >>> loss = Logistic(np.array([[True, False]]))
         >>> value, derivative = loss.value_and_derivative(np.array([[[0.0, 2.0]]]), slice(0, 2))
         >>> value.round(3), derivative.round(3)
@@ -161,7 +161,7 @@ class SquaredHinge(_BinaryLosses):
     Args:
         positive: (K, N) bool.
 
-    Example:
+    Examples:
         >>> loss = SquaredHinge(np.array([[True, False]]))
         >>> value, derivative = loss.value_and_derivative(np.array([[[0.0, -2.0]]]), slice(0, 2))
         >>> value

@@ -55,7 +55,7 @@ def parallel_map(function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
 
     A single part is processed by the calling thread, with all BLAS threads.
 
-    Example:
+    Examples:
         >>> parallel_map(len, ["a", "bc", "def"])
         [1, 2, 3]
     """
@@ -150,7 +150,7 @@ class DenseMatrix(_BlockMatrix):
         Z: (N, D) float32 or float64.
         dtype: of the products; by default that of ``Z``. Another dtype is converted block by block, without a copy of ``Z``.
 
-    Example:
+    Examples:
         >>> matrix = DenseMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
         >>> matrix.sweep([(slice(0, 2), np.array([[1.0, 1.0]]))], lambda rows, scores: scores)  # Z' (Z v)
         [array([[24., 34.]])]
@@ -197,7 +197,7 @@ class Rotated:
         coordinates: (N, r), where r is at most min(N, D).
         basis: (r, D) with orthonormal rows; None is the identity.
 
-    Example:
+    Examples:
         >>> rotated = Rotated.of(Rows(np.array([[3.0, 4.0, 0.0]])))
         >>> np.abs(rotated.coordinates).round(6), rotated.basis.shape
         (array([[5.]]), (1, 3))

@@ -17,7 +17,7 @@ class DeviceMatrix:
         Z: (N, D) float32 or float64; copied to the device.
         device: of torch, such as "cuda" or "cpu:0".
 
-    Example:
+    Examples:
         >>> matrix = DeviceMatrix(np.array([[1.0, 2.0], [3.0, 4.0]]), "cpu:0")
         >>> matrix.sweep([(slice(0, 2), np.array([[1.0, 1.0]]))], lambda rows, scores: scores)  # Z' (Z v)
         [array([[24., 34.]])]
