@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that run the tests; each needs about 2 GB.
+WORKERS ?= 2
 READY := $(VENV)/.ready
 # Not --quiet, under which mkdocs counts no warning and so passes with broken links.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -26,7 +28,7 @@ demo: $(READY) ## the main job on the embedded digits, offline
 	@FEATX="$(abspath $(BIN))/featx" sh pipelines/demo.sh
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY) ## ruff: lint and format
 	$(BIN)/ruff check .

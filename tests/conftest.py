@@ -1,4 +1,4 @@
-"""What every room's tests share: small real files, made on the spot."""
+"""What all tests share: small real files, made where they are needed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny networks, an
 import numpy as np
 import pytest
 from PIL import Image
+
+collect_ignore = ["images"]  # files to decode and the programs that made them, without tests
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
