@@ -454,9 +454,9 @@ def test_bytes_that_belong_to_no_tensor_are_refused(heads: dict[str, Path], tmp_
         ("classifier", "", CorruptFileError, 'there is no array ".weight"'),
         ("classifier", "\x1b[2J", CorruptFileError, r'there is no array "\\u001b\[2J.weight"'),
         ("transform.crop", 10**6, CorruptFileError, "transform.crop is 1000000; expected a whole number, 1 to 2048"),
-        ("transform.crop", 1, CorruptFileError, "is no sound model: it cannot be run: "),
-        ("transform.crop", 64, CorruptFileError, "is no sound model: it cannot be run: "),
-        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is no sound model: .*or NaN; expected 5 finite logits"),
+        ("transform.crop", 1, CorruptFileError, "is not a valid model: it cannot be run: "),
+        ("transform.crop", 64, CorruptFileError, "is not a valid model: it cannot be run: "),
+        ("transform.std", [1e-300, 1, 1], CorruptFileError, "is not a valid model: .*or NaN; expected 5 finite logits"),
         ("transform.interpolation", "\u202e", CorruptFileError, r"interpolation is '\\u202e'"),
         ("origin", "lenet5", CorruptFileError, 'origin is "lenet5"; expected an object'),
         ("origin.source", "hub", CorruptFileError, r'origin.source is "hub"; expected one of torchvision, featx'),
@@ -508,7 +508,7 @@ def test_a_model_of_nan_is_refused(model: Path, tmp_path: Path) -> None:
     arrays["classifier.bias"] = np.full(5, np.nan, dtype=np.float32)
     with pytest.raises(
         CorruptFileError,
-        match=r"is no sound model: one image gives logits of shape \(1, 5\), or NaN; expected 5 finite logits",
+        match=r"is not a valid model: one image gives logits of shape \(1, 5\), or NaN; expected 5 finite logits",
     ):
         PromotedModel.load(craft(tmp_path / "model.safetensors", arrays, facts))
 

@@ -140,7 +140,7 @@ def _read_table(name: str, table: Any, command: JobCommand) -> tuple[Step, list[
     """Parse a table by its command, key by key, so that every fault is found.
 
     Returns:
-        The step of the sound keys, and a sentence for each fault.
+        The step of the valid keys, and a sentence for each error.
     """
     if not isinstance(table, dict):
         return Step(command, {}), [f"{name} is {table!r}; expected a table [{name}]"]

@@ -107,7 +107,7 @@ class KnownRows(_KnownImages, Collection[bytes]):
             keys: (M, 16) uint8.
 
         Returns:
-            (M,) bool, which keys have sound features; and for each layer the (S, D) features of those, in the same order.
+            (M,) bool, which keys have intact features; and for each layer the (S, D) features of those, in the same order.
         """
         found, file_of, row_of = self._find(keys)
         parts: dict[str, list[np.ndarray]] = {layer: [] for layer in self.layers}
@@ -192,7 +192,7 @@ class KnownViews(_KnownImages, Container[bytes]):
             views: the views to read; all by default.
 
         Returns:
-            (M,) bool, which keys have sound features in all of these views; and for each layer in each view the (S, D)
+            (M,) bool, which keys have intact features in all of these views; and for each layer in each view the (S, D)
             features of those, in the same order.
         """
         taken = [part.take(keys) for view, part in self.parts.items() if views is None or view in views]

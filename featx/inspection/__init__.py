@@ -1,4 +1,4 @@
-"""What files contain, and whether they are sound. The public names are loaded on first use (PEP 562)."""
+"""What files contain, and whether they are intact. The public names are loaded on first use (PEP 562)."""
 
 from __future__ import annotations
 

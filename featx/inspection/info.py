@@ -58,7 +58,7 @@ def file_kind(path: str | os.PathLike[str]) -> str:
 
     Raises:
         CacheMissError, ModelNotFoundError: the file does not exist.
-        CorruptFileError: it is neither an HDF5 file nor a sound head or model.
+        CorruptFileError: it is neither an HDF5 file nor a valid head or model.
     """
     path = Path(path)
     why = why_unreadable(path)

@@ -159,7 +159,7 @@ class PromotedModel:
 
         Raises:
             CacheMissError: There is no such file.
-            CorruptFileError: The file is not a sound model.
+            CorruptFileError: The file is not a valid model.
             BackboneError: The network cannot be built here.
             StaleCacheError: ``backbone`` is another network than the model's.
         """
@@ -172,7 +172,7 @@ class PromotedModel:
         except (TypeError, ValueError, AttributeError) as error:
             if isinstance(error, FeatxError):
                 raise
-            raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
+            raise CorruptFileError(f"{path} is not a valid model: {printable(str(error))}") from error
         network = _with_head(network, meta, path)
         load_strictly(network, state, origin=str(path))
         model = cls(
@@ -192,10 +192,10 @@ class PromotedModel:
         try:
             logits = self.logits(blank)
         except Exception as error:  # a network raises whatever its author's code raises
-            raise CorruptFileError(f"{path} is no sound model: it cannot be run: {_first_line(error)}") from error
+            raise CorruptFileError(f"{path} is not a valid model: it cannot be run: {_first_line(error)}") from error
         if logits.shape != (1, len(self.classes)) or not np.isfinite(logits).all():
             raise CorruptFileError(
-                f"{path} is no sound model: one image gives logits of shape {logits.shape}, or NaN; expected "
+                f"{path} is not a valid model: one image gives logits of shape {logits.shape}, or NaN; expected "
                 f"{len(self.classes)} finite logits"
             )
 
@@ -282,7 +282,7 @@ def _with_head(network: nn.Module, meta: Mapping[str, Any], path: str | os.PathL
         network = end_at_layer(meta["layer"], network, meta["width"], meta["classifier"])
         set_classifier(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
     except (TypeError, ValueError, AttributeError) as error:  # of which HeadError is a ValueError
-        raise CorruptFileError(f"{path} is no sound model: {printable(str(error))}") from error
+        raise CorruptFileError(f"{path} is not a valid model: {printable(str(error))}") from error
     return network
 
 

@@ -146,15 +146,15 @@ def test_a_file_whose_layer_is_not_its_networks_is_refused(split_photos: Path, i
     backbone = featx.load_backbone("lenet5", layers=("features.3",))
     result = promote(Head("ridge").fit(featx.extract(split_photos, backbone).load("features.3")))
     for layer, error, message in (
-        ("penultimate", CorruptFileError, "is no sound model: LeNet5 has no attribute `head_features_3`"),
+        ("penultimate", CorruptFileError, "is not a valid model: LeNet5 has no attribute `head_features_3`"),
         ("features.0", BackboneError, "does not fit GraphModule: 2 surplus: features.3.bias, features.3.weight"),
         (
             "nonsense",
             CorruptFileError,
-            "is no sound model: a network can only be .* a block, and 'nonsense' is not one",
+            "is not a valid model: a network can only be .* a block, and 'nonsense' is not one",
         ),
-        ("features.3,penultimate", CorruptFileError, "is no sound model: .* 'penultimate' is not one"),
-        ("features.3,features.3", CorruptFileError, "is no sound model: it cannot be run: .*shapes"),
+        ("features.3,penultimate", CorruptFileError, "is not a valid model: .* 'penultimate' is not one"),
+        ("features.3,features.3", CorruptFileError, "is not a valid model: it cannot be run: .*shapes"),
     ):
         result.model.metadata["layer"] = layer
         result.model.save("odd.safetensors")
