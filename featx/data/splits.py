@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from featx.data.image_set import UNLABELLED
 
@@ -75,6 +73,9 @@ def join_groups(keys: np.ndarray, column: np.ndarray | None = None) -> np.ndarra
         >>> join_groups(keys, np.array(["p1", "p2", "p1", ""]))
         array([0, 1, 0, 2])
     """
+    from scipy.sparse import coo_array  # scipy takes longer to import than a small data set to scan
+    from scipy.sparse.csgraph import connected_components
+
     count = len(keys)
     links = [_linked(np.ascontiguousarray(keys).view("V16").ravel(), np.asarray(keys.any(axis=1)))]
     if column is not None:
