@@ -149,15 +149,12 @@ class Side:
             folder.mkdir(parents=True)
         (root / "shared").symlink_to(shared.resolve())
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEATX", "PYTHON", "TORCH_HOME"))}
-        self.environment = (
-            kept
-            | {
-                "PYTHONPATH": str(root / "code"),
-                "FEATX_HOME": str(self.home),
-                "TORCH_HOME": str(root / "torch"),
-                "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait triple the time on a machine with other work
-            }
-        )
+        self.environment = kept | {
+            "PYTHONPATH": str(root / "code"),
+            "FEATX_HOME": str(self.home),
+            "TORCH_HOME": str(root / "torch"),
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin as they wait cost much where the machine has other work
+        }
         self.new_names: set[str] = set()
         self._begun: set[str] = set()
         self._forker: subprocess.Popen[str] | None = None
