@@ -6,47 +6,41 @@ Extract once. Fit in seconds. Promote when it pays. The public names are loaded 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from featx._lazy import lazy_names
 from featx._version import __version__
 
-_HOMES = {
-    "Advice": "advice.advice",
-    "Backbone": "backbones.backbone",
-    "ClassificationReport": "metrics.classification",
-    "CrossValidated": "metrics.cross_validation",
-    "Extraction": "extraction.result",
-    "FeatureFile": "features.feature_file",
-    "FeatureSet": "features.feature_set",
-    "FeatxError": "errors",
-    "FineTuning": "promotion.config",
-    "Fit": "workflows.fit",
-    "Head": "heads.head",
-    "ImageSet": "data.image_set",
-    "MultiLabelReport": "metrics.multilabel",
-    "PairedTest": "metrics.paired",
-    "Prediction": "inference",
-    "PromotedModel": "promotion.model",
-    "Promotion": "promotion.promotion",
-    "Ranking": "advice.ranking",
-    "RegressionReport": "metrics.regression",
-    "Reporter": "reporter",
-    "Transform": "data.transform",
-    "advise": "advice.advice",
-    "evaluate": "inference",
-    "extract": "extraction.pipeline",
-    "fit_head": "workflows.fit",
-    "load_backbone": "backbones.backbone",
-    "load_model": "inference",
-    "predict": "inference",
-    "promote": "promotion.promotion",
-    "rank": "advice.ranking",
-    "register_head": "heads.registry",
-    "scan_images": "data.scan",
-}
-
-__all__ = [*sorted(_HOMES), "__version__"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "advice.advice": ["Advice", "advise"],
+        "advice.ranking": ["Ranking", "rank"],
+        "backbones.backbone": ["Backbone", "load_backbone"],
+        "data.image_set": ["ImageSet"],
+        "data.scan": ["scan_images"],
+        "data.transform": ["Transform"],
+        "errors": ["FeatxError"],
+        "extraction.pipeline": ["extract"],
+        "extraction.result": ["Extraction"],
+        "features.feature_file": ["FeatureFile"],
+        "features.feature_set": ["FeatureSet"],
+        "heads.head": ["Head"],
+        "heads.registry": ["register_head"],
+        "inference": ["Prediction", "evaluate", "load_model", "predict"],
+        "metrics.classification": ["ClassificationReport"],
+        "metrics.cross_validation": ["CrossValidated"],
+        "metrics.multilabel": ["MultiLabelReport"],
+        "metrics.paired": ["PairedTest"],
+        "metrics.regression": ["RegressionReport"],
+        "promotion.config": ["FineTuning"],
+        "promotion.model": ["PromotedModel"],
+        "promotion.promotion": ["Promotion", "promote"],
+        "reporter": ["Reporter"],
+        "workflows.fit": ["Fit", "fit_head"],
+    },
+)
+__all__ += ["__version__"]
 
 if TYPE_CHECKING:
     from featx.advice.advice import Advice as Advice
@@ -81,15 +75,3 @@ if TYPE_CHECKING:
     from featx.reporter import Reporter as Reporter
     from featx.workflows.fit import Fit as Fit
     from featx.workflows.fit import fit_head as fit_head
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'featx' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featx.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -191,18 +191,6 @@ def test_heads_and_features_do_without_torch() -> None:
     assert python(f"import sys, {imported}; print('torch' in sys.modules)") == "False\n"
 
 
-@pytest.mark.parametrize("name", featx.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    value = getattr(featx, name)
-    assert not isinstance(value, ModuleType)
-    assert name in dir(featx)
-
-
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'featx' has no attribute 'extrakt'"):
-        _ = featx.extrakt  # type: ignore[attr-defined]
-
-
 def test_no_module_or_folder_has_the_name_of_something_public_in_its_package() -> None:
     # Importing featx.extract, the module, would put it in the place of featx.extract, the function.
     for package in ["", *sorted({module.rpartition("/")[0] for module in ROOMS} - {""})]:

@@ -5,34 +5,22 @@ The public names are loaded on first use (PEP 562).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Advice": "advice",
-    "Decision": "decision",
-    "Evidence": "decision",
-    "HeldOutResult": "layer_scores",
-    "LayerScore": "layer_scores",
-    "LearningCurve": "learning_curve",
-    "Measurements": "evidence",
-    "PowerLaw": "learning_curve",
-    "RankedBackbone": "ranking",
-    "Ranking": "ranking",
-    "advise": "advice",
-    "best_layer": "layer_scores",
-    "bootstrap": "decision",
-    "decide": "decision",
-    "gather": "evidence",
-    "h_score": "transferability",
-    "logme": "transferability",
-    "measure_learning_curve": "learning_curve",
-    "rank": "ranking",
-    "score_layer": "layer_scores",
-    "score_layers": "layer_scores",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "advice": ["Advice", "advise"],
+        "decision": ["Decision", "Evidence", "bootstrap", "decide"],
+        "evidence": ["Measurements", "gather"],
+        "layer_scores": ["HeldOutResult", "LayerScore", "best_layer", "score_layer", "score_layers"],
+        "learning_curve": ["LearningCurve", "PowerLaw", "measure_learning_curve"],
+        "ranking": ["RankedBackbone", "Ranking", "rank"],
+        "transferability": ["h_score", "logme"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.advice.advice import Advice as Advice
@@ -56,15 +44,3 @@ if TYPE_CHECKING:
     from featx.advice.ranking import rank as rank
     from featx.advice.transferability import h_score as h_score
     from featx.advice.transferability import logme as logme
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Backbone": "backbone",
-    "CatalogEntry": "catalog",
-    "FeatureExtractor": "feature_extractor",
-    "Stage": "blocks",
-    "describe_backbones": "catalog",
-    "layers_of": "backbone",
-    "list_backbones": "catalog",
-    "load_backbone": "backbone",
-    "restore_backbone": "backbone",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "backbone": ["Backbone", "layers_of", "load_backbone", "restore_backbone"],
+        "blocks": ["Stage"],
+        "catalog": ["CatalogEntry", "describe_backbones", "list_backbones"],
+        "feature_extractor": ["FeatureExtractor"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.backbones.backbone import Backbone as Backbone
@@ -29,15 +26,3 @@ if TYPE_CHECKING:
     from featx.backbones.catalog import describe_backbones as describe_backbones
     from featx.backbones.catalog import list_backbones as list_backbones
     from featx.backbones.feature_extractor import FeatureExtractor as FeatureExtractor
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'featx.backbones' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featx.backbones.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "ENGINES": "engine_table",
-    "Engine": "engines",
-    "EngineSpec": "engine_table",
-    "Extraction": "result",
-    "encode_images": "encode",
-    "extract": "pipeline",
-    "images_per_second": "engines",
-    "installed": "engines",
-    "open_engine": "engines",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "encode": ["encode_images"],
+        "engine_table": ["ENGINES", "EngineSpec"],
+        "engines": ["Engine", "images_per_second", "installed", "open_engine"],
+        "pipeline": ["extract"],
+        "result": ["Extraction"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.extraction.encode import encode_images as encode_images
@@ -29,15 +27,3 @@ if TYPE_CHECKING:
     from featx.extraction.engines import open_engine as open_engine
     from featx.extraction.pipeline import extract as extract
     from featx.extraction.result import Extraction as Extraction
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'featx.extraction' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featx.extraction.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "FeatureFile": "feature_file",
-    "FeatureFileHeader": "header",
-    "FeatureFileWriter": "writer",
-    "FeatureSet": "feature_set",
-    "FolderEntry": "folder",
-    "ImageTable": "feature_file",
-    "Layer": "header",
-    "list_folder": "folder",
-    "write_lock": "lock",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "feature_file": ["FeatureFile", "ImageTable"],
+        "feature_set": ["FeatureSet"],
+        "folder": ["FolderEntry", "list_folder"],
+        "header": ["FeatureFileHeader", "Layer"],
+        "lock": ["write_lock"],
+        "writer": ["FeatureFileWriter"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.features.feature_file import FeatureFile as FeatureFile
@@ -29,15 +28,3 @@ if TYPE_CHECKING:
     from featx.features.header import Layer as Layer
     from featx.features.lock import write_lock as write_lock
     from featx.features.writer import FeatureFileWriter as FeatureFileWriter
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'featx.features' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featx.features.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -5,26 +5,27 @@ The public names are loaded on first use (PEP 562).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Estimator": "training_data",
-    "EstimatorOptions": "registry",
-    "Head": "head",
-    "HeadKind": "registry",
-    "HiddenLayerPredictor": "predictors",
-    "KernelPredictor": "predictors",
-    "LinearPredictor": "predictors",
-    "NotConvergedWarning": "predictors",
-    "Postprocess": "postprocess",
-    "Predictor": "predictors",
-    "TrainingData": "training_data",
-    "register_head": "registry",
-    "with_groups": "groups",
-}
+from featx._lazy import lazy_names
 
-__all__ = [*sorted(_HOMES)]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "groups": ["with_groups"],
+        "head": ["Head"],
+        "postprocess": ["Postprocess"],
+        "predictors": [
+            "HiddenLayerPredictor",
+            "KernelPredictor",
+            "LinearPredictor",
+            "NotConvergedWarning",
+            "Predictor",
+        ],
+        "registry": ["EstimatorOptions", "HeadKind", "register_head"],
+        "training_data": ["Estimator", "TrainingData"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.heads.groups import with_groups as with_groups
@@ -40,15 +41,3 @@ if TYPE_CHECKING:
     from featx.heads.registry import register_head as register_head
     from featx.heads.training_data import Estimator as Estimator
     from featx.heads.training_data import TrainingData as TrainingData
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'featx.heads' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featx.heads.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

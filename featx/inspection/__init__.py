@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "describe_file": "info",
-    "file_kind": "info",
-    "verify_file": "verify",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "info": ["describe_file", "file_kind"],
+        "verify": ["verify_file"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.inspection.info import describe_file as describe_file
     from featx.inspection.info import file_kind as file_kind
     from featx.inspection.verify import verify_file as verify_file
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

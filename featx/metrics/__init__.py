@@ -5,19 +5,21 @@ The public names are loaded on first use (PEP 562).
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "ClassificationReport": "classification",
-    "CrossValidated": "cross_validation",
-    "MultiLabelReport": "multilabel",
-    "PairedTest": "paired",
-    "RegressionReport": "regression",
-    "Report": "reports",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "classification": ["ClassificationReport"],
+        "cross_validation": ["CrossValidated"],
+        "multilabel": ["MultiLabelReport"],
+        "paired": ["PairedTest"],
+        "regression": ["RegressionReport"],
+        "reports": ["Report"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.metrics.classification import ClassificationReport as ClassificationReport
@@ -26,15 +28,3 @@ if TYPE_CHECKING:
     from featx.metrics.paired import PairedTest as PairedTest
     from featx.metrics.regression import RegressionReport as RegressionReport
     from featx.metrics.reports import Report as Report
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

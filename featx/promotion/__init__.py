@@ -5,32 +5,21 @@ The public names are loaded on first use (PEP 562), so that ``featx --help`` doe
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "FineTuning": "config",
-    "PromotedModel": "model",
-    "Promotion": "promotion",
-    "promote": "promotion",
-}
+from featx._lazy import lazy_names
 
-__all__ = [*sorted(_HOMES)]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "config": ["FineTuning"],
+        "model": ["PromotedModel"],
+        "promotion": ["Promotion", "promote"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.promotion.config import FineTuning as FineTuning
     from featx.promotion.model import PromotedModel as PromotedModel
     from featx.promotion.promotion import Promotion as Promotion
     from featx.promotion.promotion import promote as promote
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

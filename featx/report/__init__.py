@@ -5,31 +5,19 @@ The public names are loaded on first use (PEP 562), so that ``import featx.repor
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Mistake": "html",
-    "Number": "html",
-    "Page": "html",
-    "Picture": "html",
-    "Section": "html",
-    "Table": "html",
-    "as_png": "plots",
-    "as_svg": "plots",
-    "confusion_figure": "plots",
-    "headline_of": "sections",
-    "numbers_of": "sections",
-    "per_class_figure": "plots",
-    "reliability_figure": "plots",
-    "render_page": "html",
-    "scatter_figure": "plots",
-    "sections_of": "sections",
-    "write_head_page": "head_page",
-    "write_page": "html",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "head_page": ["write_head_page"],
+        "html": ["Mistake", "Number", "Page", "Picture", "Section", "Table", "render_page", "write_page"],
+        "plots": ["as_png", "as_svg", "confusion_figure", "per_class_figure", "reliability_figure", "scatter_figure"],
+        "sections": ["headline_of", "numbers_of", "sections_of"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.report.head_page import write_head_page as write_head_page
@@ -50,15 +38,3 @@ if TYPE_CHECKING:
     from featx.report.sections import headline_of as headline_of
     from featx.report.sections import numbers_of as numbers_of
     from featx.report.sections import sections_of as sections_of
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Compared": "comparison",
-    "Fit": "fit",
-    "fit_head": "fit",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "comparison": ["Compared"],
+        "fit": ["Fit", "fit_head"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.workflows.comparison import Compared as Compared
     from featx.workflows.fit import Fit as Fit
     from featx.workflows.fit import fit_head as fit_head
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'featx.workflows' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featx.workflows.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

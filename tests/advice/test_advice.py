@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,6 @@ KEYS = {
     "log_loss", "together", "baseline", "learning_curve", "seen", "images", "judged", "classes", "commonest_class",
     "smallest_class", "largest_class", "features", "picture", "notes",
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", featx.advice.__all__)
-def test_every_public_name_of_the_package_is_there(name: str) -> None:
-    assert not isinstance(getattr(featx.advice, name), ModuleType)
-    assert name in dir(featx.advice)
 
 
 def labelled(photos: Path, label: Callable[[int], str]) -> Path:

@@ -39,10 +39,6 @@ def test_remarks_name_ten_failed_images_and_count_the_others() -> None:
     assert result.remarks[11:] == ("and 2 more failed (featx info --failed f.h5 lists them)",)
 
 
-def test_the_package_lists_what_is_public_and_loads_it_on_first_use() -> None:
+def test_the_package_offers_the_extraction_and_its_result() -> None:
     assert featx.extraction.extract is featx.extract
     assert featx.extraction.Extraction is Extraction
-    assert dir(featx.extraction) == featx.extraction.__all__
-    assert all(getattr(featx.extraction, name) is not None for name in featx.extraction.__all__)
-    with pytest.raises(AttributeError, match=r"module 'featx\.extraction' has no attribute 'extrakt'"):
-        _ = featx.extraction.extrakt

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from made import photos
 
-import featx.heads
 from featx.constants import KINDS, TASKS
 from featx.errors import CorruptFileError, HeadError
 from featx.heads.head import Head
@@ -214,16 +213,3 @@ def test_a_kind_that_cannot_work_is_not_registered(wrong: Callable[[], HeadKind]
     with pytest.raises(HeadError, match=message):
         register_head(wrong())
     assert kind_names() == KINDS
-
-
-@pytest.mark.parametrize("name", featx.heads.__all__)
-def test_every_public_name_of_the_package_is_there(name: str) -> None:
-    assert getattr(featx.heads, name).__name__ == name
-    assert name in dir(featx.heads)
-
-
-def test_the_package_of_heads_costs_nothing_until_a_name_is_used() -> None:
-    code = "import sys, featx.heads; print(sorted({'numpy', 'sklearn', 'torch'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    with pytest.raises(AttributeError, match=r"module 'featx\.heads' has no attribute 'Forest'"):
-        _ = featx.heads.Forest

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from feature_files import begin, table
 
-import featx.inspection
 from featx.data.decode import MAX_PIXELS
 from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError
 from featx.features.feature_file import FeatureFile
@@ -19,12 +18,6 @@ from featx.inspection.info import describe_file, file_kind
 from featx.promotion.config import FineTuning
 from featx.promotion.promotion import promote
 from featx.workflows.fit import fit_head
-
-
-@pytest.mark.parametrize("name", featx.inspection.__all__)
-def test_every_public_name_of_the_package_is_there(name: str) -> None:
-    assert callable(getattr(featx.inspection, name))
-    assert name in dir(featx.inspection)
 
 
 def test_a_feature_file_is_described_by_its_contents(features: Path, split_photos: Path) -> None:

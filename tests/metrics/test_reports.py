@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from made_predictions import certain
 
-import featx.metrics
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
@@ -42,13 +41,6 @@ def test_notes_are_added_to_those_that_are_there(report: Report) -> None:
     more = report.with_notes(["one"]).with_notes(["two", "three"])
     assert more.notes == (*report.notes, "one", "two", "three")
     assert more.as_dict() == {**report.as_dict(), "notes": list(more.notes)}
-
-
-def test_every_public_name_of_the_package_is_loaded_on_first_use() -> None:
-    assert featx.metrics.__all__ == dir(featx.metrics)
-    assert all(getattr(featx.metrics, name) is not None for name in featx.metrics.__all__)
-    with pytest.raises(AttributeError, match=r"module 'featx\.metrics' has no attribute 'Accuracy'"):
-        _ = featx.metrics.Accuracy  # type: ignore[attr-defined]
 
 
 def test_the_reports_are_imported_without_scipy_and_the_package_without_numpy() -> None:

@@ -19,7 +19,6 @@ import pytest
 from made_predictions import SCRIPT, classification_report, multilabel_report
 from PIL import Image
 
-import featx.report
 from featx.data.decode import thumbnail
 from featx.errors import OutputError
 from featx.metrics.regression import RegressionReport
@@ -355,13 +354,6 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
 
 
 # The package
-
-
-def test_every_public_name_of_the_package_is_loaded_on_first_use() -> None:
-    assert featx.report.__all__ == dir(featx.report)
-    assert all(getattr(featx.report, name) is not None for name in featx.report.__all__)
-    with pytest.raises(AttributeError, match=r"module 'featx\.report' has no attribute 'Card'"):
-        _ = featx.report.Card  # type: ignore[attr-defined]
 
 
 def test_a_page_is_written_without_matplotlib() -> None:

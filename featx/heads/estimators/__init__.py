@@ -5,21 +5,21 @@ The public names are loaded on first use (PEP 562), so that only the estimators 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "KNearestEstimator": "knn",
-    "KernelSvmEstimator": "svm",
-    "LinearPathEstimator": "linear",
-    "LinearSvrEstimator": "svm",
-    "MlpEstimator": "mlp",
-    "NearestCentroidEstimator": "centroid",
-    "RidgeEstimator": "ridge",
-    "SgdLinearEstimator": "mlp",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "centroid": ["NearestCentroidEstimator"],
+        "knn": ["KNearestEstimator"],
+        "linear": ["LinearPathEstimator"],
+        "mlp": ["MlpEstimator", "SgdLinearEstimator"],
+        "ridge": ["RidgeEstimator"],
+        "svm": ["KernelSvmEstimator", "LinearSvrEstimator"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.heads.estimators.centroid import NearestCentroidEstimator as NearestCentroidEstimator
@@ -30,15 +30,3 @@ if TYPE_CHECKING:
     from featx.heads.estimators.ridge import RidgeEstimator as RidgeEstimator
     from featx.heads.estimators.svm import KernelSvmEstimator as KernelSvmEstimator
     from featx.heads.estimators.svm import LinearSvrEstimator as LinearSvrEstimator
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -5,28 +5,21 @@ The public names are loaded on first use (PEP 562), so that only ``DeviceMatrix`
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "DenseMatrix": "matrices",
-    "DeviceMatrix": "on_device",
-    "HessianModel": "newton",
-    "Logistic": "losses",
-    "Loss": "losses",
-    "Matrix": "matrices",
-    "Problems": "problems",
-    "Rotated": "matrices",
-    "RotatedMatrix": "matrices",
-    "Softmax": "losses",
-    "Solution": "problems",
-    "SquaredHinge": "losses",
-    "StreamedMatrix": "matrices",
-    "minimise": "lbfgs",
-    "refine": "newton",
-}
+from featx._lazy import lazy_names
 
-__all__ = sorted(_HOMES)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "lbfgs": ["minimise"],
+        "losses": ["Logistic", "Loss", "Softmax", "SquaredHinge"],
+        "matrices": ["DenseMatrix", "Matrix", "Rotated", "RotatedMatrix", "StreamedMatrix"],
+        "newton": ["HessianModel", "refine"],
+        "on_device": ["DeviceMatrix"],
+        "problems": ["Problems", "Solution"],
+    },
+)
 
 if TYPE_CHECKING:
     from featx.heads.solver.lbfgs import minimise as minimise
@@ -44,15 +37,3 @@ if TYPE_CHECKING:
     from featx.heads.solver.on_device import DeviceMatrix as DeviceMatrix
     from featx.heads.solver.problems import Problems as Problems
     from featx.heads.solver.problems import Solution as Solution
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
