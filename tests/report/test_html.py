@@ -353,9 +353,6 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
         assert (margin == margin[0, 0]).all()
 
 
-# The package
-
-
 def test_a_page_is_written_without_matplotlib() -> None:
     code = "import sys; from featx.report import Page, write_page; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
