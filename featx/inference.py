@@ -30,6 +30,7 @@ from featx.io import model_file
 from featx.layer_spec import LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
+from featx.progress import shows_progress
 from featx.promotion.assemble import backbone_of
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
@@ -182,12 +183,14 @@ def load_model(
     return _with_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
 
 
+@shows_progress("predict", "images")
 def predict(
     model: Head | Model | str | os.PathLike[str],
     images: Iterable[str | os.PathLike[str]],
     *,
     top: int = 1,
     workers: int | None = None,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> list[Prediction]:
     """Predict image files. An image that cannot be read or decoded gets a prediction with an error, and the others go on.
@@ -197,6 +200,7 @@ def predict(
         images: files, and folders whose images are taken in order of their paths.
         top: number of classes to return for each image.
         workers: threads that read and decode; by default one per core.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress, in images.
 
     Returns:
@@ -224,6 +228,7 @@ def predict(
     ]
 
 
+@shows_progress("evaluate", "images")
 def evaluate(
     model: Head | Model | str | os.PathLike[str],
     data: FeatureSet | ImageSet | str | os.PathLike[str],
@@ -231,6 +236,7 @@ def evaluate(
     split: str | None = None,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Report:
     """Evaluate a head or a promoted model on labelled images.
@@ -244,6 +250,7 @@ def evaluate(
         split: "train", "val", "test" or "all".
         cache: the folder of feature files, for a head.
         workers: threads that read and decode; by default one per core.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress, in images.
 
     Returns:

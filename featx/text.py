@@ -26,6 +26,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    r"""Make each line of a text ``printable``, and keep the line breaks.
+
+    Examples:
+        >>> printable_lines("cat\x1b[2J\ndog")
+        'cat\\x1b[2J\ndog'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are the full-width forms
 
 

@@ -32,12 +32,16 @@ class Recorder(Reporter):
     """Keeps what a job reports.
 
     Attributes:
+        stages: the names of the stages.
+        milestones: the sentences.
         notes: the sentences.
         calls: (done, total) of each call of ``progress``.
         details: its details.
     """
 
     def __init__(self, then: Callable[[object], object] = lambda _: None) -> None:
+        self.stages: list[str] = []
+        self.milestones: list[str] = []
         self.notes: list[str] = []
         self.calls: list[tuple[int, int]] = []
         self.details: list[Any] = []
@@ -47,6 +51,12 @@ class Recorder(Reporter):
         self.calls.append((done, total))
         self.details.append(detail)
         self.then(detail)
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def milestone(self, sentence: str) -> None:
+        self.milestones.append(sentence)
 
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)

@@ -30,6 +30,6 @@ def test_the_real_example_prints_what_the_readme_shows(
     for command, output in shown:
         words = command.replace("../shared/datasets/hymenoptera", str(hymenoptera)).split()
         words = [str(mobilenet_weights) if word.endswith(".safetensors") else word for word in words]
-        result = CliRunner().invoke(main, words)
+        result = CliRunner().invoke(main, [*words, "--quiet"])
         assert result.exit_code == 0, result.output
         assert comparable(result.output) == comparable(output)

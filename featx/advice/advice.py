@@ -24,6 +24,7 @@ from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.io.atomic import require_writable, write_whole
 from featx.layer_spec import plain_layers
+from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 
 
@@ -108,6 +109,7 @@ class Advice:
         }
 
 
+@shows_progress("advise", "images")
 def advise(
     data: ImageSet | str | os.PathLike[str],
     backbone: str | None = None,
@@ -119,6 +121,7 @@ def advise(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Advice:
     """Measure what a backbone's features are worth on a data set, and recommend what to do next.
@@ -138,6 +141,7 @@ def advise(
         workers: see ``extract``.
         out: the figure's file, instead of ``<models>/<features>--advice.png``.
         models: the folder for the figure, and for what the recommended command writes.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: see ``extract``.
 
     Raises:

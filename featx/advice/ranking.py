@@ -27,7 +27,8 @@ from featx.heads.targets import task_of
 from featx.io.atomic import require_writable, write_whole
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.scores import finite
-from featx.reporter import SILENT, Reporter
+from featx.progress import shows_progress
+from featx.reporter import SILENT, ForwardingReporter, Reporter
 
 TIMED_IMAGES = 160
 """Number of images that are read, decoded and run to measure the speed, if the extraction itself ran fewer."""
@@ -97,6 +98,7 @@ class Ranking:
         return {"ranking": rows, "images": self.images, "picture": str(self.picture), "notes": list(self.notes)}
 
 
+@shows_progress("rank", "images")
 def rank(
     data: ImageSet | str | os.PathLike[str],
     backbones: Sequence[str] | Mapping[str, str],
@@ -107,6 +109,7 @@ def rank(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Ranking:
     """Extract the features of each backbone once, and compare what heads on them are worth.
@@ -123,7 +126,8 @@ def rank(
         workers: see ``extract``.
         out: the figure's file, instead of ``<models>/<data>--rank.png``.
         models: the folder for the figure.
-        reporter: receives a note as each backbone begins, and the progress of its extraction, in images.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
+        reporter: receives a stage as each backbone begins, and the progress of its extraction, in images.
 
     Raises:
         AdviceError: the labels are not classes, no backbone was named, or none could be ranked.
@@ -141,7 +145,7 @@ def rank(
     weights_by_name = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
     ranked, failed, counts, notes = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
     for number, (name, weights) in enumerate(weights_by_name.items(), start=1):
-        reporter.note(f"{name} ({number} of {len(weights_by_name)})")
+        reporter.stage(f"{name} ({number} of {len(weights_by_name)})")
         try:
             backbone = load_backbone(name, weights=weights, device=device)
             row, count, remarks = _rank_one(images, backbone, (name, weights), seed, Path(cache), workers, reporter)
@@ -228,18 +232,16 @@ def _cross_validate(features: FeatureSet, kind: str, seed: int) -> Classificatio
     return head.held_out_
 
 
-class _Clock(Reporter):
+class _Clock(ForwardingReporter):
     """Times an extraction from its first images on; building and checking an engine before them does not count."""
 
     def __init__(self, reporter: Reporter = SILENT) -> None:
-        self.reporter, self.marks = reporter, list[tuple[float, int]]()
+        super().__init__(reporter)
+        self.marks: list[tuple[float, int]] = []
 
     def progress(self, done: int, total: int, detail: object = "") -> None:
         self.marks.append((time.perf_counter(), done))
-        self.reporter.progress(done, total, detail)
-
-    def note(self, sentence: str) -> None:
-        self.reporter.note(sentence)
+        super().progress(done, total, detail)
 
     @property
     def speed(self) -> float:

@@ -11,7 +11,7 @@ from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
 from featx.cli.options import DEVICE, MODELS_FOLDER, WORKERS, backbone_name, cache_folder
 from featx.cli.output import print_columns
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.advice import Advice
@@ -104,10 +104,12 @@ def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: st
     if not named.endswith(".h5"):  # before torch is imported, so that a wrong path is reported at once
         from featx.data.scan import scan_images
 
+        reporter.stage(f"looking for images in {named}")
         source = scan_images(named)
         require_writable(Path(cache))
         backbone = backbone_name(named, backbone)
 
+    stage_of_import(reporter)
     from featx.advice.advice import advise as run
 
     return run(source, backbone, cache=cache, reporter=reporter, **options)

@@ -10,8 +10,8 @@ import click
 from featx.cli.option_groups import Command, option
 from featx.cli.options import JSON
 from featx.cli.output import print_columns, print_result
-from featx.cli.progress import progress_bar
 from featx.errors import FeatxError
+from featx.progress import progress_bar
 
 
 def _show_layers(name: str | None, as_json: bool) -> None:

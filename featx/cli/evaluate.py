@@ -9,7 +9,7 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
 from featx.cli.options import DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.metrics.reports import Report
@@ -44,8 +44,10 @@ def evaluate(
     The split is test by default, or val where there is no test. DATA without splits is evaluated as a whole, unless the model
     was trained on some of it: then on the part that featx holds out.
     """
+    stage_of_import(reporter)
     from featx.inference import evaluate as run
     from featx.inference import load_model
 
+    reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
     return run(loaded, data, split=split, cache=cache, workers=workers, reporter=reporter)

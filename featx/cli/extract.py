@@ -17,7 +17,7 @@ from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
 from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.extraction.result import Extraction
@@ -155,16 +155,20 @@ def extract(
     from featx.features.folder import require_writable
 
     # These two come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
+    reporter.stage(f"looking for images in {data}")
     images = scan_images(data)
     require_writable(Path(cache), Path(out) if out else None)
 
+    stage_of_import(reporter)
     from featx.backbones.backbone import load_backbone
     from featx.data.decode import MAX_PIXELS
     from featx.extraction.pipeline import extract as run
 
     running = {name: options.pop(name) for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait")}
+    name = backbone_name(data, backbone)
+    reporter.stage(f"loading {name}")
     loaded = load_backbone(
-        backbone_name(data, backbone),
+        name,
         layers=layer,
         decoding="scaled" if fast_decode else "nvjpeg" if nvjpeg else None,
         **options,

@@ -13,7 +13,7 @@ from featx.cli.options import COUNT, MODELS_FOLDER, POSITIVE, SHARE, Numbers, ca
 from featx.cli.output import in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
 from featx.layer_spec import PENULTIMATE, VIEWS
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 from featx.workflows.fit_options import AUTO, require_compatible
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -87,7 +87,7 @@ def _check(options: Mapping[str, Any]) -> None:
 
 
 @click.command(
-    "fit-head", cls=JobCommand, show=show_fit, progress=("fit", "heads"), check=_check,
+    "fit-head", cls=JobCommand, show=show_fit, progress=("fit-head", "fits"), check=_check,
     short_help="Fit a light classifier to cached features.",
     examples=(
         "featx fit-head --model logreg",
@@ -192,6 +192,7 @@ def fit_head(reporter: Reporter, **options: Any) -> Fit:
     val; nothing is chosen on it. Images without a label are ignored by the fit, then predicted into a CSV file beside the
     head.
     """
+    stage_of_import(reporter, "sklearn", "scikit-learn")
     from featx.workflows.fit import fit_head as run
 
     return run(**options, reporter=reporter)

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from featx.cli.interrupt import interruptible
 from featx.cli.option_groups import Command
-from featx.cli.options import JSON
+from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
-from featx.cli.progress import progress_bar
+from featx.progress import QUIET, progress_bar
 from featx.reporter import SILENT, Reporter
 from featx.system import started
 
@@ -47,13 +48,14 @@ class JobCommand(Command):
         super().__init__(name, **attributes)
         self.show, self.progress, self.check, self.facts, self.notes = show, progress, check, facts, notes
         self.job_params: tuple[click.Parameter, ...] = tuple(self.params)
+        VERBOSITY(self)
         JSON(self)
 
     def run(self, options: Mapping[str, Any], reporter: Reporter = SILENT) -> Any:
         """Do the work, and return its result.
 
         Args:
-            options: the value of each of ``job_params``, which are all parameters but ``--json``, by name.
+            options: the value of each of ``job_params`` by name: all parameters but ``--json``, ``-q`` and ``-v``.
             reporter: receives progress and notes.
         """
         assert self.callback
@@ -61,10 +63,11 @@ class JobCommand(Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Check the options, do the work under a progress bar and print the result; of several processes the first prints."""
+        shown = verbosity(ctx)
         options = dict(ctx.params)
         as_json = options.pop("as_json")
         self.check(options)
-        with progress_bar(*self.progress) as reporter:
+        with progress_bar(*self.progress, shown if started()[0] == 0 else QUIET) as bar, interruptible(bar) as reporter:
             result = self.run(options, reporter)
         if started()[0] == 0:
             print_result(self.facts(result) if as_json else None, lambda: self.show(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import click
@@ -14,13 +15,14 @@ from featx.cli.extract import extract
 from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
 from featx.cli.option_groups import Group
+from featx.cli.options import TRACEBACKS
 from featx.cli.predict import predict
 from featx.cli.promote import promote
 from featx.cli.rank import rank
 from featx.cli.run import run
 from featx.errors import FeatxError
 from featx.system import started
-from featx.text import printable
+from featx.text import printable_lines
 
 _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
 """Commands that keep what they have done when they are interrupted."""
@@ -34,7 +36,9 @@ class Featx(Group):
         try:
             return super().invoke(ctx)
         except FeatxError as error:
-            raise click.ClickException("\n".join(map(printable, str(error).split("\n")))) from error
+            if ctx.meta.get(TRACEBACKS):
+                click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
+            raise click.ClickException(printable_lines(str(error))) from error
         except KeyboardInterrupt:
             kept = " Completed work is kept: the same command resumes it."
             click.echo(f"\nInterrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}", err=True)

@@ -10,6 +10,7 @@ import click
 
 from featx.cli.option_groups import option
 from featx.constants import CACHE, MODELS
+from featx.progress import NORMAL, QUIET, VERBOSE
 
 Decorator = Callable[[Any], Any]
 
@@ -58,6 +59,35 @@ SHARE_BELOW_1 = click.FloatRange(0, 1, max_open=True)
 
 COUNT = click.IntRange(min=1)
 """A whole number above 0."""
+
+VERBOSITY = options(
+    option(
+        "-q", "--quiet", is_flag=True, section="Advanced",
+        help="Print no stages and no progress, only the result and the notes on it.",
+    ),
+    option(
+        "-v", "--verbose", is_flag=True, section="Advanced",
+        help="Print each stage with the time at which it begins, and where an error comes from.",
+    ),
+)  # fmt: skip
+"""How much a job prints on stderr while it runs; ``verbosity`` reads both."""
+
+
+def verbosity(ctx: click.Context) -> int:
+    """How much to print, from ``--quiet`` and ``--verbose``, which this removes from the parameters of a command.
+
+    Raises:
+        click.UsageError: both are given.
+    """
+    quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude one another", ctx)
+    ctx.meta[TRACEBACKS] = verbose
+    return QUIET if quiet else VERBOSE if verbose else NORMAL
+
+
+TRACEBACKS = "featx.tracebacks"
+"""The key of the context's ``meta`` under which ``--verbose`` asks for the traceback of an error."""
 
 JSON = option("--json", "as_json", is_flag=True, section="Output", help="Print one JSON object instead of text.")
 

@@ -12,7 +12,7 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
 from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -57,8 +57,10 @@ def predict(
     a cell that begins with = + - or @ keeps a spreadsheet from running it as a formula, and unprintable characters are escaped;
     --json prints every name unchanged.
     """
+    stage_of_import(reporter)
     from featx.inference import load_model
     from featx.inference import predict as run
 
+    reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
     return run(loaded, images, top=top, workers=workers, reporter=reporter)

@@ -22,7 +22,7 @@ from featx.cli.options import (
     WORKERS,
 )
 from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS, FineTuning
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.promotion.finetune_run import FineTuningRun
@@ -103,7 +103,7 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 
 
 @click.command(
-    "promote", cls=JobCommand, show=show_promotion, progress=("finetune", "images"), check=_check,
+    "promote", cls=JobCommand, show=show_promotion, progress=("promote", "images"), check=_check,
     short_help="Turn a head and its backbone into one network, and fine-tune it.",
     examples=(
         "featx promote --finetune",
@@ -214,6 +214,8 @@ def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -
     """
     from featx.heads.head_file import HEAD
     from featx.io.model_file import newest
+
+    stage_of_import(reporter)
     from featx.promotion.promotion import promote as run
 
     others = {name: value for name, value in options.items() if name not in _FIELDS}

@@ -10,7 +10,7 @@ from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
 from featx.cli.options import DEVICE, MODELS_FOLDER, WORKERS, cache_folder
 from featx.cli.output import print_columns
-from featx.reporter import Reporter
+from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.ranking import Ranking
@@ -64,6 +64,7 @@ def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], **options: A
     Logistic regression and nearest neighbours are cross-validated on the training images of DATA; val and test take no part in
     the choice. LogME and the H-score are hints.
     """
+    stage_of_import(reporter)
     from featx.advice.ranking import rank as run
     from featx.data.scan import scan_images
 

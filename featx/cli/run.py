@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from featx.cli.interrupt import interruptible
 from featx.cli.option_groups import Command, option
-from featx.cli.options import JSON
+from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
-from featx.cli.progress import progress_bar
 from featx.cli.recipe import STEPS, Recipe, load_recipe, run_recipe
+from featx.progress import progress_bar
 from featx.reporter import Reporter
 
 
@@ -21,8 +22,10 @@ from featx.reporter import Reporter
 )  # fmt: skip
 @click.argument("recipe")
 @option("--dry-run", is_flag=True, section="Output", help="Print the commands of the steps without running them.")
+@VERBOSITY
 @JSON
-def run(recipe: str, dry_run: bool, as_json: bool) -> None:
+@click.pass_context
+def run(ctx: click.Context, /, recipe: str, dry_run: bool, as_json: bool, **_: bool) -> None:
     """Run the steps of RECIPE, a TOML file with the tables extract, fit-head and promote.
 
     The keys of a table are the options of its command. Each step takes what the step before it made.
@@ -32,10 +35,10 @@ def run(recipe: str, dry_run: bool, as_json: bool) -> None:
         commands = [step.as_command() for step in loaded.steps.values()]
         print_result({"commands": commands} if as_json else None, lambda: click.echo("\n".join(commands)))
     else:
-        _run(loaded, as_json)
+        _run(loaded, as_json, verbosity(ctx))
 
 
-def _run(recipe: Recipe, as_json: bool) -> None:
+def _run(recipe: Recipe, as_json: bool, shown: int) -> None:
     """Run each step under a progress bar of its own, and print its command, its result and its notes."""
     facts: dict[str, Any] = {}
     with contextlib.ExitStack() as bars:
@@ -43,7 +46,8 @@ def _run(recipe: Recipe, as_json: bool) -> None:
         def begin(name: str) -> Reporter:
             if not as_json:
                 click.echo(f"{chr(10) if facts else ''}$ {recipe.steps[name].as_command()}")
-            return bars.enter_context(progress_bar(*STEPS[name].progress))
+            bar = bars.enter_context(progress_bar(*STEPS[name].progress, shown))
+            return bars.enter_context(interruptible(bar))
 
         for name, result in run_recipe(recipe, reporter=begin):
             bars.close()

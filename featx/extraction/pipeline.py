@@ -25,10 +25,12 @@ from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import DONE, FAILED
 from featx.features.lock import write_lock
 from featx.layer_spec import views_name
+from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
 
+@shows_progress("extract", "images")
 def extract(
     data: ImageSet | str | os.PathLike[str],
     backbone: Backbone | str = "resnet50",
@@ -42,6 +44,7 @@ def extract(
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
     wait: bool = False,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Extraction:
     """Run a frozen backbone once over a data set and store its embeddings in one HDF5 file.
@@ -65,6 +68,7 @@ def extract(
         strict: stop at the first image that fails. Rows that are done stay in the file.
         max_pixels: an image with more pixels (width x height) fails.
         wait: wait while another process writes the same file, rather than raise.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: gets the progress, in images, with the stage that limits the speed as its detail; and a note before the run
             waits for another process, and before it measures engines.
 
@@ -110,6 +114,7 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
     def note_wait(holder: str) -> None:
         reporter.note(f"waiting for {holder}, which writes the same file")
 
+    reporter.stage(f"looking for known features of {len(request.images):,} images")
     inventory = take_inventory(request)
     if not request.rehash and is_unchanged(inventory):
         return inventory, _nothing_done(inventory)

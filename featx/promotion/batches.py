@@ -25,7 +25,7 @@ from featx.promotion.prefix import split_network
 from featx.promotion.prefix_cache import ActivationCache, ActivationSet, CachedActivations
 from featx.promotion.splits import RunSplit
 from featx.promotion.trainer import BatchSource
-from featx.reporter import Reporter
+from featx.reporter import ForwardingReporter, Reporter
 from featx.text import size_text
 
 
@@ -208,15 +208,16 @@ def _fill(cache: ActivationCache, subsets: Sequence[ActivationSet], data: ImageD
     data.processes.wait()
 
 
-class _CachingReporter(Reporter):
+class _CachingReporter(ForwardingReporter):
     """Reports the extraction of one set as a part of all that are cached."""
 
     def __init__(self, reporter: Reporter, before: int, total: int) -> None:
-        self.reporter, self.before, self.total = reporter, before, total
+        super().__init__(reporter)
+        self.before, self.total = before, total
 
     def progress(self, done: int, total: int, detail: object = "") -> None:  # noqa: ARG002 - the signature it overrides
         progress = TrainingProgress.caching(self.before + done, self.total)
-        self.reporter.progress(progress.done, progress.total, progress)
+        super().progress(progress.done, progress.total, progress)
 
 
 class _UncachedError(Exception):

@@ -19,6 +19,7 @@ from featx.heads.head import Head
 from featx.heads.head_file import stored_report
 from featx.io import atomic
 from featx.metrics.classification import ClassificationReport
+from featx.progress import shows_progress
 from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, prove
 from featx.promotion.config import FineTuning
 from featx.promotion.epoch_log import EpochLog
@@ -105,6 +106,7 @@ class Promotion:
         }
 
 
+@shows_progress("promote", "images")
 def promote(
     head: Head | str | os.PathLike[str],
     *,
@@ -118,6 +120,7 @@ def promote(
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
     tensorboard: bool = False,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Promotion:
     """Assemble a head and its backbone into one network, prove it, optionally fine-tune it, and save the better one.
@@ -148,6 +151,7 @@ def promote(
         out: Path of the model's file, instead of ``<models>/<head>--promoted.safetensors``.
         models: Folder of models.
         tensorboard: Also write the epochs for TensorBoard, into ``<model>.tensorboard``.
+        progress: Show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: Receives the progress of fine-tuning, with a ``TrainingProgress`` as its detail, and notes on the disk space
             that cached activations take and on repeats.
 
@@ -170,7 +174,9 @@ def promote(
     file = None if isinstance(head, Head) else Path(head)
     head = head if isinstance(head, Head) else Head.load(head)
     path = Path(out) if out else Path(models) / f"{_stem(head, file)}--promoted.safetensors"
+    reporter.stage("loading the backbone")
     assembly = _assemble(head, features, path, backbone=backbone, weights=weights, device=device, workers=workers)
+    reporter.stage("comparing the logits of the network with those of the head")
     proof = prove(assembly)
     head_report = head.evaluate(assembly.features, split=assembly.test_split)
     assert isinstance(head_report, ClassificationReport)  # a linear head is a classifier
@@ -178,6 +184,7 @@ def promote(
     tuned = _FineTuned()
     if finetune:
         _require_savable(assembly, facts, path)  # before hours of training
+        reporter.stage("fine-tuning")
         tuned = _fine_tune(assembly, settings, path, tensorboard=tensorboard, reporter=reporter)
     decision = _decide(assembly, head_report, tuned, settings)
     seconds = time.perf_counter() - started

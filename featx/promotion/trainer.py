@@ -308,7 +308,7 @@ def train(
         trainer: The network in training, before its first step.
         source: The training and validation inputs.
         checkpoint: Written after each epoch.
-        reporter: Receives the progress after each step.
+        reporter: Receives the progress after each step, and a milestone after each epoch.
         on_epoch: Called before the first epoch and after each epoch, once the checkpoint is written.
 
     Raises:
@@ -337,6 +337,10 @@ def train(
             history.notes.append(f"{error}; training resumed from epoch {history.epoch} at half the learning rate")
         else:
             history.log.append(entry)
+            reporter.milestone(
+                f"epoch {history.epoch} of {settings.epochs}: training loss {entry['loss']:.4f}, validation log loss "
+                f"{entry['log_loss']:.4f}, accuracy {entry['accuracy']:.4f}"
+            )
             history.best_epoch = history.epoch if is_best else history.best_epoch
             _save(checkpoint, trainer, history)
             on_epoch(history)

@@ -26,6 +26,7 @@ from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.metrics.scores import finite
+from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.workflows.comparison import Compared, compare_kinds
 from featx.workflows.fit_options import AUTO, BEST, require_compatible
@@ -103,6 +104,7 @@ class Fit:
         }
 
 
+@shows_progress("fit-head", "fits")
 def fit_head(  # its options are those of featx fit-head, and most of its lines describe them
     features: FeatureSet | str | os.PathLike[str] | None = None,
     model: str | Head = "logreg",
@@ -129,6 +131,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     cache: str | os.PathLike[str] = CACHE,
     models: str | os.PathLike[str] = MODELS,
     out: str | os.PathLike[str] | None = None,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Fit:
     """Fit a head to the training rows of a feature file, evaluate it on the held-out rows, and save both.
@@ -164,6 +167,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         cache: folder of feature files.
         models: folder of heads.
         out: file of the head, instead of ``<models>/<features>--<kind>.safetensors``.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress of ``model="auto"``, ``cv`` and ``shots``, in fits.
 
     Raises:
@@ -185,9 +189,11 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     )  # fmt: skip
     auto = model == AUTO
     source = newest(Path(cache)) if features is None else features
+    reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     files = HeadFiles(Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors")
     files.require_writable(head_size(data.features, head))
+    reporter.stage(f"fitting {model if isinstance(model, str) else model.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)

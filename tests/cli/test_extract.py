@@ -115,7 +115,8 @@ def test_a_waiting_run_names_the_process_it_waits_for_and_continues(split_photos
         )
         run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert run.stderr is not None
-        assert re.fullmatch(rf"Note: waiting for {holder}, which writes the same file\n", run.stderr.readline())
+        note = next(line for line in run.stderr if line.startswith("Note: "))
+        assert re.fullmatch(rf"Note: waiting for {holder}, which writes the same file\n", note)
         assert run.poll() is None
     stdout, _ = run.communicate(timeout=60)
     assert run.returncode == 0
