@@ -22,7 +22,7 @@ from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError, StaleCacheError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
-from featx.io.atomic import require_writable, write_whole
+from featx.io.outputs import ADVICE, Output, require_outputs
 from featx.layer_spec import plain_layers
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
@@ -157,6 +157,8 @@ def advise(
         print(advice.command)  # featx fit-head cache/photos--mobilenet_v3_small.h5
     """
     network: Backbone | None
+    if out:
+        _require_picture(Path(out), data, backbone, weights)  # before the images pass through the network
     if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
         file = FeatureFile(data)
         network, notes = _restore(file, backbone, weights, device)
@@ -166,7 +168,7 @@ def advise(
         extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
         file, notes = FeatureFile(extraction.file), extraction.remarks
     picture = Path(out) if out else Path(models) / f"{file.path.stem}--advice.png"
-    require_writable(picture)
+    _require_picture(picture, data, backbone, weights, file, named=bool(out))
     measurements = gather(file, network, seed=seed, workers=workers, reporter=reporter)
     decision = decide(measurements.evidence)
     confidence, interval = bootstrap(measurements.evidence, seed=seed)
@@ -182,6 +184,22 @@ def advise(
         picture=picture,
         notes=(*notes, *measurements.notes),
     )
+
+
+def _require_picture(
+    picture: Path,
+    data: ImageSet | str | os.PathLike[str],
+    backbone: str | None,
+    weights: str,
+    file: FeatureFile | None = None,
+    *,
+    named: bool = True,
+) -> None:
+    """Refuse a picture that cannot be written, or that would take the place of another file."""
+    source = data.table if isinstance(data, ImageSet) else data
+    read = [each for each in (source, weights, (backbone or "").rpartition(":")[0], file and file.path) if each]
+    images = (str(file.dataset["root"]), set(file.paths)) if file else ("", ())
+    require_outputs([Output(picture, ADVICE, named=named)], read, images=images)
 
 
 def _labelled_images(data: ImageSet | str | os.PathLike[str]) -> ImageSet:
@@ -209,7 +227,7 @@ def _restore(
 
 def _draw(measurements: Measurements, picture: Path) -> None:
     """Write the figure: accuracy by layer, and the learning curve."""
-    from featx.report.plots import advice_figure, as_png  # matplotlib, loaded late
+    from featx.report.plots import advice_figure, save_png  # matplotlib, loaded late
 
     curve, random_weights = measurements.curve, measurements.random_weights
     figure = advice_figure(
@@ -221,4 +239,4 @@ def _draw(measurements: Measurements, picture: Path) -> None:
         curve.band() if curve else np.empty((0, 4)),
         measurements.images,
     )
-    write_whole(picture, as_png(figure))
+    save_png(figure, picture, ADVICE)

@@ -24,7 +24,7 @@ from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.targets import task_of
-from featx.io.atomic import require_writable, write_whole
+from featx.io.outputs import RANKING, Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.scores import finite
 from featx.progress import shows_progress
@@ -141,8 +141,13 @@ def rank(
     """
     images = data if isinstance(data, ImageSet) else scan_images(data)
     picture = Path(out) if out else Path(models) / f"{images.name}--rank.png"
-    require_writable(picture)
     weights_by_name = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
+    sources = [*weights_by_name.values(), *(name.rpartition(":")[0] for name in weights_by_name)]
+    require_outputs(
+        [Output(picture, RANKING, named=bool(out))],
+        [path for path in (images.table, *sources) if path],
+        images=(str(images.root), set(images.paths)),
+    )
     ranked, failed, counts, notes = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
     for number, (name, weights) in enumerate(weights_by_name.items(), start=1):
         reporter.stage(f"{name} ({number} of {len(weights_by_name)})")
@@ -270,10 +275,10 @@ def _on_front(row: RankedBackbone, rows: Sequence[RankedBackbone]) -> bool:
 
 def _draw(rows: Sequence[RankedBackbone], picture: Path) -> None:
     """Write the figure of accuracy against speed."""
-    from featx.report.plots import as_png, rank_figure  # matplotlib, loaded late
+    from featx.report.plots import rank_figure, save_png  # matplotlib, loaded late
 
     points = [(row.backbone, row.images_per_second, row.accuracy, *row.interval, row.front) for row in rows]
-    write_whole(picture, as_png(rank_figure(points)))
+    save_png(rank_figure(points), picture, RANKING)
 
 
 def _notes(rows: Sequence[RankedBackbone]) -> list[str]:

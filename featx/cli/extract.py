@@ -152,11 +152,13 @@ def extract(
     stopping the others. An interrupted run keeps what it has done: the same command resumes it.
     """
     from featx.data.scan import scan_images
-    from featx.features.folder import require_writable
+    from featx.features.folder import require_named, require_writable
 
-    # These two come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
+    # These come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
     reporter.stage(f"looking for images in {data}")
     images = scan_images(data)
+    if out:
+        require_named(Path(out), images.table, options["weights"], (backbone or "").rpartition(":")[0])
     require_writable(Path(cache), Path(out) if out else None)
 
     stage_of_import(reporter)

@@ -19,6 +19,7 @@ from featx.features.feature_file import DONE, FeatureFile
 from featx.features.hdf5 import TEXT_CRC
 from featx.features.header import FORMAT, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
+from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
 
 _ENDINGS = (".h5", ".h5.partial", ".h5.new")
 
@@ -159,6 +160,21 @@ def require_writable(folder: Path, file: Path | None = None) -> None:
     except OSError as error:
         if not (folder.is_dir() and _files(folder)):
             raise folder_error(folder, error) from error
+
+
+def require_named(file: Path, *inputs: str | os.PathLike[str] | None) -> None:
+    """Check, before anything slow, that a named file may become a feature file: it is none yet, or a feature file of featx.
+
+    Args:
+        file: the path that was named.
+        inputs: the table, the weights and the code that the extraction reads; None and what is no file are ignored.
+
+    Raises:
+        OutputError: the file is an input, has the ending of another format, or holds something else.
+    """
+    kind = OutputKind("feature file", ".h5", _is_ours)
+    require_separate([Output(file, kind, named=True)], [path for path in inputs if path])
+    require_replaceable(file, kind)
 
 
 def list_folder(folder: Path) -> list[FolderEntry]:

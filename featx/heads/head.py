@@ -250,7 +250,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
             The path.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or there is a file at the path that is not a head.
             HeadError: an attribute was set to something that could not be read again.
         """
         head_file.write_head(Path(path), self.get_params(), vars(self), report=report)

@@ -22,6 +22,7 @@ from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, p
 from featx.heads.search import Tried
 from featx.io import model_file
 from featx.io.model_file import Schema
+from featx.io.outputs import require_replaceable
 from featx.io.schema import (
     BACKBONE,
     DIGEST,
@@ -154,7 +155,7 @@ def write_head(
         report: on the held-out split, to be stored with the head.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or there is a file at the path that is not a head.
         HeadError: an attribute was set to something that could not be read again.
     """
     predictor, postprocess = fitted["predictor_"], fitted["postprocess_"]
@@ -188,6 +189,7 @@ def write_head(
             )
         },
     }  # fmt: skip
+    require_replaceable(path, HEAD.kind)
     model_file.write(path, arrays, metadata, HEAD)
 
 

@@ -26,6 +26,7 @@ from safetensors.numpy import save
 
 from featx.errors import CorruptFileError, FeatxError, HeadError, ModelNotFoundError
 from featx.io.atomic import reason, write_whole
+from featx.io.outputs import OutputKind
 from featx.io.schema import ArraySpec, content_fault, shape_fault, value_fault
 from featx.io.strict_json import shown, strict_json
 from featx.io.tensor_file import Tensor, read_header, read_tensor
@@ -60,6 +61,11 @@ class Schema:
     def noun(self) -> str:
         """What such a file is, in a message: "head" or "model"."""
         return self.format.removeprefix("featx-")
+
+    @property
+    def kind(self) -> OutputKind:
+        """Such a file, as an output."""
+        return OutputKind(self.noun, ".safetensors", lambda path: stored_format(path) == self.format)
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,20 @@ def read(path: Path, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, A
         raise CorruptFileError(f"{path} is damaged: its arrays and metadata do not match their checksum")
     header.require_content(path, arrays)
     return arrays, header.metadata
+
+
+def stored_format(path: Path) -> str:
+    """The format that a file names, such as "featx-head", whether or not the rest of it is valid; "" for any other file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            metadata = strict_json(read_header(file, os.fstat(file.fileno()).st_size)[0].get("featx", "null"))
+    except ValueError:
+        return ""
+    return str(metadata.get("format", "")) if isinstance(metadata, dict) else ""
 
 
 def newest(folder: Path, schema: Schema) -> Path:

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from featx.io.atomic import write_whole
-from featx.io.model_file import digest
+from featx.io.model_file import digest, stored_format
+from featx.io.outputs import OutputKind, write_output
 from featx.io.strict_json import strict_json
 from featx.io.tensor_file import read_header, read_tensor
 
 FORMAT, VERSION = "featx-checkpoint", 1
+
+KIND = OutputKind("checkpoint", ".checkpoint", lambda path: stored_format(path) == FORMAT)
+"""A checkpoint, as an output."""
 
 
 class Checkpoint:
@@ -54,7 +57,7 @@ class Checkpoint:
         contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         stored = json.loads(json.dumps({**facts, "format": FORMAT, "version": VERSION, "asked": self.run_sha256}))
         stored["sha256"] = digest(contiguous, stored)
-        write_whole(self.path, save(contiguous, metadata={"featx": json.dumps(stored)}))
+        write_output(self.path, save(contiguous, metadata={"featx": json.dumps(stored)}), KIND)
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Return the arrays and the facts of the last save, or None if there is no undamaged file of this run."""

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from featx.errors import OutputError
-from featx.io.atomic import write_whole
+from featx.io.outputs import TRAINING_CURVES, Output, table, write_output
 from featx.promotion.history import TrainingHistory
 
 COLUMNS = ("epoch", "loss", "accuracy", "log_loss", "rate", "seconds")
 """Columns of the CSV file; all but the first are TensorBoard scalars too."""
+
+LOG = table("log of the epochs", COLUMNS)
+"""The CSV file, as an output."""
 
 
 class EpochLog:
@@ -32,8 +35,10 @@ class EpochLog:
     """
 
     def __init__(self, model: Path, *, tensorboard: bool = False) -> None:
-        self.csv, self.png = model.with_suffix(".csv"), model.with_suffix(".png")
-        self.folder = model.with_suffix(".tensorboard")
+        (self.csv, self.png), self.folder = (
+            (output.path for output in log_files(model)),
+            model.with_suffix(".tensorboard"),
+        )
         self._writer = _summary_writer(self.folder) if tensorboard else None
         self._written = 0
 
@@ -47,7 +52,7 @@ class EpochLog:
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
         table.writeheader()
         table.writerows(history.log)
-        write_whole(self.csv, text.getvalue().encode())
+        write_output(self.csv, text.getvalue().encode(), LOG)
         if self._writer:
             for entry in history.log[self._written :]:
                 for name in COLUMNS[1:]:
@@ -62,11 +67,16 @@ class EpochLog:
         Raises:
             OutputError: A file cannot be written.
         """
-        from featx.report.plots import as_png, training_figure
+        from featx.report.plots import save_png, training_figure
 
-        write_whole(self.png, as_png(training_figure(history.log, history.curve)))
+        save_png(training_figure(history.log, history.curve), self.png, TRAINING_CURVES)
         if self._writer:
             self._writer.close()
+
+
+def log_files(model: Path) -> tuple[Output, Output]:
+    """The table and the figure beside a model."""
+    return Output(model.with_suffix(".csv"), LOG), Output(model.with_suffix(".png"), TRAINING_CURVES)
 
 
 def _summary_writer(folder: Path) -> Any:

@@ -23,6 +23,7 @@ from featx.heads.postprocess import most_probable, softmax
 from featx.heads.training_data import mean_over_views
 from featx.identity import differences
 from featx.io import model_file
+from featx.io.outputs import require_replaceable
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
 from featx.promotion.model_file import MODEL, TRAIN_KEYS
 from featx.text import printable
@@ -129,9 +130,10 @@ class PromotedModel:
         Tensors keep the names that the network gives them; names of featx's own arrays begin with ``featx.``.
 
         Raises:
-            OutputError: The file cannot be written.
+            OutputError: The file cannot be written, or there is a file at the path that is not a promoted model.
             HeadError: The metadata cannot be stored.
         """
+        require_replaceable(Path(path), MODEL.kind)
         model_file.write(Path(path), *self._contents(), MODEL)
         return Path(path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
-from featx.io import atomic
+from featx.io.outputs import Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.progress import shows_progress
 from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, prove
 from featx.promotion.config import FineTuning
-from featx.promotion.epoch_log import EpochLog
+from featx.promotion.epoch_log import EpochLog, log_files
 from featx.promotion.finetune_run import FineTuner, FineTuningRun
 from featx.promotion.model import PromotedModel
+from featx.promotion.model_file import MODEL
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.splits import standard_split
 from featx.promotion.verdict import evidence_of, verdict_of
@@ -174,8 +175,17 @@ def promote(
     file = None if isinstance(head, Head) else Path(head)
     head = head if isinstance(head, Head) else Head.load(head)
     path = Path(out) if out else Path(models) / f"{_stem(head, file)}--promoted.safetensors"
+    read = [each for each in (file, features, weights, backbone) if isinstance(each, str | os.PathLike)]
+
+    def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
+        outputs = [Output(path, MODEL.kind, size, named=bool(out)), *(log_files(path) if finetune else ())]
+        images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+        require_outputs(outputs, [*read, *_sources(head)], images=images)
+
     reporter.stage("loading the backbone")
-    assembly = _assemble(head, features, path, backbone=backbone, weights=weights, device=device, workers=workers)
+    assembly = _assemble(
+        head, features, require_writable, backbone=backbone, weights=weights, device=device, workers=workers
+    )
     reporter.stage("comparing the logits of the network with those of the head")
     proof = prove(assembly)
     head_report = head.evaluate(assembly.features, split=assembly.test_split)
@@ -214,17 +224,24 @@ def _stem(head: Head, file: Path | None) -> str:
     return file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
 
 
+def _sources(head: Head) -> list[str]:
+    """Return the files that a head comes from, as far as it names them: its features, and its backbone's code and weights."""
+    backbone = head.backbone_
+    code = str(backbone.get("name", "")).rpartition(":")[0]
+    return [str(path) for path in (head.source_, code, backbone.get("weights")) if path]
+
+
 def _assemble(
-    head: Head, features: FeatureSet | str | os.PathLike[str] | None, path: Path, *,
+    head: Head, features: FeatureSet | str | os.PathLike[str] | None, require_writable: Callable[..., None], *,
     backbone: str | None, weights: str | None, device: str, workers: int | None,
 ) -> Assembly:  # fmt: skip
     """Move the head onto its backbone, after cheap checks that the model can be written and the head be moved."""
-    atomic.require_writable(path)
+    require_writable()
     head.as_linear()
     feature_set = _load_features(head, features)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in source.network.state_dict().values())
-    atomic.require_writable(path, size)
+    require_writable(size, feature_set)
     return assemble(head, feature_set, source, workers)
 
 

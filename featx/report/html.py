@@ -23,7 +23,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from featx.io import atomic
+from featx.io.outputs import PAGE, PAGE_MARK, write_output
 from featx.text import printable
 
 MOST_MISTAKES = 24
@@ -224,7 +224,7 @@ def write_page(path: str | os.PathLike[str], page: Page) -> Path:
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    atomic.write_whole(path, render_page(page).encode())
+    write_output(path, render_page(page).encode(), PAGE)
     return path
 
 
@@ -253,6 +253,7 @@ def _environment() -> Environment:
     environment.filters["decimals"] = decimals
     environment.globals |= {
         "css": Markup((folder / "page.css").read_text(encoding="utf-8").strip()),  # trusted: part of the package
+        "mark": PAGE_MARK,
         "most_mistakes": MOST_MISTAKES,
     }
     return environment

@@ -14,6 +14,7 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -23,7 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from featx.errors import OutputError
+from featx.io.outputs import CONFUSION, OutputKind, picture_metadata, write_output
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.scores import wilson_interval
@@ -76,16 +77,24 @@ def as_png(figure: Figure, *, dpi: int = 144) -> bytes:
     return file.getvalue()
 
 
+def save_png(figure: Figure, path: Path, kind: OutputKind, *, dpi: int = 144) -> None:
+    """Write a figure as a PNG file that names its kind, in the place of an older one of that kind.
+
+    Raises:
+        OutputError: the file cannot be written, or there is another file at the path.
+    """
+    file = io.BytesIO()
+    _save(figure, file, format="png", dpi=dpi, metadata=picture_metadata(kind.noun))
+    write_output(path, file.getvalue(), kind)
+
+
 def save_confusion(report: ClassificationReport, path: str | os.PathLike[str]) -> None:
     """Draw the confusion matrix into a PNG file.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or there is another file at the path.
     """
-    try:
-        _save(confusion_figure(report), path, format="png", dpi=120)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; name another file with -o") from error
+    save_png(confusion_figure(report), Path(path), CONFUSION, dpi=120)
 
 
 def _save(figure: Figure, file: Any, **options: Any) -> None:

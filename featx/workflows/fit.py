@@ -189,10 +189,14 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     )  # fmt: skip
     auto = model == AUTO
     source = newest(Path(cache)) if features is None else features
+    read = [path for path in (source, table) if isinstance(path, str | os.PathLike)]
+    if out:  # before layers are compared, which takes a while
+        HeadFiles(Path(out), named=True).require_writable(inputs=read)
     reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
-    files = HeadFiles(Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors")
-    files.require_writable(head_size(data.features, head))
+    name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
+    files = HeadFiles(name, named=bool(out))
+    files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
     reporter.stage(f"fitting {model if isinstance(model, str) else model.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report, fits=fits)
@@ -319,6 +323,13 @@ def _gather(
     head.task_ = task
     split = with_splits(features, task)
     return _Data(features, split, _held_out(split, task, cv), file, layers)
+
+
+def _sources(data: _Data) -> list[str]:
+    """The files that the features come from: the feature file, and the table of the data set."""
+    dataset = data.features.dataset
+    table = dataset.get("table") if isinstance(dataset.get("table"), str) else None
+    return [str(path) for path in (data.file, table) if path]
 
 
 def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from featx.data.image_set import UNLABELLED
-from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
-from featx.io import atomic
+from featx.heads.head_file import HEAD
+from featx.io.outputs import CONFUSION, FEW_SHOT_CURVE, PAGE, Output, require_outputs, table, write_output
 from featx.layer_spec import PENULTIMATE
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
@@ -25,15 +26,24 @@ HIDDEN_UNITS = 512
 """Width of the hidden layer of an mlp head, as ``heads.estimators.mlp.MlpEstimator`` has it; importing that imports torch."""
 
 
+PREDICTION_COLUMNS = ("path", "label", "probability")
+"""The columns of the table of predictions for images without a label."""
+
+PREDICTIONS = table("table of predictions", PREDICTION_COLUMNS)
+"""That table, as an output."""
+
+
 @dataclass(frozen=True)
 class HeadFiles:
     """The files that a fit writes.
 
     Attributes:
         path: the head.
+        named: whether the user named it.
     """
 
     path: Path
+    named: bool = False
 
     @property
     def picture(self) -> Path:
@@ -55,22 +65,32 @@ class HeadFiles:
         """The table of predictions for images without a label."""
         return self.path.with_name(f"{self.path.stem}--unlabelled.csv")
 
-    def require_writable(self, size: int) -> None:
-        """Refuse files that could not be written after the fit.
+    def require_writable(
+        self,
+        size: int = 0,
+        *,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+        features: FeatureSet | None = None,
+    ) -> None:
+        """Refuse, before the fit, files that could not be written, or that would take the place of others.
 
         Args:
             size: bytes of the head's file, roughly.
+            inputs: the files that the fit reads.
+            features: the features, once they are loaded; none of their images is overwritten.
 
         Raises:
-            OutputError: the path of the head is that of its picture or page, or a file cannot be written.
+            OutputError: a file cannot be written, is an input, or is there and not of its kind.
         """
-        if self.path.suffix in (".png", ".html"):
-            raise OutputError(
-                f"{self.path} is where the head's picture or page goes; name a file that ends in .safetensors with -o"
-            )
-        atomic.require_writable(self.path, size)
-        for beside in (self.picture, self.page, self.curve, self.predictions):
-            atomic.require_writable(beside)
+        outputs = (
+            Output(self.path, HEAD.kind, size, named=self.named),
+            Output(self.picture, CONFUSION),
+            Output(self.page, PAGE),
+            Output(self.curve, FEW_SHOT_CURVE),
+            Output(self.predictions, PREDICTIONS),
+        )
+        images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+        require_outputs(outputs, inputs, images=images)
 
     def write_predictions(self, features: FeatureSet, head: Head) -> Path | None:
         """Write what a fitted head predicts for the images without a label as CSV; None where there are none."""
@@ -78,12 +98,12 @@ class HeadFiles:
         if not len(rows):
             return None
         text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "label", "probability"])
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(PREDICTION_COLUMNS)
         for path, outputs in zip(features.paths[rows], head.predict_rows(features, rows), strict=True):
             label, probability = _prediction_cells(head, outputs)
-            table.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
-        atomic.write_whole(self.predictions, text.getvalue().encode("utf-8", "surrogateescape"))
+            writer.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
+        write_output(self.predictions, text.getvalue().encode("utf-8", "surrogateescape"), PREDICTIONS)
         return self.predictions
 
     def write_picture(self, report: Report | None) -> Path | None:
@@ -102,7 +122,7 @@ class HeadFiles:
         if not shots:
             return None
         points = [(n, result.mean("accuracy"), result.deviation("accuracy")) for n, result in shots]
-        atomic.write_whole(self.curve, plots.as_png(plots.shots_figure(points)))
+        plots.save_png(plots.shots_figure(points), self.curve, FEW_SHOT_CURVE)
         return self.curve
 
 

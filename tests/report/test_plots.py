@@ -202,7 +202,7 @@ def test_the_picture_is_neither_tiny_nor_huge(count: int, tmp_path: Path) -> Non
 def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
     report = ClassificationReport.from_predictions(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
-    with pytest.raises(OutputError, match=r"cannot write .*taken\.png: Is a directory; name another file with -o"):
+    with pytest.raises(OutputError, match=r"taken\.png is a folder; name a file to write with -o"):
         plots.save_confusion(report, tmp_path / "taken.png")
 
 

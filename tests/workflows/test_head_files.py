@@ -37,9 +37,10 @@ def test_a_head_is_named_after_its_features_layer_and_kind(
 
 
 def test_the_picture_does_not_take_the_place_of_the_head(tmp_path: Path) -> None:
-    for name in ("head.png", "head.html"):
+    for name in ("head.png", "head.html", "head.PNG", "head.pt", "thesis.docx"):
         with pytest.raises(
-            OutputError, match=f"{name} is where the head's picture or page goes; name a file that ends in"
+            OutputError,
+            match=rf"{name} ends in \.\w+, but a head is written; name a file that ends in \.safetensors with -o",
         ):
             fit_head(photos(), Head("centroid"), out=tmp_path / name)
     assert list(tmp_path.iterdir()) == []
