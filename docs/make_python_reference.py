@@ -30,7 +30,7 @@ SECTIONS = {
     ),
     "Comparing and advising": ("rank", "Ranking", "advise", "Advice"),
     "Promotion": ("promote", "FineTuning", "Promotion", "PromotedModel"),
-    "Prediction": ("load_model", "predict", "Prediction"),
+    "Prediction": ("load_model", "predict", "iter_predictions", "Prediction"),
     "Progress and errors": ("Reporter", "FeatxError"),
 }
 OTHERS = "Other names"

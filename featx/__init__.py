@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "features.feature_set": ["FeatureSet"],
         "heads.head": ["Head"],
         "heads.registry": ["register_head"],
-        "inference": ["Prediction", "evaluate", "load_model", "predict"],
+        "inference": ["Prediction", "evaluate", "iter_predictions", "load_model", "predict"],
         "metrics.classification": ["ClassificationReport"],
         "metrics.cross_validation": ["CrossValidated"],
         "metrics.multilabel": ["MultiLabelReport"],
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from featx.heads.registry import register_head as register_head
     from featx.inference import Prediction as Prediction
     from featx.inference import evaluate as evaluate
+    from featx.inference import iter_predictions as iter_predictions
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
     from featx.metrics.classification import ClassificationReport as ClassificationReport

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,24 @@ import numpy as np
 from featx.backbones.backbone import Backbone
 from featx.constants import CACHE
 from featx.data.image_set import UNLABELLED, ImageSet, image_key
-from featx.data.loader import batched, default_batch_size, read_file, read_images, views_reader
+from featx.data.inputs import ImageInput, image_inputs
+from featx.data.loader import LoadedImage, batched, default_batch_size, read_file, read_images, views_reader
 from featx.data.scan import scan_images
-from featx.data.sources.folder import list_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError
 from featx.extraction.pipeline import extract
+from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
+from featx.features.folder import files_sharing
 from featx.heads.evaluation import trained_on
 from featx.heads.groups import match_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
+from featx.identity import joint_features
 from featx.io import model_file
-from featx.layer_spec import LayerSpec, View
+from featx.layer_spec import LayerSpec, RandomView, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.progress import shows_progress
@@ -186,28 +189,35 @@ def load_model(
 @shows_progress("predict", "images")
 def predict(
     model: Head | Model | str | os.PathLike[str],
-    images: Iterable[str | os.PathLike[str]],
+    images: Any,
     *,
     top: int = 1,
+    cache: str | os.PathLike[str] | None = CACHE,
     workers: int | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> list[Prediction]:
-    """Predict image files. An image that cannot be read or decoded gets a prediction with an error, and the others go on.
+    """Predict images. One that cannot be read or decoded gets a prediction with an error, and the others go on.
 
     Args:
         model: a head, a model, or a file of either.
-        images: files, and folders whose images are taken in order of their paths.
+        images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W), (H, W, 3) or
+            (H, W, 4) of uint8, or the bytes of an image file. A path may also be a folder, whose images are taken in the order
+            of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the built-in scans. An
+            ``ImageSet`` stands for all its images.
         top: number of classes to return for each image.
+        cache: the folder of feature files. A head takes the features of images that are in one of them, found by the hash of
+            the content, instead of computing them. None: nothing is looked up.
         workers: threads that read and decode; by default one per core.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress, in images.
 
     Returns:
-        One prediction for each image, in order.
+        One prediction for each image, in order. The path of an image in memory is "image 0", "image 1", ..., its place in
+        the iterable.
 
     Raises:
-        DatasetError: a folder contains no images.
+        DatasetError: something that is no image, a folder without images, or a table that cannot be read.
         StaleCacheError: the head's backbone, as installed here, gives other features.
 
     Example:
@@ -215,17 +225,41 @@ def predict(
         for prediction in featx.predict("model.safetensors", ["new.jpg", "folder/"], top=3):
             print(prediction.path, prediction.value, prediction.top, prediction.error)
     """
+    return list(iter_predictions(model, images, top=top, cache=cache, workers=workers, reporter=reporter))
+
+
+def iter_predictions(
+    model: Head | Model | str | os.PathLike[str],
+    images: Any,
+    *,
+    top: int = 1,
+    cache: str | os.PathLike[str] | None = CACHE,
+    workers: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Iterator[Prediction]:
+    """Predict images as ``predict`` does, and yield each prediction as soon as it is made.
+
+    The images may come from a generator of any length: only a few batches are read ahead.
+
+    Yields:
+        One prediction for each image, in order.
+
+    Example:
+
+        for prediction in featx.iter_predictions("model.safetensors", (frame for frame in camera)):
+            print(prediction.value)
+    """
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
     if isinstance(model, Head):
         model = _with_backbone(model)
-    files = [file for path in map(Path, images) for file in _image_files(path)]
+    if isinstance(images, str | os.PathLike | list | tuple | ImageSet):  # they can be counted before any is predicted
+        inputs: Iterable[ImageInput] = list(image_inputs(images))
+    else:
+        inputs = image_inputs(images)
     to_prediction = _to_prediction(model, min(top, len(model.classes)))
-    outputs = _predict_files(model, files, workers, reporter)
-    return [
-        Prediction(str(file), error=error) if values is None else to_prediction(str(file), values)
-        for file, (values, error) in zip(files, outputs, strict=True)
-    ]
+    for name, values, error in _predict_inputs(model, inputs, _known_features(model, cache), workers, reporter):
+        yield Prediction(name, error=error) if values is None else to_prediction(name, values)
 
 
 @shows_progress("evaluate", "images")
@@ -293,13 +327,13 @@ def _evaluate_promoted(
     split = split or _default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
-    files = [images.root / str(path) for path in rows.paths]
-    outputs = list(_predict_files(model, files, workers, reporter))
-    decoded = [row for row, (values, _) in enumerate(outputs) if values is not None]
+    inputs = [ImageInput(str(path), images.root / str(path)) for path in rows.paths]
+    outputs = list(_predict_inputs(model, inputs, None, workers, reporter))
+    decoded = [row for row, (_, values, _) in enumerate(outputs) if values is not None]
     if not decoded:
-        raise DatasetError(f"none of the {len(files)} images of split {split!r} in {images.root} could be decoded")
-    failures = [(str(rows.paths[row]), error) for row, (_, error) in enumerate(outputs) if error]
-    probabilities = np.stack([values for values, _ in outputs if values is not None])
+        raise DatasetError(f"none of the {len(inputs)} images of split {split!r} in {images.root} could be decoded")
+    failures = [(name, error) for name, _, error in outputs if error]
+    probabilities = np.stack([values for _, values, _ in outputs if values is not None])
     notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures)]
     return ClassificationReport.from_predictions(
         labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, notes=notes
@@ -321,29 +355,67 @@ def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Predic
     return to_prediction
 
 
-def _image_files(path: Path) -> list[Path]:
-    """Return the images of a folder, or the file itself."""
-    is_folder = os.path.isdir(path)  # noqa: PTH112 - in a folder that may not be searched, Path.is_dir raises
-    return list_images(path) if is_folder else [path]
+def _known_features(model: Model, cache: str | os.PathLike[str] | None) -> KnownViews | None:
+    """The features that a head takes from the files of a folder; None for a promoted model, which has none."""
+    if cache is None or isinstance(model, PromotedModel):
+        return None
+    identities, spec = model.backbone.identities, LayerSpec.parse(model.head.layer_)
+    by_view: dict[View | RandomView, dict[str, str]] = {
+        view: {name: identities[name] for name in names} for view, names in zip(spec.views, spec.stored, strict=True)
+    }
+    files = files_sharing(Path(cache), by_view.values())
+    return KnownViews(files, by_view) if files else None
 
 
-def _predict_files(
-    model: Model, files: Sequence[Path], workers: int | None, reporter: Reporter
-) -> Iterator[tuple[np.ndarray | None, str]]:
-    """Yield for each file, in order, its (C,) float64 outputs and "", or None and why it failed."""
-    reader = read_images(enumerate(files), views_reader(model.transform, model.views), workers=workers or cores())
+def _predict_inputs(
+    model: Model, inputs: Iterable[ImageInput], known: KnownViews | None, workers: int | None, reporter: Reporter
+) -> Iterator[tuple[str, np.ndarray | None, str]]:
+    """Yield for each image, in order, its name, its (C,) float64 outputs and "", or None and why it failed."""
+    total = len(inputs) if isinstance(inputs, list) else 0
+    ahead: dict[int, ImageInput] = {}
+
+    def sources() -> Iterator[tuple[int, Path | Callable[[], bytes]]]:
+        for row, each in enumerate(inputs):
+            ahead[row] = each
+            yield row, each.source
+
+    read = views_reader(model.transform, model.views)
+    images = read_images(sources(), read, workers=workers or cores(), known=() if known is None else known)
     done = 0
-    for batch in batched(reader, max(1, default_batch_size(model.device.type) // len(model.views))):
-        pixels = [image.pixels for image in batch if image.pixels is not None]
-        outputs = iter(model.predict_values(np.stack(pixels)) if pixels else ())
-        for image in batch:
-            values = None if image.pixels is None else next(outputs)
+    for batch in batched(images, max(1, default_batch_size(model.device.type) // len(model.views))):
+        cached = _cached_outputs(model, batch, known)
+        # A row that turned out to be damaged was not decoded, because its key is known: it is decoded now.
+        again = ((image.row, ahead[image.row].source) for image in batch if _is_missing(image, cached))
+        late = {image.row: image for image in read_images(again, read, workers=1)} if known else {}
+        rows = [late.get(image.row, image) for image in batch]
+        pixels = [image.pixels for image in rows if image.pixels is not None]
+        computed = iter(model.predict_values(np.stack(pixels)) if pixels else ())
+        for image in rows:
+            values = next(computed) if image.pixels is not None else cached.get(image.row)
+            error = image.error
             if values is not None and not np.isfinite(values).all():
-                yield None, "the model's scores for it are NaN or infinite"
-            else:
-                yield values, image.error
+                values, error = None, "the model's scores for it are NaN or infinite"
+            yield ahead.pop(image.row).name, values, error
         done += len(batch)
-        reporter.progress(done, len(files))
+        reporter.progress(done, max(total, done))
+
+
+def _is_missing(image: LoadedImage, cached: Mapping[int, np.ndarray]) -> bool:
+    """Whether an image has neither pixels nor cached outputs, though nothing failed."""
+    return image.pixels is None and not image.error and image.row not in cached
+
+
+def _cached_outputs(model: Model, batch: Sequence[LoadedImage], known: KnownViews | None) -> dict[int, np.ndarray]:
+    """The (C,) outputs of the images of a batch that were not decoded because their features are known, by row."""
+    images = [image for image in batch if image.pixels is None and not image.error]
+    if known is None or isinstance(model, PromotedModel) or not images:
+        return {}
+    intact, by_name = known.take(np.frombuffer(b"".join(image.key for image in images), np.uint8).reshape(-1, 16))
+    if not intact.any():
+        return {}
+    spec = LayerSpec.parse(model.head.layer_)
+    outputs = model.head.predict_values(joint_features([[by_name[name] for name in names] for names in spec.stored]))
+    return dict(zip((image.row for image, ok in zip(images, intact, strict=True) if ok), outputs, strict=True))
 
 
 def _with_keys(images: ImageSet) -> FeatureSet:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import featx
 from featx.errors import BackboneError, DatasetError, HeadError, ModelNotFoundError, StaleCacheError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.head import Head
-from featx.inference import HeadOnBackbone, evaluate, load_model, predict
+from featx.inference import HeadOnBackbone, evaluate, iter_predictions, load_model, predict
 from featx.layer_spec import VIEWS
 from featx.promotion.model import PromotedModel
 
@@ -247,3 +249,78 @@ def test_evaluating_a_head_on_views_extracts_new_images_in_these_views(split_pho
     evaluate(head, new, cache="other")
     (file,) = Path("other").glob("*.h5")
     assert views_in(file, "penultimate") == "flip"
+
+
+def test_a_bare_path_is_one_image_and_gives_one_row(head_file: Path, model_file: Path, split_photos: Path) -> None:
+    file = split_photos / "val" / "dark" / "00.png"
+    for model in (head_file, model_file):
+        (expected,) = predict(model, [file])
+        assert predict(model, str(file)) == predict(model, file) == [expected]
+        (of_pillow,) = predict(model, Image.open(file))
+        (of_array,) = predict(model, np.asarray(Image.open(file)))
+        assert (of_pillow.path, of_array.path) == (str(file), "image 0")
+        assert of_pillow.top == of_array.top
+        assert dict(of_array.top) == pytest.approx(dict(expected.top), abs=1e-5)
+        assert (
+            predict(model, file.parent) == predict(model, [file.parent]) == predict(model, str(file.parent / "*.png"))
+        )
+
+
+def test_a_generator_is_predicted_step_by_step(model_file: Path, split_photos: Path) -> None:
+    file, taken = split_photos / "val" / "dark" / "00.png", []
+
+    def frames() -> Iterator[np.ndarray]:
+        for number in range(1000):
+            taken.append(number)
+            yield np.asarray(Image.open(file))
+
+    predictions = iter_predictions(model_file, frames(), workers=1)
+    assert [next(predictions).path for _ in range(2)] == ["image 0", "image 1"]
+    assert len(taken) < 100
+
+
+def test_a_head_takes_cached_features_by_the_content_of_an_image(
+    head_file: Path, split_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = split_photos / "val" / "dark" / "00.png"
+    shutil.copy(file, "renamed.png")
+    loaded = load_model(head_file)
+    computed = predict(loaded, [file, "renamed.png"], cache=None)
+    elsewhere = predict(loaded, [file, "renamed.png"], cache="no such folder")
+    assert computed == elsewhere
+    monkeypatch.setattr(featx.Backbone, "encode", lambda *_: pytest.fail("a forward pass was run"))
+    cached = predict(loaded, [file, "renamed.png", file.read_bytes()])
+    assert [prediction.value for prediction in cached] == ["dark"] * 3
+    for prediction in cached:
+        assert dict(prediction.top) == pytest.approx(dict(computed[0].top), abs=1e-5)
+    with pytest.raises(pytest.fail.Exception, match="a forward pass was run"):
+        predict(loaded, file, cache=None)
+
+
+def test_a_damaged_cached_row_is_computed_again(head_file: Path, split_photos: Path) -> None:
+    files = sorted((split_photos / "val").rglob("*.png"))
+    loaded = load_model(head_file)
+    expected = predict(loaded, files, cache=None)
+    cache = featx.FeatureFile(next(Path("cache").glob("*.h5")))
+    rows = cache.features("penultimate")
+    offset, width = cache.layers["penultimate"].offset, rows[0].nbytes
+    with cache.path.open("r+b") as file:
+        for row in range(0, len(cache), 2):
+            file.seek(offset + row * width)
+            file.write(np.full(rows.shape[1], 99, rows.dtype).tobytes())
+    for one, other in zip(predict(loaded, files), expected, strict=True):
+        assert (one.path, one.value, one.error) == (other.path, other.value, "")
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)
+
+
+def test_a_head_in_several_views_takes_all_of_them_from_the_cache(
+    split_photos: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = featx.load_backbone("lenet5", layers="features.3", views="flip")
+    extraction = featx.extract(split_photos, backbone)
+    loaded = load_model(Head("logreg").fit(extraction.load("features.3,penultimate@flip")).save("flip.safetensors"))
+    files = sorted((split_photos / "val").rglob("*.png"))
+    computed = predict(loaded, files, cache=None)
+    monkeypatch.setattr(featx.Backbone, "encode", lambda *_: pytest.fail("a forward pass was run"))
+    for one, other in zip(predict(loaded, files), computed, strict=True):
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from featx.arguments import names_of
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.heads.groups import with_splits
@@ -123,7 +124,7 @@ def score_layers(
     path: str | os.PathLike[str],
     head: Head,
     *,
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     views: str = "plain",
     load: Callable[[str], FeatureSet] | None = None,
 ) -> tuple[LayerScore, ...]:
@@ -132,7 +133,7 @@ def score_layers(
     Args:
         path: the feature file.
         head: an unfitted head with the settings to use.
-        layers: the layers to score, by default all in order of depth; several side by side are named as for
+        layers: the layer or layers to score, by default all in order of depth; several side by side are named as for
             ``FeatureSet.load``.
         views: the views (test-time augmentation) of the features: "plain", "flip" or "10crop".
         load: loads a layer of the file; by default ``FeatureSet.load``, which attaches no groups.
@@ -147,7 +148,7 @@ def score_layers(
     load = load or partial(FeatureSet.load, path)
     return tuple(
         score_layer(load(str(LayerSpec.parse(layer, views))), head)
-        for layer in layers or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
+        for layer in names_of(layers, "layers") or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from featx.advice.transferability import h_score, logme
+from featx.advice.wording import next_fit
+from featx.arguments import names_of
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
-from featx.errors import AdviceError, BackboneError
+from featx.errors import AdviceError, BackboneError, SettingsError
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -56,6 +60,7 @@ class RankedBackbone:
         front: whether it is on the Pareto front: no other backbone is as accurate and faster, or as fast and more accurate.
         features: the feature file.
         why: why it could not be ranked, otherwise "".
+        label: what tells it from the other rows: its name, with its weights where a name occurs more than once.
     """
 
     backbone: str
@@ -72,6 +77,7 @@ class RankedBackbone:
     front: bool = False
     features: str = ""
     why: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,15 +85,18 @@ class Ranking:
     """The result of ``rank``.
 
     Attributes:
-        rows: the most accurate backbone first, those that failed last.
+        rows: the most accurate backbone first, those that failed last. The feature file of the first is the newest of the
+            folder afterwards, so that ``fit_head`` takes it by default.
         images: number of training images that were held out to compute the accuracies.
         picture: the figure of accuracy against speed, a PNG file.
+        command: the command to run next, which fits a head to the features of the most accurate backbone.
         notes: what else the user should know, one sentence each.
     """
 
     rows: tuple[RankedBackbone, ...]
     images: int
     picture: Path
+    command: str = ""
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,13 +104,19 @@ class Ranking:
         rows = [{key: finite(value) for key, value in asdict(row).items()} for row in self.rows]
         for row in rows:
             row["interval"] = None if row["accuracy"] is None else list(row["interval"])
-        return {"ranking": rows, "images": self.images, "picture": str(self.picture), "notes": list(self.notes)}
+        return {
+            "ranking": rows,
+            "images": self.images,
+            "picture": str(self.picture),
+            "command": self.command,
+            "notes": list(self.notes),
+        }
 
 
 @shows_progress("rank", "images")
 def rank(
     data: ImageSet | str | os.PathLike[str],
-    backbones: Sequence[str] | Mapping[str, str],
+    backbones: str | Sequence[str | tuple[str, str]] | Mapping[str, str],
     *,
     device: str = "auto",
     seed: int = 0,
@@ -119,7 +134,7 @@ def rank(
 
     Args:
         data: see ``extract``.
-        backbones: names, or {name: weights}.
+        backbones: names; pairs (name, weights), in which a name may occur with several weights; or {name: weights}.
         device: see ``load_backbone``.
         seed: of the folds.
         cache: the folder of feature files.
@@ -141,21 +156,25 @@ def rank(
     """
     images = data if isinstance(data, ImageSet) else scan_images(data)
     picture = Path(out) if out else Path(models) / f"{images.name}--rank.png"
-    weights_by_name = dict(backbones) if isinstance(backbones, Mapping) else dict.fromkeys(backbones, "default")
-    sources = [*weights_by_name.values(), *(name.rpartition(":")[0] for name in weights_by_name)]
+    requested = _labelled(backbones)
+    sources = [
+        *(weights for _, weights in requested.values()),
+        *(name.rpartition(":")[0] for name, _ in requested.values()),
+    ]
     require_outputs(
         [Output(picture, RANKING, named=bool(out))],
         [path for path in (images.table, *sources) if path],
         images=(str(images.root), set(images.paths)),
     )
     ranked, failed, counts, notes = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
-    for number, (name, weights) in enumerate(weights_by_name.items(), start=1):
-        reporter.stage(f"{name} ({number} of {len(weights_by_name)})")
+    for number, (label, (name, weights)) in enumerate(requested.items(), start=1):
+        reporter.stage(f"{label} ({number} of {len(requested)})")
         try:
             backbone = load_backbone(name, weights=weights, device=device)
             row, count, remarks = _rank_one(images, backbone, (name, weights), seed, Path(cache), workers, reporter)
+            row = dataclasses.replace(row, label=label)
         except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked
-            failed.append(RankedBackbone(name, weights, why=str(error)))
+            failed.append(RankedBackbone(name, weights, why=str(error), label=label))
         else:
             ranked.append(row)
             counts.add(count)
@@ -166,7 +185,29 @@ def rank(
     ranked = [dataclasses.replace(row, front=_on_front(row, ranked)) for row in ranked]
     ranked.sort(key=lambda row: (-row.accuracy, row.log_loss))
     _draw(ranked, picture)
-    return Ranking((*ranked, *failed), max(counts), picture, (*notes, *_notes(ranked)))
+    with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
+        os.utime(ranked[0].features)
+    command = next_fit(ranked[0].features, Path(models))
+    return Ranking((*ranked, *failed), max(counts), picture, command, (*notes, *_notes(ranked)))
+
+
+def _labelled(
+    backbones: str | Sequence[str | tuple[str, str]] | Mapping[str, str],
+) -> dict[str, tuple[str, str]]:
+    """The backbones to compare, as {label: (name, weights)}; one that is given twice with the same weights counts once.
+
+    Raises:
+        SettingsError: something other than a name or a pair of name and weights.
+    """
+    items = backbones.items() if isinstance(backbones, Mapping) else backbones
+    pairs = dict.fromkeys(
+        tuple(names_of(item, "backbones")) if isinstance(item, tuple) else (*names_of(item, "backbones"), "default")
+        for item in ([items] if isinstance(items, str) else items)
+    )
+    if any(len(pair) != 2 for pair in pairs):
+        raise SettingsError(f"backbones is {backbones!r}; expected names, or pairs of a name and its weights")
+    names = Counter(name for name, _ in pairs)
+    return {name if names[name] == 1 else f"{name}={weights}": (name, weights) for name, weights in pairs}
 
 
 def _rank_one(
@@ -277,14 +318,14 @@ def _draw(rows: Sequence[RankedBackbone], picture: Path) -> None:
     """Write the figure of accuracy against speed."""
     from featx.report.plots import rank_figure, save_png  # matplotlib, loaded late
 
-    points = [(row.backbone, row.images_per_second, row.accuracy, *row.interval, row.front) for row in rows]
+    points = [(row.label, row.images_per_second, row.accuracy, *row.interval, row.front) for row in rows]
     save_png(rank_figure(points), picture, RANKING)
 
 
 def _notes(rows: Sequence[RankedBackbone]) -> list[str]:
     """Name the backbones that cannot be told apart from the best one."""
     best = rows[0]
-    close = [row.backbone for row in rows[1:] if row.accuracy >= best.interval[0]]
+    close = [row.label for row in rows[1:] if row.accuracy >= best.interval[0]]
     if not close:
         return []
-    return [f"within the 95 % interval of {best.backbone}, so hardly distinguishable from it: {', '.join(close)}"]
+    return [f"within the 95 % interval of {best.label}, so hardly distinguishable from it: {', '.join(close)}"]

@@ -26,6 +26,15 @@ def layer_name(decision: Decision, blocks: tuple[str, ...]) -> str:
     return blocks[min(blocks_before(decision.layer, blocks), len(blocks) - 1)]
 
 
+def next_fit(features: str, models: Path) -> str:
+    """Write the command that fits a head to a feature file, as a line for the shell."""
+    return shlex.join(["featx", "fit-head", features, *_models_option(models)])
+
+
+def _models_option(models: Path) -> list[str]:
+    return [] if str(models) == MODELS else ["--models", str(models)]
+
+
 def next_command(measurements: Measurements, decision: Decision, models: Path) -> str:
     """Write the command to run next, as a line for the shell.
 
@@ -34,7 +43,7 @@ def next_command(measurements: Measurements, decision: Decision, models: Path) -
         decision: what is recommended.
         models: the folder for heads and models; named in the command if it is not the default.
     """
-    folder = [] if str(models) == MODELS else ["--models", str(models)]
+    folder = _models_option(models)
     fit_head = ["featx", "fit-head", str(measurements.features), *folder]
     if decision.recommendation == "none":
         return shlex.join([*fit_head, "--report"])

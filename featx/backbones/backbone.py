@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from featx.arguments import names_of
 from featx.backbones import registry
 from featx.backbones.blocks import Stage, block_names, find_stages
 from featx.backbones.classifier import find_classifier, require_final_layer
@@ -134,16 +135,16 @@ class Backbone:
             "decoder": DECODER_VERSION,
         }
 
-    def with_layers(self, layers: Iterable[str]) -> Backbone:
+    def with_layers(self, layers: str | Iterable[str]) -> Backbone:
         """The same network with other layers besides the penultimate, each in the union of all views.
 
         Args:
-            layers: layer specs, as in ``LayerSpec.parse``.
+            layers: one layer spec or several, as in ``LayerSpec.parse``.
 
         Raises:
             BackboneError: there is no such layer, or a view is not possible.
         """
-        other, specs = copy.copy(self), list(map(LayerSpec.parse, layers))
+        other, specs = copy.copy(self), list(map(LayerSpec.parse, names_of(layers, "layers")))
         other._extract_layers(dict.fromkeys(name for spec in specs for name in spec.layers))
         return other.with_views(tuple(dict.fromkeys((*self.views, *(view for spec in specs for view in spec.views)))))
 
@@ -274,7 +275,7 @@ def load_backbone(
     name: str = "resnet50",
     *,
     weights: str = "default",
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     stages: bool = False,
     pooling: str = POOLINGS[0],
     views: str = "plain",
@@ -293,7 +294,8 @@ def load_backbone(
         name: a torchvision classification model, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``file.py:factory``.
         weights: "default" (downloaded once, hash checked), "random" (a seeded baseline), the name of torchvision weights, or a
             local .safetensors or .pth file.
-        layers: layers to extract besides the penultimate: names of modules or torchvision graph nodes, or ``NAME:POOLING``.
+        layers: a layer or layers to extract besides the penultimate: names of modules or torchvision graph nodes, or
+            ``NAME:POOLING``.
         stages: also extract every stage of the network.
         pooling: the pooling of layers that name none: one of ``constants.POOLINGS``.
         views: the views of each image (test-time augmentation, TTA): "plain", "flip" (plain and mirrored) or "10crop" (centre
@@ -335,7 +337,9 @@ def load_backbone(
             precision=precision,
             device=chosen_device,
         ).with_views(VIEWS[views])
-        requested = [*layers, *(stage.layer for stage in backbone.stages())] if stages else layers
+        requested = names_of(layers, "layers")
+        if stages:
+            requested += [stage.layer for stage in backbone.stages()]
         if not requested:
             return backbone
         return backbone.with_layers(str(LayerNode.parse(layer, pooling)) for layer in requested)

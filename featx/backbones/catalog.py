@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torchvision
 
+from featx.arguments import names_of
 from featx.backbones import registry
 from featx.backbones.classifier import find_classifier
 from featx.io.atomic import keep
@@ -72,18 +73,19 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     return [name for name in names if fnmatch(name, glob)]
 
 
-def describe_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
+def describe_backbones(names: str | Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
     """Measure backbones by a forward pass on torch's meta device, which needs no weights and computes only shapes.
 
     The measurements are stored in ``home()`` for this version of torch and torchvision.
 
     Args:
-        names: names of backbones.
+        names: the name of a backbone, or several.
         reporter: its ``progress`` is called after each backbone.
 
     Raises:
         BackboneError: there is no such backbone, or it cannot be built.
     """
+    names = names_of(names, "names")
     memo_file = home() / f"backbones-{torch.__version__}-{torchvision.__version__}.json"
     memo = _read_memo(memo_file)
     size_before = len(memo)

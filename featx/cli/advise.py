@@ -99,7 +99,7 @@ def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: st
     """
     from featx.features.folder import newest, require_writable
 
-    named = data or str(newest(Path(cache)))
+    named = data or str(newest(Path(cache), reporter))
     source: ImageSet | str = named
     if not named.endswith(".h5"):  # before torch is imported, so that a wrong path is reported at once
         from featx.data.scan import scan_images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from operator import attrgetter, methodcaller
 from typing import Any
@@ -12,9 +13,17 @@ from featx.cli.interrupt import interruptible
 from featx.cli.option_groups import Command
 from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
-from featx.progress import QUIET, progress_bar
-from featx.reporter import SILENT, Reporter
+from featx.errors import FeatxError
+from featx.progress import QUIET, BarReporter, progress_bar
+from featx.reporter import SILENT, ForwardingReporter, Reporter
 from featx.system import started
+
+
+class _WithoutBar(ForwardingReporter):
+    """Drops the progress of a job whose results appear step by step on the same terminal."""
+
+    def progress(self, done: int, total: int, detail: object = "") -> None:
+        """Nothing: the results show it."""
 
 
 class JobCommand(Command):
@@ -31,6 +40,8 @@ class JobCommand(Command):
             before the first job begins.
         facts: makes the object that ``--json`` prints from a result.
         notes: takes the sentences for stderr from a result.
+        stream: prints a result that is made step by step, while the job runs; then ``show`` comes after it.
+        fault: says why a result counts as a failure, whose exit status is 1; "" if it does not.
         attributes: as ``Command`` takes them.
     """
 
@@ -43,10 +54,13 @@ class JobCommand(Command):
         check: Callable[[Mapping[str, Any]], None] = lambda _: None,
         facts: Callable[[Any], dict[str, Any]] = methodcaller("as_dict"),
         notes: Callable[[Any], tuple[str, ...]] = attrgetter("notes"),
+        stream: Callable[[Any], None] | None = None,
+        fault: Callable[[Any], str] = lambda _: "",
         **attributes: Any,
     ) -> None:
         super().__init__(name, **attributes)
         self.show, self.progress, self.check, self.facts, self.notes = show, progress, check, facts, notes
+        self.stream, self.fault = stream, fault
         self.job_params: tuple[click.Parameter, ...] = tuple(self.params)
         VERBOSITY(self)
         JSON(self)
@@ -68,8 +82,15 @@ class JobCommand(Command):
         as_json = options.pop("as_json")
         self.check(options)
         with progress_bar(*self.progress, shown if started()[0] == 0 else QUIET) as bar, interruptible(bar) as reporter:
-            result = self.run(options, reporter)
+            on_terminal = self.stream is not None and not as_json and sys.stdout is not None and sys.stdout.isatty()
+            result = self.run(options, _WithoutBar(reporter) if on_terminal else reporter)
+            if on_terminal and isinstance(bar, BarReporter):
+                bar.close()
+            if self.stream and not as_json:
+                self.stream(result)
         if started()[0] == 0:
             print_result(self.facts(result) if as_json else None, lambda: self.show(result))
             print_notes(*self.notes(result))
+            if why := self.fault(result):
+                raise FeatxError(why)
         return result

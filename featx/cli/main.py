@@ -16,6 +16,7 @@ from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
 from featx.cli.option_groups import Group
 from featx.cli.options import TRACEBACKS
+from featx.cli.output import escape_unencodable
 from featx.cli.predict import predict
 from featx.cli.promote import promote
 from featx.cli.rank import rank
@@ -30,6 +31,11 @@ _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
 
 class Featx(Group):
     """The group of all commands: prints an error of featx as one message, and sets the exit status."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; characters that the terminal's encoding lacks are escaped instead of ending the run."""
+        escape_unencodable()
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with status 1 after an error of featx, and 130 after Ctrl-C."""

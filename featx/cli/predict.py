@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS
+from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
@@ -19,23 +21,85 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
     from featx.inference import Prediction
 
 
-def _show(predictions: Sequence[Prediction]) -> None:
-    """Print one row of CSV for each class of each image."""
+class _Predictions:
+    """Predictions that are made while they are iterated over, once, and counted."""
+
+    def __init__(self, made: Iterable[Prediction]) -> None:
+        self._made = made
+        self.images = self.failed = 0
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for prediction in self._made:
+            self.images += 1
+            self.failed += bool(prediction.error)
+            yield prediction
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``featx predict --json`` prints."""
+        predictions = [prediction.as_dict() for prediction in self]
+        return {"predictions": predictions, "images": self.images, "failed": self.failed}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many images failed, if some did."""
+        if not self.failed or self.failed == self.images:
+            return ()
+        return (f"{self.failed:,} of {self.images:,} images failed; the column error has the reasons",)
+
+    @property
+    def fault(self) -> str:
+        """Why there are no predictions, if there are none."""
+        if not self.images:
+            return "no images were given"
+        if self.failed < self.images:
+            return ""
+        return f"all {self.images:,} images failed" if self.images > 1 else "the image failed"
+
+
+def _print_rows(predictions: Iterable[Prediction]) -> None:
+    """Print one row of CSV for each class of each image, as soon as it is predicted."""
     table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(["path", "rank", "label", "probability", "error"])
-    for prediction in predictions:
+    for number, prediction in enumerate(predictions):
+        if not number:
+            table.writerow(["path", "rank", "label", "probability", "error"])
         if prediction.error:
             table.writerow([cell(prediction.path), "", "", "", cell(prediction.error)])
         for rank, (label, probability, why) in enumerate(prediction.rows(), start=1):
             shown = f"{probability:.6f}" if probability is not None else ""
             table.writerow([cell(prediction.path), rank, cell(label), shown, cell(why)])
+        sys.stdout.flush()
+
+
+def _show_nothing(_: _Predictions) -> None:
+    """All rows are printed already."""
+
+
+def _named(images: Iterable[str]) -> Iterator[str]:
+    """The images of the command line; a dash stands for the paths on standard input."""
+    for image in images:
+        if image == "-":
+            yield from _listed_on_stdin()
+        else:
+            yield image
+
+
+def _listed_on_stdin() -> Iterator[str]:
+    """The paths on standard input, one on each line, or ended by null characters as ``find -print0`` prints them."""
+    for line in sys.stdin.buffer:
+        for path in line.rstrip(b"\r\n").split(b"\0"):
+            if path:
+                yield os.fsdecode(path)
 
 
 @click.command(
-    "predict", cls=JobCommand, show=_show, progress=("predict", "images"), notes=lambda _: (),
-    facts=lambda predictions: {"predictions": [prediction.as_dict() for prediction in predictions]},
+    "predict", cls=JobCommand, stream=_print_rows, show=_show_nothing, progress=("predict", "images"),
+    fault=attrgetter("fault"),
     short_help="Classify images.",
-    examples=("featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3",),
+    examples=(
+        "featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3",
+        "featx predict models/photos--resnet50--logreg.safetensors new.csv > predictions.csv",
+        "find more -name '*.jpg' | featx predict models/photos--resnet50--logreg.safetensors -",
+    ),
 )  # fmt: skip
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
@@ -43,24 +107,29 @@ def _show(predictions: Sequence[Prediction]) -> None:
     "--top", type=COUNT, default=1, show_default=True, section="Output", metavar="N",
     help="Number of classes to print for each image.",
 )  # fmt: skip
+@cache_folder("Advanced")
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 def predict(
-    reporter: Reporter, model: str, images: tuple[str, ...], top: int, backbone: str | None, weights: str | None,
-    device: str, workers: int | None,
-) -> Sequence[Prediction]:  # fmt: skip
-    """Classify IMAGES, which are files and folders, with MODEL, a head or a promoted model.
+    reporter: Reporter, model: str, images: tuple[str, ...], top: int, cache: str, backbone: str | None,
+    weights: str | None, device: str, workers: int | None,
+) -> _Predictions:  # fmt: skip
+    """Classify IMAGES with MODEL, a head or a promoted model.
 
-    The output is CSV: path, rank, label, probability, error. An image that cannot be decoded gets a row with the reason, and so
-    does one whose prediction a head rejects. A multi-label head gives one row for each predicted label. An apostrophe before
-    a cell that begins with = + - or @ keeps a spreadsheet from running it as a formula, and unprintable characters are escaped;
-    --json prints every name unchanged.
+    IMAGES are image files, folders, tables with the column path, quoted patterns such as 'new/*.jpg', or - for a list of paths
+    on standard input. A head takes the features of images that are in a feature file of the cache folder from there.
+
+    The output is CSV, a row at a time as images are predicted: path, rank, label, probability, error. An image that cannot be
+    decoded gets a row with the reason, and so does one whose prediction a head rejects; if every image fails, the exit status
+    is 1. A multi-label head gives one row for each predicted label. An apostrophe before a cell that begins with = + - or @
+    keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every name
+    unchanged.
     """
     stage_of_import(reporter)
-    from featx.inference import load_model
-    from featx.inference import predict as run
+    from featx.inference import iter_predictions, load_model
 
     reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
-    return run(loaded, images, top=top, workers=workers, reporter=reporter)
+    inputs = _named(images) if "-" in images else list(images)
+    return _Predictions(iter_predictions(loaded, inputs, top=top, cache=cache, workers=workers, reporter=reporter))

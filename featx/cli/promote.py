@@ -220,7 +220,7 @@ def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -
 
     others = {name: value for name, value in options.items() if name not in _FIELDS}
     return run(
-        head or newest(Path(models), HEAD),
+        head or newest(Path(models), HEAD, reporter=reporter),
         settings=_settings(options),
         models=models,
         reporter=reporter,

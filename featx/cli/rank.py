@@ -20,11 +20,11 @@ def _show_ranking(result: Ranking) -> None:
     rows: list[list[Any]] = []
     for row in result.rows:
         if row.why:
-            rows.append([f"  {row.backbone}", "failed", "", "", "", "", "", "", ""])
+            rows.append([f"  {row.label}", "failed", "", "", "", "", "", "", ""])
             continue
         low, high = row.interval
         rows.append([
-            f"{'*' if row.front else ' '} {row.backbone}", f"{row.accuracy:.4f}", f"{low:.4f} to {high:.4f}", f"{row.knn:.4f}",
+            f"{'*' if row.front else ' '} {row.label}", f"{row.accuracy:.4f}", f"{low:.4f} to {high:.4f}", f"{row.knn:.4f}",
             f"{row.logme:.4f}", f"{row.h_score:.3f}", row.embedding, f"{row.parameters / 1e6:.2f} M",
             f"{row.images_per_second:.0f}",
         ])  # fmt: skip
@@ -36,7 +36,8 @@ def _show_ranking(result: Ranking) -> None:
     click.echo("LogME and H-score: higher is better; both are hints at most")
     for row in result.rows:
         if row.why:
-            click.echo(f"{row.backbone} failed: {row.why}")
+            click.echo(f"{row.label} failed: {row.why}")
+    click.echo(f"\nnext: {result.command}")
     click.echo(f"picture: {result.picture}")
 
 
@@ -68,5 +69,5 @@ def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], **options: A
     from featx.advice.ranking import rank as run
     from featx.data.scan import scan_images
 
-    weights = {name: weights or "default" for name, _, weights in (each.partition("=") for each in backbones)}
-    return run(scan_images(data), weights, reporter=reporter, **options)
+    pairs = [(name, weights or "default") for name, _, weights in (each.partition("=") for each in backbones)]
+    return run(scan_images(data), pairs, reporter=reporter, **options)

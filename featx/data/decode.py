@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, _imaging
 
-from featx.errors import ImageError
+from featx.errors import DatasetError, ImageError
 from featx.layer_spec import PLAIN, View
 
 if TYPE_CHECKING:
@@ -171,6 +171,57 @@ def thumbnail(data: bytes, side: int) -> bytes:
     small = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
     file = io.BytesIO()
     small.convert("RGB").save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def file_of(image: Any) -> Callable[[], bytes] | None:
+    """Turn an image in memory into an image file without loss, so that it is decoded by the same rules as any file.
+
+    Args:
+        image: an image of Pillow; or an array, (H, W) or (H, W, 3) or (H, W, 4) uint8, or (H, W) uint16.
+
+    Returns:
+        A function that returns the bytes of the file, or raises ImageError; None if the argument is no image and no array.
+
+    Raises:
+        DatasetError: the array has another shape or dtype.
+    """
+    if isinstance(image, Image.Image):
+        return lambda: _as_file(image)
+    if not hasattr(image, "__array__"):
+        return None
+    array = np.asarray(image)
+    found = f"an array of shape {array.shape} and dtype {array.dtype}"
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        raise DatasetError(f"{found} has its channels first; expected (H, W, 3): use array.transpose(1, 2, 0)")
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    if array.dtype != np.uint8 and not (grey and array.dtype == np.uint16):
+        hint = ": use (array * 255).round().astype('uint8') for values from 0 to 1" if array.dtype.kind == "f" else ""
+        raise DatasetError(f"{found} is no image; expected uint8 from 0 to 255{hint}")
+    if not array.size or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise DatasetError(f"{found} is no image; expected (H, W), (H, W, 3) or (H, W, 4)")
+    return lambda: _as_file(Image.fromarray(array.squeeze(axis=2) if grey and array.ndim == 3 else array))
+
+
+def _as_file(image: Image.Image) -> bytes:
+    """The bytes of a PNG file, or of a TIFF file where PNG cannot hold the values."""
+    file = io.BytesIO()
+    try:
+        image.load()
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray(np.asarray(image).astype(np.uint16))
+        if image.mode in ("I", "F"):
+            image.save(file, "TIFF")
+            return file.getvalue()
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[_EXIF_ORIENTATION] = orientation
+        image.save(file, "PNG", compress_level=1, exif=exif)
+    except Exception as error:  # as in open_upright: a lazily opened file may be damaged, and plug-ins raise anything
+        raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from error
     return file.getvalue()
 
 

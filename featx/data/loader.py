@@ -102,7 +102,7 @@ class Workers(ThreadPoolExecutor):
 
 
 def read_images(
-    files: Iterable[tuple[int, Path]],
+    files: Iterable[tuple[int, Path | Callable[[], bytes]]],
     read: Callable[[int, bytes], np.ndarray] | None,
     *,
     workers: int | Workers,
@@ -111,18 +111,18 @@ def read_images(
     """Read and decode files in threads, in order, a bounded number ahead. A bad file does not stop the others.
 
     Args:
-        files: (row, path).
+        files: (row, path); or (row, function that returns the bytes of an image file or raises ImageError).
         read: turns a row and its file's bytes into pixels, or raises ImageError. None: only the keys are needed.
         workers: a pool of threads, or their number; decoding and reading release the interpreter lock.
         known: keys whose pixels are not needed; it may grow meanwhile.
     """
 
-    def load_all(some: Sequence[tuple[int, Path]]) -> list[LoadedImage]:
+    def load_all(some: Sequence[tuple[int, Path | Callable[[], bytes]]]) -> list[LoadedImage]:
         return [load(row, path) for row, path in some]
 
-    def load(row: int, path: Path) -> LoadedImage:
+    def load(row: int, source: Path | Callable[[], bytes]) -> LoadedImage:
         try:
-            file = read_file(path)
+            file = read_file(source) if isinstance(source, Path) else _in_memory(source())
         except ImageError as error:
             return LoadedImage(row, NO_KEY, None, str(error))
         key, pixels, fault = image_key(file.data), None, ""
@@ -146,6 +146,11 @@ def read_images(
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def _in_memory(data: bytes) -> FileBytes:
+    """Bytes that come from no file: they have a size, but no modification time."""
+    return FileBytes(data, len(data), -1)
 
 
 def read_file(path: Path) -> FileBytes:

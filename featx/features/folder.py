@@ -20,6 +20,7 @@ from featx.features.hdf5 import TEXT_CRC
 from featx.features.header import FORMAT, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
 from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
+from featx.reporter import SILENT, Reporter, note_choice
 
 _ENDINGS = (".h5", ".h5.partial", ".h5.new")
 
@@ -126,16 +127,21 @@ def files_sharing(
     return files
 
 
-def newest(folder: Path) -> Path:
+def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
     """The feature file of a folder that was written or used last.
+
+    Args:
+        folder: the folder of feature files.
+        reporter: gets a note with the file's name and those of the others, if there are others.
 
     Raises:
         CacheMissError: the folder has no feature file.
     """
-    files = [path for path in _files(folder) if path.suffix == ".h5"]
+    files = sorted((path for path in _files(folder) if path.suffix == ".h5"), key=_modified, reverse=True)
     if not files:
         raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")
-    return max(files, key=_modified)
+    note_choice(files, "feature file", reporter)
+    return files[0]
 
 
 def require_writable(folder: Path, file: Path | None = None) -> None:

@@ -30,6 +30,7 @@ from featx.io.outputs import OutputKind
 from featx.io.schema import ArraySpec, content_fault, shape_fault, value_fault
 from featx.io.strict_json import shown, strict_json
 from featx.io.tensor_file import Tensor, read_header, read_tensor
+from featx.reporter import SILENT, Reporter, note_choice
 from featx.system import MISSING, why_unreadable
 
 
@@ -171,17 +172,28 @@ def stored_format(path: Path) -> str:
     return str(metadata.get("format", "")) if isinstance(metadata, dict) else ""
 
 
-def newest(folder: Path, schema: Schema) -> Path:
+def newest(folder: Path, schema: Schema, *more: Schema, reporter: Reporter = SILENT) -> Path:
     """Find the file of a format in a folder that was written last.
+
+    Args:
+        folder: of heads and models.
+        schema: of the format.
+        more: of further formats that the file may have instead.
+        reporter: gets a note with the file's name and those of the others, if there are others.
 
     Raises:
         ModelNotFoundError: there is none.
     """
+    schemas, found = (schema, *more), []
     for path in sorted(folder.glob("*.safetensors"), key=_written, reverse=True):
         with contextlib.suppress(ModelNotFoundError, CorruptFileError):
-            read_metadata(path, schema)
-            return path
-    raise ModelNotFoundError(f"there is no {schema.noun} in {folder}; run featx {schema.command} first, or name a file")
+            read_metadata(path, *schemas)
+            found.append(path)
+    nouns = " or ".join(each.noun for each in schemas)
+    if not found:
+        raise ModelNotFoundError(f"there is no {nouns} in {folder}; run featx {schema.command} first, or name a file")
+    note_choice(found, nouns if more else schema.noun, reporter)
+    return found[0]
 
 
 def digest(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> str:

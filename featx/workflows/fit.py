@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from featx.advice.layer_scores import best_layer, score_layers
+from featx.arguments import counts_of, names_of
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError
@@ -122,7 +123,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     target_precision: float | None = None,
     cv: int | None = None,
     repeat: int = 1,
-    shots: Sequence[int] = (),
+    shots: int | Sequence[int] = (),
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
     report: bool = False,
@@ -158,7 +159,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         target_precision: as ``Head`` takes it.
         cv: evaluate by this number of folds over all labelled rows too; in each fold the hyper-parameter is chosen anew.
         repeat: number of times that ``cv`` and the draws of ``shots`` are repeated.
-        shots: evaluate heads fitted to these numbers of images of each class too, on the held-out split.
+        shots: evaluate heads fitted to this number or these numbers of images of each class too, on the held-out split.
         group: a column of the data set's table; images of one group never straddle a split or a fold.
         table: the table with that column, where it is not the one that the features were extracted from.
         report: write an HTML page about the head too.
@@ -181,6 +182,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         fit = featx.fit_head("cache/photos--resnet50.h5", "auto", cv=5)
         print(fit.head.kind, fit.report.accuracy, fit.cross_validated.mean("accuracy"))
     """
+    shots = counts_of(shots, "shots")
     require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
     head = _make_head(
         model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
@@ -188,7 +190,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         device=device,
     )  # fmt: skip
     auto = model == AUTO
-    source = newest(Path(cache)) if features is None else features
+    source = newest(Path(cache), reporter) if features is None else features
     read = [path for path in (source, table) if isinstance(path, str | os.PathLike)]
     if out:  # before layers are compared, which takes a while
         HeadFiles(Path(out), named=True).require_writable(inputs=read)
@@ -308,7 +310,7 @@ def _gather(
         features = with_groups(source, group, table)
     else:
         load = _GroupedLoader(source, group, table)
-        layer = layer if isinstance(layer, str) else ",".join(dict.fromkeys(layer))
+        layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
         views = views or views_in(source, PENULTIMATE if layer == BEST else layer)
         if layer == BEST:
             scores = score_layers(source, head, views=views, load=load)

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made import Recorder
+from safetensors.torch import save_file
 
 import featx
 from featx.advice.ranking import RankedBackbone, _on_front, rank
 from featx.advice.transferability import h_score, logme
 from featx.backbones.architectures import LeNet5
-from featx.errors import AdviceError
+from featx.errors import AdviceError, SettingsError
+from featx.features.folder import newest
 from featx.heads.head import Head
 
 TWO = {"lenet5": "default", "mobilenet_v1_025": "random"}
@@ -82,3 +84,29 @@ def test_on_the_front_is_what_no_other_beats_in_both() -> None:
         RankedBackbone("between", accuracy=0.7, images_per_second=50),
     ]
     assert [row.backbone for row in rows if _on_front(row, rows)] == ["slow and good", "fast and bad", "between"]
+
+
+def test_one_backbone_with_two_weights_gives_two_rows_that_can_be_told_apart(split_photos: Path, in_tmp: Path) -> None:
+    weights = featx.load_backbone("lenet5", device="cpu").network.state_dict()
+    save_file(weights, "mine.safetensors")
+    found = rank(split_photos, [("lenet5", "mine.safetensors"), ("lenet5", "random"), ("mobilenet_v1_025", "random")])
+    assert {(row.label, row.weights) for row in found.rows} == {
+        ("lenet5=mine.safetensors", "mine.safetensors"), ("lenet5=random", "random"), ("mobilenet_v1_025", "random"),
+    }  # fmt: skip
+    assert len({row.features for row in found.rows}) == 3
+    again = rank(split_photos, ["lenet5", ("lenet5", "default"), "lenet5"])
+    assert [row.label for row in again.rows] == ["lenet5"], "the same twice is one row"
+
+
+def test_one_name_is_one_backbone(split_photos: Path, in_tmp: Path) -> None:
+    assert [row.backbone for row in rank(split_photos, "lenet5").rows] == ["lenet5"]
+    with pytest.raises(SettingsError, match=r"backbones is \[\('lenet5', 'random', 'x'\)\]; expected names, or pairs"):
+        rank(split_photos, [("lenet5", "random", "x")])  # type: ignore[list-item]
+
+
+def test_the_best_backbone_is_the_one_that_a_bare_fit_takes(split_photos: Path, in_tmp: Path) -> None:
+    for backbones in (["lenet5", ("mobilenet_v1_025", "random")], [("mobilenet_v1_025", "random"), "lenet5"]):
+        found = rank(split_photos, backbones)
+        assert found.command == f"featx fit-head {found.rows[0].features}"
+        assert newest(Path("cache")) == Path(found.rows[0].features)
+    assert rank(split_photos, "lenet5", models="m").command.endswith("--models m")

@@ -5,9 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner, Result
 from command_line import featx
+
+from featx.cli.main import main
 
 
 def test_predict_prints_csv_with_a_row_for_every_image(fitted: Path, split_photos: Path) -> None:
@@ -25,3 +32,73 @@ def test_predict_as_json_is_one_object(fitted: Path, split_photos: Path) -> None
     facts = json.loads(featx("predict", fitted, split_photos / "val" / "light", "--json").stdout)
     assert len(facts["predictions"]) == 8
     assert {"path", "label", "probability", "top"} == facts["predictions"][0].keys()
+
+
+def paths(result: Result) -> list[str]:
+    return [row["path"] for row in csv.DictReader(io.StringIO(result.stdout))]
+
+
+def test_a_table_a_pattern_and_a_list_on_standard_input_stand_for_their_images(
+    fitted: Path, split_photos: Path
+) -> None:
+    dark = [str(split_photos / "val" / "dark" / f"{n:02}.png") for n in range(8)]
+    table = split_photos / "new.csv"
+    table.write_text("path\nval/dark/03.png\nval/dark/01.png\n")
+    assert paths(featx("predict", fitted, table)) == [dark[3], dark[1]]
+    assert paths(featx("predict", fitted, split_photos / "val" / "dark" / "0[02].png")) == [dark[0], dark[2]]
+    for between in ("\n", "\r\n", "\0"):
+        done = CliRunner().invoke(main, ["predict", str(fitted), "-"], input=between.join([*dark[:2], ""]))
+        assert paths(done) == dark[:2]
+
+
+def test_a_run_in_which_every_image_fails_is_a_failure(fitted: Path, split_photos: Path) -> None:
+    Path("bad.jpg").write_text("x")
+    done = featx("predict", fitted, "bad.jpg", "gone.png", status=1)
+    assert paths(done) == ["bad.jpg", "gone.png"]
+    assert done.stderr.endswith("Error: all 2 images failed\n")
+    facts = json.loads(featx("predict", fitted, "bad.jpg", "--json", status=1).stdout)
+    assert (facts["images"], facts["failed"]) == (1, 1)
+    done = featx("predict", fitted, "bad.jpg", split_photos / "val" / "dark")
+    assert "Note: 1 of 9 images failed; the column error has the reasons" in done.stderr
+    done = CliRunner().invoke(main, ["predict", str(fitted), "-"], input="")
+    assert (done.exit_code, done.stderr) == (1, "Error: no images were given\n")
+
+
+def test_each_row_is_printed_before_the_next_image_is_given(fitted: Path, split_photos: Path) -> None:
+    file = str(split_photos / "val" / "dark" / "00.png")
+    command = [sys.executable, "-m", "featx", "predict", str(fitted), "-", "-j", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(f"{file}\n" * 100)
+        process.stdin.flush()
+        assert process.stdout.readline() == "path,rank,label,probability,error\n"
+        assert process.stdout.readline().startswith(f"{file},1,dark,"), "standard input is still open"
+        process.stdin.close()
+        assert len(process.stdout.readlines()) == 99
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_names_that_the_encoding_of_the_terminal_lacks_are_escaped(
+    fitted: Path, split_photos: Path, encoding: str
+) -> None:
+    for name in ("蜂.png", "gone é.png"):
+        shutil.copy(split_photos / "val" / "dark" / "00.png", name)
+    done = CliRunner(charset=encoding).invoke(main, ["predict", str(fitted), "蜂.png", "gone é.png"])
+    assert done.exit_code == 0, done.output
+    assert paths(done) == [
+        name.encode(encoding, errors="backslashreplace").decode(encoding) for name in ("蜂.png", "gone é.png")
+    ]
+
+
+def test_every_command_prints_in_any_encoding(split_photos: Path, in_tmp: Path) -> None:
+    for folder in sorted(split_photos.glob("*/dark")):
+        folder.rename(folder.with_name("蜂 é"))
+    runner, h5, head = CliRunner(charset="ascii"), "cache/split--lenet5.h5", "models/split--lenet5--logreg.safetensors"
+    for command in (
+        ["extract", str(split_photos), "-b", "lenet5"], ["fit-head"], ["fit-head", "--json"], ["info", h5], ["info", head],
+        ["evaluate", head, str(split_photos)], ["predict", head, str(split_photos / "val")], ["--help"],
+    ):  # fmt: skip
+        done = runner.invoke(main, command)
+        assert done.exit_code == 0, f"{command}: {done.output}"
+    assert "\\u8702" in runner.invoke(main, ["info", h5]).stdout

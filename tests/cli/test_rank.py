@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
+from command_line import featx
 
 from featx.cli.main import main
 
@@ -21,3 +23,16 @@ def test_the_table_is_printed_with_what_failed(split_photos: Path, in_tmp: Path)
     assert "resnet failed: there is no backbone 'resnet'" in done.stdout
     assert lines[-1] == "picture: here.png"
     assert Path("here.png").exists()
+
+
+def test_one_backbone_with_several_weights_is_ranked_once_for_each(split_photos: Path, in_tmp: Path) -> None:
+    facts = json.loads(featx("rank", split_photos, "-b", "lenet5=default", "-b", "lenet5=random", "--json").stdout)
+    assert {(row["backbone"], row["weights"]) for row in facts["ranking"]} == {
+        ("lenet5", "default"),
+        ("lenet5", "random"),
+    }
+    shown = featx("rank", split_photos, "-b", "lenet5=random", "-b", "lenet5").stdout
+    assert "lenet5=default" in shown
+    assert "lenet5=random" in shown
+    assert f"next: {facts['command']}" in shown.splitlines()
+    assert facts["command"] == f"featx fit-head {facts['ranking'][0]['features']}"

@@ -68,6 +68,23 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
     return dataclasses.replace(images, table=table.resolve())
 
 
+def list_images(table: Path) -> list[Path]:
+    """List the files in the column path of a table, in its order. They need not exist, and no other column is needed.
+
+    Raises:
+        DatasetError: the table cannot be read, has no rows or an empty path.
+    """
+    paths = []
+    for number, row in read_table(table, required=("path",)):
+        path = cell_text(row.get("path"))
+        if not path:
+            raise DatasetError(f"{table}, line {number}: the path is empty")
+        paths.append(table.parent / path)
+    if not paths:
+        raise DatasetError(f"{table} has no rows")
+    return paths
+
+
 def read_table(table: Path, required: Sequence[str] = ("path", "label")) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the rows of a table with their line numbers. CSV values stay text: the class NA stays "NA", and 01 stays "01".
 

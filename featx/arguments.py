@@ -1,0 +1,68 @@
+"""Arguments that are one thing or several: a bare string is one name, never a sequence of letters. Standard library only."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from featx.errors import SettingsError
+
+
+def names_of(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], what: str) -> list[str]:
+    """List the names or paths of an argument that takes one or several.
+
+    Args:
+        value: one name or path, or an iterable of them.
+        what: the argument's name, for messages.
+
+    Raises:
+        SettingsError: it is neither.
+
+    Examples:
+        >>> names_of("penultimate", "layers"), names_of(("layer3", "layer4"), "layers")
+        (['penultimate'], ['layer3', 'layer4'])
+        >>> names_of([3], "layers")
+        Traceback (most recent call last):
+        featx.errors.SettingsError: layers holds 3; expected a name or a list of names
+    """
+    if isinstance(value, str | os.PathLike):
+        return [os.fspath(value)]
+    items = _listed(value, f"{what} is {value!r}; expected a name or a list of names")
+    for item in items:
+        if not isinstance(item, str | os.PathLike):
+            raise SettingsError(f"{what} holds {item!r}; expected a name or a list of names")
+    return [os.fspath(item) for item in items]
+
+
+def counts_of(value: int | Iterable[int], what: str) -> list[int]:
+    """List the whole numbers above 0 of an argument that takes one or several.
+
+    Raises:
+        SettingsError: it is anything else.
+
+    Examples:
+        >>> counts_of(5, "shots"), counts_of([1, 4], "shots")
+        ([5], [1, 4])
+        >>> counts_of("1,4", "shots")
+        Traceback (most recent call last):
+        featx.errors.SettingsError: shots is '1,4'; expected a whole number above 0 or a list of them
+    """
+    wrong = f"{what} is {value!r}; expected a whole number above 0 or a list of them"
+    if isinstance(value, str | bytes):
+        raise SettingsError(wrong)
+    try:
+        numbers = [operator.index(item) for item in (value if isinstance(value, Iterable) else [value])]
+    except TypeError as error:
+        raise SettingsError(wrong) from error
+    if any(number < 1 for number in numbers):
+        raise SettingsError(wrong)
+    return numbers
+
+
+def _listed(value: Any, wrong: str) -> list[Any]:
+    """List an iterable other than bytes."""
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise SettingsError(wrong)
+    return list(value)

@@ -1,0 +1,139 @@
+"""Images to predict, however they are given: files, folders, tables, patterns, bytes, arrays, and images of Pillow."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featx.data.decode import file_of
+from featx.data.image_set import ImageSet
+from featx.data.sources import digits, folder, table
+from featx.errors import DatasetError
+
+_EXPECTED = (
+    "an image file, a folder, a table, a pattern such as 'new/*.jpg', an image of Pillow, an array (H, W, 3) of uint8, the "
+    "bytes of an image file, or an iterable of these"
+)
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One image to predict.
+
+    Attributes:
+        name: its path, as it was given or as found in a given folder or table; of an image in memory, "image 3" counted from 0,
+            or the file that Pillow opened.
+        source: the path, or a function that returns the bytes of an image file.
+    """
+
+    name: str
+    source: Path | Callable[[], bytes]
+
+
+def image_inputs(images: Any) -> Iterator[ImageInput]:
+    """Yield the images of whatever ``featx.predict`` takes, in order.
+
+    An iterable is consumed step by step, so that it may be longer than memory.
+
+    Args:
+        images: one image or several, as ``featx.predict`` describes.
+
+    Raises:
+        DatasetError: something that is no image, a folder without images, a pattern that matches nothing, or a table that
+            cannot be read.
+    """
+    if isinstance(images, ImageSet):
+        yield from (_on_disk(images.absolute(row)) for row in range(len(images)))
+        return
+    number = 0
+    for item in _items(images):
+        if isinstance(item, str | os.PathLike):
+            paths = _paths(item)
+            yield from map(_on_disk, paths)
+            number += len(paths)
+        else:
+            yield _in_memory(item, number)
+            number += 1
+
+
+def _items(images: Any) -> Iterable[Any]:
+    """The items of an iterable; the thing itself if it is one image, one file or one folder."""
+    if not _is_several(images):
+        return [images]
+    return images  # type: ignore[no-any-return]
+
+
+def _is_several(images: Any) -> bool:
+    """Whether a value is an iterable of images and not one image.
+
+    Raises:
+        DatasetError: it is neither.
+    """
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(images, "read"):
+        return False
+    if (
+        axes := getattr(images, "ndim", None)
+    ) is not None:  # an array: one image, a batch of images, or a column of paths
+        return axes not in (0, 2, 3)
+    if file_of(images) is not None:
+        return False
+    if isinstance(images, dict) or not isinstance(images, Iterable):
+        raise DatasetError(f"the images are {_shown(images)}; expected {_EXPECTED}")
+    return True
+
+
+def _on_disk(path: Path) -> ImageInput:
+    return ImageInput(str(path), path)
+
+
+def _in_memory(item: Any, number: int) -> ImageInput:
+    """An image in memory; what is none raises DatasetError, because it is a fault of the call and not of an image."""
+    name = f"image {number}"
+    if isinstance(item, bytes | bytearray | memoryview):
+        return ImageInput(name, lambda: bytes(item))
+    if hasattr(item, "read"):
+        return ImageInput(str(getattr(item, "name", name)), _reader(item))
+    encode = file_of(item)
+    if encode is None:
+        raise DatasetError(f"{name} is {_shown(item)}; expected {_EXPECTED}")
+    return ImageInput(str(getattr(item, "filename", "") or name), encode)
+
+
+def _reader(file: Any) -> Callable[[], bytes]:
+    """A function that returns the bytes of a file object."""
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise DatasetError(f"{_shown(file)} is a text file; open images with the mode 'rb'")
+    return lambda: data
+
+
+def _paths(item: str | os.PathLike[str]) -> list[Path]:
+    """The images of a folder, a table, a pattern or the word digits; else the file itself, which need not exist."""
+    path, text = Path(item), os.fspath(item)
+    if os.path.isdir(path):  # noqa: PTH112 - in a folder that may not be searched, Path.is_dir raises
+        return folder.list_images(path)
+    if os.path.lexists(path):
+        return table.list_images(path) if table.matches(path) else [path]
+    if digits.matches(item):
+        return folder.list_images(digits.digits_folder())
+    if not glob.has_magic(text):
+        return [path]
+    found = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 - of strings, absolute or not
+    if not found:
+        raise DatasetError(f"no file matches {text}")
+    return [inner for match in found for inner in _paths(match)]
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: its type, and its shape or the value itself where that is short."""
+    kind = type(value).__name__
+    if value is None:
+        return "None"
+    if hasattr(value, "shape"):
+        return f"{kind} of shape {tuple(value.shape)} and dtype {getattr(value, 'dtype', '?')}"
+    text = repr(value)
+    return f"{kind} {text}" if len(text) <= 40 else kind
