@@ -356,14 +356,28 @@ def _extract_with_random_weights(
     return sample, extract(images, untrained, cache=folder / UNTRAINED, workers=workers, reporter=reporter).file
 
 
+def _same_images(features: FeatureSet, rows: np.ndarray, other: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
+    """Find the images, of some rows, that another feature set has with the same content: an image may have changed since.
+
+    Returns:
+        (s,) int64 rows of ``features``, and the (s,) int64 rows of ``other`` with the same paths and keys.
+    """
+    place = {str(path): row for row, path in enumerate(other.paths)}
+    pairs = [(row, place[path]) for row in rows.tolist() if (path := str(features.paths[row])) in place]
+    same = [(row, at) for row, at in pairs if features.keys[row].tobytes() == other.keys[at].tobytes()]
+    found = np.array(same, dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
 def _compare_with_random_weights(data: LayerData, sample: np.ndarray, file: Path) -> RandomWeights | None:
     """Compare heads on a sample of the images, with pretrained and with random weights; None if nothing can be held out."""
     untrained, pretrained = dict[str, HeldOutResult](), dict[str, HeldOutResult]()
     for layer, features in data.layers.items():
         random_features = FeatureSet.load(file, layer)
-        rows = sample[np.isin(features.paths[sample], random_features.paths)]
-        every_row = np.arange(len(random_features))
-        untrained[layer] = score_layer(random_features, data.head, rows=every_row, coarse=True).held_out
+        rows, same = _same_images(features, sample, random_features)
+        if not len(rows):
+            return None  # every image has changed since
+        untrained[layer] = score_layer(random_features, data.head, rows=same, coarse=True).held_out
         pretrained[layer] = score_layer(features, data.head, rows=rows, coarse=True).held_out
     best, best_untrained = (
         max(results.values(), key=lambda result: result.accuracy).correct for results in (pretrained, untrained)

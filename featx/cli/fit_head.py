@@ -169,6 +169,10 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @option("--report", is_flag=True, section="Output", help="Write an HTML page about the head too, beside its file.")
 @option(
+    "--images", multiple=True, section="Output", metavar="FOLDER",
+    help="Folder besides that of the data set whose images the page of --report may show. May be repeated.",
+)  # fmt: skip
+@option(
     "--seed", default=0, show_default=True, section="Advanced", metavar="N",
     help="Seed of folds, draws and minibatches.",
 )  # fmt: skip

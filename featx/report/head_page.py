@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from featx._version import __version__
 from featx.data.decode import thumbnail
+from featx.data.known_image import read_known_image
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -21,7 +24,6 @@ from featx.metrics.reports import Report
 from featx.report import html, plots
 from featx.report.html import Mistake, Page, Picture, Section, Table
 from featx.report.sections import headline_of, numbers_of, sections_of
-from featx.system import why_unreadable
 
 _SIDE = 192  # pixels, the longer side of a thumbnail
 
@@ -38,6 +40,7 @@ def write_head_page(
     compared: Sequence[Sequence[str]] = (),
     cross_validated: CrossValidated | None = None,
     shots: Sequence[tuple[int, CrossValidated]] = (),
+    images: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
     """Write a self-contained HTML page about a fitted head, and return its path.
 
@@ -52,6 +55,7 @@ def write_head_page(
         compared: rows of the table of ``--model auto``: (kind, parameters, loss, error, value, seconds).
         cross_validated: the result of ``--cv``.
         shots: the results of ``--shots``: (images of each class, repeated results).
+        images: folders besides that of the data set whose images may be shown.
 
     Raises:
         OutputError: the page cannot be written.
@@ -64,7 +68,7 @@ def write_head_page(
     shown = report or head.held_out_
     sections = list(sections_of(shown)) if shown else []
     if report is not None and rows is not None and predictions is not None:
-        sections += _prediction_sections(head, features, report, rows, predictions)
+        sections += _prediction_sections(head, features, report, rows, predictions, images)
     sections += _search_sections(head) + _compared_sections(compared)
     sections += _cross_validated_sections(cross_validated) + _shots_sections(shots)
     return html.write_page(
@@ -127,7 +131,12 @@ def _facts(head: Head, features: FeatureSet) -> dict[str, str]:
 
 
 def _prediction_sections(
-    head: Head, features: FeatureSet, report: Report, rows: np.ndarray, predictions: np.ndarray
+    head: Head,
+    features: FeatureSet,
+    report: Report,
+    rows: np.ndarray,
+    predictions: np.ndarray,
+    images: Sequence[str | os.PathLike[str]],
 ) -> list[Section]:
     """Predictions against targets for a regression, the most confident mistakes for a classifier."""
     facts = features.without_features(rows)
@@ -143,11 +152,11 @@ def _prediction_sections(
     if not len(wrong):
         return []
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][: html.MOST_MISTAKES]
-    root = Path(str(features.dataset.get("root", "")))
+    root = str(features.dataset.get("root", ""))
     mistakes = tuple(
         Mistake(
             path=str(facts.paths[i]),
-            thumbnail=_thumbnail(root / str(facts.paths[i])),
+            **_thumbnail(root, str(facts.paths[i]), bytes(facts.keys[i]), images),
             true=head.classes_[y[i]],
             predicted=head.classes_[predicted[i]],
             probability=float(confidence[i]),
@@ -158,13 +167,16 @@ def _prediction_sections(
     return [Section("The most confident mistakes", text, mistakes=mistakes)]
 
 
-def _thumbnail(path: Path) -> bytes | None:
-    if why_unreadable(path):  # such as a named pipe in somebody else's feature file, which would block forever
-        return None
+def _thumbnail(root: str, path: str, key: bytes, images: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The fields of a mistake that hold a small JPEG of an image, or the reason why there is none."""
     try:
-        return thumbnail(path.read_bytes(), _SIDE)
-    except (ImageError, OSError, ValueError):
-        return None
+        data = read_known_image(root, path, key, also=images)
+    except ImageError as error:
+        return {"thumbnail": None, "why": str(error)}
+    try:
+        return {"thumbnail": thumbnail(data, _SIDE)}
+    except (ImageError, OSError, ValueError) as error:
+        return {"thumbnail": None, "why": f"the image cannot be decoded: {error}"}
 
 
 def _search_sections(head: Head) -> list[Section]:

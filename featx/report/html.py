@@ -130,10 +130,11 @@ class Mistake:
 
     Attributes:
         path: of the image, as in the data set.
-        thumbnail: a JPEG file (``decode.thumbnail``); None if the image is missing or unreadable.
+        thumbnail: a JPEG file (``decode.thumbnail``); None if there is none.
         true: its class.
         predicted: the predicted class.
         probability: of the predicted class.
+        why: the reason for a missing thumbnail.
     """
 
     path: str
@@ -141,6 +142,7 @@ class Mistake:
     true: str
     predicted: str
     probability: float
+    why: str = "the image is missing or cannot be read"
 
     @property
     def name(self) -> str:

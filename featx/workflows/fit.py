@@ -127,6 +127,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
     report: bool = False,
+    images: Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     device: str = "cpu",
     cache: str | os.PathLike[str] = CACHE,
@@ -163,6 +164,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         group: a column of the data set's table; images of one group never straddle a split or a fold.
         table: the table with that column, where it is not the one that the features were extracted from.
         report: write an HTML page about the head too.
+        images: folders besides that of the data set whose images the page may show.
         seed: seed of folds, draws and minibatches.
         device: as ``Head`` takes it.
         cache: folder of feature files.
@@ -203,7 +205,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
-    return _save(data, head, evaluated, compared, files, page=report)
+    return _save(data, head, evaluated, compared, files, page=images if report else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,9 +407,10 @@ def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Co
 
 
 def _save(
-    data: _Data, head: Head, evaluated: _Evaluated, compared: tuple[Compared, ...], files: HeadFiles, *, page: bool
-) -> Fit:
-    """Write the head, its predictions for images without a label, its pictures and its page."""
+    data: _Data, head: Head, evaluated: _Evaluated, compared: tuple[Compared, ...], files: HeadFiles, *,
+    page: Sequence[str | os.PathLike[str]] | None,
+) -> Fit:  # fmt: skip
+    """Write the head, its predictions for images without a label, its pictures and, unless ``page`` is None, its page."""
     head.save(files.path, report=evaluated.report)
     fit = Fit(
         head,
@@ -425,16 +428,21 @@ def _save(
     fit = dataclasses.replace(
         fit, picture=files.write_picture(evaluated.report), shots_picture=files.write_curve(evaluated.shots)
     )
-    return dataclasses.replace(fit, card=_write_page(files.page, fit, data, evaluated)) if page else fit
+    return (
+        dataclasses.replace(fit, card=_write_page(files.page, fit, data, evaluated, page)) if page is not None else fit
+    )
 
 
-def _write_page(path: Path, fit: Fit, data: _Data, evaluated: _Evaluated) -> Path:
-    """Write the HTML page about a head."""
+def _write_page(
+    path: Path, fit: Fit, data: _Data, evaluated: _Evaluated, images: Sequence[str | os.PathLike[str]]
+) -> Path:
+    """Write the HTML page about a head, with thumbnails from the data set's folder and some others."""
     from featx.report.head_page import write_head_page  # it imports matplotlib
 
     return write_head_page(
         path, fit.head, data.features, report=fit.report, rows=evaluated.rows, predictions=evaluated.outputs, notes=fit.notes,
         compared=[line.cells() for line in fit.compared], cross_validated=fit.cross_validated, shots=fit.shots,
+        images=images,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ import featx
 import featx.advice
 from featx.advice.advice import Advice, advise
 from featx.advice.decision import RECOMMENDATIONS
+from featx.advice.evidence import _same_images
 from featx.cli.main import main
 from featx.errors import AdviceError
 from featx.features.feature_file import FeatureFile
@@ -204,3 +206,11 @@ def test_digits_are_unlike_photographs(mobilenet_weights: Path, in_tmp: Path) ->
     assert found.accuracies["features.11"] > found.accuracies["penultimate"], "the curve peaks before the last layer"
     assert found.measurements.random_weights is not None
     assert found.measurements.random_weights.gain < 0.03
+
+
+def test_an_image_that_has_changed_is_left_out_of_the_comparison_with_random_weights() -> None:
+    features, again = (made.photos(train=2, test=2, classes=("ant", "bee")) for _ in range(2))
+    again.keys[2] ^= 1
+    again = again.take(np.array([7, 6, 5, 2, 1, 0]))
+    rows, same = _same_images(features, np.array([0, 2, 4, 6]), again)
+    assert (rows.tolist(), same.tolist()) == ([0, 6], [5, 1])

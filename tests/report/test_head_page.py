@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featx.data.image_set import image_key
 from featx.features.feature_set import FeatureSet
 from featx.heads.estimators import mlp
 from featx.heads.head import Head
@@ -40,7 +41,8 @@ class Page(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.text, self.tags = "", list[tuple[str, dict[str, str | None]]]()
-        self.feed(path.read_text(encoding="utf-8"))
+        self.raw = path.read_text(encoding="utf-8")
+        self.feed(self.raw)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -67,15 +69,17 @@ def photos(root: Path, *, names: tuple[str, ...] = ("ant", "bee"), gap: float = 
     X = rng.normal(size=(100, 5))
     X[np.arange(100), labels] += gap
     root.mkdir(exist_ok=True)
+    keys = rng.integers(0, 256, (100, 16), dtype=np.uint8)
     for row in range(50, 100):
         Image.new("RGB", (40, 30), (row, 255 - row, 100)).save(root / f"{row}.png")
+        keys[row] = np.frombuffer(image_key((root / f"{row}.png").read_bytes()), dtype=np.uint8)
     made = FeatureSet(
         features=X.astype(np.float32),
         labels=labels,
         splits=np.array(["train"] * 50 + ["test"] * 50, dtype=object),
         classes=names,
         paths=np.array([f"{row}.png" for row in range(100)], dtype=object),
-        keys=rng.integers(0, 256, (100, 16), dtype=np.uint8),
+        keys=keys,
         dataset={"name": "pets", "root": str(root)},
     )
     return dataclasses.replace(made, **changes)
@@ -178,6 +182,52 @@ def test_missing_or_unreadable_images_are_shown_as_a_labelled_box(tmp_path: Path
     assert page.thumbnails == []
     mistakes = int(fit.report.confusion.sum() - np.trace(fit.report.confusion))
     assert page.text.count("the image is missing or cannot be read") == min(mistakes, MOST_MISTAKES) > 5
+
+
+def reasons(page: Page) -> set[str]:
+    """Why images are not shown."""
+    return set(re.findall(r'<div class="gone">(.*?)</div>', page.raw))
+
+
+OUTSIDE = "the image lies outside the folder of the data set; --images FOLDER names another that is read"
+
+
+def test_no_image_outside_the_data_set_is_shown_unless_its_folder_is_named(tmp_path: Path) -> None:
+    features = photos(tmp_path / "elsewhere")
+    root = tmp_path / "photos"
+    root.mkdir()
+    for row in range(50, 100):
+        (root / f"{row}.png").symlink_to(tmp_path / "elsewhere" / f"{row}.png")
+    ways = [f"{tmp_path}/elsewhere/{{}}", "../elsewhere/{}", "{}", "./../photos/../elsewhere/{}"]
+    for way in ways:
+        paths = np.array([way.format(path) for path in features.paths], dtype=object)
+        strange = dataclasses.replace(features, paths=paths, dataset={"name": "pets", "root": str(root)})
+        page, _ = page_of(strange, Head("logreg", C=0.1), tmp_path)
+        assert (page.thumbnails, reasons(page)) == ([], {OUTSIDE})
+        page, _ = page_of(
+            strange, Head("logreg", C=0.1), tmp_path, images=[tmp_path / "nowhere", tmp_path / "elsewhere"]
+        )
+        assert len(page.thumbnails) > 5
+        assert reasons(page) == set()
+
+
+def test_an_image_that_was_replaced_is_not_shown_as_the_mistake(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    for row in range(50, 100):
+        Image.new("RGB", (40, 30), (0, 0, 0)).save(tmp_path / "photos" / f"{row}.png")
+    page, _ = page_of(features, Head("logreg", C=0.1), tmp_path)
+    assert page.thumbnails == []
+    assert reasons(page) == {"the image has changed since its features were extracted"}
+
+
+def test_an_image_of_a_terabyte_of_zeros_is_not_read(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    for row in range(50, 100):
+        os.truncate(tmp_path / "photos" / f"{row}.png", 1 << 40)
+    page, _ = page_of(features, Head("logreg", C=0.1), tmp_path)
+    assert page.thumbnails == []
+    (why,) = reasons(page)
+    assert "has 1,099,511,627,776 bytes; at most 1,073,741,824 are read" in why
 
 
 @pytest.mark.parametrize("name", [SCRIPT, '"><img src=x onerror=alert(1)>', "a\0b\udcff", "$\\frac"])
