@@ -238,5 +238,6 @@ def _draw(measurements: Measurements, picture: Path) -> None:
         curve.points if curve else (),
         curve.band() if curve else np.empty((0, 4)),
         measurements.images,
+        subject=f"{measurements.dataset}, {measurements.backbone}: heads cross-validated on {measurements.images} images",
     )
     save_png(figure, picture, ADVICE)

@@ -184,7 +184,7 @@ def rank(
         raise AdviceError(f"no backbone could be ranked: {why}")
     ranked = [dataclasses.replace(row, front=_on_front(row, ranked)) for row in ranked]
     ranked.sort(key=lambda row: (-row.accuracy, row.log_loss))
-    _draw(ranked, picture)
+    _draw(ranked, picture, f"{images.name}: {max(counts)} training images, logistic regression")
     with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
         os.utime(ranked[0].features)
     command = next_fit(ranked[0].features, Path(models))
@@ -314,12 +314,12 @@ def _on_front(row: RankedBackbone, rows: Sequence[RankedBackbone]) -> bool:
     return not any(a >= own[0] and s >= own[1] and (a, s) != own for a, s in all_rows)
 
 
-def _draw(rows: Sequence[RankedBackbone], picture: Path) -> None:
+def _draw(rows: Sequence[RankedBackbone], picture: Path, subject: str) -> None:
     """Write the figure of accuracy against speed."""
     from featx.report.plots import rank_figure, save_png  # matplotlib, loaded late
 
     points = [(row.label, row.images_per_second, row.accuracy, *row.interval, row.front) for row in rows]
-    save_png(rank_figure(points), picture, RANKING)
+    save_png(rank_figure(points, subject=subject), picture, RANKING)
 
 
 def _notes(rows: Sequence[RankedBackbone]) -> list[str]:

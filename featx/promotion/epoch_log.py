@@ -23,9 +23,11 @@ class EpochLog:
 
     Args:
         model: Path of the model.
+        subject: Title of the figure.
         tensorboard: Also write scalars for TensorBoard, into ``<model>.tensorboard``.
 
     Attributes:
+        subject: Title of the figure.
         csv: Path of the table.
         png: Path of the figure.
         folder: Path of TensorBoard's folder.
@@ -34,11 +36,12 @@ class EpochLog:
         OutputError: TensorBoard is not installed.
     """
 
-    def __init__(self, model: Path, *, tensorboard: bool = False) -> None:
+    def __init__(self, model: Path, *, subject: str = "", tensorboard: bool = False) -> None:
         (self.csv, self.png), self.folder = (
             (output.path for output in log_files(model)),
             model.with_suffix(".tensorboard"),
         )
+        self.subject = subject
         self._writer = _summary_writer(self.folder) if tensorboard else None
         self._written = 0
 
@@ -69,7 +72,10 @@ class EpochLog:
         """
         from featx.report.plots import save_png, training_figure
 
-        save_png(training_figure(history.log, history.curve), self.png, TRAINING_CURVES)
+        figure = training_figure(
+            history.log, history.curve, best_epoch=history.best_epoch, alpha=history.alpha, subject=self.subject
+        )
+        save_png(figure, self.png, TRAINING_CURVES)
         if self._writer:
             self._writer.close()
 

@@ -29,6 +29,7 @@ from featx.promotion.model_file import MODEL
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.splits import standard_split
 from featx.promotion.verdict import evidence_of, verdict_of
+from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
 
@@ -302,7 +303,7 @@ def _fine_tune(
     """Fine-tune on the data set's own split, with a log beside the model, and on others where they can prove a gain."""
     is_main = assembly.data.processes.is_main
     tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT)
-    log = EpochLog(path, tensorboard=tensorboard) if is_main else None
+    log = EpochLog(path, subject=subject_of(assembly.head, "fine-tuned"), tensorboard=tensorboard) if is_main else None
     run, network = tuner.run(standard_split(assembly), on_epoch=log.write if log else lambda _: None)
     if log:
         log.close(run.history)

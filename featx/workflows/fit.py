@@ -24,11 +24,14 @@ from featx.heads.head import Head
 from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
+from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.metrics.scores import finite
 from featx.progress import shows_progress
+from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
+from featx.text import listed
 from featx.workflows.comparison import Compared, compare_kinds
 from featx.workflows.fit_options import AUTO, BEST, require_compatible
 from featx.workflows.head_files import HeadFiles, head_size, head_stem
@@ -403,7 +406,19 @@ def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Co
             f"the {' and the '.join(chosen)} {'were' if chosen[1:] else 'was'} chosen on training images that cross-validation "
             "evaluates too, so its result is optimistic"
         )
-    return notes
+    return notes + _note_on_fonts(evaluated.report)
+
+
+def _note_on_fonts(report: Report | None) -> list[str]:
+    """Say which characters of class names the confusion matrix shows as boxes."""
+    from featx.report import plots  # it imports matplotlib
+
+    if not isinstance(report, ClassificationReport) or not (missing := plots.missing_characters(report.classes)):
+        return []
+    return [
+        f"no font that is installed here has the characters {listed(missing)} of the class names, so pictures show boxes; "
+        "install one, such as Noto Sans CJK (apt install fonts-noto-cjk); the page of --report shows the names"
+    ]
 
 
 def _save(
@@ -425,8 +440,11 @@ def _save(
         shots=evaluated.shots,
         unlabelled=files.write_predictions(data.features, head),
     )
+    subject = subject_of(head)
     fit = dataclasses.replace(
-        fit, picture=files.write_picture(evaluated.report), shots_picture=files.write_curve(evaluated.shots)
+        fit,
+        picture=files.write_picture(evaluated.report, subject),
+        shots_picture=files.write_curve(evaluated.shots, subject),
     )
     return (
         dataclasses.replace(fit, card=_write_page(files.page, fit, data, evaluated, page)) if page is not None else fit

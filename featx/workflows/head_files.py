@@ -106,23 +106,23 @@ class HeadFiles:
         write_output(self.predictions, text.getvalue().encode("utf-8", "surrogateescape"), PREDICTIONS)
         return self.predictions
 
-    def write_picture(self, report: Report | None) -> Path | None:
+    def write_picture(self, report: Report | None, subject: str) -> Path | None:
         """Draw the confusion matrix of a classification; None for another task."""
         from featx.report import plots  # it imports matplotlib
 
         if not isinstance(report, ClassificationReport):
             return None
-        plots.save_confusion(report, self.picture)
+        plots.save_png(plots.confusion_figure(report, subject=subject), self.picture, CONFUSION, dpi=120)
         return self.picture
 
-    def write_curve(self, shots: Sequence[tuple[int, CrossValidated]]) -> Path | None:
+    def write_curve(self, shots: Sequence[tuple[int, CrossValidated]], subject: str) -> Path | None:
         """Draw accuracy against the number of images of each class; None without any."""
         from featx.report import plots  # it imports matplotlib
 
         if not shots:
             return None
         points = [(n, result.mean("accuracy"), result.deviation("accuracy")) for n, result in shots]
-        plots.save_png(plots.shots_figure(points), self.curve, FEW_SHOT_CURVE)
+        plots.save_png(plots.shots_figure(points, subject=subject), self.curve, FEW_SHOT_CURVE)
         return self.curve
 
 

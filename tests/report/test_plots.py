@@ -6,6 +6,7 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from featx.errors import OutputError
+from featx.io.outputs import CONFUSION
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.report import plots
@@ -75,6 +77,8 @@ PATH = [(10.0**power, 0.2 + 0.05 * (power + 2) ** 2, 0.01) for power in range(-6
 FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion": lambda: plots.confusion_figure(judged(3)),
     "confusion, many": lambda: plots.confusion_figure(judged(120)),
+    "confusion, with a subject": lambda: plots.confusion_figure(judged(3), subject="a long name, resnet50, logreg"),
+    "confusion, 56": lambda: plots.confusion_figure(judged(56)),
     "reliability": lambda: plots.reliability_figure(judged(3)),
     "reliability, labels": lambda: plots.reliability_figure(labelled()),
     "per class": lambda: plots.per_class_figure(judged(3)),
@@ -82,8 +86,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "path": lambda: plots.path_figure(PATH, 0.01),
     "path of one": lambda: plots.path_figure([(0.0, 0.5, 0.1)], 0.0),
     "training": lambda: plots.training_figure(TRAINED, {0.0: 0.5, 0.5: 0.25, 1.0: 0.3}),
+    "training, marked": lambda: plots.training_figure(
+        TRAINED,
+        {0.0: 0.5, 0.5: 0.25, 1.0: 0.3},
+        best_epoch=2,
+        alpha=0.5,
+        subject="photos, resnet50, logreg, fine-tuned",
+    ),
     "training that only began": lambda: plots.training_figure(TRAINED[:1], {0.0: 0.5}),
     "shots": lambda: plots.shots_figure([(1, 0.5, 0.1), (2, 0.6, 0.05), (16, 0.9, 0.02)]),
+    "shots, with a subject": lambda: plots.shots_figure([(1, 0.5, 0.1), (16, 0.9, 0.02)], subject="photos, resnet50"),
     "scatter": lambda: plots.scatter_figure(np.arange(9.0), np.arange(9.0) + 1),
     "scatter, many": lambda: plots.scatter_figure(np.zeros((3000, 2)), np.ones((3000, 2)), names=["a", "$b$"]),
 }
@@ -189,10 +201,10 @@ def test_drawing_leaves_the_users_settings_as_they_were() -> None:
 # The confusion matrix
 
 
-@pytest.mark.parametrize("count", [2, 40])
-def test_the_picture_is_neither_tiny_nor_huge(count: int, tmp_path: Path) -> None:
-    plots.save_confusion(judged(count, 2), tmp_path / "confusion.png")
-    with Image.open(tmp_path / "confusion.png") as picture:
+@pytest.mark.parametrize("count", [2, 40, 1000])
+def test_the_picture_is_neither_tiny_nor_huge(count: int) -> None:
+    figure = plots.confusion_figure(judged(count, 2))
+    with Image.open(io.BytesIO(plots.as_png(figure, dpi=120))) as picture:
         assert picture.format == "PNG"
         assert all(300 <= side <= 2400 for side in picture.size)
         low, high = picture.convert("L").getextrema()
@@ -203,10 +215,29 @@ def test_a_picture_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
     report = ClassificationReport.from_predictions(np.array([0, 1]), certain([0, 1], 2), ["a", "b"], split="test")
     with pytest.raises(OutputError, match=r"taken\.png is a folder; name a file to write with -o"):
-        plots.save_confusion(report, tmp_path / "taken.png")
+        plots.save_png(plots.confusion_figure(report), tmp_path / "taken.png", CONFUSION)
 
 
-def test_the_confusion_of_few_classes_has_names_and_numbers_and_that_of_many_none() -> None:
+def test_right_predictions_are_blue_and_wrong_ones_orange() -> None:
+    report = ClassificationReport.from_predictions(
+        np.array([0, 0, 1, 1]), certain([0, 1, 1, 1], 2), ["ants", "bees"], split="val"
+    )
+    (shown,) = plots.confusion_figure(report).axes[0].images
+    red, _, blue = np.moveaxis(np.asarray(shown.get_array())[..., :3], -1, 0)
+    assert blue[0, 0] > red[0, 0]  # half of the ants
+    assert red[0, 1] > blue[0, 1]  # the other half
+    assert red[1, 0] == blue[1, 0] == 1  # white: no bee was taken for an ant
+    assert blue[1, 1] - red[1, 1] > blue[0, 0] - red[0, 0] > 0
+
+
+def test_a_rare_confusion_can_be_seen() -> None:
+    y = np.zeros(100, dtype=int)
+    report = ClassificationReport.from_predictions(y, certain([1, *[0] * 99], 2), ["ants", "bees"], split="val")
+    (shown,) = plots.confusion_figure(report).axes[0].images
+    assert np.asarray(shown.get_array())[0, 1, 2] < 0.95
+
+
+def test_the_confusion_of_few_classes_has_names_and_numbers() -> None:
     report = ClassificationReport.from_predictions(
         np.array([0, 0, 0, 1]), certain([0, 0, 1, 1], 2), ["ants", "bees"], split="val"
     )
@@ -214,8 +245,43 @@ def test_the_confusion_of_few_classes_has_names_and_numbers_and_that_of_many_non
     assert {"ants", "bees", "2", "1", "accuracy 0.7500 on 4 images (val)", "true", "predicted"} <= set(found)
     assert found.count("1") == 2
     assert "0" not in found
-    assert "class 30" not in texts(plots.confusion_figure(judged(31)))
-    assert "class 29" in texts(plots.confusion_figure(judged(30)))
+
+
+def test_classes_are_named_as_far_as_there_is_room() -> None:
+    def named(count: int) -> int:
+        return sum(text.startswith("class ") for text in texts(plots.confusion_figure(judged(count)))) // 2
+
+    assert [named(count) for count in (30, 31, 56, 100)] == [30, 31, 56, 100]
+    assert named(101) == 51
+    assert named(1000) == 100
+    assert "true (one of 10 classes is named)" in texts(plots.confusion_figure(judged(1000)))
+
+
+# Titles and fonts
+
+
+def test_a_long_subject_is_wrapped_to_the_width_of_the_figure() -> None:
+    figure = plots.shots_figure([(1, 0.5, 0.1), (2, 0.6, 0.05)], subject="photos, " + "long " * 30)
+    title = figure.get_suptitle()
+    assert title.startswith("photos, long")
+    assert 2 <= title.count("\n") <= 3
+
+
+def test_characters_that_no_font_has_are_found() -> None:
+    assert plots.missing_characters(["ants", "Käfer", "жук"]) == ""
+    assert plots.missing_characters(["a\U00013000b", "\U00013000"]) == "\U00013000"  # a hieroglyph
+
+
+def test_an_installed_font_gives_the_characters_that_matplotlibs_own_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from featx.report.plots import style
+
+    other = SimpleNamespace(name="Noto Sans CJK JP")
+    monkeypatch.setattr(style.font_manager.fontManager, "ttflist", [other])
+    style._families.cache_clear()
+    try:
+        assert style._families() == ["DejaVu Sans", "Noto Sans CJK JP"]
+    finally:
+        style._families.cache_clear()
 
 
 # Reliability
@@ -350,3 +416,13 @@ def test_training_curves_begin_at_the_head_which_has_no_training_loss() -> None:
     np.testing.assert_array_equal(chosen.get_xydata(), [[0, 0.5], [1, 0.6], [2, 0.3]])
     np.testing.assert_array_equal(accuracy.lines[0].get_ydata(), [0.8, 0.7, 0.9])
     np.testing.assert_array_equal(between.lines[0].get_xydata(), [[0, 0.5], [0.5, 0.25], [1, 0.3]])
+
+
+def test_the_best_epoch_and_the_chosen_weights_are_marked() -> None:
+    curve = {0.0: 0.5, 0.5: 0.25, 1.0: 0.3}
+    losses, accuracy, between = plots.training_figure(TRAINED, curve, best_epoch=2, alpha=0.5).axes
+    np.testing.assert_array_equal(losses.lines[-1].get_xydata(), [[2, 0.3]])
+    np.testing.assert_array_equal(accuracy.lines[-1].get_xydata(), [[2, 0.9]])
+    np.testing.assert_array_equal(between.lines[-1].get_xydata(), [[0.5, 0.25]])
+    assert losses.lines[-1].get_label() == "best epoch (2)"
+    assert between.lines[-1].get_label() == "chosen weights (0.5)"
