@@ -58,6 +58,28 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     table: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Check the arrays against one another.
+
+        Raises:
+            DatasetError: their lengths differ, a label is no index of a class, or a name cannot be stored.
+        """
+        count = len(self.paths)
+        if not len(self.labels) == len(self.splits) == count:
+            raise DatasetError(
+                f"there are {count} paths, {len(self.labels)} labels and {len(self.splits)} splits; expected one of each per "
+                "image"
+            )
+        if count and not (self.labels.min() >= UNLABELLED and self.labels.max() < len(self.classes)):
+            raise DatasetError(
+                f"labels are {self.labels.min()} to {self.labels.max()}; expected indices of the {len(self.classes)} classes, "
+                f"or {UNLABELLED} for none"
+            )
+        for what, names in (("class", self.classes), ("path", self.paths), ("split", sorted(set(self.splits)))):
+            wrong = next((name for name in names if "\0" in name or (not name and what != "split")), None)
+            if wrong is not None:
+                raise DatasetError(f"the {what} {wrong!r} is empty or holds a null character; expected text")
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -110,11 +132,7 @@ def assemble(
 
 
 def check_classes(images: ImageSet) -> Iterator[str]:
-    """Yield a note about each odd class.
-
-    Raises:
-        DatasetError: a class of a folder has images in val or test but none in train, so that no head can learn it.
-    """
+    """Yield a note about each odd class."""
     by_lower: dict[str, list[str]] = {}
     for name in images.classes:
         by_lower.setdefault(name.lower(), []).append(name)
@@ -127,18 +145,19 @@ def check_classes(images: ImageSet) -> Iterator[str]:
     if not len(strange):
         return
     name, rows = images.classes[strange[0]], np.flatnonzero(images.labels == strange[0])
-    splits, example = Counter(images.splits[rows]), images.paths[rows[0]]
-    where = " and ".join(f"{splits[s]} in {s}" for s in ("val", "test") if splits[s])
-    if images.table is None:
-        raise DatasetError(
-            f"class {name!r} has no images in train but {where} (such as {example}): no head can learn it. "
-            f"Add training images of it to {images.root}, or remove those"
-        )
-    # The labels of a table may be numbers or lists of labels, which need not repeat.
     others = f" and {len(strange) - 1} other classes have" if len(strange) > 1 else " has"
+    if images.table is None:
+        splits = Counter(images.splits[rows])
+        where = " and ".join(f"{splits[s]} in {s}" for s in ("val", "test") if splits[s])
+        yield (
+            f"class {name!r}{others} no images in train but {where} (such as {images.paths[rows[0]]}): features can be "
+            "extracted, but a head can be fitted only if train has images of the class, or if those are removed"
+        )
+        return
+    # The labels of a table may be numbers or lists of labels, which need not repeat.
     yield (
-        f"class {name!r}{others} no images in train but in val or test (such as {example}): no head can learn such a class; "
-        "ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
+        f"class {name!r}{others} no images in train but in val or test (such as {images.paths[rows[0]]}): no head can learn "
+        "such a class; ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
     )
 
 

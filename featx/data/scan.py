@@ -11,6 +11,7 @@ from typing import Protocol
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError
+from featx.text import brief
 
 
 class Source(Protocol):
@@ -41,23 +42,28 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     Args:
         source: a folder ``class/...``, a folder ``train|val|test/class/...``, a flat folder (unlabelled), or a table
             (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, whose paths are
-            relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name).
+            relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
+            are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read.
 
     Returns:
         The images, sorted by path. If the source names no splits, ``splits`` is "" until ``hash_splits`` decides.
 
     Raises:
-        DatasetError: there is nothing, there are no images, labels are contradictory or missing, or a class cannot be learned.
+        DatasetError: there is nothing, there are no images, the layout of a folder has two readings, or a table is malformed,
+            contradicts itself, or names no file that is there.
 
     Example:
 
         images = featx.scan_images("photos")
         print(len(images), images.classes)
     """
-    for kind in SOURCES:
-        if kind.matches(source):
-            images = kind.scan(source)
-            return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
+    try:
+        for kind in SOURCES:
+            if kind.matches(source):
+                images = kind.scan(source)
+                return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
+    except OSError as error:
+        raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error
     *others, last = (kind.EXPECTED for kind in SOURCES)
     found = f"{Path(source)} is a file" if Path(source).is_file() else f"there is no {Path(source)}"
     raise DatasetError(f"{found}; expected {', '.join(others)} or {last}")

@@ -216,6 +216,7 @@ def count_removed(before: np.ndarray, now: np.ndarray) -> int:
         >>> count_removed(keys[[0, 0, 1, 2]], keys[[2, 0]])
         2
     """
+    before = before[before.any(axis=1)]  # zeros: an image that could not be read is not known to be gone
     names, counts = np.unique(_as_text(before), return_counts=True)
     names_now, counts_now = np.unique(_as_text(now), return_counts=True)
     at = np.minimum(np.searchsorted(names_now, names), len(names_now) - 1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from featx.data.image_set import UNLABELLED
 from featx.errors import CorruptFileError, HeadError, OutputError
+from featx.features.arrays import checked_fields
 from featx.features.feature_file import DONE, FeatureFile
 from featx.identity import joint_features, joint_identity
 from featx.io.atomic import reserve
@@ -80,6 +81,15 @@ class FeatureSet:
     source: Path | None = None
     groups: np.ndarray | None = None
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        """Turn lists into arrays and whole floats into integers, and check the fields against one another.
+
+        Raises:
+            HeadError: a field has an unexpected type or shape, or a label is no index of a class.
+        """
+        for name, value in checked_fields(vars(self)).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: str = PENULTIMATE) -> FeatureSet:
@@ -186,8 +196,18 @@ class FeatureSet:
                 return name
         raise HeadError(
             f"there is no held-out split: no labelled images in test or val; {self.describe_splits()}. Name a split in the "
-            "table or make folders train/ and test/; featx splits a data set that names none"
+            f"table or make folders train/ and test/; featx splits a data set that names none{self._how_to_split()}"
         )
+
+    def _how_to_split(self) -> str:
+        """Where all labelled images are in train: how to have them split, as the end of a message."""
+        train = self.paths[self.labels != UNLABELLED].tolist()
+        if not self.source or set(self.splits[self.labels != UNLABELLED]) != {"train"}:
+            return ""
+        if self.dataset.get("table"):
+            return f": run featx extract on {self.dataset['table']} without the column split"
+        folder = os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in train])  # noqa: PTH120 - of str
+        return f": run featx extract {Path(self.dataset['root'], folder)}" if folder else ""
 
     def describe_splits(self) -> str:
         """The number of labelled images in each split, as a phrase for messages."""

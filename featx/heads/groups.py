@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.data.image_set import UNLABELLED
-from featx.data.sources.table import TABLE_ENDINGS, cell_text, read_table
+from featx.data.sources.table import TABLE_ENDINGS, read_table
 from featx.data.splits import hash_group_splits, join_groups, straddling
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
@@ -46,9 +46,9 @@ def read_column(
     file = _table_of(features, column, table, option)
     values: dict[str, tuple[str, int]] = {}
     columns: set[str] = set()
-    for number, row in read_table(file, ("path",)):
+    for number, row in read_table(file, ("path",), (column,)):
         columns.update(row)
-        path, value = Path(cell_text(row["path"])).as_posix(), cell_text(row.get(column))
+        path, value = Path(row["path"]).as_posix(), row.get(column, "")
         before, line = values.setdefault(path, (value, number))
         if before != value:
             raise HeadError(

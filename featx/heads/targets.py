@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.constants import TASKS
+from featx.data.cells import BETWEEN_LABELS
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
@@ -17,9 +18,6 @@ from featx.text import listed, printable
 
 AUTO = "auto"
 """The name that lets the labels decide the task."""
-
-BETWEEN_LABELS = "|"
-"""The separator between the labels of an image. Alone, it means that the image has none of them."""
 
 _MAX_NUMBER_CLASSES = 10
 """The most classes that are numbers for which no note asks whether a regression was meant."""

@@ -150,3 +150,28 @@ def test_the_engine_is_reported_and_each_error_is_one_line(photos: Path, in_tmp:
         assert message in failed.stderr
         assert len([line for line in failed.stderr.splitlines() if line.startswith("Error: ")]) == 1
         assert "Traceback" not in failed.output
+
+
+def test_a_table_with_a_missing_file_is_extracted_without_it_and_the_file_is_tried_again(
+    photos: Path, in_tmp: Path
+) -> None:
+    table = photos / "t.csv"
+    names = [f"{label}/{number:02}.png" for label in ("dark", "light") for number in range(20)]
+    table.write_text("path,label\n" + "".join(f"{name},{name[:4]}\n" for name in names))
+    moved = (photos / names[3]).rename(in_tmp / "elsewhere.png")
+    command = ("extract", table, "--backbone", "lenet5")
+    first = featx(*command)
+    assert "40 images: 39 computed, 0 reused, 1 failed, 0 removed" in first.stdout
+    assert "Note: t.csv names 1 of 40 files (2.5%) that are not there" in first.stderr
+    assert "Note: dark/03.png: cannot be read: No such file or directory" in first.stderr
+    assert "no forward pass was needed" in featx(*command).stdout
+    moved.rename(photos / names[3])
+    assert "40 images: 1 computed, 39 reused, 0 failed, 0 removed" in featx(*command).stdout
+
+
+def test_a_class_that_is_in_test_alone_is_extracted_and_refused_by_the_fit(split_photos: Path, in_tmp: Path) -> None:
+    (split_photos / "val" / "dark").rename(split_photos / "val" / "grey")
+    extracted = featx("extract", split_photos, "--backbone", "lenet5")
+    assert "Note: class 'grey' has no images in train but 8 in val" in extracted.stderr
+    refused = featx("fit-head", "cache/split--lenet5.h5", status=1)
+    assert "1 classes have images in val or test but none in train: grey (8 in val)" in refused.stderr

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from listings import table, touch
 
 from featx.data.image_set import image_key
 from featx.data.scan import scan_images
+from featx.errors import DatasetError
 
 
 def test_a_single_class_is_noted(tmp_path: Path) -> None:
@@ -25,3 +30,21 @@ def test_classes_that_differ_by_case_are_kept_apart_and_noted(tmp_path: Path) ->
 def test_the_key_of_an_image_is_blake2b_of_its_bytes() -> None:
     assert image_key(b"").hex() == "cae66941d9efbd404e4d88758ea67670"
     assert image_key(b"a") != image_key(b"b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.array([0, 2])}, r"labels are 0 to 2; expected indices of the 2 classes, or -1 for none"),
+        ({"labels": np.array([0])}, "there are 2 paths, 1 labels and 2 splits"),
+        ({"classes": ("a", "a\0")}, r"the class 'a\\x00' is empty or holds a null character"),
+        ({"paths": np.array(["a\0", "a"], dtype=object)}, r"the path 'a\\x00' is empty or holds a null"),
+        ({"classes": ("", "a")}, "the class '' is empty"),
+    ],
+)
+def test_an_image_set_that_could_not_be_stored_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    images = scan_images(touch(tmp_path, "a/1.jpg", "b/1.jpg"))
+    with pytest.raises(DatasetError, match=message):
+        dataclasses.replace(images, **changes)

@@ -37,6 +37,11 @@ def test_a_folder_named_digits_is_reached_by_a_path(in_tmp: Path, make_image: Ma
         scan_images("./digits")
 
 
+def test_a_path_that_no_system_can_open_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"cannot read 'xxx.*': File name too long"):
+        scan_images("x" * 5000)
+
+
 # Real images
 
 

@@ -277,3 +277,88 @@ def test_no_room_to_put_features_together_is_an_output_error(tmp_path: Path, mon
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OutputError, match=r"no room for 100 bytes of joined features: No space left"):
         FeatureSet.load(path, "hidden,penultimate")
+
+
+# Fields given in Python
+
+FIELDS = {
+    "features": [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]],
+    "labels": [0, 1, -1],
+    "splits": ["train", "test", "train"],
+    "classes": ["ant", "bee"],
+    "paths": ["1.png", "2.png", "3.png"],
+    "keys": np.zeros((3, 16), dtype=np.uint8),
+}
+
+
+def test_lists_become_arrays() -> None:
+    made = FeatureSet(**FIELDS, groups=["p", "", "p"])
+    assert (made.features.dtype, made.labels.dtype, made.splits.dtype) == (np.float32, np.int64, object)
+    assert (made.classes, made.held_out()) == (("ant", "bee"), "test")
+    assert made.split("train").paths.tolist() == ["1.png"]
+    assert made.take(np.array([2])).groups.tolist() == ["p"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0.0, 1.0, -1.0], [0.0, 1.0, float("nan")], np.array([0, 1, -1], dtype=np.int8), np.array([0, 1, np.nan], dtype="f4")],
+    ids=["floats", "NaN", "int8", "float32"],
+)  # fmt: skip
+def test_whole_floats_are_integers_and_nan_is_no_label(labels: object) -> None:
+    made = FeatureSet(**{**FIELDS, "labels": labels})
+    assert (made.labels.tolist(), made.labels.dtype) == ([0, 1, -1], np.int64)
+
+
+def test_arrays_are_not_copied(letters: FeatureSet) -> None:
+    assert isinstance(letters.features, np.memmap)
+    assert dataclasses.replace(letters, layer="other").features is letters.features
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [0.5, 1.0, 0.0]}, r"labels are floats such as 0\.5; expected one index .* Head\(task='regression'\)"),
+        ({"labels": ["ant", "bee", "ant"]}, r"such as 'ant'; expected one index of the 2 classes .* np\.unique\(names"),
+        ({"labels": [[0, 1], [1, 0], [0, 0]]}, r"labels are \(3, 2\) of int64; .* such as cat\|dog"),
+        ({"labels": [[0], [1, 0], []]}, "labels are no array"),
+        ({"labels": [0, 1, 2]}, r"labels are 0 to 2; expected one index of the 2 classes for each image, or -1 for none"),
+        ({"labels": [0, 1, -2]}, r"labels are -2 to 1; expected"),
+        ({"labels": [0, 1]}, r"one of each per image; found 3 features, 2 labels, 3 keys, 3 splits, 3 paths"),
+        ({"features": [1.0, 2.0, 3.0]}, r"features are \(3,\) of float32; expected \(N, D\) numbers"),
+        ({"features": [["a"], ["b"], ["c"]]}, r"features are \(3, 1\) of <U1; expected"),
+        ({"classes": "ab"}, r"classes are 'ab'; expected a tuple of names"),
+        ({"classes": (0, 1)}, r"classes hold 0, 1; expected names, as str"),
+        ({"splits": "train"}, r"splits are 'train'; expected one name for each image"),
+        ({"keys": np.zeros((3, 16))}, r"keys are \(3, 16\) of float64; expected \(N, 16\) of uint8"),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_shape_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        FeatureSet(**{**FIELDS, **changes})
+
+
+# Only train
+
+
+@pytest.mark.parametrize(
+    ("paths", "dataset", "hint"),
+    [
+        (["train/a/1.png", "train/b/2.png"], {}, r": run featx extract /photos/train$"),
+        (["d/train_set/a/1.png", "d/train_set/b/2.png"], {}, r": run featx extract /photos/d/train_set$"),
+        (
+            ["1.png", "2.png"],
+            {"table": "/photos/t.csv"},
+            r": run featx extract on /photos/t\.csv without the column split$",
+        ),
+        (["train_1/a/1.png", "train_2/b/2.png"], {}, "a data set that names none$"),
+    ],
+)
+def test_where_all_labelled_images_are_in_train_the_error_names_how_to_split_them(
+    paths: list[str], dataset: dict[str, str], hint: str
+) -> None:
+    made = dataclasses.replace(
+        small([0, 1], ["train", "train"]), paths=np.array(paths, dtype=object), source=Path("x.h5")
+    )
+    made = dataclasses.replace(made, dataset={"root": "/photos", **dataset})
+    with pytest.raises(HeadError, match=hint):
+        made.held_out()

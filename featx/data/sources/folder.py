@@ -1,20 +1,30 @@
-"""Images in a folder: ``class/...``, ``train|val|test/class/...``, or flat."""
+"""Images in a folder: its files are listed here; ``featx.data.layout`` reads splits and classes from its folders."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from featx.data.image_set import PRETRAIN, SPLIT_NAMES, ImageSet, assemble
+from featx.data.image_set import ImageSet, assemble
+from featx.data.layout import read_layout
+from featx.data.split_names import worded_splits
 from featx.errors import DatasetError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """File endings that count as images, the same as in torchvision's ``ImageFolder``."""
 
-_JUNK_FOLDERS = ("__MACOSX",)
+_JUNK_FOLDERS = (
+    "__MACOSX",
+    "@eaDir",
+    "@Recycle",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
+"""Folders that archives, network drives and file systems make, some with thumbnails or copies of the images."""
 
 EXPECTED = "a folder of images"
 
@@ -39,32 +49,19 @@ def matches(data: str | os.PathLike[str]) -> bool:
 def scan(data: str | os.PathLike[str]) -> ImageSet:
     """List the images of a folder; ``scan_images`` describes the layouts."""
     folder = Path(data).resolve()
-    notes: list[str] = []
     found, skipped = _walk(folder)
-    # A folder without images beside train and val, such as scripts, does not turn these into classes.
-    tops = {path.partition("/")[0] for path in found if "/" in path}
-    split_of = {top: SPLIT_NAMES.get(top.lower(), "") for top in tops}
-    has_splits = all(split_of.values()) and not {PRETRAIN}.issuperset(split_of.values())
-    if not has_splits and {"train"} < set(split_of.values()) - {""}:
-        others = ", ".join(sorted(top for top, split in split_of.items() if not split))
-        raise DatasetError(
-            f"{folder} has folders of splits and beside them {others}, which holds images too but is not a split. If all are "
-            "classes, list them in a table; else move the others away"
-        )
-    depth = 1 if has_splits else 0
-    inside = [path for path in found if path.count("/") > depth]
-    if inside:
-        skipped["outside any class folder"] += len(found) - len(inside)
-        found = inside
-    if not found:
+    folders = [path.rpartition("/")[0] for path in found]
+    layout = read_layout(Counter(folders), folder)
+    places = [layout.places.get(name) for name in folders]
+    inside = [path for path, place in zip(found, places, strict=True) if place]
+    skipped["outside any class folder"] += len(found) - len(inside)
+    if not inside:
         raise DatasetError(f"no images in {folder}; {_left_out(skipped) or 'it is empty'} (images end in {_endings()})")
-    if left_out := _left_out(skipped):
-        notes.append(f"{folder.name}: {left_out}")
-    names = [sys.intern(path.split("/", depth + 1)[depth]) if inside else None for path in found]
-    if inside:
-        notes.extend(_empty_classes(folder, split_of if has_splits else {""}, set(names)))
-    splits = [split_of[path.partition("/")[0]] if has_splits else "" for path in found]
-    return assemble(folder.name or "root", folder, found, names, splits, notes)
+    labels = [place.label for place in places if place]
+    notes = [f"{folder.name}: {left_out}"] if (left_out := _left_out(skipped)) else []
+    notes += [*layout.notes, *_empty_classes(folder, layout.around_classes, set(labels))]
+    notes += _empty_splits(folder, layout.splits)
+    return assemble(folder.name or "root", folder, inside, labels, [place.split for place in places if place], notes)
 
 
 def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
@@ -114,11 +111,24 @@ def _is_junk(name: str) -> bool:
     return name.startswith(".") or name in _JUNK_FOLDERS
 
 
-def _empty_classes(folder: Path, tops: Iterable[str], names: set[str | None]) -> Iterator[str]:
-    for top in sorted(tops):
-        for entry in sorted(os.scandir(folder / top), key=lambda e: e.name):
-            if entry.is_dir() and not _is_junk(entry.name) and entry.name not in names:
-                yield f"class {entry.name!r} has no images: {entry.path}"
+def _empty_classes(folder: Path, around: Iterable[str], names: set[str | None]) -> Iterator[str]:
+    for entry in _subfolders(folder, around):
+        if entry.name not in names:
+            yield f"class {entry.name!r} has no images: {entry.path}"
+
+
+def _empty_splits(folder: Path, splits: Collection[str]) -> Iterator[str]:
+    for entry in _subfolders(folder, sorted({path.rpartition("/")[0] for path in splits})):
+        if worded_splits([entry.name])[entry.name] and Path(entry).relative_to(folder).as_posix() not in splits:
+            yield f"the folder of a split {entry.name!r} has no images: {entry.path}"
+
+
+def _subfolders(folder: Path, paths: Iterable[str]) -> Iterator[os.DirEntry[str]]:
+    """The folders in each of some folders, without hidden ones."""
+    for path in sorted(paths):
+        with os.scandir(folder / path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        yield from (entry for entry in found if entry.is_dir() and not _is_junk(entry.name))
 
 
 def _left_out(skipped: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from listings import label_names, table, touch
 
 from featx.data.scan import scan_images
-from featx.data.sources.table import cell_text, read_table
+from featx.data.sources.table import read_table
 from featx.errors import DatasetError
 
 
@@ -159,10 +159,40 @@ def test_a_parquet_table_without_a_label_column_names_those_found(tmp_path: Path
         scan_images(tmp_path / "t.parquet")
 
 
-def test_files_that_are_not_there_are_counted_and_named(tmp_path: Path) -> None:
-    rows = "path,label\n" + "".join(f"{number}.jpg,a\n" for number in range(14))
-    with pytest.raises(DatasetError, match=r"names 13 files that are not there, relative to .*: 1\.jpg, .* and 3 more"):
-        scan_images(table(tmp_path / "t.csv", rows, "0.jpg"))
+def test_files_that_are_not_there_are_counted_and_named_and_are_an_error_if_none_is_there(tmp_path: Path) -> None:
+    rows = "path,label\n" + "".join(f"{number}.jpg,a\n" for number in range(40))
+    there = [f"{number}.jpg" for number in range(1, 40)]
+    images = scan_images(table(tmp_path / "t.csv", rows, *there))
+    assert len(images) == 40
+    assert images.notes[0] == (
+        f"t.csv names 1 of 40 files (2.5%) that are not there, relative to {tmp_path.resolve()}: 0.jpg. These fail, the others "
+        "are used"
+    )
+    for name in there[:13]:
+        (tmp_path / name).unlink()
+    assert (
+        scan_images(tmp_path / "t.csv")
+        .notes[0]
+        .startswith("Warning: t.csv names 14 of 40 files (35.0%) that are not there")
+    )
+    for name in there[13:]:
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        DatasetError, match=r"names 40 files that are not there, relative to .*: 0\.jpg, .* and 30 more"
+    ):
+        scan_images(tmp_path / "t.csv")
+
+
+def test_a_path_that_no_system_can_open_is_missing_or_refused(tmp_path: Path) -> None:
+    rows = f"path,label\n1.jpg,a\n{'x' * 300}.jpg,b\n"
+    assert len(scan_images(table(tmp_path / "t.csv", rows, "1.jpg"))) == 2
+    with pytest.raises(DatasetError, match=r"line 3: the path has 5,004 characters, 'xxx.*; expected at most 4,096"):
+        scan_images(table(tmp_path / "t.csv", rows.replace("x" * 300, "x" * 5000)))
+
+
+def test_paths_with_backslashes_that_are_not_there_say_so(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"not there, .*; write paths with / instead of \\$"):
+        scan_images(table(tmp_path / "t.csv", "path,label\nx\\1.jpg,a\n", "x/1.jpg"))
 
 
 def test_a_repeated_row_is_left_out_and_noted(tmp_path: Path) -> None:
@@ -174,7 +204,7 @@ def test_a_repeated_row_is_left_out_and_noted(tmp_path: Path) -> None:
 
 def test_a_table_of_other_columns_is_read_by_those_that_are_wanted(tmp_path: Path) -> None:
     file = table(tmp_path / "t.tsv", "path\tpatient\n1.jpg\t007\n2.jpg\n")
-    assert [(n, row["path"], cell_text(row["patient"])) for n, row in read_table(file, ("path", "patient"))] == [
+    assert [(n, row["path"], row["patient"]) for n, row in read_table(file, ("path", "patient"))] == [
         (2, "1.jpg", "007"),
         (3, "2.jpg", ""),
     ]
@@ -220,3 +250,141 @@ def test_a_damaged_table_says_where(tmp_path: Path, name: str, content: bytes, m
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=message):
         scan_images(tmp_path / name)
+
+
+# Typed cells
+
+
+def jsonl(path: Path, *rows: object) -> Path:
+    return table(path, "".join(json.dumps(row) + "\n" for row in rows), *(f"{n}.jpg" for n in range(len(rows))))
+
+
+def labels_of(tmp_path: Path, *labels: object) -> list[str | None]:
+    file = jsonl(tmp_path / "t.jsonl", *({"path": f"{n}.jpg", "label": label} for n, label in enumerate(labels)))
+    return label_names(scan_images(file))
+
+
+def test_a_list_is_several_labels(tmp_path: Path) -> None:
+    assert labels_of(tmp_path, ["y", "x"], ["x"], [], [2, 10], ["x", None], [None]) == [
+        "x|y",
+        "x",
+        "|",
+        "10|2",
+        "x",
+        None,
+    ]
+
+
+def test_missing_values_are_no_label_and_whole_floats_are_integers(tmp_path: Path) -> None:
+    nan = float("nan")
+    assert labels_of(tmp_path, 1.0, 2, nan, None, -0.0, 2.5, 1e300) == ["1", "2", None, None, "0", "2.5", "1e+300"]
+    assert labels_of(tmp_path, True, False, "1.0", "NaN") == ["True", "False", "1.0", "NaN"]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ({"name": "x"}, r"line 1: the label holds the object \{'name': 'x'\}; expected text or a number"),
+        ([["x"], ["y"]], r"line 1: the label holds the list \['x'\]; expected text"),
+        ([0, 1, 0], r"holds the list \[0, 1, 0\], which repeats a number; expected the names of the labels, each once"),
+        ([0.25, 0.75], r"holds the list \[0\.25, 0\.75\] with a number with decimals; expected the names"),
+        ([True, False], r"holds the list \[True, False\] with a boolean"),
+        (["a|b", "c"], r"with the character \|, which stands between labels"),
+        ("a\0", r"the label holds a null character: 'a\\x00'"),
+        ("\ud800", "holds half of a surrogate pair"),
+    ],
+)
+def test_a_label_that_is_none_is_refused_with_its_line(tmp_path: Path, label: object, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        labels_of(tmp_path, label)
+
+
+@pytest.mark.parametrize("column", ["path", "split"])
+def test_a_list_in_another_column_is_refused(tmp_path: Path, column: str) -> None:
+    row = {"path": "0.jpg", "label": "a", "split": "train", column: ["0.jpg"]}
+    with pytest.raises(
+        DatasetError, match=rf"line 1: the {column} holds the list \['0\.jpg'\]; expected text or a number"
+    ):
+        scan_images(jsonl(tmp_path / "t.jsonl", row))
+
+
+def test_the_types_of_parquet_are_those_of_the_labels(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = [f"{number}.jpg" for number in range(3)]
+    touch(tmp_path, *paths)
+
+    def read(labels: object, **more: object) -> list[str | None]:
+        parquet.write_table(pyarrow.table({"path": paths, "label": labels, **more}), tmp_path / "t.parquet")
+        return label_names(scan_images(tmp_path / "t.parquet"))
+
+    assert read([1.0, float("nan"), None]) == ["1", None, None]
+    assert read([["b", "a"], [], None]) == ["a|b", "|", None]
+    assert read(pyarrow.array([b"a", b"b", None])) == ["a", "b", None]
+    assert read(pyarrow.array(["x", "y", "x"]).dictionary_encode()) == ["x", "y", "x"]
+    nanoseconds = pyarrow.array([1, 2, 1_000_000_001], pyarrow.timestamp("ns"))
+    assert read(["a", "b", "c"], taken=nanoseconds) == ["a", "b", "c"]
+    assert read(nanoseconds)[0] == "1970-01-01 00:00:00.000000001"
+    with pytest.raises(DatasetError, match=r"line 2: the label holds bytes that are not UTF-8: b'\\xff'"):
+        read(pyarrow.array([b"a", b"\xff", None]))
+    with pytest.raises(DatasetError, match=r"line 1: the label holds the object \{'x': 1\}"):
+        read([{"x": 1}, None, None])
+    both = pyarrow.table([paths, paths, paths], names=["path", "label", "label"])
+    parquet.write_table(both, tmp_path / "t.parquet")
+    with pytest.raises(DatasetError, match=r"t\.parquet: there are 2 columns 'label'; keep one of them"):
+        scan_images(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("t.csv", "path,label,label\n1.jpg,a,b\n", r"t\.csv: there are 2 columns 'label'; keep one of them"),
+        ("t.csv", "path,label, label\n1.jpg,a,b\n", r"t\.csv: there are 2 columns 'label'"),
+        ("t.csv", "path,path,label\n1.jpg,2.jpg,b\n", r"t\.csv: there are 2 columns 'path'"),
+        ("t.jsonl", '{"path": "1.jpg", "label": "a", "label": "b"}\n', r"line 1: there are 2 columns 'label'"),
+        (
+            "t.jsonl",
+            '{"path": "1.jpg", "label": "a", "split": "train", "split": "test"}\n',
+            r"there are 2 columns 'split'",
+        ),
+    ],
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, name: str, rows: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        scan_images(table(tmp_path / name, rows, "1.jpg", "2.jpg"))
+
+
+def test_a_column_that_means_nothing_to_featx_may_be_there_twice_and_hold_anything(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", "x,path,label,x\n1,1.jpg,a,2\n", "1.jpg")
+    assert scan_images(file).classes == ("a",)
+    row = {"path": "0.jpg", "label": "a", "box": [0, 1], "meta": {"x": [{}]}}
+    assert scan_images(jsonl(tmp_path / "t.jsonl", row)).classes == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[" * 100_000, "line 1: the JSON is nested too deeply"),
+        ('{"path": "1.jpg", "label": ' + "9" * 5000 + "}", "line 1: not JSON: Exceeds the limit"),
+        ('{"path": "1.jpg", "label": "a"} x', "line 1: not JSON: Extra data"),
+    ],
+    ids=["deep", "long number", "more"],
+)
+def test_json_that_cannot_be_read_is_an_error_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        scan_images(table(tmp_path / "t.jsonl", line + "\n", "1.jpg"))
+
+
+def test_lists_written_as_text_are_noted(tmp_path: Path) -> None:
+    rows = "path,label\n1.jpg,\"['x', 'y']\"\n2.jpg,\"['x']\"\n"
+    notes = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg")).notes
+    assert notes[0].startswith(
+        "t.csv: labels such as \"['x', 'y']\" look like lists, but are text, so each is read as one class"
+    )
+
+
+def test_the_split_eval_is_the_one_that_the_others_leave_free_and_noted(tmp_path: Path) -> None:
+    rows = "path,label,split\n1.jpg,a,train\n2.jpg,a,Eval\n3.jpg,a,val\n"
+    images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
+    assert images.splits.tolist() == ["train", "test", "val"]
+    assert images.notes[0] == "t.csv: the split 'Eval' is read as test"
