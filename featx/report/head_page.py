@@ -22,7 +22,7 @@ from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.report import html, plots
-from featx.report.html import Mistake, Page, Picture, Section, Table
+from featx.report.html import Mistake, Page, Picture, Section, Table, decimals
 from featx.report.sections import headline_of, numbers_of, sections_of
 
 _SIDE = 192  # pixels, the longer side of a thumbnail
@@ -217,7 +217,7 @@ def _compared_sections(compared: Sequence[Sequence[str]]) -> list[Section]:
 def _cross_validated_sections(result: CrossValidated | None) -> list[Section]:
     if not result:
         return []
-    rows = [(name, f"{result.mean(name):.4f}", f"{result.deviation(name):.4f}") for name in result.values]
+    rows = [(name, f"{result.mean(name):.4f}", decimals(result.deviation(name))) for name in result.values]
     text = (
         f"{result.repeats} x {result.folds} folds over {result.n:,} images; each image is predicted by a head that was "
         "fitted without it."
@@ -231,7 +231,7 @@ def _shots_sections(shots: Sequence[tuple[int, CrossValidated]]) -> list[Section
     if not shots:
         return []
     points = [(n, result.mean("accuracy"), result.deviation("accuracy")) for n, result in shots]
-    rows = [(str(n), f"{mean:.4f}", f"{deviation:.4f}") for n, mean, deviation in points]
+    rows = [(str(n), f"{mean:.4f}", decimals(deviation)) for n, mean, deviation in points]
     picture = Picture(plots.as_svg(plots.shots_figure(points)), "Accuracy by shots")
     table = Table(("images of each class", "accuracy", "standard deviation"), rows)
     return [Section("With few images", pictures=(picture,), tables=(table,))]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from featx.io.outputs import PAGE, PAGE_MARK, write_output
 from featx.text import printable
@@ -29,6 +29,7 @@ from featx.text import printable
 MOST_MISTAKES = 24
 """Number of mistakes that a section shows: the first of those given."""
 
+_LONG_WORD = 12  # characters; a longer word may be broken at its dots and dashes
 _MOST_ROWS = 24  # a longer table is folded until the reader opens it
 _WIDE = 700  # CSS pixels; a wider picture is scrolled on a small screen instead of shrunk
 
@@ -240,6 +241,20 @@ def decimals(value: float) -> str:
     return "none" if math.isnan(value) else f"{value:.4f}"
 
 
+def breakable(text: str) -> Markup:
+    """Text as HTML in which a line may break after the slashes, dots, dashes and underscores of long words such as paths.
+
+    Examples:
+        >>> breakable("average_precision of <b>")
+        Markup('average_<wbr>precision of &lt;b&gt;')
+    """
+    words = (
+        [escape(part) for part in re.split(r"(?<=[/\\_.-])(?=\w)", word)] if len(word) > _LONG_WORD else [escape(word)]
+        for word in re.split("(\\s+)", printable(str(text)))
+    )
+    return Markup("").join(Markup("<wbr>").join(parts) for parts in words)
+
+
 @functools.cache
 def _environment() -> Environment:
     """The Jinja environment of the templates in this folder. Every expression is escaped, for attributes too."""
@@ -252,7 +267,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["decimals"] = decimals
+    environment.filters |= {"decimals": decimals, "breakable": breakable}
     environment.globals |= {
         "css": Markup((folder / "page.css").read_text(encoding="utf-8").strip()),  # trusted: part of the package
         "mark": PAGE_MARK,

@@ -23,6 +23,7 @@ from featx.data.decode import thumbnail
 from featx.errors import OutputError
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
+from featx.report import html
 from featx.report.html import (
     MOST_MISTAKES,
     Mistake,
@@ -36,7 +37,7 @@ from featx.report.html import (
 )
 from featx.report.sections import headline_of, numbers_of, sections_of
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 def jpeg(colour: tuple[int, int, int] = (255, 0, 255)) -> bytes:
@@ -357,3 +358,33 @@ def test_a_page_is_written_without_matplotlib() -> None:
     code = "import sys; from featx.report import Page, write_page; print('matplotlib' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == "False\n"
+
+
+def test_paths_break_at_their_parts_and_ordinary_words_do_not() -> None:
+    path = "/photos/of_all/the-ants.jpg"
+    found = html.breakable(f"a well-known {path} <i>")
+    assert found == ("a well-known /<wbr>photos/<wbr>of_<wbr>all/<wbr>the-<wbr>ants.<wbr>jpg &lt;i&gt;")
+    assert found.striptags().replace("\u200b", "") == f"a well-known {path} <i>"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_table_of_a_head_with_ordinary_names_is_cut(width: int, tmp_path: Path, browse: Callable[..., str]) -> None:
+    names = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
+    header = ("class", "precision", "recall", "F1", "AUROC", "average precision", "images")
+    rows = [(name, *["0.8621"] * 5, "34") for name in names]
+    confusions = Table(
+        ("true", "predicted", "images", "share of the true class"), [("cardboard", "plastic", "7", "0.20")]
+    )
+    page = Page("t", "s", {}, "h", [Section("Classes", tables=(Table(header, rows), confusions))])
+    write_page(tmp_path / "page.html", page)
+    probe = (
+        "<script>onload = () => { document.title = [...document.querySelector('iframe').contentDocument"
+        ".querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth).join() }</script>"
+    )
+    (tmp_path / "frame.html").write_text(
+        f'<!DOCTYPE html><title>not run</title>{probe}<iframe src="page.html" style="width:{width}px;height:900px">'
+    )
+    found = browse(
+        tmp_path / "frame.html", "--dump-dom", "--allow-file-access-from-files", "--virtual-time-budget=3000"
+    )
+    assert "<title>0,0</title>" in found

@@ -61,12 +61,13 @@ def confusion_figure(report: ClassificationReport, *, subject: str = "") -> Figu
     share = report.confusion / np.maximum(report.confusion.sum(axis=1, keepdims=True), 1)
     side = _side(count)
     with style():
-        figure = new_figure(side + 1.7, side)
+        figure = new_figure(side + 0.6, side + 1.3)
         axes = figure.add_subplot()
         axes.imshow(np.where(np.eye(count, dtype=bool)[..., None], _RIGHT.to_rgba(share), _WRONG.to_rgba(share)))
         axes.spines[:].set_visible(True)
-        figure.colorbar(_WRONG, ax=axes, label="wrong, share of the true class", shrink=0.7, pad=0.02)
-        figure.colorbar(_RIGHT, ax=axes, label="right, share of the true class", shrink=0.7, pad=0.02)
+        for shades, name in ((_WRONG, "wrong"), (_RIGHT, "right")):
+            bar = figure.colorbar(shades, ax=axes, location="bottom", aspect=40, shrink=0.8, pad=0.02)
+            bar.set_label(f"{name}, share of the true class", size=9)
         axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(f"accuracy {report.accuracy:.4f} on {report.n} images ({label(report.split)})")
         set_subject(figure, subject)
