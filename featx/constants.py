@@ -11,6 +11,9 @@ KERNELS = ("linear", "rbf")
 TASKS = ("classification", "multilabel", "regression")
 """The tasks of a head: one class of many, any number of labels, or numbers."""
 
+DEFAULT_KINDS = {"classification": "logreg", "multilabel": "logreg", "regression": "ridge"}
+"""The kind of head that is fitted for each task where none is named."""
+
 CALIBRATIONS = ("temperature", "isotonic", "none")
 """The ways to calibrate a head's probabilities."""
 

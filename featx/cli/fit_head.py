@@ -97,7 +97,8 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @click.argument("features", required=False)
 @option(
-    "--model", type=click.Choice((*KINDS, AUTO)), default="logreg", show_default=True, section="Head", metavar="KIND",
+    "--model", type=click.Choice((*KINDS, AUTO)), show_default="logreg; ridge for --task regression", section="Head",
+    metavar="KIND",
     help=f"Kind of head: {', '.join(KINDS)}; or auto, which compares all that suit the data and selects the simplest within "
     "one standard error of the best.",
 )  # fmt: skip

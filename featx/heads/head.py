@@ -16,7 +16,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads import evaluation, fitting, head_file
 from featx.heads.fitted import FittedHead
 from featx.heads.parameters import check_parameters
-from featx.heads.registry import PARAMETERS
+from featx.heads.registry import PARAMETERS, default_kind
 from featx.identity import differences
 from featx.metrics.reports import Report
 
@@ -33,7 +33,8 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
     and an image's scores are the mean over its views.
 
     Args:
-        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", or a kind added by ``register_head``.
+        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", or a kind added by ``register_head``; by default
+            "ridge" for a regression, else "logreg".
         C: inverse strength of the penalty, as in scikit-learn, for logreg, svm and ridge (alpha = 1 / (2 C)).
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn.
@@ -99,7 +100,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
 
     def __init__(
         self,
-        kind: str = "logreg",
+        kind: str | None = None,
         *,
         C: float | None = None,
         kernel: str = "linear",
@@ -113,7 +114,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         target_precision: float | None = None,
         device: str = "cpu",
     ) -> None:
-        self.kind = kind
+        self.kind = default_kind(task) if kind is None else kind
         self.C = C
         self.kernel = kernel
         self.k = k

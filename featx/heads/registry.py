@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from featx.constants import KERNELS, KINDS, TASKS
+from featx.constants import DEFAULT_KINDS, KERNELS, KINDS, TASKS
 from featx.errors import HeadError
 from featx.heads.predictors import (
     HiddenLayerPredictor,
@@ -173,6 +173,16 @@ def get_kind(name: str, *, task: str | None = None, kernel: str = "linear") -> H
         able = [other for other in HEAD_KINDS if task in HEAD_KINDS[other].tasks]
         raise HeadError(f"{name} cannot do {task}; expected one of {', '.join(able)}")
     return kind
+
+
+def default_kind(task: str) -> str:
+    """The kind of head that is fitted where none is named; "auto" never means a regression.
+
+    Examples:
+        >>> default_kind("auto"), default_kind("regression")
+        ('logreg', 'ridge')
+    """
+    return DEFAULT_KINDS.get(task, DEFAULT_KINDS["classification"])
 
 
 def auto_candidates(task: str, rows: int) -> list[tuple[str, str]]:

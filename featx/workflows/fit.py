@@ -37,11 +37,6 @@ from featx.workflows.fit_options import AUTO, BEST, require_compatible
 from featx.workflows.head_files import HeadFiles, head_size, head_stem
 from featx.workflows.resampling import Resampling
 
-_WHY_LEFT_OUT = {
-    PRETRAIN: ": the backbone was made with them",
-    "val": ": they are kept as the validation set of promote --finetune",
-}
-
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -111,7 +106,7 @@ class Fit:
 @shows_progress("fit-head", "fits")
 def fit_head(  # its options are those of featx fit-head, and most of its lines describe them
     features: FeatureSet | str | os.PathLike[str] | None = None,
-    model: str | Head = "logreg",
+    model: str | Head | None = None,
     *,
     layer: str | Sequence[str] = PENULTIMATE,
     views: str | None = None,
@@ -145,9 +140,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
 
     Args:
         features: a feature set or a feature file; by default the newest in ``cache``.
-        model: kind of head, as ``Head`` takes it; or "auto", which fits every kind that suits the data and selects the simplest
-            whose cross-validated loss on the training rows is within one standard error of the lowest. A ``Head`` is fitted as
-            it is, and none of its own arguments may be given here.
+        model: kind of head, as ``Head`` takes it, by default "ridge" for a regression, else "logreg"; or "auto", which fits
+            every kind that suits the data and selects the simplest whose cross-validated loss on the training rows is within
+            one standard error of the lowest. A ``Head`` is fitted as it is, and none of its own arguments may be given here.
         layer: layer of the feature file; several are concatenated. "best" is the layer of the lowest cross-validated loss, if
             that is two standard errors lower than the penultimate layer's, image by image; else the penultimate.
         views: views of each image that the head is fitted to (test-time augmentation): "plain", "flip" or "10crop"; by default
@@ -204,7 +199,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
     files = HeadFiles(name, named=bool(out))
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
-    reporter.stage(f"fitting {model if isinstance(model, str) else model.kind} to {data.training_rows:,} training rows")
+    reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
@@ -267,14 +262,14 @@ class _FitProgress:
             self.reporter.progress(min(self.done, self.total), self.total)
 
 
-def _make_head(model: str | Head, **options: Any) -> Head:
+def _make_head(model: str | Head | None, **options: Any) -> Head:
     """An unfitted head, from the options of ``fit_head``; a ``Head`` is taken as it is.
 
     Raises:
         SettingsError: a ``Head`` and options that belong to it.
     """
     if not isinstance(model, Head):
-        return Head("logreg" if model == AUTO else model, **options)
+        return Head(None if model == AUTO else model, **options)
     defaults = inspect.signature(Head).parameters
     given = [name for name, value in options.items() if value != defaults[name].default]
     if given:
@@ -396,7 +391,7 @@ def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Co
     notes = [*head.notes_, *(evaluated.report.notes if evaluated.report else ())]
     names, counts = np.unique(data.split.splits[data.split.labels >= 0].astype(str), return_counts=True)
     notes += [
-        f"{count} images of split {name} were not used{_WHY_LEFT_OUT.get(name, '')}"
+        f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"
         for name, count in zip(names, counts, strict=True)
         if name not in ("train", data.held_out)
     ]
@@ -419,6 +414,15 @@ def _note_on_fonts(report: Report | None) -> list[str]:
         f"no font that is installed here has the characters {listed(missing)} of the class names, so pictures show boxes; "
         "install one, such as Noto Sans CJK (apt install fonts-noto-cjk); the page of --report shows the names"
     ]
+
+
+def _why_left_out(split: str, task: str) -> str:
+    """Why the images of a split that neither fits nor evaluates a head were not used, as the end of a sentence."""
+    if split == PRETRAIN:
+        return ": the backbone was made with them"
+    if split == "val" and task == "classification":  # the only heads that can be promoted
+        return ": they are kept as the validation set of promote --finetune"
+    return ""
 
 
 def _save(

@@ -36,6 +36,21 @@ def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
     assert Path("models/split--lenet5--logreg.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_regression_needs_no_kind_of_head_in_options_and_recipes(split_photos: Path, in_tmp: Path) -> None:
+    files = sorted(path.relative_to(split_photos) for path in split_photos.rglob("*.png"))
+    rows = [f"{file},{number / 7},{file.parts[0]}" for number, file in enumerate(files)]
+    (split_photos / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    featx("extract", split_photos / "t.csv", "-b", "lenet5")
+    facts = json.loads(featx("fit-head", "--task", "regression", "--cv", "3", "--layer", "best", "--json").stdout)
+    assert (facts["model"], facts["task"]) == ("ridge", "regression")
+    Path("r.toml").write_text('[fit-head]\ntask = "regression"\n')
+    facts = json.loads(featx("run", "r.toml", "--json").stdout)["fit-head"]
+    assert (facts["model"], facts["head"]) == ("ridge", "models/t--lenet5--ridge.safetensors")
+    assert (
+        "logreg cannot do regression" in featx("fit-head", "--task", "regression", "--model", "logreg", status=1).stderr
+    )
+
+
 @pytest.mark.parametrize("model", ["linear", "svm", "ridge", "knn", "centroid", "mlp", "auto"])
 def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
     facts = json.loads(featx("fit-head", "--model", model, "--json").stdout)

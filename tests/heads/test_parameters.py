@@ -35,7 +35,7 @@ from featx.heads.head import Head
             {"task": "ranking"},
             "there is no task 'ranking'; expected one of auto, classification, multilabel, regression",
         ),
-        ({"task": "regression"}, "logreg cannot do regression; expected one of ridge, svm, linear, knn, mlp"),
+        ({"kind": "logreg", "task": "regression"}, "logreg cannot do regression; expected one of ridge, svm, linear, knn, mlp"),
         ({"kind": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
         ({"class_weight": "even"}, "class_weight is 'even'; expected one of balanced"),
         ({"calibrate": "platt"}, "calibrate is 'platt'; expected one of temperature, isotonic, none"),
@@ -108,8 +108,15 @@ def test_parameters_are_read_and_changed_as_in_scikit_learn() -> None:
         head.set_params(trees=10, depth=3)
 
 
+def test_the_default_kind_suits_the_task() -> None:
+    assert [Head(task=task).kind for task in ("auto", "classification", "multilabel", "regression")] == [
+        "logreg", "logreg", "logreg", "ridge"
+    ]  # fmt: skip
+    assert clone(Head(task="regression")).get_params() == Head("ridge", task="regression").get_params()
+
+
 def test_only_changed_parameters_are_shown() -> None:
-    assert repr(Head()) == "Head()"
+    assert repr(Head()) == "Head(kind='logreg')"
     assert repr(Head("svm", C=0.1, seed=0)) == "Head(C=0.1, kind='svm')"
     assert repr(Head("ridge").fit(photos())) == "Head(kind='ridge')"
 

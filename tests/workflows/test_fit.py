@@ -80,6 +80,30 @@ def test_heads_of_every_task_are_fitted_evaluated_and_saved(task: str, tmp_path:
     assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()
 
 
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("given", [None, "auto", "head"])
+def test_every_task_is_fitted_without_a_kind_being_named(task: str, given: str | None, tmp_path: Path) -> None:
+    features, kind = TASKS[task](), {"regression": "ridge"}.get(task, "logreg")
+    requested = {"task": task} if task == "regression" else {}  # the labels tell the others
+    model = Head(**requested) if given == "head" else given
+    fit = fit_head(features, model, models=tmp_path, **({} if given == "head" else requested))
+    assert fit.head.task_ == task
+    if given != "auto":
+        assert fit.head.kind == kind
+        assert fit.path == tmp_path / f"pets--{kind}.safetensors"
+        assert Head(kind, task=task).fit(features).C_ == fit.head.C_
+    assert not any("promote" in note for note in fit.notes) or task == "classification"
+
+
+def test_validation_images_are_kept_for_promotion_only_where_a_head_can_be_promoted(tmp_path: Path) -> None:
+    for task, make in TASKS.items():
+        features = make()
+        features.splits[:20] = "val"
+        notes = fit_head(features, task=task, models=tmp_path).notes
+        end = ": they are kept as the validation set of promote --finetune" if task == "classification" else ""
+        assert f"20 images of split val were not used{end}" in notes
+
+
 def test_a_class_to_evaluate_that_train_lacks_is_an_error_before_the_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
