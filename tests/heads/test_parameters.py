@@ -35,7 +35,10 @@ from featx.heads.head import Head
             {"task": "ranking"},
             "there is no task 'ranking'; expected one of auto, classification, multilabel, regression",
         ),
-        ({"kind": "logreg", "task": "regression"}, "logreg cannot do regression; expected one of ridge, svm, linear, knn, mlp"),
+        (
+            {"kind": "logreg", "task": "regression"},
+            "logreg cannot do regression; expected one of ridge, svm, linear, knn, mlp",
+        ),
         ({"kind": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
         ({"class_weight": "even"}, "class_weight is 'even'; expected one of balanced"),
         ({"calibrate": "platt"}, "calibrate is 'platt'; expected one of temperature, isotonic, none"),
