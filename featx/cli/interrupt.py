@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -32,8 +34,10 @@ class _Interruptible(ForwardingReporter):
         super().milestone(sentence)
 
     def on_signal(self, *_: Any) -> None:
-        """Handle SIGINT."""
+        """Handle SIGINT: answer at once, since threads may take a moment to end."""
         self.interrupted = True
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # AttributeError: there is no stderr
+            os.write(sys.stderr.fileno(), b"\nStopping\n")  # print would fail within another print
         raise KeyboardInterrupt
 
     def _raise_again(self) -> None:

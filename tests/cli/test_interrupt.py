@@ -32,6 +32,12 @@ def test_a_swallowed_interrupt_is_raised_again_at_the_next_report(report: str) -
     assert recorder.stages + recorder.milestones + recorder.calls == [arguments if report == "progress" else "next"]
 
 
+def test_ctrl_c_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with interruptible(Recorder()):
+        press_ctrl_c_where_it_is_swallowed()
+    assert capfd.readouterr().err == "\nStopping\n"
+
+
 def test_another_thread_is_not_interrupted() -> None:
     recorder = Recorder()
     with interruptible(recorder) as reporter:
