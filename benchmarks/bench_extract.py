@@ -424,7 +424,7 @@ def forward(job: Job) -> dict[str, Any]:
     import torch
 
     import featx
-    from featx.backbones.backbone import normalise
+    from featx.backbones.pixels import normalise
     from featx.data.decode import read_pixels
     from featx.extraction.engines import installed, one_thread_each, open_engine
 
@@ -540,7 +540,7 @@ def compare(job: Job) -> dict[str, float | None]:
     """Relative L2 distances of rows: featx's to an eager pass over the same pixels, and everyone's to the everyday loop's."""
     import torch
 
-    from featx.backbones.backbone import normalise
+    from featx.backbones.pixels import normalise
     from featx.data.decode import read_pixels
     from featx.devices import full_float32
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Iterable, Sequence
 
 
 def listed(items: Sequence[object], most: int = 10) -> str:
@@ -14,6 +16,36 @@ def listed(items: Sequence[object], most: int = 10) -> str:
     """
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(str(item) for item in items[:most]) + more
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 4) -> str:
+    """The end of a message about an unknown name: the known names that are most like it, or nothing.
+
+    Names that begin with the unknown one come first, then names that contain it, then those that are spelled alike.
+
+    Examples:
+        >>> did_you_mean("ViT", ["resnet18", "vit_b_16", "vit_l_16"])
+        '; did you mean vit_b_16 or vit_l_16?'
+        >>> did_you_mean("layre3", ["layer2", "layer3"])
+        '; did you mean layer3 or layer2?'
+        >>> did_you_mean("xyz", ["resnet18"])
+        ''
+    """
+    lower, wanted = {each.lower(): each for each in known}, name.lower()
+    simple = {_letters(low): each for low, each in lower.items()}
+    found = [simple[_letters(wanted)]] if _letters(wanted) in simple else []
+    if not found and wanted:
+        begin = sorted((each for low, each in lower.items() if low.startswith(wanted)), key=len)
+        inside = sorted((each for low, each in lower.items() if len(wanted) > 2 and wanted in low), key=len)
+        near, far = (difflib.get_close_matches(wanted, lower, n=most, cutoff=cutoff) for cutoff in (0.6, 0.4))
+        found = list(dict.fromkeys([*begin, *(lower[low] for low in near), *inside, *(lower[low] for low in far)]))[
+            :most
+        ]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name)
 
 
 def printable(text: str) -> str:

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from featx.backbones import registry
 from featx.backbones.architectures import LeNet5
-from featx.backbones.backbone import normalise
+from featx.backbones.pixels import normalise
 from featx.data.decode import read_pixels
 from featx.data.image_set import PRETRAIN
 from featx.data.scan import scan_images

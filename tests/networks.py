@@ -77,6 +77,18 @@ class Fixed(Net):
         return self.norm(self.conv(images)).flatten(1)
 
 
+class Grey(Net):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+
+class FiveBands(Net):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(5, 4, 3)
+
+
 class InPlace(Net):
     """Changes its tensors by methods, and under their old names."""
 

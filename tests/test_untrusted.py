@@ -25,10 +25,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from torch import nn
 
 import featx
 from featx.backbones import catalog, registry
-from featx.backbones.weights import read_state
+from featx.backbones.checkpoint import load_checkpoint
+from featx.backbones.weights import read_file
 from featx.cli.main import main
 from featx.errors import (
     BackboneError,
@@ -658,7 +660,7 @@ def test_weights_that_carry_code_are_refused_and_it_does_not_run(
     with pytest.raises(
         BackboneError, match=rf"w\.{ending} (cannot be read as a file of tensors|is not a safetensors file)"
     ):
-        read_state(path)
+        read_file(path)
     assert not evil.exists()
 
 
@@ -680,8 +682,8 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> Non
         with pytest.raises(
             BackboneError, match=rf"cannot be read as a file of tensors only \(weights_only\): {message}"
         ):
-            read_state(tmp_path / name)
-    assert read_state(tmp_path / "plain.pth")["a"].shape == (1000, 1000)
+            read_file(tmp_path / name)
+    assert read_file(tmp_path / "plain.pth")["a"].shape == (1000, 1000)
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
@@ -691,9 +693,13 @@ def test_a_few_bytes_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> Non
     ids=["without data", "sparse", "complex", "number", "string", "none"],
 )
 def test_what_is_no_tensor_of_numbers_is_refused(tmp_path: Path, odd: Any) -> None:
+    network = nn.Module()
+    network.a, network.b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     torch.save({"a": torch.zeros(1), "b": odd}, tmp_path / "w.pth")
-    with pytest.raises(BackboneError, match="does not hold tensors by name; expected the state_dict of a network"):
-        read_state(tmp_path / "w.pth")
+    fault = r"1 (missing: b|of another type: b .* instead of float32)"
+    with pytest.raises(BackboneError, match=f"does not fit Module: (.*; )?{fault}"):
+        load_checkpoint(network, tmp_path / "w.pth")
+    assert network.a == network.b == 1
 
 
 @pytest.mark.parametrize(
@@ -710,7 +716,7 @@ def test_what_is_no_tensor_of_numbers_is_refused(tmp_path: Path, odd: Any) -> No
 def test_weights_with_an_absurd_header_are_refused(tmp_path: Path, header: bytes, length: int | None) -> None:
     path = raw(tmp_path / "w.safetensors", header, bytes(4), length)
     with pytest.raises(BackboneError, match=r"w\.safetensors is not a safetensors file: "):
-        read_state(path)
+        read_file(path)
 
 
 # Identity: every way a head can meet features or a backbone that are not its own

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from featx.arguments import names_of
 from featx.backbones import registry
 from featx.backbones.blocks import Stage, block_names, find_stages
 from featx.backbones.classifier import find_classifier, require_final_layer
+from featx.backbones.failures import as_backbone_errors
 from featx.backbones.feature_extractor import FeatureExtractor
+from featx.backbones.pixels import as_pixels, normalise
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
@@ -27,7 +29,6 @@ from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, StaleCacheError
 from featx.identity import differences, joint_features, joint_identity
 from featx.layer_spec import PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
-from featx.text import brief
 
 
 class Backbone:
@@ -49,6 +50,7 @@ class Backbone:
         extractor: the module that turns normalised images into the embeddings of all layers.
         unpooled: whether the one layer is stored whole, without pooling (see ``with_extractor``).
         views: the views of each image (test-time augmentation, TTA), each extracted by a pass of its own.
+        notes: what the user should know about its weights and transform, one sentence each.
 
     Examples:
         >>> backbone = load_backbone("lenet5", device="cpu")  # its weights are part of featx
@@ -72,8 +74,9 @@ class Backbone:
         dtype: str,
         precision: str,
         device: torch.device,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.name = name
+        self.name, self.notes = name, tuple(notes)
         self.weights = weights
         self.transform = transform
         self.dtype = dtype
@@ -84,7 +87,7 @@ class Backbone:
         self.views: tuple[View | RandomView, ...] = (PLAIN,)
         self._origin = dict(origin)
         self._state_sha256 = state_digest(self.network)
-        self.classifier = self._find_classifier(classifier)
+        self.classifier = find_classifier(self.network, self._zeros(), classifier)[0]
         if origin["source"] == "file" and classifier is None:
             require_final_layer(self.network, self._zeros(), self.classifier, name=name)
         self._extract_layers(layers)
@@ -193,18 +196,22 @@ class Backbone:
         """Embed a batch of images, in the plain way that every engine is compared with.
 
         Args:
-            pixels: (B, 3, H, W) uint8, RGB, resized and cropped (see ``decode.read_pixels``). They are normalised here, on the
-                device.
+            pixels: (B, 3, crop, crop) uint8, RGB, resized and cropped (see ``decode.read_pixels``). They are normalised here,
+                on the device.
 
         Returns:
             (B, D) of ``self.dtype`` for each layer in ``layer_widths``; layers other than the penultimate are pooled.
+
+        Raises:
+            BackboneError: the pixels are of another kind, shape or range, such as floats or (B, H, W, 3).
         """
-        batch = normalise(torch.as_tensor(pixels).to(self.device), self.transform)
+        batch = normalise(as_pixels(pixels, self.transform.crop).to(self.device), self.transform)
         return {layer: cast_features(rows.cpu().numpy(), self.dtype) for layer, rows in self._run(batch).items()}
 
     def encode_views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Embed a batch in all views: (B, V, 3, H, W) uint8 to (B, D) for each of ``layers``."""
-        return split_views(self.encode(pixels.reshape(-1, *pixels.shape[2:])), self.views)
+        """Embed all views of a batch: (B, V, 3, crop, crop) uint8 to (B, D) for each of ``layers``. See ``encode``."""
+        batch = as_pixels(pixels, self.transform.crop, len(self.views))
+        return split_views(self.encode(batch.flatten(0, 1)), self.views)
 
     def encode_at(self, pixels: np.ndarray, layer: str) -> np.ndarray:
         """Embed a batch at one layer, or at several side by side.
@@ -226,10 +233,10 @@ class Backbone:
             embeddings: (N, D).
 
         Returns:
-            (N, K) float64 logits, or None if the classifier is not linear or does not take D numbers.
+            (N, K) float64 logits, or None if the classifier is not linear, does not take D numbers, or was not loaded.
         """
         last = self.network.get_submodule(self.classifier)
-        if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1]:
+        if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1] or not last.weight.any():
             return None
         weight = last.weight.double().cpu().numpy()
         bias = 0.0 if last.bias is None else last.bias.double().cpu().numpy()
@@ -245,17 +252,6 @@ class Backbone:
     def _zeros(self) -> Tensor:
         """One black image, (1, 3, crop, crop) float32, on the device."""
         return torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
-
-    def _find_classifier(self, classifier: str | None) -> str:
-        try:
-            return find_classifier(self.network, self._zeros(), classifier)[0]
-        except (BackboneError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # the code of a network may raise anything
-            raise BackboneError(
-                f"{self.name} cannot run on 3 x {self.transform.crop} x {self.transform.crop} pixels ({brief(error)}); "
-                "use another size with --crop"
-            ) from error
 
     def _extract_layers(self, layers: Iterable[str]) -> None:
         zeros = self._zeros()
@@ -320,11 +316,11 @@ def load_backbone(
     """
     _require_options(dtype=dtype, precision=precision, views=views)
     colour = _parse_background(background)
-    network = registry.build(name, str(weights))
+    network = registry.build(name, str(weights), crop or (transform.crop if transform else None))
     changes = {"resize": resize, "crop": crop, "background": colour, "decoding": decoding}
     transform = _changed(transform or network.transform, changes, name)
     chosen_device = pick_device(device)
-    with _as_backbone_errors(name, transform, chosen_device):
+    with as_backbone_errors(name, network, transform, chosen_device):
         backbone = Backbone(
             network.module,
             name=name,
@@ -336,6 +332,7 @@ def load_backbone(
             dtype=dtype,
             precision=precision,
             device=chosen_device,
+            notes=(*network.notes, *_padding_notes(transform)),
         ).with_views(VIEWS[views])
         requested = names_of(layers, "layers")
         if stages:
@@ -411,13 +408,6 @@ def layers_of(name: str) -> tuple[list[Stage], list[str]]:
     return find_stages(network.module, classifier, images), block_names(network.module, classifier)
 
 
-def normalise(pixels: Tensor, transform: Transform) -> Tensor:
-    """Turn (B, 3, H, W) uint8 pixels into float32: scaled to 0..1, minus the transform's mean, divided by its std."""
-    mean = torch.tensor(transform.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(transform.std, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
-
-
 def split_views(features: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:
     """Separate the views of each layer: (B V, D), the V views of an image one after the other, to (B, D) for each view.
 
@@ -468,19 +458,13 @@ def _changed(transform: Transform, changes: Mapping[str, Any], name: str) -> Tra
         raise BackboneError(f"{name} does not support this transform: {error}") from error
 
 
-@contextlib.contextmanager
-def _as_backbone_errors(name: str, transform: Transform, device: torch.device) -> Iterator[None]:
-    """Turn the errors of a network that does not fit its device or its images into a BackboneError."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise BackboneError(f"{name} does not fit on {device}: {error}; try --device cpu") from error
-    except BackboneError:
-        raise
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise BackboneError(
-            f"{name} cannot take {transform.crop} x {transform.crop} pixels: {str(error).splitlines()[0]}; --crop sets the size"
-        ) from error
+def _padding_notes(transform: Transform) -> tuple[str, ...]:
+    if not 0 < transform.resize < transform.crop:
+        return ()
+    return (
+        f"images are resized to {transform.resize} pixels and padded with black to the crop of {transform.crop}; --resize "
+        f"{transform.crop} would fill it",
+    )
 
 
 def _require_same_features(backbone: Backbone, parts: Mapping[str, Any], layers: Mapping[str, str]) -> None:

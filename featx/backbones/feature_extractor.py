@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from featx.backbones.blocks import find_stages
 from featx.errors import BackboneError
 from featx.layer_spec import PENULTIMATE, LayerNode
+from featx.text import did_you_mean
 
 GEM_POWER, GEM_MINIMUM = 3.0, 1e-6
 """Parameters of GeM pooling: the power p, and the value that smaller numbers are raised to."""
@@ -106,7 +107,7 @@ class FeatureExtractor(nn.Module):
         not_modules = [node.node for node in nodes if node.node not in modules]
         self.traced = bool(not_modules)
         if self.traced:
-            self.graph = _trace(network, name, classifier, [node.node for node in nodes], not_modules)
+            self.graph = _trace(network, name, classifier, [node.node for node in nodes], not_modules, images)
             self.hooked_nodes = []
             self._check_trace(name, images)
 
@@ -176,21 +177,22 @@ def _record_last(node: LayerNode, out: Any) -> None:
 
 
 def _trace(
-    network: nn.Module, name: str, classifier: str, nodes: Sequence[str], not_modules: Sequence[str]
+    network: nn.Module, name: str, classifier: str, nodes: Sequence[str], not_modules: Sequence[str], images: Tensor
 ) -> nn.Module:
     """A graph that returns the requested nodes. It includes the classifier, whose hook reads the penultimate embedding."""
+    modules = [module for module, _ in network.named_modules() if module]
     try:
         _, graph_nodes = get_graph_node_names(network)
     except Exception as error:  # torch.fx passes on the errors of the traced code
         raise BackboneError(
             f"{name} cannot be traced for the layer {not_modules[0]!r}; name one of its modules: {_module_names(network)}"
+            f"{did_you_mean(not_modules[0], modules) or '.'} {_stages(network, name, classifier, images)}"
         ) from error
     for node in not_modules:
         if node not in graph_nodes and not any(each.startswith(f"{node}.") for each in graph_nodes):
-            candidates = dict.fromkeys([*dict(network.named_modules()), *graph_nodes])
-            close = difflib.get_close_matches(node, candidates, n=3, cutoff=0.4)
-            hint = f"; did you mean {' or '.join(close)}?" if close else "."
-            raise BackboneError(f"{name} has no layer {node!r}{hint} Modules: {_module_names(network)}")
+            hint = did_you_mean(node, dict.fromkeys([PENULTIMATE, *modules, *graph_nodes])) or "."
+            stages = _stages(network, name, classifier, images)
+            raise BackboneError(f"{name} has no layer {node!r}{hint} Modules: {_module_names(network)}. {stages}")
     graph: nn.Module = create_feature_extractor(network, {each: each for each in [*nodes, classifier]}).eval()
     _copy_outputs(graph)
     return graph
@@ -244,3 +246,9 @@ def _cloned(out: Any) -> Any:
 
 def _module_names(network: nn.Module) -> str:
     return ", ".join(name for name, _ in network.named_children())
+
+
+def _stages(network: nn.Module, name: str, classifier: str, images: Tensor) -> str:
+    """A sentence that names the stages of a network, which are the layers that most callers want."""
+    stages = ", ".join(stage.layer for stage in find_stages(network, classifier, images))
+    return f"Its stages are {stages} (--stages takes them all; featx backbones {name} --layers lists its blocks too)"

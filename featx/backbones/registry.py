@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,25 +15,31 @@ from featx.backbones.sources.source import Network, Source, no_such_network
 from featx.backbones.sources.timm_source import TimmSource
 from featx.backbones.sources.torchvision_source import TorchvisionSource
 from featx.errors import BackboneError
+from featx.text import did_you_mean
 
 SOURCES: tuple[Source, ...] = (FileSource(), TimmSource(), BuiltinSource(), TorchvisionSource())
 """All sources of networks. The first one that accepts a name builds it."""
 
 
-def build(name: str, weights: str = "default") -> Network:
+def build(name: str, weights: str = "default", image_size: int | None = None) -> Network:
     """Build a backbone by name and load its weights.
 
     Args:
         name: ``resnet50``, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``path/to/file.py:factory``.
-        weights: "default", "random" (seeded), a torchvision weights name such as IMAGENET1K_V1, or a local file.
+        weights: "default", "random" (seeded), a torchvision weights name such as IMAGENET1K_V1, or a local file: ``FILE``, or
+            ``FILE#PART`` where it holds several networks that fit.
+        image_size: the side in pixels of the images, for networks whose architecture depends on it, such as vision
+            transformers, whose position embeddings are interpolated. None: the size of the weights.
 
     Raises:
         BackboneError: there is no such backbone, there are no such weights, or the weights do not fit.
     """
     if source := source_of(name):
-        return source.build(name, weights)
-    close = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        return source.build(name, weights, image_size)
+    with_prefix = [
+        f"{source.prefix}{name}" for source in SOURCES if source.prefix and source.accepts_without_prefix(name)
+    ]
+    hint = f"; did you mean {' or '.join(with_prefix)}?" if with_prefix else did_you_mean(name, names())
     raise BackboneError(
         f"there is no backbone {name!r}{hint} (featx backbones lists them; timm/<name>, file.py:factory)"
     )

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from featx.errors import BackboneError
 from featx.system import MISSING, why_unreadable
-from featx.text import listed, printable
+from featx.text import brief, listed, printable
 
-_DENSENET_V0 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -74,14 +73,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors, .pth or .pt file, by name. Nothing in the file is executed.
-
-    A checkpoint's outer ``state_dict`` or ``model`` is unwrapped, and the prefix ``module.`` is removed if every name has it.
+def read_file(path: Path) -> Any:
+    """Read what a file of safetensors or torch holds: tensors by name, perhaps in containers. Nothing in it is executed.
 
     Raises:
-        BackboneError: there is no such file, it does not contain tensors, or reading it would run code or unpack
-            a few bytes into gigabytes.
+        BackboneError: there is no such file, it holds other objects than tensors, numbers and text, or reading it would run
+            code or unpack a few bytes into gigabytes.
     """
     why = why_unreadable(path)
     if why == MISSING:
@@ -92,35 +89,47 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise BackboneError(f"{path} cannot be read as a weights file: {why}")
     try:
         if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            _require_plain(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        _require_plain(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise BackboneError(f"{path} is not a safetensors file: {error}") from error
     except Exception as error:  # torch.load passes on the errors of zipfile, pickle and struct
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackboneError(f"{path} cannot be read as a file of tensors only (weights_only): {reason}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(_is_entry(*entry) for entry in state.items()):
-        raise BackboneError(f"{path} does not hold tensors by name; expected the state_dict of a network")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    # torchvision's DenseNet files still use the tensor names of 2017.
-    return {_DENSENET_V0.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+        raise _unreadable(path, error) from error
 
 
-def _is_entry(name: Any, tensor: Any) -> bool:
-    """Whether this is a name and a dense tensor with real numbers in memory."""
-    return (
-        isinstance(name, str)
-        and isinstance(tensor, Tensor)
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and not (tensor.is_quantized or tensor.is_complex())
+def _unreadable(path: Path, error: Exception) -> BackboneError:
+    """The error for a file that ``torch.load(weights_only=True)`` refuses; it names the classes that the file would make."""
+    beginning = f"{path} cannot be read as a file of tensors only (weights_only)"
+    reason = _ADVICE.sub("", _ESCAPES.sub("", str(error))).strip()
+    named = re.search(r"GLOBAL ([\w.]+)", reason)
+    if not named or "is blocked" in reason:
+        return BackboneError(f"{beginning}: {brief(ValueError(reason)) if reason else brief(error)}")
+    classes = _refused_classes(path) or [named[1]]
+    is_module = any(name.startswith("torch.nn.modules.") for name in classes)
+    return BackboneError(
+        f"{beginning}: it also holds objects of {listed(classes)}, and reading such an object can run code. If you trust "
+        f"the file, save its tensors alone in Python, and name the new file:\n"
+        f"    import torch; found = torch.load({str(path)!r}, map_location='cpu', weights_only=False)\n"
+        f"    torch.save({_STATE_OF_MODULE if is_module else _TENSORS_ALONE}, {path.stem + '-tensors.pth'!r})"
     )
+
+
+_ADVICE = re.compile(r"^Weights only load failed.*?(?:WeightsUnpickler error:|\n\n)", re.DOTALL)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_TENSORS_ALONE = (
+    "{k: v for k, v in found.items() if torch.is_tensor(v) or isinstance(v, dict) "
+    "and all(map(torch.is_tensor, v.values()))}"
+)
+_STATE_OF_MODULE = "(found['model'] if isinstance(found, dict) else found).state_dict()"
+
+
+def _refused_classes(path: Path) -> list[str]:
+    """The names of all classes because of which a file of torch was refused; empty for torch's older form."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # not of torch's form since 1.6, or damaged
+        return []
 
 
 def _require_plain(path: Path) -> None:
@@ -154,23 +163,43 @@ def require_fit(network: nn.Module, state: Mapping[str, Tensor], *, origin: str)
         origin: where the tensors come from, for the message.
 
     Raises:
-        BackboneError: tensors are missing, surplus or misshapen; the message lists them.
+        BackboneError: tensors are missing, surplus, misshapen or of another type; the message lists them.
     """
     expected = network.state_dict()
     missing = [n for n in expected if n not in state and not n.endswith("num_batches_tracked")]
     surplus = [printable(n) for n in state if n not in expected]
+    common = [(n, state[n], t) for n, t in expected.items() if n in state]
     misshapen = [
-        f"{n} {tuple(state[n].shape)} instead of {tuple(t.shape)}"
-        for n, t in expected.items()
-        if n in state and state[n].shape != t.shape
+        f"{n} {tuple(ours.shape)} instead of {tuple(t.shape)}" for n, ours, t in common if ours.shape != t.shape
     ]
-    faults = [
-        f"{len(names)} {what}: {listed(names, most=8)}"
-        for what, names in (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
-        if names
-    ]
+    mistyped = [f"{n} {kind(ours)} instead of {kind(t)}" for n, ours, t in common if not can_hold(ours, t.dtype)]
+    groups = (("missing", missing), ("surplus", surplus), ("misshapen", misshapen), ("of another type", mistyped))
+    faults = [f"{len(names)} {what}: {listed(names, most=8)}" for what, names in groups if names]
     if faults:
         raise BackboneError(f"{origin} does not fit {type(network).__name__}: " + "; ".join(faults))
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The types of weights that are copied into a network of another of these types."""
+
+
+def can_hold(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a stored tensor's numbers are those of a tensor of a type: floats for floats, integers for integers.
+
+    Eight-bit floats and integers in the place of weights are quantized, and mean nothing without their scale.
+    """
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        return False
+    if dtype in FLOATS:
+        return tensor.dtype in FLOATS
+    return (tensor.dtype == torch.bool) == (dtype == torch.bool) and not tensor.is_floating_point()
+
+
+def kind(tensor: Tensor) -> str:
+    """The type of a tensor for a message, with what else makes it unusual."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    odd = "" if tensor.layout == torch.strided else "sparse "
+    return f"{odd}{dtype}"
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
@@ -182,7 +211,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, origin: st
         origin: where the tensors come from, for the message.
 
     Raises:
-        BackboneError: tensors are missing, surplus or misshapen; the message lists them.
+        BackboneError: as ``require_fit``.
     """
     require_fit(network, state, origin=origin)
     network.load_state_dict(state, strict=False)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from featx.backbones.backbone import Backbone, normalise
+from featx.backbones.backbone import Backbone
+from featx.backbones.pixels import normalise
 
 
 def fold_norms(network: nn.Module, images: Tensor, *, keep: Sequence[nn.Module] = ()) -> int:

@@ -161,5 +161,5 @@ def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extracti
         backbone=f"{backbone.name}, {backbone.weights} weights",
         engine=outcome.engine,
         failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed),
-        notes=outcome.notes,
+        notes=(*backbone.notes, *outcome.notes),
     )

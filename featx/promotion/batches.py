@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featx.backbones.backbone import normalise
+from featx.backbones.pixels import normalise
 from featx.constants import CACHE, FROZEN
 from featx.data.augment import read_augmented
 from featx.data.decode import read_pixels

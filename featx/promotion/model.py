@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import SqueezeNet
 
 from featx.backbones import registry
-from featx.backbones.backbone import normalise
+from featx.backbones.pixels import normalise
 from featx.backbones.truncate import truncate_network
 from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform

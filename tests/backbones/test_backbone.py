@@ -13,7 +13,8 @@ from networks import FACTORIES, module_outputs, normalised, pixels_for, stored
 from safetensors.torch import save_file
 
 from featx.backbones import registry
-from featx.backbones.backbone import Backbone, cast_features, layers_of, load_backbone, normalise, restore_backbone
+from featx.backbones.backbone import Backbone, cast_features, layers_of, load_backbone, restore_backbone
+from featx.backbones.pixels import normalise
 from featx.data.decode import read_pixels
 from featx.data.scan import scan_images
 from featx.data.transform import Transform
@@ -112,10 +113,26 @@ def test_an_image_too_small_for_the_network_is_an_error_that_names_the_option() 
         load_backbone("alexnet", weights="random", crop=10)
 
 
-def test_an_image_of_another_size_than_a_vision_transformer_takes_is_an_error() -> None:
-    pytest.importorskip("timm")
-    with pytest.raises(BackboneError, match=r"vit_tiny_patch16_224 cannot run on 3 x 192 x 192 pixels .*--crop"):
-        load_backbone("timm/vit_tiny_patch16_224", weights="random", crop=192)
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("Grey", r"\(.*expected input.*\); its first convolution takes 1 channel, and featx gives every network the 3 of RGB: "
+                 r"average them where it begins, by images\.mean\(dim=1, keepdim=True\)$"),
+        ("FiveBands", r"its first convolution takes 5 channels, and featx gives every network the 3 of RGB$"),
+        ("Fixed", r"it is made for 32 x 32: leave --crop out$"),
+    ],
+)  # fmt: skip
+def test_a_network_that_cannot_run_says_what_is_possible(own: Callable[[str], str], factory: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=rf"mine\.py:{factory} cannot run on 3 x 40 x 40 pixels .*{message}"):
+        load_backbone(own(factory), crop=40)
+
+
+def test_a_crop_that_is_larger_than_the_resized_image_is_said_to_be_padded() -> None:
+    assert load_backbone("lenet5").notes == load_backbone("squeezenet1_1", weights="random", crop=64).notes == ()
+    (note,) = load_backbone("squeezenet1_1", weights="random", crop=300).notes
+    assert (
+        note == "images are resized to 256 pixels and padded with black to the crop of 300; --resize 300 would fill it"
+    )
 
 
 @pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1"])

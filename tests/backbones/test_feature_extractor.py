@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from networks import hooks_of, module_outputs, normalised, pixels_for
+from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
@@ -166,14 +170,42 @@ def test_encoding_leaves_the_network_as_it_was_built(resnet: Backbone, traced_re
         assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.network.state_dict().items())
 
 
+@contextlib.contextmanager
+def broken(layer: nn.Module) -> Iterator[None]:
+    """A layer that raises."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of order")
+
+    handle = layer.register_forward_hook(fail)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def test_a_batch_that_fails_half_way_leaves_nothing_to_the_next(own: Callable[[str], str]) -> None:
     backbone = load_backbone(own("Fixed"), layers=("conv",))
     pixels = pixels_for(backbone)
     expected = backbone.encode(pixels)["conv"]
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        backbone.encode(pixels[:, :, :16, :16])
+    with pytest.raises(RuntimeError, match="out of order"), broken(backbone.network.fc):
+        backbone.encode(pixels)
     assert hooks_of(backbone.network) == 0
     np.testing.assert_array_equal(backbone.encode(pixels)["conv"], expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "hint"),
+    [("features.99", "features.9 or "), ("Features.3", "features.3\\?"), ("classifer", "classifier")],
+)
+def test_an_unknown_layer_brings_similar_ones_and_the_stages(layer: str, hint: str) -> None:
+    with pytest.raises(BackboneError) as caught:
+        load_backbone("mobilenet_v2", weights="random", layers=(layer,), crop=64, device="cpu")
+    assert re.search(
+        rf"mobilenet_v2 has no layer '{layer}'; did you mean .*{hint}.* Its stages are features\.[01], features\.[23], .*"
+        r"featx backbones mobilenet_v2 --layers",
+        str(caught.value),
+    )
 
 
 def test_methods_that_change_a_node_in_place_do_not_change_what_is_read_of_it(own: Callable[[str], str]) -> None:

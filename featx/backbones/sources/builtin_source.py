@@ -38,24 +38,24 @@ class BuiltinSource(Source):
         """The names of the built-in architectures."""
         return tuple(_ARCHITECTURES)
 
-    def build(self, name: str, weights: str) -> Network:
+    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:  # noqa: ARG002 - for any size
         """Build a built-in architecture with its embedded, random or local weights.
 
         Raises:
             BackboneError: there are no default weights, or a weight file does not fit.
         """
-        module = seeded(_ARCHITECTURES[name])
+        module, notes = seeded(_ARCHITECTURES[name]), tuple[str, ...]()
+        transform = _LENET5_TRANSFORM if name == "lenet5" else _MOBILENET_V1_TRANSFORM
         if weights == "default" and name in EMBEDDED_WEIGHTS:
             with resources.as_file(resources.files("featx.backbones") / EMBEDDED_WEIGHTS[name]) as path:
-                load_weights(module, path)
+                load_weights(module, path, transform)
         elif weights == "default":
             raise BackboneError(
                 f"{name} has no weights to download; name a file with --weights FILE.safetensors, or --weights random"
             )
         else:
-            weights = load_local_weights(module, weights)
-        transform = _LENET5_TRANSFORM if name == "lenet5" else _MOBILENET_V1_TRANSFORM
-        return Network(module, transform, "classifier", {"source": self.key, "name": name}, weights)
+            weights, notes = load_local_weights(module, weights, transform, "classifier")
+        return Network(module, transform, "classifier", {"source": self.key, "name": name}, weights, notes)
 
     def has_local_weights(self, name: str) -> bool:
         """Whether the weights are part of the package."""

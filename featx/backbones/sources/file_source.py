@@ -32,7 +32,7 @@ class FileSource(Source):
         """Whether a backbone's name is ``file.py:factory``."""
         return ".py:" in name
 
-    def build(self, name: str, weights: str) -> Network:
+    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:  # noqa: ARG002 - for any size
         """Run a file and call its factory.
 
         Raises:
@@ -42,15 +42,15 @@ class FileSource(Source):
         path = absolute_path(file)
         code = _read_code(path)
         network = _call_factory(name, path, code, factory_name)
-        weights = load_local_weights(network, weights)
         transform = getattr(network, "transform", Transform())
         if not isinstance(transform, Transform):
             raise BackboneError(f"{name}: its transform is a {type(transform).__name__}; expected a featx.Transform")
         get_classifier = getattr(network, "get_classifier", None)
         classifier = name_of(network, get_classifier()) if callable(get_classifier) else None
+        weights, notes = load_local_weights(network, weights, transform, classifier)
         digest = hashlib.sha256(code).hexdigest()
         origin = {"source": self.key, "name": f"{path.name}:{factory_name}", "code_sha256": digest}
-        return Network(network, transform, classifier, origin, weights)
+        return Network(network, transform, classifier, origin, weights, notes)
 
     def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
         """Refuse to build the network, because featx never runs code at a path that a file stores.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torchvision import models
 
-from featx.backbones import weights as weight_files
+from featx.backbones import checkpoint
+from featx.backbones.classifier import find_classifier
+from featx.constants import MAX_SIDE
 from featx.data.transform import Transform
 from featx.errors import BackboneError
 from featx.text import printable
@@ -27,7 +29,8 @@ class Network:
         transform: the transform that belongs to the weights.
         classifier: the name of the last layer, or None if the source does not define it.
         origin: what is needed to build the same architecture again: source, name and, for a file of code, its SHA-256.
-        weights: "default", "random", the name of torchvision weights, or the absolute path of a file.
+        weights: "default", "random", the name of torchvision weights, or the absolute path of a file, perhaps with ``#PART``.
+        notes: what the user should know about how the weights were read, one sentence each.
     """
 
     module: nn.Module
@@ -35,6 +38,7 @@ class Network:
     classifier: str | None
     origin: dict[str, str]
     weights: str
+    notes: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -54,12 +58,13 @@ class Source(ABC):
         """Whether a backbone's name belongs to this source."""
 
     @abstractmethod
-    def build(self, name: str, weights: str) -> Network:
+    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
         """Build a network and load its weights.
 
         Args:
             name: a name that this source accepts.
             weights: as in ``registry.build``.
+            image_size: as in ``registry.build``; a source whose networks do not depend on it ignores it.
 
         Raises:
             BackboneError: the network or its weights are not available, or do not fit each other.
@@ -75,13 +80,17 @@ class Source(ABC):
         """
         if not self.accepts(origin["name"]):
             raise no_such_network(origin)
-        return self.build(origin["name"], "random").module
+        return self.build(origin["name"], "random", stored_size(origin, MAX_SIDE)).module
+
+    def accepts_without_prefix(self, name: str) -> bool:  # noqa: ARG002 - the arguments are those of every source
+        """Whether a name would belong to this source if its prefix stood before it."""
+        return False
 
     def names(self) -> Sequence[str]:
         """The names of all networks of this source that can be listed."""
         return ()
 
-    def has_local_weights(self, name: str) -> bool:  # noqa: ARG002 - the arguments are those of every source
+    def has_local_weights(self, name: str) -> bool:  # noqa: ARG002 - as above
         """Whether the default weights of a network are on this machine."""
         return False
 
@@ -95,6 +104,28 @@ def no_such_network(origin: Mapping[str, str]) -> BackboneError:
     return BackboneError(f"there is no network {origin['name']!r} of {origin['source']}")
 
 
+def stored_size(origin: Mapping[str, str], most: int = 99_999) -> int | None:
+    """The side in pixels of the images that a stored network was built for; None if it is the network's usual one.
+
+    Args:
+        origin: as in ``Network.origin``.
+        most: the largest side. A source that allocates memory for it gives a smaller one.
+
+    Raises:
+        BackboneError: the stored size is not one that a transform may have.
+    """
+    size = origin.get("image_size")
+    if size is not None and not (re.fullmatch("[1-9][0-9]{0,4}", size) and int(size) <= most):
+        raise BackboneError(f"{origin['name']} cannot be built for images of {printable(repr(size))} pixels")
+    return None if size is None else int(size)
+
+
+def resized_note(name: str, native: int, size: int) -> str:
+    """The note for a network that was built for images of another size than its weights."""
+    adapted = f"was adapted to {size} x {size}, position embeddings by interpolation"
+    return f"{name} is built for {native} x {native} pixels and {adapted}"
+
+
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
     """Build a network with the same random weights on every machine, without touching the caller's random state."""
     with torch.random.fork_rng(devices=[]):
@@ -102,32 +133,44 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a weight file into a network. GoogLeNet and Inception v3 are built without their auxiliary heads.
+def load_weights(
+    module: nn.Module, weights: str | Path, transform: Transform, classifier: str | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Load a file's weights into a network; see ``checkpoint.load_checkpoint``.
 
-    Raises:
-        BackboneError: the file cannot be read, or does not fit.
-    """
-    state = weight_files.read_state(path)
-    if isinstance(module, models.GoogLeNet | models.Inception3):
-        state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
-    weight_files.load_strictly(module, state, origin=str(path))
-
-
-def load_local_weights(module: nn.Module, weights: str) -> str:
-    """Load weights from a local file, unless they are "default" or "random".
+    Args:
+        module: the network, changed in place.
+        weights: the path of a file, or ``FILE#PART`` where the file holds several networks that fit.
+        transform: the network's transform, for a forward pass where it takes one to find the last layer.
+        classifier: the name of the last layer, where it is known.
 
     Returns:
-        The value for ``Network.weights``: the argument, or the absolute path of the file.
+        The value for ``Network.weights``, which is the absolute path of the file with the part, and what the user should know.
 
     Raises:
         BackboneError: the file cannot be read, or does not fit.
     """
+    file, part = checkpoint.split_part(str(weights))
+    path = absolute_path(file)
+
+    def last_layer() -> str | None:
+        try:
+            images = torch.zeros(1, 3, transform.crop, transform.crop)
+            return classifier or find_classifier(module.eval(), images)[0]
+        except Exception:  # a network that cannot run is reported when it is used
+            return None
+
+    notes = checkpoint.load_checkpoint(module, path, part=part, classifier=last_layer)
+    return f"{path}#{part}" if part else str(path), notes
+
+
+def load_local_weights(
+    module: nn.Module, weights: str, transform: Transform, classifier: str | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Load weights from a local file, unless they are "default" or "random"; as ``load_weights``."""
     if weights in ("default", "random"):
-        return weights
-    path = absolute_path(weights)
-    load_weights(module, path)
-    return str(path)
+        return weights, ()
+    return load_weights(module, weights, transform, classifier)
 
 
 def absolute_path(path: str) -> Path:

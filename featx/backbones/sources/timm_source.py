@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from featx.backbones.sources.source import Network, Source, load_local_weights, name_of, seeded
+from featx.backbones.sources.source import Network, Source, load_local_weights, name_of, resized_note, seeded
 from featx.data.transform import Transform
 from featx.errors import BackboneError
+from featx.text import brief, did_you_mean
 
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # an architecture, perhaps with the tag of its weights
 
@@ -27,6 +28,13 @@ class TimmSource(Source):
         """Whether a backbone's name begins with ``timm/``."""
         return name.startswith(self.prefix)
 
+    def accepts_without_prefix(self, name: str) -> bool:
+        """Whether timm is installed and has a model of this name."""
+        try:
+            return _TIMM_NAME.fullmatch(name) is not None and _is_known(_import_timm(), name)
+        except BackboneError:
+            return False
+
     def names(self) -> Sequence[str]:
         """The names of all models of the installed timm.
 
@@ -35,34 +43,70 @@ class TimmSource(Source):
         """
         return [f"{self.prefix}{name}" for name in _import_timm().list_models()]
 
-    def build(self, name: str, weights: str) -> Network:
+    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
         """Build a model of timm with pretrained, random or local weights.
 
         Raises:
             BackboneError: timm is not installed, has no such model, or cannot load its weights; or the model has no single
-                last layer, or does not take square RGB images.
+                last layer, does not take square RGB images, or cannot be built for images of this size.
         """
         timm = _import_timm()
         short = name.removeprefix(self.prefix)
         # For hf-hub:..., local-dir:... and paths, timm would download or read whatever an untrusted head names.
-        if not _TIMM_NAME.fullmatch(short) or not timm.is_model(short):
-            close = difflib.get_close_matches(short, timm.list_models(), n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise BackboneError(f"timm has no model {short!r}{hint}")
+        if not _TIMM_NAME.fullmatch(short) or not _is_known(timm, short):
+            what, known = ("weights", timm.list_pretrained()) if timm.is_model(short) else ("model", timm.list_models())
+            hint = did_you_mean(short, known) or "; featx backbones 'timm/*' lists them"
+            raise BackboneError(f"timm has no {what} {short!r}{hint}")
         try:
             module = seeded(functools.partial(timm.create_model, short, pretrained=weights == "default"))
         except Exception as error:  # timm passes on the errors of its hub, urllib and torch
             raise BackboneError(
-                f"timm cannot load the weights of {short} ({error}); name a local file with --weights FILE, or "
+                f"timm cannot load the weights of {short} ({brief(error)}); name a local file with --weights FILE, or "
                 "--weights random"
             ) from error
-        weights = load_local_weights(module, weights)
+        transform = _transform(timm, module)
         classifier = name_of(module, module.get_classifier())  # type: ignore[operator]
         if classifier is None:
             raise BackboneError(
                 f"{name} has no single last layer (it may be distilled); featx needs a network that has one"
             )
-        return Network(module, _transform(timm, module), classifier, {"source": self.key, "name": name}, weights)
+        weights, notes = load_local_weights(module, weights, transform, classifier)
+        origin = {"source": self.key, "name": name}
+        if image_size and image_size != transform.crop and module.pretrained_cfg["fixed_input_size"]:  # type: ignore[index]
+            module = _for_size(timm, short, module, image_size)
+            origin["image_size"] = str(image_size)
+            notes += (resized_note(name, transform.crop, image_size),)
+        return Network(module, transform, classifier, origin, weights, notes)
+
+
+def _is_known(timm: Any, name: str) -> bool:
+    """Whether timm has a model, and the weights that a tag after the model's name stands for."""
+    architecture, dot, _ = name.partition(".")
+    return bool(timm.is_model(architecture)) and (not dot or name in timm.list_pretrained(f"{architecture}.*"))
+
+
+def _for_size(timm: Any, name: str, module: nn.Module, size: int) -> nn.Module:
+    """The same model with the same weights for images of another size; position embeddings are interpolated as timm does."""
+    patch = getattr(getattr(module, "patch_embed", None), "patch_size", None)
+    try:
+        if isinstance(patch, tuple) and any(size % side for side in patch):
+            raise ValueError(f"its patches have {patch[0]} pixels, of which {size} is not a multiple")
+        if hasattr(module, "set_input_size"):
+            module.set_input_size(img_size=(size, size))  # type: ignore[operator]
+            return module
+        resized = seeded(functools.partial(timm.create_model, name, img_size=size))
+        adapt = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", lambda state, _: state)
+        state, expected = adapt(module.state_dict(), resized), resized.state_dict()
+        if any(tensor.shape != expected[key].shape for key, tensor in state.items() if key in expected):
+            raise ValueError("its weights depend on the size")
+        resized.load_state_dict(state)
+    except Exception as error:  # each model of timm has code of its own
+        side = module.pretrained_cfg["input_size"][-1]  # type: ignore[index]
+        raise BackboneError(
+            f"timm/{name} is built for {side} x {side} pixels and cannot be built for {size} x {size}: {brief(error)}. Leave "
+            f"--crop out, or use a model without a fixed size"
+        ) from error
+    return resized
 
 
 def _import_timm() -> Any:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featx.backbones import weights as weight_files
-from featx.backbones.sources.source import Network, Source, absolute_path, load_weights, no_such_network, seeded
+from featx.backbones.checkpoint import split_part
+from featx.backbones.sources.source import (
+    Network,
+    Source,
+    absolute_path,
+    load_weights,
+    no_such_network,
+    resized_note,
+    seeded,
+    stored_size,
+)
 from featx.data.transform import Transform
 from featx.errors import BackboneError
 from featx.system import why_unreadable
+from featx.text import brief
 
 
 @functools.cache
@@ -37,27 +49,30 @@ class TorchvisionSource(Source):
         """The names of torchvision's classification models."""
         return torchvision_names()
 
-    def build(self, name: str, weights: str) -> Network:
+    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
         """Build a model of torchvision with published, random or local weights.
 
         Raises:
-            BackboneError: there are no such weights, they cannot be downloaded, or they do not fit.
+            BackboneError: there are no such weights, they cannot be downloaded, or they do not fit; or the model cannot be
+                built for images of this size.
         """
-        entries = models.get_model_weights(name)
         entry, file = _weights_entry(name, weights)
+        transform, notes = _transform(entry), tuple[str, ...]()
+        native = entry.meta["min_size"][0] if _takes_one_size(name) else None
+        module = seeded(functools.partial(_build_module, name, native, initialise=weights == "random"))
         if file is not None:
-            weights = str(file)
+            weights, notes = load_weights(module, weights, transform)
+        elif weights != "random":
+            load_weights(module, weight_files.fetch(entry.url), transform)
         origin = {"source": self.key, "name": name}
-        image_size = None
-        if name.startswith("vit_"):
-            # A vision transformer has a position embedding for each patch, so its architecture depends on its weights.
-            image_size = entry.meta["min_size"][0]
-            if image_size != entries.DEFAULT.meta["min_size"][0]:
-                origin["image_size"] = str(image_size)
-        module = seeded(functools.partial(_build_module, name, image_size, initialise=weights == "random"))
-        if weights != "random":
-            load_weights(module, file or weight_files.fetch(entry.url))
-        return Network(module, _transform(entry), None, origin, weights)
+        if native:
+            size = image_size or native
+            if size != native:
+                module = _for_size(name, module, size)
+                notes += (resized_note(name, native, size),)
+            if size != _usual_size(name):  # the architecture depends on it
+                origin["image_size"] = str(size)
+        return Network(module, transform, None, origin, weights, notes)
 
     def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
         """Build the architecture of a stored origin with random weights.
@@ -65,16 +80,11 @@ class TorchvisionSource(Source):
         Raises:
             BackboneError: torchvision has no such model, or cannot build it for the stored image size.
         """
-        name = origin["name"]
+        name, size = origin["name"], stored_size(origin)
         if not self.accepts(name):
             raise no_such_network(origin)
-        size = origin.get("image_size", "224")
-        try:
-            if not re.fullmatch("[1-9][0-9]{0,4}", size):
-                raise ValueError(size)
-            return seeded(functools.partial(_build_module, name, int(size) if "image_size" in origin else None))
-        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-            raise BackboneError(f"{name} cannot be built for images of {size!r} pixels") from error
+        with _as_size_errors(name, size):
+            return seeded(functools.partial(_build_module, name, size))
 
     def has_local_weights(self, name: str) -> bool:
         """Whether torch.hub's folder holds the default weights of a model."""
@@ -101,7 +111,7 @@ def _weights_entry(name: str, weights: str) -> tuple[Any, Path | None]:
         return entries[weights], None
     if weights in ("default", "random"):
         return entries.DEFAULT, None
-    file = absolute_path(weights)
+    file = absolute_path(split_part(weights)[0])
     if not file.suffix and why_unreadable(file):
         raise BackboneError(
             f"{name} has no weights {weights!r}, only {', '.join(e.name for e in entries)}; nor is it a file"
@@ -117,9 +127,50 @@ def _build_module(name: str, image_size: int | None = None, *, initialise: bool 
         # These models initialise themselves slowly, which is pointless where weights are loaded afterwards.
         options = {"init_weights": initialise, "transform_input": True, "aux_logits": False}
     elif name.startswith("vit_"):
-        options = {"image_size": image_size or models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
+        options = {"image_size": image_size or _usual_size(name)}
+    elif name.startswith("maxvit_"):
+        options = {"input_size": (image_size or _usual_size(name),) * 2}
     module: nn.Module = models.get_model(name, weights=None, **options)
     return module
+
+
+def _takes_one_size(name: str) -> bool:
+    """Whether a model is built for images of one size: position embeddings and windows depend on it."""
+    return name.startswith(("vit_", "maxvit_"))
+
+
+def _usual_size(name: str) -> int:
+    size: int = models.get_model_weights(name).DEFAULT.meta["min_size"][0]
+    return size
+
+
+def _for_size(name: str, module: nn.Module, size: int) -> nn.Module:
+    """The same model for images of another size; the position embeddings of a vision transformer are interpolated."""
+    with _as_size_errors(name, size):
+        resized = seeded(functools.partial(_build_module, name, size))
+        state = module.state_dict()
+        if isinstance(module, models.VisionTransformer):
+            state = interpolate_embeddings(size, module.patch_size, state)
+        resized.load_state_dict(state)
+    return resized
+
+
+@contextlib.contextmanager
+def _as_size_errors(name: str, size: int | None) -> Iterator[None]:
+    try:
+        yield
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        hint = (
+            f"; --crop may be {_usual_size(name)}, or another multiple of {_step(name)}"
+            if _takes_one_size(name)
+            else ""
+        )
+        raise BackboneError(f"{name} cannot be built for images of {size} pixels ({brief(error)}){hint}") from error
+
+
+def _step(name: str) -> int:
+    """The sides that a model can be built for are the multiples of this: of the patches, or of all windows of MaxViT."""
+    return 224 if name.startswith("maxvit_") else int(name.rpartition("_")[2])
 
 
 def _transform(entry: Any) -> Transform:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from featx.backbones.backbone import load_backbone
+import numpy as np
+import pytest
+import torch
+from networks import normalised, pixels_for, stored
+from safetensors.torch import save_file
+
+from featx.backbones import registry
+from featx.backbones.backbone import load_backbone, restore_backbone
 from featx.errors import BackboneError
 
 
@@ -12,3 +19,63 @@ def test_an_unknown_name_of_timm_is_an_error_with_a_suggestion() -> None:
     pytest.importorskip("timm")
     with pytest.raises(BackboneError, match=r"timm has no model 'resnet10x'; did you mean .*resnet10t"):
         load_backbone("timm/resnet10x")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nope", r"timm has no model 'nope'; featx backbones 'timm/\*' lists them"),
+        ("ViT_Tiny_Patch16_224", r"'ViT_Tiny_Patch16_224'; did you mean vit_tiny_patch16_224\?"),
+        ("resnet18.tv_in2k", r"timm has no weights 'resnet18\.tv_in2k'; did you mean resnet18\.tv_in1k"),
+    ],
+)
+def test_an_unknown_name_says_what_there_is(name: str, message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(BackboneError, match=message):
+        registry.build(f"timm/{name}", "random")
+
+
+def test_a_name_of_timm_without_its_prefix_is_recognised() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(BackboneError, match=r"there is no backbone 'resnet10t'; did you mean timm/resnet10t\?"):
+        registry.build("resnet10t", "random")
+
+
+def test_a_vision_transformer_is_built_for_the_size_of_the_crop(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    native = timm.create_model("test_vit").eval()
+    save_file(native.state_dict(), tmp_path / "w.safetensors")
+    weights = str(tmp_path / "w.safetensors")
+    usual = load_backbone("timm/test_vit", weights=weights, device="cpu")
+    backbone = load_backbone("timm/test_vit", weights=weights, crop=96, device="cpu")
+    assert usual.describe()["architecture"] == {"source": "timm", "name": "timm/test_vit"}
+    assert backbone.describe()["architecture"] == {"source": "timm", "name": "timm/test_vit", "image_size": "96"}
+    assert backbone.notes[0].startswith("timm/test_vit is built for 160 x 160 pixels and was adapted to 96 x 96")
+    own = timm.create_model("test_vit", img_size=96, pretrained_cfg_overlay={"file": weights}, pretrained=True).eval()
+    pixels = pixels_for(backbone)
+    with torch.inference_mode():
+        expected = own.forward_head(own.forward_features(torch.from_numpy(normalised(backbone, pixels).numpy())), True)
+    np.testing.assert_allclose(backbone.encode(pixels)["penultimate"], expected, rtol=1e-4, atol=1e-5)
+    again = restore_backbone(stored(backbone), layers=backbone.identities, device="cpu")
+    assert again.identity == backbone.identity != usual.identity
+    rebuilt = registry.rebuild(backbone.describe()["architecture"]).state_dict()
+    assert {n: t.shape for n, t in rebuilt.items()} == {n: t.shape for n, t in backbone.network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "crop", "reason"),
+    [
+        ("test_vit", 100, r"its patches have 16 pixels, of which 100 is not a multiple\. Leave --crop out"),
+        ("mixer_s32_224", 96, r"built for 224 x 224 pixels and cannot be built for 96 x 96: its weights depend on the size"),
+    ],
+)  # fmt: skip
+def test_a_size_that_a_model_cannot_be_built_for_is_an_error(name: str, crop: int, reason: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(BackboneError, match=reason):
+        load_backbone(f"timm/{name}", weights="random", crop=crop)
+
+
+def test_a_convolutional_model_takes_any_size_as_it_is() -> None:
+    pytest.importorskip("timm")
+    backbone = load_backbone("timm/test_resnet", weights="random", crop=64, device="cpu")
+    assert "image_size" not in backbone.describe()["architecture"]

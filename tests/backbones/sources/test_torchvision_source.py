@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featx.backbones import registry
 from featx.backbones.backbone import load_backbone
@@ -71,3 +72,36 @@ def test_a_vision_transformer_has_the_image_size_of_its_weights(
     assert registry.rebuild(network.origin).image_size == 384
     assert registry.build("vit_b_16", "random").module.image_size == 224
     assert registry.rebuild(registry.build("vit_b_16", "random").origin).image_size == 224
+
+
+def test_a_vision_transformer_is_built_for_the_size_of_the_crop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 16}
+
+    def get_model(name: str, *, weights: None, image_size: int) -> nn.Module:
+        return models.VisionTransformer(image_size=image_size, **small)
+
+    monkeypatch.setattr(models, "get_model", get_model)
+    native = models.VisionTransformer(image_size=224, **small).state_dict()
+    torch.save(native, tmp_path / "w.pth")
+    usual = registry.build("vit_b_16", str(tmp_path / "w.pth"), 224)
+    assert usual.origin == {"source": "torchvision", "name": "vit_b_16"}
+    assert usual.notes == ()
+    network = registry.build("vit_b_16", str(tmp_path / "w.pth"), 96)
+    assert network.origin == {"source": "torchvision", "name": "vit_b_16", "image_size": "96"}
+    assert network.notes == (
+        "vit_b_16 is built for 224 x 224 pixels and was adapted to 96 x 96, position embeddings by interpolation",
+    )
+    state = network.module.state_dict()
+    expected = interpolate_embeddings(96, 16, native)
+    assert state["encoder.pos_embedding"].shape == (1, 37, 8)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
+    assert registry.rebuild(network.origin).image_size == 96
+    swag = registry.build("vit_b_16", "random", 384)
+    assert (swag.module.image_size, swag.origin["image_size"]) == (384, "384")
+
+
+def test_sizes_that_a_vision_transformer_cannot_be_built_for_are_an_error() -> None:
+    with pytest.raises(BackboneError, match=r"vit_b_32 cannot be built for images of 100 pixels .* multiple of 32$"):
+        registry.build("vit_b_32", "random", 100)

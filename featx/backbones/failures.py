@@ -1,0 +1,58 @@
+"""Why a network does not run on its images or its device, and what would help."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from featx.backbones.sources.source import Network
+from featx.data.transform import Transform
+from featx.errors import BackboneError
+from featx.text import brief
+
+
+@contextlib.contextmanager
+def as_backbone_errors(name: str, network: Network, transform: Transform, device: torch.device) -> Iterator[None]:
+    """Turn the errors of a network that does not fit its device or its images into a BackboneError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BackboneError(f"{name} does not fit on {device}: {error}; try --device cpu") from error
+    except BackboneError:
+        raise
+    except Exception as error:  # the code of a network may raise anything
+        raise BackboneError(
+            f"{name} cannot run on 3 x {transform.crop} x {transform.crop} pixels ({brief(error)}); "
+            f"{_remedy(network, transform)}"
+        ) from error
+
+
+def _remedy(network: Network, transform: Transform) -> str:
+    """What makes a network run that failed on its images."""
+    side = network.transform.crop
+    if transform.crop != side and _runs(network.module, torch.zeros(1, 3, side, side)):
+        return f"it is made for {side} x {side}: leave --crop out"
+    first = next((layer for layer in network.module.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is not None and first.in_channels != 3:
+        average = (
+            ": average them where it begins, by images.mean(dim=1, keepdim=True)" if first.in_channels == 1 else ""
+        )
+        return (
+            f"its first convolution takes {first.in_channels} channel{'s' * (first.in_channels > 1)}, and featx gives every "
+            f"network the 3 of RGB{average}"
+        )
+    if network.origin["source"] == "file":
+        return "give it the attribute transform, a featx.Transform with its size, or use another size with --crop"
+    return "use another size with --crop"
+
+
+def _runs(module: nn.Module, images: Tensor) -> bool:
+    try:
+        with torch.inference_mode():
+            module.cpu()(images)
+    except Exception:  # the code of a network may raise anything
+        return False
+    return True
