@@ -22,6 +22,7 @@ from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError, StaleCacheError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
+from featx.features.label_changes import label_changes
 from featx.io.outputs import ADVICE, Output, require_outputs
 from featx.layer_spec import plain_layers
 from featx.progress import shows_progress
@@ -162,6 +163,7 @@ def advise(
     if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
         file = FeatureFile(data)
         network, notes = _restore(file, backbone, weights, device)
+        notes = (*label_changes(file.path), *notes)
     else:
         images = _labelled_images(data)
         network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)

@@ -250,7 +250,8 @@ def load_layers(file: FeatureFile, *, seed: int) -> tuple[LayerData, list[str]]:
     penultimate = layers[PENULTIMATE]
     if (views := largest_views(file.layers, [PENULTIMATE])) != "plain":
         notes.append(f"the file has several views of each image ({views}); only the plain view was used")
-    task, _ = task_of(penultimate)
+    task, doubts = task_of(penultimate, ask=False)
+    notes += doubts
     if task != "classification":
         raise AdviceError(
             f"the labels of {file.path} are for {task}, but advise compares heads for classification; "
@@ -267,7 +268,7 @@ def load_layers(file: FeatureFile, *, seed: int) -> tuple[LayerData, list[str]]:
         for layer, features in layers.items()
         if layer == PENULTIMATE or not np.array_equal(features.features[rows], same)
     }
-    return LayerData(layers, train_rows, rows, Head("logreg", seed=seed)), notes
+    return LayerData(layers, train_rows, rows, Head("logreg", seed=seed, task=task)), notes
 
 
 def blocks_before(layer: str, names: Sequence[str]) -> int:

@@ -236,7 +236,7 @@ def _rank_one(
     clock = _Clock(reporter)
     extraction = extract(images, backbone, cache=cache, workers=workers, reporter=clock)
     features = extraction.load()
-    task, _ = task_of(features)
+    task, doubts = task_of(features, ask=False)
     if task != "classification":
         raise AdviceError(
             f"the labels are for {task}, but rank compares heads for classification; give it images with one class each"
@@ -258,7 +258,7 @@ def _rank_one(
         images_per_second=clock.speed if extraction.computed >= TIMED_IMAGES else _speed(images, backbone, workers),
         features=str(extraction.file),
     )
-    return row, report.n, extraction.remarks
+    return row, report.n, (*extraction.remarks, *doubts)
 
 
 def _parameters(backbone: Backbone) -> int:
@@ -270,7 +270,7 @@ def _parameters(backbone: Backbone) -> int:
 
 def _cross_validate(features: FeatureSet, kind: str, seed: int) -> ClassificationReport:
     """Fit a head and return its report on held-out training rows."""
-    head = Head(kind, seed=seed).fit(features, cross_validate=True)
+    head = Head(kind, seed=seed, task="classification").fit(features, cross_validate=True)
     if not isinstance(head.held_out_, ClassificationReport):
         raise AdviceError(
             f"no class has two distinct training images, so no head can be cross-validated; {features.describe_splits()}"

@@ -23,7 +23,9 @@ from featx.cli.job import JobCommand
 from featx.cli.options import BatchSize, Numbers
 from featx.cli.promote import promote
 from featx.errors import FeatxError, RecipeError
+from featx.identity import brief_value
 from featx.reporter import SILENT, Reporter
+from featx.text import brief
 
 STEPS: Mapping[str, JobCommand] = {"extract": extract, "fit-head": fit_head, "promote": promote}
 """The tables of a recipe, in the order in which they run, and their commands."""
@@ -78,8 +80,10 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path} is not TOML that can be read: it is nested too deeply") from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise RecipeError(f"{path} is not TOML: {brief(error)}") from error
     faults = [f"[{name}] is no step{_did_you_mean(name, STEPS)}" for name in tables if name not in STEPS]
     steps: dict[str, Step] = {}
     for name, command in STEPS.items():
@@ -153,7 +157,7 @@ def _read_table(name: str, table: Any, command: JobCommand) -> tuple[Step, list[
             continue
         types, expected = _expected(params[key])
         if not _is_of(value, types, many=_takes_many(params[key])):
-            faults.append(f"[{name}] {key} is {value!r}; expected {expected}")
+            faults.append(f"[{name}] {key} is {brief_value(repr(value))}; expected {expected}")
             continue
         try:
             parsed = _parsed(command, _arguments(params[key], value))

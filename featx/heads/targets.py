@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ AUTO = "auto"
 """The name that lets the labels decide the task."""
 
 _MAX_NUMBER_CLASSES = 10
-"""The most classes that are numbers for which no note asks whether a regression was meant."""
+"""The most classes that are numbers for which nothing asks whether a regression was meant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +38,22 @@ class Targets:
     y: np.ndarray
 
 
-def task_of(features: FeatureSet, requested: str = AUTO) -> tuple[str, tuple[str, ...]]:
+def task_of(features: FeatureSet, requested: str = AUTO, *, ask: bool = True) -> tuple[str, tuple[str, ...]]:
     """Determine the task of a data set.
 
-    "auto" gives multilabel if a label holds ``|``, else classification. Numbers are never taken for targets of a regression,
-    but a note asks if they look like it.
+    "auto" gives multilabel if a label holds ``|``, else classification. More than ten different numbers in a table may be
+    classes or values, and only the user can tell: "auto" is an error there. Folders whose names are numbers are classes.
 
     Args:
         features: with labels.
         requested: "auto", or one of ``TASKS``.
+        ask: raise where numbers in a table may be values; False: take them for classes, with a note.
 
     Returns:
         The task, and notes for the user.
 
     Raises:
-        HeadError: an unknown task.
+        HeadError: an unknown task, or labels that may be classes or values.
     """
     if requested not in (AUTO, *TASKS):
         raise HeadError(f"there is no task {requested!r}; expected one of {', '.join((AUTO, *TASKS))}")
@@ -61,12 +63,19 @@ def task_of(features: FeatureSet, requested: str = AUTO) -> tuple[str, tuple[str
     present = [features.classes[label] for label in np.unique(labels).tolist()]
     if any(BETWEEN_LABELS in name for name in present):
         return "multilabel", ()
-    values = [_number(name) for name in present]
-    numbers = [value for value in values if value is not None]
-    like_values = 2 * len(present) > len(labels) or any(not value.is_integer() for value in numbers)
-    if len(present) > _MAX_NUMBER_CLASSES and len(numbers) == len(present) and like_values:
+    numbers = [value for value in map(_number, present) if value is not None]
+    if len(present) <= _MAX_NUMBER_CLASSES or len(numbers) < len(present) or any(map(_is_padded, present)):
+        return "classification", ()
+    found = f"the labels are {len(present)} different numbers on {len(labels)} images"
+    table = features.dataset.get("table")
+    if table and ask:
+        raise HeadError(
+            f"{found} of {printable(Path(table).name)}, which may be classes or values to predict; expected --task "
+            "classification or --task regression (in Python: task=...)"
+        )
+    if table or 2 * len(present) > len(labels) or any(not value.is_integer() for value in numbers):
         # A head's file holds this note, so its words are part of its bytes.
-        note = f"the labels are {len(present)} different numbers on {len(labels)} images, and each is taken for a class"
+        note = f"{found}, and each is taken for a class"
         return "classification", (f"{note}; if they are values to predict, say --task regression",)
     return "classification", ()
 
@@ -236,6 +245,11 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def _is_padded(text: str) -> bool:
+    """Whether a number is written with zeros in front, such as 007, as the number of a class may be but no value is."""
+    return len(text) > 1 and text.startswith("0") and text.isdigit()
 
 
 def _hint(names: Sequence[str]) -> str:

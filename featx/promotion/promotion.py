@@ -14,6 +14,7 @@ from torch import nn
 from featx.constants import MODELS
 from featx.errors import CacheMissError
 from featx.features.feature_set import FeatureSet
+from featx.features.label_changes import label_changes
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
@@ -213,7 +214,7 @@ def promote(
         run=tuned.run,
         repeats=tuned.repeats,
         seconds=seconds,
-        notes=(*_note_on_views(assembly), *tuned.notes),
+        notes=(*label_changes(assembly.features.source), *_note_on_views(assembly), *tuned.notes),
     )
 
 

@@ -19,6 +19,7 @@ from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.folder import newest
+from featx.features.label_changes import label_changes
 from featx.heads.groups import read_column, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.registry import auto_candidates, get_kind
@@ -388,7 +389,7 @@ def _evaluate(
 
 def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared]) -> list[str]:
     """What the user should know: the notes of the head and its report, unused images, and what makes a result optimistic."""
-    notes = [*head.notes_, *(evaluated.report.notes if evaluated.report else ())]
+    notes = [*label_changes(data.file), *head.notes_, *(evaluated.report.notes if evaluated.report else ())]
     names, counts = np.unique(data.split.splits[data.split.labels >= 0].astype(str), return_counts=True)
     notes += [
         f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"

@@ -338,6 +338,19 @@ def test_a_file_that_is_not_text_is_not_toml(tmp_path: Path) -> None:
         load_recipe(tmp_path / "x.toml")
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[" * 5000, r"recipe\.toml is not TOML that can be read: it is nested too deeply"),
+        ("9" * 5000, r"recipe\.toml is not TOML: Exceeds the limit \(4300 digits\)"),
+    ],
+    ids=["deep", "long"],
+)
+def test_a_value_that_python_cannot_read_is_said(value: str, message: str, write: Callable[[str], Path]) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(f"[extract]\nresize = {value}\n"))
+
+
 def test_a_recipe_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"cannot read the recipe .*none\.toml: No such file or directory"):
         load_recipe(tmp_path / "none.toml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -203,3 +205,47 @@ def test_lists_of_labels_are_compared_label_by_label() -> None:
 
 def test_numbers_need_not_have_been_there() -> None:
     require_train_classes(labelled("1", "2", "3", splits="rrt"), "regression")
+
+
+# Numbers of a table
+
+
+def of_table(*strings: str | None) -> FeatureSet:
+    return dataclasses.replace(labelled(*strings), dataset={"name": "t", "root": "/t", "table": "/t/t.csv"})
+
+
+@pytest.mark.parametrize(
+    "strings",
+    [
+        [str(n) for n in range(95)] * 4,
+        [f"{n}.5" for n in range(11)] * 20,
+        [str(n) for n in range(-5, 6)] * 9,
+        [f"{n}e3" for n in range(12)],
+    ],
+    ids=["ages", "decimals", "negative", "once each"],
+)
+def test_many_different_numbers_of_a_table_may_be_classes_or_values_so_the_task_is_asked_for(
+    strings: list[str],
+) -> None:
+    features = of_table(*strings)
+    count = len(set(strings))
+    message = (
+        rf"the labels are {count} different numbers on {len(strings)} images of t\.csv, which may be classes or values "
+        r"to predict; expected --task classification or --task regression \(in Python: task=\.\.\.\)"
+    )
+    with pytest.raises(HeadError, match=message):
+        task_of(features)
+    task, (note,) = task_of(features, ask=False)
+    assert task == "classification"
+    assert note.endswith("each is taken for a class; if they are values to predict, say --task regression")
+    assert task_of(features, "classification") == ("classification", ())
+    assert task_of(features, "regression") == ("regression", ())
+
+
+@pytest.mark.parametrize(
+    "strings",
+    [[str(n) for n in range(10)] * 5, [f"{n:03}" for n in range(95)], [*map(str, range(95)), "other"]],
+    ids=["digits", "padded", "a name among them"],
+)
+def test_numbers_of_a_table_that_can_only_name_classes_are_classes(strings: list[str]) -> None:
+    assert task_of(of_table(*strings)) == ("classification", ())

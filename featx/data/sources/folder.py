@@ -74,7 +74,7 @@ def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
         kept = []
         for name in sorted(folders):
             real = os.path.realpath(os.path.join(here, name))  # noqa: PTH118 - os.walk deals in str
-            if _is_junk(name):
+            if is_junk(name):
                 skipped["in hidden folders"] += sum(len(inner) for _, _, inner in os.walk(Path(here, name)))
             elif real in seen or (os.path.islink(os.path.join(here, name)) and _is_inside(real, root)):  # noqa: PTH114, PTH118
                 skipped["links to a folder that is listed anyway"] += 1
@@ -87,7 +87,7 @@ def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
         for name in files:
             if name.startswith("."):
                 skipped["hidden files"] += 1
-            elif not name.lower().endswith(IMAGE_ENDINGS):
+            elif not is_image(name):
                 skipped[f"with the ending {os.path.splitext(name)[1] or '(none)'}"] += 1  # noqa: PTH122
             else:
                 found.append(prefix + name)
@@ -100,15 +100,21 @@ def _is_inside(folder: str, root: str) -> bool:
         parts = Path(folder).relative_to(root).parts
     except ValueError:
         return False
-    return not any(map(_is_junk, parts))
+    return not any(map(is_junk, parts))
 
 
 def _raise_unreadable(error: OSError) -> None:
     raise DatasetError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether a folder is hidden or made by an archive, a network drive or a file system, by its name."""
     return name.startswith(".") or name in _JUNK_FOLDERS
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is listed as an image, by its name."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _empty_classes(folder: Path, around: Iterable[str], names: set[str | None]) -> Iterator[str]:
@@ -128,7 +134,7 @@ def _subfolders(folder: Path, paths: Iterable[str]) -> Iterator[os.DirEntry[str]
     for path in sorted(paths):
         with os.scandir(folder / path) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
-        yield from (entry for entry in found if entry.is_dir() and not _is_junk(entry.name))
+        yield from (entry for entry in found if entry.is_dir() and not is_junk(entry.name))
 
 
 def _left_out(skipped: Mapping[str, int]) -> str:
