@@ -167,7 +167,7 @@ def _fit(
 ) -> _Fit:
     """Choose the hyper-parameter, fit, and calibrate on the rows that were held out."""
     kind = get_kind(params["kind"], kernel=params["kernel"])
-    calibrate = params["calibrate"] or ("none" if kind.gives_logits else "temperature")
+    calibrate = params["calibrate"] or ("none" if _is_calibrated(kind, training.task) else "temperature")
     needs_held_out = (
         cross_validate or calibrate != "none" or params["target_precision"] is not None or training.task == "multilabel"
     )
@@ -187,6 +187,11 @@ def _fit(
         _convergence(estimator),
         tuple(notes),
     )
+
+
+def _is_calibrated(kind: HeadKind, task: str) -> bool:
+    """Whether a kind of head needs no calibration: it is a probability model, or predicts numbers without any choice."""
+    return kind.gives_logits or (task == "regression" and not kind.parameter)
 
 
 def _choose(

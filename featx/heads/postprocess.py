@@ -156,13 +156,44 @@ def most_probable(p: np.ndarray, classes: Sequence[str], reject_below: float | N
 # Calibration
 
 
+def smoothed_own_scores(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Average the scores of each row over the classes of its smoothed label.
+
+    N right answers do not support more certainty than 1 - 1 / (N + 2) (Platt, 1999). So that much of each label is spread
+    evenly over the other classes, however many there are.
+
+    Args:
+        scores: (N, C) float64.
+        y: (N,) int64.
+
+    Returns:
+        (N,) float64.
+
+    Examples:
+        >>> smoothed_own_scores(np.array([[3.0, 0.0, 6.0], [0.0, 9.0, 0.0]]), np.array([0, 1]))
+        array([3.  , 6.75])
+    """
+    wrong = 1.0 / (len(y) + 2.0)
+    own = scores[np.arange(len(y)), y]
+    others = (scores.sum(axis=1) - own) / max(1, scores.shape[1] - 1)
+    average: np.ndarray = (1.0 - wrong) * own + wrong * others
+    return average
+
+
+def smoothed_answers(y: np.ndarray) -> np.ndarray:
+    """Smooth (N, C) labels of 0 and 1 as ``smoothed_own_scores`` does: 1 / (N + 2) and 1 - 1 / (N + 2)."""
+    wrong = 1.0 / (len(y) + 2.0)
+    smoothed: np.ndarray = y * (1.0 - 2.0 * wrong) + wrong
+    return smoothed
+
+
 def fit_temperature(
     scores: np.ndarray, y: np.ndarray, task: str = "classification", *, weight: np.ndarray | None = None
 ) -> float:
     """Find the T for which softmax(scores / T), or sigmoid(scores / T), has the least log loss (Guo et al., 2017).
 
-    The labels are smoothed as by Platt (1999): each label gives 1 / (N + C) to every other class, and for multilabel
-    1 / (N + 2) to the opposite answer. With unsmoothed labels, the best T would be 0 where every row is classified correctly.
+    The labels are smoothed by 1 / (N + 2) of each. With unsmoothed labels, the best T would be 0 where every row is classified
+    correctly.
 
     Args:
         scores: (N, C) float64, of held-out rows.
@@ -170,13 +201,10 @@ def fit_temperature(
         task: "classification" or "multilabel".
         weight: (N,) the weight of each row; equal by default.
     """
-    multilabel, count = task == "multilabel", scores.shape[1]
-    share = 1.0 / (len(y) + (2 if multilabel else count))
-    if multilabel:
-        target_scores = ((y * (1.0 - 2.0 * share) + share) * scores).mean(axis=1)
-    else:
-        scores = scores - scores.mean(axis=1, keepdims=True)  # changes no softmax; now each row sums to 0
-        target_scores = (1.0 - count * share) * scores[np.arange(len(y)), y]
+    multilabel = task == "multilabel"
+    if not multilabel:
+        scores = scores - scores.mean(axis=1, keepdims=True)  # changes no softmax
+    target_scores = (smoothed_answers(y) * scores).mean(axis=1) if multilabel else smoothed_own_scores(scores, y)
     spread = float(np.abs(scores).mean()) or 1.0
     top = scores.max(axis=1, keepdims=True)
 

@@ -60,7 +60,8 @@ class HeadKind:
             are what a head's file holds.
         estimator: makes the ``Estimator`` that fits it.
         parameter: the hyper-parameter that is chosen by cross-validation: "C", "k", "weight_decay", or "" for none.
-        gives_logits: whether its scores are logits of a probability model, so that they need no temperature.
+        gives_logits: whether its scores are logits of a probability model that is fitted to its optimum, so that they need no
+            temperature. Networks that stop early do not count: their probabilities are too even.
         kernels: those it can have.
     """
 
@@ -263,6 +264,6 @@ register_head(HeadKind("centroid", ("classification",), LinearPredictor, _centro
 register_head(HeadKind("ridge", TASKS, LinearPredictor, _ridge, "C"))
 register_head(HeadKind("logreg", ("classification", "multilabel"), LinearPredictor, _logreg, "C", gives_logits=True))
 register_head(HeadKind("svm", TASKS, lambda task, kernel: _SVM[kernel], _svm, "C", kernels=KERNELS))  # noqa: ARG005
-register_head(HeadKind("linear", TASKS, LinearPredictor, _linear, gives_logits=True))
+register_head(HeadKind("linear", TASKS, LinearPredictor, _linear))
 register_head(HeadKind("knn", TASKS, lambda task, kernel: _NEIGHBOURS[task], _knn, "k"))  # noqa: ARG005
-register_head(HeadKind("mlp", TASKS, HiddenLayerPredictor, _mlp, "weight_decay", gives_logits=True))
+register_head(HeadKind("mlp", TASKS, HiddenLayerPredictor, _mlp, "weight_decay"))

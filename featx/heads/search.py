@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.heads.folds import judged
-from featx.heads.postprocess import fit_temperature
+from featx.heads.postprocess import fit_temperature, smoothed_answers, smoothed_own_scores
 from featx.heads.training_data import Estimator, TrainingData
 
 EQUAL_LOSS = 1e-4
@@ -136,13 +136,14 @@ def search_share(training: TrainingData) -> tuple[TrainingData, np.ndarray]:
     return dataclasses.replace(training.take(drawn), folds=folds), drawn
 
 
-def losses(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
+def losses(scores: np.ndarray, y: np.ndarray, task: str, *, smoothed: bool = False) -> np.ndarray:
     """Compute the loss of each row: log loss in nats (of labels, their mean), or squared error.
 
     Args:
         scores: (n, C) logits, or the numbers of a regression.
         y: targets, as in ``TrainingData``.
         task: one of ``TASKS``.
+        smoothed: whether labels are smoothed, as ``fit_temperature`` does.
 
     Returns:
         (n,) float64.
@@ -155,21 +156,44 @@ def losses(scores: np.ndarray, y: np.ndarray, task: str) -> np.ndarray:
     if task == "regression":
         return ((scores - y) ** 2).mean(axis=1)  # type: ignore[no-any-return]
     if task == "multilabel":
+        if smoothed:
+            y = smoothed_answers(y)
         return (np.logaddexp(0.0, scores) - y * scores).mean(axis=1)  # type: ignore[no-any-return]
     top = scores.max(axis=1)
     # Not scipy.special.logsumexp: it differs in the last digits, and so would losses in files.
     normal = np.log(np.exp(scores - top[:, None]).sum(axis=1))
-    return top + normal - scores[np.arange(len(y)), y]  # type: ignore[no-any-return]
+    own = smoothed_own_scores(scores, y) if smoothed else scores[np.arange(len(y)), y]
+    return top + normal - own  # type: ignore[no-any-return]
+
+
+def held_out_losses(
+    scores: np.ndarray, training: TrainingData, rows: np.ndarray, *, gives_logits: bool = False
+) -> np.ndarray:
+    """Compute the losses by which candidates are compared: of smoothed labels, at the temperature that fits the scores best.
+
+    Labels are smoothed (``smoothed_own_scores``) so that no candidate gains by more certainty than the rows support: where
+    every held-out row is right, the log loss of plain labels would fall with C for ever.
+
+    Args:
+        scores: (n, C) of the held-out rows.
+        training: N rows.
+        rows: (n,) int64, which rows were held out.
+        gives_logits: whether scores are logits already, which need no temperature.
+
+    Returns:
+        (n,) float64; for regression, squared errors.
+    """
+    y, task = training.y[rows], training.task
+    if not (gives_logits or task == "regression"):
+        some = slice(None, None, max(1, len(rows) * training.count // _MAX_CALIBRATION_SCORES))
+        scores = scores / fit_temperature(scores[some], y[some], task, weight=training.weight[rows[some]])
+    return losses(scores, y, task, smoothed=True)
 
 
 def _judge(candidate: float, scores: np.ndarray, training: TrainingData, rows: np.ndarray, gives_logits: bool) -> Tried:
     """Compute a candidate's loss and its standard error."""
-    if not (gives_logits or training.task == "regression"):
-        some = rows[:: max(1, len(rows) * training.count // _MAX_CALIBRATION_SCORES)]
-        temperature = fit_temperature(scores[some], training.y[some], training.task, weight=training.weight[some])
-        scores = scores / temperature
     each = np.zeros(len(training))
-    each[rows] = losses(scores[rows], training.y[rows], training.task)
+    each[rows] = held_out_losses(scores[rows], training, rows, gives_logits=gives_logits)
     weight = training.weight
     folds = [float(np.average(each[test], weights=weight[test])) for _, test in training.folds if weight[test].any()]
     error = float(np.std(folds, ddof=1) / math.sqrt(len(folds))) if len(folds) > 1 else math.nan

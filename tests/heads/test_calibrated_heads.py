@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made import HEADS, new
+from made import HEADS, new, with_labels
 from made_heads import photos, tagged, uneven
 from sklearn.linear_model import LogisticRegression
 
@@ -30,7 +31,7 @@ def log_loss(logits: np.ndarray, y: np.ndarray) -> float:
     return float(losses(logits, y, "classification").mean())
 
 
-@pytest.mark.parametrize("name", ["svm", "svm-rbf", "ridge", "centroid", "knn"])
+@pytest.mark.parametrize("name", ["svm", "svm-rbf", "ridge", "centroid", "knn", "linear"])
 def test_a_temperature_betters_the_log_loss_of_new_images_and_no_choice_changes(name: str) -> None:
     features = photos(train=40, test=100, gap=1.5)
     head = new(name).fit(features)
@@ -43,9 +44,34 @@ def test_a_temperature_betters_the_log_loss_of_new_images_and_no_choice_changes(
     np.testing.assert_array_equal(logits.argmax(axis=1), scores.argmax(axis=1))
 
 
-@pytest.mark.parametrize("name", ["logreg", "linear", "mlp"])
-def test_a_probability_model_needs_no_temperature(name: str) -> None:
-    assert new(name).fit(photos()).temperature_ == 1.0
+def test_a_probability_model_needs_no_temperature() -> None:
+    assert new("logreg").fit(photos()).temperature_ == 1.0
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_a_network_for_numbers_has_nothing_to_calibrate(name: str) -> None:
+    features = photos(train=40)
+    features = with_labels(features, [f"{x:.3f}" for x in features.features[:, 0]])
+    head = new(name, task="regression").fit(features)
+    assert (head.temperature_, head.held_out_ is None) == (1.0, name == "linear")
+
+
+@pytest.mark.parametrize("name", ["centroid", "ridge", "svm", "knn", "linear"])
+def test_probabilities_are_as_even_as_they_should_be_with_many_classes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp, "EPOCHS", 200)
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(102, 102)) * 0.5
+    labels = np.arange(102 * 30) % 102
+    features = dataclasses.replace(
+        photos(train=10, test=20, classes=tuple(f"c{label:03d}" for label in range(102)), dim=102),
+        features=(means[labels] + rng.normal(size=(len(labels), 102))).astype(np.float32),
+    )
+    options = {"C": 1e-3} if name == "svm" else {}
+    report = new(name, **options).fit(features).evaluate(features)
+    assert report.accuracy > 0.7
+    assert report.ece < 0.05
 
 
 def test_softmax_and_log_loss_are_stable_for_large_logits() -> None:

@@ -46,7 +46,7 @@ def test_the_temperature_is_found_by_which_scores_were_blown_up(sure: float) -> 
 
 def test_the_temperature_has_the_least_loss_to_smoothed_labels() -> None:
     scores, y = scored(40, 3, sure=5.0)
-    smoothed = np.full((40, 3), 1 / 43) + (y[:, None] == np.arange(3)) * (1 - 3 / 43)
+    smoothed = np.where(y[:, None] == np.arange(3), 1 - 1 / 42, 1 / 42 / 2)
     grid = np.exp(np.linspace(-1, 4, 5001))
     losses = [-(smoothed * np.log(softmax(scores / T, axis=1))).sum(axis=1).mean() for T in grid]
     assert fit_temperature(scores, y) == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
@@ -76,6 +76,13 @@ def test_scores_that_are_always_right_ask_for_no_endless_certainty() -> None:
     y = np.arange(30) % 3
     T = fit_temperature(np.eye(3)[y], y)
     assert 0.9 < softmax(np.eye(3) / T, axis=1).max() < 0.99
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 200])
+def test_the_certainty_of_scores_that_are_always_right_depends_on_the_rows_not_on_the_classes(count: int) -> None:
+    y = np.arange(1000) % count
+    T = fit_temperature(np.eye(count)[y], y)
+    assert 1 - softmax(np.eye(count) / T, axis=1).max() == pytest.approx(1 / 1002, rel=1e-2)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])

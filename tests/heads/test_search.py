@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from sklearn.metrics import log_loss
 
 from featx.heads.folds import make_folds
@@ -30,12 +31,18 @@ class MadeUp:
     ) -> Iterator[tuple[float, np.ndarray]]:
         self.asked.append(tuple(candidates))
         for candidate in candidates:
-            right = -math.log(math.expm1(self.loss(candidate)))  # softmax cross-entropy of (right, 0) is the loss
+            wanted = self.loss(candidate)
+            right = brentq(lambda score, wanted=wanted: smoothed_loss(score) - wanted, -100.0, math.log(N + 1))
             scores = np.where(training.y[:, None] == np.arange(2), right, 0.0)
             yield candidate, scores
 
     def fit(self, training: TrainingData, candidate: float) -> Predictor:
         raise AssertionError("a search fits nothing itself")
+
+
+def smoothed_loss(right: float) -> float:
+    """The log loss of N rows of two classes whose scores are (right, 0), where one of N + 2 answers counts as wrong."""
+    return math.log1p(math.exp(-right)) + right / (N + 2)
 
 
 class Fixed:
@@ -67,7 +74,7 @@ def training(
     return TrainingData(Rows(np.zeros((N, 1))), y, 2 if y.ndim == 1 else y.shape[1], task, weight, folds)
 
 
-def valley(bottom: float, *, depth: float = 0.1) -> Callable[[float], float]:
+def valley(bottom: float, *, depth: float = 0.3) -> Callable[[float], float]:
     """A loss that rises by a hundredth for each factor of ten from its bottom."""
     return lambda C: depth + 0.01 * abs(math.log10(C / bottom))
 
@@ -97,6 +104,30 @@ def test_losses_of_large_scores_neither_overflow_nor_vanish() -> None:
     np.testing.assert_allclose(losses(scores, labels, "multilabel"), [math.log(2) / 2, (1e5 + math.log(2)) / 2])
 
 
+@pytest.mark.parametrize("count", [2, 3, 200])
+def test_smoothed_labels_spread_one_answer_of_n_plus_2_over_the_other_classes(count: int) -> None:
+    rng = np.random.default_rng(0)
+    scores, y = rng.normal(size=(50, count)) * 3, rng.integers(0, count, 50)
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    labels = np.where(np.arange(count) == y[:, None], 1 - 1 / 52, 1 / 52 / (count - 1))
+    expected = -(labels * log_p).sum(axis=1)
+    np.testing.assert_allclose(losses(scores, y, "classification", smoothed=True), expected)
+
+
+def test_smoothed_answers_to_each_label_are_wrong_once_in_n_plus_2() -> None:
+    rng = np.random.default_rng(0)
+    scores, y = rng.normal(size=(50, 3)) * 3, rng.integers(0, 2, (50, 3)).astype(np.float32)
+    right, wrong = losses(scores, y, "multilabel"), losses(scores, 1 - y, "multilabel")
+    np.testing.assert_allclose(losses(scores, y, "multilabel", smoothed=True), (51 * right + wrong) / 52, rtol=1e-6)
+
+
+def test_a_path_does_not_grow_where_every_held_out_row_is_right_and_ever_surer() -> None:
+    model = Fixed({C: np.where(np.arange(2) == (np.arange(N) % 2)[:, None], C, 0.0) for C in path(-2, 3)})
+    result = search(model, training(), gives_logits=True, extends=True)
+    assert result.chosen == 10.0  # 100.0 has a lower log loss, of probabilities that 40 rows do not support
+    assert result.tried[-1].candidate == 1e3
+
+
 # The choice
 
 
@@ -105,7 +136,7 @@ def test_the_candidate_of_least_loss_is_chosen_and_the_table_is_of_all_in_order(
     result = found(MadeUp(valley(0.1), path))
     assert result.chosen == 0.1
     assert tuple(t.candidate for t in result.tried) == path
-    assert [t.loss for t in result.tried] == pytest.approx([0.12, 0.11, 0.1, 0.11, 0.12])
+    assert [t.loss for t in result.tried] == pytest.approx([0.32, 0.31, 0.3, 0.31, 0.32])
     assert [t.error for t in result.tried] == pytest.approx([0.0] * 5)
     assert result.best is result.tried[2]
 
@@ -194,7 +225,7 @@ def test_a_path_that_may_not_grow_does_not() -> None:
 
 
 def test_on_a_plateau_at_the_upper_end_a_path_does_not_grow() -> None:
-    model = MadeUp(lambda C: 0.1 if C >= 1.0 else 0.5, path(-3, 2))
+    model = MadeUp(lambda C: 0.2 if C >= 1.0 else 0.5, path(-3, 2))
     assert found(model).chosen == 1.0
     assert len(model.asked) == 1
 
@@ -215,7 +246,7 @@ def test_losses_are_means_by_weight_and_errors_are_from_the_folds() -> None:
     scores, weight = rng.normal(size=(N, 2)), rng.uniform(0.1, 2.0, N)
     made = training(weight=weight)
     (tried,) = search(Fixed({1.0: scores}), made, gives_logits=True, extends=False).tried
-    each = losses(scores, made.y, "classification")
+    each = losses(scores, made.y, "classification", smoothed=True)
     folds = [np.average(each[test], weights=weight[test]) for _, test in made.folds]
     assert tried.loss == pytest.approx(np.average(each, weights=weight))
     assert tried.error == pytest.approx(np.std(folds, ddof=1) / math.sqrt(5))
@@ -228,7 +259,7 @@ def test_rows_that_no_fold_holds_out_judge_nothing() -> None:
     result = search(Fixed({1.0: scores}), training(folds=folds), gives_logits=True, extends=False)
     np.testing.assert_array_equal(result.rows, np.arange(10, N))
     np.testing.assert_array_equal(result.scores, scores[10:])
-    assert result.tried[0].loss == pytest.approx(math.log1p(math.exp(-1)))
+    assert result.tried[0].loss == pytest.approx(math.log1p(math.exp(-1)) + 1 / (30 + 2))
 
 
 def test_scores_that_are_no_logits_are_judged_at_their_best_temperature() -> None:
@@ -239,7 +270,7 @@ def test_scores_that_are_no_logits_are_judged_at_their_best_temperature() -> Non
     apart = search(Fixed(given), training(), gives_logits=True, extends=False).tried
     assert apart[1].loss > 10 * apart[0].loss
     alike = search(Fixed(given), training(), gives_logits=False, extends=False).tried
-    expected = losses(scores / fit_temperature(scores, y), y, "classification").mean()
+    expected = losses(scores / fit_temperature(scores, y), y, "classification", smoothed=True).mean()
     assert [t.loss for t in alike] == pytest.approx([expected, expected], rel=1e-4)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from featx.errors import HeadError
 from featx.heads import nearest
 from featx.heads.predictors import NeighbourLabelsPredictor, NeighbourMeanPredictor, NeighbourPredictor
+from featx.heads.search import held_out_losses
 from featx.heads.training_data import Rows, TrainingData
 from featx.text import size_text
 
@@ -32,9 +33,9 @@ _Neighbours = tuple[np.ndarray, np.ndarray, np.ndarray]
 class KNearestEstimator:
     """Fits k nearest neighbours with votes exp(cosine / T), as Wu et al. (2018) and DINO's evaluation (Caron et al., 2021).
 
-    The candidate is k. Each k has the T with the least held-out loss: log loss of the shares of votes for classes and labels,
-    squared error for targets. Similarities of float32 rows of length 1 are computed once for all k and T, block by block. Rows
-    of weight 0 are scored, but have no vote.
+    The candidate is k. Each k has the T with the least held-out loss: log loss of the calibrated shares of votes for classes
+    and labels, squared error for targets. Similarities of float32 rows of length 1 are computed once for all k and T, block by
+    block. Rows of weight 0 are scored, but have no vote.
 
     Args:
         candidates: numbers of neighbours, the largest first.
@@ -175,14 +176,13 @@ def _scores(training: TrainingData, found: np.ndarray, cosines: np.ndarray, shar
 
 
 def _loss(training: TrainingData, scores: np.ndarray) -> float:
-    """Compute the weighted loss of (N, C) held-out scores: log loss, or for targets squared error relative to the variance."""
+    """Compute the weighted loss of (N, C) held-out scores, by which ``search`` chooses k too.
+
+    The squared errors of targets are relative to their variances.
+    """
     rows = np.flatnonzero(training.fold_of >= 0)
     y, scores, weight = training.y[rows], scores[rows], training.weight[rows]
-    if training.task == "classification":
-        losses = -scores[np.arange(len(y)), y]  # scores are logs of shares, which sum to 1
-    elif training.task == "multilabel":
-        losses = np.logaddexp(0, np.where(y > 0, -scores, scores)).mean(axis=1)
-    else:
+    if training.task == "regression":
         variance = y.var(axis=0)
-        losses = ((scores - y) ** 2 / np.where(variance > 0, variance, 1)).mean(axis=1)
-    return float(weight @ losses)
+        return float(weight @ ((scores - y) ** 2 / np.where(variance > 0, variance, 1)).mean(axis=1))
+    return float(weight @ held_out_losses(scores, training, rows))

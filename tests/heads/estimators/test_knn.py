@@ -14,6 +14,8 @@ from featx.errors import HeadError
 from featx.heads import nearest
 from featx.heads.estimators import knn
 from featx.heads.estimators.knn import KNearestEstimator
+from featx.heads.postprocess import fit_temperature
+from featx.heads.search import losses
 from featx.heads.training_data import Rows, TrainingData, statistics
 
 TASKS = pytest.mark.parametrize(("task", "count"), [("classification", 4), ("multilabel", 3), ("regression", 2)])
@@ -93,14 +95,12 @@ def test_targets_have_the_means_of_scikit_learn() -> None:
 
 
 def loss(training: TrainingData, scores: np.ndarray) -> float:
-    """The weighted held-out loss by which the temperature is chosen."""
-    if training.task == "classification":
-        each = -scores[np.arange(len(scores)), training.y]
-    elif training.task == "multilabel":
-        shares = 1 / (1 + np.exp(-scores))
-        each = -np.log(np.where(training.y > 0, shares, 1 - shares)).mean(axis=1)
-    else:
+    """The weighted held-out loss by which the temperature of the votes is chosen: once the shares of votes are calibrated."""
+    if training.task == "regression":
         each = ((scores - training.y) ** 2 / training.y.var(axis=0)).mean(axis=1)
+    else:
+        temperature = fit_temperature(scores, training.y, training.task, weight=training.weight)
+        each = losses(scores / temperature, training.y, training.task, smoothed=True)
     return float(np.average(each, weights=training.weight))
 
 
@@ -113,13 +113,13 @@ def test_each_k_gets_the_temperature_of_least_held_out_loss(task: str, count: in
     )
     chosen = set()
     for k, scores in model.cross_val_scores(training, model.candidates):
-        losses = {}
+        by_temperature = {}
         for temperature in temperatures:
             ((_, alone),) = KNearestEstimator(temperatures=(temperature,)).cross_val_scores(training, (k,))
-            losses[temperature] = loss(training, alone)
-        assert loss(training, scores) == pytest.approx(min(losses.values()))
+            by_temperature[temperature] = loss(training, alone)
+        assert loss(training, scores) == pytest.approx(min(by_temperature.values()))
         sharpness = float(model.fit(training, k).sharpness)
-        assert losses[1 / sharpness if sharpness else math.inf] == pytest.approx(min(losses.values()))
+        assert by_temperature[1 / sharpness if sharpness else math.inf] == pytest.approx(min(by_temperature.values()))
         chosen.add(sharpness)
     assert len(chosen) > 1
 
