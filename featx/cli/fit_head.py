@@ -9,7 +9,7 @@ import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder
+from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder
 from featx.cli.output import in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
 from featx.layer_spec import PENULTIMATE, VIEWS
@@ -145,8 +145,8 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Reject a prediction, giving no class, where the highest probability is below P.",
 )  # fmt: skip
 @option(
-    "--target-precision", type=SHARE, section="Head", metavar="SHARE",
-    help="Choose the P of --reject-below so that SHARE of the accepted predictions are right on held-out training rows.",
+    "--target-precision", type=click.FloatRange(0, 1, min_open=True, max_open=True), section="Head", metavar="SHARE",
+    help="Choose the P of --reject-below so that, with 95 % confidence, SHARE of the accepted predictions are right.",
 )  # fmt: skip
 @option(
     "--cv", type=click.IntRange(min=2), section="Evaluation", metavar="K",
@@ -160,14 +160,7 @@ def _check(options: Mapping[str, Any]) -> None:
     "--shots", type=Numbers(), default=(), section="Evaluation", metavar="N,N…",
     help="Evaluate heads fitted to N images of each class too, drawn --repeat times.",
 )  # fmt: skip
-@option(
-    "--group", section="Evaluation", metavar="COLUMN",
-    help="Column of the table that names groups, such as patients: images of one group never straddle a split.",
-)  # fmt: skip
-@option(
-    "--table", section="Evaluation", metavar="FILE",
-    help="Table with the column of --group, where it is not the data set's own table.",
-)  # fmt: skip
+@GROUPS
 @option("--report", is_flag=True, section="Output", help="Write an HTML page about the head too, beside its file.")
 @option(
     "--images", multiple=True, section="Output", metavar="FOLDER",

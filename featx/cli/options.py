@@ -106,6 +106,19 @@ MODELS_FOLDER = option(
     help="Folder of heads and models.",
 )  # fmt: skip
 
+GROUPS = options(
+    option(
+        "--group", section="Evaluation", metavar="COLUMN",
+        help="Column of the table that names groups, such as patients: images of one group never straddle a split or a fold, "
+        "and intervals and tests are by groups.",
+    ),
+    option(
+        "--table", section="Evaluation", metavar="FILE",
+        help="Table with the column of --group, where it is not the data set's own table.",
+    ),
+)  # fmt: skip
+"""The groups of the images."""
+
 SOURCE_BACKBONE = options(
     option(
         "--backbone", "-b", section="Advanced", metavar="NAME",

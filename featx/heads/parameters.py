@@ -9,6 +9,7 @@ from typing import Any
 from featx.constants import CALIBRATIONS, TASKS
 from featx.errors import HeadError
 from featx.heads.registry import HEAD_KINDS, get_kind, kind_names
+from featx.heads.rejection import check_target
 from featx.heads.targets import AUTO
 
 _FOR_CLASSIFICATION = ("class_weight", "logit_adjustment", "reject_below", "target_precision")
@@ -46,9 +47,10 @@ def _check_decisions(params: Mapping[str, Any]) -> None:
     """Check what turns probabilities into decisions."""
     if not 0 <= params["logit_adjustment"] < math.inf:
         raise HeadError(f"logit_adjustment is {params['logit_adjustment']}; expected a number of at least 0, usually 1")
-    for name in ("reject_below", "target_precision"):
-        if params[name] is not None and not 0 < params[name] <= 1:
-            raise HeadError(f"{name} is {params[name]}; expected a share above 0 and at most 1")
+    if params["reject_below"] is not None and not 0 < params["reject_below"] <= 1:
+        raise HeadError(f"reject_below is {params['reject_below']}; expected a share above 0 and at most 1")
+    if params["target_precision"] is not None:
+        check_target(params["target_precision"])
     if params["reject_below"] is not None and params["target_precision"] is not None:
         raise HeadError(
             "reject_below and target_precision both decide when a prediction is rejected; expected one of them"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import special
@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
 from featx.errors import HeadError
+from featx.heads.rejection import threshold_for_precision
 from featx.io.schema import TINY, ArraySpec
 
 KNOTS = 128
@@ -91,6 +92,7 @@ def fit_postprocess(
     offset: np.ndarray | None = None,
     reject_below: float | None = None,
     target_precision: float | None = None,
+    groups: np.ndarray | None = None,
 ) -> Postprocess:
     """Fit temperature, curves and thresholds to held-out rows.
 
@@ -102,10 +104,11 @@ def fit_postprocess(
         weight: (N,) the weight of each row; equal by default.
         offset: (C,) what is subtracted from the logits; 0 by default.
         reject_below: the probability below which no class is predicted, or None.
-        target_precision: choose ``reject_below`` so that this share of the predictions is right.
+        target_precision: choose ``reject_below`` so that this share of the predictions is right, with 95 % confidence.
+        groups: (N,) int64, which rows belong together; None: each row is a group of its own.
 
     Raises:
-        HeadError: ``target_precision`` cannot be reached, or no rows were held out to choose by.
+        HeadError: ``target_precision`` cannot be shown on so many rows, or no rows were held out to choose by.
     """
     count = scores.shape[1]
     offset = np.zeros(count) if offset is None else offset
@@ -125,7 +128,7 @@ def fit_postprocess(
     if task == "multilabel":
         thresholds = label_thresholds(p, y)
     if target_precision is not None:
-        reject_below = threshold_for_precision(p, y, target_precision).threshold
+        reject_below = threshold_for_precision(p, y, target_precision, groups).threshold
     return Postprocess(task, temperature, offset, isotonic, thresholds, reject_below)
 
 
@@ -290,60 +293,6 @@ def fit_isotonic(probabilities: np.ndarray, y: np.ndarray, *, weight: np.ndarray
 
 
 # Decisions
-
-
-class Rejection(NamedTuple):
-    """A confidence below which no class is predicted, and what it achieves on the rows it was chosen on.
-
-    Attributes:
-        threshold: the least confidence that is accepted.
-        coverage: the share of rows that are accepted.
-        precision: the share of the accepted rows that are right.
-    """
-
-    threshold: float
-    coverage: float
-    precision: float
-
-
-def threshold_for_precision(probabilities: np.ndarray, y: np.ndarray, target: float) -> Rejection:
-    """Find the least confidence such that rows of at least that confidence are right as often as required.
-
-    Precision is the plain share of these rows that are right, not a lower bound of it. On few rows it is optimistic; the
-    verdict on the test rows shows, with an interval, how it turns out on other images.
-
-    Args:
-        probabilities: (N, C), of held-out rows; a row's confidence is its largest.
-        y: (N,) int64, classes.
-        target: the precision, above 0 and at most 1.
-
-    Raises:
-        HeadError: no confidence gives that precision; the message names the best that one gives.
-
-    Examples:
-        >>> import numpy as np
-        >>> p = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
-        >>> threshold_for_precision(p, np.array([0, 0, 1]), 0.95).threshold
-        0.8
-    """
-    if not 0.0 < target <= 1.0:
-        raise HeadError(f"the target precision is {target:g}; expected a share above 0 and at most 1, such as 0.95")
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    confidence, right = confidence[order], (probabilities.argmax(axis=1) == y)[order]
-    precision = np.cumsum(right) / np.arange(1, len(y) + 1)
-    ends = np.flatnonzero(np.diff(confidence, append=-1.0))  # rows of equal confidence are accepted together
-    good = ends[precision[ends] >= target]
-    if not len(good):
-        best = ends[np.argmax(precision[ends])]
-        raise HeadError(
-            f"no confidence gives a precision of {target:g} on the {len(y)} held-out rows; the best is "
-            f"{precision[best]:.4g}, at a confidence of {confidence[best]:.4g} or more, which {best + 1} rows have. Use at "
-            "most that precision, or a better head"
-        )
-    last = int(good[-1])
-    threshold = float(confidence[last]) if last + 1 < len(y) else 0.0
-    return Rejection(threshold, (last + 1) / len(y), float(precision[last]))
 
 
 def label_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

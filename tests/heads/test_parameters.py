@@ -46,7 +46,7 @@ from featx.heads.head import Head
         ({"logit_adjustment": float("nan")}, "logit_adjustment is nan; expected a number of at least 0, usually 1"),
         ({"reject_below": 0.0}, "reject_below is 0.0; expected a share above 0 and at most 1"),
         ({"reject_below": 1.5}, "reject_below is 1.5; expected a share above 0 and at most 1"),
-        ({"target_precision": -0.5}, "target_precision is -0.5; expected a share above 0 and at most 1"),
+        ({"target_precision": -0.5}, "target_precision is -0.5; expected a share above 0 and below 1, such as 0.95"),
         (
             {"target_precision": 0.9, "reject_below": 0.5},
             "both decide when a prediction is rejected; expected one of them",
@@ -80,7 +80,7 @@ def test_parameters_that_do_not_go_together_are_refused(options: dict[str, Any],
         ({"calibrate": "platt"}, "calibrate is 'platt'; expected one of temperature, isotonic, none"),
         ({"class_weight": "even"}, "class_weight is 'even'"),
         ({"logit_adjustment": -1.0}, "logit_adjustment is -1.0"),
-        ({"target_precision": 1.5}, "target_precision is 1.5; expected a share above 0 and at most 1"),
+        ({"target_precision": 1.5}, "target_precision is 1.5; expected a share above 0 and below 1"),
         ({"reject_below": 0.5, "target_precision": 0.9}, "reject_below and target_precision both decide"),
     ],
 )

@@ -22,8 +22,8 @@ from featx.heads.postprocess import (
     fit_temperature,
     label_thresholds,
     logit_adjustment,
-    threshold_for_precision,
 )
+from featx.heads.rejection import threshold_for_precision
 
 
 def scored(count: int, classes: int, *, sure: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -191,67 +191,6 @@ def test_whatever_the_rows_calibrated_ones_sum_to_one_and_none_is_zero(
     assert (q > 0).all()
     assert (np.diff(fitted.x, axis=1) >= 0).all()
     assert (np.diff(fitted.y, axis=1) >= 0).all()
-
-
-# Abstention
-
-
-def binary(confidence: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    p = np.array(confidence)
-    return np.stack([p, 1 - p], axis=1), 1 - np.array(right)
-
-
-def test_the_least_confidence_of_the_wanted_precision_lets_most_through() -> None:
-    p, y = binary([0.6, 0.95, 0.7, 0.9, 0.8, 0.85], [0, 1, 1, 1, 0, 1])
-    # From the top: 1/1, 2/2, 3/3, 3/4, 4/5, 4/6.
-    assert threshold_for_precision(p, y, 1.0) == (0.85, 3 / 6, 1.0)
-    assert threshold_for_precision(p, y, 0.8) == (0.7, 5 / 6, 0.8)
-    assert threshold_for_precision(p, y, 0.75) == (0.7, 5 / 6, 0.8)
-
-
-def test_a_head_that_is_good_enough_rejects_nothing() -> None:
-    p, y = binary([0.6, 0.95, 0.7], [0, 1, 1])
-    found = threshold_for_precision(p, y, 0.6)
-    assert (found.threshold, found.coverage, found.precision) == (0.0, 1.0, 2 / 3)
-
-
-def test_rows_of_one_confidence_go_through_together() -> None:
-    p, y = binary([0.9, 0.8, 0.8, 0.7], [1, 1, 0, 0])
-    assert threshold_for_precision(p, y, 0.9) == (0.9, 0.25, 1.0)
-
-
-def test_a_precision_out_of_reach_names_the_best() -> None:
-    p, y = binary([0.9, 0.8, 0.7, 0.6], [0, 1, 1, 0])
-    with pytest.raises(
-        HeadError,
-        match=r"precision of 0\.99 on the 4 held-out rows; the best is 0\.6667, at a confidence of 0\.7 or more",
-    ):
-        threshold_for_precision(p, y, 0.99)
-
-
-@pytest.mark.parametrize("wanted", [0.0, 95.0, -1.0, float("nan")])
-def test_a_precision_that_is_no_share_is_an_error(wanted: float) -> None:
-    with pytest.raises(HeadError, match=r"expected a share above 0 and at most 1, such as 0\.95"):
-        threshold_for_precision(*binary([0.9], [1]), wanted)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_the_threshold_gives_what_it_says(data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, 25))
-    confidence = data.draw(st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]), min_size=count, max_size=count))
-    p, y = binary(confidence, data.draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)))
-    right = p.argmax(axis=1) == y
-    reachable = {level: right[p.max(axis=1) >= level].mean() for level in set(confidence)}
-    if max(reachable.values()) < 0.75:
-        with pytest.raises(HeadError, match="no confidence gives"):
-            threshold_for_precision(p, y, 0.75)
-        return
-    found = threshold_for_precision(p, y, 0.75)
-    through = p.max(axis=1) >= found.threshold
-    assert found.coverage == pytest.approx(through.mean())
-    assert found.precision == pytest.approx(right[through].mean())
-    assert max(found.threshold, min(confidence)) == min(level for level, share in reachable.items() if share >= 0.75)
 
 
 # Thresholds of labels
