@@ -13,13 +13,15 @@ import numpy as np
 
 from featx.data.image_set import UNLABELLED
 from featx.data.sources.table import TABLE_ENDINGS, read_table
-from featx.data.splits import hash_group_splits, join_groups, straddling
+from featx.data.splits import TEST_SHARE, hash_group_splits, join_groups, straddling
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.targets import label_sets
 from featx.system import why_unreadable
 from featx.text import listed, printable
 
+LARGE_GROUP = 0.1
+"""Share of the images from which on a group counts as large: it can make up half of the test split."""
 _OWN_SPLITS = ("train", "val", "test")
 """The splits that heads are fitted to or judged by; images of other splits take no part."""
 
@@ -113,6 +115,33 @@ def with_groups(
     return dataclasses.replace(features, groups=groups, group=column)
 
 
+class GroupedLoader:
+    """Loads layers of one feature file, each with the groups of a column, which is read once.
+
+    Args:
+        path: of the feature file.
+        column: the column; None: no groups.
+        table: as in ``with_groups``.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], column: str | None, table: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.path, self.column, self.table = path, column, table
+        self._groups: np.ndarray | None = None
+
+    def __call__(self, layer: str) -> FeatureSet:
+        """Load one layer.
+
+        Raises:
+            CacheMissError, CorruptFileError, HeadError, DatasetError: as ``FeatureSet.load`` and ``read_column``.
+        """
+        features = FeatureSet.load(self.path, layer)
+        if self.column is not None and self._groups is None:
+            self._groups = read_column(features, self.column, table=self.table)
+        return dataclasses.replace(features, groups=self._groups, group=self.column)
+
+
 def match_groups(features: FeatureSet, column: str | None, table: str | os.PathLike[str] | None = None) -> FeatureSet:
     """Give features the groups that a head was fitted with, so that splits made by featx are those of the fit.
 
@@ -177,6 +206,33 @@ def splits_for(features: FeatureSet, task: str) -> np.ndarray:
     elif features.groups is None and not len(straddling(features.splits, join_groups(features.keys))):
         return features.splits
     return hash_group_splits(features.keys, features.groups, labels)
+
+
+def notes_on_splits(features: FeatureSet) -> list[str]:
+    """Write a note if large groups make splits by featx uneven: far from 70 % train, 10 % val and 20 % test.
+
+    Args:
+        features: of the whole data set, with the splits of ``with_splits``.
+
+    Returns:
+        One note, or none.
+    """
+    labelled = np.flatnonzero(features.labels != UNLABELLED)
+    if features.dataset.get("splits") != "hash" or not len(labelled):
+        return []
+    groups, splits = row_groups(features, labelled), features.splits[labelled].astype(str)
+    sizes = np.bincount(groups)
+    test, train = (float(np.mean(splits == name)) for name in ("test", "train"))
+    if sizes.max() <= LARGE_GROUP * len(labelled) or (TEST_SHARE / 2 <= test <= 2 * TEST_SHARE and train >= 0.5):
+        return []
+    largest = np.flatnonzero(groups == sizes.argmax())
+    values = [] if features.groups is None else [str(value) for value in features.groups[labelled[largest]] if value]
+    named = f", {features.group} {printable(values[0])!r}," if values else ""
+    return [
+        f"the largest of {len(sizes)} groups{named} has {sizes.max()} of {len(labelled)} images and is in split "
+        f"{splits[largest[0]]}; groups are not divided, so train has {100 * train:.0f} % of the images and test "
+        f"{100 * test:.0f} %. Name the splits in the column split of the table, or evaluate by --cv"
+    ]
 
 
 def _require_whole(features: FeatureSet, column: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from featx.errors import HeadError, SettingsError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.folder import newest
 from featx.features.label_changes import label_changes
-from featx.heads.groups import read_column, with_groups, with_splits
+from featx.heads.groups import GroupedLoader, notes_on_splits, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
@@ -278,21 +278,6 @@ def _make_head(model: str | Head | None, **options: Any) -> Head:
     return model
 
 
-class _GroupedLoader:
-    """Loads layers of one feature file, each with the groups of a column, which is read once."""
-
-    def __init__(self, path: str | os.PathLike[str], group: str | None, table: str | os.PathLike[str] | None) -> None:
-        self.path, self.group, self.table = path, group, table
-        self.groups: np.ndarray | None = None
-
-    def __call__(self, layer: str) -> FeatureSet:
-        """Load one layer."""
-        features = FeatureSet.load(self.path, layer)
-        if self.group is not None and self.groups is None:
-            self.groups = read_column(features, self.group, table=self.table)
-        return dataclasses.replace(features, groups=self.groups, group=self.group)
-
-
 def _gather(
     source: FeatureSet | str | os.PathLike[str],
     head: Head,
@@ -310,7 +295,7 @@ def _gather(
     if isinstance(source, FeatureSet):
         features = with_groups(source, group, table)
     else:
-        load = _GroupedLoader(source, group, table)
+        load = GroupedLoader(source, group, table)
         layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
         views = views or views_in(source, PENULTIMATE if layer == BEST else layer)
         if layer == BEST:
@@ -346,7 +331,8 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
     except HeadError as error:
         if cv:
             return ""
-        raise HeadError(f"{error}; or evaluate by cross-validation: --cv 5") from error
+        uneven = "".join(f". Note: {note}" for note in notes_on_splits(split))
+        raise HeadError(f"{error}; or evaluate by cross-validation: --cv 5{uneven}") from error
     require_train_classes(split, task)
     return held_out
 

@@ -78,10 +78,18 @@ class Resampling:
         reports = []
         for turn in range(repeat):
             drawn = draw_shots(targets.y, groups, shots=shots, classes=targets.names, seed=seed, repeat=turn)
-            reports.append(self._fitted(rows[drawn]).evaluate(self.features, rows=self.split.rows(held_out)))
+            try:
+                fitted = self._fitted(rows[drawn])
+            except HeadError as error:
+                raise HeadError(f"--shots {shots}, a head fitted to {shots} images of each class: {error}") from error
+            reports.append(fitted.evaluate(self.features, rows=self.split.rows(held_out)))
             self.done()
         return CrossValidated.from_reports(reports, repeats=repeat)
 
     def _fitted(self, rows: np.ndarray) -> Head:
-        """A copy of the head, fitted to (n,) int64 rows."""
-        return Head(**self.head.get_params()).fit(self.features, rows=rows)
+        """A copy of the head, fitted to (n,) int64 rows.
+
+        It has no rejection threshold of its own: none of the metrics that are averaged depends on one, and few rows show no
+        precision.
+        """
+        return Head(**{**self.head.get_params(), "target_precision": None}).fit(self.features, rows=rows)

@@ -15,7 +15,15 @@ from featx.data.splits import hash_group_splits, hash_splits
 from featx.errors import DatasetError, HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads import groups
-from featx.heads.groups import match_groups, read_column, row_groups, splits_for, with_groups, with_splits
+from featx.heads.groups import (
+    match_groups,
+    notes_on_splits,
+    read_column,
+    row_groups,
+    splits_for,
+    with_groups,
+    with_splits,
+)
 
 
 def pets(labels: list[int], classes: tuple[str, ...], **changes: object) -> FeatureSet:
@@ -213,3 +221,26 @@ def test_images_that_take_no_part_tear_no_group_apart() -> None:
     features = pets([0, 0, 0, -1], ("a",), splits=splits, dataset={"splits": "given"})
     features = dataclasses.replace(features, groups=words("p", "p", "p", "p"))
     assert splits_for(features, "classification") is splits
+
+
+@pytest.mark.parametrize(("huge", "test"), [("big0", 7), ("big1", 73)])
+def test_a_huge_group_that_makes_splits_uneven_is_named(huge: str, test: int) -> None:
+    column = words(*[huge] * 200, *(f"p{row // 10}" for row in range(200, 300)))
+    features = pets([row % 2 for row in range(300)], ("a", "b"), groups=column, group="patient")
+    split = with_splits(features, "classification")
+    (note,) = notes_on_splits(split)
+    assert note.startswith(f"the largest of 11 groups, patient '{huge}', has 200 of 300 images and is in split ")
+    assert f"test {test} %" in note
+    assert split.splits.tolist() == hash_group_splits(features.keys, column, features.labels).tolist(), "as before"
+
+
+def test_even_splits_and_named_ones_have_no_note() -> None:
+    column = words(*(f"p{row // 5}" for row in range(300)))
+    features = pets([row % 2 for row in range(300)], ("a", "b"), groups=column, group="patient")
+    assert notes_on_splits(with_splits(features, "classification")) == []
+    copies = pets([row % 2 for row in range(300)], ("a", "b"), keys=keys_named(*[0] * 200, *range(1, 101)))
+    assert (
+        "the largest of 101 groups has 200 of 300 images" in notes_on_splits(with_splits(copies, "classification"))[0]
+    )
+    given = dataclasses.replace(features, groups=words(*["p"] * 300), dataset={"splits": "given"})
+    assert notes_on_splits(given) == []

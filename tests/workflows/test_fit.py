@@ -272,7 +272,7 @@ def test_layers_are_put_side_by_side_and_compared_in_all_views(two_views: Path, 
 
 def test_a_head_has_the_options_that_are_given(tmp_path: Path) -> None:
     fit = fit_head(
-        photos(gap=1.0), "svm", C=0.5, class_weight="balanced", target_precision=0.9, seed=3, models=tmp_path
+        photos(train=200, gap=2.0), "svm", C=0.5, class_weight="balanced", target_precision=0.9, seed=3, models=tmp_path
     )
     assert (fit.head.kind, fit.head.C_, fit.head.class_weight, fit.head.seed) == ("svm", 0.5, "balanced", 3)
     assert fit.head.reject_below_ is not None

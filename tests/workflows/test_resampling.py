@@ -137,3 +137,27 @@ def test_shots_that_cannot_be_drawn_or_evaluated_are_refused(
     cv = None if "test" in features.splits else 3
     with pytest.raises((HeadError, FoldError), match=message):
         fit_head(features, Head("ridge", task=task), shots=(shots,), cv=cv, models=tmp_path)
+
+
+def test_few_images_and_folds_need_no_threshold_of_a_target_precision(tmp_path: Path) -> None:
+    features = photos(train=200, gap=2.0)
+    options = {"shots": (1, 4), "repeat": 2, "cv": 3, "models": tmp_path}
+    fit = fit_head(features, "ridge", target_precision=0.9, **options)
+    without = fit_head(features, "ridge", **options)
+    assert fit.head.reject_below_ is not None
+    for (_, one), (_, other) in zip(fit.shots, without.shots, strict=True):
+        np.testing.assert_array_equal(one.values["accuracy"], other.values["accuracy"])
+    assert fit.cross_validated.as_dict() == without.cross_validated.as_dict()
+
+
+def test_what_fails_on_few_images_names_the_shots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = Head.fit
+
+    def fails_on_few(head: Head, features: FeatureSet, **options: Any) -> Head:
+        if options.get("rows") is not None:
+            raise HeadError("no")
+        return fit(head, features, **options)
+
+    monkeypatch.setattr(Head, "fit", fails_on_few)
+    with pytest.raises(HeadError, match=r"^--shots 4, a head fitted to 4 images of each class: no$"):
+        fit_head(photos(gap=1.0), "ridge", shots=(4,), models=tmp_path)
