@@ -24,7 +24,7 @@ from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import files_sharing
 from featx.heads.evaluation import trained_on
-from featx.heads.groups import match_groups
+from featx.heads.groups import match_groups, row_groups, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
@@ -323,7 +323,7 @@ def evaluate(
 def _evaluate_promoted(
     model: PromotedModel, images: ImageSet, split: str | None, workers: int | None, reporter: Reporter
 ) -> ClassificationReport:
-    rows = _with_keys(images)
+    rows, remarks = _with_groups(_with_keys(images), model)
     split = split or _default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
@@ -334,10 +334,25 @@ def _evaluate_promoted(
         raise DatasetError(f"none of the {len(inputs)} images of split {split!r} in {images.root} could be decoded")
     failures = [(name, error) for name, _, error in outputs if error]
     probabilities = np.stack([values for _, values, _ in outputs if values is not None])
-    notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures)]
+    notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures), *remarks]
     return ClassificationReport.from_predictions(
-        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, notes=notes
-    )
+        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below,
+        groups=row_groups(rows, np.array(decoded)), notes=notes,
+    )  # fmt: skip
+
+
+def _with_groups(rows: FeatureSet, model: PromotedModel) -> tuple[FeatureSet, list[str]]:
+    """Attach the groups that a model's head was fitted with, and make splits by featx keep them together.
+
+    Returns:
+        The rows; and a note if their table does not name the groups.
+    """
+    column = model.metadata["head"]["parameters"].get("group")
+    try:
+        return with_splits(with_groups(rows, column), "classification"), []
+    except HeadError as error:
+        note = f"the model was fitted with groups ({column}), but here intervals treat images as independent: {error}"
+        return rows, [note]
 
 
 def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
@@ -433,6 +448,7 @@ def _with_keys(images: ImageSet) -> FeatureSet:
     splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits
     no_features = np.empty((len(images), 0), dtype=np.float32)
     dataset = {"name": images.name, "root": str(images.root), "splits": "hash" if hashed else "given"}
+    dataset |= {"table": str(images.table)} if images.table else {}
     return FeatureSet(no_features, images.labels, splits, images.classes, images.paths, keys, dataset=dataset)
 
 

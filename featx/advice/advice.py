@@ -38,7 +38,7 @@ class Advice:
         decision: what is recommended, and the accuracy to expect.
         layer: the layer of the recommended head (several separated by commas), or the first block that is fine-tuned; "" for
             none.
-        confidence: share of bootstrap resamples of the images (Efron, 1979) with the same recommendation.
+        confidence: share of bootstrap resamples of the images, group by group (Efron, 1979), with the same recommendation.
         gain_interval: 95 % interval of the expected gain, from the same resamples.
         command: the command to run next.
         reasons: the reasons, one sentence each.
@@ -100,6 +100,7 @@ class Advice:
             "seen": measured.classifier.as_dict() if measured.classifier else None,
             "images": measured.images,
             "judged": measured.held_out_images,
+            "groups": measured.held_out_groups,
             "classes": len(counts),
             "commonest_class": measured.evidence.majority.accuracy,
             "smallest_class": int(counts.min()),
@@ -118,6 +119,8 @@ def advise(
     weights: str = "default",
     device: str = "auto",
     seed: int = 0,
+    group: str | None = None,
+    table: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -138,6 +141,9 @@ def advise(
         weights: see ``load_backbone``; for a feature file, a replacement for the stored weights if their file has moved.
         device: see ``load_backbone``.
         seed: of folds, samples and draws.
+        group: a column of the data set's table; images of one group never straddle a split or a fold, and count as one unit
+            in errors and resamples.
+        table: the table with that column, where it is not the one that the features were extracted from.
         cache: the folder of feature files.
         workers: see ``extract``.
         out: the figure's file, instead of ``<models>/<features>--advice.png``.
@@ -171,7 +177,7 @@ def advise(
         file, notes = FeatureFile(extraction.file), extraction.remarks
     picture = Path(out) if out else Path(models) / f"{file.path.stem}--advice.png"
     _require_picture(picture, data, backbone, weights, file, named=bool(out))
-    measurements = gather(file, network, seed=seed, workers=workers, reporter=reporter)
+    measurements = gather(file, network, seed=seed, group=group, table=table, workers=workers, reporter=reporter)
     decision = decide(measurements.evidence)
     confidence, interval = bootstrap(measurements.evidence, seed=seed)
     _draw(measurements, picture)

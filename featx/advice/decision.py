@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import betainc
 from scipy.stats import t as student_t
 
 from featx.advice.layer_scores import HeldOutResult
 from featx.layer_spec import PENULTIMATE, LayerSpec
+from featx.metrics.grouped import count_groups, effective_size, group_sums
 
 RECOMMENDATIONS = ("head", "head-inner", "tune-part", "tune-all", "none")
 """A head on the penultimate; a head on another layer, or on several; fine-tuning from some block on; fine-tuning the whole
@@ -68,13 +69,13 @@ class Evidence:
     frozen_share: Mapping[str, float]
     transfer_gain: float = math.inf
 
-    def take(self, rows: np.ndarray) -> Evidence:
-        """Return the evidence on some of the held-out images, (r,) int64; a row may be repeated."""
+    def take(self, rows: np.ndarray, groups: np.ndarray | None = None) -> Evidence:
+        """Return the evidence on some of the held-out images, (r,) int64, with these groups; a row may be repeated."""
         return dataclasses.replace(
             self,
-            majority=self.majority.take(rows),
-            single={layer: result.take(rows) for layer, result in self.single.items()},
-            joint={layer: result.take(rows) for layer, result in self.joint.items()},
+            majority=self.majority.take(rows, groups),
+            single={layer: result.take(rows, groups) for layer, result in self.single.items()},
+            joint={layer: result.take(rows, groups) for layer, result in self.joint.items()},
         )
 
     @property
@@ -114,13 +115,19 @@ class Evidence:
     @property
     def beats_chance(self) -> bool:
         """Whether a head on some layer is significantly better than the majority baseline, by log loss or by accuracy."""
-        images, commonest = len(self.majority.losses), self.majority.accuracy
+        groups, commonest = self.majority.groups, self.majority.accuracy
+        count = count_groups(groups, len(self.majority.losses))
         level = _CHANCE_LEVEL / (2 * len(self.single))  # Bonferroni: two tests for each layer
         for result in self.single.values():
             gain, error = result.gain_over(self.majority)
-            if error > 0 and student_t.sf(gain / error, images - 1) < level:
+            if error > 0 and student_t.sf(gain / error, count - 1) < level:
                 return True
-            if binom.sf(int(result.correct.sum()) - 1, images, commonest) < level:
+            size = float(len(result.correct))
+            if groups is not None:
+                size = effective_size(*group_sums(result.correct, groups))[0]
+            right = size * result.accuracy
+            # The binomial test, for an effective number of images that need not be whole.
+            if right > 0 and betainc(right, size - right + 1, commonest) < level:
                 return True
         return False
 
@@ -191,7 +198,7 @@ def decide(evidence: Evidence, *, realised: float = 1.0) -> Decision:
 
 
 def bootstrap(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float, float]]:
-    """Estimate how stable the decision is, by resampling the held-out images with replacement (Efron, 1979).
+    """Estimate how stable the decision is, by resampling the held-out images with replacement (Efron, 1979), group by group.
 
     The benefit of fine-tuning is drawn too, uniformly from nothing to twice what is expected.
 
@@ -202,14 +209,21 @@ def bootstrap(evidence: Evidence, *, seed: int = 0) -> tuple[float, tuple[float,
     Returns:
         The share of draws with the same recommendation, and the 95 % interval of the expected gain over those draws.
     """
-    rng, images, decision = np.random.default_rng(seed), len(evidence.majority.losses), decide(evidence)
-    decisions = [
-        decide(evidence.take(rng.integers(images, size=images)), realised=rng.uniform(0, 2))
-        for _ in range(_BOOTSTRAP_DRAWS)
-    ]
+    rng, decision = np.random.default_rng(seed), decide(evidence)
+    decisions = [decide(_resampled(evidence, rng), realised=rng.uniform(0, 2)) for _ in range(_BOOTSTRAP_DRAWS)]
     gains = [drawn.expected_gain for drawn in decisions if drawn.recommendation == decision.recommendation]
     low, high = np.percentile(gains or [decision.expected_gain], [2.5, 97.5])
     return len(gains) / _BOOTSTRAP_DRAWS, (float(low), float(high))
+
+
+def _resampled(evidence: Evidence, rng: np.random.Generator) -> Evidence:
+    """Draw groups with replacement, each with all its images; a group that is drawn twice counts as two."""
+    groups, images = evidence.majority.groups, len(evidence.majority.losses)
+    if groups is None:
+        return evidence.take(rng.integers(images, size=images))
+    rows_of = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    drawn = [rows_of[group] for group in rng.integers(len(rows_of), size=len(rows_of))]
+    return evidence.take(np.concatenate(drawn), np.arange(len(drawn)).repeat([len(rows) for rows in drawn]))
 
 
 def _best_head(evidence: Evidence) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +25,11 @@ from featx.errors import AdviceError, FeatxError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
-from featx.heads.groups import splits_for
+from featx.heads.groups import GroupedLoader, row_groups, splits_for
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.layer_spec import PENULTIMATE, LayerNode, by_depth, largest_views, plain_layers
+from featx.metrics.grouped import count_groups, mean_and_error, number_groups
 from featx.reporter import SILENT, Reporter
 
 MAX_IMAGES = 2000
@@ -69,7 +71,7 @@ class RandomWeights:
         pretrained: {layer: cross-validated accuracy} of the pretrained network.
         untrained: the same for random weights.
         gain: accuracy of the best pretrained layer minus that of the best layer with random weights.
-        standard_error: the standard error of the gain, paired by image.
+        standard_error: the standard error of the gain, paired by image, by groups.
     """
 
     images: int
@@ -104,6 +106,8 @@ class Measurements:
         classifier: the confidence of the pretrained classifier; None if there is none.
         class_counts: (C,) int64, training images of each class that has any.
         blocks: names of the network's blocks in order; empty if the network is not available.
+        group: the column of the table that names groups of images, or None.
+        table: the table with that column, where it is not the data set's own.
         notes: what else the user should know, one sentence each.
     """
 
@@ -117,6 +121,8 @@ class Measurements:
     classifier: ClassifierConfidence | None
     class_counts: np.ndarray
     blocks: tuple[str, ...] = ()
+    group: str | None = None
+    table: str | os.PathLike[str] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -128,6 +134,11 @@ class Measurements:
     def held_out_images(self) -> int:
         """Number of training images that were held out once, and so evaluated every head."""
         return len(self.evidence.majority.losses)
+
+    @property
+    def held_out_groups(self) -> int:
+        """Number of groups that these images belong to, such as patients or copies of one image."""
+        return count_groups(self.evidence.majority.groups, self.held_out_images)
 
     @property
     def accuracies(self) -> dict[str, float]:
@@ -184,6 +195,8 @@ def gather(
     network: Backbone | None,
     *,
     seed: int = 0,
+    group: str | None = None,
+    table: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> Measurements:
@@ -193,13 +206,16 @@ def gather(
         file: a feature file with the penultimate layer.
         network: its backbone; without it neither random weights nor the pretrained classifier are measured.
         seed: of folds, samples and draws.
+        group: a column of the data set's table; images of one group never straddle a split or a fold.
+        table: the table with that column, where it is not the data set's own.
         workers: see ``extract``.
         reporter: receives the progress of extraction with random weights.
 
     Raises:
         AdviceError: the labels are not classes, there are too few images, or the penultimate layer is missing.
+        HeadError, DatasetError: the groups cannot be read, see ``with_groups``.
     """
-    data, notes = load_layers(file, seed=seed)
+    data, notes = load_layers(file, seed=seed, group=group, table=table)
     scores = [score_layer(features, data.head, rows=data.rows, coarse=True) for features in data.layers.values()]
     if len(scores[-1].held_out.losses) < 2:
         raise AdviceError(
@@ -228,11 +244,15 @@ def gather(
         classifier=_classifier_confidence(data, network) if network else None,
         class_counts=np.unique(labels, return_counts=True)[1],
         blocks=names,
+        group=group,
+        table=table,
         notes=tuple(notes),
     )
 
 
-def load_layers(file: FeatureFile, *, seed: int) -> tuple[LayerData, list[str]]:
+def load_layers(
+    file: FeatureFile, *, seed: int, group: str | None = None, table: str | os.PathLike[str] | None = None
+) -> tuple[LayerData, list[str]]:
     """Load all layers of a feature file and choose the rows to compare heads on.
 
     Layers whose features are those of the penultimate are left out.
@@ -246,7 +266,8 @@ def load_layers(file: FeatureFile, *, seed: int) -> tuple[LayerData, list[str]]:
     if PENULTIMATE not in file.layers:
         raise AdviceError(f"{file.path} has no layer {PENULTIMATE}; run featx extract again to add it")
     notes = []
-    layers = {layer: FeatureSet.load(file.path, layer) for layer in sorted(plain_layers(file.layers), key=by_depth)}
+    load = GroupedLoader(file.path, group, table)
+    layers = {layer: load(layer) for layer in sorted(plain_layers(file.layers), key=by_depth)}
     penultimate = layers[PENULTIMATE]
     if (views := largest_views(file.layers, [PENULTIMATE])) != "plain":
         notes.append(f"the file has several views of each image ({views}); only the plain view was used")
@@ -309,7 +330,8 @@ def _majority_result(data: LayerData, head: Head) -> HeldOutResult:
     labels = data.penultimate.labels[data.rows]
     share = np.bincount(labels) / len(labels)
     held_out = labels[head.out_of_fold_[0]]
-    return HeldOutResult(-np.log(share[held_out]), held_out == share.argmax())
+    groups = number_groups(row_groups(data.penultimate, data.rows[head.out_of_fold_[0]]))
+    return HeldOutResult(-np.log(share[held_out]), held_out == share.argmax(), groups)
 
 
 def _transfer_gain(data: LayerData, random_weights: RandomWeights | None) -> float:
@@ -378,18 +400,22 @@ def _compare_with_random_weights(data: LayerData, sample: np.ndarray, file: Path
         rows, same = _same_images(features, sample, random_features)
         if not len(rows):
             return None  # every image has changed since
+        if features.groups is not None:
+            groups = np.full(len(random_features), "", dtype=object)
+            groups[same] = features.groups[rows]
+            random_features = dataclasses.replace(random_features, groups=groups, group=features.group)
         untrained[layer] = score_layer(random_features, data.head, rows=same, coarse=True).held_out
         pretrained[layer] = score_layer(features, data.head, rows=rows, coarse=True).held_out
     best, best_untrained = (
-        max(results.values(), key=lambda result: result.accuracy).correct for results in (pretrained, untrained)
+        max(results.values(), key=lambda result: result.accuracy) for results in (pretrained, untrained)
     )
-    if len(best) < 2:
+    gain, error = mean_and_error(best.correct.astype(float) - best_untrained.correct, best.groups)
+    if math.isnan(gain):
         return None
-    difference = best.astype(float) - best_untrained
     return RandomWeights(
-        images=len(difference),
+        images=len(best.correct),
         pretrained={layer: result.accuracy for layer, result in pretrained.items()},
         untrained={layer: result.accuracy for layer, result in untrained.items()},
-        gain=float(difference.mean()),
-        standard_error=float(difference.std(ddof=1) / math.sqrt(len(difference))),
+        gain=gain,
+        standard_error=error,
     )

@@ -5,6 +5,7 @@ Numpy only.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -16,11 +17,12 @@ import numpy as np
 from featx.arguments import names_of
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
-from featx.heads.groups import with_splits
+from featx.heads.groups import row_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.search import losses
 from featx.heads.targets import targets_of
 from featx.layer_spec import PENULTIMATE, LayerSpec, by_depth, plain_layers
+from featx.metrics.grouped import flip_ratio, mean_and_error, number_groups
 
 SIGNIFICANT = 2.0
 """Standard errors by which the loss of one head must be lower than another's to count as better."""
@@ -35,6 +37,7 @@ class HeldOutResult:
     Attributes:
         losses: (m,) float64. Log loss in nats (multilabel: the mean over the labels), or squared error.
         correct: (m,) bool, for classification: whether the most probable class is the true one. Empty for other tasks.
+        groups: (m,) int64, the group of each image, such as its patient; None where each image is a group of its own.
 
     Examples:
         >>> good = HeldOutResult(np.array([0.1, 0.2, 0.1, 0.2]), np.array([True, True, True, True]))
@@ -47,6 +50,7 @@ class HeldOutResult:
 
     losses: np.ndarray
     correct: np.ndarray
+    groups: np.ndarray | None = None
 
     @property
     def loss(self) -> float:
@@ -61,22 +65,26 @@ class HeldOutResult:
     def gain_over(self, other: HeldOutResult) -> tuple[float, float]:
         """Return by how much the mean loss is lower than another's on the same images, and the standard error of that.
 
-        The difference is paired, image by image. Both numbers are NaN for fewer than two images, or different numbers of
-        images.
+        The difference is paired, image by image, and its error is by groups. Both numbers are NaN for fewer than two groups,
+        or different numbers of images.
         """
         if len(self.losses) < 2 or len(self.losses) != len(other.losses):
             return math.nan, math.nan
-        difference = other.losses - self.losses
-        return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
+        return mean_and_error(other.losses - self.losses, self.groups)
 
     def beats(self, other: HeldOutResult) -> bool:
-        """Return whether the loss is lower than another's by more than ``SIGNIFICANT`` standard errors."""
-        gain, error = self.gain_over(other)
-        return gain > SIGNIFICANT * error
+        """Return whether the loss is lower than another's by more than ``SIGNIFICANT`` standard errors.
 
-    def take(self, rows: np.ndarray) -> HeldOutResult:
-        """Return the result on some of the images, (r,) int64; a row may be repeated."""
-        return HeldOutResult(self.losses[rows], self.correct[rows])
+        The error is that of a sign-flip test (``flip_ratio``), in which the difference of each group, or of each image without
+        groups, is as likely with the other sign.
+        """
+        if len(self.losses) < 2 or len(self.losses) != len(other.losses):
+            return False
+        return flip_ratio(other.losses - self.losses, self.groups) > SIGNIFICANT
+
+    def take(self, rows: np.ndarray, groups: np.ndarray | None = None) -> HeldOutResult:
+        """Return the result on some of the images, (r,) int64, with these groups; a row may be repeated."""
+        return HeldOutResult(self.losses[rows], self.correct[rows], groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +123,10 @@ def score_layer(
     held_out = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
     if fitted.out_of_fold_ is not None:
         held_out_rows, outputs = fitted.out_of_fold_
-        y = targets_of(features.without_features(rows[held_out_rows]), fitted.task_, fitted.classes_).y
-        held_out = _held_out_result(outputs, y, fitted.task_)
+        judged = rows[held_out_rows]
+        y = targets_of(features.without_features(judged), fitted.task_, fitted.classes_).y
+        groups = number_groups(row_groups(features, judged))
+        held_out = dataclasses.replace(_held_out_result(outputs, y, fitted.task_), groups=groups)
     return LayerScore(features.layer, features.width, fitted, held_out)
 
 

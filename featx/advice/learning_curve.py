@@ -17,6 +17,7 @@ from featx.heads.folds import make_folds
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
+from featx.metrics.grouped import effective_size, group_sums
 from featx.reporter import SILENT, Reporter
 
 MAX_SIZES = 6
@@ -197,21 +198,35 @@ def measure_learning_curve(
         return None
     unfitted, rng = head.clone(), np.random.default_rng(head.seed)
     accuracy = np.zeros((len(folds), len(sizes)))
+    correct = np.full((len(sizes), len(rows)), np.nan)
     for number, (train, test) in enumerate(folds):
         order = train[_stratified_order(targets.y[train], rng)]
         X = np.asarray(features.features[rows[test]])
         truth = np.array(targets.names, dtype=object)[targets.y[test]]
         for at, size in enumerate(sizes.tolist()):
-            accuracy[number, at] = _fit_and_score(unfitted, features, rows[np.sort(order[:size])], X, truth)
+            correct[at, test] = _fit_and_score(unfitted, features, rows[np.sort(order[:size])], X, truth)
+            accuracy[number, at] = correct[at, test].mean()
             reporter.progress(number * len(sizes) + at + 1, len(folds) * len(sizes))
     mean = accuracy.mean(axis=0)
-    standard_error = _standard_error(accuracy, len({int(row) for _, test in folds for row in test}))
+    standard_error = _standard_error(accuracy, _effective_images(correct, groups))
     law = PowerLaw.fit(sizes, 1 - mean, standard_error, seed=head.seed)
     return LearningCurve(sizes, mean, standard_error, len(folds), images or len(rows), features.layer, law)
 
 
-def _standard_error(accuracy: np.ndarray, count: int) -> np.ndarray:
-    """Return the (S,) standard errors of the mean of (F, S) accuracies on ``count`` different images.
+def _effective_images(correct: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return as how many independent images the test images of each size count: (S,) float64.
+
+    Args:
+        correct: (S, N) whether the last fit of each size predicts each image correctly; NaN for images that were not held out.
+        groups: (N,) int64, which images belong together.
+    """
+    held_out = ~np.isnan(correct[0])
+    sums = [group_sums(each[held_out], groups[held_out]) for each in correct]
+    return np.array([max(effective_size(right, sizes)[0], 1.0) for right, sizes in sums])
+
+
+def _standard_error(accuracy: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return the (S,) standard errors of the mean of (F, S) accuracies on as many independent images, (S,).
 
     Folds of one repetition share no test image, but repetitions share all of them; so the error is never below that of a
     binomial proportion of so many images.
@@ -222,15 +237,18 @@ def _standard_error(accuracy: np.ndarray, count: int) -> np.ndarray:
     return standard_error
 
 
-def _fit_and_score(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, truth: np.ndarray) -> float:
-    """Return the accuracy of a coarse fit to some rows; if they are all of one class, that class is the prediction."""
+def _fit_and_score(head: Head, features: FeatureSet, rows: np.ndarray, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return which rows of X a coarse fit to some rows predicts correctly, (n,) bool.
+
+    If the fitted rows are all of one class, that class is the prediction.
+    """
     try:
         head.fit(features, rows=rows, coarse=True)
     except HeadError:
         only = features.classes[int(np.bincount(features.labels[rows]).argmax())]
-        return float((truth == only).mean())
+        return np.asarray(truth == only)
     predicted = np.array(head.classes_, dtype=object)[head.predict_values(X).argmax(axis=1)]
-    return float((predicted == truth).mean())
+    return np.asarray(predicted == truth)
 
 
 def _curve_sizes(largest: int, classes: int) -> np.ndarray:

@@ -23,10 +23,12 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
-from featx.errors import AdviceError, BackboneError, SettingsError
+from featx.errors import AdviceError, BackboneError, HeadError, SettingsError
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
+from featx.heads.nested import nested_report
 from featx.heads.targets import task_of
 from featx.io.outputs import RANKING, Output, require_outputs
 from featx.metrics.classification import ClassificationReport
@@ -48,10 +50,11 @@ class RankedBackbone:
     Attributes:
         backbone: its name.
         weights: its weights, as they were requested.
-        accuracy: of logistic regression, cross-validated on the training images.
-        interval: the 95 % interval of the accuracy (Wilson, 1927).
+        accuracy: of logistic regression, cross-validated on the training images; C is chosen within each fold's training
+            images (``heads.nested``).
+        interval: the 95 % interval of the accuracy, by groups (``proportion_interval``).
         log_loss: of the same predictions, in nats.
-        knn: accuracy of k nearest neighbours, with k chosen, cross-validated on the same images.
+        knn: accuracy of k nearest neighbours, with k chosen likewise, cross-validated on the same images.
         logme: see ``transferability.logme``.
         h_score: see ``transferability.h_score``.
         embedding: width D of the penultimate layer.
@@ -91,6 +94,7 @@ class Ranking:
         picture: the figure of accuracy against speed, a PNG file.
         command: the command to run next, which fits a head to the features of the most accurate backbone.
         notes: what else the user should know, one sentence each.
+        groups: number of groups that these images belong to, such as patients; as many as images where each is its own.
     """
 
     rows: tuple[RankedBackbone, ...]
@@ -98,6 +102,7 @@ class Ranking:
     picture: Path
     command: str = ""
     notes: tuple[str, ...] = ()
+    groups: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ranking as ``featx rank --json`` prints it."""
@@ -107,6 +112,7 @@ class Ranking:
         return {
             "ranking": rows,
             "images": self.images,
+            "groups": self.groups,
             "picture": str(self.picture),
             "command": self.command,
             "notes": list(self.notes),
@@ -120,6 +126,8 @@ def rank(
     *,
     device: str = "auto",
     seed: int = 0,
+    group: str | None = None,
+    table: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -137,6 +145,9 @@ def rank(
         backbones: names; pairs (name, weights), in which a name may occur with several weights; or {name: weights}.
         device: see ``load_backbone``.
         seed: of the folds.
+        group: a column of the data set's table; images of one group never straddle a split or a fold, and the intervals are
+            by groups.
+        table: the table with that column, where it is not the data set's own.
         cache: the folder of feature files.
         workers: see ``extract``.
         out: the figure's file, instead of ``<models>/<data>--rank.png``.
@@ -146,6 +157,7 @@ def rank(
 
     Raises:
         AdviceError: the labels are not classes, no backbone was named, or none could be ranked.
+        HeadError, DatasetError: the groups cannot be read, see ``with_groups``.
         OutputError: the figure cannot be written.
 
     Example:
@@ -166,29 +178,36 @@ def rank(
         [path for path in (images.table, *sources) if path],
         images=(str(images.root), set(images.paths)),
     )
-    ranked, failed, counts, notes = list[RankedBackbone](), list[RankedBackbone](), set[int](), dict[str, None]()
+    ranked, failed, counts, notes = (
+        list[RankedBackbone](),
+        list[RankedBackbone](),
+        set[tuple[int, int]](),
+        dict[str, None](),
+    )
+    folding = _Folding(seed, group, table)
     for number, (label, (name, weights)) in enumerate(requested.items(), start=1):
         reporter.stage(f"{label} ({number} of {len(requested)})")
         try:
             backbone = load_backbone(name, weights=weights, device=device)
-            row, count, remarks = _rank_one(images, backbone, (name, weights), seed, Path(cache), workers, reporter)
+            row, report, remarks = _rank_one(images, backbone, (name, weights), folding, Path(cache), workers, reporter)
             row = dataclasses.replace(row, label=label)
         except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked
             failed.append(RankedBackbone(name, weights, why=str(error), label=label))
         else:
             ranked.append(row)
-            counts.add(count)
+            counts.add((report.n, report.groups))
             notes |= dict.fromkeys(remarks)
     if not ranked:
         why = failed[0].why if failed else "none was named; name at least one"
         raise AdviceError(f"no backbone could be ranked: {why}")
     ranked = [dataclasses.replace(row, front=_on_front(row, ranked)) for row in ranked]
     ranked.sort(key=lambda row: (-row.accuracy, row.log_loss))
-    _draw(ranked, picture, f"{images.name}: {max(counts)} training images, logistic regression")
+    judged, groups = max(counts)
+    _draw(ranked, picture, f"{images.name}: {judged} training images, logistic regression")
     with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
         os.utime(ranked[0].features)
-    command = next_fit(ranked[0].features, Path(models))
-    return Ranking((*ranked, *failed), max(counts), picture, command, (*notes, *_notes(ranked)))
+    command = next_fit(ranked[0].features, Path(models), group, table)
+    return Ranking((*ranked, *failed), judged, picture, command, (*notes, *_notes(ranked)), groups)
 
 
 def _labelled(
@@ -210,39 +229,54 @@ def _labelled(
     return {name if names[name] == 1 else f"{name}={weights}": (name, weights) for name, weights in pairs}
 
 
+@dataclass(frozen=True)
+class _Folding:
+    """How images are divided into folds.
+
+    Attributes:
+        seed: of the folds.
+        group: the column of the table that names groups, or None.
+        table: the table with that column, where it is not the data set's own.
+    """
+
+    seed: int
+    group: str | None
+    table: str | os.PathLike[str] | None
+
+
 def _rank_one(
     images: ImageSet,
     backbone: Backbone,
     requested: tuple[str, str],
-    seed: int,
+    folding: _Folding,
     cache: Path,
     workers: int | None,
     reporter: Reporter,
-) -> tuple[RankedBackbone, int, tuple[str, ...]]:
+) -> tuple[RankedBackbone, ClassificationReport, tuple[str, ...]]:
     """Measure one backbone.
 
     Args:
         images: the data set.
         backbone: the backbone.
         requested: the name and weights that it was requested by.
-        seed: of the folds.
+        folding: how the images are divided into folds.
         cache: the folder of feature files.
         workers: see ``extract``.
         reporter: receives the progress of the extraction.
 
     Returns:
-        Its row, the number of training images that were held out, and the notes of its extraction.
+        Its row, the report on the training images that were held out, and the notes of its extraction.
     """
     clock = _Clock(reporter)
     extraction = extract(images, backbone, cache=cache, workers=workers, reporter=clock)
-    features = extraction.load()
+    features = with_groups(extraction.load(), folding.group, folding.table)
     task, doubts = task_of(features, ask=False)
     if task != "classification":
         raise AdviceError(
             f"the labels are for {task}, but rank compares heads for classification; give it images with one class each"
         )
-    report, neighbours = (_cross_validate(features, kind, seed) for kind in ("logreg", "knn"))
-    train = features.rows("train")
+    report, neighbours = (_cross_validate(features, kind, folding.seed) for kind in ("logreg", "knn"))
+    train = with_splits(features, task).rows("train")
     sample = train[:: math.ceil(len(train) / MAX_SCORED)]
     X, y = np.asarray(features.features[sample]), features.labels[sample]
     row = RankedBackbone(
@@ -258,7 +292,7 @@ def _rank_one(
         images_per_second=clock.speed if extraction.computed >= TIMED_IMAGES else _speed(images, backbone, workers),
         features=str(extraction.file),
     )
-    return row, report.n, (*extraction.remarks, *doubts)
+    return row, report, (*extraction.remarks, *doubts)
 
 
 def _parameters(backbone: Backbone) -> int:
@@ -269,13 +303,11 @@ def _parameters(backbone: Backbone) -> int:
 
 
 def _cross_validate(features: FeatureSet, kind: str, seed: int) -> ClassificationReport:
-    """Fit a head and return its report on held-out training rows."""
-    head = Head(kind, seed=seed, task="classification").fit(features, cross_validate=True)
-    if not isinstance(head.held_out_, ClassificationReport):
-        raise AdviceError(
-            f"no class has two distinct training images, so no head can be cross-validated; {features.describe_splits()}"
-        )
-    return head.held_out_
+    """Return the report of nested cross-validation on the training rows."""
+    try:
+        return nested_report(Head(kind, seed=seed, task="classification"), features, coarse=True)
+    except HeadError as error:
+        raise AdviceError(f"{error}; {features.describe_splits()}") from error
 
 
 class _Clock(ForwardingReporter):

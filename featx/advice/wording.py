@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,16 @@ def layer_name(decision: Decision, blocks: tuple[str, ...]) -> str:
     return blocks[min(blocks_before(decision.layer, blocks), len(blocks) - 1)]
 
 
-def next_fit(features: str, models: Path) -> str:
+def next_fit(features: str, models: Path, group: str | None = None, table: str | os.PathLike[str] | None = None) -> str:
     """Write the command that fits a head to a feature file, as a line for the shell."""
-    return shlex.join(["featx", "fit-head", features, *_models_option(models)])
+    return shlex.join(["featx", "fit-head", features, *groups_option(group, table), *_models_option(models)])
+
+
+def groups_option(group: str | None, table: str | os.PathLike[str] | None) -> list[str]:
+    """The options of ``fit-head`` that name the groups of the images."""
+    if group is None:
+        return []
+    return ["--group", group, *(["--table", str(table)] if table else [])]
 
 
 def _models_option(models: Path) -> list[str]:
@@ -43,8 +51,8 @@ def next_command(measurements: Measurements, decision: Decision, models: Path) -
         decision: what is recommended.
         models: the folder for heads and models; named in the command if it is not the default.
     """
-    folder = _models_option(models)
-    fit_head = ["featx", "fit-head", str(measurements.features), *folder]
+    options = [*groups_option(measurements.group, measurements.table), *_models_option(models)]
+    fit_head = ["featx", "fit-head", str(measurements.features), *options]
     if decision.recommendation == "none":
         return shlex.join([*fit_head, "--report"])
     if decision.recommendation == "head":
@@ -54,7 +62,9 @@ def next_command(measurements: Measurements, decision: Decision, models: Path) -
         return shlex.join([*fit_head, *(word for layer in layers for word in ("--layer", layer))])
     part = decision.recommendation == "tune-part"
     start = ["--from", layer_name(decision, measurements.blocks)] if part else []
-    return f"{shlex.join(fit_head)} && {shlex.join(['featx', 'promote', '--finetune', *start, *folder])}"
+    return (
+        f"{shlex.join(fit_head)} && {shlex.join(['featx', 'promote', '--finetune', *start, *_models_option(models)])}"
+    )
 
 
 def reasons(measurements: Measurements, decision: Decision) -> Iterator[str]:

@@ -9,7 +9,7 @@ import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, MODELS_FOLDER, WORKERS, backbone_name, cache_folder
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, WORKERS, backbone_name, cache_folder
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 
@@ -57,8 +57,11 @@ def _show_layers(measured: Measurements) -> None:
         for score in measured.layer_scores
     ]  # fmt: skip
     print_columns(["layer", "width", "accuracy", "log loss", "with all later ones", "random weights"], rows)
+    grouped = f" in {measured.held_out_groups} groups" if measured.held_out_groups < measured.held_out_images else ""
     few = f" (random weights: on {random_weights.images} of them)" if random_weights else ""
-    click.echo(f"logistic regression, cross-validated on {measured.held_out_images} training images{few}; always")
+    click.echo(
+        f"logistic regression, cross-validated on {measured.held_out_images} training images{grouped}{few}; always"
+    )
     click.echo(f"predicting the commonest class is right in {measured.evidence.majority.accuracy:.4f}\n")
 
 
@@ -81,6 +84,7 @@ def _points(gain: float, low: float, high: float) -> str:
     "--weights", default="default", show_default=True, section="Backbone", metavar="NAME",
     help="Weights of the backbone, as in featx extract; for a feature file, where their file has moved.",
 )  # fmt: skip
+@GROUPS
 @DEVICE
 @option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of folds and draws.")
 @WORKERS

@@ -8,7 +8,7 @@ import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, MODELS_FOLDER, WORKERS, cache_folder
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, WORKERS, cache_folder
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 
@@ -31,7 +31,8 @@ def _show_ranking(result: Ranking) -> None:
     print_columns(
         ["backbone", "accuracy", "95 % interval", "kNN", "LogME", "H-score", "width", "parameters", "images/s"], rows
     )
-    click.echo(f"\naccuracy: logistic regression, cross-validated on {result.images} training images")
+    grouped = f" in {result.groups} groups" if result.groups < result.images else ""
+    click.echo(f"\naccuracy: logistic regression, cross-validated on {result.images} training images{grouped}")
     click.echo("*: no other is as accurate and faster, or as fast and more accurate")
     click.echo("LogME and H-score: higher is better; both are hints at most")
     for row in result.rows:
@@ -51,6 +52,7 @@ def _show_ranking(result: Ranking) -> None:
     "-b", "--backbone", "backbones", multiple=True, required=True, section="Backbone", metavar="NAME[=WEIGHTS]",
     help="Backbone to compare, and its weights as in featx extract. May be repeated; featx backbones lists the names.",
 )  # fmt: skip
+@GROUPS
 @DEVICE
 @option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of the folds.")
 @WORKERS

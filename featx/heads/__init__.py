@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "groups": ["with_groups"],
+        "nested": ["nested_report"],
         "head": ["Head"],
         "postprocess": ["Postprocess"],
         "predictors": [
@@ -30,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(
 if TYPE_CHECKING:
     from featx.heads.groups import with_groups as with_groups
     from featx.heads.head import Head as Head
+    from featx.heads.nested import nested_report as nested_report
     from featx.heads.postprocess import Postprocess as Postprocess
     from featx.heads.predictors import HiddenLayerPredictor as HiddenLayerPredictor
     from featx.heads.predictors import KernelPredictor as KernelPredictor

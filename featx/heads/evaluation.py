@@ -9,7 +9,7 @@ import numpy as np
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.fitted import FittedHead
-from featx.heads.groups import match_groups, with_splits
+from featx.heads.groups import match_groups, row_groups, with_splits
 from featx.heads.postprocess import Postprocess
 from featx.heads.targets import targets_of
 from featx.heads.training_data import Rows, flatten_views
@@ -36,7 +36,8 @@ def judge(
     if not np.isfinite(outputs).all():
         require_finite(*flatten_views(features.features, rows), where)
         raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
-    report = make_report(head.postprocess_, head.classes_, targets.y, outputs, split=split, notes=notes)
+    groups = row_groups(features, rows)
+    report = make_report(head.postprocess_, head.classes_, targets.y, outputs, split=split, groups=groups, notes=notes)
     return report, rows, outputs
 
 
@@ -60,6 +61,7 @@ def make_report(
     outputs: np.ndarray,
     *,
     split: str,
+    groups: np.ndarray | None = None,
     notes: Sequence[str] = (),
 ) -> Report:
     """Compare a head's outputs with the targets, by the report of its task.
@@ -70,16 +72,17 @@ def make_report(
         y: (N, ...) targets, as in ``TrainingData``.
         outputs: (N, C), as ``Postprocess.apply`` gives them.
         split: the name of these rows.
+        groups: (N,) int64, from ``row_groups``; the intervals are by groups. None: each image is a group of its own.
         notes: for the report.
     """
     if postprocess.task == "regression":
-        return RegressionReport.from_predictions(y, outputs, split=split, notes=notes)
+        return RegressionReport.from_predictions(y, outputs, split=split, groups=groups, notes=notes)
     if postprocess.thresholds is not None:
         return MultiLabelReport.from_predictions(
-            y, outputs, classes, thresholds=postprocess.thresholds, split=split, notes=notes
+            y, outputs, classes, thresholds=postprocess.thresholds, split=split, groups=groups, notes=notes
         )
     return ClassificationReport.from_predictions(
-        y, outputs, classes, split=split, reject_below=postprocess.reject_below or None, notes=notes
+        y, outputs, classes, split=split, reject_below=postprocess.reject_below or None, groups=groups, notes=notes
     )
 
 

@@ -19,7 +19,7 @@ from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
-from featx.heads.groups import row_groups, with_splits
+from featx.heads.groups import notes_on_splits, row_groups, with_splits
 from featx.heads.parameters import check_for_task
 from featx.heads.postprocess import Postprocess, balanced_weights, fit_postprocess, logit_adjustment
 from featx.heads.predictors import Predictor
@@ -64,6 +64,7 @@ def fit_to(
     check_for_task(params, task)
     if rows is None:
         features = with_splits(features, task)
+        notes = (*notes, *notes_on_splits(features))
         rows = features.rows(split)
     facts, where = features.without_features(rows), f"the split {split!r}"
     targets = targets_of(facts, task, where=where)
@@ -158,6 +159,7 @@ def prepare(
         make_folds(strata, groups, folds=SEARCH_FOLDS, seed=seed),
         seed=seed,
         grouped=len(np.unique(groups)) < len(groups),
+        groups=groups,
         views=features.views,
     )
 
@@ -182,7 +184,7 @@ def _fit(
         postprocess,
         chosen,
         _parameter_in_use(kind, chosen, predictor),
-        None if outputs is None else _report(training, chosen, postprocess, outputs, classes),
+        None if outputs is None else _report(training, chosen, postprocess, outputs, classes, params, kind.parameter),
         None if outputs is None else (chosen.rows, outputs),
         _convergence(estimator),
         tuple(notes),
@@ -229,11 +231,18 @@ def _postprocess(training: TrainingData, chosen: Search, params: Mapping[str, An
         offset=offset,
         reject_below=params["reject_below"],
         target_precision=params["target_precision"],
+        groups=None if training.groups is None else training.groups[chosen.rows],
     )
 
 
 def _report(
-    training: TrainingData, chosen: Search, postprocess: Postprocess, outputs: np.ndarray, classes: tuple[str, ...]
+    training: TrainingData,
+    chosen: Search,
+    postprocess: Postprocess,
+    outputs: np.ndarray,
+    classes: tuple[str, ...],
+    params: Mapping[str, Any],
+    parameter: str,
 ) -> Report:
     """The report on the rows that were held out."""
     fitted = [
@@ -242,8 +251,13 @@ def _report(
         if value is not None
     ]
     notes = [f"{' and '.join(fitted)} were fitted to these same rows, which flatters them"] if fitted else []
-    y = training.y[chosen.rows]
-    return make_report(postprocess, classes, y, outputs, split="train, cross-validated", notes=notes)
+    if len(chosen.tried) > 1:
+        notes.append(f"{parameter} was chosen on these same rows, which flatters them a little")
+    if params["target_precision"] is not None:
+        notes.append("the rejection threshold was chosen on these same rows, which flatters what is accepted")
+    y, groups = training.y[chosen.rows], training.groups
+    groups = None if groups is None else groups[chosen.rows]
+    return make_report(postprocess, classes, y, outputs, split="train, cross-validated", groups=groups, notes=notes)
 
 
 def _parameter_in_use(kind: HeadKind, chosen: Search, predictor: Any) -> dict[str, float]:

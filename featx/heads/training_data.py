@@ -199,6 +199,7 @@ class TrainingData:
         folds: for cross-validation; () where it is not possible.
         seed: of all random draws of a fit.
         grouped: whether some rows belong together, such as copies of an image, so that leaving out one alone shows nothing.
+        groups: (N,) int64, which images belong together; None where that is not known.
         views: V.
         together: the number of consecutive rows that are views of one image, where each view counts as an image
             (``views_as_images``).
@@ -212,6 +213,7 @@ class TrainingData:
     folds: Folds = ()
     seed: int = 0
     grouped: bool = False
+    groups: np.ndarray | None = None
     views: int = 1
     together: int = 1
 
@@ -229,7 +231,10 @@ class TrainingData:
     def take(self, images: np.ndarray) -> TrainingData:
         """Select some of the images, by (n,) int64, without folds."""
         rows = self.rows.take(view_rows(images, self.views))
-        return dataclasses.replace(self, rows=rows, y=self.y[images], weight=self.weight[images], folds=())
+        groups = None if self.groups is None else self.groups[images]
+        return dataclasses.replace(
+            self, rows=rows, y=self.y[images], weight=self.weight[images], groups=groups, folds=()
+        )
 
     @cached_property
     def views_as_images(self) -> TrainingData:
@@ -242,6 +247,7 @@ class TrainingData:
             weight=self.weight.repeat(self.views),
             folds=tuple((view_rows(train, self.views), view_rows(test, self.views)) for train, test in self.folds),
             grouped=True,
+            groups=None if self.groups is None else self.groups.repeat(self.views),
             views=1,
             together=self.views,
         )

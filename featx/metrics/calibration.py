@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from featx.metrics.scores import BLOCK_BYTES, finite, ratio, wilson_interval
+from featx.metrics.grouped import number_groups, proportion_interval
+from featx.metrics.scores import BLOCK_BYTES, finite, ratio
 
 BIN_COUNT = 15
 """Number of equally wide bins that confidences are sorted into (Guo et al., 2017)."""
@@ -25,6 +26,8 @@ class ReliabilityBin:
         count: predictions in the bin: images, or decisions on one label of one image.
         correct: how many of them are correct (for decisions: have the label).
         confidence: their mean confidence; NaN for an empty bin.
+        interval: the 95 % interval of the accuracy, by groups where images have some (``proportion_interval``); None for an
+            empty bin.
     """
 
     low: float
@@ -32,16 +35,12 @@ class ReliabilityBin:
     count: int
     correct: int
     confidence: float
+    interval: tuple[float, float] | None = None
 
     @property
     def accuracy(self) -> float:
         """Share that is correct, which equals the confidence of a calibrated model; NaN for an empty bin."""
         return self.correct / self.count if self.count else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the accuracy (Wilson, 1927); None for an empty bin."""
-        return wilson_interval(self.correct, self.count) if self.count else None
 
     def as_dict(self) -> dict[str, Any]:
         """The bin as ``--json`` prints it."""
@@ -50,12 +49,15 @@ class ReliabilityBin:
         return {**facts, "accuracy": finite(self.accuracy), "interval": interval}
 
 
-def reliability_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(
+    confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[ReliabilityBin, ...]:
     """Sort predictions into 15 bins by confidence.
 
     Args:
         confidence: (M,) float, between 0 and 1.
         correct: (M,) bool.
+        groups: (M,) the group of each prediction, such as the patient, or of several labels the image; None: each is its own.
 
     Examples:
         >>> bins = reliability_bins(np.array([0.55, 0.95, 1.0]), np.array([False, True, True]))
@@ -64,16 +66,26 @@ def reliability_bins(confidence: np.ndarray, correct: np.ndarray) -> tuple[Relia
     """
     edges = np.arange(BIN_COUNT + 1) / BIN_COUNT
     counts, hits, sums = np.zeros(BIN_COUNT, dtype=np.int64), np.zeros(BIN_COUNT), np.zeros(BIN_COUNT)
+    bin_of = np.empty(len(confidence), dtype=np.uint8)
     step = BLOCK_BYTES // 64
     for start in range(0, len(confidence), step):
         values, correct_here = confidence[start : start + step], correct[start : start + step]
         which = np.minimum(np.searchsorted(edges[1:], values, side="left"), BIN_COUNT - 1)
+        bin_of[start : start + step] = which
         counts += np.bincount(which, minlength=BIN_COUNT)
         hits += np.bincount(which, weights=correct_here, minlength=BIN_COUNT)
         sums += np.bincount(which, weights=values, minlength=BIN_COUNT)
-    means = ratio(sums, counts)
+    means, groups = ratio(sums, counts), number_groups(groups)
+    intervals = []
+    for i in range(BIN_COUNT):
+        here = bin_of == i
+        intervals.append(
+            proportion_interval(correct[here], None if groups is None else groups[here]) if counts[i] else None
+        )
     return tuple(
-        ReliabilityBin(float(edges[i]), float(edges[i + 1]), int(counts[i]), int(hits[i]), float(means[i]))
+        ReliabilityBin(
+            float(edges[i]), float(edges[i + 1]), int(counts[i]), int(hits[i]), float(means[i]), intervals[i]
+        )
         for i in range(BIN_COUNT)
     )
 

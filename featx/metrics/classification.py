@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 
 from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
-from featx.metrics.scores import (
-    auroc_and_average_precision,
-    finite,
-    log_loss,
-    nan_mean,
-    overall,
-    ratio,
-    wilson_interval,
-)
-from featx.metrics.tables import class_table, confusion_table, interval_text, metric_line, short_name
+from featx.metrics.grouped import count_groups, number_groups, proportion_interval
+from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, overall, ratio
+from featx.metrics.tables import class_table, confusion_table, images_text, interval_text, metric_line, short_name
 
 _MOST_CLASSES_IN_TEXT = 12  # the text shows the confusion matrix of up to so many classes
 _TOP = 5
@@ -42,6 +35,11 @@ class ClassificationReport:
         reject_below: the confidence that an accepted prediction must reach, or None.
         accepted: number of images whose prediction is accepted; N if nothing is rejected.
         accepted_right: how many of the accepted predictions are correct.
+        groups: number of groups that the images belong to, such as patients; N where each image is its own. All intervals
+            treat groups, not images, as drawn independently (``proportion_interval``).
+        interval: the 95 % interval of the accuracy; without groups that of Wilson (1927).
+        selective_interval: the 95 % interval of the selective accuracy; None where there is no such accuracy.
+        recall_intervals: (C, 2) float64, the 95 % interval of the recall of each class; NaN for a class without images.
         notes: caveats about the numbers, one sentence each.
 
     Examples:
@@ -64,6 +62,10 @@ class ClassificationReport:
     reject_below: float | None
     accepted: int
     accepted_right: int
+    groups: int
+    interval: tuple[float, float]
+    selective_interval: tuple[float, float] | None
+    recall_intervals: np.ndarray
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -75,6 +77,7 @@ class ClassificationReport:
         *,
         split: str,
         reject_below: float | None = None,
+        groups: np.ndarray | None = None,
         notes: Sequence[str] = (),
     ) -> ClassificationReport:
         """Compute all metrics of predicted probabilities.
@@ -85,16 +88,21 @@ class ClassificationReport:
             classes: (C,) names.
             split: name of the evaluated split.
             reject_below: predictions with a lower probability are rejected.
+            groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
             notes: caveats about the numbers.
         """
         count = len(classes)
         predicted = probabilities.argmax(axis=1)
         true = probabilities[np.arange(len(labels)), labels]
         confidence = probabilities.max(axis=1)
-        correct = predicted == labels
+        correct, groups = predicted == labels, number_groups(groups)
         by_class = np.split(np.argsort(labels, kind="stable"), np.bincount(labels, minlength=count).cumsum()[:-1])
         auroc, average_precision = auroc_and_average_precision(probabilities, by_class)
         accepted = np.full(len(labels), True) if reject_below is None else confidence >= reject_below
+
+        def interval_of(rows: np.ndarray) -> tuple[float, float]:
+            return proportion_interval(correct[rows], None if groups is None else groups[rows])
+
         return cls(
             classes=tuple(classes),
             split=split,
@@ -102,11 +110,15 @@ class ClassificationReport:
             log_loss=log_loss(true),
             auroc=auroc,
             average_precision=average_precision,
-            reliability=reliability_bins(confidence, correct),
+            reliability=reliability_bins(confidence, correct, groups),
             top5=_top_accuracy(probabilities, true) if count > _TOP else None,
             reject_below=reject_below,
             accepted=int(accepted.sum()),
             accepted_right=int(correct[accepted].sum()),
+            groups=count_groups(groups, len(labels)),
+            interval=interval_of(np.arange(len(labels))),
+            selective_interval=None if reject_below is None or not accepted.any() else interval_of(accepted),
+            recall_intervals=np.array([interval_of(rows) if len(rows) else (np.nan, np.nan) for rows in by_class]),
             notes=tuple(notes),
         )
 
@@ -125,11 +137,6 @@ class ClassificationReport:
     def accuracy(self) -> float:
         """Share of images whose class is predicted correctly."""
         return float(np.trace(self.confusion) / self.n)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy (Wilson, 1927)."""
-        return wilson_interval(int(np.trace(self.confusion)), self.n)
 
     @property
     def recall(self) -> np.ndarray:
@@ -189,11 +196,6 @@ class ClassificationReport:
         return None if self.reject_below is None or not self.accepted else self.accepted_right / self.accepted
 
     @property
-    def selective_interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the selective accuracy (Wilson, 1927)."""
-        return None if self.selective_accuracy is None else wilson_interval(self.accepted_right, self.accepted)
-
-    @property
     def headline(self) -> tuple[str, float]:
         """Name and value of the most important metric."""
         return "accuracy", self.accuracy
@@ -235,6 +237,7 @@ class ClassificationReport:
             "selective_accuracy": self.selective_accuracy,
             "selective_interval": None if self.selective_interval is None else list(self.selective_interval),
             "n": self.n,
+            "groups": self.groups,
             "split": self.split,
             "per_class": _per_class(self),
             "confusion": self.confusion.tolist(),
@@ -268,7 +271,7 @@ def _per_class(report: ClassificationReport) -> list[dict[str, Any]]:
 
 def _lines(report: ClassificationReport) -> list[str]:
     """The report as lines of text."""
-    correct = f"{int(np.trace(report.confusion))} of {report.n} images of split {report.split}"
+    correct = f"{int(np.trace(report.confusion))} of {images_text(report)}"
     columns = {"precision": report.precision, "recall": report.recall, "F1": report.f1}
     lines = [
         metric_line("accuracy", report.accuracy, f"{interval_text(report.interval)}; {correct}"),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
-from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, ratio, wilson_interval
-from featx.metrics.tables import class_table, interval_text, metric_line, short_name
+from featx.metrics.grouped import count_groups, number_groups, proportion_interval
+from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, ratio
+from featx.metrics.tables import class_table, images_text, interval_text, metric_line, short_name
 from featx.text import listed
 
 
@@ -35,6 +36,10 @@ class MultiLabelReport:
         average_precision: (C,) float64, not interpolated, as in scikit-learn; NaN for a label on no image.
         reliability: 15 bins of the probability, over all images and labels; the accuracy of a bin is the share of its
             decisions whose image has the label.
+        groups: number of groups that the images belong to, such as patients; N where each image is its own. All intervals
+            treat groups, not images, as drawn independently (``proportion_interval``).
+        exact_match_interval: the 95 % interval of the exact match; without groups that of Wilson (1927).
+        recall_intervals: (C, 2) float64, the 95 % interval of the recall of each label; NaN for a label on no image.
         notes: caveats about the numbers, one sentence each.
 
     Examples:
@@ -59,6 +64,9 @@ class MultiLabelReport:
     auroc: np.ndarray
     average_precision: np.ndarray
     reliability: tuple[ReliabilityBin, ...]
+    groups: int
+    exact_match_interval: tuple[float, float]
+    recall_intervals: np.ndarray
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -70,6 +78,7 @@ class MultiLabelReport:
         *,
         thresholds: np.ndarray,
         split: str,
+        groups: np.ndarray | None = None,
         notes: Sequence[str] = (),
     ) -> MultiLabelReport:
         """Compute all metrics of predicted probabilities.
@@ -80,31 +89,37 @@ class MultiLabelReport:
             classes: (C,) names of the labels.
             thresholds: (C,) float; each label is predicted from this probability on. They must not be chosen on these rows.
             split: name of the evaluated split.
+            groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
             notes: caveats about the numbers.
         """
+        groups, count = number_groups(groups), len(targets)
         truth = targets > 0.5
         predicted = probabilities >= thresholds
-        support = truth.sum(axis=0)
+        support, exact = truth.sum(axis=0), (truth == predicted).all(axis=1)
+        rows_of = [np.flatnonzero(column) for column in truth.T]
         absent = [short_name(name) for name, images in zip(classes, support, strict=True) if not images]
         if absent:
             left_out = f"{len(absent)} of {len(classes)} labels are on no image of split {split}"
             notes = [*notes, f"{left_out} and do not count in means over labels: {listed(absent)}"]
-        auroc, average_precision = auroc_and_average_precision(
-            probabilities, [np.flatnonzero(column) for column in truth.T]
-        )
+        auroc, average_precision = auroc_and_average_precision(probabilities, rows_of)
+        # The decisions on one image depend on each other, so an image is a group of decisions at least.
+        units = np.arange(count) if groups is None else groups
         return cls(
             classes=tuple(classes),
             split=split,
-            n=len(truth),
+            n=count,
             thresholds=np.asarray(thresholds, dtype=np.float64),
             found=(truth & predicted).sum(axis=0),
             predicted=predicted.sum(axis=0),
             support=support,
-            exact=int((truth == predicted).all(axis=1).sum()),
+            exact=int(exact.sum()),
             log_loss=log_loss(np.where(truth, probabilities, 1.0 - probabilities)),
             auroc=auroc,
             average_precision=average_precision,
-            reliability=reliability_bins(probabilities.ravel(), truth.ravel()),
+            reliability=reliability_bins(probabilities.ravel(), truth.ravel(), units.repeat(len(classes))),
+            groups=count_groups(groups, count),
+            exact_match_interval=proportion_interval(exact, groups),
+            recall_intervals=_recall_intervals(predicted, rows_of, groups),
             notes=tuple(notes),
         )
 
@@ -150,11 +165,6 @@ class MultiLabelReport:
         return self.exact / self.n
 
     @property
-    def exact_match_interval(self) -> tuple[float, float]:
-        """The 95 % interval of the exact match (Wilson, 1927)."""
-        return wilson_interval(self.exact, self.n)
-
-    @property
     def hamming_loss(self) -> float:
         """Share of wrong decisions, of one decision for each image and label."""
         wrong = self.support.sum() + self.predicted.sum() - 2 * self.found.sum()
@@ -194,6 +204,7 @@ class MultiLabelReport:
             "exact_match_interval": list(self.exact_match_interval),
             "ece": finite(self.ece),
             "n": self.n,
+            "groups": self.groups,
             "split": self.split,
             "per_label": _per_label(self),
             "reliability": [b.as_dict() for b in self.reliability],
@@ -202,6 +213,15 @@ class MultiLabelReport:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+
+def _recall_intervals(predicted: np.ndarray, rows_of: Sequence[np.ndarray], groups: np.ndarray | None) -> np.ndarray:
+    """The (C, 2) intervals of the recall of each label, from (N, C) decisions and the rows that have the label."""
+    intervals = [(np.nan, np.nan)] * len(rows_of)
+    for label, rows in enumerate(rows_of):
+        if len(rows):
+            intervals[label] = proportion_interval(predicted[rows, label], None if groups is None else groups[rows])
+    return np.array(intervals)
 
 
 def _per_label(report: MultiLabelReport) -> list[dict[str, Any]]:
@@ -235,7 +255,7 @@ def _lines(report: MultiLabelReport) -> list[str]:
         metric_line(
             "mAP",
             report.mean_average_precision,
-            f"mean of {labels} labels; {report.n} images of split {report.split}",
+            f"mean of {labels} labels; {images_text(report)}",
         ),
         metric_line("micro F1", report.micro_f1),
         metric_line("macro F1", report.macro_f1),

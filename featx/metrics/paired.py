@@ -1,7 +1,11 @@
-"""Paired comparison of two classifiers on the same images: McNemar's exact test, and the criterion for a promotion."""
+"""Paired comparison of two classifiers on the same images, and the criterion for a promotion.
+
+The test is McNemar's exact one; where images come in groups, it is the sign-flip test of the groups' gains.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +13,27 @@ from typing import Any
 
 import numpy as np
 
+from featx.metrics.grouped import group_sums, number_groups, sign_flip_test
+
 MOST_NAMED = 100
 """Number of image paths that ``PairedTest.as_dict`` lists for each classifier; the counts are always complete."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Predictions of a head and of a fine-tuned network on the same images, compared by McNemar's exact test.
+    """Predictions of a head and of a fine-tuned network on the same images, compared by an exact test.
+
+    Without groups it is McNemar's test (1947). With groups, such as patients, it is the sign-flip test of the groups' gains
+    (``sign_flip_test``): two equal classifiers may differ on all images of a group, but either may be the better one there.
 
     Attributes:
         n: number of images.
         both_right: number of images that both predict correctly.
         head_only: paths of the images that only the head predicts correctly.
         tuned_only: paths of the images that only the fine-tuned network predicts correctly.
+        groups: number of groups that the images belong to; None where each image is a group of its own.
+        gains: how many more images of each group the fine-tuned network predicts correctly, without the groups of 0; None
+            where each image is a group of its own.
 
     Examples:
         >>> labels = np.array([0, 0, 1, 1])
@@ -35,10 +47,17 @@ class PairedTest:
     both_right: int
     head_only: tuple[str, ...]
     tuned_only: tuple[str, ...]
+    groups: int | None = None
+    gains: tuple[int, ...] | None = None
 
     @classmethod
     def from_predictions(
-        cls, paths: Sequence[str], labels: np.ndarray, head: np.ndarray, tuned: np.ndarray
+        cls,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        head: np.ndarray,
+        tuned: np.ndarray,
+        groups: np.ndarray | None = None,
     ) -> PairedTest:
         """Compare two predictions image by image.
 
@@ -47,6 +66,7 @@ class PairedTest:
             labels: (N,) int64, the true classes.
             head: (N,) int64, the classes that the head predicts.
             tuned: (N,) int64, the classes that the fine-tuned network predicts.
+            groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
         """
         head_right, tuned_right = head == labels, tuned == labels
 
@@ -54,17 +74,32 @@ class PairedTest:
             return tuple(str(path) for path, chosen in zip(paths, mask, strict=True) if chosen)
 
         both = int((head_right & tuned_right).sum())
-        return cls(len(labels), both, selected(head_right & ~tuned_right), selected(tuned_right & ~head_right))
+        test = cls(len(labels), both, selected(head_right & ~tuned_right), selected(tuned_right & ~head_right))
+        numbers = number_groups(groups)
+        if numbers is None:
+            return test
+        gains, _ = group_sums(tuned_right.astype(np.int64) - head_right, numbers)
+        return dataclasses.replace(test, groups=len(gains), gains=tuple(int(gain) for gain in gains if gain))
 
     @classmethod
     def pooled(cls, tests: Sequence[PairedTest]) -> PairedTest:
-        """Pool the tests of disjoint sets of images into one."""
+        """Pool the tests of disjoint sets of images, and of groups, into one."""
+        grouped = any(test.gains is not None for test in tests)
         return cls(
             sum(test.n for test in tests),
             sum(test.both_right for test in tests),
             tuple(path for test in tests for path in test.head_only),
             tuple(path for test in tests for path in test.tuned_only),
+            sum(test.n if test.groups is None else test.groups for test in tests) if grouped else None,
+            tuple(gain for test in tests for gain in test.gains_of_groups) if grouped else None,
         )
+
+    @property
+    def gains_of_groups(self) -> tuple[int, ...]:
+        """The gain of each group that has one; without groups, of each image: 1 or -1."""
+        if self.gains is not None:
+            return self.gains
+        return (1,) * len(self.tuned_only) + (-1,) * len(self.head_only)
 
     @property
     def head_accuracy(self) -> float:
@@ -78,13 +113,26 @@ class PairedTest:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of McNemar's exact test (1947): the chance of so large a difference between equal classifiers."""
-        return mcnemar(len(self.head_only), len(self.tuned_only))
+        """Two-sided p-value of the exact test: the chance of so large a difference between equal classifiers."""
+        if self.gains is None:
+            return mcnemar(len(self.head_only), len(self.tuned_only))
+        return sign_flip_test(np.array(self.gains, dtype=np.int64))
+
+    @property
+    def method(self) -> str:
+        """The test in words."""
+        return "McNemar's exact test" if self.gains is None else f"the sign-flip test of {self.groups} groups"
+
+    @property
+    def variance(self) -> int:
+        """Variance of ``gained`` between equal classifiers; without groups, the number of images on which they differ."""
+        return sum(gain * gain for gain in self.gains_of_groups)
 
     def as_dict(self) -> dict[str, Any]:
         """The test as ``featx promote --json`` prints it and model files store it; at most 100 paths a side."""
         return {
             "n": self.n,
+            "groups": self.n if self.groups is None else self.groups,
             "both_right": self.both_right,
             "head_only": len(self.head_only),
             "finetuned_only": len(self.tuned_only),
@@ -168,10 +216,14 @@ class PromotionCriterion:
         if len(later) == self.repeats or self.proved(first, later) or first.gained <= 0:
             return False
         latest = PairedTest.pooled(later) if later else first
-        discordant = len(latest.head_only) + len(latest.tuned_only)
-        hopeful = min(discordant, latest.gained + math.sqrt(discordant))
-        pair = (round((discordant + sign * hopeful) / 2 * images / latest.n) for sign in (-1, 1))
-        return hopeful > 0 and mcnemar(*pair) <= self.later_level
+        discordant, variance = len(latest.head_only) + len(latest.tuned_only), latest.variance
+        hopeful = min(discordant, latest.gained + math.sqrt(variance))
+        if hopeful <= 0:
+            return False
+        # As many independent pairs, on all images, as give the ratio of a gain and its standard deviation.
+        scale = images / latest.n * discordant / max(variance, 1)
+        pair = (round((discordant + sign * hopeful) / 2 * scale) for sign in (-1, 1))
+        return mcnemar(*pair) <= self.later_level
 
 
 def _sidak(significance: float, tests: int) -> float:

@@ -15,12 +15,13 @@ Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution: the half-width of a 95 % interval, in standard errors."""
 
 
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion (Wilson, 1927).
+def wilson_interval(correct: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson, 1927), by default the 95 % one.
 
     Args:
-        correct: number of successes, 0 to ``n``.
-        n: number of trials, at least 1.
+        correct: number of successes, 0 to ``n``; of an effective number of trials, not necessarily whole.
+        n: number of trials, above 0.
+        z: half-width of the interval, in standard errors.
 
     Returns:
         (low, high), both between 0 and 1.
@@ -32,8 +33,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     # scipy.stats.binomtest(correct, n).proportion_ci(method="wilson") differs in the last bit for most counts, and
     # these numbers are part of head files.
     share = correct / n
-    centre = (share + Z95 * Z95 / (2 * n)) / (1 + Z95 * Z95 / n)
-    half = Z95 / (1 + Z95 * Z95 / n) * math.sqrt(share * (1 - share) / n + Z95 * Z95 / (4 * n * n))
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -29,6 +30,23 @@ def interval_text(interval: tuple[float, float]) -> str:
         '95 % interval 0.8759 to 0.9594'
     """
     return "95 % interval {:.4f} to {:.4f}".format(*interval)
+
+
+class _Evaluated(Protocol):
+    """What ``images_text`` reads of a report."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def split(self) -> str: ...
+
+
+def images_text(report: _Evaluated) -> str:
+    """The images that a report is on, and their groups where some images share one: "153 images of split test"."""
+    grouped = f" in {report.groups} groups" if report.groups < report.n else ""
+    return f"{report.n} images{grouped} of split {report.split}"
 
 
 def short_name(name: str, most: int = 24) -> str:

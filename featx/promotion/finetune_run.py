@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from featx.heads.groups import row_groups
 from featx.heads.postprocess import balanced_weights, softmax
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest
@@ -112,13 +113,16 @@ class FineTuner:
         assembly, data = self.assembly, self.assembly.data
         head_logits = assembly.head_logits(split.rival, split.test)
         logits = assembly.network_logits(network, split.test) if history.alpha else head_logits
-        labels = data.labels[split.test]
+        labels, groups = data.labels[split.test], row_groups(assembly.features, split.test)
         report = ClassificationReport.from_predictions(
             labels, softmax(logits), data.classes,
             split="other images" if split.repeat else assembly.test_split, reject_below=split.rival.reject_below_,
+            groups=groups,
         )  # fmt: skip
         paths = assembly.features.paths[split.test]
-        return report, PairedTest.from_predictions(paths, labels, head_logits.argmax(axis=1), logits.argmax(axis=1))
+        return report, PairedTest.from_predictions(
+            paths, labels, head_logits.argmax(axis=1), logits.argmax(axis=1), groups
+        )
 
     def _run_facts(self, split: RunSplit) -> dict[str, Any]:
         """Return everything that the weights of a run depend on, as JSON; the verdict's settings are not among it."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest, PromotionCriterion
+from featx.metrics.tables import images_text
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun
 
@@ -53,7 +54,7 @@ def verdict_of(
     Returns:
         "assembled", "promoted" or "kept-head", and the reason in one sentence.
     """
-    where = f"the {head.n} images of split {head.split}"
+    where = f"the {images_text(head)}"
     if run is None:
         return "assembled", f"the network is the head on its backbone, with accuracy {head.accuracy:.4f} on {where}"
     kept = "so the model is the head on its backbone"
@@ -73,7 +74,7 @@ def verdict_of(
         in_all = " in all" if others[1:] else ""
         result += f"; on the {judged.n} test images of {splits}{in_all}, {_compared(judged)}"
     criterion = PromotionCriterion(settings.significance, settings.repeats)
-    p = f"p = {judged.p_value:.2g} by McNemar's exact test"
+    p = f"p = {judged.p_value:.2g} by {judged.method}"
     if criterion.proved(run.paired, others):
         return "promoted", f"{result} ({p})"
     if judged.gained <= 0:

@@ -8,6 +8,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
+from featx.metrics.tables import images_text
 from featx.report.html import Number, Picture, Section, Table, decimals
 from featx.report.plots import MOST_BARS, as_png, as_svg, confusion_figure, per_class_figure, reliability_figure
 
@@ -27,7 +28,7 @@ def headline_of(report: Report) -> str:
     text_of = _six_digits if isinstance(report, RegressionReport) else decimals
     interval = None if isinstance(report, MultiLabelReport) else report.interval
     uncertainty = "" if interval is None else " (95 % interval {} to {})".format(*map(text_of, interval))
-    return f"{name} {text_of(value)}{uncertainty} on {report.n} images of split {report.split}"
+    return f"{name} {text_of(value)}{uncertainty} on {images_text(report)}"
 
 
 def numbers_of(report: Report) -> tuple[Number, ...]:
@@ -68,7 +69,7 @@ def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
     if len(report.classes) == 2:
         averaged = f"{report.classes[1]} against {report.classes[0]}"
     numbers = [
-        _share("accuracy", report.accuracy, report.interval, f"{correct} of {report.n} images"),
+        _share("accuracy", report.accuracy, report.interval, f"{correct} of {_in_groups(report)}"),
         Number("balanced accuracy", decimals(report.balanced_accuracy), "mean recall of the classes"),
         Number("macro F1", decimals(report.macro_f1), "mean F1 of the classes"),
         *(() if report.top5 is None else (Number("top-5 accuracy", decimals(report.top5)),)),
@@ -86,7 +87,7 @@ def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
 
 def _multilabel_numbers(report: MultiLabelReport) -> tuple[Number, ...]:
     labels = int(np.isfinite(report.average_precision).sum())
-    exact = f"{report.exact} of {report.n} images"
+    exact = f"{report.exact} of {_in_groups(report)}"
     return (
         Number("mAP", decimals(report.mean_average_precision), f"mean average precision of {labels} labels"),
         Number("micro F1", decimals(report.micro_f1), "of all decisions"),
@@ -107,6 +108,11 @@ def _regression_numbers(report: RegressionReport) -> tuple[Number, ...]:
         Number("R2", "none" if report.r2 is None else decimals(report.r2), "share of the variance explained"),
         Number("RMSE of the mean", _six_digits(report.baseline_rmse), "of always predicting the mean target"),
     )
+
+
+def _in_groups(report: Report) -> str:
+    """The images of a report, and their groups where some images share one."""
+    return f"{report.n} images" + (f" in {report.groups} groups" if report.groups < report.n else "")
 
 
 def _share(name: str, value: float, interval: tuple[float, float], counts: str) -> Number:

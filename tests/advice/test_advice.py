@@ -25,7 +25,7 @@ from featx.features.feature_file import FeatureFile
 
 KEYS = {
     "cell", "recommendation", "layer", "expected_gain", "gain_interval", "confidence", "command", "reasons", "depths",
-    "log_loss", "together", "baseline", "learning_curve", "seen", "images", "judged", "classes", "commonest_class",
+    "log_loss", "together", "baseline", "learning_curve", "seen", "images", "judged", "groups", "classes", "commonest_class",
     "smallest_class", "largest_class", "features", "picture", "notes",
 }  # fmt: skip
 
@@ -45,7 +45,8 @@ def test_one_pass_over_the_images_leads_to_a_recommendation(split_photos: Path, 
     assert facts["recommendation"] in RECOMMENDATIONS
     assert facts["cell"].split("-")[0] == "little"
     assert list(facts["depths"])[-1] == "penultimate"
-    assert (facts["images"], facts["judged"], facts["smallest_class"], facts["largest_class"]) == (32, 32, 16, 16)
+    assert (facts["images"], facts["judged"], facts["groups"]) == (32, 32, 32)
+    assert (facts["smallest_class"], facts["largest_class"]) == (16, 16)
     assert 0 <= facts["confidence"] <= 1
     assert facts["baseline"]["images"] == 32
     assert set(facts["baseline"]["untrained"]) == set(facts["depths"]) == set(facts["together"])

@@ -15,6 +15,7 @@ from featx.advice.decision import (
     SHARE_PER_DOUBLING,
     WORTHWHILE_GAIN,
     Evidence,
+    _resampled,
     bootstrap,
     decide,
 )
@@ -132,4 +133,26 @@ def test_the_bootstrap_shows_how_stable_the_decision_is() -> None:
     assert close < sure
     assert bootstrap(evidence((0.6, 0.75, 0.77), (0.79, 0.782))) == bootstrap(
         evidence((0.6, 0.75, 0.77), (0.79, 0.782))
+    )
+
+
+def test_resamples_and_tests_are_of_groups_where_images_have_some() -> None:
+    found = evidence((0.6, 0.7, 0.75), (0.75, 0.75), images=4 * FEW_IMAGES)
+    groups = np.arange(COUNT) // 60
+    by_group = found.take(np.arange(COUNT), groups)
+    assert by_group.single["middle"].groups is groups
+    (_, narrow), (_, wide) = bootstrap(found), bootstrap(found.take(np.argsort(found.majority.correct), groups))
+    assert wide[1] - wide[0] >= narrow[1] - narrow[0]
+    assert found.beats_chance
+    one = np.zeros(COUNT, dtype=np.int64)
+    assert not found.take(np.arange(COUNT), one).beats_chance, "one patient shows nothing about others"
+
+
+def test_a_group_is_drawn_with_all_its_images() -> None:
+    found = evidence((0.6, 0.7, 0.75), (0.75, 0.75)).take(np.arange(COUNT), np.arange(COUNT) // 100)
+    drawn = _resampled(found, np.random.default_rng(0)).majority
+    assert np.bincount(drawn.groups).tolist() == [100] * 6
+    firsts = drawn.correct.reshape(6, 100)
+    assert all(
+        any((first == found.majority.correct[at : at + 100]).all() for at in range(0, COUNT, 100)) for first in firsts
     )

@@ -24,7 +24,9 @@ def test_a_gain_is_the_mean_difference_with_its_standard_error() -> None:
     gain, error = HeldOutResult(one, one < 1).gain_over(HeldOutResult(other, other < 1))
     assert gain == pytest.approx(other.mean() - one.mean())
     assert error == pytest.approx((other - one).std(ddof=1) / math.sqrt(50))
-    assert HeldOutResult(one, one < 1).beats(HeldOutResult(other, other < 1)) == (gain > SIGNIFICANT * error)
+    difference = other - one
+    ratio = difference.sum() / math.sqrt((difference**2).sum())
+    assert HeldOutResult(one, one < 1).beats(HeldOutResult(other, other < 1)) == (ratio > SIGNIFICANT)
     nothing = HeldOutResult(np.empty(0), np.empty(0, dtype=bool))
     assert math.isnan(nothing.loss)
     assert math.isnan(nothing.accuracy)
@@ -70,3 +72,19 @@ def test_every_layer_is_scored_on_the_same_images_and_named_ones_alone(split_pho
     several = ",".join(score.layer for score in scores)
     (one,) = score_layers(file, Head("logreg"), layers=[several])
     assert (one.layer, one.width) == (several, sum(score.width for score in scores))
+
+
+def test_layers_are_compared_by_groups() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(12).repeat(20)
+    own = rng.gamma(1.0, size=240)
+    lower = own - rng.normal(0.4, 1.0, size=12)[groups]
+    by_image, by_group = (HeldOutResult(lower, lower < 1, each) for each in (None, groups))
+    other = HeldOutResult(own, own < 1, groups)
+    assert by_image.beats(other)
+    assert not by_group.beats(other), "12 patients differ by chance"
+    (gain, error), (same, wide) = by_image.gain_over(other), by_group.gain_over(other)
+    assert gain == pytest.approx(same)
+    assert wide > 3 * error
+    few = HeldOutResult(own - 1.0, own < 1, np.arange(240) // 60)
+    assert not few.beats(HeldOutResult(own, own < 1, few.groups)), "four groups prove nothing, even if all agree"

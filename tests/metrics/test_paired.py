@@ -97,3 +97,61 @@ def test_luck_promotes_at_most_as_often_as_the_significance_allows() -> None:
             others.append(parts[len(others) + 1])
         promoted += criterion.proved(first, others)
     assert 0.01 < promoted / 2000 <= 0.2 / 2 + 0.02, "half of it: a loss promotes nothing"
+
+
+# Groups
+
+
+def grouped(gains: list[int], size: int = 10) -> PairedTest:
+    """Groups of images, in each of which one classifier is right on some more than the other: network if positive."""
+    images = np.arange(len(gains)).repeat(size)
+    place = np.tile(np.arange(size), len(gains))
+    gain = np.array(gains)[images]
+    return PairedTest.from_predictions(
+        images.astype(str), np.ones(len(images), dtype=np.int64),
+        (place < -gain).astype(int), (place < gain).astype(int), images,
+    )  # fmt: skip
+
+
+def test_groups_and_not_images_are_the_units_of_the_test() -> None:
+    found = grouped([10, 10, 10, -10, 0, 0])
+    assert (len(found.tuned_only), len(found.head_only), found.gained) == (30, 10, 20)
+    assert (found.groups, found.gains, found.variance) == (6, (10, 10, 10, -10), 400)
+    assert found.p_value == pytest.approx(2 * (1 + 4) / 16)
+    assert found.method == "the sign-flip test of 6 groups"
+    assert found.as_dict()["groups"] == 6
+    images = paired(10, 30)
+    assert images.p_value < 0.01
+    assert (images.method, images.as_dict()["groups"]) == ("McNemar's exact test", images.n)
+
+
+def test_images_that_are_groups_of_their_own_are_tested_by_mcnemar() -> None:
+    labels, head, tuned = np.ones(20, int), np.arange(20) % 3 == 0, np.arange(20) % 2 == 0
+    alone = PairedTest.from_predictions([""] * 20, labels, head, tuned, np.arange(20))
+    assert alone == PairedTest.from_predictions([""] * 20, labels, head, tuned)
+
+
+def test_pooled_tests_keep_their_groups() -> None:
+    both = PairedTest.pooled([grouped([3, -1]), paired(1, 2)])
+    assert (both.groups, sorted(both.gains or ())) == (2 + 8, [-1, -1, 1, 1, 3])
+    assert PairedTest.pooled([paired(1, 2), paired(2, 3)]).gains is None
+
+
+def test_equal_classifiers_are_promoted_falsely_in_at_most_5_percent_by_groups() -> None:
+    rng, criterion = np.random.default_rng(0), PromotionCriterion(0.05, 0)
+    drawn = [rng.binomial(10, rng.beta(0.3, 0.3, 12)) for _ in range(400)]
+    tests = [grouped((2 * right - 10).tolist()) for right in drawn]
+    assert np.mean([criterion.proved(test) for test in tests]) <= 0.05
+    by_images = [PairedTest(test.n, 0, test.head_only, test.tuned_only) for test in tests]
+    assert np.mean([criterion.proved(test) for test in by_images]) > 0.1
+
+
+def test_a_further_split_is_needed_only_where_the_groups_may_prove_the_gain() -> None:
+    criterion = PromotionCriterion(0.05, 5)
+    few = grouped([10, 10, -10, 10, 0, 0])
+    assert criterion.undecided(few, [], 60 * 20)
+    assert not criterion.undecided(few, [], 60 * 2), "so few groups prove nothing, however many images they hold"
+    as_images = PairedTest(few.n, few.both_right, few.head_only, few.tuned_only)
+    assert criterion.proved(as_images)
+    balanced = grouped([3, -3, 0])
+    assert not criterion.undecided(balanced, [], 10**6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,11 @@ def test_the_verdict_is_one_sentence(
 def test_without_fine_tuning_there_is_no_evidence() -> None:
     nothing = dict.fromkeys(("paired", "step_0", "interpolation", "chosen_on", "repeats"))
     assert evidence_of(None, ()) == nothing | {"log": []}
+
+
+def test_a_verdict_by_groups_names_the_groups() -> None:
+    run = run_of(20, 0)
+    by_groups = dataclasses.replace(run, paired=dataclasses.replace(run.paired, groups=4, gains=(10, 5, 5)))
+    verdict, why = verdict_of(report(50), by_groups, (), FineTuning())
+    assert verdict == "kept-head", "three groups prove nothing, though 20 images would"
+    assert "(p = 0.25 by the sign-flip test of 4 groups, above the 0.025 that would be proof)" in why

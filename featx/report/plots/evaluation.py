@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
-from featx.metrics.scores import wilson_interval
 from featx.report.plots.style import (
     BLUE,
     GREY,
@@ -111,7 +110,7 @@ def _number_cells(axes: Axes, confusion: np.ndarray, share: np.ndarray) -> None:
 
 
 def reliability_figure(report: ClassificationReport | MultiLabelReport) -> Figure:
-    """Reliability diagram (Guo et al., 2017): accuracy by confidence with 95 % Wilson intervals, above a histogram.
+    """Reliability diagram (Guo et al., 2017): accuracy by confidence with 95 % intervals, above a histogram.
 
     A calibrated model is on the diagonal. Of a multi-label model, each decision on one label of one image counts as a
     prediction.
@@ -119,7 +118,7 @@ def reliability_figure(report: ClassificationReport | MultiLabelReport) -> Figur
     bins = [b for b in report.reliability if b.count]
     multilabel = isinstance(report, MultiLabelReport)
     x, y = np.array([b.confidence for b in bins]), np.array([b.accuracy for b in bins])
-    low, high = np.array([wilson_interval(b.correct, b.count) for b in bins]).T
+    low, high = np.array([b.interval for b in bins], dtype=np.float64).T
     with style():
         figure = new_figure(WIDTH, 5.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -145,9 +144,8 @@ def per_class_figure(report: ClassificationReport | MultiLabelReport) -> Figure:
     """
     present = np.flatnonzero(report.support)
     worst = present[np.lexsort((report.precision[present], report.recall[present]))][:MOST_BARS]
-    true_positives = report.found if isinstance(report, MultiLabelReport) else np.diag(report.confusion)
     recall, places = report.recall[worst], np.arange(len(worst))
-    bounds = np.array([wilson_interval(int(true_positives[i]), int(report.support[i])) for i in worst]).reshape(-1, 2).T
+    bounds = report.recall_intervals[worst].reshape(-1, 2).T
     error = np.maximum([recall - bounds[0], bounds[1] - recall], 0)
     with style():
         figure = new_figure(WIDTH, 1.3 + 0.24 * len(worst))
