@@ -45,6 +45,14 @@ class CorruptFileError(FeatxError, OSError):
     """A file that violates its format."""
 
 
+class UnknownVersionError(CorruptFileError):
+    """A file of a version of its format that this featx does not know; it may be intact."""
+
+
+class UnreadableFileError(FeatxError, OSError):
+    """A file that the system cannot read now; it may be intact."""
+
+
 class CacheLockedError(FeatxError, BlockingIOError):
     """A feature file that another process is writing."""
 

@@ -33,7 +33,18 @@ def home() -> Path:
 
 def nearest_folder(path: Path) -> Path:
     """The closest existing path at or above a path that need not exist yet; it tells which disk a new file will be on."""
-    return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    return next(part for part in (path.absolute(), *path.absolute().parents) if exists(part))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at a path; False only where the system is sure that there is nothing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
+        return False
+    except OSError:
+        return True
+    return True
 
 
 MISSING = "there is no such file"

@@ -11,7 +11,7 @@ import click
 
 from featx.cli.option_groups import Command, Group, option
 from featx.cli.options import COUNT, DEVICE, JSON, SOURCE_BACKBONE, cache_folder
-from featx.cli.output import digits, print_columns, print_csv, print_facts, print_result
+from featx.cli.output import digits, print_columns, print_csv, print_facts, print_notes, print_result
 from featx.errors import FeatxError
 from featx.text import printable, size_text
 
@@ -132,12 +132,13 @@ def _show_entries(entries: Sequence[FolderEntry], folder: str) -> None:
         return
     names = [printable(str(entry.path.relative_to(folder))) for entry in entries]
     width = max(map(len, names))
-    click.echo(f"{'file':<{width}}  {'size':>10}  {'age':>7}  {'state':<9}  {'images':>11}  data set, backbone")
+    click.echo(f"{'file':<{width}}  {'size':>10}  {'age':>7}  {'state':<10}  {'images':>11}  data set, backbone")
     for name, e in zip(names, entries, strict=True):
         images = f"{e.images:,}" if e.done == e.images else f"{e.done:,}/{e.images:,}"
-        about = printable(f"{e.root}, {e.backbone}" if e.root else e.removable or "not featx's")
+        fault = "not featx's" if e.state == "foreign" else e.fault or e.removable
+        about = printable(f"{e.root}, {e.backbone}" if e.root else fault)
         click.echo(
-            f"{name:<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<9}  {images:>11}  {about}"
+            f"{name:<{width}}  {size_text(e.bytes):>10}  {_age(e.modified):>7}  {e.state:<10}  {images:>11}  {about}"
         )
     click.echo(f"{_files(len(entries))}, {size_text(sum(e.bytes for e in entries))}")
     if removable := [e for e in entries if e.removable]:
@@ -193,7 +194,8 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
     """Remove FILES, or by default the files that nothing needs, after asking.
 
     These are damaged files, what is left of a run that was killed before it began to compute, unfinished files whose rows the
-    finished file has, and files of a data set that is gone, if a file of an existing data set has all their features.
+    finished file has, and files of a data set that is gone, if a file of an existing data set has all their features. A file
+    that cannot be read now, or is of a later version of featx, is never removed. Each file is checked again before it goes.
     """
     from featx.features.folder import describe_files, list_folder, remove
 
@@ -205,11 +207,18 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
             why = f": {entry.removable}" if entry.removable else ""
             click.echo(f"{size_text(entry.bytes):>10}  {printable(f'{entry.path}{why}')}", err=True)
         click.confirm(f"Remove {_files(len(entries))}?", abort=True, err=True)
-    freed = sum(remove(entry.path) for entry in entries)
-    removed = {"removed": [str(entry.path) for entry in entries], "bytes": freed}
+    freed = {entry.path: remove(entry) for entry in entries}
+    kept = [path for path, size in freed.items() if size is None]
+    total = sum(size or 0 for size in freed.values())
     text = (
-        f"{_files(len(entries))} removed, {size_text(freed)} freed"
+        f"{_files(len(entries) - len(kept))} removed, {size_text(total)} freed"
         if entries
         else f"there is nothing to remove in {folder}"
     )
-    print_result(removed if as_json else None, lambda: click.echo(text))
+    facts = {
+        "removed": [str(path) for path in freed if path not in kept],
+        "bytes": total,
+        "kept": [str(path) for path in kept],
+    }
+    print_result(facts if as_json else None, lambda: click.echo(text))
+    print_notes(*(f"{path} was used or changed meanwhile and is kept" for path in kept))

@@ -14,7 +14,7 @@ import numpy as np
 from featx.backbones.backbone import Backbone
 from featx.data.image_set import ImageSet
 from featx.data.loader import LoadedImage, read_images
-from featx.errors import CacheMissError, CorruptFileError, StaleCacheError
+from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, UnreadableFileError
 from featx.extraction.request import Request
 from featx.features.feature_file import FeatureFile, ImageTable
 from featx.identity import differences
@@ -88,7 +88,8 @@ def take_inventory(request: Request) -> Inventory:
     """Stat every image file and open the feature file of an earlier run. Reads no image.
 
     Raises:
-        CorruptFileError: the file at the target's path is no readable feature file.
+        UnreadableFileError: the system cannot read the file at the target's path now.
+        CorruptFileError: it is no feature file, or a damaged one.
         StaleCacheError: it has features of another identity.
     """
     path, note = request.target()
@@ -124,13 +125,15 @@ def _earlier_file(path: Path, backbone: Backbone) -> FeatureFile | None:
         file = FeatureFile(path)
     except CacheMissError:
         return None
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"{error}. It is not overwritten; -o names another file") from error
     except CorruptFileError as error:  # it may be somebody's only copy of something else
-        raise CorruptFileError(f"{error}. It is not overwritten: name another file with -o, or delete it") from error
+        raise type(error)(f"{error}. It is not overwritten; -o names another file") from error
     if not file.holds(backbone.identities):
         parts = differences(file.backbone["parts"], backbone.describe())
         raise StaleCacheError(
             f"{path} holds other features ({'; '.join(parts) or 'other layers: ' + ', '.join(file.layers)}); "
-            "name another file with -o, or delete it"
+            "name another file with -o"
         )
     return file
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.backbones.backbone import Backbone
-from featx.errors import CacheMissError, CorruptFileError
+from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
 from featx.extraction.inventory import Inventory
 from featx.extraction.reuse import KnownViews
 from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import DONE, FeatureFile
-from featx.features.folder import files_sharing
+from featx.features.folder import files_sharing, set_aside
 from featx.features.header import partial_path
 from featx.layer_spec import RandomView, View
 from featx.reporter import Reporter
@@ -82,10 +82,10 @@ def plan(inventory: Inventory, reporter: Reporter) -> Plan | None:
     if earlier and len(earlier.layers) > len(backbone.layers):
         backbone = backbone.with_layers(earlier.layers)
     unfinished, notes = _unfinished_file(inventory, backbone.identities)
-    known = _known_views(inventory, backbone, [file for file in (unfinished, earlier) if file])
+    known, unread = _known_views(inventory, backbone, [file for file in (unfinished, earlier) if file])
     if keys is None:
         keys = known.recognised(inventory.images, inventory.sizes, inventory.mtimes)
-    return Plan(inventory, backbone, known, keys, unfinished, (*inventory.notes, *notes))
+    return Plan(inventory, backbone, known, keys, unfinished, (*inventory.notes, *notes, *unread))
 
 
 def _read_all_keys(inventory: Inventory, reporter: Reporter) -> np.ndarray:
@@ -99,29 +99,39 @@ def _read_all_keys(inventory: Inventory, reporter: Reporter) -> np.ndarray:
     return keys
 
 
-def _known_views(inventory: Inventory, backbone: Backbone, own: Sequence[FeatureFile]) -> KnownViews:
-    """The features in a run's own files, which come first, and in all other files of their folder."""
+def _known_views(
+    inventory: Inventory, backbone: Backbone, own: Sequence[FeatureFile]
+) -> tuple[KnownViews, tuple[str, ...]]:
+    """The features in a run's own files, which come first, and in all other files of their folder; and notes."""
     path = inventory.path
     split_views = {view: backbone.with_views([view]).identities for view in backbone.views}
     holding = [file for file in own if file.holds(backbone.identities)]
-    shared = files_sharing(path.parent, split_views.values(), without=[path, partial_path(path)])
-    return KnownViews([*holding, *shared], split_views)
+    shared, notes = files_sharing(path.parent, split_views.values(), without=[path, partial_path(path)])
+    return KnownViews([*holding, *shared], split_views), tuple(notes)
 
 
 def _unfinished_file(inventory: Inventory, identities: Mapping[str, str]) -> tuple[FeatureFile | None, tuple[str, ...]]:
-    """What an interrupted run left, if it has these features, and notes. Rows of other features are moved, never lost."""
+    """What an interrupted run left, if it has these features, and notes. Whatever else it left is renamed, never lost.
+
+    Raises:
+        UnreadableFileError: the system cannot read it now.
+        OutputError: it cannot be renamed.
+    """
     partial = partial_path(inventory.path)
     try:
         left = FeatureFile(partial, allow_partial=True)
     except CacheMissError:
         return None, ()
+    except UnreadableFileError as error:
+        raise UnreadableFileError(
+            f"{error}. An interrupted run left it, so nothing is computed until it can be read; -o names another file"
+        ) from error
     except CorruptFileError as error:
-        return None, (f"an interrupted run left a file that cannot be used: {error}",)
+        aside = set_aside(partial, "unusable")
+        return None, (f"an interrupted run left a file that cannot be used: {error}. It is kept as {aside}",)
     if left.holds(identities):
         return left, ()
     if not (left.status == DONE).any():
         return None, ()
-    tag = hashlib.sha256(left.identity.encode()).hexdigest()[:8]
-    aside = partial_path(inventory.path.with_name(f"{inventory.path.stem}--{tag}.h5"))
-    partial.replace(aside)
+    aside = set_aside(partial, hashlib.sha256(left.identity.encode()).hexdigest()[:8])
     return None, (f"an interrupted run for other features left rows, now stored in {aside}",)

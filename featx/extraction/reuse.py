@@ -8,6 +8,7 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 import numpy as np
 
 from featx.data.image_set import ImageSet
+from featx.errors import CacheMissError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.layer_spec import RandomView, View
 
@@ -23,6 +24,8 @@ class _KnownImages:
 
     def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
         """Look up the keys of images that a file lists at the same path, with the same size and modification time.
+
+        The file of an interrupted run counts where the checksums of its rows vouch for these.
 
         Args:
             images: the N images.
@@ -43,15 +46,19 @@ class _KnownImages:
                 & (file.images.sizes[at] == sizes[rows])
                 & (file.images.mtimes[at] == mtimes[rows])
             )
+            same[same] = file.vouched(at[same])
             keys[rows[same]] = file.keys[at[same]]
         return keys
 
     def failures(self, max_pixels: int) -> dict[bytes, str]:
-        """The reasons why images failed, by key, from the files that were made under the same limit of pixels."""
+        """The reasons why images failed, by key, from the complete files that were made under the same limit of pixels.
+
+        In the file of an interrupted run no checksum covers a reason, so those images are read again.
+        """
         return {
             file.keys[row].tobytes(): file.error(row)
             for file in self.files
-            if file.dataset.get("max_pixels") == max_pixels
+            if file.complete and file.dataset.get("max_pixels") == max_pixels
             for row in np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
         }
 
@@ -115,12 +122,17 @@ class KnownRows(_KnownImages, Collection[bytes]):
         for number in np.unique(file_of[found]):
             file, at = self.files[number], np.flatnonzero(found & (file_of == number))
             at = at[np.argsort(row_of[at], kind="stable")]
-            sound = file.checksums_match_in_all(self.layers, row_of[at])
+            try:
+                with file.needed():
+                    sound = file.checksums_match_in_all(self.layers, row_of[at])
+                    blocks = {layer: file.features(layer)[row_of[at[sound]]] for layer in self.layers}
+            except CacheMissError:  # another process has replaced the file, which was not kept open
+                sound, blocks = np.zeros(len(at), dtype=bool), {}
             self._unsound.update(keys[row].tobytes() for row in at[~sound])
             found[at[~sound]] = False
+            for layer, block in blocks.items():
+                parts[layer].append(block)
             where.append(at[sound])
-            for layer in self.layers:
-                parts[layer].append(file.features(layer)[row_of[at[sound]]])
         order = np.argsort(np.concatenate(where)) if where else np.empty(0, np.int64)
         return found, {layer: np.concatenate(blocks)[order] for layer, blocks in parts.items() if blocks}
 

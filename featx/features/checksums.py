@@ -20,10 +20,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from featx.features.open_file import read_at
+
 _POLYNOMIAL = 0xEDB88320
 
 _BLOCK_BYTES = 1 << 20
 """The most bytes that are read and verified at once."""
+
+_BLOCK_ROWS = 1 << 14
+"""The most rows whose facts are put side by side at once."""
 
 _MOST_TASKS, _MOST_THREADS = 256, 4
 
@@ -36,6 +41,29 @@ def row_checksums(matrix: np.ndarray) -> np.ndarray:
         [558161692, 558161692]
     """
     return np.fromiter(map(zlib.crc32, np.ascontiguousarray(matrix)), dtype=np.uint32, count=len(matrix))
+
+
+def fact_checksums(*columns: np.ndarray) -> np.ndarray:
+    """Compute the checksum of what is known of each image: the bytes of its row in each of some columns, one after the other.
+
+    Args:
+        columns: each (N,) or (N, D), of any type.
+
+    Returns:
+        (N,) uint32.
+
+    Examples:
+        >>> fact_checksums(np.array([b"1.png", b"2.png"]), np.array([100, 100])).tolist()
+        [1949867218, 4236497894]
+    """
+    count = len(columns[0])
+    found = np.empty(count, np.uint32)
+    for at in range(0, count, _BLOCK_ROWS):
+        parts = [np.ascontiguousarray(column[at : at + _BLOCK_ROWS]) for column in columns]
+        found[at : at + _BLOCK_ROWS] = row_checksums(
+            np.concatenate([part.view(np.uint8).reshape(len(part), -1) for part in parts], axis=1)
+        )
+    return found
 
 
 def block_checksums(checksums: np.ndarray, width: int) -> np.ndarray:
@@ -76,7 +104,7 @@ def rows_match(file: int, *, offset: int, width: int, rows: np.ndarray, expected
 
     def verify(some: Sequence[tuple[int, int]]) -> None:
         for first, last in some:
-            data = os.pread(file, (last - first) * width, offset + int(rows[first]) * width)
+            data = read_at(file, (last - first) * width, offset + int(rows[first]) * width)
             if expected_of_run.get(first) == zlib.crc32(data):
                 matches[first:last] = True
             else:  # the run is shorter than a block, or one of its rows does not match

@@ -10,23 +10,25 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptFileError
+from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
 from featx.features import checksums
-from featx.features.hdf5 import Table
-from featx.features.header import COLUMNS, FeatureFileHeader, Layer, read_errors
+from featx.features.header import COLUMNS, FeatureFileHeader, Layer
+from featx.features.open_file import read_array, read_at, read_errors
 from featx.layer_spec import option_for
-from featx.text import size_text
+from featx.text import from_utf8, size_text
 
 TODO, DONE, FAILED = 0, 1, 2
 """Values of ``/images/status``."""
 
 _ERRORS = "images/error"
+
+_UNKNOWN, _NO, _YES = 0, 1, 2
+"""Whether what is known of an image is as it was written."""
 
 _DIGEST_BLOCK = 1 << 20
 """Bytes of the table of errors that are hashed at once."""
@@ -84,14 +86,11 @@ class FeatureFile(FeatureFileHeader):
         """
         super().__init__(path, allow_partial=allow_partial)
         self._require_memory()
-        with read_errors(self.path), os.fdopen(os.dup(self._file), "rb") as file:
-            column = {name: _read_table(file, self.structure.tables[name]) for name in COLUMNS if name != _ERRORS}
-            self._checksums = {name: _read_table(file, self.structure.tables[f"checks/{name}"]) for name in self.layers}
-            self._features = {
-                name: np.memmap(file, layer.dtype, "r", layer.offset, (self.rows, layer.dim))
-                for name, layer in self.layers.items()
-            }
-        self.classes = tuple(map(os.fsdecode, column["classes"].tolist()))
+        with read_errors(self.path):
+            column = {name: self._table(name) for name in COLUMNS if name != _ERRORS}
+            self._checksums = {name: self._table(f"checks/{name}") for name in self.layers}
+        self._map: np.ndarray | None = None
+        self.classes = tuple(map(from_utf8, column["classes"].tolist()))
         self.images = ImageTable(
             paths=column["images/path"],
             labels=column["images/label"],
@@ -100,12 +99,15 @@ class FeatureFile(FeatureFileHeader):
             mtimes=column["images/mtime_ns"],
         )
         self.keys, self.status = column["images/key"], column["images/status"]
-        if self.complete and self.digest != self.computed_digest():
+        if not self.complete:
+            self.status[self.status > FAILED] = TODO  # a damaged one; the row is done again
+        self._vouched = np.full(self.rows, _UNKNOWN, dtype=np.int8)
+        if self.complete and self.digest != computed_digest(self):
             raise CorruptFileError(
-                f"{self.path}: its tables do not match their digest, so some bytes have changed since it was made. "
-                "Delete it and run featx extract again"
+                f"{self.path}: its tables do not match their digest, so some bytes have changed since it was made"
             )
-        self._check_values()
+        if not _has_valid_values(self):
+            raise CorruptFileError(f"{self.path}: its tables hold labels, splits, paths or states that are not valid")
 
     def __len__(self) -> int:
         return self.rows
@@ -117,9 +119,29 @@ class FeatureFile(FeatureFileHeader):
 
         Raises:
             CacheMissError: the file has no such layer.
+            UnreadableFileError: the system cannot map the file.
         """
-        self.layer(layer)
-        return self._features[layer]
+        entry = self.layer(layer)
+        if self._map is None:  # one mapping, and with it one descriptor, for all layers
+            with read_errors(self.path), self._file.needed() as file, os.fdopen(os.dup(file), "rb") as whole:
+                self._map = np.memmap(whole, np.uint8, "r", shape=(self.structure.size,))
+        part = self._map[entry.offset : entry.offset + self.rows * entry.dim * entry.dtype.itemsize]
+        rows: np.ndarray = part.view(entry.dtype).reshape(self.rows, entry.dim)
+        return rows
+
+    def release(self) -> None:
+        """Close the file until it is needed again. Features that were handed out stay readable."""
+        self._map = None
+        self._file.release()
+
+    @contextlib.contextmanager
+    def needed(self) -> Iterator[None]:
+        """Open a file that was released for the length of a block."""
+        released = self._file.released
+        with self._file.needed():
+            yield
+        if released:
+            self._map = None
 
     def layer(self, name: str) -> Layer:
         """The description of a layer.
@@ -134,13 +156,13 @@ class FeatureFile(FeatureFileHeader):
         return self.layers[name]
 
     def checksums(self, layer: str) -> np.ndarray:
-        """The stored CRC-32 of each row of a layer: (N,) uint32.
+        """The CRC-32 of each row's features in a layer, as it was stored: (N,) uint32.
 
         Raises:
             CacheMissError: the file has no such layer.
         """
         self.layer(layer)
-        return self._checksums[layer]
+        return self._checksums[layer] if self.complete else self._plain(layer, self.vouched(np.arange(self.rows)))
 
     def checksums_match(self, layer: str, rows: np.ndarray) -> np.ndarray:
         """Read rows of a layer and compare them with their checksums.
@@ -154,16 +176,69 @@ class FeatureFile(FeatureFileHeader):
 
         Raises:
             CacheMissError: the file has no such layer.
+            UnreadableFileError: the system cannot read it.
         """
-        entry, rows = self.layer(layer), np.asarray(rows, dtype=np.int64)
-        matches = checksums.rows_match(
-            self._file,
-            offset=entry.offset,
-            width=entry.dim * entry.dtype.itemsize,
-            rows=rows,
-            expected=self._checksums[layer][rows],
-        )
-        return np.asarray((self.status[rows] == DONE) & matches)
+        self.layer(layer)
+        rows = np.asarray(rows, dtype=np.int64)
+        done = self.status[rows] == DONE
+        if self.complete:
+            return np.asarray(done & self._match(layer, rows, self._checksums[layer][rows]))
+        matches = np.asarray(done & self._match(layer, rows, self._checksums[layer][rows] ^ self._facts(rows)))
+        # A row of an earlier featx, or of a run that was killed while it completed the file, has a plain checksum.
+        others = np.flatnonzero(done & ~matches)
+        matches[others] = self._match(layer, rows[others], self._checksums[layer][rows[others]])
+        return matches
+
+    def vouched(self, rows: np.ndarray) -> np.ndarray:
+        """Which of (R,) rows have a path, a size, a time and a key that are as they were written: (R,) bool.
+
+        In a complete file the digest vouches for all rows. In the file of an interrupted run the checksums of a row do, which
+        cover its features as well; only rows that are done have them. They are read once.
+
+        Raises:
+            UnreadableFileError: the system cannot read the file.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.complete:
+            return np.ones(len(rows), dtype=bool)
+        self._vouched[rows[self.status[rows] != DONE]] = _NO
+        unknown = np.unique(rows[self._vouched[rows] == _UNKNOWN])
+        if len(unknown):
+            facts = self._facts(unknown)
+            each = [self._match(layer, unknown, self._checksums[layer][unknown] ^ facts) for layer in self.layers]
+            self._vouched[unknown] = np.where(np.logical_and.reduce(each), _YES, _NO)
+        return np.asarray(self._vouched[rows] == _YES)
+
+    def final_checksums(self, layer: str, vouched: np.ndarray) -> np.ndarray:
+        """The checksums of a layer's features that the file has when it is complete: (N,) uint32, 0 for rows that failed.
+
+        Args:
+            layer: the name of the layer.
+            vouched: (N,) bool: rows whose stored checksum covers what is known of their images too.
+        """
+        return np.where(self.status == DONE, self._plain(layer, vouched), 0).astype("<u4")
+
+    def _plain(self, layer: str, vouched: np.ndarray) -> np.ndarray:
+        """The checksums of a layer's features alone: (N,) uint32."""
+        return np.where(vouched, self._checksums[layer] ^ self._facts(np.arange(self.rows)), self._checksums[layer])
+
+    def _match(self, layer: str, rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Whether (R,) rows of features have the (R,) uint32 checksums that are expected."""
+        entry = self.layer(layer)
+        with read_errors(self.path), self._file.needed() as file:
+            return checksums.rows_match(
+                file, offset=entry.offset, width=entry.dim * entry.dtype.itemsize, rows=rows, expected=expected
+            )
+
+    def _facts(self, rows: np.ndarray) -> np.ndarray:
+        """The (R,) uint32 checksums of what the tables hold of the images of (R,) rows."""
+        t = self.images
+        return checksums.fact_checksums(t.paths[rows], t.sizes[rows], t.mtimes[rows], self.keys[rows])
+
+    def _table(self, name: str) -> np.ndarray:
+        """Read a whole table."""
+        table = self.structure.tables[name]
+        return read_array(self._file.fileno(), table.dtype, table.shape, table.offset)
 
     def checksums_match_in_all(self, layers: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """Which of these rows are done and match their checksums in each of these layers: (R,) bool.
@@ -187,58 +262,75 @@ class FeatureFile(FeatureFileHeader):
     def error(self, row: int) -> str:
         """The reason why a row failed; "" if it did not."""
         table = self.structure.tables[_ERRORS]
-        data = os.pread(self._file, table.dtype.itemsize, table.offset + row * table.dtype.itemsize)
+        with read_errors(self.path), self._file.needed() as file:
+            data = read_at(file, table.dtype.itemsize, table.offset + row * table.dtype.itemsize)
         return data.rstrip(b"\0").decode(errors="replace")
 
-    def computed_digest(self) -> str:
-        """Compute the SHA-256, in hex, of everything but the features, which have their checksums."""
-        digest = hashlib.sha256()
-        layers = {name: [e.dim, e.dtype.str, e.identity] for name, e in sorted(self.layers.items())}
-        attrs = self.structure.attrs
-        texts = [str(attrs[name]) for name in ("identity", "backbone", "dataset")]
-        for text in [*texts, json.dumps(layers), json.dumps(self.classes)]:
-            digest.update(text.encode(errors="surrogateescape") + b"\0")
-        t = self.images
-        columns = [t.paths, t.labels, t.splits, t.sizes, t.mtimes, self.keys, self.status]
-        for column in columns:
-            digest.update(f"{column.dtype.str}{column.shape}".encode())
-            digest.update(column.data)
-        table = self.structure.tables[_ERRORS]  # the widest table and mostly empty, so it is not held in memory
-        digest.update(f"{table.dtype.str}{table.shape}".encode())
-        for at in range(0, table.nbytes, _DIGEST_BLOCK):
-            digest.update(os.pread(self._file, min(_DIGEST_BLOCK, table.nbytes - at), table.offset + at))
-        for name in sorted(self.layers):
-            digest.update(f"{self._checksums[name].dtype.str}{self._checksums[name].shape}".encode())
-            digest.update(self._checksums[name].data)
-        return digest.hexdigest()
+    def rows_with_errors(self) -> np.ndarray:
+        """The rows whose table of errors holds anything: (E,) int64."""
+        width = self.structure.tables[_ERRORS].dtype.itemsize
+        blocks = [np.frombuffer(data, np.uint8).reshape(-1, width).any(axis=1) for data in self.error_blocks()]
+        return np.flatnonzero(np.concatenate(blocks))
+
+    def error_blocks(self) -> Iterator[bytes]:
+        """The table of errors in blocks of whole rows, for it is the widest one, and mostly empty."""
+        table = self.structure.tables[_ERRORS]
+        step = max(1, _DIGEST_BLOCK // table.dtype.itemsize) * table.dtype.itemsize
+        with read_errors(self.path), self._file.needed() as file:
+            for at in range(0, table.nbytes, step):
+                yield read_at(file, min(step, table.nbytes - at), table.offset + at)
 
     def _require_memory(self) -> None:
         """Refuse a file whose tables need more than half of the machine's memory; it may come from a stranger."""
         need = self.structure.size - sum(self.rows * e.dim * e.dtype.itemsize for e in self.layers.values())
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if need > memory // 2:
-            raise CorruptFileError(f"{self.path}: its tables take {size_text(need)}; the memory is {size_text(memory)}")
-
-    def _check_values(self) -> None:
-        """Check the values that other modules rely on."""
-        labels, paths = self.images.labels, self.images.paths
-        with contextlib.suppress(UnicodeDecodeError):
-            for split in np.unique(self.images.splits).tolist():
-                split.decode()
-            letters = paths.view(np.uint8).reshape(self.rows, -1)
-            if (
-                labels.min() >= -1
-                and labels.max() < len(self.classes)
-                and self.status.max() <= FAILED
-                and not (self.complete and (self.status == TODO).any())
-                and not ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any()  # no path contains a zero byte
-                and "" not in self.classes
-            ):
-                return
-        raise CorruptFileError(f"{self.path}: its tables hold labels, splits, paths or states that are not valid")
+            need_text, memory_text = size_text(need), size_text(memory)
+            raise UnreadableFileError(f"{self.path}: its tables take {need_text}; the memory is {memory_text}")
 
 
-def _read_table(file: Any, table: Table) -> np.ndarray:
-    file.seek(table.offset)
-    column: np.ndarray = np.fromfile(file, table.dtype, table.nbytes // table.dtype.itemsize).reshape(table.shape)
-    return column
+def computed_digest(file: FeatureFile, final: Mapping[str, np.ndarray] | None = None) -> str:
+    """Compute the SHA-256, in hex, of everything but the features, which have their checksums.
+
+    Args:
+        file: the file.
+        final: the (N,) uint32 checksums by layer that stand for the stored ones.
+    """
+    digest = hashlib.sha256()
+    layers = {name: [e.dim, e.dtype.str, e.identity] for name, e in sorted(file.layers.items())}
+    attrs = file.structure.attrs
+    texts = [str(attrs[name]) for name in ("identity", "backbone", "dataset")]
+    for text in [*texts, json.dumps(layers), json.dumps(file.classes)]:
+        digest.update(text.encode(errors="surrogateescape") + b"\0")
+    t = file.images
+    columns = [t.paths, t.labels, t.splits, t.sizes, t.mtimes, file.keys, file.status]
+    for column in columns:
+        digest.update(f"{column.dtype.str}{column.shape}".encode())
+        digest.update(column.data)
+    table = file.structure.tables[_ERRORS]
+    digest.update(f"{table.dtype.str}{table.shape}".encode())
+    for block in file.error_blocks():
+        digest.update(block)
+    for name in sorted(file.layers):
+        column = final[name] if final else file._checksums[name]
+        digest.update(f"{column.dtype.str}{column.shape}".encode())
+        digest.update(column.data)
+    return digest.hexdigest()
+
+
+def _has_valid_values(file: FeatureFile) -> bool:
+    """Whether the values that other modules rely on are valid."""
+    labels, paths = file.images.labels, file.images.paths
+    with contextlib.suppress(UnicodeDecodeError):
+        for split in np.unique(file.images.splits).tolist():
+            split.decode()
+        letters = paths.view(np.uint8).reshape(file.rows, -1)
+        return bool(
+            labels.min() >= -1
+            and labels.max() < len(file.classes)
+            and file.status.max() <= FAILED
+            and not (file.complete and (file.status == TODO).any())
+            and not ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any()  # no path contains a zero byte
+            and "" not in file.classes
+        )
+    return False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featx.constants import FROZEN, UNTRAINED
-from featx.errors import CacheMissError, CorruptFileError, OutputError
+from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
+from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile
-from featx.features.hdf5 import TEXT_CRC
-from featx.features.header import FORMAT, FeatureFileHeader, partial_path
+from featx.features.header import FORMAT, VERSION, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
+from featx.features.open_file import is_denied, read_errors
 from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
 from featx.reporter import SILENT, Reporter, note_choice
+from featx.system import exists
 
 _ENDINGS = (".h5", ".h5.partial", ".h5.new")
 
@@ -32,7 +38,8 @@ class FolderEntry:
     Attributes:
         path: the path of the file.
         state: "complete", "partial" (left by an interrupted run), "leftover" (left by a run that was killed before it
-            computed anything), "damaged", or "foreign" (not a feature file).
+            computed anything), "damaged", "unreadable" (the system cannot read it now), "unknown" (of a later version of
+            featx), or "foreign" (not a feature file).
         bytes: the space that it takes on the disk.
         modified: when it was last written or used, in seconds since 1970.
         dataset: the name of the data set; "" if the file cannot be read.
@@ -41,6 +48,7 @@ class FolderEntry:
         images: the number of rows.
         done: the number of rows that have features.
         removable: why nothing needs the file; "" if something may.
+        fault: why the file cannot be used; "" if it can.
     """
 
     path: Path
@@ -53,6 +61,7 @@ class FolderEntry:
     images: int = 0
     done: int = 0
     removable: str = ""
+    fault: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as ``featx cache --json`` prints it."""
@@ -67,6 +76,7 @@ class FolderEntry:
             "images": self.images,
             "done": self.done,
             "removable": self.removable,
+            "fault": self.fault,
         }
 
 
@@ -86,7 +96,10 @@ def feature_file_path(
         identities: the identity of each layer by its name.
 
     Returns:
-        The path, and a note for the user if a damaged file has the plain name; otherwise "".
+        The path, and a note for the user if a file with the plain name cannot be used; otherwise "".
+
+    Raises:
+        UnreadableFileError: a file of such a name cannot be read now, other than for want of permission.
     """
     note = ""
     plain = folder / f"{dataset}--{_file_stem(backbone)}.h5"
@@ -97,6 +110,14 @@ def feature_file_path(
             try:
                 header = FeatureFileHeader(form)
             except CacheMissError:
+                continue
+            except UnreadableFileError as error:
+                if not is_denied(error):  # it may hold just these features, so nothing is done until it can be read
+                    raise
+                note = f"{error}. The file is left as it is"
+                continue
+            except UnknownVersionError as error:
+                note = f"{error}. The file is left as it is"
                 continue
             except CorruptFileError as error:
                 note = f"{error}. The file is left as it is; featx cache rm removes it"
@@ -109,22 +130,33 @@ def feature_file_path(
 
 def files_sharing(
     folder: Path, identities: Iterable[Mapping[str, str]], *, without: Sequence[Path] = ()
-) -> list[FeatureFile]:
+) -> tuple[list[FeatureFile], list[str]]:
     """The feature files of a folder, complete or not, that share features with an extraction; the newest first.
+
+    They are released, so that their number is not limited by that of open files.
 
     Args:
         folder: the folder of feature files.
         identities: groups of identities by layer; a file is returned if it holds all of any one group.
         without: files to leave out.
+
+    Returns:
+        The files, and a note for the user for each one that cannot be read.
     """
-    files, groups = [], list(identities)
+    files, notes, groups = [], list[str](), list(identities)
     for path in sorted(_files(folder), key=_modified, reverse=True):
         if path in without or path.name.endswith(".new"):
             continue
-        with contextlib.suppress(CacheMissError, CorruptFileError):
+        try:
             if any(map(FeatureFileHeader(path).holds, groups)):
-                files.append(FeatureFile(path, allow_partial=True))
-    return files
+                file = FeatureFile(path, allow_partial=True)
+                file.release()
+                files.append(file)
+        except UnreadableFileError as error:
+            notes.append(f"{error}. Its features are not reused")
+        except (CacheMissError, CorruptFileError):
+            continue
+    return files, notes
 
 
 def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
@@ -164,8 +196,10 @@ def require_writable(folder: Path, file: Path | None = None) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        if not (folder.is_dir() and _files(folder)):
-            raise folder_error(folder, error) from error
+        with contextlib.suppress(OSError):
+            if _files(folder):
+                return
+        raise folder_error(folder, error) from error
 
 
 def require_named(file: Path, *inputs: str | os.PathLike[str] | None) -> None:
@@ -188,8 +222,9 @@ def list_folder(folder: Path) -> list[FolderEntry]:
 
     Raises:
         CacheMissError: there is no such folder.
+        UnreadableFileError: it cannot be listed.
     """
-    if not folder.is_dir():
+    if not exists(folder):
         raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
     files = [path for place in (folder, folder / FROZEN, folder / UNTRAINED) for path in _files(place)]
     return [_entry(path) for path in sorted(files, key=_modified, reverse=True)]
@@ -200,32 +235,48 @@ def describe_files(paths: Iterable[Path]) -> list[FolderEntry]:
 
     Raises:
         CacheMissError: one of the files does not exist.
-        CorruptFileError: one of them is not a feature file.
+        UnreadableFileError: one of them cannot be read, so that it is not known what it holds.
+        CorruptFileError: one of them is not a feature file, or has a version that this featx does not know.
     """
     entries = []
     for path in paths:
         if not path.name.endswith(_ENDINGS):
             raise CorruptFileError(f"{path} is not a feature file; those end in {', '.join(_ENDINGS)}")
-        if not path.is_file():
+        if _is_something_else(path):
             raise CacheMissError(f"there is no feature file {path}")
         entry = _entry(path)
         if entry.state == "foreign":
             raise CorruptFileError(f"{path} is not a feature file of featx; remove it by hand if you do not want it")
+        if entry.state == "unreadable":
+            raise UnreadableFileError(f"{entry.fault}. It may be intact, so it is not removed")
+        if entry.state == "unknown":
+            raise UnknownVersionError(f"{entry.fault}. It may be intact, so it is not removed")
         entries.append(entry)
     return entries
 
 
-def remove(path: Path) -> int:
-    """Remove a feature file, unless a process is writing it.
+def remove(entry: FolderEntry) -> int | None:
+    """Remove a feature file, unless a process is writing it or it is no longer as it was described.
+
+    Args:
+        entry: the description on which the removal was decided.
 
     Returns:
-        The number of bytes that were freed.
+        The number of bytes that were freed; None if the file has changed since it was described, and was kept.
 
     Raises:
         CacheLockedError: a process is writing the file.
         OutputError: the file cannot be removed.
     """
+    path = entry.path
     with write_lock(_final(path)):
+        now = _entry(path, thorough=True) if os.path.lexists(path) else None
+        if now and (now.state, now.modified, bool(now.removable)) != (
+            entry.state,
+            entry.modified,
+            bool(entry.removable),
+        ):
+            return None
         try:
             size = _on_disk(path)
             path.unlink()
@@ -234,16 +285,47 @@ def remove(path: Path) -> int:
     return size
 
 
-def _entry(path: Path) -> FolderEntry:
-    """Describe one file, and whether anything needs it."""
-    size, modified = _on_disk(path), _modified(path)
-    if path.name.endswith(".new") and (_is_ours(path) or not any(_beginning(path))):
-        return FolderEntry(path, "leftover", size, modified, removable="a run was killed before it began to compute")
+def set_aside(path: Path, word: str) -> Path:
+    """Rename an unfinished file that no run can continue, without replacing anything, and return its new path.
+
+    Args:
+        path: the file, ``<name>.h5.partial``.
+        word: what the new name, ``<name>--<word>.h5.partial``, tells.
+
+    Raises:
+        OutputError: it cannot be renamed.
+    """
+    final = _final(path)
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    places = (partial_path(final.with_name(f"{final.stem}--{word}{number}{final.suffix}")) for number in numbers)
+    aside = next(place for place in places if not os.path.lexists(place))
     try:
+        path.rename(aside)
+    except OSError as error:
+        raise OutputError(f"cannot rename {path} to {aside.name}: {error.strerror}") from error
+    return aside
+
+
+def _entry(path: Path, *, thorough: bool = False) -> FolderEntry:
+    """Describe one file, and whether anything needs it.
+
+    Args:
+        path: the file.
+        thorough: call a file superseded only if the features that another one has instead match their checksums.
+    """
+    size, modified = _on_disk(path), _modified(path)
+    try:
+        if path.name.endswith(".new") and (_is_ours(path) or not any(_beginning(path))):
+            why = "a run was killed before it began to compute"
+            return FolderEntry(path, "leftover", size, modified, removable=why)
         file = FeatureFile(path, allow_partial=True)
+        superseded = _superseded(file, thorough)
+    except UnreadableFileError as error:
+        return FolderEntry(path, "unreadable", size, modified, fault=str(error))
+    except UnknownVersionError as error:
+        return FolderEntry(path, "unknown", size, modified, fault=str(error))
     except (CacheMissError, CorruptFileError) as error:
-        ours = _is_ours(path)
-        return FolderEntry(path, "damaged" if ours else "foreign", size, modified, removable=str(error) if ours else "")
+        return _unusable(path, size, modified, error)
     return FolderEntry(
         path,
         "complete" if file.complete else "partial",
@@ -254,52 +336,72 @@ def _entry(path: Path) -> FolderEntry:
         backbone=file.backbone["name"],
         images=len(file),
         done=int((file.status == DONE).sum()),
-        removable=_superseded(file),
+        removable=superseded,
     )
+
+
+def _unusable(path: Path, size: int, modified: float, error: Exception) -> FolderEntry:
+    """Describe a file that is no feature file of this version: damaged, of a later version, or something else."""
+    try:
+        if not _is_ours(path):
+            return FolderEntry(path, "foreign", size, modified, fault=str(error))
+        if not _is_of_this_version(path):
+            return FolderEntry(path, "unknown", size, modified, fault=f"{error}; it may be of a later version of featx")
+    except UnreadableFileError as problem:
+        return FolderEntry(path, "unreadable", size, modified, fault=str(problem))
+    return FolderEntry(path, "damaged", size, modified, removable=str(error), fault=str(error))
 
 
 def _is_ours(path: Path) -> bool:
     """Whether featx wrote a file, even if it is damaged: the names of its attributes stand at its beginning."""
     beginning = _beginning(path)
-    return FORMAT.encode() in beginning or TEXT_CRC.encode() in beginning
+    return FORMAT.encode() in beginning or hdf5.TEXT_CRC.encode() in beginning
+
+
+def _is_of_this_version(path: Path) -> bool:
+    """Whether the version stands at the beginning of a file, even if it is damaged, as this featx writes it."""
+    beginning = _beginning(path)
+    return FORMAT.encode() not in beginning or hdf5.packed_attribute("version", VERSION) in beginning
 
 
 def _beginning(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(1 << 16)
-    except OSError:
-        return b""
+    with read_errors(path), contextlib.suppress(FileNotFoundError, IsADirectoryError), path.open("rb") as file:
+        return file.read(1 << 16)
+    return b""
 
 
-def _superseded(file: FeatureFile) -> str:
+def _superseded(file: FeatureFile, thorough: bool) -> str:
     """Why a file is no longer needed: another one has all its features, and no extraction will use this one; "" otherwise."""
     final = _final(file.path)
     if final != file.path:  # an unfinished file is only of use for its finished file
-        return f"{final.name} has all its features" if _has_all(final, file) else ""
-    if Path(file.dataset["root"]).is_dir():
+        return f"{final.name} has all its features" if _has_all(final, file, thorough) else ""
+    if exists(Path(file.dataset["root"])):
         return ""
     for other in _files(file.path.parent):
-        if other.suffix == ".h5" and other != file.path and _has_all(other, file, with_data_set=True):
+        if other.suffix == ".h5" and other != file.path and _has_all(other, file, thorough, with_data_set=True):
             return f"its data set is gone, and {other.name} has all its features"
     return ""
 
 
-def _has_all(path: Path, file: FeatureFile, *, with_data_set: bool = False) -> bool:
+def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bool = False) -> bool:
     """Whether a file has the features of all images of another.
 
     Args:
         path: the file.
         file: the other file.
+        thorough: read the features, and require that they match their checksums.
         with_data_set: also require that the file's own data set still exists.
     """
     try:
         whole = FeatureFile(path)
-    except (CacheMissError, CorruptFileError):
+        if not whole.holds(file.identities) or (with_data_set and not exists(Path(whole.dataset["root"]))):
+            return False
+        rows = np.flatnonzero(whole.status == DONE)
+        if thorough:
+            rows = rows[whole.checksums_match_in_all(list(file.layers), rows)]
+    except (CacheMissError, CorruptFileError, UnreadableFileError):
         return False
-    if not whole.holds(file.identities) or (with_data_set and not Path(whole.dataset["root"]).is_dir()):
-        return False
-    done = set(map(bytes, whole.keys[whole.status == DONE]))
+    done = set(map(bytes, whole.keys[rows]))
     return all(bytes(key) in done for key in file.keys[file.status == DONE])
 
 
@@ -308,8 +410,29 @@ def _final(path: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The feature files in a folder, judged by their names only."""
-    return [path for path in folder.glob("*.h5*") if path.name.endswith(_ENDINGS) and path.is_file()]
+    """The feature files in a folder, judged by their names only.
+
+    Raises:
+        UnreadableFileError: the folder cannot be listed.
+    """
+    try:
+        with read_errors(folder):
+            names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS))  # noqa: PTH208
+    except UnreadableFileError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return []
+        raise
+    return [path for path in map(folder.joinpath, names) if not _is_something_else(path)]
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether a path is known to be no regular file; one that the system cannot tell about may be one."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _modified(path: Path) -> float:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from featx.errors import CorruptFileError
+from featx.features.open_file import read_at
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SECTOR = 512
@@ -152,7 +153,7 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
         CorruptFileError: the file is not an HDF5 file, not in this form, truncated, or damaged.
     """
     size = os.fstat(file).st_size
-    start = os.pread(file, _SUPERBLOCK, 0)
+    start = read_at(file, _SUPERBLOCK, 0)
     if not start.startswith(SIGNATURE):
         raise CorruptFileError(f"{name} is not an HDF5 file")
     if start[8:12] != b"\x02\x08\x08\0":
@@ -167,7 +168,7 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
         raise CorruptFileError(
             f"{name}: the structure of the file is damaged ({error or type(error).__name__})"
         ) from error
-    data = os.pread(file, len(structure.data), 0)
+    data = read_at(file, len(structure.data), 0)
     if torn and data != structure.data and [*attrs][-len(torn) :] == [*torn]:
         structure = pack({**structure.attrs, **torn}, tables)
         end = _SUPERBLOCK + 14 + int.from_bytes(structure.data[_SUPERBLOCK + 6 : _SUPERBLOCK + 10], "little")
@@ -206,6 +207,11 @@ def checksum(data: bytes) -> int:
     a = ((a ^ c) - _rotated(c, 4)) & _M
     b = ((b ^ a) - _rotated(a, 14)) & _M
     return ((c ^ b) - _rotated(b, 24)) & _M
+
+
+def packed_attribute(name: str, value: int) -> bytes:
+    """The bytes with which a file encodes an attribute that is a number."""
+    return _attribute(name, value, _Heap([]))
 
 
 _M = 0xFFFFFFFF
@@ -371,7 +377,7 @@ class _Parser:
             raise _MalformedError("it has more headers than a feature file can have")
 
     def _bytes(self, address: int, count: int) -> bytes:
-        data = os.pread(self.file, count, address) if address + count <= self.size else b""
+        data = read_at(self.file, count, address) if address + count <= self.size else b""
         if len(data) != count:
             raise _MalformedError(f"{count} bytes at {address} of {self.size}")
         return data

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import stat
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptFileError, FeatxError
+from featx.errors import CorruptFileError, UnknownVersionError
 from featx.features import hdf5
+from featx.features.open_file import OpenFile, read_errors
 from featx.identity import brief_value
 from featx.io.strict_json import strict_json
 
@@ -84,17 +82,22 @@ class FeatureFileHeader:
 
         Raises:
             CacheMissError: there is no such file.
-            CorruptFileError: the file is not a feature file, has an unknown version, is incomplete, or is damaged.
+            UnreadableFileError: the system cannot read it.
+            UnknownVersionError: it has an unknown version.
+            CorruptFileError: it is not a feature file, is incomplete, or is damaged.
         """
         self.path = Path(path)
-        self._file = _open(self.path)
-        weakref.finalize(self, os.close, self._file)
+        self._file = OpenFile(self.path)
         with read_errors(self.path):
-            self.structure = hdf5.parse(self._file, self.path, torn=INCOMPLETE if allow_partial else None)
+            self.structure = hdf5.parse(self._file.fileno(), self.path, torn=INCOMPLETE if allow_partial else None)
         attrs = self.structure.attrs
         found = (attrs.get("format"), attrs.get("version"))
         if found != (FORMAT, VERSION):
             shown = "format {}, version {}".format(*map(brief_value, map(repr, found)))
+            if found[0] == FORMAT:
+                raise UnknownVersionError(
+                    f"{self.path}: {shown}; expected {FORMAT}, {VERSION}. A newer featx may read it"
+                )
             raise CorruptFileError(f"{self.path}: {shown}; expected {FORMAT}, {VERSION}")
         self.complete = bool(self._attribute("complete", np.uint8))
         if not self.complete and not allow_partial:
@@ -172,17 +175,6 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-@contextlib.contextmanager
-def read_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of a failing disk, or of a file that is truncated while it is read, into a CorruptFileError."""
-    try:
-        yield
-    except FeatxError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
 def _is_valid_table(name: str, table: hdf5.Table, rows: int) -> bool:
     """Whether a table has the type, shape and attributes of the format."""
     group = name.partition("/")[0]
@@ -194,18 +186,3 @@ def _is_valid_table(name: str, table: hdf5.Table, rows: int) -> bool:
     count = table.shape[0] if name == "classes" and table.shape else rows
     kind, shape = COLUMNS[name]
     return (table.dtype.kind == kind or table.dtype.str == np.dtype(kind).str) and table.shape == (count, *shape)
-
-
-def _open(path: Path) -> int:
-    try:
-        if path.is_dir():
-            raise CorruptFileError(f"{path} is a folder; expected a feature file")
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait forever
-            raise CorruptFileError(f"{path} is not a regular file; expected a feature file")
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CacheMissError(f"there is no feature file {path}; featx extract makes one") from error
-    except CorruptFileError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -9,12 +9,14 @@ import shutil
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptFileError, OutputError
+from featx.errors import FeatxError, OutputError
 from featx.features import hdf5
 from featx.features.hdf5 import Structure
+from featx.features.open_file import read_at
 from featx.io.atomic import reserve
 from featx.text import size_text
 
@@ -30,11 +32,22 @@ class StructuredFile:
     def __init__(self, path: Path, structure: Structure) -> None:
         self.path, self.structure = path, structure
 
-    def open(self) -> None:
-        """Open the file, which must exist."""
+    def open(self, *, new: bool = False) -> None:
+        """Open the file.
+
+        Args:
+            new: make it. An older file or link of this name is removed, never followed; the umask applies.
+        """
         with self.output_errors():
-            self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+            if new:
+                self.path.unlink(missing_ok=True)
+                flags |= os.O_CREAT | os.O_EXCL
+            self._file = os.open(self.path, flags, 0o666)
         weakref.finalize(self, os.close, self._file)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"the descriptor of {self.path} belongs to this process and cannot be pickled")
 
     def lay_out(self, columns: Mapping[str, np.ndarray]) -> None:
         """Write the structure and some tables into an empty file, reserve the space of all others, and sync it.
@@ -79,7 +92,7 @@ class StructuredFile:
         """Change attributes in place by one write into one sector, so that a kill leaves the old or the new values."""
         new = hdf5.pack({**self.structure.attrs, **attrs}, self.structure.tables)
         with self.output_errors():
-            old = os.pread(self._file, len(new.data), 0)
+            old = read_at(self._file, len(new.data), 0)
             changed = [at for at, (a, b) in enumerate(zip(old, new.data, strict=True)) if a != b]
             if changed:
                 first, last = changed[0], changed[-1]
@@ -103,7 +116,7 @@ class StructuredFile:
         """Turn the errors of the system into an OutputError that names the file and, on a full disk, the space it needs."""
         try:
             yield
-        except (OutputError, CacheMissError, CorruptFileError):
+        except FeatxError:
             raise
         except OSError as error:
             raise output_error(self.path, self.structure.size, error) from error

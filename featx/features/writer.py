@@ -17,10 +17,14 @@ import numpy as np
 
 from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import checksums, hdf5
-from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTable
+from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTable, computed_digest
 from featx.features.hdf5 import Structure, Table
 from featx.features.header import FORMAT, INCOMPLETE, VERSION, partial_path
 from featx.features.structured_file import StructuredFile, require_space, sync_folder
+from featx.text import to_utf8
+
+_FACTS = ("images/path", "images/size", "images/mtime_ns")
+"""What the checksum of a row covers besides the features and the key, until the file is complete."""
 
 _ERROR_BYTES = 120
 _MIN_SPLIT_BYTES = 8
@@ -36,6 +40,7 @@ class FeatureFileWriter:
     Attributes:
         path: the final path.
         resumed: the file of the interrupted run as it was when opened, or None.
+        kept: (N,) bool: the rows that the interrupted run had done, whose checksums cover what is known of their images too.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class FeatureFileWriter:
         self.path = path
         self._layers = {name: dim for name, (dim, _) in layers.items()}
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        columns = _columns(images, classes)
+        self._columns = _columns(images, classes)
         attrs: dict[str, hdf5.Value] = {
             "format": FORMAT,
             "version": VERSION,
@@ -77,21 +82,23 @@ class FeatureFileWriter:
             "dataset": _json(dataset),
         }
         try:
-            structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(columns, layers, self._dtype))
+            structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(self._columns, layers, self._dtype))
         except ValueError as error:
             raise OutputError(f"{path} cannot be written as a feature file: {error}") from error
-        self.resumed = self._unfinished(structure, columns, given_splits=dataset["splits"] == "given")
+        self._vouched, self.kept = np.zeros((2, len(images.paths)), dtype=bool)
+        self.resumed = self._unfinished(structure, given_splits=dataset["splits"] == "given")
         if self.resumed:
-            self._failed_before = set(np.flatnonzero(self.resumed.status == FAILED).tolist())
             self._file = StructuredFile(partial_path(path), structure)
-            self._continue()
+            self._continue(self.resumed)
         else:
-            self._failed_before = set[int]()
             self._file = StructuredFile(path.with_name(path.name + ".new"), structure)
-            self._create(columns)
+            self._create()
 
     def write(self, rows: Sequence[int] | np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
         """Commit rows: first the features, then their checksums and keys, then their status.
+
+        Until the file is complete, a checksum covers what is known of the image too: it is that of the features, xor that of
+        path, size, time and key.
 
         Args:
             rows: (B,) row numbers.
@@ -103,13 +110,14 @@ class FeatureFileWriter:
         """
         numbers = np.asarray(rows, dtype=np.int64)
         runs = list(checksums.consecutive_runs(numbers, len(numbers)))
+        facts = checksums.fact_checksums(*(self._columns[name][numbers] for name in _FACTS), keys)
         for layer in self._layers:
             block = np.ascontiguousarray(features[layer], dtype=self._dtype)
-            for name, data in (("features", block), ("checks", checksums.row_checksums(block).astype("<u4"))):
+            checks = (checksums.row_checksums(block) ^ facts).astype("<u4")
+            for name, data in (("features", block), ("checks", checks)):
                 self._file.put_rows(f"{name}/{layer}", numbers, runs, data)
         self._file.put_rows("images/key", numbers, runs, np.ascontiguousarray(keys))
-        for row in self._failed_before.intersection(numbers.tolist()):
-            self._file.put("images/error", row, bytes(_ERROR_BYTES))
+        self._vouched[numbers] = True
         self._file.put_rows("images/status", numbers, runs, np.full(len(numbers), DONE, dtype=np.uint8))
 
     def fail(self, row: int, key: bytes, reason: str) -> None:
@@ -133,6 +141,7 @@ class FeatureFileWriter:
 
     def restat(self, row: int, size: int, mtime_ns: int) -> None:
         """Update the size and modification time of an image that has changed since the data set was listed."""
+        self._columns["images/size"][row], self._columns["images/mtime_ns"][row] = size, mtime_ns
         self._file.put("images/size", row, size.to_bytes(8, "little", signed=True))
         self._file.put("images/mtime_ns", row, mtime_ns.to_bytes(8, "little", signed=True))
 
@@ -165,8 +174,12 @@ class FeatureFileWriter:
             written = FeatureFile(self._file.path, allow_partial=True)
             if to_do := np.count_nonzero(written.status == TODO):
                 raise OutputError(f"{self._file.path} is not complete: {to_do} rows are still to do")
-            digest = written.computed_digest().encode()
+            final = {layer: written.final_checksums(layer, self._vouched) for layer in self._layers}
+            digest = computed_digest(written, final).encode()
             del written
+        for layer, column in final.items():
+            self._file.put(f"checks/{layer}", 0, column)
+        self._file.sync()
         self._file.set_attributes({"digest": digest, "complete": np.uint8(1)})
         self._file.sync()
         self._file.rename(self.path)
@@ -174,38 +187,49 @@ class FeatureFileWriter:
             sync_folder(self.path.parent)
         return FeatureFile(self.path)
 
-    def _unfinished(
-        self, structure: Structure, columns: Mapping[str, np.ndarray], *, given_splits: bool
-    ) -> FeatureFile | None:
-        """The file of an interrupted run, if it was going to become exactly this file."""
+    def _unfinished(self, structure: Structure, *, given_splits: bool) -> FeatureFile | None:
+        """The file of an interrupted run, if it was going to become exactly this file, and may be written."""
         try:
             left = FeatureFile(partial_path(self.path), allow_partial=True)
         except (CacheMissError, CorruptFileError):
             return None
         attrs = {**left.structure.attrs, **INCOMPLETE}
-        if attrs != structure.attrs or left.structure.tables != structure.tables:
+        if attrs != structure.attrs or left.structure.tables != structure.tables or not os.access(left.path, os.W_OK):
             return None
         stored = _columns(left.images, left.classes)
         decided = [name for name in stored if given_splits or name != "images/split"]
-        return left if all(np.array_equal(columns[name], stored[name]) for name in decided) else None
+        return left if all(np.array_equal(self._columns[name], stored[name]) for name in decided) else None
 
-    def _continue(self) -> None:
-        """Open the file of an interrupted run, and make it the newest of its folder."""
+    def _continue(self, left: FeatureFile) -> None:
+        """Open the file of an interrupted run, and make it the newest of its folder.
+
+        Reasons of failures have no checksum, so they are removed, and those images are read again.
+        """
+        done = np.flatnonzero(left.status == DONE)
+        kept = done[left.vouched(done)]
+        if left.complete:  # its digest does not cover the features
+            kept = kept[left.checksums_match_in_all(list(self._layers), kept)]
+        self._vouched[kept] = self.kept[kept] = True
+        facts = checksums.fact_checksums(*(self._columns[name] for name in _FACTS), left.keys)
         self._file.open()
-        self._file.set_attributes(INCOMPLETE)  # the run may have been killed between completing and renaming
+        if left.complete:  # the run was killed between completing and renaming
+            self._file.set_attributes(INCOMPLETE)
+            self._file.sync()
+            for layer in self._layers:
+                self._file.put(f"checks/{layer}", 0, left.checksums(layer) ^ facts * self._vouched)
+        for row in left.rows_with_errors().tolist():
+            self._file.put("images/error", row, bytes(_ERROR_BYTES))
         with self._file.output_errors():
             os.utime(self._file.path)
 
-    def _create(self, columns: Mapping[str, np.ndarray]) -> None:
+    def _create(self) -> None:
         """Lay out the whole file, reserve its space, sync it, and verify it with the HDF5 library."""
         path, structure = self._file.path, self._file.structure
         with self._file.output_errors():
-            path.unlink(missing_ok=True)
             require_space(self.path, structure.size)
-            path.touch()
-            self._file.open()
+            self._file.open(new=True)
             try:
-                self._file.lay_out(columns)
+                self._file.lay_out(self._columns)
                 _verify(path, structure)
             except BaseException:
                 path.unlink(missing_ok=True)
@@ -215,12 +239,12 @@ class FeatureFileWriter:
 def _columns(images: ImageTable, classes: Sequence[str]) -> dict[str, np.ndarray]:
     """The tables that are written when the file is laid out."""
     return {
-        "classes": _fixed_width(list(map(os.fsencode, classes))),
+        "classes": _fixed_width(list(map(to_utf8, classes))),
         "images/path": _fixed_width(images.paths),
         "images/label": np.asarray(images.labels, dtype="<i8"),
         "images/split": _fixed_width(images.splits, minimum=_MIN_SPLIT_BYTES),
-        "images/size": np.asarray(images.sizes, dtype="<i8"),
-        "images/mtime_ns": np.asarray(images.mtimes, dtype="<i8"),
+        "images/size": np.array(images.sizes, dtype="<i8"),
+        "images/mtime_ns": np.array(images.mtimes, dtype="<i8"),
     }
 
 

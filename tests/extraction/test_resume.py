@@ -22,10 +22,14 @@ from extractions import (
     rename_all,
     touch_all,
 )
+from failing_calls import CALLS, failing
+from feature_files import flip
+from fuzz_partial import run as flip_bits
 
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.errors import CacheLockedError
+from featx.errors import CacheLockedError, FeatxError, UnreadableFileError
 from featx.extraction.pipeline import extract
+from featx.features import checksums
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
 
@@ -34,6 +38,7 @@ import sys, time
 from featx.backbones.backbone import load_backbone
 from featx.extraction.committer import Committer
 from featx.extraction.pipeline import extract
+from featx.features import checksums
 
 store, calls = Committer.store, []
 
@@ -140,13 +145,113 @@ def test_what_a_run_with_fewer_layers_left_is_not_taken_for_more(
     assert len(FeatureSet.load(tmp_path / "both.h5", "hidden")) == 9
 
 
-def test_a_damaged_leftover_is_passed_over_and_a_note_says_so(few: Path, tmp_path: Path, lenet: Backbone) -> None:
-    (tmp_path / "f.h5.partial").write_bytes(b"torn")
-    result = extract(few, lenet, out=tmp_path / "f.h5")
-    assert counts(result) == (8, 8, 0, 0, 0)
-    assert len(result.notes) == 1
-    assert result.notes[0].startswith("an interrupted run left a file that cannot be used: ")
-    assert_own_features(result, lenet, few)
+def test_a_damaged_leftover_is_put_aside_and_a_note_says_so(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    for number in ("", "-2", "-3"):
+        (tmp_path / "f.h5.partial").write_bytes(b"torn")
+        result = extract(few, lenet, out=tmp_path / "f.h5")
+        aside = tmp_path / f"f--unusable{number}.h5.partial"
+        assert aside.read_bytes() == b"torn"
+        assert len(result.notes) == 1
+        assert result.notes[0].startswith("an interrupted run left a file that cannot be used: ")
+        assert result.notes[0].endswith(f"It is kept as {aside}")
+        assert_own_features(result, lenet, few)
+        (tmp_path / "f.h5").unlink()
+
+
+def test_no_flipped_bit_of_an_unfinished_file_reaches_a_finished_one(tmp_path: Path) -> None:
+    seen = flip_bits(tmp_path, 40, seed=1)
+    assert seen.total() == 40
+    assert seen["wrong"] == 0
+    assert seen["6 rows kept"] > 10
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [("images/key", 0), ("images/key", 3), ("images/path", 2), ("images/size", 1), ("images/mtime_ns", 1)],
+)
+def test_what_a_flipped_bit_says_of_an_image_is_not_taken_over(
+    few: Path, tmp_path: Path, lenet: Backbone, opened: Callable[[], list[str]], table: str, row: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    left = FeatureFile(tmp_path / "f.h5.partial", allow_partial=True)
+    assert left.vouched(np.arange(8)).tolist() == [True] * 4 + [False] * 4
+    entry = left.structure.tables[table]
+    flip(left.path, entry.offset + row * entry.nbytes // len(left))
+    damaged = FeatureFile(left.path, allow_partial=True)
+    assert damaged.vouched(np.arange(4)).tolist() == [number != row for number in range(4)]
+    assert damaged.checksums_match("penultimate", np.arange(4)).tolist() == [number != row for number in range(4)]
+    opened()
+    result = extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    assert counts(result) == (8, 5, 3, 0, 0)
+    assert f"{row}.png" in opened()
+    whole = extract(few, lenet, out=tmp_path / "elsewhere" / "whole.h5", batch_size=2)
+    assert (tmp_path / "f.h5").read_bytes() == whole.file.read_bytes()
+
+
+def test_rows_that_an_earlier_featx_left_are_hashed_again_and_not_computed(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int], opened: Callable[[], list[str]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checksums, "fact_checksums", lambda *columns: np.zeros(len(columns[0]), np.uint32))
+        interrupt(patch, after=3)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    encoded.clear()
+    opened()
+    result = extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    assert counts(result) == (8, 2, 6, 0, 0)
+    assert sum(encoded) == 2
+    assert opened() == ["0.png", "1.png", "2.png", "3.png"]
+    whole = extract(few, lenet, out=tmp_path / "elsewhere" / "whole.h5", batch_size=2)
+    assert (tmp_path / "f.h5").read_bytes() == whole.file.read_bytes()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_read_that_fails_for_a_moment_loses_no_row_of_an_interrupted_run(
+    few: Path, tmp_path: Path, lenet: Backbone, name: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=3)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, cache=tmp_path / "left", batch_size=2)
+    for at in (*range(1, 12), *range(12, 10_000, 17)):
+        cache = tmp_path / str(at)
+        shutil.copytree(tmp_path / "left", cache)
+        with failing(name, at) as calls:
+            try:
+                first = extract(few, lenet, cache=cache, batch_size=2)
+            except FeatxError:
+                first = None
+        if calls.calls < at:
+            assert first
+            break
+        if first:
+            assert (first.reused, first.computed) == (6, 2), f"{name} {at}"
+        second = extract(few, lenet, cache=cache, batch_size=2)
+        assert second.computed <= 2, f"{name} {at}"
+        assert_own_features(second, lenet, few)
+    assert calls.calls < at
+
+
+def test_an_unfinished_file_that_cannot_be_read_now_stops_the_run(
+    few: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    left = (tmp_path / "f.h5.partial").read_bytes()
+    encoded.clear()
+    with (
+        failing("pread", 1),
+        pytest.raises(UnreadableFileError, match=r"f\.h5\.partial cannot be read: Input/output error"),
+    ):
+        extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    assert (tmp_path / "f.h5.partial").read_bytes() == left
+    assert encoded == []
 
 
 def test_an_unfinished_file_is_gone_on_with_in_place(few: Path, tmp_path: Path, lenet: Backbone) -> None:

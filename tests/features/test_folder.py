@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from failing_calls import CALLS, failing
 from feature_files import DIMS, IDENTITIES, begin, flip, holder_of, keys_of, make, write_rows
 
-from featx.errors import CacheLockedError, CacheMissError, CorruptFileError, OutputError
+from featx.errors import (
+    CacheLockedError,
+    CacheMissError,
+    CorruptFileError,
+    OutputError,
+    UnknownVersionError,
+    UnreadableFileError,
+)
 from featx.features import folder as folder_module
+from featx.features import hdf5
 from featx.features.feature_file import FeatureFile
 from featx.features.folder import (
     FolderEntry,
@@ -169,17 +179,19 @@ def test_files_of_the_same_features_are_shared_the_newest_first(tmp_path: Path) 
     (tmp_path / "pipe.h5").symlink_to("nowhere")
     for seconds, name in enumerate(("b.h5", "c.h5.partial", "a.h5", "less.h5"), start=1):
         os.utime(tmp_path / name, (seconds, seconds))
-    found = files_sharing(tmp_path, [IDENTITIES])
-    assert [file.path.name for file in found] == ["a.h5", "c.h5.partial", "b.h5"]
-    assert [file.complete for file in found] == [True, False, True]
-    assert [file.path.name for file in files_sharing(tmp_path, [{"hidden": "b" * 64}])] == [
-        "less.h5", "a.h5", "c.h5.partial", "b.h5",
-    ]  # fmt: skip
-    without = [tmp_path / "a.h5", tmp_path / "c.h5.partial"]
-    assert [file.path.name for file in files_sharing(tmp_path, [IDENTITIES], without=without)] == ["b.h5"]
-    either = files_sharing(tmp_path, [{"hidden": "0" * 64}, IDENTITIES])
-    assert [file.path.name for file in either] == ["a.h5", "c.h5.partial", "b.h5"]
-    assert files_sharing(tmp_path, []) == files_sharing(tmp_path / "none", [IDENTITIES]) == []
+
+    def found(*identities: dict[str, str], without: Sequence[Path] = ()) -> list[str]:
+        files, notes = files_sharing(tmp_path, identities, without=without)
+        assert notes == []
+        return [file.path.name for file in files]
+
+    assert found(IDENTITIES) == ["a.h5", "c.h5.partial", "b.h5"]
+    assert [file.complete for file in files_sharing(tmp_path, [IDENTITIES])[0]] == [True, False, True]
+    assert found({"hidden": "b" * 64}) == ["less.h5", "a.h5", "c.h5.partial", "b.h5"]
+    assert found(IDENTITIES, without=[tmp_path / "a.h5", tmp_path / "c.h5.partial"]) == ["b.h5"]
+    assert found({"hidden": "0" * 64}, IDENTITIES) == ["a.h5", "c.h5.partial", "b.h5"]
+    assert found() == []
+    assert files_sharing(tmp_path / "none", [IDENTITIES]) == ([], [])
 
 
 # What there is, and what nothing needs
@@ -334,7 +346,7 @@ def test_what_has_not_even_the_name_of_a_feature_file_is_not_described(folder: P
 def test_a_removed_file_is_gone_and_its_bytes_are_counted(folder: Path, name: str) -> None:
     others = {path.name for path in folder.iterdir()} - {name}
     size = (folder / name).stat().st_blocks * 512
-    assert remove(folder / name) == size > 0
+    assert remove(states(folder)[name]) == size > 0
     assert {path.name for path in folder.iterdir()} == others
 
 
@@ -342,19 +354,18 @@ def test_a_removed_file_is_gone_and_its_bytes_are_counted(folder: Path, name: st
 def test_what_is_being_written_is_not_removed(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"f.h5{ending}"
     path.touch()
+    entry = states(tmp_path)[path.name]
     with holder_of(tmp_path / "f.h5") as holder:
         with pytest.raises(CacheLockedError, match=rf"f\.h5 is being written by process {holder.pid}"):
-            remove(path)
+            remove(entry)
         assert path.exists()
-    remove(path)
+    remove(entry)
     assert not path.exists()
 
 
 def test_what_cannot_be_removed_says_why(folder: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot remove .*none\.h5: No such file or directory"):
-        remove(folder / "none.h5")
-    with pytest.raises(OutputError, match=r"cannot remove .*dir\.h5: "):
-        remove(folder / "dir.h5")
+        remove(FolderEntry(folder / "none.h5", "complete", 0, 0.0))
 
 
 def test_a_file_that_vanishes_while_a_folder_is_listed_does_not_upset_the_list(
@@ -386,3 +397,75 @@ def test_a_file_of_a_data_set_that_is_gone_is_removable_if_another_has_all_its_f
     assert why == {"new.h5": "", "less.h5": "", "old.h5": told, "older.h5": told}
     make(tmp_path / "c" / "more.h5", 9, root=gone)
     assert {entry.path.name: entry.removable for entry in list_folder(tmp_path / "c")}["more.h5"] == ""
+
+
+# What may be intact is never removed
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_read_that_fails_for_a_moment_makes_nothing_removable(folder: Path, name: str) -> None:
+    needed = {"whole.h5", "partial.h5.partial"}
+    for at in (*range(1, 12), *range(12, 10_000, 17)):
+        with failing(name, at) as calls:
+            try:
+                found = states(folder)
+            except UnreadableFileError:
+                found = {}
+        assert not any(found[name].removable for name in needed & found.keys()), f"{name} {at}"
+        assert not any(entry.removable for entry in found.values() if entry.state == "unreadable")
+        if calls.calls < at:
+            break
+    assert found.keys() > needed
+
+
+def test_a_file_that_cannot_be_read_is_not_removed_even_if_it_is_named(folder: Path) -> None:
+    with (
+        failing("pread", 1),
+        pytest.raises(UnreadableFileError, match=r"whole\.h5 .*It may be intact, so it is not removed"),
+    ):
+        describe_files([folder / "whole.h5"])
+
+
+@pytest.mark.parametrize("damage", [None, 6400], ids=["whole", "damaged"])
+def test_a_file_of_a_later_version_is_not_removable(tmp_path: Path, damage: int | None) -> None:
+    path = tmp_path / "f.h5"
+    make(path)
+    with path.open("r+b") as file:
+        structure = hdf5.parse(file.fileno(), path)
+        os.pwrite(file.fileno(), hdf5.pack({**structure.attrs, "version": 2}, structure.tables).data, 0)
+        if damage:
+            file.truncate(damage)
+    entry = states(tmp_path)["f.h5"]
+    assert (entry.state, entry.removable) == ("unknown", "")
+    with pytest.raises(UnknownVersionError, match=r"f\.h5.* It may be intact, so it is not removed"):
+        describe_files([path])
+
+
+def test_a_file_that_became_good_meanwhile_is_kept(folder: Path) -> None:
+    damaged = states(folder)["flipped.h5"]
+    assert damaged.state == "damaged"
+    flip(folder / "flipped.h5", 5000)
+    os.utime(folder / "flipped.h5", (damaged.modified, damaged.modified))
+    assert remove(damaged) is None
+    assert states(folder)["flipped.h5"].state == "complete"
+
+
+def test_a_named_file_that_was_used_meanwhile_is_kept(folder: Path) -> None:
+    whole = states(folder)["whole.h5"]
+    os.utime(folder / "whole.h5", (whole.modified + 1, whole.modified + 1))
+    assert remove(whole) is None
+    assert remove(states(folder)["whole.h5"])
+
+
+def test_an_unfinished_file_is_kept_if_the_features_of_the_finished_one_are_damaged(tmp_path: Path) -> None:
+    partial = begin(tmp_path / "f.h5")
+    partial.publish()
+    write_rows(partial, [0, 3])
+    make(tmp_path / "whole.h5").path.rename(tmp_path / "f.h5")
+    entry = states(tmp_path)["f.h5.partial"]
+    assert entry.removable == "f.h5 has all its features"
+    table = FeatureFile(tmp_path / "f.h5").structure.tables["features/hidden"]
+    flip(tmp_path / "f.h5", table.offset)
+    assert remove(entry) is None
+    flip(tmp_path / "f.h5", table.offset)
+    assert remove(entry)

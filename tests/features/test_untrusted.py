@@ -20,7 +20,7 @@ from featx.data.image_set import ImageSet
 from featx.errors import CorruptFileError, FeatxError
 from featx.extraction.reuse import KnownRows
 from featx.features import hdf5
-from featx.features.feature_file import FeatureFile
+from featx.features.feature_file import FeatureFile, computed_digest
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import describe_files, feature_file_path, files_sharing, list_folder, newest
 from featx.features.hdf5 import Table
@@ -197,7 +197,7 @@ def craft(path: Path, attrs: Mapping[str, Any], tables: Mapping[str, Table], con
     if attrs.get("complete"):
         digest = b"0" * 64
         with contextlib.suppress(FeatxError):
-            digest = FeatureFile(path, allow_partial=True).computed_digest().encode()
+            digest = computed_digest(FeatureFile(path, allow_partial=True)).encode()
         write(hdf5.pack({**attrs, **({"digest": digest} if isinstance(attrs.get("digest"), bytes) else {})}, tables))
 
 
