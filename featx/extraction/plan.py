@@ -106,7 +106,9 @@ def _known_views(
     path = inventory.path
     split_views = {view: backbone.with_views([view]).identities for view in backbone.views}
     holding = [file for file in own if file.holds(backbone.identities)]
-    shared, notes = files_sharing(path.parent, split_views.values(), without=[path, partial_path(path)])
+    notes: list[str] = []
+    own_paths = [path, partial_path(path)]
+    shared = files_sharing(path.parent, split_views.values(), without=own_paths, note=notes.append)
     return KnownViews([*holding, *shared], split_views), tuple(notes)
 
 

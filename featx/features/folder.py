@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,12 @@ def feature_file_path(
 
 
 def files_sharing(
-    folder: Path, identities: Iterable[Mapping[str, str]], *, without: Sequence[Path] = ()
-) -> tuple[list[FeatureFile], list[str]]:
+    folder: Path,
+    identities: Iterable[Mapping[str, str]],
+    *,
+    without: Sequence[Path] = (),
+    note: Callable[[str], object] = str,
+) -> list[FeatureFile]:
     """The feature files of a folder, complete or not, that share features with an extraction; the newest first.
 
     They are released, so that their number is not limited by that of open files.
@@ -139,11 +143,9 @@ def files_sharing(
         folder: the folder of feature files.
         identities: groups of identities by layer; a file is returned if it holds all of any one group.
         without: files to leave out.
-
-    Returns:
-        The files, and a note for the user for each one that cannot be read.
+        note: called with a sentence for each file that cannot be read.
     """
-    files, notes, groups = [], list[str](), list(identities)
+    files, groups = [], list(identities)
     for path in sorted(_files(folder), key=_modified, reverse=True):
         if path in without or path.name.endswith(".new"):
             continue
@@ -153,10 +155,10 @@ def files_sharing(
                 file.release()
                 files.append(file)
         except UnreadableFileError as error:
-            notes.append(f"{error}. Its features are not reused")
+            note(f"{error}. Its features are not reused")
         except (CacheMissError, CorruptFileError):
             continue
-    return files, notes
+    return files
 
 
 def newest(folder: Path, reporter: Reporter = SILENT) -> Path:

@@ -181,17 +181,16 @@ def test_files_of_the_same_features_are_shared_the_newest_first(tmp_path: Path) 
         os.utime(tmp_path / name, (seconds, seconds))
 
     def found(*identities: dict[str, str], without: Sequence[Path] = ()) -> list[str]:
-        files, notes = files_sharing(tmp_path, identities, without=without)
-        assert notes == []
+        files = files_sharing(tmp_path, identities, without=without, note=pytest.fail)
         return [file.path.name for file in files]
 
     assert found(IDENTITIES) == ["a.h5", "c.h5.partial", "b.h5"]
-    assert [file.complete for file in files_sharing(tmp_path, [IDENTITIES])[0]] == [True, False, True]
+    assert [file.complete for file in files_sharing(tmp_path, [IDENTITIES])] == [True, False, True]
     assert found({"hidden": "b" * 64}) == ["less.h5", "a.h5", "c.h5.partial", "b.h5"]
     assert found(IDENTITIES, without=[tmp_path / "a.h5", tmp_path / "c.h5.partial"]) == ["b.h5"]
     assert found({"hidden": "0" * 64}, IDENTITIES) == ["a.h5", "c.h5.partial", "b.h5"]
     assert found() == []
-    assert files_sharing(tmp_path / "none", [IDENTITIES]) == ([], [])
+    assert files_sharing(tmp_path / "none", [IDENTITIES]) == []
 
 
 # What there is, and what nothing needs
