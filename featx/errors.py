@@ -21,6 +21,13 @@ class ImageError(FeatxError, ValueError):
     """One image that cannot be decoded. Extraction records it and goes on."""
 
 
+class MachineError(ImageError):
+    """An image that this machine cannot decode now, although the file may be sound: too little memory, a missing plug-in.
+
+    Extraction reports it and goes on, but does not keep it: the next run tries the image again.
+    """
+
+
 class BackboneError(FeatxError, ValueError):
     """A backbone that cannot be built, loaded or downloaded, or that lacks a requested layer."""
 

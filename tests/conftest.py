@@ -33,7 +33,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def hymenoptera() -> Path:
-    """Ants and bees, 244 train and 153 val images."""
+    """Ants and bees, 245 train and 153 val images."""
     folder = SHARED / "datasets" / "hymenoptera"
     if not folder.is_dir():
         pytest.skip("needs the real images of ../shared/datasets/hymenoptera")

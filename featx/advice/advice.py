@@ -6,6 +6,7 @@ One pass over the images extracts every stage of the network; heads on single la
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
-from featx.errors import AdviceError, BackboneError, StaleCacheError
+from featx.errors import AdviceError, BackboneError, SettingsError, StaleCacheError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.label_changes import label_changes
@@ -118,6 +119,8 @@ def advise(
     *,
     weights: str = "default",
     device: str = "auto",
+    value_range: str | int | tuple[float, float] | None = None,
+    bands: str | Sequence[int] | None = None,
     seed: int = 0,
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
@@ -140,6 +143,8 @@ def advise(
             needed if that is a Python file.
         weights: see ``load_backbone``; for a feature file, a replacement for the stored weights if their file has moved.
         device: see ``load_backbone``.
+        value_range: for a data set, see ``load_backbone``.
+        bands: for a data set, see ``load_backbone``.
         seed: of folds, samples and draws.
         group: a column of the data set's table; images of one group never straddle a split or a fold, and count as one unit
             in errors and resamples.
@@ -155,6 +160,7 @@ def advise(
         AdviceError: the labels are not classes, there are too few images, or the file lacks the penultimate layer.
         DatasetError, BackboneError, CacheMissError, CorruptFileError: see ``extract`` and ``FeatureSet.load``.
         OutputError: the figure cannot be written.
+        SettingsError: a value range or bands are given for a feature file.
 
     Example:
 
@@ -167,12 +173,18 @@ def advise(
     if out:
         _require_picture(Path(out), data, backbone, weights)  # before the images pass through the network
     if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
+        if value_range is not None or bands is not None:
+            raise SettingsError(
+                f"{data} is a feature file, whose images were read already; --value-range and --bands are for a data set"
+            )
         file = FeatureFile(data)
         network, notes = _restore(file, backbone, weights, device)
         notes = (*label_changes(file.path), *notes)
     else:
         images = _labelled_images(data)
-        network = load_backbone(backbone or "resnet50", weights=weights, stages=True, device=device)
+        network = load_backbone(
+            backbone or "resnet50", weights=weights, stages=True, device=device, value_range=value_range, bands=bands
+        )
         extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
         file, notes = FeatureFile(extraction.file), extraction.remarks
     picture = Path(out) if out else Path(models) / f"{file.path.stem}--advice.png"

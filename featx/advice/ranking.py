@@ -125,6 +125,8 @@ def rank(
     backbones: str | Sequence[str | tuple[str, str]] | Mapping[str, str],
     *,
     device: str = "auto",
+    value_range: str | int | tuple[float, float] | None = None,
+    bands: str | Sequence[int] | None = None,
     seed: int = 0,
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
@@ -144,6 +146,8 @@ def rank(
         data: see ``extract``.
         backbones: names; pairs (name, weights), in which a name may occur with several weights; or {name: weights}.
         device: see ``load_backbone``.
+        value_range: see ``load_backbone``; applies to all backbones.
+        bands: see ``load_backbone``; apply to all backbones.
         seed: of the folds.
         group: a column of the data set's table; images of one group never straddle a split or a fold, and the intervals are
             by groups.
@@ -188,7 +192,7 @@ def rank(
     for number, (label, (name, weights)) in enumerate(requested.items(), start=1):
         reporter.stage(f"{label} ({number} of {len(requested)})")
         try:
-            backbone = load_backbone(name, weights=weights, device=device)
+            backbone = load_backbone(name, weights=weights, device=device, value_range=value_range, bands=bands)
             row, report, remarks = _rank_one(images, backbone, (name, weights), folding, Path(cache), workers, reporter)
             row = dataclasses.replace(row, label=label)
         except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked

@@ -7,8 +7,8 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from featx.backbones.pixels import as_pixels, normalise
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
-from featx.data.transform import Transform
+from featx.data.transform import Transform, parse_bands, parse_value_range
 from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, StaleCacheError
 from featx.identity import differences, joint_features, joint_identity
 from featx.layer_spec import PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
+
+Parsed = TypeVar("Parsed")
 
 
 class Backbone:
@@ -283,6 +285,8 @@ def load_backbone(
     crop: int | None = None,
     background: str | None = None,
     decoding: str | None = None,
+    value_range: str | int | tuple[float, float] | None = None,
+    bands: str | Sequence[int] | None = None,
 ) -> Backbone:
     """Build a backbone, load its weights and freeze it.
 
@@ -304,6 +308,9 @@ def load_backbone(
         crop: replaces the size in pixels that the transform crops to.
         background: replaces the colour behind transparent pixels, which is white: a CSS colour name or #rrggbb.
         decoding: replaces the transform's way of decoding, which is "exact": "scaled" or "nvjpeg".
+        value_range: the sample values that are black and white, instead of the full range of each file's type: 8, 10, 12, 14
+            or 16 bits, (LOW, HIGH), or "LOW-HIGH".
+        bands: the bands of an image to read, from 1: one is grey, three are RGB; (4, 3, 2) or "4,3,2".
 
     Raises:
         BackboneError: the backbone cannot be built, downloaded or loaded, or has no such layer. The message names the option
@@ -315,9 +322,15 @@ def load_backbone(
         ['penultimate', 'features.3:max', 'penultimate@mirrored', 'features.3:max@mirrored']
     """
     _require_options(dtype=dtype, precision=precision, views=views)
-    colour = _parse_background(background)
+    changes = {
+        "resize": resize,
+        "crop": crop,
+        "background": _parsed("--background", parse_colour, background),
+        "decoding": decoding,
+        "value_range": _parsed("--value-range", parse_value_range, value_range),
+        "bands": _parsed("--bands", parse_bands, bands),
+    }
     network = registry.build(name, str(weights), crop or (transform.crop if transform else None))
-    changes = {"resize": resize, "crop": crop, "background": colour, "decoding": decoding}
     transform = _changed(transform or network.transform, changes, name)
     chosen_device = pick_device(device)
     with as_backbone_errors(name, network, transform, chosen_device):
@@ -443,11 +456,12 @@ def _require_options(*, dtype: str, precision: str, views: str) -> None:
         raise BackboneError(f"views is {views!r}; expected one of {', '.join(VIEWS)}")
 
 
-def _parse_background(background: str | None) -> tuple[int, int, int] | None:
+def _parsed(option: str, parse: Callable[[Any], Parsed], value: Any) -> Parsed | None:
+    """Parse the value of an option; None stays None."""
     try:
-        return None if background is None else parse_colour(background)
+        return None if value is None else parse(value)
     except ValueError as error:
-        raise BackboneError(f"--background {error}") from error
+        raise BackboneError(f"{option} {error}") from error
 
 
 def _changed(transform: Transform, changes: Mapping[str, Any], name: str) -> Transform:

@@ -9,7 +9,7 @@ import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, WORKERS, backbone_name, cache_folder
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, backbone_name, cache_folder
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 
@@ -85,6 +85,7 @@ def _points(gain: float, low: float, high: float) -> str:
     help="Weights of the backbone, as in featx extract; for a feature file, where their file has moved.",
 )  # fmt: skip
 @GROUPS
+@PIXEL_VALUES
 @DEVICE
 @option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of folds and draws.")
 @WORKERS

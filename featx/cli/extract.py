@@ -11,7 +11,7 @@ import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, BatchSize, backbone_name, cache_folder
+from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, backbone_name, cache_folder
 from featx.cli.output import in_views
 from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
@@ -94,6 +94,7 @@ def _check(options: Mapping[str, Any]) -> None:
     "--crop", type=click.IntRange(1, MAX_SIDE), show_default="as the weights require", section="Input", metavar="PIXELS",
     help="Side of the centre crop.",
 )  # fmt: skip
+@PIXEL_VALUES
 @option(
     "--background", show_default="white", section="Advanced", metavar="COLOUR",
     help="Colour behind transparent pixels: a name or #rrggbb.",

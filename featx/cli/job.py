@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, methodcaller
 from typing import Any
 
@@ -17,6 +17,29 @@ from featx.errors import FeatxError
 from featx.progress import QUIET, BarReporter, progress_bar
 from featx.reporter import SILENT, ForwardingReporter, Reporter
 from featx.system import started
+
+
+class NotesOnce(ForwardingReporter):
+    """Shows each note once, also those that are shown while a job runs and belong to its result as well.
+
+    Args:
+        reporter: shows them.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__(reporter)
+        self._shown: set[str] = set()
+
+    def note(self, sentence: str) -> None:
+        """Forward the note, unless it was shown before."""
+        if sentence not in self._shown:
+            super().note(sentence)
+        if self.reporter is not SILENT:
+            self._shown.add(sentence)
+
+    def left(self, notes: Iterable[str]) -> list[str]:
+        """The notes that were not shown."""
+        return [note for note in notes if note not in self._shown]
 
 
 class _WithoutBar(ForwardingReporter):
@@ -81,16 +104,18 @@ class JobCommand(Command):
         options = dict(ctx.params)
         as_json = options.pop("as_json")
         self.check(options)
-        with progress_bar(*self.progress, shown if started()[0] == 0 else QUIET) as bar, interruptible(bar) as reporter:
-            on_terminal = self.stream is not None and not as_json and sys.stdout is not None and sys.stdout.isatty()
-            result = self.run(options, _WithoutBar(reporter) if on_terminal else reporter)
-            if on_terminal and isinstance(bar, BarReporter):
-                bar.close()
-            if self.stream and not as_json:
-                self.stream(result)
+        with progress_bar(*self.progress, shown if started()[0] == 0 else QUIET) as bar:
+            once = NotesOnce(bar)
+            with interruptible(once) as reporter:
+                on_terminal = self.stream is not None and not as_json and sys.stdout is not None and sys.stdout.isatty()
+                result = self.run(options, _WithoutBar(reporter) if on_terminal else reporter)
+                if on_terminal and isinstance(bar, BarReporter):
+                    bar.close()
+                if self.stream and not as_json:
+                    self.stream(result)
         if started()[0] == 0:
             print_result(self.facts(result) if as_json else None, lambda: self.show(result))
-            print_notes(*self.notes(result))
+            print_notes(*once.left(self.notes(result)))
             if why := self.fault(result):
                 raise FeatxError(why)
         return result

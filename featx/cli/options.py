@@ -35,6 +35,38 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is neither a whole number above 0 nor auto", param, ctx)
 
 
+class ValueRange(click.ParamType):  # type: ignore[type-arg]
+    """A number of bits, or LOW-HIGH."""
+
+    name = "value range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text of the command line, and leave it as it is."""
+        from featx.data.transform import parse_value_range
+
+        try:
+            parse_value_range(value)
+            return str(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Bands(click.ParamType):  # type: ignore[type-arg]
+    """One to four numbers of bands, separated by commas."""
+
+    name = "bands"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text of the command line, and leave it as it is."""
+        from featx.data.transform import parse_bands
+
+        try:
+            parse_bands(value)
+            return str(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Numbers(click.ParamType):  # type: ignore[type-arg]
     """Whole numbers above 0, separated by commas."""
 
@@ -100,6 +132,20 @@ WORKERS = option(
     "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", metavar="N",
     help="Number of threads that read and decode images.",
 )  # fmt: skip
+
+PIXEL_VALUES = options(
+    option(
+        "--value-range", type=ValueRange(), show_default="the full range of each file's type", section="Input",
+        metavar="BITS|LOW-HIGH",
+        help="Values that are black and white: 8, 10, 12, 14 or 16 bits, or LOW-HIGH such as 0-255 for floats. Larger values "
+        "fail. Files of fewer bits keep their own range.",
+    ),
+    option(
+        "--bands", type=Bands(), show_default="the declared colours", section="Input", metavar="N,N,N",
+        help="Bands to read of images with more than colours and alpha, as red, green and blue; one band is grey.",
+    ),
+)  # fmt: skip
+"""How sample values become pixels, for commands that read a data set through a backbone."""
 
 MODELS_FOLDER = option(
     "--models", default=MODELS, show_default=True, section="Output", metavar="FOLDER",

@@ -8,7 +8,7 @@ import click
 
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, WORKERS, cache_folder
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 
@@ -53,6 +53,7 @@ def _show_ranking(result: Ranking) -> None:
     help="Backbone to compare, and its weights as in featx extract. May be repeated; featx backbones lists the names.",
 )  # fmt: skip
 @GROUPS
+@PIXEL_VALUES
 @DEVICE
 @option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of the folds.")
 @WORKERS

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from featx.cli.interrupt import interruptible
+from featx.cli.job import NotesOnce
 from featx.cli.option_groups import Command, option
 from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
@@ -41,13 +42,14 @@ def run(ctx: click.Context, /, recipe: str, dry_run: bool, as_json: bool, **_: b
 def _run(recipe: Recipe, as_json: bool, shown: int) -> None:
     """Run each step under a progress bar of its own, and print its command, its result and its notes."""
     facts: dict[str, Any] = {}
+    steps: dict[str, NotesOnce] = {}
     with contextlib.ExitStack() as bars:
 
         def begin(name: str) -> Reporter:
             if not as_json:
                 click.echo(f"{chr(10) if facts else ''}$ {recipe.steps[name].as_command()}")
-            bar = bars.enter_context(progress_bar(*STEPS[name].progress, shown))
-            return bars.enter_context(interruptible(bar))
+            once = steps[name] = NotesOnce(bars.enter_context(progress_bar(*STEPS[name].progress, shown)))
+            return bars.enter_context(interruptible(once))
 
         for name, result in run_recipe(recipe, reporter=begin):
             bars.close()
@@ -55,6 +57,6 @@ def _run(recipe: Recipe, as_json: bool, shown: int) -> None:
             facts[name] = command.facts(result)
             if not as_json:
                 command.show(result)
-            print_notes(*command.notes(result))
+            print_notes(*steps[name].left(command.notes(result)))
     if as_json:
         print_result(facts, lambda: None)

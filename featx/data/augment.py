@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featx.layer_spec import RandomView
-
-if TYPE_CHECKING:
-    pass
 from featx.data.decode import MAX_PIXELS, open_upright
 from featx.data.transform import Transform, cropped, resize_pixels
+from featx.layer_spec import RandomView
 
 
 def read_random_view(
@@ -53,12 +49,12 @@ def read_augmented(
     Raises:
         ImageError: as ``decode``.
     """
-    pixels = open_upright(data, max_pixels, transform.background)
-    left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale)
-    patch = resize_pixels(pixels[top:bottom, left:right], (transform.crop, transform.crop), transform)
-    if flip and rng.random() < 0.5:
-        patch = patch.flip(-1)
-    return cropped(patch, transform.crop)
+    with open_upright(data, transform, max_pixels=max_pixels) as pixels:
+        left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale)
+        patch = resize_pixels(pixels[top:bottom, left:right], (transform.crop, transform.crop), transform)
+        if flip and rng.random() < 0.5:
+            patch = patch.flip(-1)
+        return cropped(patch, transform.crop)
 
 
 def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:

@@ -1,15 +1,19 @@
-"""Decode bytes to RGB pixels, with every rule about bad images. The only module that imports Pillow.
+"""Decode bytes to RGB pixels, with every rule about bad images.
 
 The rules:
 
-- The content of a file decides its format, not its name: JPEG, PNG, GIF, BMP, PPM, TIFF, WebP. Of several frames the first
-  counts.
+- The content of a file decides its format, not its name: JPEG, PNG, GIF, BMP, PPM, TIFF, WebP, AVIF, JPEG 2000. Of several
+  frames the first counts.
 - EXIF orientation is applied; a damaged EXIF block is ignored. Colour profiles are never applied.
 - Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour the high byte counts. Grey of 12 or more bits and float grey (0 to
-  1) are scaled, never clipped; values out of range are an error.
+  1) are scaled, never clipped; values out of range are an error. ``Transform.value_range`` sets another range.
 - Transparency is composited over white, or over another background if one is named.
+- Bands of a TIFF that are neither colours nor declared to be alpha are an error, unless ``Transform.bands`` names the bands
+  to read.
 - An image that cannot be decoded whole is an ``ImageError`` with the reason: truncated, a wrong checksum, a rare kind that
-  Pillow does not read, or more pixels than allowed. The header tells the size, before a pixel is decoded.
+  Pillow does not read, or more pixels than allowed. The header tells the size, before a pixel is decoded. If the cause lies
+  in the machine (too little memory, a missing plug-in), the error is a ``MachineError``.
+- Large images wait for one another, so that all threads together stay within ``memory.BUDGET``.
 - libtiff and Pillow write nothing to stderr; see ``_silence``.
 - Resizing and cropping give the same bytes as torchvision's presets on a (3, H, W) uint8 tensor of the image, with torch's
   antialiased filters. "nearest" takes the pixel under the centre (nearest-exact in torchvision, nearest in Pillow).
@@ -25,63 +29,39 @@ Each rule has a file in ``tests/images``.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
-import logging
-import math
-import re
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageFile, _imaging
+from PIL import Image, ImageColor, ImageFile
 
-from featx.errors import DatasetError, ImageError
-from featx.layer_spec import PLAIN, View
-
-if TYPE_CHECKING:
-    pass
+from featx.data.deep import deep_colour, deep_grey, undeclared_components
+from featx.data.formats import format_of
+from featx.data.memory import BUDGET, Lease
+from featx.data.pillow import (
+    EXIF_ORIENTATION,
+    TOO_LITTLE_MEMORY,
+    TURNS,
+    Turn,
+    check_size,
+    finish,
+    image_error,
+    known_format,
+    open_image,
+    turn_of,
+)
+from featx.data.samples import FULL_16_BITS, Values, ValueType, lend, paint_image, paint_values, values_of_8_bit
+from featx.data.tiff import MOST_BYTES, ORIENTATION, TiffLayout, tiff_values
 from featx.data.transform import WHITE, Transform, channels, cropped, ends_kept, is_colour, resize_pixels, resized_size
+from featx.errors import DatasetError, ImageError, MachineError
+from featx.layer_spec import PLAIN, View
 
 DECODER_VERSION = 3
 """Part of every identity. Raise it whenever a change here may change a pixel."""
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels (width x height) are refused as decompression bombs: twice the level at which Pillow warns."""
-
-_SIGNATURES = {
-    "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "GIF": re.compile(rb"GIF8[79]a"),
-    "BMP": re.compile(rb"BM"),
-    "PPM": re.compile(rb"P[1-6f]\s"),
-    "TIFF": re.compile(rb"II[*+]\0|II\0[*]|MM\0[*+]|MM[*]\0"),
-    "WEBP": re.compile(rb"RIFF....WEBPVP8[ LX]", re.DOTALL),
-}
-"""The first bytes of each format; the names are those of Pillow's plug-ins."""
-
-Image.init()  # load every plug-in now, not in several threads at the first file that needs one
-
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.T,
-    6: lambda pixels: pixels[::-1].T,
-    7: lambda pixels: pixels[::-1, ::-1].T,
-    8: lambda pixels: pixels[:, ::-1].T,
-}
-"""Functions that turn an image of each EXIF orientation upright, (H, W) to (H, W) or (W, H)."""
-
-_EXIF_ORIENTATION = 0x0112
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF's tags
-_TRANSPARENT_MODES = ("LA", "PA", "RGBA", "RGBa")
-
-_lifting = threading.Lock()
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
@@ -120,7 +100,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: tuple[int, 
     Raises:
         ImageError: the bytes are not a whole image of a known format, or the image is too large.
     """
-    return np.ascontiguousarray(channels(open_upright(data, max_pixels, background))[..., :3])
+    with open_upright(data, Transform(background=background), max_pixels=max_pixels) as pixels:
+        return np.ascontiguousarray(channels(pixels)[..., :3])
 
 
 def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -144,18 +125,19 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
 def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """As ``read_pixels`` for V views, decoding and resizing once: (V, 3, crop, crop) uint8."""
     least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
-    pixels = open_upright(data, max_pixels, transform.background, least=least)
-    pixels = pixels[ends_kept(pixels.shape, transform)]
-    resized = resize_pixels(pixels, resized_size(pixels.shape, transform), transform)
-    return np.stack([cropped(resized, transform.crop, view) for view in views])
+    with open_upright(data, transform, max_pixels=max_pixels, least=least) as pixels:
+        kept = pixels[ends_kept(pixels.shape, transform)]
+        resized = resize_pixels(kept, resized_size(kept.shape, transform), transform)
+        return np.stack([cropped(resized, transform.crop, view) for view in views])
 
 
-def thumbnail(data: bytes, side: int) -> bytes:
+def thumbnail(data: bytes, side: int, transform: Transform | None = None) -> bytes:
     """Make a small copy of an image for people to look at.
 
     Args:
         data: the bytes of an image file.
         side: the length of the longer side in pixels. Smaller images are enlarged without smoothing.
+        transform: its value range, bands and background apply.
 
     Returns:
         A JPEG file: RGB, upright, transparency over white, without the original's metadata.
@@ -163,12 +145,12 @@ def thumbnail(data: bytes, side: int) -> bytes:
     Raises:
         ImageError: as ``decode``.
     """
-    pixels = open_upright(data, MAX_PIXELS, WHITE, least=side)
-    height, width = pixels.shape
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
-    small = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+    with open_upright(data, transform or Transform(), max_pixels=MAX_PIXELS, least=side) as pixels:
+        height, width = pixels.shape
+        scale = side / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+        small = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
     file = io.BytesIO()
     small.convert("RGB").save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -208,7 +190,7 @@ def _as_file(image: Image.Image) -> bytes:
     file = io.BytesIO()
     try:
         image.load()
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
+        orientation = image.getexif().get(EXIF_ORIENTATION)
         if image.mode.startswith("I;16"):
             image = Image.fromarray(np.asarray(image).astype(np.uint16))
         if image.mode in ("I", "F"):
@@ -218,7 +200,7 @@ def _as_file(image: Image.Image) -> bytes:
             image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
         exif = Image.Exif()
         if orientation is not None:
-            exif[_EXIF_ORIENTATION] = orientation
+            exif[EXIF_ORIENTATION] = orientation
         image.save(file, "PNG", compress_level=1, exif=exif)
     except Exception as error:  # as in open_upright: a lazily opened file may be damaged, and plug-ins raise anything
         raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from error
@@ -227,94 +209,167 @@ def _as_file(image: Image.Image) -> bytes:
 
 def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether a file is an upright RGB JPEG of an allowed size, judged by its header."""
-    if not _SIGNATURES["JPEG"].match(data):
+    if format_of(data) != "JPEG":
         return False
     try:
         image = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
-        _check_size(image.size, max_pixels)
+        check_size(image.size, max_pixels)
     except Exception:  # decoding the file will report what is wrong
         return False
-    return image.mode == "RGB" and bool(image.tile) and _turn(image) is None
+    return image.mode == "RGB" and bool(image.tile) and turn_of(image) is None
 
 
-def open_upright(data: bytes, max_pixels: int, background: tuple[int, int, int], *, least: int = 0) -> np.ndarray:
-    """Decode an upright image; whatever Pillow's plug-ins raise becomes an ImageError.
+@contextlib.contextmanager
+def open_upright(data: bytes, transform: Transform, *, max_pixels: int, least: int = 0) -> Iterator[np.ndarray]:
+    """Decode an upright image, within a budget of memory that is held until the ``with`` block ends.
 
     Args:
         data: the bytes of an image file.
+        transform: its background, value range and bands apply.
         max_pixels: as in ``decode``.
-        background: as in ``decode``.
         least: as in ``_shrink``; 0 decodes at full size.
 
-    Returns:
+    Yields:
         (H, W) uint32, C-contiguous. The bytes of each pixel in memory are R, G, B, and a fourth one without meaning.
+
+    Raises:
+        ImageError: as ``decode``.
+        MachineError: also where the ``with`` block itself runs out of memory.
     """
-    if not data:
-        raise ImageError("the file is empty")
-    kind = next((kind for kind, signature in _SIGNATURES.items() if signature.match(data)), None)
-    if kind is None:
-        raise ImageError(f"not an image of a known format (it begins with {data[:8]!r})")
-    try:
-        image, pixels = _load(data, kind, max_pixels, least)
-        if pixels is None:
-            rgb = _to_rgb(image, background)
-            pixels, lent = _lend(rgb.size)
-            lent.paste(rgb.im, (0, 0, *rgb.size))
-        turn = _turn(image)
-        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
-        why = str(error) or type(error).__name__
-        if "truncated" not in why.lower():
-            why = f"a {kind} file that is truncated, damaged or of a rare kind ({why})"
-        raise ImageError(f"cannot be decoded: {why}") from error
+    kind = known_format(data)
+    with BUDGET.lease() as lease:
+        try:
+            pixels, turn = _decode(data, kind, transform, max_pixels, least, lease)
+            upright = pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        except ImageError:
+            raise
+        except (
+            Exception
+        ) as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
+            raise image_error(error, kind, lease.held) from error
+        try:
+            yield upright
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or "allocate memory" in str(error):  # RuntimeError is torch's
+                raise MachineError(TOO_LITTLE_MEMORY) from error
+            raise
 
 
-def _load(data: bytes, kind: str, max_pixels: int, least: int) -> tuple[Image.Image, np.ndarray | None]:
-    """Load Pillow's image, and its pixels as in ``open_upright`` if Pillow has decoded into an array of featx's own.
+def peek(data: bytes, transform: Transform, *, max_pixels: int) -> tuple[ValueType, float]:
+    """The type of an image's samples, and the greatest value of a colour, before they become 8-bit levels.
 
-    Each size is checked as soon as it is known, before memory is allocated for it.
+    Args:
+        data: the bytes of an image file.
+        transform: its bands apply.
+        max_pixels: as in ``decode``.
+
+    Raises:
+        ImageError: as ``decode``.
     """
-    if kind in ("GIF", "WEBP"):  # their plug-ins allocate a canvas when they open a file
-        _check_size(_gif_size(data) if kind == "GIF" else _webp_size(data), max_pixels)
-    # Not Image.open, which would apply its own limit first and explains less about a damaged file.
-    image = Image.OPEN[kind][0](io.BytesIO(data), "")
-    _check_size(image.size, max_pixels)
-    tags = getattr(image, "tag_v2", {})
-    if _TILE_WIDTH in tags and _TILE_LENGTH in tags:  # libtiff allocates a whole tile
-        _check_size((int(tags[_TILE_WIDTH]), int(tags[_TILE_LENGTH])), max_pixels)
-    if kind == "JPEG":
-        return _load_jpeg(image, data, least)
-    image.load()
-    if kind == "PNG":
-        _check_png_data(data)
-        _mend_transparency(image, depth=data[24])
-    return image, None
+    kind = known_format(data)
+    with BUDGET.lease() as lease:
+        try:
+            if kind == "TIFF" and (layout := _unusual_tiff(data, transform)):
+                values: Values | None = _tiff_bands(data, layout, transform, max_pixels, lease)
+            else:
+                image = open_image(data, kind, max_pixels, lease)
+                finish(image, data, kind)
+                values = _values(image, data, kind, transform, always=True)
+            assert values
+            return values.type, values.extremes()[1]
+        except ImageError:
+            raise
+        except Exception as error:  # as in ``open_upright``
+            raise image_error(error, kind, lease.held) from error
 
 
-def _load_jpeg(image: ImageFile.ImageFile, data: bytes, least: int) -> tuple[Image.Image, np.ndarray | None]:
-    """As ``_load`` for a JPEG. Pillow decodes into memory of featx's own, which halves the time of a large photograph.
+def _decode(
+    data: bytes, kind: str, transform: Transform, max_pixels: int, least: int, lease: Lease
+) -> tuple[np.ndarray, Turn | None]:
+    """Decode to pixels as in ``open_upright``, not yet turned; and the function that turns them upright."""
+    if kind == "TIFF" and (layout := _unusual_tiff(data, transform)):
+        values = _tiff_bands(data, layout, transform, max_pixels, lease)
+        return paint_values(values, transform), TURNS.get(layout.tags.get(ORIENTATION))
+    image = open_image(data, kind, max_pixels, lease, least)
+    if kind == "JPEG" and not transform.changes_8_bit_images:
+        pixels = _load_jpeg(image, data, fraction=bool(least))
+        return paint_image(image, transform) if pixels is None else pixels, turn_of(image)
+    finish(image, data, kind)
+    found = _values(image, data, kind, transform)
+    return paint_image(image, transform) if found is None else paint_values(found, transform), turn_of(image)
+
+
+def _values(image: Image.Image, data: bytes, kind: str, transform: Transform, *, always: bool = False) -> Values | None:
+    """The values of a loaded image in the selected bands, if they are not 8-bit levels of their own; else None.
+
+    Args:
+        image: loaded and mended.
+        data: the file.
+        kind: its format.
+        transform: its value range and bands apply.
+        always: return the values of 8-bit levels too.
+    """
+    given, bands = transform.value_range, transform.bands
+    if kind == "JPEG2000" and bands is None and undeclared_components(image, data):
+        raise ImageError(
+            f"{len(image.mode)} components, none of them declared to be opacity (no channel definition); --bands selects some, "
+            f"such as {'1' if image.mode == 'LA' else '1,2,3'}"
+        )
+
+    def reopen(file: bytes) -> Any:
+        return Image.OPEN[kind][0](io.BytesIO(file), "")
+
+    found = deep_grey(image, data, kind, native=always or given is not None)
+    if found is None and (always or (given is not None and given != FULL_16_BITS)):
+        found = deep_colour(image, data, kind, given, reopen)
+    if found is None and (always or transform.changes_8_bit_images):
+        found = values_of_8_bit(image)
+    return found.select(bands) if found and bands else found
+
+
+def _unusual_tiff(data: bytes, transform: Transform) -> TiffLayout | None:
+    """The layout of a TIFF that featx reads band by band; None if Pillow reads it, or neither does.
+
+    Raises:
+        ImageError: it has bands that are neither colours nor declared to be alpha, and the transform names no bands.
+    """
+    layout = TiffLayout.read(data)
+    if layout.undeclared and not transform.bands:
+        raise layout.band_error()
+    return layout if layout.undeclared or layout.is_unusual else None
+
+
+def _tiff_bands(data: bytes, layout: TiffLayout, transform: Transform, max_pixels: int, lease: Lease) -> Values:
+    check_size(layout.size, max_pixels)
+    layout.require_readable(max_pixels)
+    check_size((layout.bytes, 1), MOST_BYTES * max_pixels)  # Pillow's own limit applies to samples here
+    lease.take(2 * layout.bytes + 8 * layout.size[0] * layout.size[1])
+    return tiff_values(data, layout, transform.bands or layout.colour_bands)
+
+
+def _load_jpeg(image: ImageFile.ImageFile, data: bytes, *, fraction: bool) -> np.ndarray | None:
+    """Load an opened JPEG. Pillow decodes into memory of featx's own, which halves the time of a large photograph.
 
     Images are loaded in the ordinary way if Pillow does not support that (before version 11), if they are grey or CMYK, and
     if there is no scan to decode, which Pillow refuses. If simplejpeg has decoded the image, Pillow is not needed.
+
+    Returns:
+        The pixels as in ``open_upright``; None if the image was loaded in the ordinary way.
     """
-    if least:
-        _shrink(image, least)
     if image.mode != "RGB" or not image.tile:
         image.load()
-        return image, None
-    turbo = None if least else _turbo.decode(data, image.size)
+        return None
+    turbo = None if fraction else _turbo.decode(data, image.size)
     if turbo is not None and _turbo.is_proved:
-        return image, turbo
-    pixels, lent = _lend(image.size)
+        return turbo
+    pixels, lent = lend(image.size)
     image.im, image.decodermaxblock = lent, len(data)  # and read the file at once, not in pieces
     image.load()
     if image.im is not lent:
-        return image, None
+        return None
     if turbo is not None:
         _turbo.prove(turbo, pixels)
-    return image, pixels
+    return pixels
 
 
 class _Turbo:
@@ -359,141 +414,3 @@ class _Turbo:
 
 
 _turbo = _Turbo()
-
-
-def _lend(size: tuple[int, int]) -> tuple[np.ndarray, Any]:
-    """Allocate an (H, W) uint32 array as in ``open_upright``, and wrap its memory as one of Pillow's inner images.
-
-    This saves copying Pillow's own memory, which would take as long as decoding.
-    """
-    pixels = np.empty(size[::-1], np.uint32)
-    return pixels, Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1).im
-
-
-def _shrink(image: ImageFile.ImageFile, least: int) -> None:
-    """Set a JPEG to be decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that leaves each side at least ``least`` pixels."""
-    for factor in (8, 4, 2):
-        if math.ceil(min(image.size) / factor) >= least:
-            image.draft("", (max(1, image.width // factor), max(1, image.height // factor)))
-            return
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse an image of too many pixels, and keep Pillow from refusing one that is allowed."""
-    pixels = size[0] * size[1]
-    if pixels > max_pixels:
-        raise ImageError(f"{size[0]} x {size[1]} pixels; at most {max_pixels:,} are read (--max-pixels)")
-    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
-        with _lifting:
-            if Image.MAX_IMAGE_PIXELS is not None:
-                Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
-
-
-def _gif_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of a GIF's screen, or of its first frame if that is larger."""
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at = 13 + ((6 << (flags & 7)) if flags & 0x80 else 0)  # after the palette
-    while data[at : at + 1] == b"!":  # an extension: its label, then blocks until an empty one
-        at += 2
-        while data[at]:
-            at += 1 + data[at]
-        at += 1
-    if data[at : at + 1] == b"," and len(data) >= at + 9:
-        left, top, wide, high = struct.unpack_from("<4H", data, at + 1)
-        width, height = max(width, left + wide), max(height, top + high)
-    return width, height
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of a WebP file's canvas, from the first chunk: extended, lossless or lossy."""
-    if data[15:16] == b"X":
-        low, high, height_low, height_high = struct.unpack_from("<HBHB", data, 24)
-        return low + (high << 16) + 1, height_low + (height_high << 16) + 1
-    if data[15:16] == b"L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    width, height = struct.unpack_from("<HH", data, 26)
-    return width & 0x3FFF, height & 0x3FFF
-
-
-def _check_png_data(data: bytes) -> None:
-    """Refuse a PNG whose pixel data do not match their checksum: Pillow checks only the other chunks."""
-    at, view = 8, memoryview(data)
-    while at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 8 + length
-        if name == b"IDAT" and zlib.crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise ImageError("cannot be decoded: a PNG file whose pixels are damaged (wrong checksum in IDAT)")
-        if name == b"IEND":
-            return
-        at = end + 4
-
-
-def _mend_transparency(image: Image.Image, depth: int) -> None:
-    """Scale the transparent sample of a PNG like its pixels: Pillow leaves it at the file's depth, 1 to 16 bits."""
-    colour = image.info.get("transparency")
-    if isinstance(colour, str):  # a text chunk of that name
-        del image.info["transparency"]
-    elif image.mode == "RGB" and isinstance(colour, tuple):
-        image.info["transparency"] = tuple(c >> 8 if depth == 16 else c & 0xFF for c in colour)
-    elif image.mode in ("1", "L") and isinstance(colour, int) and depth in (1, 2, 4, 8):
-        top = 2**depth - 1
-        image.info["transparency"] = (colour & top) * 255 // top
-
-
-def _turn(image: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The function that turns the image upright; None if it is upright."""
-    try:
-        return _TURNS.get(image.getexif()[_EXIF_ORIENTATION])
-    except Exception:  # no such entry, or a damaged block: the pixels are still whole
-        return None
-
-
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
-    if image.mode == "La":  # premultiplied alpha, which Pillow can only convert to LA
-        image = image.convert("LA")
-    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Convert grey of more than 8 bits to L, or to LA if one value is transparent.
-
-    Floats from 0 to 1 and integers from 0 to 65535 (4095 in a TIFF of 12 bits) are scaled to 0..255. They are inverted if 0
-    is white in a TIFF, which Pillow handles only at 8 bits.
-    """
-    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
-    low, high = float(values.min()), float(values.max())
-    top = 1.0 if values.dtype.kind == "f" else 4095.0 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535.0
-    if not (math.isfinite(low) and math.isfinite(high)) or low < 0 or high > top:
-        raise ImageError(f"grey values from {low:g} to {high:g}; expected 0 to {top:g}")
-    scaled = np.rint(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
-    grey = Image.fromarray(255 - scaled if tags.get(_PHOTOMETRIC) == 0 else scaled)
-    if "transparency" in image.info:
-        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return grey
-
-
-def _silence() -> None:
-    """Keep Pillow and libtiff from writing to the terminal; ImageError carries their messages.
-
-    This runs once, at import, since none of it can be limited to one thread. A caller's own warning filters and logging for
-    Pillow stay in effect: the filter comes after all others, and the handler does nothing.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
-    for setter in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        # Pillow's library is linked to libtiff; a build without it has nothing to silence.
-        with contextlib.suppress(AttributeError, OSError):
-            function = ctypes.CDLL(_imaging.__file__)[setter]
-            function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
-            function(None)
-
-
-_silence()

@@ -20,14 +20,15 @@ from featx.data.decode import MAX_PIXELS, read_views
 from featx.data.image_set import image_key
 from featx.data.throughput import ThroughputMeter
 from featx.data.transform import Transform
-from featx.errors import ImageError
+from featx.errors import ImageError, MachineError
 from featx.layer_spec import View
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 NO_KEY = bytes(16)
-"""The key of an image whose bytes could not be read."""
+"""The key of an image that could not be read, or not be decoded for a reason that lies in the machine. Such an image has no
+lasting failure: the next run tries it again."""
 
 MAX_BYTES = 1 << 30
 """Larger files are not read into memory."""
@@ -55,7 +56,7 @@ class LoadedImage:
 
     Attributes:
         row: its number in the caller's list.
-        key: the hash of its bytes; ``NO_KEY`` if it could not be read.
+        key: the hash of its bytes; ``NO_KEY`` if it could not be read, or if this machine could not decode it.
         pixels: (3, H, W) uint8, or (V, 3, H, W) for several views; None if it failed or its pixels are not needed.
         error: why it failed, else "".
         size: the number of bytes; -1 if it could not be read.
@@ -131,6 +132,7 @@ def read_images(
                 pixels = read(row, file.data)
             except ImageError as error:
                 fault = str(error)
+                key = NO_KEY if isinstance(error, MachineError) else key
         return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns)
 
     with contextlib.ExitStack() as own:
@@ -180,6 +182,8 @@ def read_file(path: Path) -> FileBytes:
                 os.close(handle)
             if len(data) == after.st_size == before.st_size and after.st_mtime_ns == before.st_mtime_ns:
                 return FileBytes(data, after.st_size, after.st_mtime_ns)
+    except MemoryError as error:
+        raise MachineError("cannot be read on this machine: there is too little memory") from error
     except (OSError, ValueError) as error:
         if isinstance(error, ImageError):
             raise

@@ -18,16 +18,20 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from featx.data.decode import MAX_PIXELS, is_plain_jpeg, read_views
 from featx.data.transform import INTERPOLATIONS, Transform, ends_kept, resized_size, seen
+from featx.errors import EngineError
 from featx.layer_spec import View
 
 
 def coded_reader(
     transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
 ) -> Callable[[int, bytes], np.ndarray]:
-    """A reader for ``read_images``: the file itself, (L,) uint8, if the GPU can decode it; else pixels, (V, 3, crop, crop)."""
+    """A reader for ``read_images``: the file itself, (L,) uint8, if the GPU can decode it; else pixels, (V, 3, crop, crop).
+
+    Values and bands are selected on the CPU.
+    """
 
     def read(_row: int, data: bytes) -> np.ndarray:
-        if is_plain_jpeg(data, max_pixels=max_pixels):
+        if not transform.changes_8_bit_images and is_plain_jpeg(data, max_pixels=max_pixels):
             return np.frombuffer(data, dtype=np.uint8)
         return read_views(data, transform, views, max_pixels=max_pixels)
 
@@ -50,6 +54,7 @@ def pixels_on(
 
     Raises:
         ImageError: neither nvJPEG nor Pillow can decode a file.
+        EngineError: the device has too little memory.
     """
     decoded = iter(_decoded(device, [image for image in images if image.ndim == 1], transform, views))
     return torch.cat([next(decoded) if image.ndim == 1 else torch.from_numpy(image).to(device) for image in images])
@@ -65,6 +70,8 @@ def _decoded(
         coded = [torch.from_numpy(file.copy()) for file in files]
         try:
             images = decode_jpeg(coded, mode=ImageReadMode.RGB, device=device)
+        except torch.OutOfMemoryError as error:  # the CPU would give other pixels
+            raise EngineError(f"nvJPEG has too little memory on {device}; use a smaller --batch-size") from error
         except RuntimeError:  # the error does not name the file
             if len(files) == 1:
                 return [torch.from_numpy(read_views(files[0].tobytes(), transform, views)).to(device)]

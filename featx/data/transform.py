@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,12 @@ WHITE = (255, 255, 255)
 
 DECODINGS = ("exact", "scaled", "nvjpeg")
 """The ways to decode a JPEG: whole; at the smallest scale that leaves enough to resize; on a GPU, if there is one."""
+
+BIT_DEPTHS = ("8", "10", "12", "14", "16")
+"""The numbers of bits by which a value range may be named."""
+
+MAX_BAND = 65535
+"""The largest number of a band: a TIFF counts its bands in 16 bits."""
 
 INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
 """featx's names to torch's."""
@@ -40,6 +48,11 @@ class Transform:
         decoding: how JPEGs are decoded. "exact": whole. "scaled": at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side
             is still at least ``resize`` (``crop`` if that is 0): faster for large photographs, with slightly other pixels.
             "nvjpeg": by the GPU's decoder if there is a GPU; on the CPU as "exact".
+        value_range: (LOW, HIGH), the sample values that become black and white; values beyond them are an error. None means the
+            full range of the type: 0 to 255, 4095 or 65535 for 8, 12 and 16 bits or more, 0 to 1 for floats. Files of
+            fewer bits than HIGH needs keep the full range of their type, so that a data set may mix them.
+        bands: the bands to read, from 1: one is grey, two are grey and alpha, three are RGB, four are RGB and alpha. None means
+            those that a file declares to be its colours and its alpha.
 
     Examples:
         >>> Transform(resize=224, crop=224).as_dict()["interpolation"]
@@ -53,6 +66,8 @@ class Transform:
     interpolation: str = "bilinear"
     background: tuple[int, int, int] = WHITE
     decoding: str = "exact"
+    value_range: tuple[float, float] | None = None
+    bands: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
@@ -65,16 +80,81 @@ class Transform:
             )
         if not is_colour(self.background):
             raise ValueError(f"background is {self.background!r}; expected (R, G, B) of 0 to 255")
+        if self.value_range is not None and not _is_range(self.value_range):
+            raise ValueError(f"value_range is {self.value_range!r}; expected (LOW, HIGH), LOW below HIGH")
+        if self.bands is not None and not _are_bands(self.bands):
+            raise ValueError(f"bands is {self.bands!r}; expected one to four different numbers from 1 to {MAX_BAND}")
+
+    @property
+    def changes_8_bit_images(self) -> bool:
+        """Whether the value range or the bands apply to images of 8 bits a sample too."""
+        return self.bands is not None or (self.value_range is not None and self.value_range[1] <= 255)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Transform:
-        """The inverse of ``as_dict``. Missing fields take their defaults: older files have no background and no decoding."""
+        """The inverse of ``as_dict``. Missing fields take their defaults."""
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
-        """The parameters as JSON-compatible values."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """The parameters as JSON-compatible values. A value range and bands are left out where none are set."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.value_range is None:
+            del values["value_range"]
+        else:  # so that 4095 and 4095.0 are one identity
+            values["value_range"] = [float(value) for value in self.value_range]
+        if self.bands is None:
+            del values["bands"]
+        return values
+
+
+def parse_value_range(value: str | float | Sequence[float]) -> tuple[float, float]:
+    """Turn a number of bits (8, 10, 12, 14 or 16), "LOW-HIGH" or (LOW, HIGH) into the values that are black and white.
+
+    Raises:
+        ValueError: it is none of these.
+
+    Examples:
+        >>> parse_value_range("12")
+        (0.0, 4095.0)
+        >>> parse_value_range("-1024-3071")
+        (-1024.0, 3071.0)
+    """
+    found: tuple[float, ...] | None = None
+    if isinstance(value, str | int):
+        number = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+        if str(value) in BIT_DEPTHS:
+            found = 0.0, float(2 ** int(value) - 1)
+        elif match := re.fullmatch(rf"\s*({number})\s*-\s*({number})\s*", str(value)):
+            found = float(match[1]), float(match[2])
+    else:
+        with contextlib.suppress(TypeError, ValueError):
+            found = tuple(map(float, value))  # type: ignore[arg-type]
+    if found is None or not _is_range(found):
+        raise ValueError(
+            f"{value!r} is not a value range; expected {', '.join(BIT_DEPTHS[:-1])} or {BIT_DEPTHS[-1]} bits, or LOW-HIGH "
+            "such as 0-4095"
+        )
+    low, high = found
+    return low, high
+
+
+def parse_bands(value: str | int | Sequence[int]) -> tuple[int, ...]:
+    """Turn numbers of bands, as text with commas or in a sequence, into a tuple.
+
+    Raises:
+        ValueError: they are not one to four different numbers.
+
+    Examples:
+        >>> parse_bands("4,3,2")
+        (4, 3, 2)
+    """
+    bands: tuple[int, ...] = ()
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        bands = tuple(map(int, str(value).split(",") if isinstance(value, str | int) else value))
+    if not _are_bands(bands):
+        raise ValueError(f"{value!r} names no bands; expected one to four different numbers from 1 on, such as 4,3,2")
+    return bands
 
 
 def ends_kept(shape: tuple[int, ...], transform: Transform) -> tuple[slice, slice]:
@@ -145,4 +225,22 @@ def is_colour(colour: object) -> bool:
         isinstance(colour, tuple)
         and len(colour) == 3
         and all(isinstance(level, int) and 0 <= level <= 255 for level in colour)
+    )
+
+
+def _is_range(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(type(bound) in (int, float) and math.isfinite(bound) for bound in value)
+        and value[0] < value[1]
+    )
+
+
+def _are_bands(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and 1 <= len(value) <= 4
+        and all(type(band) is int and 1 <= band <= MAX_BAND for band in value)
+        and len(set(value)) == len(value)
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featx.data.loader import LoadedImage
+from featx.data.pillow import reader_name
 from featx.data.splits import hash_splits
 from featx.errors import DatasetError
 from featx.extraction.plan import Plan, Work
@@ -74,7 +75,7 @@ class Committer:
         for at in range(0, len(keyed), block):
             some = keyed[at : at + block]
             left[some[self.copy_known(some)]] = False
-        failures = self._known.failures(self._request.max_pixels)
+        failures = {} if self._request.rehash else self._known.failures(self._request.max_pixels, reader_name())
         for row in np.flatnonzero(left & self.keys.any(axis=1)).tolist() if failures else ():
             key = self.keys[row].tobytes()
             if key in failures:

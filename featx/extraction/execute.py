@@ -14,6 +14,7 @@ from featx.data.loader import LoadedImage, Workers, read_images
 from featx.data.throughput import ThroughputMeter
 from featx.extraction.autotune import AUTO, choose_engine, largest_useful_batch
 from featx.extraction.committer import Committer
+from featx.extraction.dark_images import dark_note
 from featx.extraction.encode import encoded_batches, pixel_reader, stacked_pixels
 from featx.extraction.engines import Engine, one_thread_each, open_engine
 from featx.extraction.plan import Plan, Work
@@ -126,6 +127,8 @@ class _Computation:
         with one_thread_each(), Workers(plan.inventory.request.workers, meter=meter, begin=_one_thread) as pool:
             images = source.read(pool)
             if sample := list(itertools.islice(images, _SAMPLE)):
+                if self.engine is None:
+                    self._look_at(sample)
                 self.engine = self.engine or self._choose(backbone, len(work.rows), sample)
                 everything = itertools.chain(sample, images)
                 for batch, features in encoded_batches(self.engine, backbone, everything, pool):
@@ -135,6 +138,14 @@ class _Computation:
                         source.damaged += self._committer.store(work, rows, keys, features)
                     source.progress.advance(len(batch))
         return [*source.damaged, *self._committer.copy_duplicates(source.duplicates, source.first_row)]
+
+    def _look_at(self, sample: Sequence[LoadedImage]) -> None:
+        """Report that the first images are nearly black, before the network has cost any time."""
+        request = self._plan.inventory.request
+        paths = [request.images.absolute(image.row) for image in sample]
+        if note := dark_note(sample, paths, request.backbone.transform, request.max_pixels):
+            self._reporter.note(note)
+            self.notes.append(note)
 
     def _choose(self, backbone: Backbone, images: int, sample: Sequence[LoadedImage]) -> Engine:
         """Open the requested engine, or the fastest one, for all views of the plan."""

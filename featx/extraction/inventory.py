@@ -14,6 +14,7 @@ import numpy as np
 from featx.backbones.backbone import Backbone
 from featx.data.image_set import ImageSet
 from featx.data.loader import LoadedImage, read_images
+from featx.data.pillow import reader_name
 from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, UnreadableFileError
 from featx.extraction.request import Request
 from featx.features.feature_file import FeatureFile, ImageTable
@@ -56,6 +57,7 @@ class Inventory:
             "root": str(images.root),
             "splits": splits,
             "max_pixels": self.request.max_pixels,
+            "reader": reader_name(),
             **table,
         }
 

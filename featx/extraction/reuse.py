@@ -50,15 +50,19 @@ class _KnownImages:
             keys[rows[same]] = file.keys[at[same]]
         return keys
 
-    def failures(self, max_pixels: int) -> dict[bytes, str]:
-        """The reasons why images failed, by key, from the complete files that were made under the same limit of pixels.
+    def failures(self, max_pixels: int, reader: str | None = None) -> dict[bytes, str]:
+        """The reasons why images failed, by key, from the complete files that were made in the same way.
 
         In the file of an interrupted run no checksum covers a reason, so those images are read again.
+
+        Args:
+            max_pixels: the limit of pixels.
+            reader: the decoders, as ``pillow.reader_name`` returns them; None for files that do not record them.
         """
         return {
             file.keys[row].tobytes(): file.error(row)
             for file in self.files
-            if file.complete and file.dataset.get("max_pixels") == max_pixels
+            if file.complete and (file.dataset.get("max_pixels"), file.dataset.get("reader")) == (max_pixels, reader)
             for row in np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
         }
 
@@ -217,7 +221,7 @@ class KnownViews(_KnownImages, Container[bytes]):
 
 
 def count_removed(before: np.ndarray, now: np.ndarray) -> int:
-    """Count the images of an earlier list that are missing in a later one; each copy of an image counts.
+    """Count the images of an earlier list that are missing in a later one. Each copy of an image counts; zeros do not.
 
     Args:
         before: (N, 16) uint8, the keys of the earlier list.

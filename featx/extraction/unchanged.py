@@ -7,6 +7,9 @@ import numpy as np
 from featx.extraction.inventory import Inventory, encoded_paths
 from featx.features.feature_file import FAILED, FeatureFile
 
+READING = ("max_pixels", "reader")
+"""What a file records about the reading of its images, which decides whether a failure is still one."""
+
 
 def is_unchanged(inventory: Inventory, keys: np.ndarray | None = None) -> bool:
     """Whether the complete file holds just these images, labels and splits.
@@ -14,12 +17,12 @@ def is_unchanged(inventory: Inventory, keys: np.ndarray | None = None) -> bool:
     Args:
         inventory: the state of the disk. Images are compared by path, size and modification time.
         keys: (N, 16) uint8, the hashes of the images' bytes, once they have been read. If given, they must be equal to the
-            file's too, and every row of features must match its checksum.
+            file's too, every row of features must match its checksum, and no image may have failed: it is decoded again.
     """
     file = inventory.earlier
     if file is None or not all(check(inventory, file) for check in CHECKS):
         return False
-    return keys is None or (has_same_bytes(file, keys) and has_sound_rows(file))
+    return keys is None or (not (file.status == FAILED).any() and has_same_bytes(file, keys) and has_sound_rows(file))
 
 
 def has_same_number(inventory: Inventory, file: FeatureFile) -> bool:
@@ -32,14 +35,16 @@ def has_same_classes(inventory: Inventory, file: FeatureFile) -> bool:
     return file.classes == inventory.images.classes
 
 
-def has_same_limit(inventory: Inventory, file: FeatureFile) -> bool:
-    """Images were read under the same limit of pixels, or none of them failed, so that the limit made no difference."""
-    return file.dataset.get("max_pixels") == inventory.request.max_pixels or not (file.status == FAILED).any()
+def has_same_reader(inventory: Inventory, file: FeatureFile) -> bool:
+    """Images were read by the same decoders under the same limit of pixels, or none failed, so that it made no difference."""
+    now = inventory.dataset
+    return all(file.dataset.get(key) == now[key] for key in READING) or not (file.status == FAILED).any()
 
 
 def has_same_dataset(inventory: Inventory, file: FeatureFile) -> bool:
-    """The data set has the same name, root and table, and its splits are of the same origin. The limit does not count."""
-    return {**file.dataset, "max_pixels": inventory.request.max_pixels} == inventory.dataset
+    """The data set has the same name, root and table, and its splits are of the same origin. How it was read does not count."""
+    now = inventory.dataset
+    return {**file.dataset, **{key: now[key] for key in READING}} == now
 
 
 def has_same_paths(inventory: Inventory, file: FeatureFile) -> bool:
@@ -75,7 +80,7 @@ def has_nothing_to_retry(inventory: Inventory, file: FeatureFile) -> bool:
 CHECKS = (
     has_same_number,
     has_same_classes,
-    has_same_limit,
+    has_same_reader,
     has_same_dataset,
     has_same_paths,
     has_same_labels,

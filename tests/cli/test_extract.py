@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from click.testing import CliRunner
 from command_line import featx, without_times
+from PIL import Image
 
 from featx.cli.main import main
 
@@ -100,6 +103,56 @@ def test_options_for_reading_images_are_stored_in_the_file(split_photos: Path, i
         "Error: --background 'mud' is not an opaque colour; expected a CSS colour name such as black, or #rrggbb\n"
     )
     assert featx("extract", split_photos, "-b", "lenet5", "--background", "mud", status=1).stderr == message
+
+
+def twelve_bit_photos(folder: Path) -> Path:
+    """Two classes of five images of 12 bits in files of 16."""
+    rng = np.random.default_rng(0)
+    for label, mean in (("dark", 1000), ("light", 2500)):
+        (folder / label).mkdir(parents=True)
+        for number in range(5):
+            values = np.clip(rng.normal(mean, 500, (40, 40)), 0, 4095).astype(np.uint16)
+            Image.fromarray(values).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_a_value_range_is_suggested_once_and_stored(in_tmp: Path) -> None:
+    photos = twelve_bit_photos(in_tmp / "photos")
+    first = featx("extract", photos, "-b", "lenet5")
+    assert first.stderr.count("--value-range 12 uses the whole range") == 1
+    quiet = featx("extract", photos, "-b", "lenet5", "--cache", "other", "--quiet", "--json")
+    assert quiet.stderr.count("--value-range 12") == 1
+    assert "--value-range 12" in json.loads(quiet.stdout)["notes"][0]
+    second = featx("extract", photos, "-b", "lenet5", "--value-range", "12")
+    assert ("value-range" in second.stderr, "10 computed" in second.stdout) == (False, True)
+    facts = json.loads(featx("info", second.stdout.split("features: ")[1].strip(), "--json").stdout)
+    assert facts["backbone"]["parts"]["transform"]["value_range"] == [0, 4095]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        (
+            "--value-range",
+            "13",
+            "'13' is not a value range; expected 8, 10, 12, 14 or 16 bits, or LOW-HIGH such as 0-4095",
+        ),
+        ("--bands", "1,x", "'1,x' names no bands; expected one to four different numbers from 1 on, such as 4,3,2"),
+    ],
+)
+@pytest.mark.parametrize("command", ["extract", "advise"])
+def test_a_wrong_value_range_or_band_is_a_usage_error(command: str, option: str, value: str, message: str) -> None:
+    assert message in featx(command, "digits", option, value, status=2).stderr
+
+
+def test_bands_of_a_tiff_are_asked_for_and_read(in_tmp: Path) -> None:
+    (in_tmp / "fields").mkdir()
+    data = (Path(__file__).parent.parent / "images" / "13-bands.tif").read_bytes()
+    (in_tmp / "fields" / "1.tif").write_bytes(data)
+    refused = featx("extract", "fields", "-b", "lenet5", status=1).stderr
+    assert "13 bands, 12 of them neither colour nor declared alpha" in refused
+    assert "--bands selects some, such as 1,2,3" in refused
+    assert "1 computed" in featx("extract", "fields", "-b", "lenet5", "--bands", "4,3,2").stdout
 
 
 def test_a_waiting_run_names_the_process_it_waits_for_and_continues(split_photos: Path, in_tmp: Path) -> None:

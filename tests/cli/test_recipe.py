@@ -32,6 +32,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "device": "cpu",
         "resize": 96,
         "crop": 80,
+        "value-range": "12",
+        "bands": "4,3,2",
         "background": "black",
         "fast-decode": True,
         "nvjpeg": True,
@@ -133,7 +135,8 @@ COMMANDS = {
     ),
     "every key": (
         "featx extract 'my photos' --backbone resnet18 --weights random --layer layer3 --layer layer4 --stages --pooling gem "
-        "--views flip --dtype float16 --device cpu --resize 96 --crop 80 --background black --max-pixels 1000 --fast-decode "
+        "--views flip --dtype float16 --device cpu --resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
+        "--max-pixels 1000 --fast-decode "
         "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --cache c "
         "--out f.h5",
         "featx fit-head f.h5 --model svm --layer layer3 --layer layer4 --views 10crop -C 0.25 --kernel rbf --k 3 "

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.data.decode import MAX_PIXELS
 from featx.data.image_set import image_key
+from featx.data.pillow import reader_name
 from featx.data.scan import scan_images
 from featx.data.transform import Transform
 from featx.errors import CacheLockedError, OutputError, StaleCacheError
@@ -54,7 +55,13 @@ def test_the_table_of_the_file_says_what_the_images_are(few: Path, tmp_path: Pat
         data, stat = (few / path).read_bytes(), (few / path).stat()
         assert file.keys[row].tobytes() == image_key(data)
         assert (file.images.sizes[row], file.images.mtimes[row]) == (stat.st_size, stat.st_mtime_ns)
-    assert file.dataset == {"name": "few", "root": str(few), "splits": "hash", "max_pixels": MAX_PIXELS}
+    assert file.dataset == {
+        "name": "few",
+        "root": str(few),
+        "splits": "hash",
+        "max_pixels": MAX_PIXELS,
+        "reader": reader_name(),
+    }
     assert (file.backbone["name"], file.backbone["weights"]) == ("lenet5", "default")
     assert file.backbone["parts"] == lenet.describe()
     assert file.identity == result.identity == lenet.identity

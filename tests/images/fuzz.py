@@ -24,7 +24,7 @@ from PIL import Image
 from featx.data.decode import decode
 from featx.errors import ImageError
 
-ENDINGS = {".jpg", ".mpo", ".png", ".gif", ".webp", ".bmp", ".pgm", ".ppm", ".tif"}
+ENDINGS = {".jpg", ".mpo", ".png", ".gif", ".webp", ".bmp", ".pgm", ".ppm", ".tif", ".avif", ".jp2", ".j2k"}
 TELLING = (0, 1, 2, 3, 8, 16, 0x7F, 0x80, 0xFE, 0xFF)
 """Bytes that headers care about."""
 

@@ -411,6 +411,30 @@ CASES["canvas-of-16777216-squared.webp"] = Case(
 )
 
 
+# AVIF and JPEG 2000
+
+
+CASES["lossy.avif"] = Case(lambda: saved(PICTURE, "AVIF", quality=95, subsampling="4:4:4"), PICTURE, 6)
+CASES["transparent.avif"] = Case(
+    lambda: saved(np.dstack([PICTURE, ALPHA]), "AVIF", quality=100, subsampling="4:4:4"), over_white(PICTURE, ALPHA), 6
+)
+CASES["orientation-6.avif"] = Case(
+    lambda: saved(PICTURE, "AVIF", quality=95, subsampling="4:4:4", exif=turned(6)), UPRIGHT[6](PICTURE), 6
+)
+CASES["truncated.avif"] = Case(lambda: saved(PICTURE, "AVIF")[:-40], r"^cannot be decoded: .*(?i:truncated)")
+CASES["lossless.jp2"] = Case(lambda: saved(PICTURE, "JPEG2000"), PICTURE)
+CASES["lossless.j2k"] = Case(lambda: saved(PICTURE, "JPEG2000", no_jp2=True), PICTURE)
+CASES["grey-16.jp2"] = Case(lambda: saved(DEEP.astype(np.uint16), "JPEG2000"), grey(np.rint(DEEP / 257)))
+CASES["transparent.jp2"] = Case(lambda: saved(np.dstack([PICTURE, ALPHA]), "JPEG2000"), over_white(PICTURE, ALPHA), 1)
+CASES["four-components.j2k"] = Case(
+    lambda: saved(np.dstack([PICTURE, ALPHA]), "JPEG2000", no_jp2=True),
+    r"^4 components, none of them declared to be opacity \(no channel definition\); --bands selects some, such as 1,2,3$",
+)
+CASES["truncated.jp2"] = Case(
+    lambda: saved(PICTURE, "JPEG2000")[:-40], r"^cannot be decoded: a JPEG2000 file that is trunc"
+)
+
+
 # BMP and PPM
 
 
@@ -447,18 +471,33 @@ def tiff(
 
     Its pixels are at the end. ``photometric``: 0 where 0 is white, 1 where it is black, 2 for RGB, 3 for a palette, 8 for LAB.
     """
-    names = {"width": 256, "length": 257, "compression": 259, "extra": 338, "sample_format": 339, "palette": 320}
+    names = {
+        "orientation": 274,
+        "planar": 284,
+        "predictor": 317,
+        "width": 256,
+        "length": 257,
+        "compression": 259,
+        "extra": 338,
+        "sample_format": 339,
+        "palette": 320,
+    }
     names |= {"tile_width": 322, "tile_length": 323, "tile_offsets": 324, "tile_sizes": 325}
     tags: dict[int, int | list[int]] = {256: 24, 257: 16, 258: [bits] * samples, 259: 1, 262: photometric, 277: samples}
     if "tile_width" not in more:
         tags |= {273: 0, 278: 16, 279: len(pixels)}
+    if more.get("planar") == 2:  # a strip for each band
+        tags |= {273: [0] * samples, 279: [len(pixels) // samples] * samples}
     tags |= {names[name]: value for name, value in more.items()}
     place = 8 + 2 + 12 * len(tags) + 4
     entries, beyond = b"", b""
     sizes = {tag: 2 * len(value) for tag, value in tags.items() if isinstance(value, list) and len(value) > 2}
+    start_of_pixels = place + sum(sizes.values())
     for tag in (273, 324):
-        if tag in tags:
-            tags[tag] = place + sum(sizes.values())  # where the pixels are
+        if isinstance(tags.get(tag), list):
+            tags[tag] = [start_of_pixels + band * len(pixels) // samples for band in range(samples)]
+        elif tag in tags:
+            tags[tag] = start_of_pixels
     for tag, value in sorted(tags.items()):
         if isinstance(value, int):
             entries += struct.pack(order + "HHII", tag, 4, 1, value)
@@ -476,6 +515,7 @@ PREMULTIPLIED = np.rint(PICTURE * (ALPHA[..., None] / 255)).astype(np.uint8)
 FRACTIONS = np.linspace(0, 1, 16 * 24, dtype="<f4").reshape(16, 24)
 TWELVE = (DEEP >> 4).reshape(16, 12, 2).astype(np.uint32)
 TWELVE_PACKED = (TWELVE[..., 0] << 12 | TWELVE[..., 1])[..., None] >> np.array([16, 8, 0]) & 0xFF
+BANDS = np.stack([X * 5 + Y + 9 * band for band in range(13)], axis=-1).astype(np.uint8)  # 0 to 238
 LAB = np.stack([255 - 4 * (X + Y), X - 8, Y - 8], axis=-1)  # lightness of 0 to 255, then signed a and b
 ENTRIES = [int(level) * 257 for channel in PALETTE.T for level in np.pad(channel, (0, 253))]
 
@@ -509,14 +549,52 @@ CASES["float.tif"] = Case(
     lambda: tiff(FRACTIONS.tobytes(), 1, 32, sample_format=3), grey(np.rint(FRACTIONS.astype(float) * 255))
 )
 CASES["float-of-0-to-300.tif"] = Case(
-    lambda: tiff((FRACTIONS * 300).tobytes(), 1, 32, sample_format=3), r"^grey values from 0 to 300; expected 0 to 1$"
+    lambda: tiff((FRACTIONS * 300).tobytes(), 1, 32, sample_format=3),
+    r"^grey values from 0 to 300; expected 0 to 1 \(--value-range 0-511 would fit\)$",
 )
 CASES["rgb-16.tif"] = Case(lambda: tiff(np.stack(DEEP_RGB, axis=-1).astype("<u2").tobytes(), 2, 16, 3), HIGH_BYTES)
 CASES["rgb-float.tif"] = Case(
-    lambda: tiff(np.zeros((16, 24, 3), "<f4").tobytes(), 2, 32, 3, sample_format=[3, 3, 3]),
-    r"^cannot be decoded: a TIFF file .* rare kind \(unknown pixel mode\)$",
+    lambda: tiff((PICTURE / 255).astype("<f4").tobytes(), 2, 32, 3, sample_format=[3, 3, 3]),
+    PICTURE,
 )
-CASES["rgbx.tif"] = Case(lambda: tiff(np.dstack([PICTURE, ALPHA]).tobytes(), 2, 8, 4, extra=[0]), PICTURE)
+CASES["rgbx.tif"] = Case(
+    lambda: tiff(np.dstack([PICTURE, ALPHA]).tobytes(), 2, 8, 4, extra=[0]),
+    r"^4 bands, 1 of them neither colour nor declared alpha \(ExtraSamples: unspecified\); --bands selects some, such as 1,2",
+)
+CASES["rgb-and-infrared-undeclared.tif"] = Case(
+    lambda: tiff(np.dstack([PICTURE, ALPHA]).tobytes(), 2, 8, 4),
+    r"^4 bands, 1 of them .* \(ExtraSamples: none\); --bands selects some, such as 1,2,3$",
+)
+CASES["grey-and-infrared.tif"] = Case(
+    lambda: tiff(np.dstack([GREY, ALPHA]).tobytes(), 1, 8, 2, extra=[0]),
+    r"^2 bands, 1 of them .* \(ExtraSamples: unspecified\); --bands selects some, such as 1$",
+)
+CASES["rgb-alpha-and-infrared.tif"] = Case(
+    lambda: tiff(np.dstack([PICTURE, ALPHA, GREY]).tobytes(), 2, 8, 5, extra=[2, 0]),
+    r"^5 bands, 2 of them .* \(ExtraSamples: alpha, unspecified\); --bands selects some, such as 1,2,3$",
+)
+CASES["13-bands.tif"] = Case(  # as Sentinel-2's are stored, band by band
+    lambda: tiff(np.moveaxis(BANDS, -1, 0).tobytes(), 1, 8, 13, planar=2, extra=[0] * 12),
+    r"^13 bands, 12 of them .* \(ExtraSamples: unspecified\); --bands selects some, such as 1,2,3$",
+)
+CASES["rgba.tif"] = Case(
+    lambda: tiff(np.dstack([PICTURE, ALPHA]).tobytes(), 2, 8, 4, extra=[2]), over_white(PICTURE, ALPHA), 1
+)
+CASES["grey-8-signed.tif"] = Case(
+    lambda: tiff((GREY // 2).astype("i1").tobytes(), 1, 8, sample_format=2), grey(GREY // 2)
+)
+CASES["grey-8-negative.tif"] = Case(  # Pillow reads -100 as 156
+    lambda: tiff((GREY.astype(int) // 2 - 100).astype("i1").tobytes(), 1, 8, sample_format=2),
+    r"^grey values from -100 to 22; expected 0 to 255 \(--value-range -128-31 would fit\)$",
+)
+CASES["grey-32-unsigned.tif"] = Case(
+    lambda: tiff((DEEP.astype("<u4") << 16).tobytes(), 1, 32),
+    r"^grey values from 0 to 4.26705e\+09; expected 0 to 65535 \(--value-range 0-4294967295 would fit\)$",
+)
+CASES["float-64.tif"] = Case(
+    lambda: tiff(FRACTIONS.astype("<f8").tobytes(), 1, 64, sample_format=3),
+    grey(np.rint(FRACTIONS.astype(float) * 255)),
+)
 CASES["rgba-premultiplied.tif"] = Case(
     lambda: tiff(np.dstack([PREMULTIPLIED, ALPHA]).tobytes(), 2, 8, 4, extra=[1]),
     PREMULTIPLIED + (255.0 - ALPHA[..., None]),
@@ -541,7 +619,8 @@ CASES["tile-of-60000-squared.tif"] = Case(
     r"^60000 x 60000 pixels; at most ",
 )
 CASES["99-samples-a-pixel.tif"] = Case(  # about which Pillow would log an error
-    lambda: tiff(PICTURE.tobytes(), 2, 8, 99), r"^cannot be decoded: a TIFF file .*samples per pixel"
+    lambda: tiff(PICTURE.tobytes(), 2, 8, 99),
+    r"^99 bands, 96 of them neither colour nor declared alpha \(ExtraSamples: none\); ",
 )
 
 

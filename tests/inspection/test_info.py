@@ -11,6 +11,7 @@ import pytest
 from feature_files import begin, table
 
 from featx.data.decode import MAX_PIXELS
+from featx.data.pillow import reader_name
 from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError
 from featx.features.feature_file import FeatureFile
 from featx.heads.head import Head
@@ -30,7 +31,13 @@ def test_a_feature_file_is_described_by_its_contents(features: Path, split_photo
     assert facts["layers"] == {"penultimate": "84 x float32"}
     assert facts["splits"] == {"train": 32, "val": 17}
     assert facts["classes"] == {"dark": 25, "light": 24}
-    expected = {"name": "split", "root": str(split_photos), "splits": "given", "max_pixels": MAX_PIXELS}
+    expected = {
+        "name": "split",
+        "root": str(split_photos),
+        "splits": "given",
+        "max_pixels": MAX_PIXELS,
+        "reader": reader_name(),
+    }
     assert facts["dataset"] == expected
     assert facts["backbone"] == cache.backbone
     assert facts["identity"] == cache.identity

@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from featx.data.formats import ENDINGS
 from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
 from featx.data.split_names import worded_splits
 from featx.errors import DatasetError
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""File endings that count as images, the same as in torchvision's ``ImageFolder``."""
 
 _JUNK_FOLDERS = (
     "__MACOSX",
@@ -114,7 +112,7 @@ def is_junk(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether a file is listed as an image, by its name."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_ENDINGS)
+    return not name.startswith(".") and name.lower().endswith(ENDINGS)
 
 
 def _empty_classes(folder: Path, around: Iterable[str], names: set[str | None]) -> Iterator[str]:
@@ -143,4 +141,4 @@ def _left_out(skipped: Mapping[str, int]) -> str:
 
 
 def _endings() -> str:
-    return " ".join(IMAGE_ENDINGS)
+    return " ".join(ENDINGS)
