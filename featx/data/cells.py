@@ -33,17 +33,25 @@ def cell_text(value: Any) -> str:
     """
     if value is None:
         return ""
-    if isinstance(value, dict | list | tuple | set):
-        raise ValueError(f"holds {_kind(value)} {_shown(value)}; expected text or a number")
-    if isinstance(value, bytes | bytearray):
-        value = os.fsdecode(bytes(value))
-    text = _number_text(value) if isinstance(value, float | decimal.Decimal) else str(value).strip()
-    if "\0" in text:
-        raise ValueError(f"holds a null character: {_shown(text)}")
+    text = _text(value)
     try:
-        text.encode("utf-8", "surrogateescape")
+        text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"holds half of a surrogate pair: {_shown(text)}") from error
+        raise ValueError(f"holds bytes that are not UTF-8: {_shown(value)}") from error
+    return text
+
+
+def path_text(value: Any) -> str:
+    """The text of a path, as ``cell_text``; bytes that are not UTF-8 are surrogate escapes (``os.fsdecode``).
+
+    Raises:
+        ValueError: as ``cell_text``.
+    """
+    text = "" if value is None else _text(value)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds what no name of a file can hold: {_shown(text)}") from error
     return text
 
 
@@ -62,10 +70,7 @@ def label_text(value: Any) -> str:
         ('cat|dog', '|', '1', 'cat|dog')
     """
     if not isinstance(value, list | tuple | set):
-        text = cell_text(value)
-        if isinstance(value, bytes | bytearray) and any("\udc80" <= character <= "\udcff" for character in text):
-            raise ValueError(f"holds bytes that are not UTF-8: {_shown(value)}")
-        return text
+        return cell_text(value)
     parts = [_one_of_several(part, value) for part in value]
     if parts and not any(parts):
         return ""
@@ -76,6 +81,17 @@ def label_text(value: Any) -> str:
             f"holds the list {_shown(value)}, which repeats a number; expected the names of the labels, each once"
         )
     return BETWEEN_LABELS.join(sorted(set(names))) or BETWEEN_LABELS
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict | list | tuple | set):
+        raise ValueError(f"holds {_kind(value)} {_shown(value)}; expected text or a number")
+    if isinstance(value, bytes | bytearray):
+        value = os.fsdecode(bytes(value))
+    text = _number_text(value) if isinstance(value, float | decimal.Decimal) else str(value).strip()
+    if "\0" in text:
+        raise ValueError(f"holds a null character: {_shown(text)}")
+    return text
 
 
 def _one_of_several(part: Any, whole: Iterable[Any]) -> str:

@@ -15,6 +15,7 @@ from featx.data.image_set import PRETRAIN, SPLIT_NAMES
 from featx.data.split_names import (
     UNLABELLED_SPLIT,
     exact_splits,
+    is_split_alone,
     is_unlabelled_name,
     name_without_split,
     worded_splits,
@@ -369,8 +370,8 @@ def _note_root(around: Folder, root: Path) -> Iterator[str]:
 def _note_split_words(around: Folder, root: Path) -> Iterator[str]:
     """State that folders with the name of a split are read as classes."""
     worded = {name: split for name, split in worded_splits(around.folders).items() if split}
-    exact = [name for name in worded if exact_splits([name])[name]]
-    if not worded or not (exact or len(set(worded.values())) > 1 or len(worded) == len(around.folders)):
+    alone = [name for name in worded if is_split_alone(name)]
+    if not worded or not (alone or len(set(worded.values())) > 1 or len(worded) == len(around.folders)):
         return
     others = sorted(set(around.folders) - set(worded))
     why = (

@@ -21,6 +21,7 @@ _WORDS = {
     "tst": "test",
     "holdout": "test",
 }
+_FILLERS = {"set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "files", "folder", "seg"}
 _UNLABELLED_WORDS = {"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "unsup", "unsupervised"}
 _JOINED = re.compile(rf"({'|'.join(_WORDS)})(?:set|sets|data|image|images|img|imgs|pics|photos|files|folder)")
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -61,6 +62,11 @@ def is_unlabelled_name(name: str) -> bool:
 def name_without_split(name: str) -> str:
     """What remains of a name without the word of a split, in letters: "cats" of ``train_cats``, "" of ``train2017``."""
     return " ".join(word for word in _words(name) if word.lower() not in _WORDS and not _JOINED.fullmatch(word.lower()))
+
+
+def is_split_alone(name: str) -> bool:
+    """Whether a name means a split and nothing else: ``train2017`` and ``test_set`` do, ``train_station`` does not."""
+    return bool(_worded(name)) and set(name_without_split(name).lower().split()) <= _FILLERS
 
 
 def _worded(name: str) -> str:

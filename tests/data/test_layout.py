@@ -86,6 +86,8 @@ def test_folders_whose_names_hold_the_word_of_a_split_are_splits_and_a_note_stat
         ("Aves/1/1 Aves/2/1 Plantae/3/1 Plantae/4/1", ":Aves*2 :Plantae*2"),
         # classes whose names hold the word of a split
         ("train/1 car/1", ":car :train"),
+        ("train_set/1 misc/1", ":misc :train_set"),
+        ("test2017/1 dog/1 cat/1", ":cat :dog :test2017"),
         ("steam_train/1 freight_train/1", ":freight_train :steam_train"),
         ("blood_test/1 urine_test/1", ":blood_test :urine_test"),
         ("train_station/1 test_track/1 cafe/1 airport/1", ":airport :cafe :test_track :train_station"),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from featx.data.cells import cell_text, label_text
+from featx.data.cells import cell_text, label_text, path_text
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
 from featx.data.split_names import exact_splits
 from featx.errors import DatasetError
@@ -62,13 +62,13 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
         )
     images = assemble(
         table.stem,
-        table.resolve().parent,
+        table.parent.resolve(),  # of a link, too: the blobs of a hub are links to elsewhere
         list(rows),
         [row.label or None for row in rows.values()],
         [known[row.split] or row.split for row in rows.values()],
         notes,
     )
-    return dataclasses.replace(images, table=table.resolve())
+    return dataclasses.replace(images, table=table.parent.resolve() / table.name)
 
 
 def list_images(table: Path) -> list[Path]:
@@ -146,7 +146,7 @@ def _note_missing(table: Path, paths: Sequence[str]) -> Iterator[str]:
     missing = [path for path in paths if not _is_file(os.path.join(table.parent, path))]  # noqa: PTH118 - Path is slow
     if not missing:
         return
-    where = f"that are not there, relative to {table.resolve().parent}: {listed(missing)}"
+    where = f"that are not there, relative to {table.parent.resolve()}: {listed(missing)}"
     if len(missing) == len(paths):
         hint = "; write paths with / instead of \\" if all("\\" in path for path in paths) else ""
         raise DatasetError(f"{table} names {len(missing)} files {where}{hint}")
@@ -203,7 +203,7 @@ _Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 def _text(table: Path, number: int, column: str, value: Any) -> str:
     try:
-        return label_text(value) if column == "label" else cell_text(value)
+        return {"label": label_text, "path": path_text}.get(column, cell_text)(value)
     except ValueError as error:
         raise DatasetError(f"{table}, line {number}: the {column} {error}") from error
 

@@ -291,7 +291,7 @@ def test_missing_values_are_no_label_and_whole_floats_are_integers(tmp_path: Pat
         ([True, False], r"holds the list \[True, False\] with a boolean"),
         (["a|b", "c"], r"with the character \|, which stands between labels"),
         ("a\0", r"the label holds a null character: 'a\\x00'"),
-        ("\ud800", "holds half of a surrogate pair"),
+        ("\ud800", "holds bytes that are not UTF-8"),
     ],
 )
 def test_a_label_that_is_none_is_refused_with_its_line(tmp_path: Path, label: object, message: str) -> None:
@@ -388,3 +388,26 @@ def test_the_split_eval_is_the_one_that_the_others_leave_free_and_noted(tmp_path
     images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
     assert images.splits.tolist() == ["train", "test", "val"]
     assert images.notes[0] == "t.csv: the split 'Eval' is read as test"
+
+
+def test_the_bytes_of_a_path_need_not_be_utf_8_but_those_of_a_split_do(tmp_path: Path) -> None:
+    row = {"path": "caf\udce9.jpg", "label": "a"}
+    file = jsonl(tmp_path / "t.jsonl", row)
+    try:
+        (tmp_path / "caf\udce9.jpg").write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    assert scan_images(file).paths.tolist() == ["caf\udce9.jpg"]
+    with pytest.raises(DatasetError, match=r"line 1: the split holds bytes that are not UTF-8: '\\udcff'"):
+        scan_images(jsonl(tmp_path / "t.jsonl", {**row, "split": "\udcff"}))
+    with pytest.raises(DatasetError, match="line 1: the path holds what no name of a file can hold"):
+        scan_images(jsonl(tmp_path / "t.jsonl", {**row, "path": "\ud800"}))
+
+
+def test_the_paths_of_a_table_that_is_a_link_are_relative_to_the_link(tmp_path: Path) -> None:
+    table(tmp_path / "blobs" / "x.csv", "path,label\n1.jpg,a\n")
+    touch(tmp_path / "snapshot", "1.jpg")
+    (tmp_path / "snapshot" / "t.csv").symlink_to(tmp_path / "blobs" / "x.csv")
+    images = scan_images(tmp_path / "snapshot" / "t.csv")
+    assert images.absolute(0).is_file()
+    assert images.table == tmp_path.resolve() / "snapshot" / "t.csv"
