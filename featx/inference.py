@@ -30,7 +30,8 @@ from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
 from featx.identity import joint_features
 from featx.io import model_file
-from featx.layer_spec import LayerSpec, RandomView, View
+from featx.io.file_kinds import is_feature_file
+from featx.layer_spec import PENULTIMATE, LayerSpec, RandomView, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.progress import shows_progress
@@ -280,7 +281,7 @@ def evaluate(
 
     Args:
         model: a head, a model, or a file of either.
-        data: a feature set (for a head), an image set, or what ``scan_images`` takes.
+        data: a feature set or feature file (for a head), an image set, or what ``scan_images`` takes.
         split: "train", "val", "test" or "all".
         cache: the folder of feature files, for a head.
         workers: threads that read and decode; by default one per core.
@@ -310,6 +311,9 @@ def evaluate(
         head.require_identity(data)
         data = match_groups(data, head.group_)
         return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
+    if not isinstance(data, ImageSet) and is_feature_file(data):
+        head_layer = model.head.layer_ if isinstance(model, HeadOnBackbone) else getattr(model, "layer_", PENULTIMATE)
+        return evaluate(model, FeatureSet.load(data, head_layer), split=split)
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):
         return _evaluate_promoted(model, images, split, workers, reporter)

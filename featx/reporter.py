@@ -88,22 +88,22 @@ def stage_of_import(reporter: Reporter, module: str = "torch", name: str = "PyTo
         reporter.stage(f"loading {name}")
 
 
-def note_choice(files: Sequence[Path], noun: str, reporter: Reporter) -> None:
+def note_choice(files: Sequence[Path], nouns: str, reporter: Reporter) -> None:
     """Note which of several files a command takes because none was named: the first, which is the newest.
 
     Args:
         files: all files that it might have taken.
-        noun: what they are.
+        nouns: what they are.
         reporter: gets the note; none if there is one file only.
 
     Examples:
         >>> class Printer(Reporter):
         ...     def note(self, sentence: str) -> None:
         ...         print(sentence)
-        >>> note_choice([Path("cache/b.h5"), Path("cache/a.h5")], "feature file", Printer())
+        >>> note_choice([Path("cache/b.h5"), Path("cache/a.h5")], "feature files", Printer())
         taking cache/b.h5, the newest of 2 feature files; the other is cache/a.h5
     """
     if len(files) < 2:
         return
     others = f"the other is {files[1]}" if len(files) == 2 else f"the others are {listed(files[1:], most=5)}"
-    reporter.note(f"taking {files[0]}, the newest of {len(files)} {noun}s; {others}")
+    reporter.note(f"taking {files[0]}, the newest of {len(files)} {nouns}; {others}")

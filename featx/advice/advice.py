@@ -24,6 +24,7 @@ from featx.errors import AdviceError, BackboneError, SettingsError, StaleCacheEr
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.label_changes import label_changes
+from featx.io.file_kinds import is_feature_file
 from featx.io.outputs import ADVICE, Output, require_outputs
 from featx.layer_spec import plain_layers
 from featx.progress import shows_progress
@@ -138,7 +139,7 @@ def advise(
 
     Args:
         data: a data set, or what ``scan_images`` takes, whose images go through every stage of the backbone once; or a
-            feature file (``.h5``), whose layers are used as they are.
+            feature file, whose layers are used as they are.
         backbone: for a data set, the backbone, by default "resnet50"; for a feature file, a replacement for the stored name,
             needed if that is a Python file.
         weights: see ``load_backbone``; for a feature file, a replacement for the stored weights if their file has moved.
@@ -172,7 +173,7 @@ def advise(
     network: Backbone | None
     if out:
         _require_picture(Path(out), data, backbone, weights)  # before the images pass through the network
-    if not isinstance(data, ImageSet) and Path(data).suffix == ".h5":
+    if not isinstance(data, ImageSet) and is_feature_file(data):
         if value_range is not None or bands is not None:
             raise SettingsError(
                 f"{data} is a feature file, whose images were read already; --value-range and --bands are for a data set"

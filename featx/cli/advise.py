@@ -103,10 +103,11 @@ def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: st
     the same network with random weights are compared by cross-validation on the training images; val and test take no part.
     """
     from featx.features.folder import newest, require_writable
+    from featx.io.file_kinds import is_feature_file
 
     named = data or str(newest(Path(cache), reporter))
     source: ImageSet | str = named
-    if not named.endswith(".h5"):  # before torch is imported, so that a wrong path is reported at once
+    if not is_feature_file(named):  # before torch is imported, so that a wrong path is reported at once
         from featx.data.scan import scan_images
 
         reporter.stage(f"looking for images in {named}")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder
+from featx.cli.options import DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder
 from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -25,25 +26,27 @@ def _show(report: Report) -> None:
     short_help="Evaluate a head or model on labelled images.",
     examples=("featx evaluate models/photos--resnet50--logreg.safetensors photos/",),
 )  # fmt: skip
-@click.argument("model")
-@click.argument("data")
+@click.argument("words", nargs=-1, metavar="[MODEL] DATA")
 @option(
     "--split", show_default="images that the model was not trained on", section="Input", metavar="NAME",
     help="Split to evaluate on: train, val, test or all.",
 )  # fmt: skip
 @cache_folder("Advanced")
+@MODELS_SOURCE
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 def evaluate(
-    reporter: Reporter, model: str, data: str, split: str | None, cache: str, backbone: str | None, weights: str | None,
-    device: str, workers: int | None,
+    reporter: Reporter, words: tuple[str, ...], split: str | None, cache: str, models: str, backbone: str | None,
+    weights: str | None, device: str, workers: int | None,
 ) -> Report:  # fmt: skip
     """Evaluate MODEL, a head or a promoted model, on the labelled images of DATA.
 
+    MODEL is by default the newest in the models folder. DATA is a data set as extract takes it; for a head, a feature file too.
     The split is test by default, or val where there is no test. DATA without splits is evaluated as a whole, unless the model
     was trained on some of it: then on the part that featx holds out.
     """
+    model, (data,) = model_and_data(words, models, reporter, missing="DATA", most=1)
     stage_of_import(reporter)
     from featx.inference import evaluate as run
     from featx.inference import load_model

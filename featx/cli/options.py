@@ -165,6 +165,11 @@ GROUPS = options(
 )  # fmt: skip
 """The groups of the images."""
 
+MODELS_SOURCE = option(
+    "--models", default=MODELS, show_default=True, section="Advanced", metavar="FOLDER",
+    help="Folder of heads and models, whose newest is taken where none is named.",
+)  # fmt: skip
+
 SOURCE_BACKBONE = options(
     option(
         "--backbone", "-b", section="Advanced", metavar="NAME",

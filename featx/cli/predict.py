@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder
+from featx.cli.options import COUNT, DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
@@ -101,21 +102,21 @@ def _listed_on_stdin() -> Iterator[str]:
         "find more -name '*.jpg' | featx predict models/photos--resnet50--logreg.safetensors -",
     ),
 )  # fmt: skip
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True)
+@click.argument("words", nargs=-1, metavar="[MODEL] IMAGES...")
 @option(
     "--top", type=COUNT, default=1, show_default=True, section="Output", metavar="N",
     help="Number of classes to print for each image.",
 )  # fmt: skip
 @cache_folder("Advanced")
+@MODELS_SOURCE
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 def predict(
-    reporter: Reporter, model: str, images: tuple[str, ...], top: int, cache: str, backbone: str | None,
+    reporter: Reporter, words: tuple[str, ...], top: int, cache: str, models: str, backbone: str | None,
     weights: str | None, device: str, workers: int | None,
 ) -> _Predictions:  # fmt: skip
-    """Classify IMAGES with MODEL, a head or a promoted model.
+    """Classify IMAGES with MODEL, a head or a promoted model; by default the newest in the models folder.
 
     IMAGES are image files, folders, tables with the column path, quoted patterns such as 'new/*.jpg', or - for a list of paths
     on standard input. A head takes the features of images that are in a feature file of the cache folder from there.
@@ -126,10 +127,11 @@ def predict(
     keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every name
     unchanged.
     """
+    model, images = model_and_data(words, models, reporter, missing="IMAGES...")
     stage_of_import(reporter)
     from featx.inference import iter_predictions, load_model
 
     reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
-    inputs = _named(images) if "-" in images else list(images)
+    inputs = _named(images) if "-" in images else images
     return _Predictions(iter_predictions(loaded, inputs, top=top, cache=cache, workers=workers, reporter=reporter))

@@ -74,7 +74,11 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     Raises:
         RecipeError: no such file, not TOML, unknown tables or keys, or values that an option does not take; with all faults.
     """
+    from featx.io.file_kinds import EMPTY, RECIPE, TOML, misplaced
+
     path = Path(path)
+    if wrong := misplaced(path, "a recipe, a TOML file", fits=[RECIPE, TOML, EMPTY]):
+        raise RecipeError(wrong)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

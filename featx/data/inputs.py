@@ -13,7 +13,12 @@ from featx.data.decode import file_of
 from featx.data.image_set import ImageSet
 from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError
+from featx.io.file_kinds import IMAGE, PICTURE, misplaced
 
+_OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml")
+"""The endings of files that featx writes or reads, and that are not taken for damaged images."""
+
+_ON_DISK = "an image file, a folder, a table, or a pattern such as 'new/*.jpg'"
 _EXPECTED = (
     "an image file, a folder, a table, a pattern such as 'new/*.jpg', an image of Pillow, an array (H, W, 3) of uint8, the "
     "bytes of an image file, or an iterable of these"
@@ -117,15 +122,17 @@ def _paths(item: str | os.PathLike[str]) -> list[Path]:
     if os.path.isdir(path):  # noqa: PTH112 - in a folder that may not be searched, Path.is_dir raises
         return folder.list_images(path)
     if os.path.lexists(path):
+        if path.suffix.lower() in _OWN_ENDINGS and (found := misplaced(path, _ON_DISK, fits=[IMAGE, PICTURE])):
+            raise DatasetError(found)
         return table.list_images(path) if table.matches(path) else [path]
     if digits.matches(item):
         return folder.list_images(digits.digits_folder())
     if not glob.has_magic(text):
         return [path]
-    found = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 - of strings, absolute or not
-    if not found:
+    matches = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 - of strings, absolute or not
+    if not matches:
         raise DatasetError(f"no file matches {text}")
-    return [inner for match in found for inner in _paths(match)]
+    return [inner for match in matches for inner in _paths(match)]
 
 
 def _shown(value: Any) -> str:

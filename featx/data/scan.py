@@ -11,6 +11,7 @@ from typing import Protocol
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError
+from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
 from featx.text import brief
 
 
@@ -65,5 +66,8 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     except OSError as error:
         raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error
     *others, last = (kind.EXPECTED for kind in SOURCES)
+    expected = f"{', '.join(others)} or {last}"
+    if found := misplaced(source, expected):
+        raise DatasetError(found + ("; name the folder that holds it" if kind_of_file(source) == IMAGE else ""))
     found = f"{Path(source)} is a file" if Path(source).is_file() else f"there is no {Path(source)}"
-    raise DatasetError(f"{found}; expected {', '.join(others)} or {last}")
+    raise DatasetError(f"{found}; expected {expected}")

@@ -24,6 +24,7 @@ from featx.features.feature_file import DONE, FeatureFile
 from featx.features.header import FORMAT, VERSION, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
 from featx.features.open_file import is_denied, read_errors
+from featx.io.file_kinds import misplaced
 from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
 from featx.reporter import SILENT, Reporter, note_choice
 from featx.system import exists
@@ -174,7 +175,7 @@ def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
     files = sorted((path for path in _files(folder) if path.suffix == ".h5"), key=_modified, reverse=True)
     if not files:
         raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")
-    note_choice(files, "feature file", reporter)
+    note_choice(files, "feature files", reporter)
     return files[0]
 
 
@@ -243,7 +244,8 @@ def describe_files(paths: Iterable[Path]) -> list[FolderEntry]:
     entries = []
     for path in paths:
         if not path.name.endswith(_ENDINGS):
-            raise CorruptFileError(f"{path} is not a feature file; those end in {', '.join(_ENDINGS)}")
+            endings = f"a feature file, which ends in {', '.join(_ENDINGS)}"
+            raise CorruptFileError(misplaced(path, endings) or f"{path} is not {endings}")
         if _is_something_else(path):
             raise CacheMissError(f"there is no feature file {path}")
         entry = _entry(path)

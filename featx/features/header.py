@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from featx.constants import CACHE
 from featx.errors import CorruptFileError, UnknownVersionError
 from featx.features import hdf5
 from featx.features.open_file import OpenFile, read_errors
 from featx.identity import brief_value
+from featx.io.file_kinds import FEATURE_FILE, HDF5, data_hint, misplaced
 from featx.io.strict_json import strict_json
 
 FORMAT, VERSION = "featx-features", 1
@@ -87,9 +89,10 @@ class FeatureFileHeader:
             CorruptFileError: it is not a feature file, is incomplete, or is damaged.
         """
         self.path = Path(path)
-        self._file = OpenFile(self.path)
-        with read_errors(self.path):
-            self.structure = hdf5.parse(self._file.fileno(), self.path, torn=INCOMPLETE if allow_partial else None)
+        with _naming_kind(self.path):
+            self._file = OpenFile(self.path)
+            with read_errors(self.path):
+                self.structure = hdf5.parse(self._file.fileno(), self.path, torn=INCOMPLETE if allow_partial else None)
         attrs = self.structure.attrs
         found = (attrs.get("format"), attrs.get("version"))
         if found != (FORMAT, VERSION):
@@ -173,6 +176,17 @@ class FeatureFileHeader:
 def partial_path(path: Path) -> Path:
     """The path of the unfinished file that becomes ``path`` when it is complete: ``<name>.h5.partial``."""
     return path.with_name(path.name + ".partial")
+
+
+@contextlib.contextmanager
+def _naming_kind(path: Path) -> Iterator[None]:
+    """Name the kind of a file that is no feature file, in the place of what is wrong with its structure."""
+    try:
+        yield
+    except CorruptFileError as error:
+        if found := misplaced(path, f"a feature file, which featx extract makes in the folder {CACHE}", fits=[FEATURE_FILE, HDF5]):
+            raise CorruptFileError(f"{found}{data_hint(path)}") from error
+        raise
 
 
 def _is_valid_table(name: str, table: hdf5.Table, rows: int) -> bool:

@@ -14,13 +14,15 @@ from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
 from featx.heads import head_file
 from featx.inspection.verify import image_path
-from featx.io import model_file
+from featx.io import file_kinds, model_file
+from featx.io.file_kinds import misplaced
 from featx.promotion import model_file as promoted_file
 from featx.system import MISSING, why_unreadable
 
 FEATURE_FILE, HEAD, PROMOTED_MODEL = "feature file", "head", "promoted model"
 """The kinds of files."""
 
+_KINDS = (file_kinds.FEATURE_FILE, file_kinds.HDF5, file_kinds.HEAD, file_kinds.MODEL)
 _REPORTS = ("report", "head_report", "finetuned_report", "held_out")
 _TABLES = ("per_class", "per_label", "confusion", "reliability")  # of a report; too long for a description
 
@@ -65,7 +67,11 @@ def file_kind(path: str | os.PathLike[str]) -> str:
     if why == MISSING:
         raise (CacheMissError if path.suffix == ".h5" else ModelNotFoundError)(f"there is no file {path}")
     if why:
-        raise CorruptFileError(f"{path} cannot be read: {why}")
+        raise CorruptFileError(
+            misplaced(path, "a feature file, a head or a promoted model") or f"{path} cannot be read: {why}"
+        )
+    if found := misplaced(path, "a feature file, a head or a promoted model", fits=_KINDS):
+        raise CorruptFileError(found)
     with path.open("rb") as file:
         if file.read(len(SIGNATURE)) == SIGNATURE:
             return FEATURE_FILE

@@ -11,6 +11,7 @@ import numpy as np
 from featx.constants import INPUT
 from featx.errors import BackboneError, CorruptFileError
 from featx.features.feature_file import DONE, TODO, FeatureFile
+from featx.io.file_kinds import FEATURE_FILE, HDF5, misplaced
 
 TOLERANCE = {"float32": 1e-3, "float16": 5e-3}
 """Relative difference (L2) that a recomputed row may have: other processors, thread counts and versions of torch change a
@@ -46,6 +47,7 @@ def verify_file(
 
     Raises:
         CacheMissError: the file does not exist.
+        CorruptFileError: it is a file of another kind, such as a head.
         BackboneError, StaleCacheError: with ``recompute``, the backbone is not available, or is not the one of the file.
 
     Example:
@@ -53,6 +55,8 @@ def verify_file(
         result = verify_file("cache/digits--lenet5.h5", recompute=16)
         print(result["ok"], result["problems"], result["largest_difference"])
     """
+    if found := misplaced(path, "a feature file, which featx extract makes", fits=[FEATURE_FILE, HDF5]):
+        raise CorruptFileError(found)
     try:
         cache = FeatureFile(path, allow_partial=True)
     except CorruptFileError as error:

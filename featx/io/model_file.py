@@ -24,7 +24,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors.numpy import save
 
+from featx.constants import MODELS
 from featx.errors import CorruptFileError, FeatxError, HeadError, ModelNotFoundError
+from featx.io import file_kinds
 from featx.io.atomic import reason, write_whole
 from featx.io.outputs import OutputKind
 from featx.io.schema import ArraySpec, content_fault, shape_fault, value_fault
@@ -32,6 +34,8 @@ from featx.io.strict_json import shown, strict_json
 from featx.io.tensor_file import Tensor, read_header, read_tensor
 from featx.reporter import SILENT, Reporter, note_choice
 from featx.system import MISSING, why_unreadable
+
+_KINDS = {"featx-head": file_kinds.HEAD, "featx-model": file_kinds.MODEL}
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def newest(folder: Path, schema: Schema, *more: Schema, reporter: Reporter = SIL
     nouns = " or ".join(each.noun for each in schemas)
     if not found:
         raise ModelNotFoundError(f"there is no {nouns} in {folder}; run featx {schema.command} first, or name a file")
-    note_choice(found, nouns if more else schema.noun, reporter)
+    note_choice(found, " or ".join(f"{each.noun}s" for each in schemas), reporter)
     return found[0]
 
 
@@ -216,17 +220,25 @@ def _written(path: Path) -> int:
 def _opened(path: Path, schemas: Sequence[Schema]) -> Iterator[BinaryIO]:
     """Open the file; an error of the system while it is read becomes a ModelNotFoundError."""
     nouns = " or ".join(schema.noun for schema in schemas)
+    commands = " and ".join(f"featx {schema.command}" for schema in schemas)
     why = why_unreadable(path)
     if why == MISSING:
-        commands = " and ".join(f"featx {schema.command}" for schema in schemas)
         raise ModelNotFoundError(
             f"there is no {nouns} {path}; {commands} {'make them' if schemas[1:] else 'makes one'}"
         )
+    wanted = f"a {nouns}, which {commands} {'make' if schemas[1:] else 'makes'} in the folder {MODELS}"
+    fits = [_KINDS[schema.format] for schema in schemas if schema.format in _KINDS]
     if why:
+        if found := file_kinds.misplaced(path, wanted, fits=fits):
+            raise ModelNotFoundError(found)
         raise ModelNotFoundError(f"{path} cannot be read as a {nouns}: {why}")
     try:
         with path.open("rb") as file:
             yield file
+    except CorruptFileError as error:
+        if found := file_kinds.misplaced(path, wanted, fits=fits):
+            raise CorruptFileError(found) from error
+        raise
     except FeatxError:
         raise
     except OSError as error:

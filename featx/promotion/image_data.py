@@ -23,6 +23,11 @@ from featx.promotion.distributed import ProcessGroup
 from featx.promotion.history import ValidationScore
 from featx.promotion.model import logits_of
 
+_IF_MOVED = (
+    ". If the images were moved, run featx extract on their new folder or table, which takes the features from the cache, and "
+    "name the feature file that it writes with --features"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
@@ -110,7 +115,7 @@ class ImageData:
             for image in batch:
                 path = root / str(self.features.paths[image.row])
                 if image.error:
-                    raise DatasetError(f"{path}: {image.error}")
+                    raise DatasetError(f"{path}: {image.error}{'' if path.exists() else _IF_MOVED}")
                 if image.key != self.features.keys[image.row].tobytes():
                     raise StaleCacheError(
                         f"{path} has changed since its features were extracted; run featx extract and featx fit-head again"

@@ -51,7 +51,7 @@ def test_cache_lists_the_files_and_rm_removes_those_that_nothing_needs(fitted: P
 
 def test_cache_rm_removes_named_files_and_no_others(fitted: Path) -> None:
     assert "there is no feature file cache/none.h5" in featx("cache", "rm", "cache/none.h5", status=1).stderr
-    assert "is not a feature file; those end in .h5" in featx("cache", "rm", fitted, status=1).stderr
+    assert "is a head; expected a feature file, which ends in .h5" in featx("cache", "rm", fitted, status=1).stderr
     Path("cache/keras.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     foreign = featx("cache", "rm", "-y", "cache/split--lenet5.h5", "cache/keras.h5", status=1).stderr
     assert "keras.h5 is not a feature file of featx; remove it by hand" in foreign

@@ -119,18 +119,18 @@ COMMANDS = {
     "hymenoptera": (
         "featx extract ../shared/datasets/hymenoptera --backbone mobilenet_v1_075 "
         "--weights ../shared/weights/mobilenet_v1_075.safetensors",
-        "featx fit-head",
+        "featx fit-head --model logreg",
         "featx promote --finetune",
     ),
     "quickstart": (
         "featx extract --backbone lenet5",
-        "featx fit-head",
+        "featx fit-head --model logreg",
         "featx promote --finetune --no-flip",
     ),
     "trashnet": (
         "featx extract ../shared/datasets/trashnet --backbone mobilenet_v1_075 "
         "--weights ../shared/weights/mobilenet_v1_075.safetensors",
-        "featx fit-head",
+        "featx fit-head --model logreg",
         "featx promote --finetune",
     ),
     "every key": (
@@ -357,7 +357,7 @@ def test_a_value_that_python_cannot_read_is_said(value: str, message: str, write
 def test_a_recipe_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"cannot read the recipe .*none\.toml: No such file or directory"):
         load_recipe(tmp_path / "none.toml")
-    with pytest.raises(RecipeError, match=r"cannot read the recipe .*: Is a directory"):
+    with pytest.raises(RecipeError, match=r"is a folder; expected a recipe, a TOML file"):
         load_recipe(tmp_path)
 
 

@@ -23,7 +23,7 @@ def test_a_source_that_is_not_there_says_what_is_expected(tmp_path: Path) -> Non
 def test_a_single_image_is_no_data_set(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg")
     with pytest.raises(
-        DatasetError, match=r"1\.jpg is a file; expected a folder of images, a table \(\.csv.* or 'digits'"
+        DatasetError, match=r"1\.jpg is an empty file; expected a folder of images, a table \(\.csv.* or 'digits'"
     ):
         scan_images(tmp_path / "1.jpg")
 

@@ -336,7 +336,7 @@ def test_a_missing_layer_is_a_miss_that_names_those_there_are(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (0, "is not an HDF5 file"),
+        (0, "is an empty file; expected a feature file"),
         (7, "is not an HDF5 file"),
         (40, "the structure of the file is damaged"),
         (100, "has 100 bytes instead of"),

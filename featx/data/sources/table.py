@@ -16,6 +16,7 @@ from featx.data.cells import cell_text, label_text, path_text
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
 from featx.data.split_names import exact_splits
 from featx.errors import DatasetError
+from featx.io.file_kinds import TABLE, misplaced
 from featx.text import brief, listed
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -191,6 +192,8 @@ def read_table(
         for number, row in formats.get(suffix, _read_csv)(table, required, wanted):
             yield number, {name: _text(table, number, name, row[name]) if name in wanted else "" for name in row}
     except UnicodeDecodeError as error:
+        if found := misplaced(table, EXPECTED, fits=[TABLE]):
+            raise DatasetError(found) from error
         raise DatasetError(f"{table} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
         raise DatasetError(f"{table} is not a well-formed table: {error}") from error

@@ -1,0 +1,69 @@
+"""The model of a command that may be left out: then it is the newest in the models folder."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from featx.errors import FeatxError
+from featx.reporter import Reporter
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+
+
+def model_and_data(
+    words: Sequence[str], models: str, reporter: Reporter, *, missing: str, most: int | None = None
+) -> tuple[str, list[str]]:
+    """Split the arguments of a command into the model, which comes first if it is given, and the data.
+
+    Args:
+        words: the arguments.
+        models: the folder of heads and models.
+        reporter: gets a note if the newest model is taken and there are others.
+        missing: the name of the data in the usage.
+        most: the largest number of data; one word more is the model, whatever it is.
+
+    Raises:
+        UsageError: there are no data, or a model stands among them.
+        ModelNotFoundError: no model is given, and there is none in the folder.
+    """
+    from featx.io.file_kinds import HEAD, MODEL, kind_of_file, misplaced
+
+    is_given = bool(words) and (len(words) - 1 == most or not _is_data(words[0]))
+    given, data = list(words[:is_given]), list(words[is_given:])
+    if most and len(data) > most:
+        raise click.UsageError(
+            f"found {len(words)} arguments; expected at most {most + 1}", click.get_current_context()
+        )
+    if not data:
+        if given and (found := misplaced(given[0], f"a head or model before {missing}", fits=(HEAD, MODEL))):
+            raise FeatxError(found)
+        raise click.UsageError(f"Missing argument '{missing}'.", click.get_current_context(silent=True))
+    for word in data:
+        if not given and (kind := kind_of_file(word)) in (HEAD, MODEL):
+            raise click.UsageError(
+                f"{word} is {kind}; it stands before the data", click.get_current_context(silent=True)
+            )
+    return (given[0] if given else str(_newest(models, reporter))), data
+
+
+def _newest(models: str, reporter: Reporter) -> Path:
+    from featx.heads.head_file import HEAD as HEAD_SCHEMA
+    from featx.io.model_file import newest
+    from featx.promotion.model_file import MODEL as MODEL_SCHEMA
+
+    path = newest(Path(models), HEAD_SCHEMA, MODEL_SCHEMA, reporter=reporter)
+    reporter.stage(f"taking {path}")
+    return path
+
+
+def _is_data(word: str) -> bool:
+    """Whether an argument stands for images or a data set, and not for a model."""
+    from featx.io.file_kinds import FOLDER, IMAGE, PICTURE, TABLE, kind_of_file
+
+    if kind := kind_of_file(word):
+        return kind in (IMAGE, PICTURE, TABLE, FOLDER)
+    return word in ("-", "digits") or glob.has_magic(word) or word.lower().endswith(_IMAGE_ENDINGS)

@@ -1,0 +1,120 @@
+"""What a file is, judged by its content: for messages about a file that is given in the place of another."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from featx.io.outputs import PAGE_MARK
+from featx.io.strict_json import strict_json
+from featx.io.tensor_file import read_header
+
+FEATURE_FILE, HEAD, MODEL, CHECKPOINT = "a feature file", "a head", "a promoted model", "a checkpoint of fine-tuning"
+PAGE, PICTURE, RECIPE, TABLE = "a page about a head", "a picture that featx drew", "a recipe", "a table"
+HDF5, TOML = "an HDF5 file of another program", "a TOML file"
+IMAGE, WEIGHTS, FOLDER, CODE, EMPTY = (
+    "an image",
+    "a file of network weights",
+    "a folder",
+    "a Python file",
+    "an empty file",
+)
+"""The kinds, as they stand in a sentence."""
+
+_BEGINNING = 1 << 16
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_FORMATS = {"featx-head": HEAD, "featx-model": MODEL, "featx-checkpoint": CHECKPOINT}
+_IMAGES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM.{4}\0\0\0\0|P[1-7]\s|II[*+]\0|MM\0[*+]|RIFF....WEBP"
+    rb"|\0\0\0.ftyp(?:avif|avis|heic|heix|mif1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    re.DOTALL,
+)
+_STEPS = re.compile(rb"^\s*\[\s*(?:extract|fit-head|promote)\s*\]", re.MULTILINE)
+_ENDINGS = {".csv": TABLE, ".tsv": TABLE, ".jsonl": TABLE, ".toml": TOML, ".py": CODE, ".json": "a JSON file"}
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """Say what a file is.
+
+    Args:
+        path: of a file or folder.
+
+    Returns:
+        One of the kinds of this module, or other words such as "a JSON file"; "" if there is no such file, if it cannot be
+        read, or if it is none of these.
+
+    Examples:
+        >>> kind_of_file("/"), kind_of_file("no such file"), kind_of_file(__file__)
+        ('a folder', '', 'a Python file')
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            return FOLDER
+        if not stat.S_ISREG(found.st_mode):
+            return ""
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except (OSError, ValueError):
+        return ""
+    return _by_content(path, beginning, found.st_size) or _ENDINGS.get(path.suffix.lower(), "")
+
+
+def is_feature_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a path stands for a feature file and not for a data set: by its content; if it is not there, by its ending."""
+    kind = kind_of_file(path)
+    return kind == FEATURE_FILE or (not kind and Path(path).suffix == ".h5")
+
+
+def misplaced(path: str | os.PathLike[str], wanted: str, *, fits: Collection[str] = ()) -> str:
+    """The message about a file of one kind in the place of another; "" if its kind is unknown, or the right one.
+
+    Args:
+        path: of the file.
+        wanted: what is expected, and what makes it.
+        fits: the kinds that are right: such a file may be damaged, but it is not misplaced.
+    """
+    kind = kind_of_file(path)
+    return f"{os.fspath(path)} is {kind}; expected {wanted}" if kind and kind not in fits else ""
+
+
+def data_hint(path: str | os.PathLike[str]) -> str:
+    """What to do with a data set, or a folder, in the place of a feature file, as the end of a message; "" for anything else."""
+    inside = next(iter(sorted(Path(path).glob("*.h5"))), None)
+    if inside:
+        return f"; name one of those in it, such as {inside}"
+    return f"; run featx extract {os.fspath(path)} first" if kind_of_file(path) in (FOLDER, TABLE) else ""
+
+
+def _by_content(path: Path, beginning: bytes, size: int) -> str:
+    """The kind of a file by its first bytes; "" where they do not tell."""
+    if not beginning:
+        return EMPTY
+    if beginning.startswith(_HDF5):
+        return FEATURE_FILE if b"featx" in beginning else HDF5
+    if _IMAGES.match(beginning):
+        return PICTURE if b"tEXtTitle\0featx: " in beginning else IMAGE
+    if beginning.startswith(b"PAR1"):
+        return TABLE
+    if beginning[:9].lower() in (b"<!doctype", b"<html>"):
+        return PAGE if PAGE_MARK.encode() in beginning else "a web page"
+    if beginning[8:9] == b"{" and 2 <= int.from_bytes(beginning[:8], "little") <= size - 8:
+        return _of_tensors(path, size)
+    if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".bin") and beginning[:2] in (b"PK", b"\x80\x02"):
+        return WEIGHTS
+    return RECIPE if path.suffix.lower() == ".toml" and _STEPS.search(beginning) else ""
+
+
+def _of_tensors(path: Path, size: int) -> str:
+    """The kind of a safetensors file, by the format that its metadata name."""
+    try:
+        with path.open("rb") as file:
+            metadata = strict_json(read_header(file, size)[0].get("featx", "null"))
+    except (OSError, ValueError):
+        return ""
+    name = metadata.get("format") if isinstance(metadata, dict) else None
+    return _FORMATS.get(str(name), "") if name is not None else WEIGHTS
