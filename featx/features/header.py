@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,9 @@ def _naming_kind(path: Path) -> Iterator[None]:
     try:
         yield
     except CorruptFileError as error:
-        if found := misplaced(path, f"a feature file, which featx extract makes in the folder {CACHE}", fits=[FEATURE_FILE, HDF5]):
+        if found := misplaced(
+            path, f"a feature file, which featx extract makes in the folder {CACHE}", fits=[FEATURE_FILE, HDF5]
+        ):
             raise CorruptFileError(f"{found}{data_hint(path)}") from error
         raise
 

@@ -83,7 +83,7 @@ def misplaced(path: str | os.PathLike[str], wanted: str, *, fits: Collection[str
 
 
 def data_hint(path: str | os.PathLike[str]) -> str:
-    """What to do with a data set, or a folder, in the place of a feature file, as the end of a message; "" for anything else."""
+    """What to do with a data set or a folder in the place of a feature file, as the end of a message; "" for others."""
     inside = next(iter(sorted(Path(path).glob("*.h5"))), None)
     if inside:
         return f"; name one of those in it, such as {inside}"
