@@ -15,6 +15,7 @@ from featx.cli.output import print_notes, print_result
 from featx.cli.recipe import STEPS, Recipe, load_recipe, run_recipe
 from featx.progress import progress_bar
 from featx.reporter import Reporter
+from featx.text import printable
 
 
 @click.command(
@@ -34,7 +35,9 @@ def run(ctx: click.Context, /, recipe: str, dry_run: bool, as_json: bool, **_: b
     loaded = load_recipe(recipe)
     if dry_run:
         commands = [step.as_command() for step in loaded.steps.values()]
-        print_result({"commands": commands} if as_json else None, lambda: click.echo("\n".join(commands)))
+        print_result(
+            {"commands": commands} if as_json else None, lambda: click.echo("\n".join(map(printable, commands)))
+        )
     else:
         _run(loaded, as_json, verbosity(ctx))
 
@@ -47,7 +50,7 @@ def _run(recipe: Recipe, as_json: bool, shown: int) -> None:
 
         def begin(name: str) -> Reporter:
             if not as_json:
-                click.echo(f"{chr(10) if facts else ''}$ {recipe.steps[name].as_command()}")
+                click.echo(f"{chr(10) if facts else ''}$ {printable(recipe.steps[name].as_command())}")
             once = steps[name] = NotesOnce(bars.enter_context(progress_bar(*STEPS[name].progress, shown)))
             return bars.enter_context(interruptible(once))
 

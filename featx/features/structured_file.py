@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import weakref
@@ -17,7 +16,8 @@ from featx.errors import FeatxError, OutputError
 from featx.features import hdf5
 from featx.features.hdf5 import Structure
 from featx.features.open_file import read_at
-from featx.io.atomic import reserve
+from featx.io.atomic import full_disk, reserve
+from featx.system import nearest_folder
 from featx.text import size_text
 
 
@@ -142,11 +142,7 @@ def require_space(path: Path, need: int) -> None:
 
 def output_error(path: Path, need: int, error: OSError) -> OutputError:
     """The error for a file that cannot be written, with the free space if the disk is full."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        with contextlib.suppress(OSError):
-            free = size_text(shutil.disk_usage(path.parent).free)
-            return OutputError(f"cannot write {path}: {error.strerror}; it needs {size_text(need)}, {free} free")
-    return OutputError(f"cannot write {path}: {error.strerror or error}")
+    return OutputError(f"cannot write {path}: {error.strerror or error}{full_disk(nearest_folder(path), need, error)}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from featx.errors import FeatxError, OutputError
 from featx.system import home, nearest_folder
 from featx.text import size_text
+
+_TEMPORARY = ".featx-temporary"
+"""The ending of a file that is being written."""
+
+_MOST_OF_NAME = 32
+"""Characters of the final name that a temporary name begins with."""
+
+_ABANDONED_AFTER = 60.0
+"""Seconds after which a temporary file that is not locked belongs to a process that is gone."""
 
 
 def reserve(file: int, size: int) -> None:
@@ -38,12 +52,62 @@ def keep(name: str, data: bytes) -> None:
     with contextlib.suppress(OSError, OutputError):
         path = home() / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path, sync=False) as file:
+            file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Open a new file beside a path, which takes the path's place when the block ends without an exception.
+
+    Its name cannot be predicted and is never that of an existing file or link. It gets the permissions of the file that it
+    replaces, or those that the umask leaves. What killed processes left beside the same path is removed.
+
+    Args:
+        path: the final path; its folder exists.
+        sync: wait until the content is on the disk before it takes the path's place.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    beginning = f".{path.name[:_MOST_OF_NAME]}."
+    _remove_abandoned(path.parent, beginning)
+    temporary = path.with_name(f"{beginning}{secrets.token_hex(4)}{_TEMPORARY}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with open(descriptor, "w+b") as file:  # noqa: PTH123 - a descriptor
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_SH)
+            yield file
+            file.flush()
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode) & 0o777)
+            if sync:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # not in the place of the real error
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove_abandoned(folder: Path, beginning: str) -> None:
+    """Remove temporary files that no process holds open, as a killed one leaves them."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - names are enough
+            if name.startswith(beginning) and name.endswith(_TEMPORARY):
+                with contextlib.suppress(OSError):
+                    _remove_if_abandoned(folder / name)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_AFTER:  # a younger one may not be locked yet
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(path: Path, need: int = 0) -> None:
@@ -82,19 +146,35 @@ def write_whole(path: Path, data: bytes) -> None:
     require_writable(path, len(data))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:32]}.", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
-        size = size_text(len(data))
-        raise OutputError(f"cannot write {path} ({size}): {reason(error)}; name another file with -o") from error
+        why = reason(error) + full_disk(path.parent, len(data), error)
+        raise OutputError(f"cannot write {path} ({size_text(len(data))}): {why}; name another file with -o") from error
+
+
+def full_disk(folder: Path, need: int, error: OSError) -> str:
+    """What to know of a disk that takes no more, as the end of a sentence; "" for any other error.
+
+    Args:
+        folder: where a file could not be written.
+        need: the size of the file in bytes; 0 if it is not known.
+        error: why it could not be written.
+    """
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ""
+    try:
+        system = os.statvfs(folder)
+        free = system.f_bavail * system.f_frsize
+    except OSError:
+        return ""
+    if error.errno == errno.EFBIG:
+        return f"; the file system or the limit of this process (ulimit -f) allows no file of {size_text(need)}"
+    if error.errno == errno.ENOSPC and system.f_files and not system.f_favail:
+        return f"; the disk has no room for further files (df -i), though {size_text(free)} are free"
+    if error.errno == errno.EDQUOT or need <= free:
+        return f"; {size_text(free)} are free, so a quota may be used up (quota -s)"
+    return f"; it needs {size_text(need)}, {size_text(free)} free"
 
 
 def reason(error: OSError | ValueError) -> str:

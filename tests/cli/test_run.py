@@ -22,3 +22,10 @@ def test_a_recipe_runs_its_steps_and_a_dry_run_only_names_them(split_photos: Pat
     assert done["promote"]["verdict"] == "assembled"
     text = featx("run", "job.toml").stdout
     assert [line for line in text.splitlines() if line.startswith("$ ")] == [f"$ {c}" for c in dry.stdout.splitlines()]
+
+
+def test_a_dry_run_shows_control_characters_escaped(in_tmp: Path) -> None:
+    (in_tmp / "job.toml").write_text('[extract]\ndata = "photos\\u001b[2K\\r\\u202e"\nbackbone = "evil.py:make"\n')
+    dry = featx("run", "job.toml", "--dry-run")
+    assert dry.exit_code == 0
+    assert dry.stdout == "featx extract 'photos\\x1b[2K\\r\\u202e' --backbone evil.py:make\n"

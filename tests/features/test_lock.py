@@ -181,3 +181,111 @@ def test_processes_that_race_for_a_lock_lose_no_update(tmp_path: Path) -> None:
     assert [racer.wait(60) for racer in racers] == [0] * 4
     assert (tmp_path / "counter").read_text() == "200"
     assert not (tmp_path / ".f.h5.lock").exists()
+
+
+# Several users
+
+
+def test_the_lock_of_another_user_who_was_killed_is_taken_over_without_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, real = tmp_path / ".f.h5.lock", os.open
+    lock.write_text("process 1 of somebody else")
+
+    def of_another(path: object, flags: int, *mode: int) -> int:
+        if path == lock and lock.exists() and flags & os.O_RDWR and not flags & os.O_EXCL:
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *mode)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", of_another)
+    with write_lock(tmp_path / "f.h5"):
+        assert lock.read_text() == "process 1 of somebody else"
+        with pytest.raises(CacheLockedError, match="is being written by"), write_lock(tmp_path / "f.h5"):
+            pytest.fail("two writers at once")
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o700, 0o600), (0o775, 0o664), (0o1777, 0o666)])
+def test_whoever_may_write_into_the_folder_may_lock_whatever_the_umask(
+    tmp_path: Path, mode: int, expected: int
+) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        with write_lock(folder / "f.h5"):
+            assert (folder / ".f.h5.lock").stat().st_mode & 0o777 == expected
+    finally:
+        os.umask(before)
+
+
+_FORKED = """
+import os, sys, time
+from pathlib import Path
+from featx.features.lock import write_lock
+with write_lock(Path(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(0.1)
+        os.close(1)
+        time.sleep(60)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with subprocess.Popen(
+        [sys.executable, "-c", _FORKED, str(path)], stdout=subprocess.PIPE, process_group=0
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(CacheLockedError, match="is being written by"), write_lock(path):
+                pytest.fail("two writers at once")
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+            with write_lock(path):
+                pass
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_forked_child_that_ends_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    try:
+        with write_lock(path):
+            if (child := os.fork()) == 0:
+                raise RuntimeError("the child")
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            assert (tmp_path / ".f.h5.lock").exists()
+            with pytest.raises(CacheLockedError, match="is being written by"), write_lock(path):
+                pytest.fail("two writers at once")
+    except RuntimeError:
+        os._exit(7)
+
+
+def test_the_lock_that_another_process_has_by_now_is_not_removed(tmp_path: Path) -> None:
+    lock = tmp_path / ".f.h5.lock"
+    with write_lock(tmp_path / "f.h5"):
+        lock.unlink()
+        lock.write_text("of another process")
+    assert lock.exists()
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_the_real_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    def stop() -> None:
+        monkeypatch.setattr(Path, "unlink", broken)
+        raise RuntimeError("the real one")
+
+    with pytest.raises(RuntimeError, match="the real one"), write_lock(tmp_path / "f.h5"):
+        stop()
+    monkeypatch.undo()
+    with write_lock(tmp_path / "f.h5"):
+        pass
