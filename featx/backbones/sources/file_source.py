@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import types
@@ -9,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from featx.backbones.sources.local_files import LocalFiles, package_of
 from featx.backbones.sources.source import Network, Source, absolute_path, load_local_weights, name_of, seeded
 from featx.data.transform import Transform
 from featx.errors import BackboneError
@@ -20,6 +23,8 @@ from featx.text import printable
 
 class FileSource(Source):
     """Networks that a function in a Python file returns.
+
+    The identity of the features holds the file, and what it imports or reads from its own folder and the folders below.
 
     The factory takes no arguments and returns an ``nn.Module``. The module may have an attribute ``transform`` (a
     ``featx.Transform``; the default is that of ImageNet at 224 pixels) and a method ``get_classifier()`` that returns its last
@@ -41,7 +46,11 @@ class FileSource(Source):
         file, _, factory_name = name.rpartition(":")
         path = absolute_path(file)
         code = _read_code(path)
-        network = _call_factory(name, path, code, factory_name)
+        root, package = package_of(path)
+        files = LocalFiles(root)
+        with files.recorded():
+            network = _call_factory(name, path, code, factory_name, package)
+            _run_once(network)
         transform = getattr(network, "transform", Transform())
         if not isinstance(transform, Transform):
             raise BackboneError(f"{name}: its transform is a {type(transform).__name__}; expected a featx.Transform")
@@ -50,6 +59,8 @@ class FileSource(Source):
         weights, notes = load_local_weights(network, weights, transform, classifier)
         digest = hashlib.sha256(code).hexdigest()
         origin = {"source": self.key, "name": f"{path.name}:{factory_name}", "code_sha256": digest}
+        if files.digest:
+            origin["sources_sha256"] = files.digest
         return Network(network, transform, classifier, origin, weights, notes)
 
     def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
@@ -73,9 +84,10 @@ def _read_code(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _call_factory(name: str, path: Path, code: bytes, factory_name: str) -> nn.Module:
+def _call_factory(name: str, path: Path, code: bytes, factory_name: str, package: str) -> nn.Module:
     namespace = types.ModuleType(f"_featx_{hashlib.sha256(code).hexdigest()}")
     namespace.__file__ = str(path)
+    namespace.__package__ = package
     sys.modules[namespace.__name__] = namespace  # dataclasses look up the module of a class there
     try:
         # The code is not imported: exactly the bytes that are hashed run, whatever a stale __pycache__ contains.
@@ -88,3 +100,11 @@ def _call_factory(name: str, path: Path, code: bytes, factory_name: str) -> nn.M
         found = f"it returned {type(network).__name__}" if callable(factory) else f"{path.name} has no such function"
         raise BackboneError(f"{name}: expected a function without arguments that returns a torch.nn.Module; {found}")
     return network
+
+
+def _run_once(network: nn.Module) -> None:
+    """Run a network, so that what its forward pass imports is recorded too. Whether it can run is found out later."""
+    transform = getattr(network, "transform", Transform())
+    side = transform.crop if isinstance(transform, Transform) else Transform().crop
+    with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]), torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, side, side))
