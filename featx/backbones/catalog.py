@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from importlib import util
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from torch import Tensor, nn
 
-from featx.arguments import names_of
 from featx.backbones import registry
 from featx.backbones.classifier import find_classifier
+from featx.errors import BackboneError
 from featx.io.atomic import keep
 from featx.reporter import SILENT, Reporter
 from featx.system import home
+from featx.text import brief
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,10 @@ class CatalogEntry:
     Attributes:
         name: the value for ``--backbone``.
         family: the name of the architecture's class.
-        embedding: width D of the penultimate embedding, measured by a forward pass without data.
+        embedding: width D of the penultimate embedding, measured without data.
         parameters: the number of parameters of the whole network.
         input_size: side of the square input image in pixels.
-        top1: ImageNet-1k top-1 accuracy of the default weights in %, from torchvision's metadata; None if unknown.
+        top1: ImageNet-1k top-1 accuracy of the default weights in %, as torchvision or timm publishes it; None if unknown.
         local: whether the default weights are on this machine.
     """
 
@@ -47,8 +52,29 @@ class CatalogEntry:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class SkippedBackbone:
+    """A backbone that cannot be built here.
+
+    Attributes:
+        name: the value for ``--backbone``.
+        why: the reason.
+    """
+
+    name: str
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as ``featx backbones --json`` prints it."""
+        return asdict(self)
+
+
+_SAVED_EVERY = 5.0
+"""Seconds after which new measurements are stored, so that a run that is stopped has not been for nothing."""
+
+_SKIPPED = {"why"}
 _MEASURED = {"family", "embedding", "parameters", "input_size"}
-"""The fields that are measured by a forward pass without data, and remembered."""
+"""The fields that are measured without data, and remembered."""
 
 
 def list_backbones(pattern: str | None = None) -> list[str]:
@@ -73,38 +99,57 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     return [name for name in names if fnmatch(name, glob)]
 
 
-def describe_backbones(names: str | Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
-    """Measure backbones by a forward pass on torch's meta device, which needs no weights and computes only shapes.
+def describe_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
+    """Measure backbones by building them on torch's meta device, which needs no weights and computes only shapes.
 
-    The measurements are stored in ``home()`` for this version of torch and torchvision.
+    The measurements are stored in ``home()`` for this version of torch, torchvision and timm.
 
     Args:
-        names: the name of a backbone, or several.
+        names: names of backbones.
         reporter: its ``progress`` is called after each backbone.
 
     Raises:
         BackboneError: there is no such backbone, or it cannot be built.
     """
-    names = names_of(names, "names")
-    memo_file = home() / f"backbones-{torch.__version__}-{torchvision.__version__}.json"
-    memo = _read_memo(memo_file)
-    size_before = len(memo)
     entries = []
-    for done, name in enumerate(names, start=1):
-        if name not in memo:
-            memo[name] = _measure(name)
-        source = registry.source_of(name)
-        top1 = source.published_top1(name, "default") if source else None
-        local = source.has_local_weights(name) if source else False
-        entries.append(CatalogEntry(name, **memo[name], top1=top1, local=local))
-        reporter.progress(done, len(names))
-    if len(memo) > size_before:
-        keep(memo_file.name, json.dumps(memo, indent=0).encode())
+    for entry in measure_backbones(names, reporter=reporter):
+        if isinstance(entry, SkippedBackbone):
+            raise BackboneError(entry.why)
+        entries.append(entry)
     return entries
 
 
+def measure_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> Iterator[CatalogEntry | SkippedBackbone]:
+    """Measure backbones one by one, as ``describe_backbones``, and go on where one cannot be built.
+
+    Args:
+        names: names of backbones.
+        reporter: its ``progress`` is called after each backbone.
+
+    Yields:
+        An entry for each name, as soon as it is measured; or the reason why it was skipped.
+    """
+    memos: dict[str, _Memo] = {}
+    try:
+        for done, name in enumerate(names, start=1):
+            source = registry.source_of(name)
+            prefix = source.prefix if source else ""
+            memo = memos[prefix] = memos.get(prefix) or _Memo(prefix)
+            measured = memo.of(name)
+            if set(measured) == _SKIPPED:
+                yield SkippedBackbone(name, measured["why"])
+            else:
+                top1 = source.published_top1(name, "default") if source else None
+                local = source.has_local_weights(name) if source else False
+                yield CatalogEntry(name, **measured, top1=top1, local=local)
+            reporter.progress(done, len(names))
+    finally:  # also where the caller stops early
+        for memo in memos.values():
+            memo.save()
+
+
 def published_top1(name: str, weights: str) -> float | None:
-    """The top-1 accuracy on ImageNet's validation set that torchvision publishes with weights, 0 to 1; None if it does not.
+    """The top-1 accuracy on ImageNet's validation set that is published with weights, 0 to 1; None if it does not.
 
     Args:
         name: the name of a backbone.
@@ -115,6 +160,44 @@ def published_top1(name: str, weights: str) -> float | None:
     return None if top1 is None else float(top1) / 100
 
 
+class _Memo:
+    """What was measured before, by name, for the installed versions; new measurements are stored every few seconds.
+
+    Args:
+        prefix: of the names: that of the source whose version counts.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        versions = [torch.__version__, torchvision.__version__]
+        if prefix:
+            package = prefix.rstrip("/")
+            versions = [package, version(package) if util.find_spec(package) else "none", torch.__version__]
+        self._file = home() / f"backbones-{'-'.join(versions)}.json"
+        self._entries = _read_memo(self._file)
+        self._saved_at, self._is_new = time.monotonic(), False
+
+    def of(self, name: str) -> dict[str, Any]:
+        """The measurements of a backbone, or why there are none."""
+        if name not in self._entries:
+            try:
+                self._entries[name] = _measure(name)
+            except Exception as error:  # each of a thousand networks has code of its own
+                reason = str(error) if isinstance(error, BackboneError) else brief(error)
+                if not registry.source_of(name):
+                    return {"why": reason}
+                self._entries[name] = {"why": reason}
+            self._is_new = True
+            if time.monotonic() - self._saved_at > _SAVED_EVERY:
+                self.save()
+        return self._entries[name]
+
+    def save(self) -> None:
+        """Store the new measurements, if there are any."""
+        if self._is_new:
+            keep(self._file.name, json.dumps(self._entries, indent=0).encode())
+        self._saved_at, self._is_new = time.monotonic(), False
+
+
 def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
     try:
         memo = json.loads(memo_file.read_text())
@@ -122,16 +205,28 @@ def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:
         return {}
     if not isinstance(memo, dict):
         return {}
-    return {name: entry for name, entry in memo.items() if isinstance(entry, dict) and entry.keys() == _MEASURED}
+    return {
+        name: entry for name, entry in memo.items() if isinstance(entry, dict) and set(entry) in (_MEASURED, _SKIPPED)
+    }
 
 
 def _measure(name: str) -> dict[str, Any]:
     network, images = registry.build_on_meta(name)
-    module, side = network.module, network.transform.crop
-    _, shape = find_classifier(module, images, network.classifier)
+    module = network.module
     return {
         "family": type(module).__name__,
-        "embedding": shape[1] if len(shape) == 4 else shape[-1],
+        "embedding": _width(module, network.classifier, images),
         "parameters": sum(p.numel() for p in module.parameters()),
-        "input_size": side,
+        "input_size": network.transform.crop,
     }
+
+
+def _width(module: nn.Module, classifier: str | None, images: Tensor) -> int:
+    """Width D of what enters the last layer; a forward pass is needed only where the layer does not tell."""
+    layer = module.get_submodule(classifier) if classifier else None
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels
+    _, shape = find_classifier(module, images, classifier)
+    return shape[1] if len(shape) == 4 else shape[-1]

@@ -9,9 +9,10 @@ import click
 
 from featx.cli.option_groups import Command, option
 from featx.cli.options import JSON
-from featx.cli.output import print_columns, print_result
+from featx.cli.output import print_columns, print_notes, print_result
 from featx.errors import FeatxError
 from featx.progress import progress_bar
+from featx.text import did_you_mean
 
 
 def _show_layers(name: str | None, as_json: bool) -> None:
@@ -32,17 +33,34 @@ def _show_layers(name: str | None, as_json: bool) -> None:
     print_result({"layers": layers, "blocks": blocks} if as_json else None, show)
 
 
-def _show_entries(entries: Sequence[Any]) -> None:
-    """Print one line for each backbone of the catalog."""
-    width = max(len(e.name) for e in entries)
-    family = max(len(e.family) for e in entries)
-    click.echo(f"{'name':<{width}}  {'family':<{family}}  embedding  parameters  input  ImageNet top-1  weights here")
-    for e in entries:
+def _show_entries(names: Sequence[str]) -> list[Any]:
+    """Print one line for each backbone of the catalog as soon as it is known, and return those that were skipped."""
+    from featx.backbones.catalog import SkippedBackbone, measure_backbones
+
+    width, skipped = max(map(len, names)), []
+    click.echo(f"{'name':<{width}}  {'family':<18}  embedding  parameters  input  ImageNet top-1  weights here")
+    for e in measure_backbones(names):
+        if isinstance(e, SkippedBackbone):
+            skipped.append(e)
+            continue
         top1 = f"{e.top1:.1f} %" if e.top1 is not None else "-"
         click.echo(
-            f"{e.name:<{width}}  {e.family:<{family}}  {e.embedding:9}  {e.parameters / 1e6:8.2f} M"
+            f"{e.name:<{width}}  {e.family:<18}  {e.embedding:9}  {e.parameters / 1e6:8.2f} M"
             f"  {e.input_size:5}  {top1:>14}  {'yes' if e.local else 'no':>12}"
         )
+    return skipped
+
+
+def _entries_as_json(names: Sequence[str]) -> dict[str, Any]:
+    from featx.backbones.catalog import SkippedBackbone, measure_backbones
+
+    with progress_bar("measure", "backbones") as reporter:
+        found = list(measure_backbones(names, reporter=reporter))
+    skipped = [e.as_dict() for e in found if isinstance(e, SkippedBackbone)]
+    return {
+        "backbones": [e.as_dict() for e in found if not isinstance(e, SkippedBackbone)],
+        "skipped": skipped,
+    }
 
 
 @click.command(
@@ -58,7 +76,8 @@ def _show_entries(entries: Sequence[Any]) -> None:
 def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
     """List the backbones whose name contains PATTERN, or matches it where it has a *. timm/PATTERN lists those of timm.
 
-    The first call measures each backbone by a forward pass without data, and stores the result.
+    The first call builds each backbone without its weights, and stores what it measures. A backbone that cannot be built is
+    skipped, and counted at the end.
     """
     from featx.backbones import catalog
 
@@ -67,8 +86,15 @@ def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
         return
     names = catalog.list_backbones(pattern)
     if not names:
-        raise FeatxError(f"no backbone's name contains {pattern!r}; featx backbones lists them all")
-    with progress_bar("measure", "backbones") as reporter:
-        entries = catalog.describe_backbones(names, reporter=reporter)
-    facts = {"backbones": [e.as_dict() for e in entries]}
-    print_result(facts if as_json else None, lambda: _show_entries(entries))
+        hint = did_you_mean(pattern or "", catalog.list_backbones())
+        raise FeatxError(f"no backbone's name contains {pattern!r}{hint or ';'} featx backbones lists them all")
+    if as_json:
+        print_result(_entries_as_json(names), lambda: None)
+        return
+    skipped = _show_entries(names)
+    if len(skipped) == len(names) == 1:
+        raise FeatxError(skipped[0].why)
+    if skipped:
+        first, count = skipped[0], f"{len(skipped)} of {len(names)} backbones cannot be used"
+        why = first.why.replace(f"{first.name} has", "it has", 1)
+        print_notes(f"{count}; the first is {first.name}: {why}. --json lists all with their reasons")

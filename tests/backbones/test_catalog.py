@@ -9,7 +9,9 @@ from made import Recorder
 
 from featx.backbones import registry
 from featx.backbones.backbone import Backbone
-from featx.backbones.catalog import describe_backbones, list_backbones
+from featx.backbones.catalog import SkippedBackbone, describe_backbones, list_backbones, measure_backbones
+from featx.backbones.classifier import find_classifier
+from featx.errors import BackboneError
 
 
 def test_names_are_found_by_a_part_of_them_or_by_a_pattern() -> None:
@@ -65,3 +67,51 @@ def test_a_description_agrees_with_the_network_itself(resnet: Backbone) -> None:
     assert entry.embedding == resnet.layers["penultimate"]
     assert entry.parameters == sum(p.numel() for p in resnet.network.parameters())
     assert entry.family == type(resnet.network).__name__
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "densenet121", "swin_t", "mobilenet_v3_small", "timm/test_vit"])
+def test_the_width_that_a_last_layer_tells_is_that_of_a_forward_pass(name: str) -> None:
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    network, images = registry.build_on_meta(name)
+    _, shape = find_classifier(network.module, images)
+    assert describe_backbones([name])[0].embedding == (shape[1] if len(shape) == 4 else shape[-1])
+
+
+def test_a_backbone_that_cannot_be_built_is_skipped_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path))
+    names = ["lenet5", "timm/deit_tiny_distilled_patch16_224", "nonsense", "timm/test_resnet"]
+    found = list(measure_backbones(names))
+    assert [type(entry).__name__ for entry in found] == [
+        "CatalogEntry", "SkippedBackbone", "SkippedBackbone", "CatalogEntry",
+    ]  # fmt: skip
+    assert [entry.name for entry in found] == names
+    assert "has no single last layer (it may be distilled)" in found[1].why
+    assert "there is no backbone 'nonsense'" in found[2].why
+    monkeypatch.setattr(registry, "build_on_meta", lambda _: pytest.fail("measured again"))
+    assert list(measure_backbones(names[:2])) == found[:2], "failures are remembered too"
+    with pytest.raises(BackboneError, match="has no single last layer"):
+        describe_backbones(names[:2])
+
+
+def test_a_listing_that_is_stopped_keeps_what_it_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path))
+    stream = measure_backbones(["lenet5", "squeezenet1_1"])
+    first = next(stream)
+    stream.close()
+    monkeypatch.setattr(registry, "build_on_meta", lambda _: pytest.fail("measured again"))
+    assert next(measure_backbones(["lenet5"])) == first
+
+
+def test_an_unforeseen_error_of_one_network_stops_no_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(name: str) -> None:
+        raise ZeroDivisionError("in its constructor")
+
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path))
+    monkeypatch.setattr(registry, "build_on_meta", build)
+    assert list(measure_backbones(["lenet5", "alexnet"])) == [
+        SkippedBackbone("lenet5", "in its constructor"), SkippedBackbone("alexnet", "in its constructor"),
+    ]  # fmt: skip

@@ -41,3 +41,22 @@ def test_backbones_lists_what_fits_the_pattern(in_tmp: Path) -> None:
     (entry,) = json.loads(featx("backbones", "squeezenet1_1", "--json").stdout)["backbones"]
     assert (entry["embedding"], entry["input_size"], entry["local"]) == (512, 224, False)
     assert entry["top1"] == pytest.approx(58.178)
+
+
+def test_backbones_that_cannot_be_used_are_skipped_and_counted(in_tmp: Path) -> None:
+    pytest.importorskip("timm")
+    done = featx("backbones", "timm/deit_tiny*patch16_224")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["name", "timm/deit_tiny_patch16_224"]
+    assert done.stderr == (
+        "Note: 1 of 2 backbones cannot be used; the first is timm/deit_tiny_distilled_patch16_224: it has no single last layer "
+        "(it may be distilled); featx needs a network that has one. --json lists all with their reasons\n"
+    )
+    listed = json.loads(featx("backbones", "timm/deit_tiny*patch16_224", "--json").stdout)
+    assert [entry["name"] for entry in listed["backbones"]] == ["timm/deit_tiny_patch16_224"]
+    assert [entry["name"] for entry in listed["skipped"]] == ["timm/deit_tiny_distilled_patch16_224"]
+    assert listed["backbones"][0]["top1"] == pytest.approx(72.172)
+    alone = featx("backbones", "timm/deit_tiny_distilled_patch16_224", status=1)
+    assert alone.stderr.startswith("Error: timm/deit_tiny_distilled_patch16_224 has no single last layer")
+    assert featx("backbones", "ResNett18", status=1).stderr.startswith(
+        "Error: no backbone's name contains 'ResNett18'; did you mean resnet18"
+    )

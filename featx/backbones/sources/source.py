@@ -185,6 +185,12 @@ def absolute_path(path: str) -> Path:
         raise BackboneError(f"{printable(path)} is not the path of a file: {error}") from error
 
 
+def last_layer(network: nn.Module) -> str:
+    """The name of the linear or convolutional layer that a network of torchvision defines last, which is its last to run."""
+    names: list[str] = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return names[-1]
+
+
 def name_of(network: nn.Module, layer: nn.Module) -> str | None:
     """The name of a layer within a network, or None if it is not part of it."""
     return next((name for name, module in network.named_modules() if module is layer), None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 import sys
 from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -43,6 +46,17 @@ class TimmSource(Source):
         """
         return [f"{self.prefix}{name}" for name in _import_timm().list_models()]
 
+    def published_top1(self, name: str, weights: str) -> float | None:
+        """The ImageNet-1k top-1 accuracy in % that timm publishes with a model's default weights, or None."""
+        if weights != "default":
+            return None
+        timm = _import_timm()
+        short = name.removeprefix(self.prefix)
+        if "." not in short:  # the default weights have a tag, which the table names
+            config = timm.get_pretrained_cfg(short, allow_unregistered=True)
+            short = f"{short}.{config.tag}" if config and config.tag else short
+        return _published(Path(timm.__file__).parent).get(short)
+
     def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
         """Build a model of timm with pretrained, random or local weights.
 
@@ -77,6 +91,19 @@ class TimmSource(Source):
             origin["image_size"] = str(image_size)
             notes += (resized_note(name, transform.crop, image_size),)
         return Network(module, transform, classifier, origin, weights, notes)
+
+
+@functools.cache
+def _published(timm_folder: Path) -> dict[str, float]:
+    """The ImageNet-1k top-1 accuracy in % by name of weights: of timm's own table in a checkout, otherwise of featx's copy.
+
+    Args:
+        timm_folder: the folder of the installed package. timm's wheels do not contain the table.
+    """
+    own = timm_folder.parent / "results" / "results-imagenet.csv"
+    table = own if own.is_file() else resources.files("featx.backbones") / "timm-top1.csv"
+    lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
+    return {row["model"].lower(): float(row["top1"]) for row in csv.DictReader(lines)}
 
 
 def _is_known(timm: Any, name: str) -> bool:

@@ -18,6 +18,7 @@ from featx.backbones.sources.source import (
     Network,
     Source,
     absolute_path,
+    last_layer,
     load_weights,
     no_such_network,
     resized_note,
@@ -60,10 +61,11 @@ class TorchvisionSource(Source):
         transform, notes = _transform(entry), tuple[str, ...]()
         native = entry.meta["min_size"][0] if _takes_one_size(name) else None
         module = seeded(functools.partial(_build_module, name, native, initialise=weights == "random"))
+        classifier = last_layer(module)
         if file is not None:
-            weights, notes = load_weights(module, weights, transform)
+            weights, notes = load_weights(module, weights, transform, classifier)
         elif weights != "random":
-            load_weights(module, weight_files.fetch(entry.url), transform)
+            load_weights(module, weight_files.fetch(entry.url), transform, classifier)
         origin = {"source": self.key, "name": name}
         if native:
             size = image_size or native
@@ -72,7 +74,7 @@ class TorchvisionSource(Source):
                 notes += (resized_note(name, native, size),)
             if size != _usual_size(name):  # the architecture depends on it
                 origin["image_size"] = str(size)
-        return Network(module, transform, None, origin, weights, notes)
+        return Network(module, transform, classifier, origin, weights, notes)
 
     def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
         """Build the architecture of a stored origin with random weights.

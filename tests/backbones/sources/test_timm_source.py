@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from featx.backbones import registry
 from featx.backbones.backbone import load_backbone, restore_backbone
+from featx.backbones.sources.timm_source import TimmSource, _published
 from featx.errors import BackboneError
 
 
@@ -79,3 +80,38 @@ def test_a_convolutional_model_takes_any_size_as_it_is() -> None:
     pytest.importorskip("timm")
     backbone = load_backbone("timm/test_resnet", weights="random", crop=64, device="cpu")
     assert "image_size" not in backbone.describe()["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "top1"),
+    [
+        ("resnet18", "default", 73.158),  # its default weights are a1_in1k
+        ("resnet18.tv_in1k", "default", 69.760),
+        ("tinynet_e", "default", 59.866),
+        ("eva02_large_patch14_448", "default", 89.966),
+        ("test_vit", "default", None),
+        ("resnet18", "random", None),
+        ("resnet18", "w.pth", None),
+    ],
+)
+def test_the_accuracy_that_timm_publishes_is_known_by_the_tag_of_the_weights(
+    name: str, weights: str, top1: float | None
+) -> None:
+    pytest.importorskip("timm")
+    assert TimmSource().published_top1(f"timm/{name}", weights) == top1
+
+
+def test_a_checkout_of_timm_has_its_own_table_of_accuracies(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results-imagenet.csv").write_text(
+        'model,top1,top1_err,param_count\nSelecSls42b.in1k,77.170,22.830,32.46\neva_giant.x,88.1,11.9,"1,012.56"\n'
+    )
+    assert _published(tmp_path / "timm") == {"selecsls42b.in1k": 77.17, "eva_giant.x": 88.1}
+
+
+def test_the_accuracies_that_featx_ships_are_of_weights_that_timm_has() -> None:
+    timm = pytest.importorskip("timm")
+    shipped = _published(Path(__file__).parent / "no checkout" / "timm")
+    assert len(shipped) > 1000
+    assert all(50 < top1 < 100 for top1 in shipped.values())
+    assert len(shipped.keys() & set(timm.list_pretrained())) > 0.9 * len(shipped)
