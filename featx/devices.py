@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
 
 from featx.errors import BackboneError
+from featx.system import environment_number
 from featx.text import brief
 
 
@@ -28,8 +28,8 @@ def pick_device(device: str = "auto") -> torch.device:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            own = os.environ.get("LOCAL_RANK")
-            return torch.device("cuda", int(own)) if own else torch.device("cuda")
+            own = environment_number("LOCAL_RANK", default=-1)
+            return torch.device("cuda", own) if own >= 0 else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)

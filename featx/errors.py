@@ -6,7 +6,9 @@ A message names what was found, what was expected, and the option or call that m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 
 
 class FeatxError(Exception):
@@ -68,6 +70,22 @@ class OutputError(FeatxError, OSError):
     """A file that cannot be written."""
 
 
+class FileError(FeatxError, OSError):
+    """A file that the operating system failed to read or write, as ``system_errors`` raises it.
+
+    Attributes:
+        errno: the number of the system's error.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+class MachineError(FeatxError, MemoryError):
+    """Memory that the operating system did not give."""
+
+
 class HeadError(FeatxError, ValueError):
     """A head that cannot be fitted, judged or saved."""
 
@@ -102,3 +120,47 @@ class RecipeError(FeatxError, ValueError):
     def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
         super().__init__("\n".join([message, *(f"  - {fault}" for fault in faults)]))
         self.faults = tuple(faults)
+
+
+@contextlib.contextmanager
+def system_errors(path: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Turn an error of the operating system into a FeatxError that names the file and the cause.
+
+    It is a context manager and a decorator. An error that is a FeatxError already passes unchanged, and so does a closed pipe,
+    whose reader wants no more.
+
+    Args:
+        path: the file that the block reads or writes, for errors that name none, such as those of an open file.
+
+    Raises:
+        FileError: in the place of an OSError.
+        MachineError: in the place of a MemoryError.
+
+    Examples:
+        >>> with system_errors():
+        ...     open("nowhere")
+        Traceback (most recent call last):
+        featx.errors.FileError: nowhere: No such file or directory
+        >>> with system_errors("photos.h5"):
+        ...     raise OSError(5, "Input/output error")
+        Traceback (most recent call last):
+        featx.errors.FileError: photos.h5: Input/output error
+    """
+    try:
+        yield
+    except (FeatxError, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise FileError(_described(error, path), error.errno) from error
+    except MemoryError as error:
+        what = f": {error}" if str(error) else ""
+        where = f"{os.fspath(path)}: " if path is not None else ""
+        raise MachineError(f"{where}there is not enough memory{what}") from error
+
+
+def _described(error: OSError, path: str | os.PathLike[str] | None) -> str:
+    """The files and the cause of an error of the system."""
+    named = [name for name in (error.filename, error.filename2) if name is not None and not isinstance(name, int)]
+    files = [os.fsdecode(name) for name in named or ([path] if path is not None else [])]
+    cause = error.strerror or str(error) or type(error).__name__
+    return f"{' -> '.join(files)}: {cause}" if files else cause

@@ -18,7 +18,7 @@ from featx.data.loader import LoadedImage, batched, default_batch_size, read_fil
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
-from featx.errors import DatasetError, HeadError, ImageError
+from featx.errors import DatasetError, HeadError, ImageError, system_errors
 from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
@@ -161,6 +161,7 @@ class Prediction:
         return {"path": self.path, **top[0], "label": self.value, **rejected, "top": top}
 
 
+@system_errors()
 def load_model(
     path: str | os.PathLike[str], *, backbone: str | None = None, weights: str | None = None, device: str = "auto"
 ) -> Model:
@@ -187,6 +188,7 @@ def load_model(
     return _with_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
 
 
+@system_errors()
 @shows_progress("predict", "images")
 def predict(
     model: Head | Model | str | os.PathLike[str],
@@ -263,6 +265,7 @@ def iter_predictions(
         yield Prediction(name, error=error) if values is None else to_prediction(name, values)
 
 
+@system_errors()
 @shows_progress("evaluate", "images")
 def evaluate(
     model: Head | Model | str | os.PathLike[str],

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from featx.errors import OutputError
+from featx.errors import OutputError, SettingsError
 
 
 def cores() -> int:
@@ -15,8 +15,42 @@ def cores() -> int:
 
 
 def started() -> tuple[int, int]:
-    """The rank of this process and the number of processes, from ``RANK`` and ``WORLD_SIZE`` as torchrun sets them."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """The rank of this process and the number of processes, from ``RANK`` and ``WORLD_SIZE`` as torchrun sets them.
+
+    Raises:
+        SettingsError: one of the variables is no such number.
+    """
+    count = environment_number("WORLD_SIZE", default=1, least=1)
+    rank = environment_number("RANK", default=0)
+    if count == 1:
+        return 0, 1
+    if rank >= count:
+        raise SettingsError(
+            f"RANK is {rank} and WORLD_SIZE is {count} in the environment; expected a rank below the number of processes, as "
+            "torchrun sets them, or neither variable"
+        )
+    return rank, count
+
+
+def environment_number(name: str, *, default: int, least: int = 0) -> int:
+    """A whole number from a variable of the environment; the default where it is missing or empty.
+
+    Raises:
+        SettingsError: the variable is no whole number, or too small.
+
+    Examples:
+        >>> os.environ["LOCAL_RANK"] = "first"
+        >>> environment_number("LOCAL_RANK", default=0)
+        Traceback (most recent call last):
+        featx.errors.SettingsError: LOCAL_RANK is 'first' in the environment; expected a whole number of at least 0, or none
+        >>> del os.environ["LOCAL_RANK"]
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least:
+        return int(text)
+    raise SettingsError(f"{name} is {text!r} in the environment; expected a whole number of at least {least}, or none")
 
 
 def home() -> Path:

@@ -20,7 +20,7 @@ from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
-from featx.errors import AdviceError, BackboneError, SettingsError, StaleCacheError
+from featx.errors import AdviceError, BackboneError, SettingsError, StaleCacheError, system_errors
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.label_changes import label_changes
@@ -113,6 +113,7 @@ class Advice:
         }
 
 
+@system_errors()
 @shows_progress("advise", "images")
 def advise(
     data: ImageSet | str | os.PathLike[str],

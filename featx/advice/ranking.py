@@ -23,7 +23,7 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
-from featx.errors import AdviceError, BackboneError, HeadError, SettingsError
+from featx.errors import AdviceError, BackboneError, HeadError, SettingsError, system_errors
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.heads.groups import with_groups, with_splits
@@ -119,6 +119,7 @@ class Ranking:
         }
 
 
+@system_errors()
 @shows_progress("rank", "images")
 def rank(
     data: ImageSet | str | os.PathLike[str],

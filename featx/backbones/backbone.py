@@ -26,7 +26,7 @@ from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
 from featx.data.transform import Transform, parse_bands, parse_value_range
 from featx.devices import full_float32, pick_device
-from featx.errors import BackboneError, StaleCacheError
+from featx.errors import BackboneError, StaleCacheError, system_errors
 from featx.identity import differences, joint_features, joint_identity
 from featx.layer_spec import PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
 
@@ -269,6 +269,7 @@ class Backbone:
         return outputs
 
 
+@system_errors()
 def load_backbone(
     name: str = "resnet50",
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from typing import Any
 
@@ -16,12 +17,12 @@ from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
 from featx.cli.option_groups import Group
 from featx.cli.options import TRACEBACKS
-from featx.cli.output import escape_unencodable
 from featx.cli.predict import predict
 from featx.cli.promote import promote
 from featx.cli.rank import rank
 from featx.cli.run import run
-from featx.errors import FeatxError
+from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
+from featx.errors import FeatxError, FileError, system_errors
 from featx.system import started
 from featx.text import printable_lines
 
@@ -33,15 +34,26 @@ class Featx(Group):
     """The group of all commands: prints an error of featx as one message, and sets the exit status."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line; characters that the terminal's encoding lacks are escaped instead of ending the run."""
-        escape_unencodable()
-        return super().main(*args, **extra)
+        """Run the command line; what click itself cannot print, such as a help text on a full disk, is an error too."""
+        prepare_streams()
+        try:
+            with system_errors():
+                return super().main(*args, **extra)
+        except FeatxError as error:
+            give_up_stdout()
+            click.echo(f"Error: {printable_lines(str(error))}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with status 1 after an error of featx, and 130 after Ctrl-C."""
         try:
-            return super().invoke(ctx)
+            with system_errors():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
         except FeatxError as error:
+            if isinstance(error, FileError) and STDOUT in str(error):
+                give_up_stdout()
             if ctx.meta.get(TRACEBACKS):
                 click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
             raise click.ClickException(printable_lines(str(error))) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,13 +12,6 @@ import click
 
 from featx.layer_spec import VIEWS
 from featx.text import cell, printable
-
-
-def escape_unencodable() -> None:
-    """Let stdout and stderr print what their encoding lacks as an escape, such as a Chinese name under cp1252 or ASCII."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # there may be none, or one of a notebook, which takes everything
-            stream.reconfigure(errors="backslashreplace")
 
 
 def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:

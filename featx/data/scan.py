@@ -10,7 +10,7 @@ from typing import Protocol
 
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.sources import digits, folder, table
-from featx.errors import DatasetError
+from featx.errors import DatasetError, system_errors
 from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
 from featx.text import brief
 
@@ -37,6 +37,7 @@ SOURCES: Sequence[Source] = (folder, table, digits)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 
+@system_errors()
 def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     """List the images of a data set without opening one.
 

@@ -14,6 +14,7 @@ from featx.constants import CACHE
 from featx.data.decode import MAX_PIXELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
+from featx.errors import system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome, execute
 from featx.extraction.inventory import Inventory, take_inventory
@@ -30,6 +31,7 @@ from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
 
+@system_errors()
 @shows_progress("extract", "images")
 def extract(
     data: ImageSet | str | os.PathLike[str],

@@ -21,7 +21,7 @@ from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTa
 from featx.features.hdf5 import Structure, Table
 from featx.features.header import FORMAT, INCOMPLETE, VERSION, partial_path
 from featx.features.structured_file import StructuredFile, require_space, sync_folder
-from featx.text import to_utf8
+from featx.text import brief, to_utf8
 
 _FACTS = ("images/path", "images/size", "images/mtime_ns")
 """What the checksum of a row covers besides the features and the key, until the file is complete."""
@@ -271,13 +271,18 @@ def _verify(path: Path, structure: Structure) -> None:
         FeatureFile(path, allow_partial=True)
     except CorruptFileError as error:
         raise OutputError(f"the new file could not be read again: {error}") from error
-    with h5py.File(path, "r", locking=False) as file:
-        attrs = {name: value.tobytes() if isinstance(value, np.bytes_) else value for name, value in file.attrs.items()}
-        tables = {}
-        for name in structure.tables:
-            found = file[name]
-            offset = found.id.get_offset()
-            tables[name] = Table(found.dtype, found.shape, dict(found.attrs), -1 if offset is None else offset)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            attrs = {
+                name: value.tobytes() if isinstance(value, np.bytes_) else value for name, value in file.attrs.items()
+            }
+            tables = {}
+            for name in structure.tables:
+                found = file[name]
+                offset = found.id.get_offset()
+                tables[name] = Table(found.dtype, found.shape, dict(found.attrs), -1 if offset is None else offset)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py raises any of them where a read fails
+        raise OutputError(f"HDF5 cannot read the new file {path}: {brief(error)}; name another disk with -o") from error
     for name, table in structure.tables.items():
         offset = table.offset if table.nbytes else -1
         if tables[name] != Table(table.dtype, table.shape, table.attrs, offset):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError
+from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError, system_errors
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
 from featx.heads import head_file
@@ -27,6 +27,7 @@ _REPORTS = ("report", "head_report", "finetuned_report", "held_out")
 _TABLES = ("per_class", "per_label", "confusion", "reliability")  # of a report; too long for a description
 
 
+@system_errors()
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describe a feature file, a head or a promoted model.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from featx.constants import INPUT
-from featx.errors import BackboneError, CorruptFileError
+from featx.errors import BackboneError, CorruptFileError, system_errors
 from featx.features.feature_file import DONE, TODO, FeatureFile
 from featx.io.file_kinds import FEATURE_FILE, HDF5, misplaced
 
@@ -20,6 +20,7 @@ feature by 1e-7 to 1e-4, another network, transform or image by more than these.
 _BLOCK_VALUES = 1 << 22  # features that are checked for NaN and infinity at a time
 
 
+@system_errors()
 def verify_file(
     path: str | os.PathLike[str],
     *,

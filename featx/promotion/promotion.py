@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from featx.constants import MODELS
-from featx.errors import CacheMissError
+from featx.errors import CacheMissError, system_errors
 from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
 from featx.heads.groups import match_groups, with_splits
@@ -109,6 +109,7 @@ class Promotion:
         }
 
 
+@system_errors()
 @shows_progress("promote", "images")
 def promote(
     head: Head | str | os.PathLike[str],

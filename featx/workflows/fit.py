@@ -16,7 +16,7 @@ from featx.advice.layer_scores import best_layer, score_layers
 from featx.arguments import counts_of, names_of
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import PRETRAIN
-from featx.errors import HeadError, SettingsError
+from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.folder import newest
 from featx.features.label_changes import label_changes
@@ -104,6 +104,7 @@ class Fit:
         }
 
 
+@system_errors()
 @shows_progress("fit-head", "fits")
 def fit_head(  # its options are those of featx fit-head, and most of its lines describe them
     features: FeatureSet | str | os.PathLike[str] | None = None,
