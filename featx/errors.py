@@ -82,7 +82,7 @@ class FileError(FeatxError, OSError):
         self.errno = number
 
 
-class MachineError(FeatxError, MemoryError):
+class OutOfMemoryError(FeatxError, MemoryError):
     """Memory that the operating system did not give."""
 
 
@@ -134,7 +134,7 @@ def system_errors(path: str | os.PathLike[str] | None = None) -> Iterator[None]:
 
     Raises:
         FileError: in the place of an OSError.
-        MachineError: in the place of a MemoryError.
+        OutOfMemoryError: in the place of a MemoryError.
 
     Examples:
         >>> with system_errors():
@@ -155,7 +155,7 @@ def system_errors(path: str | os.PathLike[str] | None = None) -> Iterator[None]:
     except MemoryError as error:
         what = f": {error}" if str(error) else ""
         where = f"{os.fspath(path)}: " if path is not None else ""
-        raise MachineError(f"{where}there is not enough memory{what}") from error
+        raise OutOfMemoryError(f"{where}there is not enough memory{what}") from error
 
 
 def _described(error: OSError, path: str | os.PathLike[str] | None) -> str:

@@ -1,7 +1,7 @@
-"""Fails one call of the operating system at a time: the n-th read, write, stat, open, rename, unlink, fsync or flock of a command.
+"""Fails one call of the operating system at a time: a read, write, stat, open, rename, unlink, fsync or flock of a command.
 
-``python tests/faults.py [SCENARIO ...]`` fails every call of every scenario once and prints what went wrong; the tests take a
-sample. Only calls on files below the scenario's folder fail, those that Python makes; reads of memory-mapped pages do not.
+The tests take a sample of the calls; ``benchmarks/failing_calls.py`` takes one from every line of featx that makes any. Only
+calls that Python makes on files below the scenario's folder fail; reads of memory-mapped pages do not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,7 +100,7 @@ class Faults:
             target = target.fileno()
         if isinstance(target, int):
             try:
-                path = os.readlink(f"/proc/self/fd/{target}")
+                path = os.readlink(f"/proc/self/fd/{target}")  # noqa: PTH115 - as the others
             except OSError:
                 return None
         elif isinstance(target, str | bytes | os.PathLike):
@@ -268,7 +267,9 @@ SCENARIOS = {
     "resumed": Scenario(_EXTRACT, _interrupted, _FEATURES),
     "beside": Scenario(_EXTRACT, _grown, _FEATURES),
     "unchanged": Scenario(_EXTRACT, _extracted, _FEATURES),
-    "fit-head": Scenario(("fit-head", "--model", "ridge", "--report"), _extracted, (*_FEATURES, _HEAD, "models/*.png", "models/*.html")),
+    "fit-head": Scenario(
+        ("fit-head", "--model", "ridge", "--report"), _extracted, (*_FEATURES, _HEAD, "models/*.png", "models/*.html")
+    ),
     "promote": Scenario(("promote", _HEAD), _fitted, (*_FEATURES, _HEAD, "models/*--promoted.safetensors")),
     "finetune": Scenario(
         ("promote", _HEAD, "--finetune", "--epochs", "1", "--last", "1", "--repeats", "0"),
@@ -325,59 +326,44 @@ def _done() -> int:
 
 def faults_of(name: str, call: Call, folder: Path) -> list[str]:
     """Fail one call of a scenario, then run it again without faults; what is wrong with either."""
-    scenario, wrong = SCENARIOS[name], list[str]()
     with prepared(name, folder):
         begun = _done()
         faults = Faults(Path.cwd(), call)
         with faults.injected():
-            result = run(*scenario.command)
+            result = run(*SCENARIOS[name].command)
         if faults.failed is None:
             return []  # the run took another way
-        if result.exit_code not in (0, 1) or not isinstance(result.exception, SystemExit | None):
-            wrong.append(f"exit {result.exit_code}, {result.exception!r}")
-        elif result.exit_code == 1 and result.exception is not None:
-            names = {Path(faults.failed).name, Path(faults.failed).parent.name, ".lock"}
-            if CAUSE not in result.stderr:
-                wrong.append(f"no cause: {result.stderr}")
-            elif not any(part in result.stderr for part in names):
-                wrong.append(f"no path {faults.failed}: {result.stderr}")
         done = _done()
+        wrong = [*_wrong_with(result, Path(faults.failed))]
         if done < begun:
             wrong.append(f"{begun} rows were done, {done} after the fault")
-        again = run(*scenario.command, *(("--json",) if name in ("first", "resumed", "beside") else ()))
-        if again.exit_code != 0:
-            return [*wrong, f"again: exit {again.exit_code}, {again.stderr} {again.exception!r}"]
-        if name in ("first", "resumed", "beside"):
-            facts = json.loads(again.stdout)
-            if facts["failed"] or facts["computed"] > facts["images"] - done:
-                wrong.append(f"again: {facts['computed']} computed, {facts['failed']} failed; {done} were done")
-        missing = [pattern for pattern in scenario.ending if not list(Path.cwd().glob(pattern))]
-        if missing:
-            wrong.append(f"again: no {missing}")
-        elif (checked := run("verify", _FEATURES[0])).exit_code:
-            wrong.append(f"verify: {checked.output}")
-        litter = [p.name for p in Path.cwd().rglob("*") if p.is_file() and (p.suffix in (".new", ".partial", ".lock"))]
-        if litter:
-            wrong.append(f"litter: {litter}")
-    return wrong
+        return [*wrong, *_wrong_again(name, done)]
 
 
-def sweep(names: list[str]) -> int:
-    """Fail the first call of every site of some scenarios, and print what is wrong."""
-    bad = 0
-    with tempfile.TemporaryDirectory() as base:
-        os.environ["FEATX_HOME"] = f"{base}.home"
-        for name in names or list(SCENARIOS):
-            folder = Path(base, name)
-            folder.mkdir()
-            calls = calls_of(name, folder)
-            print(f"{name}: {len(calls)} sites", flush=True)
-            for call in calls:
-                if wrong := faults_of(name, call, folder):
-                    bad += 1
-                    print(f"  {call.kind} at {' > '.join(call.site[-4:])}:\n    " + "\n    ".join(wrong), flush=True)
-    return bad
+def _wrong_with(result: Result, failed: Path) -> Iterator[str]:
+    """What is wrong with the end of a command in which a call on a file failed."""
+    if result.exit_code not in (0, 1) or not isinstance(result.exception, SystemExit | None):
+        yield f"exit {result.exit_code}, {result.exception!r}"
+    elif result.exit_code == 1 and CAUSE not in result.stderr:
+        yield f"no cause: {result.stderr}"
+    elif result.exit_code == 1 and not any(part in result.stderr for part in (failed.name, failed.parent.name)):
+        yield f"no path {failed}: {result.stderr}"
 
 
-if __name__ == "__main__":
-    sys.exit(bool(sweep(sys.argv[1:])))
+def _wrong_again(name: str, done: int) -> Iterator[str]:
+    """What is wrong with a scenario that runs again without faults; some rows are done."""
+    counts = name in ("first", "resumed", "beside")
+    again = run(*SCENARIOS[name].command, *(("--json",) if counts else ()))
+    if again.exit_code != 0:
+        yield f"again: exit {again.exit_code}, {again.stderr} {again.exception!r}"
+        return
+    if counts:
+        facts = json.loads(again.stdout)
+        if facts["failed"] or facts["computed"] > facts["images"] - done:
+            yield f"again: {facts['computed']} computed, {facts['failed']} failed; {done} were done"
+    if missing := [pattern for pattern in SCENARIOS[name].ending if not list(Path.cwd().glob(pattern))]:
+        yield f"again: no {missing}"
+    elif (checked := run("verify", _FEATURES[0])).exit_code:
+        yield f"verify: {checked.output}"
+    if litter := [path.name for path in Path.cwd().rglob("*") if path.suffix in (".new", ".partial")]:
+        yield f"litter: {litter}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -36,6 +37,9 @@ class Featx(Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line; what click itself cannot print, such as a help text on a full disk, is an error too."""
         prepare_streams()
+        os.environ["MPLBACKEND"] = (
+            "agg"  # no command opens a window, and a backend that is not there would stop matplotlib
+        )
         try:
             with system_errors():
                 return super().main(*args, **extra)
