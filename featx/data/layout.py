@@ -133,7 +133,7 @@ def _unwrap(folder: Folder) -> Folder:
     """Descend through folders that do nothing but hold the data set."""
     while len(folder.folders) == 1:
         (inner,) = folder.folders.values()
-        is_split = bool(worded_splits([inner.name])[inner.name]) and not _holds_splits(inner)
+        is_split = is_split_alone(inner.name) and not _holds_splits(inner)
         is_plain_name = inner.name.lower() in _PLAIN_NAMES
         if is_split or not (inner.folders or is_plain_name) or (inner.images and not _holds_splits(inner)):
             return inner if is_plain_name and not is_split and not folder.images else folder
@@ -159,7 +159,7 @@ def _splits_of(around: Folder, root: Path) -> dict[str, str]:
     has_train = "train" in found
     if has_train and others and all(map(is_unlabelled_name, others)):
         return {name: split or UNLABELLED_SPLIT for name, split in worded.items()}
-    if not found or found == {PRETRAIN}:
+    if not found or found == {PRETRAIN} or (len(worded) == 1 and not all(map(is_split_alone, worded))):
         return {}
     if not others:
         same = len(found) == 1 and len(worded) > 1 and not all(exact.values())
@@ -371,7 +371,7 @@ def _note_split_words(around: Folder, root: Path) -> Iterator[str]:
     """State that folders with the name of a split are read as classes."""
     worded = {name: split for name, split in worded_splits(around.folders).items() if split}
     alone = [name for name in worded if is_split_alone(name)]
-    if not worded or not (alone or len(set(worded.values())) > 1 or len(worded) == len(around.folders)):
+    if not worded or not (alone or len(set(worded.values())) > 1 or len(worded) == len(around.folders) > 1):
         return
     others = sorted(set(around.folders) - set(worded))
     why = (

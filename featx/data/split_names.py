@@ -66,7 +66,10 @@ def name_without_split(name: str) -> str:
 
 def is_split_alone(name: str) -> bool:
     """Whether a name means a split and nothing else: ``train2017`` and ``test_set`` do, ``train_station`` does not."""
-    return bool(_worded(name)) and set(name_without_split(name).lower().split()) <= _FILLERS
+    return (
+        bool(_worded(name) or SPLIT_NAMES.get(name.lower()))
+        and set(name_without_split(name).lower().split()) <= _FILLERS
+    )
 
 
 def _worded(name: str) -> str:

@@ -38,7 +38,7 @@ class FeatureSet:
     Attributes:
         features: (N, D) float32 or float16; (N, V, D) for V views of each image (test-time augmentation, TTA). One layer in one
             view of a file is memory-mapped, and so are features that are too large for memory.
-        labels: (N,) int64 into ``classes``; -1 for an unlabelled image.
+        labels: (N,) int64 into ``classes``; -1 for an unlabelled image. Lists and whole floats are converted; NaN is -1.
         splits: (N,) str.
         classes: (C,) names of the classes.
         paths: (N,) str, relative to the data set's root.
@@ -173,7 +173,8 @@ class FeatureSet:
         """
         rows = np.flatnonzero((self.labels != UNLABELLED) & ((self.splits == name) | (name == "all")))
         if not len(rows):
-            raise HeadError(f"there are no labelled images in the split {name!r}; {self.describe_splits()}")
+            hint = self._how_to_split()
+            raise HeadError(f"there are no labelled images in the split {name!r}; {self.describe_splits()}{hint}")
         return rows
 
     def split(self, name: str) -> FeatureSet:
@@ -200,14 +201,15 @@ class FeatureSet:
         )
 
     def _how_to_split(self) -> str:
-        """Where all labelled images are in train: how to have them split, as the end of a message."""
-        train = self.paths[self.labels != UNLABELLED].tolist()
-        if not self.source or set(self.splits[self.labels != UNLABELLED]) != {"train"}:
+        """Where all labelled images are in one split: how to have them split, as the end of a message."""
+        labelled = self.labels != UNLABELLED
+        if not self.source or len(set(self.splits[labelled])) != 1 or self.dataset.get("splits") == "hash":
             return ""
         if self.dataset.get("table"):
-            return f": run featx extract on {self.dataset['table']} without the column split"
-        folder = os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in train])  # noqa: PTH120 - of str
-        return f": run featx extract {Path(self.dataset['root'], folder)}" if folder else ""
+            return f". To have them split, run featx extract on {self.dataset['table']} without the column split"
+        folders = [os.path.dirname(os.path.dirname(path)) for path in self.paths[labelled].tolist()]  # noqa: PTH120 - of str
+        folder = os.path.commonpath(folders)
+        return f". To have them split, run featx extract {Path(self.dataset['root'], folder)}" if folder else ""
 
     def describe_splits(self) -> str:
         """The number of labelled images in each split, as a phrase for messages."""

@@ -78,6 +78,8 @@ def test_folders_whose_names_hold_the_word_of_a_split_are_splits_and_a_note_stat
         # folders around classes
         ("CUB/images/001.x/1 CUB/images/002.y/1", ":001.x :002.y"),
         ("images/1 images/2", ":*2"),
+        ("crash-test-dataset/a/1 crash-test-dataset/b/1", ":a :b"),
+        ("test_set/a/1 test_set/b/1", "test:a test:b"),
         # domains, or classes with folders of the same names
         ("photo/a/1 photo/b/1 sketch/a/1 sketch/b/1", ":photo*2 :sketch*2"),
         ("COVID/images/1 COVID/masks/1 ok/images/1 ok/masks/1", ":COVID*2 :ok*2"),
@@ -109,6 +111,7 @@ def test_a_layout_that_is_not_the_plain_one_is_read_with_a_note(files: str, foun
         ("train/train/1 train/car/1 test/train/1 test/car/1", "test:car test:train train:car train:train"),
         ("train/test_tube/1 train/flask/1 test/test_tube/1", "test:test_tube train:flask train:test_tube"),
         ("1 2", ":*2"),
+        ("blood_test/1 blood_test/2", ":blood_test*2"),
         ("train/images/1 valid/images/1 test/images/1", "test: train: val:"),
         ("a/1 a/deep/2 b/1", ":a*2 :b"),
         ("pretrain/0/1 train/5/1 test/5/1", "pretrain:0 test:5 train:5"),

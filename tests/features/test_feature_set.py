@@ -343,12 +343,16 @@ def test_a_field_of_another_shape_is_refused(changes: dict[str, object], message
 @pytest.mark.parametrize(
     ("paths", "dataset", "hint"),
     [
-        (["train/a/1.png", "train/b/2.png"], {}, r": run featx extract /photos/train$"),
-        (["d/train_set/a/1.png", "d/train_set/b/2.png"], {}, r": run featx extract /photos/d/train_set$"),
+        (["train/a/1.png", "train/b/2.png"], {}, r"\. To have them split, run featx extract /photos/train$"),
+        (
+            ["d/train_set/a/1.png", "d/train_set/b/2.png"],
+            {},
+            r"\. To have them split, run featx extract /photos/d/train_set$",
+        ),
         (
             ["1.png", "2.png"],
             {"table": "/photos/t.csv"},
-            r": run featx extract on /photos/t\.csv without the column split$",
+            r"\. To have them split, run featx extract on /photos/t\.csv without the column split$",
         ),
         (["train_1/a/1.png", "train_2/b/2.png"], {}, "a data set that names none$"),
     ],

@@ -244,3 +244,14 @@ def test_even_splits_and_named_ones_have_no_note() -> None:
     )
     given = dataclasses.replace(features, groups=words(*["p"] * 300), dataset={"splits": "given"})
     assert notes_on_splits(given) == []
+
+
+def test_a_typed_column_groups_by_value_and_a_list_is_no_group(tmp_path: Path) -> None:
+    features = pets([0, 1, 0], ("a", "b"))
+    file = tmp_path / "groups.jsonl"
+    rows = [{"path": "0.png", "who": 7}, {"path": "1.png", "who": 7.0}, {"path": "2.png", "who": float("nan")}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert read_column(features, "who", table=file).tolist() == ["7", "7", ""]
+    file.write_text(json.dumps({"path": "0.png", "who": ["x"]}))
+    with pytest.raises(DatasetError, match=r"line 1: the who holds the list \['x'\]; expected text or a number"):
+        read_column(features, "who", table=file)

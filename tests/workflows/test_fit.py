@@ -13,6 +13,7 @@ from made import photos
 from task_features import TASKS, tagged
 
 from featx.errors import CacheMissError, HeadError
+from featx.extraction.pipeline import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
 from featx.features.writer import FeatureFileWriter
@@ -288,3 +289,32 @@ def test_the_newest_feature_file_is_fitted_to_where_none_is_named(tmp_path: Path
     assert (fit.features, fit.path.name) == (path, "f--centroid.safetensors")
     with pytest.raises(CacheMissError, match=r"there is no folder .*nowhere|there is no feature file in .*nowhere"):
         fit_head(cache=tmp_path / "nowhere")
+
+
+# Typed labels of a table
+
+
+def typed_table(folder: Path, *labels: object) -> Path:
+    """A table of JSON lines that gives these labels to the images of a folder in turn."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+    rows = [{"path": name, "label": labels[number % len(labels)]} for number, name in enumerate(names)]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "t.jsonl"
+
+
+def test_lists_of_labels_in_a_table_are_several_labels_of_a_head(request: pytest.FixtureRequest, in_tmp: Path) -> None:
+    file = extract(typed_table(request.getfixturevalue("photos"), ["y", "x"], ["x"], [], None), "lenet5").file
+    fit = fit_head(file, "ridge")
+    assert (fit.head.task_, fit.head.classes_) == ("multilabel", ("x", "y"))
+    assert FeatureSet.load(file).classes == ("x", "x|y", "|")
+    assert fit.unlabelled is not None
+
+
+def test_numbers_of_a_table_need_the_task_named(request: pytest.FixtureRequest, in_tmp: Path) -> None:
+    file = extract(typed_table(request.getfixturevalue("photos"), *(number / 2 for number in range(13))), "lenet5").file
+    with pytest.raises(
+        HeadError, match=r"13 different numbers on 40 images of t\.jsonl, .* --task classification or --task reg"
+    ):
+        fit_head(file)
+    assert fit_head(file, "ridge", task="regression").head.task_ == "regression"
+    assert len(fit_head(file, "centroid", task="classification", cv=2).head.classes_) == 13
