@@ -137,7 +137,7 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @option(
     "--calibrate", type=click.Choice(CALIBRATIONS), is_flag=False, flag_value="temperature",
-    show_default="temperature for svm, ridge, centroid and knn", section="Advanced",
+    show_default="temperature for all kinds but logreg", section="Advanced",
     help="Calibrate probabilities on held-out training rows.",
 )  # fmt: skip
 @option(

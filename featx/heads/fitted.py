@@ -9,8 +9,10 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.heads.arguments import as_matrix, require_fitted
 from featx.heads.postprocess import Isotonic, Postprocess
 from featx.heads.predictors import LinearPredictor
+from featx.heads.registry import PARAMETERS
 from featx.heads.search import Tried
 from featx.heads.training_data import Rows, flatten_views, mean_over_views
 from featx.layer_spec import LayerSpec
@@ -61,8 +63,9 @@ class FittedHead:
             regression. A row that is NaN, infinite, or further from the training rows than any image can be, gets NaN.
 
         Raises:
-            HeadError: X is of another shape.
+            HeadError: X is of another shape or holds no numbers, or the head is not fitted.
         """
+        require_fitted(self, "predict")
         return self.postprocess_.apply(self._scores(X))
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
@@ -75,16 +78,18 @@ class FittedHead:
             (N, C) float64; NaN as in ``predict_values``.
 
         Raises:
-            HeadError: X is of another shape.
+            HeadError: X is of another shape or holds no numbers, or the head is not fitted.
         """
+        require_fitted(self, "decision_function")
         return self.postprocess_.logits(self._scores(X))
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Compute probabilities, (N, C) float64, as ``predict_values`` does.
 
         Raises:
-            HeadError: the head is a regression, which has none; or X is of another shape.
+            HeadError: the head is a regression, which has none; or as ``predict_values``.
         """
+        require_fitted(self, "predict_proba")
         if self.task_ == "regression":
             raise HeadError("a regression head predicts numbers, not probabilities; use predict")
         return self.predict_values(X)
@@ -99,7 +104,7 @@ class FittedHead:
             (N,): object for names, where a class whose probability is below ``reject_below_`` is None; float64 for numbers.
 
         Raises:
-            HeadError: X is of another shape.
+            HeadError: X is of another shape or holds no numbers, or the head is not fitted.
         """
         outputs = self.predict_values(X)
         if self.task_ == "regression":
@@ -122,10 +127,7 @@ class FittedHead:
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         """(N, C) scores of the predictor, the mean over the views; NaN for rows that no image can have."""
-        if X.ndim not in (2, 3) or X.shape[-1] != len(self.mean_):
-            raise HeadError(
-                f"features of shape {X.shape}; expected (N, {len(self.mean_)}), or (N, V, {len(self.mean_)}) for V views"
-            )
+        X = as_matrix(X, len(self.mean_))
         views = 1 if X.ndim == 2 else X.shape[1]
         X = X.reshape(-1, X.shape[-1])
         scores = np.full((len(X), len(self.classes_)), np.nan)
@@ -154,6 +156,7 @@ class FittedHead:
             HeadError: the head has a kernel, neighbours, a hidden layer or isotonic calibration, or another task than
                 classification.
         """
+        require_fitted(self, "as_linear")
         if self.task_ != "classification":
             raise HeadError(f"a head of {self.task_} cannot be promoted; only heads of classification can")
         if not self.is_linear:
@@ -167,6 +170,11 @@ class FittedHead:
         return weight, self.predictor_.bias / self.temperature_ - self.offset_ - weight @ self.mean_
 
     # Parts of other attributes
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The hyper-parameter that was chosen or given, by its name; empty where the kind has none."""
+        return {name: value for name in PARAMETERS if (value := vars(self)[f"{name}_"]) is not None}
 
     @property
     def temperature_(self) -> float:

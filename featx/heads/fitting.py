@@ -20,7 +20,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
 from featx.heads.groups import notes_on_splits, row_groups, with_splits
-from featx.heads.parameters import check_for_task
+from featx.heads.parameters import check_adjustment, check_for_task
 from featx.heads.postprocess import Postprocess, balanced_weights, fit_postprocess, logit_adjustment
 from featx.heads.predictors import Predictor
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
@@ -62,6 +62,7 @@ def fit_to(
     """
     task, notes = task_of(features, params["task"])
     check_for_task(params, task)
+    check_adjustment(params)
     if rows is None:
         features = with_splits(features, task)
         notes = (*notes, *notes_on_splits(features))
@@ -176,7 +177,7 @@ def _fit(
     options = EstimatorOptions(training.task, params["kernel"], _device(params["device"]), coarse)
     estimator = kind.estimator(options)
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
-    predictor = estimator.fit(training.views_as_images, chosen.chosen)
+    predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))
     postprocess = _postprocess(training, chosen, params, calibrate)
     outputs = postprocess.apply(chosen.scores) if len(chosen.rows) else None
     return _Fit(
@@ -189,6 +190,12 @@ def _fit(
         _convergence(estimator),
         tuple(notes),
     )
+
+
+def _in_c_order(predictor: Predictor) -> Predictor:
+    """Give the arrays of a predictor the memory order that a file has: the last digits of a product depend on it."""
+    arrays = {f.name: np.asarray(getattr(predictor, f.name), order="C") for f in dataclasses.fields(predictor)}  # type: ignore[arg-type]
+    return dataclasses.replace(predictor, **arrays)  # type: ignore[type-var]
 
 
 def _is_calibrated(kind: HeadKind, task: str) -> bool:

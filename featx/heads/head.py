@@ -14,9 +14,10 @@ from sklearn.base import BaseEstimator
 from featx.errors import HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads import evaluation, fitting, head_file
+from featx.heads.arguments import checked_rows, require_fitted
 from featx.heads.fitted import FittedHead
 from featx.heads.parameters import check_parameters
-from featx.heads.registry import PARAMETERS, default_kind
+from featx.heads.registry import default_kind
 from featx.identity import differences
 from featx.metrics.reports import Report
 
@@ -26,8 +27,8 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
 
     Features are standardised with the mean and deviation of the training rows. The hyper-parameter (C, k or weight decay) is
     chosen on the training rows alone, by the loss of stratified cross-validation, unless it is given; images of one group
-    (``FeatureSet.groups``) never straddle a fold. The scores of a head that is no probability model (svm, ridge, centroid,
-    knn) are divided by a temperature (Guo et al., 2017) that is fitted to the same held-out rows.
+    (``FeatureSet.groups``) never straddle a fold. The scores of all heads but logreg are divided by a
+    temperature (Guo et al., 2017) that is fitted to the same held-out rows.
 
     Where features hold several views of each image (test-time augmentation, TTA), the head is fitted to each view as a row,
     and an image's scores are the mean over its views.
@@ -42,9 +43,9 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         task: "classification", "multilabel" (labels such as ``cat|dog``), "regression", or "auto": from the labels.
         class_weight: "balanced": each class has the same weight, however many images it has.
         logit_adjustment: this times the log of each class's share of the training rows is subtracted from its logit
-            (Menon et al., 2021); 1 treats all classes as equally likely.
+            (Menon et al., 2021); 1 treats all classes as equally likely. Not together with ``class_weight``.
         calibrate: "temperature", "isotonic" (Zadrozny and Elkan, 2002) or "none", fitted to held-out rows; None: a
-            temperature for heads that are no probability model.
+            temperature for all kinds but logreg.
         reject_below: no class is predicted if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
         device: of torch, or "auto": where logreg, svm, linear and mlp compute their products.
@@ -152,6 +153,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
     def fit(
         self,
         features: FeatureSet,
+        y: None = None,
         *,
         split: str = "train",
         rows: np.ndarray | None = None,
@@ -161,15 +163,17 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         """Fit to the labelled rows of one split.
 
         Args:
-            features: of one layer. Their ``groups``, if any, keep images together in splits and folds.
+            features: of one layer, with labels. Their ``groups``, if any, keep images together in splits and folds.
+            y: none is taken; the parameter is there as in scikit-learn's estimators.
             split: "train", or another; "all" is every labelled row.
             rows: (n,) int64, labelled rows to fit to instead.
             cross_validate: hold rows out even where there is nothing to choose and nothing to calibrate.
             coarse: for logreg and svm, compare fewer values of C, and search and fit less exactly, in a third of the time.
 
         Raises:
-            HeadError: the parameters do not suit the task, there are too few classes, or features are not finite.
+            HeadError: not a ``FeatureSet``, parameters that do not suit the task, too few classes, or features not finite.
         """
+        rows = checked_rows(features, rows, "fit", y)
         started = time.perf_counter()
         fitted = fitting.fit_to(
             features, self.get_params(), split=split, rows=rows, cross_validate=cross_validate, coarse=coarse
@@ -196,6 +200,8 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         self, features: FeatureSet, *, split: str | None = None, rows: np.ndarray | None = None
     ) -> tuple[Report, np.ndarray, np.ndarray]:
         """Evaluate, and also return the (n,) int64 rows that were judged and their (n, C) outputs."""
+        require_fitted(self, "evaluate")
+        rows = checked_rows(features, rows, "evaluate")
         self.require_identity(features)
         return evaluation.judge(self, features, split=split, rows=rows)
 
@@ -235,11 +241,6 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         """The hyper-parameters in use; None where the kind has none such."""
         return head_file.parameters_in_use(self.get_params(), vars(self))
 
-    @property
-    def chosen(self) -> dict[str, float]:
-        """The hyper-parameter that was chosen or given, by its name; empty where the kind has none."""
-        return {name: value for name in PARAMETERS if (value := vars(self)[f"{name}_"]) is not None}
-
     def save(self, path: str | os.PathLike[str], *, report: Report | None = None) -> Path:
         """Write the head as one .safetensors file: arrays, and JSON in its metadata.
 
@@ -252,8 +253,9 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
 
         Raises:
             OutputError: the file cannot be written, or there is a file at the path that is not a head.
-            HeadError: an attribute was set to something that could not be read again.
+            HeadError: the head is not fitted, or an attribute was set to something that could not be read again.
         """
+        require_fitted(self, "save")
         head_file.write_head(Path(path), self.get_params(), vars(self), report=report)
         return Path(path)
 

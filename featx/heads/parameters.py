@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,11 @@ from featx.errors import HeadError
 from featx.heads.registry import HEAD_KINDS, get_kind, kind_names
 from featx.heads.rejection import check_target
 from featx.heads.targets import AUTO
+from featx.text import printable
 
+_NAMES = ("kind", "kernel", "task", "class_weight", "calibrate", "device")
+_WHOLE_NUMBERS = ("k", "seed")
+_NUMBERS = ("C", "logit_adjustment", "reject_below", "target_precision")
 _FOR_CLASSIFICATION = ("class_weight", "logit_adjustment", "reject_below", "target_precision")
 
 
@@ -24,6 +29,7 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     Raises:
         HeadError: a value is unknown or out of range, or two values exclude each other.
     """
+    _check_types(params)
     kind = get_kind(params["kind"], kernel=params["kernel"])
     if params["task"] not in (AUTO, *TASKS):
         raise HeadError(f"there is no task {params['task']!r}; expected one of {', '.join((AUTO, *TASKS))}")
@@ -40,7 +46,23 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     for name, choices in (("class_weight", ("balanced",)), ("calibrate", CALIBRATIONS)):
         if params[name] not in (None, *choices):
             raise HeadError(f"{name} is {params[name]!r}; expected one of {', '.join(choices)}")
+    if params["seed"] is not None and not 0 <= params["seed"] < 2**32:
+        raise HeadError(f"seed is {params['seed']}; expected 0 to {2**32 - 1}")
     _check_decisions(params)
+
+
+def _check_types(params: Mapping[str, Any]) -> None:
+    """Check that names are strings and numbers are numbers."""
+    for names, types, expected in (
+        (_NAMES, str, "a name"), (_WHOLE_NUMBERS, numbers.Integral, "a whole number"), (_NUMBERS, numbers.Real, "a number")
+    ):  # fmt: skip
+        for name in names:
+            value = params.get(name)
+            needed = name in ("kind", "kernel", "task", "logit_adjustment")
+            if isinstance(value, bool) or not (isinstance(value, types) or (value is None and not needed)):
+                raise HeadError(
+                    f"{name} is a {type(value).__name__}, {printable(repr(value))[:60]}; expected {expected}"
+                )
 
 
 def _check_decisions(params: Mapping[str, Any]) -> None:
@@ -72,4 +94,27 @@ def check_for_task(params: Mapping[str, Any], task: str) -> None:
     if task != "classification" and given:
         raise HeadError(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} only for classification, not for {task}"
+        )
+
+
+def check_adjustment(params: Mapping[str, Any]) -> None:
+    """Check that classes of unequal size are corrected for once. ``Head(...)`` does not: heads of old files may do it twice.
+
+    Args:
+        params: all arguments of ``Head`` by name, which ``check_parameters`` accepts.
+
+    Raises:
+        HeadError: logit adjustment would correct a second time.
+    """
+    if not params["logit_adjustment"]:
+        return
+    if params["class_weight"]:
+        raise HeadError(
+            "class_weight='balanced' and logit_adjustment both make rare classes count more, and together they correct twice; "
+            "give one of them (--class-weight or --logit-adjustment)"
+        )
+    if HEAD_KINDS[params["kind"]].ignores_class_sizes:
+        raise HeadError(
+            f"a {params['kind']} head treats all classes as equally likely already, so logit_adjustment would favour rare "
+            "classes; leave out --logit-adjustment, or use another --model"
         )

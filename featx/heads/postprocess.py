@@ -123,6 +123,11 @@ def fit_postprocess(
     if task != "regression" and calibrate != "none":
         temperature = fit_temperature(scores, y, task, weight=weight)
     if task != "regression" and calibrate == "isotonic":
+        if (
+            task == "classification" and offset.any()
+        ):  # the curves are of classes as frequent as the offset makes them, or they would undo it
+            adjusted = np.exp(offset.min() - offset)[y]
+            weight = adjusted if weight is None else weight * adjusted
         isotonic = fit_isotonic(Postprocess(task, temperature, offset).apply(scores), y, weight=weight)
     p = Postprocess(task, temperature, offset, isotonic).apply(scores)
     if task == "multilabel":

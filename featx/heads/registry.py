@@ -63,6 +63,7 @@ class HeadKind:
         gives_logits: whether its scores are logits of a probability model that is fitted to its optimum, so that they need no
             temperature. Networks that stop early do not count: their probabilities are too even.
         kernels: those it can have.
+        ignores_class_sizes: whether its scores do not depend on how many rows each class has, so that none is to adjust.
     """
 
     name: str
@@ -72,6 +73,7 @@ class HeadKind:
     parameter: str = ""
     gives_logits: bool = False
     kernels: tuple[str, ...] = ("linear",)
+    ignores_class_sizes: bool = False
 
     def predictor_class(self, task: str, kernel: str = "linear") -> type[Any]:
         """The class of the predictor that a fit gives."""
@@ -260,7 +262,7 @@ _NEIGHBOURS = {
 }
 _SVM = {"linear": LinearPredictor, "rbf": KernelPredictor}
 
-register_head(HeadKind("centroid", ("classification",), LinearPredictor, _centroid))
+register_head(HeadKind("centroid", ("classification",), LinearPredictor, _centroid, ignores_class_sizes=True))
 register_head(HeadKind("ridge", TASKS, LinearPredictor, _ridge, "C"))
 register_head(HeadKind("logreg", ("classification", "multilabel"), LinearPredictor, _logreg, "C", gives_logits=True))
 register_head(HeadKind("svm", TASKS, lambda task, kernel: _SVM[kernel], _svm, "C", kernels=KERNELS))  # noqa: ARG005

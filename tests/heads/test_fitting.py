@@ -271,3 +271,14 @@ def test_of_very_many_rows_a_share_that_has_each_class_chooses(
     assert some.held_out_.support.min() > 300
     assert some.held_out_.accuracy == pytest.approx(every.evaluate(features, split="train").accuracy, abs=0.05)
     assert_same_state(some, new(name).fit(features))
+
+
+@pytest.mark.parametrize("seed", [101, 7, 23])
+@pytest.mark.parametrize("name", ["logreg", "svm", "ridge"])
+def test_labels_that_cannot_be_learnt_make_no_fit_fail(name: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(90, 10)).astype(np.float32), rng.integers(0, 3, 90)
+    features = dataclasses.replace(photos(train=30, test=0), features=X, labels=y)
+    head = new(name).fit(features)
+    assert np.isfinite(head.predict_proba(X)).all()
+    assert not head.notes_

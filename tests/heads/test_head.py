@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from featx.errors import BackboneError, HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
-from featx.heads import predictors
+from featx.heads import predictors, registry
 from featx.heads.estimators import mlp
 from featx.heads.folds import make_folds
 from featx.heads.head import Head
@@ -34,6 +34,27 @@ LINEAR = ["logreg", "linear", "svm", "ridge", "centroid"]
 
 
 # Every kind of head
+
+
+@EVERY_HEAD
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+@pytest.mark.parametrize("dim", [40, 130])
+def test_a_loaded_head_gives_the_same_bits_for_any_number_of_rows(
+    name: str, task: str, dim: int, tmp_path: Path
+) -> None:
+    features = photos(train=20, dim=dim, classes=tuple("abcde"))
+    if task == "multilabel":
+        features = with_labels(features, ["|".join(sorted({f"a{i % 3}", f"b{i % 2}"})) for i in range(len(features))])
+    elif task == "regression":
+        features = with_labels(features, [f"{x:.3f}" for x in features.features[:, 0]])
+    if task not in registry.get_kind(name.partition("-")[0]).tasks:
+        pytest.skip(f"{name} does no {task}")
+    head = new(name, task=task).fit(features)
+    loaded = Head.load(head.save(tmp_path / "head.safetensors"))
+    for rows in (1, 7, len(features)):
+        X = features.features[:rows]
+        np.testing.assert_array_equal(loaded.decision_function(X), head.decision_function(X))
+        np.testing.assert_array_equal(loaded.predict_values(X), head.predict_values(X))
 
 
 @EVERY_HEAD

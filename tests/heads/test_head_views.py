@@ -115,7 +115,8 @@ def test_calibration_thresholds_and_rejection_are_of_the_averaged_scores() -> No
     for options in (
         {"calibrate": "isotonic"},
         {"target_precision": 0.5},
-        {"class_weight": "balanced", "logit_adjustment": 1.0},
+        {"class_weight": "balanced"},
+        {"logit_adjustment": 1.0},
     ):
         head = Head("svm", **options).fit(features)
         out = head.predict_values(features.features)

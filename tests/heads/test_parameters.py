@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from made_heads import photos
 from sklearn.base import clone
@@ -42,6 +43,15 @@ from featx.heads.head import Head
         ({"kind": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
         ({"class_weight": "even"}, "class_weight is 'even'; expected one of balanced"),
         ({"calibrate": "platt"}, "calibrate is 'platt'; expected one of temperature, isotonic, none"),
+        ({"kind": "random_forest"}, "there is no head 'random_forest'; expected one of logreg"),
+        ({"kind": np.zeros((2, 2))}, "kind is a ndarray, .*; expected a name"),
+        ({"C": "1"}, "C is a str, '1'; expected a number"),
+        ({"C": True}, "C is a bool, True; expected a number"),
+        ({"kind": "knn", "k": 2.5}, "k is a float, 2.5; expected a whole number"),
+        ({"seed": 1.5}, "seed is a float, 1.5; expected a whole number"),
+        ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
+        ({"calibrate": True}, "calibrate is a bool, True; expected a name"),
+        ({"logit_adjustment": None}, "logit_adjustment is a NoneType, None; expected a number"),
         ({"logit_adjustment": -1.0}, "logit_adjustment is -1.0; expected a number of at least 0, usually 1"),
         ({"logit_adjustment": float("nan")}, "logit_adjustment is nan; expected a number of at least 0, usually 1"),
         ({"reject_below": 0.0}, "reject_below is 0.0; expected a share above 0 and at most 1"),
@@ -50,6 +60,14 @@ from featx.heads.head import Head
         (
             {"target_precision": 0.9, "reject_below": 0.5},
             "both decide when a prediction is rejected; expected one of them",
+        ),
+        (
+            {"class_weight": "balanced", "logit_adjustment": 1.0},
+            "class_weight='balanced' and logit_adjustment .* together they correct twice; give one of them",
+        ),
+        (
+            {"kind": "centroid", "logit_adjustment": 1.0},
+            "a centroid head treats all classes as equally likely already.*leave out --logit-adjustment",
         ),
         (
             {"kind": "ridge", "task": "multilabel", "class_weight": "balanced"},

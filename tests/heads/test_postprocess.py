@@ -281,9 +281,9 @@ def test_a_postprocess_is_its_parts_one_after_the_other() -> None:
     assert made.temperature == fit_temperature(scores, y)
     p = postprocess.softmax(scores / made.temperature - offset)
     np.testing.assert_array_equal(made.logits(scores), scores / made.temperature - offset)
-    expected = fit_isotonic(p, y).apply(p)
-    np.testing.assert_array_equal(made.apply(scores), expected)
-    assert made.reject_below == threshold_for_precision(expected, y, 0.8).threshold
+    expected = fit_isotonic(p, y, weight=np.exp(-0.2 - offset)[y]).apply(p)
+    np.testing.assert_allclose(made.apply(scores), expected, rtol=1e-12)
+    assert made.reject_below == pytest.approx(threshold_for_precision(expected, y, 0.8).threshold)
     row = expected[expected.max(axis=1).argmin()]
     assert made.decide(row, "abc") is None
     assert made.decide(np.array([0.0, 0.99, 0.01]), "abc") == "b"
@@ -307,3 +307,18 @@ def test_softmax_is_the_quotient_of_exponentials_bit_for_bit(count: int) -> None
         expected = shifted / shifted.sum(axis=1, keepdims=True)
     assert postprocess.softmax(logits).tobytes() == expected.tobytes()
     assert np.isnan(postprocess.softmax(logits)[3:5]).all()
+
+
+def test_isotonic_curves_do_not_undo_a_logit_adjustment() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.choice(3, 3000, p=[0.8, 0.15, 0.05])
+    scores = rng.normal(size=(3000, 3)) + 1.5 * np.eye(3)[y] + np.log([0.8, 0.15, 0.05])
+    offset = logit_adjustment(np.bincount(y), 1.0)
+
+    def balanced_accuracy(calibrate: str, offset: np.ndarray | None) -> float:
+        made = fit_postprocess(scores, y, "classification", calibrate=calibrate, offset=offset)
+        right = made.apply(scores).argmax(axis=1) == y
+        return float(np.mean([right[y == label].mean() for label in range(3)]))
+
+    assert balanced_accuracy("temperature", offset) > balanced_accuracy("temperature", None) + 0.05
+    assert balanced_accuracy("isotonic", offset) == pytest.approx(balanced_accuracy("temperature", offset), abs=0.02)

@@ -86,32 +86,62 @@ def refine(
 
 
 def _newton_direction(batch: Batch, model: HessianModel) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the step to the minimum of the quadratic model of a batch of one problem: (K, 1, D) and (K, 1).
-
-    The names are those of preconditioned conjugate gradients: direction d, residual r, search direction q.
-    """
+    """Compute the step to the minimum of the quadratic model of a batch of one problem: (K, 1, D) and (K, 1)."""
     dtype = model.matrix.dtype
     start = (model.rotate(batch.W).astype(dtype), batch.b.astype(dtype))
     problem = Problems(model.weights[None].astype(dtype), batch.loss.fold, batch.penalty)
     sample = Batch(model.matrix, model.loss, problem, start, precondition=True)
-    r, rb = -model.rotate(batch.g).astype(dtype), -batch.gb.astype(dtype)
-    d, db = np.zeros_like(r), np.zeros_like(rb)
-    q, qb = sample.inverse * r, sample.b_inverse * rb
-    energy, decrease = float(inner_product(r, rb, q, qb)[0]), 0.0
-    for iteration in range(1, MAX_CG_ITER + 1):
-        if not energy > 0:
-            break
-        h, hb = sample.hessian_product(q, qb)
-        curvature = float(inner_product(q, qb, h, hb)[0])
-        if not curvature > 0:
-            break
-        length = dtype.type(energy / curvature)
-        decrease += energy**2 / curvature
-        d, db, r, rb = d + length * q, db + length * qb, r - length * h, rb - length * hb
-        if iteration * energy**2 / curvature <= model.cg_tol * decrease:
-            break
-        z, zb = sample.inverse * r, sample.b_inverse * rb
-        energy, before = float(inner_product(r, rb, z, zb)[0]), energy
-        conjugate = dtype.type(energy / before)
-        q, qb = z + conjugate * q, zb + conjugate * qb
+    d, db = _conjugate_gradients(
+        sample.hessian_product,
+        (-model.rotate(batch.g).astype(dtype), -batch.gb.astype(dtype)),
+        (sample.inverse, sample.b_inverse),
+        tol=model.cg_tol,
+    )
     return model.unrotate(d).astype(batch.W.dtype), db.astype(batch.W.dtype)
+
+
+def _conjugate_gradients(
+    product: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    target: tuple[np.ndarray, np.ndarray],
+    inverse: tuple[np.ndarray, np.ndarray],
+    *,
+    tol: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Solve H d = target by preconditioned conjugate gradients.
+
+    The model d'Hd / 2 - target'd falls with each iteration but for rounding errors. The first iteration that does not lower it
+    is undone and ends the solution, as does a residual whose energy is at the rounding errors of the target.
+
+    Args:
+        product: by H, of (K, 1, D) and (K, 1).
+        target: (K, 1, D) and (K, 1).
+        inverse: the preconditioner.
+        tol: share of the mean decrease of the model below which an iteration is the last.
+
+    Returns:
+        (K, 1, D) and (K, 1), with a model of at most 0.
+    """
+    r, rb = target
+    dtype, eps = r.dtype.type, float(np.finfo(r.dtype).eps)
+    d, db = np.zeros_like(r), np.zeros_like(rb)
+    q, qb = inverse[0] * r, inverse[1] * rb  # the search direction
+    energy = first = float(inner_product(r, rb, q, qb)[0])
+    value = 0.0  # of the model
+    for iteration in range(1, MAX_CG_ITER + 1):
+        h, hb = product(q, qb)
+        curvature = float(inner_product(q, qb, h, hb)[0])
+        if not (curvature > 0 and energy > eps**2 * first):
+            break
+        length = energy / curvature
+        longer, longer_b = d + dtype(length) * q, db + dtype(length) * qb
+        r, rb = r - dtype(length) * h, rb - dtype(length) * hb
+        before, value = value, -0.5 * float(inner_product(longer, longer_b, target[0] + r, target[1] + rb)[0])
+        if not value < before:
+            break
+        d, db = longer, longer_b
+        if iteration * (before - value) <= tol * -value:
+            break
+        z, zb = inverse[0] * r, inverse[1] * rb
+        energy, last = float(inner_product(r, rb, z, zb)[0]), energy
+        q, qb = z + dtype(energy / last) * q, zb + dtype(energy / last) * qb
+    return d, db
