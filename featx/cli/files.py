@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,67 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx.cli.info_page import show_info
 from featx.cli.option_groups import Command, Group, option
 from featx.cli.options import COUNT, DEVICE, JSON, SOURCE_BACKBONE, cache_folder
-from featx.cli.output import digits, print_columns, print_csv, print_facts, print_notes, print_result
-from featx.errors import FeatxError
+from featx.cli.output import print_csv, print_notes, print_result
+from featx.constants import CACHE, MODELS
+from featx.errors import CacheMissError, FeatxError, ModelNotFoundError
 from featx.text import printable, size_text
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.features.folder import FolderEntry
-
-_MOST_NAMED, _MOST_CLASSES = 10, 20
-
-
-def _show_info(facts: dict[str, Any], file: str) -> None:
-    """Print the facts of a file: of a feature file its rows as a table and the first failed images, of a head its search."""
-    if "rows" not in facts:
-        print_facts({key: value for key, value in facts.items() if key != "search"})
-        if candidates := facts.get("search"):
-            click.echo()
-            lines = [[f"{c['candidate']:g}", digits(c["mean"]), digits(c["standard_error"])] for c in candidates]
-            print_columns(["tried", "mean loss", "standard error"], lines)
-        return
-    tables = ("failures", "rows", "splits", "classes")
-    print_facts({**{k: v for k, v in facts.items() if k not in tables}, "bytes": size_text(facts["bytes"])})
-    click.echo()
-    _show_rows(facts["rows"], facts["classes"])
-    _show_failures(facts["failures"], file)
-
-
-def _show_rows(rows: dict[str, dict[str, int]], classes: dict[str, int]) -> None:
-    """Print how many images of each class are in each split: the first classes, then all others together."""
-    names = sorted({name for counts in rows.values() for name in counts}, key=lambda n: (n not in classes, n))
-    lines = [[name, *(counts.get(name, 0) for counts in rows.values())] for name in names[:_MOST_CLASSES]]
-    if len(names) > _MOST_CLASSES:
-        others = names[_MOST_CLASSES:]
-        lines.append([f"({len(others)} more)", *(sum(c.get(n, 0) for n in others) for c in rows.values())])
-    lines.append(["all", *(sum(counts.values()) for counts in rows.values())])
-    print_columns(["rows", *rows, "all"], [[*line, sum(line[1:])] for line in lines])
-
-
-def _show_failures(failures: dict[str, str], file: str) -> None:
-    """Print the first images that failed, and why."""
-    if not failures:
-        return
-    click.echo(f"\n{len(failures):,} failed:")
-    for path, error in list(failures.items())[:_MOST_NAMED]:
-        click.echo(f"  {printable(path)}: {printable(error)}")
-    if len(failures) > _MOST_NAMED:
-        click.echo(f"  and {len(failures) - _MOST_NAMED} more (featx info --failed {file} lists them)")
 
 
 @click.command(
     "info", cls=Command, short_help="Describe a file.",
     examples=("featx info cache/digits--lenet5.h5", "featx info models/digits--lenet5--logreg.safetensors"),
 )  # fmt: skip
-@click.argument("file")
+@click.argument("file", required=False)
 @option("--failed", is_flag=True, section="Output", help="Print every image that failed and the reason, as CSV.")
 @JSON
-def info(file: str, failed: bool, as_json: bool) -> None:
-    """Describe FILE: a feature file, a head or a promoted model."""
+def info(file: str | None, failed: bool, as_json: bool) -> None:
+    """Describe FILE: a feature file, a head or a promoted model; by default the newest in the folders cache and models.
+
+    The page leaves out what is not set, and the results of each value that was tried; --json prints all that the file states.
+    """
     from featx.inspection.info import describe_file
 
+    file = file or str(_newest())
     facts = describe_file(file)
     if failed:
         failures = facts.get("failures")
@@ -79,7 +46,28 @@ def info(file: str, failed: bool, as_json: bool) -> None:
             {"failures": failures} if as_json else None, lambda: print_csv(["path", "error"], failures.items())
         )
         return
-    print_result(facts if as_json else None, lambda: _show_info(facts, file))
+    print_result(facts if as_json else None, lambda: show_info(facts, file))
+
+
+def _newest() -> Path:
+    """The newest file in the folders of features and of models.
+
+    Raises:
+        CacheMissError: there is none.
+    """
+    from featx.features.folder import newest
+    from featx.heads.head_file import HEAD
+    from featx.io import model_file
+    from featx.promotion.model_file import MODEL
+
+    found = []
+    with contextlib.suppress(ModelNotFoundError):
+        found.append(model_file.newest(Path(MODELS), HEAD, MODEL))
+    with contextlib.suppress(CacheMissError):
+        found.append(newest(Path(CACHE)))
+    if not found:
+        raise CacheMissError(f"there is no file in {CACHE} or {MODELS}; run featx extract first, or name a file")
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 @click.command(

@@ -34,17 +34,23 @@ def show_fit(result: Fit) -> None:
         "errors, image by image.",
     )  # fmt: skip
     _show_head(result)
-    for part in (result.report, result.cross_validated):
+    _show_shots(result)  # what was requested comes before what every fit prints
+    for part in (result.cross_validated, result.report):
         if part:
             click.echo(f"\n{part}")
-    if result.shots:
-        click.echo()
-        lines = [
-            [str(n), f"{r.mean('accuracy'):.4f}", f"{r.deviation('accuracy'):.4f}", r.repeats] for n, r in result.shots
-        ]
-        print_columns(["shots", "accuracy", "± std", "draws"], lines)
     click.echo()
     _show_files(result)
+
+
+def _show_shots(result: Fit) -> None:
+    """Print the accuracy with few images of each class."""
+    if not result.shots:
+        return
+    lines = [
+        [str(n), f"{r.mean('accuracy'):.4f}", f"{r.deviation('accuracy'):.4f}", r.repeats] for n, r in result.shots
+    ]
+    click.echo()
+    print_columns(["shots", "accuracy", "± std", "draws"], lines)
 
 
 def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, selected: str) -> None:

@@ -50,18 +50,6 @@ def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
         click.echo("  ".join(cells))
 
 
-def print_facts(facts: dict[str, Any], indent: str = "") -> None:
-    """Print one name and its value on each line; nested ones are indented."""
-    width = max(len(key) for key in facts)
-    for key, value in facts.items():
-        if isinstance(value, dict) and value:
-            click.echo(f"{indent}{printable(key)}:")
-            print_facts(value, indent + "  ")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            click.echo(f"{indent}{printable(key) + ':':<{width + 1}} {printable(str(shown))}")
-
-
 def in_views(views: str) -> str:
     """The views of each image, as the end of a sentence; nothing for a single view."""
     return f", each image in {len(VIEWS[views])} views ({views})" if views != "plain" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from command_line import featx
 
+from featx.cli.info_page import show_info
 from featx.cli.main import main
 from featx.features.feature_file import FeatureFile
 
@@ -87,7 +89,60 @@ def test_info_describes_every_kind_of_file(fitted: Path) -> None:
         ("models/split--lenet5--logreg--promoted.safetensors", "promoted model"),
     ):
         assert json.loads(featx("info", file, "--json").stdout)["kind"] == kind
-        assert kind in featx("info", file).stdout
+        page = featx("info", file).stdout
+        assert page.startswith(f"{file}: {kind}, ")
+        assert not re.search(r"None|[{}\[\]]", page), "nothing that is not set, and no raw values"
+        assert len(page.splitlines()) < 40
+        assert page.endswith(f"\nfeatx info {file} --json prints everything that the file states.\n")
+
+
+def test_the_page_about_a_head_shows_its_choice_and_results(fitted: Path) -> None:
+    lines = [re.sub(" {2,}", "  ", line) for line in featx("info", fitted).stdout.splitlines()]
+    facts = json.loads(featx("info", fitted, "--json").stdout)
+    C, count = facts["parameters"]["C"], len(facts["search"])
+    assert f"model  logreg, C = {C:g}, chosen from {count} values by cross-validation" in lines
+    assert "classes  dark, light" in lines
+    low, high = facts["report"]["interval"]
+    held_out = facts["held_out"]["interval"]
+    assert (
+        f"accuracy  {facts['report']['accuracy']:.4f} ({low:.4f} to {high:.4f})  "
+        f"{facts['held_out']['accuracy']:.4f} ({held_out[0]:.4f} to {held_out[1]:.4f})"
+    ) in lines
+    assert len(facts["search"]) > 20, "all of them are in the JSON"
+
+
+def test_the_page_about_a_fine_tuned_model_shows_the_evidence_and_the_epochs(fitted: Path) -> None:
+    featx("promote", "--finetune", "--epochs", "2", "--repeats", "0")
+    model = "models/split--lenet5--logreg--promoted.safetensors"
+    facts, page = json.loads(featx("info", model, "--json").stdout), featx("info", model).stdout
+    assert f"verdict      {facts['verdict']}: {facts['why']}" in page
+    assert f"p = {facts['paired']['p_value']:.4f}" in page
+    assert (
+        f"epoch  training loss  log loss  accuracy\n0                  -    {facts['log'][0]['log_loss']:.4f}" in page
+    )
+    assert "None" not in page
+
+
+def test_a_page_escapes_what_a_strangers_file_states(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {"accuracy": "\x1b[2J", "interval": [None, {}], "n": None, "split": "\u202e", "log_loss": 1}
+    parameters = {"C": None, "calibrate": None, "group": "a\nb"}
+    facts = {
+        "kind": "head", "bytes": 10, "model": "knn", "parameters": parameters, "task": "classification",
+        "classes": ["a\x07", "b"], "n_train": 3, "seconds": 1.0, "dataset": {"name": ["x"], "root": "\x1b"}, "backbone": {},
+        "layer": "penultimate", "report": report, "held_out": None, "notes": ["\x9b"],
+    }  # fmt: skip
+    show_info(facts, "h")
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_bare_info_describes_the_newest_file(fitted: Path) -> None:
+    os.utime(fitted, (2e9, 2e9))
+    assert featx("info").stdout == featx("info", fitted).stdout
+    os.utime("cache/split--lenet5.h5", (3e9, 3e9))
+    assert featx("info").stdout == featx("info", "cache/split--lenet5.h5").stdout
+    fitted.unlink()
+    Path("cache/split--lenet5.h5").unlink()
+    assert "there is no file in cache or models; run featx extract first" in featx("info", status=1).stderr
 
 
 def test_verify_exits_with_1_when_a_bit_has_flipped(fitted: Path) -> None:
