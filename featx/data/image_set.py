@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -133,12 +134,15 @@ def assemble(
 
 def check_classes(images: ImageSet) -> Iterator[str]:
     """Yield a note about each odd class."""
-    by_lower: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
     for name in images.classes:
-        by_lower.setdefault(name.lower(), []).append(name)
-    for _, same in sorted(by_lower.items()):
+        alike.setdefault("".join(unicodedata.normalize("NFKC", name).lower().split()), []).append(name)
+    for _, same in sorted(alike.items()):
         if len(same) > 1:
-            yield f"classes {' and '.join(map(repr, same))} differ only by case; they remain separate classes"
+            by_case = len({name.lower() for name in same}) == 1
+            names = " and ".join(map(repr if by_case else ascii, same))
+            how = "case" if by_case else "case, spaces or the form of Unicode"
+            yield f"classes {names} differ only by {how}; they remain separate classes"
     if len(images.classes) == 1:
         yield f"there is one class only, {images.classes[0]!r}: features can be extracted, but a head needs two"
     strange = _classes_without_train(images) if "train" in images.splits else np.zeros(0, dtype=np.int64)

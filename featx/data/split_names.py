@@ -54,6 +54,22 @@ def worded_splits(names: Iterable[str]) -> dict[str, str]:
     return _settle_eval({name: SPLIT_NAMES.get(name.lower()) or _worded(name) for name in names})
 
 
+def splits_of_cells(cells: Iterable[str]) -> dict[str, str]:
+    """Map the distinct cells of a table's column of splits to splits; a name of no split is a split of its own.
+
+    Names such as ``train_set`` and ``test_set`` mean splits if all cells are of that form, each a split of its own.
+
+    Examples:
+        >>> splits_of_cells(["Train", "fold 7"]), splits_of_cells(["train_set", "test_set"])
+        ({'Train': 'train', 'fold 7': 'fold 7'}, {'train_set': 'train', 'test_set': 'test'})
+    """
+    exact = exact_splits(cells)
+    worded = worded_splits(exact)
+    if all(map(is_split_alone, worded)) and len(set(worded.values())) == len(worded):
+        return worded
+    return {name: split or name for name, split in exact.items()}
+
+
 def is_unlabelled_name(name: str) -> bool:
     """Whether a folder beside those of splits holds images to predict, by its name: ``seg_pred``, ``unlabeled2017``."""
     return any(word.lower() in _UNLABELLED_WORDS for word in _words(name))

@@ -10,7 +10,7 @@ from pathlib import Path
 from featx.data.image_set import UNLABELLED
 from featx.data.sources.folder import is_image, is_junk
 from featx.data.sources.table import TABLE_ENDINGS, read_labels
-from featx.data.split_names import exact_splits
+from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, FeatxError
 from featx.features.feature_file import FeatureFile
 from featx.system import why_unreadable
@@ -60,7 +60,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
     except DatasetError as error:
         return [f"it cannot be read any more ({brief(error)})"]
     names = [*file.classes, ""]  # the label -1 of an image without a label is the last
-    known = exact_splits({split for _, split in now.values()})
+    known = splits_of_cells({split for _, split in now.values()})
     given = file.dataset["splits"] == "given" or any(known)
     labels, splits, stored = list[str](), list[str](), set[str]()
     for path, label, split in zip(file.paths, file.images.labels.tolist(), file.splits, strict=True):
@@ -70,7 +70,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
         label_now, split_now = now[path]
         if label_now != names[label if label != UNLABELLED else -1]:
             labels.append(path)
-        if given and (known[split_now] or split_now) != split:
+        if given and known[split_now] != split:
             splits.append(path)
     return [
         *_counted(labels, "has another label", "have other labels"),

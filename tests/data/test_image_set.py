@@ -27,6 +27,19 @@ def test_classes_that_differ_by_case_are_kept_apart_and_noted(tmp_path: Path) ->
     assert images.notes == ("classes 'Cat' and 'cat' differ only by case; they remain separate classes",)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("caf\u00e9", "cafe\u0301"), ("polar bear", "polarbear"), ("a", "\uff21")],
+    ids=["form", "spaces", "width"],
+)
+def test_classes_that_look_the_same_are_kept_apart_and_noted(tmp_path: Path, one: str, other: str) -> None:
+    images = scan_images(table(tmp_path / "t.csv", f"path,label\n1.jpg,{one}\n2.jpg,{other}\n", "1.jpg", "2.jpg"))
+    assert set(images.classes) == {one, other}
+    (note,) = images.notes
+    assert ascii(one) in note
+    assert note.endswith("differ only by case, spaces or the form of Unicode; they remain separate classes")
+
+
 def test_the_key_of_an_image_is_blake2b_of_its_bytes() -> None:
     assert image_key(b"").hex() == "cae66941d9efbd404e4d88758ea67670"
     assert image_key(b"a") != image_key(b"b")

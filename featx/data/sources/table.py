@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from featx.data.cells import cell_text, label_text, path_text
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
-from featx.data.split_names import exact_splits
+from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError
 from featx.io.file_kinds import TABLE, misplaced
 from featx.text import brief, listed
@@ -49,11 +49,11 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
             f"{table}: {len(without)} rows have no split (lines {listed(without)}), the others do; "
             "name one in every row or in none"
         )
-    known = exact_splits(sorted(names))
+    known = splits_of_cells(sorted(names))
     notes += (
         f"{table.name}: the split {name!r} is read as {split}"
         for name, split in known.items()
-        if split and name.lower() not in SPLIT_NAMES
+        if split != name and name.lower() not in SPLIT_NAMES
     )
     if any(row.label.startswith("[") and row.label.endswith("]") for row in rows.values()):
         example = next(row.label for row in rows.values() if row.label.startswith("[") and row.label.endswith("]"))
@@ -66,7 +66,7 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
         table.parent.resolve(),  # of a link, too: the blobs of a hub are links to elsewhere
         list(rows),
         [row.label or None for row in rows.values()],
-        [known[row.split] or row.split for row in rows.values()],
+        [known[row.split] for row in rows.values()],
         notes,
     )
     return dataclasses.replace(images, table=table.parent.resolve() / table.name)

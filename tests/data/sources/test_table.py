@@ -383,6 +383,19 @@ def test_lists_written_as_text_are_noted(tmp_path: Path) -> None:
     )
 
 
+def test_splits_of_a_table_may_be_named_as_folders_are_if_all_of_them_are(tmp_path: Path) -> None:
+    rows = "path,label,split\n1.jpg,a,train_set\n2.jpg,a,TestSet\n3.jpg,b,train_set\n"
+    images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
+    assert images.splits.tolist() == ["train", "test", "train"]
+    assert images.notes[:2] == (
+        "t.csv: the split 'TestSet' is read as test",
+        "t.csv: the split 'train_set' is read as train",
+    )
+    for own in ("fold 7", "test_2", "test_tube"):
+        images = scan_images(table(tmp_path / "t.csv", f"{rows}4.jpg,b,{own}\n", "4.jpg"))
+        assert images.splits.tolist() == ["train_set", "TestSet", "train_set", own]
+
+
 def test_the_split_eval_is_the_one_that_the_others_leave_free_and_noted(tmp_path: Path) -> None:
     rows = "path,label,split\n1.jpg,a,train\n2.jpg,a,Eval\n3.jpg,a,val\n"
     images = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg", "3.jpg"))
