@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from featx.data.decode import MAX_PIXELS, open_upright
+from featx.data.decode import MAX_PIXELS, with_pixels
 from featx.data.transform import Transform, cropped, resize_pixels
 from featx.layer_spec import RandomView
 
@@ -49,12 +49,15 @@ def read_augmented(
     Raises:
         ImageError: as ``decode``.
     """
-    with open_upright(data, transform, max_pixels=max_pixels) as pixels:
+
+    def cut(pixels: np.ndarray) -> np.ndarray:
         left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale)
         patch = resize_pixels(pixels[top:bottom, left:right], (transform.crop, transform.crop), transform)
         if flip and rng.random() < 0.5:
             patch = patch.flip(-1)
         return cropped(patch, transform.crop)
+
+    return with_pixels(data, transform, cut, max_pixels=max_pixels)
 
 
 def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:

@@ -30,8 +30,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFile
@@ -56,6 +56,8 @@ from featx.data.tiff import MOST_BYTES, ORIENTATION, TiffLayout, tiff_values
 from featx.data.transform import WHITE, Transform, channels, cropped, ends_kept, is_colour, resize_pixels, resized_size
 from featx.errors import DatasetError, ImageError, MachineError
 from featx.layer_spec import PLAIN, View
+
+Result = TypeVar("Result")
 
 DECODER_VERSION = 3
 """Part of every identity. Raise it whenever a change here may change a pixel."""
@@ -100,8 +102,12 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: tuple[int, 
     Raises:
         ImageError: the bytes are not a whole image of a known format, or the image is too large.
     """
-    with open_upright(data, Transform(background=background), max_pixels=max_pixels) as pixels:
-        return np.ascontiguousarray(channels(pixels)[..., :3])
+    return with_pixels(
+        data,
+        Transform(background=background),
+        lambda pixels: np.ascontiguousarray(channels(pixels)[..., :3]),
+        max_pixels=max_pixels,
+    )
 
 
 def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -125,10 +131,13 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
 def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """As ``read_pixels`` for V views, decoding and resizing once: (V, 3, crop, crop) uint8."""
     least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
-    with open_upright(data, transform, max_pixels=max_pixels, least=least) as pixels:
+
+    def cut(pixels: np.ndarray) -> np.ndarray:
         kept = pixels[ends_kept(pixels.shape, transform)]
         resized = resize_pixels(kept, resized_size(kept.shape, transform), transform)
         return np.stack([cropped(resized, transform.crop, view) for view in views])
+
+    return with_pixels(data, transform, cut, max_pixels=max_pixels, least=least)
 
 
 def thumbnail(data: bytes, side: int, transform: Transform | None = None) -> bytes:
@@ -145,12 +154,15 @@ def thumbnail(data: bytes, side: int, transform: Transform | None = None) -> byt
     Raises:
         ImageError: as ``decode``.
     """
-    with open_upright(data, transform or Transform(), max_pixels=MAX_PIXELS, least=side) as pixels:
+
+    def shrink(pixels: np.ndarray) -> Image.Image:
         height, width = pixels.shape
         scale = side / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
-        small = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+        return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+
+    small = with_pixels(data, transform or Transform(), shrink, max_pixels=MAX_PIXELS, least=side)
     file = io.BytesIO()
     small.convert("RGB").save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -202,7 +214,7 @@ def _as_file(image: Image.Image) -> bytes:
         if orientation is not None:
             exif[EXIF_ORIENTATION] = orientation
         image.save(file, "PNG", compress_level=1, exif=exif)
-    except Exception as error:  # as in open_upright: a lazily opened file may be damaged, and plug-ins raise anything
+    except Exception as error:  # as in with_pixels: a lazily opened file may be damaged, and plug-ins raise anything
         raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from error
     return file.getvalue()
 
@@ -219,36 +231,27 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     return image.mode == "RGB" and bool(image.tile) and turn_of(image) is None
 
 
-@contextlib.contextmanager
-def open_upright(data: bytes, transform: Transform, *, max_pixels: int, least: int = 0) -> Iterator[np.ndarray]:
-    """Decode an upright image, within a budget of memory that is held until the ``with`` block ends.
+def with_pixels(
+    data: bytes, transform: Transform, work: Callable[[np.ndarray], Result], *, max_pixels: int, least: int = 0
+) -> Result:
+    """Decode an upright image, and return what ``work`` makes of it. Until then the budget of memory counts its pixels.
 
     Args:
         data: the bytes of an image file.
         transform: its background, value range and bands apply.
+        work: takes the pixels, (H, W) uint32, C-contiguous, which nobody keeps. The bytes of each pixel in memory are R, G, B,
+            and a fourth one without meaning.
         max_pixels: as in ``decode``.
         least: as in ``_shrink``; 0 decodes at full size.
 
-    Yields:
-        (H, W) uint32, C-contiguous. The bytes of each pixel in memory are R, G, B, and a fourth one without meaning.
-
     Raises:
         ImageError: as ``decode``.
-        MachineError: also where the ``with`` block itself runs out of memory.
+        MachineError: also where ``work`` runs out of memory.
     """
     kind = known_format(data)
     with BUDGET.lease() as lease:
         try:
-            pixels, turn = _decode(data, kind, transform, max_pixels, least, lease)
-            upright = pixels if turn is None else np.ascontiguousarray(turn(pixels))
-        except ImageError:
-            raise
-        except (
-            Exception
-        ) as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
-            raise image_error(error, kind, lease.held) from error
-        try:
-            yield upright
+            return work(_upright(data, kind, transform, max_pixels, least, lease))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "allocate memory" in str(error):  # RuntimeError is torch's
                 raise MachineError(TOO_LITTLE_MEMORY) from error
@@ -279,14 +282,24 @@ def peek(data: bytes, transform: Transform, *, max_pixels: int) -> tuple[ValueTy
             return values.type, values.extremes()[1]
         except ImageError:
             raise
-        except Exception as error:  # as in ``open_upright``
+        except Exception as error:  # as in ``with_pixels``
             raise image_error(error, kind, lease.held) from error
+
+
+def _upright(data: bytes, kind: str, transform: Transform, max_pixels: int, least: int, lease: Lease) -> np.ndarray:
+    try:
+        pixels, turn = _decode(data, kind, transform, max_pixels, least, lease)
+        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
+        raise image_error(error, kind, lease.held) from error
 
 
 def _decode(
     data: bytes, kind: str, transform: Transform, max_pixels: int, least: int, lease: Lease
 ) -> tuple[np.ndarray, Turn | None]:
-    """Decode to pixels as in ``open_upright``, not yet turned; and the function that turns them upright."""
+    """Decode to pixels as in ``with_pixels``, not yet turned; and the function that turns them upright."""
     if kind == "TIFF" and (layout := _unusual_tiff(data, transform)):
         values = _tiff_bands(data, layout, transform, max_pixels, lease)
         return paint_values(values, transform), TURNS.get(layout.tags.get(ORIENTATION))
@@ -354,7 +367,7 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes, *, fraction: bool) -> np
     if there is no scan to decode, which Pillow refuses. If simplejpeg has decoded the image, Pillow is not needed.
 
     Returns:
-        The pixels as in ``open_upright``; None if the image was loaded in the ordinary way.
+        The pixels as in ``with_pixels``; None if the image was loaded in the ordinary way.
     """
     if image.mode != "RGB" or not image.tile:
         image.load()
@@ -396,7 +409,7 @@ class _Turbo:
         return self.left <= 0
 
     def decode(self, data: bytes, size: tuple[int, int]) -> np.ndarray | None:
-        """Decode a file of size (width, height) to (H, W) uint32 as in ``open_upright``; None leaves the file to Pillow."""
+        """Decode a file of size (width, height) to (H, W) uint32 as in ``with_pixels``; None leaves the file to Pillow."""
         if self._library is None:
             return None
         pixels = np.empty(size[::-1], np.uint32)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import stat
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -32,6 +33,11 @@ lasting failure: the next run tries it again."""
 
 MAX_BYTES = 1 << 30
 """Larger files are not read into memory."""
+
+LARGE_FILE = 1 << 26
+"""Of files of this size or more, one at a time is in memory, however many threads read."""
+
+_large_file = threading.RLock()
 
 _AT_ONCE = 4
 """Files per task of a thread, so that handing out tasks costs little."""
@@ -122,8 +128,12 @@ def read_images(
         return [load(row, path) for row, path in some]
 
     def load(row: int, source: Path | Callable[[], bytes]) -> LoadedImage:
+        with contextlib.ExitStack() as turns:
+            return load_in_turn(row, source, lambda size: _wait_for_large_files(size, turns))
+
+    def load_in_turn(row: int, source: Path | Callable[[], bytes], admit: Callable[[int], None]) -> LoadedImage:
         try:
-            file = read_file(source) if isinstance(source, Path) else _in_memory(source())
+            file = read_file(source, admit) if isinstance(source, Path) else _in_memory(source())
         except ImageError as error:
             return LoadedImage(row, NO_KEY, None, str(error))
         key, pixels, fault = image_key(file.data), None, ""
@@ -155,11 +165,21 @@ def _in_memory(data: bytes) -> FileBytes:
     return FileBytes(data, len(data), -1)
 
 
-def read_file(path: Path) -> FileBytes:
+def _wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
+    """Wait until no other thread has a large file in memory; the turn ends with the stack."""
+    if size >= LARGE_FILE:
+        turns.enter_context(_large_file)
+
+
+def read_file(path: Path, admit: Callable[[int], None] = lambda _: None) -> FileBytes:
     """Read an image file that does not change meanwhile.
 
     If the file has only just been written, wait for one tick of the file system's clock first, so that the next change gets a
     different time stamp.
+
+    Args:
+        path: of the file.
+        admit: called with the size in bytes before the file is read into memory; it may wait.
 
     Raises:
         ImageError: it cannot be read, is not a regular file (reading a pipe would block), or keeps changing.
@@ -173,6 +193,7 @@ def read_file(path: Path) -> FileBytes:
                     raise ImageError("is not a regular file")
                 if before.st_size > MAX_BYTES:
                     raise ImageError(f"has {before.st_size:,} bytes; at most {MAX_BYTES:,} are read")
+                admit(before.st_size)
                 _let_age(before.st_mtime_ns)
                 with os.fdopen(handle, "rb", closefd=False) as file:
                     # At most one byte more, however fast the file grows; None if reading would block.

@@ -7,6 +7,7 @@ allocates. Needs of less than ``SMALL`` are never counted, so that ordinary imag
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import threading
@@ -18,6 +19,9 @@ SMALL = 1 << 25
 
 _SHARE, _LEAST = 8, 1 << 30
 """The budget is one eighth of the memory of this machine, and at least 1 GiB."""
+
+_LARGE = 1 << 28
+"""Bytes from which freed memory is returned to the system at once."""
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -89,8 +93,16 @@ class Lease:
     def give_back(self) -> None:
         """End the lease."""
         if self.held:
+            if self.held >= _LARGE:
+                _return_to_system()
             self._budget.give_back(self.held)
             self.held = 0
+
+
+def _return_to_system() -> None:
+    """Let glibc return the memory that was freed in all threads, of which it otherwise keeps hundreds of megabytes each."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
 def machine_memory() -> int:

@@ -165,7 +165,7 @@ def paint_values(values: Values, transform: Transform) -> np.ndarray:
     """Scale values to 0..255 and composite them over the background.
 
     Returns:
-        (H, W) uint32 as ``decode.open_upright`` yields it.
+        (H, W) uint32 as ``decode.with_pixels`` passes them on.
 
     Raises:
         ImageError: a value is out of range, or NaN.

@@ -177,7 +177,7 @@ def resized_size(shape: tuple[int, ...], transform: Transform) -> tuple[int, int
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int], transform: Transform) -> Tensor:
-    """Resize (H, W) uint32 pixels from ``open_upright`` to (1, 4, *size) uint8; the fourth channel is meaningless."""
+    """Resize (H, W) uint32 pixels from ``with_pixels`` to (1, 4, *size) uint8; the fourth channel is meaningless."""
     import torch  # here, so that code that decodes nothing does not load torch
     from torch.nn import functional as F
 
@@ -203,7 +203,7 @@ def cropped(tensor: Tensor, crop: int, view: View = PLAIN) -> np.ndarray:
 
 
 def channels(pixels: np.ndarray) -> np.ndarray:
-    """View (H, W) uint32 pixels from ``open_upright`` as (H, W, 4) uint8; the memory is shared."""
+    """View (H, W) uint32 pixels from ``with_pixels`` as (H, W, 4) uint8; the memory is shared."""
     return pixels[..., None].view(np.uint8)
 
 

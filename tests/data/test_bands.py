@@ -11,15 +11,16 @@ import pytest
 from images.make import ALPHA, BANDS, GREY, PICTURE, tiff
 from pictures import file_of
 
-from featx.data.decode import MAX_PIXELS, decode, open_upright
+from featx.data.decode import MAX_PIXELS, decode, with_pixels
 from featx.data.transform import Transform, channels, parse_bands
 from featx.errors import ImageError
 
 
-def levels(data: bytes, **fields: Any) -> np.ndarray:
+def levels(data: bytes, max_pixels: int = MAX_PIXELS, **fields: Any) -> np.ndarray:
     """(H, W, 3) pixels of a file under a transform."""
-    with open_upright(data, Transform(**fields), max_pixels=MAX_PIXELS) as pixels:
-        return np.ascontiguousarray(channels(pixels)[..., :3])
+    return with_pixels(
+        data, Transform(**fields), lambda pixels: channels(pixels)[..., :3].copy(), max_pixels=max_pixels
+    )
 
 
 def grey(plane: np.ndarray) -> np.ndarray:
@@ -182,14 +183,8 @@ def test_what_cannot_be_read_band_by_band_says_why() -> None:
     ):
         levels(inside, bands=(1, 2, 3))
     many = tiff(b"", 1, 8, 4, extra=[0] * 3, width=9000, length=9000)
-    with (
-        pytest.raises(ImageError, match=r"^9000 x 9000 pixels; at most 178,956 are read \(--max-pixels\)$"),
-        open_upright(many, Transform(bands=(1,)), max_pixels=178_956),
-    ):
-        pass
+    with pytest.raises(ImageError, match=r"^9000 x 9000 pixels; at most 178,956 are read \(--max-pixels\)$"):
+        levels(many, max_pixels=178_956, bands=(1,))
     wide = tiff(b"", 1, 64, 4, extra=[0] * 3)
-    with (
-        pytest.raises(ImageError, match=r"^24 x 16 pixels of 4 bands have 12,288 bytes; at most 6,400 are read"),
-        open_upright(wide, Transform(bands=(1,)), max_pixels=400),
-    ):
-        pass
+    with pytest.raises(ImageError, match=r"^24 x 16 pixels of 4 bands have 12,288 bytes; at most 6,400 are read"):
+        levels(wide, max_pixels=400, bands=(1,))

@@ -501,6 +501,26 @@ def test_pixels_that_nobody_needs_are_not_decoded(many: list[tuple[int, Path]], 
     assert decoded == [False, True] * 50
 
 
+def test_one_large_file_at_a_time_is_in_memory(
+    many: list[tuple[int, Path]], none_left: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, most = [0], {1: 0, 2: 0}
+
+    def counting(row: int, data: bytes) -> np.ndarray:
+        inside[0] += 1
+        most[len(data)] = max(most[len(data)], inside[0])
+        time.sleep(0.002)
+        inside[0] -= 1
+        return number(row, data)
+
+    monkeypatch.setattr(loader, "LARGE_FILE", 2)
+    rows = [image.row for image in read_images(many[10:60], counting, workers=4)]
+    assert (rows, most[2]) == (list(range(10, 60)), 1)
+    monkeypatch.setattr(loader, "LARGE_FILE", 3)
+    assert len(list(read_images(many[10:60], counting, workers=4))) == 50
+    assert most[2] > 1
+
+
 def test_batches_have_one_size_but_the_last() -> None:
     images = [LoadedImage(row, NO_KEY, None) for row in range(7)]
     assert [[image.row for image in batch] for batch in batched(images, 3)] == [[0, 1, 2], [3, 4, 5], [6]]

@@ -13,7 +13,7 @@ from pictures import file_of
 
 from featx.data import samples
 from featx.data.augment import read_augmented
-from featx.data.decode import MAX_PIXELS, decode, open_upright, peek, thumbnail
+from featx.data.decode import MAX_PIXELS, decode, peek, thumbnail, with_pixels
 from featx.data.samples import FLOAT, fitting_range, integers
 from featx.data.transform import Transform, channels, parse_value_range
 from featx.errors import ImageError
@@ -24,8 +24,9 @@ COLOUR = PICTURE.astype(np.uint16) * 16
 
 def levels(data: bytes, **fields: Any) -> np.ndarray:
     """(H, W, 3) pixels of a file under a transform."""
-    with open_upright(data, Transform(**fields), max_pixels=MAX_PIXELS) as pixels:
-        return np.ascontiguousarray(channels(pixels)[..., :3])
+    return with_pixels(
+        data, Transform(**fields), lambda pixels: channels(pixels)[..., :3].copy(), max_pixels=MAX_PIXELS
+    )
 
 
 def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from extractions import assert_own_features, counts
+from pictures import file_of
 from PIL import Image, PngImagePlugin
 
 from featx.backbones.backbone import Backbone
@@ -56,8 +59,6 @@ def test_a_fault_of_the_machine_is_told_from_a_fault_of_the_file(
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "JPEG2000"])
 def test_a_missing_plug_in_is_the_machines(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pictures import file_of
-
     data = file_of(np.zeros((9, 9, 3), np.uint8), kind)
     lacking = dict(Image.OPEN)
     del lacking[kind]
@@ -67,8 +68,6 @@ def test_a_missing_plug_in_is_the_machines(kind: str, monkeypatch: pytest.Monkey
 
 
 def test_a_library_that_pillow_was_built_without_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pictures import file_of
-
     data = file_of(np.zeros((9, 9, 3), np.uint8), "WEBP")
     monkeypatch.setattr(Image.OPEN["WEBP"][0], "_open", raising(NameError("name '_webp' is not defined")))
     with pytest.raises(ImageError, match="a WEBP file that is truncated, damaged or of a rare kind") as plain:
@@ -98,6 +97,48 @@ def test_memory_that_runs_out_while_an_image_is_resized_is_the_machines(
     monkeypatch.setattr("featx.data.decode.resize_pixels", raising(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         read_pixels((few / "dark" / "1.png").read_bytes(), Transform())
+
+
+LITTLE = """
+import resource, sys
+from pathlib import Path
+import torch
+from featx.data.decode import read_pixels
+from featx.data.transform import Transform
+from featx.errors import MachineError
+
+torch.set_num_threads(1)
+files = [Path(name).read_bytes() for name in sys.argv[2:]]
+read_pixels(Path(sys.argv[1]).read_bytes(), Transform())  # loads what there is to load
+memory = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+outcomes = []
+for more in (20, 40, 60, 80, 100, 400):
+    resource.setrlimit(resource.RLIMIT_AS, (memory + (more << 20), -1))
+    for data in files:
+        try:
+            outcomes.append(f"{more} {read_pixels(data, Transform()).shape}")
+        except MachineError as error:
+            outcomes.append(f"{more} {error}")
+print(*outcomes, sep=chr(10))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of a process from /proc")
+def test_no_decoder_takes_lack_of_memory_for_a_damaged_file(few: Path, tmp_path: Path) -> None:
+    side, names = 2600, []
+    for kind, options in {
+        "PNG": {}, "JPEG": {}, "GIF": {}, "WEBP": {"lossless": True, "method": 0}, "AVIF": {"speed": 10}, "JPEG2000": {},
+        "TIFF": {"compression": "tiff_deflate"},
+    }.items():  # fmt: skip
+        pixels = np.full((side, side), 0.5, np.float32) if kind == "TIFF" else np.full((side, side, 3), 90, np.uint8)
+        names.append(str(tmp_path / kind))
+        Path(names[-1]).write_bytes(file_of(pixels, kind, **options))
+    script = [sys.executable, "-c", LITTLE, str(few / "dark" / "1.png"), *names]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6 * len(names)
+    assert {line.partition(" ")[2] for line in lines} == {"(3, 224, 224)", pillow.TOO_LITTLE_MEMORY}
+    assert [line for line in lines if line.startswith("400")] == ["400 (3, 224, 224)"] * len(names)
 
 
 def test_an_image_that_the_machine_cannot_decode_has_no_key(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
