@@ -125,25 +125,7 @@ def read_images(
     """
 
     def load_all(some: Sequence[tuple[int, Path | Callable[[], bytes]]]) -> list[LoadedImage]:
-        return [load(row, path) for row, path in some]
-
-    def load(row: int, source: Path | Callable[[], bytes]) -> LoadedImage:
-        with contextlib.ExitStack() as turns:
-            return load_in_turn(row, source, lambda size: _wait_for_large_files(size, turns))
-
-    def load_in_turn(row: int, source: Path | Callable[[], bytes], admit: Callable[[int], None]) -> LoadedImage:
-        try:
-            file = read_file(source, admit) if isinstance(source, Path) else _in_memory(source())
-        except ImageError as error:
-            return LoadedImage(row, NO_KEY, None, str(error))
-        key, pixels, fault = image_key(file.data), None, ""
-        if read is not None and key not in known:
-            try:
-                pixels = read(row, file.data)
-            except ImageError as error:
-                fault = str(error)
-                key = NO_KEY if isinstance(error, MachineError) else key
-        return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns)
+        return [_load(row, source, read, known) for row, source in some]
 
     with contextlib.ExitStack() as own:
         pool = workers if isinstance(workers, Workers) else own.enter_context(Workers(workers))
@@ -163,6 +145,30 @@ def read_images(
 def _in_memory(data: bytes) -> FileBytes:
     """Bytes that come from no file: they have a size, but no modification time."""
     return FileBytes(data, len(data), -1)
+
+
+def _load(
+    row: int,
+    source: Path | Callable[[], bytes],
+    read: Callable[[int, bytes], np.ndarray] | None,
+    known: Container[bytes],
+) -> LoadedImage:
+    with contextlib.ExitStack() as turns:
+        try:
+            if isinstance(source, Path):
+                file = read_file(source, lambda size: _wait_for_large_files(size, turns))
+            else:
+                file = _in_memory(source())
+        except ImageError as error:
+            return LoadedImage(row, NO_KEY, None, str(error))
+        key, pixels, fault = image_key(file.data), None, ""
+        if read is not None and key not in known:
+            try:
+                pixels = read(row, file.data)
+            except ImageError as error:
+                fault = str(error)
+                key = NO_KEY if isinstance(error, MachineError) else key
+        return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns)
 
 
 def _wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
