@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import numpy as np
 from featx._version import __version__
 from featx.data.decode import thumbnail
 from featx.data.known_image import read_known_image
+from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -152,11 +154,11 @@ def _prediction_sections(
     if not len(wrong):
         return []
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][: html.MOST_MISTAKES]
-    root = str(features.dataset.get("root", ""))
+    root, transform = str(features.dataset.get("root", "")), _transform_of(features)
     mistakes = tuple(
         Mistake(
             path=str(facts.paths[i]),
-            **_thumbnail(root, str(facts.paths[i]), bytes(facts.keys[i]), images),
+            **_thumbnail(root, str(facts.paths[i]), bytes(facts.keys[i]), images, transform),
             true=head.classes_[y[i]],
             predicted=head.classes_[predicted[i]],
             probability=float(confidence[i]),
@@ -167,14 +169,23 @@ def _prediction_sections(
     return [Section("The most confident mistakes", text, mistakes=mistakes)]
 
 
-def _thumbnail(root: str, path: str, key: bytes, images: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+def _transform_of(features: FeatureSet) -> Transform:
+    """The transform that the images were read with; the default one for features that are not from a backbone."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return Transform.from_dict(features.backbone["parts"]["transform"])
+    return Transform()
+
+
+def _thumbnail(
+    root: str, path: str, key: bytes, images: Sequence[str | os.PathLike[str]], transform: Transform
+) -> dict[str, Any]:
     """The fields of a mistake that hold a small JPEG of an image, or the reason why there is none."""
     try:
         data = read_known_image(root, path, key, also=images)
     except ImageError as error:
         return {"thumbnail": None, "why": str(error)}
     try:
-        return {"thumbnail": thumbnail(data, _SIDE)}
+        return {"thumbnail": thumbnail(data, _SIDE, transform)}
     except (ImageError, OSError, ValueError) as error:
         return {"thumbnail": None, "why": f"the image cannot be decoded: {error}"}
 

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from featx.data.image_set import image_key
+from featx.data.transform import Transform
 from featx.features.feature_set import FeatureSet
 from featx.heads.estimators import mlp
 from featx.heads.head import Head
@@ -162,6 +163,26 @@ def test_the_most_confident_mistakes_come_first_as_thumbnails_of_the_images(tmp_
         with Image.open(io.BytesIO(jpeg)) as thumbnail:
             colour = np.asarray(thumbnail.convert("RGB")).reshape(-1, 3).mean(axis=0)
         np.testing.assert_allclose(colour, (50 + row, 205 - row, 100), atol=6)
+
+
+def test_thumbnails_are_read_in_the_value_range_of_the_features(tmp_path: Path) -> None:
+    features = photos(tmp_path / "photos")
+    for row in range(50, 100):
+        path = tmp_path / "photos" / f"{row}.png"
+        Image.fromarray(np.full((30, 40), 40 * row, np.uint16)).save(path)  # of 12 bits: 2000 to 3960
+        features.keys[row] = np.frombuffer(image_key(path.read_bytes()), dtype=np.uint8)
+    for transform, is_dark in ((Transform(), True), (Transform(value_range=(0, 4095)), False)):
+        described = {
+            "name": "lenet5",
+            "weights": "default",
+            "parts": {"dtype": "float32", "transform": transform.as_dict()},
+        }
+        page, _ = page_of(dataclasses.replace(features, backbone=described), Head("logreg", C=0.1), tmp_path)
+        for jpeg in page.thumbnails:
+            with Image.open(io.BytesIO(jpeg)) as thumbnail:
+                level = np.asarray(thumbnail).mean()
+            assert (level < 20) if is_dark else (level > 120)
+        assert page.thumbnails
 
 
 def test_a_head_that_makes_no_mistakes_shows_none(tmp_path: Path) -> None:
