@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import featx
 from featx.errors import BackboneError, DatasetError, HeadError, ModelNotFoundError, StaleCacheError
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.head import Head
-from featx.inference import HeadOnBackbone, evaluate, iter_predictions, load_model, predict
+from featx.inference import HeadOnBackbone, _with_groups, _with_keys, evaluate, iter_predictions, load_model, predict
 from featx.layer_spec import VIEWS
 from featx.promotion.model import PromotedModel
 
@@ -324,3 +325,22 @@ def test_a_head_in_several_views_takes_all_of_them_from_the_cache(
     monkeypatch.setattr(featx.Backbone, "encode", lambda *_: pytest.fail("a forward pass was run"))
     for one, other in zip(predict(loaded, files), computed, strict=True):
         assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)
+
+
+def test_a_promoted_model_is_evaluated_by_the_groups_of_its_head(photos: Path, in_tmp: Path) -> None:
+    paths = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
+    lines = [f"{path},{path.parent.name},p{number // 4}" for number, path in enumerate(paths)]
+    (photos / "t.csv").write_text("\n".join(["path,label,patient", *lines]))
+    model = SimpleNamespace(metadata={"head": {"parameters": {"group": "patient"}}})
+    rows = _with_keys(featx.scan_images(photos / "t.csv"))
+    grouped, notes = _with_groups(rows, model)
+    assert notes == []
+    assert grouped.groups.tolist() == [f"p{number // 4}" for number in range(len(paths))]
+    splits = grouped.splits.astype(str)
+    assert all(len(set(splits[at : at + 4])) == 1 for at in range(0, len(paths), 4))
+    (photos / "t.csv").write_text("\n".join(["path,label", *(line.rpartition(",")[0] for line in lines)]))
+    without, (note,) = _with_groups(rows, model)
+    assert without is rows
+    assert note.startswith(
+        "the model was fitted with groups (patient), but here intervals treat images as independent: "
+    )

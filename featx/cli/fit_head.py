@@ -24,14 +24,15 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
 def show_fit(result: Fit) -> None:
     """Print what a fit gave."""
     head = result.head
+    unit = "group" if head.group_ else "image"
     _show_comparison(
         "head", result.compared, result,
-        f"Selected: {head.kind}, the\nsimplest head within one standard error of the lowest loss.",
+        f"Selected: {head.kind}, the simplest head within one standard error of the lowest loss.",
     )  # fmt: skip
     _show_comparison(
         "layer", result.layers, result,
-        f"Selected: {head.layer},\nthe layer of the lowest loss, or the penultimate one where no loss is lower by two standard "
-        "errors, image by image.",
+        f"Selected: {head.layer}, the layer of the lowest loss, or the penultimate one where no loss is lower by two standard "
+        f"errors,\n{unit} by {unit}.",
     )  # fmt: skip
     _show_head(result)
     _show_shots(result)  # what was requested comes before what every fit prints
@@ -59,7 +60,10 @@ def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, sel
         return
     name = result.head.held_out_.headline[0] if result.head.held_out_ else "value"
     print_columns([what, "chosen", "loss", "± error", name, "seconds"], [line.cells() for line in compared])
-    click.echo(f"loss and {name}: cross-validated on the training images. {selected}\n")
+    click.echo(
+        f"loss and {name}: cross-validated on the training images, which chose C or k too, so a little optimistic.\n"
+        f"{selected}\n"
+    )
 
 
 def _show_head(result: Fit) -> None:

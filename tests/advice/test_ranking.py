@@ -15,7 +15,9 @@ from featx.advice.ranking import RankedBackbone, _on_front, rank
 from featx.advice.transferability import h_score, logme
 from featx.backbones.architectures import LeNet5
 from featx.errors import AdviceError, SettingsError
+from featx.features.feature_set import FeatureSet
 from featx.features.folder import newest
+from featx.heads.groups import with_groups
 from featx.heads.head import Head
 from featx.heads.nested import nested_report
 
@@ -110,3 +112,17 @@ def test_the_best_backbone_is_the_one_that_a_bare_fit_takes(split_photos: Path, 
         assert found.command == f"featx fit-head {found.rows[0].features}"
         assert newest(Path("cache")) == Path(found.rows[0].features)
     assert rank(split_photos, "lenet5", models="m").command.endswith("--models m")
+
+
+def test_groups_stay_in_one_fold_and_intervals_are_by_groups(split_photos: Path, in_tmp: Path) -> None:
+    paths = sorted(path.relative_to(split_photos) for path in (split_photos / "train").rglob("*.png"))
+    lines = [f"{path},{path.parent.name},p{number // 4}" for number, path in enumerate(paths)]
+    (split_photos / "t.csv").write_text("\n".join(["path,label,patient", *lines]))
+    found = rank(split_photos / "t.csv", ["lenet5"], group="patient")
+    features = FeatureSet.load(found.rows[0].features)
+    grouped = nested_report(Head("logreg", task="classification"), with_groups(features, "patient"), coarse=True)
+    assert (found.images, found.groups) == (grouped.n, grouped.groups)
+    assert grouped.groups == -(-grouped.n // 4)
+    assert (found.rows[0].accuracy, found.rows[0].interval) == (grouped.accuracy, grouped.interval)
+    assert found.as_dict()["groups"] == grouped.groups
+    assert found.command.endswith(" --group patient")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from listings import keys_named, words
+from made import photos
 
 from featx.data.splits import hash_group_splits, hash_splits
 from featx.errors import DatasetError, HeadError
@@ -24,6 +25,8 @@ from featx.heads.groups import (
     with_groups,
     with_splits,
 )
+from featx.heads.head import Head
+from featx.metrics.grouped import proportion_interval
 
 
 def pets(labels: list[int], classes: tuple[str, ...], **changes: object) -> FeatureSet:
@@ -255,3 +258,30 @@ def test_a_typed_column_groups_by_value_and_a_list_is_no_group(tmp_path: Path) -
     file.write_text(json.dumps({"path": "0.png", "who": ["x"]}))
     with pytest.raises(DatasetError, match=r"line 1: the who holds the list \['x'\]; expected text or a number"):
         read_column(features, "who", table=file)
+
+
+# Reports
+
+
+def test_a_heads_reports_are_by_groups_and_by_copies() -> None:
+    features = photos(train=40, test=40, gap=1.0)
+    column = words(*(f"p{row // 6}" for row in range(len(features))))
+    grouped = dataclasses.replace(features, groups=column, group="patient")
+    head = Head("centroid").fit(grouped, cross_validate=True)
+    report, rows, outputs = head.judge(grouped)
+    right = outputs.argmax(axis=1) == features.labels[rows]
+    assert report.interval == proportion_interval(right, column[rows])
+    assert (report.n, report.groups) == (120, 20)
+    assert (head.held_out_.n, head.held_out_.groups) == (120, 20)
+    copied = dataclasses.replace(features, keys=features.keys[np.arange(len(features)) // 2 * 2])
+    assert Head("centroid").fit(copied).evaluate(copied).groups == 60
+    assert Head("centroid").fit(features).evaluate(features).groups == 120
+
+
+def test_a_target_precision_is_kept_by_groups() -> None:
+    features = photos(train=200, test=20, gap=3.0)
+    alone = Head("centroid", target_precision=0.9).fit(features)
+    assert alone.reject_below_ == 0.0
+    column = words(*(f"p{row // 60}" for row in range(len(features))))
+    with pytest.raises(HeadError, match=r"on the 600 held-out rows in 10 groups\. .* at least 29 accepted groups"):
+        Head("centroid", target_precision=0.9).fit(dataclasses.replace(features, groups=column, group="patient"))
