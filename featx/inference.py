@@ -312,8 +312,7 @@ def evaluate(
             )
         head = model.head if isinstance(model, HeadOnBackbone) else model
         head.require_identity(data)
-        data = match_groups(data, head.group_)
-        return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
+        return _evaluate_head(head, data, split)
     if not isinstance(data, ImageSet) and is_feature_file(data):
         head_layer = model.head.layer_ if isinstance(model, HeadOnBackbone) else getattr(model, "layer_", PENULTIMATE)
         return evaluate(model, FeatureSet.load(data, head_layer), split=split)
@@ -325,6 +324,27 @@ def evaluate(
     extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
     report = evaluate(model, extraction.load(model.head.layer_), split=split)
     return report.with_notes(_failure_notes(extraction.failures))
+
+
+def _evaluate_head(head: Head, data: FeatureSet, split: str | None) -> Report:
+    """Evaluate a head, with the groups that it was fitted with if the data name them.
+
+    Data that do not name them can be evaluated all the same, unless featx would split images that the head was fitted to.
+    """
+    try:
+        data = match_groups(data, head.group_)
+    except HeadError as error:
+        labelled = data.keys[data.labels != UNLABELLED]
+        if data.dataset.get("splits") == "hash" and trained_on(labelled, head.train_keys_, split="all"):
+            raise
+        split = split or _default_split(data, head.train_keys_)
+        report, _, _ = head.judge(data, split=split, rows=data.rows(split))
+        return report.with_notes([_note_without_groups("head", head.group_, error)])
+    return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
+
+
+def _note_without_groups(what: str, column: str | None, error: HeadError) -> str:
+    return f"the {what} was fitted with groups ({column}), but here intervals treat images as independent: {error}"
 
 
 def _evaluate_promoted(
@@ -358,8 +378,7 @@ def _with_groups(rows: FeatureSet, model: PromotedModel) -> tuple[FeatureSet, li
     try:
         return with_splits(with_groups(rows, column), "classification"), []
     except HeadError as error:
-        note = f"the model was fitted with groups ({column}), but here intervals treat images as independent: {error}"
-        return rows, [note]
+        return rows, [_note_without_groups("model", column, error)]
 
 
 def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:

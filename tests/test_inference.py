@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made import photos as photos_in_memory
 from PIL import Image
 
 import featx
@@ -344,3 +346,18 @@ def test_a_promoted_model_is_evaluated_by_the_groups_of_its_head(photos: Path, i
     assert note.startswith(
         "the model was fitted with groups (patient), but here intervals treat images as independent: "
     )
+
+
+def test_a_head_of_groups_is_evaluated_on_other_images_that_name_none() -> None:
+    features = photos_in_memory(gap=1.0)
+    column = np.array([f"p{row // 5}" for row in range(len(features))], dtype=object)
+    head = Head("centroid").fit(dataclasses.replace(features, groups=column, group="patient"))
+    others = photos_in_memory(gap=1.0, seed=1)
+    report = evaluate(head, others)
+    assert report.groups == report.n == 105
+    assert report.notes[-1].startswith(
+        "the head was fitted with groups (patient), but here intervals treat images as ind"
+    )
+    own = dataclasses.replace(features, dataset={**features.dataset, "splits": "hash"})
+    with pytest.raises(HeadError, match="there is no table to read the column 'patient' from"):
+        evaluate(head, own)

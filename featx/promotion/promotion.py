@@ -133,9 +133,9 @@ def promote(
     "val"; or, where that is the test split, a fifth of the training images, held back by content from training and from the
     head that training starts from. The verdict falls on the test split, which had no part in these choices: "test", or "val"
     where there is no "test". The fine-tuned network is promoted if it is right on more of these images than luck explains
-    (McNemar's exact test); otherwise the model is the head on its backbone. Where the network is ahead but this may be luck,
-    fine-tuning is repeated on up to ``settings.repeats`` other splits that together test each image once, and
-    ``PromotionCriterion`` divides the significance among all tests.
+    (McNemar's exact test; where images share a group, the sign-flip test of groups); otherwise the model is the head on its
+    backbone. Where the network is ahead but this may be luck, fine-tuning is repeated on up to ``settings.repeats`` other
+    splits that together test each image once, and ``PromotionCriterion`` divides the significance among all tests.
 
     Where only the last blocks are trained, the activations of the frozen blocks are computed once, for some random crops of
     each image, and cached in ``<cache>/frozen``.
