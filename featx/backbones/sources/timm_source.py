@@ -67,8 +67,10 @@ class TimmSource(Source):
         timm = _import_timm()
         short = name.removeprefix(self.prefix)
         # For hf-hub:..., local-dir:... and paths, timm would download or read whatever an untrusted head names.
-        if not _TIMM_NAME.fullmatch(short) or not _is_known(timm, short):
-            what, known = ("weights", timm.list_pretrained()) if timm.is_model(short) else ("model", timm.list_models())
+        is_name = _TIMM_NAME.fullmatch(short) is not None
+        if not is_name or not _is_known(timm, short):
+            has_tag = is_name and timm.is_model(short)
+            what, known = ("weights", timm.list_pretrained()) if has_tag else ("model", timm.list_models())
             hint = did_you_mean(short, known) or "; featx backbones 'timm/*' lists them"
             raise BackboneError(f"timm has no {what} {short!r}{hint}")
         try:
