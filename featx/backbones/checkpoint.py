@@ -205,7 +205,7 @@ def load_checkpoint(
         names = [printable(fit.way.name or "the file itself") for fit in good]
         raise BackboneError(
             f"{path} holds {len(good)} networks that fit {type(network).__name__}: {listed(names)}. Name one of them, as in "
-            f"--weights {path}#{names[-1].split('.')[-1]}"
+            f"--weights {path}#{printable(_own_part([fit.way.name for fit in good]))}"
         )
     _load(network, good[0])
     return tuple(f"{path}: {clause}" for clause in good[0].notes)
@@ -269,6 +269,13 @@ def _last_part(network: nn.Module, classifier: str | None) -> str | None:
             return last
         last = parent
     return None
+
+
+def _own_part(names: list[str]) -> str:
+    """A part of the first named way that no other way has; the first way without a name has no part of its own."""
+    first, *others = names if names[0] else names[::-1]
+    taken = {part for name in others for part in name.split(".")}
+    return next((part for part in first.split(".") if part not in taken), first)
 
 
 def _same(one: Fit, other: Fit) -> bool:

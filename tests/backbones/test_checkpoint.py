@@ -101,7 +101,7 @@ def test_what_several_ways_would_fit_is_refused_until_one_is_named(tmp_path: Pat
     with pytest.raises(
         BackboneError,
         match=r"w\.pth holds 2 networks that fit Net: state_dict\.module\.encoder_q, state_dict\.module\.encoder_k\. "
-        r"Name one of them, as in --weights .*w\.pth#encoder_k$",
+        r"Name one of them, as in --weights .*w\.pth#encoder_q$",
     ):
         load(tmp_path, moco)
     for part, state in (("encoder_q", STATE), ("encoder_k", OTHER), ("module.encoder_k", OTHER)):
@@ -112,6 +112,8 @@ def test_what_several_ways_would_fit_is_refused_until_one_is_named(tmp_path: Pat
     assert_backbone(load(tmp_path, averaged, "state_dict_ema")[0], OTHER)
     dino = {"student": under("module.backbone."), "teacher": under("backbone.", OTHER)}
     assert_backbone(load(tmp_path, dino, "teacher")[0], OTHER)
+    with pytest.raises(BackboneError, match=r"student\.module\.backbone, teacher\.backbone\. .*w\.pth#student$"):
+        load(tmp_path, dino)
     with pytest.raises(BackboneError, match="has no part 'pupil' with tensors by name"):
         load(tmp_path, dino, "pupil")
 
