@@ -286,12 +286,12 @@ def _same(one: Fit, other: Fit) -> bool:
 
 def _misfit(path: Path, network: nn.Module, closest: Fit) -> BackboneError:
     where = f" (read as {printable(closest.way.name)})" if closest.way.name else ""
-    scale = (
-        ". Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
-        if closest.mistyped
-        else ""
-    )
-    return BackboneError(f"{path}{where} does not fit {type(network).__name__}: {'; '.join(closest.faults)}{scale}")
+    hint = ""
+    if closest.mistyped:
+        hint = ". Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
+    elif any("pos_emb" in name for name in closest.misshapen):
+        hint = ". Position embeddings of another shape belong to another image size: name that size with --crop"
+    return BackboneError(f"{path}{where} does not fit {type(network).__name__}: {'; '.join(closest.faults)}{hint}")
 
 
 def _load(network: nn.Module, fit: Fit) -> None:

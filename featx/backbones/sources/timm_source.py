@@ -86,12 +86,20 @@ class TimmSource(Source):
             raise BackboneError(
                 f"{name} has no single last layer (it may be distilled); featx needs a network that has one"
             )
-        weights, notes = load_local_weights(module, weights, transform, classifier)
-        origin = {"source": self.key, "name": name}
-        if image_size and image_size != transform.crop and module.pretrained_cfg["fixed_input_size"]:  # type: ignore[index]
+        origin, is_fixed = {"source": self.key, "name": name}, module.pretrained_cfg["fixed_input_size"]  # type: ignore[index]
+        if image_size is None or image_size == transform.crop or not is_fixed:
+            weights, notes = load_local_weights(module, weights, transform, classifier)
+            return Network(module, transform, classifier, origin, weights, notes)
+        origin["image_size"] = str(image_size)
+        try:
+            weights, notes = load_local_weights(module, weights, transform, classifier)
             module = _for_size(timm, short, module, image_size)
-            origin["image_size"] = str(image_size)
             notes += (resized_note(name, transform.crop, image_size),)
+        except BackboneError:
+            if weights in ("default", "random"):
+                raise
+            module = _for_size(timm, short, module, image_size)  # the file may be of a network for that size
+            weights, notes = load_local_weights(module, weights, transform, classifier)
         return Network(module, transform, classifier, origin, weights, notes)
 
 

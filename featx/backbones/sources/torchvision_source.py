@@ -63,7 +63,13 @@ class TorchvisionSource(Source):
         module = seeded(functools.partial(_build_module, name, native, initialise=weights == "random"))
         classifier = last_layer(module)
         if file is not None:
-            weights, notes = load_weights(module, weights, transform, classifier)
+            try:
+                weights, notes = load_weights(module, weights, transform, classifier)
+            except BackboneError:
+                if native is None or image_size in (None, native):
+                    raise
+                native, module = image_size, _for_size(name, module, image_size)  # the file may be for that size
+                weights, notes = load_weights(module, weights, transform, classifier)
         elif weights != "random":
             load_weights(module, weight_files.fetch(entry.url), transform, classifier)
         origin = {"source": self.key, "name": name}

@@ -57,6 +57,10 @@ def test_a_vision_transformer_is_built_for_the_size_of_the_crop(tmp_path: Path) 
     with torch.inference_mode():
         expected = own.forward_head(own.forward_features(torch.from_numpy(normalised(backbone, pixels).numpy())), True)
     np.testing.assert_allclose(backbone.encode(pixels)["penultimate"], expected, rtol=1e-4, atol=1e-5)
+    save_file(backbone.network.state_dict(), tmp_path / "small.safetensors")
+    small = load_backbone("timm/test_vit", weights=str(tmp_path / "small.safetensors"), crop=96, device="cpu")
+    assert small.identity == backbone.identity, "a file of a network for that size is loaded as it is"
+    assert not [note for note in small.notes if "adapted" in note]
     again = restore_backbone(stored(backbone), layers=backbone.identities, device="cpu")
     assert again.identity == backbone.identity != usual.identity
     rebuilt = registry.rebuild(backbone.describe()["architecture"]).state_dict()

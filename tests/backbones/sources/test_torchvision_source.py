@@ -98,6 +98,14 @@ def test_a_vision_transformer_is_built_for_the_size_of_the_crop(
     assert state["encoder.pos_embedding"].shape == (1, 37, 8)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
     assert registry.rebuild(network.origin).image_size == 96
+    torch.save(state, tmp_path / "small.pth")
+    same = registry.build("vit_b_16", str(tmp_path / "small.pth"), 96)
+    assert (same.origin, same.notes) == (network.origin, ())
+    assert torch.equal(same.module.encoder.pos_embedding, state["encoder.pos_embedding"])
+    with pytest.raises(
+        BackboneError, match=r"small\.pth does not fit VisionTransformer: 1 misshapen: encoder\.pos_emb.*with --crop$"
+    ):
+        registry.build("vit_b_16", str(tmp_path / "small.pth"))
     swag = registry.build("vit_b_16", "random", 384)
     assert (swag.module.image_size, swag.origin["image_size"]) == (384, "384")
 
