@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -66,8 +67,16 @@ def home() -> Path:
 
 
 def nearest_folder(path: Path) -> Path:
-    """The closest existing path at or above a path that need not exist yet; it tells which disk a new file will be on."""
-    return next(part for part in (path.absolute(), *path.absolute().parents) if exists(part))
+    """The closest existing path at or above a path that need not exist yet; it tells which disk a new file will be on.
+
+    Raises:
+        OSError: the system does not tell whether a path exists.
+    """
+    for part in (path.absolute(), *path.absolute().parents):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            part.stat()
+            break
+    return part
 
 
 def exists(path: Path) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -233,3 +234,19 @@ def test_no_stored_file_makes_featx_run_code(module: str) -> None:
             assert given.get("weights_only") == "True", f"{module}.py:{node.lineno}"
         assert given.get("allow_pickle", "False") == "False", f"{module}.py:{node.lineno}"
         assert name not in runs_code, f"{module}.py:{node.lineno}"
+
+
+def test_every_option_states_what_it_needs_to_have_an_effect() -> None:
+    """A condition of ``featx.cli.needs``, ALWAYS, or CHECKED where the job itself refuses the option."""
+    from featx.cli.main import main
+    from featx.cli.option_groups import Option
+
+    def options(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        for child in getattr(command, "commands", {}).values():
+            yield from options(child, f"{name} {child.name}")
+        for param in command.params:
+            if isinstance(param, Option):
+                yield f"{name} {param.opts[-1]}", param.needs
+
+    silent = [name for name, needs in options(main, "featx") if needs is None]
+    assert silent == [], "give option(...) needs=ALWAYS, needs=CHECKED or a condition of featx/cli/needs.py"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS
 from featx.cli.option_groups import option
 from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, backbone_name, cache_folder
 from featx.cli.output import print_columns
@@ -77,22 +78,30 @@ def _points(gain: float, low: float, high: float) -> str:
 )  # fmt: skip
 @click.argument("data", required=False)
 @option(
-    "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", metavar="NAME",
+    "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", needs=ALWAYS, metavar="NAME",
     help="Name of the backbone of a data set; featx backbones lists them.",
 )  # fmt: skip
 @option(
-    "--weights", default="default", show_default=True, section="Backbone", metavar="NAME",
+    "--weights", default="default", show_default=True, section="Backbone", needs=ALWAYS, metavar="NAME",
     help="Weights of the backbone, as in featx extract; for a feature file, where their file has moved.",
 )  # fmt: skip
 @GROUPS
 @PIXEL_VALUES
 @DEVICE
-@option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of folds and draws.")
+@option(
+    "--seed",
+    default=0,
+    show_default=True,
+    section="Advanced",
+    needs=ALWAYS,
+    metavar="N",
+    help="Seed of folds and draws.",
+)
 @WORKERS
 @cache_folder("Output")
 @MODELS_FOLDER
 @option(
-    "-o", "--out", show_default="<models>/<features>--advice.png", section="Output", metavar="FILE",
+    "-o", "--out", show_default="<models>/<features>--advice.png", section="Output", needs=ALWAYS, metavar="FILE",
     help="Picture to write.",
 )  # fmt: skip
 def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: str, **options: Any) -> Advice:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from featx.cli.needs import CHECKED
 from featx.cli.option_groups import Command, option
 from featx.cli.options import JSON
 from featx.cli.output import print_columns, print_notes, print_result
@@ -69,7 +70,7 @@ def _entries_as_json(names: Sequence[str]) -> dict[str, Any]:
 )  # fmt: skip
 @click.argument("pattern", required=False)
 @option(
-    "--layers", is_flag=True, section="Output",
+    "--layers", is_flag=True, section="Output", needs=CHECKED,
     help="List the stages of one backbone, which featx extract --layer takes; PATTERN is its name.",
 )  # fmt: skip
 @JSON

@@ -8,8 +8,9 @@ import click
 
 from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, CHECKED, refuse
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder
+from featx.cli.options import DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder, needing
 from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -28,11 +29,11 @@ def _show(report: Report) -> None:
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[MODEL] DATA")
 @option(
-    "--split", show_default="images that the model was not trained on", section="Input", metavar="NAME",
+    "--split", show_default="images that the model was not trained on", section="Input", needs=ALWAYS, metavar="NAME",
     help="Split to evaluate on: train, val, test or all.",
 )  # fmt: skip
-@cache_folder("Advanced")
-@MODELS_SOURCE
+@needing(CHECKED, cache_folder("Advanced"))
+@needing(CHECKED, MODELS_SOURCE)
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
@@ -48,9 +49,16 @@ def evaluate(
     """
     model, (data,) = model_and_data(words, models, reporter, missing="DATA", most=1)
     stage_of_import(reporter)
+    from featx.inference import HeadOnBackbone, load_model
     from featx.inference import evaluate as run
-    from featx.inference import load_model
 
+    if model in words:
+        refuse(models="with MODEL, which is a file of any folder")
     reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
+    if not isinstance(loaded, HeadOnBackbone):
+        refuse(
+            cache="with a promoted model, which uses no features",
+            weights="with a promoted model, which holds its weights",
+        )
     return run(loaded, data, split=split, cache=cache, workers=workers, reporter=reporter)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, CHECKED, Needs
 from featx.cli.option_groups import option
 from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, backbone_name, cache_folder
 from featx.cli.output import in_views
@@ -41,6 +42,9 @@ def show_extraction(result: Extraction) -> None:
     click.echo(f"features: {result.file}")
 
 
+_NO_DIGITS = Needs("on the built-in digits, which are opaque PNG files", lambda options: options["data"] != "digits")
+
+
 def _check(options: Mapping[str, Any]) -> None:
     if options["fast_decode"] and options["nvjpeg"]:
         raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
@@ -56,89 +60,102 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @click.argument("data", default="digits")
 @option(
-    "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", metavar="NAME",
+    "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", needs=ALWAYS, metavar="NAME",
     help="Name of the backbone; featx backbones lists them.",
 )  # fmt: skip
 @option(
-    "--weights", default="default", show_default=True, section="Backbone", metavar="NAME",
+    "--weights", default="default", show_default=True, section="Backbone", needs=ALWAYS, metavar="NAME",
     help="Weights of the backbone: default (downloaded once), random (a baseline), a torchvision name such as "
     "IMAGENET1K_V1, or a .safetensors or .pth file.",
 )  # fmt: skip
 @option(
-    "--layer", multiple=True, section="Backbone", metavar="NAME[:POOLING]",
+    "--layer", multiple=True, section="Backbone", needs=ALWAYS, metavar="NAME[:POOLING]",
     help="Store this layer too, in the same pass. May be repeated; featx backbones NAME --layers lists the layers.",
 )  # fmt: skip
 @option(
-    "--stages", is_flag=True, section="Backbone",
+    "--stages", is_flag=True, section="Backbone", needs=ALWAYS,
     help="Store every stage of the network too: one layer for each size of its feature maps.",
 )  # fmt: skip
 @option(
-    "--pooling", type=click.Choice(POOLINGS), default="avg", show_default=True, section="Backbone", metavar="NAME",
+    "--pooling", type=click.Choice(POOLINGS), default="avg", show_default=True,
+    section="Backbone", needs=ALWAYS, metavar="NAME",
     help=f"How the feature map or the tokens of a layer become one vector: {', '.join(POOLINGS)}.",
 )  # fmt: skip
 @option(
-    "--views", type=click.Choice(tuple(VIEWS)), default="plain", show_default=True, section="Input",
+    "--views", type=click.Choice(tuple(VIEWS)), default="plain", show_default=True, section="Input", needs=ALWAYS,
     help="Views of each image (test-time augmentation): the image itself (plain), also its mirror image (flip), or its "
     "centre and corners and their mirror images (10crop).",
 )  # fmt: skip
 @option(
-    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, section="Output",
+    "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, section="Output", needs=ALWAYS,
     help="Data type of the stored features.",
 )  # fmt: skip
 @DEVICE
 @option(
-    "--resize", type=click.IntRange(0, MAX_SIDE), show_default="as the weights require", section="Input", metavar="PIXELS",
+    "--resize", type=click.IntRange(0, MAX_SIDE), show_default="as the weights require",
+    section="Input", needs=ALWAYS, metavar="PIXELS",
     help="Length to which the shorter edge of an image is resized.",
 )  # fmt: skip
 @option(
-    "--crop", type=click.IntRange(1, MAX_SIDE), show_default="as the weights require", section="Input", metavar="PIXELS",
+    "--crop", type=click.IntRange(1, MAX_SIDE), show_default="as the weights require",
+    section="Input", needs=ALWAYS, metavar="PIXELS",
     help="Side of the centre crop.",
 )  # fmt: skip
 @PIXEL_VALUES
 @option(
-    "--background", show_default="white", section="Advanced", metavar="COLOUR",
+    "--background", show_default="white", section="Advanced", needs=_NO_DIGITS, metavar="COLOUR",
     help="Colour behind transparent pixels: a name or #rrggbb.",
 )  # fmt: skip
 @option(
-    "--max-pixels", type=COUNT, show_default="178956970", section="Advanced", metavar="N",
+    "--max-pixels", type=COUNT, show_default="178956970", section="Advanced", needs=ALWAYS, metavar="N",
     help="Largest number of pixels (width x height); a larger image fails.",
 )  # fmt: skip
 @option(
-    "--fast-decode", is_flag=True, section="Advanced",
+    "--fast-decode", is_flag=True, section="Advanced", needs=_NO_DIGITS,
     help="Decode large JPEGs at a fraction of their size. The features differ, and the file records this.",
 )  # fmt: skip
 @option(
-    "--nvjpeg", is_flag=True, section="Advanced",
+    "--nvjpeg", is_flag=True, section="Advanced", needs=_NO_DIGITS,
     help="Decode JPEGs on the GPU. The features differ, and the file records this.",
 )  # fmt: skip
 @option(
-    "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, section="Compute", metavar="NAME",
+    "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
+    section="Compute", needs=ALWAYS, metavar="NAME",
     help=f"Data type in which the network computes: {', '.join(PRECISIONS)}. A lower precision is faster on a GPU, and the "
     "features differ.",
 )  # fmt: skip
 @option(
-    "--compute", type=click.Choice(("auto", *ENGINES)), default="auto", show_default=True, section="Compute",
+    "--compute", type=click.Choice(("auto", *ENGINES)), default="auto", show_default=True, section="Compute", needs=CHECKED,
     metavar="NAME",
     help=f"Engine that runs the network: {', '.join(ENGINES)}; or auto, the fastest, which is measured once if the run is "
     "long enough. The features are the same.",
 )  # fmt: skip
 @option(
-    "--batch-size", type=BatchSize(), show_default="the engine's best; 64 on a GPU", section="Compute", metavar="N|auto",
+    "--batch-size", type=BatchSize(), show_default="the engine's best; 64 on a GPU",
+    section="Compute", needs=ALWAYS, metavar="N|auto",
     help="Number of images per forward pass.",
 )  # fmt: skip
 @option(
-    "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", metavar="N",
+    "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", needs=ALWAYS, metavar="N",
     help="Number of threads that decode images and, on the CPU, run the network.",
 )  # fmt: skip
 @option(
-    "--rehash", is_flag=True, section="Advanced",
+    "--rehash", is_flag=True, section="Advanced", needs=ALWAYS,
     help="Read every image and check every row, instead of trusting modification times.",
 )  # fmt: skip
-@option("--strict", is_flag=True, section="Advanced", help="Stop at the first image that fails, with exit status 1.")
-@option("--wait", is_flag=True, section="Advanced", help="Wait while another process writes the same file.")
+@option(
+    "--strict",
+    is_flag=True,
+    section="Advanced",
+    needs=ALWAYS,
+    help="Stop at the first image that fails, with exit status 1.",
+)
+@option(
+    "--wait", is_flag=True, section="Advanced", needs=ALWAYS, help="Wait while another process writes the same file."
+)
 @cache_folder("Output")
 @option(
-    "-o", "--out", section="Output", metavar="FILE",
+    "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
     help="Feature file to write, instead of one named in the cache folder.",
 )  # fmt: skip
 def extract(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.info_page import show_info
+from featx.cli.needs import ALWAYS, CHECKED, with_option, without_option
 from featx.cli.option_groups import Command, Group, option
-from featx.cli.options import COUNT, DEVICE, JSON, SOURCE_BACKBONE, cache_folder
+from featx.cli.options import COUNT, DEVICE, JSON, SOURCE_BACKBONE, cache_folder, needing
 from featx.cli.output import print_csv, print_notes, print_result
 from featx.constants import CACHE, MODELS
 from featx.errors import CacheMissError, FeatxError, ModelNotFoundError
@@ -27,7 +28,13 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
     examples=("featx info cache/digits--lenet5.h5", "featx info models/digits--lenet5--logreg.safetensors"),
 )  # fmt: skip
 @click.argument("file", required=False)
-@option("--failed", is_flag=True, section="Output", help="Print every image that failed and the reason, as CSV.")
+@option(
+    "--failed",
+    is_flag=True,
+    section="Output",
+    needs=CHECKED,
+    help="Print every image that failed and the reason, as CSV.",
+)
 @JSON
 def info(file: str | None, failed: bool, as_json: bool) -> None:
     """Describe FILE: a feature file, a head or a promoted model; by default the newest in the folders cache and models.
@@ -76,11 +83,11 @@ def _newest() -> Path:
 )  # fmt: skip
 @click.argument("file")
 @option(
-    "--recompute", type=COUNT, section="Compute", metavar="N",
+    "--recompute", type=COUNT, section="Compute", needs=ALWAYS, metavar="N",
     help="Extract N random rows again too, and compare them.",
 )  # fmt: skip
-@SOURCE_BACKBONE
-@DEVICE
+@needing(with_option("recompute", "--recompute"), SOURCE_BACKBONE)
+@needing(with_option("recompute", "--recompute"), DEVICE)
 @JSON
 def verify(
     file: str, recompute: int | None, backbone: str | None, weights: str | None, device: str, as_json: bool
@@ -160,6 +167,8 @@ def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
     """List the feature files of the cache folder, the newest first: size, age, state, images, data set and backbone."""
     from featx.features.folder import list_folder
 
+    if as_json and ctx.invoked_subcommand:
+        raise click.UsageError(f"--json has no effect before {ctx.invoked_subcommand}; give it after", ctx)
     if ctx.invoked_subcommand is None:
         entries = list_folder(Path(cache))
         print_result(
@@ -172,9 +181,14 @@ def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
     examples=("featx cache rm", "featx cache rm cache/digits--lenet5.h5 --yes"),
 )  # fmt: skip
 @click.argument("files", nargs=-1)
-@option("-y", "--yes", is_flag=True, section="Input", help="Remove without asking.")
+@option("-y", "--yes", is_flag=True, section="Input", needs=ALWAYS, help="Remove without asking.")
 @option(
-    "--cache", show_default="that of featx cache", section="Input", metavar="FOLDER", help="Folder of feature files."
+    "--cache",
+    show_default="that of featx cache",
+    section="Input",
+    needs=without_option("files", "FILES"),
+    metavar="FOLDER",
+    help="Folder of feature files.",
 )
 @JSON
 @click.pass_context

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, CHECKED, NO_OUT, Needs, with_option, without_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder
+from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder, needing
 from featx.cli.output import in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
 from featx.layer_spec import PENULTIMATE, VIEWS
@@ -92,6 +93,12 @@ def _show_files(result: Fit) -> None:
             click.echo(f"{name}: {file}")
 
 
+_ON_DEVICE = Needs(
+    "without --model logreg, svm, linear, mlp or auto",
+    lambda options: options["model"] not in ("ridge", "knn", "centroid"),
+)
+
+
 def _check(options: Mapping[str, Any]) -> None:
     require_compatible(**{name: options[name] for name in ("model", "C", "k", "kernel", "cv", "repeat", "shots")})
 
@@ -107,89 +114,100 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @click.argument("features", required=False)
 @option(
-    "--model", type=click.Choice((*KINDS, AUTO)), show_default="logreg; ridge for --task regression", section="Head",
+    "--model", type=click.Choice((*KINDS, AUTO)), show_default="logreg; ridge for --task regression",
+    section="Head", needs=ALWAYS,
     metavar="KIND",
     help=f"Kind of head: {', '.join(KINDS)}; or auto, which compares all that suit the data and selects the simplest within "
     "one standard error of the best.",
 )  # fmt: skip
 @option(
-    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", metavar="NAME",
+    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
     help="Layer of the feature file. May be repeated: several layers are concatenated. best selects a layer by "
     "cross-validation.",
 )  # fmt: skip
 @option(
-    "--views", type=click.Choice(tuple(VIEWS)), show_default="all that the file has", section="Input",
+    "--views", type=click.Choice(tuple(VIEWS)), show_default="all that the file has", section="Input", needs=ALWAYS,
     help="Views of each image (test-time augmentation): the head is fitted to each, and averages over them.",
 )  # fmt: skip
 @option(
-    "-C", "C", type=POSITIVE, show_default="chosen by cross-validation", section="Head", metavar="C",
+    "-C", "C", type=POSITIVE, show_default="chosen by cross-validation", section="Head", needs=CHECKED, metavar="C",
     help="Inverse strength of the penalty of logreg, svm and ridge.",
 )  # fmt: skip
 @option(
-    "--kernel", type=click.Choice(KERNELS), default="linear", show_default=True, section="Head",
+    "--kernel", type=click.Choice(KERNELS), default="linear", show_default=True, section="Head", needs=CHECKED,
     help="Kernel of an svm head.",
 )  # fmt: skip
 @option(
-    "--k", type=COUNT, show_default="chosen by cross-validation", section="Head", metavar="N",
+    "--k", type=COUNT, show_default="chosen by cross-validation", section="Head", needs=CHECKED, metavar="N",
     help="Number of neighbours of a knn head.",
 )  # fmt: skip
 @option(
-    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True, section="Input", metavar="NAME",
+    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True,
+    section="Input", needs=ALWAYS, metavar="NAME",
     help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
 )  # fmt: skip
 @option(
-    "--class-weight", type=click.Choice(("balanced",)), section="Head",
+    "--class-weight", type=click.Choice(("balanced",)), section="Head", needs=CHECKED,
     help="Weight all classes equally in the loss, however many images each has.",
 )  # fmt: skip
 @option(
-    "--logit-adjustment", type=click.FloatRange(min=0), default=0.0, show_default=True, section="Advanced", metavar="TAU",
+    "--logit-adjustment", type=click.FloatRange(min=0), default=0.0, show_default=True,
+    section="Advanced", needs=CHECKED, metavar="TAU",
     help="Subtract TAU times the log of each class's share from its logit; 1 treats all classes as equally likely.",
 )  # fmt: skip
 @option(
     "--calibrate", type=click.Choice(CALIBRATIONS), is_flag=False, flag_value="temperature",
-    show_default="temperature for all kinds but logreg", section="Advanced",
+    show_default="temperature for all kinds but logreg", section="Advanced", needs=CHECKED,
     help="Calibrate probabilities on held-out training rows.",
 )  # fmt: skip
 @option(
-    "--reject-below", type=SHARE, section="Head", metavar="P",
+    "--reject-below", type=SHARE, section="Head", needs=CHECKED, metavar="P",
     help="Reject a prediction, giving no class, where the highest probability is below P.",
 )  # fmt: skip
 @option(
-    "--target-precision", type=click.FloatRange(0, 1, min_open=True, max_open=True), section="Head", metavar="SHARE",
+    "--target-precision", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    section="Head", needs=CHECKED, metavar="SHARE",
     help="Choose the P of --reject-below so that, with 95 % confidence, SHARE of the accepted predictions are right.",
 )  # fmt: skip
 @option(
-    "--cv", type=click.IntRange(min=2), section="Evaluation", metavar="K",
+    "--cv", type=click.IntRange(min=2), section="Evaluation", needs=ALWAYS, metavar="K",
     help="Evaluate by K-fold cross-validation over all labelled images too.",
 )  # fmt: skip
 @option(
-    "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", metavar="N",
+    "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", needs=CHECKED, metavar="N",
     help="Number of times that --cv and --shots are repeated.",
 )  # fmt: skip
 @option(
-    "--shots", type=Numbers(), default=(), section="Evaluation", metavar="N,N…",
+    "--shots", type=Numbers(), default=(), section="Evaluation", needs=ALWAYS, metavar="N,N…",
     help="Evaluate heads fitted to N images of each class too, drawn --repeat times.",
 )  # fmt: skip
 @GROUPS
-@option("--report", is_flag=True, section="Output", help="Write an HTML page about the head too, beside its file.")
 @option(
-    "--images", multiple=True, section="Output", metavar="FOLDER",
+    "--report",
+    is_flag=True,
+    section="Output",
+    needs=ALWAYS,
+    help="Write an HTML page about the head too, beside its file.",
+)
+@option(
+    "--images", multiple=True, section="Output", needs=with_option("report", "--report"), metavar="FOLDER",
     help="Folder besides that of the data set whose images the page of --report may show. May be repeated.",
 )  # fmt: skip
 @option(
-    "--seed", default=0, show_default=True, section="Advanced", metavar="N",
+    "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N",
     help="Seed of folds, draws and minibatches.",
 )  # fmt: skip
 @option(
-    "--device", default="cpu", show_default=True, section="Compute", metavar="NAME",
+    "--device", default="cpu", show_default=True, section="Compute", needs=_ON_DEVICE, metavar="NAME",
     help="Device of the matrix products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
 )  # fmt: skip
-@cache_folder("Input")
-@MODELS_FOLDER
+@needing(without_option("features", "FEATURES, which is a file of any folder"), cache_folder("Input"))
+@needing(NO_OUT, MODELS_FOLDER)
 @option(
     "-o",
     "--out",
     section="Output",
+    needs=ALWAYS,
     metavar="FILE",
     help="Head file to write, instead of one named in the models folder.",
 )

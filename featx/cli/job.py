@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from featx.cli.interrupt import interruptible
+from featx.cli.needs import require_effect
 from featx.cli.option_groups import Command
 from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
@@ -100,6 +101,7 @@ class JobCommand(Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Check the options, do the work under a progress bar and print the result; of several processes the first prints."""
+        require_effect(ctx)
         shown = verbosity(ctx)
         options = dict(ctx.params)
         as_json = options.pop("as_json")

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 import click
 
+from featx.cli.needs import Condition, require_effect
+
 SECTIONS = ("Input", "Backbone", "Head", "Fine-tuning", "Evaluation", "Compute", "Output", "Advanced")
 """The sections of options in the order in which ``--help`` shows them: everyday options first."""
 
@@ -23,11 +25,18 @@ _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 class Option(click.Option):
     """An option that belongs to a section of ``--help``."""
 
-    def __init__(self, param_decls: Sequence[str] | None = None, *, section: str, **attributes: Any) -> None:
+    def __init__(
+        self,
+        param_decls: Sequence[str] | None = None,
+        *,
+        section: str,
+        needs: Condition | None = None,
+        **attributes: Any,
+    ) -> None:
         if section not in SECTIONS:
             raise ValueError(f"{section!r} is not a section of options; expected one of {', '.join(SECTIONS)}")
         super().__init__(param_decls, **attributes)
-        self.section = section
+        self.section, self.needs = section, needs
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The two columns of the option, in plain words: "[default: one per core; x>=1]" less the lower bound."""
@@ -39,8 +48,12 @@ class Option(click.Option):
         return names, re.sub(r"; x>=?\d+\]$", "]", re.sub(r"  \[x>=?\d+\]$", "", text))
 
 
-def option(*declarations: str, section: str, **attributes: Any) -> Callable[[_Decorated], _Decorated]:
-    """Declare an option as ``click.option`` does, in one of ``SECTIONS``.
+def option(
+    *declarations: str, section: str, needs: Condition | None = None, **attributes: Any
+) -> Callable[[_Decorated], _Decorated]:
+    """Declare an option as ``click.option`` does, in one of ``SECTIONS``, with what it needs to have an effect.
+
+    ``needs`` is a condition on the other options, ``ALWAYS`` or ``CHECKED``; a test refuses an option that states nothing.
 
     Examples:
         >>> @click.command(cls=Command)
@@ -50,7 +63,7 @@ def option(*declarations: str, section: str, **attributes: Any) -> Callable[[_De
         >>> by_section(extract.params)
         {'Compute': [<Option device>]}
     """
-    return click.option(*declarations, cls=Option, section=section, **attributes)
+    return click.option(*declarations, cls=Option, section=section, needs=needs, **attributes)
 
 
 def by_section(params: Iterable[click.Parameter]) -> dict[str, list[click.Option]]:
@@ -98,6 +111,11 @@ class Command(click.Command):
     ) -> None:
         super().__init__(name, context_settings={**_SETTINGS, **(context_settings or {})}, **attributes)
         self.examples = tuple(examples)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, unless an option is given that has no effect."""
+        require_effect(ctx)
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of options, in one column."""

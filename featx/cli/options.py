@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from featx.cli.needs import ALWAYS, Condition, with_option
 from featx.cli.option_groups import option
 from featx.constants import CACHE, MODELS
 from featx.progress import NORMAL, QUIET, VERBOSE
@@ -18,6 +19,19 @@ Decorator = Callable[[Any], Any]
 def options(*decorators: Decorator) -> Decorator:
     """Combine decorators into one; the first is the outermost."""
     return lambda command: functools.reduce(lambda decorated, each: each(decorated), reversed(decorators), command)
+
+
+def needing(needs: Condition, decorator: Decorator) -> Decorator:
+    """The same options, which in this command need something else to have an effect."""
+
+    def decorate(command: Any) -> Any:
+        before = len(getattr(command, "__click_params__", ()))
+        decorated = decorator(command)
+        for param in decorated.__click_params__[before:]:
+            param.needs = needs
+        return decorated
+
+    return decorate
 
 
 class BatchSize(click.ParamType):  # type: ignore[type-arg]
@@ -94,11 +108,11 @@ COUNT = click.IntRange(min=1)
 
 VERBOSITY = options(
     option(
-        "-q", "--quiet", is_flag=True, section="Advanced",
+        "-q", "--quiet", is_flag=True, section="Advanced", needs=ALWAYS,
         help="Print no stages and no progress, only the result and the notes on it.",
     ),
     option(
-        "-v", "--verbose", is_flag=True, section="Advanced",
+        "-v", "--verbose", is_flag=True, section="Advanced", needs=ALWAYS,
         help="Print each stage with the time at which it begins, and where an error comes from.",
     ),
 )  # fmt: skip
@@ -121,62 +135,64 @@ def verbosity(ctx: click.Context) -> int:
 TRACEBACKS = "featx.tracebacks"
 """The key of the context's ``meta`` under which ``--verbose`` asks for the traceback of an error."""
 
-JSON = option("--json", "as_json", is_flag=True, section="Output", help="Print one JSON object instead of text.")
+JSON = option(
+    "--json", "as_json", is_flag=True, section="Output", needs=ALWAYS, help="Print one JSON object instead of text."
+)
 
 DEVICE = option(
-    "--device", default="auto", show_default=True, section="Compute", metavar="NAME",
+    "--device", default="auto", show_default=True, section="Compute", needs=ALWAYS, metavar="NAME",
     help="Device that runs the network: auto, cpu, cuda, cuda:1 or mps.",
 )  # fmt: skip
 
 WORKERS = option(
-    "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", metavar="N",
+    "-j", "--workers", type=COUNT, show_default="one per core", section="Compute", needs=ALWAYS, metavar="N",
     help="Number of threads that read and decode images.",
 )  # fmt: skip
 
 PIXEL_VALUES = options(
     option(
-        "--value-range", type=ValueRange(), show_default="the full range of each file's type", section="Input",
+        "--value-range", type=ValueRange(), show_default="the full range of each file's type", section="Input", needs=ALWAYS,
         metavar="BITS|LOW-HIGH",
         help="Values that are black and white: 8, 10, 12, 14 or 16 bits, or LOW-HIGH such as 0-255 for floats. Larger values "
         "fail. Files of fewer bits keep their own range.",
     ),
     option(
-        "--bands", type=Bands(), show_default="the declared colours", section="Input", metavar="N,N,N",
+        "--bands", type=Bands(), show_default="the declared colours", section="Input", needs=ALWAYS, metavar="N,N,N",
         help="Bands to read of images with more than colours and alpha, as red, green and blue; one band is grey.",
     ),
 )  # fmt: skip
 """How sample values become pixels, for commands that read a data set through a backbone."""
 
 MODELS_FOLDER = option(
-    "--models", default=MODELS, show_default=True, section="Output", metavar="FOLDER",
+    "--models", default=MODELS, show_default=True, section="Output", needs=ALWAYS, metavar="FOLDER",
     help="Folder of heads and models.",
 )  # fmt: skip
 
 GROUPS = options(
     option(
-        "--group", section="Evaluation", metavar="COLUMN",
+        "--group", section="Evaluation", needs=ALWAYS, metavar="COLUMN",
         help="Column of the table that names groups, such as patients: images of one group never straddle a split or a fold, "
         "and intervals and tests are by groups.",
     ),
     option(
-        "--table", section="Evaluation", metavar="FILE",
+        "--table", section="Evaluation", needs=with_option("group", "--group"), metavar="FILE",
         help="Table with the column of --group, where it is not the data set's own table.",
     ),
 )  # fmt: skip
 """The groups of the images."""
 
 MODELS_SOURCE = option(
-    "--models", default=MODELS, show_default=True, section="Advanced", metavar="FOLDER",
+    "--models", default=MODELS, show_default=True, section="Advanced", needs=ALWAYS, metavar="FOLDER",
     help="Folder of heads and models, whose newest is taken where none is named.",
 )  # fmt: skip
 
 SOURCE_BACKBONE = options(
     option(
-        "--backbone", "-b", section="Advanced", metavar="NAME",
+        "--backbone", "-b", section="Advanced", needs=ALWAYS, metavar="NAME",
         help="Backbone to use, where the stored name is a Python file (file.py:factory).",
     ),
     option(
-        "--weights", section="Advanced", metavar="FILE",
+        "--weights", section="Advanced", needs=ALWAYS, metavar="FILE",
         help="Weights of the backbone, where their file has moved.",
     ),
 )  # fmt: skip
@@ -186,7 +202,13 @@ SOURCE_BACKBONE = options(
 def cache_folder(section: str) -> Decorator:
     """The option ``--cache``, which some commands write to and others read from."""
     return option(
-        "--cache", default=CACHE, show_default=True, section=section, metavar="FOLDER", help="Folder of feature files."
+        "--cache",
+        default=CACHE,
+        show_default=True,
+        section=section,
+        needs=ALWAYS,
+        metavar="FOLDER",
+        help="Folder of feature files.",
     )
 
 

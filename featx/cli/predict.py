@@ -13,8 +13,9 @@ import click
 
 from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, CHECKED, refuse
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder
+from featx.cli.options import COUNT, DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder, needing
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
@@ -104,11 +105,11 @@ def _listed_on_stdin() -> Iterator[str]:
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[MODEL] IMAGES...")
 @option(
-    "--top", type=COUNT, default=1, show_default=True, section="Output", metavar="N",
+    "--top", type=COUNT, default=1, show_default=True, section="Output", needs=ALWAYS, metavar="N",
     help="Number of classes to print for each image.",
 )  # fmt: skip
-@cache_folder("Advanced")
-@MODELS_SOURCE
+@needing(CHECKED, cache_folder("Advanced"))
+@needing(CHECKED, MODELS_SOURCE)
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
@@ -129,9 +130,18 @@ def predict(
     """
     model, images = model_and_data(words, models, reporter, missing="IMAGES...")
     stage_of_import(reporter)
-    from featx.inference import iter_predictions, load_model
+    from featx.inference import HeadOnBackbone, iter_predictions, load_model
 
+    if model in words:
+        refuse(models="with MODEL, which is a file of any folder")
     reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
+    if isinstance(loaded, HeadOnBackbone) and loaded.head.task_ == "regression":
+        refuse(top="on a regression, which predicts one number")
+    if not isinstance(loaded, HeadOnBackbone):
+        refuse(
+            cache="with a promoted model, which uses no features",
+            weights="with a promoted model, which holds its weights",
+        )
     inputs = _named(images) if "-" in images else images
     return _Predictions(iter_predictions(loaded, inputs, top=top, cache=cache, workers=workers, reporter=reporter))

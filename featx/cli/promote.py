@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, Condition, Needs, with_option
 from featx.cli.option_groups import option
 from featx.cli.options import (
     COUNT,
@@ -20,6 +21,7 @@ from featx.cli.options import (
     SHARE_BELOW_1,
     SOURCE_BACKBONE,
     WORKERS,
+    needing,
 )
 from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS, FineTuning
 from featx.reporter import Reporter, stage_of_import
@@ -31,12 +33,31 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
 _FIELDS = frozenset(field.name for field in dataclasses.fields(FineTuning))
 
 
-def _tuning(*names: str, section: str = "Advanced", **attributes: Any) -> Callable[[Any], Any]:
+_FINETUNE = with_option("finetune", "--finetune")
+
+
+def _last(least: int, words: str) -> tuple[Needs, Needs]:
+    """Fine-tuning of at least so many blocks of the backbone."""
+    return _FINETUNE, Needs(words, lambda options: options["last"] is None or options["last"] >= least)
+
+
+_BACKBONE = _last(1, "with --last 0, which trains the head alone")
+_BLOCKS = _last(2, "with --last below 2, which trains at most one block")
+_AUGMENT = (_FINETUNE, Needs("with --augment none", lambda options: options["augment"] != "none"))
+_FROZEN = (
+    _FINETUNE,
+    Needs("without --last or --from", lambda options: options["last"] is not None or options["from_layer"] is not None),
+)
+
+
+def _tuning(
+    *names: str, section: str = "Advanced", needs: Condition = _FINETUNE, **attributes: Any
+) -> Callable[[Any], Any]:
     """An option with the name and the default of a field of ``FineTuning``."""
     declared = next((name for name in names if not name.startswith("-")), names[0])
     field = declared.split("/")[0].removeprefix("--").replace("-", "_")
     default = getattr(FineTuning, field)
-    return option(*names, default=default, show_default=default is not None, section=section, **attributes)
+    return option(*names, default=default, show_default=default is not None, section=section, needs=needs, **attributes)
 
 
 def _settings(options: Mapping[str, Any]) -> FineTuning:
@@ -112,15 +133,17 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     ),
 )  # fmt: skip
 @click.argument("head", required=False)
-@option("--finetune", is_flag=True, section="Fine-tuning", help="Fine-tune the network, starting at the head.")
+@option(
+    "--finetune", is_flag=True, section="Fine-tuning", needs=ALWAYS, help="Fine-tune the network, starting at the head."
+)
 @_tuning("--epochs", type=COUNT, section="Fine-tuning", metavar="N", help="Largest number of epochs.")
 @_tuning("--lr", type=POSITIVE, section="Fine-tuning", metavar="RATE", help="Learning rate of the head at its peak.")
 @_tuning(
-    "--backbone-lr", type=POSITIVE, metavar="SHARE",
+    "--backbone-lr", type=POSITIVE, needs=_BACKBONE, metavar="SHARE",
     help="Learning rate of the last block of the backbone, as a share of --lr.",
 )  # fmt: skip
 @_tuning(
-    "--layer-decay", type=SHARE, metavar="SHARE",
+    "--layer-decay", type=SHARE, needs=_BLOCKS, metavar="SHARE",
     help="Learning rate of each block, as a share of that of the block after it.",
 )  # fmt: skip
 @_tuning(
@@ -131,7 +154,9 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     "--last", type=click.IntRange(min=0), section="Fine-tuning", metavar="N",
     help="Train only the last N blocks; 0: the head alone.",
 )  # fmt: skip
-@_tuning("--train-bn/--freeze-bn", help="Update the statistics of batch normalisation, or freeze them.")
+@_tuning(
+    "--train-bn/--freeze-bn", needs=_BACKBONE, help="Update the statistics of batch normalisation, or freeze them."
+)
 @_tuning("--optimizer", type=click.Choice(OPTIMIZERS), help="Optimizer: AdamW, or SGD with Nesterov momentum.")
 @_tuning(
     "--weight-decay", type=click.FloatRange(min=0), metavar="DECAY",
@@ -151,8 +176,14 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     metavar="NAME",
     help=f"Augmentation of the training images: {', '.join(AUGMENTATIONS)}.",
 )
-@_tuning("--crop-scale", type=SHARE, metavar="SHARE", help="Smallest share of the area that a random crop covers.")
-@_tuning("--flip/--no-flip", section="Fine-tuning", help="Mirror half of the images.")
+@_tuning(
+    "--crop-scale",
+    type=SHARE,
+    needs=_AUGMENT,
+    metavar="SHARE",
+    help="Smallest share of the area that a random crop covers.",
+)
+@_tuning("--flip/--no-flip", section="Fine-tuning", needs=_AUGMENT, help="Mirror half of the images.")
 @_tuning(
     "--mixup", type=click.FloatRange(min=0), metavar="ALPHA",
     help="Mix pairs of images in proportions drawn from Beta(ALPHA, ALPHA); 0 mixes none.",
@@ -172,7 +203,7 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     help="Decay per step of an exponential moving average of the weights; 0 averages nothing.",
 )  # fmt: skip
 @_tuning(
-    "--cached-crops", type=click.IntRange(min=0), metavar="N",
+    "--cached-crops", type=click.IntRange(min=0), needs=_FROZEN, metavar="N",
     help="Number of random crops of each image for which the output of frozen blocks is cached; 0 caches nothing.",
 )  # fmt: skip
 @_tuning("--compile", is_flag=True, help="Train by torch.compile, which takes about a minute before the first step.")
@@ -190,18 +221,24 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 )  # fmt: skip
 @_tuning("--seed", metavar="N", help="Seed of the order of images, crops, mixing and dropout.")
 @option(
-    "--features", section="Advanced", metavar="FILE", help="Feature file, where it is not the one that the head names."
+    "--features",
+    section="Advanced",
+    needs=ALWAYS,
+    metavar="FILE",
+    help="Feature file, where it is not the one that the head names.",
 )
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 @option(
-    "--tensorboard", is_flag=True, section="Advanced",
+    "--tensorboard", is_flag=True, section="Advanced", needs=_FINETUNE,
     help="Write the epochs for TensorBoard too, into <model>.tensorboard.",
 )  # fmt: skip
-@MODELS_FOLDER
+@needing(
+    Needs("with both HEAD and --out", lambda options: not (options["head"] and options["out"])), MODELS_FOLDER,
+)  # fmt: skip
 @option(
-    "-o", "--out", section="Output", metavar="FILE",
+    "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
     help="Model file to write, instead of one named in the models folder.",
 )  # fmt: skip
 def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -> Promotion:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, NO_OUT
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder, needing
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 
@@ -49,18 +50,26 @@ def _show_ranking(result: Ranking) -> None:
 )  # fmt: skip
 @click.argument("data", required=False, default="digits")
 @option(
-    "-b", "--backbone", "backbones", multiple=True, required=True, section="Backbone", metavar="NAME[=WEIGHTS]",
+    "-b", "--backbone", "backbones", multiple=True, required=True, section="Backbone", needs=ALWAYS, metavar="NAME[=WEIGHTS]",
     help="Backbone to compare, and its weights as in featx extract. May be repeated; featx backbones lists the names.",
 )  # fmt: skip
 @GROUPS
 @PIXEL_VALUES
 @DEVICE
-@option("--seed", default=0, show_default=True, section="Advanced", metavar="N", help="Seed of the folds.")
+@option(
+    "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the folds."
+)
 @WORKERS
 @cache_folder("Output")
-@MODELS_FOLDER
+@needing(NO_OUT, MODELS_FOLDER)
 @option(
-    "-o", "--out", show_default="<models>/<data>--rank.png", section="Output", metavar="FILE", help="Picture to write."
+    "-o",
+    "--out",
+    show_default="<models>/<data>--rank.png",
+    section="Output",
+    needs=ALWAYS,
+    metavar="FILE",
+    help="Picture to write.",
 )
 def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], **options: Any) -> Ranking:
     """Extract the features of each backbone once, and compare the accuracy of heads on them and their cost.

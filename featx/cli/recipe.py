@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from featx.cli import needs
 from featx.cli.extract import extract
 from featx.cli.fit_head import fit_head
 from featx.cli.job import JobCommand
@@ -40,10 +41,12 @@ class Step:
     Attributes:
         command: runs it.
         options: the value of each parameter of the command, by name.
+        given: the names of the parameters that the table sets.
     """
 
     command: JobCommand
     options: Mapping[str, Any]
+    given: frozenset[str] = frozenset()
 
     def as_command(self) -> str:
         """The command line that does the same, without options that have their default."""
@@ -130,6 +133,7 @@ def run_recipe(
 def _conflicts(recipe: Recipe) -> Iterator[str]:
     """One sentence for each step whose options exclude or need one another."""
     for name, step in recipe.steps.items():
+        yield from (f"[{name}] {fault}" for fault in needs.faults(step.command.params, step.options, step.given))
         try:
             step.command.check(step.options)
         except FeatxError as error:
@@ -168,7 +172,7 @@ def _read_table(name: str, table: Any, command: JobCommand) -> tuple[Step, list[
             faults.append(f"[{name}] {key}: {error.message.rstrip('.')}")
         else:
             options[str(params[key].name)] = parsed[str(params[key].name)]
-    return Step(command, {**_parsed(command, []), **options}), faults
+    return Step(command, {**_parsed(command, []), **options}, frozenset(options)), faults
 
 
 def _parsed(command: JobCommand, words: list[str]) -> dict[str, Any]:

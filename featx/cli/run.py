@@ -9,6 +9,7 @@ import click
 
 from featx.cli.interrupt import interruptible
 from featx.cli.job import NotesOnce
+from featx.cli.needs import ALWAYS
 from featx.cli.option_groups import Command, option
 from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
@@ -23,7 +24,13 @@ from featx.text import printable
     examples=("featx run pipelines/quickstart.toml", "featx run pipelines/quickstart.toml --dry-run"),
 )  # fmt: skip
 @click.argument("recipe")
-@option("--dry-run", is_flag=True, section="Output", help="Print the commands of the steps without running them.")
+@option(
+    "--dry-run",
+    is_flag=True,
+    section="Output",
+    needs=ALWAYS,
+    help="Print the commands of the steps without running them.",
+)
 @VERBOSITY
 @JSON
 @click.pass_context

@@ -309,6 +309,8 @@ def _gather(
     task, _ = task_of(features, head.task)
     if not auto:
         get_kind(head.kind, task=task, kernel=head.kernel)  # raises where the kind does not suit the task
+    if task == "regression" and head.calibrate:
+        raise SettingsError("calibrate has no effect on a regression, which has no probabilities; leave it out")
     head.task_ = task
     split = with_splits(features, task)
     return _Data(features, split, _held_out(split, task, cv), file, layers)

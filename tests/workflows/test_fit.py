@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from made import photos
-from task_features import TASKS, tagged
+from task_features import TASKS, measured, tagged
 
-from featx.errors import CacheMissError, HeadError
+from featx.errors import CacheMissError, HeadError, SettingsError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
@@ -318,3 +318,8 @@ def test_numbers_of_a_table_need_the_task_named(request: pytest.FixtureRequest, 
         fit_head(file)
     assert fit_head(file, "ridge", task="regression").head.task_ == "regression"
     assert len(fit_head(file, "centroid", task="classification", cv=2).head.classes_) == 13
+
+
+def test_a_regression_takes_no_calibration(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="calibrate has no effect on a regression, which has no probabilities"):
+        fit_head(measured(), Head("ridge", task="regression", calibrate="isotonic"), models=tmp_path)
