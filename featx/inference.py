@@ -23,6 +23,7 @@ from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import files_sharing
+from featx.features.label_changes import label_changes
 from featx.heads.evaluation import trained_on
 from featx.heads.groups import match_groups, row_groups, with_groups, with_splits
 from featx.heads.head import Head
@@ -315,7 +316,7 @@ def evaluate(
         return _evaluate_head(head, data, split)
     if not isinstance(data, ImageSet) and is_feature_file(data):
         head_layer = model.head.layer_ if isinstance(model, HeadOnBackbone) else getattr(model, "layer_", PENULTIMATE)
-        return evaluate(model, FeatureSet.load(data, head_layer), split=split)
+        return evaluate(model, FeatureSet.load(data, head_layer), split=split).with_notes(label_changes(data))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):
         return _evaluate_promoted(model, images, split, workers, reporter)
@@ -323,7 +324,7 @@ def evaluate(
         model = _with_backbone(model)
     extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
     report = evaluate(model, extraction.load(model.head.layer_), split=split)
-    return report.with_notes(_failure_notes(extraction.failures))
+    return report.with_notes([*extraction.notes, *_failure_notes(extraction.failures)])
 
 
 def _evaluate_head(head: Head, data: FeatureSet, split: str | None) -> Report:
@@ -362,6 +363,7 @@ def _evaluate_promoted(
     failures = [(name, error) for name, _, error in outputs if error]
     probabilities = np.stack([values for _, values, _ in outputs if values is not None])
     notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures), *remarks]
+    notes = [*images.notes, *notes]
     return ClassificationReport.from_predictions(
         labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below,
         groups=row_groups(rows, np.array(decoded)), notes=notes,

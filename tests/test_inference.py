@@ -361,3 +361,18 @@ def test_a_head_of_groups_is_evaluated_on_other_images_that_name_none() -> None:
     own = dataclasses.replace(features, dataset={**features.dataset, "splits": "hash"})
     with pytest.raises(HeadError, match="there is no table to read the column 'patient' from"):
         evaluate(head, own)
+
+
+def test_evaluate_notes_how_the_data_were_read_and_what_has_changed_in_them(split_photos: Path, in_tmp: Path) -> None:
+    features = featx.extract(split_photos, "lenet5")
+    fit = featx.fit_head(features.file, "centroid")
+    (split_photos / "train").rename(split_photos / "train_set")
+    (split_photos / "val").rename(split_photos / "val_set")
+    report = evaluate(fit.head, split_photos)
+    assert report.notes[-1] == "split: train_set is read as the split train, val_set as val"
+    (split_photos / "val_set" / "dark" / "00.png").rename(split_photos / "val_set" / "light" / "x.png")
+    assert (
+        evaluate(fit.head, features.file)
+        .notes[-1]
+        .startswith("split has changed since its features were extracted: 1 image")
+    )

@@ -59,6 +59,11 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
         images = featx.scan_images("photos")
         print(len(images), images.classes)
     """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        found = "an empty path" if isinstance(source, str) else f"{type(source).__name__} {str(source)[:40]!r}"
+        raise DatasetError(
+            f"found {found}; expected the path of a folder or of a table. Images in several places are listed in a table"
+        )
     try:
         for kind in SOURCES:
             if kind.matches(source):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,15 @@ def test_a_folder_named_digits_is_reached_by_a_path(in_tmp: Path, make_image: Ma
     shutil.rmtree(in_tmp / "digits")
     with pytest.raises(DatasetError, match="there is no digits"):
         scan_images("./digits")
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [("", "an empty path"), (["a.jpg", "b.jpg"], "list .*a.jpg"), (None, "NoneType 'None'"), (b"photos", "bytes")],
+)
+def test_what_is_no_path_is_an_error(source: Any, found: str) -> None:
+    with pytest.raises(DatasetError, match=rf"found {found}.*; expected the path of a folder or of a table"):
+        scan_images(source)
 
 
 def test_a_path_that_no_system_can_open_is_an_error(tmp_path: Path) -> None:
