@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from featx.data.loader import LoadedImage, batched, default_batch_size, read_fil
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
-from featx.errors import DatasetError, HeadError, ImageError, system_errors
+from featx.errors import DatasetError, FeatxError, HeadError, ImageError, system_errors
 from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownViews
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import files_sharing
 from featx.features.label_changes import label_changes
@@ -210,8 +212,8 @@ def predict(
             of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the built-in scans. An
             ``ImageSet`` stands for all its images.
         top: number of classes to return for each image.
-        cache: the folder of feature files. A head takes the features of images that are in one of them, found by the hash of
-            the content, instead of computing them. None: nothing is looked up.
+        cache: the folder of feature files. A head takes the features of images that are in one of them, or in the file that it
+            was fitted to, found by the hash of the content, instead of computing them. None: nothing is looked up.
         workers: threads that read and decode; by default one per core.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress, in images.
@@ -399,14 +401,20 @@ def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Predic
 
 
 def _known_features(model: Model, cache: str | os.PathLike[str] | None) -> KnownViews | None:
-    """The features that a head takes from the files of a folder; None for a promoted model, which has none."""
+    """The features that a head takes from the files of a folder, and from the one that it was fitted to.
+
+    A promoted model, whose network may have been fine-tuned, has none.
+    """
     if cache is None or isinstance(model, PromotedModel):
         return None
     identities, spec = model.backbone.identities, LayerSpec.parse(model.head.layer_)
     by_view: dict[View | RandomView, dict[str, str]] = {
         view: {name: identities[name] for name in names} for view, names in zip(spec.views, spec.stored, strict=True)
     }
-    files = files_sharing(Path(cache), by_view.values())
+    files = [file for file in files_sharing(Path(cache), by_view.values()) if file.complete]
+    if (own := model.head.source_) and Path(own).resolve() not in [file.path.resolve() for file in files]:
+        with contextlib.suppress(FeatxError):  # it may be gone, or hold other features by now
+            files += [file for file in [FeatureFile(own)] if any(map(file.holds, by_view.values()))]
     return KnownViews(files, by_view) if files else None
 
 

@@ -289,15 +289,17 @@ def test_a_head_takes_cached_features_by_the_content_of_an_image(
     shutil.copy(file, "renamed.png")
     loaded = load_model(head_file)
     computed = predict(loaded, [file, "renamed.png"], cache=None)
-    elsewhere = predict(loaded, [file, "renamed.png"], cache="no such folder")
-    assert computed == elsewhere
     monkeypatch.setattr(featx.Backbone, "encode", lambda *_: pytest.fail("a forward pass was run"))
     cached = predict(loaded, [file, "renamed.png", file.read_bytes()])
     assert [prediction.value for prediction in cached] == ["dark"] * 3
     for prediction in cached:
         assert dict(prediction.top) == pytest.approx(dict(computed[0].top), abs=1e-5)
+    assert predict(loaded, file, cache="elsewhere") == cached[:1], "the file that it was fitted to"
     with pytest.raises(pytest.fail.Exception, match="a forward pass was run"):
         predict(loaded, file, cache=None)
+    next(Path("cache").glob("*.h5")).rename("gone.h5")
+    with pytest.raises(pytest.fail.Exception, match="a forward pass was run"):
+        predict(loaded, file)
 
 
 def test_a_damaged_cached_row_is_computed_again(head_file: Path, split_photos: Path) -> None:

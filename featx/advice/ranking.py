@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -223,13 +223,16 @@ def _labelled(
     Raises:
         SettingsError: something other than a name or a pair of name and weights.
     """
+    wrong = SettingsError(f"backbones is {backbones!r}; expected names, or pairs of a name and its weights")
+    if not isinstance(backbones, Iterable):
+        raise wrong
     items = backbones.items() if isinstance(backbones, Mapping) else backbones
     pairs = dict.fromkeys(
         tuple(names_of(item, "backbones")) if isinstance(item, tuple) else (*names_of(item, "backbones"), "default")
         for item in ([items] if isinstance(items, str) else items)
     )
     if any(len(pair) != 2 for pair in pairs):
-        raise SettingsError(f"backbones is {backbones!r}; expected names, or pairs of a name and its weights")
+        raise wrong
     names = Counter(name for name, _ in pairs)
     return {name if names[name] == 1 else f"{name}={weights}": (name, weights) for name, weights in pairs}
 

@@ -28,7 +28,7 @@ from featx.data.transform import Transform, parse_bands, parse_value_range
 from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, StaleCacheError, system_errors
 from featx.identity import differences, joint_features, joint_identity
-from featx.layer_spec import PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
+from featx.layer_spec import PENULTIMATE, PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
 
 Parsed = TypeVar("Parsed")
 
@@ -153,12 +153,17 @@ class Backbone:
         other._extract_layers(dict.fromkeys(name for spec in specs for name in spec.layers))
         return other.with_views(tuple(dict.fromkeys((*self.views, *(view for spec in specs for view in spec.views)))))
 
-    def with_views(self, views: Sequence[View | RandomView]) -> Backbone:
+    def with_views(self, views: str | Sequence[View | RandomView]) -> Backbone:
         """The same network and layers with these views of each image.
 
+        Args:
+            views: the name of a set of views, "plain", "flip" or "10crop", or the views themselves.
+
         Raises:
-            BackboneError: a view is a corner, and the transform leaves no corners.
+            BackboneError: there is no such set; or a view is a corner, and the transform leaves no corners.
         """
+        if isinstance(views, str):
+            views = LayerSpec.parse(PENULTIMATE, views).views
         corners = any(isinstance(view, View) and view.vertical for view in views)
         if corners and self.transform.resize < self.transform.crop:
             raise BackboneError(
@@ -322,7 +327,10 @@ def load_backbone(
         >>> list(backbone.layers)
         ['penultimate', 'features.3:max', 'penultimate@mirrored', 'features.3:max@mirrored']
     """
+    if not isinstance(name, str):
+        raise BackboneError(f"the backbone is {name!r}; expected its name, such as resnet50")
     _require_options(dtype=dtype, precision=precision, views=views)
+    requested = names_of(layers, "layers")
     changes = {
         "resize": resize,
         "crop": crop,
@@ -348,7 +356,6 @@ def load_backbone(
             device=chosen_device,
             notes=(*network.notes, *_padding_notes(transform)),
         ).with_views(VIEWS[views])
-        requested = names_of(layers, "layers")
         if stages:
             requested += [stage.layer for stage in backbone.stages()]
         if not requested:
@@ -449,11 +456,11 @@ def cast_features(embeddings: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _require_options(*, dtype: str, precision: str, views: str) -> None:
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise BackboneError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    if views not in VIEWS:
+    if not isinstance(views, str) or views not in VIEWS:
         raise BackboneError(f"views is {views!r}; expected one of {', '.join(VIEWS)}")
 
 

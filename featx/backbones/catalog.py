@@ -16,6 +16,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from featx.arguments import names_of
 from featx.backbones import registry
 from featx.backbones.classifier import find_classifier
 from featx.errors import BackboneError
@@ -99,13 +100,13 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     return [name for name in names if fnmatch(name, glob)]
 
 
-def describe_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
+def describe_backbones(names: str | Sequence[str], *, reporter: Reporter = SILENT) -> list[CatalogEntry]:
     """Measure backbones by building them on torch's meta device, which needs no weights and computes only shapes.
 
     The measurements are stored in ``home()`` for this version of torch, torchvision and timm.
 
     Args:
-        names: names of backbones.
+        names: the name of a backbone, or several.
         reporter: its ``progress`` is called after each backbone.
 
     Raises:
@@ -119,17 +120,19 @@ def describe_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> 
     return entries
 
 
-def measure_backbones(names: Sequence[str], *, reporter: Reporter = SILENT) -> Iterator[CatalogEntry | SkippedBackbone]:
+def measure_backbones(
+    names: str | Sequence[str], *, reporter: Reporter = SILENT
+) -> Iterator[CatalogEntry | SkippedBackbone]:
     """Measure backbones one by one, as ``describe_backbones``, and go on where one cannot be built.
 
     Args:
-        names: names of backbones.
+        names: the name of a backbone, or several.
         reporter: its ``progress`` is called after each backbone.
 
     Yields:
         An entry for each name, as soon as it is measured; or the reason why it was skipped.
     """
-    memos: dict[str, _Memo] = {}
+    names, memos = names_of(names, "names"), dict[str, _Memo]()
     try:
         for done, name in enumerate(names, start=1):
             source = registry.source_of(name)

@@ -15,10 +15,15 @@ from featx.backbones.sources.source import Network, Source, no_such_network
 from featx.backbones.sources.timm_source import TimmSource
 from featx.backbones.sources.torchvision_source import TorchvisionSource
 from featx.errors import BackboneError
+from featx.io.file_kinds import EMPTY, FOLDER, MODEL, WEIGHTS, misplaced
 from featx.text import did_you_mean
 
 SOURCES: tuple[Source, ...] = (FileSource(), TimmSource(), BuiltinSource(), TorchvisionSource())
 """All sources of networks. The first one that accepts a name builds it."""
+
+
+_HOLD_WEIGHTS = (WEIGHTS, MODEL, FOLDER, EMPTY)
+"""The kinds of files and folders that the sources try to read weights from."""
 
 
 def build(name: str, weights: str = "default", image_size: int | None = None) -> Network:
@@ -34,6 +39,9 @@ def build(name: str, weights: str = "default", image_size: int | None = None) ->
     Raises:
         BackboneError: there is no such backbone, there are no such weights, or the weights do not fit.
     """
+    wanted = "a .safetensors or .pth file of network weights"
+    if found := misplaced(weights.partition("#")[0], wanted, fits=_HOLD_WEIGHTS):
+        raise BackboneError(found)
     if source := source_of(name):
         return source.build(name, weights, image_size)
     with_prefix = [

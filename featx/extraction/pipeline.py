@@ -96,7 +96,7 @@ def extract(
     started = time.perf_counter()
     request = Request(
         images=data if isinstance(data, ImageSet) else scan_images(data),
-        backbone=load_backbone(backbone) if isinstance(backbone, str) else backbone,
+        backbone=backbone if isinstance(backbone, Backbone) else load_backbone(backbone),
         cache=Path(cache),
         out=Path(out) if out is not None else None,
         compute=compute,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featx.arguments import names_of
 from featx.features.feature_set import FeatureSet
 from featx.layer_spec import PENULTIMATE, LayerSpec
 
@@ -76,11 +78,12 @@ class Extraction:
         more = (f"and {left} more failed (featx info --failed {self.file} lists them)",) if left > 0 else ()
         return (*self.notes, *(f"{path}: {error}" for path, error in self.failures[:_MOST_NAMED]), *more)
 
-    def load(self, layer: str = PENULTIMATE) -> FeatureSet:
-        """Load the features of one layer, or of several with commas between their names, in all requested views.
+    def load(self, layer: str | Sequence[str] = PENULTIMATE) -> FeatureSet:
+        """Load the features of one layer, or of several side by side, in all requested views.
 
         Args:
-            layer: as ``LayerSpec.parse`` takes it: ``penultimate``, ``layer3,penultimate``, ``penultimate@flip``.
+            layer: as ``LayerSpec.parse`` takes it: ``penultimate``, ``layer3,penultimate``, ``penultimate@flip``; or a list of
+                layers.
 
         Returns:
             The features, (N, D), or (N, V, D) in V views, with labels, splits and paths.
@@ -89,7 +92,7 @@ class Extraction:
             CacheMissError: the file has no such layer.
             CorruptFileError: rows do not match their checksums.
         """
-        return FeatureSet.load(self.file, str(LayerSpec.parse(layer, self.views)))
+        return FeatureSet.load(self.file, str(LayerSpec.parse(",".join(names_of(layer, "layer")), self.views)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that ``featx extract --json`` prints."""

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from featx.arguments import names_of
 from featx.data.image_set import UNLABELLED
 from featx.errors import CorruptFileError, HeadError, OutputError
 from featx.features.arrays import checked_fields
@@ -92,12 +93,12 @@ class FeatureSet:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], layer: str = PENULTIMATE) -> FeatureSet:
+    def load(cls, path: str | os.PathLike[str], layer: str | Sequence[str] = PENULTIMATE) -> FeatureSet:
         """Read a feature file, without the images that failed.
 
         Args:
             path: the path of the file.
-            layer: a layer spec, as in ``LayerSpec.parse``: one of the file's layers, or several with commas between them, whose
+            layer: a layer spec, as in ``LayerSpec.parse``: one of the file's layers, or a list or several with commas, whose
                 features are concatenated; after an ``@``, the views. Several layers or views are joined in memory up to
                 ``MOST_IN_MEMORY`` bytes.
 
@@ -109,6 +110,7 @@ class FeatureSet:
         """
         file = FeatureFile(path)
         rows = np.flatnonzero(file.status == DONE)
+        layer = ",".join(names_of(layer, "layer"))
         names = LayerSpec.parse(layer).stored
         layers = [name for view in names for name in view]
         matches = file.checksums_match_in_all(layers, rows)

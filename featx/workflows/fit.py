@@ -127,7 +127,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
     report: bool = False,
-    images: Sequence[str | os.PathLike[str]] = (),
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     device: str = "cpu",
     cache: str | os.PathLike[str] = CACHE,
@@ -164,7 +164,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         group: a column of the data set's table; images of one group never straddle a split or a fold.
         table: the table with that column, where it is not the one that the features were extracted from.
         report: write an HTML page about the head too.
-        images: folders besides that of the data set whose images the page may show.
+        images: a folder, or folders, besides that of the data set whose images the page may show.
         seed: seed of folds, draws and minibatches.
         device: as ``Head`` takes it.
         cache: folder of feature files.
@@ -205,7 +205,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
-    return _save(data, head, evaluated, compared, files, page=images if report else None)
+    return _save(data, head, evaluated, compared, files, page=names_of(images, "images") if report else None)
 
 
 @dataclass(frozen=True, eq=False)

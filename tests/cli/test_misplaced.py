@@ -32,6 +32,7 @@ PLACES = {
     "evaluate {} set": ("head.safetensors", "model.safetensors"),
     "evaluate head.safetensors {}": ("x.h5", *DATA),
     "extract {} -b lenet5": DATA,
+    "extract set -b lenet5 --weights {}": ("weights.safetensors", "model.safetensors", "set", "empty"),
     "rank {} -b lenet5": DATA,
     "advise {} -b lenet5": ("x.h5", *DATA),
     "info {}": ("x.h5", "head.safetensors", "model.safetensors"),
