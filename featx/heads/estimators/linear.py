@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from featx.heads.predictors import LinearPredictor, NotConvergedWarning
+from featx.heads.solver.finite_newton import finish
 from featx.heads.solver.lbfgs import minimise
 from featx.heads.solver.losses import Logistic, Loss, Softmax, SquaredHinge
 from featx.heads.solver.matrices import DenseMatrix, Matrix, Rotated, RotatedMatrix, StreamedMatrix
@@ -44,6 +45,10 @@ SEARCH_NOT_CONVERGED = 1e-4
 """Relative gap above which a fit of the search is reported as not converged."""
 SEARCH_ITERATIONS = 400
 """Iterations after which a fit of the search is abandoned and reported, where C is far too large for the rows."""
+HINGE_ITERATIONS = 100
+"""Iterations after which a fit of the search is left to ``finite_newton``, where that is fast."""
+MAX_FINISHED, MAX_FINISHED_SEARCH = 16_000_000, 250_000
+"""Elements of the rows up to which ``finite_newton`` solves what L-BFGS leaves: in the final fit, and in fits of a search."""
 
 MAX_COLUMNS = 256
 """Problems times outputs that are solved together; wider matrix products are hardly faster."""
@@ -156,13 +161,16 @@ class LinearPathEstimator:
         if self.coarse and in_memory:
             weight, bias = self._rotated.unrotate(first.weight).astype(np.float64), first.bias.astype(np.float64)
             return self._predictor(training, candidate, dataclasses.replace(first, weight=weight, bias=bias))
-        rough = self._minimise(problem, (first.weight, first.bias), ROUGH_TOL)
-        iterations = first.iterations + rough.iterations
+        exact = self._matrix.dtype == np.float64
+        rough, iterations = first, first.iterations
+        if not (self.hinge and in_memory and exact):  # whose Newton steps need no better start
+            rough = self._minimise(problem, (first.weight, first.bias), ROUGH_TOL)
+            iterations = iterations + rough.iterations
         if not in_memory:
             rough = self._minimise_streamed(training, penalty, (rough.weight, rough.bias))
             iterations = iterations + rough.iterations
             solution = self._refine_streamed(training, penalty, rough, NOT_CONVERGED / 2)
-        elif self._matrix.dtype == np.float64:
+        elif exact:
             solution = self._refine_float64(problem, rough)
         else:
             solution = self._refine_streamed(training, penalty, rough, FIT_TOL)
@@ -174,11 +182,16 @@ class LinearPathEstimator:
     def _solve_group(self, problems: Problems, group: Sequence[float], path: _WarmStarts) -> Solution:
         """Solve the problems of some values of C on some folds, and add the solutions to their path."""
         folds, width = len(problems.fold) // len(group), self._rotated.coordinates.shape[1]
+        finishes = self.hinge and self._rotated.coordinates.size <= MAX_FINISHED_SEARCH
+        start = path.start(np.log(group), folds, self._loss.outputs, width)
         solution = minimise(
-            self._matrix, self._loss, problems, path.start(np.log(group), folds, self._loss.outputs, width),
+            self._matrix, self._loss, problems, start,
             tol=self._tol, precondition=self._rotated.basis is not None, first_step=path.first_step(len(group), folds),
-            max_iter=SEARCH_ITERATIONS,
+            max_iter=HINGE_ITERATIONS if finishes else SEARCH_ITERATIONS,
         )  # fmt: skip
+        if finishes and isinstance(self._loss, SquaredHinge):
+            left = np.flatnonzero(~(solution.gap <= SEARCH_NOT_CONVERGED))
+            solution = finish(self._rotated.coordinates, self._loss, problems, solution, left)
         path.add(np.log(group), solution)
         return solution
 
@@ -202,11 +215,14 @@ class LinearPathEstimator:
         drawn = np.searchsorted(training.rows.index, self._data.rows.index)
         matrix = RotatedMatrix(StreamedMatrix(training.rows, dtype), self._rotated, drawn)
         problem = _one_problem(training.weight, penalty, dtype)
-        loss = self._make_loss(training)
+        loss = _make_loss(training, self.hinge)
         return minimise(matrix, loss, problem, start, tol=FIT_TOL, precondition=self._rotated.basis is not None)
 
     def _refine_float64(self, problem: Problems, rough: Solution) -> Solution:
         """Refine a solution in rotated columns. The rows are float64, so the rotation has lost no digits."""
+        if isinstance(self._loss, SquaredHinge):
+            solution = finish(self._rotated.coordinates, self._loss, problem, rough, np.zeros(1, dtype=np.int64))
+            return dataclasses.replace(solution, weight=self._rotated.unrotate(solution.weight))
         model = HessianModel(self._matrix, problem.weights[0], self._loss, _identity, _identity)
         start, tol = (rough.weight, rough.bias), FIT_TOL / 1000
         solution = refine(self._matrix, self._loss, problem, start, model=model, tol=tol, max_iter=NEWTON_STEPS)
@@ -230,14 +246,18 @@ class LinearPathEstimator:
         hessian = self._matrix if hessian is None else hessian
         model = HessianModel(hessian, weight, self._loss, rotated.rotate, rotated.unrotate, cg_tol)
         return refine(
-            StreamedMatrix(training.rows, np.float64), self._make_loss(training),
+            StreamedMatrix(training.rows, np.float64), _make_loss(training, self.hinge),
             _one_problem(training.weight, penalty, np.float64),
             (rotated.unrotate(rough.weight), rough.bias.astype(np.float64)),
             model=model, tol=tol, max_iter=NEWTON_STEPS,
         )  # fmt: skip
 
     def _refine_again(self, training: TrainingData, penalty: np.ndarray, solution: Solution) -> Solution:
-        """Refine a solution whose Newton steps float32 was too coarse for: with L-BFGS and Hessians in float64."""
+        """Refine a solution whose Newton steps float32 was too coarse for: in float64."""
+        rows, loss = training.rows, _make_loss(training, self.hinge)
+        if isinstance(loss, SquaredHinge) and len(rows) * rows.width <= MAX_FINISHED:
+            problem = _one_problem(training.weight, penalty, np.float64)
+            return finish(rows.whole(np.float64), loss, problem, solution, np.zeros(1, dtype=np.int64))
         matrix = DenseMatrix(self._rotated.coordinates, np.float64)
         problem = _one_problem(self._data.weight, penalty, np.float64)
         start, preconditioned = (self._rotated.rotate(solution.weight), solution.bias), self._rotated.basis is not None
@@ -275,24 +295,13 @@ class LinearPathEstimator:
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
         return LinearPredictor(weight, bias)
 
-    def _make_loss(self, training: TrainingData) -> Loss:
-        if training.task == "multilabel":
-            positive = training.y.T > 0.5
-        elif training.count == 2:
-            positive = (training.y == 1)[None]
-        elif self.hinge:
-            positive = np.arange(training.count)[:, None] == training.y
-        else:
-            return Softmax(training.y, training.count)
-        return SquaredHinge(positive) if self.hinge else Logistic(positive)
-
     def _prepare(self, training: TrainingData) -> None:
         """Sort rows that fit in memory by fold and rotate them, once for each training data."""
         if self._training is training:
             return
         self._training, self._paths = training, []
         self._data, self._order, self._regions = _sorted_by_fold(training)
-        self._loss = self._make_loss(self._data)
+        self._loss = _make_loss(self._data, self.hinge)
         self._rotated = Rotated.of(self._data.rows)
         coordinates = self._rotated.coordinates
         self._matrix: Matrix = DenseMatrix(coordinates)
@@ -337,7 +346,8 @@ class _WarmStarts:
 
     def start(self, log_C: np.ndarray, folds: int, outputs: int, width: int) -> Parameters:
         """(K, P, r) and (K, P), the start for (n,) values of log C."""
-        if not self.last:
+        if not self.last or log_C[0] < self.last[-1][0]:  # below the path so far, weights are smaller than any of its
+            self.first = None
             return np.zeros((outputs, len(log_C) * folds, width)), np.zeros((outputs, len(log_C) * folds))
         place, weight, bias = self.last[-1]
         before, weight_before, bias_before = self.last[0]
@@ -367,6 +377,18 @@ def _sorted_by_fold(training: TrainingData) -> tuple[TrainingData, np.ndarray, t
     starts = np.flatnonzero(np.diff(fold_of[order], prepend=-2))
     regions = tuple(slice(int(at), int(end)) for at, end in zip(starts, [*starts[1:], len(order)], strict=True))
     return training.ordered(order), order, regions
+
+
+def _make_loss(training: TrainingData, hinge: bool) -> Loss:
+    if training.task == "multilabel":
+        positive = training.y.T > 0.5
+    elif training.count == 2:
+        positive = (training.y == 1)[None]
+    elif hinge:
+        positive = np.arange(training.count)[:, None] == training.y
+    else:
+        return Softmax(training.y, training.count)
+    return SquaredHinge(positive) if hinge else Logistic(positive)
 
 
 def _identity(weight: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Support vector machines on a precomputed Gram matrix: scikit-learn's ``SVC`` and ``SVR``.
+"""Support vector machines with a kernel, scikit-learn's ``SVC`` and ``SVR``, and support vector regression without one.
 
 N rows of D features, C classes, labels or targets, S support vectors. One machine has one output; n rows are its training rows.
 """
@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, SVR
 
 from featx.errors import HeadError
 from featx.heads.predictors import KernelPredictor, LinearPredictor, NotConvergedWarning
+from featx.heads.solver.interior_point import GAP, fit_regression
 from featx.heads.training_data import Rows, TrainingData
 from featx.text import size_text
 
@@ -26,6 +28,10 @@ MAX_ROWS = 20_000
 MAX_STEPS, MAX_STEPS_PER_ROW = 100_000, 20
 """The most iterations of libsvm for one machine, whichever is more. Without a limit, a large C takes hours on rows that span
 few dimensions."""
+
+SEARCH_GAP, NOT_CONVERGED = 1e-9, 1e-6
+"""Relative duality gaps of regression without a kernel: at which a fit of the search is done, and above which a fit is reported
+as not converged."""
 
 _CACHE_MB = 500  # of each machine
 _BLOCK = 1024  # rows whose kernel with all others is computed at once
@@ -89,7 +95,10 @@ class KernelSvmEstimator:
 
 
 class LinearSvrEstimator:
-    """Fits support vector regression without a kernel, otherwise as ``KernelSvmEstimator`` does for targets.
+    """Fits support vector regression without a kernel, with the objective of ``SVR``, by an interior point method.
+
+    The candidate is C. Each target has a machine, with a tube of 0.1, on values standardised by their weighted mean and
+    deviation. Rows that are fewer than their columns are rotated into as many columns as rows.
 
     Args:
         candidates: values of C, the smallest first.
@@ -119,7 +128,7 @@ class LinearSvrEstimator:
             NotConvergedWarning: some machines were stopped before their optimum.
         """
         _require_few(training)
-        return _held_out_scores(training, candidates, _gram_matrix(training.rows))
+        return _held_out_linear_scores(training, candidates)
 
     def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
         """Fit to all rows.
@@ -131,11 +140,51 @@ class LinearSvrEstimator:
             NotConvergedWarning: some machines were stopped before their optimum.
         """
         _require_few(training)
-        dual, bias = _fit_all_rows(_gram_matrix(training.rows), training, candidate)
-        weight = np.zeros((len(dual), training.rows.width))
-        for rows, block in training.rows.blocks(np.float64):
-            weight += dual[:, rows] @ block
-        return LinearPredictor(weight, bias)
+        Z, basis = _rotated(training.rows)
+        weight, bias, gap = _fit_linear(Z, np.arange(len(training)), training, candidate, tol=GAP)
+        if gap > NOT_CONVERGED:
+            message = (
+                f"at C={candidate:g} the optimum was not reached: the objective may still fall by {gap:.0e} of itself"
+            )
+            warnings.warn(message, NotConvergedWarning, stacklevel=2)
+        return LinearPredictor(weight if basis is None else weight @ basis, bias)
+
+
+def _held_out_linear_scores(training: TrainingData, candidates: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    """Score the held-out rows of each fold for each C, by machines without a kernel."""
+    Z, _ = _rotated(training.rows)
+    not_converged = []
+    for candidate in candidates:
+        scores = np.full((len(training), training.count), np.nan)
+        for train, test in training.folds:
+            weight, bias, gap = _fit_linear(Z, train, training, candidate, tol=SEARCH_GAP)
+            not_converged += [candidate] if gap > NOT_CONVERGED else []
+            scores[test] = Z[test] @ weight.T + bias
+        yield candidate, scores
+    _warn_of_search(not_converged, len(candidates) * len(training.folds))
+
+
+def _rotated(rows: Rows) -> tuple[np.ndarray, np.ndarray | None]:
+    """(N, m) float64 coordinates of the rows in at most N orthonormal axes, and these (m, D) axes; None for the columns."""
+    Z = rows.whole(np.float64)
+    if len(Z) >= rows.width:
+        return Z, None
+    axes, coordinates = scipy.linalg.qr(Z.T, mode="economic", overwrite_a=True)
+    return np.ascontiguousarray(coordinates.T), np.ascontiguousarray(axes.T)
+
+
+def _fit_linear(
+    Z: np.ndarray, train: np.ndarray, training: TrainingData, C: float, *, tol: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fit a machine without a kernel to each target: (C, m) weights, (C,) intercepts, and the largest relative gap."""
+    rows = _rows_with_weight(train, training)
+    weight, bias, gap = np.empty((training.count, Z.shape[1])), np.empty(training.count), 0.0
+    for output in range(training.count):
+        y, mean, deviation = _standardised(training.y[rows, output], training.weight[rows])
+        fitted = fit_regression(Z[rows], y, C * training.weight[rows], tol=tol)
+        weight[output], bias[output] = fitted.weight * deviation, fitted.bias * deviation + mean
+        gap = max(gap, fitted.gap)
+    return weight, bias, gap
 
 
 def _require_few(training: TrainingData) -> None:
@@ -165,10 +214,16 @@ def _held_out_scores(
                 rows = test[at : at + _BLOCK]
                 scores[rows] = kernel[np.ix_(rows, train)] @ dual.T + bias
         yield candidate, scores
+    _warn_of_search(not_converged, len(candidates) * len(training.folds))
+
+
+def _warn_of_search(not_converged: Sequence[float], fits: int) -> None:
+    """Warn of the values of C of fits that did not converge."""
     if not_converged:
-        fits = f"{len(not_converged)} of {len(candidates) * len(training.folds)} fits of the search,"
-        message = f"{fits} from C={min(not_converged):g} on, had not converged; their losses are rough"
-        warnings.warn(message, NotConvergedWarning, stacklevel=2)
+        message = (
+            f"{len(not_converged)} of {fits} fits of the search, from C={min(not_converged):g} on, had not converged"
+        )
+        warnings.warn(f"{message}; their losses are rough", NotConvergedWarning, stacklevel=3)
 
 
 def _fit_all_rows(kernel: np.ndarray, training: TrainingData, C: float) -> tuple[np.ndarray, np.ndarray]:
@@ -196,9 +251,7 @@ def _fit_machines(
         (C, n) float64 dual coefficients, (C,) float64 intercepts, and whether all machines converged.
     """
     used = np.flatnonzero(training.weight[train] > 0)
-    rows = train[used]
-    if not len(rows):
-        raise HeadError("no row of weight above 0 is left to fit to; give more than one row or class such a weight")
+    rows = _rows_with_weight(train, training)
     square = kernel if len(rows) == len(kernel) else kernel[np.ix_(rows, rows)]
     y, weight = training.y[rows], training.weight[rows]
     dual, bias, converged = np.zeros((training.count, len(train))), np.zeros(training.count), True
@@ -215,6 +268,13 @@ def _fit_machines(
     return dual, bias, converged
 
 
+def _rows_with_weight(train: np.ndarray, training: TrainingData) -> np.ndarray:
+    rows: np.ndarray = train[training.weight[train] > 0]
+    if not len(rows):
+        raise HeadError("no row of weight above 0 is left to fit to; give more than one row or class such a weight")
+    return rows
+
+
 def _fit_classifier(
     square: np.ndarray, positive: np.ndarray, weight: np.ndarray, C: float
 ) -> tuple[np.ndarray, float, bool]:
@@ -229,10 +289,16 @@ def _fit_classifier(
 
 def _fit_regressor(square: np.ndarray, y: np.ndarray, weight: np.ndarray, C: float) -> tuple[np.ndarray, float, bool]:
     """Fit one machine to (n,) float64: (n,) dual coefficients, the intercept, and whether it converged."""
-    mean = np.average(y, weights=weight)
-    deviation = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
-    dual, bias, ended = _fit_machine(SVR, square, (y - mean) / deviation, weight, C)
+    standardised, mean, deviation = _standardised(y, weight)
+    dual, bias, ended = _fit_machine(SVR, square, standardised, weight, C)
     return dual * deviation, bias * deviation + mean, ended
+
+
+def _standardised(y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """(n,) values standardised by their weighted mean and deviation, and these."""
+    mean = float(np.average(y, weights=weight))
+    deviation = float(np.sqrt(np.average((y - mean) ** 2, weights=weight))) or 1.0
+    return (y - mean) / deviation, mean, deviation
 
 
 def _fit_machine(

@@ -17,7 +17,7 @@ from featx.heads.estimators import linear
 from featx.heads.estimators.knn import KNearestEstimator
 from featx.heads.postprocess import sigmoid, softmax
 from featx.heads.registry import EstimatorOptions, get_kind
-from featx.heads.solver import matrices
+from featx.heads.solver import finite_newton, matrices
 from featx.heads.training_data import Rows, TrainingData
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
@@ -155,6 +155,7 @@ def test_a_solver_that_stops_before_its_optimum_warns(name: str, monkeypatch: py
     minimise = linear.minimise
     monkeypatch.setattr(linear, "minimise", lambda *a, **o: minimise(*a, **{**o, "max_iter": 1}))
     monkeypatch.setattr(linear, "NEWTON_STEPS", 0)
+    monkeypatch.setattr(finite_newton, "MAX_STEPS", 0)
     with pytest.warns(
         predictors.NotConvergedWarning, match="at C=1 the optimum was not reached: the objective may still"
     ):

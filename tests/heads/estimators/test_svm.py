@@ -16,6 +16,7 @@ from featx.errors import HeadError
 from featx.heads.estimators import svm
 from featx.heads.estimators.svm import KernelSvmEstimator, LinearSvrEstimator
 from featx.heads.predictors import NotConvergedWarning
+from featx.heads.solver import interior_point
 from featx.heads.training_data import Rows, TrainingData, statistics
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60)], ids=["tall", "wide"])
@@ -107,15 +108,16 @@ def test_held_out_rows_are_scored_by_machines_for_the_other_folds(n: int, dim: i
 @SHAPES
 @STRENGTHS
 def test_regression_without_a_kernel_gives_a_linear_predictor(n: int, dim: int, C: float) -> None:
+    """scikit-learn's scores are accurate to a few 1e-4 deviations; ours have a smaller objective (below)."""
     training = draw(n, dim, task="regression", count=2)
     Z, everything = training.rows.whole(np.float64), np.arange(n)
     predictor = LinearSvrEstimator().fit(training, C)
     expected = reference(training, everything, C, kind="linear")
-    np.testing.assert_allclose(predictor.decision_function(Z), expected, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(predictor.decision_function(Z), expected, atol=5e-4 * expected.std())
     ((_, scores),) = LinearSvrEstimator().cross_val_scores(training, (C,))
     train, test = training.folds[1]
     np.testing.assert_allclose(
-        scores[test], reference(training, train, C, kind="linear")[test], atol=1e-4 * expected.std()
+        scores[test], reference(training, train, C, kind="linear")[test], atol=5e-4 * expected.std()
     )
 
 
@@ -171,23 +173,52 @@ def test_rows_of_weight_0_alone_are_refused() -> None:
         KernelSvmEstimator().fit(training, 1.0)
 
 
-@pytest.mark.parametrize("kind", [KernelSvmEstimator, LinearSvrEstimator])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (KernelSvmEstimator, r"at C=1e\+06 the optimum was not reached in 200 steps; a smaller C needs"),
+        (LinearSvrEstimator, r"at C=1e\+06 the optimum was not reached: the objective may still fall by"),
+    ],
+)
 def test_a_machine_that_does_not_converge_is_stopped_with_a_warning(
-    kind: type[KernelSvmEstimator | LinearSvrEstimator], monkeypatch: pytest.MonkeyPatch
+    kind: type[KernelSvmEstimator | LinearSvrEstimator], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a large C and more rows than dimensions, libsvm without a limit runs for hours."""
     monkeypatch.setattr(svm, "MAX_STEPS", 200)
     monkeypatch.setattr(svm, "MAX_STEPS_PER_ROW", 1)
+    monkeypatch.setattr(interior_point, "MAX_STEPS", 3)
     training = draw(90, 2, task="regression", count=1)
-    with pytest.warns(
-        NotConvergedWarning, match=r"at C=1e\+06 the optimum was not reached in 200 steps; a smaller C needs"
-    ):
+    with pytest.warns(NotConvergedWarning, match=message):
         predictor = kind().fit(training, 1e6)
     assert np.isfinite(predictor.decision_function(training.rows.whole())).all()
-    with pytest.warns(
-        NotConvergedWarning, match=r"\d of 6 fits of the search, from C=1e\+06 on, had not converged; th"
-    ):
+    with pytest.warns(NotConvergedWarning, match=r"\d of 6 fits of the search, from C=\S+ on, had not converged; th"):
         dict(kind().cross_val_scores(training, (1e-4, 1e6)))
+    monkeypatch.undo()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kind().fit(training, 1e-4)
+
+
+@pytest.mark.parametrize(("n", "dim"), [(90, 7), (30, 60), (107, 768)])
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e3, 1e6])
+def test_regression_without_a_kernel_converges_at_every_c(n: int, dim: int, C: float) -> None:
+    training = draw(n, dim, task="regression", count=1)
+    Z, y, weight = training.rows.whole(np.float64), training.y[:, 0], training.weight
+    y = (y - np.average(y, weights=weight)) / np.sqrt(np.cov(y, aweights=weight, ddof=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = LinearSvrEstimator().fit(dataclasses.replace(training, y=y[:, None]), C)
+
+    def objective(w: np.ndarray, b: float) -> float:
+        return float(0.5 * w @ w + C * weight @ np.maximum(0, np.abs(y - Z @ w - b) - 0.1))
+
+    reached = objective(fitted.weight[0], fitted.bias[0])
+    machine = SVR(C=C, kernel="linear", tol=1e-6, max_iter=200_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        machine.fit(Z, y, weight)
+    assert reached <= objective(machine.coef_[0], machine.intercept_[0]) * (1 + 1e-6)
+    rng = np.random.default_rng(0)
+    for size in (1e-4, 1e-2, 1.0):  # the objective is convex: no lower point nearby, no lower point at all
+        d, c = rng.normal(size=dim) * np.abs(fitted.weight).max() * size, rng.normal() * size
+        assert objective(fitted.weight[0] + d, fitted.bias[0] + c) >= reached * (1 - 1e-9)
