@@ -43,6 +43,7 @@ from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
+from featx.text import portable
 
 
 @dataclass(frozen=True, eq=False)
@@ -483,8 +484,8 @@ def _with_keys(images: ImageSet) -> FeatureSet:
     hashed = "" in images.splits
     splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits
     no_features = np.empty((len(images), 0), dtype=np.float32)
-    dataset = {"name": images.name, "root": str(images.root), "splits": "hash" if hashed else "given"}
-    dataset |= {"table": str(images.table)} if images.table else {}
+    dataset = {"name": images.name, "root": portable(str(images.root)), "splits": "hash" if hashed else "given"}
+    dataset |= {"table": portable(str(images.table))} if images.table else {}
     return FeatureSet(no_features, images.labels, splits, images.classes, images.paths, keys, dataset=dataset)
 
 

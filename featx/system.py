@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import stat
+import sys
 from pathlib import Path
 
 from featx.errors import OutputError, SettingsError
+
+
+def require_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode, unless names of files are UTF-8 already.
+
+    In another locale, Python reads the bytes of one name as another text, so that what is stored in one locale would not be
+    found in another. Output keeps the encoding of the locale, except ASCII, which lacks most characters.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
+        return
+    environment = dict(os.environ)
+    encoding = sys.stdout.encoding if sys.stdout else ""
+    if "PYTHONIOENCODING" not in environment and codecs.lookup(encoding or "ascii").name != "ascii":
+        environment["PYTHONIOENCODING"] = encoding
+    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)
 
 
 def cores() -> int:

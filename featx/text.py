@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -119,3 +120,13 @@ def to_utf8(text: str) -> bytes:
         b'caf\xe9'
     """
     return text.encode("utf-8", "surrogateescape")
+
+
+def portable(name: str) -> str:
+    """The text of a name from the file system that a file stores: its bytes as UTF-8, in whatever locale it was listed."""
+    return from_utf8(os.fsencode(name))
+
+
+def native(text: str) -> str:
+    """The name for calls of the system, in the present locale, of a text that ``portable`` gave."""
+    return os.fsdecode(to_utf8(text))

@@ -24,7 +24,7 @@ from featx.cli.rank import rank
 from featx.cli.run import run
 from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
 from featx.errors import FeatxError, FileError, system_errors
-from featx.system import started
+from featx.system import require_utf8, started
 from featx.text import printable_lines
 
 _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
@@ -35,7 +35,12 @@ class Featx(Group):
     """The group of all commands: prints an error of featx as one message, and sets the exit status."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line; what click itself cannot print, such as a help text on a full disk, is an error too."""
+        """Run the command line; what click itself cannot print, such as a help text on a full disk, is an error too.
+
+        Without arguments it is the command itself, which runs with UTF-8 names of files in every locale.
+        """
+        if not args and not extra:
+            require_utf8()
         prepare_streams()
         os.environ["MPLBACKEND"] = (
             "agg"  # no command opens a window, and a backend that is not there would stop matplotlib

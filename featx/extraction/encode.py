@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,7 +97,7 @@ def encode_images(
         (M,) int64, rows whose image is unchanged, M at most ``count``; (M, D) features of each layer; and the number of rows
         that were skipped because their image is missing or has changed.
     """
-    root, limit = Path(cache.dataset["root"]), cache.dataset.get("max_pixels", MAX_PIXELS)
+    root, limit = cache.root, cache.dataset.get("max_pixels", MAX_PIXELS)
     files = ((int(row), root / os.fsdecode(cache.images.paths[row])) for row in rows)
     reader = views_reader(backbone.transform, _fixed_views(backbone), max_pixels=limit)
     taken: list[int] = []

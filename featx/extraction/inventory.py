@@ -19,6 +19,7 @@ from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, Unre
 from featx.extraction.request import Request
 from featx.features.feature_file import FeatureFile, ImageTable
 from featx.identity import differences
+from featx.text import portable
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Inventory:
         """The description of the data set that the feature file stores."""
         images = self.images
         splits = "hash" if "" in images.splits else "given"
-        table = {"table": str(images.table)} if images.table else {}
+        table = {"table": portable(str(images.table))} if images.table else {}
         return {
             "name": images.name,
-            "root": str(images.root),
+            "root": portable(str(images.root)),
             "splits": splits,
             "max_pixels": self.request.max_pixels,
             "reader": reader_name(),

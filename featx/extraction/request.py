@@ -11,6 +11,7 @@ from featx.errors import DatasetError, EngineError
 from featx.extraction.autotune import AUTO
 from featx.extraction.engine_table import ENGINES
 from featx.features.folder import feature_file_path
+from featx.text import portable
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Request:
         return feature_file_path(
             self.cache,
             dataset=self.images.name,
-            root=str(self.images.root),
+            root=portable(str(self.images.root)),
             backbone=self.backbone.name,
             identities=self.backbone.identities,
         )

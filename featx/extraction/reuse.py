@@ -11,6 +11,7 @@ from featx.data.image_set import ImageSet
 from featx.errors import CacheMissError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.layer_spec import RandomView, View
+from featx.text import portable, to_utf8
 
 
 class _KnownImages:
@@ -36,7 +37,7 @@ class _KnownImages:
             (N, 16) uint8, zeros where an image is not recognised.
         """
         keys = np.zeros((len(images), 16), dtype=np.uint8)
-        ours = _places(str(images.root), np.array([os.fsencode(path) for path in images.paths]))
+        ours = _places(portable(str(images.root)), np.array([os.fsencode(path) for path in images.paths]))
         for file in self.files:
             rows = np.flatnonzero(~keys.any(axis=1) & (sizes >= 0))
             theirs = _places(file.dataset["root"], file.images.paths)
@@ -246,4 +247,4 @@ def _as_text(keys: np.ndarray) -> np.ndarray:
 
 def _places(root: str, paths: np.ndarray) -> np.ndarray:
     """(N,) bytes: the absolute paths of images, sorted if the relative ones are."""
-    return np.char.add(os.fsencode(root).rstrip(b"/") + b"/", paths)
+    return np.char.add(to_utf8(root).rstrip(b"/") + b"/", paths)

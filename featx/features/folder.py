@@ -28,6 +28,7 @@ from featx.io.file_kinds import misplaced
 from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
 from featx.reporter import SILENT, Reporter, note_choice
 from featx.system import exists
+from featx.text import native, portable
 
 _ENDINGS = (".h5", ".h5.partial", ".h5.new")
 
@@ -103,7 +104,7 @@ def feature_file_path(
         UnreadableFileError: a file of such a name cannot be read now, other than for want of permission.
     """
     note = ""
-    plain = folder / f"{dataset}--{_file_stem(backbone)}.h5"
+    plain = folder / native(f"{dataset}--{portable(_file_stem(backbone))}.h5")
     tag = hashlib.sha256(json.dumps([root, sorted(identities.items())]).encode()).hexdigest()[:8]
     candidates = [plain, plain.with_name(f"{plain.stem}--{tag}.h5")]
     for path in candidates:
@@ -379,7 +380,7 @@ def _superseded(file: FeatureFile, thorough: bool) -> str:
     final = _final(file.path)
     if final != file.path:  # an unfinished file is only of use for its finished file
         return f"{final.name} has all its features" if _has_all(final, file, thorough) else ""
-    if exists(Path(file.dataset["root"])):
+    if exists(file.root):
         return ""
     for other in _files(file.path.parent):
         if other.suffix == ".h5" and other != file.path and _has_all(other, file, thorough, with_data_set=True):
@@ -398,7 +399,7 @@ def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bo
     """
     try:
         whole = FeatureFile(path)
-        if not whole.holds(file.identities) or (with_data_set and not exists(Path(whole.dataset["root"]))):
+        if not whole.holds(file.identities) or (with_data_set and not exists(whole.root)):
             return False
         rows = np.flatnonzero(whole.status == DONE)
         if thorough:

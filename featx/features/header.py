@@ -19,6 +19,7 @@ from featx.features.open_file import OpenFile, read_errors
 from featx.identity import brief_value
 from featx.io.file_kinds import FEATURE_FILE, HDF5, data_hint, misplaced
 from featx.io.strict_json import strict_json
+from featx.text import native
 
 FORMAT, VERSION = "featx-features", 1
 
@@ -122,6 +123,11 @@ class FeatureFileHeader:
     def identities(self) -> dict[str, str]:
         """The identity of each layer, by its name."""
         return {name: layer.identity for name, layer in self.layers.items()}
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data set, which the images' paths are relative to."""
+        return Path(native(self.dataset["root"]))
 
     def holds(self, identities: Mapping[str, str]) -> bool:
         """Whether the file has all these layers with these identities.

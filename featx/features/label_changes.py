@@ -14,7 +14,7 @@ from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, FeatxError
 from featx.features.feature_file import FeatureFile
 from featx.system import why_unreadable
-from featx.text import brief, printable
+from featx.text import brief, native, printable
 
 
 def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
@@ -41,10 +41,10 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
     if file is None:
         return ()
     table = file.dataset.get("table")
-    found = _table_changes(file, Path(table)) if isinstance(table, str) else _folder_changes(file)
+    found = _table_changes(file, Path(native(table))) if isinstance(table, str) else _folder_changes(file)
     if not found:
         return ()
-    name = Path(table).name if isinstance(table, str) else Path(file.dataset["root"]).name
+    name = Path(table).name if isinstance(table, str) else file.root.name
     return (
         f"{printable(name)} has changed since its features were extracted: {printable(', '.join(found))}. The labels in the "
         "feature file are used; the same featx extract takes the changes over, without a forward pass for images that it knows",
@@ -81,7 +81,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
 
 
 def _folder_changes(file: FeatureFile) -> list[str]:
-    root = Path(file.dataset["root"])
+    root = file.root
     stored: dict[str, set[str]] = defaultdict(set)
     for path in file.paths:
         folder, _, name = path.rpartition("/")

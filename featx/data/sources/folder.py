@@ -12,6 +12,7 @@ from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
 from featx.data.split_names import worded_splits
 from featx.errors import DatasetError
+from featx.text import portable
 
 _JUNK_FOLDERS = (
     "__MACOSX",
@@ -55,11 +56,13 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
     skipped["outside any class folder"] += len(found) - len(inside)
     if not inside:
         raise DatasetError(f"no images in {folder}; {_left_out(skipped) or 'it is empty'} (images end in {_endings()})")
-    labels = [place.label for place in places if place]
+    labels = [place.label and portable(place.label) for place in places if place]
     notes = [f"{folder.name}: {left_out}"] if (left_out := _left_out(skipped)) else []
-    notes += [*layout.notes, *_empty_classes(folder, layout.around_classes, set(labels))]
+    notes += [*layout.notes, *_empty_classes(folder, layout.around_classes, {place.label for place in places if place})]
     notes += _empty_splits(folder, layout.splits)
-    return assemble(folder.name or "root", folder, inside, labels, [place.split for place in places if place], notes)
+    return assemble(
+        portable(folder.name) or "root", folder, inside, labels, [place.split for place in places if place], notes
+    )
 
 
 def _walk(folder: Path) -> tuple[list[str], Counter[str]]:
