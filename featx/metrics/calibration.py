@@ -50,14 +50,15 @@ class ReliabilityBin:
 
 
 def reliability_bins(
-    confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray | None = None
+    confidence: np.ndarray, correct: np.ndarray, groups: np.ndarray | None = None, *, each: int = 1
 ) -> tuple[ReliabilityBin, ...]:
     """Sort predictions into 15 bins by confidence.
 
     Args:
         confidence: (M,) float, between 0 and 1.
         correct: (M,) bool.
-        groups: (M,) the group of each prediction, such as the patient, or of several labels the image; None: each is its own.
+        groups: (M / each,) the group of each image, such as the patient; None: each image is a group of its own.
+        each: number of consecutive predictions on one image. They depend on each other, so they are of one group.
 
     Examples:
         >>> bins = reliability_bins(np.array([0.55, 0.95, 1.0]), np.array([False, True, True]))
@@ -76,12 +77,13 @@ def reliability_bins(
         hits += np.bincount(which, weights=correct_here, minlength=BIN_COUNT)
         sums += np.bincount(which, weights=values, minlength=BIN_COUNT)
     means, groups = ratio(sums, counts), number_groups(groups)
+    if groups is None and each > 1:
+        groups = np.arange(len(confidence) // each)
     intervals = []
     for i in range(BIN_COUNT):
-        here = bin_of == i
-        intervals.append(
-            proportion_interval(correct[here], None if groups is None else groups[here]) if counts[i] else None
-        )
+        here = np.flatnonzero(bin_of == i)
+        groups_here = None if groups is None else groups[here // each]
+        intervals.append(proportion_interval(correct[here], groups_here) if len(here) else None)
     return tuple(
         ReliabilityBin(
             float(edges[i]), float(edges[i + 1]), int(counts[i]), int(hits[i]), float(means[i]), intervals[i]

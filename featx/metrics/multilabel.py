@@ -102,8 +102,6 @@ class MultiLabelReport:
             left_out = f"{len(absent)} of {len(classes)} labels are on no image of split {split}"
             notes = [*notes, f"{left_out} and do not count in means over labels: {listed(absent)}"]
         auroc, average_precision = auroc_and_average_precision(probabilities, rows_of)
-        # The decisions on one image depend on each other, so an image is a group of decisions at least.
-        units = np.arange(count) if groups is None else groups
         return cls(
             classes=tuple(classes),
             split=split,
@@ -116,7 +114,7 @@ class MultiLabelReport:
             log_loss=log_loss(np.where(truth, probabilities, 1.0 - probabilities)),
             auroc=auroc,
             average_precision=average_precision,
-            reliability=reliability_bins(probabilities.ravel(), truth.ravel(), units.repeat(len(classes))),
+            reliability=reliability_bins(probabilities.ravel(), truth.ravel(), groups, each=len(classes)),
             groups=count_groups(groups, count),
             exact_match_interval=proportion_interval(exact, groups),
             recall_intervals=_recall_intervals(predicted, rows_of, groups),

@@ -30,6 +30,10 @@ def test_images_without_a_shared_group_are_independent() -> None:
     right = np.arange(150) % 7 > 0
     assert number_groups(None) is None
     assert number_groups(np.array(["b", "a", "c"])) is None
+    for groups in (["b", "a", "b"], [7, 3, 7], [-1, -2, -1], [10**12, 5, 10**12]):
+        numbers = number_groups(np.array(groups))
+        assert numbers is not None
+        assert numbers.tolist() == [1, 0, 1]
     names = np.random.default_rng(0).permutation(150).astype(str)
     assert proportion_interval(right, names) == proportion_interval(right) == wilson_interval(right.sum(), 150)
     assert effective_size(*group_sums(right, None)) == (150, np.inf)
