@@ -30,7 +30,7 @@ from featx.features.feature_file import DONE, FeatureFile
 
 FUNCTIONS = {
     "stat": [(os, "stat"), (os, "lstat"), (os, "fstat")],
-    "open": [(os, "open")],
+    "open": [(os, "open"), (os, "scandir"), (os, "listdir")],
     "read": [(os, "read"), (os, "pread"), (np, "fromfile")],
     "write": [(os, "write"), (os, "pwrite"), (os, "ftruncate"), (os, "posix_fallocate"), (os, "utime"), (os, "mkdir")],
     "rename": [(os, "rename"), (os, "replace")],
