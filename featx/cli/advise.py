@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS
+from featx.cli.needs import ALWAYS, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, backbone_name, cache_folder
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, backbone_name, cache_folder, needing
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 
@@ -71,6 +71,11 @@ def _points(gain: float, low: float, high: float) -> str:
     return f"{100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+_NO_FILE = Needs(
+    "with a feature file, which is of any folder", lambda options: not str(options["data"]).endswith(".h5")
+)
+
+
 @click.command(
     "advise", cls=JobCommand, show=_show_advice, progress=("advise", "images"),
     short_help="Recommend a layer, and how far to fine-tune.",
@@ -98,7 +103,7 @@ def _points(gain: float, low: float, high: float) -> str:
     help="Seed of folds and draws.",
 )
 @WORKERS
-@cache_folder("Output")
+@needing(_NO_FILE, cache_folder("Output"))
 @MODELS_FOLDER
 @option(
     "-o", "--out", show_default="<models>/<features>--advice.png", section="Output", needs=ALWAYS, metavar="FILE",

@@ -56,6 +56,8 @@ def evaluate(
         refuse(models="with MODEL, which is a file of any folder")
     reporter.stage(f"loading {model}")
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
+    if data.endswith(".h5"):
+        refuse(cache="with a feature file, which is of any folder")
     if not isinstance(loaded, HeadOnBackbone):
         refuse(
             cache="with a promoted model, which uses no features",

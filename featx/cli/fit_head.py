@@ -99,6 +99,11 @@ _ON_DEVICE = Needs(
 )
 
 
+# A value other than the default is refused by the head and by the fit, in words of their own.
+_KERNEL = Needs("without --model svm", lambda options: options["model"] == "svm" or options["kernel"] != "linear")
+_REPEAT = Needs("without --cv or --shots", lambda options: options["cv"] or options["shots"] or options["repeat"] > 1)
+
+
 def _check(options: Mapping[str, Any]) -> None:
     require_compatible(**{name: options[name] for name in ("model", "C", "k", "kernel", "cv", "repeat", "shots")})
 
@@ -134,7 +139,7 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Inverse strength of the penalty of logreg, svm and ridge.",
 )  # fmt: skip
 @option(
-    "--kernel", type=click.Choice(KERNELS), default="linear", show_default=True, section="Head", needs=CHECKED,
+    "--kernel", type=click.Choice(KERNELS), default="linear", show_default=True, section="Head", needs=_KERNEL,
     help="Kernel of an svm head.",
 )  # fmt: skip
 @option(
@@ -174,7 +179,7 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Evaluate by K-fold cross-validation over all labelled images too.",
 )  # fmt: skip
 @option(
-    "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", needs=CHECKED, metavar="N",
+    "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", needs=_REPEAT, metavar="N",
     help="Number of times that --cv and --shots are repeated.",
 )  # fmt: skip
 @option(
