@@ -24,7 +24,7 @@ from featx.features.feature_file import DONE, FeatureFile
 from featx.features.header import FORMAT, VERSION, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
 from featx.features.open_file import is_denied, read_errors
-from featx.io.file_kinds import misplaced
+from featx.io.file_kinds import FOLDER, misplaced
 from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
 from featx.reporter import SILENT, Reporter, note_choice
 from featx.system import exists
@@ -173,6 +173,8 @@ def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
     Raises:
         CacheMissError: the folder has no feature file.
     """
+    if wrong := misplaced(folder, "a folder of feature files", fits=[FOLDER]):
+        raise CacheMissError(wrong)
     files = sorted((path for path in _files(folder) if path.suffix == ".h5"), key=_modified, reverse=True)
     if not files:
         raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")

@@ -188,6 +188,8 @@ def newest(folder: Path, schema: Schema, *more: Schema, reporter: Reporter = SIL
     Raises:
         ModelNotFoundError: there is none.
     """
+    if wrong := file_kinds.misplaced(folder, "a folder of heads and models", fits=[file_kinds.FOLDER]):
+        raise ModelNotFoundError(wrong)
     schemas, found = (schema, *more), []
     for path in sorted(folder.glob("*.safetensors"), key=_written, reverse=True):
         with contextlib.suppress(ModelNotFoundError, CorruptFileError):
