@@ -272,10 +272,10 @@ def peek(data: bytes, transform: Transform, *, max_pixels: int) -> tuple[ValueTy
     kind = known_format(data)
     with BUDGET.lease() as lease:
         try:
-            if kind == "TIFF" and (layout := _unusual_tiff(data, transform)):
-                values: Values | None = _tiff_bands(data, layout, transform, max_pixels, lease)
+            image = _open(data, kind, transform, max_pixels, lease)
+            if isinstance(image, TiffLayout):
+                values: Values | None = _tiff_bands(data, image, transform, max_pixels, lease)
             else:
-                image = open_image(data, kind, max_pixels, lease)
                 finish(image, data, kind)
                 values = _values(image, data, kind, transform, always=True)
             assert values
@@ -300,10 +300,10 @@ def _decode(
     data: bytes, kind: str, transform: Transform, max_pixels: int, least: int, lease: Lease
 ) -> tuple[np.ndarray, Turn | None]:
     """Decode to pixels as in ``with_pixels``, not yet turned; and the function that turns them upright."""
-    if kind == "TIFF" and (layout := _unusual_tiff(data, transform)):
-        values = _tiff_bands(data, layout, transform, max_pixels, lease)
-        return paint_values(values, transform), TURNS.get(layout.tags.get(ORIENTATION))
-    image = open_image(data, kind, max_pixels, lease, least)
+    image = _open(data, kind, transform, max_pixels, lease, least)
+    if isinstance(image, TiffLayout):
+        values = _tiff_bands(data, image, transform, max_pixels, lease)
+        return paint_values(values, transform), TURNS.get(image.tags.get(ORIENTATION))
     if kind == "JPEG" and not transform.changes_8_bit_images:
         pixels = _load_jpeg(image, data, fraction=bool(least))
         return paint_image(image, transform) if pixels is None else pixels, turn_of(image)
@@ -340,16 +340,29 @@ def _values(image: Image.Image, data: bytes, kind: str, transform: Transform, *,
     return found.select(bands) if found and bands else found
 
 
-def _unusual_tiff(data: bytes, transform: Transform) -> TiffLayout | None:
-    """The layout of a TIFF that featx reads band by band; None if Pillow reads it, or neither does.
+def _open(
+    data: bytes, kind: str, transform: Transform, max_pixels: int, lease: Lease, least: int = 0
+) -> ImageFile.ImageFile | TiffLayout:
+    """Open an image by Pillow; or lay out a TIFF that featx reads band by band, since Pillow does not, or not all.
 
     Raises:
-        ImageError: it has bands that are neither colours nor declared to be alpha, and the transform names no bands.
+        ImageError: a TIFF has bands that are neither colours nor declared to be alpha, and the transform names no bands.
     """
-    layout = TiffLayout.read(data)
+    if kind != "TIFF":
+        return open_image(data, kind, max_pixels, lease, least)
+    image: ImageFile.ImageFile | None = None
+    try:
+        image = open_image(data, kind, max_pixels, lease)
+        layout = TiffLayout.of(getattr(image, "tag_v2", {}))
+    except ImageError:
+        raise
+    except Exception:  # Pillow's plug-in may raise anything at a layout that it does not read
+        layout = TiffLayout.read(data)
+        if not (layout.undeclared or layout.is_unusual):
+            raise
     if layout.undeclared and not transform.bands:
         raise layout.band_error()
-    return layout if layout.undeclared or layout.is_unusual else None
+    return layout if image is None or layout.undeclared else image
 
 
 def _tiff_bands(data: bytes, layout: TiffLayout, transform: Transform, max_pixels: int, lease: Lease) -> Values:

@@ -11,8 +11,8 @@ import ctypes
 import os
 import resource
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 SMALL = 1 << 25
 """Bytes below which a need is not counted."""
@@ -47,14 +47,9 @@ class MemoryBudget:
         self.held = 0
         self._changed = threading.Condition()
 
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """A lease for one image, which gives back what it took at the end of the ``with`` block."""
-        lease = Lease(self)
-        try:
-            yield lease
-        finally:
-            lease.give_back()
+    def lease(self) -> Lease:
+        """A lease for one image, which gives back what it took at the end of a ``with`` block."""
+        return Lease(self)
 
     def take(self, need: int) -> None:
         """Wait until ``need`` bytes fit, or until nothing else is held."""
@@ -79,6 +74,12 @@ class Lease:
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.give_back()
 
     def take(self, need: int) -> None:
         """State how many bytes the image needs, and wait until there is room. Called again, it replaces the earlier need.

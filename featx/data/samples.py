@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +125,10 @@ class Values:
         return dataclasses.replace(self, channels=len(chosen), rows=lambda top, bottom: rows(top, bottom)[..., chosen])
 
 
-def strips(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def strips(size: tuple[int, int]) -> list[tuple[int, int]]:
     """(top, bottom) of consecutive strips of an image of (width, height)."""
     step = max(1, STRIP // max(1, size[0]))
-    return ((top, min(top + step, size[1])) for top in range(0, size[1], step))
+    return [(top, min(top + step, size[1])) for top in range(0, size[1], step)]
 
 
 def values_of_8_bit(image: Image.Image) -> Values:

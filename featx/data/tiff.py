@@ -23,8 +23,8 @@ TILE_WIDTH, TILE_LENGTH, ORIENTATION = 322, 323, 274
 _WIDTH, _LENGTH, _COMPRESSION, _FILL_ORDER, _SAMPLES, _PLANAR, _PREDICTOR = 256, 257, 259, 266, 277, 284, 317
 _STRIPS, _ROWS, _STRIP_SIZES, _TILES, _TILE_SIZES = 273, 278, 279, 324, 325
 
-_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
-"""Samples of colour for each photometric interpretation: RGB, CMYK, YCbCr and LAB; all others have one."""
+_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3, 32845: 3}
+"""Samples of colour for each photometric interpretation: RGB, CMYK, YCbCr, three kinds of LAB, LogLuv; others have one."""
 
 _ALPHA = (1, 2, 999)
 """Kinds of extra samples that are alpha: premultiplied, plain, and as Corel Draw 10 writes it."""
