@@ -422,11 +422,12 @@ def layers_of(name: str) -> tuple[list[Stage], list[str]]:
         name: as in ``load_backbone``.
 
     Raises:
-        BackboneError: there is no such backbone.
+        BackboneError: there is no such backbone, or it cannot run on its images.
     """
     network, images = registry.build_on_meta(name)
-    classifier = find_classifier(network.module, images, network.classifier)[0]
-    return find_stages(network.module, classifier, images), block_names(network.module, classifier)
+    with as_backbone_errors(name, network, network.transform, images.device):
+        classifier = find_classifier(network.module, images, network.classifier)[0]
+        return find_stages(network.module, classifier, images), block_names(network.module, classifier)
 
 
 def split_views(features: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:

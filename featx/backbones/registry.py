@@ -104,10 +104,17 @@ def parameters_on_meta() -> TorchFunctionMode:
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Allocate ``torch.empty`` on the meta device. Other tensors stay real: RegNet computes its widths with tensors."""
+    """Allocate ``torch.empty``, and images of zeros, on the meta device.
+
+    Other tensors stay real: RegNet computes its widths with tensors. Some networks of timm run an image through a part of
+    themselves as they are built.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func is torch.empty:
+        if func is torch.empty or (func is torch.zeros and len(args) == _IMAGE_DIMENSIONS):
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
+
+
+_IMAGE_DIMENSIONS = 4

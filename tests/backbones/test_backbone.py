@@ -127,6 +127,11 @@ def test_a_network_that_cannot_run_says_what_is_possible(own: Callable[[str], st
         load_backbone(own(factory), crop=40)
 
 
+def test_the_stages_of_a_network_that_cannot_run_are_an_error_too(own: Callable[[str], str]) -> None:
+    with pytest.raises(BackboneError, match=r"mine\.py:Grey cannot run on 3 x 32 x 32 pixels .*takes 1 channel"):
+        layers_of(own("Grey"))
+
+
 def test_a_crop_that_is_larger_than_the_resized_image_is_said_to_be_padded() -> None:
     assert load_backbone("lenet5").notes == load_backbone("squeezenet1_1", weights="random", crop=64).notes == ()
     (note,) = load_backbone("squeezenet1_1", weights="random", crop=300).notes

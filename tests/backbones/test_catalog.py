@@ -89,7 +89,7 @@ def test_a_backbone_that_cannot_be_built_is_skipped_with_its_reason(
         "CatalogEntry", "SkippedBackbone", "SkippedBackbone", "CatalogEntry",
     ]  # fmt: skip
     assert [entry.name for entry in found] == names
-    assert "has no single last layer (it may be distilled)" in found[1].why
+    assert "has no single last layer (it may be distilled" in found[1].why
     assert "there is no backbone 'nonsense'" in found[2].why
     monkeypatch.setattr(registry, "build_on_meta", lambda _: pytest.fail("measured again"))
     assert list(measure_backbones(names[:2])) == found[:2], "failures are remembered too"
@@ -115,3 +115,20 @@ def test_an_unforeseen_error_of_one_network_stops_no_listing(tmp_path: Path, mon
     assert list(measure_backbones(["lenet5", "alexnet"])) == [
         SkippedBackbone("lenet5", "in its constructor"), SkippedBackbone("alexnet", "in its constructor"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vitamin_small_224"])
+def test_a_network_that_runs_a_part_of_itself_as_it_is_built_is_measured(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    if not timm.is_model(name):
+        pytest.skip(f"this timm has no {name}")
+    (entry,) = describe_backbones([f"timm/{name}"])
+    assert entry.embedding == {"vit_tiny_r_s16_p8_224": 192, "vitamin_small_224": 384}[name]
+
+
+def test_networks_with_several_last_layers_or_none_are_skipped() -> None:
+    timm = pytest.importorskip("timm")
+    names = [name for name in ("crossvit_9_240", "efficientvim_m1", "gemma4_vit_167m_enc") if timm.is_model(name)]
+    for entry in measure_backbones([f"timm/{name}" for name in names]):
+        assert isinstance(entry, SkippedBackbone)
+        assert "has no single last layer" in entry.why

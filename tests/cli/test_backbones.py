@@ -49,7 +49,7 @@ def test_backbones_that_cannot_be_used_are_skipped_and_counted(in_tmp: Path) -> 
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["name", "timm/deit_tiny_patch16_224"]
     assert done.stderr == (
         "Note: 1 of 2 backbones cannot be used; the first is timm/deit_tiny_distilled_patch16_224: it has no single last layer "
-        "(it may be distilled); featx needs a network that has one. --json lists all with their reasons\n"
+        "(it may be distilled, or an encoder); featx needs a network that has one. --json lists all with their reasons\n"
     )
     listed = json.loads(featx("backbones", "timm/deit_tiny*patch16_224", "--json").stdout)
     assert [entry["name"] for entry in listed["backbones"]] == ["timm/deit_tiny_patch16_224"]

@@ -81,10 +81,11 @@ class TimmSource(Source):
                 "--weights random"
             ) from error
         transform = _transform(timm, module)
-        classifier = name_of(module, module.get_classifier())  # type: ignore[operator]
-        if classifier is None:
+        last = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
+        classifier = name_of(module, last) if isinstance(last, nn.Module) else None
+        if classifier is None or isinstance(last, nn.ModuleList):
             raise BackboneError(
-                f"{name} has no single last layer (it may be distilled); featx needs a network that has one"
+                f"{name} has no single last layer (it may be distilled, or an encoder); featx needs a network that has one"
             )
         origin, is_fixed = {"source": self.key, "name": name}, module.pretrained_cfg["fixed_input_size"]  # type: ignore[index]
         if image_size is None or image_size == transform.crop or not is_fixed:
