@@ -180,6 +180,16 @@ class Committer:
         """Put the file in the place of an older unfinished one: from now on an interrupted run leaves this one."""
         self._writer.publish()
 
+    @property
+    def engine(self) -> str:
+        """The engine that computed the rows of an interrupted run which are kept; "" if there is none, or it is not known."""
+        resumed = self._writer.resumed
+        return resumed.engine if resumed and self._writer.kept.any() else ""
+
+    def record_engine(self, name: str) -> None:
+        """Keep the name of the engine for a run that continues the file."""
+        self._writer.record_engine(name)
+
     def discard(self) -> None:
         """Remove a file that was not published. What an interrupted run left stays."""
         self._writer.discard()

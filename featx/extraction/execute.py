@@ -12,10 +12,12 @@ import torch
 from featx.backbones.backbone import Backbone
 from featx.data.loader import LoadedImage, Workers, read_images
 from featx.data.throughput import ThroughputMeter
-from featx.extraction.autotune import AUTO, choose_engine, largest_useful_batch
+from featx.errors import EngineError
+from featx.extraction.autotune import AUTO, Chosen, choose_engine, largest_useful_batch
 from featx.extraction.committer import Committer
 from featx.extraction.dark_images import dark_note
 from featx.extraction.encode import encoded_batches, pixel_reader, stacked_pixels
+from featx.extraction.engine_table import ENGINES
 from featx.extraction.engines import Engine, one_thread_each, open_engine
 from featx.extraction.plan import Plan, Work
 from featx.features.feature_file import FeatureFile
@@ -157,15 +159,28 @@ class _Computation:
         if size == AUTO:
             size = None if on_cpu else largest_useful_batch(open_engine("eager", whole, lanes=lanes), pixels)
         assert not isinstance(size, str)
-        chosen = choose_engine(
-            request.compute,
-            whole,
-            pixels,
-            images=images * len(backbone.views),
-            lanes=lanes,
-            batch=size,
-            reporter=self._reporter,
-        )
+
+        def choose(name: str) -> Chosen:
+            return choose_engine(
+                name,
+                whole,
+                pixels,
+                images=images * len(backbone.views),
+                lanes=lanes,
+                batch=size,
+                reporter=self._reporter,
+            )
+
+        # The rest of a file is computed by the engine that began it, since two of them differ in the last bits.
+        before = self._committer.engine if request.compute == AUTO else ""
+        try:
+            chosen = choose(before if before in ENGINES else request.compute)
+        except EngineError:
+            if before not in ENGINES:
+                raise
+            chosen = choose(AUTO)
+            self.notes.append(f"{before}, which began this file, cannot be opened now; {chosen.engine.name} goes on")
+        self._committer.record_engine(chosen.engine.name)
         if chosen.note:
             self.notes.append(chosen.note)
         return chosen.engine

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featx.constants import CACHE
-from featx.errors import CorruptFileError, UnknownVersionError
+from featx.errors import CorruptFileError, StaleCacheError, UnknownVersionError
 from featx.features import hdf5
 from featx.features.open_file import OpenFile, read_errors
 from featx.identity import brief_value
@@ -68,7 +68,7 @@ class FeatureFileHeader:
         path: the path of the file.
         complete: whether the extraction finished.
         identity: SHA-256, in hex, of all layers together.
-        digest: SHA-256, in hex, of everything but the features; zeros until the file is complete.
+        digest: SHA-256, in hex, of everything but the features; until the file is complete, the engine's name and zeros.
         backbone: name, weights, and the parts that the identity is made of.
         dataset: name, root, whether splits were "given" or made by "hash", the limits that images were read under, and the
             table that named the images, if there was one.
@@ -118,6 +118,15 @@ class FeatureFileHeader:
             for name, t in self.structure.tables.items()
             if name.startswith("features/")
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path, not the descriptor, which is another file's in another process."""
+        return _opened_again, (type(self), self.path.absolute(), self.complete, self.digest)
+
+    @property
+    def engine(self) -> str:
+        """The engine that computes the features of an unfinished file; "" if none has begun, and in a complete file."""
+        return "" if self.complete else self.digest.strip("0")
 
     @property
     def identities(self) -> dict[str, str]:
@@ -178,6 +187,18 @@ class FeatureFileHeader:
         if not rows:
             raise CorruptFileError(f"{self.path} has no rows")
         return rows
+
+
+def _opened_again(kind: type[FeatureFileHeader], path: Path, complete: bool, digest: str) -> FeatureFileHeader:
+    """Open a file that was pickled.
+
+    Raises:
+        StaleCacheError: the path leads to other features by now.
+    """
+    file = kind(path, allow_partial=not complete)
+    if complete and file.digest != digest:
+        raise StaleCacheError(f"{path} has been replaced since this object was pickled; open the file again")
+    return file
 
 
 def partial_path(path: Path) -> Path:

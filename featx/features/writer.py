@@ -26,6 +26,8 @@ from featx.text import brief, to_utf8
 _FACTS = ("images/path", "images/size", "images/mtime_ns")
 """What the checksum of a row covers besides the features and the key, until the file is complete."""
 
+_NO_DIGEST = b"0" * 64
+
 _ERROR_BYTES = 120
 _MIN_SPLIT_BYTES = 8
 
@@ -144,6 +146,10 @@ class FeatureFileWriter:
         self._columns["images/size"][row], self._columns["images/mtime_ns"][row] = size, mtime_ns
         self._file.put("images/size", row, size.to_bytes(8, "little", signed=True))
         self._file.put("images/mtime_ns", row, mtime_ns.to_bytes(8, "little", signed=True))
+
+    def record_engine(self, name: str) -> None:
+        """Keep the name of the engine that computes the features, so that a run that continues the file takes the same one."""
+        self._file.set_attributes({"digest": name.encode().ljust(len(_NO_DIGEST), b"0")})
 
     def set_splits(self, splits: Sequence[str]) -> None:
         """Write the split of every image, for a data set that names no splits."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from fuzz_partial import run as flip_bits
 
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.errors import CacheLockedError, FeatxError, UnreadableFileError
+from featx.extraction import execute
 from featx.extraction.pipeline import extract
 from featx.features import checksums
 from featx.features.feature_file import DONE, FeatureFile
@@ -37,6 +39,7 @@ _SLOW_RUN = """
 import sys, time
 from featx.backbones.backbone import load_backbone
 from featx.extraction.committer import Committer
+from featx.extraction import execute
 from featx.extraction.pipeline import extract
 from featx.features import checksums
 
@@ -325,3 +328,25 @@ def test_a_run_that_was_killed_between_completing_and_renaming_is_only_renamed(
     assert counts(extract(few, lenet, out=path)) == (8, 0, 8, 0, 0)
     assert encoded == []
     assert path.read_bytes() == whole
+
+
+def test_a_file_that_is_continued_keeps_its_engine(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lenet = load_backbone("lenet5", device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, after=2)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    assert FeatureFile(tmp_path / "f.h5.partial", allow_partial=True).engine == "eager"
+    asked, choose = [], execute.choose_engine
+
+    def noted(name: str, *more: Any, **options: Any) -> Any:
+        asked.append(name)
+        return choose(name, *more, **options)
+
+    monkeypatch.setattr(execute, "choose_engine", noted)
+    result = extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
+    assert counts(result) == (8, 4, 4, 0, 0)
+    assert asked == ["eager"]
+    assert FeatureFile(result.file).engine == ""
+    extract(few, lenet, out=tmp_path / "g" / "g.h5", batch_size=2)
+    assert asked == ["eager", "auto"]

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 from feature_files import BACKBONE, DIMS, begin, flip, keys_of, make, table, vectors, write_rows
 
-from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
+from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, computed_digest
 from featx.features.feature_set import FeatureSet
@@ -656,3 +657,57 @@ def test_the_features_of_version_1_are_read_for_ever() -> None:
     np.testing.assert_array_equal(hidden.features[:, 1] / -1048576, [0, 1, 2, 3, 5])
     assert penultimate.labels.tolist() == [0, 0, 0, 1, -1]
     assert verify_file(GOLDEN) == {"ok": True, "rows": 6, "bad_rows": 0, "duplicates": 0, "problems": []}
+
+
+# Other processes, and many files
+
+
+def test_a_pickled_file_opens_its_path_again_and_refuses_another_file_there(tmp_path: Path) -> None:
+    file = make(tmp_path / "f.h5")
+    data = pickle.dumps(file)
+    again = pickle.loads(data)
+    assert again.keys.tolist() == file.keys.tolist()
+    np.testing.assert_array_equal(again.features("hidden"), file.features("hidden"))
+    make(tmp_path / "f.h5", root="/other")
+    with pytest.raises(StaleCacheError, match=r"f\.h5 has been replaced since this object was pickled"):
+        pickle.loads(data)
+
+
+def test_a_released_file_is_opened_again_and_only_if_it_is_the_same(tmp_path: Path) -> None:
+    file = make(tmp_path / "f.h5")
+    file.release()
+    rows = np.array([0, 1])
+    assert file.checksums_match("hidden", rows).all()
+    assert file.error(4)
+    assert file._file.released
+    make(tmp_path / "g.h5", 7).path.replace(tmp_path / "f.h5")
+    with pytest.raises(CacheMissError, match=r"f\.h5 was replaced by another file while it was in use"):
+        file.checksums_match("hidden", rows)
+
+
+_FEW_DESCRIPTORS = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from feature_files import IDENTITIES, keys_of, make
+from featx.extraction.reuse import KnownRows
+from featx.features.folder import files_sharing
+folder = Path(sys.argv[2])
+views = {f"penultimate@{number}": 5 for number in range(40)}
+make(folder / "many-layers.h5", dims=views, identities=dict.fromkeys(views, "a" * 64))
+for number in range(60):
+    make(folder / f"{number}.h5")
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+files = files_sharing(folder, [IDENTITIES])
+known = KnownRows(files, list(IDENTITIES))
+found, features = known.take(keys_of(6))
+many, = files_sharing(folder, [{"penultimate@7": "a" * 64}])
+each = [many.features(name) for name in views]
+print(len(files), found.tolist(), features["hidden"].shape, len(each))
+"""
+
+
+def test_files_are_open_only_while_they_are_needed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _FEW_DESCRIPTORS, str(Path(__file__).parent.parent), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stdout == "60 [True, True, True, True, False, True] (5, 3) 40\n", run.stderr
