@@ -276,10 +276,11 @@ def _classes_in_names(around: Folder) -> dict[str, tuple[str, str]]:
     found = {name: (split, name_without_split(name)) for name, split in splits.items()}
     classes = {split: {label for other, label in found.values() if other == split} for split in splits.values()}
     flat = not any(folder.folders for folder in around.folders.values())
-    first = next(iter(classes.values()), set())
-    is_grid = len(classes) > 1 and all(names == first for names in classes.values())
-    is_grid = is_grid and len(first) > 1 and len(set(found.values())) == len(found)
-    return found if flat and all(splits.values()) and is_grid and not first & {"", *_PLAIN_NAMES} else {}
+    every = {label for _, label in found.values()}
+    is_grid = (
+        len(classes) > 1 and len(every) > 1 and every in classes.values() and len(set(found.values())) == len(found)
+    )
+    return found if flat and all(splits.values()) and is_grid and not every & {"", *_PLAIN_NAMES} else {}
 
 
 def _split_and_class_in_a_name(around: Folder, found: Mapping[str, tuple[str, str]], root: Path) -> Layout:

@@ -71,6 +71,8 @@ def test_folders_whose_names_hold_the_word_of_a_split_are_splits_and_a_note_stat
         ("a/train/1 b/train/1 a/test/1", TWO_SPLITS),
         # splits and classes in one name
         ("train_a/1 train_b/1 test_a/1 test_b/1", "test:a test:b train:a train:b"),
+        ("a_train/1 b_train/1 c_train/1 a_test/1", "test:a train:a train:b train:c"),
+        ("train_x/1 test_y/1", "test: train:"),
         ("trainA/1 trainB/1 testA/1 testB/1", "test:A test:B train:A train:B"),
         # Food-11, and eval for val
         ("training/a/1 validation/a/1 evaluation/a/1", "test:a train:a val:a"),
