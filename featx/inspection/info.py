@@ -69,11 +69,12 @@ def file_kind(path: str | os.PathLike[str]) -> str:
         raise (CacheMissError if path.suffix == ".h5" else ModelNotFoundError)(f"there is no file {path}")
     if why:
         raise CorruptFileError(
-            misplaced(path, "a feature file, a head or a promoted model") or f"{path} cannot be read: {why}"
+            misplaced(path, "a feature file, a head or a promoted model", fits=_KINDS)
+            or f"{path} cannot be read: {why}"
         )
     if found := misplaced(path, "a feature file, a head or a promoted model", fits=_KINDS):
         raise CorruptFileError(found)
-    with path.open("rb") as file:
+    with system_errors(path), path.open("rb") as file:
         if file.read(len(SIGNATURE)) == SIGNATURE:
             return FEATURE_FILE
     return HEAD if _read_metadata(path)["format"] == head_file.HEAD.format else PROMOTED_MODEL
