@@ -91,8 +91,14 @@ def build_on_meta(name: str) -> tuple[Network, Tensor]:
     Raises:
         BackboneError: as ``build``.
     """
-    with parameters_on_meta():
-        network = build(name, "random")
+    try:
+        with parameters_on_meta():
+            network = build(name, "random")
+    except (
+        BackboneError
+    ):  # perhaps because real tensors met parameters: a few networks take all tensors on meta, not some
+        with torch.device("meta"):
+            network = build(name, "random")
     network.module.eval().to("meta")
     side = network.transform.crop
     return network, torch.empty(1, 3, side, side, device="meta")

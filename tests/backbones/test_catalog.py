@@ -117,13 +117,16 @@ def test_an_unforeseen_error_of_one_network_stops_no_listing(tmp_path: Path, mon
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vitamin_small_224"])
-def test_a_network_that_runs_a_part_of_itself_as_it_is_built_is_measured(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("vit_tiny_r_s16_p8_224", 192), ("vitamin_small_224", 384), ("vit_small_resnet26d_224", 768)],
+)
+def test_a_network_that_runs_a_part_of_itself_as_it_is_built_is_measured(name: str, width: int) -> None:
     timm = pytest.importorskip("timm")
     if not timm.is_model(name):
         pytest.skip(f"this timm has no {name}")
     (entry,) = describe_backbones([f"timm/{name}"])
-    assert entry.embedding == {"vit_tiny_r_s16_p8_224": 192, "vitamin_small_224": 384}[name]
+    assert entry.embedding == width
 
 
 def test_networks_with_several_last_layers_or_none_are_skipped() -> None:
