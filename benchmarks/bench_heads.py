@@ -2,6 +2,7 @@
 
     python benchmarks/bench_heads.py                   # all shapes; about an hour on two cores, most of it scikit-learn's
     python benchmarks/bench_heads.py --shapes 244x768x2 --hymenoptera cache/hymenoptera--mobilenet_v1_075.h5
+    python benchmarks/bench_heads.py --cv --shapes 244x768x2 2000x512x10   # against LogisticRegressionCV at its defaults
     python benchmarks/bench_heads.py --memory 1000000  # heads on so many rows of 2,048 float16 in a file, and their peak memory
 
 Features come from a fixed seed: rectified, their mean far from zero, of falling variance, classes that overlap. They are
@@ -15,6 +16,9 @@ found. scikit-learn's ``LogisticRegression`` (lbfgs, float32) gets the largest t
 the first fold is fitted at the largest tolerance that reaches a gap of 1e-4 (or the smallest tried), and the mean time is
 multiplied by 45 x 5 + 1. ``LogisticRegressionCV`` starts each C from the last: so the five are also fitted one after the other
 from each other's solutions, and the faster of the two ways counts.
+
+``cv``: the same path and the refit by ``LogisticRegressionCV`` at its default tolerance (1e-4) and number of iterations, as
+most people run it, in turns with featx; ``sklearn_not_converged`` is the share of its fits that ended at the 100 iterations.
 """
 
 from __future__ import annotations
@@ -166,6 +170,28 @@ def sklearn_path(folder: str, tols: list[float]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started}
 
 
+def sklearn_cv(folder: str) -> dict[str, Any]:
+    """The whole path and the refit by ``LogisticRegressionCV``."""
+    from sklearn.linear_model import LogisticRegressionCV
+
+    from featx.heads.estimators.linear import C_PATH
+
+    Z, y = load(folder)
+    folds = training(Z, y, 5).folds
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LogisticRegressionCV(
+            Cs=list(C_PATH), cv=list(folds), scoring="neg_log_loss", l1_ratios=(0,), use_legacy_attributes=False
+        )
+        model.fit(Z, y)
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds, "C": float(np.ravel(model.C_)[0]), "log_loss": float(-np.mean(model.scores_, axis=0).max()),
+        "not_converged": float(np.mean(np.asarray(model.n_iter_) >= 100)),
+    }  # fmt: skip
+
+
 def least_on_fold(folder: str) -> dict[str, Any]:
     """The least objective of the five C on the first fold's training rows."""
     from featx.heads.estimators.linear import LinearPathEstimator
@@ -295,11 +321,26 @@ def whole_path(folder: str, rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def against_cv(folder: str, rounds: int) -> dict[str, Any]:
+    """The path of featx against ``LogisticRegressionCV`` at its defaults, in turns."""
+    own, theirs = [], []
+    for _ in range(rounds):
+        own.append(child("own_path", folder))
+        theirs.append(child("sklearn_cv", folder))
+    ours, sklearn = statistics.median([r["seconds"] for r in own]), statistics.median([r["seconds"] for r in theirs])
+    return {
+        "featx_seconds": ours, "sklearn_seconds": sklearn, "ratio": sklearn / ours, "featx_C": own[0]["C"],
+        "sklearn_C": theirs[0]["C"], "featx_log_loss": own[0]["log_loss"], "sklearn_log_loss": theirs[0]["log_loss"],
+        "sklearn_not_converged": theirs[0]["not_converged"],
+    }  # fmt: skip
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="*", default=["20000x2048x10", "5000x2048x102", "50000x512x100", "244x768x2"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cv", action="store_true", help="against LogisticRegressionCV at its defaults")
     parser.add_argument("--hymenoptera", help="a feature file of it")
     parser.add_argument("--memory", type=int, default=0, metavar="ROWS", help="instead of the shapes")
     parser.add_argument("--kinds", nargs="*", default=["logreg", "ridge"], help="of --memory")
@@ -312,6 +353,9 @@ def main() -> None:
     for name in options.shapes if not options.memory else ():
         with tempfile.TemporaryDirectory(dir=".") as folder:
             child("make", folder, *map(int, name.split("x")))
+            if options.cv:
+                result[name] = {"cv": against_cv(folder, options.rounds)}
+                continue
             result[name] = {"path": whole_path(folder, options.rounds)}
             if name == "20000x2048x10":
                 result[name]["one_fit"] = one_fit(folder, 0.1, options.rounds)
