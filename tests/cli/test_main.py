@@ -113,7 +113,7 @@ def test_wrong_usage_exits_with_2(in_tmp: Path, arguments: list[str]) -> None:
     ("arguments", "message"),
     [
         (
-            ["extract", "--fast-decode", "--nvjpeg"],
+            ["extract", "photos", "--fast-decode", "--nvjpeg"],
             "fast-decode and nvjpeg are two ways to decode a JPEG; expected one of",
         ),
         (
@@ -124,8 +124,8 @@ def test_wrong_usage_exits_with_2(in_tmp: Path, arguments: list[str]) -> None:
             ["fit-head", "--model", "auto", "-C", "1"],
             "auto chooses C, k and kernel itself; name a kind of head to set them",
         ),
-        (["promote", "--from", "layer4", "--last", "2"], "--from and --last "),
-        (["promote", "--repeats", "1"], "repeats is 1; expected "),
+        (["promote", "--finetune", "--from", "layer4", "--last", "2"], "--from and --last "),
+        (["promote", "--finetune", "--repeats", "1"], "repeats is 1; expected "),
     ],
 )
 def test_options_that_do_not_go_together_are_an_error_of_status_1(
