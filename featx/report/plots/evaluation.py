@@ -65,7 +65,9 @@ def confusion_figure(report: ClassificationReport, *, subject: str = "") -> Figu
         axes.imshow(np.where(np.eye(count, dtype=bool)[..., None], _RIGHT.to_rgba(share), _WRONG.to_rgba(share)))
         axes.spines[:].set_visible(True)
         for shades, name in ((_WRONG, "wrong"), (_RIGHT, "right")):
-            bar = figure.colorbar(shades, ax=axes, location="bottom", aspect=40, shrink=0.8, pad=0.02)
+            bar = figure.colorbar(
+                shades, ax=axes, location="bottom", shrink=0.8, pad=0.02, fraction=0.3 / side, aspect=6.5 * side
+            )
             bar.set_label(f"{name}, share of the true class", size=9)
         axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(f"accuracy {report.accuracy:.4f} on {report.n} images ({label(report.split)})")
