@@ -54,6 +54,7 @@ def test_a_job_prints_one_json_object_on_request() -> None:
 
 def test_of_several_processes_the_first_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     result = CliRunner().invoke(count, ["abc"])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
 

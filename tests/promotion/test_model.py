@@ -74,7 +74,7 @@ def test_a_model_of_a_file_of_code_never_runs_a_stored_path(split_photos: Path, 
 
 def test_a_head_is_no_promoted_model(features: FeatureSet, tmp_path: Path) -> None:
     path = Head("logreg").fit(features).save(tmp_path / "head.safetensors")
-    with pytest.raises(CorruptFileError, match=r"is a featx-head; expected a featx-model"):
+    with pytest.raises(CorruptFileError, match=r"is a head; expected a model, which featx promote makes"):
         PromotedModel.load(path)
 
 

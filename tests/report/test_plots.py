@@ -260,6 +260,11 @@ def test_classes_are_named_as_far_as_there_is_room() -> None:
 # Titles and fonts
 
 
+def test_an_interval_that_ends_at_its_estimate_is_drawn() -> None:
+    rounded = np.nextafter(1.0, 0)  # an interval of a share of 1 may end below it, by rounding
+    assert plots.as_png(plots.rank_figure([("lenet5", 10.0, 1.0, 0.8, rounded, True)])).startswith(b"\x89PNG")
+
+
 def test_a_long_subject_is_wrapped_to_the_width_of_the_figure() -> None:
     figure = plots.shots_figure([(1, 0.5, 0.1), (2, 0.6, 0.05)], subject="photos, " + "long " * 30)
     title = figure.get_suptitle()

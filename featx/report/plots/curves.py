@@ -85,7 +85,15 @@ def shots_figure(rows: Sequence[tuple[int, float, float]], *, subject: str = "")
         axes.set_xscale("log", base=2)
         low, high = np.maximum(mean - spread, 0), np.minimum(mean + spread, 1)
         axes.fill_between(shots, low, high, color=BLUE, alpha=0.2, linewidth=0, label="± 1 standard deviation")
-        axes.errorbar(shots, mean, [mean - low, high - mean], fmt="o-", color=BLUE, capsize=3, label="mean accuracy")
+        axes.errorbar(
+            shots,
+            mean,
+            np.maximum([mean - low, high - mean], 0),
+            fmt="o-",
+            color=BLUE,
+            capsize=3,
+            label="mean accuracy",
+        )
         ticks(axes, shots)
         axes.set(xlabel="training images per class", ylabel="accuracy")
         horizontal_grid(axes)
@@ -109,7 +117,7 @@ def rank_figure(rows: Sequence[tuple[str, float, float, float, float, bool]], *,
             group = [row for row in rows if row[5] == on_front]
             if group:
                 x, y, low, high = np.array([row[1:5] for row in group], dtype=np.float64).T
-                axes.errorbar(x, y, [y - low, high - y], fmt="o", color=colour, capsize=3, label=name)
+                axes.errorbar(x, y, np.maximum([y - low, high - y], 0), fmt="o", color=colour, capsize=3, label=name)
         front = sorted((row[1], row[2]) for row in rows if row[5])
         axes.plot(*zip(*front, strict=True), color=ORANGE, linewidth=1)
         for name, speed, accuracy, *_ in rows:
