@@ -111,7 +111,7 @@ def test_averaging_over_noisy_views_pays() -> None:
 
 
 def test_calibration_thresholds_and_rejection_are_of_the_averaged_scores() -> None:
-    features = in_views(photos(gap=1.0))
+    features = in_views(photos(gap=2.5))
     for options in (
         {"calibrate": "isotonic"},
         {"target_precision": 0.5},

@@ -143,7 +143,7 @@ def test_only_changed_parameters_are_shown() -> None:
 
 
 def test_a_copy_by_scikit_learn_has_the_arguments_and_a_clone_has_the_choices() -> None:
-    head = Head("ridge", target_precision=0.95, calibrate="isotonic").fit(photos(gap=1.0))
+    head = Head("ridge", target_precision=0.9, calibrate="isotonic").fit(photos(gap=2.0, train=60))
     copy = clone(head)
     assert copy.get_params() == head.get_params()
     assert not hasattr(copy, "predictor_")
