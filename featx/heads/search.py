@@ -33,7 +33,7 @@ class Tried:
 
     Attributes:
         candidate: the hyper-parameter.
-        loss: mean held-out loss (``held_out_losses``): log loss of smoothed labels in nats, or the squared error of a regression.
+        loss: mean held-out loss (``held_out_losses``): log loss of smoothed labels in nats, or squared error of a regression.
         error: standard error of that mean, from the spread over the folds; NaN with fewer than two folds.
     """
 
