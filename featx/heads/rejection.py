@@ -154,18 +154,27 @@ class _Ranked(NamedTuple):
 
     def why_none(self, target: float) -> str:
         """Explain that no threshold passes, and what is possible."""
-        ends, level = self.ends, 1 - CONFIDENCE
-        bounds = np.array([self.bound(int(end), level) for end in ends])
-        best = int(np.argmax(bounds))
-        last, count = int(ends[best]), len(self.right)
+        count = len(self.right)
         grouped = "" if self.groups is None else f" in {count_groups(self.groups, count)} groups"
-        needed = math.ceil(math.log(level) / math.log(target))
+        needed = math.ceil(math.log(1 - CONFIDENCE) / math.log(target))
         units = "rows" if self.groups is None else "groups"
-        right = int(self.right[: last + 1].sum())
         return (
             f"no confidence is shown to give a precision of {target:g}, with 95 % confidence, on the {count} held-out rows"
-            f"{grouped}. The best lower bound is {bounds[best]:.3f}: of the {last + 1} rows with a confidence of "
-            f"{self.confidence[last]:.4g} or more, {right} are right. A precision of {target:g} takes at least {needed} "
+            f"{grouped}. {self._possible(target)}A precision of {target:g} takes at least {needed} "
             f"accepted {units} without an error. Use a lower target, more images, a better head, or "
             "--reject-below, which promises nothing"
+        )
+
+    def _possible(self, target: float) -> str:
+        """A sentence on a precision below the target that is shown, the highest as far as bisection finds it; "" if none is."""
+        low, high = 0, math.ceil(1000 * target)  # what is shown is sought between them; 0 is shown by no row at all
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.search(middle / 1000) is None else (middle, high)
+        last = self.search(low / 1000) if low else None
+        if last is None:
+            return ""
+        return (
+            f"What is shown is a precision of {low / 1000:g}: of the {last + 1} rows with a confidence of "
+            f"{self.confidence[last]:.4g} or more, {int(self.right[: last + 1].sum())} are right. "
         )

@@ -220,6 +220,6 @@ def test_a_precision_that_nothing_gives_names_the_best_that_something_does() -> 
     features.features[:] = 1.0  # so that all images are alike
     with pytest.raises(
         HeadError,
-        match=r"precision of 0\.9, with 95 % confidence, on the 60 held-out rows\. The best lower bound is 0\.",
+        match=r"precision of 0\.9, with 95 % confidence, on the 60 held-out rows\. What is shown is a precision of 0\.",
     ):
         Head("logreg", target_precision=0.9).fit(features)
