@@ -141,7 +141,7 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @option(
     "--rehash", is_flag=True, section="Advanced", needs=ALWAYS,
-    help="Read every image and check every row, instead of trusting modification times.",
+    help="Read every image and check every row, instead of trusting the times of files.",
 )  # fmt: skip
 @option(
     "--strict",

@@ -43,17 +43,23 @@ _AT_ONCE = 4
 """Files per task of a thread, so that handing out tasks costs little."""
 
 _TRIES = 3
+
+_HAS_CHANGE_TIME = os.name != "nt"
+_LARGEST = (1 << 63) - 1
+"""The largest int64, to which inode numbers are cut."""
+
 _TICK, _COARSE_TICK = 10_000_000, 2_000_000_000
 """Nanoseconds within which two changes of a file may get one time stamp: usually, and on file systems of whole seconds."""
 
 
 @dataclass(frozen=True)
 class FileBytes:
-    """The bytes of a whole file, with its size and modification time (ns) when it was read."""
+    """The bytes of a whole file, with its size and modification time (ns) when it was read, and its ``file_marks``."""
 
     data: bytes
     size: int
     mtime_ns: int
+    marks: tuple[int, int] = (-1, 0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class LoadedImage:
         error: why it failed, else "".
         size: the number of bytes; -1 if it could not be read.
         mtime_ns: the modification time of the bytes; -1 if it could not be read.
+        marks: the ``file_marks`` of the file.
     """
 
     row: int
@@ -75,6 +82,7 @@ class LoadedImage:
     error: str = ""
     size: int = -1
     mtime_ns: int = -1
+    marks: tuple[int, int] = (-1, 0)
 
 
 class Workers(ThreadPoolExecutor):
@@ -168,7 +176,7 @@ def _load(
             except ImageError as error:
                 fault = str(error)
                 key = NO_KEY if isinstance(error, MachineError) else key
-        return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns)
+        return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns, file.marks)
 
 
 def _wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
@@ -180,8 +188,8 @@ def _wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
 def read_file(path: Path, admit: Callable[[int], None] = lambda _: None) -> FileBytes:
     """Read an image file that does not change meanwhile.
 
-    If the file has only just been written, wait for one tick of the file system's clock first, so that the next change gets a
-    different time stamp.
+    If the file has only just been written, renamed or given another time, wait for one tick of the file system's clock first,
+    so that the next change gets a different time stamp.
 
     Args:
         path: of the file.
@@ -201,6 +209,7 @@ def read_file(path: Path, admit: Callable[[int], None] = lambda _: None) -> File
                     raise ImageError(f"has {before.st_size:,} bytes; at most {MAX_BYTES:,} are read")
                 admit(before.st_size)
                 _let_age(before.st_mtime_ns)
+                _let_age_since_change(before.st_ctime_ns)
                 with os.fdopen(handle, "rb", closefd=False) as file:
                     # At most one byte more, however fast the file grows; None if reading would block.
                     data = file.read(before.st_size + 1) or b""
@@ -208,7 +217,7 @@ def read_file(path: Path, admit: Callable[[int], None] = lambda _: None) -> File
             finally:
                 os.close(handle)
             if len(data) == after.st_size == before.st_size and after.st_mtime_ns == before.st_mtime_ns:
-                return FileBytes(data, after.st_size, after.st_mtime_ns)
+                return FileBytes(data, after.st_size, after.st_mtime_ns, file_marks(before))
     except MemoryError as error:
         raise MachineError("cannot be read on this machine: there is too little memory") from error
     except (OSError, ValueError) as error:
@@ -216,6 +225,15 @@ def read_file(path: Path, admit: Callable[[int], None] = lambda _: None) -> File
             raise
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     raise ImageError("changes while it is being read")
+
+
+def file_marks(found: os.stat_result) -> tuple[int, int]:
+    """The change time in ns and the inode number, which tell swapped files of equal size and modification time apart.
+
+    Returns:
+        Two int64; the time is 0 on Windows, where ``st_ctime`` is the time of creation.
+    """
+    return found.st_ctime_ns if _HAS_CHANGE_TIME else 0, found.st_ino & _LARGEST
 
 
 def views_reader(
@@ -238,7 +256,18 @@ def default_batch_size(kind: str) -> int:
 
 
 def _let_age(mtime_ns: int) -> None:
-    tick = _TICK if mtime_ns % 1_000_000_000 else _COARSE_TICK
-    age = time.time_ns() - mtime_ns
+    """Wait until a second edit of a file would get another modification time."""
+    _wait_for_tick(mtime_ns)
+
+
+def _let_age_since_change(ctime_ns: int) -> None:
+    """Wait until a second change of a file, of whatever kind, would get another change time."""
+    if _HAS_CHANGE_TIME:
+        _wait_for_tick(ctime_ns)
+
+
+def _wait_for_tick(stamp_ns: int) -> None:
+    tick = _TICK if stamp_ns % 1_000_000_000 else _COARSE_TICK
+    age = time.time_ns() - stamp_ns
     if 0 <= age < tick:
         time.sleep((tick - age) / 1e9)

@@ -12,6 +12,7 @@ from featx.data.splits import hash_splits
 from featx.errors import DatasetError
 from featx.extraction.plan import Plan, Work
 from featx.features.feature_file import DONE, FAILED, FeatureFile
+from featx.features.file_marks import UNKNOWN, FileMarks, forget_marks, record_marks, seal_of
 from featx.features.header import partial_path
 from featx.features.writer import FeatureFileWriter
 
@@ -52,6 +53,7 @@ class Committer:
             identity=backbone.identity,
             backbone={"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
             dataset=inventory.dataset,
+            resume=plan.in_place,
         )
         self.keys = plan.keys.copy()
         self.computed = self.reused = self.stored = self.failed = 0
@@ -177,8 +179,18 @@ class Committer:
             raise self._request.strict_error(row, reason)
 
     def publish(self) -> None:
-        """Put the file in the place of an older unfinished one: from now on an interrupted run leaves this one."""
+        """Put the file in the place of an older unfinished one: from now on an interrupted run leaves this one.
+
+        The marks of its images are recorded too. Those of rows that an interrupted run had done for other images, or for images
+        that are not recognised, are left out: the marks are younger than those rows.
+        """
         self._writer.publish()
+        marks, resumed = self._plan.inventory.marks, self._writer.resumed
+        if resumed:
+            of_others = (resumed.status == DONE) & (resumed.keys != self.keys).any(axis=1)
+            marks = FileMarks(np.where(of_others, UNKNOWN, marks.ctimes), marks.inodes)
+        partial = FeatureFile(partial_path(self._plan.inventory.path), allow_partial=True)
+        record_marks(partial.path, seal_of(partial, partial.images.paths), marks)
 
     @property
     def engine(self) -> str:
@@ -214,7 +226,10 @@ class Committer:
                 f"none of the {len(images)} images in {images.root} {fault}; "
                 f"the first, {written.paths[0]}: {written.error(0)}"
             )
-        return self._writer.finish()
+        file = self._writer.finish()
+        forget_marks(partial_path(file.path))
+        record_marks(file.path, seal_of(file, file.images.paths), self._plan.inventory.marks)
+        return file
 
     def _write(self, rows: np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
         self._writer.write(rows, keys, features)

@@ -13,11 +13,12 @@ import numpy as np
 
 from featx.backbones.backbone import Backbone
 from featx.data.image_set import ImageSet
-from featx.data.loader import LoadedImage, read_images
+from featx.data.loader import LoadedImage, file_marks, read_images
 from featx.data.pillow import reader_name
 from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, UnreadableFileError
 from featx.extraction.request import Request
 from featx.features.feature_file import FeatureFile, ImageTable
+from featx.features.file_marks import FileMarks, recorded_marks
 from featx.identity import differences
 from featx.text import portable
 
@@ -32,6 +33,7 @@ class Inventory:
         earlier: the complete file at ``path``, with features of the same identity; or None.
         sizes: (N,) int64, bytes of each image file; -1 where there is not a regular file. ``correct`` changes them.
         mtimes: (N,) int64, modification times in ns; -1 where there is not a regular file. ``correct`` changes them.
+        marks: the change times and inode numbers of the image files. ``correct`` changes them.
         notes: sentences for the user.
     """
 
@@ -40,7 +42,13 @@ class Inventory:
     earlier: FeatureFile | None
     sizes: np.ndarray
     mtimes: np.ndarray
+    marks: FileMarks
     notes: tuple[str, ...]
+
+    @property
+    def compares_inodes(self) -> bool:
+        """Whether inode numbers are compared; not where they were found to change by themselves."""
+        return bool(self.marks.inodes.any())
 
     @property
     def images(self) -> ImageSet:
@@ -74,11 +82,18 @@ class Inventory:
         )
 
     def correct(self, image: LoadedImage) -> bool:
-        """Replace the size and time of an image by those of the bytes that were read; return whether they differ."""
+        """Replace size, times and inode number of an image by those of the bytes that were read.
+
+        Returns:
+            Whether size or modification time differ, which the feature file stores.
+        """
         row, facts = image.row, (image.size, image.mtime_ns)
         changed = image.size >= 0 and facts != (self.sizes[row], self.mtimes[row])
         if changed:
             self.sizes[row], self.mtimes[row] = facts
+        if image.mtime_ns >= 0:
+            ctime, inode = image.marks
+            self.marks.ctimes[row], self.marks.inodes[row] = ctime, inode if self.compares_inodes else 0
         return changed
 
     def read(self, rows: np.ndarray) -> Iterator[LoadedImage]:
@@ -96,13 +111,18 @@ def take_inventory(request: Request) -> Inventory:
         StaleCacheError: it has features of another identity.
     """
     path, note = request.target()
-    sizes, mtimes = _stat_files(request.images)
+    sizes, mtimes, marks = _stat_files(request.images)
+    earlier = _earlier_file(path, request.backbone)
+    recorded = recorded_marks(earlier) if earlier else None
+    if recorded and not recorded.inodes.any():  # they were found to change by themselves
+        marks.inodes[:] = 0
     return Inventory(
         request=request,
         path=path,
-        earlier=_earlier_file(path, request.backbone),
+        earlier=earlier,
         sizes=sizes,
         mtimes=mtimes,
+        marks=marks,
         notes=(*request.images.notes, *([note] if note else []), *_backbone_notes(request.backbone)),
     )
 
@@ -141,9 +161,9 @@ def _earlier_file(path: Path, backbone: Backbone) -> FeatureFile | None:
     return file
 
 
-def _stat_files(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) sizes in bytes and (N,) modification times in ns; -1 where there is not a regular file."""
-    facts = np.full((len(images), 2), -1, dtype=np.int64)
+def _stat_files(images: ImageSet) -> tuple[np.ndarray, np.ndarray, FileMarks]:
+    """(N,) sizes in bytes, (N,) modification times in ns, and the marks; -1 where there is not a regular file."""
+    facts = np.full((len(images), 4), -1, dtype=np.int64)
     root = str(images.root)
     for row, path in enumerate(images.paths):
         try:
@@ -151,5 +171,6 @@ def _stat_files(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
         except (OSError, ValueError):  # ValueError: a null character in the path
             continue
         if stat.S_ISREG(found.st_mode):
-            facts[row] = found.st_size, found.st_mtime_ns
-    return facts[:, 0].copy(), facts[:, 1].copy()
+            facts[row] = found.st_size, found.st_mtime_ns, *file_marks(found)
+    sizes, mtimes, ctimes, inodes = facts.T.copy()
+    return sizes, mtimes, FileMarks(ctimes, inodes)

@@ -18,12 +18,13 @@ from featx.errors import system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome, execute
 from featx.extraction.inventory import Inventory, take_inventory
-from featx.extraction.plan import plan
+from featx.extraction.plan import hash_altered, plan
 from featx.extraction.request import Request
 from featx.extraction.result import Extraction
 from featx.extraction.reuse import count_removed
 from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import DONE, FAILED
+from featx.features.file_marks import record_marks, seal_of
 from featx.features.lock import write_lock
 from featx.layer_spec import views_name
 from featx.progress import shows_progress
@@ -66,7 +67,7 @@ def extract(
         batch_size: images per forward pass. The default is what suits the engine: 1 or 4 on the CPU, 64 elsewhere. "auto"
             measures it on a GPU. The same size gives the same bits; another size may change the last bits of a feature.
         workers: threads that read and decode, and on the CPU run the network too, each on one core; one per core by default.
-        rehash: trust neither modification times nor stored features: read every image and check every row.
+        rehash: trust neither the times of files nor stored features: read every image and check every row.
         strict: stop at the first image that fails. Rows that are done stay in the file.
         max_pixels: an image with more pixels (width x height) fails.
         wait: wait while another process writes the same file, rather than raise.
@@ -111,7 +112,7 @@ def extract(
 
 
 def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory, Outcome]:
-    """Bring the feature file up to date; without its lock if it is so already, as far as sizes and times can show."""
+    """Bring the feature file up to date; without its lock if it is so already."""
 
     def note_wait(holder: str) -> None:
         reporter.note(f"waiting for {holder}, which writes the same file")
@@ -120,12 +121,15 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
     inventory = take_inventory(request)
     if not request.rehash and is_unchanged(inventory):
         return inventory, _nothing_done(inventory)
+    hashed = None if request.rehash else hash_altered(inventory, reporter)
+    if hashed and hashed.same:
+        return inventory, _nothing_done(inventory)
     while True:
         path = inventory.path
         with write_lock(path, wait=wait, waiting=note_wait):
             inventory = take_inventory(request)  # again: another process may have written the file, or taken its name
             if inventory.path == path:
-                work = plan(inventory, reporter)
+                work = plan(inventory, reporter, hashed)
                 return inventory, execute(work, reporter) if work else _nothing_done(inventory)
 
 
@@ -140,6 +144,7 @@ def _nothing_done(inventory: Inventory) -> Outcome:
     failed = np.flatnonzero(file.status == FAILED).tolist()
     if failed and inventory.request.strict:
         raise inventory.request.strict_error(failed[0], file.error(failed[0]))
+    record_marks(file.path, seal_of(file, file.images.paths), inventory.marks)
     with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
         os.utime(inventory.path)  # the file that was requested last is the newest, which fit-head takes by default
     return Outcome(file, computed=0, reused=len(file) - len(failed), engine="", notes=inventory.notes)

@@ -12,8 +12,9 @@ from featx.backbones.backbone import Backbone
 from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
 from featx.extraction.inventory import Inventory
 from featx.extraction.reuse import KnownViews
-from featx.extraction.unchanged import is_unchanged
+from featx.extraction.unchanged import altered_rows, is_unchanged
 from featx.features.feature_file import DONE, FeatureFile
+from featx.features.file_marks import recorded_marks
 from featx.features.folder import files_sharing, set_aside
 from featx.features.header import partial_path
 from featx.layer_spec import RandomView, View
@@ -44,6 +45,7 @@ class Plan:
         known: the features in files of the folder, by the images' keys.
         keys: (N, 16) uint8, the hashes of the images recognised so far; zeros for the others.
         unfinished: what an interrupted run of the same features left at this path; or None.
+        in_place: whether what it left may be continued in place, since none of its rows belongs to another image by now.
         notes: sentences for the user.
     """
 
@@ -52,6 +54,7 @@ class Plan:
     known: KnownViews
     keys: np.ndarray
     unfinished: FeatureFile | None
+    in_place: bool
     notes: tuple[str, ...]
 
     def work(self, rows: np.ndarray, keys: np.ndarray) -> list[Work]:
@@ -64,7 +67,57 @@ class Plan:
         return [Work(views, lacking) for views, lacking in self.known.lacking(rows, keys)]
 
 
-def plan(inventory: Inventory, reporter: Reporter) -> Plan | None:
+@dataclass(frozen=True)
+class Hashed:
+    """Images that were read and hashed, without the lock of the file, since they may be other files than before.
+
+    Attributes:
+        inventory: the state of the disk before they were read.
+        keys: (N, 16) uint8, the hashes of these images; zeros for the others.
+        same: whether all of them have the bytes that the complete file was made from, so that it is up to date.
+    """
+
+    inventory: Inventory
+    keys: np.ndarray
+    same: bool
+
+    def keys_now(self, inventory: Inventory) -> np.ndarray:
+        """The hashes that still hold in a later state of the disk: (N, 16) uint8; zeros for the others."""
+        before = self.inventory
+        pairs = (
+            (before.sizes, inventory.sizes),
+            (before.mtimes, inventory.mtimes),
+            (before.marks.ctimes, inventory.marks.ctimes),
+            (before.marks.inodes, inventory.marks.inodes),
+        )
+        hold = np.logical_and.reduce([one == other for one, other in pairs])
+        return np.where(hold[:, None], self.keys, 0).astype(np.uint8)
+
+
+def hash_altered(inventory: Inventory, reporter: Reporter) -> Hashed | None:
+    """Read the images that may be other files than before, if the complete file is up to date but for that.
+
+    If all have the same bytes, and some the same change time too, the file system counts its inodes anew each time, as some
+    network file systems do. Then inode numbers are not compared from now on.
+
+    Args:
+        inventory: the state of the disk. What is read corrects it.
+        reporter: gets the progress of the reading, in images.
+    """
+    file, rows = inventory.earlier, altered_rows(inventory)
+    if file is None or rows is None or not len(rows):
+        return None
+    recorded = recorded_marks(file)
+    recounted = bool(recorded and (recorded.ctimes[rows] == inventory.marks.ctimes[rows]).any())
+    reporter.stage(f"reading {len(rows):,} images that may be other files than before")
+    keys = _read_keys(inventory, rows, reporter)
+    same = np.array_equal(file.keys[rows], keys[rows]) and altered_rows(inventory) is not None
+    if same and recounted:
+        inventory.marks.inodes[:] = 0
+    return Hashed(inventory, keys, same)
+
+
+def plan(inventory: Inventory, reporter: Reporter, hashed: Hashed | None = None) -> Plan | None:
     """Find out what is known of the images and what is to do; None if the complete file is up to date.
 
     Call it under the lock of the file: with ``rehash`` it reads every image, and it moves what an interrupted run for other
@@ -73,8 +126,10 @@ def plan(inventory: Inventory, reporter: Reporter) -> Plan | None:
     Args:
         inventory: the state of the disk, taken under the same lock.
         reporter: gets the progress of the reading, in images.
+        hashed: images that were hashed before.
     """
-    keys = _read_all_keys(inventory, reporter) if inventory.request.rehash else None
+    everything = np.arange(len(inventory.images))
+    keys = _read_keys(inventory, everything, reporter) if inventory.request.rehash else None
     if is_unchanged(inventory, keys):
         return None
     backbone, earlier = inventory.request.backbone, inventory.earlier
@@ -84,19 +139,45 @@ def plan(inventory: Inventory, reporter: Reporter) -> Plan | None:
     unfinished, notes = _unfinished_file(inventory, backbone.identities)
     known, unread = _known_views(inventory, backbone, [file for file in (unfinished, earlier) if file])
     if keys is None:
-        keys = known.recognised(inventory.images, inventory.sizes, inventory.mtimes)
-    return Plan(inventory, backbone, known, keys, unfinished, (*inventory.notes, *notes, *unread))
+        keys = known.recognised(inventory.images, inventory.sizes, inventory.mtimes, inventory.marks)
+        if hashed:
+            unknown = ~keys.any(axis=1)
+            keys[unknown] = hashed.keys_now(inventory)[unknown]
+    in_place = unfinished is None or _is_in_place(inventory, unfinished, keys, reporter)
+    return Plan(inventory, backbone, known, keys, unfinished, in_place, (*inventory.notes, *notes, *unread))
 
 
-def _read_all_keys(inventory: Inventory, reporter: Reporter) -> np.ndarray:
-    """(N, 16) uint8: the hashes of all images, read now; zeros where an image cannot be read."""
-    count = len(inventory.images)
-    keys = np.zeros((count, 16), dtype=np.uint8)
-    for done, image in enumerate(inventory.read(np.arange(count)), start=1):
+def _read_keys(inventory: Inventory, rows: np.ndarray, reporter: Reporter) -> np.ndarray:
+    """(N, 16) uint8: the hashes of the images of (M,) rows, read now; zeros elsewhere, and where an image cannot be read."""
+    keys = np.zeros((len(inventory.images), 16), dtype=np.uint8)
+    for done, image in enumerate(inventory.read(rows), start=1):
         keys[image.row] = np.frombuffer(image.key, dtype=np.uint8)
         inventory.correct(image)
-        reporter.progress(done, count)
+        reporter.progress(done, len(rows))
     return keys
+
+
+def _is_in_place(inventory: Inventory, unfinished: FeatureFile, keys: np.ndarray, reporter: Reporter) -> bool:
+    """Whether all rows that an unfinished file has done belong to the images that are at their paths now.
+
+    If not, a row that is replaced may be that of another image now, whose features would be lost.
+
+    Args:
+        inventory: the state of the disk.
+        unfinished: the file of an interrupted run.
+        keys: (N, 16) uint8, the hashes of images as far as they are recognised; those of done rows are added.
+        reporter: gets the progress of the reading, in images.
+    """
+    table, now = unfinished.images, inventory.table
+    columns = ((table.paths, now.paths), (table.sizes, now.sizes), (table.mtimes, now.mtimes))
+    if not all(np.array_equal(one, other) for one, other in columns):
+        return True  # a new file is laid out anyway
+    done = np.flatnonzero(unfinished.status == DONE)
+    done = done[unfinished.vouched(done)]
+    doubtful = done[~keys[done].any(axis=1) & (inventory.sizes[done] >= 0)]
+    if len(doubtful):
+        keys[doubtful] = _read_keys(inventory, doubtful, reporter)[doubtful]
+    return np.array_equal(unfinished.keys[done], keys[done])
 
 
 def _known_views(

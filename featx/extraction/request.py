@@ -26,7 +26,7 @@ class Request:
         compute: "auto", or a name in ``ENGINES``.
         batch_size: images per forward pass; "auto" measures it on a GPU, None leaves it to the engine.
         workers: threads that read and decode, and on the CPU run the network too.
-        rehash: read every image and check every row, rather than trust modification times.
+        rehash: read every image and check every row, rather than trust the times of files.
         strict: stop at the first image that fails.
         max_pixels: an image with more pixels (width x height) fails.
 

@@ -10,6 +10,7 @@ import numpy as np
 from featx.data.image_set import ImageSet
 from featx.errors import CacheMissError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
+from featx.features.file_marks import FileMarks, unaltered
 from featx.layer_spec import RandomView, View
 from featx.text import portable, to_utf8
 
@@ -23,8 +24,10 @@ class _KnownImages:
 
     files: list[FeatureFile]
 
-    def recognised(self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray) -> np.ndarray:
-        """Look up the keys of images that a file lists at the same path, with the same size and modification time.
+    def recognised(
+        self, images: ImageSet, sizes: np.ndarray, mtimes: np.ndarray, marks: FileMarks | None = None
+    ) -> np.ndarray:
+        """Look up the keys of images that a file lists at the same path, with the same size, times and inode number.
 
         The file of an interrupted run counts where the checksums of its rows vouch for these.
 
@@ -32,6 +35,7 @@ class _KnownImages:
             images: the N images.
             sizes: (N,) int64, in bytes; -1 where there is no file.
             mtimes: (N,) int64, in ns.
+            marks: the change times and inode numbers of the images; None: they are not compared.
 
         Returns:
             (N, 16) uint8, zeros where an image is not recognised.
@@ -47,6 +51,9 @@ class _KnownImages:
                 & (file.images.sizes[at] == sizes[rows])
                 & (file.images.mtimes[at] == mtimes[rows])
             )
+            if marks:
+                now = FileMarks(marks.ctimes[rows[same]], marks.inodes[rows[same]])
+                same[same] = unaltered(file, at[same], now)
             same[same] = file.vouched(at[same])
             keys[rows[same]] = file.keys[at[same]]
         return keys

@@ -6,6 +6,7 @@ import numpy as np
 
 from featx.extraction.inventory import Inventory, encoded_paths
 from featx.features.feature_file import FAILED, FeatureFile
+from featx.features.file_marks import unaltered
 
 READING = ("max_pixels", "reader")
 """What a file records about the reading of its images, which decides whether a failure is still one."""
@@ -15,14 +16,32 @@ def is_unchanged(inventory: Inventory, keys: np.ndarray | None = None) -> bool:
     """Whether the complete file holds just these images, labels and splits.
 
     Args:
-        inventory: the state of the disk. Images are compared by path, size and modification time.
+        inventory: the state of the disk. Images are compared by path, size, modification time, change time and inode number.
         keys: (N, 16) uint8, the hashes of the images' bytes, once they have been read. If given, they must be equal to the
             file's too, every row of features must match its checksum, and no image may have failed: it is decoded again.
     """
-    file = inventory.earlier
-    if file is None or not all(check(inventory, file) for check in CHECKS):
+    file, altered = inventory.earlier, altered_rows(inventory, compare_marks=keys is None)
+    if file is None or altered is None or len(altered):
         return False
     return keys is None or (not (file.status == FAILED).any() and has_same_bytes(file, keys) and has_sound_rows(file))
+
+
+def altered_rows(inventory: Inventory, *, compare_marks: bool = True) -> np.ndarray | None:
+    """The rows whose images may be other files than before, though the complete file passes all checks that open no image.
+
+    Args:
+        inventory: the state of the disk.
+        compare_marks: whether the marks are compared, or taken for equal.
+
+    Returns:
+        (M,) int64, ascending rows; None if there is no complete file or it fails a check.
+    """
+    file = inventory.earlier
+    if file is None or not all(check(inventory, file) for check in CHECKS):
+        return None
+    if not compare_marks:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(~unaltered(file, np.arange(len(file)), inventory.marks) & (inventory.sizes >= 0))
 
 
 def has_same_number(inventory: Inventory, file: FeatureFile) -> bool:

@@ -56,6 +56,7 @@ class FeatureFileWriter:
         identity: str,
         backbone: Mapping[str, Any],
         dataset: Mapping[str, Any],
+        resume: bool = True,
     ) -> None:
         """Lay out a new file, or open the file of an interrupted run.
 
@@ -68,6 +69,7 @@ class FeatureFileWriter:
             identity: the identity of all layers together.
             backbone: as in ``FeatureFileHeader.backbone``.
             dataset: as in ``FeatureFileHeader.dataset``.
+            resume: continue the file of an interrupted run if it fits; otherwise lay out a new one beside it.
 
         Raises:
             OutputError: the folder cannot be written, or the disk has no room for the whole file.
@@ -88,7 +90,7 @@ class FeatureFileWriter:
         except ValueError as error:
             raise OutputError(f"{path} cannot be written as a feature file: {error}") from error
         self._vouched, self.kept = np.zeros((2, len(images.paths)), dtype=bool)
-        self.resumed = self._unfinished(structure, given_splits=dataset["splits"] == "given")
+        self.resumed = self._unfinished(structure, given_splits=dataset["splits"] == "given") if resume else None
         if self.resumed:
             self._file = StructuredFile(partial_path(path), structure)
             self._continue(self.resumed)

@@ -1,0 +1,146 @@
+"""Change times and inode numbers of image files, by which swapped files of equal size and modification time are noticed.
+
+A rename, a copy, or an edit whose modification time is set back (``touch -r``, ``cp -p``, ``rsync -t``) sets the change time of
+a file (``st_ctime``), which no program can set back. A renamed folder leaves those of its files as they are, but brings files
+with other change times, or at least other inode numbers (``st_ino``), to the same paths.
+
+A feature file of version 1 has no place for either, and refuses tables that it does not know. So they are kept below
+``featx.system.home()``, in one file for each feature file. They are compared for equality with what ``stat`` returns now,
+never with a clock. Losing such a record costs little: then the change times are compared with the feature file's own time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.errors import OutputError
+from featx.features.feature_file import FeatureFile
+from featx.features.header import FeatureFileHeader
+from featx.io.atomic import keep
+from featx.system import home
+
+UNKNOWN = np.iinfo(np.int64).min
+"""A change time that equals none."""
+
+_FOLDER = "marks"
+_MOST_RECORDS = 500
+_SEAL_BYTES = 64
+
+_WHOLE_SECOND, _COARSE_TICK = 1_000_000_000, 2_000_000_000
+
+
+@dataclass(frozen=True)
+class FileMarks:
+    """The change times and inode numbers of N image files.
+
+    Attributes:
+        ctimes: (N,) int64, change times in ns; -1 where there is not a regular file, ``UNKNOWN`` where nothing is known.
+        inodes: (N,) int64, inode numbers; 0 where they are not compared.
+    """
+
+    ctimes: np.ndarray
+    inodes: np.ndarray
+
+
+def unaltered(file: FeatureFile, rows: np.ndarray, now: FileMarks) -> np.ndarray:
+    """Which images are still the files that a feature file was made from, as far as their marks can show.
+
+    Args:
+        file: the feature file, complete or not.
+        rows: (M,) row numbers in the feature file.
+        now: the M marks of the images at these rows, as they are now.
+
+    Returns:
+        (M,) bool.
+    """
+    recorded = recorded_marks(file)
+    if recorded is None:
+        return _older(now.ctimes, file.path)
+    known = recorded.inodes[rows]
+    return np.asarray((recorded.ctimes[rows] == now.ctimes) & ((known == now.inodes) | (known == 0)))
+
+
+def recorded_marks(file: FeatureFile) -> FileMarks | None:
+    """The N marks that were recorded for a feature file; None if there are none for its present content."""
+    seal, table = _read(file.path)
+    if seal != seal_of(file, file.images.paths) or len(table) != len(file):
+        return None
+    return FileMarks(table[:, 0], table[:, 1])
+
+
+def record_marks(path: Path, seal: bytes, marks: FileMarks) -> None:
+    """Keep the marks of all images of a feature file. A failure is ignored: it only costs time later.
+
+    Args:
+        path: the feature file.
+        seal: what ``seal_of`` returns for it.
+        marks: the N marks, from before the images were read.
+    """
+    before_seal, before = _read(path)
+    table = np.stack([marks.ctimes, marks.inodes], axis=1).astype("<i8")
+    if seal == before_seal and np.array_equal(before, table):
+        return
+    with contextlib.suppress(OutputError):
+        name = _record(path)
+        is_new = not name.exists()
+        keep(f"{_FOLDER}/{name.name}", seal + table.tobytes())
+        if is_new:
+            _drop_oldest(name.parent)
+
+
+def forget_marks(path: Path) -> None:
+    """Remove the record of a feature file that is gone."""
+    with contextlib.suppress(OSError, OutputError):
+        _record(path).unlink(missing_ok=True)
+
+
+def seal_of(file: FeatureFileHeader, paths: np.ndarray) -> bytes:
+    """Bytes that bind a record to the content of a feature file; in an unfinished one, to its images and its layers.
+
+    An unfinished file is written after its record: whatever is read into it was read after the marks were taken.
+    """
+    if file.complete:
+        return file.digest.encode().ljust(_SEAL_BYTES)[:_SEAL_BYTES]
+    return hashlib.sha256(b"\0".join([file.identity.encode(), *paths.tolist()])).hexdigest().encode()
+
+
+def _older(ctimes: np.ndarray, path: Path) -> np.ndarray:
+    """Which of (M,) change times are older than a file; a time of whole seconds may be that of a coarse clock."""
+    try:
+        written = path.stat().st_mtime_ns
+    except OSError:  # it was replaced a moment ago
+        return np.zeros(len(ctimes), dtype=bool)
+    latest = ctimes + np.where(ctimes % _WHOLE_SECOND == 0, _COARSE_TICK, 0)
+    return np.asarray(latest < written)
+
+
+def _record(path: Path) -> Path:
+    """The path of the record of a feature file.
+
+    Raises:
+        OutputError: there is no folder for it.
+    """
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
+    return home() / _FOLDER / name
+
+
+def _read(path: Path) -> tuple[bytes, np.ndarray]:
+    """The seal and the (N, 2) int64 table of the record of a feature file; both empty if there is no sound one."""
+    with contextlib.suppress(OSError, OutputError, ValueError, MemoryError):
+        data = _record(path).read_bytes()
+        return data[:_SEAL_BYTES], np.frombuffer(data, dtype="<i8", offset=_SEAL_BYTES).reshape(-1, 2)
+    return b"", np.empty((0, 2), dtype=np.int64)
+
+
+def _drop_oldest(folder: Path) -> None:
+    """Remove the records that were written longest ago, of which there may be many where feature files come and go."""
+    with contextlib.suppress(OSError):
+        by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        for old in by_age[:-_MOST_RECORDS]:
+            old.unlink()
