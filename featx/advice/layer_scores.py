@@ -40,8 +40,8 @@ class HeldOutResult:
         groups: (m,) int64, the group of each image, such as its patient; None where each image is a group of its own.
 
     Examples:
-        >>> good = HeldOutResult(np.array([0.1, 0.2, 0.1, 0.2]), np.array([True, True, True, True]))
-        >>> poor = HeldOutResult(np.array([0.9, 0.8, 0.8, 0.9]), np.array([True, False, False, True]))
+        >>> good = HeldOutResult(np.array([0.1, 0.2] * 4), np.array([True, True] * 4))
+        >>> poor = HeldOutResult(np.array([0.9, 0.8] * 4), np.array([True, False] * 4))
         >>> poor.accuracy
         0.5
         >>> good.beats(poor), poor.beats(good)

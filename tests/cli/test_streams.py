@@ -65,9 +65,10 @@ def test_a_variable_of_torchrun_that_is_no_number_is_an_error(
     assert (result.returncode, result.stderr) == (1, f"Error: {message}\n")
 
 
-def test_variables_of_other_programs_stop_nothing(in_tmp: Path) -> None:
+def test_variables_of_other_programs_stop_nothing(split_photos: Path, in_tmp: Path) -> None:
     senseless = dict.fromkeys(("OMP_NUM_THREADS", "MPLBACKEND", "CUDA_VISIBLE_DEVICES", "COLUMNS"), "foo")
-    assert shell("$F extract digits && $F fit-head --model centroid", **senseless).returncode == 0
+    command = f"$F extract {split_photos} -b lenet5 && $F fit-head --model centroid"
+    assert shell(command, **senseless).returncode == 0
 
 
 def test_the_streams_themselves(tmp_path: Path) -> None:

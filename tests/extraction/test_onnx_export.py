@@ -139,7 +139,7 @@ def test_a_home_that_cannot_be_written_costs_time_and_nothing_else(
     assert [exported(lenet), exported(lenet)] == [b"network 0", b"network 1"]
     monkeypatch.setenv("FEATX_HOME", str(tmp_path / "full"))
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full_disk)
+        patch.setattr("featx.io.atomic.replacing", full_disk)
         assert exported(lenet) == b"network 2"
     assert kept(tmp_path / "full") == []
     monkeypatch.delenv("FEATX_HOME")
@@ -147,7 +147,7 @@ def test_a_home_that_cannot_be_written_costs_time_and_nothing_else(
     assert exported(lenet) == b"network 3"
 
 
-def full_disk(*_: Any) -> int:
+def full_disk(*_: Any, **__: Any) -> int:
     raise OSError(28, "No space left on device")
 
 

@@ -251,10 +251,11 @@ def test_classes_are_named_as_far_as_there_is_room() -> None:
     def named(count: int) -> int:
         return sum(text.startswith("class ") for text in texts(plots.confusion_figure(judged(count)))) // 2
 
-    assert [named(count) for count in (30, 31, 56, 100)] == [30, 31, 56, 100]
+    assert [named(count) for count in (30, 31, 100)] == [30, 31, 100]
     assert named(101) == 51
-    assert named(1000) == 100
-    assert "true (one of 10 classes is named)" in texts(plots.confusion_figure(judged(1000)))
+    assert "true (one of 10 classes is named)" in [
+        axes.get_ylabel() for axes in plots.confusion_figure(judged(1000)).axes
+    ]
 
 
 # Titles and fonts
