@@ -6,7 +6,8 @@ with other change times, or at least other inode numbers (``st_ino``), to the sa
 
 A feature file of version 1 has no place for either, and refuses tables that it does not know. So they are kept below
 ``featx.system.home()``, in one file for each feature file. They are compared for equality with what ``stat`` returns now,
-never with a clock. Losing such a record costs little: then the change times are compared with the feature file's own time.
+never with a clock. Losing such a record costs little: then the change times of images, links and folders are compared with the
+feature file's own time.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from featx.data.loader import file_marks
 from featx.errors import OutputError
 from featx.features.feature_file import FeatureFile
 from featx.features.header import FeatureFileHeader
@@ -61,7 +65,7 @@ def unaltered(file: FeatureFile, rows: np.ndarray, now: FileMarks) -> np.ndarray
     """
     recorded = recorded_marks(file)
     if recorded is None:
-        return _older(now.ctimes, file.path)
+        return _older(file, rows, now.ctimes)
     known = recorded.inodes[rows]
     return np.asarray((recorded.ctimes[rows] == now.ctimes) & ((known == now.inodes) | (known == 0)))
 
@@ -110,14 +114,47 @@ def seal_of(file: FeatureFileHeader, paths: np.ndarray) -> bytes:
     return hashlib.sha256(b"\0".join([file.identity.encode(), *paths.tolist()])).hexdigest().encode()
 
 
-def _older(ctimes: np.ndarray, path: Path) -> np.ndarray:
-    """Which of (M,) change times are older than a file; a time of whole seconds may be that of a coarse clock."""
+def _older(file: FeatureFile, rows: np.ndarray, ctimes: np.ndarray) -> np.ndarray:
+    """Which images of (M,) rows were put in their places, as links and folders too, before the feature file was written.
+
+    A time of whole seconds may be that of a coarse clock.
+    """
     try:
-        written = path.stat().st_mtime_ns
+        written = file.path.stat().st_mtime_ns
     except OSError:  # it was replaced a moment ago
         return np.zeros(len(ctimes), dtype=bool)
     latest = ctimes + np.where(ctimes % _WHOLE_SECOND == 0, _COARSE_TICK, 0)
-    return np.asarray(latest < written)
+    older = np.asarray(latest < written)
+    root, replaced = os.fsencode(file.root), dict[bytes, bool]()
+    for at, path in enumerate(file.images.paths[rows].tolist()):
+        folder = path.rpartition(b"/")[0]
+        if folder not in replaced:
+            replaced[folder] = any(_is_replaced(root, each, written) for each in _folders_above(folder))
+        older[at] &= not (replaced[folder] or _is_replaced(root, path, written))
+    return older
+
+
+def _folders_above(folder: bytes) -> Iterator[bytes]:
+    """A relative path and all above it, down to the empty one."""
+    while folder:
+        yield folder
+        folder = folder.rpartition(b"/")[0]
+    yield folder
+
+
+def _is_replaced(root: bytes, path: bytes, written: int) -> bool:
+    """Whether a link below a root was made, or a folder renamed, after a time in ns.
+
+    New entries set both times of a folder; a new name sets the change time alone.
+    """
+    try:
+        found = os.lstat(os.path.join(root, path))  # noqa: PTH118 - Path takes several times as long
+    except (OSError, ValueError):
+        return False
+    ctime = file_marks(found)[0]
+    if stat.S_ISLNK(found.st_mode):
+        return ctime >= written
+    return stat.S_ISDIR(found.st_mode) and ctime >= written and ctime > found.st_mtime_ns
 
 
 def _record(path: Path) -> Path:
