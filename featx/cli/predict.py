@@ -29,11 +29,14 @@ class _Predictions:
     def __init__(self, made: Iterable[Prediction]) -> None:
         self._made = made
         self.images = self.failed = 0
+        self.last_error = ""
 
     def __iter__(self) -> Iterator[Prediction]:
         for prediction in self._made:
             self.images += 1
-            self.failed += bool(prediction.error)
+            if prediction.error:
+                self.failed += 1
+                self.last_error = f"{prediction.path}: {prediction.error}"
             yield prediction
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +58,9 @@ class _Predictions:
             return "no images were given"
         if self.failed < self.images:
             return ""
-        return f"all {self.images:,} images failed" if self.images > 1 else "the image failed"
+        if self.images > 1:
+            return f"all {self.images:,} images failed, the last one because: {self.last_error}"
+        return f"the image failed: {self.last_error}"
 
 
 def _print_rows(predictions: Iterable[Prediction]) -> None:

@@ -33,6 +33,9 @@ STEPS: Mapping[str, JobCommand] = {"extract": extract, "fit-head": fit_head, "pr
 _INPUTS = {"fit-head": ("features", "extract", "file"), "promote": ("head", "fit-head", "path")}
 """The parameter of a step that names its input, the step that makes it, and the attribute of the result that names it."""
 
+_MOST_DOTS = 1000
+"""The most dots on one line of a recipe: tomllib's time and memory grow with the square of the parts of a dotted key."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -82,12 +85,16 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     path = Path(path)
     if wrong := misplaced(path, "a recipe, a TOML file", fits=[RECIPE, TOML, EMPTY]):
         raise RecipeError(wrong)
+    deep = f"{path} is not TOML that can be read: it is nested too deeply"
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise RecursionError
+        tables = tomllib.loads(text)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     except RecursionError as error:
-        raise RecipeError(f"{path} is not TOML that can be read: it is nested too deeply") from error
+        raise RecipeError(deep) from error
     except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise RecipeError(f"{path} is not TOML: {brief(error)}") from error
     faults = [f"[{name}] is no step{_did_you_mean(name, STEPS)}" for name in tables if name not in STEPS]

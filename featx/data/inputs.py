@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 from featx.data.decode import file_of
 from featx.data.image_set import ImageSet
 from featx.data.sources import digits, folder, table
-from featx.errors import DatasetError
+from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
 
 _OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml")
@@ -57,9 +59,9 @@ def image_inputs(images: Any) -> Iterator[ImageInput]:
     number = 0
     for item in _items(images):
         if isinstance(item, str | os.PathLike):
-            paths = _paths(item)
-            yield from map(_on_disk, paths)
-            number += len(paths)
+            found = _found(item)
+            yield from found
+            number += len(found)
         else:
             yield _in_memory(item, number)
             number += 1
@@ -116,10 +118,37 @@ def _reader(file: Any) -> Callable[[], bytes]:
     return lambda: data
 
 
+def _found(item: str | os.PathLike[str]) -> list[ImageInput]:
+    """The images that a path stands for; where the system cannot tell what is there, one that fails with its reason."""
+    try:
+        return list(map(_on_disk, _paths(item)))
+    except FeatxError:
+        raise
+    except OSError as error:
+        fault = ImageError(f"cannot read: {error.strerror or error}")
+
+    def fail() -> bytes:
+        raise fault
+
+    return [ImageInput(os.fspath(item), fail)]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder; OSError where the system cannot tell, for a reason that is not in the path."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except ValueError:  # a null character
+        return False
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise
+        return False
+
+
 def _paths(item: str | os.PathLike[str]) -> list[Path]:
     """The images of a folder, a table, a pattern or the word digits; else the file itself, which need not exist."""
     path, text = Path(item), os.fspath(item)
-    if os.path.isdir(path):  # noqa: PTH112 - in a folder that may not be searched, Path.is_dir raises
+    if _is_folder(path):
         return folder.list_images(path)
     if os.path.lexists(path):
         if path.suffix.lower() in _OWN_ENDINGS and (found := misplaced(path, _ON_DISK, fits=[IMAGE, PICTURE])):

@@ -55,7 +55,7 @@ def test_a_run_in_which_every_image_fails_is_a_failure(fitted: Path, split_photo
     Path("bad.jpg").write_text("x")
     done = featx("predict", fitted, "bad.jpg", "gone.png", status=1)
     assert paths(done) == ["bad.jpg", "gone.png"]
-    assert done.stderr.endswith("Error: all 2 images failed\n")
+    assert "Error: all 2 images failed, the last one because: " in done.stderr
     facts = json.loads(featx("predict", fitted, "bad.jpg", "--json", status=1).stdout)
     assert (facts["images"], facts["failed"]) == (1, 1)
     done = featx("predict", fitted, "bad.jpg", split_photos / "val" / "dark")

@@ -348,9 +348,10 @@ def test_a_file_that_is_not_text_is_not_toml(tmp_path: Path) -> None:
     ("value", "message"),
     [
         ("[" * 5000, r"recipe\.toml is not TOML that can be read: it is nested too deeply"),
+        ("a" + ".a" * 100_000 + "=1", r"recipe\.toml is not TOML that can be read: it is nested too deeply"),
         ("9" * 5000, r"recipe\.toml is not TOML: Exceeds the limit \(4300 digits\)"),
     ],
-    ids=["deep", "long"],
+    ids=["deep", "dotted", "long"],
 )
 def test_a_value_that_python_cannot_read_is_said(value: str, message: str, write: Callable[[str], Path]) -> None:
     with pytest.raises(RecipeError, match=message):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,3 +134,21 @@ def test_a_table_without_the_column_path_names_the_columns(in_tmp: Path) -> None
     Path("t.csv").write_text("path\n")
     with pytest.raises(DatasetError, match=r"t\.csv has no rows"):
         names("t.csv")
+
+
+def test_where_the_system_cannot_tell_what_is_there_one_input_fails_with_the_reason(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.stat
+
+    def stat(path: Path, **kwargs: Any) -> os.stat_result:
+        if path == photos / "dark":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return original(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    (lost, *others) = image_inputs([photos / "dark", photos / "light"])
+    assert len(others) == len(list((photos / "light").iterdir()))
+    assert lost.name == str(photos / "dark")
+    with pytest.raises(ImageError, match="cannot read: Input/output error"):
+        pixels(photos / "dark")

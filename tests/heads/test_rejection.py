@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,3 +105,21 @@ def test_among_many_thresholds_the_luckiest_is_not_chosen() -> None:
             continue
         found += 1
     assert found / 400 <= 0.05
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+def test_the_precision_that_a_refusal_names_is_one_that_is_found(target: float) -> None:
+    rng, refused = np.random.default_rng(1), 0
+    for _ in range(30):
+        given = ranked(rng.random(150) < 0.99 * np.linspace(1.0, 0.3, 150))
+        with contextlib.suppress(HeadError):
+            threshold_for_precision(*given, target)
+            continue
+        refused += 1
+        with pytest.raises(HeadError, match="What is shown is a precision of ") as error:
+            threshold_for_precision(*given, target)
+        lower = float(str(error.value).partition("What is shown is a precision of ")[2].partition(":")[0])
+        assert lower < target
+        accepted = round(150 * threshold_for_precision(*given, lower).coverage)
+        assert f"of the {accepted} rows with a confidence of" in str(error.value)
+    assert refused
