@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from featx.errors import SettingsError
+from featx.text import described
 
 
 def names_of(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], what: str) -> list[str]:
@@ -34,6 +35,32 @@ def names_of(value: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], w
         if not isinstance(item, str | os.PathLike):
             raise SettingsError(f"{what} holds {item!r}; expected a name or a list of names")
     return [os.fspath(item) for item in items]
+
+
+def path_of(value: Any, what: str) -> str:
+    """The path of an argument that takes one path.
+
+    Args:
+        value: str or path.
+        what: the argument's name, for messages.
+
+    Raises:
+        SettingsError: it is anything else, such as a list, or it is empty.
+
+    Examples:
+        >>> path_of(["cache/photos.h5"], "features")
+        Traceback (most recent call last):
+        featx.errors.SettingsError: features is a list, ['cache/photos.h5']; expected one path
+        >>> path_of("", "features")
+        Traceback (most recent call last):
+        featx.errors.SettingsError: features is an empty path
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise SettingsError(f"{what} is {described(value)}; expected one path")
+    path = os.fspath(value)
+    if not path:
+        raise SettingsError(f"{what} is an empty path")
+    return path
 
 
 def counts_of(value: int | Iterable[int], what: str) -> list[int]:

@@ -11,23 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from featx.arguments import path_of
 from featx.backbones.backbone import Backbone
 from featx.constants import CACHE
-from featx.data.image_set import UNLABELLED, ImageSet, image_key
+from featx.data.image_set import ImageSet, image_key
 from featx.data.inputs import ImageInput, image_inputs
 from featx.data.loader import LoadedImage, batched, default_batch_size, read_file, read_images, views_reader
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
-from featx.errors import DatasetError, FeatxError, HeadError, ImageError, system_errors
+from featx.errors import DatasetError, FeatxError, HeadError, ImageError, SettingsError, system_errors
 from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownViews
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import files_sharing
 from featx.features.label_changes import label_changes
+from featx.heads.asked_groups import AskedGroups, default_split, evaluate_head, group_rows
 from featx.heads.evaluation import trained_on
-from featx.heads.groups import match_groups, row_groups, with_groups, with_splits
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
@@ -187,7 +189,7 @@ def load_model(
         model = featx.load_model("models/digits--lenet5--logreg.safetensors", device="cpu")
         print(model.classes)
     """
-    if model_file.read_metadata(Path(path), HEAD, MODEL)["format"] == MODEL.format:
+    if model_file.read_metadata(Path(path_of(path, "the model")), HEAD, MODEL)["format"] == MODEL.format:
         return PromotedModel.load(path, backbone=backbone, device=device)
     return _with_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
 
@@ -256,10 +258,11 @@ def iter_predictions(
         for prediction in featx.iter_predictions("model.safetensors", (frame for frame in camera)):
             print(prediction.value)
     """
-    if isinstance(model, str | os.PathLike):
-        model = load_model(model)
+    model = _loaded(model)
     if isinstance(model, Head):
         model = _with_backbone(model)
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise SettingsError(f"top is {top!r}; expected a whole number above 0")
     if isinstance(images, str | os.PathLike | list | tuple | ImageSet):  # they can be counted before any is predicted
         inputs: Iterable[ImageInput] = list(image_inputs(images))
     else:
@@ -276,6 +279,8 @@ def evaluate(
     data: FeatureSet | ImageSet | str | os.PathLike[str],
     *,
     split: str | None = None,
+    group: str | None = None,
+    table: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
@@ -290,6 +295,9 @@ def evaluate(
         model: a head, a model, or a file of either.
         data: a feature set or feature file (for a head), an image set, or what ``scan_images`` takes.
         split: "train", "val", "test" or "all".
+        group: the column of the data set's table that names groups; by default the one that the model was fitted with, if any.
+            Intervals are by groups. For a model that was fitted without groups, the splits stay those of its fit.
+        table: the table with that column, where it is not the one that the data set is.
         cache: the folder of feature files, for a head.
         workers: threads that read and decode; by default one per core.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
@@ -299,7 +307,8 @@ def evaluate(
         The report for the model's task.
 
     Raises:
-        HeadError: there are no images to evaluate on, or their classes are unknown to the model.
+        HeadError: there are no images to evaluate on, their classes are unknown to the model, or the table lacks the groups.
+        SettingsError: an argument has a wrong type, or a table is given and neither ``group`` nor the model names a column.
         StaleCacheError: the features are not those that the head was fitted to.
 
     Example:
@@ -307,8 +316,7 @@ def evaluate(
         report = featx.evaluate("models/digits--lenet5--logreg.safetensors", "digits")
         print(report.accuracy, report.interval)
     """
-    if isinstance(model, str | os.PathLike):
-        model = load_model(model)
+    model, groups = _loaded(model), AskedGroups(group, table)
     if isinstance(data, FeatureSet):
         if isinstance(model, PromotedModel):
             raise HeadError(
@@ -316,46 +324,35 @@ def evaluate(
             )
         head = model.head if isinstance(model, HeadOnBackbone) else model
         head.require_identity(data)
-        return _evaluate_head(head, data, split)
-    if not isinstance(data, ImageSet) and is_feature_file(data):
+        return evaluate_head(head, data, split, groups)
+    data = data if isinstance(data, ImageSet) else path_of(data, "data")
+    if isinstance(data, str) and is_feature_file(data):
         head_layer = model.head.layer_ if isinstance(model, HeadOnBackbone) else getattr(model, "layer_", PENULTIMATE)
-        return evaluate(model, FeatureSet.load(data, head_layer), split=split).with_notes(label_changes(data))
+        features = FeatureSet.load(data, head_layer)
+        return evaluate(model, features, split=split, group=group, table=table).with_notes(label_changes(data))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):
-        return _evaluate_promoted(model, images, split, workers, reporter)
+        return _evaluate_promoted(model, images, split, groups, workers, reporter)
     if isinstance(model, Head):
         model = _with_backbone(model)
+    groups.require_column(model.head.group_)  # before the images pass through the network
     extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
-    report = evaluate(model, extraction.load(model.head.layer_), split=split)
+    report = evaluate(model, extraction.load(model.head.layer_), split=split, group=group, table=table)
     return report.with_notes([*extraction.notes, *_failure_notes(extraction.failures)])
 
 
-def _evaluate_head(head: Head, data: FeatureSet, split: str | None) -> Report:
-    """Evaluate a head, with the groups that it was fitted with if the data name them.
-
-    Data that do not name them can be evaluated all the same, unless featx would split images that the head was fitted to.
-    """
-    try:
-        data = match_groups(data, head.group_)
-    except HeadError as error:
-        labelled = data.keys[data.labels != UNLABELLED]
-        if data.dataset.get("splits") == "hash" and trained_on(labelled, head.train_keys_, split="all"):
-            raise
-        split = split or _default_split(data, head.train_keys_)
-        report, _, _ = head.judge(data, split=split, rows=data.rows(split))
-        return report.with_notes([_note_without_groups("head", head.group_, error)])
-    return head.evaluate(data, split=split or _default_split(data, head.train_keys_))
-
-
-def _note_without_groups(what: str, column: str | None, error: HeadError) -> str:
-    return f"the {what} was fitted with groups ({column}), but here intervals treat images as independent: {error}"
-
-
 def _evaluate_promoted(
-    model: PromotedModel, images: ImageSet, split: str | None, workers: int | None, reporter: Reporter
+    model: PromotedModel,
+    images: ImageSet,
+    split: str | None,
+    groups: AskedGroups,
+    workers: int | None,
+    reporter: Reporter,
 ) -> ClassificationReport:
-    rows, remarks = _with_groups(_with_keys(images), model)
-    split = split or _default_split(rows, model.train_keys)
+    fitted_with = model.metadata["head"]["parameters"].get("group")
+    groups.require_column(fitted_with)  # before the images are read
+    rows, remarks = group_rows(_with_keys(images), groups, fitted_with)
+    split = split or default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
     inputs = [ImageInput(str(path), images.root / str(path)) for path in rows.paths]
@@ -371,19 +368,6 @@ def _evaluate_promoted(
         labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below,
         groups=row_groups(rows, np.array(decoded)), notes=notes,
     )  # fmt: skip
-
-
-def _with_groups(rows: FeatureSet, model: PromotedModel) -> tuple[FeatureSet, list[str]]:
-    """Attach the groups that a model's head was fitted with, and make splits by featx keep them together.
-
-    Returns:
-        The rows; and a note if their table does not name the groups.
-    """
-    column = model.metadata["head"]["parameters"].get("group")
-    try:
-        return with_splits(with_groups(rows, column), "classification"), []
-    except HeadError as error:
-        return rows, [_note_without_groups("model", column, error)]
 
 
 def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
@@ -489,12 +473,11 @@ def _with_keys(images: ImageSet) -> FeatureSet:
     return FeatureSet(no_features, images.labels, splits, images.classes, images.paths, keys, dataset=dataset)
 
 
-def _default_split(rows: FeatureSet, train_keys: np.ndarray) -> str:
-    """Choose the split to evaluate on: see ``evaluate``."""
-    if rows.dataset.get("splits") == "given":
-        return rows.held_out()
-    labelled = rows.keys[rows.labels != UNLABELLED]
-    return rows.held_out() if trained_on(labelled, train_keys, split="all") else "all"
+def _loaded(model: Any) -> Head | Model:
+    """The model of an argument that is a head, a model, or a file of either."""
+    return (
+        model if isinstance(model, Head | HeadOnBackbone | PromotedModel) else load_model(path_of(model, "the model"))
+    )
 
 
 def _with_backbone(

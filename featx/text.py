@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def listed(items: Sequence[object], most: int = 10) -> str:
@@ -47,6 +48,23 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 4) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]", "", name)
+
+
+def described(value: Any, most: int = 60) -> str:
+    """What a value is, for a message about an argument of a wrong type: its type, and its shape or itself where that is short.
+
+    Examples:
+        >>> described(3), described(["a.h5"]), described(None)
+        ('an int, 3', "a list, ['a.h5']", 'None')
+    """
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    named = f"{'an' if re.match('[aeiou]|nd', kind, re.IGNORECASE) else 'a'} {kind}"
+    if isinstance(shape := getattr(value, "shape", None), tuple):
+        return f"{named} of shape {shape} and dtype {getattr(value, 'dtype', '?')}"
+    text = printable(repr(value))
+    return f"{named}, {text}" if len(text) <= most else named
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +14,21 @@ from made import photos as photos_in_memory
 from PIL import Image
 
 import featx
-from featx.errors import BackboneError, DatasetError, HeadError, ModelNotFoundError, StaleCacheError
+from featx.errors import (
+    BackboneError,
+    DatasetError,
+    FeatxError,
+    HeadError,
+    ModelNotFoundError,
+    SettingsError,
+    StaleCacheError,
+)
 from featx.features.feature_set import FeatureSet, views_in
+from featx.heads.asked_groups import AskedGroups, group_rows
 from featx.heads.head import Head
-from featx.inference import HeadOnBackbone, _with_groups, _with_keys, evaluate, iter_predictions, load_model, predict
+from featx.inference import HeadOnBackbone, _with_keys, evaluate, iter_predictions, load_model, predict
+from featx.inspection.info import describe_file, file_kind
+from featx.inspection.verify import verify_file
 from featx.layer_spec import VIEWS
 from featx.promotion.model import PromotedModel
 
@@ -335,15 +345,14 @@ def test_a_promoted_model_is_evaluated_by_the_groups_of_its_head(photos: Path, i
     paths = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
     lines = [f"{path},{path.parent.name},p{number // 4}" for number, path in enumerate(paths)]
     (photos / "t.csv").write_text("\n".join(["path,label,patient", *lines]))
-    model = SimpleNamespace(metadata={"head": {"parameters": {"group": "patient"}}})
     rows = _with_keys(featx.scan_images(photos / "t.csv"))
-    grouped, notes = _with_groups(rows, model)
+    grouped, notes = group_rows(rows, AskedGroups(None, None), "patient")
     assert notes == []
     assert grouped.groups.tolist() == [f"p{number // 4}" for number in range(len(paths))]
     splits = grouped.splits.astype(str)
     assert all(len(set(splits[at : at + 4])) == 1 for at in range(0, len(paths), 4))
     (photos / "t.csv").write_text("\n".join(["path,label", *(line.rpartition(",")[0] for line in lines)]))
-    without, (note,) = _with_groups(rows, model)
+    without, (note,) = group_rows(rows, AskedGroups(None, None), "patient")
     assert without is rows
     assert note.startswith(
         "the model was fitted with groups (patient), but here intervals treat images as independent: "
@@ -363,6 +372,80 @@ def test_a_head_of_groups_is_evaluated_on_other_images_that_name_none() -> None:
     own = dataclasses.replace(features, dataset={**features.dataset, "splits": "hash"})
     with pytest.raises(HeadError, match="there is no table to read the column 'patient' from"):
         evaluate(head, own)
+
+
+def _patients(photos: Path, file: str) -> Path:
+    """A table that gives four images of each class in turn to one patient."""
+    paths = [path.relative_to(photos) for path in sorted(photos.rglob("*.png"))]
+    lines = [f"{path},p{number // 4},w{number // 4}" for number, path in enumerate(paths)]
+    Path(file).write_text("\n".join(["path,patient,ward", *lines]))
+    return Path(file)
+
+
+def test_a_head_of_groups_of_a_table_is_evaluated_and_promoted_with_that_table(photos: Path, in_tmp: Path) -> None:
+    features = featx.extract(photos, "lenet5")
+    table = _patients(photos, "patients.csv")
+    fit = featx.fit_head(features.file, "logreg", group="patient", table=table)
+    for data in (photos, features.file, features.load()):
+        with pytest.raises(
+            HeadError, match=r"no table to read the column 'patient' from: .* Name one with --table FILE"
+        ):
+            evaluate(fit.path, data)
+        report = evaluate(fit.path, data, table=table)
+        assert (report.as_dict()["accuracy"], report.groups) == (fit.report.as_dict()["accuracy"], fit.report.groups)
+        assert evaluate(fit.path, data, group="ward", table=table).groups == report.groups  # the same by another name
+    with pytest.raises(HeadError, match="no table to read the column 'patient' from"):
+        featx.promote(fit.path)
+    model = featx.promote(fit.path, table=table)
+    assert model.report.groups == fit.report.groups
+    assert evaluate(model.path, photos, table=table).groups == fit.report.groups
+    with pytest.raises(HeadError, match=r"patients\.csv has no column 'doctor'"):
+        evaluate(fit.path, photos, group="doctor", table=table)
+
+
+def test_a_head_without_groups_keeps_its_splits_when_groups_are_named(photos: Path, in_tmp: Path) -> None:
+    table = _patients(photos, "patients.csv")
+    fit = featx.fit_head(featx.extract(photos, "lenet5").file, "logreg")
+    model = featx.promote(fit.path)
+    for file in (fit.path, model.path):
+        plain, grouped = evaluate(file, photos), evaluate(file, photos, group="patient", table=table)
+        assert (grouped.n, grouped.accuracy) == (plain.n, plain.accuracy)
+        assert grouped.groups < plain.groups
+        with pytest.raises(SettingsError, match="--table has no effect without --group"):
+            evaluate(file, photos, table=table)
+    with pytest.raises(SettingsError, match="--table has no effect"):
+        featx.promote(fit.path, table=table)
+
+
+@pytest.mark.parametrize("wrong", [["a.h5"], ("a.h5", "b.h5"), 3, None, np.zeros(2), b"a.h5", ""])
+def test_whatever_takes_one_path_refuses_everything_else_in_words(wrong: object) -> None:
+    calls = [
+        featx.load_model, FeatureSet.load, featx.FeatureFile, Head.load, featx.PromotedModel.load, describe_file, file_kind,
+        verify_file, featx.promote, lambda path: predict(path, "x.jpg"), lambda path: evaluate(path, "digits"),
+        lambda path: evaluate(Head(), path), lambda path: featx.advise(path, "lenet5"),
+        *([featx.fit_head] if wrong is not None else []),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(FeatxError, match=r"; expected one path|is an empty path"):
+            call(wrong)
+
+
+@pytest.mark.parametrize("top", [0, -1, "3", 1.5, None, True])
+def test_top_is_a_whole_number_above_0(head_file: Path, top: object) -> None:
+    with pytest.raises(SettingsError, match=r"top is .*; expected a whole number above 0"):
+        predict(head_file, [np.zeros((8, 8, 3), np.uint8)], top=top)
+
+
+def test_an_empty_path_is_not_the_present_folder(head_file: Path) -> None:
+    for images in ("", ["", "x.jpg"]):
+        with pytest.raises(DatasetError, match="the images are an empty path; expected an image file"):
+            predict(head_file, images)
+
+
+def test_the_network_of_a_promoted_model_is_weights_like_any_other(model_file: Path) -> None:
+    own, other = (featx.load_backbone("lenet5", weights=weights) for weights in (str(model_file), "default"))
+    pixels = np.full((1, 3, 32, 32), 99, np.uint8)
+    assert np.array_equal(own.encode(pixels)["penultimate"], other.encode(pixels)["penultimate"])
 
 
 def test_evaluate_notes_how_the_data_were_read_and_what_has_changed_in_them(split_photos: Path, in_tmp: Path) -> None:

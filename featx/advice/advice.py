@@ -16,6 +16,7 @@ import numpy as np
 from featx.advice import wording
 from featx.advice.decision import Decision, bootstrap, decide
 from featx.advice.evidence import Measurements, gather
+from featx.arguments import path_of
 from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
@@ -172,6 +173,7 @@ def advise(
         print(advice.command)  # featx fit-head cache/photos--mobilenet_v3_small.h5
     """
     network: Backbone | None
+    data = data if isinstance(data, ImageSet) else path_of(data, "data")
     if out:
         _require_picture(Path(out), data, backbone, weights)  # before the images pass through the network
     if not isinstance(data, ImageSet) and is_feature_file(data):

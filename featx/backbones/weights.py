@@ -89,7 +89,7 @@ def read_file(path: Path) -> Any:
         raise BackboneError(f"{path} cannot be read as a weights file: {why}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return {name: tensor for name, tensor in load_file(path).items() if not name.startswith(_NO_TENSOR)}
         _require_plain(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
@@ -114,6 +114,9 @@ def _unreadable(path: Path, error: Exception) -> BackboneError:
         f"    torch.save({_STATE_OF_MODULE if is_module else _TENSORS_ALONE}, {path.stem + '-tensors.pth'!r})"
     )
 
+
+_NO_TENSOR = "featx."
+"""How the names of the arrays begin that a promoted model holds besides the tensors of its network."""
 
 _ADVICE = re.compile(r"^Weights only load failed.*?(?:WeightsUnpickler error:|\n\n)", re.DOTALL)
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

@@ -11,8 +11,6 @@ import click
 from featx.errors import FeatxError
 from featx.reporter import Reporter
 
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
-
 
 def model_and_data(
     words: Sequence[str], models: str, reporter: Reporter, *, missing: str, most: int | None = None
@@ -62,8 +60,9 @@ def _newest(models: str, reporter: Reporter) -> Path:
 
 def _is_data(word: str) -> bool:
     """Whether an argument stands for images or a data set, and not for a model."""
+    from featx.data.formats import ENDINGS
     from featx.io.file_kinds import FOLDER, IMAGE, PICTURE, TABLE, kind_of_file
 
     if kind := kind_of_file(word):
         return kind in (IMAGE, PICTURE, TABLE, FOLDER)
-    return word in ("-", "digits") or glob.has_magic(word) or word.lower().endswith(_IMAGE_ENDINGS)
+    return word in ("-", "digits") or glob.has_magic(word) or word.lower().endswith(ENDINGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import click
 
 from featx.cli.needs import Condition, require_effect
+from featx.text import did_you_mean
 
 SECTIONS = ("Input", "Backbone", "Head", "Fine-tuning", "Evaluation", "Compute", "Output", "Advanced")
 """The sections of options in the order in which ``--help`` shows them: everyday options first."""
@@ -198,9 +198,8 @@ class Group(click.Group):
         except click.NoSuchOption:
             raise
         except click.UsageError as error:  # click 8.4 and later suggest commands too, in other words
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx))
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise click.UsageError(f"{error.message}{hint}", ctx) from error
+            hint = did_you_mean(args[0], self.list_commands(ctx), most=1)
+            raise click.UsageError(f"{error.message.rstrip('.')}{hint or '.'}", ctx) from error
 
 
 def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from featx.cli.needs import ALWAYS, Condition, with_option
+from featx.cli.needs import ALWAYS, CHECKED, Condition, with_option
 from featx.cli.option_groups import option
 from featx.constants import CACHE, MODELS
 from featx.progress import NORMAL, QUIET, VERBOSE
@@ -180,6 +180,12 @@ GROUPS = options(
     ),
 )  # fmt: skip
 """The groups of the images."""
+
+HEAD_TABLE = option(
+    "--table", section="Advanced", needs=CHECKED, metavar="FILE",
+    help="Table with the column of the groups, where it is not the data set's own table.",
+)  # fmt: skip
+"""The table of the groups that a head was fitted with."""
 
 MODELS_SOURCE = option(
     "--models", default=MODELS, show_default=True, section="Advanced", needs=ALWAYS, metavar="FOLDER",

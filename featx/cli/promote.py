@@ -15,6 +15,7 @@ from featx.cli.option_groups import option
 from featx.cli.options import (
     COUNT,
     DEVICE,
+    HEAD_TABLE,
     MODELS_FOLDER,
     POSITIVE,
     SHARE,
@@ -227,6 +228,7 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     metavar="FILE",
     help="Feature file, where it is not the one that the head names.",
 )
+@HEAD_TABLE
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS

@@ -16,6 +16,7 @@ from featx.data.image_set import ImageSet
 from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
+from featx.text import described
 
 _OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml")
 """The endings of files that featx writes or reads, and that are not taken for damaged images."""
@@ -89,7 +90,7 @@ def _is_several(images: Any) -> bool:
     if file_of(images) is not None:
         return False
     if isinstance(images, dict) or not isinstance(images, Iterable):
-        raise DatasetError(f"the images are {_shown(images)}; expected {_EXPECTED}")
+        raise DatasetError(f"the images are {described(images)}; expected {_EXPECTED}")
     return True
 
 
@@ -106,7 +107,7 @@ def _in_memory(item: Any, number: int) -> ImageInput:
         return ImageInput(str(getattr(item, "name", name)), _reader(item))
     encode = file_of(item)
     if encode is None:
-        raise DatasetError(f"{name} is {_shown(item)}; expected {_EXPECTED}")
+        raise DatasetError(f"{name} is {described(item)}; expected {_EXPECTED}")
     return ImageInput(str(getattr(item, "filename", "") or name), encode)
 
 
@@ -114,7 +115,7 @@ def _reader(file: Any) -> Callable[[], bytes]:
     """A function that returns the bytes of a file object."""
     data = file.read()
     if not isinstance(data, bytes):
-        raise DatasetError(f"{_shown(file)} is a text file; open images with the mode 'rb'")
+        raise DatasetError(f"{described(file)} is a text file; open images with the mode 'rb'")
     return lambda: data
 
 
@@ -148,6 +149,8 @@ def _is_folder(path: Path) -> bool:
 def _paths(item: str | os.PathLike[str]) -> list[Path]:
     """The images of a folder, a table, a pattern or the word digits; else the file itself, which need not exist."""
     path, text = Path(item), os.fspath(item)
+    if not text:
+        raise DatasetError(f"the images are an empty path; expected {_ON_DISK}")
     if _is_folder(path):
         return folder.list_images(path)
     if os.path.lexists(path):
@@ -162,14 +165,3 @@ def _paths(item: str | os.PathLike[str]) -> list[Path]:
     if not matches:
         raise DatasetError(f"no file matches {text}")
     return [inner for match in matches for inner in _paths(match)]
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: its type, and its shape or the value itself where that is short."""
-    kind = type(value).__name__
-    if value is None:
-        return "None"
-    if hasattr(value, "shape"):
-        return f"{kind} of shape {tuple(value.shape)} and dtype {getattr(value, 'dtype', '?')}"
-    text = repr(value)
-    return f"{kind} {text}" if len(text) <= 40 else kind

@@ -12,7 +12,7 @@ from featx.data.image_set import ImageSet, check_classes
 from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError, system_errors
 from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
-from featx.text import brief
+from featx.text import brief, described
 
 
 class Source(Protocol):
@@ -60,7 +60,7 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
         print(len(images), images.classes)
     """
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        found = "an empty path" if isinstance(source, str) else f"{type(source).__name__} {str(source)[:40]!r}"
+        found = "an empty path" if isinstance(source, str) else described(source)
         raise DatasetError(
             f"found {found}; expected the path of a folder or of a table. Images in several places are listed in a table"
         )

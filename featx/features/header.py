@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.arguments import path_of
 from featx.constants import CACHE
 from featx.errors import CorruptFileError, StaleCacheError, UnknownVersionError
 from featx.features import hdf5
@@ -90,7 +91,7 @@ class FeatureFileHeader:
             UnknownVersionError: it has an unknown version.
             CorruptFileError: it is not a feature file, is incomplete, or is damaged.
         """
-        self.path = Path(path)
+        self.path = Path(path_of(path, "the feature file"))
         with _naming_kind(self.path):
             self._file = OpenFile(self.path)
             with read_errors(self.path):

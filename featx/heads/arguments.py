@@ -8,6 +8,7 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.text import described
 
 _HOW = (
     "FeatureSet.load(file) reads one from a feature file, and FeatureSet(features=X, labels=y, splits=..., classes=..., "
@@ -31,7 +32,7 @@ def checked_rows(features: Any, given: Any, method: str, y: Any = None) -> np.nd
         HeadError: not a ``FeatureSet``, labels besides one, or rows that are no whole numbers or out of range.
     """
     if not isinstance(features, FeatureSet):
-        raise HeadError(f"Head.{method} got {_described(features)}; expected a FeatureSet: {_HOW}")
+        raise HeadError(f"Head.{method} got {described(features)}; expected a FeatureSet: {_HOW}")
     if y is not None:
         raise HeadError(f"Head.{method} got y besides a FeatureSet, which has labels itself; give the FeatureSet alone")
     if given is None:
@@ -63,7 +64,7 @@ def as_matrix(given: Any, width: int) -> np.ndarray:
     try:
         X: np.ndarray = np.asarray(given)
     except ValueError as error:
-        raise HeadError(f"{_described(given)} is no array ({error}); expected (N, {width})") from error
+        raise HeadError(f"{described(given)} is no array ({error}); expected (N, {width})") from error
     if X.ndim not in (2, 3) or X.shape[-1] != width:
         one = "; X[None] makes a single row of it" if X.shape == (width,) else ""
         raise HeadError(f"features of shape {X.shape}; expected (N, {width}), or (N, V, {width}) for V views{one}")
@@ -76,8 +77,3 @@ def require_fitted(head: object, method: str) -> None:
     """Raise HeadError unless a head was fitted or loaded."""
     if "predictor_" not in vars(head):
         raise HeadError(f"this head is not fitted; call fit before {method}, or Head.load")
-
-
-def _described(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    return f"{type(value).__name__}{f' of shape {shape}' if isinstance(shape, tuple) else ''}"

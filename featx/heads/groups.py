@@ -45,7 +45,7 @@ def read_column(
         HeadError: there is no table or no such column, the table lacks images, or it has two values for one image.
         DatasetError: the table is malformed.
     """
-    file = _table_of(features, column, table, option)
+    file = _table_of(features, column, table)
     values: dict[str, tuple[str, int]] = {}
     columns: set[str] = set()
     for number, row in read_table(file, ("path",), (column,)):
@@ -71,14 +71,14 @@ def read_column(
     return np.array([values[path][0] for path in features.paths], dtype=object)
 
 
-def _table_of(features: FeatureSet, column: str, table: str | os.PathLike[str] | None, option: str) -> Path:
+def _table_of(features: FeatureSet, column: str, table: str | os.PathLike[str] | None) -> Path:
     """The table to read; it must be a regular file with the ending of a table."""
     named = table if table is not None else features.dataset.get("table")
     if named is None:
         raise HeadError(
-            f"there is no table to read the column {column!r} from: the feature file names none. Add --table FILE to {option}; "
-            f"FILE is any table with the columns path (relative to {features.dataset.get('root', 'the data set')}) and "
-            f"{column}. Or run featx extract on a table again, which stores the table's name"
+            f"there is no table to read the column {column!r} from: the feature file names none. Name one with --table FILE: "
+            f"any table with the columns path (relative to {features.dataset.get('root', 'the data set')}) and {column}. Or "
+            "extract the features again from such a table, whose name they keep"
         )
     file = Path(named)
     # A feature file may come from a stranger, so the file that it names is opened only if it can be a table.

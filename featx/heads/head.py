@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from featx.arguments import path_of
 from featx.errors import HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads import evaluation, fitting, head_file
@@ -267,7 +268,7 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
             ModelNotFoundError: the file does not exist, or cannot be opened.
             CorruptFileError: not a head, or a damaged one; the message names the fault.
         """
-        params, fitted = head_file.read_head(Path(path))
+        params, fitted = head_file.read_head(Path(path_of(path, "path")))
         head = cls(**params)
         head.__dict__.update(fitted)
         return head

@@ -12,7 +12,7 @@ from featx.errors import HeadError
 from featx.heads.registry import HEAD_KINDS, get_kind, kind_names
 from featx.heads.rejection import check_target
 from featx.heads.targets import AUTO
-from featx.text import printable
+from featx.text import described
 
 _NAMES = ("kind", "kernel", "task", "class_weight", "calibrate", "device")
 _WHOLE_NUMBERS = ("k", "seed")
@@ -60,9 +60,7 @@ def _check_types(params: Mapping[str, Any]) -> None:
             value = params.get(name)
             needed = name in ("kind", "kernel", "task", "logit_adjustment")
             if isinstance(value, bool) or not (isinstance(value, types) or (value is None and not needed)):
-                raise HeadError(
-                    f"{name} is a {type(value).__name__}, {printable(repr(value))[:60]}; expected {expected}"
-                )
+                raise HeadError(f"{name} is {described(value)}; expected {expected}")
 
 
 def _check_decisions(params: Mapping[str, Any]) -> None:

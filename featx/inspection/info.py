@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.arguments import path_of
 from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError, system_errors
 from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.hdf5 import SIGNATURE
@@ -46,7 +47,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         facts = describe_file("cache/digits--lenet5.h5")
         print(facts["kind"], facts["images"], facts["layers"])  # feature file 1797 {'penultimate': '84 x float32'}
     """
-    path = Path(path)
+    path = Path(path_of(path, "path"))
     return _DESCRIPTIONS[file_kind(path)](path)
 
 
@@ -63,7 +64,7 @@ def file_kind(path: str | os.PathLike[str]) -> str:
         CacheMissError, ModelNotFoundError: the file does not exist.
         CorruptFileError: it is neither an HDF5 file nor a valid head or model.
     """
-    path = Path(path)
+    path = Path(path_of(path, "path"))
     why = why_unreadable(path)
     if why == MISSING:
         raise (CacheMissError if path.suffix == ".h5" else ModelNotFoundError)(f"there is no file {path}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.arguments import path_of
 from featx.constants import INPUT
 from featx.errors import BackboneError, CorruptFileError, system_errors
 from featx.features.feature_file import DONE, TODO, FeatureFile
@@ -56,6 +57,7 @@ def verify_file(
         result = verify_file("cache/digits--lenet5.h5", recompute=16)
         print(result["ok"], result["problems"], result["largest_difference"])
     """
+    path = path_of(path, "path")
     if found := misplaced(path, "a feature file, which featx extract makes", fits=[FEATURE_FILE, HDF5]):
         raise CorruptFileError(found)
     try:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import SqueezeNet
 
+from featx.arguments import path_of
 from featx.backbones import registry
 from featx.backbones.pixels import normalise
 from featx.backbones.truncate import truncate_network
@@ -165,7 +166,7 @@ class PromotedModel:
             BackboneError: The network cannot be built here.
             StaleCacheError: ``backbone`` is another network than the model's.
         """
-        arrays, meta = model_file.read(Path(path), MODEL)
+        arrays, meta = model_file.read(Path(path_of(path, "path")), MODEL)
         try:
             train_keys = arrays.pop(TRAIN_KEYS)
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import nn
 
+from featx.arguments import path_of
 from featx.constants import MODELS
 from featx.errors import CacheMissError, system_errors
 from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
+from featx.heads.asked_groups import AskedGroups
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
@@ -117,6 +119,7 @@ def promote(
     finetune: bool = False,
     settings: FineTuning | None = None,
     features: FeatureSet | str | os.PathLike[str] | None = None,
+    table: str | os.PathLike[str] | None = None,
     backbone: str | None = None,
     weights: str | None = None,
     device: str = "auto",
@@ -148,6 +151,7 @@ def promote(
         finetune: Fine-tune the network.
         settings: Settings of fine-tuning; the defaults of ``FineTuning`` if None.
         features: The feature set, or file, that the head was fitted to; by default the file that the head names.
+        table: Table with the column of the groups that the head was fitted with, where it is not the data set's own table.
         backbone: Backbone to build instead of the stored name; needed for ``file.py:factory``.
         weights: Weights to load instead of the stored ones, where the file has moved.
         device: Device to run on: "auto", "cpu", "cuda", ...
@@ -162,7 +166,7 @@ def promote(
     Raises:
         HeadError: The head is not linear, has no backbone, or is on a layer where the network cannot end.
         PromotionError: The network's logits differ from the head's, or it cannot be trained.
-        SettingsError: The network has no such block to train from.
+        SettingsError: The network has no such block to train from, or a table is given for a head without groups.
         StaleCacheError: The features or the backbone are not those that the head was fitted to, or an image has changed.
         CacheMissError: The feature file is gone.
         OutputError: The model cannot be written.
@@ -175,10 +179,9 @@ def promote(
     """
     started = time.perf_counter()
     settings = settings or FineTuning()
-    file = None if isinstance(head, Head) else Path(head)
-    head = head if isinstance(head, Head) else Head.load(head)
+    file, head = (None, head) if isinstance(head, Head) else (Path(path_of(head, "head")), Head.load(head))
     path = Path(out) if out else Path(models) / f"{_stem(head, file)}--promoted.safetensors"
-    read = [each for each in (file, features, weights, backbone) if isinstance(each, str | os.PathLike)]
+    read = [each for each in (file, features, table, weights, backbone) if isinstance(each, str | os.PathLike)]
 
     def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
         outputs = [Output(path, MODEL.kind, size, named=bool(out)), *(log_files(path) if finetune else ())]
@@ -187,8 +190,8 @@ def promote(
 
     reporter.stage("loading the backbone")
     assembly = _assemble(
-        head, features, require_writable, backbone=backbone, weights=weights, device=device, workers=workers
-    )
+        head, features, require_writable, table=table, backbone=backbone, weights=weights, device=device, workers=workers,
+    )  # fmt: skip
     reporter.stage("comparing the logits of the network with those of the head")
     proof = prove(assembly)
     head_report = head.evaluate(assembly.features, split=assembly.test_split)
@@ -236,31 +239,35 @@ def _sources(head: Head) -> list[str]:
 
 def _assemble(
     head: Head, features: FeatureSet | str | os.PathLike[str] | None, require_writable: Callable[..., None], *,
-    backbone: str | None, weights: str | None, device: str, workers: int | None,
+    table: str | os.PathLike[str] | None, backbone: str | None, weights: str | None, device: str, workers: int | None,
 ) -> Assembly:  # fmt: skip
     """Move the head onto its backbone, after cheap checks that the model can be written and the head be moved."""
     require_writable()
     head.as_linear()
-    feature_set = _load_features(head, features)
+    feature_set = _load_features(head, features, table)
     source = backbone_of(head, name=backbone, weights=weights, device=device)
     size = sum(tensor.numel() * tensor.element_size() for tensor in source.network.state_dict().values())
     require_writable(size, feature_set)
     return assemble(head, feature_set, source, workers)
 
 
-def _load_features(head: Head, features: FeatureSet | str | os.PathLike[str] | None) -> FeatureSet:
+def _load_features(
+    head: Head, features: FeatureSet | str | os.PathLike[str] | None, table: str | os.PathLike[str] | None
+) -> FeatureSet:
     """Return the features that a head was fitted to, with the head's splits."""
+    AskedGroups(None, table).require_column(head.group_)
     source = features if features is not None else head.source_
     if source is None:
         raise CacheMissError("the head names no feature file; give one with --features")
     if not isinstance(source, FeatureSet):
+        path_of(source, "features")
         if why_unreadable(source) == MISSING:
             raise CacheMissError(
                 f"the head's feature file {source} is gone; run featx extract again, or name it with --features"
             )
         source = FeatureSet.load(source, head.layer_)
     head.require_identity(source)
-    return with_splits(match_groups(source, head.group_), head.task_)
+    return with_splits(match_groups(source, head.group_, table), head.task_)
 
 
 def _note_on_views(assembly: Assembly) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featx.advice.layer_scores import best_layer, score_layers
-from featx.arguments import counts_of, names_of
+from featx.arguments import counts_of, names_of, path_of
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError, system_errors
@@ -193,6 +193,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     )  # fmt: skip
     auto = model == AUTO
     source = newest(Path(cache), reporter) if features is None else features
+    source = source if isinstance(source, FeatureSet) else path_of(source, "features")
     read = [path for path in (source, table) if isinstance(path, str | os.PathLike)]
     if out:  # before layers are compared, which takes a while
         HeadFiles(Path(out), named=True).require_writable(inputs=read)

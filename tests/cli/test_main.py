@@ -135,7 +135,7 @@ def test_options_that_do_not_go_together_are_an_error_of_status_1(
 
 
 def test_a_mistyped_command_suggests_the_one_that_was_meant() -> None:
-    assert "Error: No such command 'extrct'. Did you mean extract?\n" in featx("extrct", status=2).stderr
+    assert "Error: No such command 'extrct'; did you mean extract?\n" in featx("extrct", status=2).stderr
     assert featx("zzz", status=2).stderr.endswith("Error: No such command 'zzz'.\n")
 
 

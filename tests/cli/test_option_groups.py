@@ -116,7 +116,7 @@ def test_commands_stand_by_section_and_others_after_them() -> None:
         "Work:\n  mend  Will mend.\n  make  Will make.\n\nOther commands:\n  hum   Will hum.\n  sing  Will sing.\n"
     )
     result = CliRunner().invoke(group, ["mak"])
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: No such command 'mak'. Did you mean make?")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: No such command 'mak'; did you mean make?")
     result = CliRunner().invoke(group, ["--mak"])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: No such option '--mak'.") or (
         "No such option: --mak" in result.stderr  # before click 8.4

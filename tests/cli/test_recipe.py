@@ -106,6 +106,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "train-bn": True,
         "seed": 3,
         "features": "f.h5",
+        "table": "t.csv",
         "backbone": "net.py:make",
         "weights": "w.pth",
         "device": "cpu",
@@ -149,7 +150,8 @@ COMMANDS = {
         "--last 2 --train-bn --optimizer sgd --weight-decay 0.0 --clip 2.5 --batch-size 7 --warmup 0.25 --patience 1 "
         "--augment randaugment --crop-scale 0.75 --no-flip --mixup 0.5 --label-smoothing 0.125 --class-weight balanced "
         "--ema 0.5 --cached-crops 2 --compile --no-interpolate --significance 0.25 --repeats 3 --seed 3 --features f.h5 "
-        "--backbone net.py:make --weights w.pth --device cpu --workers 4 --tensorboard --models m --out p.safetensors",
+        "--table t.csv --backbone net.py:make --weights w.pth --device cpu --workers 4 --tensorboard --models m "
+        "--out p.safetensors",
     ),
 }
 """The commands of the recipes of this repository, and of one with every key: recorded when recipes had a parser of their own,

@@ -103,10 +103,10 @@ def test_exif_orientation_and_transparency_of_an_image_of_pillow_count_as_those_
     ("images", "found"),
     [
         (None, r"the images are None; expected an image file"),
-        (3.5, r"the images are float 3\.5"),
-        ({"a": "x.jpg"}, r"the images are dict"),
+        (3.5, r"the images are a float, 3\.5"),
+        ({"a": "x.jpg"}, r"the images are a dict, {'a': 'x.jpg'}"),
         ([None], r"image 0 is None"),
-        (["a.jpg", 7], r"image 1 is int 7"),
+        (["a.jpg", 7], r"image 1 is an int, 7"),
         (np.zeros((4, 4, 3)), r"dtype float64 is no image; expected uint8 .*: use \(array \* 255\)"),
         (np.zeros((3, 40, 40), np.uint8), r"has its channels first; expected \(H, W, 3\)"),
         (np.zeros((5, 4, 2), np.uint8), r"expected \(H, W\), \(H, W, 3\) or \(H, W, 4\)"),

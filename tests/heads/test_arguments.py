@@ -22,11 +22,14 @@ X, Y = FEATURES.features, FEATURES.labels
     [
         (
             lambda: Head().fit(X),
-            r"Head.fit got ndarray of shape \(105, 6\); expected a FeatureSet: .*features=X, labels=y",
+            r"Head.fit got an ndarray of shape \(105, 6\) and dtype \w+; expected a FeatureSet: .*features=X, labels=y",
         ),
-        (lambda: Head().fit(X, Y), r"Head.fit got ndarray of shape \(105, 6\); expected a FeatureSet"),
-        (lambda: Head().fit(X.tolist()), "Head.fit got list; expected a FeatureSet"),
-        (lambda: Head().fit("cache/x.h5"), r"Head.fit got str; expected a FeatureSet: FeatureSet.load\(file\)"),
+        (lambda: Head().fit(X, Y), r"Head.fit got an ndarray of shape \(105, 6\) and dtype \w+; expected a FeatureSet"),
+        (lambda: Head().fit(X.tolist()), "Head.fit got a list; expected a FeatureSet"),
+        (
+            lambda: Head().fit("cache/x.h5"),
+            r"Head.fit got a str, 'cache/x.h5'; expected a FeatureSet: FeatureSet.load\(file\)",
+        ),
         (lambda: Head().fit(FEATURES, Y), "got y besides a FeatureSet, which has labels itself"),
         (lambda: Head().fit(FEATURES, rows=[0.5, 1.0]), "dtype float64; expected .* whole numbers"),
         (lambda: Head().fit(FEATURES, rows=Y == 0), "dtype bool; expected .* whole numbers; np.flatnonzero"),
@@ -45,7 +48,7 @@ def test_a_fit_to_anything_but_a_feature_set_is_refused(fit: Callable[[], Any], 
         (FEATURES, "got a FeatureSet; expected an array, such as features.features"),
         (X[0], r"features of shape \(6,\); expected \(N, 6\).*X\[None\] makes a single row"),
         (X[:, :3], r"features of shape \(105, 3\); expected \(N, 6\)"),
-        ([[1, 2], [3]], r"list is no array .*expected \(N, 6\)"),
+        ([[1, 2], [3]], r"a list.* is no array .*expected \(N, 6\)"),
         (X.astype(str), "features of dtype <U32; expected numbers"),
         ("new.jpg", r"features of shape \(\); expected \(N, 6\)"),
         (None, r"features of shape \(\); expected \(N, 6\)"),
@@ -76,5 +79,5 @@ def test_a_head_that_is_not_fitted_can_be_neither_judged_nor_saved(tmp_path: Pat
         Head().save(tmp_path / "head.safetensors")
     with pytest.raises(HeadError, match="not fitted; call fit before as_linear"):
         Head().as_linear()
-    with pytest.raises(HeadError, match=r"Head.evaluate got ndarray of shape \(105, 6\)"):
+    with pytest.raises(HeadError, match=r"Head.evaluate got an ndarray of shape \(105, 6\)"):
         Head("ridge", C=0.1).fit(FEATURES).evaluate(X)

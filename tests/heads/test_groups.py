@@ -89,7 +89,7 @@ def test_an_image_of_two_values_is_an_error_that_names_both_lines(tmp_path: Path
 def test_features_without_a_table_say_how_one_is_named() -> None:
     with pytest.raises(
         HeadError,
-        match=r"no table to read the column 'who' from: .* Add --table FILE to --group; .*\(relative to /pets\)",
+        match=r"no table to read the column 'who' from: .* Name one with --table FILE: .*\(relative to /pets\)",
     ):
         read_column(pets([0], ("a",)), "who")
 

@@ -1,0 +1,105 @@
+"""The groups that an evaluation goes by: those that the caller names, or else those that the model was fitted with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from featx.data.image_set import UNLABELLED
+from featx.errors import HeadError, SettingsError
+from featx.features.feature_set import FeatureSet
+from featx.heads.evaluation import trained_on
+from featx.heads.groups import match_groups, splits_for, with_groups, with_splits
+from featx.heads.head import Head
+from featx.metrics.reports import Report
+
+
+@dataclass(frozen=True)
+class AskedGroups:
+    """The groups that the caller of an evaluation names.
+
+    Attributes:
+        column: in the table; None: the column that the model was fitted with.
+        table: None: the table that the data set is.
+    """
+
+    column: str | None
+    table: str | os.PathLike[str] | None
+
+    @property
+    def are_named(self) -> bool:
+        """Whether the caller asked for groups, so that data without them are an error."""
+        return self.column is not None or self.table is not None
+
+    def require_column(self, fitted_with: str | None) -> str | None:
+        """Return the column, if there is one. Raises SettingsError if there is a table alone."""
+        if self.table is not None and (self.column or fitted_with) is None:
+            raise SettingsError(
+                "--table has no effect without --group, because this model was fitted without groups (in Python: table, group)"
+            )
+        return self.column or fitted_with
+
+
+def evaluate_head(head: Head, data: FeatureSet, split: str | None, groups: AskedGroups) -> Report:
+    """Evaluate a head, with the groups that the caller names or else those that it was fitted with, if the data name them.
+
+    Data that do not name the latter can be evaluated all the same, unless featx would split images that the head was fitted to.
+    """
+    column = groups.require_column(head.group_)
+    split = split or default_split(data, head.train_keys_)
+    try:
+        grouped = match_groups(data, column, groups.table)
+    except HeadError as error:
+        labelled = data.keys[data.labels != UNLABELLED]
+        is_own = data.dataset.get("splits") == "hash" and trained_on(labelled, head.train_keys_, split="all")
+        if groups.are_named or is_own:
+            raise
+        report, _, _ = head.judge(data, split=split, rows=data.rows(split))
+        return report.with_notes([_note_without_groups("head", column, error)])
+    if head.group_ is None and column is not None:  # the splits stay those of the fit, which knew of no groups
+        rows = with_splits(match_groups(data, None), head.task_).rows(split)
+        return head.judge(grouped, split=split, rows=rows)[0]
+    return head.evaluate(dataclasses.replace(grouped, group=head.group_), split=split)
+
+
+def group_rows(rows: FeatureSet, groups: AskedGroups, fitted_with: str | None) -> tuple[FeatureSet, list[str]]:
+    """Attach the groups to the rows that a promoted model is evaluated on.
+
+    Splits by featx keep those groups together that the model's head was fitted with.
+
+    Args:
+        rows: of the whole data set.
+        groups: as the caller names them.
+        fitted_with: the column of the groups that the head was fitted with, or None.
+
+    Returns:
+        The rows; and a note if their table does not name the groups that the head was fitted with.
+
+    Raises:
+        HeadError: the caller named groups that the table lacks.
+        SettingsError: as ``require_column``.
+    """
+    column = groups.require_column(fitted_with)
+    try:
+        grouped = with_groups(rows, column, groups.table)
+        own = rows if fitted_with is None else grouped
+        return dataclasses.replace(grouped, splits=splits_for(own, "classification")), []
+    except HeadError as error:
+        if groups.are_named:
+            raise
+        return rows, [_note_without_groups("model", column, error)]
+
+
+def default_split(rows: FeatureSet, train_keys: np.ndarray) -> str:
+    """Choose the split to evaluate on: see ``featx.evaluate``."""
+    if rows.dataset.get("splits") == "given":
+        return rows.held_out()
+    labelled = rows.keys[rows.labels != UNLABELLED]
+    return rows.held_out() if trained_on(labelled, train_keys, split="all") else "all"
+
+
+def _note_without_groups(what: str, column: str | None, error: HeadError) -> str:
+    return f"the {what} was fitted with groups ({column}), but here intervals treat images as independent: {error}"
