@@ -11,7 +11,7 @@ from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, NO_OUT, Needs, with_option, without_option
 from featx.cli.option_groups import option
 from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder, needing
-from featx.cli.output import in_views, print_columns
+from featx.cli.output import digits, in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
@@ -49,7 +49,8 @@ def _show_shots(result: Fit) -> None:
     if not result.shots:
         return
     lines = [
-        [str(n), f"{r.mean('accuracy'):.4f}", f"{r.deviation('accuracy'):.4f}", r.repeats] for n, r in result.shots
+        [str(n), f"{r.mean('accuracy'):.4f}", digits(r.deviation("accuracy") if r.repeats > 1 else None), r.repeats]
+        for n, r in result.shots
     ]
     click.echo()
     print_columns(["shots", "accuracy", "± std", "draws"], lines)

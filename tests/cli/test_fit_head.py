@@ -53,6 +53,7 @@ def test_a_regression_needs_no_kind_of_head_in_options_and_recipes(split_photos:
 
 def test_what_was_requested_is_printed_before_what_every_fit_prints(fitted: Path) -> None:
     shown = featx("fit-head", "--cv", "3", "--shots", "1,2", "--model", "ridge").stdout
+    assert "nan" not in shown, "a single draw has no standard deviation"
     places = [
         shown.index(text) for text in ("shots  accuracy", "cross-validated (3 folds", "images of split val)", "head: ")
     ]
