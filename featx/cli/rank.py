@@ -44,7 +44,7 @@ def _show_ranking(result: Ranking) -> None:
 
 
 @click.command(
-    "rank", cls=JobCommand, show=_show_ranking, progress=("extract", "images"),
+    "rank", cls=JobCommand, show=_show_ranking, progress=("rank", "images"),
     short_help="Compare backbones on one data set.",
     examples=("featx rank photos/ --backbone mobilenet_v3_small --backbone resnet50 --backbone convnext_tiny",),
 )  # fmt: skip
