@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from featx.errors import SettingsError
 from featx.reporter import SILENT, Reporter
-from featx.text import printable
+from featx.text import noted, printable
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 """How much is shown: nothing; stages and progress; also the time at which each stage began, on lines that stay."""
@@ -65,7 +65,7 @@ class LogReporter(Reporter):
 
     def note(self, sentence: str) -> None:
         """Print the sentence as a note."""
-        _write(f"Note: {printable(sentence)}")
+        _write(noted(sentence))
 
     def _start_work(self, done: int, total: int) -> None:
         self._work_began, self._first, self._done, self._total = time.monotonic(), done, done, total
@@ -117,7 +117,7 @@ class BarReporter(Reporter):
     def note(self, sentence: str) -> None:
         """Print the sentence above the bar."""
         with self._aside():
-            _write(f"Note: {printable(sentence)}")
+            _write(noted(sentence))
 
     def close(self) -> None:
         """Remove the bar or the stage."""

@@ -20,6 +20,26 @@ def listed(items: Sequence[object], most: int = 10) -> str:
     return ", ".join(str(item) for item in items[:most]) + more
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number with its noun, in the singular for 1.
+
+    Examples:
+        >>> counted(1, "image"), counted(2_000, "image"), counted(1, "class", "classes")
+        ('1 image', '2,000 images', '1 class')
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def noted(sentence: str) -> str:
+    """A note as it is printed: a warning keeps the word that it begins with.
+
+    Examples:
+        >>> noted("two files are not there"), noted("Warning: most files are not there")
+        ('Note: two files are not there', 'Warning: most files are not there')
+    """
+    return printable(sentence if sentence.startswith("Warning: ") else f"Note: {sentence}")
+
+
 def did_you_mean(name: str, known: Iterable[str], most: int = 4) -> str:
     """The end of a message about an unknown name: the known names that are most like it, or nothing.
 

@@ -13,6 +13,7 @@ from featx.cli.option_groups import option
 from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, backbone_name, cache_folder, needing
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
+from featx.text import counted
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.advice import Advice
@@ -24,7 +25,8 @@ def _show_advice(result: Advice) -> None:
     """Print what was measured, the advice, and its reasons."""
     measured, counts = result.measurements, result.measurements.class_counts
     click.echo(
-        f"{measured.dataset} through {measured.backbone}: {measured.images} training images of {len(counts)} classes, "
+        f"{measured.dataset} through {measured.backbone}: {counted(measured.images, 'training image')} of "
+        f"{counted(len(counts), 'class', 'classes')}, "
         f"{counts.min()} to {counts.max()} of each\n"
     )
     _show_layers(measured)
@@ -58,7 +60,11 @@ def _show_layers(measured: Measurements) -> None:
         for score in measured.layer_scores
     ]  # fmt: skip
     print_columns(["layer", "width", "accuracy", "log loss", "with all later ones", "random weights"], rows)
-    grouped = f" in {measured.held_out_groups} groups" if measured.held_out_groups < measured.held_out_images else ""
+    grouped = (
+        f" in {counted(measured.held_out_groups, 'group')}"
+        if measured.held_out_groups < measured.held_out_images
+        else ""
+    )
     few = f" (random weights: on {random_weights.images} of them)" if random_weights else ""
     click.echo(
         f"logistic regression, cross-validated on {measured.held_out_images} training images{grouped}{few}; always"

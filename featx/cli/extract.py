@@ -19,6 +19,7 @@ from featx.errors import SettingsError
 from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
 from featx.reporter import Reporter, stage_of_import
+from featx.text import counted
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.extraction.result import Extraction
@@ -31,13 +32,14 @@ def show_extraction(result: Extraction) -> None:
     if result.computed or result.removed:
         engine = f", {result.engine}" if result.engine else ""
         click.echo(
-            f"{result.images:,} images: {result.computed:,} computed, {result.reused:,} reused, {result.failed:,} failed, "
-            f"{result.removed:,} removed, in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s{engine})"
+            f"{counted(result.images, 'image')}: {result.computed:,} computed, {result.reused:,} reused, "
+            f"{result.failed:,} failed, {result.removed:,} removed, in {result.seconds:.1f} s "
+            f"({result.images_per_second:,.0f} images/s{engine})"
         )
     else:
         click.echo(
-            f"{result.images:,} images: {result.reused:,} reused, {result.failed:,} failed; no forward pass was needed "
-            f"({result.seconds:.2f} s)"
+            f"{counted(result.images, 'image')}: {result.reused:,} reused, {result.failed:,} failed; "
+            f"no forward pass was needed ({result.seconds:.2f} s)"
         )
     click.echo(f"features: {result.file}")
 

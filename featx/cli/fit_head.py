@@ -15,6 +15,7 @@ from featx.cli.output import digits, in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
+from featx.text import counted
 from featx.workflows.fit_options import AUTO, require_compatible
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -74,10 +75,14 @@ def _show_head(result: Fit) -> None:
     chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
     count = len(head.classes_)
-    of = {"classification": f" of {count} classes", "multilabel": f" with {count} labels", "regression": ""}[head.task_]
+    of = {
+        "classification": f" of {counted(count, 'class', 'classes')}",
+        "multilabel": f" with {counted(count, 'label')}",
+        "regression": "",
+    }[head.task_]
     click.echo(
         f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {result.features}: "
-        f"fitted to {head.n_train_} images{of}{in_views(head.views)} in {head.seconds_:.2f} s"
+        f"fitted to {counted(head.n_train_, 'image')}{of}{in_views(head.views)} in {head.seconds_:.2f} s"
     )
     if head.reject_below_ is not None:
         click.echo(f"rejects a prediction whose probability is below {head.reject_below_:.4f}")

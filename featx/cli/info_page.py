@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from featx.cli.output import digits, print_columns
-from featx.text import listed, printable, size_text
+from featx.text import counted, listed, noted, printable, size_text
 
 _MOST_NAMED, _MOST_CLASSES, _MOST_EPOCHS = 10, 20, 20
 
@@ -68,7 +68,7 @@ def _show_head(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - a
         "settings": _settings(parameters),
         "rejects": _rejects(facts.get("reject_below")),
         "temperature": f"{facts['temperature']:.4f}" if facts.get("temperature", 1) != 1 else "",
-        "fitted to": f"{facts['n_train']:,} images in {facts['seconds']:.2f} s",
+        "fitted to": f"{counted(facts['n_train'], 'image')} in {facts['seconds']:.2f} s",
         "data set": _data_set(facts["dataset"]),
         "backbone": _backbone(facts["backbone"]),
         "layer": facts["layer"],
@@ -89,7 +89,7 @@ def _show_model(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - 
         "classes": _classes(facts),
         "rejects": _rejects(facts.get("reject_below")),
         "data set": _data_set(facts["dataset"]),
-        "fitted to": f"{facts['n_train']:,} images, in {facts['seconds']:.1f} s",
+        "fitted to": f"{counted(facts['n_train'], 'image')}, in {facts['seconds']:.1f} s",
         "images are": _transform(facts["transform"]),
         "fine-tuning": _settings(facts["settings"] or {}),
         "epochs are": f"compared on {facts['chosen_on']}" if facts.get("chosen_on") else "",
@@ -129,7 +129,7 @@ def _show_reports(reports: Mapping[str, Mapping[str, Any] | None]) -> None:
 def _images_of(title: str, report: Mapping[str, Any]) -> str:
     """The title of a report's column."""
     of = "" if title == _HELD_OUT else f" of {report.get('split')}"
-    return f"{title + ', ' if title else ''}{_count(report.get('n'))} images{of}"
+    return f"{title + ', ' if title else ''}{_images(report.get('n'))}{of}"
 
 
 def _measured(report: Mapping[str, Any], name: str) -> str:
@@ -141,7 +141,7 @@ def _measured(report: Mapping[str, Any], name: str) -> str:
 
 def _show_notes(notes: Sequence[str]) -> None:
     for number, note in enumerate(notes):
-        click.echo(f"{'' if number else chr(10)}Note: {printable(note)}")
+        click.echo(f"{'' if number else chr(10)}{noted(note)}")
 
 
 def _show_rows(rows: dict[str, dict[str, int]], classes: dict[str, int]) -> None:
@@ -174,6 +174,10 @@ def _classes(facts: Mapping[str, Any]) -> str:
 def _number(value: Any) -> str:
     """A number with four decimals; anything else as it is, and "-" where there is nothing."""
     return digits(value) if value is None or type(value) in (int, float) else str(value)
+
+
+def _images(value: Any) -> str:
+    return counted(value, "image") if type(value) is int else f"{value} images"
 
 
 def _count(value: Any) -> str:

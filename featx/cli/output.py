@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from featx.layer_spec import VIEWS
-from featx.text import cell, printable
+from featx.text import cell, noted, printable
 
 
 def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:
@@ -25,7 +25,7 @@ def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -
 def print_notes(*sentences: str) -> None:
     """Print each note on a line of stderr."""
     for sentence in sentences:
-        click.echo(f"Note: {printable(sentence)}", err=True)
+        click.echo(noted(sentence), err=True)
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

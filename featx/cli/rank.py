@@ -12,6 +12,7 @@ from featx.cli.option_groups import option
 from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder, needing
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
+from featx.text import counted
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.ranking import Ranking
@@ -32,7 +33,7 @@ def _show_ranking(result: Ranking) -> None:
     print_columns(
         ["backbone", "accuracy", "95 % interval", "kNN", "LogME", "H-score", "width", "parameters", "images/s"], rows
     )
-    grouped = f" in {result.groups} groups" if result.groups < result.images else ""
+    grouped = f" in {counted(result.groups, 'group')}" if result.groups < result.images else ""
     click.echo(f"\naccuracy: logistic regression, cross-validated on {result.images} training images{grouped}")
     click.echo("*: no other is as accurate and faster, or as fast and more accurate")
     click.echo("LogME and H-score: higher is better; both are hints at most")

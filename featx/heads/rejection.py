@@ -13,6 +13,7 @@ import numpy as np
 
 from featx.errors import HeadError
 from featx.metrics.grouped import count_groups, lower_bound, number_groups
+from featx.text import counted
 
 CONFIDENCE = 0.95
 """The chance, at least, that the chosen threshold keeps the precision."""
@@ -155,7 +156,7 @@ class _Ranked(NamedTuple):
     def why_none(self, target: float) -> str:
         """Explain that no threshold passes, and what is possible."""
         count = len(self.right)
-        grouped = "" if self.groups is None else f" in {count_groups(self.groups, count)} groups"
+        grouped = "" if self.groups is None else f" in {counted(count_groups(self.groups, count), 'group')}"
         needed = math.ceil(math.log(1 - CONFIDENCE) / math.log(target))
         units = "rows" if self.groups is None else "groups"
         return (

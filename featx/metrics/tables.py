@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from featx.text import counted
+
 _MOST_ROWS = 30  # classes in a table; of more, those with the lowest F1 are shown
 _CORNER = "true \\ predicted"
 
@@ -45,8 +47,8 @@ class _Evaluated(Protocol):
 
 def images_text(report: _Evaluated) -> str:
     """The images that a report is on, and their groups where some images share one: "153 images of split test"."""
-    grouped = f" in {report.groups} groups" if report.groups < report.n else ""
-    return f"{report.n} images{grouped} of split {report.split}"
+    grouped = f" in {counted(report.groups, 'group')}" if report.groups < report.n else ""
+    return f"{counted(report.n, 'image')}{grouped} of split {report.split}"
 
 
 def short_name(name: str, most: int = 24) -> str:

@@ -11,6 +11,7 @@ from featx.metrics.reports import Report
 from featx.metrics.tables import images_text
 from featx.report.html import Number, Picture, Section, Table, decimals
 from featx.report.plots import MOST_BARS, as_png, as_svg, confusion_figure, per_class_figure, reliability_figure
+from featx.text import counted
 
 _MOST_PAIRS = 10  # confused pairs of classes that are listed
 _MOST_CLASSES_IN_SVG = 100  # beyond it, a confusion matrix is smaller as a PNG
@@ -112,7 +113,7 @@ def _regression_numbers(report: RegressionReport) -> tuple[Number, ...]:
 
 def _in_groups(report: Report) -> str:
     """The images of a report, and their groups where some images share one."""
-    return f"{report.n} images" + (f" in {report.groups} groups" if report.groups < report.n else "")
+    return counted(report.n, "image") + (f" in {counted(report.groups, 'group')}" if report.groups < report.n else "")
 
 
 def _share(name: str, value: float, interval: tuple[float, float], counts: str) -> Number:
