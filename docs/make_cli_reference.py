@@ -27,7 +27,8 @@ Results go to stdout; progress and notes go to stderr. With `--json` a result is
 | exit status | meaning |
 |---|---|
 | 0 | The command succeeded. |
-| 1 | An error: one line with what was found, what was expected, and the option or command that fixes it. |
+| 1 | An error: one line with what was found, what was expected, and the option or command that fixes it. Also what \
+`verify` finds wrong, and `predict` if every image fails. |
 | 2 | Wrong usage: an unknown command or option, or a value that an option does not take. |
 | 130 | The command was interrupted. |
 
