@@ -40,7 +40,7 @@ def test_a_folder_named_digits_is_reached_by_a_path(in_tmp: Path, make_image: Ma
 
 @pytest.mark.parametrize(
     ("source", "found"),
-    [("", "an empty path"), (["a.jpg", "b.jpg"], "list .*a.jpg"), (None, "NoneType 'None'"), (b"photos", "bytes")],
+    [("", "an empty path"), (["a.jpg", "b.jpg"], "a list, .*a.jpg"), (None, "None"), (b"photos", "a bytes, b'photos'")],
 )
 def test_what_is_no_path_is_an_error(source: Any, found: str) -> None:
     with pytest.raises(DatasetError, match=rf"found {found}.*; expected the path of a folder or of a table"):
