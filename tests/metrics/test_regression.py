@@ -64,7 +64,8 @@ def test_too_few_or_equal_errors_have_no_interval(errors: list[float]) -> None:
     report = RegressionReport.from_predictions(targets, targets + errors, split="test")
     assert report.interval is None
     assert report.as_dict()["interval"] is None
-    assert f"(too few or too equal errors for an interval; {len(errors)} images of split test)" in str(report)
+    images = "1 image" if len(errors) == 1 else f"{len(errors)} images"
+    assert f"(too few or too equal errors for an interval; {images} of split test)" in str(report)
 
 
 @pytest.mark.parametrize("n", [1, 3, 7])
