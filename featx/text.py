@@ -87,6 +87,17 @@ def described(value: Any, most: int = 60) -> str:
     return f"{named}, {text}" if len(text) <= most else named
 
 
+def shortened(value: object, most: int = 60) -> str:
+    """The ``repr`` of a value for a message, cut after so many characters.
+
+    Examples:
+        >>> shortened("cat" * 9, most=6)
+        "'catca..."
+    """
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def printable(text: str) -> str:
     r"""Escape whatever could upset a terminal or a table: control characters, surrogates and bidirectional marks.
 

@@ -49,36 +49,29 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is neither a whole number above 0 nor auto", param, ctx)
 
 
-class ValueRange(click.ParamType):  # type: ignore[type-arg]
-    """A number of bits, or LOW-HIGH."""
+class Checked(click.ParamType):  # type: ignore[type-arg]
+    """A text that a function of ``featx.data.transform`` can parse; it is checked, and left as it is.
 
-    name = "value range"
+    Args:
+        name: what the text is, in words.
+        parser: the name of the function, which raises ValueError. Its module is imported when a value is given.
+    """
+
+    def __init__(self, name: str, parser: str) -> None:
+        self.name, self.parser = name, parser
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the text of the command line, and leave it as it is."""
-        from featx.data.transform import parse_value_range
+        """Check the text of the command line."""
+        from featx.data import transform
 
         try:
-            parse_value_range(value)
+            getattr(transform, self.parser)(value)
             return str(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class Bands(click.ParamType):  # type: ignore[type-arg]
-    """One to four numbers of bands, separated by commas."""
-
-    name = "bands"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the text of the command line, and leave it as it is."""
-        from featx.data.transform import parse_bands
-
-        try:
-            parse_bands(value)
-            return str(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+VALUE_RANGE_TYPE, BANDS_TYPE = Checked("value range", "parse_value_range"), Checked("bands", "parse_bands")
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -151,13 +144,13 @@ WORKERS = option(
 
 PIXEL_VALUES = options(
     option(
-        "--value-range", type=ValueRange(), show_default="the full range of each file's type", section="Input", needs=ALWAYS,
-        metavar="BITS|LOW-HIGH",
+        "--value-range", type=VALUE_RANGE_TYPE, show_default="the full range of each file's type", section="Input",
+        needs=ALWAYS, metavar="BITS|LOW-HIGH",
         help="Values that are black and white: 8, 10, 12, 14 or 16 bits, or LOW-HIGH such as 0-255 for floats. Larger values "
         "fail. Files of fewer bits keep their own range.",
     ),
     option(
-        "--bands", type=Bands(), show_default="the declared colours", section="Input", needs=ALWAYS, metavar="N,N,N",
+        "--bands", type=BANDS_TYPE, show_default="the declared colours", section="Input", needs=ALWAYS, metavar="N,N,N",
         help="Bands to read of images with more than colours and alpha, as red, green and blue; one band is grey.",
     ),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from featx.cli.options import BatchSize, Numbers
 from featx.cli.promote import promote
 from featx.errors import FeatxError, RecipeError
 from featx.reporter import SILENT, Reporter
-from featx.text import brief
+from featx.text import brief, shortened
 
 STEPS: Mapping[str, JobCommand] = {"extract": extract, "fit-head": fit_head, "promote": promote}
 """The tables of a recipe, in the order in which they run, and their commands."""
@@ -171,7 +171,7 @@ def _read_table(name: str, table: Any, command: JobCommand) -> tuple[Step, list[
             continue
         types, expected = _expected(params[key])
         if not _is_of(value, types, many=_takes_many(params[key])):
-            faults.append(f"[{name}] {key} is {_shown(value)}; expected {expected}")
+            faults.append(f"[{name}] {key} is {shortened(value, most=100)}; expected {expected}")
             continue
         try:
             parsed = _parsed(command, _arguments(params[key], value))
@@ -241,11 +241,6 @@ def _expected(param: click.Parameter) -> tuple[tuple[type, ...], str]:
     if isinstance(param.type, click.types.FloatParamType):
         return (int, float), "a number"
     return (str,), "a list of strings" if _takes_many(param) else "a string"
-
-
-def _shown(value: Any, most: int = 100) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from featx.text import shortened
+
 BETWEEN_LABELS = "|"
 """The separator between the labels of an image. Alone, it means that the image has none of them."""
 
@@ -37,7 +39,7 @@ def cell_text(value: Any) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"holds bytes that are not UTF-8: {_shown(value)}") from error
+        raise ValueError(f"holds bytes that are not UTF-8: {shortened(value)}") from error
     return text
 
 
@@ -51,7 +53,7 @@ def path_text(value: Any) -> str:
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise ValueError(f"holds what no name of a file can hold: {_shown(text)}") from error
+        raise ValueError(f"holds what no name of a file can hold: {shortened(text)}") from error
     return text
 
 
@@ -78,19 +80,19 @@ def label_text(value: Any) -> str:
     numbers = [part for part, item in zip(parts, value, strict=True) if part and not isinstance(item, str | bytes)]
     if len(set(numbers)) < len(numbers):
         raise ValueError(
-            f"holds the list {_shown(value)}, which repeats a number; expected the names of the labels, each once"
+            f"holds the list {shortened(value)}, which repeats a number; expected the names of the labels, each once"
         )
     return BETWEEN_LABELS.join(sorted(set(names))) or BETWEEN_LABELS
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict | list | tuple | set):
-        raise ValueError(f"holds {_kind(value)} {_shown(value)}; expected text or a number")
+        raise ValueError(f"holds {_kind(value)} {shortened(value)}; expected text or a number")
     if isinstance(value, bytes | bytearray):
         value = os.fsdecode(bytes(value))
     text = _number_text(value) if isinstance(value, float | decimal.Decimal) else str(value).strip()
     if "\0" in text:
-        raise ValueError(f"holds a null character: {_shown(text)}")
+        raise ValueError(f"holds a null character: {shortened(text)}")
     return text
 
 
@@ -104,7 +106,7 @@ def _one_of_several(part: Any, whole: Iterable[Any]) -> str:
     elif BETWEEN_LABELS in text:
         fault = f"the character {BETWEEN_LABELS}, which stands between labels"
     if fault:
-        raise ValueError(f"holds the list {_shown(whole)} with {fault}; expected the names of the labels")
+        raise ValueError(f"holds the list {shortened(whole)} with {fault}; expected the names of the labels")
     return text
 
 
@@ -118,8 +120,3 @@ def _number_text(value: float | decimal.Decimal) -> str:
 
 def _kind(value: Any) -> str:
     return "the object" if isinstance(value, dict) else "the list"
-
-
-def _shown(value: Any, most: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."

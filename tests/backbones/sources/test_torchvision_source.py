@@ -54,17 +54,19 @@ def test_weights_named_as_torchvision_names_them_bring_their_own_transform(
     assert local.origin == network.origin == {"source": "torchvision", "name": "mobilenet_v2"}
 
 
+def small_vit(name: str = "", *, weights: None = None, image_size: int) -> nn.Module:
+    """A vision transformer of one layer, built as torchvision's ``get_model`` builds one."""
+    return models.VisionTransformer(
+        image_size=image_size, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8, patch_size=16
+    )
+
+
 def test_a_vision_transformer_has_the_image_size_of_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 16}
-
-    def get_model(name: str, *, weights: None, image_size: int) -> nn.Module:
-        return models.VisionTransformer(image_size=image_size, **small)
-
-    monkeypatch.setattr(models, "get_model", get_model)
+    monkeypatch.setattr(models, "get_model", small_vit)
     file = tmp_path / "vit_b_16_swag-9ac1b537.pth"
-    torch.save(models.VisionTransformer(image_size=384, **small).state_dict(), file)
+    torch.save(small_vit(image_size=384).state_dict(), file)
     monkeypatch.setattr("featx.backbones.weights.fetch", lambda url: tmp_path / Path(url).name)
     network = registry.build("vit_b_16", "IMAGENET1K_SWAG_E2E_V1")
     assert network.module.image_size == network.transform.crop == 384
@@ -77,13 +79,8 @@ def test_a_vision_transformer_has_the_image_size_of_its_weights(
 def test_a_vision_transformer_is_built_for_the_size_of_the_crop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 16}
-
-    def get_model(name: str, *, weights: None, image_size: int) -> nn.Module:
-        return models.VisionTransformer(image_size=image_size, **small)
-
-    monkeypatch.setattr(models, "get_model", get_model)
-    native = models.VisionTransformer(image_size=224, **small).state_dict()
+    monkeypatch.setattr(models, "get_model", small_vit)
+    native = small_vit(image_size=224).state_dict()
     torch.save(native, tmp_path / "w.pth")
     usual = registry.build("vit_b_16", str(tmp_path / "w.pth"), 224)
     assert usual.origin == {"source": "torchvision", "name": "vit_b_16"}
