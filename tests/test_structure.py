@@ -55,6 +55,7 @@ ONLY_IN = {
     "onnxruntime": {"extraction"},
     "openvino": {"extraction"},
     "simplejpeg": {"data/decode"},
+    "pyarrow": {"data/sources/table", "io/tables"},
     "safetensors": {"backbones/weights", "io", "promotion"},
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},

@@ -27,11 +27,17 @@ class OutputKind:
         noun: its name in messages, such as "head".
         suffix: the ending of its name.
         is_own: whether an existing file is of this kind; raises OSError where the file cannot be read.
+        other_suffixes: further endings, each of another format of the same content.
+        option: the option of the command line that names such a file, for messages.
+        missing: what must be installed to write a file of that name, as a sentence; "" if nothing is missing.
     """
 
     noun: str
     suffix: str
     is_own: Callable[[Path], bool]
+    other_suffixes: tuple[str, ...] = ()
+    option: str = "-o"
+    missing: Callable[[Path], str] = lambda _: ""
 
     @property
     def article(self) -> str:
@@ -104,6 +110,8 @@ def require_outputs(
     """
     require_separate(outputs, inputs, images=images)
     for output in outputs:
+        if fault := output.kind.missing(output.path):
+            raise OutputError(fault)
         atomic.require_writable(output.path, output.size)
         require_replaceable(output.path, output.kind)
 
@@ -120,16 +128,18 @@ def require_separate(
     for output in outputs:
         for each in inputs:
             if _same(output.path, Path(each)):
-                raise OutputError(f"{output.path} is a file that is read here ({each}); name another file with -o")
+                raise OutputError(
+                    f"{output.path} is a file that is read here ({each}); name another file with {output.kind.option}"
+                )
         if images[1] and _is_image(output.path, *images):
-            raise OutputError(f"{output.path} is an image of the data set; name another file with -o")
+            raise OutputError(f"{output.path} is an image of the data set; name another file with {output.kind.option}")
         if output.named:
             _require_suffix(output)
         other = places.setdefault(_place(output.path), output)
         if other is not output:
             raise OutputError(
                 f"{output.path} is where the {other.kind.noun} and the {output.kind.noun} would both go; name another file "
-                "with -o"
+                f"with {output.kind.option}"
             )
 
 
@@ -144,11 +154,11 @@ def require_replaceable(path: Path, kind: OutputKind) -> None:
             return
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"cannot read {path}, which would be overwritten: {atomic.reason(error)}; name another file with -o"
+            f"cannot read {path}, which would be overwritten: {atomic.reason(error)}; name another file with {kind.option}"
         ) from error
     raise OutputError(
-        f"{path} exists and is not {kind.article} of featx, so it is not overwritten; name another file with -o, or "
-        "remove it first"
+        f"{path} exists and is not {kind.article} of featx, so it is not overwritten; name another file with {kind.option}, "
+        "or remove it first"
     )
 
 
@@ -164,11 +174,12 @@ def write_output(path: Path, data: bytes, kind: OutputKind) -> None:
 
 def _require_suffix(output: Output) -> None:
     """Refuse a name that promises another format."""
-    suffix = output.path.suffix
-    if suffix and suffix.lower() != output.kind.suffix:
+    suffix, kind = output.path.suffix, output.kind
+    endings = (kind.suffix, *kind.other_suffixes)
+    if suffix and suffix.lower() not in endings:
         raise OutputError(
-            f"{output.path} ends in {suffix}, but {output.kind.article} is written; name a file that ends in "
-            f"{output.kind.suffix} with -o"
+            f"{output.path} ends in {suffix}, but {kind.article} is written; name a file that ends in "
+            f"{' or '.join(endings)} with {kind.option}"
         )
 
 

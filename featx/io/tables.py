@@ -1,0 +1,181 @@
+"""Tables of results, as CSV or Parquet by the ending of the file's name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.errors import OutputError
+from featx.io.outputs import OutputKind, write_output
+from featx.text import cell, to_utf8
+
+CSV, PARQUET = ".csv", ".parquet"
+"""The endings of the tables that featx writes."""
+
+_BEGINNING = 1 << 16
+_BETWEEN = "|"  # between the items of a list in a cell of CSV, as between the labels of an image
+
+
+def table_kind(noun: str, columns: Sequence[str], *, more: str = "", option: str = "--out") -> OutputKind:
+    """A kind of table, as an output.
+
+    An existing CSV table is of this kind, and may be replaced, if its header has these columns; an existing Parquet table, if
+    featx wrote the noun into its metadata.
+
+    Args:
+        noun: its name in messages, such as "table of predictions".
+        columns: the columns that every such table begins with.
+        more: what the names of all further columns begin with; "": there are none.
+        option: the option of the command line that names such a file.
+
+    Examples:
+        >>> kind = table_kind("table of predictions", ("path", "label"), more="p_")
+        >>> kind.article, kind.suffix, kind.other_suffixes
+        ('a table of predictions', '.csv', ('.parquet',))
+    """
+
+    def is_own(path: Path) -> bool:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+        if beginning.startswith(b"PAR1"):
+            return _marked(path) == noun
+        return _has_header(beginning, columns, more)
+
+    return OutputKind(noun, CSV, is_own, other_suffixes=(PARQUET,), option=option, missing=_missing)
+
+
+def write_table(
+    path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray], kind: OutputKind, *, exact: bool = False
+) -> None:
+    r"""Write a table whole or not at all, in the place of an older one of its kind: Parquet for ``.parquet``, else CSV.
+
+    Numbers that are not finite, and None, are empty cells. A list in a cell of CSV has ``|`` between its items.
+
+    Args:
+        path: of the file.
+        columns: (n,) values of each column: text, numbers, booleans, or lists of these; for Parquet, whatever Arrow knows.
+        kind: from ``table_kind``; its columns come first.
+        exact: write the text of CSV as it is, so that featx can read paths and labels again. By default it is written for
+            people and spreadsheets (``featx.text.cell``): without formulas, and with unprintable characters escaped.
+
+    Raises:
+        OutputError: the file cannot be written, another file is at the path, pyarrow is missing, or ``exact`` text is not
+            UTF-8 and the table is CSV.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> kind = table_kind("table of cats", ("path", "score"))
+        >>> with TemporaryDirectory() as folder:
+        ...     write_table(Path(folder, "cats.csv"), {"path": ["=1.jpg", "2.jpg"], "score": [0.5, float("nan")]}, kind)
+        ...     Path(folder, "cats.csv").read_text()
+        "path,score\n'=1.jpg,0.5\n2.jpg,\n"
+    """
+    if fault := _missing(path):
+        raise OutputError(fault)
+    is_parquet = path.suffix.lower() == PARQUET
+    write_output(path, _parquet(columns, kind.noun) if is_parquet else _csv(path, columns, kind, exact), kind)
+
+
+def _missing(path: Path) -> str:
+    if path.suffix.lower() == PARQUET and find_spec("pyarrow") is None:
+        return f"writing {path} needs pyarrow: pip install 'featx[parquet]'; a name that ends in {CSV} needs nothing"
+    return ""
+
+
+def _has_header(beginning: bytes, columns: Sequence[str], more: str) -> bool:
+    """Whether the first line of a CSV table, which may be cut, has the columns of a kind."""
+    line, ending, _ = beginning.partition(b"\n")
+    is_cut = not ending and len(beginning) == _BEGINNING
+    try:
+        found = next(csv.reader([line.decode("utf-8", "ignore").rstrip("\r")], strict=not is_cut), [])
+    except csv.Error:
+        return False
+    found = found[:-1] if is_cut else found
+    further = found[len(columns) :]
+    return found[: len(columns)] == list(columns) and (
+        all(name.startswith(more) for name in further) if more else not further
+    )
+
+
+def _marked(path: Path) -> str:
+    """The noun that featx wrote into a Parquet file; "" if there is none, or nothing to read it with."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return ""
+    try:
+        metadata = pyarrow.parquet.read_metadata(path).metadata or {}
+    except pyarrow.ArrowException:
+        return ""
+    return bytes(metadata.get(b"featx", b"")).decode("utf-8", "replace")
+
+
+def _csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray], kind: OutputKind, exact: bool) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name if exact else cell(name) for name in columns])
+    writer.writerows(zip(*(_cells(values, exact) for values in columns.values()), strict=True))
+    try:
+        return text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        found = error.object[max(0, error.start - 20) : error.end + 20]
+        raise OutputError(
+            f"{path} cannot hold {found!r}, which is not UTF-8; name a file that ends in {PARQUET} with {kind.option}"
+        ) from error
+
+
+def _cells(values: Sequence[Any] | np.ndarray, exact: bool) -> list[Any]:
+    """The cells of a column of CSV."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return [_number(value) for value in values.tolist()]
+    return [_cell(value, exact) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
+
+
+def _cell(value: Any, exact: bool) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, list | tuple | np.ndarray):
+        value = _BETWEEN.join(str(_cell(item, True)) for item in value)
+    elif isinstance(value, dict):
+        value = json.dumps(value)
+    if isinstance(value, str):
+        return value if exact else cell(value)
+    return "" if value is None else value
+
+
+def _number(value: float) -> str:
+    """A number with nine digits, which tell any two numbers of single precision apart; "" if it is not finite."""
+    return f"{value:.9g}" if math.isfinite(value) else ""
+
+
+def _parquet(columns: Mapping[str, Sequence[Any] | np.ndarray], noun: str) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    arrays = {to_utf8(name).decode("utf-8", "replace"): _array(pyarrow, values) for name, values in columns.items()}
+    table = pyarrow.table(arrays).replace_schema_metadata({"featx": noun})
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _array(pyarrow: Any, values: Sequence[Any] | np.ndarray) -> Any:
+    """A column of Arrow; text with bytes that are not UTF-8 becomes binary, which featx reads as the same path."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return pyarrow.array(values, mask=~np.isfinite(values))
+    items = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    try:
+        return pyarrow.array(items, from_pandas=True)
+    except UnicodeEncodeError:
+        return pyarrow.array([to_utf8(item) if isinstance(item, str) else item for item in items], pyarrow.binary())
