@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.fitted import FittedHead
 from featx.heads.groups import match_groups, row_groups, with_splits
 from featx.heads.postprocess import Postprocess
-from featx.heads.targets import targets_of
+from featx.heads.targets import is_known_label, targets_of
 from featx.heads.training_data import Rows, flatten_views
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
@@ -39,6 +40,28 @@ def judge(
     groups = row_groups(features, rows)
     report = make_report(head.postprocess_, head.classes_, targets.y, outputs, split=split, groups=groups, notes=notes)
     return report, rows, outputs
+
+
+def predict_known(
+    head: FittedHead, features: FeatureSet, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predict those of some rows that can be judged: with labels that the head was fitted to, and with finite outputs.
+
+    Args:
+        head: fitted.
+        features: with the identity of those that the head was fitted to.
+        rows: (n,) int64.
+
+    Returns:
+        (m,) int64, the rows that remain, in their order; their targets, as ``Targets.y``; and their (m, C) float64 outputs.
+    """
+    is_known = np.array([is_known_label(name, head.task_, head.classes_) for name in features.classes] or [False])
+    rows = rows[features.labels[rows] != UNLABELLED]
+    rows = rows[is_known[features.labels[rows]]]
+    outputs = head.predict_rows(features, rows)
+    finite = np.isfinite(outputs).all(axis=1)
+    y = targets_of(features.without_features(rows[finite]), head.task_, head.classes_).y
+    return rows[finite], y, outputs[finite]
 
 
 def require_groups(head: FittedHead, features: FeatureSet) -> None:

@@ -63,7 +63,7 @@ def task_of(features: FeatureSet, requested: str = AUTO, *, ask: bool = True) ->
     present = [features.classes[label] for label in np.unique(labels).tolist()]
     if any(BETWEEN_LABELS in name for name in present):
         return "multilabel", ()
-    numbers = [value for value in map(_number, present) if value is not None]
+    numbers = [value for value in map(number_of, present) if value is not None]
     if len(present) <= _MAX_NUMBER_CLASSES or len(numbers) < len(present) or any(map(_is_padded, present)):
         return "classification", ()
     found = f"the labels are {len(present)} different numbers on {len(labels)} images"
@@ -151,6 +151,18 @@ def known_labels(labels: np.ndarray, classes: Sequence[str], known: Sequence[str
     return mapped
 
 
+def is_known_label(name: str, task: str, known: Sequence[str]) -> bool:
+    """Whether a head with these classes can be judged on images with this label.
+
+    Examples:
+        >>> is_known_label("cat|dog", "multilabel", ("bird", "cat", "dog")), is_known_label("3,5", "regression", ("value",))
+        (True, False)
+    """
+    if task == "regression":
+        return number_of(name) is not None
+    return _parts(name) <= set(known) if task == "multilabel" else name in known
+
+
 def require_train_classes(features: FeatureSet, task: str) -> None:
     """Check before a fit that every class or label of val and test has images in train.
 
@@ -218,11 +230,11 @@ def _multilabel(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Ta
 def _regression(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Targets:
     present, of_row, counts = np.unique(rows.labels, return_inverse=True, return_counts=True)
     names = [rows.classes[label] for label in present]
-    values = [_number(name) for name in names]
+    values = [number_of(name) for name in names]
     bad = [name for name, value in zip(names, values, strict=True) if value is None]
     if bad:
         images = sum(n for n, value in zip(counts.tolist(), values, strict=True) if value is None)
-        comma = any(_number(name.replace(",", ".")) is not None for name in bad)
+        comma = any(number_of(name.replace(",", ".")) is not None for name in bad)
         raise HeadError(
             f"{images} of {len(rows)} images of {where} have labels that are not finite numbers "
             f"({listed([repr(name) for name in bad], most=5)}), which --task regression requires"
@@ -238,8 +250,13 @@ def _parts(name: str) -> set[str]:
     return {part.strip() for part in name.split(BETWEEN_LABELS)} - {""}
 
 
-def _number(text: str) -> float | None:
-    """Parse a finite number; None if the text is none."""
+def number_of(text: str) -> float | None:
+    """Parse a finite number, as a label of a regression; None if the text is none.
+
+    Examples:
+        >>> number_of("3.5"), number_of("3,5")
+        (3.5, None)
+    """
     try:
         value = math.nan if "_" in text else float(text)  # Python accepts 1_000, which no table means
     except ValueError:
@@ -256,5 +273,5 @@ def _hint(names: Sequence[str]) -> str:
     if any(BETWEEN_LABELS in name for name in names):
         return "; if they are lists of labels, use --task multilabel"
     return (
-        "; if they are values to predict, use --task regression" if all(_number(n) is not None for n in names) else ""
+        "; if they are values to predict, use --task regression" if all(number_of(n) is not None for n in names) else ""
     )
