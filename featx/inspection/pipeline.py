@@ -1,0 +1,226 @@
+"""``inspect``: find duplicates, leaks, wrong labels, outliers and odd images in cached features."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import clone
+
+from featx.arguments import names_of, path_of
+from featx.backbones.backbone import load_backbone
+from featx.constants import CACHE
+from featx.data.image_set import UNLABELLED, ImageSet
+from featx.data.scan import scan_images
+from featx.data.splits import join_groups
+from featx.errors import HeadError, SettingsError, system_errors
+from featx.extraction.pipeline import extract
+from featx.features.feature_set import FeatureSet
+from featx.features.folder import newest, newest_of
+from featx.features.label_changes import label_changes
+from featx.heads.groups import with_groups, with_splits
+from featx.heads.head import Head
+from featx.heads.targets import task_of
+from featx.inspection.duplicates import Duplicates, find_duplicates
+from featx.inspection.label_issues import LabelIssues, find_label_issues
+from featx.inspection.leaks import find_leaks
+from featx.inspection.neighbours import nearest_neighbours
+from featx.inspection.out_of_fold import OutOfFold, predict_out_of_fold
+from featx.inspection.outliers import find_outliers
+from featx.inspection.pixels import PixelIssues, inspect_pixels
+from featx.inspection.result import Inspection, JudgedHead
+from featx.io.file_kinds import is_feature_file
+from featx.layer_spec import PENULTIMATE
+from featx.progress import shows_progress
+from featx.reporter import SILENT, Reporter
+
+_LEAST = 2
+"""The fewest images that can be compared."""
+
+
+@system_errors()
+@shows_progress("inspect", "images")
+def inspect(
+    data: FeatureSet | ImageSet | str | os.PathLike[str] | None = None,
+    *,
+    layer: str | Sequence[str] = PENULTIMATE,
+    model: str | None = None,
+    task: str = "auto",
+    threshold: float | None = None,
+    group: str | None = None,
+    table: str | os.PathLike[str] | None = None,
+    pixels: bool = True,
+    thumbnails: bool = False,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    backbone: str | None = None,
+    weights: str = "default",
+    device: str = "auto",
+    seed: int = 0,
+    cache: str | os.PathLike[str] = CACHE,
+    workers: int | None = None,
+    progress: bool = False,  # noqa: ARG001 - read by shows_progress
+    reporter: Reporter = SILENT,
+) -> Inspection:
+    """Find duplicates, leaks, labels that are probably wrong, outliers and odd images.
+
+    Everything but the odd images comes from cached features and content hashes, and takes seconds. Findings are ranked; nothing
+    is changed or deleted.
+
+    Args:
+        data: a feature set or a feature file, by default the newest in ``cache``; or a data set as ``scan_images`` takes it.
+            Of a data set, the newest of its feature files in ``cache`` is taken, unless ``backbone`` is given; where there is
+            none, the features are extracted first.
+        layer: layer of the feature file; several are concatenated.
+        model: kind of the head that judges the labels, as ``Head`` takes it; by default "ridge" for a regression, else
+            "logreg".
+        task: as ``Head`` takes it.
+        threshold: cosine distance below which two images are near-duplicates; by default half the median distance to the
+            nearest neighbour.
+        group: a column of the data set's table; images of one group never straddle a fold.
+        table: the table with that column, where it is not the one that the features were extracted from.
+        pixels: read the images too, to find blank, dark, bright or blurred ones and odd sizes. What was measured once is kept
+            by content, so a second inspection reads no image.
+        thumbnails: make a small JPEG of each image in the same pass, for ``write_page``.
+        images: a folder, or folders, besides that of the data set in which the images may lie.
+        backbone: name of the backbone of a data set; as ``featx.extract`` takes it.
+        weights: weights of that backbone.
+        device: device that runs that backbone.
+        seed: seed of the folds.
+        cache: folder of feature files.
+        workers: threads that read and decode; by default one per core.
+        progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
+        reporter: receives the progress.
+
+    Raises:
+        SettingsError: an argument is of no use with ``data``, or a threshold is not above 0.
+        HeadError: fewer than two images, a group or table that does not fit, or an unknown kind of head.
+        CacheMissError, CorruptFileError: the feature file is missing or damaged.
+        DatasetError: the data set cannot be read.
+
+    Example:
+
+        inspection = featx.inspect("cache/photos--resnet50.h5")
+        print(inspection.counts)
+        for row in inspection.labels.ranked[:10]:
+            print(inspection.features.paths[row], inspection.labels.given[row], inspection.labels.suggested[row])
+    """
+    started = time.perf_counter()
+    if threshold is not None and not threshold > 0:
+        raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
+    Head(model, task=task, seed=seed)  # before anything slow, so that a wrong name is reported at once
+    features, notes = _load(
+        data, layer, backbone=backbone, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
+    )
+    if len(features) < _LEAST:
+        raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
+    features = with_groups(features, group, table)
+    task, task_notes = task_of(features, task)
+    head = Head(model, task=task, seed=seed)
+    features = with_splits(features, task)
+    reporter.stage(f"comparing {len(features):,} images")
+    neighbours = nearest_neighbours(features, reporter=reporter)
+    duplicates = find_duplicates(features, neighbours, threshold=threshold)
+    out_of_fold, labels, label_notes = _judge_labels(features, duplicates, head, reporter)
+    judged, judged_notes = _judge_head(features, head, reporter)
+    return Inspection(
+        features=features,
+        neighbours=neighbours,
+        duplicates=duplicates,
+        leaks=find_leaks(features, duplicates, head=judged.head if judged else None),
+        outliers=find_outliers(neighbours),
+        out_of_fold=out_of_fold,
+        labels=labels,
+        pixels=_read_pixels(features, images, thumbnails, workers, reporter) if pixels else None,
+        judged=judged,
+        notes=tuple(dict.fromkeys([*notes, *task_notes, *label_notes, *judged_notes])),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _load(
+    data: FeatureSet | ImageSet | str | os.PathLike[str] | None,
+    layer: str | Sequence[str],
+    *,
+    backbone: str | None,
+    weights: str,
+    device: str,
+    cache: str | os.PathLike[str],
+    workers: int | None,
+    reporter: Reporter,
+) -> tuple[FeatureSet, tuple[str, ...]]:
+    """The features of the data, and what the user should know about them."""
+    layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
+    file: Path | None = None
+    if data is None:
+        file = newest(Path(cache), reporter)
+    elif isinstance(data, str | os.PathLike) and is_feature_file(path_of(data, "data")):
+        file = Path(data)
+    if file is not None or isinstance(data, FeatureSet):
+        if backbone is not None:
+            raise SettingsError(
+                "backbone is for a data set whose features are extracted first; these features have one"
+            )
+        if isinstance(data, FeatureSet):
+            return data, ()
+    else:
+        images = data if isinstance(data, ImageSet) else scan_images(path_of(data, "data"))
+        file = None if backbone else newest_of(Path(cache), images, reporter)
+        if file is None:
+            reporter.stage(f"extracting the features of {len(images):,} images")
+            name = backbone or ("lenet5" if data == "digits" else "resnet50")
+            network = load_backbone(name, weights=weights, device=device)
+            extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
+            return extraction.load(layer), extraction.notes
+    assert file is not None
+    reporter.stage(f"reading {file}")
+    return FeatureSet.load(file, layer), label_changes(file)
+
+
+def _judge_labels(
+    features: FeatureSet, duplicates: Duplicates, head: Head, reporter: Reporter
+) -> tuple[OutOfFold | None, LabelIssues | None, list[str]]:
+    """Predict each labelled image out of fold and judge its label; a note where there is nothing to learn."""
+    if not (features.labels != UNLABELLED).any():
+        return None, None, ["no image has a label, so no label is judged"]
+    reporter.stage("judging the labels by cross-validation")
+    together = join_groups(
+        features.keys,
+        features.groups,
+        np.where(duplicates.group_of < 0, "", duplicates.group_of.astype(str)),
+    )
+    grouped = dataclasses.replace(features, groups=together.astype(str).astype(object))
+    try:
+        out_of_fold = predict_out_of_fold(
+            grouped, head.clone() if hasattr(head, "task_") else Head(**head.get_params())
+        )
+    except HeadError as error:
+        return None, None, [f"no label is judged: {error}"]
+    return out_of_fold, find_label_issues(out_of_fold, len(features)), []
+
+
+def _judge_head(features: FeatureSet, head: Head, reporter: Reporter) -> tuple[JudgedHead | None, list[str]]:
+    """Fit a head to the training images and judge it on the held-out ones; a note where that is not possible."""
+    reporter.stage("fitting a head to the training images")
+    try:
+        fitted: Head = clone(head).fit(features)
+        report, rows, outputs = fitted.judge(features)
+    except HeadError as error:
+        return None, [f"no head is judged: {error}"]
+    return JudgedHead(fitted, report, rows, outputs), []
+
+
+def _read_pixels(
+    features: FeatureSet,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    thumbnails: bool,
+    workers: int | None,
+    reporter: Reporter,
+) -> PixelIssues:
+    """Read the images, or what was measured of them before."""
+    reporter.stage(f"looking at the pixels of {len(features):,} images")
+    folders = names_of(images, "images")
+    return inspect_pixels(features, thumbnails=thumbnails, images=folders, workers=workers, reporter=reporter)
