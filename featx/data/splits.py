@@ -56,14 +56,14 @@ def split_at(position: np.ndarray) -> np.ndarray:
     return np.where(position < TEST_SHARE, "test", np.where(position < TEST_SHARE + VAL_SHARE, "val", "train"))
 
 
-def join_groups(keys: np.ndarray, column: np.ndarray | None = None) -> np.ndarray:
+def join_groups(keys: np.ndarray, *columns: np.ndarray | None) -> np.ndarray:
     """Number the groups of images that belong together: copies of one file, and images with the same value of a column.
 
     Copies with two different values join both groups. Unknown keys (zeros) and empty values join nothing.
 
     Args:
         keys: (N, 16) uint8, content hashes.
-        column: (N,) str, such as the patient of each image.
+        columns: (N,) str each, such as the patient of each image; None is no column.
 
     Returns:
         (N,) int64 in 0..G-1, numbered by first appearance.
@@ -78,9 +78,10 @@ def join_groups(keys: np.ndarray, column: np.ndarray | None = None) -> np.ndarra
 
     count = len(keys)
     links = [_linked(np.ascontiguousarray(keys).view("V16").ravel(), np.asarray(keys.any(axis=1)))]
-    if column is not None:
-        names: np.ndarray = np.asarray(column).astype(str)
-        links.append(_linked(names, names != ""))
+    for column in columns:
+        if column is not None:
+            names: np.ndarray = np.asarray(column).astype(str)
+            links.append(_linked(names, names != ""))
     ends = np.concatenate(links, axis=1)
     graph = coo_array((np.ones(ends.shape[1], dtype=bool), (ends[0], ends[1])), shape=(count, count))
     found = connected_components(graph, directed=False)[1]

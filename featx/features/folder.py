@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from featx.constants import FROZEN, UNTRAINED
+from featx.data.image_set import ImageSet
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile
@@ -180,6 +181,25 @@ def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
         raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")
     note_choice(files, "feature files", reporter)
     return files[0]
+
+
+def newest_of(folder: Path, images: ImageSet, reporter: Reporter = SILENT) -> Path | None:
+    """The feature file of a data set that was written or used last, whatever its backbone; None if the folder has none.
+
+    Args:
+        folder: the folder of feature files.
+        images: the data set; its root and its table decide.
+        reporter: gets a note with the file's name and those of the others, if there are others.
+    """
+    table = portable(str(images.table)) if images.table else None
+    files = []
+    for path in sorted((path for path in _files(folder) if path.suffix == ".h5"), key=_modified, reverse=True):
+        with contextlib.suppress(CacheMissError, CorruptFileError, UnreadableFileError):
+            header = FeatureFileHeader(path)
+            if header.root == images.root and header.dataset.get("table") == table:
+                files.append(path)
+    note_choice(files, "feature files of this data set", reporter)
+    return files[0] if files else None
 
 
 def require_writable(folder: Path, file: Path | None = None) -> None:

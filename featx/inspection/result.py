@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.label_issues import LabelIssues
 from featx.inspection.leaks import Leaks
@@ -12,6 +18,25 @@ from featx.inspection.neighbours import Neighbours
 from featx.inspection.out_of_fold import OutOfFold
 from featx.inspection.outliers import Outliers
 from featx.inspection.pixels import PixelIssues
+from featx.metrics.reports import Report
+from featx.metrics.scores import finite
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedHead:
+    """A head that was fitted to the training images, and what it gives for the held-out ones.
+
+    Attributes:
+        head: fitted.
+        report: on the held-out split.
+        rows: (n,) int64, the held-out rows.
+        outputs: (n, C) float64, what the head predicts for them.
+    """
+
+    head: Head
+    report: Report
+    rows: np.ndarray
+    outputs: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +44,7 @@ class Inspection:
     """What an inspection of N images found.
 
     Attributes:
-        features: the images, in the splits that heads are fitted and judged by; groups of near-duplicates are not in it.
+        features: the images, in the splits that heads are fitted and judged by; its ``groups`` are those of the user.
         neighbours: of each image.
         duplicates: exact copies and near-duplicates.
         leaks: duplicates across splits or with different labels.
@@ -27,8 +52,15 @@ class Inspection:
         out_of_fold: predictions of labelled images; None where there are no labels to learn.
         labels: labels that are probably wrong; None where there are no labels to learn.
         pixels: odd images; None where no image was read.
+        judged: a head fitted to the training images and judged on the held-out ones; None where that is not possible.
         notes: for the user, one sentence each.
         seconds: the duration of the inspection.
+
+    Example:
+
+        inspection = featx.inspect("cache/photos--resnet50.h5")
+        print(inspection.counts)  # {'exact duplicates': 2, 'near-duplicates': 14, ...}
+        print(inspection.features.paths[inspection.labels.ranked[:10]])
     """
 
     features: FeatureSet
@@ -39,5 +71,96 @@ class Inspection:
     out_of_fold: OutOfFold | None
     labels: LabelIssues | None
     pixels: PixelIssues | None
+    judged: JudgedHead | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def file(self) -> Path | None:
+        """The feature file, or None."""
+        return self.features.source
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of findings of each sort, by its name in words: pairs of images, or images."""
+        exact = int(np.count_nonzero(self.duplicates.exact))
+        counts = {
+            "exact duplicates": exact,
+            "near-duplicates": len(self.duplicates.pairs) - exact,
+            "leaks": len(self.leaks.across),
+            "conflicting labels": len(self.leaks.conflicts),
+        }
+        if self.labels is not None:
+            counts["label errors"] = int(np.count_nonzero(self.labels.is_issue))
+        counts["outliers"] = len(self.outliers.ranked)
+        if self.pixels is not None:
+            counts["odd images"] = int(np.count_nonzero(np.any([*self.pixels.is_issue.values()], axis=0)))
+        return counts
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All findings as one table with a row for each image, under the names of cleanlab's Datalab.
+
+        Returns:
+            {name: (N,) array}: path, label and split, then what each part found.
+        """
+        features = self.features
+        names = np.array([*features.classes, ""], dtype=object)  # the label -1 is the last
+        columns = {
+            "path": features.paths,
+            "label": names[np.where(features.labels == UNLABELLED, len(features.classes), features.labels)],
+            "split": features.splits,
+        }
+        parts: tuple[Any, ...] = (self.duplicates, self.leaks, self.labels, self.outliers, self.pixels)
+        for part in parts:
+            if part is not None:
+                columns |= part.columns()
+        return columns
+
+    def is_issue(self) -> np.ndarray:
+        """Whether anything was found about each image: (N,) bool."""
+        flags: np.ndarray = np.any([values for values in self.columns().values() if values.dtype == bool], axis=0)
+        return flags
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``featx inspect --json`` prints: numbers, ranked findings, and each image that has one."""
+        leaks, duplicates, paths = self.leaks, self.duplicates, self.features.paths
+        labels = self.labels
+        return {
+            "features": str(self.file) if self.file else None,
+            "images": len(self.features),
+            "counts": self.counts,
+            "near_duplicate_threshold": finite(float(duplicates.threshold)),
+            "near_duplicate_sets": [paths[group].tolist() for group in duplicates.groups],
+            "near_duplicate_pairs": [self._pair(at) for at in range(len(duplicates.pairs))],
+            "leaks": [self._pair(at) for at in leaks.across.tolist()],
+            "conflicting_labels": [self._pair(at) for at in leaks.conflicts.tolist()],
+            "held_out_split": leaks.held_out or None,
+            "leaked_images": paths[leaks.leaked].tolist(),
+            "report": self.judged.report.as_dict() if self.judged else None,
+            "report_without_leaks": leaks.report_without.as_dict() if leaks.report_without else None,
+            "expected_label_errors": labels.expected if labels else None,
+            "label_issues": [] if labels is None else paths[labels.ranked].tolist(),
+            "outlier_threshold": finite(float(self.outliers.threshold)),
+            "outliers": paths[self.outliers.ranked].tolist(),
+            "unread_images": self.pixels.unread if self.pixels else None,
+            "issues": self._rows(np.flatnonzero(self.is_issue())),
+            "seconds": round(self.seconds, 3),
+            "notes": list(self.notes),
+        }
+
+    def _pair(self, at: int) -> dict[str, Any]:
+        """One pair of duplicates by its place, for JSON."""
+        first, second = self.features.paths[self.duplicates.pairs[at]].tolist()
+        distance = finite(float(self.duplicates.distances[at]))
+        return {"images": [first, second], "distance": distance, "exact": bool(self.duplicates.exact[at])}
+
+    def _rows(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """Some rows of the table, for JSON."""
+        columns = {name: values[rows].tolist() for name, values in self.columns().items()}
+        return [
+            {
+                name: finite(value) if isinstance(value, float) else value
+                for name, value in zip(columns, cells, strict=True)
+            }
+            for cells in zip(*columns.values(), strict=True)
+        ]
