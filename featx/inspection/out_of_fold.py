@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featx.data.image_set import PRETRAIN, UNLABELLED
+from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.targets import targets_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,4 +44,12 @@ def predict_out_of_fold(features: FeatureSet, head: Head) -> OutOfFold:
     Raises:
         HeadError: too few labelled images, or nothing can be held out.
     """
-    raise NotImplementedError
+    rows = np.flatnonzero((features.labels != UNLABELLED) & (features.splits != PRETRAIN))
+    if not len(rows):
+        raise HeadError(f"there are no labelled images to predict; {features.describe_splits()}")
+    head.fit(features, rows=rows, cross_validate=True, coarse=True)
+    if head.out_of_fold_ is None:
+        raise HeadError("no class has two images that could be told apart, so none can be predicted out of fold")
+    held_out, outputs = head.out_of_fold_
+    targets = targets_of(features.without_features(rows), head.task_, head.classes_)
+    return OutOfFold(rows[held_out], targets.y[held_out], outputs, head.classes_, head.task_, head)
