@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs docs-check check clean
+.PHONY: help setup browser demo test lint types docs docs-check check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,10 +24,15 @@ $(READY): pyproject.toml
 
 setup: $(READY) ## make .venv with everything in it
 
+browser: ## install Chromium, which opens the pages in the tests, with apt-get as root or by sudo
+	@command -v chromium >/dev/null || { \
+	  sudo=; test "$$(id -u)" = 0 || sudo="sudo --non-interactive"; \
+	  $$sudo apt-get update -qq && $$sudo apt-get install --yes --quiet --no-install-recommends chromium fonts-liberation; }
+
 demo: $(READY) ## the main job on the embedded digits, offline
 	@FEATX="$(abspath $(BIN))/featx" sh pipelines/demo.sh
 
-test: $(READY) ## run the tests
+test: $(READY) ## run the tests; those of pages in a browser are skipped where there is none (make browser)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY) ## ruff: lint and format

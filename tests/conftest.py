@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny networks, and results that do not depend on it
 
 import numpy as np
 import pytest
+from browser import Chromium, started
 from PIL import Image
 
 collect_ignore = ["images"]  # files to decode and the programs that made them, without tests
@@ -22,6 +23,20 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The built-in digits, memos and downloads of the tests stay out of the user's own folders."""
     os.environ["FEATX_HOME"] = str(tmp_path_factory.mktemp("home"))
     os.environ["TORCH_HOME"] = str(tmp_path_factory.mktemp("torch"))
+
+
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[Chromium]:
+    """One browser for all tests of a process."""
+    with started() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def browse(_chromium: Chromium) -> Iterator[Chromium]:
+    """A function that opens a page in a browser; a request for anything else, or an error on its console, fails the test."""
+    yield _chromium
+    _chromium.close()
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Chromium
 from made_predictions import SCRIPT, classification_report, multilabel_report
 from PIL import Image
 
@@ -282,57 +281,25 @@ def test_a_page_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.Monk
 # In a browser
 
 
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[..., str]:
-    """A function that opens a page in headless Chromium, with further options, and returns its stdout."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip(f"needs a browser: none of {', '.join(names)} is here")
-
-    def run(path: Path, *options: str) -> str:
-        own = f"--user-data-dir={tmp_path / 'profile'}"
-        base = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", own]
-        command = [*base, *options, path.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
-
-    (tmp_path / "hello.html").write_text("<!DOCTYPE html><title>hello</title>")
-    if "<title>hello</title>" not in run(tmp_path / "hello.html", "--dump-dom"):
-        pytest.skip(f"{program} does not run headless here")
-    return run
-
-
-def requested_by(log: Path) -> set[str]:
-    """The addresses that a page requested, by Chromium's network log; without Chromium's own requests."""
-    events = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
-    return {
-        event["url"]
-        for event in events
-        if event.get("url", "").startswith("http") and event.get("initiator", "not an origin") != "not an origin"
-    }
-
-
-def test_a_browser_shows_the_whole_page_without_a_network_request(tmp_path: Path, browse: Callable[..., str]) -> None:
+def test_a_browser_shows_the_whole_page_without_a_request(tmp_path: Path, browse: Chromium) -> None:
     path = write_page(tmp_path / "page.html", page_of("scripts"))
     text = path.read_text(encoding="utf-8")
-    log = tmp_path / "net.json"
-    shown = Parsed(browse(path, "--dump-dom", f"--log-net-log={log}"))
-    assert shown.texts["title"] == [SCRIPT]
-    assert shown.of("script") == []
-    assert shown.of("img") == Parsed(text).of("img")
-    assert requested_by(log) == set()
+    tab = browse(path)
+    assert [tab.page.title(), tab.page.inner_text("h1")] == [SCRIPT, SCRIPT]
+    assert tab.page.locator("script").count() == 0
+    shown = [image.get_attribute("src") for image in tab.page.locator("img").all()]
+    assert shown == [image["src"] for image in Parsed(text).of("img")]
+    assert tab.foreign == tab.errors == []
 
-    # The same page with a foreign image: the policy forbids the request. Without the policy, the log records it.
-    foreign = text.replace("</main>", '<img src="http://127.0.0.1:9/foreign.png" alt=""></main>')
-    path.write_text(foreign, encoding="utf-8")
-    browse(path, "--dump-dom", f"--log-net-log={log}")
-    assert requested_by(log) == set()
-    path.write_text(re.sub("<meta http-equiv[^>]*>", "", foreign), encoding="utf-8")
-    browse(path, "--dump-dom", f"--log-net-log={log}")
-    assert requested_by(log) == {"http://127.0.0.1:9/foreign.png"}
+    # The same page with a foreign image: its request is recorded, and the policy forbids it.
+    address = "http://127.0.0.1:9/foreign.png"
+    path.write_text(text.replace("</main>", f'<img src="{address}" alt=""></main>'), encoding="utf-8")
+    tab = browse(path, checked=False)
+    assert tab.foreign == [address]
+    assert ["Content Security Policy" in message for message in tab.errors] == [True]
 
 
-def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str]) -> None:
+def test_a_browser_draws_every_image(tmp_path: Path, browse: Chromium) -> None:
     colours = {"svg": (0, 200, 0), "png": (255, 140, 0), "jpeg": (255, 0, 255)}
     file = io.BytesIO()
     Image.new("RGB", (300, 100), colours["png"]).save(file, "PNG")
@@ -341,17 +308,13 @@ def test_a_browser_draws_every_image(tmp_path: Path, browse: Callable[..., str])
     content = dataclasses.replace(PLAIN, sections=(dataclasses.replace(first, pictures=pictures), *others))
     path = write_page(tmp_path / "page.html", content)
     for width, least in ((1200, 4000), (400, 2000)):
-        shot = tmp_path / f"{width}.png"
-        browse(path, f"--screenshot={shot}", f"--window-size={width},2600")
-        with Image.open(shot) as picture:
-            assert picture.width == width
+        tab = browse(path, width=width)
+        with Image.open(io.BytesIO(tab.page.screenshot(full_page=True))) as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(int)
         for kind, colour in colours.items():
             count = (np.abs(pixels - colour).max(axis=-1) <= 6).sum()
             assert count >= least, f"{kind} at {width}"
-        # Nothing is wider than the window: the right margin stays empty.
-        margin = pixels[:, -12:]
-        assert (margin == margin[0, 0]).all()
+        assert tab.overflow == []
 
 
 def test_a_page_is_written_without_matplotlib() -> None:
@@ -368,7 +331,7 @@ def test_paths_break_at_their_parts_and_ordinary_words_do_not() -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_table_of_a_head_with_ordinary_names_is_cut(width: int, tmp_path: Path, browse: Callable[..., str]) -> None:
+def test_no_table_of_a_head_with_ordinary_names_is_cut(width: int, tmp_path: Path, browse: Chromium) -> None:
     names = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
     header = ("class", "precision", "recall", "F1", "AUROC", "average precision", "images")
     rows = [(name, *["0.8621"] * 5, "34") for name in names]
@@ -376,15 +339,15 @@ def test_no_table_of_a_head_with_ordinary_names_is_cut(width: int, tmp_path: Pat
         ("true", "predicted", "images", "share of the true class"), [("cardboard", "plastic", "7", "0.20")]
     )
     page = Page("t", "s", {}, "h", [Section("Classes", tables=(Table(header, rows), confusions))])
-    write_page(tmp_path / "page.html", page)
-    probe = (
-        "<script>onload = () => { document.title = [...document.querySelector('iframe').contentDocument"
-        ".querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth).join() }</script>"
-    )
-    (tmp_path / "frame.html").write_text(
-        f'<!DOCTYPE html><title>not run</title>{probe}<iframe src="page.html" style="width:{width}px;height:900px">'
-    )
-    found = browse(
-        tmp_path / "frame.html", "--dump-dom", "--allow-file-access-from-files", "--virtual-time-budget=3000"
-    )
-    assert "<title>0,0</title>" in found
+    tab = browse(write_page(tmp_path / "page.html", page), width=width)
+    cut = "[...document.querySelectorAll('.scroll')].map((e) => e.scrollWidth - e.clientWidth)"
+    assert tab.run(cut) == [0, 0]
+    assert tab.overflow == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (390, "light"), (1280, "dark"), (3840, "light")])
+def test_nothing_is_wider_than_the_window(width: int, scheme: str, tmp_path: Path, browse: Chromium) -> None:
+    tab = browse(write_page(tmp_path / "page.html", page_of("scripts")), width=width, scheme=scheme, touch=width < 600)
+    assert tab.overflow == []
+    paper = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(21, 24, 28)")

@@ -1,0 +1,191 @@
+"""HTML pages in a real browser: Chromium without a window, driven by Playwright.
+
+The fixture ``browse`` (conftest.py) opens files by this module. A page that requests anything but itself and the folder of its
+thumbnails, or that writes an error to the console, fails the test that opened it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Download, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+"""Programs that are Chromium, the first of which is used; the browsers that Playwright downloads are not needed."""
+
+REQUIRED = "FEATX_TESTS_NEED_BROWSER"
+"""A variable of the environment: where it is set, as in CI, a missing browser fails the tests instead of skipping them."""
+
+WITHIN = ("data:", "blob:", "about:")
+"""Addresses of what a page contains itself; nothing is loaded from elsewhere for them."""
+
+_WITHOUT_STORAGE = """
+for (const name of ["localStorage", "sessionStorage", "indexedDB"])
+  Object.defineProperty(window, name, { get() { throw new DOMException("The user forbids it.", "SecurityError"); } });
+"""
+
+
+@dataclass
+class Tab:
+    """A page that is open in a browser of its own, which shares no storage with that of another tab.
+
+    Attributes:
+        page: Playwright's handle: mouse, keyboard, locators, screenshots.
+        path: the file.
+        requests: the address of everything that was requested, blocked or not.
+        errors: messages of errors on the console, and exceptions that nothing caught.
+    """
+
+    page: Page
+    path: Path
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def foreign(self) -> list[str]:
+        """The requests for anything but the page itself and the folder of its thumbnails."""
+        own, folder = self.path.as_uri(), self.path.with_suffix("").as_uri()
+        return [
+            url
+            for url in self.requests
+            if not url.startswith(WITHIN)
+            and url.split("#")[0] != own
+            and not url.startswith((f"{folder}-", f"{folder}."))
+        ]
+
+    def run(self, script: str, argument: Any = None) -> Any:
+        """The value of a JavaScript expression, or of a function of the argument, on the page."""
+        return self.page.evaluate(script, argument)
+
+    def until(self, script: str, argument: Any = None, *, seconds: float = 10) -> Any:
+        """The value of an expression as soon as it is true; the content policy of a page forbids Playwright's own waiting."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script, argument)):
+            assert time.monotonic() < end, f"not true after {seconds} s: {script}"
+            self.page.wait_for_timeout(20)
+        return value
+
+    def download(self, click: Callable[[], object], path: Path) -> Path:
+        """Save what a click downloads."""
+        with self.page.expect_download() as download:
+            click()
+        found: Download = download.value
+        found.save_as(path)
+        return path
+
+    @property
+    def overflow(self) -> list[str]:
+        """The elements that reach beyond the right edge of the window, where the whole page can be scrolled sideways."""
+        return list(
+            self.run(
+                """() => {
+                  const root = document.scrollingElement;
+                  if (root.scrollWidth <= innerWidth) return [];
+                  const wide = [...document.querySelectorAll("body *")]
+                    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+                    .map((e) => `${e.tagName}.${e.className}#${e.id} ${Math.round(e.getBoundingClientRect().right)}`);
+                  return [`the page is ${root.scrollWidth} wide in a window of ${innerWidth}`, ...wide.slice(0, 8)];
+                }"""
+            )
+        )
+
+
+class Chromium:
+    """One running browser, and the tabs that a test opened in it."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._open: list[tuple[BrowserContext, Tab | None]] = []
+
+    def __call__(
+        self,
+        path: Path,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        scheme: str = "light",
+        touch: bool = False,
+        storage: bool = True,
+        checked: bool = True,
+    ) -> Tab:
+        """Open a page.
+
+        Args:
+            path: of the file.
+            width: of the window, in CSS pixels.
+            height: of the window.
+            scheme: that the user prefers, "light" or "dark".
+            touch: a touch screen, as on a phone.
+            storage: whether the page may keep anything; without it, localStorage raises as in a browser that forbids it.
+            checked: whether requests and errors fail the test.
+        """
+        context = self._browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if scheme == "dark" else "light",
+            has_touch=touch,
+            is_mobile=touch,
+            accept_downloads=True,
+        )
+        context.set_default_timeout(10_000)
+        if not storage:
+            context.add_init_script(_WITHOUT_STORAGE)
+        page = context.new_page()
+        tab = Tab(page, path.resolve())
+        self._open.append((context, tab if checked else None))
+        page.on("request", lambda request: tab.requests.append(request.url))
+        page.on("console", lambda message: _note_error(tab, message))
+        page.on("pageerror", lambda error: tab.errors.append(str(error)))
+        page.on("crash", lambda _: tab.errors.append("the page crashed"))
+        page.goto(tab.path.as_uri())
+        return tab
+
+    def close(self) -> None:
+        """Close the tabs of a test, and fail it if a page requested something or had an error."""
+        tabs = [tab for _, tab in self._open if tab]
+        for context, _ in self._open:
+            context.close()
+        self._open.clear()
+        assert [url for tab in tabs for url in tab.foreign] == []
+        assert [message for tab in tabs for message in tab.errors] == []
+
+
+def _note_error(tab: Tab, message: ConsoleMessage) -> None:
+    if message.type == "error":
+        tab.errors.append(message.text)
+
+
+@contextlib.contextmanager
+def started() -> Iterator[Chromium]:
+    """A running browser. Tests that need one are skipped where there is none, unless ``REQUIRED`` is set."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        _without("needs Playwright: pip install playwright")
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        _without(f"needs a browser, and none of {', '.join(NAMES)} is here: make browser")
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        except Error as error:
+            _without(f"{program} does not run here: {str(error).splitlines()[0]}")
+        try:
+            yield Chromium(browser)
+        finally:
+            browser.close()
+
+
+def _without(reason: str) -> NoReturn:
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{reason} (the tests must not skip it, because {REQUIRED} is set)")
+    pytest.skip(reason)
