@@ -37,7 +37,7 @@ ORDER = (
 MAY_IMPORT = {folder: set().union(*ORDER[:line]) for line, folders in enumerate(ORDER) for folder in folders}
 
 ONLY_IN = {
-    "PIL": {"data/decode", "data/deep", "data/pillow", "data/samples", "data/tiff"},
+    "PIL": {"data/decode", "data/deep", "data/pillow", "data/pixel_facts", "data/samples", "data/tiff"},
     "h5py": {"features/writer"},
     "torch": {
         "backbones",

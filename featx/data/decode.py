@@ -231,6 +231,16 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
     return image.mode == "RGB" and bool(image.tile) and turn_of(image) is None
 
 
+def full_size(data: bytes) -> tuple[int, int] | None:
+    """The width and height of an upright JPEG by its header; None for other files, which are never decoded at a fraction."""
+    if format_of(data) != "JPEG":
+        return None
+    image = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
+    turn = turn_of(image)
+    width, height = image.size if turn is None else turn(np.broadcast_to(0, image.size[::-1])).shape[::-1]
+    return width, height
+
+
 def with_pixels(
     data: bytes, transform: Transform, work: Callable[[np.ndarray], Result], *, max_pixels: int, least: int = 0
 ) -> Result:

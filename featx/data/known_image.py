@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from featx.data.image_set import image_key
@@ -13,7 +13,12 @@ from featx.system import why_unreadable
 
 
 def read_known_image(
-    root: str | os.PathLike[str], path: str, key: bytes, *, also: Sequence[str | os.PathLike[str]] = ()
+    root: str | os.PathLike[str],
+    path: str,
+    key: bytes,
+    *,
+    also: Sequence[str | os.PathLike[str]] = (),
+    admit: Callable[[int], None] = lambda _: None,
 ) -> bytes:
     """Read the bytes of an image by the path, and with the content, that a feature file stores.
 
@@ -26,6 +31,7 @@ def read_known_image(
         path: of the image, below the root.
         key: the 16 bytes of ``image_key`` of its content.
         also: further folders in which the image may lie.
+        admit: as in ``read_file``.
 
     Raises:
         ImageError: the image is missing or cannot be read, lies elsewhere, or has changed.
@@ -48,7 +54,7 @@ def read_known_image(
             "the image lies outside the folder of the data set; --images FOLDER names another that is read"
         )
     try:
-        data = read_file(file).data
+        data = read_file(file, admit).data
     except ImageError as error:
         raise ImageError(f"the image is missing or cannot be read: it {error}") from error
     if image_key(data) != bytes(key):

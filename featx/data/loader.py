@@ -131,16 +131,30 @@ def read_images(
         workers: a pool of threads, or their number; decoding and reading release the interpreter lock.
         known: keys whose pixels are not needed; it may grow meanwhile.
     """
+    yield from in_order(files, lambda item: _load(*item, read, known), workers=workers)
 
-    def load_all(some: Sequence[tuple[int, Path | Callable[[], bytes]]]) -> list[LoadedImage]:
-        return [_load(row, source, read, known) for row, source in some]
+
+def in_order(
+    items: Iterable[Item], work: Callable[[Item], Result], *, workers: int | Workers, stage: str = "decode"
+) -> Iterator[Result]:
+    """Yield what ``work`` makes of each item, in order; threads work a bounded number ahead.
+
+    Args:
+        items: read as they are needed.
+        work: called in the threads.
+        workers: a pool of threads, or their number.
+        stage: of the meter of the pool.
+    """
+
+    def work_on(some: Sequence[Item]) -> list[Result]:
+        return [work(item) for item in some]
 
     with contextlib.ExitStack() as own:
         pool = workers if isinstance(workers, Workers) else own.enter_context(Workers(workers))
-        ahead: deque[Future[list[LoadedImage]]] = deque()
+        ahead: deque[Future[list[Result]]] = deque()
         try:
-            for some in batched(files, _AT_ONCE):
-                ahead.append(pool.start("decode", load_all, some))
+            for some in batched(items, _AT_ONCE):
+                ahead.append(pool.start(stage, work_on, some))
                 if len(ahead) >= pool.count + 2:
                     yield from ahead.popleft().result()
             while ahead:
@@ -164,7 +178,7 @@ def _load(
     with contextlib.ExitStack() as turns:
         try:
             if isinstance(source, Path):
-                file = read_file(source, lambda size: _wait_for_large_files(size, turns))
+                file = read_file(source, lambda size: wait_for_large_files(size, turns))
             else:
                 file = _in_memory(source())
         except ImageError as error:
@@ -179,7 +193,7 @@ def _load(
         return LoadedImage(row, key, pixels, fault, file.size, file.mtime_ns, file.marks)
 
 
-def _wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
+def wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
     """Wait until no other thread has a large file in memory; the turn ends with the stack."""
     if size >= LARGE_FILE:
         turns.enter_context(_large_file)

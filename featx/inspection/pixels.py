@@ -1,18 +1,44 @@
-"""Odd images, by their pixels and sizes: blank, dark, bright, blurred, or of an odd size or aspect ratio."""
+"""Odd images, by their pixels and sizes: blank, dark, bright, blurred, grey, or of an odd size or aspect ratio.
+
+Measures, thresholds and names are those of cleanvision, except where they are said to differ.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from featx.data.known_image import read_known_image
+from featx.data.loader import in_order, wait_for_large_files
+from featx.data.pixel_facts import FACTS, look_at
+from featx.data.transform import Transform
+from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
 from featx.reporter import SILENT, Reporter
+from featx.system import cores
 
-KINDS = ("blank", "dark", "bright", "blurred", "odd_size", "odd_aspect")
-"""The kinds of odd images."""
+KINDS = ("low_information", "dark", "light", "blurry", "odd_size", "odd_aspect_ratio", "grayscale")
+"""The kinds of odd images, as cleanvision names them; "low_information" are blank images."""
+
+THRESHOLDS = {
+    "low_information": 0.3,
+    "dark": 0.32,
+    "light": 0.05,
+    "blurry": 0.29,
+    "odd_size": 0.5,
+    "odd_aspect_ratio": 0.35,
+}
+"""Images with a score below the threshold are odd."""
+
+MOST_OF_SET = {kind: 0.1 if kind == "grayscale" else 0.5 for kind in KINDS}
+"""The largest share of the images that can be odd; what more images have in common is usual in the set."""
+
+_IQR_FACTOR = 3.0
+_ENTROPY_FACTOR, _BLUR_FACTOR, _FEWEST_LEVELS = 0.1, 0.01, 0.18
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +46,14 @@ class PixelIssues:
     """What is odd about the pixels of images.
 
     Attributes:
-        is_issue: {kind: (N,) bool} for each of ``KINDS``; False for images that could not be read.
+        is_issue: {kind: (N,) bool} for each of ``KINDS``; False for images that could not be read, and for all images where the
+            kind is ``usual``.
         scores: {kind: (N,) float64} between 0 and 1, low for odd images; NaN for images that could not be read.
         sizes: (N, 2) int64, width and height in pixels; 0 for images that could not be read.
-        thumbnails: {row: JPEG file of at most SIDE pixels}, filled only where requested.
+        thumbnails: {row: JPEG file of at most ``pixel_facts.SIDE`` pixels}, filled only where requested.
         unread: number of images that are missing, have changed, or cannot be decoded.
         why: the reason for each unread row.
+        usual: {kind: number of images} for kinds that so many images have in common that none of them is odd.
     """
 
     is_issue: Mapping[str, np.ndarray]
@@ -34,6 +62,15 @@ class PixelIssues:
     thumbnails: Mapping[int, bytes]
     unread: int
     why: Mapping[int, str]
+    usual: Mapping[str, int] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of a table with the names that cleanvision gives them: (N,) each."""
+        found: dict[str, np.ndarray] = {}
+        for kind in KINDS:
+            found[f"is_{kind}_issue"] = self.is_issue[kind]
+            found[f"{kind}_score"] = self.scores[kind]
+        return found
 
 
 def inspect_pixels(
@@ -53,4 +90,117 @@ def inspect_pixels(
         workers: threads that read and decode; by default one per core.
         reporter: receives the progress, in images.
     """
-    raise NotImplementedError
+    facts, small, why = np.zeros(len(features), FACTS), dict[int, bytes](), dict[int, str]()
+    look = _Reader(features, thumbnails, tuple(images))
+    done = 0
+    reporter.progress(0, len(features))
+    for rows, seen in in_order(_copies(features.keys), look, workers=workers or cores()):
+        for row, found in zip(rows, seen, strict=True):
+            if isinstance(found, str):
+                why[row] = found
+            else:
+                facts[row], thumbnail = found
+                if thumbnails:
+                    small[row] = thumbnail
+        done += len(rows)
+        reporter.progress(done, len(features))
+    return _issues(facts, small, why)
+
+
+class _Reader:
+    """Looks at the files of one content: the rows, and for each either (facts, thumbnail) or why it could not be read."""
+
+    def __init__(self, features: FeatureSet, thumbnails: bool, images: tuple[str | Path, ...]) -> None:
+        self._root = str(features.dataset.get("root", ""))
+        self._paths, self._keys = features.paths, features.keys
+        self._transform, self._thumbnails, self._images = _transform_of(features), thumbnails, images
+
+    def __call__(self, rows: np.ndarray) -> tuple[list[int], list[str | tuple[np.void, bytes]]]:
+        found: list[str | tuple[np.void, bytes]] = []
+        for row in rows.tolist():
+            try:
+                found.append(self._look(row))
+            except ImageError as error:
+                found.append(str(error))
+        return rows.tolist(), found
+
+    def _look(self, row: int) -> tuple[np.void, bytes]:
+        with contextlib.ExitStack() as turns:
+            data = read_known_image(
+                self._root,
+                str(self._paths[row]),
+                bytes(self._keys[row]),
+                also=self._images,
+                admit=lambda size: wait_for_large_files(size, turns),
+            )
+            try:
+                seen = look_at(data, self._transform, thumbnail=self._thumbnails)
+            except ImageError as error:
+                raise ImageError(f"the image {error}") from error
+        return seen.facts, seen.thumbnail
+
+
+def _copies(keys: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each content, in the order of the first."""
+    rows: dict[bytes, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(bytes(key), []).append(row)
+    yield from map(np.array, rows.values())
+
+
+def _transform_of(features: FeatureSet) -> Transform:
+    """The transform that the images were read with; the default one for features that are not from a backbone."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return Transform.from_dict(features.backbone["parts"]["transform"])
+    return Transform()
+
+
+def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int, str]) -> PixelIssues:
+    """Judge the (N,) records of a set; records of zeros are of images that could not be read."""
+    known = facts["width"] > 0
+    is_issue, scores, usual = {}, {}, {}
+    for kind in KINDS:
+        scores[kind], is_issue[kind] = np.full(len(facts), np.nan), np.zeros(len(facts), dtype=bool)
+        score = _SCORES[kind](facts[known])
+        odd = score < THRESHOLDS.get(kind, 0.5)
+        scores[kind][known] = score
+        if odd.sum() > MOST_OF_SET[kind] * len(odd):
+            usual[kind] = int(odd.sum())
+        else:
+            is_issue[kind][known] = odd
+    sizes = np.stack([facts["width"], facts["height"]], axis=1).astype(np.int64)
+    return PixelIssues(is_issue, scores, sizes, thumbnails, len(why), why, usual)
+
+
+def _blur_scores(facts: np.ndarray) -> np.ndarray:
+    edges, levels = (1 - np.exp(-_BLUR_FACTOR * facts[name].astype(np.float64)) for name in ("edges", "levels"))
+    return np.asarray(np.minimum(edges + np.where(levels > _FEWEST_LEVELS, levels, 0), 1))
+
+
+def _size_scores(facts: np.ndarray) -> np.ndarray:
+    """1 in the middle between the limits, 0.5 at the limits: three interquartile ranges below and above the quartiles."""
+    side: np.ndarray = np.sqrt(facts["width"].astype(np.float64) * facts["height"])
+    if not len(side):
+        return side
+    low, high = np.percentile(side, [25, 75])
+    middle, gap = (low + high) / 2, (1 + 2 * _IQR_FACTOR) * (high - low)
+    if gap == 0:
+        return np.where(side == middle, 1.0, 0.0)
+    return np.asarray(1 - np.clip(np.abs(side - middle) / gap, 0, 1))
+
+
+def _aspect_scores(facts: np.ndarray) -> np.ndarray:
+    sides = np.stack([facts["width"], facts["height"]]).astype(np.float64)
+    return np.asarray(sides.min(axis=0) / sides.max(axis=0))
+
+
+_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "low_information": lambda facts: np.minimum(_ENTROPY_FACTOR * facts["entropy"].astype(np.float64), 1),
+    "dark": lambda facts: facts["bright_99"].astype(np.float64),
+    "light": lambda facts: 1 - facts["bright_5"].astype(np.float64),
+    "blurry": _blur_scores,
+    "odd_size": _size_scores,
+    "odd_aspect_ratio": _aspect_scores,
+    "grayscale": lambda facts: 1.0 - facts["grey"],
+}
+"""The score of each kind: (n,) float64 for (n,) records."""

@@ -1,0 +1,119 @@
+"""Odd images: what is measured of their pixels, and which are odd in their set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.data.image_set import image_key
+from featx.features.feature_set import FeatureSet
+from featx.inspection.pixels import KINDS, PixelIssues, inspect_pixels
+
+
+def photograph(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+    """An image with smooth areas, edges and fine detail, from black to white."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size, Image.Resampling.NEAREST)
+    fine = rng.normal(0, 12, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.asarray(coarse) + fine, 0, 255).astype(np.uint8))
+
+
+def set_of(folder: Path, images: Mapping[str, Image.Image | bytes]) -> FeatureSet:
+    """Save images, and make a feature set that names them."""
+    keys = []
+    for name, image in images.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(image, bytes):
+            path.write_bytes(image)
+        else:
+            image.save(path)
+        keys.append(image_key(path.read_bytes()))
+    count = len(images)
+    return FeatureSet(
+        features=np.zeros((count, 2), dtype=np.float32),
+        labels=np.full(count, -1),
+        splits=np.array(["train"] * count, dtype=object),
+        classes=(),
+        paths=np.array(list(images), dtype=object),
+        keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16),
+        dataset={"root": str(folder)},
+    )
+
+
+def odd(found: PixelIssues, features: FeatureSet) -> dict[str, list[str]]:
+    """The names of the odd images of each kind."""
+    return {kind: features.paths[found.is_issue[kind]].tolist() for kind in KINDS if found.is_issue[kind].any()}
+
+
+def test_each_kind_of_odd_image_is_found(tmp_path: Path) -> None:
+    ordinary = {f"{seed:02}.png": photograph(seed) for seed in range(20)}
+    dark = photograph(30).point(lambda level: level // 5)
+    light = photograph(31).point(lambda level: 245 + level // 26)
+    strange = {
+        "blank.png": Image.new("RGB", (160, 120), (90, 120, 80)),
+        "dark.png": dark,
+        "light.png": light,
+        "large.png": photograph(33, (480, 360)),
+        "strip.png": photograph(34, (240, 60)),
+        "grey.png": photograph(35).convert("L"),
+    }
+    features = set_of(tmp_path, ordinary | strange)
+    found = inspect_pixels(features)
+    assert odd(found, features) == {
+        "low_information": ["blank.png"],
+        "dark": ["dark.png"],
+        "light": ["light.png"],
+        "odd_size": ["large.png"],
+        "odd_aspect_ratio": ["strip.png"],
+        "grayscale": ["grey.png"],
+    }
+    assert found.unread == 0
+    assert found.sizes[-2].tolist() == [240, 60]
+
+
+def test_images_that_cannot_be_read_are_counted_with_their_reasons(tmp_path: Path) -> None:
+    files = {f"{seed}.jpg": photograph(seed) for seed in range(4)} | {"text.png": b"no image"}
+    features = set_of(tmp_path, files)
+    (tmp_path / "0.jpg").unlink()
+    photograph(9).save(tmp_path / "1.jpg")
+    found = inspect_pixels(features, thumbnails=True)
+    assert found.unread == 3
+    assert found.why == {
+        0: "the image is missing or cannot be read",
+        1: "the image has changed since its features were extracted",
+        4: "the image cannot be decoded: not an image of a known format (it begins with b'no image')",
+    }
+    assert np.isnan(found.scores["dark"][[0, 1, 4]]).all()
+    assert sorted(found.thumbnails) == [2, 3]
+
+
+def test_what_most_images_have_in_common_is_not_odd(tmp_path: Path) -> None:
+    grey = {f"grey-{seed}.png": photograph(seed).convert("L") for seed in range(3)}
+    features = set_of(tmp_path, grey | {f"{seed}.png": photograph(seed) for seed in range(5)})
+    found = inspect_pixels(features)
+    assert not found.is_issue["grayscale"].any()
+    assert found.usual == {"grayscale": 3}
+
+
+def test_columns_have_the_names_of_cleanvision(tmp_path: Path) -> None:
+    features = set_of(tmp_path, {"a.png": photograph(1), "b.png": photograph(2)})
+    assert list(inspect_pixels(features).columns())[:4] == [
+        "is_low_information_issue",
+        "low_information_score",
+        "is_dark_issue",
+        "dark_score",
+    ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2)])
+def test_images_of_any_shape_are_measured(tmp_path: Path, size: tuple[int, int]) -> None:
+    features = set_of(tmp_path, {"a.png": photograph(1, size)})
+    found = inspect_pixels(features, thumbnails=True)
+    assert found.unread == 0
+    assert found.sizes.tolist() == [list(size)]
+    assert found.thumbnails[0][:2] == b"\xff\xd8"
