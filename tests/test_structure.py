@@ -62,6 +62,7 @@ ONLY_IN = {
     "markupsafe": {"report/html"},
     "click": {"cli"},
     "tqdm": {"progress"},
+    "openTSNE": {"inspection/coordinates"},
 }
 """Package: the only folders and modules that may import it."""
 
