@@ -31,3 +31,23 @@ def duplicates_of(
         group_of=group_of,
         scores=np.where(group_of >= 0, 0.1, 0.9),
     )
+
+
+def unlabelled(Z: np.ndarray, *, contents: Sequence[int] | None = None) -> FeatureSet:
+    """Images without labels.
+
+    Args:
+        Z: (N, D) or (N, V, D) features.
+        contents: the number of each image's content, 0 for an unknown one; by default, all are unknown.
+    """
+    keys = np.zeros((len(Z), 16), dtype=np.uint8)
+    if contents is not None:
+        keys[:, :8] = np.array(contents, dtype="<u8")[:, None].view(np.uint8)
+    return FeatureSet(
+        features=Z,
+        labels=np.full(len(Z), -1),
+        splits=["train"] * len(Z),
+        classes=(),
+        paths=[f"{row}.png" for row in range(len(Z))],
+        keys=keys,
+    )
