@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "head_page": ["write_head_page"],
+        "head_parts": ["head_facts", "head_sections", "head_summary"],
         "html": ["Mistake", "Number", "Page", "Picture", "Section", "Table", "render_page", "write_page"],
         "plots": ["as_png", "as_svg", "confusion_figure", "per_class_figure", "reliability_figure", "scatter_figure"],
         "sections": ["headline_of", "numbers_of", "sections_of"],
@@ -21,6 +22,9 @@ __getattr__, __dir__, __all__ = lazy_names(
 
 if TYPE_CHECKING:
     from featx.report.head_page import write_head_page as write_head_page
+    from featx.report.head_parts import head_facts as head_facts
+    from featx.report.head_parts import head_sections as head_sections
+    from featx.report.head_parts import head_summary as head_summary
     from featx.report.html import Mistake as Mistake
     from featx.report.html import Number as Number
     from featx.report.html import Page as Page
