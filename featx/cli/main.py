@@ -16,6 +16,7 @@ from featx.cli.evaluate import evaluate
 from featx.cli.extract import extract
 from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
+from featx.cli.inspect import inspect
 from featx.cli.option_groups import Group
 from featx.cli.options import TRACEBACKS
 from featx.cli.predict import predict
@@ -77,6 +78,7 @@ class Featx(Group):
     sections={
         "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
+        "Looking at the data": ("inspect",),
         "Files": ("info", "verify", "cache"),
     },
     examples=(
@@ -99,5 +101,19 @@ def main(ctx: click.Context) -> None:
         )
 
 
-for _command in (extract, fit_head, promote, evaluate, predict, run, backbones, rank, advise, info, verify, cache):
+for _command in (
+    extract,
+    fit_head,
+    promote,
+    evaluate,
+    predict,
+    run,
+    backbones,
+    rank,
+    advise,
+    inspect,
+    info,
+    verify,
+    cache,
+):
     main.add_command(_command)

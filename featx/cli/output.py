@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import click
@@ -41,13 +41,16 @@ def digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    """Print a table: the first column is aligned to the left, all others to the right."""
+def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]], *, text: Collection[str] = ()) -> None:
+    """Print a table: the first column and those named in ``text`` are aligned to the left, all others to the right."""
     texts = [[printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in line] for line in (head, *lines)]
     widths = [max(len(line[column]) for line in texts) for column in range(len(head))]
+    left = [column == 0 or name in text for column, name in enumerate(head)]
     for line in texts:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
-        click.echo("  ".join(cells))
+        cells = [
+            cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(line, widths, left, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip() if text else "  ".join(cells))
 
 
 def in_views(views: str) -> str:

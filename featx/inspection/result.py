@@ -97,19 +97,21 @@ class Inspection:
             counts["odd images"] = int(np.count_nonzero(np.any([*self.pixels.is_issue.values()], axis=0)))
         return counts
 
+    @property
+    def given_labels(self) -> np.ndarray:
+        """The label of each image as the data set has it: (N,) object array of str; "" for none."""
+        features = self.features
+        names = np.array([*features.classes, ""], dtype=object)  # the label -1 is the last
+        given: np.ndarray = names[np.where(features.labels == UNLABELLED, len(features.classes), features.labels)]
+        return given
+
     def columns(self) -> dict[str, np.ndarray]:
         """All findings as one table with a row for each image, under the names of cleanlab's Datalab.
 
         Returns:
             {name: (N,) array}: path, label and split, then what each part found.
         """
-        features = self.features
-        names = np.array([*features.classes, ""], dtype=object)  # the label -1 is the last
-        columns = {
-            "path": features.paths,
-            "label": names[np.where(features.labels == UNLABELLED, len(features.classes), features.labels)],
-            "split": features.splits,
-        }
+        columns = {"path": self.features.paths, "label": self.given_labels, "split": self.features.splits}
         parts: tuple[Any, ...] = (self.duplicates, self.leaks, self.labels, self.outliers, self.pixels)
         for part in parts:
             if part is not None:
