@@ -33,6 +33,10 @@ def print_findings(inspection: Inspection) -> None:
     _print_labels(inspection)
     _print_outliers(inspection)
     _print_odd_images(inspection)
+    if inspection.files:
+        click.echo()
+    for name, path in inspection.files.items():
+        click.echo(f"{name}: {path}")
 
 
 def _section(title: str, head: Sequence[str] = (), lines: Sequence[Sequence[Any]] = (), *, total: int = 0) -> None:

@@ -72,6 +72,10 @@ def _show(result: Inspection) -> None:
 )  # fmt: skip
 @DEVICE
 @option(
+    "-o", "--out", multiple=True, section="Output", needs=ALWAYS, metavar="FILE",
+    help="Table of all images and findings to write (.csv or .parquet). May be repeated.",
+)  # fmt: skip
+@option(
     "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the folds."
 )
 @WORKERS

@@ -26,6 +26,7 @@ from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.inspection.duplicates import Duplicates, find_duplicates
+from featx.inspection.files import require_writable, save_inspection
 from featx.inspection.label_issues import LabelIssues, find_label_issues
 from featx.inspection.leaks import find_leaks
 from featx.inspection.neighbours import nearest_neighbours
@@ -59,6 +60,7 @@ def inspect(
     backbone: str | None = None,
     weights: str = "default",
     device: str = "auto",
+    out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
@@ -89,6 +91,7 @@ def inspect(
         backbone: name of the backbone of a data set; as ``featx.extract`` takes it.
         weights: weights of that backbone.
         device: device that runs that backbone.
+        out: a file, or files, to write: a table of all images (``.csv`` or ``.parquet``).
         seed: seed of the folds.
         cache: folder of feature files.
         workers: threads that read and decode; by default one per core.
@@ -100,6 +103,7 @@ def inspect(
         HeadError: fewer than two images, a group or table that does not fit, or an unknown kind of head.
         CacheMissError, CorruptFileError: the feature file is missing or damaged.
         DatasetError: the data set cannot be read.
+        OutputError: a file cannot be written.
 
     Example:
 
@@ -112,11 +116,14 @@ def inspect(
     if threshold is not None and not threshold > 0:
         raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
     Head(model, task=task, seed=seed)  # before anything slow, so that a wrong name is reported at once
+    outputs = [Path(path) for path in names_of(out, "out")]
+    require_writable(outputs)
     features, notes = _load(
         data, layer, backbone=backbone, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
     )
     if len(features) < _LEAST:
         raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
+    require_writable(outputs, features, [str(path) for path in (features.source, table) if path])
     features = with_groups(features, group, table)
     task, task_notes = task_of(features, task)
     head = Head(model, task=task, seed=seed)
@@ -126,11 +133,11 @@ def inspect(
     duplicates = find_duplicates(features, neighbours, threshold=threshold)
     out_of_fold, labels, label_notes = _judge_labels(features, duplicates, head, reporter)
     judged, judged_notes = _judge_head(features, head, reporter)
-    return Inspection(
+    inspection = Inspection(
         features=features,
         neighbours=neighbours,
         duplicates=duplicates,
-        leaks=find_leaks(features, duplicates, head=judged.head if judged else None),
+        leaks=find_leaks(features, duplicates, head=judged.head if judged else None, task=task),
         outliers=find_outliers(neighbours),
         out_of_fold=out_of_fold,
         labels=labels,
@@ -139,6 +146,8 @@ def inspect(
         notes=tuple(dict.fromkeys([*notes, *task_notes, *label_notes, *judged_notes])),
         seconds=time.perf_counter() - started,
     )
+    files = {f"table{number or ''}": save_inspection(inspection, path) for number, path in enumerate(outputs)}
+    return dataclasses.replace(inspection, files=files)
 
 
 def _load(

@@ -24,7 +24,9 @@ _BEGINNING = 1 << 16
 _BETWEEN = "|"  # between the items of a list in a cell of CSV, as between the labels of an image
 
 
-def table_kind(noun: str, columns: Sequence[str], *, more: str = "", option: str = "--out") -> OutputKind:
+def table_kind(
+    noun: str, columns: Sequence[str], *, more: str | tuple[str, ...] = "", option: str = "--out"
+) -> OutputKind:
     """A kind of table, as an output.
 
     An existing CSV table is of this kind, and may be replaced, if its header has these columns; an existing Parquet table, if
@@ -33,7 +35,7 @@ def table_kind(noun: str, columns: Sequence[str], *, more: str = "", option: str
     Args:
         noun: its name in messages, such as "table of predictions".
         columns: the columns that every such table begins with.
-        more: what the names of all further columns begin with; "": there are none.
+        more: what the names of all further columns begin with, or several such beginnings; "": there are none.
         option: the option of the command line that names such a file.
 
     Examples:
@@ -90,7 +92,7 @@ def _missing(path: Path) -> str:
     return ""
 
 
-def _has_header(beginning: bytes, columns: Sequence[str], more: str) -> bool:
+def _has_header(beginning: bytes, columns: Sequence[str], more: str | tuple[str, ...]) -> bool:
     """Whether the first line of a CSV table, which may be cut, has the columns of a kind."""
     line, ending, _ = beginning.partition(b"\n")
     is_cut = not ending and len(beginning) == _BEGINNING
