@@ -28,6 +28,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "heads.head": ["Head"],
         "heads.registry": ["register_head"],
         "inference": ["Prediction", "evaluate", "iter_predictions", "load_model", "predict"],
+        "inspection.pipeline": ["inspect"],
+        "inspection.result": ["Inspection"],
         "metrics.classification": ["ClassificationReport"],
         "metrics.cross_validation": ["CrossValidated"],
         "metrics.multilabel": ["MultiLabelReport"],
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from featx.inference import iter_predictions as iter_predictions
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
+    from featx.inspection.pipeline import inspect as inspect
+    from featx.inspection.result import Inspection as Inspection
     from featx.metrics.classification import ClassificationReport as ClassificationReport
     from featx.metrics.cross_validation import CrossValidated as CrossValidated
     from featx.metrics.multilabel import MultiLabelReport as MultiLabelReport

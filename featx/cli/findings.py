@@ -24,7 +24,7 @@ def print_findings(inspection: Inspection) -> None:
     features = inspection.features
     labelled = f" of {counted(len(features.classes), 'class', 'classes')}" if features.classes else ""
     click.echo(
-        f"{features.source or 'features in memory'}: {counted(len(features), 'image')}{labelled}, layer {features.layer}, "
+        f"{inspection.file or 'features in memory'}: {counted(len(features), 'image')}{labelled}, layer {features.layer}, "
         f"inspected in {inspection.seconds:.1f} s"
     )
     _print_duplicates(inspection)
@@ -129,7 +129,7 @@ def _print_labels(inspection: Inspection) -> None:
         return
     judged = len(inspection.out_of_fold.rows)
     if not labels.expected and not len(labels.ranked):
-        _section(f"label errors: none expected among {counted(judged, 'judged image')}")
+        _section(f"label errors: none among {counted(judged, 'label')}")
         return
     regression = inspection.out_of_fold.task == "regression"
     head = ["score", "image", "split", "given", "suggested", *([] if regression else ["probability"])]
@@ -145,7 +145,8 @@ def _print_labels(inspection: Inspection) -> None:
         for row in labels.ranked[:FIRST].tolist()
     ]
     _section(
-        f"label errors: about {labels.expected:,} of {counted(judged, 'label')} are wrong; the most suspicious first",
+        f"label errors: confident learning counts about {labels.expected:,} among {counted(judged, 'label')}; the most "
+        "suspicious first",
         head,
         lines,
         total=len(labels.ranked),
@@ -181,7 +182,7 @@ def _print_odd_images(inspection: Inspection) -> None:
         return
     _section(
         f"odd images: {counted(len(lines), 'finding')}{left}",
-        ["score", "what", "image", "size"],
+        ["score", "what", "size", "image"],
         lines[:FIRST],
         total=len(lines),
     )
@@ -198,6 +199,6 @@ def _odd(inspection: Inspection) -> Iterator[list[str]]:
             yield [
                 f"{pixels.scores[kind][row]:.4f}",
                 kind.replace("_", " "),
-                inspection.features.paths[row],
                 f"{width} x {height}",
+                inspection.features.paths[row],
             ]

@@ -13,11 +13,8 @@ from featx.inspection.result import Inspection
 from featx.io.outputs import Output, OutputKind, require_outputs
 from featx.io.tables import CSV, PARQUET, table_kind, write_table
 
-FIRST_COLUMNS = ("path", "label", "split")
-"""The columns that every table of an inspection begins with."""
-
-TABLE = table_kind("table of an inspection", (*FIRST_COLUMNS, "is_exact_duplicate"), more=("",))
-"""The table of an inspection, as an output."""
+TABLE = table_kind("table of an inspection", ("path", "label", "split", "is_near_duplicate_issue"), more=("",))
+"""The table of an inspection, as an output; what else was found decides its further columns."""
 
 
 def save_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Path:

@@ -118,7 +118,7 @@ def inspect(
     Head(model, task=task, seed=seed)  # before anything slow, so that a wrong name is reported at once
     outputs = [Path(path) for path in names_of(out, "out")]
     require_writable(outputs)
-    features, notes = _load(
+    features, file, notes = _load(
         data, layer, backbone=backbone, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
     )
     if len(features) < _LEAST:
@@ -142,6 +142,7 @@ def inspect(
         out_of_fold=out_of_fold,
         labels=labels,
         pixels=_read_pixels(features, images, thumbnails, workers, reporter) if pixels else None,
+        file=file,
         judged=judged,
         notes=tuple(dict.fromkeys([*notes, *task_notes, *label_notes, *judged_notes])),
         seconds=time.perf_counter() - started,
@@ -160,8 +161,8 @@ def _load(
     cache: str | os.PathLike[str],
     workers: int | None,
     reporter: Reporter,
-) -> tuple[FeatureSet, tuple[str, ...]]:
-    """The features of the data, and what the user should know about them."""
+) -> tuple[FeatureSet, Path | None, tuple[str, ...]]:
+    """The features of the data, their file, and what the user should know about them."""
     layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
     file: Path | None = None
     if data is None:
@@ -174,7 +175,7 @@ def _load(
                 "backbone is for a data set whose features are extracted first; these features have one"
             )
         if isinstance(data, FeatureSet):
-            return data, ()
+            return data, data.source, ()
     else:
         images = data if isinstance(data, ImageSet) else scan_images(path_of(data, "data"))
         file = None if backbone else newest_of(Path(cache), images, reporter)
@@ -183,10 +184,10 @@ def _load(
             name = backbone or ("lenet5" if data == "digits" else "resnet50")
             network = load_backbone(name, weights=weights, device=device)
             extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
-            return extraction.load(layer), extraction.notes
+            return extraction.load(layer), extraction.file, extraction.notes
     assert file is not None
     reporter.stage(f"reading {file}")
-    return FeatureSet.load(file, layer), label_changes(file)
+    return FeatureSet.load(file, layer), file, label_changes(file)
 
 
 def _judge_labels(

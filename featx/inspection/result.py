@@ -53,6 +53,7 @@ class Inspection:
         out_of_fold: predictions of labelled images; None where there are no labels to learn.
         labels: labels that are probably wrong; None where there are no labels to learn.
         pixels: odd images; None where no image was read.
+        file: the feature file, or None.
         judged: a head fitted to the training images and judged on the held-out ones; None where that is not possible.
         notes: for the user, one sentence each.
         seconds: the duration of the inspection.
@@ -73,15 +74,11 @@ class Inspection:
     out_of_fold: OutOfFold | None
     labels: LabelIssues | None
     pixels: PixelIssues | None
+    file: Path | None = None
     judged: JudgedHead | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     files: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def file(self) -> Path | None:
-        """The feature file, or None."""
-        return self.features.source
 
     @property
     def counts(self) -> dict[str, int]:
