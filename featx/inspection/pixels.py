@@ -6,9 +6,9 @@ Measures, thresholds and names are those of cleanvision, except where they are s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -37,6 +37,9 @@ THRESHOLDS = {
 MOST_OF_SET = {kind: 0.1 if kind == "grayscale" else 0.5 for kind in KINDS}
 """The largest share of the images that can be odd; what more images have in common is usual in the set."""
 
+NOT_READ = "the image was not read"
+"""Why an image that was not asked for has no thumbnail."""
+
 _IQR_FACTOR = 3.0
 _ENTROPY_FACTOR, _BLUR_FACTOR, _FEWEST_LEVELS = 0.1, 0.01, 0.18
 
@@ -52,7 +55,7 @@ class PixelIssues:
         sizes: (N, 2) int64, width and height in pixels; 0 for images that could not be read.
         thumbnails: {row: JPEG file of at most ``pixel_facts.SIDE`` pixels}, filled only where requested.
         unread: number of images that are missing, have changed, or cannot be decoded.
-        why: the reason for each unread row.
+        why: the reason for each unread row, and for each that was not asked for.
         usual: {kind: number of images} for kinds that so many images have in common that none of them is odd.
     """
 
@@ -76,8 +79,9 @@ class PixelIssues:
 def inspect_pixels(
     features: FeatureSet,
     *,
+    rows: np.ndarray | None = None,
     thumbnails: bool = False,
-    images: Sequence[str | Path] = (),
+    images: Sequence[str | os.PathLike[str]] = (),
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> PixelIssues:
@@ -85,6 +89,7 @@ def inspect_pixels(
 
     Args:
         features: N images; only files that still have the content that was extracted are read.
+        rows: (n,) int64, the images to read, and the copies of each; by default all.
         thumbnails: make a small JPEG of each image in the same pass.
         images: folders besides that of the data set in which images may lie.
         workers: threads that read and decode; by default one per core.
@@ -92,25 +97,32 @@ def inspect_pixels(
     """
     facts, small, why = np.zeros(len(features), FACTS), dict[int, bytes](), dict[int, str]()
     look = _Reader(features, thumbnails, tuple(images))
-    done = 0
-    reporter.progress(0, len(features))
-    for rows, seen in in_order(_copies(features.keys), look, workers=workers or cores()):
-        for row, found in zip(rows, seen, strict=True):
+    contents = _copies(features.keys, rows)
+    done, total = 0, sum(map(len, contents))
+    reporter.progress(0, total)
+    for copies, seen in in_order(iter(contents), look, workers=workers or cores()):
+        for row, found in zip(copies, seen, strict=True):
             if isinstance(found, str):
                 why[row] = found
             else:
                 facts[row], thumbnail = found
                 if thumbnails:
                     small[row] = thumbnail
-        done += len(rows)
-        reporter.progress(done, len(features))
-    return _issues(facts, small, why)
+        done += len(copies)
+        reporter.progress(done, total)
+    issues = _issues(facts, small, why)
+    if total < len(features):
+        left_out = set(range(len(features))).difference(
+            np.concatenate([*contents, np.empty(0, dtype=np.int64)]).tolist()
+        )
+        why.update(dict.fromkeys(left_out, NOT_READ))
+    return issues
 
 
 class _Reader:
     """Looks at the files of one content: the rows, and for each either (facts, thumbnail) or why it could not be read."""
 
-    def __init__(self, features: FeatureSet, thumbnails: bool, images: tuple[str | Path, ...]) -> None:
+    def __init__(self, features: FeatureSet, thumbnails: bool, images: tuple[str | os.PathLike[str], ...]) -> None:
         self._root = str(features.dataset.get("root", ""))
         self._paths, self._keys = features.paths, features.keys
         self._transform, self._thumbnails, self._images = _transform_of(features), thumbnails, images
@@ -140,12 +152,15 @@ class _Reader:
         return seen.facts, seen.thumbnail
 
 
-def _copies(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of each content, in the order of the first."""
+def _copies(keys: np.ndarray, wanted: np.ndarray | None) -> list[np.ndarray]:
+    """The rows of each content, in the order of the first; only of contents that some wanted rows have."""
     rows: dict[bytes, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(bytes(key), []).append(row)
-    yield from map(np.array, rows.values())
+    if wanted is not None:
+        asked = {bytes(key) for key in keys[wanted]}
+        rows = {key: of_key for key, of_key in rows.items() if key in asked}
+    return [np.array(of_key) for of_key in rows.values()]
 
 
 def _transform_of(features: FeatureSet) -> Transform:

@@ -117,3 +117,16 @@ def test_images_of_any_shape_are_measured(tmp_path: Path, size: tuple[int, int])
     assert found.unread == 0
     assert found.sizes.tolist() == [list(size)]
     assert found.thumbnails[0][:2] == b"\xff\xd8"
+
+
+def test_only_the_images_that_are_asked_for_and_their_copies_are_read(tmp_path: Path) -> None:
+    images = {f"{seed}.png": photograph(seed) for seed in range(6)} | {"copy.png": photograph(1)}
+    features = set_of(tmp_path, images)
+    (tmp_path / "4.png").unlink()
+    found = inspect_pixels(features, rows=np.array([4, 1]), thumbnails=True)
+    assert sorted(found.thumbnails) == [1, 6]
+    assert found.unread == 1
+    left_out = dict.fromkeys([0, 2, 3, 5], "the image was not read")
+    assert {row: why for row, why in found.why.items() if row != 4} == left_out
+    assert "missing" in found.why[4]
+    assert found.sizes[[0, 1, 6], 0].tolist() == [0, 160, 160]
