@@ -12,13 +12,11 @@ import numpy as np
 from sklearn.base import clone
 
 from featx.arguments import names_of, path_of
-from featx.backbones.backbone import load_backbone
 from featx.constants import CACHE
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.data.splits import join_groups
 from featx.errors import HeadError, SettingsError, system_errors
-from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import newest, newest_of
 from featx.features.label_changes import label_changes
@@ -37,7 +35,7 @@ from featx.inspection.result import Inspection, JudgedHead
 from featx.io.file_kinds import is_feature_file
 from featx.layer_spec import PENULTIMATE
 from featx.progress import shows_progress
-from featx.reporter import SILENT, Reporter
+from featx.reporter import SILENT, Reporter, stage_of_import
 
 _LEAST = 2
 """The fewest images that can be compared."""
@@ -180,14 +178,35 @@ def _load(
         images = data if isinstance(data, ImageSet) else scan_images(path_of(data, "data"))
         file = None if backbone else newest_of(Path(cache), images, reporter)
         if file is None:
-            reporter.stage(f"extracting the features of {len(images):,} images")
             name = backbone or ("lenet5" if data == "digits" else "resnet50")
-            network = load_backbone(name, weights=weights, device=device)
-            extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
-            return extraction.load(layer), extraction.file, extraction.notes
+            return _extract(
+                images, name, layer, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
+            )
     assert file is not None
     reporter.stage(f"reading {file}")
     return FeatureSet.load(file, layer), file, label_changes(file)
+
+
+def _extract(
+    images: ImageSet,
+    backbone: str,
+    layer: str,
+    *,
+    weights: str,
+    device: str,
+    cache: str | os.PathLike[str],
+    workers: int | None,
+    reporter: Reporter,
+) -> tuple[FeatureSet, Path | None, tuple[str, ...]]:
+    """Extract the features of a data set, and return what ``_load`` does."""
+    stage_of_import(reporter)
+    from featx.backbones.backbone import load_backbone  # they import torch, which cached features do not need
+    from featx.extraction.pipeline import extract
+
+    reporter.stage(f"extracting the features of {len(images):,} images")
+    network = load_backbone(backbone, weights=weights, device=device)
+    extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
+    return extraction.load(layer), extraction.file, extraction.notes
 
 
 def _judge_labels(
