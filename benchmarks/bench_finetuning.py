@@ -78,9 +78,9 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
         rows = every[judge]
         truth = np.array([head.classes_.index(own.classes[label]) for label in own.labels[rows]])
         said = head.decision_function(np.asarray(own.features[rows])).argmax(axis=1)
-        tuned = {*result.run.paired.tuned_only}
+        tuned = {*result.run.paired.second_only}
         begun = begin.decision_function(np.asarray(own.features[rows])).argmax(axis=1) == truth
-        missed = {*result.run.paired.head_only}
+        missed = {*result.run.paired.first_only}
         right = np.array(
             [path in tuned or (was and path not in missed) for path, was in zip(own.paths[rows], begun, strict=True)]
         )
@@ -90,8 +90,8 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
         alphas.append(result.run.history.alpha)
     together = PairedTest.pooled(pairs)
     return {
-        "start": start, **given, "n": together.n, "head": together.head_accuracy,
-        "tuned": together.head_accuracy + together.gained / together.n, "p": together.p_value,
+        "start": start, **given, "n": together.n, "head": together.first_accuracy,
+        "tuned": together.first_accuracy + together.gained / together.n, "p": together.p_value,
         "per_fold": [pair.gained for pair in pairs], "alphas": alphas,
         "head_log_loss": float(np.mean(losses, axis=0)[0]), "tuned_log_loss": float(np.mean(losses, axis=0)[1]),
         "seconds": [round(s) for s in seconds],

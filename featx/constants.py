@@ -17,6 +17,13 @@ DEFAULT_KINDS = {"classification": "logreg", "multilabel": "logreg", "regression
 CALIBRATIONS = ("temperature", "isotonic", "none")
 """The ways to calibrate a head's probabilities."""
 
+DUPLICATE_FIXES = ("group", "drop")
+"""What a corrected table does with duplicates within a split: a group for each set, or all but one dropped."""
+
+LEAK_FIXES = ("move", "drop", "keep")
+"""What a corrected table does with duplicates across splits: all moved to the earliest of train, val and test; those in the
+earlier splits dropped; or nothing."""
+
 DTYPES = ("float32", "float16")
 """The dtypes that features may be stored in."""
 

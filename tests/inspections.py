@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
 from featx.inspection.duplicates import Duplicates
+from featx.inspection.label_issues import LabelIssues
+from featx.inspection.leaks import find_leaks
+from featx.inspection.neighbours import Neighbours
+from featx.inspection.out_of_fold import OutOfFold
+from featx.inspection.outliers import Outliers
+from featx.inspection.pixels import PixelIssues
+from featx.inspection.result import Inspection
 
 
 def duplicates_of(
@@ -51,3 +59,51 @@ def unlabelled(Z: np.ndarray, *, contents: Sequence[int] | None = None) -> Featu
         paths=[f"{row}.png" for row in range(len(Z))],
         keys=keys,
     )
+
+
+def inspection_of(
+    features: FeatureSet,
+    pairs: Sequence[tuple[int, int]] = (),
+    *,
+    suggested: Mapping[int, str] | None = None,
+    sizes: np.ndarray | None = None,
+    task: str | None = None,
+) -> Inspection:
+    """An inspection that found these duplicates.
+
+    Args:
+        features: the images.
+        pairs: of duplicates.
+        suggested: the suggested label of some rows, the most suspicious first; None: no label was judged.
+        sizes: (N, 2) int64, of the images in pixels; None: they were not read.
+        task: of the labels; None: as the labels show.
+    """
+    count = len(features)
+    duplicates = duplicates_of(features, pairs)
+    nothing, never = np.zeros(count), np.zeros(count, dtype=bool)
+    names = np.array([*features.classes, ""], dtype=object)
+    given = names[np.where(features.labels < 0, len(features.classes), features.labels)]
+    labels = None
+    if suggested is not None:
+        others = given.copy()
+        others[list(suggested)] = list(suggested.values())
+        labels = LabelIssues(
+            scores=nothing, is_issue=given != others, given=given, suggested=others, confidence=nothing,
+            expected=len(suggested), ranked=np.array([*suggested], dtype=np.int64),
+        )  # fmt: skip
+    pixels = None if sizes is None else PixelIssues({}, {}, sizes, {}, 0, {})
+    return Inspection(
+        features=features,
+        neighbours=Neighbours(np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32)),
+        duplicates=duplicates,
+        leaks=find_leaks(features, duplicates, task=task or "auto"),
+        outliers=Outliers(nothing, 1.0, never, nothing, np.zeros(0, np.int64)),
+        out_of_fold=None if task is None else _nothing_predicted(features, task),
+        labels=labels,
+        pixels=pixels,
+    )
+
+
+def _nothing_predicted(features: FeatureSet, task: str) -> OutOfFold:
+    nothing = np.zeros(0, dtype=np.int64)
+    return OutOfFold(nothing, nothing, np.zeros((0, 0)), features.classes, task, Head("ridge", task=task))

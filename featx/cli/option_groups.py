@@ -11,7 +11,17 @@ import click
 from featx.cli.needs import Condition, require_effect
 from featx.text import did_you_mean
 
-SECTIONS = ("Input", "Backbone", "Head", "Fine-tuning", "Evaluation", "Compute", "Output", "Advanced")
+SECTIONS = (
+    "Input",
+    "Backbone",
+    "Head",
+    "Fine-tuning",
+    "Evaluation",
+    "Corrected table",
+    "Compute",
+    "Output",
+    "Advanced",
+)
 """The sections of options in the order in which ``--help`` shows them: everyday options first."""
 
 FEW = 5

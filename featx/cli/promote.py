@@ -119,7 +119,7 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
         click.echo("\nother splits  images    head  fine-tuned")
         for number, other in enumerate(result.repeats, start=1):
             click.echo(
-                f"{number:12}  {other.paired.n:6}  {other.paired.head_accuracy:.4f}  {other.report.accuracy:10.4f}"
+                f"{number:12}  {other.paired.n:6}  {other.paired.first_accuracy:.4f}  {other.report.accuracy:10.4f}"
             )
     click.echo()
 

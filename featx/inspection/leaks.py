@@ -87,7 +87,7 @@ def find_leaks(features: FeatureSet, duplicates: Duplicates, *, head: Head | Non
     places = np.flatnonzero(labelled[duplicates.pairs].all(axis=1))
     first, second = splits[pairs].T
     apart = (first != second) & np.isin(first, SPLITS) & np.isin(second, SPLITS)
-    differ = _different_labels(features, pairs, duplicates.exact[places], task)
+    differ = different_labels(features, pairs, duplicates.exact[places], task)
     leaked_from = _leaked_from(features, pairs[apart], splits)
     is_leaked = leaked_from != ""
     conflicting = np.zeros(len(features), dtype=bool)
@@ -132,7 +132,7 @@ def label_numbers(features: FeatureSet, task: str) -> np.ndarray:
     return numbers
 
 
-def _different_labels(features: FeatureSet, pairs: np.ndarray, exact: np.ndarray, task: str) -> np.ndarray:
+def different_labels(features: FeatureSet, pairs: np.ndarray, exact: np.ndarray, task: str) -> np.ndarray:
     """Mark the (P, 2) pairs of labelled images whose labels contradict each other: (P,) bool."""
     numbers = label_numbers(features, task)
     apart = np.abs(

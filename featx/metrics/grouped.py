@@ -12,6 +12,9 @@ import numpy as np
 
 from featx.metrics.scores import Z95, wilson_interval
 
+_MOST_ENUMERATED = 16
+"""Groups up to which all flips of a sign-flip test of real numbers are enumerated."""
+
 _MOST_STEPS = 50_000_000
 """Additions up to which the distribution of a sign-flip test is computed exactly; beyond, it is normal to many digits."""
 
@@ -216,6 +219,35 @@ def sign_flip_test(gains: np.ndarray) -> float:
         chances = wider / 2
     total = int(sizes.sum())
     return min(1.0, 2.0 * float(chances[(total + observed) // 2 :].sum()))
+
+
+def flip_test(differences: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """Compute the two-sided p-value of the sign-flip test of paired differences, such as those of two models' losses.
+
+    Each group's sum of differences is as likely with the other sign. Up to 16 groups, all flips are enumerated; beyond, the
+    distribution counts as normal (``flip_ratio``).
+
+    Args:
+        differences: (N,) float, of two models on the same images.
+        groups: (N,) of any kind of name; None: each image is a group of its own.
+
+    Examples:
+        >>> flip_test(np.array([0.1, 0.2, 0.3, 0.4])), round(flip_test(np.full(25, 0.5)), 9)
+        (0.125, 5.73e-07)
+    """
+    sums, _ = group_sums(differences, number_groups(groups))
+    sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
+    if len(sums) <= _MOST_ENUMERATED:
+        totals = np.zeros(1)
+        for value in sums.tolist():
+            totals = np.concatenate([totals + value, totals - value])
+        observed = abs(float(sums.sum())) * (1 - 1e-9)  # sums of floats differ by their order
+        return float((np.abs(totals) >= observed).mean())
+    from scipy.special import ndtr
+
+    return 2.0 * float(ndtr(-abs(flip_ratio(differences, groups))))
 
 
 def lower_bound(right: np.ndarray, groups: np.ndarray | None = None, *, confidence: float = 0.95) -> float:

@@ -21,7 +21,7 @@ MOST_NAMED = 100
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Predictions of a head and of a fine-tuned network on the same images, compared by an exact test.
+    """Predictions of two classifiers on the same images, compared by an exact test.
 
     Without groups it is McNemar's test (1947). With groups, such as patients, it is the sign-flip test of the groups' gains
     (``sign_flip_test``): two equal classifiers may differ on all images of a group, but either may be the better one there.
@@ -29,24 +29,24 @@ class PairedTest:
     Attributes:
         n: number of images.
         both_right: number of images that both predict correctly.
-        head_only: paths of the images that only the head predicts correctly.
-        tuned_only: paths of the images that only the fine-tuned network predicts correctly.
+        first_only: paths of the images that only the first classifier predicts correctly.
+        second_only: paths of the images that only the second classifier predicts correctly.
         groups: number of groups that the images belong to; None where each image is a group of its own.
-        gains: how many more images of each group the fine-tuned network predicts correctly, without the groups of 0; None
+        gains: how many more images of each group the second classifier predicts correctly, without the groups of 0; None
             where each image is a group of its own.
 
     Examples:
         >>> labels = np.array([0, 0, 1, 1])
-        >>> head, tuned = np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1])
-        >>> test = PairedTest.from_predictions(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], labels, head, tuned)
-        >>> test.gained, test.tuned_only, test.p_value
+        >>> first, second = np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1])
+        >>> test = PairedTest.from_predictions(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], labels, first, second)
+        >>> test.gained, test.second_only, test.p_value
         (2, ('b.jpg', 'd.jpg'), 0.5)
     """
 
     n: int
     both_right: int
-    head_only: tuple[str, ...]
-    tuned_only: tuple[str, ...]
+    first_only: tuple[str, ...]
+    second_only: tuple[str, ...]
     groups: int | None = None
     gains: tuple[int, ...] | None = None
 
@@ -55,8 +55,8 @@ class PairedTest:
         cls,
         paths: Sequence[str],
         labels: np.ndarray,
-        head: np.ndarray,
-        tuned: np.ndarray,
+        first: np.ndarray,
+        second: np.ndarray,
         groups: np.ndarray | None = None,
     ) -> PairedTest:
         """Compare two predictions image by image.
@@ -64,21 +64,21 @@ class PairedTest:
         Args:
             paths: N image paths.
             labels: (N,) int64, the true classes.
-            head: (N,) int64, the classes that the head predicts.
-            tuned: (N,) int64, the classes that the fine-tuned network predicts.
+            first: (N,) int64, the classes that the first classifier predicts.
+            second: (N,) int64, the classes that the second classifier predicts.
             groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
         """
-        head_right, tuned_right = head == labels, tuned == labels
+        first_right, second_right = first == labels, second == labels
 
         def selected(mask: np.ndarray) -> tuple[str, ...]:
             return tuple(str(path) for path, chosen in zip(paths, mask, strict=True) if chosen)
 
-        both = int((head_right & tuned_right).sum())
-        test = cls(len(labels), both, selected(head_right & ~tuned_right), selected(tuned_right & ~head_right))
+        both = int((first_right & second_right).sum())
+        test = cls(len(labels), both, selected(first_right & ~second_right), selected(second_right & ~first_right))
         numbers = number_groups(groups)
         if numbers is None:
             return test
-        gains, _ = group_sums(tuned_right.astype(np.int64) - head_right, numbers)
+        gains, _ = group_sums(second_right.astype(np.int64) - first_right, numbers)
         return dataclasses.replace(test, groups=len(gains), gains=tuple(int(gain) for gain in gains if gain))
 
     @classmethod
@@ -88,8 +88,8 @@ class PairedTest:
         return cls(
             sum(test.n for test in tests),
             sum(test.both_right for test in tests),
-            tuple(path for test in tests for path in test.head_only),
-            tuple(path for test in tests for path in test.tuned_only),
+            tuple(path for test in tests for path in test.first_only),
+            tuple(path for test in tests for path in test.second_only),
             sum(test.n if test.groups is None else test.groups for test in tests) if grouped else None,
             tuple(gain for test in tests for gain in test.gains_of_groups) if grouped else None,
         )
@@ -99,23 +99,23 @@ class PairedTest:
         """The gain of each group that has one; without groups, of each image: 1 or -1."""
         if self.gains is not None:
             return self.gains
-        return (1,) * len(self.tuned_only) + (-1,) * len(self.head_only)
+        return (1,) * len(self.second_only) + (-1,) * len(self.first_only)
 
     @property
-    def head_accuracy(self) -> float:
-        """Share of the images that the head predicts correctly."""
-        return (self.both_right + len(self.head_only)) / self.n
+    def first_accuracy(self) -> float:
+        """Share of the images that the first classifier predicts correctly."""
+        return (self.both_right + len(self.first_only)) / self.n
 
     @property
     def gained(self) -> int:
-        """How many more images the fine-tuned network predicts correctly; negative if fewer."""
-        return len(self.tuned_only) - len(self.head_only)
+        """How many more images the second classifier predicts correctly; negative if fewer."""
+        return len(self.second_only) - len(self.first_only)
 
     @property
     def p_value(self) -> float:
         """Two-sided p-value of the exact test: the chance of so large a difference between equal classifiers."""
         if self.gains is None:
-            return mcnemar(len(self.head_only), len(self.tuned_only))
+            return mcnemar(len(self.first_only), len(self.second_only))
         return sign_flip_test(np.array(self.gains, dtype=np.int64))
 
     @property
@@ -128,17 +128,22 @@ class PairedTest:
         """Variance of ``gained`` between equal classifiers; without groups, the number of images on which they differ."""
         return sum(gain * gain for gain in self.gains_of_groups)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The test as ``featx promote --json`` prints it and model files store it; at most 100 paths a side."""
+    def as_dict(self, first: str = "head", second: str = "finetuned") -> dict[str, Any]:
+        """The test as JSON has it, with at most 100 paths a side.
+
+        Args:
+            first: the name of the first classifier in the keys; by default, those of ``featx promote --json`` and model files.
+            second: the name of the second one.
+        """
         return {
             "n": self.n,
             "groups": self.n if self.groups is None else self.groups,
             "both_right": self.both_right,
-            "head_only": len(self.head_only),
-            "finetuned_only": len(self.tuned_only),
+            f"{first}_only": len(self.first_only),
+            f"{second}_only": len(self.second_only),
             "p_value": self.p_value,
-            "head_only_images": list(self.head_only[:MOST_NAMED]),
-            "finetuned_only_images": list(self.tuned_only[:MOST_NAMED]),
+            f"{first}_only_images": list(self.first_only[:MOST_NAMED]),
+            f"{second}_only_images": list(self.second_only[:MOST_NAMED]),
         }
 
 
@@ -171,7 +176,7 @@ class PromotionCriterion:
 
     Examples:
         >>> criterion = PromotionCriterion(significance=0.05, repeats=0)
-        >>> criterion.proved(PairedTest(20, 10, head_only=(), tuned_only=tuple("abcdef")))  # p = 0.03
+        >>> criterion.proved(PairedTest(20, 10, first_only=(), second_only=tuple("abcdef")))  # p = 0.03
         True
     """
 
@@ -216,7 +221,7 @@ class PromotionCriterion:
         if len(later) == self.repeats or self.proved(first, later) or first.gained <= 0:
             return False
         latest = PairedTest.pooled(later) if later else first
-        discordant, variance = len(latest.head_only) + len(latest.tuned_only), latest.variance
+        discordant, variance = len(latest.first_only) + len(latest.second_only), latest.variance
         hopeful = min(discordant, latest.gained + math.sqrt(variance))
         if hopeful <= 0:
             return False

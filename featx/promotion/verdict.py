@@ -32,7 +32,7 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
         "repeats": {
             **PairedTest.pooled([repeat.paired for repeat in repeats]).as_dict(),
             "splits": [
-                {"n": r.paired.n, "accuracy_head": r.paired.head_accuracy, "accuracy_finetuned": r.report.accuracy}
+                {"n": r.paired.n, "accuracy_head": r.paired.first_accuracy, "accuracy_finetuned": r.report.accuracy}
                 for r in repeats
             ],
         } if repeats else None,
@@ -83,5 +83,5 @@ def verdict_of(
 
 
 def _compared(paired: PairedTest) -> str:
-    network, head = len(paired.tuned_only), len(paired.head_only)
+    network, head = len(paired.second_only), len(paired.first_only)
     return f"the network alone is right on {network} and the head alone on {head}"

@@ -21,8 +21,8 @@ def paired(head_only: int, tuned_only: int, both: int = 3, neither: int = 2) -> 
 def test_each_image_is_counted_once_and_discordant_images_are_named() -> None:
     found = paired(2, 3)
     assert (found.n, found.both_right, found.gained) == (10, 3, 1)
-    assert found.head_only == ("0.jpg", "1.jpg")
-    assert found.tuned_only == ("5.jpg", "6.jpg", "7.jpg")
+    assert found.first_only == ("0.jpg", "1.jpg")
+    assert found.second_only == ("5.jpg", "6.jpg", "7.jpg")
 
 
 @pytest.mark.parametrize(("head_only", "tuned_only"), [(0, 5), (1, 8), (3, 4), (10, 2), (5, 5)])
@@ -47,8 +47,8 @@ def test_tests_of_disjoint_sets_of_images_are_pooled() -> None:
     one = PairedTest.from_predictions(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0, 1]))
     other = PairedTest.from_predictions(["c", "d"], np.array([0, 1]), np.array([0, 1]), np.array([1, 1]))
     both = PairedTest.pooled([one, other])
-    assert (both.n, both.both_right, both.head_only, both.tuned_only, both.gained) == (4, 2, ("c",), ("b",), 0)
-    assert (one.head_accuracy, other.head_accuracy, both.head_accuracy) == (0.5, 1.0, 0.75)
+    assert (both.n, both.both_right, both.first_only, both.second_only, both.gained) == (4, 2, ("c",), ("b",), 0)
+    assert (one.first_accuracy, other.first_accuracy, both.first_accuracy) == (0.5, 1.0, 0.75)
 
 
 @pytest.mark.parametrize("repeats", [0, 2, 5])
@@ -115,7 +115,7 @@ def grouped(gains: list[int], size: int = 10) -> PairedTest:
 
 def test_groups_and_not_images_are_the_units_of_the_test() -> None:
     found = grouped([10, 10, 10, -10, 0, 0])
-    assert (len(found.tuned_only), len(found.head_only), found.gained) == (30, 10, 20)
+    assert (len(found.second_only), len(found.first_only), found.gained) == (30, 10, 20)
     assert (found.groups, found.gains, found.variance) == (6, (10, 10, 10, -10), 400)
     assert found.p_value == pytest.approx(2 * (1 + 4) / 16)
     assert found.method == "the sign-flip test of 6 groups"
@@ -142,7 +142,7 @@ def test_equal_classifiers_are_promoted_falsely_in_at_most_5_percent_by_groups()
     drawn = [rng.binomial(10, rng.beta(0.3, 0.3, 12)) for _ in range(400)]
     tests = [grouped((2 * right - 10).tolist()) for right in drawn]
     assert np.mean([criterion.proved(test) for test in tests]) <= 0.05
-    by_images = [PairedTest(test.n, 0, test.head_only, test.tuned_only) for test in tests]
+    by_images = [PairedTest(test.n, 0, test.first_only, test.second_only) for test in tests]
     assert np.mean([criterion.proved(test) for test in by_images]) > 0.1
 
 
@@ -151,7 +151,7 @@ def test_a_further_split_is_needed_only_where_the_groups_may_prove_the_gain() ->
     few = grouped([10, 10, -10, 10, 0, 0])
     assert criterion.undecided(few, [], 60 * 20)
     assert not criterion.undecided(few, [], 60 * 2), "so few groups prove nothing, however many images they hold"
-    as_images = PairedTest(few.n, few.both_right, few.head_only, few.tuned_only)
+    as_images = PairedTest(few.n, few.both_right, few.first_only, few.second_only)
     assert criterion.proved(as_images)
     balanced = grouped([3, -3, 0])
     assert not criterion.undecided(balanced, [], 10**6)

@@ -33,8 +33,8 @@ def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet
     }
     assert paired.n == result.report.n == 173
     head_right, tuned_right = (round(r.accuracy * 173) for r in (result.head_report, result.run.report))
-    assert paired.both_right + len(paired.head_only) == head_right
-    assert paired.both_right + len(paired.tuned_only) == tuned_right
+    assert paired.both_right + len(paired.first_only) == head_right
+    assert paired.both_right + len(paired.second_only) == tuned_right
     lines = (tmp_path / "model.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,accuracy,log_loss,rate,seconds"
     assert len(lines) == result.epochs + 2

@@ -1,0 +1,309 @@
+"""The corrected table of a data set, which ``featx extract`` reads without a forward pass, and the table of decisions."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.arguments import path_of
+from featx.data.sources.table import TABLE_ENDINGS, read_table
+from featx.data.split_names import splits_of_cells
+from featx.errors import DatasetError, OutputError
+from featx.features.feature_file import DONE, FeatureFile
+from featx.features.feature_set import FeatureSet
+from featx.inspection.fix import GROUP, MOVE, Decisions, Fix, fix
+from featx.inspection.result import Inspection
+from featx.io.outputs import Output, require_outputs
+from featx.io.tables import table_kind, write_table
+from featx.system import why_unreadable
+from featx.text import counted, listed, native, printable
+
+COLUMNS = ("path", "label", "split", "change")
+"""The columns that every corrected table begins with."""
+
+CORRECTED = table_kind("corrected table", COLUMNS, more=("",), option="--fix")
+"""The corrected table, as an output."""
+
+GROUP_COLUMN, OTHER_GROUP_COLUMN = "group", "duplicate_group"
+"""The column of groups; the second name where the data set's table has a column of the first that means something else."""
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedTable:
+    """A corrected table that was written.
+
+    Attributes:
+        path: of the table.
+        fix: what it holds.
+        group: the name of its column of groups.
+        notes: for the user, one sentence each.
+        commands: what to run next.
+    """
+
+    path: Path
+    fix: Fix
+    group: str
+    notes: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """What was changed, a phrase for each sort of change."""
+        fix, sizes = self.fix, np.unique(self.fix.groups[self.fix.groups != ""].astype(str), return_counts=True)[1]
+        changes = [
+            *([f"{counted(fix.relabelled, 'label')} changed"] if fix.relabelled else []),
+            *([f"{counted(fix.moved, 'image')} moved to another split"] if fix.moved else []),
+            *(f"{counted(count, 'image')} dropped ({why})" for why, count in fix.dropped.items()),
+        ]
+        several = sizes[sizes > 1]
+        grouped = f"{counted(int(several.sum()), 'image')} in {counted(len(several), 'group')} (column {self.group})"
+        return (*(changes or ["no label, split or image changed"]), *([grouped] if len(several) else []))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table, as ``featx inspect --fix FILE --json`` prints it."""
+        return {
+            "table": str(self.path),
+            "images": len(self.fix.rows),
+            "relabelled": self.fix.relabelled,
+            "moved": self.fix.moved,
+            "dropped": dict(self.fix.dropped),
+            "groups": len(set(self.fix.groups.tolist()) - {""}),
+            "group_column": self.group,
+            "conflicting_labels": len(self.fix.conflicts),
+            "commands": list(self.commands),
+            "notes": list(self.notes),
+        }
+
+
+def write_fixed_table(
+    inspection: Inspection,
+    path: str | os.PathLike[str],
+    *,
+    duplicates: str = GROUP,
+    leaks: str = MOVE,
+    accept: int = 0,
+    decisions: Decisions | str | os.PathLike[str] | None = None,
+) -> CorrectedTable:
+    """Write the corrected table of a data set, which ``featx extract`` reads without a forward pass.
+
+    Its columns are ``path``, ``label``, ``split``, ``change`` (what was changed about the image, in words), a column of groups,
+    and the further columns of the table that the data set came from. The column of groups is called ``group``, or
+    ``duplicate_group`` where that table has a column ``group`` that the inspection did not use. Images that ``featx extract``
+    could not read are left out. A path is relative to the folder of the table if the image lies below it, else absolute.
+
+    Args:
+        inspection: what was found.
+        path: a ``.csv`` or ``.parquet`` file, in any folder. Only an older corrected table is replaced.
+        duplicates: "group" or "drop", as ``featx.inspection.fix.fix`` takes it.
+        leaks: "move", "drop" or "keep", as ``featx.inspection.fix.fix`` takes it.
+        accept: number of suggested labels of training images to apply, the most suspicious first.
+        decisions: what somebody decided about single images, or a table of it, as ``read_decisions`` takes it.
+
+    Raises:
+        SettingsError: as ``featx.inspection.fix.fix``.
+        DatasetError: the table of decisions cannot be read, or does not fit the images.
+        OutputError: the file cannot be written.
+
+    Example:
+
+        inspection = featx.inspect("cache/photos--resnet50.h5")
+        corrected = write_fixed_table(inspection, "photos/corrected.csv", accept=10)
+        print(corrected.summary, corrected.commands)
+    """
+    features = inspection.features
+    path = Path(path_of(path, "path"))
+    origin = _origin(features)
+    table = None if decisions is None or isinstance(decisions, Decisions) else path_of(decisions, "decisions")
+    require_writable(path, features, [name for name in (origin, table) if name])
+    if table is not None:
+        decisions = read_decisions(table, inspection)
+    fixed = fix(inspection, duplicates=duplicates, leaks=leaks, accept=accept, decisions=decisions)  # type: ignore[arg-type]
+    further, notes = _further_columns(features, origin, fixed.rows)
+    taken = GROUP_COLUMN in further and features.group != GROUP_COLUMN
+    group = OTHER_GROUP_COLUMN if taken else GROUP_COLUMN
+    columns = {
+        "path": _paths(features, fixed.rows, path),
+        "label": fixed.labels,
+        "split": fixed.splits,
+        "change": fixed.changes,
+        group: fixed.groups,
+    }
+    columns |= {name: values for name, values in further.items() if name not in columns}
+    write_table(path, columns, CORRECTED, exact=True)
+    notes = [*fixed.notes, *notes, *_notes_on_paths(columns["path"]), *_notes_on_rest(inspection, fixed)]
+    return CorrectedTable(path, fixed, group, tuple(notes), _commands(features, path, group))
+
+
+def require_writable(path: Path, features: FeatureSet | None = None, inputs: Sequence[str] = ()) -> None:
+    """Refuse, before the work, a corrected table that could not be written, or that would take the place of another file.
+
+    Args:
+        path: of the table.
+        features: the features, once they are loaded; none of their images is overwritten.
+        inputs: the files that are read.
+
+    Raises:
+        OutputError: the file cannot be written, is an input, or is there and no corrected table.
+    """
+    images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+    if not path.suffix:
+        raise OutputError(f"{path} has no ending; name a file that ends in .csv or .parquet with --fix")
+    require_outputs([Output(path, CORRECTED, named=True)], inputs, images=images)
+
+
+# The table of decisions
+
+
+def read_decisions(table: str | os.PathLike[str], inspection: Inspection) -> Decisions:
+    """Read what somebody decided about images from a table with the columns path and label.
+
+    A table with a column ``split`` too, such as the page of an inspection exports, is complete: its splits count, and images
+    that it does not list are left out. A column ``group`` counts as well. A table without ``split`` changes labels alone.
+
+    Args:
+        table: .csv, .tsv, .jsonl or .parquet. Its paths are absolute, relative to its folder, or as in the feature file.
+        inspection: of the same images.
+
+    Raises:
+        DatasetError: the table cannot be read, lists no image or one twice with different cells, or lists other images.
+    """
+    table, features = Path(table), inspection.features
+    rows, strange, listed_rows = _rows_by_path(features), list[str](), dict[int, tuple[int, dict[str, str]]]()
+    columns = set[str]()
+    for number, cells in read_table(table, optional=("split", "group")):
+        columns.update(cells)
+        path = cells["path"]
+        row = next(
+            (rows[name] for name in (_absolute(table.parent, path), Path(path).as_posix()) if name in rows), None
+        )
+        if row is None:
+            strange.append(path)
+            continue
+        kept = {name: cells.get(name, "") for name in ("label", "split", "group")}
+        line, before = listed_rows.setdefault(row, (number, kept))
+        if before != kept:
+            raise DatasetError(f"{table}: {path!r} is on line {line} and, with other cells, on line {number}; keep one")
+    if strange or not listed_rows:
+        raise DatasetError(
+            f"{table} lists {counted(len(strange), 'image')} that the features lack"
+            f"{f' ({listed([printable(name) for name in strange], most=3)})' if strange else ''}; expected images of "
+            f"{features.dataset.get('root', 'the data set')}, and the features that the table was made from"
+        )
+    given = {row: cells for row, (_, cells) in listed_rows.items()}
+    known = splits_of_cells(sorted({cells["split"] for cells in given.values()}))
+    if "split" in columns and "" in known:
+        raise DatasetError(f"{table} has rows without a split; name one in every row, or leave the column out")
+    return Decisions(
+        labels={row: cells["label"] for row, cells in given.items()},
+        splits={row: known[cells["split"]] for row, cells in given.items()} if "split" in columns else {},
+        groups={row: cells["group"] for row, cells in given.items()} if "group" in columns else {},
+        dropped=frozenset(range(len(features))).difference(given) if "split" in columns else frozenset(),
+    )
+
+
+def _rows_by_path(features: FeatureSet) -> dict[str, int]:
+    """The row of each image by its absolute path, and by its path in the feature file."""
+    root = Path(native(str(features.dataset.get("root", ""))))
+    paths = features.paths.tolist()
+    return {path: row for row, path in enumerate(paths)} | {
+        _absolute(root, path): row for row, path in enumerate(paths)
+    }
+
+
+def _absolute(folder: Path, path: str) -> str:
+    return os.path.normpath(os.path.join(os.path.abspath(folder), path))  # noqa: PTH100, PTH118 - links are not followed
+
+
+# The columns
+
+
+def _paths(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
+    """The paths of images for a table, (n,) object: relative to its folder for images below it, else absolute."""
+    root, folder = Path(native(str(features.dataset.get("root", "")))), os.path.realpath(table.parent)
+    prefix, paths = folder.rstrip("/") + "/", np.empty(len(rows), dtype=object)
+    for number, path in enumerate(features.paths[rows].tolist()):
+        whole = _absolute(root, path)
+        below = whole.removeprefix(prefix)
+        paths[number] = below if below == below.lstrip() else f"./{below}"  # cells are stripped when they are read
+    return paths
+
+
+def _origin(features: FeatureSet) -> str | None:
+    """The table that the data set came from, if it is still there and may be one: a feature file may come from a stranger."""
+    table = features.dataset.get("table")
+    if not isinstance(table, str):
+        return None
+    name = native(table)
+    return None if why_unreadable(Path(name)) or Path(name).suffix.lower() not in TABLE_ENDINGS else name
+
+
+def _further_columns(
+    features: FeatureSet, origin: str | None, rows: np.ndarray
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The columns of the data set's table besides its own, (n,) object arrays of str; and notes on those that are lost."""
+    if origin is None:
+        return {}, []
+    table = Path(origin)
+    try:
+        names = sorted(
+            {name for _, cells in read_table(table, ("path",)) for name in cells if name and name not in COLUMNS}
+        )
+    except DatasetError as error:
+        return {}, [f"the further columns of {table.name} are not kept: {error}"]
+    found, notes = dict[str, np.ndarray](), list[str]()
+    paths = features.paths[rows].tolist()
+    for name in names:
+        try:
+            values = {
+                Path(cells["path"]).as_posix(): cells.get(name, "")
+                for _, cells in read_table(table, ("path",), (name,))
+            }
+            found[name] = np.array([values.get(path, "") for path in paths] or [""], dtype=object)[: len(paths)]
+        except DatasetError as error:
+            notes.append(f"the column {name!r} of {table.name} is not kept: {error}")
+    return found, notes
+
+
+# What the user should know
+
+
+def _notes_on_rest(inspection: Inspection, fixed: Fix) -> list[str]:
+    """Count the images that could not be extracted, and those whose duplicates have other labels."""
+    notes = []
+    features = inspection.features
+    if features.source is not None:
+        failed = int(np.count_nonzero(FeatureFile(features.source, allow_partial=True).status != DONE))
+        if failed:
+            notes.append(f"{counted(failed, 'image')} that featx extract could not read are left out of the table")
+    if len(fixed.conflicts):
+        shown = listed([printable(name) for name in features.paths[fixed.conflicts].tolist()], most=3)
+        notes.append(
+            f"{counted(len(fixed.conflicts), 'image')} still have duplicates with another label ({shown}); nothing decides for "
+            "you which is right: relabel them on the page of --page, or in the table"
+        )
+    return notes
+
+
+def _notes_on_paths(paths: np.ndarray) -> list[str]:
+    outside = sum(os.path.isabs(path) for path in paths.tolist())  # noqa: PTH117 - of str
+    if not outside:
+        return []
+    return [
+        f"{counted(outside, 'path')} of the table are absolute, because the images do not lie below its folder; pages need "
+        "--images FOLDER to show them"
+    ]
+
+
+def _commands(features: FeatureSet, path: Path, group: str) -> tuple[str, ...]:
+    """The commands to run next."""
+    backbone: Mapping[str, Any] = features.backbone
+    name, weights = backbone.get("name"), backbone.get("weights", "default")
+    network = f" --backbone {name}" if name else ""
+    network += f" --weights {weights}" if weights not in ("default", None) else ""
+    return (f"featx extract {shlex.quote(str(path))}{network}", f"featx fit-head --group {group} --compare HEAD")
