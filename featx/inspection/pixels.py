@@ -1,6 +1,8 @@
 """Odd images, by their pixels and sizes: blank, dark, bright, blurred, grey, or of an odd size or aspect ratio.
 
-Measures, thresholds and names are those of cleanvision, except where they are said to differ.
+Names and most thresholds are those of cleanvision. These differ: blurred images are found by how much sharper they are at half
+their size; images of less contrast than noise has are blank too; grey images are judged like colour images of the same pixels;
+sizes within a fifth of the middle are never odd; and what most images of a set have in common is not odd.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from featx.data.decode import MAX_PIXELS
 from featx.data.known_image import read_known_image
 from featx.data.loader import in_order, wait_for_large_files
 from featx.data.pixel_facts import FACTS, look_at
@@ -28,9 +31,10 @@ THRESHOLDS = {
     "low_information": 0.3,
     "dark": 0.32,
     "light": 0.05,
-    "blurry": 0.29,
+    "blurry": 0.42,
     "odd_size": 0.5,
     "odd_aspect_ratio": 0.35,
+    "grayscale": 0.5,
 }
 """Images with a score below the threshold are odd."""
 
@@ -40,8 +44,8 @@ MOST_OF_SET = {kind: 0.1 if kind == "grayscale" else 0.5 for kind in KINDS}
 NOT_READ = "the image was not read"
 """Why an image that was not asked for has no thumbnail."""
 
-_IQR_FACTOR = 3.0
-_ENTROPY_FACTOR, _BLUR_FACTOR, _FEWEST_LEVELS = 0.1, 0.01, 0.18
+_FEWEST_BITS, _LEAST_CONTRAST = 3.0, 4.0
+_IQR_FACTOR, _LEAST_DIFFERENCE = 3.0, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,7 @@ class _Reader:
     def __init__(self, features: FeatureSet, thumbnails: bool, images: tuple[str | os.PathLike[str], ...]) -> None:
         self._root = str(features.dataset.get("root", ""))
         self._paths, self._keys = features.paths, features.keys
+        self._max_pixels = int(features.dataset.get("max_pixels", MAX_PIXELS))
         self._transform, self._thumbnails, self._images = _transform_of(features), thumbnails, images
 
     def __call__(self, rows: np.ndarray) -> tuple[list[int], list[str | tuple[np.void, bytes]]]:
@@ -146,9 +151,11 @@ class _Reader:
                 admit=lambda size: wait_for_large_files(size, turns),
             )
             try:
-                seen = look_at(data, self._transform, thumbnail=self._thumbnails)
+                seen = look_at(data, self._transform, thumbnail=self._thumbnails, max_pixels=self._max_pixels)
             except ImageError as error:
-                raise ImageError(f"the image {error}") from error
+                text = str(error)
+                text = text if text.startswith("cannot") else f"cannot be decoded: {text}"
+                raise ImageError(f"the image {text}") from error
         return seen.facts, seen.thumbnail
 
 
@@ -177,7 +184,7 @@ def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int
     for kind in KINDS:
         scores[kind], is_issue[kind] = np.full(len(facts), np.nan), np.zeros(len(facts), dtype=bool)
         score = _SCORES[kind](facts[known])
-        odd = score < THRESHOLDS.get(kind, 0.5)
+        odd = score < THRESHOLDS[kind]
         scores[kind][known] = score
         if odd.sum() > MOST_OF_SET[kind] * len(odd):
             usual[kind] = int(odd.sum())
@@ -187,21 +194,24 @@ def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int
     return PixelIssues(is_issue, scores, sizes, thumbnails, len(why), why, usual)
 
 
+def _information_scores(facts: np.ndarray) -> np.ndarray:
+    """Entropy and contrast relative to the least of images that show something; the lower one of the two counts."""
+    relative = np.minimum(facts["entropy"] / _FEWEST_BITS, facts["contrast"] / _LEAST_CONTRAST)
+    return np.asarray(np.minimum(THRESHOLDS["low_information"] * relative.astype(np.float64), 1))
+
+
 def _blur_scores(facts: np.ndarray) -> np.ndarray:
-    edges, levels = (1 - np.exp(-_BLUR_FACTOR * facts[name].astype(np.float64)) for name in ("edges", "levels"))
-    return np.asarray(np.minimum(edges + np.where(levels > _FEWEST_LEVELS, levels, 0), 1))
+    """Sharpness; 1 for blank images, in which nothing can be blurred."""
+    return np.where(facts["contrast"] < _LEAST_CONTRAST, 1.0, facts["sharpness"].astype(np.float64))
 
 
 def _size_scores(facts: np.ndarray) -> np.ndarray:
-    """1 in the middle between the limits, 0.5 at the limits: three interquartile ranges below and above the quartiles."""
-    side: np.ndarray = np.sqrt(facts["width"].astype(np.float64) * facts["height"])
-    if not len(side):
-        return side
-    low, high = np.percentile(side, [25, 75])
-    middle, gap = (low + high) / 2, (1 + 2 * _IQR_FACTOR) * (high - low)
-    if gap == 0:
-        return np.where(side == middle, 1.0, 0.0)
-    return np.asarray(1 - np.clip(np.abs(side - middle) / gap, 0, 1))
+    """1 in the middle, 0.5 at the limits: three interquartile ranges beyond the quartiles, or a fifth of the middle if more."""
+    side = np.sqrt(facts["width"].astype(np.float64) * facts["height"])
+    low, high = np.percentile(side, [25, 75]) if len(side) else (1.0, 1.0)
+    middle = (low + high) / 2
+    half = max((0.5 + _IQR_FACTOR) * (high - low), _LEAST_DIFFERENCE * middle)
+    return np.asarray(1 - np.clip(np.abs(side - middle) / (2 * half), 0, 1))
 
 
 def _aspect_scores(facts: np.ndarray) -> np.ndarray:
@@ -210,12 +220,12 @@ def _aspect_scores(facts: np.ndarray) -> np.ndarray:
 
 
 _SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "low_information": lambda facts: np.minimum(_ENTROPY_FACTOR * facts["entropy"].astype(np.float64), 1),
+    "low_information": _information_scores,
     "dark": lambda facts: facts["bright_99"].astype(np.float64),
     "light": lambda facts: 1 - facts["bright_5"].astype(np.float64),
     "blurry": _blur_scores,
     "odd_size": _size_scores,
     "odd_aspect_ratio": _aspect_scores,
-    "grayscale": lambda facts: 1.0 - facts["grey"],
+    "grayscale": lambda facts: 1.0 - facts["grey"].astype(np.float64),
 }
 """The score of each kind: (n,) float64 for (n,) records."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from featx.data.image_set import image_key
 from featx.features.feature_set import FeatureSet
@@ -53,11 +53,13 @@ def odd(found: PixelIssues, features: FeatureSet) -> dict[str, list[str]]:
 def test_each_kind_of_odd_image_is_found(tmp_path: Path) -> None:
     ordinary = {f"{seed:02}.png": photograph(seed) for seed in range(20)}
     dark = photograph(30).point(lambda level: level // 5)
-    light = photograph(31).point(lambda level: 245 + level // 26)
+    light = Image.new("RGB", (160, 120), "white")
+    light.paste(photograph(31, (24, 24)))
     strange = {
         "blank.png": Image.new("RGB", (160, 120), (90, 120, 80)),
         "dark.png": dark,
         "light.png": light,
+        "blurry.png": photograph(32).filter(ImageFilter.GaussianBlur(2)),
         "large.png": photograph(33, (480, 360)),
         "strip.png": photograph(34, (240, 60)),
         "grey.png": photograph(35).convert("L"),
@@ -65,9 +67,10 @@ def test_each_kind_of_odd_image_is_found(tmp_path: Path) -> None:
     features = set_of(tmp_path, ordinary | strange)
     found = inspect_pixels(features)
     assert odd(found, features) == {
-        "low_information": ["blank.png"],
+        "low_information": ["blank.png", "light.png"],
         "dark": ["dark.png"],
         "light": ["light.png"],
+        "blurry": ["blurry.png"],
         "odd_size": ["large.png"],
         "odd_aspect_ratio": ["strip.png"],
         "grayscale": ["grey.png"],
