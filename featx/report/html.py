@@ -1,16 +1,19 @@
 """Self-contained HTML pages: what they are made of, and how they are rendered.
 
-A page opens anywhere, offline: it contains its pictures and its style, runs no script and requests nothing from the network,
-which its Content-Security-Policy enforces. Any text given to it appears as text, never as markup.
+A page opens anywhere, offline: it contains its pictures and its style, and requests nothing from the network, which its
+Content-Security-Policy enforces. Any text given to it appears as text, never as markup. Only the page of an inspection runs
+a script, its own, which the policy names by its hash.
 
 The markup is in ``page.html.j2`` (one block for each part, so that another page can extend it) and ``parts.html.j2`` (macros
-for numbers, tables, pictures and galleries), the style in ``page.css``.
+for numbers, tables, pictures and galleries), the style in ``page.css``. ``inspection.html.j2`` extends them for the page of an
+inspection, with ``inspection.css`` and the scripts in ``inspection/``.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import math
 import os
 import re
@@ -28,6 +31,29 @@ from featx.text import printable
 
 MOST_MISTAKES = 24
 """Number of mistakes that a section shows: the first of those given."""
+
+SCRIPTS = ("data", "decisions", "gallery", "detail", "map", "page")
+"""The scripts of the page of an inspection, in their order."""
+
+SHORTCUTS = (
+    ("← → ↑ ↓", "move between images, parts of the page, or over the map"),
+    ("Enter", "open the image"),
+    ("a", "accept the suggestion, and go to the next"),
+    ("r", "reject the suggestion, and go to the next"),
+    ("d", "drop the image, or keep it again"),
+    ("1 … 9", "give the image the label of this number"),
+    ("l", "in the large view: choose a label"),
+    ("g", "keep the duplicates, as one group"),
+    ("m", "move a leaked image to the other split"),
+    ("/", "search paths"),
+    ("Ctrl+Z Ctrl+Y", "undo, redo"),
+    ("+ - 0", "on the map: zoom, show everything"),
+    ("s r", "on the map: select what is in view, or with a rectangle"),
+    ("L I", "on the map: lasso on or off, images on or off"),
+    ("Esc", "close, cancel, clear the selection"),
+    ("?", "this list"),
+)
+"""The keys of the page of an inspection, and what they do."""
 
 _LONG_WORD = 12  # characters; a longer word may be broken at its dots and dashes
 _MOST_ROWS = 24  # a longer table is folded until the reader opens it
@@ -218,6 +244,35 @@ class Page:
 def render_page(page: Page) -> str:
     """The HTML of a page."""
     return _environment().get_template("page.html.j2").render(page=page)
+
+
+def render_inspection(page: Page, data: str, thumbnails: str, *, files: bool = False) -> str:
+    """The HTML of the page of an inspection.
+
+    Args:
+        page: its frame; the sections are the part "Head".
+        data: the findings as JSON, without ``<``, for the page's script.
+        thumbnails: likewise, a list with the JPEG file in base64 or the name of the file of each image, "" for none.
+        files: whether thumbnails are files in a folder beside the page, which its policy must allow.
+    """
+    folder = Path(__file__).parent
+    scripts = [(folder / "inspection" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    scripts = [f"\n{script}//# sourceURL=featx-{name}.js\n" for name, script in zip(SCRIPTS, scripts, strict=True)]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return (
+        _environment()
+        .get_template("inspection.html.j2")
+        .render(
+            page=page,
+            data=Markup(data),
+            thumbnails=Markup(thumbnails),
+            files=files,
+            scripts=list(map(Markup, scripts)),  # trusted: part of the package
+            hashes=hashes,
+            shortcuts=SHORTCUTS,
+            inspection_css=Markup((folder / "inspection.css").read_text(encoding="utf-8").strip()),
+        )
+    )
 
 
 def write_page(path: str | os.PathLike[str], page: Page) -> Path:
