@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.data.image_set import UNLABELLED
+from featx.data.image_set import UNLABELLED, image_key
 from featx.errors import HeadError, OutputError
 from featx.features.feature_set import FeatureSet
 from featx.heads.targets import task_of
@@ -31,7 +31,7 @@ from featx.io.outputs import PAGE, PAGE_MARK, require_replaceable, write_output
 from featx.metrics.reports import Report
 from featx.report.html import Number, Page, Section, render_inspection
 from featx.report.sections import headline_of
-from featx.text import counted
+from featx.text import counted, to_utf8
 
 INLINE_LIMIT = 16 << 20
 """The most bytes of thumbnails that are stored in the page itself; more go to a folder beside it."""
@@ -152,7 +152,7 @@ def page_data(
         "groups": None if features.groups is None else [str(group) for group in features.groups],
         "map": _map_data(coordinates, map_name),
         "neighbours": _neighbour_data(inspection.neighbours),
-        "duplicates": _duplicate_data(inspection.duplicates),
+        "duplicates": _duplicate_data(inspection.duplicates, features),
         "leaks": _leak_data(inspection),
         "predictions": _prediction_data(inspection),
         "labelIssues": _label_data(inspection),
@@ -210,7 +210,10 @@ def _map_data(coordinates: np.ndarray | None, name: str) -> dict[str, Any] | Non
 
 def _neighbour_data(neighbours: Neighbours) -> dict[str, Any]:
     many = len(neighbours.indices) > _MANY
-    k = min(neighbours.indices.shape[1] if neighbours.indices.ndim == 2 else 0, _FEW_NEIGHBOURS if many else NEIGHBOURS_SHOWN)
+    k = min(
+        neighbours.indices.shape[1] if neighbours.indices.ndim == 2 else 0,
+        _FEW_NEIGHBOURS if many else NEIGHBOURS_SHOWN,
+    )
     return {
         "k": k,
         "rows": neighbours.indices[:, :k].ravel().tolist(),
@@ -218,8 +221,13 @@ def _neighbour_data(neighbours: Neighbours) -> dict[str, Any]:
     }
 
 
-def _duplicate_data(duplicates: Duplicates) -> dict[str, Any]:
-    """The groups with the largest distance within each, and whether all its images are the same file."""
+def _duplicate_data(duplicates: Duplicates, features: FeatureSet) -> dict[str, Any]:
+    """The groups with the largest distance within each, whether all its images are the same file, and the content of each."""
+
+    def content(row: int) -> str:
+        key = features.keys[row]
+        return (bytes(key) if key.any() else image_key(to_utf8(str(features.paths[row])))).hex()
+
     largest = np.zeros(len(duplicates.groups))
     exact = np.ones(len(duplicates.groups), dtype=bool)
     if len(duplicates.pairs):
@@ -230,6 +238,7 @@ def _duplicate_data(duplicates: Duplicates) -> dict[str, Any]:
     return {
         "threshold": _number(duplicates.threshold),
         "groups": [group.tolist() for group in duplicates.groups],
+        "keys": [[content(row) for row in group.tolist()] for group in duplicates.groups],
         "distances": _numbers(largest),
         "exact": exact.astype(int).tolist(),
     }
@@ -276,7 +285,11 @@ def _prediction_data(inspection: Inspection) -> dict[str, Any] | None:
     outputs = np.nan_to_num(outputs, nan=0.0)
     k = min(_TOP, outputs.shape[1])
     top = np.argsort(-outputs, axis=1, kind="stable")[:, :k]
-    data |= {"k": k, "top": top.ravel().tolist(), "probabilities": _numbers(np.take_along_axis(outputs, top, axis=1).ravel(), 4)}
+    data |= {
+        "k": k,
+        "top": top.ravel().tolist(),
+        "probabilities": _numbers(np.take_along_axis(outputs, top, axis=1).ravel(), 4),
+    }
     if found.task == "classification":
         given = np.take_along_axis(outputs, np.asarray(found.y, dtype=np.int64).reshape(-1, 1), axis=1)
         data["given"] = _numbers(given.ravel(), 4)
@@ -351,7 +364,9 @@ def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         beside = folder.with_name(f".{folder.name[:32]}.{secrets.token_hex(4)}.featx-temporary")
         try:
             beside.mkdir()
-            beside.joinpath(_MARK_FILE).write_text(f"{PAGE_MARK}: thumbnails of {folder.name.removesuffix('_files')}.html\n")
+            beside.joinpath(_MARK_FILE).write_text(
+                f"{PAGE_MARK}: thumbnails of {folder.name.removesuffix('_files')}.html\n"
+            )
             for name, data in files.items():
                 beside.joinpath(name).write_bytes(data)
             _remove(folder)

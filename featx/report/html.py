@@ -44,7 +44,7 @@ SHORTCUTS = (
     ("1 … 9", "give the image the label of this number"),
     ("l", "in the large view: choose a label"),
     ("g", "keep the duplicates, as one group"),
-    ("m", "move a leaked image to the other split"),
+    ("t", "drop the training image of a leak"),
     ("/", "search paths"),
     ("Ctrl+Z Ctrl+Y", "undo, redo"),
     ("+ - 0", "on the map: zoom, show everything"),

@@ -92,11 +92,13 @@ function sizeOf(row) {
 
 // ---- The problems of each row
 
-const ODD_NAMES = { blank: "blank", dark: "dark", bright: "bright", blurred: "blurred", odd_size: "odd size", odd_aspect: "odd aspect ratio" };
-const oddName = (kind) => ODD_NAMES[kind] ?? kind.replaceAll("_", " ");
+const oddName = (kind) => kind.replaceAll("_", " ");
 
 const GROUP_OF = new Int32Array(N).fill(-1);
 DATA.duplicates.groups.forEach((rows, group) => rows.forEach((row) => { GROUP_OF[row] = group; }));
+
+/** The content of each image that has duplicates, in hex. */
+const KEYS = new Map(DATA.duplicates.groups.flatMap((rows, group) => rows.map((row, i) => [row, DATA.duplicates.keys[group][i]])));
 
 const ODD_KINDS = Array.from({ length: N }, () => null);
 for (const [kind, rows] of Object.entries(DATA.pixels?.kinds ?? {})) for (const row of rows) (ODD_KINDS[row] ??= []).push(kind);

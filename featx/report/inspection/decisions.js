@@ -106,26 +106,29 @@ const statusOf = {
 
 // ---- The table
 
-/** Names of the groups of all rows: those of the data, joined where accepted duplicates connect them. */
+/**
+ * Names of the groups of all rows: those of the data, joined where accepted duplicates connect them. Duplicates without a name
+ * are named by the content of one of them, as `featx inspect --fix` does. Dropped images belong to no group.
+ */
 function groupNames() {
-  const parent = new Int32Array(N).map((_, row) => row);
+  const given = ALL_ROWS.map((row) => (isDropped(row) ? "" : DATA.groups?.[row] ?? ""));
+  const accepted = DATA.duplicates.groups.flatMap((rows, group) => (decisions.has(`group:${group}`) ? [rows.filter((row) => !isDropped(row))] : []));
+  if (!accepted.length) return given;
+  const parent = Int32Array.from(ALL_ROWS), first = new Map(), members = new Map();
   const top = (row) => { while (parent[row] !== row) row = parent[row] = parent[parent[row]]; return row; };
-  const join = (a, b) => { const [low, high] = [top(a), top(b)].sort((x, y) => x - y); parent[high] = low; };
-  const names = DATA.groups ? [...DATA.groups] : Array(N).fill("");
-  const accepted = DATA.duplicates.groups.filter((_, group) => decisions.has(`group:${group}`));
-  if (!accepted.length) return names;
-  const first = new Map();
-  names.forEach((name, row) => { if (name) { if (first.has(name)) join(row, first.get(name)); else first.set(name, row); } });
-  for (const rows of accepted) for (const row of rows.slice(1)) join(row, rows[0]);
-  const taken = new Set(names), named = new Map();
-  names.forEach((name, row) => { if (name && !named.has(top(row))) named.set(top(row), name); });
-  let number = 0;
+  const join = (rows) => rows.forEach((row) => { parent[top(row)] = top(rows[0]); });
+  given.forEach((name, row) => { if (name) { if (first.has(name)) join([row, first.get(name)]); else first.set(name, row); } });
+  accepted.forEach(join);
   for (const rows of accepted) {
-    if (named.has(top(rows[0]))) continue;
-    do number += 1; while (taken.has(`duplicates-${number}`));
-    named.set(top(rows[0]), `duplicates-${number}`);
+    for (const row of rows) {
+      if (!members.has(top(row))) members.set(top(row), []);
+      members.get(top(row)).push(row);
+    }
   }
-  return names.map((_, row) => named.get(top(row)) ?? "");
+  const names = new Map();
+  given.forEach((name, row) => { if (name && !(names.get(top(row)) <= name)) names.set(top(row), name); });
+  for (const [key, rows] of members) if (rows.length > 1 && !names.has(key)) names.set(key, `dup-${rows.map((row) => KEYS.get(row)).sort()[0]}`);
+  return ALL_ROWS.map((row) => (isDropped(row) ? "" : names.get(top(row)) ?? ""));
 }
 
 /** One cell of RFC 4180: quoted where it holds a comma, a quote or a line break, or spaces at its ends. */

@@ -324,9 +324,9 @@ function leakButtons([a, b]) {
   const only = (pressed, ...changes) => decide(pressed ? none : [...none, ...changes]);
   const moved = () => newSplit(b) === givenSplit(a), from = foreign(SPLIT_TEXT(givenSplit(a))), to = foreign(SPLIT_TEXT(givenSplit(b)));
   return [
-    button(["Drop from ", to], () => only(isDropped(b), ...drop(b)), () => isDropped(b), { kind: "accept", key: "a" }),
-    button(["Drop from ", from], () => only(isDropped(a), ...drop(a)), () => isDropped(a), { kind: "bad", key: "d" }),
-    button(["Move to ", from.cloneNode(true)], () => only(moved(), ...moveTo(b, givenSplit(a))), moved, { kind: "good", key: "m", title: `Move the image of ${printable(givenSplit(b))} to ${printable(givenSplit(a))}` }),
+    button(["Move to ", from], () => only(moved(), ...moveTo(b, givenSplit(a))), moved, { kind: "accept", key: "a", title: `Move the image of ${printable(givenSplit(b))} to ${printable(givenSplit(a))}` }),
+    button(["Drop from ", to], () => only(isDropped(b), ...drop(b)), () => isDropped(b), { kind: "bad", key: "d" }),
+    button(["Drop from ", from.cloneNode(true)], () => only(isDropped(a), ...drop(a)), () => isDropped(a), { kind: "bad", key: "t" }),
     button("No leak", () => only(decisions.has(key), [key, true]), () => decisions.has(key), { key: "r" }),
   ];
 }
@@ -359,7 +359,7 @@ class Gallery {
     this.text = node("input", { type: "search", placeholder: "Search paths", "aria-label": "Search paths", oninput: changed, spellcheck: "false" });
     this.label = options("Label", ["all labels", ...LABEL_NAMES], changed);
     this.split = options("Split", ["all splits", ...DATA.splitNames.map(SPLIT_TEXT)], changed);
-    this.state = options("State", ["all", "undecided", "accepted", "rejected"], changed);
+    this.state = options("State", ["all states", "undecided", "accepted", "rejected"], changed);
     this.order = sorts ? options("Order", Object.keys(sorts), changed) : null;
     this.count = node("span", { class: "count", role: "status" });
     this.bulk = bulk.map(({ text, changes }) => action(text, () => decide(this.list.items.flatMap(changes)), { title: "For everything that is listed here. One undo takes it back." }));
@@ -405,7 +405,11 @@ const options = (label, texts, onchange) => node("select", { "aria-label": label
 const cardSize = (actions) => ({ minWidth: (width) => (width < 420 ? (width - 12) / 2 : width > 1800 ? 200 : 160), height: (width) => width + (actions ? 108 : 70) });
 const wideSize = { minWidth: (width) => (width > 1500 ? 720 : width), height: (width) => (width < 620 ? 356 : 172) };
 const pairSize = { minWidth: (width) => Math.min(width, width > 2400 ? 420 : 340), height: (width) => (width - 32) / 2 + 158 };
-const groupSize = { minWidth: (width) => (width > 1700 ? 820 : width), height: (width) => (width < 620 ? 316 : 276) };
+const GROUP_WIDTH = (() => { // room for nine of ten groups; the others are scrolled
+  const sizes = DATA.duplicates.groups.map((rows) => rows.length).sort((a, b) => a - b);
+  return Math.min(Math.max(138 * (sizes[Math.floor(sizes.length * 0.9)] ?? 2) + 20, 330), 860);
+})();
+const groupSize = { minWidth: () => GROUP_WIDTH, height: () => 292 };
 
 /** The keys of a list of images: a digit gives a label, and the letters of `more` decide. */
 function imageKeys(row, key, more = {}) {

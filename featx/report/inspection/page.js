@@ -14,7 +14,7 @@ const FIRST = (row) => [row];
 const byDescending = (valueOf) => (a, b) => (valueOf(b) ?? -Infinity) - (valueOf(a) ?? -Infinity) || a - b;
 
 function galleryPanel(id, title, intro, settings) {
-  panel(id, title, settings.items.length, () => {
+  panel(id, title, settings.count ?? settings.items.length, () => {
     const gallery = new Gallery({ label: title, ...settings, make: (item) => settings.make(item, gallery) });
     return { element: node("div", {}, intro ? node("p", { class: "intro" }, intro) : null, gallery.element), update: () => gallery.update(), gallery };
   });
@@ -29,10 +29,10 @@ function addGalleries() {
     empty: "There are no duplicates.",
   });
   if (DATA.splitNames.length > 1) {
-    galleryPanel("leaks", "Leaks", `Duplicates in different splits: what is judged was learned by heart.${more(leaks.across, leaks.acrossCount)}`, {
+    galleryPanel("leaks", "Leaks", `Duplicates in different splits. A head has seen such a held-out image in training, so its accuracy is too good.${more(leaks.across, leaks.acrossCount)}`, {
       items: leaks.across, rowsOf: ([a, b]) => [a, b], make: (pair) => pairCard(pair, { buttons: leakButtons(pair), status: () => statusOf.leak(pair) }), ...pairSize, status: statusOf.leak,
-      keys: (pair, key) => pressed(leakButtons(pair), { a: 0, d: 1, m: 2, r: 3 }[key]),
-      bulk: [{ text: "Drop all from the later split", changes: ([, b]) => drop(b) }], empty: "There are no duplicates across splits.",
+      keys: (pair, key) => pressed(leakButtons(pair), { a: 0, d: 1, t: 2, r: 3 }[key]),
+      bulk: [{ text: "Move all to the earlier split", changes: ([a, b]) => moveTo(b, givenSplit(a)) }], empty: "There are no duplicates across splits.",
     });
   }
   if (LABEL_NAMES.length) {
@@ -68,7 +68,7 @@ function addLabelGalleries() {
   flagged.passes = (row) => flagged.selectedIndex === 0 || Boolean(IS_LABEL_ISSUE[row]);
   const expected = `About ${counted(ISSUES.expected, "label is", "labels are")} expected to be wrong. The most suspicious come first; each image was predicted by a head that was fitted without it.`;
   galleryPanel("labels", "Label errors", expected, {
-    items: ISSUES.ranked, rowsOf: FIRST, make: (row, { list }) => labelCard(row, { rows: list.items }), ...wideSize, status: statusOf.label, extra: [flagged],
+    items: ISSUES.ranked, count: ISSUES.issues.length, rowsOf: FIRST, make: (row, { list }) => labelCard(row, { rows: list.items }), ...wideSize, status: statusOf.label, extra: [flagged],
     keys: (row, key) => imageKeys(row, key, { a: (it) => relabel(it, suggestedLabel(it)), r: (it) => rejection("label", it) }),
     bulk: [{ text: "Accept all listed", changes: (row) => relabel(row, suggestedLabel(row)) }], empty: "Every label is the one that the head predicts.",
   });
@@ -184,11 +184,13 @@ function groupSelect(rowsOf) {
 // ---- The overview
 
 function addOverview() {
+  const about = find("#about");
+  about.remove();
   panel("overview", "Overview", null, () => {
     const table = node("tbody"), kinds = problemKinds();
     const element = node("div", { class: "overview" },
       node("section", {}, node("h2", {}, "What was found"), node("div", { class: "scroll" }, node("table", { class: "found" }, node("thead", {}, node("tr", {}, ["problem", "found", "decided", ""].map((name, i) => node("th", { scope: "col", class: i === 1 || i === 2 ? "n" : null }, name)))), table))),
-      leakSection(), classSection());
+      leakSection(), about, classSection());
     const update = () => table.replaceChildren(...kinds.map(([id, name, items, status, what]) => node("tr", {},
       node("th", { scope: "row" }, items.length ? node("button", { type: "button", class: "link", onclick: () => showPanel(id, { focus: true }) }, name) : name),
       node("td", { class: "n" }, items.length.toLocaleString("en")), node("td", { class: "n" }, items.length ? items.filter((item) => status(item)).length.toLocaleString("en") : ""), node("td", { class: "what" }, what))));
@@ -204,7 +206,10 @@ function problemKinds() {
   if (LABEL_NAMES.length) kinds.push(["conflicts", "Duplicates with different labels", leaks.conflicts, statusOf.conflict, "at least one label of each pair is wrong"]);
   if (ISSUES) kinds.push(["labels", "Labels that are probably wrong", ISSUES.issues, statusOf.label, `found by confident learning; about ${ISSUES.expected.toLocaleString("en")} expected, ${counted(ISSUES.ranked.length, "suggestion")} ranked`]);
   kinds.push(["outliers", "Outliers", DATA.outliers.ranked, statusOf.outlier, "far from all other images"]);
-  for (const [kind, rows] of Object.entries(DATA.pixels?.kinds ?? {})) kinds.push(["odd", `Odd images: ${oddName(kind)}`, rows, statusOf.odd, ""]);
+  if (DATA.pixels) {
+    const found = Object.entries(DATA.pixels.kinds).filter(([, rows]) => rows.length);
+    kinds.push(["odd", "Odd images", [...new Set(found.flatMap(([, rows]) => rows))], statusOf.odd, found.map(([kind, rows]) => `${rows.length.toLocaleString("en")} ${oddName(kind)}`).join(", ") || "blank, dark, bright, blurred, or of an odd size or shape"]);
+  }
   return kinds;
 }
 
@@ -278,7 +283,8 @@ const tabs = find("#tabs"), main = find("main");
 
 function addTabs() {
   const head = find("#head-part");
-  if (head) panel("head", "Head", null, () => { head.hidden = false; return { element: head, update: () => {} }; });
+  if (head) panel("head", "Head", null, () => ({ element: head, update: () => {} }));
+  head?.remove();
   addDecisions();
   for (const each of panels) {
     each.tab = node("button", { type: "button", role: "tab", id: `tab-${each.id}`, "aria-controls": `part-${each.id}`, "aria-selected": "false", tabindex: "-1", onclick: () => showPanel(each.id) }, each.title, each.count === null ? null : node("span", { class: "n" }, each.count.toLocaleString("en")));
@@ -312,7 +318,6 @@ function showPanel(id, { focus = false } = {}) {
     chosen.box.append(chosen.element);
   }
   chosen.update();
-  find("#about").hidden = chosen.id !== "overview";
   tabs.scrollTo({ left: chosen.tab.offsetLeft - tabs.clientWidth / 2 + chosen.tab.offsetWidth / 2 });
   const top = main.getBoundingClientRect().top + scrollY - find(".bar-top").offsetHeight;
   if (scrollY > top) scrollTo(0, Math.max(0, top));
@@ -324,7 +329,7 @@ function showPanel(id, { focus = false } = {}) {
 // ---- The state, at the top
 
 function showState() {
-  const changes = [...decisions.keys()].length, text = find("#state");
+  const changes = decisions.size, text = find("#state");
   text.textContent = !changes ? "Nothing decided yet" : `${counted(changes, "decision")}, ${isExported() ? "exported" : "not exported"}`;
   text.className = changes && !isExported() ? "unsaved" : "";
   find("#storage").hidden = !storageFails;

@@ -1,0 +1,253 @@
+"""The page of an inspection: the file, and in a browser what people do on it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Chromium, Tab
+from PIL import Image
+
+from featx.data.sources.table import read_table
+from featx.errors import OutputError
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.inspection.duplicates import Duplicates
+from featx.inspection.label_issues import LabelIssues
+from featx.inspection.leaks import Leaks
+from featx.inspection.neighbours import Neighbours
+from featx.inspection.out_of_fold import OutOfFold
+from featx.inspection.outliers import Outliers
+from featx.inspection.page import json_text, page_data, write_inspection_page
+from featx.inspection.pixels import PixelIssues
+from featx.inspection.result import Inspection
+from featx.report.html import Number, Section
+
+CLASSES = ("ants", "<b>bees</b>", "w\"asps'&amp;", "\u05d0\u05d1\u05d2 \u202e", "a,b\nc")
+"""Class names with markup, quotes, text from right to left, a comma and a line break."""
+
+NAMES = (
+    "<img src=x onerror=alert(1)>.jpg",
+    "</script><script>alert(1)</script>.jpg",
+    "\"quoted\", and 'more'.jpg",
+    "new\nline.jpg",
+    "\u05e9\u05dc\u05d5\u05dd.jpg",
+    "\u202eexe.jpg",
+    "${name} {{ page }} {% x %}.jpg",
+    "=1+1.jpg",
+)
+"""Names of files that a page must show as text."""
+
+
+def jpeg(colour: tuple[int, int, int], side: int = 24) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(file, "JPEG")
+    return file.getvalue()
+
+
+def inspection(
+    count: int = 60, *, task: str = "classification", labelled: bool = True, thumbnails: bool = True
+) -> Inspection:
+    """An inspection made by hand.
+
+    Rows 0 and 1 are a leak, 2 and 3 contradict one another, 4 to 6 are duplicates in one split; 10 to 15 have wrong labels, 20
+    to 22 are outliers, 30 and 31 are dark, 40 has no thumbnail.
+    """
+    rng = np.random.default_rng(0)
+    splits = np.where(np.arange(count) % 3 == 1, "test", "train").astype(object)
+    splits[[0, 1, 2, 3, 4, 5, 6]] = ["train", "test", "train", "train", "train", "train", "train"]
+    classes = {"regression": tuple(map(str, range(9))), "multilabel": ("cat", "cat|dog", "dog", "|")}.get(task, CLASSES)
+    labels = np.arange(count) % len(classes)
+    labels[1], labels[5], labels[6] = labels[0], labels[4], labels[4]
+    labels[7] = -1
+    if not labelled:
+        labels[:], classes = -1, ()
+    paths = [f"some/{i:03}.jpg" if i >= len(NAMES) else f"some/{NAMES[i]}" for i in range(count)]
+    features = FeatureSet(
+        features=rng.normal(size=(count, 4)).astype(np.float32), labels=labels, splits=splits, classes=classes, paths=paths,
+        keys=np.arange(16 * count, dtype=np.uint32).astype(np.uint8).reshape(count, 16),
+        dataset={"name": "photos <i>", "root": "/data/\u00e9t\u00e9"}, backbone={"name": "resnet18"},
+    )  # fmt: skip
+    pairs = np.array([[0, 1], [2, 3], [4, 5], [4, 6], [5, 6]])
+    group_of = np.full(count, -1)
+    group_of[:7] = [0, 0, 1, 1, 2, 2, 2]
+    order = np.argsort(rng.random((count, count)) + 9 * np.eye(count), axis=1)[:, :5]
+    flags = {"dark": np.isin(np.arange(count), [30, 31]), "odd_size": np.arange(count) == 30}
+    pictures = {i: jpeg((4 * i % 255, 90, 200)) for i in range(count) if i != 40} if thumbnails else {}
+    return Inspection(
+        features=features,
+        neighbours=Neighbours(order, np.sort(rng.random((count, 5)), axis=1).astype(np.float32)),
+        duplicates=Duplicates(
+            threshold=0.05, pairs=pairs, distances=np.array([0, 0.01, 0.02, 0.03, 0.04], dtype=np.float32),
+            exact=np.array([True, False, False, False, False]), group_of=group_of, scores=np.ones(count),
+            groups=tuple(np.flatnonzero(group_of == g) for g in range(3)),
+        ),
+        leaks=Leaks(across=np.array([0]), conflicts=np.array([1]) if labelled else np.zeros(0, np.int64), held_out="test", leaked=np.array([1])),
+        outliers=Outliers(rng.random(count), 0.9, np.zeros(count, bool), np.ones(count), np.array([20, 21, 22])),
+        out_of_fold=predictions(features, task) if labelled else None,
+        labels=label_issues(features, task) if labelled else None,
+        pixels=PixelIssues(flags, {kind: np.linspace(0, 1, count) for kind in flags}, np.full((count, 2), 24), pictures, 1, {40: "the image is missing"}),
+        notes=("One note.",),
+    )  # fmt: skip
+
+
+def predictions(features: FeatureSet, task: str) -> OutOfFold:
+    rows = np.flatnonzero(features.labels >= 0)
+    y = features.labels[rows]
+    if task == "regression":
+        return OutOfFold(rows, y[:, None].astype(float), y[:, None] + 0.5, ("value",), task, Head("ridge", task=task))
+    if task == "multilabel":
+        return OutOfFold(
+            rows,
+            np.ones((len(rows), 2), np.float32),
+            np.full((len(rows), 2), 0.5),
+            ("cat", "dog"),
+            task,
+            Head("logreg"),
+        )
+    outputs = np.full((len(rows), len(features.classes)), 0.02)
+    predicted = np.where((rows >= 10) & (rows < 16), (y + 1) % len(features.classes), y)
+    outputs[np.arange(len(rows)), predicted] = 0.92
+    return OutOfFold(rows, y, outputs, features.classes, task, Head("logreg"))
+
+
+def label_issues(features: FeatureSet, task: str) -> LabelIssues:
+    count = len(features)
+    given = np.array([features.classes[i] if i >= 0 else "" for i in features.labels], dtype=object)
+    suggested = given.copy()
+    wrong = np.arange(10, 16)
+    for row in wrong:
+        suggested[row] = features.classes[(features.labels[row] + 1) % len(features.classes)]
+    judged = features.labels >= 0
+    return LabelIssues(
+        scores=np.where(judged, 0.5, np.nan), is_issue=np.isin(np.arange(count), wrong[:4]), given=given, suggested=suggested,
+        confidence=np.where(judged, 0.92, np.nan) if task != "regression" else np.full(count, np.nan), expected=5, ranked=wrong,
+    )  # fmt: skip
+
+
+def square(count: int) -> np.ndarray:
+    """Coordinates on a grid."""
+    side = int(np.ceil(np.sqrt(count)))
+    return np.stack([np.arange(count) % side, np.arange(count) // side], axis=1).astype(float)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write the page of an inspection made by hand."""
+
+    def written(found: Inspection | None = None, **settings: Any) -> Path:
+        found = found or inspection()
+        settings = {"coordinates": square(len(found.features))} | settings
+        return write_inspection_page(tmp_path / "page.html", found, **settings)
+
+    return written
+
+
+def open_part(tab: Tab, name: str) -> None:
+    tab.page.click(f"#tab-{name}")
+    assert tab.page.is_visible(f"#part-{name}")
+
+
+def exported(tab: Tab, path: Path) -> list[dict[str, str]]:
+    """The table that the page exports, read as featx reads tables."""
+    tab.download(lambda: tab.page.click("#export"), path)
+    return [dict(cells) for _, cells in read_table(path, optional=("split", "group"))]
+
+
+# The file
+
+
+def test_data_cannot_end_the_element_that_holds_them() -> None:
+    text = json_text(page_data(inspection()))
+    assert not set("<>&") & set(text)
+    assert text.isascii()
+    assert json.loads(text)["paths"][1] == f"some/{NAMES[1]}"
+    assert json.loads(text)["classes"] == list(CLASSES)
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    found = inspection()
+    data = page_data(found, coordinates=np.full((60, 2), np.nan))
+    assert data["map"] is None
+    assert data["labelIssues"]["scores"][7] is None
+    assert data["labelIssues"]["scores"][8] == 0.5
+
+
+def test_the_policy_of_the_page_names_its_scripts_and_forbids_the_network(write: Callable[..., Path]) -> None:
+    text = write().read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src 'none'" in policy[1]
+    assert "file:" not in policy[1]
+    assert "unsafe-eval" not in policy[1]
+    assert len(re.findall("sha256-", policy[1])) == len(re.findall("<script>", text))
+
+
+def test_thumbnails_above_the_limit_go_to_a_folder_beside_the_page(write: Callable[..., Path]) -> None:
+    page = write(inline_limit=1000)
+    folder = page.with_name("page_files")
+    names = {path.name for path in folder.iterdir()}
+    assert len(names) == 1 + len({4 * i % 255 for i in range(60) if i != 40})
+    assert "img-src data: blob: 'self' file:" in page.read_text()
+    write(inline_limit=1000)
+    assert {path.name for path in folder.iterdir()} == names
+    write()
+    assert not folder.exists()
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
+def test_a_folder_that_featx_did_not_make_is_not_replaced(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "page_files").mkdir()
+    (tmp_path / "page_files" / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="page_files exists and is not a folder of thumbnails that featx made"):
+        write(inline_limit=10)
+    assert not (tmp_path / "page.html").exists()
+    write()
+    assert (tmp_path / "page_files" / "mine.txt").read_text() == "mine"
+
+
+def test_a_file_that_is_no_page_of_featx_is_not_replaced(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("mine")
+    with pytest.raises(OutputError, match="is not a page"):
+        write()
+
+
+# In a browser
+
+
+def test_every_part_shows_foreign_names_as_text(browse: Chromium, write: Callable[..., Path]) -> None:
+    tab = browse(
+        write(sections=[Section("Classes", "A head.")], numbers=[Number("accuracy", "0.9")], headline="accuracy 0.9")
+    )
+    for name in (
+        "overview",
+        "map",
+        "duplicates",
+        "leaks",
+        "conflicts",
+        "labels",
+        "mistakes",
+        "outliers",
+        "odd",
+        "images",
+        "head",
+        "decisions",
+    ):
+        open_part(tab, name)
+        assert tab.overflow == []
+    open_part(tab, "images")
+    shown = tab.page.locator("#part-images .name").all_inner_texts()
+    assert shown[0] == NAMES[0]
+    assert shown[1] == "script>.jpg"
+    assert shown[3] == "new\\nline.jpg"
+    assert shown[5] == "\\u202eexe.jpg"
+    assert tab.run("document.querySelectorAll('main img[src=x], main b b, main i i').length") == 0
