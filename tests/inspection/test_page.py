@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import io
 import json
 import re
@@ -72,10 +70,15 @@ def inspection(
         labels[:], classes = -1, ()
     paths = [f"some/{i:03}.jpg" if i >= len(NAMES) else f"some/{NAMES[i]}" for i in range(count)]
     features = FeatureSet(
-        features=rng.normal(size=(count, 4)).astype(np.float32), labels=labels, splits=splits, classes=classes, paths=paths,
+        features=rng.normal(size=(count, 4)).astype(np.float32),
+        labels=labels,
+        splits=splits,
+        classes=classes,
+        paths=paths,
         keys=np.arange(16 * count, dtype=np.uint32).astype(np.uint8).reshape(count, 16),
-        dataset={"name": "photos <i>", "root": "/data/\u00e9t\u00e9"}, backbone={"name": "resnet18"},
-    )  # fmt: skip
+        dataset={"name": "photos <i>", "root": "/data/\u00e9t\u00e9"},
+        backbone={"name": "resnet18"},
+    )
     pairs = np.array([[0, 1], [2, 3], [4, 5], [4, 6], [5, 6]])
     group_of = np.full(count, -1)
     group_of[:7] = [0, 0, 1, 1, 2, 2, 2]
@@ -86,17 +89,33 @@ def inspection(
         features=features,
         neighbours=Neighbours(order, np.sort(rng.random((count, 5)), axis=1).astype(np.float32)),
         duplicates=Duplicates(
-            threshold=0.05, pairs=pairs, distances=np.array([0, 0.01, 0.02, 0.03, 0.04], dtype=np.float32),
-            exact=np.array([True, False, False, False, False]), group_of=group_of, scores=np.ones(count),
+            threshold=0.05,
+            pairs=pairs,
+            distances=np.array([0, 0.01, 0.02, 0.03, 0.04], dtype=np.float32),
+            exact=np.array([True, False, False, False, False]),
+            group_of=group_of,
+            scores=np.ones(count),
             groups=tuple(np.flatnonzero(group_of == g) for g in range(3)),
         ),
-        leaks=Leaks(across=np.array([0]), conflicts=np.array([1]) if labelled else np.zeros(0, np.int64), held_out="test", leaked=np.array([1])),
+        leaks=Leaks(
+            across=np.array([0]),
+            conflicts=np.array([1]) if labelled else np.zeros(0, np.int64),
+            held_out="test",
+            leaked=np.array([1]),
+        ),
         outliers=Outliers(rng.random(count), 0.9, np.zeros(count, bool), np.ones(count), np.array([20, 21, 22])),
         out_of_fold=predictions(features, task) if labelled else None,
         labels=label_issues(features, task) if labelled else None,
-        pixels=PixelIssues(flags, {kind: np.linspace(0, 1, count) for kind in flags}, np.full((count, 2), 24), pictures, 1, {40: "the image is missing"}),
+        pixels=PixelIssues(
+            flags,
+            {kind: np.linspace(0, 1, count) for kind in flags},
+            np.full((count, 2), 24),
+            pictures,
+            1,
+            {40: "the image is missing"},
+        ),
         notes=("One note.",),
-    )  # fmt: skip
+    )
 
 
 def predictions(features: FeatureSet, task: str) -> OutOfFold:
@@ -128,9 +147,14 @@ def label_issues(features: FeatureSet, task: str) -> LabelIssues:
         suggested[row] = features.classes[(features.labels[row] + 1) % len(features.classes)]
     judged = features.labels >= 0
     return LabelIssues(
-        scores=np.where(judged, 0.5, np.nan), is_issue=np.isin(np.arange(count), wrong[:4]), given=given, suggested=suggested,
-        confidence=np.where(judged, 0.92, np.nan) if task != "regression" else np.full(count, np.nan), expected=5, ranked=wrong,
-    )  # fmt: skip
+        scores=np.where(judged, 0.5, np.nan),
+        is_issue=np.isin(np.arange(count), wrong[:4]),
+        given=given,
+        suggested=suggested,
+        confidence=np.where(judged, 0.92, np.nan) if task != "regression" else np.full(count, np.nan),
+        expected=5,
+        ranked=wrong,
+    )
 
 
 def square(count: int) -> np.ndarray:
