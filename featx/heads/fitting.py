@@ -26,7 +26,7 @@ from featx.heads.predictors import Predictor
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, search, search_share
 from featx.heads.targets import Targets, targets_of, task_of
-from featx.heads.training_data import Estimator, Rows, TrainingData, flatten_views, statistics
+from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics
 from featx.metrics.reports import Report
 
 SEARCH_FOLDS = 5
@@ -70,8 +70,7 @@ def fit_to(
     facts, where = features.without_features(rows), f"the split {split!r}"
     targets = targets_of(facts, task, where=where)
     training = prepare(features, rows, targets, task, params, where=where)
-    threads = 1 if len(training.rows) * training.rows.width <= _MAX_SINGLE_THREAD else None
-    with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
+    with warnings.catch_warnings(record=True) as caught, useful_threads(training):
         warnings.simplefilter("always")
         fit = _fit(training, targets.names, params, cross_validate, coarse)
     messages = sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
@@ -97,6 +96,11 @@ def fit_to(
         "train_keys_": np.ascontiguousarray(facts.keys),
         "notes_": [*notes, *fit.notes, *messages],
     }
+
+
+def search_folds(targets: Targets, task: str, groups: np.ndarray, seed: int) -> Folds:
+    """The folds that choose the hyper-parameter of a head: stratified by class or rarest label, if there are such."""
+    return make_folds(None if task == "regression" else targets.y, groups, folds=SEARCH_FOLDS, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,19 +154,23 @@ def prepare(
     count, seed = len(targets.names), params["seed"]
     weight = balanced_weights(targets.y, count)[targets.y] if params["class_weight"] else np.ones(len(targets.y))
     groups = row_groups(features, rows)
-    strata = None if task == "regression" else targets.y
     return TrainingData(
         Rows(X, index, mean=mean, scale=scale),
         targets.y,
         count,
         task,
         weight,
-        make_folds(strata, groups, folds=SEARCH_FOLDS, seed=seed),
+        search_folds(targets, task, groups, seed),
         seed=seed,
         grouped=len(np.unique(groups)) < len(groups),
         groups=groups,
         views=features.views,
     )
+
+
+def useful_threads(training: TrainingData) -> threadpool_limits:
+    """A context in which matrix products on the training data have only as many threads as speed them up."""
+    return threadpool_limits(1 if len(training.rows) * training.rows.width <= _MAX_SINGLE_THREAD else None)
 
 
 def _fit(
@@ -174,7 +182,7 @@ def _fit(
     needs_held_out = (
         cross_validate or calibrate != "none" or params["target_precision"] is not None or training.task == "multilabel"
     )
-    options = EstimatorOptions(training.task, params["kernel"], _device(params["device"]), coarse)
+    options = EstimatorOptions(training.task, params["kernel"], device_name(params["device"]), coarse)
     estimator = kind.estimator(options)
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
     predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))
@@ -279,7 +287,8 @@ def _convergence(estimator: Estimator) -> dict[str, float] | None:
     return solution and {"gap": float(solution.gap[0]), "iterations": int(solution.iterations[0])}
 
 
-def _device(name: str) -> str:
+def device_name(name: str) -> str:
+    """The device of torch that an argument ``device`` means."""
     if name == "cpu":
         return "cpu"
     from featx.devices import pick_device  # imports torch

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from featx.data.cells import BETWEEN_LABELS
 from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.heads.groups import row_groups
 from featx.heads.head import Head
+from featx.heads.out_of_fold import predict_held_out
 from featx.heads.targets import targets_of
+from featx.heads.training_data import Rows, flatten_views
+
+MOST_SEARCHED = 20_000
+"""The most rows, images times views, that C or k is chosen on; of more, so many are drawn."""
+
+WHY_LEFT_OUT = "no other image of the class, or features that are not finite"
+"""Why a labelled image is not predicted."""
+
+_ABSENT: Any = None
+"""What stands for arrays that follow from the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +38,10 @@ class OutOfFold:
         classes: (C,) names.
         task: one of ``TASKS``.
         head: fitted to all labelled rows; its hyper-parameter was chosen on them.
+        fold: (n,) int64, the fold that held out each image; by default, all are of one.
+        groups: (n,) int64, which images belong together, copies too; by default, each is alone.
+        given: (n,) object array of str, the labels as the data set has them; by default, as ``label_strings`` writes them.
+        left_out: number of labelled images that could not be predicted: the only ones of their class, or NaN.
     """
 
     rows: np.ndarray
@@ -32,24 +50,111 @@ class OutOfFold:
     classes: tuple[str, ...]
     task: str
     head: Head
+    fold: np.ndarray = _ABSENT
+    groups: np.ndarray = _ABSENT
+    given: np.ndarray = _ABSENT
+    left_out: int = 0
+
+    def __post_init__(self) -> None:
+        """Fill in what is not given."""
+        count = len(self.rows)
+        for name, make in (
+            ("fold", lambda: np.zeros(count, dtype=np.int64)),
+            ("groups", lambda: np.arange(count)),
+            ("given", lambda: label_strings(self.y, self.classes, self.task)),
+        ):
+            if getattr(self, name) is _ABSENT:
+                object.__setattr__(self, name, make())
+
+
+def label_strings(y: np.ndarray, classes: tuple[str, ...], task: str) -> np.ndarray:
+    """Write targets as a data set has them: the class, labels with ``|`` between them, or the number.
+
+    Args:
+        y: (n,) int64, (n, C) of 0 and 1, or (n, 1) of numbers, as ``Targets.y``.
+        classes: (C,) names.
+        task: one of ``TASKS``.
+
+    Returns:
+        (n,) object array of str.
+
+    Examples:
+        >>> import numpy as np
+        >>> label_strings(np.array([[1, 1], [0, 0]]), ("cat", "dog"), "multilabel").tolist()
+        ['cat|dog', '|']
+    """
+    if task == "classification":
+        texts = [classes[label] for label in y.tolist()]
+    elif task == "multilabel":
+        texts = [BETWEEN_LABELS.join(classes[c] for c in np.flatnonzero(row)) or BETWEEN_LABELS for row in y]
+    else:
+        texts = [f"{value:.6g}" for value in y[:, 0].tolist()]
+    return np.array([*texts, None], dtype=object)[:-1]
 
 
 def predict_out_of_fold(features: FeatureSet, head: Head) -> OutOfFold:
-    """Fit a head to all labelled rows, and predict each by the fold that holds it out.
+    """Fit a head to all labelled images, and predict each by the fold that holds it out.
+
+    Images of the split "pretrain", which the backbone was made with, take no part, and neither do those whose features are NaN
+    or infinite. All other splits do.
 
     Args:
         features: N images; images of one of its ``groups`` never straddle a fold, and neither do copies.
-        head: unfitted; it is fitted here.
+        head: unfitted; it is fitted here, less exactly where the kind can (``coarse``).
 
     Raises:
         HeadError: too few labelled images, or nothing can be held out.
+
+    Example:
+
+        found = predict_out_of_fold(FeatureSet.load("cache/photos--resnet50.h5"), Head("logreg"))
+        print(found.rows.shape, found.outputs.shape, found.left_out)
     """
-    rows = np.flatnonzero((features.labels != UNLABELLED) & (features.splits != PRETRAIN))
+    labelled = np.flatnonzero((features.labels != UNLABELLED) & (features.splits != PRETRAIN))
+    if not len(labelled):
+        raise HeadError(f"there are no labelled images to learn from; {features.describe_splits()}")
+    rows = labelled[_are_finite(features, labelled)]
     if not len(rows):
-        raise HeadError(f"there are no labelled images to predict; {features.describe_splits()}")
-    head.fit(features, rows=rows, cross_validate=True, coarse=True)
-    if head.out_of_fold_ is None:
-        raise HeadError("no class has two images that could be told apart, so none can be predicted out of fold")
-    held_out, outputs = head.out_of_fold_
-    targets = targets_of(features.without_features(rows), head.task_, head.classes_)
-    return OutOfFold(rows[held_out], targets.y[held_out], outputs, head.classes_, head.task_, head)
+        raise HeadError(f"the features of all {len(labelled)} labelled images are NaN or infinite; extract them again")
+    _fit(features, rows, head)
+    held_out = predict_held_out(head, features, rows, coarse=True)
+    judged = rows[held_out.rows]
+    if not len(judged):
+        raise HeadError(
+            f"none of {len(rows)} labelled images can be held out; expected two images or more of some class, which are no "
+            "copies and belong to different groups"
+        )
+    facts = features.without_features(judged)
+    targets = targets_of(facts, head.task_, head.classes_)
+    return OutOfFold(
+        judged,
+        targets.y,
+        held_out.outputs,
+        head.classes_,
+        head.task_,
+        head,
+        fold=held_out.fold,
+        groups=row_groups(features, judged),
+        given=np.array(facts.classes, dtype=object)[facts.labels],
+        left_out=len(labelled) - len(judged),
+    )
+
+
+def _fit(features: FeatureSet, rows: np.ndarray, head: Head) -> None:
+    """Fit a head to some rows. Of very many, its hyper-parameter is chosen on a share that is drawn by its seed."""
+    most = max(1, MOST_SEARCHED // features.views)
+    given = head.get_params()
+    if len(rows) > most and given["C"] is None and given["k"] is None:
+        drawn = np.sort(np.random.default_rng(head.seed).permutation(rows)[:most])
+        chosen = Head(**given).fit(features, rows=drawn, coarse=True).chosen
+        head.set_params(**{name: value for name, value in chosen.items() if name in ("C", "k")})
+    head.fit(features, rows=rows, cross_validate=len(rows) <= most, coarse=True)
+    head.set_params(**given)
+
+
+def _are_finite(features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+    """Mark the rows whose features, in all views, are numbers: (n,) bool."""
+    blocks = Rows(*flatten_views(features.features, rows)).blocks()
+    finite = np.concatenate([np.empty(0, bool), *(np.isfinite(block).all(axis=1) for _, block in blocks)])
+    whole: np.ndarray = np.all(finite.reshape(len(rows), -1), axis=1)
+    return whole

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import clone
 
 from featx.arguments import names_of, path_of
-from featx.constants import CACHE, MAPS, MODELS
+from featx.constants import CACHE
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.data.splits import join_groups
@@ -24,11 +24,11 @@ from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.inspection.duplicates import Duplicates, find_duplicates
-from featx.inspection.files import is_page, require_writable, save_inspection
+from featx.inspection.files import require_writable, save_inspection
 from featx.inspection.label_issues import LabelIssues, find_label_issues
 from featx.inspection.leaks import find_leaks
-from featx.inspection.neighbours import nearest_neighbours
-from featx.inspection.out_of_fold import OutOfFold, predict_out_of_fold
+from featx.inspection.neighbours import Neighbours, nearest_neighbours
+from featx.inspection.out_of_fold import WHY_LEFT_OUT, OutOfFold, predict_out_of_fold
 from featx.inspection.outliers import find_outliers
 from featx.inspection.pixels import PixelIssues, inspect_pixels
 from featx.inspection.result import Inspection, JudgedHead
@@ -36,6 +36,7 @@ from featx.io.file_kinds import is_feature_file
 from featx.layer_spec import PENULTIMATE
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter, stage_of_import
+from featx.text import counted
 
 _LEAST = 2
 """The fewest images that can be compared."""
@@ -59,11 +60,8 @@ def inspect(
     weights: str = "default",
     device: str = "auto",
     out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
-    page: bool = False,
-    map: str = MAPS[0],  # noqa: A002 - the option of the command has this name
     seed: int = 0,
     cache: str | os.PathLike[str] = CACHE,
-    models: str | os.PathLike[str] = MODELS,
     workers: int | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
@@ -87,17 +85,14 @@ def inspect(
         table: the table with that column, where it is not the one that the features were extracted from.
         pixels: read the images too, to find blank, dark, bright or blurred ones and odd sizes. What was measured once is kept
             by content, so a second inspection reads no image.
-        thumbnails: make a small JPEG of each image in the same pass, as a page needs them.
+        thumbnails: make a small JPEG of each image in the same pass, for ``write_page``.
         images: a folder, or folders, besides that of the data set in which the images may lie.
         backbone: name of the backbone of a data set; as ``featx.extract`` takes it.
         weights: weights of that backbone.
         device: device that runs that backbone.
-        out: a file, or files, to write: the page (``.html``), or a table of all images (``.csv`` or ``.parquet``).
-        page: write the page ``<models>/<features>--inspection.html`` too.
-        map: how the page places the images on its map: "pca", or "tsne", which needs the extra ``map``.
-        seed: seed of the folds and the map.
+        out: a file, or files, to write: a table of all images (``.csv`` or ``.parquet``).
+        seed: seed of the folds.
         cache: folder of feature files.
-        models: folder of heads and pages.
         workers: threads that read and decode; by default one per core.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress.
@@ -117,68 +112,42 @@ def inspect(
             print(inspection.features.paths[row], inspection.labels.given[row], inspection.labels.suggested[row])
     """
     started = time.perf_counter()
+    if threshold is not None and not threshold > 0:
+        raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
+    Head(model, task=task, seed=seed)  # before anything slow, so that a wrong name is reported at once
     outputs = [Path(path) for path in names_of(out, "out")]
-    _check(model, task, seed, threshold, map)
     require_writable(outputs)
     features, file, notes = _load(
         data, layer, backbone=backbone, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
     )
-    outputs += [Path(models) / f"{_stem(features, file)}--inspection.html"] if page else []
+    if len(features) < _LEAST:
+        raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
     require_writable(outputs, features, [str(path) for path in (features.source, table) if path])
     features = with_groups(features, group, table)
     task, task_notes = task_of(features, task)
-    inspection = _find(
-        with_splits(features, task), Head(model, task=task, seed=seed), threshold=threshold, reporter=reporter
-    )
-    if pixels:
-        thumbnails = thumbnails or any(is_page(path) for path in outputs)
-        found = _read_pixels(inspection.features, images, thumbnails, workers, reporter)
-        inspection = dataclasses.replace(inspection, pixels=found)
-    inspection = dataclasses.replace(
-        inspection,
-        file=file,
-        notes=tuple(dict.fromkeys([*notes, *task_notes, *inspection.notes])),
-        seconds=time.perf_counter() - started,
-    )
-    files = [save_inspection(inspection, path, map=map, seed=seed, reporter=reporter) for path in outputs]
-    return dataclasses.replace(inspection, files=tuple(files))
-
-
-def _check(model: str | None, task: str, seed: int, threshold: float | None, map_name: str) -> None:
-    """Refuse, before anything slow, values that are not possible."""
-    Head(model, task=task, seed=seed)
-    if threshold is not None and not threshold > 0:
-        raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
-    if map_name not in MAPS:
-        raise SettingsError(f"there is no map {map_name!r}; expected one of {', '.join(MAPS)}")
-
-
-def _find(features: FeatureSet, head: Head, *, threshold: float | None, reporter: Reporter) -> Inspection:
-    """Find everything that features show; ``head`` is unfitted, and its task is that of the features."""
-    if len(features) < _LEAST:
-        raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
+    head = Head(model, task=task, seed=seed)
+    features = with_splits(features, task)
     reporter.stage(f"comparing {len(features):,} images")
     neighbours = nearest_neighbours(features, reporter=reporter)
     duplicates = find_duplicates(features, neighbours, threshold=threshold)
-    out_of_fold, labels, label_notes = _judge_labels(features, duplicates, head, reporter)
+    out_of_fold, labels, label_notes = _judge_labels(features, neighbours, duplicates, head, reporter)
     judged, judged_notes = _judge_head(features, head, reporter)
-    return Inspection(
+    inspection = Inspection(
         features=features,
         neighbours=neighbours,
         duplicates=duplicates,
-        leaks=find_leaks(features, duplicates, head=judged.head if judged else None, task=head.task),
+        leaks=find_leaks(features, duplicates, head=judged.head if judged else None, task=task),
         outliers=find_outliers(neighbours),
         out_of_fold=out_of_fold,
         labels=labels,
-        pixels=None,
+        pixels=_read_pixels(features, images, thumbnails, workers, reporter) if pixels else None,
+        file=file,
         judged=judged,
-        notes=(*label_notes, *judged_notes),
+        notes=tuple(dict.fromkeys([*notes, *task_notes, *label_notes, *judged_notes])),
+        seconds=time.perf_counter() - started,
     )
-
-
-def _stem(features: FeatureSet, file: Path | None) -> str:
-    """The beginning of the names of files about the features."""
-    return file.stem if file else Path(features.dataset.get("name", "")).name or "features"
+    files = {f"table{number or ''}": save_inspection(inspection, path) for number, path in enumerate(outputs)}
+    return dataclasses.replace(inspection, files=files)
 
 
 def _load(
@@ -242,7 +211,7 @@ def _extract(
 
 
 def _judge_labels(
-    features: FeatureSet, duplicates: Duplicates, head: Head, reporter: Reporter
+    features: FeatureSet, neighbours: Neighbours, duplicates: Duplicates, head: Head, reporter: Reporter
 ) -> tuple[OutOfFold | None, LabelIssues | None, list[str]]:
     """Predict each labelled image out of fold and judge its label; a note where there is nothing to learn."""
     if not (features.labels != UNLABELLED).any():
@@ -260,7 +229,9 @@ def _judge_labels(
         )
     except HeadError as error:
         return None, None, [f"no label is judged: {error}"]
-    return out_of_fold, find_label_issues(out_of_fold, len(features)), []
+    left_out = out_of_fold.left_out
+    notes = [f"{counted(left_out, 'label')} could not be judged: {WHY_LEFT_OUT}"] if left_out else []
+    return out_of_fold, find_label_issues(out_of_fold, len(features), neighbours), notes
 
 
 def _judge_head(features: FeatureSet, head: Head, reporter: Reporter) -> tuple[JudgedHead | None, list[str]]:

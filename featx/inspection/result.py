@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Inspection:
         judged: a head fitted to the training images and judged on the held-out ones; None where that is not possible.
         notes: for the user, one sentence each.
         seconds: the duration of the inspection.
-        files: the page and the tables that were written.
+        files: what was written, by its name in words.
 
     Example:
 
@@ -77,7 +78,7 @@ class Inspection:
     judged: JudgedHead | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    files: tuple[Path, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -145,7 +146,7 @@ class Inspection:
             "outliers": paths[self.outliers.ranked].tolist(),
             "unread_images": self.pixels.unread if self.pixels else None,
             "issues": self._rows(np.flatnonzero(self.is_issue())),
-            "files": [str(path) for path in self.files],
+            "files": {name: str(path) for name, path in self.files.items()},
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
         }
