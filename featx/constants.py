@@ -24,6 +24,9 @@ LEAK_FIXES = ("move", "drop", "keep")
 """What a corrected table does with duplicates across splits: all moved to the earliest of train, val and test; those in the
 earlier splits dropped; or nothing."""
 
+MAPS = ("pca", "tsne")
+"""The ways to place the images of an inspection on a map."""
+
 DTYPES = ("float32", "float16")
 """The dtypes that features may be stored in."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,15 @@ from featx.backbones.backbone import Backbone
 from featx.constants import CACHE
 from featx.data.image_set import ImageSet, image_key
 from featx.data.inputs import ImageInput, image_inputs
-from featx.data.loader import LoadedImage, batched, default_batch_size, read_file, read_images, views_reader
+from featx.data.loader import read_file
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
-from featx.errors import DatasetError, FeatxError, HeadError, ImageError, SettingsError, system_errors
+from featx.errors import DatasetError, HeadError, ImageError, SettingsError, system_errors
+from featx.extraction.lookup import Network, iter_values, known_views
 from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownViews
-from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import files_sharing
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups, default_split, evaluate_head, group_rows
 from featx.heads.evaluation import trained_on
@@ -33,10 +32,9 @@ from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.targets import known_labels
-from featx.identity import joint_features
 from featx.io import model_file
 from featx.io.file_kinds import is_feature_file
-from featx.layer_spec import PENULTIMATE, LayerSpec, RandomView, View
+from featx.layer_spec import PENULTIMATE, LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.progress import shows_progress
@@ -44,7 +42,6 @@ from featx.promotion.assemble import backbone_of
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.reporter import SILENT, Reporter
-from featx.system import cores
 from featx.text import portable
 
 
@@ -108,6 +105,9 @@ class HeadOnBackbone:
         """
         return self.head.predict_values(self.backbone.encode_at(pixels, self.head.layer_))
 
+
+NOT_FINITE = "the model's scores for it are NaN or infinite"
+"""Why an image has no prediction whose scores are no numbers."""
 
 Model = HeadOnBackbone | PromotedModel
 """What predicts from pixels."""
@@ -268,7 +268,7 @@ def iter_predictions(
     else:
         inputs = image_inputs(images)
     to_prediction = _to_prediction(model, min(top, len(model.classes)))
-    for name, values, error in _predict_inputs(model, inputs, _known_features(model, cache), workers, reporter):
+    for name, values, error in _predict_inputs(model, inputs, known_features(model, cache), workers, reporter):
         yield Prediction(name, error=error) if values is None else to_prediction(name, values)
 
 
@@ -385,73 +385,28 @@ def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Predic
     return to_prediction
 
 
-def _known_features(model: Model, cache: str | os.PathLike[str] | None) -> KnownViews | None:
+def known_features(model: Model, cache: str | os.PathLike[str] | None) -> KnownViews | None:
     """The features that a head takes from the files of a folder, and from the one that it was fitted to.
 
     A promoted model, whose network may have been fine-tuned, has none.
     """
     if cache is None or isinstance(model, PromotedModel):
         return None
-    identities, spec = model.backbone.identities, LayerSpec.parse(model.head.layer_)
-    by_view: dict[View | RandomView, dict[str, str]] = {
-        view: {name: identities[name] for name in names} for view, names in zip(spec.views, spec.stored, strict=True)
-    }
-    files = [file for file in files_sharing(Path(cache), by_view.values()) if file.complete]
-    if (own := model.head.source_) and Path(own).resolve() not in [file.path.resolve() for file in files]:
-        with contextlib.suppress(FeatxError):  # it may be gone, or hold other features by now
-            files += [file for file in [FeatureFile(own)] if any(map(file.holds, by_view.values()))]
-    return KnownViews(files, by_view) if files else None
+    return known_views(model.backbone.identities, model.head.layer_, Path(cache), model.head.source_)
 
 
 def _predict_inputs(
     model: Model, inputs: Iterable[ImageInput], known: KnownViews | None, workers: int | None, reporter: Reporter
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
     """Yield for each image, in order, its name, its (C,) float64 outputs and "", or None and why it failed."""
-    total = len(inputs) if isinstance(inputs, list) else 0
-    ahead: dict[int, ImageInput] = {}
-
-    def sources() -> Iterator[tuple[int, Path | Callable[[], bytes]]]:
-        for row, each in enumerate(inputs):
-            ahead[row] = each
-            yield row, each.source
-
-    read = views_reader(model.transform, model.views)
-    images = read_images(sources(), read, workers=workers or cores(), known=() if known is None else known)
-    done = 0
-    for batch in batched(images, max(1, default_batch_size(model.device.type) // len(model.views))):
-        cached = _cached_outputs(model, batch, known)
-        # A row that turned out to be damaged was not decoded, because its key is known: it is decoded now.
-        again = ((image.row, ahead[image.row].source) for image in batch if _is_missing(image, cached))
-        late = {image.row: image for image in read_images(again, read, workers=1)} if known else {}
-        rows = [late.get(image.row, image) for image in batch]
-        pixels = [image.pixels for image in rows if image.pixels is not None]
-        computed = iter(model.predict_values(np.stack(pixels)) if pixels else ())
-        for image in rows:
-            values = next(computed) if image.pixels is not None else cached.get(image.row)
-            error = image.error
-            if values is not None and not np.isfinite(values).all():
-                values, error = None, "the model's scores for it are NaN or infinite"
-            yield ahead.pop(image.row).name, values, error
-        done += len(batch)
-        reporter.progress(done, max(total, done))
-
-
-def _is_missing(image: LoadedImage, cached: Mapping[int, np.ndarray]) -> bool:
-    """Whether an image has neither pixels nor cached outputs, though nothing failed."""
-    return image.pixels is None and not image.error and image.row not in cached
-
-
-def _cached_outputs(model: Model, batch: Sequence[LoadedImage], known: KnownViews | None) -> dict[int, np.ndarray]:
-    """The (C,) outputs of the images of a batch that were not decoded because their features are known, by row."""
-    images = [image for image in batch if image.pixels is None and not image.error]
-    if known is None or isinstance(model, PromotedModel) or not images:
-        return {}
-    intact, by_name = known.take(np.frombuffer(b"".join(image.key for image in images), np.uint8).reshape(-1, 16))
-    if not intact.any():
-        return {}
-    spec = LayerSpec.parse(model.head.layer_)
-    outputs = model.head.predict_values(joint_features([[by_name[name] for name in names] for names in spec.stored]))
-    return dict(zip((image.row for image, ok in zip(images, intact, strict=True) if ok), outputs, strict=True))
+    network = Network(model.transform, model.views, model.device.type, model.predict_values)
+    if isinstance(model, HeadOnBackbone):
+        network = dataclasses.replace(network, layer=model.head.layer_, from_features=model.head.predict_values)
+    for image in iter_values(network, inputs, known=known, workers=workers, reporter=reporter):
+        if image.values is not None and not np.isfinite(image.values).all():
+            yield image.name, None, NOT_FINITE
+        else:
+            yield image.name, image.values, image.error
 
 
 def _with_keys(images: ImageSet) -> FeatureSet:

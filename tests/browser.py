@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Download, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Download, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Programs that are Chromium, the first of which is used; the browsers that Playwright downloads are not needed."""
@@ -54,14 +55,15 @@ class Tab:
     @property
     def foreign(self) -> list[str]:
         """The requests for anything but the page itself and the folder of its thumbnails."""
-        own, folder = self.path.as_uri(), self.path.with_suffix("").as_uri()
-        return [
-            url
-            for url in self.requests
-            if not url.startswith(WITHIN)
-            and url.split("#")[0] != own
-            and not url.startswith((f"{folder}-", f"{folder}."))
-        ]
+        folder = self.path.with_name(f"{self.path.stem}_files")
+
+        def is_own(url: str) -> bool:
+            file = Path(unquote(url.partition("#")[0]).removeprefix("file://"))
+            return url.startswith(WITHIN) or (
+                url.startswith("file:///") and (file == self.path or file.parent == folder)
+            )
+
+        return [url for url in self.requests if not is_own(url)]
 
     def run(self, script: str, argument: Any = None) -> Any:
         """The value of a JavaScript expression, or of a function of the argument, on the page."""
@@ -146,6 +148,7 @@ class Chromium:
         page.on("console", lambda message: _note_error(tab, message))
         page.on("pageerror", lambda error: tab.errors.append(str(error)))
         page.on("crash", lambda _: tab.errors.append("the page crashed"))
+        page.on("dialog", lambda dialog: _answer(tab, dialog))
         page.goto(tab.path.as_uri())
         return tab
 
@@ -155,8 +158,17 @@ class Chromium:
         for context, _ in self._open:
             context.close()
         self._open.clear()
-        assert [url for tab in tabs for url in tab.foreign] == []
-        assert [message for tab in tabs for message in tab.errors] == []
+        foreign = [url for tab in tabs for url in tab.foreign]
+        errors = [message for tab in tabs for message in tab.errors]
+        assert not foreign, f"the page requested {foreign}"
+        assert not errors, f"the page had errors: {errors}"
+
+
+def _answer(tab: Tab, dialog: Dialog) -> None:
+    """Leave a page that asks whether to stay, as it may; no page of featx opens another dialog of the browser."""
+    if dialog.type != "beforeunload":
+        tab.errors.append(f"a dialog of the browser: {dialog.message}")
+    dialog.accept()
 
 
 def _note_error(tab: Tab, message: ConsoleMessage) -> None:

@@ -12,6 +12,7 @@ from featx.cli.output import print_columns
 from featx.text import counted
 
 if TYPE_CHECKING:
+    from featx.inspection.corrected_table import CorrectedTable
     from featx.inspection.result import Inspection
     from featx.metrics.reports import Report
 
@@ -33,10 +34,18 @@ def print_findings(inspection: Inspection) -> None:
     _print_labels(inspection)
     _print_outliers(inspection)
     _print_odd_images(inspection)
-    if inspection.files:
-        click.echo()
-    for name, path in inspection.files.items():
-        click.echo(f"{name}: {path}")
+    click.echo()
+    for path in inspection.files:
+        click.echo(f"{'page' if path.suffix == '.html' else 'table'}: {path}")
+
+
+def print_corrected(corrected: CorrectedTable) -> None:
+    """Print what the corrected table changes, and what to run next."""
+    click.echo(f"corrected table: {corrected.path}")
+    for change in corrected.summary:
+        click.echo(f"  {change}")
+    for command in corrected.commands:
+        click.echo(f"next: {command}")
 
 
 def _section(title: str, head: Sequence[str] = (), lines: Sequence[Sequence[Any]] = (), *, total: int = 0) -> None:

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx.cli.fix_options import FIX
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS, CHECKED, with_option
+from featx.cli.needs import ALWAYS, CHECKED, Needs, with_option
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, POSITIVE, WORKERS, cache_folder
-from featx.constants import KINDS, TASKS
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, POSITIVE, WORKERS, cache_folder, needing
+from featx.constants import KINDS, MAPS, TASKS
 from featx.layer_spec import PENULTIMATE
 from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.inspection.corrected_table import CorrectedTable
     from featx.inspection.result import Inspection
 
 
-def _show(result: Inspection) -> None:
-    from featx.cli.findings import print_findings
+@dataclass(frozen=True, eq=False)
+class _Inspected:
+    """An inspection, and the corrected table that was written, if any."""
 
-    print_findings(result)
+    inspection: Inspection
+    corrected: CorrectedTable | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of both."""
+        return (*self.inspection.notes, *(self.corrected.notes if self.corrected else ()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``featx inspect --json`` prints."""
+        fix = {"fix": self.corrected.as_dict() if self.corrected else None}
+        return {**self.inspection.as_dict(), **fix, "notes": list(self.notes)}
+
+
+def _show(result: _Inspected) -> None:
+    from featx.cli.findings import print_corrected, print_findings
+
+    print_findings(result.inspection)
+    if result.corrected:
+        print_corrected(result.corrected)
+
+
+_WITH_PAGE = Needs(
+    "without --page or --out FILE.html",
+    lambda options: options["page"] or any(str(path).lower().endswith(".html") for path in options["out"]),
+)
 
 
 @click.command(
@@ -29,7 +59,8 @@ def _show(result: Inspection) -> None:
     short_help="Find duplicates, leaks, wrong labels and outliers.",
     examples=(
         "featx inspect photos/",
-        "featx inspect cache/photos--resnet50.h5 --threshold 0.02",
+        "featx inspect cache/photos--resnet50.h5 --page",
+        "featx inspect photos/ --fix photos/corrected.csv --accept 20",
     ),
 )  # fmt: skip
 @click.argument("data", required=False)
@@ -55,7 +86,7 @@ def _show(result: Inspection) -> None:
 @GROUPS
 @option(
     "--pixels/--no-pixels", default=True, show_default=True, section="Input", needs=ALWAYS,
-    help="Read the images too, to find blank, dark, bright, blurred ones and odd sizes.",
+    help="Read the images too, to find blank, dark, bright or blurred ones and odd sizes, and for the page.",
 )  # fmt: skip
 @option(
     "--images", multiple=True, section="Input", needs=with_option("pixels", "--pixels"), metavar="FOLDER",
@@ -72,21 +103,42 @@ def _show(result: Inspection) -> None:
 )  # fmt: skip
 @DEVICE
 @option(
-    "-o", "--out", multiple=True, section="Output", needs=ALWAYS, metavar="FILE",
-    help="Table of all images and findings to write (.csv or .parquet). May be repeated.",
+    "--page", is_flag=True, section="Output", needs=ALWAYS,
+    help="Write a page to look at the findings and decide: <models>/<features>--inspection.html.",
 )  # fmt: skip
 @option(
-    "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the folds."
-)
+    "-o", "--out", multiple=True, section="Output", needs=ALWAYS, metavar="FILE",
+    help="Page (.html), or table of all images and findings (.csv or .parquet), to write. May be repeated.",
+)  # fmt: skip
+@option(
+    "--map", type=click.Choice(MAPS), default=MAPS[0], show_default=True, section="Output", needs=_WITH_PAGE,
+    help="How the page places the images on its map; tsne needs the extra map.",
+)  # fmt: skip
+@needing(with_option("page", "--page"), MODELS_FOLDER)
+@FIX
+@option(
+    "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N",
+    help="Seed of the folds and the map.",
+)  # fmt: skip
 @WORKERS
 @cache_folder("Input")
-def inspect(reporter: Reporter, **options: Any) -> Inspection:
+def inspect(
+    reporter: Reporter, fix: str | None, duplicates: str, leaks: str, accept: int, decisions: str | None, **options: Any
+) -> _Inspected:
     """Find duplicates, leaks between splits, labels that are probably wrong, outliers and odd images in DATA.
 
     DATA is a feature file, by default the newest in the cache folder, or a data set, whose newest feature file is taken; where
-    there is none, its features are extracted first. Findings are ranked; nothing is changed or deleted.
+    there is none, its features are extracted first. Findings are ranked; nothing is changed or deleted. The table of --fix
+    holds the corrected data set, and featx extract reads it without a forward pass.
     """
     stage_of_import(reporter, "sklearn", "scikit-learn")
+    from featx.inspection.corrected_table import require_writable, write_fixed_table
     from featx.inspection.pipeline import inspect as run
 
-    return run(**options, reporter=reporter)
+    if fix is not None:
+        require_writable(Path(fix))
+    inspection = run(**options, reporter=reporter)
+    if fix is None:
+        return _Inspected(inspection, None)
+    ways = {"duplicates": duplicates, "leaks": leaks, "accept": accept, "decisions": decisions}
+    return _Inspected(inspection, write_fixed_table(inspection, fix, **ways))  # type: ignore[arg-type]

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
+from featx.constants import MAPS
 from featx.errors import FeatxError
 from featx.features.feature_set import FeatureSet
 from featx.heads import nearest
 from featx.inspection.neighbours import NEIGHBOURS, Neighbours, nearest_neighbours
 from featx.reporter import SILENT, Reporter
-
-METHODS = ("pca", "tsne")
-"""The ways to make a map."""
 
 MOST_FITTED = 50_000
 """The most images that the directions of the principal components are computed from; the others are projected on them."""
@@ -50,7 +48,7 @@ def map_coordinates(
     Args:
         features: N images; the plain view counts.
         neighbours: of these images, for "tsne"; None: they are found here.
-        method: one of ``METHODS``.
+        method: one of ``MAPS``.
         seed: of the draw of images where there are more than ``MOST_FITTED``, and of "tsne".
         reporter: receives the stages.
 
@@ -73,8 +71,8 @@ def map_coordinates(
         >>> map_coordinates(features).shape
         (20, 2)
     """
-    if method not in METHODS:
-        raise FeatxError(f"there is no map {method!r}; expected one of {', '.join(METHODS)}")
+    if method not in MAPS:
+        raise FeatxError(f"there is no map {method!r}; expected one of {', '.join(MAPS)}")
     library = _opentsne() if method == "tsne" else None
     X = features.plain
     finite = _finite_rows(X)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from featx.arguments import path_of
-from featx.data.sources.table import TABLE_ENDINGS, read_table
+from featx.data.sources.table import read_table
 from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, OutputError
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.inspection.data_table import absolute, extract_command, further_columns, notes_on_paths, paths_for, table_of
 from featx.inspection.fix import GROUP, MOVE, Decisions, Fix, fix
 from featx.inspection.result import Inspection
 from featx.io.outputs import Output, require_outputs
 from featx.io.tables import table_kind, write_table
-from featx.system import why_unreadable
 from featx.text import counted, listed, native, printable
 
 COLUMNS = ("path", "label", "split", "change")
@@ -118,17 +117,17 @@ def write_fixed_table(
     """
     features = inspection.features
     path = Path(path_of(path, "path"))
-    origin = _origin(features)
+    origin = table_of(features)
     table = None if decisions is None or isinstance(decisions, Decisions) else path_of(decisions, "decisions")
     require_writable(path, features, [name for name in (origin, table) if name])
     if table is not None:
         decisions = read_decisions(table, inspection)
     fixed = fix(inspection, duplicates=duplicates, leaks=leaks, accept=accept, decisions=decisions)  # type: ignore[arg-type]
-    further, notes = _further_columns(features, origin, fixed.rows)
+    further, notes = further_columns(features, origin, fixed.rows, COLUMNS)
     taken = GROUP_COLUMN in further and features.group != GROUP_COLUMN
     group = OTHER_GROUP_COLUMN if taken else GROUP_COLUMN
     columns = {
-        "path": _paths(features, fixed.rows, path),
+        "path": paths_for(features, fixed.rows, path),
         "label": fixed.labels,
         "split": fixed.splits,
         "change": fixed.changes,
@@ -136,7 +135,7 @@ def write_fixed_table(
     }
     columns |= {name: values for name, values in further.items() if name not in columns}
     write_table(path, columns, CORRECTED, exact=True)
-    notes = [*fixed.notes, *notes, *_notes_on_paths(columns["path"]), *_notes_on_rest(inspection, fixed)]
+    notes = [*fixed.notes, *notes, *notes_on_paths(columns["path"]), *_notes_on_rest(inspection, fixed)]
     return CorrectedTable(path, fixed, group, tuple(notes), _commands(features, path, group))
 
 
@@ -179,9 +178,7 @@ def read_decisions(table: str | os.PathLike[str], inspection: Inspection) -> Dec
     for number, cells in read_table(table, optional=("split", "group")):
         columns.update(cells)
         path = cells["path"]
-        row = next(
-            (rows[name] for name in (_absolute(table.parent, path), Path(path).as_posix()) if name in rows), None
-        )
+        row = next((rows[name] for name in (absolute(table.parent, path), Path(path).as_posix()) if name in rows), None)
         if row is None:
             strange.append(path)
             continue
@@ -211,63 +208,7 @@ def _rows_by_path(features: FeatureSet) -> dict[str, int]:
     """The row of each image by its absolute path, and by its path in the feature file."""
     root = Path(native(str(features.dataset.get("root", ""))))
     paths = features.paths.tolist()
-    return {path: row for row, path in enumerate(paths)} | {
-        _absolute(root, path): row for row, path in enumerate(paths)
-    }
-
-
-def _absolute(folder: Path, path: str) -> str:
-    return os.path.normpath(os.path.join(os.path.abspath(folder), path))  # noqa: PTH100, PTH118 - links are not followed
-
-
-# The columns
-
-
-def _paths(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
-    """The paths of images for a table, (n,) object: relative to its folder for images below it, else absolute."""
-    root, folder = Path(native(str(features.dataset.get("root", "")))), os.path.realpath(table.parent)
-    prefix, paths = folder.rstrip("/") + "/", np.empty(len(rows), dtype=object)
-    for number, path in enumerate(features.paths[rows].tolist()):
-        whole = _absolute(root, path)
-        below = whole.removeprefix(prefix)
-        paths[number] = below if below == below.lstrip() else f"./{below}"  # cells are stripped when they are read
-    return paths
-
-
-def _origin(features: FeatureSet) -> str | None:
-    """The table that the data set came from, if it is still there and may be one: a feature file may come from a stranger."""
-    table = features.dataset.get("table")
-    if not isinstance(table, str):
-        return None
-    name = native(table)
-    return None if why_unreadable(Path(name)) or Path(name).suffix.lower() not in TABLE_ENDINGS else name
-
-
-def _further_columns(
-    features: FeatureSet, origin: str | None, rows: np.ndarray
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The columns of the data set's table besides its own, (n,) object arrays of str; and notes on those that are lost."""
-    if origin is None:
-        return {}, []
-    table = Path(origin)
-    try:
-        names = sorted(
-            {name for _, cells in read_table(table, ("path",)) for name in cells if name and name not in COLUMNS}
-        )
-    except DatasetError as error:
-        return {}, [f"the further columns of {table.name} are not kept: {error}"]
-    found, notes = dict[str, np.ndarray](), list[str]()
-    paths = features.paths[rows].tolist()
-    for name in names:
-        try:
-            values = {
-                Path(cells["path"]).as_posix(): cells.get(name, "")
-                for _, cells in read_table(table, ("path",), (name,))
-            }
-            found[name] = np.array([values.get(path, "") for path in paths] or [""], dtype=object)[: len(paths)]
-        except DatasetError as error:
-            notes.append(f"the column {name!r} of {table.name} is not kept: {error}")
-    return found, notes
+    return {path: row for row, path in enumerate(paths)} | {absolute(root, path): row for row, path in enumerate(paths)}
 
 
 # What the user should know
@@ -290,20 +231,6 @@ def _notes_on_rest(inspection: Inspection, fixed: Fix) -> list[str]:
     return notes
 
 
-def _notes_on_paths(paths: np.ndarray) -> list[str]:
-    outside = sum(os.path.isabs(path) for path in paths.tolist())  # noqa: PTH117 - of str
-    if not outside:
-        return []
-    return [
-        f"{counted(outside, 'path')} of the table are absolute, because the images do not lie below its folder; pages need "
-        "--images FOLDER to show them"
-    ]
-
-
 def _commands(features: FeatureSet, path: Path, group: str) -> tuple[str, ...]:
     """The commands to run next."""
-    backbone: Mapping[str, Any] = features.backbone
-    name, weights = backbone.get("name"), backbone.get("weights", "default")
-    network = f" --backbone {name}" if name else ""
-    network += f" --weights {weights}" if weights not in ("default", None) else ""
-    return (f"featx extract {shlex.quote(str(path))}{network}", f"featx fit-head --group {group} --compare HEAD")
+    return extract_command(features, path), f"featx fit-head --group {group} --compare HEAD"

@@ -1,4 +1,4 @@
-"""The files of an inspection: its table of all images."""
+"""The files of an inspection: its table of all images, and its page."""
 
 from __future__ import annotations
 
@@ -7,22 +7,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featx.arguments import path_of
+from featx.constants import MAPS
 from featx.errors import SettingsError
 from featx.features.feature_set import FeatureSet
+from featx.inspection.coordinates import map_coordinates
+from featx.inspection.page import write_inspection_page
 from featx.inspection.result import Inspection
-from featx.io.outputs import Output, OutputKind, require_outputs
+from featx.io.outputs import PAGE, Output, OutputKind, require_outputs
 from featx.io.tables import CSV, PARQUET, table_kind, write_table
+from featx.reporter import SILENT, Reporter
 
 TABLE = table_kind("table of an inspection", ("path", "label", "split", "is_near_duplicate_issue"), more=("",))
 """The table of an inspection, as an output; what else was found decides its further columns."""
 
+_KINDS = {CSV: TABLE, PARQUET: TABLE, PAGE.suffix: PAGE}
+_MAP_NAMES = dict(zip(MAPS, ("PCA", "t-SNE"), strict=True))
 
-def save_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Path:
-    """Write what an inspection found about each image as a table, a row for each image.
+
+def save_inspection(
+    inspection: Inspection,
+    path: str | os.PathLike[str],
+    *,
+    map: str = MAPS[0],  # noqa: A002 - the option of the command has this name
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> Path:
+    """Write an inspection as a page, or as a table with a row for each image.
 
     Args:
-        inspection: what was found.
-        path: a ``.csv`` or ``.parquet`` file. Only an older table of an inspection is replaced.
+        inspection: what was found. The page shows its thumbnails, if it has any (``inspect(..., thumbnails=True)``).
+        path: a ``.html``, ``.csv`` or ``.parquet`` file. Only an older file of the same kind is replaced.
+        map: how the page's map is made, as ``map_coordinates`` takes it.
+        seed: seed of the map.
+        reporter: receives the stages.
 
     Returns:
         The path.
@@ -30,14 +47,18 @@ def save_inspection(inspection: Inspection, path: str | os.PathLike[str]) -> Pat
     Raises:
         SettingsError: the path has another ending.
         OutputError: the file cannot be written, or pyarrow is missing.
+        FeatxError: the map needs a package that is not installed.
 
     Example:
 
-        inspection = featx.inspect("cache/photos--resnet50.h5")
+        inspection = featx.inspect("cache/photos--resnet50.h5", thumbnails=True)
+        save_inspection(inspection, "photos.html")
         save_inspection(inspection, "issues.csv")
     """
     path = Path(path_of(path, "path"))
-    write_table(path, inspection.columns(), _kind_of(path))
+    if _kind_of(path) is PAGE:
+        return _save_page(inspection, path, map, seed, reporter)
+    write_table(path, inspection.columns(), TABLE)
     return path
 
 
@@ -57,8 +78,32 @@ def require_writable(paths: Sequence[Path], features: FeatureSet | None = None, 
     require_outputs([Output(path, _kind_of(path), named=True) for path in paths], inputs, images=images)
 
 
+def is_page(path: Path) -> bool:
+    """Whether a path is that of a page."""
+    return path.suffix.lower() == PAGE.suffix
+
+
 def _kind_of(path: Path) -> OutputKind:
     """The kind of file that a path's ending stands for."""
-    if path.suffix.lower() not in (CSV, PARQUET):
-        raise SettingsError(f"{path} ends in {path.suffix or 'no ending'}; expected {CSV} or {PARQUET}")
-    return TABLE
+    if (kind := _KINDS.get(path.suffix.lower())) is None:
+        raise SettingsError(f"{path} ends in {path.suffix or 'no ending'}; expected {', '.join(_KINDS)}")
+    return kind
+
+
+def _save_page(inspection: Inspection, path: Path, map_name: str, seed: int, reporter: Reporter) -> Path:
+    """Write the page, with the part about the head that was judged."""
+    from featx.report.head_parts import head_facts, head_sections  # they import matplotlib
+    from featx.report.sections import headline_of, numbers_of
+
+    features, judged = inspection.features, inspection.judged
+    reporter.stage("placing the images on the map")
+    coordinates = map_coordinates(features, inspection.neighbours, method=map_name, seed=seed, reporter=reporter)
+    reporter.stage(f"writing {path}")
+    if judged is None:
+        return write_inspection_page(path, inspection, coordinates=coordinates, map_name=_MAP_NAMES[map_name])
+    head, report = judged.head, judged.report
+    return write_inspection_page(
+        path, inspection, coordinates=coordinates, map_name=_MAP_NAMES[map_name],
+        sections=head_sections(head, features, report=report, rows=judged.rows, predictions=judged.outputs),
+        numbers=numbers_of(report), headline=headline_of(report), facts=head_facts(head, features),
+    )  # fmt: skip

@@ -55,7 +55,7 @@ def inspect_fit(
         judged: its evaluation; None where nothing is held out.
         images: folders besides that of the data set in which the images may lie.
         notes: about the head, one sentence each.
-        reporter: receives the progress, in images.
+        reporter: receives the stages.
 
     Example:
 
@@ -69,7 +69,7 @@ def inspect_fit(
         notes = (*notes, _note_on(rows, features, judged))
         features, judged, predicted = _take(features, rows, judged, predicted)
     reporter.stage(f"comparing {len(features):,} images")
-    neighbours = nearest_neighbours(features, reporter=reporter)
+    neighbours = nearest_neighbours(features)
     duplicates = find_duplicates(features, neighbours)
     inspection = Inspection(
         features=features,
@@ -85,7 +85,7 @@ def inspect_fit(
     )
     rows = _worth_reading(inspection)[:MOST_READ]
     reporter.stage(f"reading {counted(len(rows), 'image')}")
-    pixels = inspect_pixels(features, rows=rows, thumbnails=True, images=images, reporter=reporter)
+    pixels = inspect_pixels(features, rows=rows, thumbnails=True, images=images)
     return dataclasses.replace(inspection, pixels=pixels, seconds=time.perf_counter() - started)
 
 

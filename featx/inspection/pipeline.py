@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import clone
 
 from featx.arguments import names_of, path_of
-from featx.constants import CACHE
+from featx.constants import CACHE, MAPS, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.data.splits import join_groups
@@ -24,7 +24,7 @@ from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.inspection.duplicates import Duplicates, find_duplicates
-from featx.inspection.files import require_writable, save_inspection
+from featx.inspection.files import is_page, require_writable, save_inspection
 from featx.inspection.label_issues import LabelIssues, find_label_issues
 from featx.inspection.leaks import find_leaks
 from featx.inspection.neighbours import Neighbours, nearest_neighbours
@@ -60,8 +60,11 @@ def inspect(
     weights: str = "default",
     device: str = "auto",
     out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    page: bool = False,
+    map: str = MAPS[0],  # noqa: A002 - the option of the command has this name
     seed: int = 0,
     cache: str | os.PathLike[str] = CACHE,
+    models: str | os.PathLike[str] = MODELS,
     workers: int | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
@@ -85,14 +88,17 @@ def inspect(
         table: the table with that column, where it is not the one that the features were extracted from.
         pixels: read the images too, to find blank, dark, bright or blurred ones and odd sizes. What was measured once is kept
             by content, so a second inspection reads no image.
-        thumbnails: make a small JPEG of each image in the same pass, for ``write_page``.
+        thumbnails: make a small JPEG of each image in the same pass, as a page needs them.
         images: a folder, or folders, besides that of the data set in which the images may lie.
         backbone: name of the backbone of a data set; as ``featx.extract`` takes it.
         weights: weights of that backbone.
         device: device that runs that backbone.
-        out: a file, or files, to write: a table of all images (``.csv`` or ``.parquet``).
-        seed: seed of the folds.
+        out: a file, or files, to write: the page (``.html``), or a table of all images (``.csv`` or ``.parquet``).
+        page: write the page ``<models>/<features>--inspection.html`` too.
+        map: how the page places the images on its map: "pca", or "tsne", which needs the extra ``map``.
+        seed: seed of the folds and the map.
         cache: folder of feature files.
+        models: folder of heads and pages.
         workers: threads that read and decode; by default one per core.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress.
@@ -112,42 +118,68 @@ def inspect(
             print(inspection.features.paths[row], inspection.labels.given[row], inspection.labels.suggested[row])
     """
     started = time.perf_counter()
-    if threshold is not None and not threshold > 0:
-        raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
-    Head(model, task=task, seed=seed)  # before anything slow, so that a wrong name is reported at once
     outputs = [Path(path) for path in names_of(out, "out")]
+    _check(model, task, seed, threshold, map)
     require_writable(outputs)
     features, file, notes = _load(
         data, layer, backbone=backbone, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
     )
-    if len(features) < _LEAST:
-        raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
+    outputs += [Path(models) / f"{_stem(features, file)}--inspection.html"] if page else []
     require_writable(outputs, features, [str(path) for path in (features.source, table) if path])
     features = with_groups(features, group, table)
     task, task_notes = task_of(features, task)
-    head = Head(model, task=task, seed=seed)
-    features = with_splits(features, task)
+    inspection = _find(
+        with_splits(features, task), Head(model, task=task, seed=seed), threshold=threshold, reporter=reporter
+    )
+    if pixels:
+        thumbnails = thumbnails or any(is_page(path) for path in outputs)
+        found = _read_pixels(inspection.features, images, thumbnails, workers, reporter)
+        inspection = dataclasses.replace(inspection, pixels=found)
+    inspection = dataclasses.replace(
+        inspection,
+        file=file,
+        notes=tuple(dict.fromkeys([*notes, *task_notes, *inspection.notes])),
+        seconds=time.perf_counter() - started,
+    )
+    files = [save_inspection(inspection, path, map=map, seed=seed, reporter=reporter) for path in outputs]
+    return dataclasses.replace(inspection, files=tuple(files))
+
+
+def _check(model: str | None, task: str, seed: int, threshold: float | None, map_name: str) -> None:
+    """Refuse, before anything slow, values that are not possible."""
+    Head(model, task=task, seed=seed)
+    if threshold is not None and not threshold > 0:
+        raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
+    if map_name not in MAPS:
+        raise SettingsError(f"there is no map {map_name!r}; expected one of {', '.join(MAPS)}")
+
+
+def _find(features: FeatureSet, head: Head, *, threshold: float | None, reporter: Reporter) -> Inspection:
+    """Find everything that features show; ``head`` is unfitted, and its task is that of the features."""
+    if len(features) < _LEAST:
+        raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
     reporter.stage(f"comparing {len(features):,} images")
     neighbours = nearest_neighbours(features, reporter=reporter)
     duplicates = find_duplicates(features, neighbours, threshold=threshold)
     out_of_fold, labels, label_notes = _judge_labels(features, neighbours, duplicates, head, reporter)
     judged, judged_notes = _judge_head(features, head, reporter)
-    inspection = Inspection(
+    return Inspection(
         features=features,
         neighbours=neighbours,
         duplicates=duplicates,
-        leaks=find_leaks(features, duplicates, head=judged.head if judged else None, task=task),
+        leaks=find_leaks(features, duplicates, head=judged.head if judged else None, task=head.task),
         outliers=find_outliers(neighbours),
         out_of_fold=out_of_fold,
         labels=labels,
-        pixels=_read_pixels(features, images, thumbnails, workers, reporter) if pixels else None,
-        file=file,
+        pixels=None,
         judged=judged,
-        notes=tuple(dict.fromkeys([*notes, *task_notes, *label_notes, *judged_notes])),
-        seconds=time.perf_counter() - started,
+        notes=(*label_notes, *judged_notes),
     )
-    files = {f"table{number or ''}": save_inspection(inspection, path) for number, path in enumerate(outputs)}
-    return dataclasses.replace(inspection, files=files)
+
+
+def _stem(features: FeatureSet, file: Path | None) -> str:
+    """The beginning of the names of files about the features."""
+    return file.stem if file else Path(features.dataset.get("name", "")).name or "features"
 
 
 def _load(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ class Inspection:
         judged: a head fitted to the training images and judged on the held-out ones; None where that is not possible.
         notes: for the user, one sentence each.
         seconds: the duration of the inspection.
-        files: what was written, by its name in words.
+        files: the page and the tables that were written.
 
     Example:
 
@@ -78,7 +77,7 @@ class Inspection:
     judged: JudgedHead | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -146,7 +145,7 @@ class Inspection:
             "outliers": paths[self.outliers.ranked].tolist(),
             "unread_images": self.pixels.unread if self.pixels else None,
             "issues": self._rows(np.flatnonzero(self.is_issue())),
-            "files": {name: str(path) for name, path in self.files.items()},
+            "files": [str(path) for path in self.files],
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
         }

@@ -42,7 +42,7 @@ def test_json_has_the_ranked_findings_and_each_image_with_one_under_the_names_of
 ) -> None:
     featx("extract", split_photos, "-b", "lenet5")
     facts = json.loads(featx("inspect", "--json", "-o", "issues.csv").stdout)
-    assert facts["files"] == {"table": "issues.csv"}
+    assert facts["files"] == ["issues.csv"]
     with Path("issues.csv").open(newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert len(rows) == facts["images"]

@@ -10,6 +10,7 @@ import pytest
 from made import photos
 from sklearn.decomposition import PCA
 
+from featx.constants import MAPS
 from featx.errors import FeatxError
 from featx.features.feature_set import FeatureSet
 from featx.heads.nearest import unit
@@ -59,7 +60,7 @@ def test_components_of_a_sample_place_all_images(monkeypatch: pytest.MonkeyPatch
     assert (map_coordinates(feature_set(X), seed=1) != sampled).any()
 
 
-@pytest.mark.parametrize("method", coordinates.METHODS)
+@pytest.mark.parametrize("method", MAPS)
 @pytest.mark.parametrize(
     "X", [np.zeros((0, 4)), np.ones((1, 4)), np.eye(2, 4), np.eye(3, 4), np.ones((20, 4)), np.ones((90, 80))]
 )
@@ -71,7 +72,7 @@ def test_few_images_and_copies_have_finite_places(X: np.ndarray, method: str) ->
     assert np.isfinite(places).all()
 
 
-@pytest.mark.parametrize("method", coordinates.METHODS)
+@pytest.mark.parametrize("method", MAPS)
 def test_an_image_that_is_not_finite_has_no_place(method: str) -> None:
     if method == "tsne":
         pytest.importorskip("openTSNE", reason="the extra map is not installed")

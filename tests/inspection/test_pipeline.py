@@ -129,7 +129,7 @@ def test_the_table_has_a_row_for_each_image_and_only_a_table_of_an_inspection_is
     assert {"is_label_issue", "label_score", "near_duplicate_sets", "is_outlier_issue", "outlier_score"} <= rows[
         0
     ].keys()
-    assert inspection.files == {"table": Path("issues.csv")}
+    assert inspection.files == (Path("issues.csv"),)
     featx.inspect(features, pixels=False, out="issues.csv")
     Path("mine.csv").write_text("path,label\na.jpg,cat\n")
     with pytest.raises(OutputError, match=r"mine.csv exists and is not a table of an inspection"):

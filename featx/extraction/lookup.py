@@ -1,0 +1,143 @@
+"""Images in order through a network or, where a feature file has their features, from there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.data.inputs import ImageInput
+from featx.data.loader import LoadedImage, batched, default_batch_size, read_images, views_reader
+from featx.data.transform import Transform
+from featx.errors import FeatxError
+from featx.extraction.reuse import KnownViews
+from featx.features.feature_file import FeatureFile
+from featx.features.folder import files_sharing
+from featx.identity import joint_features
+from featx.layer_spec import LayerSpec, RandomView, View
+from featx.reporter import SILENT, Reporter
+from featx.system import cores
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What turns an image into values: scores, or features.
+
+    Attributes:
+        transform: from an image's pixels to the network's input.
+        views: the V views of each image.
+        device: the type of torch device, "cpu" or another.
+        compute: from (B, V, 3, H, W) uint8 to (B, ...) values.
+        layer: the layer spec of the features, which may be in a file; "" where none can be.
+        from_features: from the (B, D) or (B, V, D) features of files to the values.
+    """
+
+    transform: Transform
+    views: Sequence[View]
+    device: str
+    compute: Callable[[np.ndarray], np.ndarray]
+    layer: str = ""
+    from_features: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+@dataclass(frozen=True, eq=False)
+class ImageValues:
+    """What a network gave for one image.
+
+    Attributes:
+        name: of the image.
+        key: the 16 bytes of its ``image_key``; zeros if it could not be read.
+        values: None if the image failed.
+        error: why it failed, else "".
+    """
+
+    name: str
+    key: bytes
+    values: np.ndarray | None
+    error: str = ""
+
+
+def known_views(
+    identities: Mapping[str, str], layer: str, folder: Path | None, own: Path | None = None
+) -> KnownViews | None:
+    """The features of a layer that are in the files of a folder, and in one file besides; None where there are none.
+
+    Args:
+        identities: the identity of each stored layer of ``layer``.
+        layer: a layer spec, as in ``LayerSpec.parse``.
+        folder: of feature files; None: only the one file.
+        own: the one file, which may be gone, or hold other features by now.
+    """
+    spec = LayerSpec.parse(layer)
+    by_view: dict[View | RandomView, dict[str, str]] = {
+        view: {name: identities[name] for name in names} for view, names in zip(spec.views, spec.stored, strict=True)
+    }
+    files = [file for file in files_sharing(folder, by_view.values()) if file.complete] if folder else []
+    if own and own.resolve() not in [file.path.resolve() for file in files]:
+        with contextlib.suppress(FeatxError):
+            files += [file for file in [FeatureFile(own)] if any(map(file.holds, by_view.values()))]
+    return KnownViews(files, by_view) if files else None
+
+
+def iter_values(
+    network: Network,
+    inputs: Iterable[ImageInput],
+    *,
+    known: KnownViews | None = None,
+    workers: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Iterator[ImageValues]:
+    """Yield what a network gives for each image, in order, as soon as it is computed; only a few batches are read ahead.
+
+    Args:
+        network: what computes the values.
+        inputs: the images.
+        known: features of images that are not computed again.
+        workers: threads that read and decode; by default one per core.
+        reporter: receives the progress, in images.
+    """
+    total = len(inputs) if isinstance(inputs, list) else 0
+    ahead: dict[int, ImageInput] = {}
+
+    def sources() -> Iterator[tuple[int, Path | Callable[[], bytes]]]:
+        for row, each in enumerate(inputs):
+            ahead[row] = each
+            yield row, each.source
+
+    read = views_reader(network.transform, network.views)
+    images = read_images(sources(), read, workers=workers or cores(), known=() if known is None else known)
+    done = 0
+    for batch in batched(images, max(1, default_batch_size(network.device) // len(network.views))):
+        cached = _cached(network, batch, known)
+        # A row that turned out to be damaged was not decoded, because its key is known: it is decoded now.
+        again = ((image.row, ahead[image.row].source) for image in batch if _is_missing(image, cached))
+        late = {image.row: image for image in read_images(again, read, workers=1)} if known else {}
+        rows = [late.get(image.row, image) for image in batch]
+        pixels = [image.pixels for image in rows if image.pixels is not None]
+        computed = iter(network.compute(np.stack(pixels)) if pixels else ())
+        for image in rows:
+            values = next(computed) if image.pixels is not None else cached.get(image.row)
+            yield ImageValues(ahead.pop(image.row).name, image.key, values, image.error)
+        done += len(batch)
+        reporter.progress(done, max(total, done))
+
+
+def _is_missing(image: LoadedImage, cached: Mapping[int, np.ndarray]) -> bool:
+    """Whether an image has neither pixels nor cached values, though nothing failed."""
+    return image.pixels is None and not image.error and image.row not in cached
+
+
+def _cached(network: Network, batch: Sequence[LoadedImage], known: KnownViews | None) -> dict[int, np.ndarray]:
+    """The values of the images of a batch that were not decoded because their features are known, by row."""
+    images = [image for image in batch if image.pixels is None and not image.error]
+    if known is None or not network.layer or not images:
+        return {}
+    intact, by_name = known.take(np.frombuffer(b"".join(image.key for image in images), np.uint8).reshape(-1, 16))
+    if not intact.any():
+        return {}
+    stored = LayerSpec.parse(network.layer).stored
+    values = network.from_features(joint_features([[by_name[name] for name in names] for names in stored]))
+    return dict(zip((image.row for image, ok in zip(images, intact, strict=True) if ok), values, strict=True))

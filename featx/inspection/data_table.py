@@ -1,0 +1,89 @@
+"""A table of all images of a feature file, which ``featx extract`` reads without a forward pass: its paths and columns."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.data.sources.table import TABLE_ENDINGS, read_table
+from featx.errors import DatasetError
+from featx.features.feature_set import FeatureSet
+from featx.system import why_unreadable
+from featx.text import counted, native
+
+
+def paths_for(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
+    """The paths of images for a table, (n,) object: relative to its folder for images below it, else absolute."""
+    root, folder = Path(native(str(features.dataset.get("root", "")))), os.path.realpath(table.parent)
+    prefix, paths = folder.rstrip("/") + "/", np.empty(len(rows), dtype=object)
+    for number, path in enumerate(features.paths[rows].tolist()):
+        whole = absolute(root, path)
+        below = whole.removeprefix(prefix)
+        paths[number] = below if below == below.lstrip() else f"./{below}"  # cells are stripped when they are read
+    return paths
+
+
+def table_of(features: FeatureSet) -> str | None:
+    """The table that the data set came from, if it is still there and may be one: a feature file may come from a stranger."""
+    table = features.dataset.get("table")
+    if not isinstance(table, str):
+        return None
+    name = native(table)
+    return None if why_unreadable(Path(name)) or Path(name).suffix.lower() not in TABLE_ENDINGS else name
+
+
+def further_columns(
+    features: FeatureSet, origin: str | None, rows: np.ndarray, own: Collection[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The columns of the data set's table besides its own, (n,) object arrays of str; and notes on those that are lost."""
+    if origin is None:
+        return {}, []
+    table = Path(origin)
+    try:
+        names = sorted(
+            {name for _, cells in read_table(table, ("path",)) for name in cells if name and name not in own}
+        )
+    except DatasetError as error:
+        return {}, [f"the further columns of {table.name} are not kept: {error}"]
+    found, notes = dict[str, np.ndarray](), list[str]()
+    paths = features.paths[rows].tolist()
+    for name in names:
+        try:
+            values = {
+                Path(cells["path"]).as_posix(): cells.get(name, "")
+                for _, cells in read_table(table, ("path",), (name,))
+            }
+            found[name] = np.array([values.get(path, "") for path in paths] or [""], dtype=object)[: len(paths)]
+        except DatasetError as error:
+            notes.append(f"the column {name!r} of {table.name} is not kept: {error}")
+    return found, notes
+
+
+def notes_on_paths(paths: np.ndarray) -> list[str]:
+    """A note that counts the absolute paths of a table, if there are any."""
+    outside = sum(os.path.isabs(path) for path in paths.tolist())  # noqa: PTH117 - of str
+    if not outside:
+        return []
+    return [
+        f"{counted(outside, 'path')} of the table are absolute, because the images do not lie below its folder; pages need "
+        "--images FOLDER to show them"
+    ]
+
+
+def extract_command(features: FeatureSet, table: Path) -> str:
+    """The command that takes the labels of a table over, through the same backbone."""
+    backbone: Mapping[str, Any] = features.backbone
+    name, weights = backbone.get("name"), backbone.get("weights", "default")
+    network = f" --backbone {shlex.quote(str(name))}" if name else ""
+    network += f" --weights {shlex.quote(str(weights))}" if weights not in ("default", None) else ""
+    return f"featx extract {shlex.quote(str(table))}{network}"
+
+
+def absolute(folder: Path, path: str) -> str:
+    """The absolute path of an image by its path below a folder."""
+    return os.path.normpath(os.path.join(os.path.abspath(folder), path))  # noqa: PTH100, PTH118 - links are not followed
