@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,10 +18,11 @@ import numpy as np
 from featx.data.decode import MAX_PIXELS
 from featx.data.known_image import read_known_image
 from featx.data.loader import in_order, wait_for_large_files
-from featx.data.pixel_facts import FACTS, look_at
+from featx.data.pixel_facts import Look, look_at
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
+from featx.inspection.pixel_store import keep_facts, recall_facts
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
 
@@ -99,49 +101,76 @@ def inspect_pixels(
         workers: threads that read and decode; by default one per core.
         reporter: receives the progress, in images.
     """
-    facts, small, why = np.zeros(len(features), FACTS), dict[int, bytes](), dict[int, str]()
-    look = _Reader(features, thumbnails, tuple(images))
-    contents = _copies(features.keys, rows)
-    done, total = 0, sum(map(len, contents))
-    reporter.progress(0, total)
-    for copies, seen in in_order(iter(contents), look, workers=workers or cores()):
-        for row, found in zip(copies, seen, strict=True):
-            if isinstance(found, str):
-                why[row] = found
-            else:
-                facts[row], thumbnail = found
+    wanted = np.arange(len(features)) if rows is None else _with_copies(features.keys, rows)
+    reader = _Reader(features, thumbnails=thumbnails, images=tuple(images))
+    facts, known = recall_facts(features.keys, reader.transform)
+    known &= facts["bytes"] == reader.sizes(wanted)
+    facts[~known], new = 0, list[int]()
+    small, why = dict[int, bytes](), dict[int, str]()
+    contents = _contents(features.keys, wanted if thumbnails else wanted[~known[wanted]])
+    done, total = len(wanted) - sum(map(len, contents)), len(wanted)
+    reporter.progress(done, total)
+    try:
+        for found in in_order(contents, reader.look, workers=workers or cores()):
+            for row, seen in found.items():
+                if isinstance(seen, str):
+                    facts[row], why[row] = 0, seen
+                    continue
+                facts[row] = seen.facts
                 if thumbnails:
-                    small[row] = thumbnail
-        done += len(copies)
-        reporter.progress(done, total)
-    issues = _issues(facts, small, why)
-    if total < len(features):
-        left_out = set(range(len(features))).difference(
-            np.concatenate([*contents, np.empty(0, dtype=np.int64)]).tolist()
-        )
-        why.update(dict.fromkeys(left_out, NOT_READ))
-    return issues
+                    small[row] = seen.thumbnail
+            new += [row for row in found if facts[row]["bytes"] and not known[row]][:1]
+            done += len(found)
+            reporter.progress(done, total)
+    finally:  # what was measured is of use, however the pass ends
+        keep_facts(features.keys, facts, new, reader.transform)
+    not_asked = np.setdiff1d(np.arange(len(features)), wanted).tolist()
+    return _issues(facts, small, why | dict.fromkeys(not_asked, NOT_READ), unread=len(why))
 
 
 class _Reader:
-    """Looks at the files of one content: the rows, and for each either (facts, thumbnail) or why it could not be read."""
+    """Looks at the images of a set, one file of each content.
 
-    def __init__(self, features: FeatureSet, thumbnails: bool, images: tuple[str | os.PathLike[str], ...]) -> None:
+    Attributes:
+        transform: the transform that the images were read with.
+    """
+
+    def __init__(self, features: FeatureSet, *, thumbnails: bool, images: tuple[str | os.PathLike[str], ...]) -> None:
+        self.transform = _transform_of(features)
         self._root = str(features.dataset.get("root", ""))
         self._paths, self._keys = features.paths, features.keys
-        self._max_pixels = int(features.dataset.get("max_pixels", MAX_PIXELS))
-        self._transform, self._thumbnails, self._images = _transform_of(features), thumbnails, images
+        self._thumbnails, self._images = thumbnails, images
+        most = features.dataset.get("max_pixels")
+        self._max_pixels = most if isinstance(most, int) else MAX_PIXELS
 
-    def __call__(self, rows: np.ndarray) -> tuple[list[int], list[str | tuple[np.void, bytes]]]:
-        found: list[str | tuple[np.void, bytes]] = []
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """The bytes of the files at some rows: (N,) int64; -1 where there is no such file, and for other rows."""
+        found = np.full(len(self._paths), -1, dtype=np.int64)
         for row in rows.tolist():
-            try:
-                found.append(self._look(row))
-            except ImageError as error:
-                found.append(str(error))
-        return rows.tolist(), found
+            found[row] = self._size(row)
+        return found
 
-    def _look(self, row: int) -> tuple[np.void, bytes]:
+    def look(self, rows: Sequence[int]) -> dict[int, Look | str]:
+        """What is seen at rows of the same content, of which one is read; or why it could not be read."""
+        found: dict[int, Look | str] = {}
+        seen: Look | None = None
+        for row in rows:
+            try:
+                if seen is None or self._size(row) != seen.facts["bytes"]:
+                    seen = self._read(row)
+                found[row] = seen
+            except ImageError as error:
+                found[row] = str(error)
+        return found
+
+    def _size(self, row: int) -> int:
+        try:
+            found = os.stat(os.path.join(self._root, self._paths[row]))  # noqa: PTH116, PTH118 - Path takes several times as long
+        except (OSError, ValueError):
+            return -1
+        return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+    def _read(self, row: int) -> Look:
         with contextlib.ExitStack() as turns:
             data = read_known_image(
                 self._root,
@@ -151,23 +180,25 @@ class _Reader:
                 admit=lambda size: wait_for_large_files(size, turns),
             )
             try:
-                seen = look_at(data, self._transform, thumbnail=self._thumbnails, max_pixels=self._max_pixels)
+                return look_at(data, self.transform, thumbnail=self._thumbnails, max_pixels=self._max_pixels)
             except ImageError as error:
                 text = str(error)
                 text = text if text.startswith("cannot") else f"cannot be decoded: {text}"
                 raise ImageError(f"the image {text}") from error
-        return seen.facts, seen.thumbnail
 
 
-def _copies(keys: np.ndarray, wanted: np.ndarray | None) -> list[np.ndarray]:
-    """The rows of each content, in the order of the first; only of contents that some wanted rows have."""
-    rows: dict[bytes, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(bytes(key), []).append(row)
-    if wanted is not None:
-        asked = {bytes(key) for key in keys[wanted]}
-        rows = {key: of_key for key, of_key in rows.items() if key in asked}
-    return [np.array(of_key) for of_key in rows.values()]
+def _contents(keys: np.ndarray, rows: np.ndarray) -> list[list[int]]:
+    """Some rows, in lists of the same content, in the order of the first of each."""
+    found: dict[bytes, list[int]] = {}
+    for row in rows.tolist():
+        found.setdefault(keys[row].tobytes(), []).append(row)
+    return list(found.values())
+
+
+def _with_copies(keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some rows and all others of the same contents, ascending."""
+    asked = {key.tobytes() for key in keys[rows]}
+    return np.array([row for row, key in enumerate(keys) if key.tobytes() in asked], dtype=np.int64)
 
 
 def _transform_of(features: FeatureSet) -> Transform:
@@ -177,7 +208,7 @@ def _transform_of(features: FeatureSet) -> Transform:
     return Transform()
 
 
-def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int, str]) -> PixelIssues:
+def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int, str], *, unread: int) -> PixelIssues:
     """Judge the (N,) records of a set; records of zeros are of images that could not be read."""
     known = facts["width"] > 0
     is_issue, scores, usual = {}, {}, {}
@@ -191,7 +222,7 @@ def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int
         else:
             is_issue[kind][known] = odd
     sizes = np.stack([facts["width"], facts["height"]], axis=1).astype(np.int64)
-    return PixelIssues(is_issue, scores, sizes, thumbnails, len(why), why, usual)
+    return PixelIssues(is_issue, scores, sizes, thumbnails, unread, why, usual)
 
 
 def _information_scores(facts: np.ndarray) -> np.ndarray:

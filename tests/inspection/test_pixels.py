@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_images import photograph, set_of
 from PIL import Image, ImageFilter
 
-from featx.data.image_set import image_key
 from featx.features.feature_set import FeatureSet
 from featx.inspection.pixels import KINDS, PixelIssues, inspect_pixels
-
-
-def photograph(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """An image with smooth areas, edges and fine detail, from black to white."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size, Image.Resampling.NEAREST)
-    fine = rng.normal(0, 12, (size[1], size[0], 3))
-    return Image.fromarray(np.clip(np.asarray(coarse) + fine, 0, 255).astype(np.uint8))
-
-
-def set_of(folder: Path, images: Mapping[str, Image.Image | bytes]) -> FeatureSet:
-    """Save images, and make a feature set that names them."""
-    keys = []
-    for name, image in images.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(image, bytes):
-            path.write_bytes(image)
-        else:
-            image.save(path)
-        keys.append(image_key(path.read_bytes()))
-    count = len(images)
-    return FeatureSet(
-        features=np.zeros((count, 2), dtype=np.float32),
-        labels=np.full(count, -1),
-        splits=np.array(["train"] * count, dtype=object),
-        classes=(),
-        paths=np.array(list(images), dtype=object),
-        keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16),
-        dataset={"root": str(folder)},
-    )
 
 
 def odd(found: PixelIssues, features: FeatureSet) -> dict[str, list[str]]:
