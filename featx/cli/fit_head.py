@@ -15,7 +15,7 @@ from featx.cli.output import digits, in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
-from featx.text import counted
+from featx.text import counted, listed, printable
 from featx.workflows.fit_options import AUTO, require_compatible
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -38,6 +38,7 @@ def show_fit(result: Fit) -> None:
     )  # fmt: skip
     _show_head(result)
     _show_shots(result)  # what was requested comes before what every fit prints
+    _show_against(result)
     for part in (result.cross_validated, result.report):
         if part:
             click.echo(f"\n{part}")
@@ -55,6 +56,25 @@ def _show_shots(result: Fit) -> None:
     ]
     click.echo()
     print_columns(["shots", "accuracy", "± std", "draws"], lines)
+
+
+def _show_against(result: Fit) -> None:
+    """Print how the head compares with an earlier one."""
+    against = result.against
+    if against is None:
+        return
+    images = counted(against.paired.n, "image")
+    click.echo(
+        f"\ncompared with {printable(against.earlier)} on {images} of split {against.split} that neither head has seen:"
+    )
+    header, *lines = against.lines
+    print_columns(header, lines)
+    for name, paths in (("earlier", against.paired.first_only), ("new", against.paired.second_only)):
+        if paths:
+            click.echo(f"only the {name} head is {against.good} on: {listed([printable(path) for path in paths])}")
+    for remark in against.remarks:
+        click.echo(remark)
+    click.echo(against.sentence)
 
 
 def _show_comparison(what: str, compared: tuple[Compared, ...], result: Fit, selected: str) -> None:
@@ -191,6 +211,11 @@ def _check(options: Mapping[str, Any]) -> None:
 @option(
     "--shots", type=Numbers(), default=(), section="Evaluation", needs=ALWAYS, metavar="N,N…",
     help="Evaluate heads fitted to N images of each class too, drawn --repeat times.",
+)  # fmt: skip
+@option(
+    "--compare", section="Evaluation", needs=ALWAYS, metavar="HEAD",
+    help="Compare with an earlier head, on the held-out images that are new to both: accuracies, a paired test, and the images "
+    "that each gets right alone.",
 )  # fmt: skip
 @GROUPS
 @option(

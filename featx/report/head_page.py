@@ -41,6 +41,7 @@ def write_head_page(
     cross_validated: CrossValidated | None = None,
     shots: Sequence[tuple[int, CrossValidated]] = (),
     images: Sequence[str | os.PathLike[str]] = (),
+    first: Sequence[Section] = (),
 ) -> Path:
     """Write a self-contained HTML page about a fitted head, and return its path.
 
@@ -56,6 +57,7 @@ def write_head_page(
         cross_validated: the result of ``--cv``.
         shots: the results of ``--shots``: (images of each class, repeated results).
         images: folders besides that of the data set whose images may be shown.
+        first: further sections, which come first.
 
     Raises:
         OutputError: the page cannot be written.
@@ -67,6 +69,7 @@ def write_head_page(
     """
     shown = report or head.held_out_
     sections = [
+        *first,
         *head_sections(
             head, features, report=report, rows=rows, predictions=predictions, compared=compared,
             cross_validated=cross_validated, shots=shots,
@@ -106,19 +109,40 @@ def _mistakes_sections(
     if not len(wrong):
         return []
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][: html.MOST_MISTAKES]
+    names = np.array(head.classes_, dtype=object)[predicted[worst]]
+    text = f"{len(wrong):,} of {len(y):,} images are misclassified. The most confident of these predictions come first."
+    mistakes = gallery(features, rows[worst], names, confidence[worst], images)
+    return [Section("The most confident mistakes", text, mistakes=mistakes)]
+
+
+def gallery(
+    features: FeatureSet,
+    rows: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    images: Sequence[str | os.PathLike[str]] = (),
+) -> tuple[Mistake, ...]:
+    """Show some labelled images with what is predicted for them.
+
+    Args:
+        features: N images.
+        rows: (n,) int64.
+        predicted: (n,) str, the prediction in words.
+        confidence: (n,) float64, its probability.
+        images: folders besides that of the data set whose images may be shown.
+    """
+    facts = features.without_features(rows)
     root, transform = str(features.dataset.get("root", "")), _transform_of(features)
-    mistakes = tuple(
+    return tuple(
         Mistake(
             path=str(facts.paths[i]),
             **_thumbnail(root, str(facts.paths[i]), bytes(facts.keys[i]), images, transform),
-            true=head.classes_[y[i]],
-            predicted=head.classes_[predicted[i]],
+            true=facts.classes[facts.labels[i]],
+            predicted=predicted[i],
             probability=float(confidence[i]),
         )
-        for i in worst
+        for i in range(len(rows))
     )
-    text = f"{len(wrong):,} of {len(y):,} images are misclassified. The most confident of these predictions come first."
-    return [Section("The most confident mistakes", text, mistakes=mistakes)]
 
 
 def _transform_of(features: FeatureSet) -> Transform:

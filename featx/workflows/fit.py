@@ -35,8 +35,10 @@ from featx.reporter import SILENT, Reporter
 from featx.text import listed
 from featx.workflows.comparison import Compared, compare_kinds
 from featx.workflows.fit_options import AUTO, BEST, require_compatible
+from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size, head_stem
 from featx.workflows.resampling import Resampling
+from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class Fit:
         shots_picture: file of the few-shot curve, or None.
         card: file of the HTML page, or None.
         unlabelled: CSV file of predictions for images without a label, or None.
+        against: the comparison with an earlier head, or None.
     """
 
     head: Head
@@ -72,6 +75,7 @@ class Fit:
     shots_picture: Path | None = None
     card: Path | None = None
     unlabelled: Path | None = None
+    against: HeadComparison | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``featx fit-head --json`` prints."""
@@ -95,6 +99,7 @@ class Fit:
             "compared_layers": [{"layer": line.kind, **_finite_fields(line, less="kind")} for line in self.layers],
             "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
             "shots": [{"shots": n, **result.as_dict()} for n, result in self.shots],
+            "compare": self.against.as_dict() if self.against else None,
             "picture": _text(self.picture),
             "card": _text(self.card),
             "unlabelled": _text(self.unlabelled),
@@ -133,6 +138,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     cache: str | os.PathLike[str] = CACHE,
     models: str | os.PathLike[str] = MODELS,
     out: str | os.PathLike[str] | None = None,
+    compare: Head | str | os.PathLike[str] | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Fit:
@@ -170,12 +176,15 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         cache: folder of feature files.
         models: folder of heads.
         out: file of the head, instead of ``<models>/<features>--<kind>.safetensors``.
+        compare: an earlier head or its file. Both heads are judged on the held-out images that are new to both, as
+            ``featx.workflows.unseen.unseen_rows`` selects them. The labels of ``features`` count for both.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress of ``model="auto"``, ``cv`` and ``shots``, in fits.
 
     Raises:
         SettingsError: options that exclude or need one another.
-        HeadError: no rows to fit to or to evaluate on, or options that do not suit the head.
+        HeadError: no rows to fit to or to evaluate on, or options that do not suit the head; or no image is new to both heads.
+        StaleCacheError: the earlier head was fitted to other features, whose file is gone.
         CacheMissError, CorruptFileError: the feature file is missing or damaged.
         OutputError: the head cannot be written.
 
@@ -194,11 +203,12 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     auto = model == AUTO
     source = newest(Path(cache), reporter) if features is None else features
     source = source if isinstance(source, FeatureSet) else path_of(source, "features")
-    read = [path for path in (source, table) if isinstance(path, str | os.PathLike)]
+    read = [path for path in (source, table, compare) if isinstance(path, str | os.PathLike)]
     if out:  # before layers are compared, which takes a while
         HeadFiles(Path(out), named=True).require_writable(inputs=read)
     reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
+    data = _with_earlier(data, compare)
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
     files = HeadFiles(name, named=bool(out))
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
@@ -219,6 +229,7 @@ class _Data:
         held_out: the split to evaluate on; "" where there is none, and cross-validation alone evaluates the head.
         file: the feature file, or None.
         layers: the layers that were compared, if any.
+        earlier: the head to compare with, and the held-out images that are new to both heads; or None.
     """
 
     features: FeatureSet
@@ -226,6 +237,7 @@ class _Data:
     held_out: str
     file: Path | None
     layers: tuple[Compared, ...]
+    earlier: tuple[EarlierHead, Unseen] | None = None
 
     @property
     def training_rows(self) -> int:
@@ -243,6 +255,7 @@ class _Evaluated:
         outputs: (n, C) float64, what the head predicts for them, or None.
         cross_validated: result of ``cv``.
         shots: results of ``shots``.
+        against: the comparison with an earlier head, or None.
     """
 
     report: Report | None
@@ -250,6 +263,7 @@ class _Evaluated:
     outputs: np.ndarray | None
     cross_validated: CrossValidated | None
     shots: tuple[tuple[int, CrossValidated], ...]
+    against: HeadComparison | None
 
 
 class _FitProgress:
@@ -317,6 +331,20 @@ def _gather(
     return _Data(features, split, _held_out(split, task, cv), file, layers)
 
 
+def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None) -> _Data:
+    """Load the head to compare with, and find the held-out images that are new to both heads.
+
+    Raises:
+        HeadError: there is no held-out split, or no such image.
+    """
+    if compare is None:
+        return data
+    if not data.held_out:
+        raise HeadError("--compare judges both heads on a held-out split, and there is none; name one in the table")
+    earlier = EarlierHead.load(compare, data.split)
+    return dataclasses.replace(data, earlier=(earlier, unseen_rows(data.split, earlier, held_out=data.held_out)))
+
+
 def _sources(data: _Data) -> list[str]:
     """The files that the features come from: the feature file, and the table of the data set."""
     dataset = data.features.dataset
@@ -374,6 +402,7 @@ def _evaluate(
         outputs,
         cross_validated=resampling.cross_validate(cv, repeat) if cv else None,
         shots=tuple((n, resampling.few_shot(n, repeat, data.held_out)) for n in shots),
+        against=compare_with(*data.earlier, head, data.split) if data.earlier else None,
     )
 
 
@@ -434,6 +463,7 @@ def _save(
         cross_validated=evaluated.cross_validated,
         shots=evaluated.shots,
         unlabelled=files.write_predictions(data.features, head),
+        against=evaluated.against,
     )
     subject = subject_of(head)
     fit = dataclasses.replace(
@@ -451,11 +481,13 @@ def _write_page(
 ) -> Path:
     """Write the HTML page about a head, with thumbnails from the data set's folder and some others."""
     from featx.report.head_page import write_head_page  # it imports matplotlib
+    from featx.workflows.comparison_page import comparison_sections
 
     return write_head_page(
         path, fit.head, data.features, report=fit.report, rows=evaluated.rows, predictions=evaluated.outputs, notes=fit.notes,
         compared=[line.cells() for line in fit.compared], cross_validated=fit.cross_validated, shots=fit.shots,
         images=images,
+        first=comparison_sections(fit.against, data.split, images) if fit.against else (),
     )  # fmt: skip
 
 

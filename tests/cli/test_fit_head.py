@@ -72,3 +72,18 @@ def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
     assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
         "Error: C is only for logreg, svm, ridge; knn has none, so leave out -C\n"
     )
+
+
+def test_a_comparison_is_printed_before_what_every_fit_prints(fitted: Path) -> None:
+    featx("fit-head", "--model", "ridge", "-o", "earlier.safetensors")
+    shown = featx("fit-head", "--model", "logreg", "--compare", "earlier.safetensors")
+    assert "compared with earlier.safetensors on 16 images of split val that neither head has seen:\n" in shown.stdout
+    assert "earlier    1.0000  0.8064 to 1.0000            0\n" in shown.stdout
+    places = [
+        shown.stdout.index(text) for text in ("compared with", "No difference is shown (p = 1, ", "balanced accuracy")
+    ]
+    assert places == sorted(places)
+    facts = json.loads(featx("fit-head", "--model", "logreg", "--compare", "earlier.safetensors", "--json").stdout)
+    assert (facts["compare"]["verdict"], facts["compare"]["n"]) == ("undecided", 16)
+    wrong = featx("fit-head", "--compare", "cache/split--lenet5.h5", status=1).stderr
+    assert "is a feature file" in wrong

@@ -1,0 +1,269 @@
+"""A new head and an earlier one, judged on the same images that neither has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.evaluation import make_report, predict_known
+from featx.heads.groups import row_groups
+from featx.heads.head import Head
+from featx.metrics.grouped import flip_test, number_groups
+from featx.metrics.multilabel import MultiLabelReport
+from featx.metrics.paired import PairedTest
+from featx.metrics.regression import RegressionReport
+from featx.metrics.reports import Report
+from featx.text import counted
+from featx.workflows.unseen import EarlierHead, Unseen
+
+SIGNIFICANCE = 0.05
+"""The largest p-value that shows a difference."""
+
+BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
+"""The verdicts on the new head."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadComparison:
+    """Two heads on the same images, whose present labels count for both.
+
+    Attributes:
+        earlier: the file of the earlier head, or its kind.
+        task: of both.
+        split: the held-out split.
+        left_out: number of images of that split that are not compared, by the reason.
+        labels_changed: number of compared images whose label was another one in the file that the earlier head was fitted to;
+            None where that is not known.
+        earlier_report: of the earlier head.
+        report: of the new head.
+        paired: which images each gets right alone, the earlier head first; of a regression, on which each is closer.
+        p_value: of the paired test, two-sided.
+        method: that test, in words.
+        losses: (earlier, new) mean loss, which the test of labels and numbers compares; None for a classification.
+        rows: (n,) int64, the compared rows of the features.
+        answers: (n,) object arrays: what the earlier head and the new one predict, in words.
+        confidence: (n,) float64 arrays: the probability of these; NaN for a regression.
+    """
+
+    earlier: str
+    task: str
+    split: str
+    left_out: Mapping[str, int]
+    labels_changed: int | None
+    earlier_report: Report
+    report: Report
+    paired: PairedTest
+    p_value: float
+    method: str
+    losses: tuple[float, float] | None
+    rows: np.ndarray
+    answers: tuple[np.ndarray, np.ndarray]
+    confidence: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the new head is shown to be "better" or "worse", or the test leaves it "undecided"."""
+        if self.p_value > SIGNIFICANCE:
+            return UNDECIDED
+        gain = self.paired.gained if self.losses is None else self.losses[0] - self.losses[1]
+        return BETTER if gain > 0 else WORSE
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        first, second = len(self.paired.first_only), len(self.paired.second_only)
+        alone = (
+            f"on {counted(self.paired.n, 'image')} of split {self.split}, the new head alone is {self.good} on {second} and "
+            f"the earlier head alone on {first}"
+        )
+        p = f"p = {self.p_value:.2g}, {self.method}"
+        if self.verdict == UNDECIDED:
+            return f"No difference is shown ({p}): {alone}; this does not prove that the heads are equally good."
+        return f"The new head is {self.verdict} ({p}): {alone}."
+
+    @property
+    def good(self) -> str:
+        """What a head is on an image that counts for it, in words."""
+        return "closer" if self.task == "regression" else "right"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The comparison as ``featx fit-head --json`` prints it."""
+        earlier, new = self.earlier_report.as_dict(), self.report.as_dict()
+        return {
+            "head": self.earlier,
+            "split": self.split,
+            "left_out": dict(self.left_out),
+            "labels_changed": self.labels_changed,
+            "earlier": earlier,
+            "new": new,
+            **self.paired.as_dict("earlier", "new"),
+            "p_value": self.p_value,
+            "test": self.method,
+            "losses": None if self.losses is None else dict(zip(("earlier", "new"), self.losses, strict=True)),
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+        }
+
+    @property
+    def lines(self) -> tuple[tuple[str, ...], ...]:
+        """A table: a header, and a line for each head with its metric, the interval, and the number of its images alone."""
+        (name, *earlier), (_, *new) = _judged_by(self.earlier_report), _judged_by(self.report)
+        return (
+            ("head", name, "95 % interval", f"{self.good} alone"),
+            ("earlier", *earlier, f"{len(self.paired.first_only):,}"),
+            ("new", *new, f"{len(self.paired.second_only):,}"),
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was compared by what, a sentence each."""
+        left = [f"{count:,} {why}" for why, count in self.left_out.items()]
+        sentences = [f"left out of split {self.split}: {', '.join(left)}"] if left else []
+        if self.labels_changed:
+            sentences.append(
+                f"{counted(self.labels_changed, 'compared image')} had another label when the earlier head was fitted; the "
+                "present labels count for both heads"
+            )
+        return tuple(sentences)
+
+
+def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: FeatureSet) -> HeadComparison:
+    """Judge two heads on the same images.
+
+    Args:
+        earlier: the earlier head.
+        unseen: the images that are new to both.
+        head: the new one, fitted to the training images of the features.
+        features: N images, with the labels that count.
+
+    Raises:
+        HeadError: the heads are of two tasks, or no image has a label that both know.
+    """
+    old = earlier.head
+    if old.task_ != head.task_:
+        raise HeadError(
+            f"{earlier.name} is a head for {old.task_}, the new one for {head.task_}; expected two of one task"
+        )
+    theirs, y_old, p_old = predict_known(old, earlier.rows_of(features, unseen.rows), np.arange(len(unseen.rows)))
+    ours, y_new, p_new = predict_known(head, features, unseen.rows)
+    rows, first, second = np.intersect1d(unseen.rows[theirs], ours, return_indices=True)
+    if not len(rows):
+        raise HeadError(
+            f"no image of split {unseen.split} has a label that both heads know, so they cannot be compared"
+        )
+    y_old, p_old, y_new, p_new = y_old[first], p_old[first], y_new[second], p_new[second]
+    strange = len(unseen.rows) - len(rows)
+    groups = row_groups(features, rows)
+    reports = [
+        make_report(each.postprocess_, each.classes_, y, p, split=unseen.split, groups=groups)
+        for each, y, p in ((old, y_old, p_old), (head, y_new, p_new))
+    ]
+    losses = [_losses(head.task_, y, p) for y, p in ((y_old, p_old), (y_new, p_new))]
+    if head.task_ == "regression":
+        rights = [losses[0] < losses[1], losses[1] < losses[0]]
+    else:
+        rights = [_right(each, y, p) for each, y, p in ((old, y_old, p_old), (head, y_new, p_new))]
+    paths = features.paths[rows].tolist()
+    paired = PairedTest.from_predictions(paths, np.full(len(rows), True), rights[0], rights[1], groups)
+    by_loss = head.task_ != "classification"
+    independent = len(np.unique(groups))
+    return HeadComparison(
+        earlier=earlier.name,
+        task=head.task_,
+        split=unseen.split,
+        left_out={
+            **unseen.left_out,
+            **({"with labels or features that one head does not know": strange} if strange else {}),
+        },
+        labels_changed=_changed(earlier, features, rows),
+        earlier_report=reports[0],
+        report=reports[1],
+        paired=paired,
+        p_value=flip_test(losses[0] - losses[1], groups) if by_loss else paired.p_value,
+        method=f"the sign-flip test of the {_LOSSES[head.task_]} of {_units(groups, independent)}"
+        if by_loss
+        else paired.method,
+        losses=(float(losses[0].mean()), float(losses[1].mean())) if by_loss else None,
+        rows=rows,
+        answers=(_answers(old, p_old), _answers(head, p_new)),
+        confidence=(_confidence(old, p_old), _confidence(head, p_new)),
+    )
+
+
+_LOSSES = {"multilabel": "log losses", "regression": "squared errors"}
+"""What the paired test of a task compares."""
+
+
+def _units(groups: np.ndarray, count: int) -> str:
+    return counted(count, "image" if number_groups(groups) is None else "group")
+
+
+def _losses(task: str, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """The loss of each image, (n,): squared error, or the mean log loss of its labels; of a classification, 0 or 1."""
+    if task == "regression":
+        squares: np.ndarray = (outputs - y)[:, 0] ** 2
+        return squares
+    if task == "multilabel":
+        true = np.where(y > 0.5, outputs, 1 - outputs)
+        means: np.ndarray = -np.log(np.clip(true, np.finfo(np.float64).eps, 1.0)).mean(axis=1)
+        return means
+    wrong: np.ndarray = (outputs.argmax(axis=1) != y).astype(np.float64)
+    return wrong
+
+
+def _right(head: Head, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Whether each image is classified correctly, (n,) bool; with several labels, whether all are."""
+    thresholds = head.thresholds_
+    if thresholds is None:
+        return np.asarray(outputs.argmax(axis=1) == y)
+    return np.asarray(((outputs >= thresholds) == (y > 0.5)).all(axis=1))
+
+
+def _answers(head: Head, outputs: np.ndarray) -> np.ndarray:
+    """What a head predicts for each image, in words, (n,) object."""
+    if head.task_ == "classification":
+        names: np.ndarray = np.array(head.classes_, dtype=object)[outputs.argmax(axis=1)]
+        return names
+    answers = np.empty(len(outputs), dtype=object)
+    for row, p in enumerate(outputs):
+        decided = head.decide(p)
+        answers[row] = f"{decided:.6g}" if isinstance(decided, float) else "|".join(decided) or "|"
+    return answers
+
+
+def _confidence(head: Head, outputs: np.ndarray) -> np.ndarray:
+    """The probability of each prediction, (n,); of several labels, that all decisions are right; NaN for a regression."""
+    if head.task_ == "regression":
+        return np.full(len(outputs), np.nan)
+    if head.thresholds_ is None:
+        return np.asarray(outputs.max(axis=1))
+    return np.asarray(np.where(outputs >= head.thresholds_, outputs, 1 - outputs).prod(axis=1))
+
+
+def _changed(earlier: EarlierHead, features: FeatureSet, rows: np.ndarray) -> int | None:
+    """Count the images whose label was another one in the file that the earlier head was fitted to; None if it is not known."""
+    if earlier.features is features and not earlier.others:
+        return None  # the same file, whose labels may have been changed in place
+    before = earlier.labels_before()
+    if not before:
+        return None
+    now = [features.classes[label] for label in features.labels[rows]]
+    return sum(bool(before.get(bytes(key), name) != name) for key, name in zip(features.keys[rows], now, strict=True))
+
+
+def _judged_by(report: Report) -> tuple[str, str, str]:
+    """The metric of the images alone: its name, its value, and its interval."""
+    if isinstance(report, RegressionReport):
+        return "RMSE", f"{report.rmse:.6g}", "none" if report.interval is None else _range(report.interval, ".6g")
+    if isinstance(report, MultiLabelReport):
+        return "exact match", f"{report.exact_match:.4f}", _range(report.exact_match_interval, ".4f")
+    return "accuracy", f"{report.accuracy:.4f}", _range(report.interval, ".4f")
+
+
+def _range(interval: tuple[float, float], digits: str) -> str:
+    return f"{interval[0]:{digits}} to {interval[1]:{digits}}"
