@@ -17,7 +17,7 @@ from featx.heads.out_of_fold import predict_held_out
 from featx.heads.targets import targets_of
 from featx.heads.training_data import Rows, flatten_views
 
-MOST_SEARCHED = 20_000
+MOST_SEARCHED = 4_000
 """The most rows, images times views, that C or k is chosen on; of more, so many are drawn."""
 
 WHY_LEFT_OUT = "no other image of the class, or features that are not finite"
@@ -116,7 +116,7 @@ def predict_out_of_fold(features: FeatureSet, head: Head) -> OutOfFold:
     rows = labelled[_are_finite(features, labelled)]
     if not len(rows):
         raise HeadError(f"the features of all {len(labelled)} labelled images are NaN or infinite; extract them again")
-    _fit(features, rows, head)
+    fit_quickly(head, features, rows, cross_validate=True)
     held_out = predict_held_out(head, features, rows, coarse=True)
     judged = rows[held_out.rows]
     if not len(judged):
@@ -140,16 +140,29 @@ def predict_out_of_fold(features: FeatureSet, head: Head) -> OutOfFold:
     )
 
 
-def _fit(features: FeatureSet, rows: np.ndarray, head: Head) -> None:
-    """Fit a head to some rows. Of very many, its hyper-parameter is chosen on a share that is drawn by its seed."""
+def fit_quickly(head: Head, features: FeatureSet, rows: np.ndarray, *, cross_validate: bool = False) -> Head:
+    """Fit a head to some rows, less exactly where the kind can.
+
+    Of more than ``MOST_SEARCHED`` rows, its hyper-parameter is chosen on a share that is drawn by its seed.
+
+    Args:
+        head: unfitted; it is fitted here.
+        features: of one layer.
+        rows: (n,) int64, labelled rows.
+        cross_validate: keep the out-of-fold predictions, if all rows chose the hyper-parameter.
+
+    Raises:
+        HeadError: as ``Head.fit``.
+    """
     most = max(1, MOST_SEARCHED // features.views)
     given = head.get_params()
     if len(rows) > most and given["C"] is None and given["k"] is None:
         drawn = np.sort(np.random.default_rng(head.seed).permutation(rows)[:most])
         chosen = Head(**given).fit(features, rows=drawn, coarse=True).chosen
         head.set_params(**{name: value for name, value in chosen.items() if name in ("C", "k")})
-    head.fit(features, rows=rows, cross_validate=len(rows) <= most, coarse=True)
+    head.fit(features, rows=rows, cross_validate=cross_validate and len(rows) <= most, coarse=True)
     head.set_params(**given)
+    return head
 
 
 def _are_finite(features: FeatureSet, rows: np.ndarray) -> np.ndarray:

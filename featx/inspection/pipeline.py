@@ -28,7 +28,7 @@ from featx.inspection.files import is_page, require_writable, save_inspection
 from featx.inspection.label_issues import LabelIssues, find_label_issues
 from featx.inspection.leaks import find_leaks
 from featx.inspection.neighbours import Neighbours, nearest_neighbours
-from featx.inspection.out_of_fold import WHY_LEFT_OUT, OutOfFold, predict_out_of_fold
+from featx.inspection.out_of_fold import MOST_SEARCHED, WHY_LEFT_OUT, OutOfFold, fit_quickly, predict_out_of_fold
 from featx.inspection.outliers import find_outliers
 from featx.inspection.pixels import PixelIssues, inspect_pixels
 from featx.inspection.result import Inspection, JudgedHead
@@ -270,7 +270,12 @@ def _judge_head(features: FeatureSet, head: Head, reporter: Reporter) -> tuple[J
     """Fit a head to the training images and judge it on the held-out ones; a note where that is not possible."""
     reporter.stage("fitting a head to the training images")
     try:
-        fitted: Head = clone(head).fit(features)
+        rows = features.rows("train")
+        fitted: Head = clone(head)
+        if len(rows) * features.views > MOST_SEARCHED:
+            fit_quickly(fitted, features, rows)
+        else:  # as fit-head does
+            fitted.fit(features)
         report, rows, outputs = fitted.judge(features)
     except HeadError as error:
         return None, [f"no head is judged: {error}"]
