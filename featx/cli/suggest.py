@@ -1,0 +1,102 @@
+"""``featx suggest``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featx.cli.job import JobCommand
+from featx.cli.needs import ALWAYS, CHECKED
+from featx.cli.option_groups import option
+from featx.cli.options import COUNT, GROUPS, cache_folder
+from featx.cli.output import print_columns
+from featx.constants import TASKS
+from featx.layer_spec import PENULTIMATE
+from featx.reporter import Reporter, stage_of_import
+from featx.text import counted, printable
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.inspection.suggestions import Suggestions
+
+SHOWN = 10
+"""Suggestions that are printed; the table and ``--json`` have all."""
+
+
+def _show(found: Suggestions) -> None:
+    """Print the first suggestions, and what to do with them."""
+    head = f", by a {found.head.kind} head on {counted(found.labelled, 'labelled image')}" if found.head else ""
+    click.echo(
+        f"{counted(len(found), 'image')} to label next, of {counted(found.unlabelled, 'image')} without a label{head}"
+    )
+    click.echo()
+    lines = [
+        (str(number), path, predicted or "-", "-" if probability != probability else f"{probability:.2f}", why)
+        for number, (path, predicted, probability, why) in enumerate(
+            zip(found.paths[:SHOWN], found.predicted, found.probability.tolist(), found.why, strict=False), start=1
+        )
+    ]
+    print_columns(("rank", "path", "predicted", "probability", "why"), lines, left=(1, 2, 4))
+    if len(found) > SHOWN:
+        click.echo(f"… and {len(found) - SHOWN:,} more")
+    click.echo()
+    if found.table is None:
+        click.echo("-o FILE.csv writes them into a table to fill in, --json prints them all")
+        return
+    click.echo(f"table: {printable(str(found.table))}")
+    click.echo(f"next: fill in the column label, then {printable(found.command)}")
+
+
+@click.command(
+    "suggest", cls=JobCommand, show=_show, progress=("suggest", "images"),
+    short_help="Suggest which images to label next.",
+    examples=(
+        "featx suggest cache/photos--resnet50.h5 --budget 100 -o to-label.csv",
+        "featx suggest --budget 20 --json",
+    ),
+)  # fmt: skip
+@click.argument("features", required=False)
+@option(
+    "-n", "--budget", type=COUNT, default=100, show_default=True, section="Input", needs=ALWAYS, metavar="N",
+    help="Number of images to choose.",
+)  # fmt: skip
+@option(
+    "--test", type=click.IntRange(min=0), default=0, show_default=True, section="Input", needs=ALWAYS, metavar="N",
+    help="Number of images of test (or of val, where there is no test) to draw at random besides, to judge heads by.",
+)  # fmt: skip
+@option(
+    "--head", show_default="one that is fitted to the labelled images", section="Head", needs=ALWAYS, metavar="HEAD",
+    help="Head that predicts the unlabelled images.",
+)  # fmt: skip
+@option(
+    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
+    help="Layer of the feature file. May be repeated: several layers are concatenated.",
+)  # fmt: skip
+@option(
+    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True,
+    section="Head", needs=CHECKED, metavar="NAME",
+    help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
+)  # fmt: skip
+@GROUPS
+@option(
+    "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
+    help="Table to write and to fill in (.csv or .parquet): all images of the data set, the suggested ones first.",
+)  # fmt: skip
+@option(
+    "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the draws."
+)
+@cache_folder("Input")
+def suggest(reporter: Reporter, **options: Any) -> Suggestions:
+    """Suggest which unlabelled images of FEATURES to label next, so that a batch of labels teaches a head most.
+
+    FEATURES is a feature file, by default the newest in the cache folder, or a data set, whose newest feature file is taken.
+    Without labels, the centres of the set are chosen; with labels, images that a head is unsure of and that represent others.
+    Of near-duplicates at most one is chosen. Images of val and test, which judge heads, are not chosen.
+
+    The table of -o has an empty column label to fill in. featx extract on it takes the labels over without a forward pass, and
+    featx fit-head fits to them. The same featx suggest then chooses the next batch.
+    """
+    stage_of_import(reporter, "sklearn", "scikit-learn")
+    from featx.inspection.suggestions import suggest as run
+
+    return run(**options, reporter=reporter)
