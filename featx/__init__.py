@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "inference": ["Prediction", "evaluate", "iter_predictions", "load_model", "predict"],
         "inspection.pipeline": ["inspect"],
         "inspection.result": ["Inspection"],
+        "inspection.suggestions": ["Suggestions", "suggest"],
         "metrics.classification": ["ClassificationReport"],
         "metrics.cross_validation": ["CrossValidated"],
         "metrics.multilabel": ["MultiLabelReport"],
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
     from featx.inference import predict as predict
     from featx.inspection.pipeline import inspect as inspect
     from featx.inspection.result import Inspection as Inspection
+    from featx.inspection.suggestions import Suggestions as Suggestions
+    from featx.inspection.suggestions import suggest as suggest
     from featx.metrics.classification import ClassificationReport as ClassificationReport
     from featx.metrics.cross_validation import CrossValidated as CrossValidated
     from featx.metrics.multilabel import MultiLabelReport as MultiLabelReport

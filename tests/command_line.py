@@ -8,7 +8,9 @@ from click.testing import CliRunner, Result
 
 from featx.cli.main import main
 
-_PROGRESS = re.compile(rb"^(extract|fit-head|promote|predict|evaluate|rank|advise|inspect|measure): .*\n", re.MULTILINE)
+_PROGRESS = re.compile(
+    rb"^(extract|fit-head|promote|predict|evaluate|rank|advise|inspect|suggest|measure): .*\n", re.MULTILINE
+)
 
 
 def featx(*arguments: object, status: int = 0) -> Result:

@@ -24,6 +24,7 @@ from featx.cli.promote import promote
 from featx.cli.rank import rank
 from featx.cli.run import run
 from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
+from featx.cli.suggest import suggest
 from featx.errors import FeatxError, FileError, system_errors
 from featx.system import require_utf8, started
 from featx.text import printable_lines
@@ -78,7 +79,7 @@ class Featx(Group):
     sections={
         "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
-        "Looking at the data": ("inspect",),
+        "Looking at the data": ("inspect", "suggest"),
         "Files": ("info", "verify", "cache"),
     },
     examples=(
@@ -112,6 +113,7 @@ for _command in (
     rank,
     advise,
     inspect,
+    suggest,
     info,
     verify,
     cache,

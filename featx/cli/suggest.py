@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS, CHECKED
+from featx.cli.needs import ALWAYS, CHECKED, with_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, GROUPS, cache_folder
-from featx.cli.output import print_columns
+from featx.cli.options import COUNT, cache_folder
+from featx.cli.output import digits, print_columns
 from featx.constants import TASKS
 from featx.layer_spec import PENULTIMATE
 from featx.reporter import Reporter, stage_of_import
@@ -25,18 +25,25 @@ SHOWN = 10
 
 def _show(found: Suggestions) -> None:
     """Print the first suggestions, and what to do with them."""
-    head = f", by a {found.head.kind} head on {counted(found.labelled, 'labelled image')}" if found.head else ""
+    drawn = int((found.stands_for == 0).sum())
+    how = f", by a {found.head.kind} head on {counted(found.labelled, 'labelled image')}" if found.head else ""
+    also = f", and {counted(drawn, 'image')} to judge heads by" if drawn else ""
     click.echo(
-        f"{counted(len(found), 'image')} to label next, of {counted(found.unlabelled, 'image')} without a label{head}"
+        f"{counted(len(found) - drawn, 'image')} to label next, of {found.unlabelled:,} without a label{how}{also}"
     )
     click.echo()
-    lines = [
-        (str(number), path, predicted or "-", "-" if probability != probability else f"{probability:.2f}", why)
-        for number, (path, predicted, probability, why) in enumerate(
-            zip(found.paths[:SHOWN], found.predicted, found.probability.tolist(), found.why, strict=False), start=1
-        )
-    ]
-    print_columns(("rank", "path", "predicted", "probability", "why"), lines, left=(1, 2, 4))
+    columns: dict[str, Any] = {
+        "rank": [str(number) for number in range(1, min(SHOWN, len(found)) + 1)],
+        "path": found.paths[:SHOWN],
+        "predicted": found.predicted[:SHOWN],
+        "probability": [digits(None if p != p else p) for p in found.probability[:SHOWN].tolist()],
+        "why": found.why[:SHOWN],
+    }
+    if found.head is None:
+        del columns["predicted"]
+    if found.head is None or found.head.task_ == "regression":
+        del columns["probability"]
+    print_columns(list(columns), list(zip(*columns.values(), strict=True)), text=("path", "predicted", "why"))
     if len(found) > SHOWN:
         click.echo(f"… and {len(found) - SHOWN:,} more")
     click.echo()
@@ -77,7 +84,15 @@ def _show(found: Suggestions) -> None:
     section="Head", needs=CHECKED, metavar="NAME",
     help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
 )  # fmt: skip
-@GROUPS
+@option(
+    "--group", section="Input", needs=ALWAYS, metavar="COLUMN",
+    help="Column of the table that names groups, such as patients: a second image of a group is chosen only when all groups "
+    "have one.",
+)  # fmt: skip
+@option(
+    "--table", section="Input", needs=with_option("group", "--group"), metavar="FILE",
+    help="Table with the column of --group, where it is not the data set's own table.",
+)  # fmt: skip
 @option(
     "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
     help="Table to write and to fill in (.csv or .parquet): all images of the data set, the suggested ones first.",

@@ -265,7 +265,7 @@ def _pool(features: FeatureSet, test: int) -> tuple[np.ndarray, np.ndarray, list
     notes = []
     if not finite.all():
         notes.append(
-            f"{counted(int(np.count_nonzero(~finite)), 'image')} without a label have features that are NaN or infinite, and "
+            f"the features of {counted(int(np.count_nonzero(~finite)), 'image')} without a label are NaN or infinite, so these "
             "are not suggested"
         )
     return rows[finite], unit[finite], notes
@@ -310,8 +310,8 @@ def _draw(features: FeatureSet, number: int, seed: int) -> tuple[np.ndarray, lis
     if number or judged.any() or not len(open_):
         return rows, []
     return rows, [
-        f"no image of val or test has a label, so no head can be judged; --test 50 also draws 50 of the "
-        f"{counted(len(open_), 'image')} of {split} at random (in Python: test=50)"
+        f"no image of val or test has a label, so no head can be judged; --test {min(50, len(open_))} also draws "
+        f"{counted(min(50, len(open_)), 'image')} of {split} at random (in Python: test={min(50, len(open_))})"
     ]
 
 
