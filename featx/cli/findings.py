@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from featx.cli.output import print_columns
-from featx.text import counted
+from featx.text import counted, listed
 
 if TYPE_CHECKING:
     from featx.inspection.corrected_table import CorrectedTable
@@ -183,31 +183,30 @@ def _print_outliers(inspection: Inspection) -> None:
 def _print_odd_images(inspection: Inspection) -> None:
     if inspection.pixels is None:
         return
-    lines = list(_odd(inspection))
+    lines = _odd(inspection)
     unread = inspection.pixels.unread
     left = f" ({counted(unread, 'image')} could not be read)" if unread else ""
     if not lines:
         _section(f"odd images: none{left}")
         return
+    counts = {inspection.pixels.names[kind]: int(flags.sum()) for kind, flags in inspection.pixels.is_issue.items()}
+    kinds = [f"{count:,} {name}" for name, count in counts.items() if count]
     _section(
-        f"odd images: {counted(len(lines), 'finding')}{left}",
+        f"odd images: {listed(kinds, most=len(kinds))}{left}",
         ["score", "what", "size", "image"],
         lines[:FIRST],
         total=len(lines),
     )
 
 
-def _odd(inspection: Inspection) -> Iterator[list[str]]:
-    """One line for each odd image and kind, the oddest of each kind first."""
-    pixels = inspection.pixels
+def _odd(inspection: Inspection) -> list[list[str]]:
+    """One line for each odd image and kind: the oddest of each kind, then the second of each, and so on."""
+    pixels, lines = inspection.pixels, list[tuple[int, list[str]]]()
     assert pixels is not None
     for kind, flags in pixels.is_issue.items():
         rows = np.flatnonzero(flags)
-        for row in rows[np.argsort(pixels.scores[kind][rows], kind="stable")].tolist():
+        for place, row in enumerate(rows[np.argsort(pixels.scores[kind][rows], kind="stable")].tolist()):
             width, height = pixels.sizes[row].tolist()
-            yield [
-                f"{pixels.scores[kind][row]:.4f}",
-                kind.replace("_", " "),
-                f"{width} x {height}",
-                inspection.features.paths[row],
-            ]
+            score, path = f"{pixels.scores[kind][row]:.4f}", inspection.features.paths[row]
+            lines.append((place, [score, pixels.names[kind], f"{width} x {height}", path]))
+    return [line for _, line in sorted(lines, key=lambda placed: placed[0])]

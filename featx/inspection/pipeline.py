@@ -134,7 +134,7 @@ def inspect(
     if pixels:
         thumbnails = thumbnails or any(is_page(path) for path in outputs)
         found = _read_pixels(inspection.features, images, thumbnails, workers, reporter)
-        inspection = dataclasses.replace(inspection, pixels=found)
+        inspection = dataclasses.replace(inspection, pixels=found, notes=(*inspection.notes, *found.notes))
     inspection = dataclasses.replace(
         inspection,
         file=file,

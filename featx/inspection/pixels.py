@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,9 +26,13 @@ from featx.features.feature_set import FeatureSet
 from featx.inspection.pixel_store import keep_facts, recall_facts
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
+from featx.text import counted
 
 KINDS = ("low_information", "dark", "light", "blurry", "odd_size", "odd_aspect_ratio", "grayscale")
-"""The kinds of odd images, as cleanvision names them; "low_information" are blank images."""
+"""The kinds of odd images, as cleanvision names them."""
+
+NAMES = dict(zip(KINDS, ("blank", "dark", "bright", "blurred", "odd size", "odd shape", "grey"), strict=True))
+"""The kinds in words."""
 
 THRESHOLDS = {
     "low_information": 0.3,
@@ -42,6 +47,11 @@ THRESHOLDS = {
 
 MOST_OF_SET = {kind: 0.1 if kind == "grayscale" else 0.5 for kind in KINDS}
 """The largest share of the images that can be odd; what more images have in common is usual in the set."""
+
+_MOST_REASONS = 3
+"""Reasons that are named; undecodable files have one each."""
+
+_IN_COMMON = {"odd_size": "of odd sizes", "odd_aspect_ratio": "of odd shapes"}
 
 NOT_READ = "the image was not read"
 """Why an image that was not asked for has no thumbnail."""
@@ -72,6 +82,27 @@ class PixelIssues:
     unread: int
     why: Mapping[int, str]
     usual: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Each kind in words."""
+        return NAMES
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know: how many images could not be read and why, and what most images have in common."""
+        reasons = Counter(why for why in self.why.values() if why != NOT_READ)
+        first = reasons.most_common(_MOST_REASONS)
+        notes = [f"{counted(times, 'image')} could not be looked at: {why}" for why, times in first]
+        if rest := self.unread - sum(times for _, times in first):
+            notes.append(f"{counted(rest, 'more image')} could not be looked at, for other reasons")
+        read = len(self.sizes) - len(self.why)
+        for kind, times in self.usual.items():
+            what = _IN_COMMON.get(kind, NAMES[kind])
+            notes.append(
+                f"{times:,} of {read:,} images are {what}; that is usual in this data set, so none is listed as odd"
+            )
+        return notes
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns of a table with the names that cleanvision gives them: (N,) each."""

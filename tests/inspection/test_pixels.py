@@ -101,3 +101,16 @@ def test_only_the_images_that_are_asked_for_and_their_copies_are_read(tmp_path: 
     assert {row: why for row, why in found.why.items() if row != 4} == left_out
     assert "missing" in found.why[4]
     assert found.sizes[[0, 1, 6], 0].tolist() == [0, 160, 160]
+
+
+def test_notes_say_what_could_not_be_read_and_what_is_usual(tmp_path: Path) -> None:
+    images = {f"{seed}.png": photograph(seed).convert("L") for seed in range(6)} | {"a.png": photograph(6)}
+    features = set_of(tmp_path, images)
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).unlink()
+    (tmp_path / "2.png").write_bytes(b"other")
+    assert inspect_pixels(features).notes == [
+        "2 images could not be looked at: the image is missing or cannot be read",
+        "1 image could not be looked at: the image has changed since its features were extracted",
+        "3 of 4 images are grey; that is usual in this data set, so none is listed as odd",
+    ]

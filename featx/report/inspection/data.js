@@ -92,7 +92,8 @@ function sizeOf(row) {
 
 // ---- The problems of each row
 
-const oddName = (kind) => kind.replaceAll("_", " ");
+const ODD_NAMES = { low_information: "blank", light: "bright", blurry: "blurred", odd_aspect_ratio: "odd shape", grayscale: "grey" };
+const oddName = (kind) => ODD_NAMES[kind] ?? kind.replaceAll("_", " ");
 
 const GROUP_OF = new Int32Array(N).fill(-1);
 DATA.duplicates.groups.forEach((rows, group) => rows.forEach((row) => { GROUP_OF[row] = group; }));
