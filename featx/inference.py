@@ -26,14 +26,24 @@ from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
-from featx.heads.asked_groups import AskedGroups, default_split, evaluate_head, group_rows
+from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
 from featx.heads.evaluation import trained_on
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
+from featx.heads.prediction_table import (
+    BY_HEAD,
+    BY_MODEL,
+    EACH_IMAGE,
+    PredictedBy,
+    Predictions,
+    splits_in_use,
+    write_predictions,
+)
 from featx.heads.targets import known_labels
 from featx.io import model_file
 from featx.io.file_kinds import is_feature_file
+from featx.io.outputs import Output, require_outputs
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
@@ -281,6 +291,7 @@ def evaluate(
     split: str | None = None,
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
+    predictions: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] = CACHE,
     workers: int | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
@@ -298,6 +309,7 @@ def evaluate(
         group: the column of the data set's table that names groups; by default the one that the model was fitted with, if any.
             Intervals are by groups. For a model that was fitted without groups, the splits stay those of its fit.
         table: the table with that column, where it is not the one that the data set is.
+        predictions: a .csv or .parquet file for the prediction, its probability and the probability of the label of each image.
         cache: the folder of feature files, for a head.
         workers: threads that read and decode; by default one per core.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
@@ -310,12 +322,14 @@ def evaluate(
         HeadError: there are no images to evaluate on, their classes are unknown to the model, or the table lacks the groups.
         SettingsError: an argument has a wrong type, or a table is given and neither ``group`` nor the model names a column.
         StaleCacheError: the features are not those that the head was fitted to.
+        OutputError: the predictions cannot be written.
 
     Example:
 
         report = featx.evaluate("models/digits--lenet5--logreg.safetensors", "digits")
         print(report.accuracy, report.interval)
     """
+    file = _checked_output(predictions, [model, data, table])
     model, groups = _loaded(model), AskedGroups(group, table)
     if isinstance(data, FeatureSet):
         if isinstance(model, PromotedModel):
@@ -324,21 +338,38 @@ def evaluate(
             )
         head = model.head if isinstance(model, HeadOnBackbone) else model
         head.require_identity(data)
-        return evaluate_head(head, data, split, groups)
+        report, rows, outputs = judge_head(head, data, split, groups)
+        if file:
+            predicted = Predictions.of_one(rows, outputs, BY_HEAD)
+            by = PredictedBy(head.task_, head.classes_, head.decide, head.train_keys_)
+            write_predictions(file, splits_in_use(head, data), predicted, by)
+        return report
     data = data if isinstance(data, ImageSet) else path_of(data, "data")
     if isinstance(data, str) and is_feature_file(data):
         head_layer = model.head.layer_ if isinstance(model, HeadOnBackbone) else getattr(model, "layer_", PENULTIMATE)
         features = FeatureSet.load(data, head_layer)
-        return evaluate(model, features, split=split, group=group, table=table).with_notes(label_changes(data))
+        report = evaluate(model, features, split=split, group=group, table=table, predictions=file)
+        return report.with_notes(label_changes(data))
     images = data if isinstance(data, ImageSet) else scan_images(data)
     if isinstance(model, PromotedModel):
-        return _evaluate_promoted(model, images, split, groups, workers, reporter)
+        return _evaluate_promoted(model, images, split, groups, file, workers, reporter)
     if isinstance(model, Head):
         model = _with_backbone(model)
     groups.require_column(model.head.group_)  # before the images pass through the network
     extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
-    report = evaluate(model, extraction.load(model.head.layer_), split=split, group=group, table=table)
+    features = extraction.load(model.head.layer_)
+    report = evaluate(model, features, split=split, group=group, table=table, predictions=file)
     return report.with_notes([*extraction.notes, *_failure_notes(extraction.failures)])
+
+
+def _checked_output(path: str | os.PathLike[str] | None, inputs: Sequence[Any]) -> Path | None:
+    """The file for the predictions, which can be written and is none of the inputs; None if none is asked for."""
+    if path is None:
+        return None
+    file = Path(path_of(path, "predictions"))
+    read = [each for each in inputs if isinstance(each, str | os.PathLike)]
+    require_outputs([Output(file, EACH_IMAGE, named=True)], read)
+    return file
 
 
 def _evaluate_promoted(
@@ -346,6 +377,7 @@ def _evaluate_promoted(
     images: ImageSet,
     split: str | None,
     groups: AskedGroups,
+    predictions: Path | None,
     workers: int | None,
     reporter: Reporter,
 ) -> ClassificationReport:
@@ -364,6 +396,10 @@ def _evaluate_promoted(
     probabilities = np.stack([values for _, values, _ in outputs if values is not None])
     notes = [*trained_on(rows.keys[decoded], model.train_keys, split=split), *_failure_notes(failures), *remarks]
     notes = [*images.notes, *notes]
+    if predictions:
+        by = PredictedBy("classification", model.classes, model.decide, model.train_keys)
+        predicted = Predictions.of_one(np.array(decoded), probabilities, BY_MODEL)
+        write_predictions(predictions, rows, predicted, by)
     return ClassificationReport.from_predictions(
         labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below,
         groups=row_groups(rows, np.array(decoded)), notes=notes,

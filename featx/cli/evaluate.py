@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -17,9 +17,27 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
     from featx.metrics.reports import Report
 
 
-def _show(report: Report) -> None:
-    """Print a report."""
-    click.echo(str(report))
+class _Evaluated(NamedTuple):
+    """A report, and the file of the predictions that it is made of, or None."""
+
+    report: Report
+    predictions: str | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the report."""
+        return self.report.notes
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``featx evaluate --json`` prints."""
+        return {**self.report.as_dict(), "predictions": self.predictions}
+
+
+def _show(result: _Evaluated) -> None:
+    """Print a report, and where the predictions are."""
+    click.echo(str(result.report))
+    if result.predictions:
+        click.echo(f"\npredictions for each image: {result.predictions}")
 
 
 @click.command(
@@ -37,15 +55,20 @@ def _show(report: Report) -> None:
     help="Column of the table that names groups, such as patients: intervals are by groups.",
 )  # fmt: skip
 @HEAD_TABLE
+@option(
+    "--predictions", section="Output", needs=ALWAYS, metavar="FILE",
+    help="Write the prediction for each image, its probability and that of the label to FILE (.csv or .parquet).",
+)  # fmt: skip
 @needing(CHECKED, cache_folder("Advanced"))
 @needing(CHECKED, MODELS_SOURCE)
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 def evaluate(
-    reporter: Reporter, words: tuple[str, ...], split: str | None, group: str | None, table: str | None, cache: str,
-    models: str, backbone: str | None, weights: str | None, device: str, workers: int | None,
-) -> Report:  # fmt: skip
+    reporter: Reporter, words: tuple[str, ...], split: str | None, group: str | None, table: str | None,
+    predictions: str | None, cache: str, models: str, backbone: str | None, weights: str | None, device: str,
+    workers: int | None,
+) -> _Evaluated:  # fmt: skip
     """Evaluate MODEL, a head or a promoted model, on the labelled images of DATA.
 
     MODEL is by default the newest in the models folder. DATA is a data set as extract takes it; for a head, a feature file too.
@@ -68,4 +91,8 @@ def evaluate(
             cache="with a promoted model, which uses no features",
             weights="with a promoted model, which holds its weights",
         )
-    return run(loaded, data, split=split, group=group, table=table, cache=cache, workers=workers, reporter=reporter)
+    report = run(
+        loaded, data, split=split, group=group, table=table, predictions=predictions, cache=cache, workers=workers,
+        reporter=reporter,
+    )  # fmt: skip
+    return _Evaluated(report, predictions)

@@ -113,6 +113,7 @@ def _show_files(result: Fit) -> None:
     files = {
         "head": result.path, "confusion matrix": result.picture, "few-shot curve": result.shots_picture,
         "page": result.card, "predictions for images without a label": result.unlabelled,
+        "predictions for each labelled image": result.predictions,
     }  # fmt: skip
     for name, file in files.items():
         if file:
@@ -216,6 +217,11 @@ def _check(options: Mapping[str, Any]) -> None:
     "--compare", section="Evaluation", needs=ALWAYS, metavar="HEAD",
     help="Compare with an earlier head, on the held-out images that are new to both: accuracies, a paired test, and the images "
     "that each gets right alone.",
+)  # fmt: skip
+@option(
+    "--predictions", section="Output", needs=ALWAYS, metavar="FILE",
+    help="Write what is predicted for each labelled image to FILE (.csv or .parquet): training images out of fold, the others "
+    "by the head.",
 )  # fmt: skip
 @GROUPS
 @option(

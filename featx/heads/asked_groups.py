@@ -43,10 +43,15 @@ class AskedGroups:
         return self.column or fitted_with
 
 
-def evaluate_head(head: Head, data: FeatureSet, split: str | None, groups: AskedGroups) -> Report:
-    """Evaluate a head, with the groups that the caller names or else those that it was fitted with, if the data name them.
+def judge_head(
+    head: Head, data: FeatureSet, split: str | None, groups: AskedGroups
+) -> tuple[Report, np.ndarray, np.ndarray]:
+    """Judge a head, with the groups that the caller names or else those that it was fitted with, if the data name them.
 
     Data that do not name the latter can be evaluated all the same, unless featx would split images that the head was fitted to.
+
+    Returns:
+        The report, the rows and the outputs, as ``Head.judge``.
     """
     column = groups.require_column(head.group_)
     split = split or default_split(data, head.train_keys_)
@@ -57,12 +62,12 @@ def evaluate_head(head: Head, data: FeatureSet, split: str | None, groups: Asked
         is_own = data.dataset.get("splits") == "hash" and trained_on(labelled, head.train_keys_, split="all")
         if groups.are_named or is_own:
             raise
-        report, _, _ = head.judge(data, split=split, rows=data.rows(split))
-        return report.with_notes([_note_without_groups("head", column, error)])
+        report, rows, outputs = head.judge(data, split=split, rows=data.rows(split))
+        return report.with_notes([_note_without_groups("head", column, error)]), rows, outputs
     if head.group_ is None and column is not None:  # the splits stay those of the fit, which knew of no groups
         rows = with_splits(match_groups(data, None), head.task_).rows(split)
-        return head.judge(grouped, split=split, rows=rows)[0]
-    return head.evaluate(dataclasses.replace(grouped, group=head.group_), split=split)
+        return head.judge(grouped, split=split, rows=rows)
+    return head.judge(dataclasses.replace(grouped, group=head.group_), split=split)
 
 
 def group_rows(rows: FeatureSet, groups: AskedGroups, fitted_with: str | None) -> tuple[FeatureSet, list[str]]:

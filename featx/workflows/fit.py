@@ -59,6 +59,7 @@ class Fit:
         shots_picture: file of the few-shot curve, or None.
         card: file of the HTML page, or None.
         unlabelled: CSV file of predictions for images without a label, or None.
+        predictions: file of predictions for each labelled image, or None.
         against: the comparison with an earlier head, or None.
     """
 
@@ -75,6 +76,7 @@ class Fit:
     shots_picture: Path | None = None
     card: Path | None = None
     unlabelled: Path | None = None
+    predictions: Path | None = None
     against: HeadComparison | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,6 +105,7 @@ class Fit:
             "picture": _text(self.picture),
             "card": _text(self.card),
             "unlabelled": _text(self.unlabelled),
+            "predictions": _text(self.predictions),
             "features": _text(self.features),
             "seconds": round(head.seconds_, 4),
             "notes": list(self.notes),
@@ -131,6 +134,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     shots: int | Sequence[int] = (),
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
+    predictions: str | os.PathLike[str] | None = None,
     report: bool = False,
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     seed: int = 0,
@@ -169,6 +173,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         shots: evaluate heads fitted to this number or these numbers of images of each class too, on the held-out split.
         group: a column of the data set's table; images of one group never straddle a split or a fold.
         table: the table with that column, where it is not the one that the features were extracted from.
+        predictions: a .csv or .parquet file for what is predicted for each labelled image: training images out of fold, the
+            others by the head.
         report: write an HTML page about the head too.
         images: a folder, or folders, besides that of the data set whose images the page may show.
         seed: seed of folds, draws and minibatches.
@@ -210,11 +216,12 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     data = _with_earlier(data, compare)
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
-    files = HeadFiles(name, named=bool(out))
+    each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
+    files = HeadFiles(name, named=bool(out), each_image=each_image)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
     reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
-    head, compared = _fit(data, head, auto=auto, cross_validate=report, fits=fits)
+    head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
     return _save(data, head, evaluated, compared, files, page=names_of(images, "images") if report else None)
 
@@ -463,6 +470,7 @@ def _save(
         cross_validated=evaluated.cross_validated,
         shots=evaluated.shots,
         unlabelled=files.write_predictions(data.features, head),
+        predictions=files.write_each_image(data.split, head),
         against=evaluated.against,
     )
     subject = subject_of(head)

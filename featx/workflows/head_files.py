@@ -15,6 +15,7 @@ from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
+from featx.heads.prediction_table import EACH_IMAGE, PredictedBy, predict_each, write_predictions
 from featx.io.outputs import CONFUSION, FEW_SHOT_CURVE, PAGE, Output, require_outputs, table, write_output
 from featx.layer_spec import PENULTIMATE
 from featx.metrics.classification import ClassificationReport
@@ -40,10 +41,12 @@ class HeadFiles:
     Attributes:
         path: the head.
         named: whether the user named it.
+        each_image: the table of predictions for each labelled image, or None.
     """
 
     path: Path
     named: bool = False
+    each_image: Path | None = None
 
     @property
     def picture(self) -> Path:
@@ -82,13 +85,14 @@ class HeadFiles:
         Raises:
             OutputError: a file cannot be written, is an input, or is there and not of its kind.
         """
-        outputs = (
+        outputs = [
             Output(self.path, HEAD.kind, size, named=self.named),
             Output(self.picture, CONFUSION),
             Output(self.page, PAGE),
             Output(self.curve, FEW_SHOT_CURVE),
             Output(self.predictions, PREDICTIONS),
-        )
+        ]
+        outputs += [Output(self.each_image, EACH_IMAGE, named=True)] if self.each_image else []
         images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
         require_outputs(outputs, inputs, images=images)
 
@@ -105,6 +109,14 @@ class HeadFiles:
             writer.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
         write_output(self.predictions, text.getvalue().encode("utf-8", "surrogateescape"), PREDICTIONS)
         return self.predictions
+
+    def write_each_image(self, split: FeatureSet, head: Head) -> Path | None:
+        """Write what is predicted for each labelled image of a set, in the splits of the head; None if it is not asked for."""
+        if self.each_image is None:
+            return None
+        predicted = predict_each(head, split, split.rows("train"))
+        by = PredictedBy(head.task_, head.classes_, head.decide, head.train_keys_)
+        return write_predictions(self.each_image, split, predicted, by)
 
     def write_picture(self, report: Report | None, subject: str) -> Path | None:
         """Draw the confusion matrix of a classification; None for another task."""

@@ -87,3 +87,15 @@ def test_a_comparison_is_printed_before_what_every_fit_prints(fitted: Path) -> N
     assert (facts["compare"]["verdict"], facts["compare"]["n"]) == ("undecided", 16)
     wrong = featx("fit-head", "--compare", "cache/split--lenet5.h5", status=1).stderr
     assert "is a feature file" in wrong
+
+
+def test_the_predictions_for_each_labelled_image_go_to_a_file(fitted: Path) -> None:
+    shown = featx("fit-head", "--predictions", "each.csv").stdout
+    assert "predictions for each labelled image: each.csv\n" in shown
+    rows = [row.split(",") for row in Path("each.csv").read_text().splitlines()]
+    place = {name: number for number, name in enumerate(rows[0])}
+    by = {(row[place["split"]], row[place["predicted_by"]]) for row in rows[1:]}
+    assert by == {("train", "out of fold"), ("val", "head")}
+    assert json.loads(featx("fit-head", "--predictions", "each.csv", "--json").stdout)["predictions"] == "each.csv"
+    Path("mine.csv").write_text("path,label\n")
+    assert "name another file with --predictions" in featx("fit-head", "--predictions", "mine.csv", status=1).stderr
