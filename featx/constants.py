@@ -27,6 +27,9 @@ earlier splits dropped; or nothing."""
 MAPS = ("pca", "tsne")
 """The ways to place the images of an inspection on a map."""
 
+EXPECTED = "expected"
+"""The number of suggested labels that stands for those that confident learning counts as wrong."""
+
 DTYPES = ("float32", "float16")
 """The dtypes that features may be stored in."""
 

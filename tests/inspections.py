@@ -106,4 +106,5 @@ def inspection_of(
 
 def _nothing_predicted(features: FeatureSet, task: str) -> OutOfFold:
     nothing = np.zeros(0, dtype=np.int64)
-    return OutOfFold(nothing, nothing, np.zeros((0, 0)), features.classes, task, Head("ridge", task=task))
+    y = np.zeros((0, 1)) if task == "regression" else nothing
+    return OutOfFold(nothing, y, np.zeros((0, 0)), features.classes, task, Head("ridge", task=task))

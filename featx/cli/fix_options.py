@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from featx.cli.needs import ALWAYS, with_option
 from featx.cli.option_groups import option
 from featx.cli.options import options
-from featx.constants import DUPLICATE_FIXES, LEAK_FIXES
+from featx.constants import DUPLICATE_FIXES, EXPECTED, LEAK_FIXES
+
+
+class Suggestions(click.ParamType):  # type: ignore[type-arg]
+    """A whole number, at least 0, or "expected"."""
+
+    name = "suggestions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Convert the text of the command line."""
+        if value == EXPECTED:
+            return EXPECTED
+        try:
+            return int(click.IntRange(min=0).convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither a whole number from 0 on nor {EXPECTED}", param, ctx)
+
 
 _SECTION, _WITH_FIX = "Corrected table", with_option("fix", "--fix")
 
@@ -28,9 +46,10 @@ FIX = options(
         "split, so that the test set remains whole; keep leaves them.",
     ),
     option(
-        "--accept", type=click.IntRange(min=0), default=0, show_default=True, section=_SECTION, needs=_WITH_FIX, metavar="N",
-        help="Apply the N most suspicious label suggestions for training images. Labels of val and test change by --decisions "
-        "alone.",
+        "--accept", type=Suggestions(), default=0, show_default=True, section=_SECTION, needs=_WITH_FIX,
+        metavar=f"N|{EXPECTED}",
+        help=f"Apply the N most suspicious label suggestions for training images; {EXPECTED}: as many as are probably wrong by "
+        "confident learning. Labels of val and test change by --decisions alone.",
     ),
     option(
         "--decisions", section=_SECTION, needs=_WITH_FIX, metavar="TABLE",

@@ -123,7 +123,13 @@ _WITH_PAGE = Needs(
 @WORKERS
 @cache_folder("Input")
 def inspect(
-    reporter: Reporter, fix: str | None, duplicates: str, leaks: str, accept: int, decisions: str | None, **options: Any
+    reporter: Reporter,
+    fix: str | None,
+    duplicates: str,
+    leaks: str,
+    accept: int | str,
+    decisions: str | None,
+    **options: Any,
 ) -> _Inspected:
     """Find duplicates, leaks between splits, labels that are probably wrong, outliers and odd images in DATA.
 

@@ -86,7 +86,7 @@ def write_fixed_table(
     *,
     duplicates: str = GROUP,
     leaks: str = MOVE,
-    accept: int = 0,
+    accept: int | str = 0,
     decisions: Decisions | str | os.PathLike[str] | None = None,
 ) -> CorrectedTable:
     """Write the corrected table of a data set, which ``featx extract`` reads without a forward pass.
@@ -101,7 +101,7 @@ def write_fixed_table(
         path: a ``.csv`` or ``.parquet`` file, in any folder. Only an older corrected table is replaced.
         duplicates: "group" or "drop", as ``featx.inspection.fix.fix`` takes it.
         leaks: "move", "drop" or "keep", as ``featx.inspection.fix.fix`` takes it.
-        accept: number of suggested labels of training images to apply, the most suspicious first.
+        accept: number of suggested labels of training images to apply, the most suspicious first; or "expected".
         decisions: what somebody decided about single images, or a table of it, as ``read_decisions`` takes it.
 
     Raises:

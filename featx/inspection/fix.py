@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featx.constants import DUPLICATE_FIXES, LEAK_FIXES
+from featx.constants import DUPLICATE_FIXES, EXPECTED, LEAK_FIXES
 from featx.data.image_set import UNLABELLED, image_key
 from featx.data.splits import join_groups
 from featx.errors import SettingsError
@@ -75,7 +75,7 @@ def fix(
     *,
     duplicates: str = GROUP,
     leaks: str = MOVE,
-    accept: int = 0,
+    accept: int | str = 0,
     decisions: Decisions | None = None,
 ) -> Fix:
     """Decide what the corrected data set holds. Nothing is written.
@@ -91,8 +91,9 @@ def fix(
         leaks: "move" moves duplicates in two splits to the earlier of train, val and test, so that the test images that remain
             have no copy in training, and heads fitted before and after can be judged on the same ones. "drop" drops those of
             the earlier split instead, so that the test set remains whole. "keep" leaves them.
-        accept: number of suggested labels to apply, the most suspicious first. Only those of training images count: a model
-            that corrects the labels by which it is judged flatters itself.
+        accept: number of suggested labels to apply, the most suspicious first; "expected": as many as training images have
+            labels that are wrong by confident learning. Only training images count: a model that corrects the labels by which
+            it is judged flatters itself.
         decisions: what somebody decided about single images.
 
     Raises:
@@ -110,12 +111,12 @@ def fix(
     return draft.finished(straddling=leaks == KEEP)
 
 
-def _check(inspection: Inspection, duplicates: str, leaks: str, accept: int) -> None:
+def _check(inspection: Inspection, duplicates: str, leaks: str, accept: int | str) -> None:
     for name, value, known in (("duplicates", duplicates, DUPLICATE_FIXES), ("leaks", leaks, LEAK_FIXES)):
         if value not in known:
             raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-    if accept < 0:
-        raise SettingsError(f"accept is {accept}; expected a number of suggestions, at least 0")
+    if accept != EXPECTED and not (isinstance(accept, int) and accept >= 0):
+        raise SettingsError(f"accept is {accept!r}; expected a number of suggestions, at least 0, or {EXPECTED!r}")
     if accept and inspection.labels is None:
         raise SettingsError("no label was judged, so there are no suggestions to accept")
 
@@ -163,18 +164,19 @@ class _Draft:
 
     # The steps
 
-    def accept(self, count: int) -> None:
+    def accept(self, count: int | str) -> None:
         """Apply the first suggestions for training images that nobody decided about."""
         issues = self.inspection.labels
         if not count or issues is None:
             return
-        rows = issues.ranked
-        open_ = self.kept[rows] & (self.splits[rows] == "train") & ~np.isin(rows, list(self.decided))
-        rows = rows[open_][:count]
+        is_open = self.kept & (self.splits == "train")
+        is_open[list(self.decided)] = False
+        number = int(np.count_nonzero(issues.is_issue & is_open)) if isinstance(count, str) else count
+        rows = issues.ranked[is_open[issues.ranked]][:number]
         self.labels[rows] = issues.suggested[rows]
-        if len(rows) < count:
+        if len(rows) < number:
             self.notes.append(
-                f"there are {counted(len(rows), 'suggestion')} for training images, fewer than the {count:,} to accept"
+                f"there are {counted(len(rows), 'suggestion')} for training images, fewer than the {number:,} to accept"
             )
 
     def move_leaks(self) -> None:

@@ -253,7 +253,8 @@ def _changed(earlier: EarlierHead, features: FeatureSet, rows: np.ndarray) -> in
     if not before:
         return None
     now = [features.classes[label] for label in features.labels[rows]]
-    return sum(bool(before.get(bytes(key), name) != name) for key, name in zip(features.keys[rows], now, strict=True))
+    keys = map(bytes, features.keys[rows])
+    return sum(name not in before.get(key, {name}) for key, name in zip(keys, now, strict=True))
 
 
 def _judged_by(report: Report) -> tuple[str, str, str]:

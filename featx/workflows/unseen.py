@@ -77,13 +77,19 @@ class EarlierHead:
             paths=taken.paths, groups=taken.groups, group=taken.group,
         )  # fmt: skip
 
-    def labels_before(self) -> dict[bytes, str]:
-        """The label of each image in the file that the head was fitted to, by its key; {} where that is not known."""
+    def labels_before(self) -> dict[bytes, set[str]]:
+        """The labels of each image in the file that the head was fitted to, by its key; {} where that is not known.
+
+        Copies of one image may have several.
+        """
+        before: dict[bytes, set[str]] = {}
         for features in (*self.others, self.features):
             if features.source is not None and features.source == _resolved(self.head.source_):
                 names = [*features.classes, ""]
-                return dict(zip(map(bytes, features.keys), (names[label] for label in features.labels), strict=True))
-        return {}
+                for key, label in zip(map(bytes, features.keys), features.labels.tolist(), strict=True):
+                    before.setdefault(key, set()).add(names[label])
+                break
+        return before
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,6 +129,14 @@ def test_accepted_labels_are_applied_in_order_to_training_images_alone() -> None
     )
 
 
+def test_as_many_are_accepted_as_confident_learning_expects() -> None:
+    features = some("train test train train", "a a a a")
+    inspection = inspection_of(features, suggested={1: "b", 2: "b", 0: "c", 3: "b"})
+    assert inspection.labels is not None
+    inspection.labels.is_issue[3] = False
+    assert fix(inspection, accept="expected").labels.tolist() == ["c", "a", "b", "a"]
+
+
 def test_an_accepted_label_resolves_a_conflict_before_duplicates_are_dropped() -> None:
     features = some("train train train", "a b a")
     result = fixed(features, [(0, 1)], suggested={1: "a"}, accept=1, duplicates="drop")
@@ -172,7 +180,8 @@ def test_lists_of_labels_are_compared_as_sets() -> None:
     [
         ({"duplicates": "merge"}, "duplicates is 'merge'; expected one of group, drop"),
         ({"leaks": "train"}, "leaks is 'train'; expected one of move, drop, keep"),
-        ({"accept": -1}, "accept is -1; expected a number of suggestions"),
+        ({"accept": -1}, "accept is -1; expected a number of suggestions, at least 0, or 'expected'"),
+        ({"accept": "all"}, "accept is 'all'; expected a number"),
         ({"accept": 1}, "no label was judged, so there are no suggestions to accept"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,7 @@ def test_another_layer_is_compared_through_the_feature_file_of_the_earlier_head(
 
 
 def test_labels_that_were_changed_since_the_earlier_fit_are_counted(split_photos: Path, tmp_path: Path) -> None:
+    shutil.copy(split_photos / "val/dark/01.png", split_photos / "val/light/copy.png")  # two labels before and after
     file = extract(split_photos, "lenet5", cache=tmp_path / "cache").file
     earlier = fit_head(file, "ridge", models=tmp_path / "models").path
     rows = [(path, path.parent.name, path.parent.parent.name) for path in sorted(split_photos.rglob("*.png"))]
