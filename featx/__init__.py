@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "heads.head": ["Head"],
         "heads.registry": ["register_head"],
         "inference": ["Prediction", "evaluate", "iter_predictions", "load_model", "predict"],
+        "inspection.corrected_table": ["write_fixed_table"],
         "inspection.pipeline": ["inspect"],
         "inspection.result": ["Inspection"],
         "inspection.suggestions": ["Suggestions", "suggest"],
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from featx.inference import iter_predictions as iter_predictions
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
+    from featx.inspection.corrected_table import write_fixed_table as write_fixed_table
     from featx.inspection.pipeline import inspect as inspect
     from featx.inspection.result import Inspection as Inspection
     from featx.inspection.suggestions import Suggestions as Suggestions
