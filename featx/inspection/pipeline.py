@@ -17,6 +17,7 @@ from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.data.splits import join_groups
 from featx.errors import HeadError, SettingsError, system_errors
+from featx.features.feature_file import FAILED, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import newest, newest_of
 from featx.features.label_changes import label_changes
@@ -32,11 +33,15 @@ from featx.inspection.out_of_fold import MOST_SEARCHED, WHY_LEFT_OUT, OutOfFold,
 from featx.inspection.outliers import find_outliers
 from featx.inspection.pixels import PixelIssues, inspect_pixels
 from featx.inspection.result import Inspection, JudgedHead
+from featx.inspection.verify import image_path
 from featx.io.file_kinds import is_feature_file
 from featx.layer_spec import PENULTIMATE
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter, stage_of_import
-from featx.text import counted
+from featx.text import counted, listed, printable
+
+_MOST_NAMED = 3
+"""Images without features that a note names."""
 
 _LEAST = 2
 """The fewest images that can be compared."""
@@ -135,9 +140,12 @@ def inspect(
         thumbnails = thumbnails or any(is_page(path) for path in outputs)
         found = _read_pixels(inspection.features, images, thumbnails, workers, reporter)
         inspection = dataclasses.replace(inspection, pixels=found, notes=(*inspection.notes, *found.notes))
+    failures = _failures(file)
+    notes = (*notes, *_note_on(failures))
     inspection = dataclasses.replace(
         inspection,
         file=file,
+        failures=failures,
         notes=tuple(dict.fromkeys([*notes, *task_notes, *inspection.notes])),
         seconds=time.perf_counter() - started,
     )
@@ -218,6 +226,22 @@ def _load(
     assert file is not None
     reporter.stage(f"reading {file}")
     return FeatureSet.load(file, layer), file, label_changes(file)
+
+
+def _failures(file: Path | None) -> tuple[tuple[str, str], ...]:
+    """The path of each image that has no features, and why."""
+    if file is None:
+        return ()
+    cache = FeatureFile(file)
+    return tuple((image_path(cache, row), cache.error(row)) for row in np.flatnonzero(cache.status == FAILED).tolist())
+
+
+def _note_on(failures: Sequence[tuple[str, str]]) -> list[str]:
+    """A note on images without features, of which nothing else is told."""
+    if not failures:
+        return []
+    first = listed([f"{printable(path)} ({why})" for path, why in failures], most=_MOST_NAMED)
+    return [f"{counted(len(failures), 'image')} could not be read when the features were extracted: {first}"]
 
 
 def _extract(

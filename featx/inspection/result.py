@@ -57,6 +57,7 @@ class Inspection:
         notes: for the user, one sentence each.
         seconds: the duration of the inspection.
         files: the page and the tables that were written.
+        failures: (path, reason) of each image of the feature file that has no features; nothing else is found about these.
 
     Example:
 
@@ -78,6 +79,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     files: tuple[Path, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -143,6 +145,7 @@ class Inspection:
             "label_issues": [] if labels is None else paths[labels.ranked].tolist(),
             "outlier_threshold": finite(float(self.outliers.threshold)),
             "outliers": paths[self.outliers.ranked].tolist(),
+            "failures": [{"path": path, "error": error} for path, error in self.failures],
             "unread_images": self.pixels.unread if self.pixels else None,
             "issues": self._rows(np.flatnonzero(self.is_issue())),
             "files": [str(path) for path in self.files],

@@ -144,3 +144,15 @@ def test_the_features_are_not_changed_by_an_inspection() -> None:
     for name, values in before.items():
         np.testing.assert_array_equal(getattr(features, name), values)
     assert features.groups is None
+
+
+def test_images_that_failed_in_the_extraction_are_named(split_photos: Path, tmp_path: Path) -> None:
+    (split_photos / "train" / "dark" / "broken.png").write_bytes(b"no image")
+    inspection = featx.inspect(split_photos, backbone="lenet5", cache=tmp_path / "cache", pixels=False)
+    reason = "not an image of a known format (it begins with b'no image')"
+    assert inspection.failures == (("train/dark/broken.png", reason),)
+    assert inspection.as_dict()["failures"] == [{"path": "train/dark/broken.png", "error": reason}]
+    assert (
+        f"1 image could not be read when the features were extracted: train/dark/broken.png ({reason})"
+        in inspection.notes
+    )
