@@ -290,9 +290,6 @@ def _prediction_data(inspection: Inspection) -> dict[str, Any] | None:
         "top": top.ravel().tolist(),
         "probabilities": _numbers(np.take_along_axis(outputs, top, axis=1).ravel(), 4),
     }
-    if found.task == "classification":
-        given = np.take_along_axis(outputs, np.asarray(found.y, dtype=np.int64).reshape(-1, 1), axis=1)
-        data["given"] = _numbers(given.ravel(), 4)
     return data
 
 

@@ -32,7 +32,7 @@ from featx.text import printable
 MOST_MISTAKES = 24
 """Number of mistakes that a section shows: the first of those given."""
 
-SCRIPTS = ("data", "decisions", "gallery", "detail", "map", "page")
+SCRIPTS = ("data", "decisions", "list", "cards", "gallery", "detail", "colours", "map", "findings", "overview", "page")
 """The scripts of the page of an inspection, in their order."""
 
 SHORTCUTS = (

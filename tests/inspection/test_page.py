@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -18,7 +19,9 @@ from featx.data.sources.table import read_table
 from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.inspection.corrected_table import read_decisions
 from featx.inspection.duplicates import Duplicates
+from featx.inspection.fix import Decisions, fix
 from featx.inspection.label_issues import LabelIssues
 from featx.inspection.leaks import Leaks
 from featx.inspection.neighbours import Neighbours
@@ -51,6 +54,13 @@ def jpeg(colour: tuple[int, int, int], side: int = 24) -> bytes:
     return file.getvalue()
 
 
+def contents(count: int) -> np.ndarray:
+    """Content hashes, of which the first two are equal."""
+    keys = np.zeros((count, 16), dtype=np.uint8)
+    keys[:, 0], keys[:, 1] = 1 + np.maximum(np.arange(count), 1) % 251, np.arange(count) // 251
+    return keys
+
+
 def inspection(
     count: int = 60, *, task: str = "classification", labelled: bool = True, thumbnails: bool = True
 ) -> Inspection:
@@ -75,7 +85,7 @@ def inspection(
         splits=splits,
         classes=classes,
         paths=paths,
-        keys=np.arange(16 * count, dtype=np.uint32).astype(np.uint8).reshape(count, 16),
+        keys=contents(count),
         dataset={"name": "photos <i>", "root": "/data/\u00e9t\u00e9"},
         backbone={"name": "resnet18"},
     )
@@ -275,3 +285,156 @@ def test_every_part_shows_foreign_names_as_text(browse: Chromium, write: Callabl
     assert shown[3] == "new\\nline.jpg"
     assert shown[5] == "\\u202eexe.jpg"
     assert tab.run("document.querySelectorAll('main img[src=x], main b b, main i i').length") == 0
+
+
+def test_the_page_exports_what_fix_makes_of_the_same_decisions(
+    browse: Chromium, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = inspection()
+    tab = browse(write(found))
+    open_part(tab, "labels")
+    tab.page.locator("#part-labels .open").first.focus()
+    for key in ("a", "r", "d", "1"):
+        tab.page.keyboard.press(key)
+    open_part(tab, "leaks")
+    tab.page.click("#part-leaks button:has-text('Move to train')")
+    open_part(tab, "duplicates")
+    tab.page.click("#part-duplicates button:has-text('Group all')")
+    table = exported(tab, tmp_path / "mended.csv")
+
+    decisions = Decisions(
+        labels={10: found.labels.suggested[10], 13: CLASSES[0]} if found.labels else {}, dropped=frozenset([12])
+    )
+    fixed = fix(found, duplicates="group", leaks="move", decisions=decisions)
+    assert [row["path"] for row in table] == [
+        f"/data/\u00e9t\u00e9/{path}" for path in found.features.paths[fixed.rows]
+    ]
+    assert [row["label"] for row in table] == fixed.labels.tolist()
+    assert [row["split"] for row in table] == fixed.splits.tolist()
+    assert [row["group"] for row in table] == fixed.groups.tolist()
+    assert len(set(fixed.groups)) == 4
+
+    read = read_decisions(tmp_path / "mended.csv", found)
+    again = fix(found, duplicates="group", leaks="keep", decisions=read)
+    for name in ("rows", "labels", "splits", "groups"):
+        assert getattr(again, name).tolist() == getattr(fixed, name).tolist(), name
+
+
+def test_groups_of_the_data_are_kept_and_joined_with_duplicates(
+    browse: Chromium, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = inspection()
+    groups = np.array(["" if i < 5 or i > 8 else 'p, "1"' for i in range(60)], dtype=object)
+    found = dataclasses.replace(found, features=dataclasses.replace(found.features, groups=groups, group="patient"))
+    tab = browse(write(found))
+    open_part(tab, "duplicates")
+    tab.page.locator("#part-duplicates li").nth(2).get_by_role("button", name="Group").click()
+    names = [row["group"] for row in exported(tab, tmp_path / "mended.csv")]
+    assert [row for row, name in enumerate(names) if name == 'p, "1"'] == [4, 5, 6, 7, 8]
+    assert set(names) == {"", 'p, "1"'}
+
+
+def test_names_that_are_not_utf8_are_exported_as_json_lines(
+    browse: Chromium, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = inspection()
+    paths = found.features.paths.copy()
+    paths[9] = "some/caf\udce9.jpg"
+    tab = browse(write(dataclasses.replace(found, features=dataclasses.replace(found.features, paths=paths))))
+    open_part(tab, "outliers")
+    tab.page.locator("#part-outliers .action.bad").first.click()
+    table = exported(tab, tmp_path / "mended.jsonl")
+    assert len(table) == 59
+    assert table[9]["path"] == "/data/\u00e9t\u00e9/some/caf\udce9.jpg"
+    assert [row["label"] for row in table[:7]] == [CLASSES[label] for label in found.features.labels[:7]]
+
+
+def test_undo_and_redo_follow_each_step_and_a_bulk_decision_is_one_step(
+    browse: Chromium, write: Callable[..., Path]
+) -> None:
+    tab = browse(write())
+    open_part(tab, "labels")
+    tab.page.click("#part-labels button:has-text('Accept all listed')")
+    assert tab.page.inner_text("#state") == "6 decisions, not exported"
+    tab.page.locator("#part-labels .action.good").first.click()
+    assert tab.page.locator("#part-labels .card").first.get_attribute("data-status") == "rejected"
+    tab.page.click("#undo")
+    assert tab.page.locator("#part-labels .card").first.get_attribute("data-status") == "accepted"
+    tab.page.click("#undo")
+    assert tab.page.inner_text("#state") == "Nothing decided yet"
+    tab.page.keyboard.press("Control+Shift+Z")
+    assert tab.page.inner_text("#state") == "6 decisions, not exported"
+
+
+def test_closing_the_page_warns_until_the_decisions_are_exported(
+    browse: Chromium, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    tab = browse(write())
+    blocked = """() => {
+      const event = new Event("beforeunload", { cancelable: true });
+      dispatchEvent(event);
+      return event.defaultPrevented;
+    }"""
+    assert not tab.run(blocked)
+    open_part(tab, "outliers")
+    tab.page.locator("#part-outliers .action.bad").first.click()
+    assert tab.run(blocked)
+    exported(tab, tmp_path / "mended.csv")
+    assert not tab.run(blocked)
+
+
+def test_filters_narrow_a_gallery_and_a_missing_image_shows_why(browse: Chromium, write: Callable[..., Path]) -> None:
+    tab = browse(write())
+    open_part(tab, "images")
+    tab.page.fill("#part-images input[type=search]", "/040")
+    assert tab.page.inner_text("#part-images .count") == "1 of 60"
+    assert tab.page.inner_text("#part-images .gone") == "the image is missing"
+    tab.page.fill("#part-images input[type=search]", "no such name")
+    assert tab.page.inner_text("#part-images .empty") == "No image passes these filters."
+    open_part(tab, "odd")
+    tab.page.select_option("#part-odd select[aria-label=Kind]", index=2)
+    assert tab.page.locator("#part-odd .virtual > li").count() == 1
+
+
+def test_labels_that_the_table_could_not_hold_are_refused(browse: Chromium, write: Callable[..., Path]) -> None:
+    tab = browse(write())
+    assert tab.run("checkedLabel(' new ')") == ["new", ""]
+    assert tab.run("checkedLabel('a|b')[1]") == "a name with | would be read as several labels"
+    several = browse(write(inspection(task="multilabel")))
+    assert several.run("checkedLabel('b| a |b')") == ["a|b", ""]
+    assert several.run("checkedLabel('|')") == ["|", ""]
+    number = browse(write(inspection(task="regression")))
+    assert number.run("checkedLabel('1.5')") == ["1.5", ""]
+    assert number.run("checkedLabel('much')[1]") == "expected a number"
+
+
+def test_a_new_class_is_asked_for_and_offered_from_then_on(browse: Chromium, write: Callable[..., Path]) -> None:
+    tab = browse(write())
+    open_part(tab, "images")
+    tab.page.locator("#part-images .open").nth(8).click()
+    tab.page.select_option("#detail .relabel", "new")
+    tab.page.fill("#ask input", "wasp <2>")
+    tab.page.keyboard.press("Enter")
+    assert "wasp <2>" in tab.page.inner_text("#detail .label-line")
+    assert "wasp <2>" in tab.page.inner_text("#detail .relabel")
+    tab.page.keyboard.press("Escape")
+    assert tab.run("newLabel(8)") == "wasp <2>"
+
+
+@pytest.mark.parametrize("count", [7, 20])
+def test_a_page_of_few_unlabelled_images_without_thumbnails_or_map(
+    count: int, browse: Chromium, write: Callable[..., Path]
+) -> None:
+    found = dataclasses.replace(inspection(60, labelled=False), pixels=None)
+    rows = np.arange(count)
+    few = dataclasses.replace(
+        found,
+        features=found.features.take(rows),
+        neighbours=Neighbours(np.zeros((count, 0), np.int64), np.zeros((count, 0), np.float32)),
+        outliers=Outliers(np.full(count, np.nan), float("nan"), np.zeros(count, bool), np.ones(count), rows[:0]),
+    )
+    tab = browse(write(few, coordinates=None), width=320, touch=True)
+    for part in tab.run("panels.map(({ id }) => id)"):
+        open_part(tab, part)
+        assert tab.overflow == []
+    assert tab.page.locator("#tab-map, #tab-labels, #tab-conflicts, #tab-odd").count() == 0

@@ -40,8 +40,10 @@ const foreign = (text, attributes = {}) => node("bdi", attributes, printable(tex
 // ---- Numbers
 
 const counted = (count, one, several = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : several}`;
-const percent = (value) => (value === null || value === undefined ? "" : `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)} %`);
-const decimal = (value) => (value === null || value === undefined ? "none" : value === 0 ? "0" : value.toPrecision(3).replace(/\.?0+$/, ""));
+const percent = (value) =>
+  value === null || value === undefined ? "" : `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)} %`;
+const decimal = (value) =>
+  value === null || value === undefined ? "none" : value === 0 ? "0" : value.toPrecision(3).replace(/\.?0+$/, "");
 
 // ---- Facts about a row
 
@@ -54,30 +56,33 @@ const givenLabel = (row) => (DATA.labels[row] < 0 ? "" : DATA.classes[DATA.label
 const givenSplit = (row) => DATA.splitNames[DATA.splits[row]];
 const fileName = (row) => DATA.paths[row].slice(DATA.paths[row].lastIndexOf("/") + 1);
 const isAbsolute = (path) => path.startsWith("/") || /^[A-Za-z]:[\\/]/.test(path);
-const fullPath = (row) => (isAbsolute(DATA.paths[row]) || !DATA.root ? DATA.paths[row] : `${DATA.root.replace(/\/+$/, "")}/${DATA.paths[row]}`);
+const fullPath = (row) =>
+  isAbsolute(DATA.paths[row]) || !DATA.root ? DATA.paths[row] : `${DATA.root.replace(/\/+$/, "")}/${DATA.paths[row]}`;
 
 const ISSUES = DATA.labelIssues;
 const suggestedLabel = (row) => (ISSUES ? ISSUES.names[ISSUES.suggested[row]] : "");
 const confidence = (row) => (ISSUES ? ISSUES.confidence[row] : null);
-const isMistake = (row) => suggestedLabel(row) !== "" && suggestedLabel(row) !== givenLabel(row);
 
 /** The place of each row among the predictions, -1 for none. */
 const JUDGED = new Int32Array(N).fill(-1);
-if (DATA.predictions) DATA.predictions.rows.forEach((row, place) => { JUDGED[row] = place; });
+if (DATA.predictions)
+  DATA.predictions.rows.forEach((row, place) => {
+    JUDGED[row] = place;
+  });
 
 /** The most probable classes of a row: [[name, probability], …]. */
 function topPredictions(row) {
-  const found = DATA.predictions, place = JUDGED[row];
+  const found = DATA.predictions,
+    place = JUDGED[row];
   if (!found || place < 0 || !found.k) return [];
-  return Array.from({ length: found.k }, (_, i) => place * found.k + i).map((at) => [found.classes[found.top[at]], found.probabilities[at]]);
+  return Array.from({ length: found.k }, (_, i) => place * found.k + i).map((at) => [
+    found.classes[found.top[at]],
+    found.probabilities[at],
+  ]);
 }
 
-/** The out-of-fold probability of the given label; for other tasks its score. */
-function givenProbability(row) {
-  const place = JUDGED[row];
-  if (place >= 0 && DATA.predictions.given) return DATA.predictions.given[place];
-  return ISSUES ? ISSUES.scores[row] : null;
-}
+/** The probability of the given label, low where it is probably wrong; for other tasks than classification its score. */
+const givenProbability = (row) => (ISSUES ? ISSUES.scores[row] : null);
 
 /** The nearest other images of a row: [[row, distance], …]. */
 function neighboursOf(row) {
@@ -96,16 +101,29 @@ const ODD_NAMES = { low_information: "blank", light: "bright", blurry: "blurred"
 const oddName = (kind) => ODD_NAMES[kind] ?? kind.replaceAll("_", " ");
 
 const GROUP_OF = new Int32Array(N).fill(-1);
-DATA.duplicates.groups.forEach((rows, group) => rows.forEach((row) => { GROUP_OF[row] = group; }));
+DATA.duplicates.groups.forEach((rows, group) =>
+  rows.forEach((row) => {
+    GROUP_OF[row] = group;
+  }),
+);
 
 /** The content of each image that has duplicates, in hex. */
-const KEYS = new Map(DATA.duplicates.groups.flatMap((rows, group) => rows.map((row, i) => [row, DATA.duplicates.keys[group][i]])));
+const KEYS = new Map(
+  DATA.duplicates.groups.flatMap((rows, group) => rows.map((row, i) => [row, DATA.duplicates.keys[group][i]])),
+);
 
 const ODD_KINDS = Array.from({ length: N }, () => null);
-for (const [kind, rows] of Object.entries(DATA.pixels?.kinds ?? {})) for (const row of rows) (ODD_KINDS[row] ??= []).push(kind);
+for (const [kind, rows] of Object.entries(DATA.pixels?.kinds ?? {}))
+  for (const row of rows) (ODD_KINDS[row] ??= []).push(kind);
 
-const asMask = (rows) => { const mask = new Uint8Array(N); for (const row of rows) mask[row] = 1; return mask; };
+const asMask = (rows) => {
+  const mask = new Uint8Array(N);
+  for (const row of rows) mask[row] = 1;
+  return mask;
+};
 const IS_LABEL_ISSUE = asMask(ISSUES?.issues ?? []);
+const IS_MISTAKE = asMask(ISSUES?.ranked ?? []); // the suggestion differs from the given label
+const isMistake = (row) => IS_MISTAKE[row] === 1;
 const IS_OUTLIER = asMask(DATA.outliers.ranked);
 const IS_LEAK = asMask(DATA.leaks.across.flatMap(([a, b]) => [a, b]));
 const IS_CONFLICT = asMask(DATA.leaks.conflicts.flatMap(([a, b]) => [a, b]));
@@ -136,9 +154,11 @@ const hasLabel = (label, name) => (IS_MULTILABEL ? label.split(BETWEEN_LABELS).i
 /** The picture of an image, or a placeholder with the reason for its absence. */
 function thumbnail(row, alt = "") {
   if (!THUMBNAILS[row]) {
-    const why = DATA.pixels ? DATA.pixels.why[row] ?? "no thumbnail" : "the images were not read";
+    const why = DATA.pixels ? (DATA.pixels.why[row] ?? "no thumbnail") : "the images were not read";
     return node("span", { class: "gone", title: printable(why) }, printable(why));
   }
-  const source = DATA.thumbnailFolder ? `${encodeURIComponent(DATA.thumbnailFolder)}/${THUMBNAILS[row]}` : `data:image/jpeg;base64,${THUMBNAILS[row]}`;
+  const source = DATA.thumbnailFolder
+    ? `${encodeURIComponent(DATA.thumbnailFolder)}/${THUMBNAILS[row]}`
+    : `data:image/jpeg;base64,${THUMBNAILS[row]}`;
   return node("img", { src: source, alt: printable(alt), decoding: "async", draggable: "false" });
 }

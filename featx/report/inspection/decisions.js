@@ -7,7 +7,8 @@
 
 const decisions = new Map();
 const STORAGE_KEY = `featx-inspection-${DATA.digest}`;
-const done = [], undone = []; // changes: lists of [key, before, after]
+const done = [],
+  undone = []; // changes: lists of [key, before, after]
 let exportedState = null; // of the decisions when they were last exported
 let storageFails = false;
 const listeners = [];
@@ -46,7 +47,9 @@ const put = (key, value) => (value === undefined ? decisions.delete(key) : decis
 
 /** Change several keys in one step; undefined takes a key out. */
 function decide(changes) {
-  const step = changes.map(([key, value]) => [key, decisions.get(key), value]).filter(([, before, after]) => before !== after);
+  const step = changes
+    .map(([key, value]) => [key, decisions.get(key), value])
+    .filter(([, before, after]) => before !== after);
   if (!step.length) return;
   for (const [key, , after] of step) put(key, after);
   done.push(step);
@@ -77,7 +80,10 @@ const newSplit = (row) => decisions.get(`split:${row}`) ?? givenSplit(row);
 const isDropped = (row) => decisions.has(`drop:${row}`);
 const isRelabelled = (row) => decisions.has(`label:${row}`);
 
-const relabel = (row, label) => [[`label:${row}`, label === givenLabel(row) ? undefined : label], [`keep:label:${row}`, label === givenLabel(row) ? true : undefined]];
+const relabel = (row, label) => [
+  [`label:${row}`, label === givenLabel(row) ? undefined : label],
+  [`keep:label:${row}`, label === givenLabel(row) ? true : undefined],
+];
 const drop = (row, dropped = true) => [[`drop:${row}`, dropped ? true : undefined]];
 const moveTo = (row, split) => [[`split:${row}`, split === givenSplit(row) ? undefined : split]];
 
@@ -85,10 +91,18 @@ const moveTo = (row, split) => [[`split:${row}`, split === givenSplit(row) ? und
 function checkedLabel(text) {
   const label = text.trim();
   if (IS_MULTILABEL && label !== BETWEEN_LABELS && label !== "") {
-    const parts = [...new Set(label.split(BETWEEN_LABELS).map((part) => part.trim()).filter(Boolean))].sort();
+    const parts = [
+      ...new Set(
+        label
+          .split(BETWEEN_LABELS)
+          .map((part) => part.trim())
+          .filter(Boolean),
+      ),
+    ].sort();
     return [parts.join(BETWEEN_LABELS) || BETWEEN_LABELS, ""];
   }
-  if (!IS_MULTILABEL && label.includes(BETWEEN_LABELS)) return ["", `a name with ${BETWEEN_LABELS} would be read as several labels`];
+  if (!IS_MULTILABEL && label.includes(BETWEEN_LABELS))
+    return ["", `a name with ${BETWEEN_LABELS} would be read as several labels`];
   if (IS_REGRESSION && label !== "" && !Number.isFinite(Number(label))) return ["", "expected a number"];
   if (label.includes("\0")) return ["", "a label cannot hold a null character"];
   return [label, ""];
@@ -96,12 +110,28 @@ function checkedLabel(text) {
 
 /** "accepted", "rejected" or "" of one suggestion. A suggestion whose problem is solved by another decision is accepted. */
 const statusOf = {
-  label: (row) => (isRelabelled(row) || isDropped(row) ? "accepted" : decisions.has(`keep:label:${row}`) ? "rejected" : ""),
+  label: (row) =>
+    isRelabelled(row) || isDropped(row) ? "accepted" : decisions.has(`keep:label:${row}`) ? "rejected" : "",
   outlier: (row) => (isDropped(row) ? "accepted" : decisions.has(`keep:outlier:${row}`) ? "rejected" : ""),
   odd: (row) => (isDropped(row) ? "accepted" : decisions.has(`keep:odd:${row}`) ? "rejected" : ""),
-  duplicates: (group) => (decisions.has(`group:${group}`) || DATA.duplicates.groups[group].some(isDropped) ? "accepted" : decisions.has(`keep:duplicates:${group}`) ? "rejected" : ""),
-  leak: ([a, b]) => (isDropped(a) || isDropped(b) || newSplit(a) === newSplit(b) ? "accepted" : decisions.has(`keep:leak:${a}-${b}`) ? "rejected" : ""),
-  conflict: ([a, b]) => (isDropped(a) || isDropped(b) || newLabel(a) === newLabel(b) ? "accepted" : decisions.has(`keep:conflict:${a}-${b}`) ? "rejected" : ""),
+  duplicates: (group) =>
+    decisions.has(`group:${group}`) || DATA.duplicates.groups[group].some(isDropped)
+      ? "accepted"
+      : decisions.has(`keep:duplicates:${group}`)
+        ? "rejected"
+        : "",
+  leak: ([a, b]) =>
+    isDropped(a) || isDropped(b) || newSplit(a) === newSplit(b)
+      ? "accepted"
+      : decisions.has(`keep:leak:${a}-${b}`)
+        ? "rejected"
+        : "",
+  conflict: ([a, b]) =>
+    isDropped(a) || isDropped(b) || newLabel(a) === newLabel(b)
+      ? "accepted"
+      : decisions.has(`keep:conflict:${a}-${b}`)
+        ? "rejected"
+        : "",
 };
 
 // ---- The table
@@ -111,13 +141,28 @@ const statusOf = {
  * are named by the content of one of them, as `featx inspect --fix` does. Dropped images belong to no group.
  */
 function groupNames() {
-  const given = ALL_ROWS.map((row) => (isDropped(row) ? "" : DATA.groups?.[row] ?? ""));
-  const accepted = DATA.duplicates.groups.flatMap((rows, group) => (decisions.has(`group:${group}`) ? [rows.filter((row) => !isDropped(row))] : []));
+  const given = ALL_ROWS.map((row) => (isDropped(row) ? "" : (DATA.groups?.[row] ?? "")));
+  const accepted = DATA.duplicates.groups.flatMap((rows, group) =>
+    decisions.has(`group:${group}`) ? [rows.filter((row) => !isDropped(row))] : [],
+  );
   if (!accepted.length) return given;
-  const parent = Int32Array.from(ALL_ROWS), first = new Map(), members = new Map();
-  const top = (row) => { while (parent[row] !== row) row = parent[row] = parent[parent[row]]; return row; };
-  const join = (rows) => rows.forEach((row) => { parent[top(row)] = top(rows[0]); });
-  given.forEach((name, row) => { if (name) { if (first.has(name)) join([row, first.get(name)]); else first.set(name, row); } });
+  const parent = Int32Array.from(ALL_ROWS),
+    first = new Map(),
+    members = new Map();
+  const top = (row) => {
+    while (parent[row] !== row) row = parent[row] = parent[parent[row]];
+    return row;
+  };
+  const join = (rows) =>
+    rows.forEach((row) => {
+      parent[top(row)] = top(rows[0]);
+    });
+  given.forEach((name, row) => {
+    if (name) {
+      if (first.has(name)) join([row, first.get(name)]);
+      else first.set(name, row);
+    }
+  });
   accepted.forEach(join);
   for (const rows of accepted) {
     for (const row of rows) {
@@ -126,9 +171,12 @@ function groupNames() {
     }
   }
   const names = new Map();
-  given.forEach((name, row) => { if (name && !(names.get(top(row)) <= name)) names.set(top(row), name); });
-  for (const [key, rows] of members) if (rows.length > 1 && !names.has(key)) names.set(key, `dup-${rows.map((row) => KEYS.get(row)).sort()[0]}`);
-  return ALL_ROWS.map((row) => (isDropped(row) ? "" : names.get(top(row)) ?? ""));
+  given.forEach((name, row) => {
+    if (name && !(names.get(top(row)) <= name)) names.set(top(row), name);
+  });
+  for (const [key, rows] of members)
+    if (rows.length > 1 && !names.has(key)) names.set(key, `dup-${rows.map((row) => KEYS.get(row)).sort()[0]}`);
+  return ALL_ROWS.map((row) => (isDropped(row) ? "" : (names.get(top(row)) ?? "")));
 }
 
 /** One cell of RFC 4180: quoted where it holds a comma, a quote or a line break, or spaces at its ends. */
@@ -137,7 +185,9 @@ const csvCell = (text) => (/[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('
 /** The table of some rows without the dropped ones: [text, ending, media type]. JSON lines hold names that are not UTF-8. */
 function exportTable(rows = ALL_ROWS) {
   const groups = groupNames();
-  const kept = rows.filter((row) => !isDropped(row)).map((row) => ({ path: fullPath(row), label: newLabel(row), split: newSplit(row), group: groups[row] }));
+  const kept = rows
+    .filter((row) => !isDropped(row))
+    .map((row) => ({ path: fullPath(row), label: newLabel(row), split: newSplit(row), group: groups[row] }));
   if (kept.some(({ path }) => !path.isWellFormed())) {
     const escaped = (value) => JSON.stringify(value); // writes lone surrogates as \udc80, which featx reads as bytes
     return [kept.map((cells) => `${escaped(cells)}\n`).join(""), "jsonl", "application/jsonl"];
@@ -156,7 +206,12 @@ function download(text, name, type) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-const baseName = () => DATA.name.split(/[\\/]/).pop().replace(/[^\p{L}\p{N}._-]+/gu, "-").replace(/^[-.]+|[-.]+$/g, "") || "images";
+const baseName = () =>
+  DATA.name
+    .split(/[\\/]/)
+    .pop()
+    .replace(/[^\p{L}\p{N}._-]+/gu, "-")
+    .replace(/^[-.]+|[-.]+$/g, "") || "images";
 
 function exportDecisions() {
   const [text, ending, type] = exportTable();

@@ -17,9 +17,16 @@ function step(by) {
 }
 
 function showDetail() {
-  const { row, rows } = detail, at = rows.indexOf(row), size = sizeOf(row);
+  const { row, rows } = detail,
+    at = rows.indexOf(row),
+    size = sizeOf(row);
   const label = node("span", { class: "label-line" });
-  const select = labelSelect(row), outside = action("Drop", () => decide(drop(row, !isDropped(row))), { kind: "bad", key: "d", title: "Leave the image out" });
+  const select = labelSelect(row),
+    outside = action("Drop", () => decide(drop(row, !isDropped(row))), {
+      kind: "bad",
+      key: "d",
+      title: "Leave the image out",
+    });
   const splits = [...new Set([...DATA.splitNames, "train", "val", "test"])].filter(Boolean);
   const split = options("Split", splits.map(SPLIT_TEXT), () => decide(moveTo(row, splits[split.selectedIndex])));
   const top = topPredictions(row);
@@ -27,25 +34,104 @@ function showDetail() {
     ["label", label],
     ["split", foreign(SPLIT_TEXT(givenSplit(row)))],
     IS_REGRESSION && suggestedLabel(row) ? ["predicted", foreign(suggestedLabel(row))] : null,
-    ISSUES && ISSUES.scores[row] !== null && JUDGED[row] >= 0 ? ["label score", [decimal(ISSUES.scores[row]), node("small", {}, " low where the label is probably wrong")]] : null,
-    DATA.outliers.distances[row] !== null && DATA.neighbours.k ? ["distance", [decimal(DATA.outliers.distances[row]), node("small", {}, ` to its nearest images; ${DATA.outliers.threshold === null ? "" : `outliers are above ${decimal(DATA.outliers.threshold)}`}`)]] : null,
+    !IS_REGRESSION && isMistake(row)
+      ? [
+          "suggested",
+          [
+            foreign(suggestedLabel(row)),
+            IS_MULTILABEL ? "" : ` ${percent(confidence(row))}`,
+            node("small", {}, " by the head and the nearest images"),
+          ],
+        ]
+      : null,
+    ISSUES && ISSUES.scores[row] !== null
+      ? ["label score", [decimal(ISSUES.scores[row]), node("small", {}, " low where the label is probably wrong")]]
+      : null,
+    DATA.outliers.distances[row] !== null && DATA.neighbours.k
+      ? [
+          "distance",
+          [
+            decimal(DATA.outliers.distances[row]),
+            node(
+              "small",
+              {},
+              ` to its nearest images; ${DATA.outliers.threshold === null ? "" : `outliers are above ${decimal(DATA.outliers.threshold)}`}`,
+            ),
+          ],
+        ]
+      : null,
     size ? ["size", `${size[0]} × ${size[1]} pixels`] : null,
-    problemsOf(row).length ? ["problems", [...problemsOf(row).filter((kind) => kind !== "odd image"), ...(ODD_KINDS[row] ?? []).map(oddName)].map((kind) => node("span", { class: "chip" }, kind))] : null,
-    GROUP_OF[row] >= 0 ? ["duplicates", node("button", { type: "button", class: "link", onclick: () => openDetail(DATA.duplicates.groups[GROUP_OF[row]][0], DATA.duplicates.groups[GROUP_OF[row]]) }, counted(DATA.duplicates.groups[GROUP_OF[row]].length, "image"))] : null,
+    problemsOf(row).length
+      ? [
+          "problems",
+          [...problemsOf(row).filter((kind) => kind !== "odd image"), ...(ODD_KINDS[row] ?? []).map(oddName)].map(
+            (kind) => node("span", { class: "chip" }, kind),
+          ),
+        ]
+      : null,
+    GROUP_OF[row] >= 0
+      ? [
+          "duplicates",
+          node(
+            "button",
+            {
+              type: "button",
+              class: "link",
+              onclick: () =>
+                openDetail(DATA.duplicates.groups[GROUP_OF[row]][0], DATA.duplicates.groups[GROUP_OF[row]]),
+            },
+            counted(DATA.duplicates.groups[GROUP_OF[row]].length, "image"),
+          ),
+        ]
+      : null,
     DATA.groups?.[row] ? ["group", foreign(DATA.groups[row])] : null,
-    ["path", [foreign(fullPath(row)), " ", node("button", { type: "button", class: "link", onclick: (event) => copyText(fullPath(row), event.target) }, "copy")]],
+    [
+      "path",
+      [
+        foreign(fullPath(row)),
+        " ",
+        node(
+          "button",
+          { type: "button", class: "link", onclick: (event) => copyText(fullPath(row), event.target) },
+          "copy",
+        ),
+      ],
+    ],
   ].filter(Boolean);
   const neighbours = neighboursOf(row);
   find(".content", dialog).replaceChildren(
     node("div", { class: "picture" }, thumbnail(row, `${fileName(row)}: ${newLabel(row) || "unlabelled"}`)),
-    node("div", { class: "about" },
+    node(
+      "div",
+      { class: "about" },
       node("h2", { id: "detail-title" }, foreign(fileName(row))),
-      node("div", { class: "controls" }, node("label", {}, "Label ", select.element), splits.length > 1 ? node("label", {}, "Split ", split) : null, outside),
-      node("dl", { class: "facts" }, facts.map(([name, value]) => node("div", {}, node("dt", {}, name), node("dd", {}, value)))),
-      top.length ? node("div", { class: "predictions" }, node("h3", {}, "Prediction without this image"), top.map(([name, share]) => node("div", {}, foreign(name), node("span", {}, percent(share)), meter(share)))) : null),
-    neighbours.length ? node("div", { class: "near" }, node("h3", {}, "Nearest images"), neighbourStrip(row, neighbours.length)) : "",
+      node(
+        "div",
+        { class: "controls" },
+        node("label", {}, "Label ", select.element),
+        splits.length > 1 ? node("label", {}, "Split ", split) : null,
+        outside,
+      ),
+      node(
+        "dl",
+        { class: "facts" },
+        facts.map(([name, value]) => node("div", {}, node("dt", {}, name), node("dd", {}, value))),
+      ),
+      top.length
+        ? node(
+            "div",
+            { class: "predictions" },
+            node("h3", {}, "What a head predicts that was fitted without this image"),
+            top.map(([name, share]) => node("div", {}, foreign(name), node("span", {}, percent(share)), meter(share))),
+          )
+        : null,
+    ),
+    neighbours.length
+      ? node("div", { class: "near" }, node("h3", {}, "Nearest images"), neighbourStrip(row, neighbours.length))
+      : "",
   );
-  find(".place", dialog).textContent = rows.length > 1 && at >= 0 ? `${(at + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
+  find(".place", dialog).textContent =
+    rows.length > 1 && at >= 0 ? `${(at + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
   find(".previous", dialog).disabled = at <= 0;
   find(".next", dialog).disabled = at < 0 || at >= rows.length - 1;
   detail.update = () => {
@@ -59,13 +145,22 @@ function showDetail() {
 }
 
 function copyText(text, link) {
-  const said = (word) => { link.textContent = word; setTimeout(() => { link.textContent = "copy"; }, 1500); };
-  Promise.resolve(navigator.clipboard?.writeText(text)).then(() => said(navigator.clipboard ? "copied" : "not possible here"), () => said("not possible here"));
+  const said = (word) => {
+    link.textContent = word;
+    setTimeout(() => {
+      link.textContent = "copy";
+    }, 1500);
+  };
+  Promise.resolve(navigator.clipboard?.writeText(text)).then(
+    () => said(navigator.clipboard ? "copied" : "not possible here"),
+    () => said("not possible here"),
+  );
 }
 
 /** Ask for a class name that is not there yet. */
 function askLabel(row) {
-  const ask = find("#ask"), input = find("input", ask);
+  const ask = find("#ask"),
+    input = find("input", ask);
   input.value = "";
   input.setCustomValidity("");
   ask.row = row;
@@ -73,7 +168,9 @@ function askLabel(row) {
 }
 
 find("#ask form").addEventListener("submit", (event) => {
-  const ask = find("#ask"), input = find("input", ask), [label, problem] = checkedLabel(input.value);
+  const ask = find("#ask"),
+    input = find("input", ask),
+    [label, problem] = checkedLabel(input.value);
   if (event.submitter?.value !== "cancel") {
     input.setCustomValidity(problem || (label ? "" : "a name is missing"));
     if (!input.reportValidity()) return event.preventDefault();
@@ -86,7 +183,9 @@ find("#ask input").addEventListener("input", (event) => event.target.setCustomVa
 find(".close", dialog).addEventListener("click", () => dialog.close());
 find(".previous", dialog).addEventListener("click", () => step(-1));
 find(".next", dialog).addEventListener("click", () => step(1));
-dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside it
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close();
+}); // beside it
 dialog.addEventListener("keydown", (event) => {
   if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "ArrowLeft") step(-1);
