@@ -169,8 +169,10 @@ def _find(features: FeatureSet, head: Head, *, threshold: float | None, reporter
     reporter.stage(f"comparing {len(features):,} images")
     neighbours = nearest_neighbours(features, reporter=reporter)
     duplicates = find_duplicates(features, neighbours, threshold=threshold)
-    out_of_fold, labels, label_notes = _judge_labels(features, neighbours, duplicates, head, reporter)
     judged, judged_notes = _judge_head(features, head, reporter)
+    if judged is not None:  # its C or k serves both, and was chosen on training images alone
+        head.set_params(**{name: value for name, value in judged.head.chosen.items() if name in ("C", "k")})
+    out_of_fold, labels, label_notes = _judge_labels(features, neighbours, duplicates, head, reporter)
     return Inspection(
         features=features,
         neighbours=neighbours,
