@@ -41,6 +41,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "promotion.model": ["PromotedModel"],
         "promotion.promotion": ["Promotion", "promote"],
         "reporter": ["Reporter"],
+        "retrieval.explanation": ["Explanation", "explain", "iter_explanations"],
+        "retrieval.similar": ["SearchResult", "search"],
         "workflows.fit": ["Fit", "fit_head"],
     },
 )
@@ -83,5 +85,10 @@ if TYPE_CHECKING:
     from featx.promotion.promotion import Promotion as Promotion
     from featx.promotion.promotion import promote as promote
     from featx.reporter import Reporter as Reporter
+    from featx.retrieval.explanation import Explanation as Explanation
+    from featx.retrieval.explanation import explain as explain
+    from featx.retrieval.explanation import iter_explanations as iter_explanations
+    from featx.retrieval.similar import SearchResult as SearchResult
+    from featx.retrieval.similar import search as search
     from featx.workflows.fit import Fit as Fit
     from featx.workflows.fit import fit_head as fit_head

@@ -21,9 +21,8 @@ from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError, SettingsError, system_errors
-from featx.extraction.lookup import Network, iter_values, known_views
+from featx.extraction.lookup import FileFeatures, Network, iter_values, known_in_files
 from featx.extraction.pipeline import extract
-from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
@@ -268,16 +267,14 @@ def iter_predictions(
         for prediction in featx.iter_predictions("model.safetensors", (frame for frame in camera)):
             print(prediction.value)
     """
-    model = _loaded(model)
-    if isinstance(model, Head):
-        model = _with_backbone(model)
+    model = as_model(model)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise SettingsError(f"top is {top!r}; expected a whole number above 0")
     if isinstance(images, str | os.PathLike | list | tuple | ImageSet):  # they can be counted before any is predicted
         inputs: Iterable[ImageInput] = list(image_inputs(images))
     else:
         inputs = image_inputs(images)
-    to_prediction = _to_prediction(model, min(top, len(model.classes)))
+    to_prediction = prediction_maker(model, min(top, len(model.classes)))
     for name, values, error in _predict_inputs(model, inputs, known_features(model, cache), workers, reporter):
         yield Prediction(name, error=error) if values is None else to_prediction(name, values)
 
@@ -406,8 +403,8 @@ def _evaluate_promoted(
     )  # fmt: skip
 
 
-def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
-    """Return a function that turns a path and the (C,) outputs for it into a prediction."""
+def prediction_maker(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
+    """Return a function that turns a path and the (C,) outputs for it into a prediction with ``top`` classes."""
     decide = model.head.decide if isinstance(model, HeadOnBackbone) else model.decide
 
     def to_prediction(path: str, outputs: np.ndarray) -> Prediction:
@@ -421,23 +418,23 @@ def _to_prediction(model: Model, top: int) -> Callable[[str, np.ndarray], Predic
     return to_prediction
 
 
-def known_features(model: Model, cache: str | os.PathLike[str] | None) -> KnownViews | None:
+def known_features(model: Model, cache: str | os.PathLike[str] | None) -> FileFeatures | None:
     """The features that a head takes from the files of a folder, and from the one that it was fitted to.
 
     A promoted model, whose network may have been fine-tuned, has none.
     """
     if cache is None or isinstance(model, PromotedModel):
         return None
-    return known_views(model.backbone.identities, model.head.layer_, Path(cache), model.head.source_)
+    return known_in_files(model.backbone.identities, model.head.layer_, Path(cache), model.head.source_)
 
 
 def _predict_inputs(
-    model: Model, inputs: Iterable[ImageInput], known: KnownViews | None, workers: int | None, reporter: Reporter
+    model: Model, inputs: Iterable[ImageInput], known: FileFeatures | None, workers: int | None, reporter: Reporter
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
     """Yield for each image, in order, its name, its (C,) float64 outputs and "", or None and why it failed."""
     network = Network(model.transform, model.views, model.device.type, model.predict_values)
     if isinstance(model, HeadOnBackbone):
-        network = dataclasses.replace(network, layer=model.head.layer_, from_features=model.head.predict_values)
+        network = dataclasses.replace(network, from_features=model.head.predict_values)
     for image in iter_values(network, inputs, known=known, workers=workers, reporter=reporter):
         if image.values is not None and not np.isfinite(image.values).all():
             yield image.name, None, NOT_FINITE
@@ -469,6 +466,12 @@ def _loaded(model: Any) -> Head | Model:
     return (
         model if isinstance(model, Head | HeadOnBackbone | PromotedModel) else load_model(path_of(model, "the model"))
     )
+
+
+def as_model(model: Any) -> Model:
+    """The model of an argument that is a head, a model, or a file of either; a head gets its backbone."""
+    loaded = _loaded(model)
+    return _with_backbone(loaded) if isinstance(loaded, Head) else loaded
 
 
 def _with_backbone(

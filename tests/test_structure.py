@@ -29,6 +29,7 @@ ORDER = (
     {"promotion", "advice"},
     {"inspection"},
     {"workflows", "inference"},
+    {"retrieval"},
     {"cli"},
 )
 """A folder may import those of the lines above it, and no folder of its own line. "base" are the modules beside the folders,
@@ -60,6 +61,7 @@ ONLY_IN = {
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},
     "markupsafe": {"report/html"},
+    "faiss": {"retrieval/faiss_index"},
     "click": {"cli"},
     "tqdm": {"progress"},
     "openTSNE": {"inspection/coordinates"},

@@ -1,4 +1,4 @@
-"""The model of a command that may be left out: then it is the newest in the models folder."""
+"""The model or feature file of a command that may be left out: then it is the newest of its folder."""
 
 from __future__ import annotations
 
@@ -46,6 +46,44 @@ def model_and_data(
                 f"{word} is {kind}; it stands before the data", click.get_current_context(silent=True)
             )
     return (given[0] if given else str(_newest(models, reporter))), data
+
+
+def features_and_queries(
+    words: Sequence[str], cache: str, reporter: Reporter, *, rows: bool, missing: str
+) -> tuple[str, list[str]]:
+    """Split the arguments of a command into the feature file, which comes first if it is given, and the images.
+
+    Args:
+        words: the arguments.
+        cache: the folder of feature files.
+        reporter: gets a note if the newest file is taken and there are others.
+        rows: whether rows are named by an option, so that no image need be.
+        missing: the name of the images in the usage.
+
+    Raises:
+        UsageError: there are no images, or a feature file stands among them.
+        FeatxError: a file of another kind stands before them.
+        CacheMissError: no file is given, and there is none in the folder.
+    """
+    from featx.features.folder import newest
+    from featx.io.file_kinds import FEATURE_FILE, HDF5, kind_of_file, misplaced
+
+    context = click.get_current_context(silent=True)
+    is_given = bool(words) and not _is_data(words[0])
+    given, images = list(words[:is_given]), list(words[is_given:])
+    if given and (found := misplaced(given[0], f"a feature file before {missing}", fits=(FEATURE_FILE, HDF5))):
+        raise FeatxError(found)
+    if not images and not rows:
+        raise click.UsageError(f"Missing argument '{missing}'.", context)
+    for word in images:
+        if kind_of_file(word) == FEATURE_FILE:
+            more = "one is searched" if given else "it stands before the images"
+            raise click.UsageError(f"{word} is {FEATURE_FILE}; {more}", context)
+    if given:
+        return given[0], images
+    path = newest(Path(cache), reporter)
+    reporter.stage(f"taking {path}")
+    return str(path), images
 
 
 def _newest(models: str, reporter: Reporter) -> Path:

@@ -23,6 +23,7 @@ from featx.cli.predict import predict
 from featx.cli.promote import promote
 from featx.cli.rank import rank
 from featx.cli.run import run
+from featx.cli.search import search
 from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
 from featx.cli.suggest import suggest
 from featx.errors import FeatxError, FileError, system_errors
@@ -79,7 +80,7 @@ class Featx(Group):
     sections={
         "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
-        "Looking at the data": ("inspect", "suggest"),
+        "Looking at the data": ("inspect", "search", "suggest"),
         "Files": ("info", "verify", "cache"),
     },
     examples=(
@@ -113,6 +114,7 @@ for _command in (
     rank,
     advise,
     inspect,
+    search,
     suggest,
     info,
     verify,

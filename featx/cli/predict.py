@@ -3,115 +3,114 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
-from collections.abc import Iterable, Iterator
-from operator import attrgetter
+from collections.abc import Iterable
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS, CHECKED, refuse
+from featx.cli.needs import ALWAYS, CHECKED, refuse, with_option, without_option
 from featx.cli.option_groups import option
 from featx.cli.options import COUNT, DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder, needing
+from featx.cli.streamed import Streamed, named_images, show_nothing
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
-    from featx.inference import Prediction
+    from featx.inference import Model
 
 
-class _Predictions:
-    """Predictions that are made while they are iterated over, once, and counted."""
+class _Predictions(Streamed[Any]):
+    """Predictions, printed as a row of CSV for each class of each image."""
 
-    def __init__(self, made: Iterable[Prediction]) -> None:
-        self._made = made
-        self.images = self.failed = 0
-        self.last_error = ""
-
-    def __iter__(self) -> Iterator[Prediction]:
-        for prediction in self._made:
-            self.images += 1
+    def print_rows(self) -> None:
+        """Print the rows of each image as soon as it is predicted."""
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        for number, prediction in enumerate(self):
+            if not number:
+                table.writerow(["path", "rank", "label", "probability", "error"])
             if prediction.error:
-                self.failed += 1
-                self.last_error = f"{prediction.path}: {prediction.error}"
-            yield prediction
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object that ``featx predict --json`` prints."""
-        predictions = [prediction.as_dict() for prediction in self]
-        return {"predictions": predictions, "images": self.images, "failed": self.failed}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How many images failed, if some did."""
-        if not self.failed or self.failed == self.images:
-            return ()
-        return (f"{self.failed:,} of {self.images:,} images failed; the column error has the reasons",)
-
-    @property
-    def fault(self) -> str:
-        """Why there are no predictions, if there are none."""
-        if not self.images:
-            return "no images were given"
-        if self.failed < self.images:
-            return ""
-        if self.images > 1:
-            return f"all {self.images:,} images failed, the last one because: {self.last_error}"
-        return f"the image failed: {self.last_error}"
+                table.writerow([cell(prediction.path), "", "", "", cell(prediction.error)])
+            for rank, (label, probability, why) in enumerate(prediction.rows(), start=1):
+                table.writerow([cell(prediction.path), rank, cell(label), _shown(probability), cell(why)])
+            sys.stdout.flush()
 
 
-def _print_rows(predictions: Iterable[Prediction]) -> None:
-    """Print one row of CSV for each class of each image, as soon as it is predicted."""
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    for number, prediction in enumerate(predictions):
-        if not number:
-            table.writerow(["path", "rank", "label", "probability", "error"])
-        if prediction.error:
-            table.writerow([cell(prediction.path), "", "", "", cell(prediction.error)])
-        for rank, (label, probability, why) in enumerate(prediction.rows(), start=1):
-            shown = f"{probability:.6f}" if probability is not None else ""
-            table.writerow([cell(prediction.path), rank, cell(label), shown, cell(why)])
-        sys.stdout.flush()
+class _Explanations(Streamed[Any]):
+    """Explanations, printed as a row of CSV for each training image of each image."""
+
+    def print_rows(self) -> None:
+        """Print the rows of each image as soon as it is explained."""
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        for number, explanation in enumerate(self):
+            path, error = cell(explanation.prediction.path), explanation.prediction.error
+            if not number:
+                table.writerow(
+                    ["path", "label", "probability", "kind", "rank", "image", "image_label", "value", "error"]
+                )
+            if error:
+                table.writerow([path, *[""] * 7, cell(error)])
+            for label, probability, kind, rank, image in explanation.rows():
+                about = [cell(label), _shown(probability), kind, rank]
+                table.writerow([path, *about, cell(image.path), cell(image.label), f"{image.value:.6g}", ""])
+            sys.stdout.flush()
 
 
-def _show_nothing(_: _Predictions) -> None:
-    """All rows are printed already."""
+def _shown(probability: float | None) -> str:
+    return f"{probability:.6f}" if probability is not None else ""
 
 
-def _named(images: Iterable[str]) -> Iterator[str]:
-    """The images of the command line; a dash stands for the paths on standard input."""
-    for image in images:
-        if image == "-":
-            yield from _listed_on_stdin()
-        else:
-            yield image
+def _explanations(
+    model: Model, images: Iterable[str], count: int, features: str | None, reporter: Reporter, **options: Any
+) -> _Explanations:
+    """The explanations of a head's predictions, with a note where the head has neighbours only."""
+    from featx.heads.influence import has_influence
+    from featx.inference import HeadOnBackbone
+    from featx.retrieval.explanation import iter_explanations
 
-
-def _listed_on_stdin() -> Iterator[str]:
-    """The paths on standard input, one on each line, or ended by null characters as ``find -print0`` prints them."""
-    for line in sys.stdin.buffer:
-        for path in line.rstrip(b"\r\n").split(b"\0"):
-            if path:
-                yield os.fsdecode(path)
+    made = iter_explanations(model, images, count=count, features=features, reporter=reporter, **options)
+    remarks = []
+    if isinstance(model, HeadOnBackbone) and not has_influence(model.head):
+        kind = model.head.kind if model.head.kernel == "linear" else f"{model.head.kind} --kernel {model.head.kernel}"
+        remarks = [
+            f"influences are of heads of the kinds ridge, logreg and linear svm; a {kind} head has neighbours only"
+        ]
+    return _Explanations(
+        made,
+        key="predictions",
+        failure=lambda each: (each.prediction.path, each.prediction.error),
+        remarks=remarks,
+    )
 
 
 @click.command(
-    "predict", cls=JobCommand, stream=_print_rows, show=_show_nothing, progress=("predict", "images"),
+    "predict", cls=JobCommand, stream=methodcaller("print_rows"), show=show_nothing, progress=("predict", "images"),
     fault=attrgetter("fault"),
     short_help="Classify images.",
     examples=(
         "featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3",
         "featx predict models/photos--resnet50--logreg.safetensors new.csv > predictions.csv",
+        "featx predict models/photos--resnet50--logreg.safetensors new.jpg --explain 5",
         "find more -name '*.jpg' | featx predict models/photos--resnet50--logreg.safetensors -",
     ),
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[MODEL] IMAGES...")
 @option(
-    "--top", type=COUNT, default=1, show_default=True, section="Output", needs=ALWAYS, metavar="N",
+    "--top", type=COUNT, default=1, show_default=True, section="Output", metavar="N",
+    needs=without_option("explain", "--explain, which prints training images"),
     help="Number of classes to print for each image.",
+)  # fmt: skip
+@option(
+    "--explain", type=COUNT, section="Output", needs=ALWAYS, metavar="N",
+    help="Print the training images that each prediction rests on instead: the N nearest ones, and the N with the largest "
+    "influence for and against it.",
+)  # fmt: skip
+@option(
+    "--features", section="Advanced", needs=with_option("explain", "--explain"), metavar="FILE",
+    show_default="the file that the head was fitted to", help="Feature file that has the training images.",
 )  # fmt: skip
 @needing(CHECKED, cache_folder("Advanced"))
 @needing(CHECKED, MODELS_SOURCE)
@@ -119,9 +118,9 @@ def _listed_on_stdin() -> Iterator[str]:
 @DEVICE
 @WORKERS
 def predict(
-    reporter: Reporter, words: tuple[str, ...], top: int, cache: str, models: str, backbone: str | None,
-    weights: str | None, device: str, workers: int | None,
-) -> _Predictions:  # fmt: skip
+    reporter: Reporter, words: tuple[str, ...], top: int, explain: int | None, features: str | None, cache: str, models: str,
+    backbone: str | None, weights: str | None, device: str, workers: int | None,
+) -> _Predictions | _Explanations:  # fmt: skip
     """Classify IMAGES with MODEL, a head or a promoted model; by default the newest in the models folder.
 
     IMAGES are image files, folders, tables with the column path, quoted patterns such as 'new/*.jpg', or - for a list of paths
@@ -132,6 +131,10 @@ def predict(
     is 1. A multi-label head gives one row for each predicted label. An apostrophe before a cell that begins with = + - or @
     keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every name
     unchanged.
+
+    With --explain the rows are training images: path, label, probability, kind (neighbour, supporting or opposing), rank,
+    image, image_label, value, error. The value of a neighbour is its cosine; that of another image is what the log-odds of the
+    label, or the number of a regression, would lose if the head had been fitted without it.
     """
     model, images = model_and_data(words, models, reporter, missing="IMAGES...")
     stage_of_import(reporter)
@@ -148,5 +151,8 @@ def predict(
             cache="with a promoted model, which uses no features",
             weights="with a promoted model, which holds its weights",
         )
-    inputs = _named(images) if "-" in images else images
-    return _Predictions(iter_predictions(loaded, inputs, top=top, cache=cache, workers=workers, reporter=reporter))
+    inputs = named_images(images) if "-" in images else images
+    if explain:
+        return _explanations(loaded, inputs, explain, features, reporter, cache=cache, workers=workers)
+    made = iter_predictions(loaded, inputs, top=top, cache=cache, workers=workers, reporter=reporter)
+    return _Predictions(made, key="predictions", failure=lambda each: (each.path, each.error))

@@ -58,7 +58,7 @@ def image_inputs(images: Any) -> Iterator[ImageInput]:
         yield from (_on_disk(images.absolute(row)) for row in range(len(images)))
         return
     number = 0
-    for item in _items(images):
+    for item in items_of(images):
         if isinstance(item, str | os.PathLike):
             found = _found(item)
             yield from found
@@ -68,8 +68,12 @@ def image_inputs(images: Any) -> Iterator[ImageInput]:
             number += 1
 
 
-def _items(images: Any) -> Iterable[Any]:
-    """The items of an iterable; the thing itself if it is one image, one file or one folder."""
+def items_of(images: Any) -> Iterable[Any]:
+    """The items of an iterable; the thing itself if it is one image, one file or one folder.
+
+    Raises:
+        DatasetError: it is neither.
+    """
     if not _is_several(images):
         return [images]
     return images  # type: ignore[no-any-return]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -15,11 +16,73 @@ from featx.data.transform import Transform
 from featx.errors import FeatxError
 from featx.extraction.reuse import KnownViews
 from featx.features.feature_file import FeatureFile
+from featx.features.feature_set import FeatureSet
 from featx.features.folder import files_sharing
 from featx.identity import joint_features
 from featx.layer_spec import LayerSpec, RandomView, View
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
+
+
+class KnownFeatures(Container[bytes], Protocol):
+    """Features of images by the keys of their content; it contains the keys of the images that it has."""
+
+    def take(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the features of images.
+
+        Args:
+            keys: (M, 16) uint8, all contained.
+
+        Returns:
+            (M,) bool, which are intact; and the (S, D) features of those, or (S, V, D) in V views.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FileFeatures:
+    """The features of a layer in several feature files.
+
+    Attributes:
+        rows: of the files, in all views of the layer.
+        layer: a layer spec, as in ``LayerSpec.parse``.
+    """
+
+    rows: KnownViews
+    layer: str
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.rows
+
+    def take(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read features, as ``KnownFeatures`` describes, and verify their checksums."""
+        intact, by_name = self.rows.take(keys)
+        if not intact.any():
+            return intact, np.empty((0, 0), np.float32)
+        return intact, joint_features([[by_name[name] for name in view] for view in LayerSpec.parse(self.layer).stored])
+
+
+class SetFeatures:
+    """The features of the images of a feature set.
+
+    Args:
+        features: N images; copies of an image have the same features.
+
+    Attributes:
+        row_of: the first row of each key.
+    """
+
+    def __init__(self, features: FeatureSet) -> None:
+        self._features = features.features
+        self.row_of = {key.tobytes(): row for row, key in reversed([*enumerate(features.keys)]) if key.any()}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.row_of
+
+    def take(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find features, as ``KnownFeatures`` describes."""
+        rows = [self.row_of[key.tobytes()] for key in keys]
+        return np.ones(len(keys), dtype=bool), np.asarray(self._features[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +94,13 @@ class Network:
         views: the V views of each image.
         device: the type of torch device, "cpu" or another.
         compute: from (B, V, 3, H, W) uint8 to (B, ...) values.
-        layer: the layer spec of the features, which may be in a file; "" where none can be.
-        from_features: from the (B, D) or (B, V, D) features of files to the values.
+        from_features: from the (B, D) or (B, V, D) features of known images to the values.
     """
 
     transform: Transform
     views: Sequence[View]
     device: str
     compute: Callable[[np.ndarray], np.ndarray]
-    layer: str = ""
     from_features: Callable[[np.ndarray], np.ndarray] = np.asarray
 
 
@@ -60,9 +121,9 @@ class ImageValues:
     error: str = ""
 
 
-def known_views(
+def known_in_files(
     identities: Mapping[str, str], layer: str, folder: Path | None, own: Path | None = None
-) -> KnownViews | None:
+) -> FileFeatures | None:
     """The features of a layer that are in the files of a folder, and in one file besides; None where there are none.
 
     Args:
@@ -79,14 +140,14 @@ def known_views(
     if own and own.resolve() not in [file.path.resolve() for file in files]:
         with contextlib.suppress(FeatxError):
             files += [file for file in [FeatureFile(own)] if any(map(file.holds, by_view.values()))]
-    return KnownViews(files, by_view) if files else None
+    return FileFeatures(KnownViews(files, by_view), layer) if files else None
 
 
 def iter_values(
     network: Network,
     inputs: Iterable[ImageInput],
     *,
-    known: KnownViews | None = None,
+    known: KnownFeatures | None = None,
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> Iterator[ImageValues]:
@@ -130,14 +191,13 @@ def _is_missing(image: LoadedImage, cached: Mapping[int, np.ndarray]) -> bool:
     return image.pixels is None and not image.error and image.row not in cached
 
 
-def _cached(network: Network, batch: Sequence[LoadedImage], known: KnownViews | None) -> dict[int, np.ndarray]:
+def _cached(network: Network, batch: Sequence[LoadedImage], known: KnownFeatures | None) -> dict[int, np.ndarray]:
     """The values of the images of a batch that were not decoded because their features are known, by row."""
     images = [image for image in batch if image.pixels is None and not image.error]
-    if known is None or not network.layer or not images:
+    if known is None or not images:
         return {}
-    intact, by_name = known.take(np.frombuffer(b"".join(image.key for image in images), np.uint8).reshape(-1, 16))
+    intact, features = known.take(np.frombuffer(b"".join(image.key for image in images), np.uint8).reshape(-1, 16))
     if not intact.any():
         return {}
-    stored = LayerSpec.parse(network.layer).stored
-    values = network.from_features(joint_features([[by_name[name] for name in names] for names in stored]))
-    return dict(zip((image.row for image, ok in zip(images, intact, strict=True) if ok), values, strict=True))
+    rows = (image.row for image, ok in zip(images, intact, strict=True) if ok)
+    return dict(zip(rows, network.from_features(features), strict=True))

@@ -102,3 +102,50 @@ def test_every_command_prints_in_any_encoding(split_photos: Path, in_tmp: Path) 
         done = runner.invoke(main, command)
         assert done.exit_code == 0, f"{command}: {done.output}"
     assert "\\u8702" in runner.invoke(main, ["info", h5]).stdout
+
+
+def test_explained_predictions_are_rows_of_training_images(fitted: Path, split_photos: Path) -> None:
+    Path("bad.jpg").write_text("x")
+    image = split_photos / "val" / "dark" / "00.png"
+    done = featx("predict", fitted, image, "bad.jpg", "--explain", "2")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert list(rows[0]) == ["path", "label", "probability", "kind", "rank", "image", "image_label", "value", "error"]
+    kinds = [(row["kind"], row["rank"]) for row in rows[:-1]]
+    assert kinds == [(kind, rank) for kind in ("neighbour", "supporting", "opposing") for rank in "12"]
+    assert {(row["path"], row["label"]) for row in rows[:-1]} == {(str(image), "dark")}
+    assert {row["image_label"] for row in rows if row["kind"] == "neighbour"} == {"dark"}
+    assert (rows[-1]["path"], rows[-1]["kind"]) == ("bad.jpg", "")
+    assert "not an image of a known format" in rows[-1]["error"]
+
+
+def test_explained_predictions_as_json_have_one_more_key(fitted: Path, split_photos: Path) -> None:
+    image = split_photos / "val" / "dark" / "00.png"
+    plain = json.loads(featx("predict", fitted, image, "--json").stdout)
+    explained = json.loads(featx("predict", fitted, image, "--json", "--explain", "2").stdout)
+    added = explained["predictions"][0].pop("explanation")
+    assert explained == plain
+    assert added.keys() == {"neighbours", "influences"}
+    assert added["influences"][0].keys() == {"label", "supporting", "opposing"}
+    assert added["neighbours"][0].keys() == {"path", "label", "similarity"}
+    assert added["influences"][0]["supporting"][0].keys() == {"path", "label", "influence"}
+
+
+def test_a_head_without_influences_is_explained_by_neighbours_with_a_note(fitted: Path, split_photos: Path) -> None:
+    knn = json.loads(featx("fit-head", "--model", "knn", "--json").stdout)["head"]
+    done = featx("predict", knn, split_photos / "val" / "dark" / "00.png", "--explain", "2")
+    assert {row["kind"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"neighbour"}
+    assert (
+        "Note: influences are of heads of the kinds ridge, logreg and linear svm; a knn head has neighbours only"
+        in done.stderr
+    )
+
+
+def test_the_options_of_an_explanation_need_it_and_exclude_top(fitted: Path) -> None:
+    assert (
+        "--features has no effect without --explain"
+        in featx("predict", fitted, "a.png", "--features", "x", status=2).stderr
+    )
+    assert (
+        "--top has no effect with --explain"
+        in featx("predict", fitted, "a.png", "--explain", 2, "--top", 3, status=2).stderr
+    )

@@ -1,0 +1,95 @@
+"""Results that a command prints one after the other while it makes them, and the images that it takes from its arguments."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class Result(Protocol):
+    """The result for one image."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints; of an image that failed it has the key "error"."""
+        ...
+
+
+Made = TypeVar("Made", bound=Result)
+
+
+class Streamed(Generic[Made]):
+    """Results that are made while they are iterated over, once, and counted.
+
+    Args:
+        made: the results.
+        key: of their list in the object that ``--json`` prints.
+        failure: gives the name of the image and the reason, "" if it did not fail.
+        remarks: sentences on all of them.
+    """
+
+    def __init__(
+        self,
+        made: Iterable[Made],
+        *,
+        key: str,
+        failure: Callable[[Made], tuple[str, str]],
+        remarks: Sequence[str] = (),
+    ) -> None:
+        self._made, self._key, self._failure, self._remarks = made, key, failure, tuple(remarks)
+        self.images = self.failed = 0
+        self.last_error = ""
+
+    def __iter__(self) -> Iterator[Made]:
+        for each in self._made:
+            name, error = self._failure(each)
+            self.images += 1
+            if error:
+                self.failed += 1
+                self.last_error = f"{name}: {error}"
+            yield each
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        results = [each.as_dict() for each in self]
+        return {self._key: results, "images": self.images, "failed": self.failed}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The remarks, and how many images failed, if some did."""
+        if not self.failed or self.failed == self.images:
+            return self._remarks
+        return (*self._remarks, f"{self.failed:,} of {self.images:,} images failed; the column error has the reasons")
+
+    @property
+    def fault(self) -> str:
+        """Why there are no results, if there are none."""
+        if not self.images:
+            return "no images were given"
+        if self.failed < self.images:
+            return ""
+        if self.images > 1:
+            return f"all {self.images:,} images failed, the last one because: {self.last_error}"
+        return f"the image failed: {self.last_error}"
+
+
+def show_nothing(_: object) -> None:
+    """All rows are printed already."""
+
+
+def named_images(images: Iterable[str]) -> Iterator[str]:
+    """The images of the command line; a dash stands for the paths on standard input."""
+    for image in images:
+        if image == "-":
+            yield from _listed_on_stdin()
+        else:
+            yield image
+
+
+def _listed_on_stdin() -> Iterator[str]:
+    """The paths on standard input, one on each line, or ended by null characters as ``find -print0`` prints them."""
+    for line in sys.stdin.buffer:
+        for path in line.rstrip(b"\r\n").split(b"\0"):
+            if path:
+                yield os.fsdecode(path)

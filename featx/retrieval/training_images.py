@@ -1,0 +1,109 @@
+"""The images that a head was fitted to, found again in a feature file by their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featx.data.image_set import UNLABELLED
+from featx.errors import HeadError
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.heads.postprocess import balanced_weights
+from featx.heads.targets import targets_of
+from featx.heads.training_data import Rows, TrainingData, flatten_views
+from featx.system import exists
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """The n images that a head was fitted to.
+
+    Attributes:
+        paths: (n,) str, relative to the data set's root.
+        labels: (n,) str, their labels as they are in the data set.
+        data: what the head was fitted to, in all views.
+        plain: (n, D), standardised, in the plain view.
+        features: the set that they are in.
+        rows: (n,) int64, their rows of it.
+    """
+
+    paths: np.ndarray
+    labels: Sequence[str]
+    data: TrainingData
+    plain: Rows
+    features: FeatureSet
+    rows: np.ndarray
+
+
+def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | None = None) -> TrainingImages:
+    """Find the images that a head was fitted to.
+
+    Args:
+        head: fitted.
+        features: the set, or the feature file, that has them; by default the file that the head was fitted to.
+
+    Raises:
+        HeadError: the file is gone, or lacks some of them.
+        StaleCacheError: the features are of another identity.
+    """
+    found = features if isinstance(features, FeatureSet) else FeatureSet.load(_source(head, features), head.layer_)
+    head.require_identity(found)
+    rows = _rows(head, found)
+    facts = found.without_features(rows)
+    y, count = targets_of(facts, head.task_, head.classes_).y, len(head.classes_)
+    weight = balanced_weights(y, count)[y] if head.class_weight else np.ones(len(y))
+    X, index = flatten_views(found.features, rows)
+    standardised = Rows(X, index, mean=head.mean_, scale=head.scale_)
+    plain = Rows(found.plain, rows, mean=head.mean_, scale=head.scale_)
+    data = TrainingData(standardised, y, count, head.task_, weight, views=found.views)
+    return TrainingImages(facts.paths, [facts.classes[label] for label in facts.labels], data, plain, found, rows)
+
+
+def _source(head: Head, named: str | os.PathLike[str] | None) -> Path:
+    """The feature file that was named, or else the one that the head was fitted to."""
+    if named is not None:
+        return Path(named)
+    remedy = "--features FILE (in Python: features=...) names one that has the training images"
+    if head.source_ is None:
+        raise HeadError(f"the head was fitted to features that are in no file; {remedy}")
+    if not exists(head.source_):
+        raise HeadError(f"the feature file that the head was fitted to is gone, {head.source_}; {remedy}")
+    return head.source_
+
+
+def _rows(head: Head, features: FeatureSet) -> np.ndarray:
+    """The rows of a head's training images, (n,) int64: of several with the same content, those of the split train first."""
+    labelled = np.flatnonzero(features.labels != UNLABELLED)
+    keys = _as_text(features.keys[labelled])
+    order = np.lexsort((labelled, features.splits[labelled] != "train", keys))
+    keys = keys[order]
+    wanted = _as_text(head.train_keys_)
+    places = np.searchsorted(keys, wanted) + _occurrence(wanted)
+    there = places < len(keys)
+    there[there] = keys[places[there]] == wanted[there]
+    if not there.all():
+        raise HeadError(
+            f"{np.count_nonzero(~there):,} of the {len(wanted):,} training images of the head are not among the labelled "
+            f"images of {features.source or 'this feature set'}; --features FILE (in Python: features=...) names a file that "
+            "has them, or fit a head again with featx fit-head"
+        )
+    return np.asarray(labelled[order[places]])
+
+
+def _occurrence(keys: np.ndarray) -> np.ndarray:
+    """How many times each key occurred before, (n,) int64."""
+    order = np.argsort(keys, kind="stable")
+    first = np.searchsorted(keys[order], keys[order])
+    out = np.empty(len(keys), dtype=np.int64)
+    out[order] = np.arange(len(keys)) - first
+    return out
+
+
+def _as_text(keys: np.ndarray) -> np.ndarray:
+    """View (n, 16) uint8 as (n,) S16, which sorts and compares like the bytes."""
+    return np.ascontiguousarray(keys).view("S16").ravel()
