@@ -254,7 +254,7 @@ class _Explainer:
         head = self._head
         logits = head.decision_function(features[None])[0]
         for label in _explained(prediction, outputs, head.classes_):
-            along = _log_odds_gradient(logits, label, head.task_) / head.temperature_
+            along = log_odds_gradient(logits, label, head.task_) / head.temperature_
             values = self._leave_one_out.changes(z, along)
             order = np.argsort(-values, kind="stable")
             first, last = order[: self._count], order[::-1][: self._count]
@@ -278,7 +278,7 @@ def _explained(prediction: Prediction, outputs: np.ndarray, classes: Sequence[st
     return [int(outputs.argmax())]
 
 
-def _log_odds_gradient(logits: np.ndarray, label: int, task: str) -> np.ndarray:
+def log_odds_gradient(logits: np.ndarray, label: int, task: str) -> np.ndarray:
     """The derivative by the (C,) logits of the log-odds of one class against the others; a label and a number stand alone."""
     along = np.zeros(len(logits))
     if task == "classification":
