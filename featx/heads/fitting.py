@@ -63,11 +63,12 @@ def fit_to(
     task, notes = task_of(features, params["task"])
     check_for_task(params, task)
     check_adjustment(params)
+    where = f"the split {split!r}" if rows is None else "this set"
     if rows is None:
         features = with_splits(features, task)
         notes = (*notes, *notes_on_splits(features))
         rows = features.rows(split)
-    facts, where = features.without_features(rows), f"the split {split!r}"
+    facts = features.without_features(rows)
     targets = targets_of(facts, task, where=where)
     training = prepare(features, rows, targets, task, params, where=where)
     with warnings.catch_warnings(record=True) as caught, useful_threads(training):

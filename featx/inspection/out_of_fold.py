@@ -20,6 +20,8 @@ from featx.heads.training_data import Rows, flatten_views
 MOST_SEARCHED = 4_000
 """The most rows, images times views, that C or k is chosen on; of more, so many are drawn."""
 
+_LEAST = 10  # images of each class among those that are drawn
+
 WHY_LEFT_OUT = "no other image of the class, or features that are not finite"
 """Why a labelled image is not predicted."""
 
@@ -65,6 +67,16 @@ class OutOfFold:
         ):
             if getattr(self, name) is _ABSENT:
                 object.__setattr__(self, name, make())
+
+    @property
+    def skill(self) -> float:
+        """How much better the outputs fit the targets than their mean does: 1 is perfect, 0 or less means nothing was learned.
+
+        For numbers this is R2; for classes and labels, the skill score of Brier (1950), which is R2 of the probabilities.
+        """
+        targets = np.eye(len(self.classes))[self.y] if self.task == "classification" else self.y.astype(np.float64)
+        spread = float(np.square(targets - targets.mean(axis=0)).sum())
+        return 1 - float(np.square(targets - self.outputs).sum()) / spread if spread else 0.0
 
 
 def label_strings(y: np.ndarray, classes: tuple[str, ...], task: str) -> np.ndarray:
@@ -157,12 +169,22 @@ def fit_quickly(head: Head, features: FeatureSet, rows: np.ndarray, *, cross_val
     most = max(1, MOST_SEARCHED // features.views)
     given = head.get_params()
     if len(rows) > most and given["C"] is None and given["k"] is None:
-        drawn = np.sort(np.random.default_rng(head.seed).permutation(rows)[:most])
-        chosen = Head(**given).fit(features, rows=drawn, coarse=True).chosen
+        drawn = _drawn(features.labels[rows], most, head.seed)
+        chosen = Head(**given).fit(features, rows=rows[drawn], coarse=True).chosen
         head.set_params(**{name: value for name, value in chosen.items() if name in ("C", "k")})
     head.fit(features, rows=rows, cross_validate=cross_validate and len(rows) <= most, coarse=True)
     head.set_params(**given)
     return head
+
+
+def _drawn(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw some of (n,) labels, (count,) int64 ascending: the first ``_LEAST`` of each class, the others at random."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[by_label] = np.arange(len(labels)) - np.searchsorted(labels[by_label], labels[by_label])
+    first = np.argsort(turn[order] >= _LEAST, kind="stable")
+    return np.sort(order[first[:count]])
 
 
 def _are_finite(features: FeatureSet, rows: np.ndarray) -> np.ndarray:

@@ -289,6 +289,10 @@ def _judge_labels(
         return None, None, [f"no label is judged: {error}"]
     left_out = out_of_fold.left_out
     notes = [f"{counted(left_out, 'label')} could not be judged: {WHY_LEFT_OUT}"] if left_out else []
+    if out_of_fold.skill <= 0:
+        notes.append(
+            "the labels are predicted out of fold no better than without looking at the images, so suggested labels mean little"
+        )
     return out_of_fold, find_label_issues(out_of_fold, len(features), neighbours), notes
 
 

@@ -161,6 +161,9 @@ def _note_on_tails(errors: np.ndarray) -> list[str]:
     ]
 
 
+_MOST_EXPONENT = 700.0  # of a number in double precision
+
+
 def _rmse_interval(errors: np.ndarray, groups: np.ndarray | None) -> tuple[float, float] | None:
     """The 95 % bootstrap-t interval of the RMSE of (N,) errors, on a log scale; None if it is not finite."""
     squares, sizes = group_sums(errors**2, groups)
@@ -170,7 +173,7 @@ def _rmse_interval(errors: np.ndarray, groups: np.ndarray | None) -> tuple[float
         return None
     low, high = _bootstrap_t(squares / mean, sizes)
     error = deviation / mean * math.sqrt(len(squares)) / float(sizes.sum())
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)) or -min(low, high) * error > _MOST_EXPONENT:
         return None
     return math.sqrt(mean * math.exp(-high * error)), math.sqrt(mean * math.exp(-low * error))
 

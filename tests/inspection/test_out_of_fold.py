@@ -115,7 +115,7 @@ def test_of_many_images_the_hyper_parameter_is_chosen_on_some_and_all_are_predic
     ("change", "match"),
     [
         ({"labels": np.full(60, -1)}, "there are no labelled images to learn from"),
-        ({"labels": np.zeros(60, dtype=np.int64)}, "one class only"),
+        ({"labels": np.zeros(60, dtype=np.int64)}, "this set has one class only"),
         ({"features": np.full((60, 6), np.nan)}, "all 60 labelled images are NaN or infinite"),
         ({"keys": np.ones((60, 16), dtype=np.uint8)}, "none of 60 labelled images can be held out"),
     ],
@@ -138,3 +138,22 @@ def test_fields_that_are_not_given_follow_from_the_others() -> None:
     assert found.groups.tolist() == [0, 1]
     assert found.fold.tolist() == [0, 0]
     assert label_strings(np.array([[1.5], [2e7]]), ("value",), "regression").tolist() == ["1.5", "2e+07"]
+
+
+def test_rare_classes_are_among_the_images_that_choose_the_hyper_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = photos(train=60, test=0, gap=3.0)
+    features.labels[:] = 0
+    features.labels[:5] = 1
+    monkeypatch.setattr(out_of_fold, "MOST_SEARCHED", 30)
+    found = predict_out_of_fold(features, Head("logreg"))
+    assert len(found.rows) == len(features)
+
+
+def test_the_skill_is_that_beyond_the_mean() -> None:
+    labels, noise = (predict_out_of_fold(photos(gap=gap), Head("logreg")).skill for gap in (4.0, 0.0))
+    assert labels > 0.9
+    assert noise < 0.05
+    numbers = predict_out_of_fold(measured(noise=0.1), Head(task="regression"))
+    assert numbers.skill == pytest.approx(1 - np.var(numbers.outputs - numbers.y) / np.var(numbers.y), abs=0.01)
+    constant = OutOfFold(np.arange(2), np.array([[1.0], [1.0]]), np.ones((2, 1)), ("value",), "regression", Head())
+    assert constant.skill == 0

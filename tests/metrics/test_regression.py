@@ -101,3 +101,10 @@ def test_several_numbers_for_an_image_are_an_error() -> None:
         RegressionReport.from_predictions(np.zeros((3, 2)), np.zeros(3), split="test")
     with pytest.raises(MetricError, match="2 predictions for 3 targets; expected equally many"):
         RegressionReport.from_predictions(np.zeros(3), np.zeros(2), split="test")
+
+
+def test_an_interval_that_no_number_can_hold_is_none() -> None:
+    errors = np.zeros(250)
+    errors[0] = 1.0
+    report = RegressionReport.from_predictions(errors, np.full(250, 1e-9), split="test")
+    assert report.interval is None
