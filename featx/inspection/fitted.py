@@ -76,12 +76,12 @@ def inspect_fit(
         neighbours=neighbours,
         duplicates=duplicates,
         leaks=find_leaks(features, duplicates, head=head),
-        outliers=find_outliers(neighbours),
+        outliers=find_outliers(neighbours, duplicates),
         out_of_fold=predicted,
         labels=find_label_issues(predicted, len(features)) if predicted else None,
         pixels=None,
         judged=judged,
-        notes=tuple(notes),
+        notes=(*notes, *duplicates.notes),
     )
     rows = _worth_reading(inspection)[:MOST_READ]
     reporter.stage(f"reading {counted(len(rows), 'image')}")

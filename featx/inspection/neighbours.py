@@ -14,6 +14,7 @@ import numpy as np
 from featx.data.splits import join_groups
 from featx.features.feature_set import FeatureSet
 from featx.heads import nearest
+from featx.inspection.whitening import blocks
 from featx.reporter import SILENT, Reporter
 
 NEIGHBOURS = 10
@@ -36,12 +37,14 @@ class Neighbours:
         contents: (N,) int64, the first row with the same content; by default, all are distinct.
         apart: (N, L) float32, the distances to the nearest images of other contents, one for each content; by default
             ``distances``.
+        others: (N, L) int64, the first rows of these contents; by default ``indices``.
     """
 
     indices: np.ndarray
     distances: np.ndarray
     contents: np.ndarray = _DISTINCT
     apart: np.ndarray = _DISTINCT
+    others: np.ndarray = _DISTINCT
 
     def __post_init__(self) -> None:
         """Fill in what follows if all contents are distinct."""
@@ -49,6 +52,8 @@ class Neighbours:
             object.__setattr__(self, "contents", np.arange(len(self.indices)))
         if self.apart is _DISTINCT:
             object.__setattr__(self, "apart", self.distances)
+        if self.others is _DISTINCT:
+            object.__setattr__(self, "others", self.indices)
 
 
 def nearest_neighbours(features: FeatureSet, k: int = NEIGHBOURS, *, reporter: Reporter = SILENT) -> Neighbours:
@@ -73,47 +78,43 @@ def nearest_neighbours(features: FeatureSet, k: int = NEIGHBOURS, *, reporter: R
     """
     Z = features.plain
     digests = _digests(Z)
-    contents = _first_rows(join_groups(features.keys, digests))
     finite = digests != ""
+    contents = _first_rows(join_groups(features.keys, digests), finite)
     rows = np.flatnonzero((contents == np.arange(len(Z))) & finite)
-    found, distances = _search(unit_rows(Z, rows), min(k, max(len(rows) - 1, 0)), reporter)
+    found, distances = _search(_unit_rows(Z, rows), min(k, max(len(rows) - 1, 0)), reporter)
     apart = np.full((len(Z), found.shape[1]), np.nan, dtype=np.float32)
     apart[rows] = distances
     nearest_contents = np.full(apart.shape, -1)
     nearest_contents[rows] = rows[found]
     apart[finite], nearest_contents[finite] = apart[contents[finite]], nearest_contents[contents[finite]]
     most = min(k, max(int(np.count_nonzero(finite)) - 1, 0))
-    return Neighbours(*_with_copies(contents, finite, nearest_contents, apart, most), contents, apart)
+    return Neighbours(*_with_copies(contents, finite, nearest_contents, apart, most), contents, apart, nearest_contents)
 
 
-def unit_rows(Z: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Select rows of (N, D) features, as float32 of length 1: (n, D). Needs little more memory than its result."""
+def _unit_rows(Z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Select rows of (N, D) features, as float32 of length 1: (n, D)."""
     out = np.empty((len(rows), Z.shape[1]), dtype=np.float32)
-    step = _step(Z)
-    for at in range(0, len(rows), step):
-        out[at : at + step] = nearest.unit(Z[rows[at : at + step]])
+    for at, block in blocks(Z, rows):
+        out[at] = nearest.unit(block)
     return out
-
-
-def _step(Z: np.ndarray) -> int:
-    return int(max(1, nearest.BLOCK_BYTES // (8 * max(Z.shape[1], 1))))
 
 
 def _digests(Z: np.ndarray) -> np.ndarray:
     """Hash each row of (N, D) features: (N,) object array of str; "" for a row with NaN or infinity."""
     out = np.full(len(Z), "", dtype=object)
-    step = _step(Z)
-    for at in range(0, len(Z), step):
-        block = np.ascontiguousarray(Z[at : at + step]) + 0  # -0.0 becomes 0.0
+    for at, values in blocks(Z, np.arange(len(Z))):
+        block = np.ascontiguousarray(values) + 0  # -0.0 becomes 0.0
         for row in np.flatnonzero(np.isfinite(block).all(axis=1)):
-            out[at + row] = hashlib.blake2b(block[row].data, digest_size=16).hexdigest()
+            out[at.start + row] = hashlib.blake2b(block[row].data, digest_size=16).hexdigest()
     return out
 
 
-def _first_rows(groups: np.ndarray) -> np.ndarray:
-    """Turn the number of each row's group into the group's first row, (N,) int64."""
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    rows: np.ndarray = first[inverse].astype(np.int64)
+def _first_rows(groups: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """Turn the number of each row's group into the group's first row with finite features, or else its first: (N,) int64."""
+    order = np.argsort(~finite, kind="stable")
+    _, first, inverse = np.unique(groups[order], return_index=True, return_inverse=True)
+    rows = np.empty(len(groups), dtype=np.int64)
+    rows[order] = order[first[inverse]]
     return rows
 
 

@@ -87,8 +87,8 @@ def inspect(
         model: kind of the head that judges the labels, as ``Head`` takes it; by default "ridge" for a regression, else
             "logreg".
         task: as ``Head`` takes it.
-        threshold: cosine distance below which two images are near-duplicates; by default half the median distance to the
-            nearest neighbour.
+        threshold: distance below which two images are near-duplicates, as ``Duplicates.distances``: about 1 for two random
+            images; by default relative to the set.
         group: a column of the data set's table; images of one group never straddle a fold.
         table: the table with that column, where it is not the one that the features were extracted from.
         pixels: read the images too, to find blank, dark, bright or blurred ones and odd sizes. What was measured once is kept
@@ -157,7 +157,7 @@ def _check(model: str | None, task: str, seed: int, threshold: float | None, map
     """Refuse, before anything slow, values that are not possible."""
     Head(model, task=task, seed=seed)
     if threshold is not None and not threshold > 0:
-        raise SettingsError(f"threshold is {threshold}; expected a cosine distance above 0, such as 0.05")
+        raise SettingsError(f"threshold is {threshold}; expected a distance above 0, such as 0.5")
     if map_name not in MAPS:
         raise SettingsError(f"there is no map {map_name!r}; expected one of {', '.join(MAPS)}")
 
@@ -168,7 +168,7 @@ def _find(features: FeatureSet, head: Head, *, threshold: float | None, reporter
         raise HeadError(f"there is {len(features)} image; an inspection compares images, so it needs at least two")
     reporter.stage(f"comparing {len(features):,} images")
     neighbours = nearest_neighbours(features, reporter=reporter)
-    duplicates = find_duplicates(features, neighbours, threshold=threshold)
+    duplicates = find_duplicates(features, neighbours, threshold=threshold, reporter=reporter)
     judged, judged_notes = _judge_head(features, head, reporter)
     if judged is not None:  # its C or k serves both, and was chosen on training images alone
         head.set_params(**{name: value for name, value in judged.head.chosen.items() if name in ("C", "k")})
@@ -178,12 +178,12 @@ def _find(features: FeatureSet, head: Head, *, threshold: float | None, reporter
         neighbours=neighbours,
         duplicates=duplicates,
         leaks=find_leaks(features, duplicates, head=judged.head if judged else None, task=head.task),
-        outliers=find_outliers(neighbours),
+        outliers=find_outliers(neighbours, duplicates),
         out_of_fold=out_of_fold,
         labels=labels,
         pixels=None,
         judged=judged,
-        notes=(*label_notes, *judged_notes),
+        notes=(*duplicates.notes, *label_notes, *judged_notes),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from inspections import unlabelled
 
+from featx.inspection.duplicates import find_duplicates
 from featx.inspection.neighbours import nearest_neighbours
 from featx.inspection.outliers import Outliers, find_outliers
 
@@ -33,6 +34,18 @@ def test_copies_of_an_odd_image_do_not_hide_each_other() -> None:
     Z = crowd()
     Z[[5, 17, 60]] = -np.eye(20)[0]
     assert set(outliers_of(Z).ranked) >= {5, 17, 60}
+
+
+def test_odd_images_that_are_nearly_alike_do_not_hide_each_other() -> None:
+    Z = crowd()
+    Z[[5, 17, 60]] = -np.eye(20)[0] + np.random.default_rng(1).normal(size=(3, 20)) * 0.01
+    Z[80] = np.eye(20)[1]
+    features = unlabelled(Z)
+    neighbours = nearest_neighbours(features)
+    duplicates = find_duplicates(features, neighbours)
+    assert [5, 17, 60] in [group.tolist() for group in duplicates.groups]
+    assert set(find_outliers(neighbours, duplicates).ranked[:3]) == {5, 17, 60}
+    assert find_outliers(neighbours).distances[5] < 0.9 * find_outliers(neighbours, duplicates).distances[5]
 
 
 def test_an_image_without_finite_features_is_the_first_outlier() -> None:
