@@ -66,7 +66,7 @@ def _print_duplicates(inspection: Inspection) -> None:
     duplicates, paths = inspection.duplicates, inspection.features.paths
     counts = inspection.counts
     if not len(duplicates.pairs):
-        _section(f"duplicates: none (no two images are closer than a cosine distance of {duplicates.threshold:.4g})")
+        _section(f"duplicates: none (no two images are closer than a distance of {duplicates.threshold:.4g})")
         return
     lines = [
         ["same file" if exact else f"{distance:.4f}", *paths[pair]]

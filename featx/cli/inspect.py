@@ -74,9 +74,8 @@ _WITH_PAGE = Needs(
     help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
 )  # fmt: skip
 @option(
-    "--threshold", type=POSITIVE, show_default="half the median distance to the nearest neighbour", section="Evaluation",
-    needs=ALWAYS, metavar="DISTANCE",
-    help="Cosine distance below which two images are near-duplicates.",
+    "--threshold", type=POSITIVE, show_default="relative to the set", section="Evaluation", needs=ALWAYS, metavar="DISTANCE",
+    help="Distance below which two images are near-duplicates: 0 for copies, about 1 for two random images.",
 )  # fmt: skip
 @option(
     "--model", type=click.Choice(KINDS), show_default="logreg; ridge for --task regression", section="Evaluation",

@@ -81,7 +81,7 @@ def nearest_neighbours(features: FeatureSet, k: int = NEIGHBOURS, *, reporter: R
     finite = digests != ""
     contents = _first_rows(join_groups(features.keys, digests), finite)
     rows = np.flatnonzero((contents == np.arange(len(Z))) & finite)
-    found, distances = _search(_unit_rows(Z, rows), min(k, max(len(rows) - 1, 0)), reporter)
+    found, distances = _search(unit_rows(Z, rows), min(k, max(len(rows) - 1, 0)), reporter)
     apart = np.full((len(Z), found.shape[1]), np.nan, dtype=np.float32)
     apart[rows] = distances
     nearest_contents = np.full(apart.shape, -1)
@@ -91,7 +91,7 @@ def nearest_neighbours(features: FeatureSet, k: int = NEIGHBOURS, *, reporter: R
     return Neighbours(*_with_copies(contents, finite, nearest_contents, apart, most), contents, apart, nearest_contents)
 
 
-def _unit_rows(Z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def unit_rows(Z: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Select rows of (N, D) features, as float32 of length 1: (n, D)."""
     out = np.empty((len(rows), Z.shape[1]), dtype=np.float32)
     for at, block in blocks(Z, rows):

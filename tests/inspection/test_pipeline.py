@@ -89,7 +89,7 @@ def test_one_image_is_too_few() -> None:
 
 
 def test_arguments_that_fit_nothing_are_refused_before_anything_is_read(in_tmp: Path) -> None:
-    with pytest.raises(SettingsError, match="threshold is -1; expected a cosine distance above 0"):
+    with pytest.raises(SettingsError, match="threshold is -1; expected a distance above 0"):
         featx.inspect(photos(), threshold=-1)
     with pytest.raises(HeadError, match="there is no head 'logref'"):
         featx.inspect("missing.h5", model="logref")

@@ -31,7 +31,7 @@ function addGalleries() {
   galleryPanel(
     "duplicates",
     "Duplicates",
-    `Images that are the same file, or nearer to each other than ${decimal(DATA.duplicates.threshold)} (cosine distance).`,
+    `Images that are the same file, or nearer to each other than a distance of ${decimal(DATA.duplicates.threshold)}; two random images have one of about 1.`,
     {
       items: groups,
       rowsOf: (group) => DATA.duplicates.groups[group],
