@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from featx.heads import nearest
-from featx.inspection.duplicates import SHARE_OF_MEDIAN
+from featx.inspection.neighbours import SHARE_OF_MEDIAN
 
 MOST_COMPARED = 8_192
 """The most images that are compared with one another; of more, a sample represents them, drawn by their weights."""

@@ -20,6 +20,12 @@ from featx.reporter import SILENT, Reporter
 NEIGHBOURS = 10
 """Neighbours of each image that are found."""
 
+SHARE_OF_MEDIAN = 0.5
+"""Images that are closer than this share of the median distance to the nearest neighbour are alike, where a rule of thumb does.
+
+``featx.inspection.duplicates`` looks closer.
+"""
+
 _DISTINCT: Any = None
 """What stands for arrays that follow if all contents are distinct."""
 

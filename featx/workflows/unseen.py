@@ -20,10 +20,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads import nearest
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
-from featx.inspection.neighbours import unit_rows
-
-_SHARE_OF_MEDIAN = 0.5
-"""The distance below which images are near-duplicates, as a share of the median distance to the nearest neighbour."""
+from featx.inspection.neighbours import SHARE_OF_MEDIAN, unit_rows
 
 _SAMPLE = 2000
 """The most images whose distance to their nearest neighbour is measured for the threshold."""
@@ -199,7 +196,7 @@ class _Space:
         apart = 1 - np.concatenate([cosines for _, _, cosines in nearest.search(support[drawn], support, k)])
         first = np.where(apart > _SAME, apart, np.inf).min(axis=1)
         known = first[np.isfinite(first)]
-        threshold = _SHARE_OF_MEDIAN * float(np.median(known)) if len(known) else 0.0
+        threshold = SHARE_OF_MEDIAN * float(np.median(known)) if len(known) else 0.0
         closest = 1 - np.concatenate([cosines[:, 0] for _, _, cosines in nearest.search(self.queries, alone, 1)])
         near: np.ndarray = closest < threshold
         return near
