@@ -87,16 +87,20 @@ class Tab:
 
     @property
     def overflow(self) -> list[str]:
-        """The elements that reach beyond the right edge of the window, where the whole page can be scrolled sideways."""
+        """What reaches beyond the right edge of the window and cannot be scrolled to, and whether the page scrolls sideways."""
         return list(
             self.run(
                 """() => {
-                  const root = document.scrollingElement;
-                  if (root.scrollWidth <= innerWidth) return [];
-                  const wide = [...document.querySelectorAll("body *")]
-                    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
-                    .map((e) => `${e.tagName}.${e.className}#${e.id} ${Math.round(e.getBoundingClientRect().right)}`);
-                  return [`the page is ${root.scrollWidth} wide in a window of ${innerWidth}`, ...wide.slice(0, 8)];
+                  const root = document.scrollingElement, found = [];
+                  if (root.scrollWidth > innerWidth) found.push(`the page is ${root.scrollWidth} wide`);
+                  const scrolls = (e) =>
+                    e && e !== document.body && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+                  for (const e of document.querySelectorAll("main *, header *")) {
+                    const { right, width } = e.getBoundingClientRect();
+                    if (!width || right <= innerWidth + 1 || getComputedStyle(e).display === "inline" || scrolls(e)) continue;
+                    found.push(`${e.tagName}.${e.className}#${e.id} ${Math.round(right)}`);
+                  }
+                  return found.slice(0, 8);
                 }"""
             )
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.label_issues import LabelIssues
-from featx.inspection.leaks import find_leaks
+from featx.inspection.leaks import Leaks, find_leaks
 from featx.inspection.neighbours import Neighbours
 from featx.inspection.out_of_fold import OutOfFold
 from featx.inspection.outliers import Outliers
@@ -108,3 +110,54 @@ def _nothing_predicted(features: FeatureSet, task: str) -> OutOfFold:
     nothing = np.zeros(0, dtype=np.int64)
     y = np.zeros((0, 1)) if task == "regression" else nothing
     return OutOfFold(nothing, y, np.zeros((0, 0)), features.classes, task, Head("ridge", task=task))
+
+
+def large(count: int) -> Inspection:
+    """Many images, one in ten of which has a wrong label, is an outlier, and is one of a pair of duplicates."""
+    rng = np.random.default_rng(0)
+    places = np.arange(count)
+    labels = places % 20
+    wrong = places[::10]
+    suggested = np.array([f"class {label}" for label in labels], dtype=object)
+    suggested[wrong] = [f"class {(label + 1) % 20}" for label in labels[wrong]]
+    groups = tuple(wrong.reshape(-1, 2))
+    group_of = np.full(count, -1)
+    group_of[wrong] = np.repeat(np.arange(len(groups)), 2)
+    file = io.BytesIO()
+    Image.new("RGB", (96, 64), (90, 120, 150)).save(file, "JPEG")
+    features = FeatureSet(
+        features=rng.normal(size=(count, 2)).astype(np.float32),
+        labels=labels,
+        splits=np.where(places % 5, "train", "test").astype(object),
+        classes=tuple(f"class {label}" for label in range(20)),
+        paths=[f"class {label}/{place:06}.jpg" for place, label in enumerate(labels)],
+        keys=np.zeros((count, 16), dtype=np.uint8),
+    )
+    return Inspection(
+        features=features,
+        neighbours=Neighbours(
+            rng.integers(0, count, (count, 10)), np.sort(rng.random((count, 10), np.float32), axis=1)
+        ),
+        duplicates=Duplicates(
+            threshold=0.05,
+            pairs=np.array(groups),
+            distances=np.full(len(groups), 0.01, dtype=np.float32),
+            exact=np.zeros(len(groups), dtype=bool),
+            groups=groups,
+            group_of=group_of,
+            scores=np.ones(count),
+        ),
+        leaks=Leaks(np.arange(len(groups)), np.arange(len(groups)), "test", wrong),
+        outliers=Outliers(rng.random(count), 0.9, np.isin(places, wrong), np.ones(count), wrong),
+        out_of_fold=None,
+        labels=LabelIssues(
+            scores=rng.random(count),
+            is_issue=np.isin(places, wrong),
+            given=np.array([f"class {label}" for label in labels], dtype=object),
+            suggested=suggested,
+            confidence=rng.random(count),
+            expected=len(wrong),
+            ranked=wrong,
+        ),
+        pixels=PixelIssues({}, {}, np.full((count, 2), 96), dict.fromkeys(range(count), file.getvalue()), 0, {}),
+    )

@@ -47,7 +47,8 @@ def inspect_fit(
     """Inspect the images that a head was fitted to and judged on.
 
     Labels of training images are judged by the head's own cross-validation, which must have been asked for
-    (``Head.fit(..., cross_validate=True)``), all others by the head, which was not fitted to them.
+    (``Head.fit(..., cross_validate=True)``), all others by the head, which was not fitted to them. What is suggested is what
+    the head predicts, without the votes of neighbours, so that a mistake is one of the head.
 
     Args:
         features: N images, in the splits that the head was fitted and judged by.
@@ -139,9 +140,8 @@ def _take(
         judged = dataclasses.replace(judged, rows=place[judged.rows[kept]], outputs=judged.outputs[kept])
     if predicted is not None:
         kept = place[predicted.rows] >= 0
-        predicted = dataclasses.replace(
-            predicted, rows=place[predicted.rows[kept]], y=predicted.y[kept], outputs=predicted.outputs[kept]
-        )
+        parts = {name: getattr(predicted, name)[kept] for name in ("rows", "y", "outputs", "fold", "groups", "given")}
+        predicted = dataclasses.replace(predicted, **parts | {"rows": place[parts["rows"]]})
     return features.take(rows), judged, predicted
 
 

@@ -56,6 +56,8 @@ def write_inspection_page(
     numbers: Sequence[Number] = (),
     headline: str = "",
     facts: Mapping[str, str] | None = None,
+    title: str = "",
+    head_report: str = "",
     inline_limit: int = INLINE_LIMIT,
 ) -> Path:
     """Write the page of an inspection, completely or not at all, and return its path.
@@ -72,6 +74,8 @@ def write_inspection_page(
         numbers: of the head, shown at the top.
         headline: the most important result of the head in one line.
         facts: name and value pairs about the inspection, such as the backbone.
+        title: of the page; by default the name of the data set.
+        head_report: one sentence about the head, for a page that is about the head first; "" is about the images first.
         inline_limit: bytes of thumbnails (base64) that the page itself may hold.
 
     Raises:
@@ -88,6 +92,7 @@ def write_inspection_page(
     inline = sum(4 * (len(data) + 2) // 3 for data in thumbnails.values()) <= inline_limit
     names = {} if inline else {row: f"{hashlib.sha256(data).hexdigest()[:20]}.jpg" for row, data in thumbnails.items()}
     content = page_data(inspection, coordinates=coordinates, map_name=map_name)
+    content["headFirst"] = bool(head_report)
     content["thumbnailFolder"] = "" if inline else folder.name
     digest = hashlib.sha256(json_text(content).encode()).hexdigest()[:32]
     content["digest"] = digest
@@ -96,14 +101,14 @@ def write_inspection_page(
     if inline:
         shown = [base64.b64encode(thumbnails[row]).decode() if row in thumbnails else "" for row in range(count)]
     page = Page(
-        title=str(content["name"]),
-        summary=_summary(inspection.features),
+        title=title or str(content["name"]),
+        summary=head_report or _summary(inspection.features),
         facts=facts or {},
         headline=headline,
         sections=tuple(sections),
         numbers=tuple(numbers),
         notes=inspection.notes,
-        kind="Inspection",
+        kind="Head report" if head_report else "Inspection",
     )
     text = render_inspection(page, json_text(content), json_text(shown), files=not inline)
     _replace_folder(folder, {names[row]: data for row, data in thumbnails.items()} if names else {})

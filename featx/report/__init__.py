@@ -12,16 +12,14 @@ from featx._lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "head_page": ["write_head_page"],
         "head_parts": ["head_facts", "head_sections", "head_summary"],
-        "html": ["Mistake", "Number", "Page", "Picture", "Section", "Table", "render_page", "write_page"],
+        "html": ["Mistake", "Number", "Page", "Picture", "Section", "Table", "render_inspection"],
         "plots": ["as_png", "as_svg", "confusion_figure", "per_class_figure", "reliability_figure", "scatter_figure"],
         "sections": ["headline_of", "numbers_of", "sections_of"],
     },
 )
 
 if TYPE_CHECKING:
-    from featx.report.head_page import write_head_page as write_head_page
     from featx.report.head_parts import head_facts as head_facts
     from featx.report.head_parts import head_sections as head_sections
     from featx.report.head_parts import head_summary as head_summary
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
     from featx.report.html import Picture as Picture
     from featx.report.html import Section as Section
     from featx.report.html import Table as Table
-    from featx.report.html import render_page as render_page
-    from featx.report.html import write_page as write_page
+    from featx.report.html import render_inspection as render_inspection
     from featx.report.plots import as_png as as_png
     from featx.report.plots import as_svg as as_svg
     from featx.report.plots import confusion_figure as confusion_figure

@@ -1,12 +1,11 @@
 """Self-contained HTML pages: what they are made of, and how they are rendered.
 
 A page opens anywhere, offline: it contains its pictures and its style, and requests nothing from the network, which its
-Content-Security-Policy enforces. Any text given to it appears as text, never as markup. Only the page of an inspection runs
-a script, its own, which the policy names by its hash.
+Content-Security-Policy enforces. Any text given to it appears as text, never as markup. The page runs its own scripts alone,
+which the policy names by their hashes.
 
-The markup is in ``page.html.j2`` (one block for each part, so that another page can extend it) and ``parts.html.j2`` (macros
-for numbers, tables, pictures and galleries), the style in ``page.css``. ``inspection.html.j2`` extends them for the page of an
-inspection, with ``inspection.css`` and the scripts in ``inspection/``.
+The markup is in ``page.html.j2`` and ``parts.html.j2`` (macros for numbers, tables, pictures and galleries), the style in
+``page.css`` and ``inspection.css``, the scripts in ``inspection/``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import base64
 import functools
 import hashlib
 import math
-import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -26,7 +24,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from featx.io.outputs import PAGE, PAGE_MARK, write_output
+from featx.io.outputs import PAGE_MARK
 from featx.text import printable
 
 MOST_MISTAKES = 24
@@ -224,7 +222,7 @@ class Page:
 
     Examples:
         >>> page = Page("Ants & bees", "A test.", {"model": "logreg"}, "accuracy 0.9281", [Section("Classes")])
-        >>> "<h1>Ants &amp; bees</h1>" in render_page(page)
+        >>> "<h1><bdi>Ants &amp; bees</bdi></h1>" in render_inspection(page, "{}", "[]")
         True
     """
 
@@ -239,11 +237,6 @@ class Page:
 
 
 # Rendering
-
-
-def render_page(page: Page) -> str:
-    """The HTML of a page."""
-    return _environment().get_template("page.html.j2").render(page=page)
 
 
 def render_inspection(page: Page, data: str, thumbnails: str, *, files: bool = False) -> str:
@@ -261,7 +254,7 @@ def render_inspection(page: Page, data: str, thumbnails: str, *, files: bool = F
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     return (
         _environment()
-        .get_template("inspection.html.j2")
+        .get_template("page.html.j2")
         .render(
             page=page,
             data=Markup(data),
@@ -273,17 +266,6 @@ def render_inspection(page: Page, data: str, thumbnails: str, *, files: bool = F
             inspection_css=Markup((folder / "inspection.css").read_text(encoding="utf-8").strip()),
         )
     )
-
-
-def write_page(path: str | os.PathLike[str], page: Page) -> Path:
-    """Write a page, completely or not at all, and return its path.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    path = Path(path)
-    write_output(path, render_page(page).encode(), PAGE)
-    return path
 
 
 def decimals(value: float) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from featx.features.feature_set import FeatureSet
-from featx.report.head_page import gallery
 from featx.report.html import MOST_MISTAKES, Section, Table
+from featx.report.mistakes import gallery
 from featx.text import counted
 from featx.workflows.head_comparison import HeadComparison
 

@@ -223,7 +223,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
-    return _save(data, head, evaluated, compared, files, page=names_of(images, "images") if report else None)
+    return _save(
+        data, head, evaluated, compared, files, page=names_of(images, "images") if report else None, reporter=reporter
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,7 +456,7 @@ def _why_left_out(split: str, task: str) -> str:
 
 def _save(
     data: _Data, head: Head, evaluated: _Evaluated, compared: tuple[Compared, ...], files: HeadFiles, *,
-    page: Sequence[str | os.PathLike[str]] | None,
+    page: Sequence[str | os.PathLike[str]] | None, reporter: Reporter,
 ) -> Fit:  # fmt: skip
     """Write the head, its predictions for images without a label, its pictures and, unless ``page`` is None, its page."""
     head.save(files.path, report=evaluated.report)
@@ -479,22 +481,27 @@ def _save(
         picture=files.write_picture(evaluated.report, subject),
         shots_picture=files.write_curve(evaluated.shots, subject),
     )
-    return (
-        dataclasses.replace(fit, card=_write_page(files.page, fit, data, evaluated, page)) if page is not None else fit
-    )
+    if page is None:
+        return fit
+    return dataclasses.replace(fit, card=_write_page(files.page, fit, data, evaluated, page, reporter))
 
 
 def _write_page(
-    path: Path, fit: Fit, data: _Data, evaluated: _Evaluated, images: Sequence[str | os.PathLike[str]]
+    path: Path,
+    fit: Fit,
+    data: _Data,
+    evaluated: _Evaluated,
+    images: Sequence[str | os.PathLike[str]],
+    reporter: Reporter,
 ) -> Path:
     """Write the HTML page about a head, with thumbnails from the data set's folder and some others."""
-    from featx.report.head_page import write_head_page  # it imports matplotlib
-    from featx.workflows.comparison_page import comparison_sections
+    from featx.workflows.comparison_page import comparison_sections  # it imports matplotlib, as the other does
+    from featx.workflows.head_page import write_head_page
 
     return write_head_page(
-        path, fit.head, data.features, report=fit.report, rows=evaluated.rows, predictions=evaluated.outputs, notes=fit.notes,
+        path, fit.head, data.split, report=fit.report, rows=evaluated.rows, predictions=evaluated.outputs, notes=fit.notes,
         compared=[line.cells() for line in fit.compared], cross_validated=fit.cross_validated, shots=fit.shots,
-        images=images,
+        images=images, reporter=reporter,
         first=comparison_sections(fit.against, data.split, images) if fit.against else (),
     )  # fmt: skip
 

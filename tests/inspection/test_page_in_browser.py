@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Chromium, Tab
-from PIL import Image
+from inspections import large
 from planted import CLASSES, COPIED, COPY, ODD_NAMES, Planted, plant
 
 import featx
-from featx.features.feature_set import FeatureSet
 from featx.inspection.coordinates import map_coordinates
-from featx.inspection.duplicates import Duplicates
-from featx.inspection.label_issues import LabelIssues
-from featx.inspection.leaks import Leaks
-from featx.inspection.neighbours import Neighbours
-from featx.inspection.outliers import Outliers
 from featx.inspection.page import write_inspection_page
-from featx.inspection.pixels import PixelIssues
 from featx.inspection.result import Inspection
 from featx.report.head_parts import head_facts, head_sections
 from featx.report.sections import headline_of, numbers_of
@@ -398,57 +390,6 @@ def test_several_labels_and_numbers_have_a_page(inspection: Inspection, tmp_path
         tab.page.keyboard.press("Escape")
         found = table(save(tab, tmp_path))
         assert next(iter(found.values()))["label"] == new
-
-
-def large(count: int) -> Inspection:
-    """Many images, one in ten of which has a wrong label, is an outlier, and is one of a pair of duplicates."""
-    rng = np.random.default_rng(0)
-    places = np.arange(count)
-    labels = places % 20
-    wrong = places[::10]
-    suggested = np.array([f"class {label}" for label in labels], dtype=object)
-    suggested[wrong] = [f"class {(label + 1) % 20}" for label in labels[wrong]]
-    groups = tuple(wrong.reshape(-1, 2))
-    group_of = np.full(count, -1)
-    group_of[wrong] = np.repeat(np.arange(len(groups)), 2)
-    file = io.BytesIO()
-    Image.new("RGB", (96, 64), (90, 120, 150)).save(file, "JPEG")
-    features = FeatureSet(
-        features=rng.normal(size=(count, 2)).astype(np.float32),
-        labels=labels,
-        splits=np.where(places % 5, "train", "test").astype(object),
-        classes=tuple(f"class {label}" for label in range(20)),
-        paths=[f"class {label}/{place:06}.jpg" for place, label in enumerate(labels)],
-        keys=np.zeros((count, 16), dtype=np.uint8),
-    )
-    return Inspection(
-        features=features,
-        neighbours=Neighbours(
-            rng.integers(0, count, (count, 10)), np.sort(rng.random((count, 10), np.float32), axis=1)
-        ),
-        duplicates=Duplicates(
-            threshold=0.05,
-            pairs=np.array(groups),
-            distances=np.full(len(groups), 0.01, dtype=np.float32),
-            exact=np.zeros(len(groups), dtype=bool),
-            groups=groups,
-            group_of=group_of,
-            scores=np.ones(count),
-        ),
-        leaks=Leaks(np.arange(len(groups)), np.arange(len(groups)), "test", wrong),
-        outliers=Outliers(rng.random(count), 0.9, np.isin(places, wrong), np.ones(count), wrong),
-        out_of_fold=None,
-        labels=LabelIssues(
-            scores=rng.random(count),
-            is_issue=np.isin(places, wrong),
-            given=np.array([f"class {label}" for label in labels], dtype=object),
-            suggested=suggested,
-            confidence=rng.random(count),
-            expected=len(wrong),
-            ranked=wrong,
-        ),
-        pixels=PixelIssues({}, {}, np.full((count, 2), 96), dict.fromkeys(range(count), file.getvalue()), 0, {}),
-    )
 
 
 def test_of_twenty_thousand_images_only_those_in_view_are_in_the_document(tmp_path: Path, browse: Chromium) -> None:

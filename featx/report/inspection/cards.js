@@ -144,7 +144,7 @@ function labelCard(row, { rows }) {
         { class: "line" },
         label,
         DATA.splitNames.length > 1 ? split : null,
-        IS_LABEL_ISSUE[row] ? node("span", { class: "chip" }, "found by confident learning") : null,
+        IS_LABEL_ISSUE[row] ? node("span", { class: "chip", title: "found by confident learning" }, "probably wrong") : null,
       ),
       node(
         "dl",

@@ -4,8 +4,8 @@
 // ---- The overview
 
 function addOverview() {
-  const about = find("#about");
-  about.remove();
+  const about = DATA.headFirst ? null : find("#about");
+  about?.remove();
   panel("overview", "Overview", null, () => {
     const table = node("tbody"),
       kinds = problemKinds();

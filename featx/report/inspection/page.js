@@ -10,6 +10,10 @@ const tabs = find("#tabs"),
 function addTabs() {
   const head = find("#head-part");
   if (head) panel("head", "Head", null, () => ({ element: head, update: () => {} }));
+  if (DATA.headFirst) {
+    head.prepend(find("#about"));
+    panels.unshift(panels.pop());
+  }
   head?.remove();
   addDecisions();
   for (const each of panels) {
@@ -135,5 +139,5 @@ addGalleries();
 addTabs();
 onDecision(showState);
 showState();
-showPanel(location.hash.slice(1) || "overview");
+showPanel(location.hash.slice(1));
 document.body.classList.add("ready");

@@ -1,0 +1,70 @@
+"""Thumbnails of some images with what is predicted for them, for a section of a page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from featx.data.decode import thumbnail
+from featx.data.known_image import read_known_image
+from featx.data.transform import Transform
+from featx.errors import ImageError
+from featx.features.feature_set import FeatureSet
+from featx.report.html import Mistake
+
+_SIDE = 192  # pixels, the longer side of a thumbnail
+
+
+def gallery(
+    features: FeatureSet,
+    rows: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    images: Sequence[str | os.PathLike[str]] = (),
+) -> tuple[Mistake, ...]:
+    """Show some labelled images with what is predicted for them.
+
+    Args:
+        features: N images.
+        rows: (n,) int64.
+        predicted: (n,) str, the prediction in words.
+        confidence: (n,) float64, its probability.
+        images: folders besides that of the data set whose images may be shown.
+    """
+    facts = features.without_features(rows)
+    root, transform = str(features.dataset.get("root", "")), _transform_of(features)
+    return tuple(
+        Mistake(
+            path=str(facts.paths[i]),
+            **_thumbnail(root, str(facts.paths[i]), bytes(facts.keys[i]), images, transform),
+            true=facts.classes[facts.labels[i]],
+            predicted=predicted[i],
+            probability=float(confidence[i]),
+        )
+        for i in range(len(rows))
+    )
+
+
+def _transform_of(features: FeatureSet) -> Transform:
+    """The transform that the images were read with; the default one for features that are not from a backbone."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return Transform.from_dict(features.backbone["parts"]["transform"])
+    return Transform()
+
+
+def _thumbnail(
+    root: str, path: str, key: bytes, images: Sequence[str | os.PathLike[str]], transform: Transform
+) -> dict[str, Any]:
+    """The fields of a mistake that hold a small JPEG of an image, or the reason why there is none."""
+    try:
+        data = read_known_image(root, path, key, also=images)
+    except ImageError as error:
+        return {"thumbnail": None, "why": str(error)}
+    try:
+        return {"thumbnail": thumbnail(data, _SIDE, transform)}
+    except (ImageError, OSError, ValueError) as error:
+        return {"thumbnail": None, "why": f"the image cannot be decoded: {error}"}
