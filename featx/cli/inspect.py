@@ -89,7 +89,7 @@ _WITH_PAGE = Needs(
 )  # fmt: skip
 @option(
     "--images", multiple=True, section="Input", needs=with_option("pixels", "--pixels"), metavar="FOLDER",
-    help="Folder besides that of the data set in which images may lie. May be repeated.",
+    help="Folder besides that of the data set in which images may lie, such as the one they were moved to. May be repeated.",
 )  # fmt: skip
 @option(
     "-b", "--backbone", show_default="that of the newest features of DATA", section="Backbone", needs=CHECKED, metavar="NAME",

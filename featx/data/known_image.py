@@ -11,6 +11,8 @@ from featx.data.loader import read_file
 from featx.errors import ImageError
 from featx.system import why_unreadable
 
+MISSING = "the image is missing or cannot be read"
+
 
 def read_known_image(
     root: str | os.PathLike[str],
@@ -30,7 +32,8 @@ def read_known_image(
         root: the folder of the data set.
         path: of the image, below the root.
         key: the 16 bytes of ``image_key`` of its content.
-        also: further folders in which the image may lie.
+        also: further folders in which the image may lie: at the same path below one of them, where the data set has been
+            moved, or where the path or a link leads.
         admit: as in ``read_file``.
 
     Raises:
@@ -46,17 +49,26 @@ def read_known_image(
         Traceback (most recent call last):
         featx.errors.ImageError: the image is missing or cannot be read
     """
-    file = Path(root) / path
+    faults: list[ImageError] = []
+    for folder in (root, *also):
+        try:
+            return _read(Path(folder) / path, key, (root, *also), admit)
+        except ImageError as error:
+            faults.append(error)
+    raise next((fault for fault in faults if str(fault) != MISSING), faults[0])
+
+
+def _read(file: Path, key: bytes, folders: Sequence[str | os.PathLike[str]], admit: Callable[[int], None]) -> bytes:
     if why_unreadable(file):
-        raise ImageError("the image is missing or cannot be read")
-    if not any(_is_inside(file, folder) for folder in (root, *also)):
+        raise ImageError(MISSING)
+    if not any(_is_inside(file, folder) for folder in folders):
         raise ImageError(
             "the image lies outside the folder of the data set; --images FOLDER names another that is read"
         )
     try:
         data = read_file(file, admit).data
     except ImageError as error:
-        raise ImageError(f"the image is missing or cannot be read: it {error}") from error
+        raise ImageError(f"{MISSING}: it {error}") from error
     if image_key(data) != bytes(key):
         raise ImageError("the image has changed since its features were extracted")
     return data

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from featx.data.decode import MAX_PIXELS
-from featx.data.known_image import read_known_image
+from featx.data.known_image import MISSING, read_known_image
 from featx.data.loader import in_order, wait_for_large_files
 from featx.data.pixel_facts import Look, look_at
 from featx.data.transform import Transform
@@ -47,6 +47,8 @@ THRESHOLDS = {
 
 MOST_OF_SET = {kind: 0.1 if kind == "grayscale" else 0.5 for kind in KINDS}
 """The largest share of the images that can be odd; what more images have in common is usual in the set."""
+
+_HINTS = {MISSING: "; if the images have moved, name their folder with --images"}
 
 _MOST_REASONS = 3
 """Reasons that are named; undecodable files have one each."""
@@ -93,7 +95,9 @@ class PixelIssues:
         """What the user should know: how many images could not be read and why, and what most images have in common."""
         reasons = Counter(why for why in self.why.values() if why != NOT_READ)
         first = reasons.most_common(_MOST_REASONS)
-        notes = [f"{counted(times, 'image')} could not be looked at: {why}" for why, times in first]
+        notes = [
+            f"{counted(times, 'image')} could not be looked at: {why}{_HINTS.get(why, '')}" for why, times in first
+        ]
         if rest := self.unread - sum(times for _, times in first):
             notes.append(f"{counted(rest, 'more image')} could not be looked at, for other reasons")
         read = len(self.sizes) - len(self.why)
@@ -128,7 +132,7 @@ def inspect_pixels(
         features: N images; only files that still have the content that was extracted are read.
         rows: (n,) int64, the images to read, and the copies of each; by default all.
         thumbnails: make a small JPEG of each image in the same pass.
-        images: folders besides that of the data set in which images may lie.
+        images: folders besides that of the data set in which images may lie, such as the one that it was moved to.
         workers: threads that read and decode; by default one per core.
         reporter: receives the progress, in images.
     """
@@ -195,11 +199,12 @@ class _Reader:
         return found
 
     def _size(self, row: int) -> int:
-        try:
-            found = os.stat(os.path.join(self._root, self._paths[row]))  # noqa: PTH116, PTH118 - Path takes several times as long
-        except (OSError, ValueError):
-            return -1
-        return found.st_size if stat.S_ISREG(found.st_mode) else -1
+        for folder in (self._root, *self._images):
+            with contextlib.suppress(OSError, ValueError):
+                found = os.stat(os.path.join(folder, self._paths[row]))  # noqa: PTH116, PTH118 - Path takes several times as long
+                if stat.S_ISREG(found.st_mode):
+                    return found.st_size
+        return -1
 
     def _read(self, row: int) -> Look:
         with contextlib.ExitStack() as turns:

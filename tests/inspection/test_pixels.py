@@ -13,6 +13,12 @@ from featx.features.feature_set import FeatureSet
 from featx.inspection.pixels import KINDS, PixelIssues, inspect_pixels
 
 
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of any image."""
+    monkeypatch.setenv("FEATX_HOME", str(tmp_path / "home"))
+
+
 def odd(found: PixelIssues, features: FeatureSet) -> dict[str, list[str]]:
     """The names of the odd images of each kind."""
     return {kind: features.paths[found.is_issue[kind]].tolist() for kind in KINDS if found.is_issue[kind].any()}
@@ -110,7 +116,31 @@ def test_notes_say_what_could_not_be_read_and_what_is_usual(tmp_path: Path) -> N
         (tmp_path / name).unlink()
     (tmp_path / "2.png").write_bytes(b"other")
     assert inspect_pixels(features).notes == [
-        "2 images could not be looked at: the image is missing or cannot be read",
+        "2 images could not be looked at: the image is missing or cannot be read; if the images have moved, name their "
+        "folder with --images",
         "1 image could not be looked at: the image has changed since its features were extracted",
         "3 of 4 images are grey; that is usual in this data set, so none is listed as odd",
     ]
+
+
+def test_images_that_have_moved_are_found_below_a_named_folder(tmp_path: Path) -> None:
+    features = set_of(tmp_path / "old", {f"a/{seed}.png": photograph(seed) for seed in range(3)})
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert inspect_pixels(features).unread == 3
+    assert inspect_pixels(features, images=[tmp_path / "new"], thumbnails=True).unread == 0
+    photograph(9).save(tmp_path / "new" / "a" / "1.png")
+    assert list(inspect_pixels(features, images=[tmp_path / "new"], thumbnails=True).why.values()) == [
+        "the image has changed since its features were extracted"
+    ]
+
+
+def test_no_file_outside_the_named_folders_is_read(tmp_path: Path) -> None:
+    secret = photograph(1)
+    secret.save(tmp_path / "secret.png")
+    (tmp_path / "set").mkdir()
+    features = set_of(tmp_path / "set", {"../secret.png": secret, str(tmp_path / "secret.png"): secret})
+    found = inspect_pixels(features, images=[tmp_path / "set"])
+    assert set(found.why.values()) == {
+        "the image lies outside the folder of the data set; --images FOLDER names another that is read"
+    }
+    assert inspect_pixels(features, images=[tmp_path]).unread == 0
