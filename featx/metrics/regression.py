@@ -161,11 +161,11 @@ def _note_on_tails(errors: np.ndarray) -> list[str]:
     ]
 
 
-_MOST_EXPONENT = 700.0  # of a number in double precision
+_MOST_EXPONENT = 2 * math.log(1000)  # an interval that ends beyond 1,000 times the RMSE says nothing, and may overflow
 
 
 def _rmse_interval(errors: np.ndarray, groups: np.ndarray | None) -> tuple[float, float] | None:
-    """The 95 % bootstrap-t interval of the RMSE of (N,) errors, on a log scale; None if it is not finite."""
+    """The 95 % bootstrap-t interval of the RMSE of (N,) errors, on a log scale; None if it is not finite or far too wide."""
     squares, sizes = group_sums(errors**2, groups)
     mean = float(squares.sum() / sizes.sum())
     deviation = float(np.sqrt(np.mean((squares - mean * sizes) ** 2)))

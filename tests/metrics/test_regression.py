@@ -103,8 +103,10 @@ def test_several_numbers_for_an_image_are_an_error() -> None:
         RegressionReport.from_predictions(np.zeros(3), np.zeros(2), split="test")
 
 
-def test_an_interval_that_no_number_can_hold_is_none() -> None:
-    errors = np.zeros(250)
+@pytest.mark.parametrize("spread", [1e-3, 1e-6])
+def test_one_large_error_among_tiny_ones_that_are_alike_gives_no_interval(spread: float) -> None:
+    errors = np.linspace(0.004 - spread, 0.004 + spread, 250)
     errors[0] = 1.0
-    report = RegressionReport.from_predictions(errors, np.full(250, 1e-9), split="test")
+    report = RegressionReport.from_predictions(np.zeros((250, 1)), errors[:, None], split="test")
+    assert report.rmse == pytest.approx(0.0634, abs=1e-3)
     assert report.interval is None
