@@ -13,7 +13,7 @@ import numpy as np
 
 from featx.constants import DUPLICATE_FIXES, EXPECTED, LEAK_FIXES
 from featx.data.image_set import UNLABELLED, image_key
-from featx.data.splits import join_groups
+from featx.data.splits import join_groups, straddling
 from featx.errors import SettingsError
 from featx.features.feature_set import FeatureSet
 from featx.heads.targets import task_of
@@ -126,6 +126,7 @@ class _Draft:
 
     Attributes:
         inspection: what was found.
+        given: (N,) object array of str, the labels before.
         labels: (N,) object array of str.
         splits: (N,) object array of str.
         groups: (N,) object array of str, the groups that the user gave.
@@ -136,6 +137,7 @@ class _Draft:
 
     def __init__(self, inspection: Inspection, labels: np.ndarray, splits: np.ndarray, groups: np.ndarray) -> None:
         self.inspection, self.labels, self.splits, self.groups = inspection, labels, splits, groups
+        self.given = inspection.given_labels
         self.kept = np.ones(len(labels), dtype=bool)
         self.dropped: dict[str, int] = {}
         self.notes: list[str] = []
@@ -156,9 +158,7 @@ class _Draft:
         ):
             for row, value in decided.items():
                 values[row] = value
-        draft.decided = frozenset(
-            row for row, label in decisions.labels.items() if label != inspection.given_labels[row]
-        )
+        draft.decided = frozenset(row for row, label in decisions.labels.items() if label != draft.given[row])
         draft._drop(np.array(sorted(decisions.dropped), dtype=np.int64), "left out by a decision")
         return draft
 
@@ -188,14 +188,22 @@ class _Draft:
         np.minimum.at(earliest, groups, order[part])
         before = self.splits.copy()
         self.splits[part] = np.array(SPLITS, dtype=object)[earliest[groups]] if len(part) else self.splits[part]
-        for split in ("test", "val"):
+        self._check_moves(before)
+
+    def _check_moves(self, before: np.ndarray) -> None:
+        """Refuse moves that leave nothing to judge by, and warn of those that leave less than half."""
+        held_out = self.inspection.leaks.held_out
+        for split in ("val", "test"):
             held = self.kept & (self.labels != "") & (before == split)
-            if held.any() and not (held & (self.splits == split)).any():
-                raise SettingsError(
-                    f"all {counted(int(held.sum()), 'labelled image')} of split {split} have duplicates in an earlier split; "
-                    "moving them would leave none. --leaks drop keeps them and drops their duplicates in the earlier splits "
-                    '(in Python: leaks="drop")'
-                )
+            left, count = int((held & (self.splits == split)).sum()), int(held.sum())
+            if 2 * left >= count:
+                continue
+            images = f"{count - left:,} of {counted(count, 'labelled image')} of split {split}"
+            found = f"{images} have duplicates in an earlier split"
+            hint = '--leaks drop keeps them and drops their duplicates in the earlier splits (in Python: leaks="drop")'
+            if not left and split == held_out:
+                raise SettingsError(f"{found}; moving them would leave none to judge by. {hint}")
+            self.notes.append(f"Warning: {found} and were moved, which leaves {left:,}. {hint}")
 
     def drop_leaks(self) -> None:
         """Drop the images of train and val with a duplicate in test, then those of train with one in val."""
@@ -231,7 +239,7 @@ class _Draft:
         conflicts = np.unique(pairs[self._differ(pairs, exact)])
         rows = np.flatnonzero(self.kept)
         before = self.inspection.features
-        relabelled = rows[self.labels[rows] != self.inspection.given_labels[rows]]
+        relabelled = rows[self.labels[rows] != self.given[rows]]
         moved = rows[self.splits[rows] != before.splits[rows]]
         return Fix(
             rows=rows,
@@ -309,7 +317,7 @@ class _Draft:
         return names
 
     def _change(self, row: int) -> str:
-        before = (self.inspection.given_labels[row], self.inspection.features.splits[row])
+        before = (self.given[row], self.inspection.features.splits[row])
         now = (self.labels[row], self.splits[row])
         return "; ".join(
             f"{what}: {old or 'none'} -> {new or 'none'}"
@@ -318,13 +326,18 @@ class _Draft:
         )
 
     def _notes(self, rows: np.ndarray) -> Iterator[str]:
-        """Warn where classes lost all their training images."""
-        before = self.inspection.features
-        given = self.inspection.given_labels
-        labelled = rows[self.labels[rows] != ""]
-        had = set(given[(before.splits == "train") & (given != "")].tolist())
+        """Warn where classes lost all their training images, or groups of the user are in several splits."""
+        before, labelled = self.inspection.features, rows[self.labels[rows] != ""]
+        had = set(self.given[(before.splits == "train") & (self.given != "")].tolist())
         have = set(self.labels[labelled[self.splits[labelled] == "train"]].tolist())
         judged = set(self.labels[labelled[np.isin(self.splits[labelled].astype(str), ("val", "test"))]].tolist())
         lost = sorted(printable(name) for name in (had - have) & judged) if self.task == "classification" else []
         if lost:
             yield f"Warning: {counted(len(lost), 'class', 'classes')} of val or test lost all training images: {listed(lost)}"
+        part = rows[
+            (self.labels[rows] != "") & np.isin(self.splits[rows].astype(str), SPLITS) & (self.groups[rows] != "")
+        ]
+        torn = straddling(self.splits[part], np.unique(self.groups[part].astype(str), return_inverse=True)[1])
+        if len(torn):
+            groups = "group has" if len(torn) == 1 else "groups have"
+            yield f"{len(torn):,} {groups} images in more than one split, which featx fit-head --group refuses"

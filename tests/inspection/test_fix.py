@@ -81,9 +81,24 @@ def test_kept_leaks_stay_and_belong_to_no_common_group() -> None:
 
 def test_moving_may_not_empty_the_test_set() -> None:
     features = some("train train test test", "a a a a")
-    with pytest.raises(SettingsError, match=r"all 2 labelled images of split test .* --leaks drop keeps them"):
+    with pytest.raises(SettingsError, match=r"2 of 2 labelled images of split test .* --leaks drop keeps them"):
         fixed(features, [(0, 2), (1, 3)])
     assert fixed(features, [(0, 2), (1, 3)], leaks="drop").rows.tolist() == [2, 3]
+
+
+def test_moves_that_leave_less_than_half_of_a_split_are_warned_of() -> None:
+    features = some("train train train val test test", "a a a a a a")
+    (note,) = fixed(features, [(0, 3)]).notes
+    assert note.startswith(
+        "Warning: 1 of 1 labelled image of split val have duplicates in an earlier split and were moved"
+    )
+
+
+def test_groups_in_several_splits_are_noted() -> None:
+    decisions = Decisions(groups={0: "g", 2: "g"})
+    assert fixed(some("train train test", "a b a"), decisions=decisions, leaks="keep").notes == (
+        "1 group has images in more than one split, which featx fit-head --group refuses",
+    )
 
 
 def test_unlabelled_images_and_other_splits_are_not_moved() -> None:
