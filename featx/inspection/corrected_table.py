@@ -136,7 +136,8 @@ def write_fixed_table(
     columns |= {name: values for name, values in further.items() if name not in columns}
     write_table(path, columns, CORRECTED, exact=True)
     notes = [*fixed.notes, *notes, *notes_on_paths(columns["path"]), *_notes_on_rest(inspection, fixed)]
-    return CorrectedTable(path, fixed, group, tuple(notes), _commands(features, path, group))
+    fit = [f"featx fit-head --group {group} --compare HEAD"] if (fixed.labels != "").any() else []
+    return CorrectedTable(path, fixed, group, tuple(notes), (extract_command(features, path), *fit))
 
 
 def require_writable(path: Path, features: FeatureSet | None = None, inputs: Sequence[str] = ()) -> None:
@@ -229,8 +230,3 @@ def _notes_on_rest(inspection: Inspection, fixed: Fix) -> list[str]:
             "you which is right: relabel them on the page of --page, or in the table"
         )
     return notes
-
-
-def _commands(features: FeatureSet, path: Path, group: str) -> tuple[str, ...]:
-    """The commands to run next."""
-    return extract_command(features, path), f"featx fit-head --group {group} --compare HEAD"

@@ -117,7 +117,7 @@ def _check(inspection: Inspection, duplicates: str, leaks: str, accept: int | st
             raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     if accept != EXPECTED and not (isinstance(accept, int) and accept >= 0):
         raise SettingsError(f"accept is {accept!r}; expected a number of suggestions, at least 0, or {EXPECTED!r}")
-    if accept and inspection.labels is None:
+    if accept and accept != EXPECTED and inspection.labels is None:
         raise SettingsError("no label was judged, so there are no suggestions to accept")
 
 
@@ -167,6 +167,8 @@ class _Draft:
     def accept(self, count: int | str) -> None:
         """Apply the first suggestions for training images that nobody decided about."""
         issues = self.inspection.labels
+        if count and issues is None:
+            self.notes.append("no label was judged, so none is accepted")
         if not count or issues is None:
             return
         is_open = self.kept & (self.splits == "train")

@@ -76,15 +76,19 @@ class HeadComparison:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        first, second = len(self.paired.first_only), len(self.paired.second_only)
-        alone = (
-            f"on {counted(self.paired.n, 'image')} of split {self.split}, the new head alone is {self.good} on {second} and "
-            f"the earlier head alone on {first}"
-        )
+        found = f"on {counted(self.paired.n, 'image')} of split {self.split}, "
+        if self.losses is None:
+            first, second = len(self.paired.first_only), len(self.paired.second_only)
+            found += f"the new head alone is right on {second} and the earlier head alone on {first}"
+        else:
+            earlier, new = self.losses
+            found += (
+                f"the mean {_LOSS[self.task]} of the new head is {new:.4g} and that of the earlier head {earlier:.4g}"
+            )
         p = f"p = {self.p_value:.2g}, {self.method}"
         if self.verdict == UNDECIDED:
-            return f"No difference is shown ({p}): {alone}; this does not prove that the heads are equally good."
-        return f"The new head is {self.verdict} ({p}): {alone}."
+            return f"No difference is shown ({p}): {found}; this does not prove that the heads are equally good."
+        return f"The new head is {self.verdict} ({p}): {found}."
 
     @property
     def good(self) -> str:
@@ -122,7 +126,7 @@ class HeadComparison:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What was compared by what, a sentence each."""
-        left = [f"{count:,} {why}" for why, count in self.left_out.items()]
+        left = [f"{why} ({count:,})" for why, count in self.left_out.items()]
         sentences = [f"left out of split {self.split}: {', '.join(left)}"] if left else []
         if self.labels_changed:
             sentences.append(
@@ -185,7 +189,7 @@ def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: Fea
         report=reports[1],
         paired=paired,
         p_value=flip_test(losses[0] - losses[1], groups) if by_loss else paired.p_value,
-        method=f"the sign-flip test of the {_LOSSES[head.task_]} of {_units(groups, independent)}"
+        method=f"the sign-flip test of the {_LOSS[head.task_]} of {_units(groups, independent)}"
         if by_loss
         else paired.method,
         losses=(float(losses[0].mean()), float(losses[1].mean())) if by_loss else None,
@@ -195,7 +199,7 @@ def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: Fea
     )
 
 
-_LOSSES = {"multilabel": "log losses", "regression": "squared errors"}
+_LOSS = {"multilabel": "log loss", "regression": "squared error"}
 """What the paired test of a task compares."""
 
 

@@ -141,7 +141,7 @@ def unseen_rows(features: FeatureSet, earlier: EarlierHead, *, held_out: str) ->
         near = np.any([space.is_near() for space in _spaces(features, earlier, remaining, ours, theirs)], axis=0)
     left_out |= {"near-duplicates of images that one head alone was fitted to": int(near.sum())} if near.any() else {}
     if near.all():
-        reasons = ", ".join(f"{count:,} {why}" for why, count in left_out.items())
+        reasons = ", ".join(f"{why}: {count:,}" for why, count in left_out.items())
         raise HeadError(
             f"no image of split {held_out} is new to both heads ({reasons}), so they cannot be compared; expected images that "
             "neither was fitted to"

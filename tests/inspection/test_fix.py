@@ -150,6 +150,7 @@ def test_as_many_are_accepted_as_confident_learning_expects() -> None:
     assert inspection.labels is not None
     inspection.labels.is_issue[3] = False
     assert fix(inspection, accept="expected").labels.tolist() == ["c", "a", "b", "a"]
+    assert fixed(features, accept="expected").notes == ("no label was judged, so none is accepted",)
 
 
 def test_an_accepted_label_resolves_a_conflict_before_duplicates_are_dropped() -> None:

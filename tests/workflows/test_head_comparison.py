@@ -145,9 +145,12 @@ def test_other_tasks_are_compared_by_their_losses(task: str, tmp_path: Path) -> 
     assert against.losses[1] < against.losses[0]
     assert (against.verdict, against.task) == ("better", task)
     assert against.method == (
-        f"the sign-flip test of the {'log losses' if task == 'multilabel' else 'squared errors'} of {against.paired.n} images"
+        f"the sign-flip test of the {'log loss' if task == 'multilabel' else 'squared error'} of {against.paired.n} images"
     )
-    assert ("closer" if task == "regression" else "right") in against.sentence
+    assert (
+        f"of the new head is {against.losses[1]:.4g} and that of the earlier head {against.losses[0]:.4g}"
+        in against.sentence
+    )
     assert against.lines[0][1] == ("RMSE" if task == "regression" else "exact match")
     if task == "regression":
         assert against.losses[1] == pytest.approx(against.report.headline[1] ** 2)
@@ -193,7 +196,7 @@ def test_heads_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleCacheError, match="this head was fitted to other features"):
         compared(dataclasses.replace(features, identity="beef" * 16), earlier, tmp_path)
     with pytest.raises(
-        HeadError, match=r"no image of split test is new to both heads \(180 copies of training images\)"
+        HeadError, match=r"no image of split test is new to both heads \(copies of training images: 180\)"
     ):
         compared(features, Head("ridge", C=0.1).fit(features, split="all"), tmp_path)
     values = with_labels(features, [str(number) for number in features.labels])
