@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "heads.registry": ["register_head"],
         "inference": ["Prediction", "evaluate", "iter_predictions", "load_model", "predict"],
         "inspection.corrected_table": ["write_fixed_table"],
+        "inspection.exports": ["Export", "export"],
         "inspection.pipeline": ["inspect"],
         "inspection.result": ["Inspection"],
         "inspection.suggestions": ["Suggestions", "suggest"],
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from featx.inference import load_model as load_model
     from featx.inference import predict as predict
     from featx.inspection.corrected_table import write_fixed_table as write_fixed_table
+    from featx.inspection.exports import Export as Export
+    from featx.inspection.exports import export as export
     from featx.inspection.pipeline import inspect as inspect
     from featx.inspection.result import Inspection as Inspection
     from featx.inspection.suggestions import Suggestions as Suggestions

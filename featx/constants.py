@@ -30,6 +30,15 @@ MAPS = ("pca", "tsne")
 EXPECTED = "expected"
 """The number of suggested labels that stands for those that confident learning counts as wrong."""
 
+TOOLS = ("embedding-atlas",)
+"""The tools that features can be exported for."""
+
+MAPS = ("pca", "tsne")
+"""The ways to place images on a map."""
+
+EXPORT_PIXELS = ("thumbnail", "full", "none")
+"""What an export has of each image: a small JPEG, the file, or nothing."""
+
 DTYPES = ("float32", "float16")
 """The dtypes that features may be stored in."""
 

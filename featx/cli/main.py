@@ -13,6 +13,7 @@ from featx._version import __version__
 from featx.cli.advise import advise
 from featx.cli.backbones import backbones
 from featx.cli.evaluate import evaluate
+from featx.cli.export import export
 from featx.cli.extract import extract
 from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
@@ -81,7 +82,7 @@ class Featx(Group):
         "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
         "Looking at the data": ("inspect", "search", "suggest"),
-        "Files": ("info", "verify", "cache"),
+        "Files": ("info", "verify", "cache", "export"),
     },
     examples=(
         "featx extract photos/ --backbone resnet50",
@@ -119,5 +120,6 @@ for _command in (
     info,
     verify,
     cache,
+    export,
 ):
     main.add_command(_command)

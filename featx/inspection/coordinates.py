@@ -75,7 +75,7 @@ def map_coordinates(
         raise FeatxError(f"there is no map {method!r}; expected one of {', '.join(MAPS)}")
     library = _opentsne() if method == "tsne" else None
     X = features.plain
-    finite = _finite_rows(X)
+    finite = finite_rows(X)
     out = np.full((len(X), 2), np.nan, dtype=np.float32)
     reporter.stage("placing the images on a map by their principal components")
     places = _principal_components(X, finite, seed)
@@ -88,7 +88,7 @@ def map_coordinates(
     return out
 
 
-def _finite_rows(X: np.ndarray) -> np.ndarray:
+def finite_rows(X: np.ndarray) -> np.ndarray:
     """Find the rows without NaN and infinity, block by block: (n,) int64."""
     blocks = (np.isfinite(X[at : at + _BLOCK]).all(axis=1) for at in range(0, len(X), _BLOCK))
     return np.flatnonzero(np.concatenate([np.empty(0, bool), *blocks]))

@@ -63,12 +63,14 @@ def predict_unlabelled(
             return _without_head(
                 len(pool), f"no head can be fitted, so images unlike the labelled ones are suggested: {error}"
             )
-    outputs = head.predict_rows(features, pool)
-    known = np.isfinite(outputs).all(axis=1)
-    weight, labels, probability, doubt = _READINGS[head.task_](np.where(known[:, None], outputs, 0), head)
-    weight[~known] = weight[known].max(initial=1e-12)
-    labels[~known], probability[~known], doubt[~known] = "", np.nan, ""
+    weight, labels, probability, doubt = _read(head.predict_rows(features, pool), head)
     return Prediction(weight, labels, probability, doubt, head)
+
+
+def predicted_labels(outputs: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that (M, C) outputs of a head mean, and their probabilities, as ``Prediction`` describes them."""
+    _, labels, probability, _ = _read(outputs, head)
+    return labels, probability
 
 
 def reasons(predicted: Prediction, chosen: np.ndarray, stands_for: np.ndarray) -> np.ndarray:
@@ -87,6 +89,15 @@ def _without_head(count: int, note: str) -> Prediction:
 
 _Reading = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """The weights, labels, probabilities and doubts of M images."""
+
+
+def _read(outputs: np.ndarray, head: Head) -> _Reading:
+    """What (M, C) outputs mean; outputs that are not finite count as the least sure."""
+    known = np.isfinite(outputs).all(axis=1)
+    weight, labels, probability, doubt = _READINGS[head.task_](np.where(known[:, None], outputs, 0), head)
+    weight[~known] = weight[known].max(initial=1e-12)
+    labels[~known], probability[~known], doubt[~known] = "", np.nan, ""
+    return weight, labels, probability, doubt
 
 
 def _of_classes(p: np.ndarray, head: Head) -> _Reading:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from featx.errors import OutputError
-from featx.io.outputs import OutputKind, write_output
+from featx.io import atomic
+from featx.io.outputs import OutputKind, require_replaceable, write_output
 from featx.text import cell, to_utf8
 
 CSV, PARQUET = ".csv", ".parquet"
@@ -84,6 +86,48 @@ def write_table(
         raise OutputError(fault)
     is_parquet = path.suffix.lower() == PARQUET
     write_output(path, _parquet(columns, kind.noun) if is_parquet else _csv(path, columns, kind, exact), kind)
+
+
+def write_blocks(
+    path: Path,
+    blocks: Iterable[Mapping[str, Sequence[Any] | np.ndarray]],
+    kind: OutputKind,
+    types: Mapping[str, Callable[[Any], Any]],
+) -> None:
+    """Write a Parquet file block by block, whole or not at all, in the place of an older one of its kind.
+
+    Args:
+        path: of the file.
+        blocks: tables of the same columns; at least one.
+        kind: from ``table_kind``.
+        types: makes, from the module pyarrow, the type of each column that holds more than text, numbers or booleans.
+
+    Raises:
+        OutputError: the file cannot be written, another file is at the path, or pyarrow is missing.
+    """
+    if fault := _missing(path.with_suffix(PARQUET)):
+        raise OutputError(fault)
+    import pyarrow
+    import pyarrow.parquet
+
+    require_replaceable(path, kind)
+    atomic.require_writable(path)
+    given = {name: make(pyarrow) for name, make in types.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(path) as file, contextlib.ExitStack() as stack:
+            writer: Any = None
+            for block in blocks:
+                arrays = {
+                    name: pyarrow.array(values, given[name]) if name in given else _array(pyarrow, values)
+                    for name, values in block.items()
+                }
+                table = pyarrow.table(arrays).replace_schema_metadata({"featx": kind.noun})
+                writer = writer or stack.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema))
+                writer.write_table(table)
+    except OSError as error:
+        why = atomic.reason(error) + atomic.full_disk(path.parent, 0, error)
+        raise OutputError(f"cannot write {path}: {why}") from error
 
 
 def _missing(path: Path) -> str:
