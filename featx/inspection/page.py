@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -93,9 +94,8 @@ def write_inspection_page(
     names = {} if inline else {row: f"{hashlib.sha256(data).hexdigest()[:20]}.jpg" for row, data in thumbnails.items()}
     content = page_data(inspection, coordinates=coordinates, map_name=map_name)
     content["headFirst"] = bool(head_report)
-    content["thumbnailFolder"] = "" if inline else folder.name
-    digest = hashlib.sha256(json_text(content).encode()).hexdigest()[:32]
-    content["digest"] = digest
+    content["thumbnailFolder"] = "" if inline else quote(os.fsencode(folder.name))
+    content["digest"] = _digest(content)
     count = len(inspection.features)
     shown: list[str] = [names.get(row, "") for row in range(count)]
     if inline:
@@ -167,8 +167,14 @@ def page_data(
             "ranked": inspection.outliers.ranked.tolist(),
         },
         "pixels": _pixel_data(inspection),
-        "seconds": _number(inspection.seconds),
     }
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """What the browser keeps decisions under. They are about rows and groups, so an inspection with the same keeps them."""
+    names = ("root", "paths", "classes", "labels", "splitNames", "splits", "groups")
+    identity = [*(content[name] for name in names), content["duplicates"]["groups"]]
+    return hashlib.sha256(json_text(identity).encode()).hexdigest()[:32]
 
 
 def _summary(features: FeatureSet) -> str:

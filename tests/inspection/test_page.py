@@ -383,6 +383,68 @@ def test_closing_the_page_warns_until_the_decisions_are_exported(
     assert not tab.run(blocked)
 
 
+def test_a_second_inspection_with_the_same_groups_keeps_the_decisions(
+    browse: Chromium, write: Callable[..., Path]
+) -> None:
+    tab = browse(write())
+    open_part(tab, "outliers")
+    tab.page.locator("#part-outliers .action.bad").first.click()
+    write(dataclasses.replace(inspection(), seconds=3.0), coordinates=None, inline_limit=10)
+    tab.page.reload()
+    assert tab.page.inner_text("#state") == "1 decision, not exported"
+    found = inspection()
+    labels = found.features.labels.copy()
+    labels[50] = -1
+    write(dataclasses.replace(found, features=dataclasses.replace(found.features, labels=labels)))
+    tab.page.reload()
+    assert tab.page.inner_text("#state") == "Nothing decided yet"
+
+
+def test_without_the_folder_beside_it_the_page_says_what_is_missing(
+    browse: Chromium, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    page = write(inline_limit=10)
+    (tmp_path / "page_files").rename(tmp_path / "elsewhere")
+    tab = browse(page, checked=False)
+    open_part(tab, "images")
+    tab.until("document.querySelectorAll('#part-images .gone').length > 3")
+    assert tab.page.inner_text("#part-images .gone >> nth=0") == "the folder of thumbnails is not beside this page"
+
+
+def test_rectangles_select_by_the_keyboard_and_with_shift(browse: Chromium, write: Callable[..., Path]) -> None:
+    tab = browse(write())
+    open_part(tab, "map")
+    tab.until("map.width > 0")
+    tab.page.focus("canvas")
+    for key in ("r", "Shift+ArrowRight", "ArrowLeft", "Enter"):
+        tab.page.keyboard.press(key)
+    selected = tab.run("map.selection.length")
+    assert 5 < selected < 40
+    tab.page.keyboard.press("Escape")
+    assert tab.run("map.selection.length") == 0
+    box = tab.page.locator("canvas").bounding_box()
+    assert box is not None
+    tab.page.keyboard.down("Shift")
+    tab.page.mouse.move(box["x"] + 5, box["y"] + 40)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] - 5, box["y"] + box["height"] - 5, steps=5)
+    tab.page.mouse.up()
+    tab.page.keyboard.up("Shift")
+    assert tab.run("map.selection.length") > selected
+
+
+def test_the_legend_hides_images_and_they_are_not_selected(browse: Chromium, write: Callable[..., Path]) -> None:
+    tab = browse(write())
+    open_part(tab, "map")
+    tab.until("map.width > 0")
+    tab.page.select_option(".colour-by select", "split")
+    tab.page.click(".legend button:has-text('test')")
+    tab.page.focus("canvas")
+    tab.page.keyboard.press("s")
+    splits = inspection().features.splits
+    assert tab.run("map.selection") == np.flatnonzero(splits == "train").tolist()
+
+
 def test_filters_narrow_a_gallery_and_a_missing_image_shows_why(browse: Chromium, write: Callable[..., Path]) -> None:
     tab = browse(write())
     open_part(tab, "images")

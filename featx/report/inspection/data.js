@@ -97,7 +97,13 @@ function sizeOf(row) {
 
 // ---- The problems of each row
 
-const ODD_NAMES = { low_information: "blank", light: "bright", blurry: "blurred", odd_aspect_ratio: "odd shape", grayscale: "grey" };
+const ODD_NAMES = {
+  low_information: "blank",
+  light: "bright",
+  blurry: "blurred",
+  odd_aspect_ratio: "odd shape",
+  grayscale: "grey",
+};
 const oddName = (kind) => ODD_NAMES[kind] ?? kind.replaceAll("_", " ");
 
 const GROUP_OF = new Int32Array(N).fill(-1);
@@ -151,14 +157,21 @@ const hasLabel = (label, name) => (IS_MULTILABEL ? label.split(BETWEEN_LABELS).i
 
 // ---- Thumbnails
 
+const gone = (why) => node("span", { class: "gone", title: printable(why) }, printable(why));
+
 /** The picture of an image, or a placeholder with the reason for its absence. */
 function thumbnail(row, alt = "") {
   if (!THUMBNAILS[row]) {
-    const why = DATA.pixels ? (DATA.pixels.why[row] ?? "no thumbnail") : "the images were not read";
-    return node("span", { class: "gone", title: printable(why) }, printable(why));
+    return gone(DATA.pixels ? (DATA.pixels.why[row] ?? "no thumbnail") : "the images were not read");
   }
   const source = DATA.thumbnailFolder
-    ? `${encodeURIComponent(DATA.thumbnailFolder)}/${THUMBNAILS[row]}`
+    ? `${DATA.thumbnailFolder}/${THUMBNAILS[row]}`
     : `data:image/jpeg;base64,${THUMBNAILS[row]}`;
-  return node("img", { src: source, alt: printable(alt), decoding: "async", draggable: "false" });
+  const image = node("img", { src: source, alt: printable(alt), decoding: "async", draggable: "false" });
+  image.addEventListener("error", () =>
+    image.replaceWith(
+      gone(DATA.thumbnailFolder ? "the folder of thumbnails is not beside this page" : "cannot be shown"),
+    ),
+  );
+  return image;
 }

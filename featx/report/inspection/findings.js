@@ -134,8 +134,10 @@ const more = (shown, count) =>
   count > shown.length
     ? ` The closest ${shown.length.toLocaleString("en")} of ${count.toLocaleString("en")} pairs.`
     : "";
-const predictedOf = (pair) =>
-  [...new Set(pair.map(suggestedLabel).filter(Boolean))].map((label) => `predicted ${printable(label)}`).join(", ");
+function predictedOf(pair) {
+  const labels = [...new Set(pair.map(suggestedLabel).filter(Boolean))].map(printable).join(", ");
+  return labels && `predicted ${labels}`;
+}
 
 function pressed(buttons, place) {
   if (place === undefined) return false;

@@ -10,6 +10,7 @@ class VirtualList {
     Object.assign(this, { make, minWidth, height, keys, items: [], shown: new Map(), columns: 1, active: 0 });
     this.element = node("ul", {
       class: "virtual",
+      role: "list",
       "aria-label": label,
       onkeydown: (event) => this.#onKey(event),
       onfocusin: (event) => this.#onFocus(event),
@@ -32,11 +33,12 @@ class VirtualList {
   layout() {
     const width = this.element.clientWidth;
     if (!width) return;
+    const unit = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16; // sizes follow the user's font size
     const gap = 12,
-      minWidth = Math.min(this.minWidth(width), width);
+      minWidth = Math.min(unit * this.minWidth(width / unit), width);
     const columns = Math.max(1, Math.floor((width + gap) / (minWidth + gap)));
     const itemWidth = Math.floor((width - gap * (columns - 1)) / columns),
-      itemHeight = Math.ceil(this.height(itemWidth));
+      itemHeight = Math.ceil(unit * this.height(itemWidth / unit));
     Object.assign(this, { columns, gap, itemWidth, itemHeight });
     const lines = Math.ceil(this.items.length / columns);
     this.element.style.height = `${Math.max(0, lines * (itemHeight + gap) - gap)}px`;

@@ -78,7 +78,7 @@ function problemKinds() {
         "Groups of duplicates",
         DATA.duplicates.groups.map((_, group) => group),
         statusOf.duplicates,
-        `${counted(DATA.duplicates.groups.flat().length, "image")} in all`,
+        DATA.duplicates.groups.length ? `${counted(DATA.duplicates.groups.flat().length, "image")} in all` : "",
       ],
     ];
   if (DATA.splitNames.length > 1)
@@ -87,7 +87,7 @@ function problemKinds() {
       "Leaks across splits",
       leaks.across,
       statusOf.leak,
-      leaks.heldOut
+      leaks.heldOut && leaks.across.length
         ? `${counted(leaks.leaked.length, `image of ${leaks.heldOut} has`, `images of ${leaks.heldOut} have`)} a duplicate in the training images`
         : "",
     ]);
@@ -97,7 +97,7 @@ function problemKinds() {
       "Duplicates with different labels",
       leaks.conflicts,
       statusOf.conflict,
-      "at least one label of each pair is wrong",
+      leaks.conflicts.length ? "at least one label of each pair is wrong" : "",
     ]);
   if (ISSUES)
     kinds.push([

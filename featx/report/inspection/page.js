@@ -120,6 +120,7 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+find("#state-button").addEventListener("click", () => showPanel("decisions", { focus: true }));
 find("#undo").addEventListener("click", undo);
 find("#redo").addEventListener("click", redo);
 find("#export").addEventListener("click", exportDecisions);
