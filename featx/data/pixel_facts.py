@@ -123,7 +123,7 @@ def _brightness(pixels: np.ndarray) -> tuple[float, float]:
     squares = np.square(sample, out=sample) @ _WEIGHTS
     ranks = [round(share * (len(squares) - 1)) for share in (0.05, 0.99)]
     low, high = np.partition(squares, ranks)[ranks]
-    return math.sqrt(low) / 255, math.sqrt(high) / 255
+    return min(1.0, math.sqrt(low) / 255), min(1.0, math.sqrt(high) / 255)
 
 
 def _entropy(pixels: np.ndarray) -> float:
