@@ -7,7 +7,7 @@ The features of both data sets through both backbones are extracted first, or fo
 
 ``near``: near-duplicates, planted copies. ``labels``: labels flipped, 5 % of trashnet and 10 % of hymenoptera. ``loop``: the
 accuracy that accepted suggestions recover on trashnet. ``pixels``: planted odd images, against cleanvision. ``attribution``:
-influences against heads that are fitted again, on hymenoptera. ``suggest``: the label-efficiency curves. ``speed``: 10,000 x 768
+influences against heads that are fitted again, on hymenoptera. ``suggest``: label-efficiency curves. ``speed``: 10,000 x 768
 against Datalab. ``large``: 100,000 x 768, with its peak of memory.
 
 Prints one JSON line: {part: what the part printed, as a list with an entry for each of its runs}.
