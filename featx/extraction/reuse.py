@@ -45,7 +45,8 @@ class _KnownImages:
         for file in self.files:
             rows = np.flatnonzero(~keys.any(axis=1) & (sizes >= 0))
             theirs = _places(file.dataset["root"], file.images.paths)
-            at = np.minimum(np.searchsorted(theirs, ours[rows]), len(theirs) - 1)
+            order = np.argsort(theirs, kind="stable")  # paths are sorted, but some may be absolute
+            at = order[np.minimum(np.searchsorted(theirs, ours[rows], sorter=order), len(theirs) - 1)]
             same = (
                 (theirs[at] == ours[rows])
                 & (file.images.sizes[at] == sizes[rows])
@@ -253,5 +254,5 @@ def _as_text(keys: np.ndarray) -> np.ndarray:
 
 
 def _places(root: str, paths: np.ndarray) -> np.ndarray:
-    """(N,) bytes: the absolute paths of images, sorted if the relative ones are."""
-    return np.char.add(to_utf8(root).rstrip(b"/") + b"/", paths)
+    """(N,) bytes: the absolute paths of images; a table may name them so."""
+    return np.where(np.char.startswith(paths, b"/"), paths, np.char.add(to_utf8(root).rstrip(b"/") + b"/", paths))

@@ -260,6 +260,16 @@ def test_an_image_is_recognised_from_a_folder_within_or_above(tmp_path: Path) ->
     assert recognised(known, top, [100, 102], [10**18, 10**18 + 2]) == ["ant", "bee"]
 
 
+def test_images_that_a_table_lists_by_absolute_paths_are_recognised(tmp_path: Path) -> None:
+    known = KnownRows([make(tmp_path / "f.h5", ["ant", "bee"])], ["hidden"])
+    table = listed(["/photos/00.png", "/photos/01.png"], "/tables")
+    assert recognised(known, table, [100, 101], [10**18, 10**18 + 1]) == ["ant", "bee"]
+    paths = [b"/photos/a.png", b"/photos/b.png", b"c.png"]
+    mixed = KnownRows([make(tmp_path / "g.h5", ["ant", "bee", "fly"], paths=paths, root="/a")], ["hidden"])
+    assert recognised(mixed, listed(["a.png", "b.png"], "/photos"), [100, 101], [10**18, 10**18 + 1]) == ["ant", "bee"]
+    assert recognised(mixed, listed(["c.png"], "/a"), [102], [10**18 + 2]) == ["fly"]
+
+
 def test_several_files_recognise_together_and_the_first_that_knows_counts(tmp_path: Path) -> None:
     files = [
         make(tmp_path / "one.h5", ["ant", "", "old fly"], failed={1: "unreadable"}),
