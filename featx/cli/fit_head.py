@@ -229,7 +229,7 @@ def _check(options: Mapping[str, Any]) -> None:
     is_flag=True,
     section="Output",
     needs=ALWAYS,
-    help="Write an HTML page about the head too, beside its file.",
+    help="Write an HTML page about the head and its images too, beside its file.",
 )
 @option(
     "--images", multiple=True, section="Output", needs=with_option("report", "--report"), metavar="FOLDER",

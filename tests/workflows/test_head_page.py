@@ -341,8 +341,11 @@ def test_a_browser_opens_the_page_with_the_part_about_the_head_first(tmp_path: P
     tab.page.locator("#tab-mistakes").click()
     tab.page.get_by_role("button", name=f"ant predicted as {SCRIPT}").click()
     assert tab.overflow == []
-    wrong = np.count_nonzero(
-        [pair == ["ant", SCRIPT] for pair in tab.run("ALL_ROWS.map((row) => [givenLabel(row), suggestedLabel(row)])")]
-    )
-    assert wrong > 0
-    assert tab.page.locator("#part-mistakes .count").inner_text().startswith(f"{wrong} of ")
+    report = fit.report  # the matrix begins with the split that judged the head
+    assert tab.page.locator("#tab-mistakes .n").inner_text() == str(report.n - np.trace(report.confusion))
+    cells = tab.page.locator("#part-mistakes .matrix tbody td").all_inner_texts()
+    assert cells == [str(count) for count in report.confusion.ravel()]
+    assert tab.page.locator("#part-mistakes .count").inner_text().startswith(f"{report.confusion[0, 1]} of ")
+    tab.page.locator("#part-mistakes select[aria-label=Split]").select_option("all splits")
+    cells = tab.page.locator("#part-mistakes .matrix tbody td").all_inner_texts()
+    assert sum(map(int, cells)) == 100

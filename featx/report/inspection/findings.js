@@ -165,8 +165,8 @@ function addLabelGalleries() {
     empty: "Every label is the one that the head predicts.",
   });
   if (IS_REGRESSION) return;
-  const wrong = ALL_ROWS.filter(isMistake).sort(byDescending(confidence));
   const matrix = DATA.task === "classification" ? confusionMatrix(() => parts.mistakes?.gallery) : null;
+  const wrong = matrix ? matrix.items() : ALL_ROWS.filter(isMistake).sort(byDescending(confidence));
   panel("mistakes", "Mistakes", wrong.length, () => {
     const gallery = new Gallery({
       items: wrong,
@@ -174,7 +174,8 @@ function addLabelGalleries() {
       label: "Mistakes",
       ...cardSize(true),
       status: statusOf.label,
-      extra: matrix ? [matrix.chip] : [],
+      bySplit: !matrix,
+      extra: matrix ? [matrix.split, matrix.chip].filter(Boolean) : [],
       empty: "No image is misclassified.",
       make: (row) =>
         imageCard(row, {
@@ -213,7 +214,7 @@ function addLabelGalleries() {
       keys: (row, key) =>
         imageKeys(row, key, { a: (it) => relabel(it, suggestedLabel(it)), r: (it) => rejection("label", it) }),
     });
-    const intro = node("p", { class: "intro" }, "Predictions that differ from the label, the most confident first.");
+    const intro = node("p", { class: "intro" }, "Predictions that differ from the label, the most confident first. Each image is predicted by a head that was fitted without it.");
     return {
       element: node("div", {}, intro, matrix?.element, gallery.element),
       update: () => gallery.update(),
@@ -253,17 +254,25 @@ function addOddGallery() {
 
 const MOST_CLASSES_OF_MATRIX = 40;
 
-/** A table of true and predicted classes whose cells filter the gallery: {element, chip}. */
+/**
+ * A table of true and predicted classes whose cells filter the gallery, for one split or all. `split` and `chip` are its filters,
+ * `items()` what the gallery shows. A page about a head begins with the split that judged it.
+ */
 function confusionMatrix(galleryOf) {
-  const counts = new Map(),
-    judged = ALL_ROWS.filter((row) => suggestedLabel(row) !== "");
-  const key = (row) => JSON.stringify([givenLabel(row), suggestedLabel(row)]);
-  for (const row of judged) counts.set(key(row), (counts.get(key(row)) ?? 0) + 1);
+  const judged = ALL_ROWS.filter((row) => suggestedLabel(row) !== ""),
+    wrong = judged.filter(isMistake).sort(byDescending(confidence));
+  const split = options("Split", ["all splits", ...DATA.splitNames.map(SPLIT_TEXT)], () => fill());
+  split.selectedIndex = DATA.headFirst ? DATA.splitNames.indexOf(DATA.leaks.heldOut) + 1 : 0;
+  split.passes = (row) => split.selectedIndex === 0 || DATA.splits[row] === split.selectedIndex - 1;
   const chip = node("span", { class: "filter-chip", hidden: true });
   let chosen = null,
     pressedCell = null;
   chip.passes = (row) => !chosen || (givenLabel(row) === chosen[0] && suggestedLabel(row) === chosen[1]);
-  const wrong = ALL_ROWS.filter(isMistake).sort(byDescending(confidence));
+  // The diagonal shows what is right.
+  const items = () =>
+    (chosen && chosen[0] === chosen[1] ? judged.filter(chip.passes).sort(byDescending(confidence)) : wrong).filter(
+      split.passes,
+    );
   const choose = (pair, cell) => {
     if (pressedCell) press(pressedCell, false);
     const again = cell === pressedCell;
@@ -285,10 +294,7 @@ function confusionMatrix(galleryOf) {
           ]
         : []),
     );
-    // The diagonal shows what is right.
-    galleryOf()?.setItems(
-      chosen && chosen[0] === chosen[1] ? judged.filter(chip.passes).sort(byDescending(confidence)) : wrong,
-    );
+    galleryOf()?.setItems(items());
   };
   const cellButton = (count, pair) =>
     node(
@@ -301,19 +307,31 @@ function confusionMatrix(galleryOf) {
       },
       count.toLocaleString("en"),
     );
-  const names = LABEL_NAMES,
-    content =
-      names.length <= MOST_CLASSES_OF_MATRIX
-        ? squareMatrix(names, counts, cellButton)
-        : listOfConfusions(counts, cellButton);
+  const box = node("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Confusion matrix" });
+  const fill = () => {
+    const counts = new Map();
+    for (const row of judged.filter(split.passes)) {
+      const pair = JSON.stringify([givenLabel(row), suggestedLabel(row)]);
+      counts.set(pair, (counts.get(pair) ?? 0) + 1);
+    }
+    box.replaceChildren(
+      LABEL_NAMES.length <= MOST_CLASSES_OF_MATRIX
+        ? squareMatrix(LABEL_NAMES, counts, cellButton)
+        : listOfConfusions(counts, cellButton),
+    );
+    choose(null, null);
+  };
+  fill();
   return {
     element: node(
       "details",
       { class: "matrix", open: true },
       node("summary", {}, "Confusion matrix: a cell shows its images"),
-      node("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Confusion matrix" }, content),
+      box,
     ),
+    split: DATA.splitNames.length > 1 ? split : null,
     chip,
+    items,
   };
 }
 

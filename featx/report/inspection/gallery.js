@@ -3,7 +3,7 @@
 
 /**
  * A gallery. `items` are all its items; `rowsOf(item)` are the rows that filters look at; `extra` are further filters, elements
- * with a method `passes(item)`.
+ * with a method `passes(item)`; `bySplit` is whether there is a filter for the split.
  */
 class Gallery {
   constructor({
@@ -17,6 +17,7 @@ class Gallery {
     keys,
     extra = [],
     bulk = [],
+    bySplit = true,
     sorts = null,
     empty = "Nothing was found.",
   }) {
@@ -45,7 +46,7 @@ class Gallery {
       { class: "filters" },
       this.text,
       LABEL_NAMES.length > 1 && !IS_REGRESSION ? this.label : null,
-      DATA.splitNames.length > 1 ? this.split : null,
+      bySplit && DATA.splitNames.length > 1 ? this.split : null,
       status ? this.state : null,
       this.order,
       extra,
