@@ -198,6 +198,20 @@ SOURCE_BACKBONE = options(
 """What makes the backbone of a stored file again, where its name and its weights do not suffice."""
 
 
+def contact_sheet(needs: Condition) -> Decorator:
+    """The options of a contact sheet."""
+    return options(
+        option(
+            "--sheet", section="Output", needs=needs, metavar="FILE",
+            help="Write an offline HTML page with thumbnails too.",
+        ),
+        option(
+            "--images", multiple=True, section="Output", needs=with_option("sheet", "--sheet"), metavar="FOLDER",
+            help="Folder besides that of the data set whose images the page of --sheet may show. May be repeated.",
+        ),
+    )  # fmt: skip
+
+
 def cache_folder(section: str) -> Decorator:
     """The option ``--cache``, which some commands write to and others read from."""
     return option(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter, methodcaller
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,16 @@ from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, refuse, with_option, without_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder, needing
+from featx.cli.options import (
+    COUNT,
+    DEVICE,
+    MODELS_SOURCE,
+    SOURCE_BACKBONE,
+    WORKERS,
+    cache_folder,
+    contact_sheet,
+    needing,
+)
 from featx.cli.streamed import Streamed, named_images, show_nothing
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
@@ -64,8 +74,9 @@ def _shown(probability: float | None) -> str:
 
 
 def _explanations(
-    model: Model, images: Iterable[str], count: int, features: str | None, reporter: Reporter, **options: Any
-) -> _Explanations:
+    model: Model, images: Iterable[str], count: int, features: str | None, sheet: Callable[[list[Any]], Path] | None,
+    reporter: Reporter, **options: Any,
+) -> _Explanations:  # fmt: skip
     """The explanations of a head's predictions, with a note where the head has neighbours only."""
     from featx.heads.influence import has_influence
     from featx.inference import HeadOnBackbone
@@ -83,7 +94,23 @@ def _explanations(
         key="predictions",
         failure=lambda each: (each.prediction.path, each.prediction.error),
         remarks=remarks,
+        sheet=sheet,
     )
+
+
+def _sheet(
+    path: str, model: Model, features: str | None, images: Sequence[str], *, inputs: Sequence[str]
+) -> Callable[[list[Any]], Path] | None:
+    """A function that writes the contact sheet of explanations, once it is known that it can be written."""
+    from featx.inference import HeadOnBackbone
+    from featx.io.outputs import SHEET, Output, require_outputs
+    from featx.retrieval.sheet import write_explanation_sheet
+
+    file = features or (str(model.head.source_ or "") if isinstance(model, HeadOnBackbone) else "")
+    if not file:
+        return None  # the explanation has its own error
+    require_outputs([Output(Path(path), SHEET, named=True)], [file, *inputs])
+    return lambda explanations: write_explanation_sheet(path, explanations, file, images=images)
 
 
 @click.command(
@@ -93,7 +120,7 @@ def _explanations(
     examples=(
         "featx predict models/photos--resnet50--logreg.safetensors new.jpg more/ --top 3",
         "featx predict models/photos--resnet50--logreg.safetensors new.csv > predictions.csv",
-        "featx predict models/photos--resnet50--logreg.safetensors new.jpg --explain 5",
+        "featx predict models/photos--resnet50--logreg.safetensors new.jpg --explain 5 --sheet why.html",
         "find more -name '*.jpg' | featx predict models/photos--resnet50--logreg.safetensors -",
     ),
 )  # fmt: skip
@@ -112,13 +139,15 @@ def _explanations(
     "--features", section="Advanced", needs=with_option("explain", "--explain"), metavar="FILE",
     show_default="the file that the head was fitted to", help="Feature file that has the training images.",
 )  # fmt: skip
+@contact_sheet(with_option("explain", "--explain"))
 @needing(CHECKED, cache_folder("Advanced"))
 @needing(CHECKED, MODELS_SOURCE)
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 def predict(
-    reporter: Reporter, words: tuple[str, ...], top: int, explain: int | None, features: str | None, cache: str, models: str,
+    reporter: Reporter, words: tuple[str, ...], top: int, explain: int | None, features: str | None, sheet: str | None,
+    images: tuple[str, ...], cache: str, models: str,
     backbone: str | None, weights: str | None, device: str, workers: int | None,
 ) -> _Predictions | _Explanations:  # fmt: skip
     """Classify IMAGES with MODEL, a head or a promoted model; by default the newest in the models folder.
@@ -136,7 +165,7 @@ def predict(
     image, image_label, value, error. The value of a neighbour is its cosine; that of another image is what the log-odds of the
     label, or the number of a regression, would lose if the head had been fitted without it.
     """
-    model, images = model_and_data(words, models, reporter, missing="IMAGES...")
+    model, named = model_and_data(words, models, reporter, missing="IMAGES...")
     stage_of_import(reporter)
     from featx.inference import HeadOnBackbone, iter_predictions, load_model
 
@@ -151,8 +180,9 @@ def predict(
             cache="with a promoted model, which uses no features",
             weights="with a promoted model, which holds its weights",
         )
-    inputs = named_images(images) if "-" in images else images
+    inputs = named_images(named) if "-" in named else named
     if explain:
-        return _explanations(loaded, inputs, explain, features, reporter, cache=cache, workers=workers)
+        page = _sheet(sheet, loaded, features, images, inputs=[model, *named]) if sheet else None
+        return _explanations(loaded, inputs, explain, features, page, reporter, cache=cache, workers=workers)
     made = iter_predictions(loaded, inputs, top=top, cache=cache, workers=workers, reporter=reporter)
     return _Predictions(made, key="predictions", failure=lambda each: (each.path, each.error))

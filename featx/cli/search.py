@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import sys
 from operator import attrgetter, methodcaller
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,13 +14,10 @@ from featx.cli.choice import features_and_queries
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, refuse
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder, needing
+from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder, contact_sheet, needing
 from featx.cli.streamed import Streamed, named_images, show_nothing
 from featx.reporter import Reporter
 from featx.text import cell
-
-if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
-    pass
 
 
 class _Results(Streamed[Any]):
@@ -47,7 +45,7 @@ class _Results(Streamed[Any]):
     examples=(
         "featx search cache/photos--resnet50.h5 new.jpg --top 20",
         "featx search cache/photos--resnet50.h5 cat/0001.jpg --split train > similar.csv",
-        "featx search --row 0 --row 17",
+        "featx search --row 0 --row 17 --sheet similar.html",
     ),
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[FEATURES] QUERIES...")
@@ -72,12 +70,14 @@ class _Results(Streamed[Any]):
     "--include-self", is_flag=True, section="Output", needs=ALWAYS,
     help="Let an image of the data set be found by itself. A copy at another path is always found.",
 )  # fmt: skip
+@contact_sheet(ALWAYS)
 @needing(CHECKED, cache_folder("Advanced"))
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS
 def search(
-    reporter: Reporter, words: tuple[str, ...], rows: tuple[int, ...], cache: str, **options: Any
+    reporter: Reporter, words: tuple[str, ...], rows: tuple[int, ...], cache: str, sheet: str | None,
+    images: tuple[str, ...], **options: Any
 ) -> _Results:  # fmt: skip
     """Find the images of FEATURES that are most like QUERIES, by the cosine of their features.
 
@@ -90,11 +90,20 @@ def search(
     = + - or @ keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every
     name unchanged.
     """
-    file, images = features_and_queries(words, cache, reporter, rows=bool(rows), missing="QUERIES...")
+    file, named = features_and_queries(words, cache, reporter, rows=bool(rows), missing="QUERIES...")
     if file in words:
         refuse(cache="with FEATURES, which is a file of any folder")
+    from featx.io.outputs import SHEET, Output, require_outputs
+    from featx.retrieval.sheet import write_search_sheet
     from featx.retrieval.similar import iter_search
 
-    queries = named_images(images) if "-" in images else images
+    if sheet:
+        require_outputs([Output(Path(sheet), SHEET, named=True)], [file, *named])
+    queries = named_images(named) if "-" in named else named
     made = iter_search(file, queries, rows=rows, reporter=reporter, **options)
-    return _Results(made, key="results", failure=lambda each: (each.query, each.error))
+    return _Results(
+        made,
+        key="results",
+        failure=lambda each: (each.query, each.error),
+        sheet=(lambda results: write_search_sheet(sheet, results, file, images=images)) if sheet else None,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 
@@ -27,6 +28,7 @@ class Streamed(Generic[Made]):
         key: of their list in the object that ``--json`` prints.
         failure: gives the name of the image and the reason, "" if it did not fail.
         remarks: sentences on all of them.
+        sheet: writes the contact sheet of all results, once they are made; None: none is wanted.
     """
 
     def __init__(
@@ -36,31 +38,41 @@ class Streamed(Generic[Made]):
         key: str,
         failure: Callable[[Made], tuple[str, str]],
         remarks: Sequence[str] = (),
+        sheet: Callable[[list[Made]], Path] | None = None,
     ) -> None:
         self._made, self._key, self._failure, self._remarks = made, key, failure, tuple(remarks)
+        self._sheet = sheet
+        self.sheet: Path | None = None
         self.images = self.failed = 0
         self.last_error = ""
 
     def __iter__(self) -> Iterator[Made]:
+        kept: list[Made] = []
         for each in self._made:
             name, error = self._failure(each)
             self.images += 1
             if error:
                 self.failed += 1
                 self.last_error = f"{name}: {error}"
+            if self._sheet:
+                kept.append(each)
             yield each
+        if self._sheet and self.images:
+            self.sheet = self._sheet(kept)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
         results = [each.as_dict() for each in self]
-        return {self._key: results, "images": self.images, "failed": self.failed}
+        facts = {self._key: results, "images": self.images, "failed": self.failed}
+        return facts if self.sheet is None else {**facts, "sheet": str(self.sheet)}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The remarks, and how many images failed, if some did."""
+        """The remarks, where the contact sheet is, and how many images failed, if some did."""
+        remarks = self._remarks if self.sheet is None else (*self._remarks, f"the contact sheet is {self.sheet}")
         if not self.failed or self.failed == self.images:
-            return self._remarks
-        return (*self._remarks, f"{self.failed:,} of {self.images:,} images failed; the column error has the reasons")
+            return remarks
+        return (*remarks, f"{self.failed:,} of {self.images:,} images failed; the column error has the reasons")
 
     @property
     def fault(self) -> str:

@@ -91,6 +91,17 @@ PAGE_MARK = "A page of featx"
 PAGE = OutputKind("page about a head", ".html", lambda path: _holds(path, b"<!DOCTYPE html>", PAGE_MARK.encode()))
 """A page of ``featx.report.html``."""
 
+SHEET_MARK = "A contact sheet of featx"
+"""The same comment of a contact sheet."""
+
+SHEET = OutputKind(
+    "contact sheet",
+    ".html",
+    lambda path: _holds(path, b"<!DOCTYPE html>", SHEET_MARK.encode()),
+    option="--sheet",
+)
+"""A contact sheet of ``featx.report.html``."""
+
 
 def require_outputs(
     outputs: Sequence[Output],

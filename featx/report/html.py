@@ -24,7 +24,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from featx.io.outputs import PAGE_MARK
+from featx.io.outputs import PAGE_MARK, SHEET, SHEET_MARK, write_output
 from featx.text import printable
 
 MOST_MISTAKES = 24
@@ -183,6 +183,50 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class SheetImage:
+    """An image of a contact sheet.
+
+    Attributes:
+        path: of the image.
+        thumbnail: a JPEG file (``decode.thumbnail``); None if there is none.
+        text: beneath it.
+        why: the reason for a missing thumbnail.
+    """
+
+    path: str
+    thumbnail: bytes | None
+    text: str = ""
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file name alone."""
+        return Path(self.path).name
+
+    @property
+    def uri(self) -> str | None:
+        """A data URI of the thumbnail; None if there is none."""
+        return None if self.thumbnail is None else _data_uri(self.thumbnail)
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """An image of a contact sheet with those that belong to it.
+
+    Attributes:
+        title: its path.
+        image: None if it failed.
+        error: why it failed, or what else there is to say.
+        groups: (title, images) of those that belong to it.
+    """
+
+    title: str
+    image: SheetImage | None
+    error: str = ""
+    groups: Sequence[tuple[str, Sequence[SheetImage]]] = ()
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading with, in this order, paragraphs, pictures and tables side by side, and a gallery of mistakes.
 
@@ -266,6 +310,23 @@ def render_inspection(page: Page, data: str, thumbnails: str, *, files: bool = F
             inspection_css=Markup((folder / "inspection.css").read_text(encoding="utf-8").strip()),
         )
     )
+
+
+def write_sheet(path: str | os.PathLike[str], page: Page, rows: Sequence[SheetRow]) -> Path:
+    """Write a contact sheet, completely or not at all, and return its path.
+
+    Args:
+        path: of the file.
+        page: its frame, without sections.
+        rows: its images.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    text = _environment().get_template("sheet.html.j2").render(page=page, rows=rows, mark=SHEET_MARK)
+    write_output(path, text.encode(), SHEET)
+    return path
 
 
 def decimals(value: float) -> str:

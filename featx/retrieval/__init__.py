@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "explanation": ["Explanation", "Influence", "TrainingImage", "explain", "iter_explanations"],
+        "sheet": ["write_explanation_sheet", "write_search_sheet"],
         "similar": ["Hit", "SearchResult", "iter_search", "search"],
     },
 )
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from featx.retrieval.explanation import TrainingImage as TrainingImage
     from featx.retrieval.explanation import explain as explain
     from featx.retrieval.explanation import iter_explanations as iter_explanations
+    from featx.retrieval.sheet import write_explanation_sheet as write_explanation_sheet
+    from featx.retrieval.sheet import write_search_sheet as write_search_sheet
     from featx.retrieval.similar import Hit as Hit
     from featx.retrieval.similar import SearchResult as SearchResult
     from featx.retrieval.similar import iter_search as iter_search

@@ -149,3 +149,13 @@ def test_the_options_of_an_explanation_need_it_and_exclude_top(fitted: Path) -> 
         "--top has no effect with --explain"
         in featx("predict", fitted, "a.png", "--explain", 2, "--top", 3, status=2).stderr
     )
+
+
+def test_explained_predictions_have_a_contact_sheet(fitted: Path, split_photos: Path) -> None:
+    image = split_photos / "val" / "dark" / "00.png"
+    featx("predict", fitted, image, "--explain", "2", "--sheet", "why.html")
+    assert Path("why.html").read_text().count("data:image/jpeg") == 1 + 3 * 2
+    assert (
+        "--sheet has no effect without --explain"
+        in featx("predict", fitted, image, "--sheet", "x.html", status=2).stderr
+    )

@@ -77,3 +77,16 @@ def test_arguments_that_make_no_search_are_explained(features: str, fitted: Path
     assert "gone.h5" in featx("search", "gone.h5", "a.png", status=1).stderr
     assert "--cache has no effect with FEATURES" in featx("search", features, "a.png", "--cache", "x", status=2).stderr
     assert "expected a whole number from 0 to 47" in featx("search", "--row", 999, status=1).stderr
+
+
+def test_a_contact_sheet_is_written_beside_the_table(features: str) -> None:
+    done = featx("search", "val/dark/00.png", "--top", 2, "--sheet", "sheet.html")
+    assert len(rows(done)) == 2
+    assert "Note: the contact sheet is sheet.html" in done.stderr
+    assert Path("sheet.html").read_text().count("data:image/jpeg") == 3
+    facts = json.loads(featx("search", "val/dark/00.png", "--sheet", "sheet.html", "--json").stdout)
+    assert facts["sheet"] == "sheet.html"
+    assert (
+        "ends in .png, but a contact sheet is written" in featx("search", "x.jpg", "--sheet", "a.png", status=1).stderr
+    )
+    assert "--images has no effect without --sheet" in featx("search", "x.jpg", "--images", "y", status=2).stderr
