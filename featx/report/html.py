@@ -5,7 +5,7 @@ Content-Security-Policy enforces. Any text given to it appears as text, never as
 which the policy names by their hashes.
 
 The markup is in ``page.html.j2`` and ``parts.html.j2`` (macros for numbers, tables, pictures and galleries), the style in
-``page.css`` and ``inspection.css``, the scripts in ``inspection/``.
+``page.css`` and ``inspection.css``, the scripts in ``inspection/``. A contact sheet, ``sheet.html.j2``, has no script.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import base64
 import functools
 import hashlib
 import math
+import os
 import re
 import struct
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The rows of a feature matrix by cosine: exact, in memory where they fit, by FAISS where they are very many."""
+"""The rows of a feature matrix by cosine, exactly: in memory where they fit; else by FAISS, or block by block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from featx.heads.training_data import Rows
 from featx.retrieval import faiss_index
 
 MANY = 200_000
-"""Rows above which FAISS searches, where it is installed."""
+"""Rows above which FAISS holds what does not fit here, where it is installed. What fits is searched faster without it."""
 
 
 class CosineIndex:
@@ -19,7 +19,7 @@ class CosineIndex:
         rows: S rows of D standardised features; they are held in memory, at unit length, up to a size.
 
     Attributes:
-        note: for the user, that FAISS would be used if it were installed; "" otherwise.
+        note: for the user, that FAISS would be faster if it were installed; "" otherwise.
 
     Examples:
         >>> index = CosineIndex(Rows(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])))
@@ -32,14 +32,22 @@ class CosineIndex:
         self._rows, self.note = rows, ""
         self._unit: np.ndarray | None = None
         self._faiss: faiss_index.FaissIndex | None = None
-        if len(rows) > MANY and faiss_index.is_installed():
-            self._faiss = faiss_index.FaissIndex(rows)
-        elif rows.fits:
+        if rows.fits:
             self._unit = np.empty((len(rows), rows.width), dtype=np.float32)
             for which, block in rows.blocks():
                 self._unit[which] = nearest.unit(block)
-        if len(rows) > MANY and not self._faiss:
-            self.note = f"{len(rows):,} images are searched without FAISS; pip install 'featx[faiss]' makes that faster"
+        elif len(rows) > MANY and faiss_index.is_installed():
+            self._faiss = faiss_index.FaissIndex(rows)
+        elif len(rows) > MANY:
+            self.note = (
+                f"{len(rows):,} images of {rows.width:,} features are read again for every few queries; pip install "
+                "'featx[faiss]' holds them in memory"
+            )
+
+    @property
+    def together(self) -> int:
+        """The number of queries that are worth searching together."""
+        return 8 if self._unit is not None else 64
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -103,7 +103,7 @@ def write_explanation_sheet(
 
 def _page(title: str, done: str, rows: Sequence[SheetRow], file: str | os.PathLike[str]) -> Page:
     images = counted(len(rows), "image")
-    return Page(title, f"{images} {done} by the features of {os.fspath(file)}.", {}, images, kind="Contact sheet")
+    return Page(title, f"{images} {done} by the features of {os.fspath(file)}.", {}, "", kind="Contact sheet")
 
 
 class _Thumbnails:

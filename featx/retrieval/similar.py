@@ -33,9 +33,6 @@ from featx.text import did_you_mean, listed, native, printable
 if TYPE_CHECKING:
     from featx.backbones.backbone import Backbone
 
-_TOGETHER = 8
-"""Queries that are searched together, and printed together."""
-
 
 @dataclass(frozen=True)
 class Hit:
@@ -186,7 +183,7 @@ def iter_search(
     if isinstance(queries, str | os.PathLike | list | tuple):  # they can be counted before any is searched
         entries = iter(list(entries))
     found = _queries(entries, images, network.network, workers, reporter)
-    for some in batched(found, _TOGETHER):
+    for some in batched(found, index.together):
         yield from index.answer(some, top, include_self)
 
 
@@ -276,6 +273,10 @@ class _Candidates:
         split: only those of this split; None: of all.
         label: only those with this label; None: with any.
 
+    Attributes:
+        together: the number of queries that are answered together.
+        note: for the user, or "".
+
     Raises:
         SettingsError: there is no such split or class.
         DatasetError: no image is left.
@@ -300,6 +301,7 @@ class _Candidates:
                 "no image of the feature file is left to be found; give other options --split and --label"
             )
         self._index = CosineIndex(Rows(features, self._numbers))
+        self.together = self._index.together
         notes = [self._index.note] if self._index.note else []
         if not finite.all():
             notes.insert(

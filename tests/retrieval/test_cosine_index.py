@@ -59,7 +59,9 @@ def test_faiss_finds_the_same_rows_and_breaks_ties_by_the_row(monkeypatch: pytes
     X, queries = rows_with_copies(), np.random.default_rng(1).normal(size=(9, 8))
     plain = CosineIndex(Rows(X)).search(queries, 25)
     monkeypatch.setattr(cosine_index, "MANY", 500)
+    monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 100)
     index = CosineIndex(Rows(X))
+    assert index._faiss is not None
     assert index.note == ""
     found, cosines = index.search(queries, 25)
     np.testing.assert_allclose(cosines, plain[1], atol=1e-6)
@@ -70,6 +72,7 @@ def test_faiss_finds_the_same_rows_and_breaks_ties_by_the_row(monkeypatch: pytes
 
 def test_many_rows_without_faiss_are_searched_all_the_same_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosine_index, "MANY", 500)
+    monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 100)
     monkeypatch.setattr(faiss_index, "is_installed", lambda: False)
     X = rows_with_copies()
     index = CosineIndex(Rows(X))
