@@ -144,7 +144,9 @@ function labelCard(row, { rows }) {
         { class: "line" },
         label,
         DATA.splitNames.length > 1 ? split : null,
-        IS_LABEL_ISSUE[row] ? node("span", { class: "chip", title: "found by confident learning" }, "probably wrong") : null,
+        IS_LABEL_ISSUE[row]
+          ? node("span", { class: "chip", title: "found by confident learning" }, "probably wrong")
+          : null,
       ),
       node(
         "dl",

@@ -40,8 +40,11 @@ const foreign = (text, attributes = {}) => node("bdi", attributes, printable(tex
 // ---- Numbers
 
 const counted = (count, one, several = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : several}`;
-const percent = (value) =>
-  value === null || value === undefined ? "" : `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)} %`;
+/** A share in percent, with a decimal near the ends, where it matters. */
+function percent(share) {
+  if (share === null || share === undefined) return "";
+  return `${(100 * share).toFixed(share !== 0 && share !== 1 && (share > 0.995 || share < 0.005) ? 1 : 0)} %`;
+}
 const decimal = (value) =>
   value === null || value === undefined ? "none" : value === 0 ? "0" : value.toPrecision(3).replace(/\.?0+$/, "");
 

@@ -112,8 +112,8 @@ const cardSize = (actions) => ({
   height: (width) => width + (actions ? 108 : 70),
 });
 const wideSize = {
-  minWidth: (width) => (width > 1500 ? 720 : width),
-  height: (width) => (width < 400 ? 404 : width < 900 ? 350 : 172),
+  minWidth: (width) => (width > 1400 ? 680 : width),
+  height: (width) => (width < 400 ? 404 : width < 1080 ? 350 : 172),
 };
 const pairSize = {
   minWidth: (width) => Math.min(width, width > 2400 ? 420 : 340),

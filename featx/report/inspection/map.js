@@ -73,7 +73,7 @@ class ImageMap {
       { class: "tools" },
       tool("+", "Zoom in (key +)", () => this.zoom(1.5)),
       tool("−", "Zoom out (key −)", () => this.zoom(1 / 1.5)),
-      tool("Fit", "Show all images (key 0)", () => this.fit(true)),
+      tool("Fit", "Fit all images into the map (key 0)", () => this.fit(true)),
       this.lasso,
       this.thumbs,
     );

@@ -28,7 +28,7 @@ function addOverview() {
               node(
                 "tr",
                 {},
-                ["problem", "found", "decided", ""].map((name, i) =>
+                ["problem", "found", "decided", "what it is"].map((name, i) =>
                   node("th", { scope: "col", class: i === 1 || i === 2 ? "n" : null }, name),
                 ),
               ),
