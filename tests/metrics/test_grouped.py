@@ -12,6 +12,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.metrics.grouped import (
     effective_size,
     flip_ratio,
+    flip_test,
     group_sums,
     lower_bound,
     mean_and_error,
@@ -110,6 +111,25 @@ def test_very_many_groups_have_the_p_value_of_the_normal_distribution(monkeypatc
     exact = sign_flip_test(gains)
     monkeypatch.setattr("featx.metrics.grouped._MOST_STEPS", 0)
     assert sign_flip_test(gains) == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+def test_the_sign_flip_test_of_differences_counts_all_flips(count: int) -> None:
+    differences = np.random.default_rng(count).normal(0.5, size=count)
+    flips = np.array(list(itertools.product([1, -1], repeat=count))) @ differences
+    assert flip_test(differences) == pytest.approx(np.mean(abs(flips) >= abs(differences.sum()) - 1e-9))
+    groups = np.zeros(count, dtype=np.int64)
+    assert flip_test(differences, groups) == 1.0
+    assert flip_test(np.zeros(count)) == 1.0
+
+
+def test_the_sign_flip_test_of_many_differences_is_near_that_of_random_flips() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.exponential(size=60) - 0.75
+    flips = rng.choice([1, -1], (100_000, 60)) @ differences
+    assert flip_test(differences) == pytest.approx(np.mean(abs(flips) >= abs(differences.sum())), abs=0.01)
+    gains = np.array([1] * 300 + [-1] * 250)
+    assert flip_test(gains) == pytest.approx(sign_flip_test(gains), abs=0.01)
 
 
 def test_a_flip_ratio_is_bounded_by_the_groups() -> None:
