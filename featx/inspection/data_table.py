@@ -12,7 +12,9 @@ import numpy as np
 
 from featx.data.sources.table import TABLE_ENDINGS, read_table
 from featx.errors import DatasetError
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views, plain_layers
 from featx.system import why_unreadable
 from featx.text import counted, native
 
@@ -76,12 +78,22 @@ def notes_on_paths(paths: np.ndarray) -> list[str]:
 
 
 def extract_command(features: FeatureSet, table: Path) -> str:
-    """The command that takes the labels of a table over, through the same backbone."""
+    """The command that takes the labels of a table over, with the backbone, the layers and the views of the feature file."""
     backbone: Mapping[str, Any] = features.backbone
     name, weights = backbone.get("name"), backbone.get("weights", "default")
-    network = f" --backbone {shlex.quote(str(name))}" if name else ""
-    network += f" --weights {shlex.quote(str(weights))}" if weights not in ("default", None) else ""
-    return f"featx extract {shlex.quote(str(table))}{network}"
+    words = ["featx", "extract", str(table)]
+    words += ["--backbone", str(name)] if name else []
+    words += ["--weights", str(weights)] if weights not in ("default", None) else []
+    spec = LayerSpec.parse(features.layer)
+    layers, views = spec.layer.split(","), spec.views_name
+    if features.source is not None and not why_unreadable(features.source):
+        stored = FeatureFile(features.source, allow_partial=True).layers
+        layers = plain_layers(stored)
+        views = largest_views(stored, layers)
+    for layer in layers:
+        words += ["--layer", layer] if layer != PENULTIMATE else []
+    words += ["--views", views] if views != "plain" else []
+    return shlex.join(words)
 
 
 def absolute(folder: Path, path: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_image
 from made import in_views, photos
 from task_features import TASKS
 
@@ -153,3 +155,12 @@ def test_images_of_other_splits_may_be_chosen() -> None:
     splits[:60] = "unlabelled"
     found = suggest(dataclasses.replace(hidden(features), splits=splits), budget=3)
     assert (found.features.splits[found.rows] == "unlabelled").all()
+
+
+def test_the_command_names_the_layers_and_views_that_are_stored(tmp_path: Path) -> None:
+    for number in range(6):
+        write_image(tmp_path / "flat" / f"{number}.png", seed=number)
+    network = featx.load_backbone("lenet5", layers=["features.3"], views="flip")
+    file = featx.extract(tmp_path / "flat", network, cache=tmp_path / "cache").file
+    found = suggest(file, budget=2, out=tmp_path / "todo.csv")
+    assert found.command == f"featx extract {tmp_path / 'todo.csv'} --backbone lenet5 --layer features.3 --views flip"
