@@ -153,9 +153,9 @@ def _print_labels(inspection: Inspection) -> None:
         ]
         for row in labels.ranked[:FIRST].tolist()
     ]
+    count = "far from their prediction are" if regression else "confident learning counts about"
     _section(
-        f"label errors: confident learning counts about {labels.expected:,} among {counted(judged, 'label')}; the most "
-        "suspicious first",
+        f"label errors: {count} {labels.expected:,} among {counted(judged, 'label')}; the most suspicious first",
         head,
         lines,
         total=len(labels.ranked),
