@@ -349,3 +349,12 @@ def test_a_browser_opens_the_page_with_the_part_about_the_head_first(tmp_path: P
     tab.page.locator("#part-mistakes select[aria-label=Split]").select_option("all splits")
     cells = tab.page.locator("#part-mistakes .matrix tbody td").all_inner_texts()
     assert sum(map(int, cells)) == 100
+
+
+def test_the_confusion_matrix_has_only_classes_that_are_judged(tmp_path: Path, browse: Chromium) -> None:
+    features = photos(tmp_path / "photos", names=("ant", "bee", "cow"))
+    features.splits[features.labels == 0] = "pretrain"
+    _, fit = page_of(features, Head("logreg"), tmp_path)
+    tab = browse(fit.card)
+    tab.page.locator("#tab-mistakes").click()
+    assert tab.page.locator("#part-mistakes .matrix tbody th").all_inner_texts() == ["bee", "cow"]

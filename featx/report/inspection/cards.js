@@ -238,7 +238,7 @@ function labelSelect(row) {
     select.replaceChildren(
       node("option", { value: "none" }, "unlabelled"),
       ...names.map((name, i) =>
-        node("option", { value: `n${i}` }, i < 9 ? `${i + 1}  ${printable(name)}` : printable(name)),
+        node("option", { value: `n${i}` }, i < 9 ? `${printable(name)} (key ${i + 1})` : printable(name)),
       ),
       node("option", { value: NEW }, "new class …"),
     );

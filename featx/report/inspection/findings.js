@@ -261,6 +261,8 @@ const MOST_CLASSES_OF_MATRIX = 40;
 function confusionMatrix(galleryOf) {
   const judged = ALL_ROWS.filter((row) => suggestedLabel(row) !== ""),
     wrong = judged.filter(isMistake).sort(byDescending(confidence));
+  const seen = new Set(judged.flatMap((row) => [givenLabel(row), suggestedLabel(row)])),
+    names = LABEL_NAMES.filter((name) => seen.has(name));
   const split = options("Split", ["all splits", ...DATA.splitNames.map(SPLIT_TEXT)], () => fill());
   split.selectedIndex = DATA.headFirst ? DATA.splitNames.indexOf(DATA.leaks.heldOut) + 1 : 0;
   split.passes = (row) => split.selectedIndex === 0 || DATA.splits[row] === split.selectedIndex - 1;
@@ -315,8 +317,8 @@ function confusionMatrix(galleryOf) {
       counts.set(pair, (counts.get(pair) ?? 0) + 1);
     }
     box.replaceChildren(
-      LABEL_NAMES.length <= MOST_CLASSES_OF_MATRIX
-        ? squareMatrix(LABEL_NAMES, counts, cellButton)
+      names.length <= MOST_CLASSES_OF_MATRIX
+        ? squareMatrix(names, counts, cellButton)
         : listOfConfusions(counts, cellButton),
     );
     choose(null, null);
