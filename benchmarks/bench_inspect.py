@@ -60,6 +60,7 @@ def parts(shared: Path, files: dict[str, list[str]]) -> dict[str, list[list[str]
         "attribution": [["inspect_attribution.py", *files["hymenoptera"]]],
         "suggest": [["inspect_suggest.py", *files["trashnet"], *files["hymenoptera"]]],
         "speed": [["inspect_speed.py"]],
+        "page": [["inspect_page.py"]],
         "large": [["inspect_speed.py", "--images", "100000", "--alone", "--repeats", "1"]],
     }
 
