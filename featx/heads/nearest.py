@@ -47,6 +47,73 @@ def search(Z: np.ndarray, support: np.ndarray, k: int) -> Iterator[tuple[slice, 
         yield rows, *top(unit(Z[rows]) @ support.T, k)
 
 
+def search_others(support: np.ndarray, k: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Find the k other rows with the largest cosine to each row. The cosine of two rows is computed once.
+
+    Args:
+        support: (S, D) float32, of length 1.
+        k: the number of neighbours, at most S - 1.
+
+    Yields:
+        A slice of rows; (n, k) int64, their neighbours, as ``search`` orders them; and (n, k) float32 cosines.
+
+    Examples:
+        >>> support = unit(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.1]]))
+        >>> [neighbours.tolist() for _, neighbours, _ in search_others(support, 1)]
+        [[[2], [2], [1]]]
+    """
+    count = len(support)
+    numbers = np.full((count, k), np.iinfo(np.int64).max)
+    values = np.full((count, k), -np.inf, dtype=np.float32)
+    at = 0
+    while at < count:
+        end = min(at + block_rows(count - at), count)
+        rows, later = slice(at, end), slice(end, count)
+        similarities = support[rows] @ support[at:].T
+        np.fill_diagonal(similarities, -np.inf)
+        found = top(similarities, min(k, count - at), order=np.arange(at, count))
+        numbers[rows], values[rows] = _best(k, (numbers[rows], values[rows]), found)
+        if end < count:
+            similarities = similarities[:, end - at :]
+            if at == 0:
+                found = top(np.ascontiguousarray(similarities.T), min(k, end))
+                numbers[later, : min(k, end)], values[later, : min(k, end)] = found
+            else:
+                _improve(numbers[later], values[later], similarities, at)
+        yield rows, numbers[rows], values[rows]
+        at = end
+
+
+def _improve(numbers: np.ndarray, values: np.ndarray, similarities: np.ndarray, first: int) -> None:
+    """Replace the k best of some rows where those of a further block are better.
+
+    Args:
+        numbers: (n, k) int64, changed in place.
+        values: (n, k) float32, changed in place, the largest first.
+        similarities: (b, n), of the rows ``first`` and following to each of these rows.
+        first: a row after all of ``numbers``.
+    """
+    hits = np.flatnonzero(similarities > np.ascontiguousarray(values[:, -1]))
+    row, column = np.divmod(hits, similarities.shape[1])
+    order = np.argsort(column, kind="stable")
+    row, column = row[order], column[order]
+    better, counts = np.unique(column, return_counts=True)
+    place = np.repeat(np.arange(len(better)), counts)
+    places = np.arange(len(column)) - np.repeat(np.cumsum(counts) - counts, counts)
+    further = np.full((len(better), int(counts.max(initial=0))), np.iinfo(np.int64).max)
+    cosines = np.full(further.shape, -np.inf, dtype=np.float32)
+    further[place, places], cosines[place, places] = row + first, similarities[row, column]
+    numbers[better], values[better] = _best(numbers.shape[1], (numbers[better], values[better]), (further, cosines))
+
+
+def _best(k: int, *found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of several neighbours of the same rows, given as (n, k') numbers and values each."""
+    numbers = np.concatenate([each for each, _ in found], axis=1)
+    values = np.concatenate([each for _, each in found], axis=1)
+    order = np.lexsort((numbers, -values))[:, :k]
+    return np.take_along_axis(numbers, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
 def block_rows(count: int) -> int:
     """The number of query rows that are processed at a time for ``count`` support rows."""
     return max(16, BLOCK_BYTES // (4 * max(count, 1)))

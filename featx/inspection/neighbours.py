@@ -130,11 +130,8 @@ def _search(unit: np.ndarray, k: int, reporter: Reporter) -> tuple[np.ndarray, n
     indices, distances = np.empty((count, k), dtype=np.int64), np.empty((count, k), dtype=np.float32)
     if not k:
         return indices, distances
-    for rows, found, cosines in nearest.search(unit, unit, k + 1):
-        own = found == np.arange(rows.start, rows.stop)[:, None]
-        own[~own.any(axis=1), -1] = True  # rounding can put others before the image itself
-        indices[rows] = found[~own].reshape(-1, k)
-        distances[rows] = np.maximum(1 - cosines[~own].reshape(-1, k), 0)
+    for rows, found, cosines in nearest.search_others(unit, k):
+        indices[rows], distances[rows] = found, np.maximum(1 - cosines, 0)
         reporter.progress(rows.stop, count)
     return indices, distances
 

@@ -40,3 +40,23 @@ def test_a_row_of_zeros_is_like_no_other() -> None:
     ((_, found, cosines),) = nearest.search(np.array([[2.0, 0.0], [0.0, 0.0]]), support, 3)
     np.testing.assert_array_equal(found, [[1, 0, 2], [0, 1, 2]])
     np.testing.assert_array_equal(cosines, [[1, 0, -1], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("block", [64, 64_000, 1 << 26])
+@pytest.mark.parametrize(("count", "k"), [(2, 1), (12, 11), (300, 10), (300, 1)])
+def test_the_nearest_others_are_those_of_all_cosines_in_blocks_of_any_size(
+    count: int, k: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", block)
+    support = (
+        np.random.default_rng(count).choice([-0.25, 0.25], (count, 16)).astype(np.float32)
+    )  # exact, with many ties
+    cosines = support @ support.T
+    np.fill_diagonal(cosines, -np.inf)
+    expected = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    found = list(nearest.search_others(support, k))
+    assert np.concatenate([np.arange(count)[rows] for rows, _, _ in found]).tolist() == list(range(count))
+    np.testing.assert_array_equal(np.concatenate([numbers for _, numbers, _ in found]), expected)
+    np.testing.assert_array_equal(
+        np.concatenate([values for _, _, values in found]), np.take_along_axis(cosines, expected, axis=1)
+    )
