@@ -87,7 +87,7 @@ def _explanations(
     if isinstance(model, HeadOnBackbone) and not has_influence(model.head):
         kind = model.head.kind if model.head.kernel == "linear" else f"{model.head.kind} --kernel {model.head.kernel}"
         remarks = [
-            f"influences are of heads of the kinds ridge, logreg and linear svm; a {kind} head has neighbours only"
+            f"influences are of heads of the kinds ridge, logreg and linear svm; this head, {kind}, has neighbours only"
         ]
     return _Explanations(
         made,

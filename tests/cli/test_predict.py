@@ -135,7 +135,7 @@ def test_a_head_without_influences_is_explained_by_neighbours_with_a_note(fitted
     done = featx("predict", knn, split_photos / "val" / "dark" / "00.png", "--explain", "2")
     assert {row["kind"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"neighbour"}
     assert (
-        "Note: influences are of heads of the kinds ridge, logreg and linear svm; a knn head has neighbours only"
+        "Note: influences are of heads of the kinds ridge, logreg and linear svm; this head, knn, has neighbours only"
         in done.stderr
     )
 

@@ -30,9 +30,10 @@ class Design:
             values, vectors = np.linalg.eigh(Z @ Z.T)
             kept = values > np.finfo(np.float64).eps * len(Z) * values.max(initial=0.0)
             root = np.sqrt(values[kept])
-            self.basis, self._kept = Z.T @ (vectors[:, kept] / root), vectors[:, kept] * root
+            self.basis, self._kept = Z.T @ (vectors[:, kept] / root), _with_ones(vectors[:, kept] * root)
         elif self._rows.fits:
-            self._kept = self._rows.whole(np.float64 if 8 * len(self) * self.width <= MOST_IN_MEMORY else np.float32)
+            dtype = np.float64 if 8 * len(self) * self.width <= MOST_IN_MEMORY else np.float32
+            self._kept = _with_ones(self._rows.whole(dtype))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -54,15 +55,16 @@ class Design:
             copies: how many arrays of the size of a block, in float64, the caller makes of each.
 
         Yields:
-            The images of the block, its rows, and their (b, r + 1) float64 coordinates.
+            The images of the block, its rows, and their (b, r + 1) float64 coordinates, which are not to be changed.
         """
         step = max(1, _BLOCK_BYTES // (8 * self.side * copies * self.views))
         for at in range(0, self.images, step):
             images = slice(at, min(at + step, self.images))
             rows = slice(images.start * self.views, images.stop * self.views)
-            block = np.ones((rows.stop - rows.start, self.side))
-            block[:, :-1] = self._rows.block(rows, np.float64, forget=True) if self._kept is None else self._kept[rows]
-            yield images, rows, block
+            if self._kept is None:
+                yield images, rows, _with_ones(self._rows.block(rows, np.float64, forget=True))
+            else:
+                yield images, rows, self._kept[rows].astype(np.float64, copy=False)
 
     def features(self, rows: slice) -> np.ndarray:
         """The standardised features of some rows, (b, D) float64."""
@@ -75,3 +77,8 @@ class Design:
     def outside(self, coordinates: np.ndarray) -> np.ndarray:
         """The (k, D) vectors of (k, r) coordinates."""
         return coordinates if self.basis is None else coordinates @ self.basis.T
+
+
+def _with_ones(rows: np.ndarray) -> np.ndarray:
+    """(N, r + 1), the rows with a column of ones."""
+    return np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)

@@ -18,7 +18,7 @@ MAX_INVERTED = 2500
 """The largest side of a Hessian that is inverted; larger ones are solved by conjugate gradients."""
 MAX_FACTORED = 16_384
 """The largest side of the matrix that preconditions them, which takes 8 bytes x side^2."""
-CG_TOL, MAX_CG_ITER = 1e-6, 500
+CG_TOL, MAX_CG_ITER = 1e-4, 500
 """Relative residual at which conjugate gradients end, and the most iterations."""
 
 

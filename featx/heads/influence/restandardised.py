@@ -31,7 +31,12 @@ class Restandardised:
         self._design, self._strength = design, strength
         n, m, D = design.images, design.views * count, design.width
         self._hessian = hessian if isinstance(hessian, Inverse) and n * m * count * D <= MAX_STORED else None
+        self._growth_of_all: np.ndarray | None = None
         if not self._hessian:
+            if n * D <= MAX_STORED:
+                self._growth_of_all = np.empty((n, D), dtype=np.float32)
+                for images, rows, _ in design.blocks(3):
+                    self._growth_of_all[images] = self._growth(rows)
             return
         self._share = np.empty((n, count, D), dtype=np.float32)
         self._rows = np.empty((n, m, count, D), dtype=np.float32)
@@ -57,6 +62,9 @@ class Restandardised:
             step: (n, m), by which the parameters differ along the rows of each image.
         """
         n, m = kernel.shape
+        if self._growth_of_all is not None:
+            first = self._growth_of_all @ (at * weight).sum(axis=0).astype(np.float32)
+            return np.asarray(self._strength * first.astype(np.float64))
         if not self._hessian:
             out = np.empty(n)
             for images, rows, _ in self._design.blocks(3):
