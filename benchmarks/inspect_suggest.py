@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,11 +96,13 @@ RULES: dict[str, Rule] = {
 }
 
 
-def curve(features: FeatureSet, test: np.ndarray, rule: Rule, seed: int) -> list[float]:
+def curve(
+    features: FeatureSet, test: np.ndarray, rule: Rule, seed: int, budgets: Sequence[int] = BUDGETS
+) -> list[float]:
     """The accuracy on the test rows after each round of one rule; the pool is the split train."""
     rng, labels = np.random.default_rng(seed), np.where(features.splits == "train", -1, features.labels)
     accuracies, head = list[float](), None
-    for budget in BUDGETS:
+    for budget in budgets:
         hidden = dataclasses.replace(features, labels=labels)
         pool = np.flatnonzero((labels < 0) & (features.splits == "train"))
         count = min(budget - int(np.count_nonzero((labels >= 0) & (features.splits == "train"))), len(pool))
@@ -123,36 +125,42 @@ def _accuracy(features: FeatureSet, test: np.ndarray, head: Head | None, known: 
     return float(np.mean(predicted == names))
 
 
-def measure(features: FeatureSet, *, runs: int = 20) -> dict[str, Any]:
+def measure(features: FeatureSet, *, runs: int = 20, budgets: Sequence[int] = BUDGETS) -> dict[str, Any]:
     """Measure the curves of all rules.
 
     Args:
         features: of a classification, whose labels are all known.
         runs: number of runs of each rule.
+        budgets: number of labels after each round.
     """
-    found: dict[str, Any] = {"images": len(features), "budgets": list(BUDGETS)}
+    found: dict[str, Any] = {"images": len(features), "budgets": list(budgets)}
     if features.dataset.get("splits") is not None:
         held_out = features.held_out()
         test = features.rows(held_out)
         own = {
-            name: np.array([curve(features, test, rule, seed) for seed in range(1 if name == "suggest" else runs)])
+            name: np.array(
+                [curve(features, test, rule, seed, budgets) for seed in range(1 if name == "suggest" else runs)]
+            )
             for name, rule in RULES.items()
         }
         found["own_split"] = {"test": len(test), **{name: _summary(each) for name, each in own.items()}}
-    redrawn = {name: np.array([_redrawn(features, rule, seed) for seed in range(runs)]) for name, rule in RULES.items()}
+    redrawn = {
+        name: np.array([_redrawn(features, rule, seed, budgets) for seed in range(runs)])
+        for name, rule in RULES.items()
+    }
     found["redrawn"] = {
         name: {**_summary(each), "difference": _summary(each - redrawn["random"])} for name, each in redrawn.items()
     }
     return found
 
 
-def _redrawn(features: FeatureSet, rule: Rule, seed: int) -> list[float]:
+def _redrawn(features: FeatureSet, rule: Rule, seed: int, budgets: Sequence[int]) -> list[float]:
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(features.labels >= 0))
     splits = np.full(len(features), "train", dtype=object)
     test = np.sort(rows[: round(TEST_SHARE * len(rows))])
     splits[test] = "test"
     given = {**features.dataset, "splits": "given"}
-    return curve(dataclasses.replace(features, splits=splits, dataset=given), test, rule, seed)
+    return curve(dataclasses.replace(features, splits=splits, dataset=given), test, rule, seed, budgets)
 
 
 def _summary(values: np.ndarray) -> dict[str, Any]:
@@ -185,8 +193,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", nargs="+", help="feature files of classifications, or digits")
     parser.add_argument("--runs", type=int, default=20, help="number of runs of each rule")
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="number of labels after each round")
     options = parser.parse_args()
-    found = {Path(name).stem: measure(load(name), runs=options.runs) for name in options.features}
+    budgets = [int(number) for number in options.budgets.split(",")]
+    found = {Path(name).stem: measure(load(name), runs=options.runs, budgets=budgets) for name in options.features}
     print(json.dumps({"featx": __version__, "numpy": np.__version__, "suggest": found}))
 
 
