@@ -110,7 +110,9 @@ def _digests(Z: np.ndarray) -> np.ndarray:
     out = np.full(len(Z), "", dtype=object)
     for at, values in blocks(Z, np.arange(len(Z))):
         block = np.ascontiguousarray(values) + 0  # -0.0 becomes 0.0
-        for row in np.flatnonzero(np.isfinite(block).all(axis=1)):
+        with np.errstate(over="ignore"):  # numbers that float32 cannot hold are infinite
+            finite = np.isfinite(block.astype(np.float32, copy=False)).all(axis=1)
+        for row in np.flatnonzero(finite):
             out[at.start + row] = hashlib.blake2b(block[row].data, digest_size=16).hexdigest()
     return out
 

@@ -42,21 +42,20 @@ def whiten(Z: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """
     width = Z.shape[1]
     roots = all((block >= 0).all() for _, block in blocks(Z, rows))
-    mean, moment = np.zeros(width), np.zeros((width, width))
+    total, covariance = np.zeros(width), np.zeros((width, width))
     for _, block in blocks(Z, rows):
-        unit = _unit(block, roots)
-        mean += unit.sum(axis=0, dtype=np.float64)
-        moment += unit.T @ unit
-    count = max(len(rows), 1)
-    mean /= count
-    covariance = moment / count - np.outer(mean, mean)
+        total += _unit(block, roots).sum(axis=0, dtype=np.float64)
+    mean = (total / max(len(rows), 1)).astype(np.float32)
+    for _, block in blocks(Z, rows):
+        centred = _unit(block, roots) - mean
+        covariance += centred.T @ centred / len(rows)
     spanned = max(min(width, len(rows) - 1), 1)
     least = SHRINKAGE * max(np.trace(covariance), np.finfo(np.float32).eps) / spanned
     factor = cholesky(covariance + least * np.eye(width), lower=True)
     whitening = solve_triangular(factor, np.eye(width), lower=True).T.astype(np.float32)
     out = np.empty((len(rows), width), dtype=np.float32)
     for at, block in blocks(Z, rows):
-        out[at] = nearest.unit((_unit(block, roots) - mean.astype(np.float32)) @ whitening)
+        out[at] = nearest.unit((_unit(block, roots) - mean) @ whitening)
     return out
 
 

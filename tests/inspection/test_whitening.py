@@ -45,6 +45,8 @@ def test_the_memory_of_blocks_is_bounded_and_changes_nothing(monkeypatch: pytest
     assert whiten(Z, np.arange(5, 50)) == pytest.approx(whole, abs=1e-5)
 
 
-@pytest.mark.parametrize("Z", [np.zeros((3, 4)), np.ones((2, 1)), np.empty((0, 4)), np.eye(1)])
+@pytest.mark.parametrize(
+    "Z", [np.zeros((3, 4)), np.ones((2, 1)), np.empty((0, 4)), np.eye(1), np.arange(1, 31)[:, None] * np.ones(6) * 1.1]
+)
 def test_features_without_variance_stay_finite(Z: np.ndarray) -> None:
     assert np.isfinite(whiten(Z, np.arange(len(Z)))).all()
