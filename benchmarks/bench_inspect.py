@@ -50,7 +50,7 @@ def parts(shared: Path, files: dict[str, list[str]]) -> dict[str, list[list[str]
     """The command lines of each part."""
     images = [str(shared / "datasets" / name) for name in DATASETS]
     return {
-        "near": [["inspect_near.py", *images, "--weights", str(shared / "weights")]],
+        "near": [["inspect_near.py"]],
         "labels": [
             ["inspect_labels.py", *files["trashnet"], "--share", "0.05"],
             ["inspect_labels.py", *files["hymenoptera"], "--share", "0.10"],
