@@ -238,9 +238,10 @@ class _Images:
 
     def stored(self, path: str) -> int | None:
         """The number of the image with a path, relative to the root as the file has it or absolute; None if there is none."""
-        if self.root and os.path.isabs(path):  # noqa: PTH117 - of str
-            path = os.path.relpath(path, self.root)
-        return self._of_path.get(path)
+        found = self._of_path.get(path)
+        if found is None and self.root and os.path.isabs(path):  # noqa: PTH117 - of str
+            found = self._of_path.get(os.path.relpath(path, self.root))
+        return found
 
     def is_file(self, number: int, path: Path) -> bool:
         """Whether a path is the file of an image of the data set, links followed."""

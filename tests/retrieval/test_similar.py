@@ -194,3 +194,10 @@ def test_features_of_no_backbone_take_no_new_image(split_photos: Path) -> None:
 def test_a_number_of_hits_that_is_none_is_refused(top: object) -> None:
     with pytest.raises(SettingsError, match="expected a whole number above 0"):
         search(photos(), rows=[0], top=top)  # type: ignore[arg-type]
+
+
+def test_absolute_paths_of_a_table_are_stored_paths_too() -> None:
+    features = photos(train=3, test=0)
+    absolute = np.array([f"/gone/{path}" for path in features.paths], dtype=object)
+    (found,) = search(dataclasses.replace(features, paths=absolute), str(absolute[2]), top=1)
+    assert (found.query, found.row) == ("/gone/2.png", 2)
