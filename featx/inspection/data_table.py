@@ -79,10 +79,14 @@ def notes_on_paths(paths: np.ndarray) -> list[str]:
 
 def extract_command(features: FeatureSet, table: Path) -> str:
     """The command that takes the labels of a table over, with the backbone, the layers and the views of the feature file."""
+    return shlex.join(["featx", "extract", str(table), *extract_options(features)])
+
+
+def extract_options(features: FeatureSet) -> list[str]:
+    """The options of ``featx extract`` that name the backbone, the layers and the views of the feature file."""
     backbone: Mapping[str, Any] = features.backbone
     name, weights = backbone.get("name"), backbone.get("weights", "default")
-    words = ["featx", "extract", str(table)]
-    words += ["--backbone", str(name)] if name else []
+    words = ["--backbone", str(name)] if name else []
     words += ["--weights", str(weights)] if weights not in ("default", None) else []
     spec = LayerSpec.parse(features.layer)
     layers, views = spec.layer.split(","), spec.views_name
@@ -93,7 +97,7 @@ def extract_command(features: FeatureSet, table: Path) -> str:
     for layer in layers:
         words += ["--layer", layer] if layer != PENULTIMATE else []
     words += ["--views", views] if views != "plain" else []
-    return shlex.join(words)
+    return words
 
 
 def absolute(folder: Path, path: str) -> str:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from featx.data.image_set import UNLABELLED, image_key
 from featx.errors import HeadError, OutputError
 from featx.features.feature_set import FeatureSet
 from featx.heads.targets import task_of
+from featx.inspection.data_table import extract_options
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.neighbours import Neighbours
 from featx.inspection.result import Inspection
@@ -149,6 +151,7 @@ def page_data(
         "root": root,
         "task": _task(inspection),
         "backbone": str(features.backbone.get("name", "")),
+        "extractOptions": "".join(f" {shlex.quote(word)}" for word in extract_options(features)),
         "paths": [str(path) for path in features.paths],
         "classes": list(features.classes),
         "labels": features.labels.tolist(),

@@ -16,6 +16,7 @@ from planted import CLASSES, COPIED, COPY, ODD_NAMES, Planted, plant
 
 import featx
 from featx.inspection.coordinates import map_coordinates
+from featx.inspection.data_table import extract_command
 from featx.inspection.page import write_inspection_page
 from featx.inspection.result import Inspection
 from featx.report.head_parts import head_facts, head_sections
@@ -88,6 +89,12 @@ def save(tab: Tab, folder: Path) -> Path:
 # ---- What it looks like
 
 
+CUT_BUTTONS = """[...document.querySelectorAll(".part:not([hidden]) .card .action")]
+    .filter((button) => button.getBoundingClientRect().bottom > button.closest(".card").getBoundingClientRect().bottom)
+    .map((button) => button.textContent)"""
+"""The texts of buttons that stand out of their card, which cuts them."""
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (390, "dark"), (1280, "light"), (3840, "dark")])
 def test_every_part_fits_the_window_and_draws_its_images(
     width: int, scheme: str, page: Path, inspection: Inspection, browse: Chromium
@@ -100,6 +107,7 @@ def test_every_part_fits_the_window_and_draws_its_images(
         assert tab.overflow == [], part
         broken = "[...document.images].filter((image) => !image.naturalWidth).length"
         assert tab.run(broken) == 0, part
+        assert tab.run(CUT_BUTTONS) == [], part
         shown[part] = tab.run("document.querySelectorAll('.part:not([hidden]) img').length")
     assert [part for part in ("duplicates", "leaks", "labels", "mistakes", "images", "head") if not shown[part]] == []
     paper = tab.run("getComputedStyle(document.body).backgroundColor")
@@ -227,7 +235,7 @@ def test_what_is_decided_by_keys_is_exported_and_extracted_without_a_forward_pas
     assert tab.page.locator("#state").inner_text() == "3 decisions, not exported"
     tab.page.keyboard.press("Control+y")
     show(tab, "leaks")
-    leak = items(tab).filter(has_text="copy of 03.png").filter(has_text="byte for byte")
+    leak = items(tab).filter(has_text="copy of 03.png").filter(has_text="same file")
     leak.get_by_role("button", name="Move to train").click()
     file = save(tab, tmp_path)
     assert tab.page.locator("#state").inner_text() == "5 decisions, exported"
@@ -249,6 +257,33 @@ def test_what_is_decided_by_keys_is_exported_and_extracted_without_a_forward_pas
     assert found[COPIED.format(CLASSES[0])][1] == "train"
     extraction = featx.extract(file, "lenet5", cache=planted.file.parent)
     assert (extraction.computed, extraction.images) == (0, len(expected))
+    show(tab, "decisions")
+    command, fit = tab.page.locator(".commands").inner_text().splitlines()
+    assert command == extract_command(features, Path(tab.run("baseName()") + "-mended.csv"))
+    assert "--backbone lenet5" in command
+    assert fit == "featx fit-head --compare HEAD"
+
+
+def test_duplicates_begin_with_the_closest(page: Path, inspection: Inspection, browse: Chromium) -> None:
+    tab = browse(page)
+    show(tab, "duplicates")
+    tab.run("scrollTo(0, 0)")
+    shown = tab.run(
+        "parts.duplicates.gallery.list.items.map((g) => DATA.duplicates.exact[g] ? -1 : DATA.duplicates.distances[g])"
+    )
+    assert len(shown) == len(inspection.duplicates.groups) > 1
+    assert shown == sorted(shown)
+
+
+def test_decisions_leave_the_colours_of_the_classes(page: Path, browse: Chromium) -> None:
+    tab = browse(page)
+    colours = """(name) => { const found = colourings()[name](); return Object.fromEntries(found.names.map((text, i) =>
+        [text, found.colours[i]])) }"""
+    before = {name: tab.run(colours, name) for name in ("label", "prediction", "decision")}
+    assert {name: before["prediction"][name] for name in CLASSES} == {name: before["label"][name] for name in CLASSES}
+    few = tab.run("LABEL_NAMES.at(-1)")  # becomes the most frequent one
+    tab.run("(name) => decide(ALL_ROWS.flatMap((row) => relabel(row, name)))", few)
+    assert {name: tab.run(colours, name) for name in before} == before
 
 
 def test_the_state_survives_a_reload_and_undo_takes_back_step_by_step(page: Path, browse: Chromium) -> None:

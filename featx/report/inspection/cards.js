@@ -319,7 +319,7 @@ function pairCard([a, b, distance, exact], { buttons, status, note }) {
     node(
       "div",
       { class: "fact" },
-      exact ? "the same file, byte for byte" : `distance ${decimal(distance)}`,
+      exact ? "same file" : `distance ${decimal(distance)}`,
       note ? ` · ${note}` : "",
     ),
     node(
@@ -394,8 +394,8 @@ function groupCard(group) {
     ),
   ];
   const what = DATA.duplicates.exact[group]
-    ? "the same file, byte for byte"
-    : `distances up to ${decimal(DATA.duplicates.distances[group])}`;
+    ? "same file"
+    : `${rows.length > 2 ? "distances up to" : "distance"} ${decimal(DATA.duplicates.distances[group])}`;
   const element = node(
     "article",
     { class: "card group" },

@@ -42,14 +42,15 @@ function scaleColour(share) {
 const MUTED = () => (darkScheme.matches ? "#59626d" : "#b3bbc4");
 const MOST_CATEGORIES = 60;
 
-/** Categories by the text of each row, the most frequent first: {names, counts, of, colours}. */
-function byText(textOf, muted = "") {
+/**
+ * Categories by the text of each row: {names, counts, of, colours}. Those of `order` come first, then the others, the most
+ * frequent first. A fixed order keeps the colours as they are while decisions change the texts.
+ */
+function byText(textOf, { muted = "", order = [] } = {}) {
   const texts = ALL_ROWS.map(textOf),
     counts = new Map();
   for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
-  const known = [...counts.keys()]
-    .filter((text) => text !== muted)
-    .sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
+  const known = [...new Set([...order, ...byFrequency(texts)])].filter((text) => text !== muted);
   const kept = known.slice(0, MOST_CATEGORIES),
     rest = known.length > kept.length || counts.has(muted);
   const places = new Map(kept.map((text, i) => [text, i + (rest ? 1 : 0)])); // what is muted is drawn first, beneath
@@ -63,6 +64,13 @@ function byText(textOf, muted = "") {
     of,
     colours: names.map((_, i) => (rest && i === 0 ? MUTED() : categoryColour(i - (rest ? 1 : 0), kept.length))),
   };
+}
+
+/** The different texts, the most frequent first. */
+function byFrequency(texts) {
+  const counts = new Map();
+  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
+  return [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
 }
 
 /** Categories by a number of each row, in ten steps. */
@@ -90,20 +98,21 @@ function byNumber(valueOf, low, high, textOf) {
 
 /** What points may be coloured by: {name: function to categories}. */
 function colourings() {
-  const found = {};
+  const found = {},
+    labels = byFrequency(ALL_ROWS.map(givenLabel).filter(Boolean));
   if (IS_REGRESSION) {
     const values = ALL_ROWS.map((row) => (givenLabel(row) === "" ? null : Number(givenLabel(row)))),
       known = values.filter(Number.isFinite);
     const low = known.reduce((a, b) => Math.min(a, b), Infinity),
       high = known.reduce((a, b) => Math.max(a, b), -Infinity);
     if (known.length) found.label = () => byNumber((row) => values[row], low, high, decimal);
-  } else if (LABEL_NAMES.length) found.label = () => byText((row) => newLabel(row) || "unlabelled", "unlabelled");
-  if (DATA.splitNames.length > 1) found.split = () => byText((row) => SPLIT_TEXT(newSplit(row)));
+  } else if (LABEL_NAMES.length) found.label = () => byText((row) => newLabel(row) || "unlabelled", { muted: "unlabelled", order: labels });
+  if (DATA.splitNames.length > 1) found.split = () => byText((row) => SPLIT_TEXT(newSplit(row)), { order: DATA.splitNames.map(SPLIT_TEXT) });
   if (ISSUES && !IS_REGRESSION) {
-    found.prediction = () => byText((row) => suggestedLabel(row) || "not judged", "not judged");
+    found.prediction = () => byText((row) => suggestedLabel(row) || "not judged", { muted: "not judged", order: labels });
     found.confidence = () => byNumber(confidence, 0, 1, (share) => `${Math.round(100 * share)} %`);
   }
-  found.problem = () => byText((row) => problemsOf(row)[0] ?? "none found", "none found");
+  found.problem = () => byText((row) => problemsOf(row)[0] ?? "none found", { muted: "none found" });
   found.decision = () =>
     byText(
       (row) =>
@@ -114,7 +123,7 @@ function colourings() {
             : decisions.has(`split:${row}`)
               ? "moved"
               : "undecided",
-      "undecided",
+      { muted: "undecided", order: ["dropped", "relabelled", "moved"] },
     );
   return found;
 }

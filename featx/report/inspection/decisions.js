@@ -179,6 +179,17 @@ function groupNames() {
   return ALL_ROWS.map((row) => (isDropped(row) ? "" : (names.get(top(row)) ?? "")));
 }
 
+const ENDING = ALL_ROWS.every((row) => fullPath(row).isWellFormed()) ? "csv" : "jsonl";
+
+/** What to run with the exported table, with the backbone and the layers of the features, so that no image is computed again. */
+function nextCommands() {
+  const isGrouped = DATA.groups?.some(Boolean) || [...decisions.keys()].some((key) => key.startsWith("group:"));
+  const commands = [`featx extract ${baseName()}-mended.${ENDING}${DATA.extractOptions}`];
+  if (ALL_ROWS.some((row) => newLabel(row) !== "" && !isDropped(row)))
+    commands.push(`featx fit-head${isGrouped ? " --group group" : ""} --compare HEAD`);
+  return commands;
+}
+
 /** One cell of RFC 4180: quoted where it holds a comma, a quote or a line break, or spaces at its ends. */
 const csvCell = (text) => (/[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
@@ -188,7 +199,7 @@ function exportTable(rows = ALL_ROWS) {
   const kept = rows
     .filter((row) => !isDropped(row))
     .map((row) => ({ path: fullPath(row), label: newLabel(row), split: newSplit(row), group: groups[row] }));
-  if (kept.some(({ path }) => !path.isWellFormed())) {
+  if (ENDING === "jsonl") {
     const escaped = (value) => JSON.stringify(value); // writes lone surrogates as \udc80, which featx reads as bytes
     return [kept.map((cells) => `${escaped(cells)}\n`).join(""), "jsonl", "application/jsonl"];
   }

@@ -26,12 +26,13 @@ function galleryPanel(id, title, intro, settings) {
 }
 
 function addGalleries() {
-  const groups = DATA.duplicates.groups.map((_, group) => group),
-    { leaks } = DATA;
+  const { duplicates, leaks } = DATA,
+    spread = (group) => (duplicates.exact[group] ? -1 : (duplicates.distances[group] ?? Infinity));
+  const groups = duplicates.groups.map((_, group) => group).sort((a, b) => spread(a) - spread(b) || a - b);
   galleryPanel(
     "duplicates",
     "Duplicates",
-    `Images that are the same file, or nearer to each other than a distance of ${decimal(DATA.duplicates.threshold)}; two random images have one of about 1.`,
+    `Images that are the same file, or nearer to each other than a distance of ${decimal(duplicates.threshold)}; two random images have one of about 1.`,
     {
       items: groups,
       rowsOf: (group) => DATA.duplicates.groups[group],

@@ -53,6 +53,7 @@ class Gallery {
       this.count,
       node("span", { class: "bulk" }, this.bulk),
     );
+    this.bar.hidden = Boolean(status) && !items.length && !extra.length; // there is nothing to filter
     this.nothing = node("p", { class: "empty" });
     this.element = node("div", { class: "gallery-panel" }, this.bar, this.nothing, this.list.element);
     this.filter();
@@ -124,7 +125,7 @@ const GROUP_WIDTH = (() => {
   const sizes = DATA.duplicates.groups.map((rows) => rows.length).sort((a, b) => a - b);
   return Math.min(Math.max(138 * (sizes[Math.floor(sizes.length * 0.9)] ?? 2) + 20, 330), 860);
 })();
-const groupSize = { minWidth: () => GROUP_WIDTH, height: () => 292 };
+const groupSize = { minWidth: () => GROUP_WIDTH, height: (width) => (width < 300 ? 330 : 292) }; // its buttons may wrap
 
 /** The keys of a list of images: a digit gives a label, and the letters of `more` decide. */
 function imageKeys(row, key, more = {}) {

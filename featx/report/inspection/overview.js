@@ -6,6 +6,7 @@
 function addOverview() {
   const about = DATA.headFirst ? null : find("#about");
   about?.remove();
+  if (about && find(".numbers", about)) about.prepend(node("h2", {}, "Head"));
   panel("overview", "Overview", null, () => {
     const table = node("tbody"),
       kinds = problemKinds();
@@ -265,7 +266,8 @@ function addDecisions() {
       },
       { label: "Decisions", minWidth: (width) => (width > 1100 ? 520 : width), height: () => 76 },
     );
-    const summary = node("p", { class: "intro" });
+    const summary = node("p", { class: "intro" }),
+      commands = node("pre", { class: "commands", tabindex: "0", "aria-label": "Commands for the exported table" });
     const reset = action("Take all back", () => decide([...decisions].map(([key]) => [key, undefined])), {
       title: "Undo brings them back",
       kind: "bad",
@@ -275,14 +277,17 @@ function addDecisions() {
       {},
       summary,
       node("div", { class: "actions" }, action("Export", exportDecisions, { kind: "accept" }), reset),
+      commands,
       list.element,
     );
     const update = () => {
       const kept = [...decisions].filter(([key]) => what(key) === "keep").length,
         dropped = ALL_ROWS.filter(isDropped).length;
       summary.textContent = decisions.size
-        ? `${counted(decisions.size - kept, "change")}; ${counted(kept, "suggestion")} rejected. The table has ${(N - dropped).toLocaleString("en")} of ${counted(N, "image")}. featx extract reads it without a forward pass.`
+        ? `${counted(decisions.size - kept, "change")}; ${counted(kept, "suggestion")} rejected. The table has ${(N - dropped).toLocaleString("en")} of ${counted(N, "image")}. Export it, and run these commands where it is saved; no image passes through the backbone again:`
         : "Nothing is decided yet. Accept or reject suggestions in the other parts of the page, or relabel any image; then export the table and give it to featx extract.";
+      commands.hidden = !decisions.size;
+      commands.textContent = nextCommands().join("\n");
       reset.disabled = !decisions.size;
       list.setItems(entries(), { keepPlace: true });
     };
