@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 from collections.abc import Iterable
@@ -86,6 +87,21 @@ def counts_of(value: int | Iterable[int], what: str) -> list[int]:
     if any(number < 1 for number in numbers):
         raise SettingsError(wrong)
     return numbers
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, of Python or of numpy, and no truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def require_seed(seed: object) -> None:
+    """Refuse a seed that random generators do not take.
+
+    Raises:
+        SettingsError: it is not a whole number from 0 to 2**32 - 1.
+    """
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
+        raise SettingsError(f"seed is {seed!r}; expected 0 to {2**32 - 1}")
 
 
 def _listed(value: Any, wrong: str) -> list[Any]:

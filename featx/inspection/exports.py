@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.arguments import names_of, path_of
+from featx.arguments import names_of, path_of, require_seed
 from featx.constants import CACHE, EXPORT_PIXELS, MAPS, TOOLS
 from featx.data.known_image import read_known_image
 from featx.errors import HeadError, ImageError, SettingsError, system_errors
@@ -126,7 +126,7 @@ def export(
         reporter: receives the progress.
 
     Raises:
-        SettingsError: an unknown tool, map or sort of pixels.
+        SettingsError: an unknown tool, map or sort of pixels, or a seed out of range.
         HeadError: a task that only the caller can tell, or no image to export.
         StaleCacheError: the head was fitted to other features.
         CacheMissError, CorruptFileError: the feature file is missing or damaged.
@@ -139,6 +139,7 @@ def export(
     """
     started = time.perf_counter()
     _check(tool=(tool, TOOLS), method=(method, MAPS), pixels=(pixels, EXPORT_PIXELS))
+    require_seed(seed)
     path = Path(path_of(out, "out"))
     output = Output(path, EXPORT, named=True)
     require_outputs([output])

@@ -53,10 +53,10 @@ def write_suggestions(
 ) -> tuple[str, list[str]]:
     """Write the table of suggestions.
 
-    The suggested images come first, in order, then the other unlabelled ones, then the labelled ones. The table has the splits
-    of the data set only if the data set names them; others are made from the images' content, whichever table lists them.
-    A suggested image of a split that no head is fitted to gets the split train. Images that could not be extracted are listed
-    too, and so are the further columns of the data set's own table.
+    The suggested images come first, in order, then the other unlabelled ones, then the labelled ones. The table names the
+    splits, also those that featx made from the images' content: made again from the new labels, they would move a suggested
+    image of each class to test. A suggested image of a split that no head is fitted to gets the split train. Images that could
+    not be extracted are listed too, and so are the further columns of the data set's own table.
 
     Args:
         features: all N images.
@@ -87,7 +87,7 @@ def write_suggestions(
     for name, values in about.items():
         empty = np.nan if values.dtype.kind == "f" else ""
         columns[name] = np.concatenate([values, np.full(count - len(rows), empty, dtype=values.dtype)])
-    if features.dataset.get("splits") != "hash" and any(features.splits.tolist()):
+    if any(features.splits.tolist()):
         columns["split"] = every.splits.astype(object)
         columns["split"][: len(rows)] = [
             name if name in ("val", "test") else "train" for name in columns["split"][: len(rows)].tolist()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.arguments import names_of, path_of
+from featx.arguments import is_whole, names_of, path_of, require_seed
 from featx.constants import CACHE
 from featx.data.image_set import UNLABELLED
 from featx.data.scan import scan_images
@@ -161,7 +161,7 @@ def suggest(
         reporter: receives the stages.
 
     Raises:
-        SettingsError: the budget is not positive.
+        SettingsError: the budget is not positive, or ``test`` or the seed is negative.
         HeadError: there is no unlabelled image, or a group, a task or a head does not fit the features.
         StaleCacheError: the head was fitted to other features.
         CacheMissError, CorruptFileError: the feature file is missing or damaged.
@@ -173,7 +173,7 @@ def suggest(
         print(suggestions.paths[:10], suggestions.command)
     """
     started = time.perf_counter()
-    _check(budget, test)
+    _check(budget, test, seed)
     if out is not None:
         require_writable(Path(path_of(out, "out")))
     given = Head.load(head) if isinstance(head, str | os.PathLike) else head
@@ -209,11 +209,11 @@ def suggest(
     return suggestions if out is None else _written(suggestions, Path(out), [head, table])
 
 
-def _check(budget: int, test: int) -> None:
-    if budget < 1:
-        raise SettingsError(f"budget is {budget}; expected a number of images, at least 1")
-    if test < 0:
-        raise SettingsError(f"test is {test}; expected a number of images, at least 0")
+def _check(budget: int, test: int, seed: int) -> None:
+    for name, value, least in (("budget", budget, 1), ("test", test, 0)):
+        if not is_whole(value) or value < least:
+            raise SettingsError(f"{name} is {value!r}; expected a number of images, at least {least}")
+    require_seed(seed)
 
 
 def _layer(layer: str | Sequence[str], head: Head | None) -> str:

@@ -110,12 +110,13 @@ def _remove_if_abandoned(path: Path) -> None:
         os.close(descriptor)
 
 
-def require_writable(path: Path, need: int = 0) -> None:
+def require_writable(path: Path, need: int = 0, *, option: str = "-o") -> None:
     """Check before long work that its result can be written. Leaves nothing behind.
 
     Args:
         path: the future file; its folder need not exist.
         need: its size in bytes, as far as it is known.
+        option: the option that names the file, for messages.
 
     Raises:
         OutputError: a folder or device has this name, the folder cannot be written, or the disk lacks the space.
@@ -125,16 +126,18 @@ def require_writable(path: Path, need: int = 0) -> None:
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode):
                 kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-                raise OutputError(f"{path} is {kind}; name a file to write with -o")
+                raise OutputError(f"{path} is {kind}; name a file to write with {option}")
         folder = nearest_folder(path.parent)
         with tempfile.TemporaryFile(dir=folder):  # the only check that also holds for root, read-only disks and quotas
             free = shutil.disk_usage(folder).free
     except FeatxError:
         raise
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write {path}: {reason(error)}; name another file with -o") from error
+        raise OutputError(f"cannot write {path}: {reason(error)}; name another file with {option}") from error
     if need > free:
-        raise OutputError(f"{path} needs {size_text(need)}, and {size_text(free)} are free; name another disk with -o")
+        raise OutputError(
+            f"{path} needs {size_text(need)}, and {size_text(free)} are free; name another disk with {option}"
+        )
 
 
 def write_whole(path: Path, data: bytes) -> None:

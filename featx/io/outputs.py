@@ -123,7 +123,7 @@ def require_outputs(
     for output in outputs:
         if fault := output.kind.missing(output.path):
             raise OutputError(fault)
-        atomic.require_writable(output.path, output.size)
+        atomic.require_writable(output.path, output.size, option=output.kind.option)
         require_replaceable(output.path, output.kind)
 
 

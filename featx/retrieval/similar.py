@@ -28,7 +28,7 @@ from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter, stage_of_import
 from featx.retrieval.cosine_index import CosineIndex
-from featx.text import did_you_mean, listed, native, printable
+from featx.text import counted, did_you_mean, listed, native, printable
 
 if TYPE_CHECKING:
     from featx.backbones.backbone import Backbone
@@ -86,7 +86,7 @@ def search(
     features: FeatureSet | str | os.PathLike[str],
     queries: Any = (),
     *,
-    rows: Sequence[int] = (),
+    rows: int | Sequence[int] = (),
     top: int = 20,
     layer: str | None = None,
     split: str | None = None,
@@ -107,7 +107,7 @@ def search(
     Args:
         features: a feature set, or a feature file.
         queries: images as ``predict`` takes them, and paths of the data set as the file has them.
-        rows: rows of the file, from 0, as queries before those.
+        rows: a row of the file, from 0, or several, as queries before those.
         top: the number of hits for each query.
         layer: a layer spec; by default the penultimate layer, or the first of the file.
         split: only images of this split are hits.
@@ -146,7 +146,7 @@ def iter_search(
     features: FeatureSet | str | os.PathLike[str],
     queries: Any = (),
     *,
-    rows: Sequence[int] = (),
+    rows: int | Sequence[int] = (),
     top: int = 20,
     layer: str | None = None,
     split: str | None = None,
@@ -172,6 +172,10 @@ def iter_search(
         raise SettingsError(f"top is {top!r}; expected a whole number above 0")
     if not isinstance(features, FeatureSet):
         reporter.stage(f"reading {os.fspath(features)}")
+    for name, value in (("split", split), ("label", label)):
+        if value is not None and not isinstance(value, str):
+            raise SettingsError(f"{name} is {value!r}; expected a name")
+    rows = [rows] if isinstance(rows, int | np.integer) else rows
     images = _Images.of(features, layer)
     index = _Candidates(images, split, label)
     if index.note:
@@ -305,9 +309,8 @@ class _Candidates:
         self.together = self._index.together
         notes = [self._index.note] if self._index.note else []
         if not finite.all():
-            notes.insert(
-                0, f"{np.count_nonzero(~finite):,} images have features that are NaN or infinite, and are not found"
-            )
+            lost = counted(int(np.count_nonzero(~finite)), "image")
+            notes.insert(0, f"the features of {lost} are NaN or infinite, so these are not found")
         self.note = ". ".join(notes)
 
     def answer(self, queries: Sequence[_Query], top: int, include_self: bool) -> Iterator[SearchResult]:

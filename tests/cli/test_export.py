@@ -101,3 +101,5 @@ def test_one_image_names_that_are_not_utf8_and_features_that_are_not_finite(in_t
         api.export(several.take(np.array([2])), out="none.parquet")
     with pytest.raises(SettingsError, match="tool is 'fiftyone'; expected one of embedding-atlas"):
         api.export(several, out="six.parquet", tool="fiftyone")
+    with pytest.raises(SettingsError, match="seed is -1; expected 0 to"):
+        api.export(several, out="six.parquet", method="tsne", seed=-1)

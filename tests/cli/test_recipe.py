@@ -67,6 +67,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "shots": [1, 2],
         "group": "patient",
         "table": "t.csv",
+        "compare": "earlier.safetensors",
+        "predictions": "each.csv",
         "report": True,
         "images": ["more photos"],
         "seed": 9,
@@ -143,8 +145,8 @@ COMMANDS = {
         "--out f.h5",
         "featx fit-head f.h5 --model svm --layer layer3 --layer layer4 --views 10crop -C 0.25 --kernel rbf --k 3 "
         "--task classification --class-weight balanced --logit-adjustment 0.5 --calibrate isotonic --reject-below 0.25 "
-        "--target-precision 0.75 --cv 4 --repeat 2 --shots 1,2 --group patient --table t.csv --report "
-        "--images 'more photos' --seed 9 "
+        "--target-precision 0.75 --cv 4 --repeat 2 --shots 1,2 --compare earlier.safetensors "
+        "--predictions each.csv --group patient --table t.csv --report --images 'more photos' --seed 9 "
         "--device cuda:1 --cache c --models m --out h.safetensors",
         "featx promote h.safetensors --finetune --epochs 2 --lr 0.5 --backbone-lr 0.25 --layer-decay 0.5 --from-layer layer4 "
         "--last 2 --train-bn --optimizer sgd --weight-decay 0.0 --clip 2.5 --batch-size 7 --warmup 0.25 --patience 1 "
@@ -310,8 +312,8 @@ def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path])
     (fault,) = faults_of(write("[fit-head]\nqqqq = 1\n"))
     keys = (
         "features, model, layer, views, C, kernel, k, task, class-weight, logit-adjustment, "
-        "calibrate, reject-below, target-precision, cv, repeat, shots, group, table, report, "
-        "images, seed, device, cache, models, out"
+        "calibrate, reject-below, target-precision, cv, repeat, shots, compare, predictions, group, "
+        "table, report, images, seed, device, cache, models, out"
     )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
 

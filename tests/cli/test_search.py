@@ -76,6 +76,8 @@ def test_arguments_that_make_no_search_are_explained(features: str, fitted: Path
     assert "expected a feature file before QUERIES..." in featx("search", fitted, "a.png", status=1).stderr
     assert "gone.h5" in featx("search", "gone.h5", "a.png", status=1).stderr
     assert "--cache has no effect with FEATURES" in featx("search", features, "a.png", "--cache", "x", status=2).stderr
+    unwritable = featx("search", features, "a.png", "--sheet", f"{features}/x.html", status=1)
+    assert "name another file with --sheet" in unwritable.stderr
     assert "expected a whole number from 0 to 47" in featx("search", "--row", 999, status=1).stderr
 
 

@@ -53,7 +53,7 @@ def test_labels_are_filled_in_extracted_and_fitted_round_after_round(flat: Path)
     first = featx("suggest", "-n", 8, "--test", 4, "-o", "todo.csv")
     assert "next: fill in the column label, then featx extract todo.csv --backbone lenet5" in first.stdout
     assert len(rows_of("todo.csv")) == 40
-    assert list(rows_of("todo.csv")[0]) == ["path", "label", "rank", "predicted", "probability", "why"]
+    assert list(rows_of("todo.csv")[0]) == ["path", "label", "rank", "predicted", "probability", "why", "split"]
     assert fill("todo.csv") == 12
 
     extracted = json.loads(featx("extract", "todo.csv", "-b", "lenet5", "--json").stdout)
@@ -70,6 +70,19 @@ def test_labels_are_filled_in_extracted_and_fitted_round_after_round(flat: Path)
     assert fill("todo.csv") == 5
     featx("extract", "todo.csv", "-b", "lenet5")
     assert json.loads(featx("fit-head", "--json").stdout)["n_train"] == 13
+
+
+def test_chosen_images_never_judge_a_head(flat: Path) -> None:
+    featx("suggest", "-n", 8, "-o", "todo.csv")
+    splits = {row["path"]: row["split"] for row in rows_of("todo.csv")}
+    assert fill("todo.csv") == 8
+    featx("extract", "todo.csv", "-b", "lenet5")
+    assert (
+        "no held-out split: no labelled images in test or val; found 8 in train" in featx("fit-head", status=1).stderr
+    )
+    second = json.loads(featx("suggest", "-n", 5, "--test", 3, "-o", "todo.csv", "--json").stdout)
+    assert second["labelled"] == 8
+    assert {row["path"]: row["split"] for row in rows_of("todo.csv")} == splits
 
 
 def test_labels_that_were_not_extracted_are_not_overwritten(flat: Path) -> None:

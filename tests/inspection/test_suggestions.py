@@ -142,6 +142,10 @@ def test_what_cannot_be_suggested_is_an_error() -> None:
         suggest(features, budget=0)
     with pytest.raises(SettingsError, match="test is -1"):
         suggest(features, test=-1)
+    with pytest.raises(SettingsError, match="budget is '3'"):
+        suggest(features, budget="3")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="seed is -1; expected 0 to 4294967295"):
+        suggest(hidden(features), seed=-1)
 
 
 def test_a_data_set_without_features_is_an_error(photos: object, tmp_path: object) -> None:

@@ -155,7 +155,7 @@ def test_features_that_are_not_finite_are_left_out_with_a_note() -> None:
     features, notes = dataclasses.replace(features, features=X), Recorder()
     (found,) = search(features, rows=[0], top=99, reporter=notes)
     assert {hit.row for hit in found.hits} == {*range(15)} - {0, 2, 4}
-    assert notes.notes == ["2 images have features that are NaN or infinite, and are not found"]
+    assert notes.notes == ["the features of 2 images are NaN or infinite, so these are not found"]
     (bad,) = search(features, rows=[2])
     assert bad.error == "its features are NaN or infinite"
 
@@ -194,6 +194,14 @@ def test_features_of_no_backbone_take_no_new_image(split_photos: Path) -> None:
 def test_a_number_of_hits_that_is_none_is_refused(top: object) -> None:
     with pytest.raises(SettingsError, match="expected a whole number above 0"):
         search(photos(), rows=[0], top=top)  # type: ignore[arg-type]
+
+
+def test_one_row_needs_no_list_and_names_are_text() -> None:
+    features = photos()
+    assert search(features, rows=3)[0].hits == search(features, rows=[3])[0].hits
+    for name in ("split", "label"):
+        with pytest.raises(SettingsError, match=f"{name} is 3; expected a name"):
+            search(features, rows=[0], **{name: 3})  # type: ignore[arg-type]
 
 
 def test_absolute_paths_of_a_table_are_stored_paths_too() -> None:
