@@ -22,8 +22,10 @@ FIRST = 10
 
 def print_findings(inspection: Inspection) -> None:
     """Print every sort of finding, the most telling first."""
+    from featx.inspection.result import describe_labels
+
     features = inspection.features
-    labelled = f" of {counted(len(features.classes), 'class', 'classes')}" if features.classes else ""
+    labelled = f" with {described}" if (described := describe_labels(inspection)) else ""
     click.echo(
         f"{inspection.file or 'features in memory'}: {counted(len(features), 'image')}{labelled}, layer {features.layer}, "
         f"inspected in {inspection.seconds:.1f} s"

@@ -6,7 +6,6 @@ N is the number of images, K the number of their neighbours.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
@@ -22,13 +21,12 @@ from urllib.parse import quote
 import numpy as np
 
 from featx.data.image_set import UNLABELLED, image_key
-from featx.errors import HeadError, OutputError
+from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
-from featx.heads.targets import task_of
 from featx.inspection.data_table import extract_options
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.neighbours import Neighbours
-from featx.inspection.result import Inspection
+from featx.inspection.result import Inspection, describe_labels, task_of_labels
 from featx.io import atomic
 from featx.io.outputs import PAGE, PAGE_MARK, require_replaceable, write_output
 from featx.metrics.reports import Report
@@ -104,7 +102,7 @@ def write_inspection_page(
         shown = [base64.b64encode(thumbnails[row]).decode() if row in thumbnails else "" for row in range(count)]
     page = Page(
         title=title or str(content["name"]),
-        summary=head_report or _summary(inspection.features),
+        summary=head_report or _summary(inspection),
         facts=facts or {},
         headline=headline,
         sections=tuple(sections),
@@ -149,7 +147,7 @@ def page_data(
     return {
         "name": str(features.dataset.get("name", "") or "features"),
         "root": root,
-        "task": _task(inspection),
+        "task": task_of_labels(inspection),
         "backbone": str(features.backbone.get("name", "")),
         "extractOptions": "".join(f" {shlex.quote(word)}" for word in extract_options(features)),
         "paths": [str(path) for path in features.paths],
@@ -180,11 +178,11 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json_text(identity).encode()).hexdigest()[:32]
 
 
-def _summary(features: FeatureSet) -> str:
+def _summary(inspection: Inspection) -> str:
+    features = inspection.features
     labelled = features.labels[features.labels != UNLABELLED]
     parts = [counted(len(features), "image")]
-    if len(labelled):
-        parts.append(counted(len(np.unique(labelled)), "class", "classes"))
+    parts += [described] if (described := describe_labels(inspection)) else []
     if 0 < len(labelled) < len(features):
         parts.append(f"{len(features) - len(labelled):,} unlabelled")
     if backbone := features.backbone.get("name"):
@@ -194,17 +192,6 @@ def _summary(features: FeatureSet) -> str:
 
 def _split_order(name: str) -> int:
     return {"train": 0, "val": 1, "test": 2}.get(name, 3)
-
-
-def _task(inspection: Inspection) -> str:
-    """The task, or "" where no image has a label."""
-    if inspection.out_of_fold is not None:
-        return inspection.out_of_fold.task
-    if not (inspection.features.labels != UNLABELLED).any():
-        return ""
-    with contextlib.suppress(HeadError):
-        return task_of(inspection.features, ask=False)[0]
-    return "classification"
 
 
 def _map_data(coordinates: np.ndarray | None, name: str) -> dict[str, Any] | None:

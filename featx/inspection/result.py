@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featx.data.cells import BETWEEN_LABELS
 from featx.data.image_set import UNLABELLED
+from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.targets import task_of
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.label_issues import LabelIssues
 from featx.inspection.leaks import Leaks
@@ -20,6 +24,7 @@ from featx.inspection.outliers import Outliers
 from featx.inspection.pixels import PixelIssues
 from featx.metrics.reports import Report
 from featx.metrics.scores import finite
+from featx.text import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,3 +174,26 @@ class Inspection:
             }
             for cells in zip(*columns.values(), strict=True)
         ]
+
+
+def task_of_labels(inspection: Inspection) -> str:
+    """The task of the labels, or "" where no image has one."""
+    if inspection.out_of_fold is not None:
+        return inspection.out_of_fold.task
+    if not (inspection.features.labels != UNLABELLED).any():
+        return ""
+    with contextlib.suppress(HeadError):
+        return task_of(inspection.features, ask=False)[0]
+    return "classification"
+
+
+def describe_labels(inspection: Inspection) -> str:
+    """What the labels are, such as "6 classes", "8 labels" of a multi-label set, or "numbers as labels"; "" without labels."""
+    features, task = inspection.features, task_of_labels(inspection)
+    present = np.unique(features.labels[features.labels != UNLABELLED])
+    if task == "regression":
+        return "numbers as labels"
+    if task == "multilabel":
+        found = {name for label in present for name in features.classes[label].split(BETWEEN_LABELS) if name}
+        return counted(len(found), "label")
+    return counted(len(present), "class", "classes") if len(present) else ""

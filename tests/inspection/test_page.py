@@ -470,6 +470,26 @@ def test_labels_that_the_table_could_not_hold_are_refused(browse: Chromium, writ
     assert number.run("checkedLabel('much')[1]") == "expected a number"
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "found_by"),
+    [
+        ("classification", f"{len(CLASSES)} classes", "confident learning"),
+        ("multilabel", "2 labels", "confident learning"),
+        ("regression", "numbers as labels", "far from the prediction"),
+    ],
+)
+def test_the_page_describes_the_labels_of_each_task(
+    task: str, labels: str, found_by: str, browse: Chromium, write: Callable[..., Path]
+) -> None:
+    tab = browse(write(inspection(task=task)))
+    assert labels in tab.page.locator(".summary").inner_text()
+    assert found_by in tab.page.locator(".found").inner_text()
+    tab.page.locator("#tab-images").click()
+    names = set(tab.page.locator(".part:not([hidden]) .label-line").all_inner_texts())
+    assert "|" not in names
+    assert ("no label" in names) == (task == "multilabel")
+
+
 def test_a_new_class_is_asked_for_and_offered_from_then_on(browse: Chromium, write: Callable[..., Path]) -> None:
     tab = browse(write())
     open_part(tab, "images")

@@ -27,10 +27,9 @@ const press = (button, pressed) => button.setAttribute("aria-pressed", String(Bo
 
 /** The label, and what it was before: a function that fills an element. */
 function showLabel(element, row) {
-  const label = newLabel(row);
-  const now = label === "" ? node("i", {}, "unlabelled") : foreign(label, { class: "label" });
+  const now = labelled(newLabel(row), { class: "label" });
   element.replaceChildren(
-    ...(isRelabelled(row) ? [node("s", {}, foreign(givenLabel(row) || "unlabelled")), " → ", now] : [now]),
+    ...(isRelabelled(row) ? [node("s", {}, labelled(givenLabel(row))), " → ", now] : [now]),
   );
 }
 
@@ -109,7 +108,7 @@ function labelCard(row, { rows }) {
   const other = labelSelect(row);
   const buttons = [
     button(
-      ["Change to ", foreign(suggested)],
+      ["Change to ", labelled(suggested)],
       () =>
         decide(
           isRelabelled(row) && newLabel(row) === suggested ? [[`label:${row}`, undefined]] : relabel(row, suggested),
@@ -118,7 +117,7 @@ function labelCard(row, { rows }) {
       { kind: "accept", key: "a" },
     ),
     button(
-      ["Keep ", foreign(given || "unlabelled")],
+      ["Keep ", labelled(given)],
       () => decide(rejection("label", row)),
       () => decisions.has(`keep:label:${row}`),
       { kind: "good", key: "r" },
@@ -145,7 +144,7 @@ function labelCard(row, { rows }) {
         label,
         DATA.splitNames.length > 1 ? split : null,
         IS_LABEL_ISSUE[row]
-          ? node("span", { class: "chip", title: "found by confident learning" }, "probably wrong")
+          ? node("span", { class: "chip", title: FOUND_BY }, "probably wrong")
           : null,
       ),
       node(
@@ -187,8 +186,8 @@ function labelFacts(row) {
     ];
   if (IS_MULTILABEL)
     return [
-      ["given", foreign(givenLabel(row)), null],
-      ["suggested", foreign(suggestedLabel(row)), null],
+      ["given", labelled(givenLabel(row)), null],
+      ["suggested", labelled(suggestedLabel(row)), null],
       ["score", decimal(given), given],
     ];
   return [
@@ -220,13 +219,13 @@ function neighbourStrip(row, most) {
         node(
           "figcaption",
           { title: `distance ${decimal(distance)}` },
-          newLabel(other) ? foreign(newLabel(other)) : "unlabelled",
+          labelled(newLabel(other)),
         ),
       );
     }),
   );
 }
-const hasSameLabel = (a, b) => newLabel(a) === newLabel(b);
+const hasSameLabel = (a, b) => newLabel(a) === newLabel(b) || IS_REGRESSION; // numbers are seldom equal
 
 /** A control that gives an image any label, also one that is not there yet. Returns {element, update}. */
 function labelSelect(row) {
@@ -509,7 +508,7 @@ function conflictButtons([a, b]) {
     ];
   const only = (pressed, ...changes) => decide(pressed ? none : [...none, ...changes]);
   const both = (label) => newLabel(a) === label && newLabel(b) === label && !isDropped(a) && !isDropped(b);
-  const named = (row) => foreign(givenLabel(row) || "unlabelled");
+  const named = (row) => labelled(givenLabel(row));
   return [
     button(
       ["Both are ", named(a)],

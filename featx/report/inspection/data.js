@@ -37,6 +37,12 @@ function printable(text) {
 /** Text from the data, isolated so that text from right to left does not reorder its surroundings. */
 const foreign = (text, attributes = {}) => node("bdi", attributes, printable(text));
 
+/** A label as text: none, and an empty list of labels, in words. */
+const labelled = (label, attributes = {}) =>
+  label === "" || (IS_MULTILABEL && label === BETWEEN_LABELS)
+    ? node("i", attributes, label === "" ? "unlabelled" : "no label")
+    : foreign(label, attributes);
+
 // ---- Numbers
 
 const counted = (count, one, several = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : several}`;
@@ -50,6 +56,8 @@ const decimal = (value) =>
 
 // ---- Facts about a row
 
+/** How label errors are found. */
+const FOUND_BY = DATA.task === "regression" ? "far from the prediction" : "found by confident learning";
 const BETWEEN_LABELS = "|";
 const IS_MULTILABEL = DATA.task === "multilabel";
 const IS_REGRESSION = DATA.task === "regression";

@@ -38,7 +38,7 @@ function showDetail() {
       ? [
           "suggested",
           [
-            foreign(suggestedLabel(row)),
+            labelled(suggestedLabel(row)),
             IS_MULTILABEL ? "" : ` ${percent(confidence(row))}`,
             node("small", {}, " by the head and the nearest images"),
           ],

@@ -147,11 +147,14 @@ function pressed(buttons, place) {
 }
 
 function addLabelGalleries() {
-  const flagged = options("Found by", ["all suggestions", "found by confident learning"], () =>
+  const flagged = options("Found by", ["all suggestions", FOUND_BY], () =>
     parts.labels?.gallery.filter(),
   );
   flagged.passes = (row) => flagged.selectedIndex === 0 || Boolean(IS_LABEL_ISSUE[row]);
-  const expected = `About ${counted(ISSUES.expected, "label is", "labels are")} expected to be wrong. The most suspicious come first; each image was predicted by a head that was fitted without it.`;
+  const count = IS_REGRESSION
+    ? `${counted(ISSUES.expected, "label is", "labels are")} far from the prediction.`
+    : `About ${counted(ISSUES.expected, "label is", "labels are")} expected to be wrong.`;
+  const expected = `${count} The most suspicious come first; each image was predicted by a head that was fitted without it.`;
   galleryPanel("labels", "Label errors", expected, {
     items: ISSUES.ranked,
     count: ISSUES.issues.length,
@@ -186,14 +189,14 @@ function addLabelGalleries() {
               "span",
               {},
               "predicted ",
-              foreign(suggestedLabel(row)),
+              labelled(suggestedLabel(row)),
               confidence(row) === null ? "" : ` ${percent(confidence(row))}`,
             ),
           status: () => statusOf.label(row),
           buttons: isMistake(row)
             ? [
                 button(
-                  ["To ", foreign(suggestedLabel(row))],
+                  ["To ", labelled(suggestedLabel(row))],
                   () =>
                     decide(
                       isRelabelled(row) && newLabel(row) === suggestedLabel(row)

@@ -114,7 +114,7 @@ const cardSize = (actions) => ({
 });
 const wideSize = {
   minWidth: (width) => (width > 1400 ? 680 : width),
-  height: (width) => (width < 400 ? 404 : width < 1080 ? 350 : 172),
+  height: (width) => (width < 400 ? 404 : width < 1080 ? 350 : IS_MULTILABEL ? 196 : 172),
 };
 const pairSize = {
   minWidth: (width) => Math.min(width, width > 2400 ? 420 : 340),

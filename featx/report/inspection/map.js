@@ -662,7 +662,7 @@ function tipFacts(row) {
         "span",
         {},
         "predicted ",
-        foreign(suggestedLabel(row)),
+        labelled(suggestedLabel(row)),
         confidence(row) === null ? "" : ` ${percent(confidence(row))}`,
       ),
     );

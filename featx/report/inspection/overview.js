@@ -106,7 +106,7 @@ function problemKinds() {
       "Labels that are probably wrong",
       ISSUES.issues,
       statusOf.label,
-      `found by confident learning; about ${ISSUES.expected.toLocaleString("en")} expected, ${counted(ISSUES.ranked.length, "suggestion")} ranked`,
+      `${FOUND_BY}; ${IS_REGRESSION ? "" : `about ${ISSUES.expected.toLocaleString("en")} expected, `}${counted(ISSUES.ranked.length, "suggestion")} ranked`,
     ]);
   kinds.push(["outliers", "Outliers", DATA.outliers.ranked, statusOf.outlier, "far from all other images"]);
   if (DATA.pixels) {
@@ -225,9 +225,9 @@ function classSection() {
 const KEY_TEXT = {
   label: (row, label) => [
     "label ",
-    foreign(givenLabel(row) || "unlabelled"),
+    labelled(givenLabel(row)),
     " → ",
-    label === "" ? "unlabelled" : foreign(label),
+    labelled(label),
   ],
   drop: () => ["dropped"],
   split: (row, split) => ["split ", foreign(SPLIT_TEXT(givenSplit(row))), " → ", foreign(split)],
