@@ -27,8 +27,8 @@ def print_findings(inspection: Inspection) -> None:
     features = inspection.features
     labelled = f" with {described}" if (described := describe_labels(inspection)) else ""
     click.echo(
-        f"{inspection.file or 'features in memory'}: {counted(len(features), 'image')}{labelled}, layer {features.layer}, "
-        f"inspected in {inspection.seconds:.1f} s"
+        f"{inspection.file or 'features in memory'}: {counted(len(features), 'image')}{labelled}, "
+        f"layer {features.layer}, inspected in {inspection.seconds:.1f} s"
     )
     _print_duplicates(inspection)
     _print_leaks(inspection)
@@ -127,7 +127,7 @@ def _print_conflicts(inspection: Inspection) -> None:
         first, second = inspection.duplicates.pairs[at].tolist()
         lines.append([labels[first], paths[first], labels[second], paths[second]])
     _section(
-        f"conflicting labels: {counted(len(places), 'pair')} of duplicates have different labels",
+        f"conflicting labels: {counted(len(places), 'pair')} of duplicates with different labels",
         ["label", "image", "its label", "duplicate"],
         lines,
         total=len(places),
@@ -140,7 +140,7 @@ def _print_labels(inspection: Inspection) -> None:
         return
     judged = len(inspection.out_of_fold.rows)
     if not labels.expected and not len(labels.ranked):
-        _section(f"label errors: none among {counted(judged, 'label')}")
+        _section(f"label errors: none in {counted(judged, 'judged image')}")
         return
     regression = inspection.out_of_fold.task == "regression"
     head = ["score", "image", "split", "given", "suggested", *([] if regression else ["probability"])]
@@ -155,9 +155,11 @@ def _print_labels(inspection: Inspection) -> None:
         ]
         for row in labels.ranked[:FIRST].tolist()
     ]
-    count = "far from their prediction are" if regression else "confident learning counts about"
+    number = f"{labels.expected:,} in {counted(judged, 'judged image')}"
     _section(
-        f"label errors: {count} {labels.expected:,} among {counted(judged, 'label')}; the most suspicious first",
+        f"label errors: {number} far from the prediction; the most suspicious first"
+        if regression
+        else f"label errors: about {number}, by confident learning; the most suspicious first",
         head,
         lines,
         total=len(labels.ranked),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,15 @@ from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, OutputError
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
-from featx.inspection.data_table import absolute, extract_command, further_columns, notes_on_paths, paths_for, table_of
+from featx.inspection.data_table import (
+    absolute,
+    extract_command,
+    fit_options,
+    further_columns,
+    notes_on_paths,
+    paths_for,
+    table_of,
+)
 from featx.inspection.fix import GROUP, MOVE, Decisions, Fix, fix
 from featx.inspection.result import Inspection
 from featx.io.outputs import Output, require_outputs
@@ -136,7 +145,10 @@ def write_fixed_table(
     columns |= {name: values for name, values in further.items() if name not in columns}
     write_table(path, columns, CORRECTED, exact=True)
     notes = [*fixed.notes, *notes, *notes_on_paths(columns["path"]), *_notes_on_rest(inspection, fixed)]
-    fit = [f"featx fit-head --group {group} --compare HEAD"] if (fixed.labels != "").any() else []
+    task = inspection.out_of_fold.task if inspection.out_of_fold else ""
+    can_fit = len(set(fixed.labels.tolist()) - {""}) > 1
+    words = ["featx", "fit-head", *fit_options(features, task), "--group", group, "--compare", "HEAD"]
+    fit = [shlex.join(words)] if can_fit else []
     return CorrectedTable(path, fixed, group, tuple(notes), (extract_command(features, path), *fit))
 
 

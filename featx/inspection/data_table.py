@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.constants import CACHE
 from featx.data.sources.table import TABLE_ENDINGS, read_table
 from featx.errors import DatasetError
 from featx.features.feature_file import FeatureFile
@@ -17,6 +18,9 @@ from featx.features.feature_set import FeatureSet
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views, plain_layers
 from featx.system import why_unreadable
 from featx.text import counted, native
+
+_DECODING = {"scaled": ["--fast-decode"], "nvjpeg": ["--nvjpeg"]}
+"""The options of extraction by the decoding that a feature file names."""
 
 
 def paths_for(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
@@ -78,12 +82,15 @@ def notes_on_paths(paths: np.ndarray) -> list[str]:
 
 
 def extract_command(features: FeatureSet, table: Path) -> str:
-    """The command that takes the labels of a table over, with the backbone, the layers and the views of the feature file."""
+    """The command that takes the labels of a table over, in the way in which the features were extracted."""
     return shlex.join(["featx", "extract", str(table), *extract_options(features)])
 
 
 def extract_options(features: FeatureSet) -> list[str]:
-    """The options of ``featx extract`` that name the backbone, the layers and the views of the feature file."""
+    """The options of ``featx extract`` that name the backbone, layers, views, precision and folder of the feature file.
+
+    A size of images other than that of the weights is not named, because the file does not tell which it was.
+    """
     backbone: Mapping[str, Any] = features.backbone
     name, weights = backbone.get("name"), backbone.get("weights", "default")
     words = ["--backbone", str(name)] if name else []
@@ -97,7 +104,34 @@ def extract_options(features: FeatureSet) -> list[str]:
     for layer in layers:
         words += ["--layer", layer] if layer != PENULTIMATE else []
     words += ["--views", views] if views != "plain" else []
-    return words
+    parts = backbone.get("parts") or {}
+    precision = parts.get("precision", "float32")
+    words += ["--precision", str(precision)] if precision != "float32" else []
+    words += _DECODING.get(parts.get("transform", {}).get("decoding"), [])
+    return [*words, *_cache_option(features)]
+
+
+def fit_options(features: FeatureSet, task: str) -> list[str]:
+    """The options of ``featx fit-head`` that name the task, the layers and the folder of the feature file.
+
+    Args:
+        features: that were inspected.
+        task: one of ``TASKS``, or "". Only a regression is named, because numbers may be classes or values.
+    """
+    words = ["--task", task] if task == "regression" else []
+    for layer in LayerSpec.parse(features.layer).layer.split(","):
+        words += ["--layer", layer] if features.layer != PENULTIMATE else []
+    return [*words, *_cache_option(features)]
+
+
+def _cache_option(features: FeatureSet) -> list[str]:
+    """The option that names the folder of the feature file, where it is not the default."""
+    if features.source is None:
+        return []
+    folder, here = Path(features.source).parent.resolve(), Path.cwd()
+    if folder == (here / CACHE).resolve():
+        return []
+    return ["--cache", str(folder.relative_to(here) if folder.is_relative_to(here) else folder)]
 
 
 def absolute(folder: Path, path: str) -> str:

@@ -178,7 +178,7 @@ class _Draft:
         self.labels[rows] = issues.suggested[rows]
         if len(rows) < number:
             self.notes.append(
-                f"there are {counted(len(rows), 'suggestion')} for training images, fewer than the {number:,} to accept"
+                f"training images have {counted(len(rows), 'suggestion')}, fewer than the {number:,} to accept"
             )
 
     def move_leaks(self) -> None:

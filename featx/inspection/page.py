@@ -23,7 +23,7 @@ import numpy as np
 from featx.data.image_set import UNLABELLED, image_key
 from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
-from featx.inspection.data_table import extract_options
+from featx.inspection.data_table import extract_options, fit_options
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.neighbours import Neighbours
 from featx.inspection.result import Inspection, describe_labels, task_of_labels
@@ -150,6 +150,7 @@ def page_data(
         "task": task_of_labels(inspection),
         "backbone": str(features.backbone.get("name", "")),
         "extractOptions": "".join(f" {shlex.quote(word)}" for word in extract_options(features)),
+        "fitOptions": "".join(f" {shlex.quote(word)}" for word in fit_options(features, task_of_labels(inspection))),
         "paths": [str(path) for path in features.paths],
         "classes": list(features.classes),
         "labels": features.labels.tolist(),

@@ -194,6 +194,6 @@ def describe_labels(inspection: Inspection) -> str:
     if task == "regression":
         return "numbers as labels"
     if task == "multilabel":
-        found = {name for label in present for name in features.classes[label].split(BETWEEN_LABELS) if name}
+        found = {name.strip() for label in present for name in features.classes[label].split(BETWEEN_LABELS)} - {""}
         return counted(len(found), "label")
     return counted(len(present), "class", "classes") if len(present) else ""

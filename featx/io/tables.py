@@ -173,10 +173,16 @@ def _csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray], kind: Ou
     try:
         return text.getvalue().encode()
     except UnicodeEncodeError as error:
-        found = error.object[max(0, error.start - 20) : error.end + 20]
         raise OutputError(
-            f"{path} cannot hold {found!r}, which is not UTF-8; name a file that ends in {PARQUET} with {kind.option}"
+            f"{path} cannot hold {_not_utf8(columns)!r}, which is not UTF-8; name a file that ends in {PARQUET} with "
+            f"{kind.option}"
         ) from error
+
+
+def _not_utf8(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
+    """The first name or cell of a table that is not UTF-8."""
+    texts = [str(value) for name, values in columns.items() for value in (name, *_cells(values, True))]
+    return next(text for text in texts if text.encode("utf-8", "ignore").decode() != text)
 
 
 def _cells(values: Sequence[Any] | np.ndarray, exact: bool) -> list[Any]:

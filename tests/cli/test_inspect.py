@@ -6,7 +6,12 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from command_line import featx
+from inspections import inspection_of
+from made import photos, with_labels
+
+from featx.cli.findings import print_findings
 
 SECTIONS = ("duplicates: ", "label errors: ", "outliers: ", "odd images: ")
 
@@ -20,6 +25,22 @@ def test_each_sort_of_finding_is_printed_under_its_title(split_photos: Path, in_
     for title in SECTIONS:
         assert any(line.startswith(title) for line in lines), title
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "shown"),
+    [
+        ("cat|dog dog|cat dog cat", None, ": 4 images with 2 labels, layer"),
+        ("1 2 3 4", "regression", ": 4 images with numbers as labels, layer"),
+        ("1 2 2 1", "classification", ": 4 images with 2 classes, layer"),
+    ],
+)
+def test_classes_are_counted_by_the_task(
+    labels: str, task: str | None, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = with_labels(photos(classes=("x",), train=4, test=0, dim=3), labels.split())
+    print_findings(inspection_of(features, task=task))
+    assert shown in capsys.readouterr().out.splitlines()[0]
 
 
 def test_an_exact_copy_in_another_split_is_printed_as_a_leak_with_the_accuracy_without_it(

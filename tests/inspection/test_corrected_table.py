@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -101,7 +102,8 @@ def test_the_table_keeps_further_columns_and_gives_way_to_a_column_group(extract
     assert joined.group == "group"
 
 
-def test_the_summary_counts_what_was_changed(extracted: Path, tmp_path: Path) -> None:
+def test_the_summary_counts_what_was_changed(extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(extracted)
     features = loaded(extracted)
     row = row_of(features, "train/light/3.png")
     corrected = write_fixed_table(
@@ -121,6 +123,29 @@ def test_the_summary_counts_what_was_changed(extracted: Path, tmp_path: Path) ->
         f"featx extract {tmp_path}/fixed.csv --backbone lenet5",
         "featx fit-head --group group --compare HEAD",
     ]
+
+
+def test_the_commands_name_what_is_no_default(extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = dataclasses.replace(
+        loaded(extracted),
+        backbone={"name": "lenet5", "parts": {"precision": "bfloat16", "transform": {"decoding": "scaled"}}},
+    )
+    inspection = inspection_of(features, task="regression")
+    monkeypatch.chdir(extracted / "cache")
+    inside = write_fixed_table(inspection, tmp_path / "fixed.csv").commands
+    monkeypatch.chdir(tmp_path)
+    outside = write_fixed_table(inspection, tmp_path / "fixed.csv").commands
+    for commands, folder in ((inside, "."), (outside, str(extracted / "cache"))):
+        assert commands == (
+            f"featx extract {tmp_path}/fixed.csv --backbone lenet5 --precision bfloat16 --fast-decode --cache {folder}",
+            f"featx fit-head --task regression --cache {folder} --group group --compare HEAD",
+        )
+
+
+def test_no_head_is_to_be_fitted_to_one_class(extracted: Path, tmp_path: Path) -> None:
+    features = loaded(extracted)
+    features = dataclasses.replace(features, labels=np.zeros_like(features.labels))
+    assert len(write_fixed_table(inspection_of(features), tmp_path / "fixed.csv").commands) == 1
 
 
 def test_conflicts_are_named_and_not_resolved(extracted: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_accepted_labels_are_applied_in_order_to_training_images_alone() -> None
     assert result.labels.tolist() == ["c", "a", "b", "a", "a"]
     assert (result.relabelled, result.changes[2]) == (2, "label: a -> b")
     assert fixed(features, suggested=suggested, accept=9).notes == (
-        "there are 3 suggestions for training images, fewer than the 9 to accept",
+        "training images have 3 suggestions, fewer than the 9 to accept",
     )
 
 

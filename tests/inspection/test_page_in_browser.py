@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from planted import CLASSES, COPIED, COPY, ODD_NAMES, Planted, plant
 
 import featx
 from featx.inspection.coordinates import map_coordinates
-from featx.inspection.data_table import extract_command
+from featx.inspection.data_table import extract_command, fit_options
 from featx.inspection.page import write_inspection_page
 from featx.inspection.result import Inspection
 from featx.report.head_parts import head_facts, head_sections
@@ -261,7 +262,7 @@ def test_what_is_decided_by_keys_is_exported_and_extracted_without_a_forward_pas
     command, fit = tab.page.locator(".commands").inner_text().splitlines()
     assert command == extract_command(features, Path(tab.run("baseName()") + "-mended.csv"))
     assert "--backbone lenet5" in command
-    assert fit == "featx fit-head --compare HEAD"
+    assert fit == shlex.join(["featx", "fit-head", *fit_options(features, "classification"), "--compare", "HEAD"])
 
 
 def test_duplicates_begin_with_the_closest(page: Path, inspection: Inspection, browse: Chromium) -> None:

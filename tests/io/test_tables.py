@@ -92,8 +92,11 @@ def test_featx_reads_the_same_paths_and_labels_from_an_exact_table(ending: str, 
 
 
 def test_an_exact_csv_refuses_paths_that_are_not_utf8(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"not UTF-8; name a file that ends in \.parquet with --predictions"):
-        write_table(tmp_path / "t.csv", {"path": ["caf\udce9"], "label": ["a"]}, KIND, exact=True)
+    with pytest.raises(
+        OutputError,
+        match=r"t\.csv cannot hold 'caf\\udce9', which is not UTF-8; name a file that ends in \.parquet with --predictions",
+    ):
+        write_table(tmp_path / "t.csv", {"path": ["a,b\n", "caf\udce9"], "label": ["a", "b"]}, KIND, exact=True)
     assert not (tmp_path / "t.csv").exists()
 
 

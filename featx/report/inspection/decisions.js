@@ -181,12 +181,12 @@ function groupNames() {
 
 const ENDING = ALL_ROWS.every((row) => fullPath(row).isWellFormed()) ? "csv" : "jsonl";
 
-/** What to run with the exported table, with the backbone and the layers of the features, so that no image is computed again. */
+/** What to run with the exported table, in the way in which the features were made, so that no image is computed again. */
 function nextCommands() {
   const isGrouped = DATA.groups?.some(Boolean) || [...decisions.keys()].some((key) => key.startsWith("group:"));
   const commands = [`featx extract ${baseName()}-mended.${ENDING}${DATA.extractOptions}`];
   if (ALL_ROWS.some((row) => newLabel(row) !== "" && !isDropped(row)))
-    commands.push(`featx fit-head${isGrouped ? " --group group" : ""} --compare HEAD`);
+    commands.push(`featx fit-head${DATA.fitOptions}${isGrouped ? " --group group" : ""} --compare HEAD`);
   return commands;
 }
 
