@@ -93,14 +93,16 @@ class Explanation:
     influences: tuple[Influence, ...] = ()
 
     def rows(self) -> list[tuple[str, float | None, str, int, TrainingImage]]:
-        """Return the explanation as rows of a table: (label, probability or None, kind, rank, training image)."""
+        """Return the explanation as rows of a table: (label, probability or None, kind, rank, training image).
+
+        The label of a regression is the predicted number in all rows.
+        """
         label, probability, _ = [*self.prediction.rows(), ("", None, "")][0]
         rows = [(label, probability, NEIGHBOUR, rank, image) for rank, image in enumerate(self.neighbours, start=1)]
         for part in self.influences:
+            name = label if part.probability is None else part.label
             for kind, images in ((SUPPORTING, part.supporting), (OPPOSING, part.opposing)):
-                rows += [
-                    (part.label, part.probability, kind, rank, image) for rank, image in enumerate(images, start=1)
-                ]
+                rows += [(name, part.probability, kind, rank, image) for rank, image in enumerate(images, start=1)]
         return rows
 
     def as_dict(self) -> dict[str, Any]:

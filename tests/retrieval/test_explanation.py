@@ -117,6 +117,7 @@ def test_the_influence_on_a_number_is_in_its_unit(features: FeatureSet, split_ph
     (found,) = explain(head, split_photos / str(numbers.paths[row]), count=40, features=numbers)
     (part,) = found.influences
     assert (part.label, part.probability) == ("value", None)
+    assert len({row[0] for row in found.rows()}) == 1  # the predicted number
     best = part.supporting[0]
     rows = np.array([r for r in numbers.rows("train") if numbers.paths[r] != best.path])
     without = Head("ridge", C=1e-3, task="regression").fit(numbers, rows=rows)
