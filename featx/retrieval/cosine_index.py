@@ -24,7 +24,7 @@ class CosineIndex:
     Examples:
         >>> index = CosineIndex(Rows(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])))
         >>> found, cosines = index.search(np.array([[2.0, 0.1]]), 2)
-        >>> found.tolist(), cosines.round(2).tolist()
+        >>> found.tolist(), cosines.astype(float).round(2).tolist()
         ([[0, 2]], [[1.0, 0.74]])
     """
 
