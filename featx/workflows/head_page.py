@@ -70,6 +70,9 @@ def write_head_page(
     if report is not None and rows is not None and predictions is not None:
         judged = JudgedHead(head, report, rows, predictions)
     inspection = inspect_fit(features, head, judged=judged, images=images, notes=notes, reporter=reporter)
+    if inspection.pixels is not None and inspection.pixels.unread:
+        for note in inspection.pixels.notes:
+            reporter.note(note)
     shown = report or head.held_out_
     sections = head_sections(
         head, features, report=report, rows=rows, predictions=predictions, compared=compared,

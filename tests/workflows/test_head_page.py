@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Chromium
+from made import Recorder
 from PIL import Image
 
 from featx.data.image_set import image_key
@@ -237,6 +238,14 @@ def test_no_image_outside_the_data_set_is_shown_unless_its_folder_is_named(tmp_p
             strange, Head("logreg", C=0.1), tmp_path, images=[tmp_path / "nowhere", tmp_path / "elsewhere"]
         )
         assert sorted(page.thumbnails) == list(range(50, 100))
+
+
+def test_a_note_counts_the_images_that_the_page_cannot_show(tmp_path: Path) -> None:
+    features = dataclasses.replace(photos(tmp_path / "elsewhere"), dataset={"name": "pets", "root": str(tmp_path)})
+    recorder = Recorder()
+    fit_head(features, "ridge", C=0.1, report=True, models=tmp_path, reporter=recorder)
+    (note,) = [note for note in recorder.notes if "could not be looked at" in note]
+    assert note.startswith(f"{len(features)} images could not be looked at: the image is missing")
 
 
 def test_an_image_that_was_replaced_is_not_shown_as_the_mistake(tmp_path: Path) -> None:
