@@ -167,4 +167,5 @@ def test_the_command_names_the_layers_and_views_that_are_stored(tmp_path: Path) 
     network = featx.load_backbone("lenet5", layers=["features.3"], views="flip")
     file = featx.extract(tmp_path / "flat", network, cache=tmp_path / "cache").file
     found = suggest(file, budget=2, out=tmp_path / "todo.csv")
-    assert found.command == f"featx extract {tmp_path / 'todo.csv'} --backbone lenet5 --layer features.3 --views flip"
+    options = f"--backbone lenet5 --layer features.3 --views flip --cache {tmp_path / 'cache'}"
+    assert found.command == f"featx extract {tmp_path / 'todo.csv'} {options}"

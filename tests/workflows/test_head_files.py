@@ -68,7 +68,7 @@ def test_space_for_the_whole_head_is_required_before_the_fit(
 ) -> None:
     features = photos(train=300, dim=40)
     required = []
-    monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: required.append(need))
+    monkeypatch.setattr(atomic, "require_writable", lambda path, need=0, **_: required.append(need))
     size = fit_head(features, new(name), models=tmp_path).path.stat().st_size
     assert mlp.MlpEstimator.width == head_files.HIDDEN_UNITS
     assert 0.5 * size < required[0] < 3 * size
@@ -190,6 +190,6 @@ def test_space_for_a_head_on_views_is_required_before_the_fit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     required = []
-    monkeypatch.setattr(atomic, "require_writable", lambda path, need=0: required.append(need))
+    monkeypatch.setattr(atomic, "require_writable", lambda path, need=0, **_: required.append(need))
     size = fit_head(in_views(photos(train=300, dim=40)), new(name), models=tmp_path).path.stat().st_size
     assert 0.3 * size < required[0] < 3 * size
