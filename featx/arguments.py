@@ -94,6 +94,11 @@ def is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def backbone_name(data: object, backbone: str | None) -> str:
+    """The backbone, by default ``lenet5`` for the built-in digits and ``resnet50`` for everything else."""
+    return backbone or ("lenet5" if data == "digits" else "resnet50")
+
+
 def require_seed(seed: object) -> None:
     """Refuse a seed that random generators do not take.
 

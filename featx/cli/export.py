@@ -9,9 +9,8 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import WORKERS, cache_folder, needing
+from featx.cli.options import LAYERS, WORKERS, cache_folder, needing
 from featx.constants import EXPORT_PIXELS, MAPS, TASKS, TOOLS
-from featx.layer_spec import PENULTIMATE
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, printable
 
@@ -68,10 +67,7 @@ def _show(exported: Export) -> None:
     "--head", section="Input", needs=ALWAYS, metavar="HEAD",
     help="Head whose predictions are added as the columns prediction and probability.",
 )  # fmt: skip
-@option(
-    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
-    help="Layer of the feature file. May be repeated: several layers are concatenated.",
-)  # fmt: skip
+@LAYERS
 @option(
     "--images", multiple=True, section="Input", needs=_PIXELS, metavar="FOLDER",
     help="Folder besides that of the data set in which images may lie. May be repeated.",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, backbone_name, cache_folder
+from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, cache_folder
 from featx.cli.output import in_views
 from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError

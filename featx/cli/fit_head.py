@@ -10,9 +10,9 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, NO_OUT, Needs, with_option, without_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder, needing
+from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder, needing, task_option
 from featx.cli.output import digits, in_views, print_columns
-from featx.constants import CALIBRATIONS, KERNELS, KINDS, TASKS
+from featx.constants import CALIBRATIONS, KERNELS, KINDS
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, listed, printable
@@ -173,11 +173,7 @@ def _check(options: Mapping[str, Any]) -> None:
     "--k", type=COUNT, show_default="chosen by cross-validation", section="Head", needs=CHECKED, metavar="N",
     help="Number of neighbours of a knn head.",
 )  # fmt: skip
-@option(
-    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True,
-    section="Input", needs=ALWAYS, metavar="NAME",
-    help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
-)  # fmt: skip
+@task_option("Input")
 @option(
     "--class-weight", type=click.Choice(("balanced",)), section="Head", needs=CHECKED,
     help="Weight all classes equally in the loss, however many images each has.",

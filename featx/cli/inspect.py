@@ -12,9 +12,18 @@ from featx.cli.fix_options import FIX
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, Needs, with_option
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, POSITIVE, WORKERS, cache_folder, needing
-from featx.constants import KINDS, MAPS, TASKS
-from featx.layer_spec import PENULTIMATE
+from featx.cli.options import (
+    DEVICE,
+    GROUPS,
+    LAYERS,
+    MODELS_FOLDER,
+    POSITIVE,
+    WORKERS,
+    cache_folder,
+    needing,
+    task_option,
+)
+from featx.constants import KINDS, MAPS
 from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
@@ -64,15 +73,8 @@ _WITH_PAGE = Needs(
     ),
 )  # fmt: skip
 @click.argument("data", required=False)
-@option(
-    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
-    help="Layer of the feature file. May be repeated: several layers are concatenated.",
-)  # fmt: skip
-@option(
-    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True,
-    section="Input", needs=ALWAYS, metavar="NAME",
-    help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
-)  # fmt: skip
+@LAYERS
+@task_option("Input")
 @option(
     "--threshold", type=POSITIVE, show_default="relative to the set", section="Evaluation", needs=ALWAYS, metavar="DISTANCE",
     help="Distance below which two images are near-duplicates: 0 for copies, about 1 for two random images.",

@@ -10,7 +10,8 @@ import click
 
 from featx.cli.needs import ALWAYS, CHECKED, Condition, with_option
 from featx.cli.option_groups import option
-from featx.constants import CACHE, MODELS
+from featx.constants import CACHE, MODELS, TASKS
+from featx.layer_spec import PENULTIMATE
 from featx.progress import NORMAL, QUIET, VERBOSE
 
 Decorator = Callable[[Any], Any]
@@ -212,6 +213,22 @@ def contact_sheet(needs: Condition) -> Decorator:
     )  # fmt: skip
 
 
+LAYERS = option(
+    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
+    help="Layer of the feature file. May be repeated: several layers are concatenated.",
+)  # fmt: skip
+"""The layers of a feature file."""
+
+
+def task_option(section: str) -> Decorator:
+    """The option ``--task`` of commands that fit a head."""
+    return option(
+        "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True, section=section, needs=ALWAYS,
+        metavar="NAME",
+        help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
+    )  # fmt: skip
+
+
 def cache_folder(section: str) -> Decorator:
     """The option ``--cache``, which some commands write to and others read from."""
     return option(
@@ -223,8 +240,3 @@ def cache_folder(section: str) -> Decorator:
         metavar="FOLDER",
         help="Folder of feature files.",
     )
-
-
-def backbone_name(data: str, backbone: str | None) -> str:
-    """The backbone, by default ``lenet5`` for the built-in digits and ``resnet50`` for everything else."""
-    return backbone or ("lenet5" if data == "digits" else "resnet50")

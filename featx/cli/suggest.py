@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS, CHECKED, with_option
+from featx.cli.needs import ALWAYS, with_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, cache_folder
+from featx.cli.options import COUNT, LAYERS, cache_folder, task_option
 from featx.cli.output import digits, print_columns
-from featx.constants import TASKS
-from featx.layer_spec import PENULTIMATE
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, printable
 
@@ -75,15 +73,8 @@ def _show(found: Suggestions) -> None:
     "--head", show_default="one that is fitted to the labelled images", section="Head", needs=ALWAYS, metavar="HEAD",
     help="Head that predicts the unlabelled images.",
 )  # fmt: skip
-@option(
-    "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
-    help="Layer of the feature file. May be repeated: several layers are concatenated.",
-)  # fmt: skip
-@option(
-    "--task", type=click.Choice(("auto", *TASKS)), default="auto", show_default=True,
-    section="Head", needs=CHECKED, metavar="NAME",
-    help=f"Task: {', '.join(TASKS)}; or auto: multilabel where a label contains | (cat|dog), else classification.",
-)  # fmt: skip
+@LAYERS
+@task_option("Head")
 @option(
     "--group", section="Input", needs=ALWAYS, metavar="COLUMN",
     help="Column of the table that names groups, such as patients: a second image of a group is chosen only when all groups "

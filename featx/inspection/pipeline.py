@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.base import clone
 
-from featx.arguments import names_of, path_of
+from featx.arguments import backbone_name, names_of, path_of
 from featx.constants import CACHE, MAPS, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
@@ -221,7 +221,7 @@ def _load(
         images = data if isinstance(data, ImageSet) else scan_images(path_of(data, "data"))
         file = None if backbone else newest_of(Path(cache), images, reporter)
         if file is None:
-            name = backbone or ("lenet5" if data == "digits" else "resnet50")
+            name = backbone_name(data, backbone)
             return _extract(
                 images, name, layer, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
             )

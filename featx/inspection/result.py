@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,16 +119,14 @@ class Inspection:
             {name: (N,) array}: path, label and split, then what each part found.
         """
         columns = {"path": self.features.paths, "label": self.given_labels, "split": self.features.splits}
-        parts: tuple[Any, ...] = (self.duplicates, self.leaks, self.labels, self.outliers, self.pixels)
-        for part in parts:
+        for part in (self.duplicates, self.leaks, self.labels, self.outliers, self.pixels):
             if part is not None:
                 columns |= part.columns()
         return columns
 
     def is_issue(self) -> np.ndarray:
         """Whether anything was found about each image: (N,) bool."""
-        flags: np.ndarray = np.any([values for values in self.columns().values() if values.dtype == bool], axis=0)
-        return flags
+        return _any_flag(self.columns())
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``featx inspect --json`` prints: numbers, ranked findings, and each image that has one."""
@@ -152,7 +151,7 @@ class Inspection:
             "outliers": paths[self.outliers.ranked].tolist(),
             "failures": [{"path": path, "error": error} for path, error in self.failures],
             "unread_images": self.pixels.unread if self.pixels else None,
-            "issues": self._rows(np.flatnonzero(self.is_issue())),
+            "issues": _issues(self.columns()),
             "files": [str(path) for path in self.files],
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
@@ -164,16 +163,24 @@ class Inspection:
         distance = finite(float(self.duplicates.distances[at]))
         return {"images": [first, second], "distance": distance, "exact": bool(self.duplicates.exact[at])}
 
-    def _rows(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        """Some rows of the table, for JSON."""
-        columns = {name: values[rows].tolist() for name, values in self.columns().items()}
-        return [
-            {
-                name: finite(value) if isinstance(value, float) else value
-                for name, value in zip(columns, cells, strict=True)
-            }
-            for cells in zip(*columns.values(), strict=True)
-        ]
+
+def _any_flag(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether any of the columns of bool is set, (N,) bool."""
+    flags: np.ndarray = np.any([values for values in columns.values() if values.dtype == bool], axis=0)
+    return flags
+
+
+def _issues(columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The rows of the table with a finding, for JSON."""
+    rows = np.flatnonzero(_any_flag(columns))
+    cells_of = {name: values[rows].tolist() for name, values in columns.items()}
+    return [
+        {
+            name: finite(value) if isinstance(value, float) else value
+            for name, value in zip(cells_of, cells, strict=True)
+        }
+        for cells in zip(*cells_of.values(), strict=True)
+    ]
 
 
 def task_of_labels(inspection: Inspection) -> str:

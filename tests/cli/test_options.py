@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from featx.cli.options import BatchSize, Numbers, backbone_name
+from featx.arguments import backbone_name
+from featx.cli.options import BatchSize, Numbers
 
 
 @pytest.mark.parametrize(
