@@ -26,7 +26,7 @@ from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 
 from featx.data.decode import read_pixels
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.data.scan import scan_images
 from featx.data.transform import Transform
 from featx.errors import ImageError

@@ -14,11 +14,11 @@ import numpy as np
 from featx.arguments import path_of
 from featx.backbones.backbone import Backbone
 from featx.constants import CACHE
-from featx.data.image_set import ImageSet, image_key
+from featx.data.image_set import ImageSet
 from featx.data.inputs import ImageInput, image_inputs
-from featx.data.loader import read_file
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
+from featx.data.store import ImageFile
 from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError, SettingsError, system_errors
 from featx.extraction.lookup import FileFeatures, Network, iter_values, known_in_files
@@ -384,7 +384,7 @@ def _evaluate_promoted(
     split = split or default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
-    inputs = [ImageInput(str(path), images.root / str(path)) for path in rows.paths]
+    inputs = [ImageInput(str(path), ImageFile(images.store, str(path))) for path in rows.paths]
     outputs = list(_predict_inputs(model, inputs, None, workers, reporter))
     decoded = [row for row, (_, values, _) in enumerate(outputs) if values is not None]
     if not decoded:
@@ -450,13 +450,13 @@ def _with_keys(images: ImageSet) -> FeatureSet:
     keys = np.zeros((len(images), 16), dtype=np.uint8)
     for row in range(len(images)):
         try:
-            keys[row] = np.frombuffer(image_key(read_file(images.absolute(row)).data), dtype=np.uint8)
+            keys[row] = np.frombuffer(images.file(row).read().key, dtype=np.uint8)
         except ImageError:
             continue
     hashed = "" in images.splits
     splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits
     no_features = np.empty((len(images), 0), dtype=np.float32)
-    dataset = {"name": images.name, "root": portable(str(images.root)), "splits": "hash" if hashed else "given"}
+    dataset = {"name": images.name, "root": portable(images.root), "splits": "hash" if hashed else "given"}
     dataset |= {"table": portable(str(images.table))} if images.table else {}
     return FeatureSet(no_features, images.labels, splits, images.classes, images.paths, keys, dataset=dataset)
 

@@ -33,9 +33,7 @@ def main() -> None:
     images = scan_images("digits")
     rows = np.flatnonzero(images.splits == PRETRAIN)
     transform = registry.build("lenet5", "random").transform
-    pixels = torch.stack(
-        [torch.from_numpy(read_pixels(images.absolute(int(row)).read_bytes(), transform)) for row in rows]
-    )
+    pixels = torch.stack([torch.from_numpy(read_pixels(images.file(int(row)).read().data, transform)) for row in rows])
     labels = torch.from_numpy(images.labels[rows])  # 0-4, which are also the first five classes
     held = torch.arange(len(rows)) % 10 == 0
     network = LeNet5()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.image_set import UNLABELLED, ImageSet, image_key
+from featx.data.file_bytes import image_key
+from featx.data.image_set import UNLABELLED, ImageSet
 
 MakeImage = Callable[..., Path]
 

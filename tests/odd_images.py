@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.features.feature_set import FeatureSet
 
 

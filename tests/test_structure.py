@@ -65,6 +65,7 @@ ONLY_IN = {
     "click": {"cli"},
     "tqdm": {"progress"},
     "openTSNE": {"inspection/coordinates"},
+    "fsspec": {"data/remote"},
 }
 """Package: the only folders and modules that may import it."""
 

@@ -21,6 +21,7 @@ from featx.backbones.blocks import block_names, blocks_up_to
 from featx.backbones.catalog import published_top1
 from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
+from featx.data.scan import open_store
 from featx.errors import AdviceError, FeatxError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
@@ -31,6 +32,7 @@ from featx.heads.targets import task_of
 from featx.layer_spec import PENULTIMATE, LayerNode, by_depth, largest_views, plain_layers
 from featx.metrics.grouped import count_groups, mean_and_error, number_groups
 from featx.reporter import SILENT, Reporter
+from featx.text import native
 
 MAX_IMAGES = 2000
 """Largest number of training images that heads are compared on; of more, a random sample is used."""
@@ -182,7 +184,7 @@ class LayerData:
         features = self.penultimate
         return ImageSet(
             name=features.dataset["name"],
-            root=Path(features.dataset["root"]),
+            store=open_store(native(features.dataset["root"])),
             paths=features.paths[rows],
             labels=features.labels[rows],
             splits=np.full(len(rows), "train", dtype=object),

@@ -181,7 +181,7 @@ def rank(
     require_outputs(
         [Output(picture, RANKING, named=bool(out))],
         [path for path in (images.table, *sources) if path],
-        images=(str(images.root), set(images.paths)),
+        images=(images.root, set(images.paths)),
     )
     ranked, failed, counts, notes = (
         list[RankedBackbone](),

@@ -9,7 +9,8 @@ from featx._lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "image_set": ["ImageSet", "image_key"],
+        "file_bytes": ["image_key"],
+        "image_set": ["ImageSet"],
         "scan": ["scan_images"],
         "splits": ["hash_group_splits", "hash_splits", "join_groups"],
         "transform": ["Transform"],
@@ -17,8 +18,8 @@ __getattr__, __dir__, __all__ = lazy_names(
 )
 
 if TYPE_CHECKING:
+    from featx.data.file_bytes import image_key as image_key
     from featx.data.image_set import ImageSet as ImageSet
-    from featx.data.image_set import image_key as image_key
     from featx.data.scan import scan_images as scan_images
     from featx.data.splits import hash_group_splits as hash_group_splits
     from featx.data.splits import hash_splits as hash_splits

@@ -7,18 +7,19 @@ import math
 
 import numpy as np
 
+from featx.data.boxes import Box
 from featx.data.decode import MAX_PIXELS, with_pixels
 from featx.data.transform import Transform, cropped, resize_pixels
 from featx.layer_spec import RandomView
 
 
 def read_random_view(
-    data: bytes, transform: Transform, view: RandomView, *, max_pixels: int = MAX_PIXELS
+    data: bytes, transform: Transform, view: RandomView, *, max_pixels: int = MAX_PIXELS, box: Box | None = None
 ) -> np.ndarray:
     """As ``read_augmented``, with random numbers that depend only on the view and the image's bytes."""
     content = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     rng = np.random.default_rng([view.seed, view.number, content])
-    return read_augmented(data, transform, rng, scale=view.scale, flip=view.flip, max_pixels=max_pixels)
+    return read_augmented(data, transform, rng, scale=view.scale, flip=view.flip, max_pixels=max_pixels, box=box)
 
 
 def read_augmented(
@@ -29,6 +30,7 @@ def read_augmented(
     scale: float,
     flip: bool = True,
     max_pixels: int = MAX_PIXELS,
+    box: Box | None = None,
 ) -> np.ndarray:
     """Decode an image, cut out a random region, resize it to the crop, and mirror it half of the time.
 
@@ -42,6 +44,7 @@ def read_augmented(
         scale: the smallest share of the image's area that a crop covers.
         flip: mirror half of the images.
         max_pixels: as ``decode``.
+        box: the part of the image from which the region is cut; None for all of it.
 
     Returns:
         (3, crop, crop) uint8, RGB.
@@ -57,7 +60,7 @@ def read_augmented(
             patch = patch.flip(-1)
         return cropped(patch, transform.crop)
 
-    return with_pixels(data, transform, cut, max_pixels=max_pixels)
+    return with_pixels(data, transform, cut, max_pixels=max_pixels, box=box)
 
 
 def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:

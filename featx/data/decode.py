@@ -36,6 +36,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageColor, ImageFile
 
+from featx.data.boxes import Box
 from featx.data.deep import deep_colour, deep_grey, undeclared_components
 from featx.data.formats import format_of
 from featx.data.memory import BUDGET, Lease
@@ -128,8 +129,15 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
     return pixels
 
 
-def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """As ``read_pixels`` for V views, decoding and resizing once: (V, 3, crop, crop) uint8."""
+def read_views(
+    data: bytes,
+    transform: Transform,
+    views: Sequence[View],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    box: Box | None = None,
+) -> np.ndarray:
+    """As ``read_pixels`` for V views, decoding and resizing once: (V, 3, crop, crop) uint8. A box is cut out first."""
     least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
 
     def cut(pixels: np.ndarray) -> np.ndarray:
@@ -137,16 +145,17 @@ def read_views(data: bytes, transform: Transform, views: Sequence[View], *, max_
         resized = resize_pixels(kept, resized_size(kept.shape, transform), transform)
         return np.stack([cropped(resized, transform.crop, view) for view in views])
 
-    return with_pixels(data, transform, cut, max_pixels=max_pixels, least=least)
+    return with_pixels(data, transform, cut, max_pixels=max_pixels, least=least, box=box)
 
 
-def thumbnail(data: bytes, side: int, transform: Transform | None = None) -> bytes:
+def thumbnail(data: bytes, side: int, transform: Transform | None = None, *, box: Box | None = None) -> bytes:
     """Make a small copy of an image for people to look at.
 
     Args:
         data: the bytes of an image file.
         side: the length of the longer side in pixels. Smaller images are enlarged without smoothing.
         transform: its value range, bands and background apply.
+        box: the part of the image to show; None for all of it.
 
     Returns:
         A JPEG file: RGB, upright, transparency over white, without the original's metadata.
@@ -162,7 +171,7 @@ def thumbnail(data: bytes, side: int, transform: Transform | None = None) -> byt
         image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
         return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
-    small = with_pixels(data, transform or Transform(), shrink, max_pixels=MAX_PIXELS, least=side)
+    small = with_pixels(data, transform or Transform(), shrink, max_pixels=MAX_PIXELS, least=side, box=box)
     file = io.BytesIO()
     small.convert("RGB").save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -242,7 +251,13 @@ def full_size(data: bytes) -> tuple[int, int] | None:
 
 
 def with_pixels(
-    data: bytes, transform: Transform, work: Callable[[np.ndarray], Result], *, max_pixels: int, least: int = 0
+    data: bytes,
+    transform: Transform,
+    work: Callable[[np.ndarray], Result],
+    *,
+    max_pixels: int,
+    least: int = 0,
+    box: Box | None = None,
 ) -> Result:
     """Decode an upright image, and return what ``work`` makes of it. Until then the budget of memory counts its pixels.
 
@@ -252,7 +267,8 @@ def with_pixels(
         work: takes the pixels, (H, W) uint32, C-contiguous, which nobody keeps. The bytes of each pixel in memory are R, G, B,
             and a fourth one without meaning.
         max_pixels: as in ``decode``.
-        least: as in ``_shrink``; 0 decodes at full size.
+        least: as in ``_shrink``; 0 decodes at full size, as a box does.
+        box: the part of the upright image that ``work`` gets; None for all of it. What lies outside the image is cut off.
 
     Raises:
         ImageError: as ``decode``.
@@ -261,7 +277,8 @@ def with_pixels(
     kind = known_format(data)
     with BUDGET.lease() as lease:
         try:
-            return work(_upright(data, kind, transform, max_pixels, least, lease))
+            pixels = _upright(data, kind, transform, max_pixels, 0 if box else least, lease)
+            return work(pixels if box is None else _cut(pixels, box))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "allocate memory" in str(error):  # RuntimeError is torch's
                 raise MachineError(TOO_LITTLE_MEMORY) from error
@@ -304,6 +321,22 @@ def _upright(data: bytes, kind: str, transform: Transform, max_pixels: int, leas
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
         raise image_error(error, kind, lease.held) from error
+
+
+def _cut(pixels: np.ndarray, box: Box) -> np.ndarray:
+    """The part of (H, W) pixels in a box, C-contiguous.
+
+    Raises:
+        ImageError: the box lies outside the image.
+    """
+    x, y, width, height = box
+    part = pixels[y : y + height, x : x + width]
+    if not part.size:
+        rows, columns = pixels.shape
+        raise ImageError(
+            f"the box {x},{y},{width},{height} lies outside the image, which has {columns} x {rows} pixels"
+        )
+    return np.ascontiguousarray(part)
 
 
 def _decode(

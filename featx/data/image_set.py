@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from featx.data.boxes import split_box
+from featx.data.file_bytes import FileFacts
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
 
 UNLABELLED = -1
@@ -41,23 +44,27 @@ class ImageSet:
 
     Attributes:
         name: the name of the folder or table.
-        root: the folder that the paths are relative to.
+        store: where the images lie; a path is the path of a folder of images.
         paths: (N,) str with forward slashes; bytes that are not UTF-8 are surrogate escapes (``os.fsdecode``).
         labels: (N,) int64, indices into ``classes``; -1 means unlabelled.
         splits: (N,) str: "train", "val", "test", "pretrain" or another name from a table; "" until ``hash_splits`` decides.
         classes: (C,) class names, sorted.
         notes: sentences for the user about what was left out or looks odd.
-        table: the table that lists the images, or None.
+        table: the table that lists the images, a path or a URL, or None.
+        columns: further columns of the table by their names, (N,) object arrays of str; "" where a cell is empty.
+        options: how the data were read.
     """
 
     name: str
-    root: Path
+    store: Store
     paths: np.ndarray
     labels: np.ndarray
     splits: np.ndarray
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    table: Path | None = None
+    table: Path | str | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    options: ScanOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         """Check the arrays against one another.
@@ -84,38 +91,49 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def absolute(self, row: int) -> Path:
-        """The path of the image in one row."""
-        return self.root / str(self.paths[row])
+    @property
+    def root(self) -> str:
+        """What the paths are relative to: an absolute local path or a URL."""
+        return self.store.location
 
+    def file(self, row: int) -> ImageFile:
+        """The image in one row."""
+        return ImageFile(self.store, str(self.paths[row]))
 
-def image_key(data: bytes) -> bytes:
-    """The key of an image: BLAKE2b-128 of its file's bytes, 16 bytes. Renaming and copying do not change it.
+    def facts(self) -> FileFacts:
+        """What is known of the N images without reading them."""
+        return self.store.facts([split_box(path)[0] for path in self.paths])
 
-    Examples:
-        >>> image_key(b"the bytes of a file").hex()
-        '6fd5fbb6a74fb7abd7c00fa5403424c3'
-    """
-    return hashlib.blake2b(data, digest_size=16).digest()
+    def order(self, rows: np.ndarray) -> np.ndarray:
+        """(M,) int64: the same rows in the order in which reading their images is fastest."""
+        ordered: np.ndarray = rows[self.store.order([split_box(path)[0] for path in self.paths[rows]])]
+        return ordered
 
 
 def assemble(
     name: str,
-    root: Path,
+    store: Store,
     paths: Sequence[str],
     names: Sequence[str | None],
     splits: Sequence[str],
     notes: Sequence[str],
+    *,
+    table: Path | str | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    options: ScanOptions = NO_OPTIONS,
 ) -> ImageSet:
     """Build an ``ImageSet`` from the lists of a source: sort the images by path and number the classes.
 
     Args:
         name: the name of the data set.
-        root: the folder that the paths are relative to.
+        store: where the images lie.
         paths: N paths.
         names: N class names; None means unlabelled.
         splits: N names of splits, all "" if they are to be decided later.
         notes: sentences for the user.
+        table: the table that lists the images.
+        columns: N cells of each further column, by its name.
+        options: how the data were read.
     """
     classes = tuple(sorted({name for name in names if name is not None}))
     index = {name: label for label, name in enumerate(classes)}
@@ -123,12 +141,17 @@ def assemble(
     labels = [UNLABELLED if names[row] is None else index[names[row]] for row in order]  # type: ignore[index]
     return ImageSet(
         name=re.sub(r"[^\w.+-]+", "-", name),
-        root=root,
+        store=store,
         paths=np.array([paths[row] for row in order], dtype=object),
         labels=np.array(labels, dtype=np.int64),
         splits=np.array([splits[row] for row in order], dtype=object),
         classes=classes,
         notes=tuple(notes),
+        table=table,
+        columns={
+            name: np.array([cells[row] for row in order], dtype=object) for name, cells in (columns or {}).items()
+        },
+        options=options,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from featx.data.decode import file_of
 from featx.data.image_set import ImageSet
+from featx.data.loader import Readable
 from featx.data.sources import digits, folder, table
 from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
@@ -35,11 +36,11 @@ class ImageInput:
     Attributes:
         name: its path, as it was given or as found in a given folder or table; of an image in memory, "image 3" counted from 0,
             or the file that Pillow opened.
-        source: the path, or a function that returns the bytes of an image file.
+        source: the image, its path, or a function that returns the bytes of an image file.
     """
 
     name: str
-    source: Path | Callable[[], bytes]
+    source: Readable
 
 
 def image_inputs(images: Any) -> Iterator[ImageInput]:
@@ -55,7 +56,7 @@ def image_inputs(images: Any) -> Iterator[ImageInput]:
             cannot be read.
     """
     if isinstance(images, ImageSet):
-        yield from (_on_disk(images.absolute(row)) for row in range(len(images)))
+        yield from (ImageInput(images.file(row).name, images.file(row)) for row in range(len(images)))
         return
     number = 0
     for item in items_of(images):

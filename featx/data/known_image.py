@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from featx.data.image_set import image_key
-from featx.data.loader import read_file
-from featx.errors import ImageError
+from featx.data.boxes import split_box
+from featx.data.file_bytes import FileBytes
+from featx.data.places import is_remote
+from featx.data.scan import open_store
+from featx.data.store import FolderStore, ImageFile
+from featx.errors import DatasetError, ImageError
 from featx.system import why_unreadable
 
 MISSING = "the image is missing or cannot be read"
@@ -21,19 +24,19 @@ def read_known_image(
     *,
     also: Sequence[str | os.PathLike[str]] = (),
     admit: Callable[[int], None] = lambda _: None,
-) -> bytes:
-    """Read the bytes of an image by the path, and with the content, that a feature file stores.
+) -> FileBytes:
+    """Read an image by the path, and with the content, that a feature file stores.
 
     The feature file may come from a stranger, who can name any file of this machine as an image. So the image must lie in the
     folder of the data set, links followed, or in a folder that the user names; and its content must be the one that was
-    extracted, which nobody can name who does not have it.
+    extracted, which nobody can name who does not have it. An image on another machine is read only if the user names the URL.
 
     Args:
-        root: the folder of the data set.
+        root: where the images of the data set are, as ``ImageSet.root``.
         path: of the image, below the root.
         key: the 16 bytes of ``image_key`` of its content.
-        also: further folders in which the image may lie: at the same path below one of them, where the data set has been
-            moved, or where the path or a link leads.
+        also: further places in which the image may lie, folders, archives or URLs: at the same path below one of them, where
+            the data set has been moved, or where the path or a link leads.
         admit: as in ``read_file``.
 
     Raises:
@@ -41,37 +44,58 @@ def read_known_image(
 
     Examples:
         >>> import tempfile
+        >>> from featx.data.file_bytes import image_key
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "a.png").write_bytes(b"pixels")
-        ...     read_known_image(folder, "a.png", image_key(b"pixels"))
+        ...     read_known_image(folder, "a.png", image_key(b"pixels")).data
         b'pixels'
         >>> read_known_image("photos", "../secret.png", bytes(16))
         Traceback (most recent call last):
         featx.errors.ImageError: the image is missing or cannot be read
     """
     faults: list[ImageError] = []
-    for folder in (root, *also):
+    named = [os.fspath(location) for location in also]
+    for location in (os.fspath(root), *named):
         try:
-            return _read(Path(folder) / path, key, (root, *also), admit)
+            return _read(location, path, key, (root, *also), admit, is_named=location in named)
         except ImageError as error:
             faults.append(error)
     raise next((fault for fault in faults if str(fault) != MISSING), faults[0])
 
 
-def _read(file: Path, key: bytes, folders: Sequence[str | os.PathLike[str]], admit: Callable[[int], None]) -> bytes:
+def _read(
+    location: str,
+    path: str,
+    key: bytes,
+    folders: Sequence[str | os.PathLike[str]],
+    admit: Callable[[int], None],
+    *,
+    is_named: bool,
+) -> FileBytes:
+    if is_remote(location) and not is_named:
+        raise ImageError(f"the image lies on another machine; --images {location} reads it from there")
+    try:
+        file = ImageFile(open_store(location), path)
+    except DatasetError as error:
+        raise ImageError(f"{MISSING}: {error}") from error
+    if isinstance(file.store, FolderStore):
+        _require_inside(Path(location, split_box(path)[0]), folders)
+    try:
+        found = file.read(admit)
+    except ImageError as error:
+        raise ImageError(f"{MISSING}: it {error}") from error
+    if found.key != bytes(key):
+        raise ImageError("the image has changed since its features were extracted")
+    return found
+
+
+def _require_inside(file: Path, folders: Sequence[str | os.PathLike[str]]) -> None:
     if why_unreadable(file):
         raise ImageError(MISSING)
-    if not any(_is_inside(file, folder) for folder in folders):
+    if not any(_is_inside(file, folder) for folder in folders if not is_remote(folder)):
         raise ImageError(
             "the image lies outside the folder of the data set; --images FOLDER names another that is read"
         )
-    try:
-        data = read_file(file, admit).data
-    except ImageError as error:
-        raise ImageError(f"{MISSING}: it {error}") from error
-    if image_key(data) != bytes(key):
-        raise ImageError("the image has changed since its features were extracted")
-    return data
 
 
 def _is_inside(file: Path, folder: str | os.PathLike[str]) -> bool:

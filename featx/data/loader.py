@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import stat
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from featx.data.decode import MAX_PIXELS, read_views
-from featx.data.image_set import image_key
+from featx.data.file_bytes import NO_KEY, FileBytes, read_file
+from featx.data.store import ImageFile
 from featx.data.throughput import ThroughputMeter
 from featx.data.transform import Transform
 from featx.errors import ImageError, MachineError
@@ -27,13 +25,6 @@ from featx.layer_spec import View
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-NO_KEY = bytes(16)
-"""The key of an image that could not be read, or not be decoded for a reason that lies in the machine. Such an image has no
-lasting failure: the next run tries it again."""
-
-MAX_BYTES = 1 << 30
-"""Larger files are not read into memory."""
-
 LARGE_FILE = 1 << 26
 """Of files of this size or more, one at a time is in memory, however many threads read."""
 
@@ -41,25 +32,6 @@ _large_file = threading.RLock()
 
 _AT_ONCE = 4
 """Files per task of a thread, so that handing out tasks costs little."""
-
-_TRIES = 3
-
-_HAS_CHANGE_TIME = os.name != "nt"
-_LARGEST = (1 << 63) - 1
-"""The largest int64, to which inode numbers are cut."""
-
-_TICK, _COARSE_TICK = 10_000_000, 2_000_000_000
-"""Nanoseconds within which two changes of a file may get one time stamp: usually, and on file systems of whole seconds."""
-
-
-@dataclass(frozen=True)
-class FileBytes:
-    """The bytes of a whole file, with its size and modification time (ns) when it was read, and its ``file_marks``."""
-
-    data: bytes
-    size: int
-    mtime_ns: int
-    marks: tuple[int, int] = (-1, 0)
 
 
 @dataclass(frozen=True)
@@ -83,6 +55,13 @@ class LoadedImage:
     size: int = -1
     mtime_ns: int = -1
     marks: tuple[int, int] = (-1, 0)
+
+
+Readable = ImageFile | Path | Callable[[], bytes]
+"""An image of a store, the path of an image file, or a function that returns the bytes of one or raises ImageError."""
+
+PixelReader = Callable[[int, FileBytes], np.ndarray]
+"""Turns a row and the bytes of its file into pixels, or raises ImageError."""
 
 
 class Workers(ThreadPoolExecutor):
@@ -117,8 +96,8 @@ class Workers(ThreadPoolExecutor):
 
 
 def read_images(
-    files: Iterable[tuple[int, Path | Callable[[], bytes]]],
-    read: Callable[[int, bytes], np.ndarray] | None,
+    files: Iterable[tuple[int, Readable]],
+    read: PixelReader | None,
     *,
     workers: int | Workers,
     known: Container[bytes] = (),
@@ -126,7 +105,7 @@ def read_images(
     """Read and decode files in threads, in order, a bounded number ahead. A bad file does not stop the others.
 
     Args:
-        files: (row, path); or (row, function that returns the bytes of an image file or raises ImageError).
+        files: (row, image of a store, path, or function that returns the bytes of an image file or raises ImageError).
         read: turns a row and its file's bytes into pixels, or raises ImageError. None: only the keys are needed.
         workers: a pool of threads, or their number; decoding and reading release the interpreter lock.
         known: keys whose pixels are not needed; it may grow meanwhile.
@@ -164,29 +143,30 @@ def in_order(
                 future.cancel()
 
 
-def _in_memory(data: bytes) -> FileBytes:
-    """Bytes that come from no file: they have a size, but no modification time."""
+def _read(source: Readable, admit: Callable[[int], None]) -> FileBytes:
+    if isinstance(source, ImageFile):
+        return source.read(admit)
+    if isinstance(source, Path):
+        return read_file(source, admit)
+    data = source()  # from no file: the bytes have a size, but no modification time
     return FileBytes(data, len(data), -1)
 
 
 def _load(
     row: int,
-    source: Path | Callable[[], bytes],
-    read: Callable[[int, bytes], np.ndarray] | None,
+    source: Readable,
+    read: PixelReader | None,
     known: Container[bytes],
 ) -> LoadedImage:
     with contextlib.ExitStack() as turns:
         try:
-            if isinstance(source, Path):
-                file = read_file(source, lambda size: wait_for_large_files(size, turns))
-            else:
-                file = _in_memory(source())
+            file = _read(source, lambda size: wait_for_large_files(size, turns))
         except ImageError as error:
             return LoadedImage(row, NO_KEY, None, str(error))
-        key, pixels, fault = image_key(file.data), None, ""
+        key, pixels, fault = file.key, None, ""
         if read is not None and key not in known:
             try:
-                pixels = read(row, file.data)
+                pixels = read(row, file)
             except ImageError as error:
                 fault = str(error)
                 key = NO_KEY if isinstance(error, MachineError) else key
@@ -199,62 +179,9 @@ def wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
         turns.enter_context(_large_file)
 
 
-def read_file(path: Path, admit: Callable[[int], None] = lambda _: None) -> FileBytes:
-    """Read an image file that does not change meanwhile.
-
-    If the file has only just been written, renamed or given another time, wait for one tick of the file system's clock first,
-    so that the next change gets a different time stamp.
-
-    Args:
-        path: of the file.
-        admit: called with the size in bytes before the file is read into memory; it may wait.
-
-    Raises:
-        ImageError: it cannot be read, is not a regular file (reading a pipe would block), or keeps changing.
-    """
-    try:
-        for _ in range(_TRIES):
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                before = os.fstat(handle)
-                if not stat.S_ISREG(before.st_mode):
-                    raise ImageError("is not a regular file")
-                if before.st_size > MAX_BYTES:
-                    raise ImageError(f"has {before.st_size:,} bytes; at most {MAX_BYTES:,} are read")
-                admit(before.st_size)
-                _let_age(before.st_mtime_ns)
-                _let_age_since_change(before.st_ctime_ns)
-                with os.fdopen(handle, "rb", closefd=False) as file:
-                    # At most one byte more, however fast the file grows; None if reading would block.
-                    data = file.read(before.st_size + 1) or b""
-                after = os.fstat(handle)
-            finally:
-                os.close(handle)
-            if len(data) == after.st_size == before.st_size and after.st_mtime_ns == before.st_mtime_ns:
-                return FileBytes(data, after.st_size, after.st_mtime_ns, file_marks(before))
-    except MemoryError as error:
-        raise MachineError("cannot be read on this machine: there is too little memory") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    raise ImageError("changes while it is being read")
-
-
-def file_marks(found: os.stat_result) -> tuple[int, int]:
-    """The change time in ns and the inode number, which tell swapped files of equal size and modification time apart.
-
-    Returns:
-        Two int64; the time is 0 on Windows, where ``st_ctime`` is the time of creation.
-    """
-    return found.st_ctime_ns if _HAS_CHANGE_TIME else 0, found.st_ino & _LARGEST
-
-
-def views_reader(
-    transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
-) -> Callable[[int, bytes], np.ndarray]:
+def views_reader(transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> PixelReader:
     """A reader for ``read_images`` that gives the transformed pixels of V views: (V, 3, H, W) uint8."""
-    return lambda _row, data: read_views(data, transform, views, max_pixels=max_pixels)
+    return lambda _row, file: read_views(file.data, transform, views, max_pixels=max_pixels, box=file.box)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -267,21 +194,3 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def default_batch_size(kind: str) -> int:
     """Images per forward pass by type of device: 8 on the CPU, where larger batches only cost memory; 64 elsewhere."""
     return 8 if kind == "cpu" else 64
-
-
-def _let_age(mtime_ns: int) -> None:
-    """Wait until a second edit of a file would get another modification time."""
-    _wait_for_tick(mtime_ns)
-
-
-def _let_age_since_change(ctime_ns: int) -> None:
-    """Wait until a second change of a file, of whatever kind, would get another change time."""
-    if _HAS_CHANGE_TIME:
-        _wait_for_tick(ctime_ns)
-
-
-def _wait_for_tick(stamp_ns: int) -> None:
-    tick = _TICK if stamp_ns % 1_000_000_000 else _COARSE_TICK
-    age = time.time_ns() - stamp_ns
-    if 0 <= age < tick:
-        time.sleep((tick - age) / 1e9)

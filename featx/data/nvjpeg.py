@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from featx.data.decode import MAX_PIXELS, is_plain_jpeg, read_views
+from featx.data.file_bytes import FileBytes
 from featx.data.transform import INTERPOLATIONS, Transform, ends_kept, resized_size, seen
 from featx.errors import EngineError
 from featx.layer_spec import View
@@ -24,16 +25,17 @@ from featx.layer_spec import View
 
 def coded_reader(
     transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
-) -> Callable[[int, bytes], np.ndarray]:
+) -> Callable[[int, FileBytes], np.ndarray]:
     """A reader for ``read_images``: the file itself, (L,) uint8, if the GPU can decode it; else pixels, (V, 3, crop, crop).
 
     Values and bands are selected on the CPU.
     """
 
-    def read(_row: int, data: bytes) -> np.ndarray:
-        if not transform.changes_8_bit_images and is_plain_jpeg(data, max_pixels=max_pixels):
-            return np.frombuffer(data, dtype=np.uint8)
-        return read_views(data, transform, views, max_pixels=max_pixels)
+    def read(_row: int, file: FileBytes) -> np.ndarray:
+        is_whole = not (file.box or transform.changes_8_bit_images)
+        if is_whole and is_plain_jpeg(file.data, max_pixels=max_pixels):
+            return np.frombuffer(file.data, dtype=np.uint8)
+        return read_views(file.data, transform, views, max_pixels=max_pixels, box=file.box)
 
     return read
 

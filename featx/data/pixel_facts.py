@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from featx.data.decode import MAX_PIXELS, full_size, with_pixels
+from featx.data.file_bytes import FileBytes
 from featx.data.transform import Transform
 
 SIDE = 160
@@ -82,12 +83,12 @@ class Look:
 
 
 def look_at(
-    data: bytes, transform: Transform | None = None, *, thumbnail: bool = False, max_pixels: int = MAX_PIXELS
+    file: FileBytes, transform: Transform | None = None, *, thumbnail: bool = False, max_pixels: int = MAX_PIXELS
 ) -> Look:
     """Measure the pixels of an image, and make a small copy of it in the same decode.
 
     Args:
-        data: the bytes of an image file.
+        file: an image file, and the part of the image that is meant.
         transform: its value range, bands and background apply.
         thumbnail: whether to make the copy: upright, RGB, without the metadata of the original.
         max_pixels: as in ``decode``.
@@ -99,9 +100,12 @@ def look_at(
     def look(pixels: np.ndarray) -> tuple[np.void, bytes]:
         return _facts(pixels), _jpeg(pixels) if thumbnail else b""
 
-    facts, small = with_pixels(data, transform or Transform(), look, max_pixels=max_pixels, least=SIDE)
-    facts["width"], facts["height"] = full_size(data) or (facts["width"], facts["height"])
-    facts["bytes"] = len(data)
+    facts, small = with_pixels(
+        file.data, transform or Transform(), look, max_pixels=max_pixels, least=SIDE, box=file.box
+    )
+    if file.box is None:
+        facts["width"], facts["height"] = full_size(file.data) or (facts["width"], facts["height"])
+    facts["bytes"] = len(file.data)
     return Look(facts, small)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from featx.data.image_set import ImageSet, check_classes
+from featx.data.places import is_remote
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.sources import digits, folder, table
+from featx.data.store import FolderStore, Store
 from featx.errors import DatasetError, system_errors
 from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
 from featx.text import brief, described
@@ -28,17 +32,68 @@ class Source(Protocol):
         """Whether the source can scan the data, judged by the look of the path alone."""
         ...
 
-    def scan(self, data: str | os.PathLike[str]) -> ImageSet:
-        """List the images, sorted by path, without opening one."""
+    def scan(self, data: str | os.PathLike[str], options: ScanOptions) -> ImageSet:
+        """List the images, sorted by path, without opening one.
+
+        Raises:
+            DatasetError: the data cannot be read; or an option is set that this kind of data does not have.
+        """
+        ...
+
+
+class StoreOpener(Protocol):
+    """What a module of ``featx.data.sources`` offers besides, if its images do not lie in a local folder."""
+
+    def opens(self, location: str) -> bool:
+        """Whether a location, as ``Store.location`` gives it, is one of this module's, judged by its look."""
+        ...
+
+    def open_store(self, location: str) -> Store:
+        """Open the images of a location again.
+
+        Raises:
+            DatasetError: it is gone or cannot be read.
+        """
         ...
 
 
 SOURCES: Sequence[Source] = (folder, table, digits)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
+OPENERS: Sequence[StoreOpener] = ()
+"""The first module that opens a location does so; what none opens is a local folder."""
+
+
+@functools.lru_cache(maxsize=64)
+def open_store(location: str) -> Store:
+    """Open the images of a data set again, by the location that a feature file stores.
+
+    A store is opened once in a process; it notices by itself that its data have changed.
+
+    Args:
+        location: as ``ImageSet.root`` gives it.
+
+    Raises:
+        DatasetError: it is gone or cannot be read. A folder that is gone is opened all the same; its images are missing.
+    """
+    for kind in OPENERS:
+        if kind.opens(location):
+            return kind.open_store(location)
+    return FolderStore(location)
+
+
+def store_exists(location: str) -> bool:
+    """Whether the images of a data set are still where a feature file found them; True where that needs a network."""
+    if is_remote(location):
+        return True
+    try:
+        return open_store(location).exists()
+    except DatasetError:
+        return False
+
 
 @system_errors()
-def scan_images(source: str | os.PathLike[str]) -> ImageSet:
+def scan_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images of a data set without opening one.
 
     Args:
@@ -46,6 +101,7 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
             (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, whose paths are
             relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
             are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read.
+        options: the columns of a table, classes in the names of files, and what else the layout does not tell.
 
     Returns:
         The images, sorted by path. If the source names no splits, ``splits`` is "" until ``hash_splits`` decides.
@@ -67,7 +123,7 @@ def scan_images(source: str | os.PathLike[str]) -> ImageSet:
     try:
         for kind in SOURCES:
             if kind.matches(source):
-                images = kind.scan(source)
+                images = kind.scan(source, options)
                 return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
     except OSError as error:
         raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from featx.data.file_bytes import UNKNOWN
 from featx.data.loader import LoadedImage
 from featx.data.pillow import reader_name
 from featx.data.splits import hash_splits
 from featx.errors import DatasetError
 from featx.extraction.plan import Plan, Work
 from featx.features.feature_file import DONE, FAILED, FeatureFile
-from featx.features.file_marks import UNKNOWN, FileMarks, forget_marks, record_marks, seal_of
+from featx.features.file_marks import FileMarks, forget_marks, record_marks, seal_of
 from featx.features.header import partial_path
 from featx.features.writer import FeatureFileWriter
 

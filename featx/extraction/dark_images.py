@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from featx.data.decode import peek
-from featx.data.loader import LoadedImage, read_file
+from featx.data.loader import LoadedImage
 from featx.data.samples import ValueType, fitting_range
+from featx.data.store import ImageFile
 from featx.data.transform import Transform
 from featx.errors import ImageError
 
@@ -21,14 +21,14 @@ _DARK, _LIGHT = 96, 159
 none below the second if its lowest value is white."""
 
 
-def dark_note(sample: Sequence[LoadedImage], paths: Sequence[Path], transform: Transform, max_pixels: int) -> str:
+def dark_note(sample: Sequence[LoadedImage], files: Sequence[ImageFile], transform: Transform, max_pixels: int) -> str:
     """The sentence that names a value range, if the values of some images end at or below a quarter of their type's.
 
     Only if a decoded image is dark are the files read once more.
 
     Args:
         sample: images as they were read.
-        paths: their files.
+        files: the same images.
         transform: as they were read with; if it has a value range, there is nothing to say.
         max_pixels: as in ``decode.decode``.
 
@@ -38,9 +38,9 @@ def dark_note(sample: Sequence[LoadedImage], paths: Sequence[Path], transform: T
     if transform.value_range is not None or not any(_is_dark(image.pixels) for image in sample):
         return ""
     highest: dict[ValueType, list[float]] = {}
-    for path in paths:
+    for file in files:
         try:
-            found, value = peek(read_file(path).data, transform, max_pixels=max_pixels)
+            found, value = peek(file.read().data, transform, max_pixels=max_pixels)
         except ImageError:  # it has been decoded just now, so it changes; the next run meets it again
             continue
         highest.setdefault(found, []).append(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -14,14 +14,16 @@ import torch
 from featx.backbones.backbone import Backbone, split_views
 from featx.data.augment import read_random_view
 from featx.data.decode import MAX_PIXELS
-from featx.data.loader import LoadedImage, Workers, batched, read_images, views_reader
+from featx.data.loader import LoadedImage, PixelReader, Workers, batched, read_images, views_reader
 from featx.data.nvjpeg import coded_reader, pixels_on
+from featx.data.scan import open_store
+from featx.data.store import ImageFile
 from featx.extraction.engines import Engine
 from featx.features.feature_file import FeatureFile
 from featx.layer_spec import RandomView, View
 
 
-def pixel_reader(backbone: Backbone, max_pixels: int) -> Callable[[int, bytes], np.ndarray]:
+def pixel_reader(backbone: Backbone, max_pixels: int) -> PixelReader:
     """Return the function that decodes an image file for a backbone, for use by ``read_images``.
 
     Returns:
@@ -30,7 +32,9 @@ def pixel_reader(backbone: Backbone, max_pixels: int) -> Callable[[int, bytes], 
     """
     transform, (view, *_) = backbone.transform, backbone.views
     if isinstance(view, RandomView):
-        return lambda _row, data: read_random_view(data, transform, view, max_pixels=max_pixels)[None]
+        return lambda _row, file: read_random_view(file.data, transform, view, max_pixels=max_pixels, box=file.box)[
+            None
+        ]
     reader = coded_reader if transform.decoding == "nvjpeg" else views_reader
     return reader(transform, _fixed_views(backbone), max_pixels=max_pixels)
 
@@ -97,8 +101,8 @@ def encode_images(
         (M,) int64, rows whose image is unchanged, M at most ``count``; (M, D) features of each layer; and the number of rows
         that were skipped because their image is missing or has changed.
     """
-    root, limit = cache.root, cache.dataset.get("max_pixels", MAX_PIXELS)
-    files = ((int(row), root / os.fsdecode(cache.images.paths[row])) for row in rows)
+    store, limit = open_store(cache.root), cache.dataset.get("max_pixels", MAX_PIXELS)
+    files = ((int(row), ImageFile(store, os.fsdecode(cache.images.paths[row]))) for row in rows)
     reader = views_reader(backbone.transform, _fixed_views(backbone), max_pixels=limit)
     taken: list[int] = []
     by_layer: dict[str, list[np.ndarray]] = {layer: [] for layer in backbone.layers}

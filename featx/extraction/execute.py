@@ -144,8 +144,8 @@ class _Computation:
     def _look_at(self, sample: Sequence[LoadedImage]) -> None:
         """Report that the first images are nearly black, before the network has cost any time."""
         request = self._plan.inventory.request
-        paths = [request.images.absolute(image.row) for image in sample]
-        if note := dark_note(sample, paths, request.backbone.transform, request.max_pixels):
+        files = [request.images.file(image.row) for image in sample]
+        if note := dark_note(sample, files, request.backbone.transform, request.max_pixels):
             self._reporter.note(note)
             self.notes.append(note)
 
@@ -204,9 +204,9 @@ class _NewImages:
         self._plan, self._committer, self._work, self._backbone = plan, committer, work, backbone
 
     def read(self, pool: Workers) -> Iterator[LoadedImage]:
-        """Read and decode the images in the threads of ``pool``, and yield the new ones in order."""
+        """Read and decode the images in the threads of ``pool``, and yield the new ones."""
         inventory, committer = self._plan.inventory, self._committer
-        files = ((row, inventory.images.absolute(row)) for row in self._work.rows.tolist())
+        files = ((row, inventory.images.file(row)) for row in inventory.images.order(self._work.rows).tolist())
         reader = pixel_reader(self._backbone, inventory.request.max_pixels)
         settled = _Union(self._plan.known, self.first_row)
         for image in read_images(files, reader, workers=pool, known=settled):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from featx.backbones.backbone import Backbone
 from featx.data.image_set import ImageSet
-from featx.data.loader import LoadedImage, file_marks, read_images
+from featx.data.loader import LoadedImage, read_images
 from featx.data.pillow import reader_name
 from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, UnreadableFileError
 from featx.extraction.request import Request
@@ -61,13 +60,15 @@ class Inventory:
         images = self.images
         splits = "hash" if "" in images.splits else "given"
         table = {"table": portable(str(images.table))} if images.table else {}
+        options = {"options": images.options.as_dict()} if images.options.as_dict() else {}
         return {
             "name": images.name,
-            "root": portable(str(images.root)),
+            "root": portable(images.root),
             "splits": splits,
             "max_pixels": self.request.max_pixels,
             "reader": reader_name(),
             **table,
+            **options,
         }
 
     @property
@@ -97,8 +98,8 @@ class Inventory:
         return changed
 
     def read(self, rows: np.ndarray) -> Iterator[LoadedImage]:
-        """Read the images of these rows for their keys alone, in order, without decoding them."""
-        files = ((row, self.images.absolute(row)) for row in rows.tolist())
+        """Read the images of these rows for their keys alone, in the order in which that is fastest, without decoding them."""
+        files = ((row, self.images.file(row)) for row in self.images.order(rows).tolist())
         return read_images(files, None, workers=self.request.workers)
 
 
@@ -111,7 +112,8 @@ def take_inventory(request: Request) -> Inventory:
         StaleCacheError: it has features of another identity.
     """
     path, note = request.target()
-    sizes, mtimes, marks = _stat_files(request.images)
+    facts = request.images.facts()
+    marks = FileMarks(facts.ctimes, facts.inodes)
     earlier = _earlier_file(path, request.backbone)
     recorded = recorded_marks(earlier) if earlier else None
     if recorded and not recorded.inodes.any():  # they were found to change by themselves
@@ -120,8 +122,8 @@ def take_inventory(request: Request) -> Inventory:
         request=request,
         path=path,
         earlier=earlier,
-        sizes=sizes,
-        mtimes=mtimes,
+        sizes=facts.sizes,
+        mtimes=facts.mtimes,
         marks=marks,
         notes=(*request.images.notes, *([note] if note else []), *_backbone_notes(request.backbone)),
     )
@@ -159,18 +161,3 @@ def _earlier_file(path: Path, backbone: Backbone) -> FeatureFile | None:
             "name another file with -o"
         )
     return file
-
-
-def _stat_files(images: ImageSet) -> tuple[np.ndarray, np.ndarray, FileMarks]:
-    """(N,) sizes in bytes, (N,) modification times in ns, and the marks; -1 where there is not a regular file."""
-    facts = np.full((len(images), 4), -1, dtype=np.int64)
-    root = str(images.root)
-    for row, path in enumerate(images.paths):
-        try:
-            found = os.stat(os.path.join(root, path))  # noqa: PTH116, PTH118 - Path takes several times as long
-        except (OSError, ValueError):  # ValueError: a null character in the path
-            continue
-        if stat.S_ISREG(found.st_mode):
-            facts[row] = found.st_size, found.st_mtime_ns, *file_marks(found)
-    sizes, mtimes, ctimes, inodes = facts.T.copy()
-    return sizes, mtimes, FileMarks(ctimes, inodes)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from featx.data.inputs import ImageInput
-from featx.data.loader import LoadedImage, batched, default_batch_size, read_images, views_reader
+from featx.data.loader import LoadedImage, Readable, batched, default_batch_size, read_images, views_reader
 from featx.data.transform import Transform
 from featx.errors import FeatxError
 from featx.extraction.reuse import KnownViews
@@ -163,7 +163,7 @@ def iter_values(
     total = len(inputs) if isinstance(inputs, list) else 0
     ahead: dict[int, ImageInput] = {}
 
-    def sources() -> Iterator[tuple[int, Path | Callable[[], bytes]]]:
+    def sources() -> Iterator[tuple[int, Readable]]:
         for row, each in enumerate(inputs):
             ahead[row] = each
             yield row, each.source

@@ -68,11 +68,11 @@ class Request:
         return feature_file_path(
             self.cache,
             dataset=self.images.name,
-            root=portable(str(self.images.root)),
+            root=portable(self.images.root),
             backbone=self.backbone.name,
             identities=self.backbone.identities,
         )
 
     def strict_error(self, row: int, reason: str) -> DatasetError:
         """The error with which ``strict`` stops at a failed image."""
-        return DatasetError(f"{self.images.absolute(row)}: {reason}. --strict stops at the first image that fails")
+        return DatasetError(f"{self.images.file(row).name}: {reason}. --strict stops at the first image that fails")

@@ -41,7 +41,7 @@ class _KnownImages:
             (N, 16) uint8, zeros where an image is not recognised.
         """
         keys = np.zeros((len(images), 16), dtype=np.uint8)
-        ours = _places(portable(str(images.root)), np.array([os.fsencode(path) for path in images.paths]))
+        ours = _places(portable(images.root), np.array([os.fsencode(path) for path in images.paths]))
         for file in self.files:
             rows = np.flatnonzero(~keys.any(axis=1) & (sizes >= 0))
             theirs = _places(file.dataset["root"], file.images.paths)

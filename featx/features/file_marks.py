@@ -22,15 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.loader import file_marks
+from featx.data.file_bytes import UNKNOWN, file_marks
 from featx.errors import OutputError
 from featx.features.feature_file import FeatureFile
 from featx.features.header import FeatureFileHeader
 from featx.io.atomic import keep
 from featx.system import home
-
-UNKNOWN = np.iinfo(np.int64).min
-"""A change time that equals none."""
 
 _FOLDER = "marks"
 _MOST_RECORDS = 500
@@ -65,9 +62,11 @@ def unaltered(file: FeatureFile, rows: np.ndarray, now: FileMarks) -> np.ndarray
     """
     recorded = recorded_marks(file)
     if recorded is None:
-        return _older(file, rows, now.ctimes)
+        return np.asarray(_older(file, rows, now.ctimes) & (now.ctimes != UNKNOWN))
     known = recorded.inodes[rows]
-    return np.asarray((recorded.ctimes[rows] == now.ctimes) & ((known == now.inodes) | (known == 0)))
+    return np.asarray(
+        (recorded.ctimes[rows] == now.ctimes) & (now.ctimes != UNKNOWN) & ((known == now.inodes) | (known == 0))
+    )
 
 
 def recorded_marks(file: FeatureFile) -> FileMarks | None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from featx.constants import FROZEN, UNTRAINED
 from featx.data.image_set import ImageSet
+from featx.data.scan import store_exists
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile
@@ -402,7 +403,7 @@ def _superseded(file: FeatureFile, thorough: bool) -> str:
     final = _final(file.path)
     if final != file.path:  # an unfinished file is only of use for its finished file
         return f"{final.name} has all its features" if _has_all(final, file, thorough) else ""
-    if exists(file.root):
+    if store_exists(file.root):
         return ""
     for other in _files(file.path.parent):
         if other.suffix == ".h5" and other != file.path and _has_all(other, file, thorough, with_data_set=True):
@@ -421,7 +422,7 @@ def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bo
     """
     try:
         whole = FeatureFile(path)
-        if not whole.holds(file.identities) or (with_data_set and not exists(whole.root)):
+        if not whole.holds(file.identities) or (with_data_set and not store_exists(whole.root)):
             return False
         rows = np.flatnonzero(whole.status == DONE)
         if thorough:

@@ -135,9 +135,9 @@ class FeatureFileHeader:
         return {name: layer.identity for name, layer in self.layers.items()}
 
     @property
-    def root(self) -> Path:
-        """The folder of the data set, which the images' paths are relative to."""
-        return Path(native(self.dataset["root"]))
+    def root(self) -> str:
+        """Where the images of the data set are, as ``ImageSet.root``: a local path or a URL."""
+        return native(self.dataset["root"])
 
     def holds(self, identities: Mapping[str, str]) -> bool:
         """Whether the file has all these layers with these identities.

@@ -44,7 +44,7 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
     found = _table_changes(file, Path(native(table))) if isinstance(table, str) else _folder_changes(file)
     if not found:
         return ()
-    name = Path(table).name if isinstance(table, str) else file.root.name
+    name = Path(table).name if isinstance(table, str) else os.path.basename(file.root)  # noqa: PTH119 - it may be a URL
     return (
         f"{printable(name)} has changed since its features were extracted: {printable(', '.join(found))}. The labels in the "
         "feature file are used; the same featx extract takes the changes over, without a forward pass for images that it knows",
@@ -81,7 +81,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
 
 
 def _folder_changes(file: FeatureFile) -> list[str]:
-    root = file.root
+    root = Path(file.root)
     stored: dict[str, set[str]] = defaultdict(set)
     for path in file.paths:
         folder, _, name = path.rpartition("/")

@@ -254,7 +254,7 @@ def _reader(
     def read(row: int) -> bytes | None:
         try:
             root = str(features.dataset.get("root", ""))
-            return read_known_image(root, features.paths[row], features.keys[row].tobytes(), also=folders)
+            return read_known_image(root, features.paths[row], features.keys[row].tobytes(), also=folders).data
         except ImageError:
             return None
 

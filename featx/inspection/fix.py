@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.constants import DUPLICATE_FIXES, EXPECTED, LEAK_FIXES
-from featx.data.image_set import UNLABELLED, image_key
+from featx.data.file_bytes import image_key
+from featx.data.image_set import UNLABELLED
 from featx.data.splits import join_groups, straddling
 from featx.errors import SettingsError
 from featx.features.feature_set import FeatureSet

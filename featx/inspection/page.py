@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from featx.data.image_set import UNLABELLED, image_key
+from featx.data.file_bytes import image_key
+from featx.data.image_set import UNLABELLED
 from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
 from featx.inspection.data_table import extract_options, fit_options

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from featx.data.boxes import split_box
 from featx.data.decode import MAX_PIXELS
 from featx.data.known_image import MISSING, read_known_image
 from featx.data.loader import in_order, wait_for_large_files
 from featx.data.pixel_facts import Look, look_at
+from featx.data.scan import open_store
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
@@ -199,16 +200,16 @@ class _Reader:
         return found
 
     def _size(self, row: int) -> int:
-        for folder in (self._root, *self._images):
-            with contextlib.suppress(OSError, ValueError):
-                found = os.stat(os.path.join(folder, self._paths[row]))  # noqa: PTH116, PTH118 - Path takes several times as long
-                if stat.S_ISREG(found.st_mode):
-                    return found.st_size
+        path = split_box(str(self._paths[row]))[0]
+        for location in (self._root, *self._images):
+            size = int(open_store(os.fspath(location)).facts([path]).sizes[0])
+            if size >= 0:
+                return size
         return -1
 
     def _read(self, row: int) -> Look:
         with contextlib.ExitStack() as turns:
-            data = read_known_image(
+            file = read_known_image(
                 self._root,
                 str(self._paths[row]),
                 bytes(self._keys[row]),
@@ -216,7 +217,7 @@ class _Reader:
                 admit=lambda size: wait_for_large_files(size, turns),
             )
             try:
-                return look_at(data, self.transform, thumbnail=self._thumbnails, max_pixels=self._max_pixels)
+                return look_at(file, self.transform, thumbnail=self._thumbnails, max_pixels=self._max_pixels)
             except ImageError as error:
                 text = str(error)
                 text = text if text.startswith("cannot") else f"cannot be decoded: {text}"

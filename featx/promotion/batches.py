@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from featx.backbones.pixels import normalise
 from featx.constants import CACHE, FROZEN
 from featx.data.augment import read_augmented
-from featx.data.decode import read_pixels
+from featx.data.decode import read_views
+from featx.data.file_bytes import FileBytes
 from featx.devices import full_float32
-from featx.layer_spec import RandomView
+from featx.layer_spec import PLAIN, RandomView
 from featx.promotion.assemble import Assembly
 from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingProgress, ValidationScore
@@ -51,11 +52,14 @@ class ImageBatches:
         """Yield normalised images (B, 3, H, W) float32 and labels (B,) int64; crops depend on seed, epoch and row."""
         data, settings, transform = self.data, self.settings, self.data.transform
 
-        def decode(row: int, file: bytes) -> np.ndarray:
+        def decode(row: int, file: FileBytes) -> np.ndarray:
             if settings.augment == "none":
-                return read_pixels(file, transform)
+                pixels: np.ndarray = read_views(file.data, transform, (PLAIN,), box=file.box)[0]
+                return pixels
             rng = np.random.default_rng([settings.seed, epoch, row])
-            return read_augmented(file, transform, rng, scale=settings.crop_scale, flip=settings.flip)
+            return read_augmented(
+                file.data, transform, rng, scale=settings.crop_scale, flip=settings.flip, box=file.box
+            )
 
         batches = [data.processes.shard(rows) for rows in _shuffled(self.train, settings, epoch)]
         for rows, pixels in data.read(batches, decode):

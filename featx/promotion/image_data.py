@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featx.data.loader import default_batch_size, read_images, views_reader
+from featx.data.loader import PixelReader, default_batch_size, read_images, views_reader
+from featx.data.scan import open_store
+from featx.data.store import ImageFile
 from featx.data.transform import Transform
 from featx.errors import DatasetError, StaleCacheError
 from featx.features.feature_set import FeatureSet
@@ -22,6 +23,7 @@ from featx.metrics.classification import ClassificationReport
 from featx.promotion.distributed import ProcessGroup
 from featx.promotion.history import ValidationScore
 from featx.promotion.model import logits_of
+from featx.text import native
 
 _IF_MOVED = (
     ". If the images were moved, run featx extract on their new folder or table, which takes the features from the cache, and "
@@ -91,9 +93,7 @@ class ImageData:
         )
         return ValidationScore(report.accuracy, report.log_loss)
 
-    def read(
-        self, batches: Sequence[np.ndarray], decode: Callable[[int, bytes], np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def read(self, batches: Sequence[np.ndarray], decode: PixelReader) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Read batches of images, in threads that work ahead.
 
         Args:
@@ -107,18 +107,18 @@ class ImageData:
             DatasetError: An image cannot be read.
             StaleCacheError: An image has changed since its features were extracted.
         """
-        root = Path(self.features.dataset["root"])
-        files = [(int(row), root / str(self.features.paths[row])) for rows in batches for row in rows]
+        store = open_store(native(self.features.dataset["root"]))
+        files = [(int(row), ImageFile(store, str(self.features.paths[row]))) for rows in batches for row in rows]
         images = read_images(files, decode, workers=self.workers)
         for rows in batches:
             batch = list(itertools.islice(images, len(rows)))
             for image in batch:
-                path = root / str(self.features.paths[image.row])
+                file = ImageFile(store, str(self.features.paths[image.row]))
                 if image.error:
-                    raise DatasetError(f"{path}: {image.error}{'' if path.exists() else _IF_MOVED}")
+                    raise DatasetError(f"{file.name}: {image.error}{'' if file.exists() else _IF_MOVED}")
                 if image.key != self.features.keys[image.row].tobytes():
                     raise StaleCacheError(
-                        f"{path} has changed since its features were extracted; run featx extract and featx fit-head again"
+                        f"{file.name} has changed since its features were extracted; run featx extract and featx fit-head again"
                     )
             pixels = torch.from_numpy(np.stack([image.pixels for image in batch if image.pixels is not None]))
             yield rows, pixels.to(self.device, non_blocking=True)

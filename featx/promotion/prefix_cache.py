@@ -12,6 +12,7 @@ import numpy as np
 from featx.backbones.backbone import Backbone
 from featx.constants import INPUT
 from featx.data.image_set import ImageSet
+from featx.data.scan import open_store
 from featx.errors import StaleCacheError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FeatureFile
@@ -20,6 +21,7 @@ from featx.layer_spec import RandomView
 from featx.promotion.prefix import PrefixExtractor, SplitNetwork
 from featx.reporter import SILENT, Reporter
 from featx.system import nearest_folder
+from featx.text import native
 
 MAX_DISK_SHARE = 0.5
 """Largest share of the free disk that cached activations may take."""
@@ -103,7 +105,7 @@ class ActivationCache:
         rows, extractor = self._in_file_order(subset), self._extractor(subset)
         images = ImageSet(
             name=str(self.features.dataset.get("name", "features")),
-            root=Path(self.features.dataset["root"]),
+            store=open_store(native(self.features.dataset["root"])),
             paths=self.features.paths[rows],
             labels=self.features.labels[rows],
             splits=np.full(len(rows), "train", dtype=object),
@@ -123,7 +125,8 @@ class ActivationCache:
         bad = np.flatnonzero((file.status != DONE) | (file.keys != self.features.keys[rows]).any(axis=1))
         if len(bad):
             why = file.error(int(bad[0])) or "it has changed since its features were extracted"
-            image = Path(self.features.dataset["root"]) / str(self.features.paths[rows[bad[0]]])
+            store = open_store(native(self.features.dataset["root"]))
+            image = store.name(str(self.features.paths[rows[bad[0]]]))
             raise StaleCacheError(
                 f"{image}: {why}; run featx extract and featx fit-head again, or add --cached-crops 0"
             )

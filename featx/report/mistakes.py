@@ -61,10 +61,10 @@ def _thumbnail(
 ) -> dict[str, Any]:
     """The fields of a mistake that hold a small JPEG of an image, or the reason why there is none."""
     try:
-        data = read_known_image(root, path, key, also=images)
+        file = read_known_image(root, path, key, also=images)
     except ImageError as error:
         return {"thumbnail": None, "why": str(error)}
     try:
-        return {"thumbnail": thumbnail(data, _SIDE, transform)}
+        return {"thumbnail": thumbnail(file.data, _SIDE, transform, box=file.box)}
     except (ImageError, OSError, ValueError) as error:
         return {"thumbnail": None, "why": f"the image cannot be decoded: {error}"}

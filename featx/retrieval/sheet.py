@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from featx.data.decode import thumbnail
+from featx.data.file_bytes import FileBytes, read_file
 from featx.data.known_image import read_known_image
-from featx.data.loader import read_file
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_file import FeatureFile
@@ -132,7 +132,7 @@ class _Thumbnails:
         if path in self._row_of and not os.path.lexists(path):
             return self.stored(path, text)
         try:
-            return self._made(path, read_file(Path(path)).data, text)
+            return self._made(path, read_file(Path(path)), text)
         except ImageError as error:
             return SheetImage(path, None, text, f"the image {error}")
 
@@ -144,11 +144,11 @@ class _Thumbnails:
         except ImageError as error:
             return SheetImage(path, None, text, str(error))
 
-    def _made(self, path: str, data: bytes, text: str) -> SheetImage:
+    def _made(self, path: str, file: FileBytes, text: str) -> SheetImage:
         if not self._left:
             return SheetImage(path, None, text, f"only the first {MOST_THUMBNAILS:,} images have thumbnails")
         self._left -= 1
         try:
-            return SheetImage(path, thumbnail(data, SIDE, self._transform), text)
+            return SheetImage(path, thumbnail(file.data, SIDE, self._transform, box=file.box), text)
         except (ImageError, OSError, ValueError) as error:
             return SheetImage(path, None, text, f"the image cannot be decoded: {error}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from listings import table, touch
 
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.data.scan import scan_images
 from featx.errors import DatasetError
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from featx.data import loader
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.data.loader import (
     MAX_BYTES,
     NO_KEY,

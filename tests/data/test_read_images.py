@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.data.loader import batched, read_images
 from featx.errors import ImageError
 

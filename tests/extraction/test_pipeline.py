@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.data.decode import MAX_PIXELS
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.data.pillow import reader_name
 from featx.data.scan import scan_images
 from featx.data.transform import Transform

@@ -18,7 +18,7 @@ from browser import Chromium
 from made import Recorder
 from PIL import Image
 
-from featx.data.image_set import image_key
+from featx.data.file_bytes import image_key
 from featx.data.transform import Transform
 from featx.features.feature_set import FeatureSet
 from featx.heads.estimators import mlp

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.image_set import PRETRAIN, ImageSet, image_key
+from featx.data.file_bytes import image_key
+from featx.data.image_set import PRETRAIN, ImageSet
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.sources import folder as folder_source
 from featx.data.splits import hash_splits
 from featx.errors import DatasetError
@@ -25,7 +27,7 @@ def matches(data: str | os.PathLike[str]) -> bool:
     return str(data) == "digits"
 
 
-def scan(data: str | os.PathLike[str]) -> ImageSet:  # noqa: ARG001 - every source takes it
+def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:  # noqa: ARG001 - every source takes it
     """List the built-in digits."""
     return dataclasses.replace(folder_source.scan(digits_folder()), name="digits")
 

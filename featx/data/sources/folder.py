@@ -10,7 +10,9 @@ from pathlib import Path
 from featx.data.formats import ENDINGS
 from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.split_names import worded_splits
+from featx.data.store import FolderStore
 from featx.errors import DatasetError
 from featx.text import portable
 
@@ -45,7 +47,7 @@ def matches(data: str | os.PathLike[str]) -> bool:
     return str(data) != "digits" and Path(data).is_dir()
 
 
-def scan(data: str | os.PathLike[str]) -> ImageSet:
+def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images of a folder; ``scan_images`` describes the layouts."""
     folder = Path(data).resolve()
     found, skipped = _walk(folder)
@@ -61,7 +63,13 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
     notes += [*layout.notes, *_empty_classes(folder, layout.around_classes, {place.label for place in places if place})]
     notes += _empty_splits(folder, layout.splits)
     return assemble(
-        portable(folder.name) or "root", folder, inside, labels, [place.split for place in places if place], notes
+        portable(folder.name) or "root",
+        FolderStore(folder),
+        inside,
+        labels,
+        [place.split for place in places if place],
+        notes,
+        options=options,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import itertools
 import json
 import os
@@ -14,7 +13,9 @@ from typing import Any, NamedTuple
 
 from featx.data.cells import cell_text, label_text, path_text
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.split_names import splits_of_cells
+from featx.data.store import FolderStore
 from featx.errors import DatasetError
 from featx.io.file_kinds import TABLE, misplaced
 from featx.text import brief, listed
@@ -36,7 +37,7 @@ def matches(data: str | os.PathLike[str]) -> bool:
     return Path(data).is_file() and Path(data).suffix.lower() in TABLE_ENDINGS
 
 
-def scan(data: str | os.PathLike[str]) -> ImageSet:
+def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images that a table names; ``scan_images`` describes the columns."""
     table = Path(data)
     notes: list[str] = []
@@ -61,15 +62,16 @@ def scan(data: str | os.PathLike[str]) -> ImageSet:
             f"{table.name}: labels such as {example!r} look like lists, but are text, so each is read as one class; several "
             "labels are written cat|dog, or as a list in .jsonl or .parquet"
         )
-    images = assemble(
+    return assemble(
         table.stem,
-        table.parent.resolve(),  # of a link, too: the blobs of a hub are links to elsewhere
+        FolderStore(table.parent.resolve()),  # of a link, too: the blobs of a hub are links to elsewhere
         list(rows),
         [row.label or None for row in rows.values()],
         [known[row.split] for row in rows.values()],
         notes,
+        table=table.parent.resolve() / table.name,
+        options=options,
     )
-    return dataclasses.replace(images, table=table.parent.resolve() / table.name)
 
 
 def list_images(table: Path) -> list[Path]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.data.image_set import PRETRAIN, ImageSet, image_key
+from featx.data.file_bytes import image_key
+from featx.data.image_set import PRETRAIN, ImageSet
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.errors import DatasetError
