@@ -11,7 +11,17 @@ from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder, needing
+from featx.cli.options import (
+    DEVICE,
+    GROUPS,
+    MODELS_FOLDER,
+    PIXEL_VALUES,
+    WORKERS,
+    cache_folder,
+    data_options,
+    needing,
+    refuse_data_options,
+)
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted
@@ -20,6 +30,7 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --hel
     from featx.advice.advice import Advice
     from featx.advice.evidence import Measurements
     from featx.data.image_set import ImageSet
+    from featx.data.scan_options import ScanOptions
 
 
 def _show_advice(result: Advice) -> None:
@@ -89,6 +100,7 @@ _NO_FILE = Needs(
     examples=("featx advise photos/ --backbone mobilenet_v3_small", "featx advise cache/photos--resnet50.h5"),
 )  # fmt: skip
 @click.argument("data", required=False)
+@data_options()
 @option(
     "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", needs=ALWAYS, metavar="NAME",
     help="Name of the backbone of a data set; featx backbones lists them.",
@@ -116,7 +128,9 @@ _NO_FILE = Needs(
     "-o", "--out", show_default="<models>/<features>--advice.png", section="Output", needs=ALWAYS, metavar="FILE",
     help="Picture to write.",
 )  # fmt: skip
-def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: str, **options: Any) -> Advice:
+def advise(
+    reporter: Reporter, data: str | None, backbone: str | None, cache: str, scan: ScanOptions, **options: Any
+) -> Advice:  # fmt: skip
     """Measure what the features of a backbone are worth on DATA, and recommend what to do next.
 
     DATA is a data set, whose images pass through every stage of the backbone once, or a feature file, whose layers are taken as
@@ -128,11 +142,13 @@ def advise(reporter: Reporter, data: str | None, backbone: str | None, cache: st
 
     named = data or str(newest(Path(cache), reporter))
     source: ImageSet | str = named
-    if not is_feature_file(named):  # before torch is imported, so that a wrong path is reported at once
+    if is_feature_file(named):
+        refuse_data_options(scan, "with a feature file, whose data set was read already")
+    else:  # before torch is imported, so that a wrong path is reported at once
         from featx.data.scan import scan_images
 
         reporter.stage(f"looking for images in {named}")
-        source = scan_images(named)
+        source = scan_images(named, scan)
         require_writable(Path(cache))
         backbone = backbone_name(named, backbone)
 

@@ -10,10 +10,21 @@ from featx.cli.choice import model_and_data
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, refuse
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, HEAD_TABLE, MODELS_SOURCE, SOURCE_BACKBONE, WORKERS, cache_folder, needing
+from featx.cli.options import (
+    DEVICE,
+    HEAD_TABLE,
+    MODELS_SOURCE,
+    SOURCE_BACKBONE,
+    WORKERS,
+    cache_folder,
+    data_options,
+    needing,
+    scanned,
+)
 from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.data.scan_options import ScanOptions
     from featx.metrics.reports import Report
 
 
@@ -46,6 +57,7 @@ def _show(result: _Evaluated) -> None:
     examples=("featx evaluate models/photos--resnet50--logreg.safetensors photos/",),
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[MODEL] DATA")
+@data_options()
 @option(
     "--split", show_default="images that the model was not trained on", section="Input", needs=ALWAYS, metavar="NAME",
     help="Split to evaluate on: train, val, test or all.",
@@ -67,7 +79,7 @@ def _show(result: _Evaluated) -> None:
 def evaluate(
     reporter: Reporter, words: tuple[str, ...], split: str | None, group: str | None, table: str | None,
     predictions: str | None, cache: str, models: str, backbone: str | None, weights: str | None, device: str,
-    workers: int | None,
+    workers: int | None, scan: ScanOptions,
 ) -> _Evaluated:  # fmt: skip
     """Evaluate MODEL, a head or a promoted model, on the labelled images of DATA.
 
@@ -92,7 +104,7 @@ def evaluate(
             weights="with a promoted model, which holds its weights",
         )
     report = run(
-        loaded, data, split=split, group=group, table=table, predictions=predictions, cache=cache, workers=workers,
-        reporter=reporter,
+        loaded, scanned(data, scan), split=split, group=group, table=table, predictions=predictions, cache=cache,
+        workers=workers, reporter=reporter,
     )  # fmt: skip
     return _Evaluated(report, predictions)

@@ -13,7 +13,7 @@ from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, cache_folder
+from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, cache_folder, data_options
 from featx.cli.output import in_views
 from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
@@ -23,6 +23,7 @@ from featx.reporter import Reporter, stage_of_import
 from featx.text import counted
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.data.scan_options import ScanOptions
     from featx.extraction.result import Extraction
 
 
@@ -62,6 +63,7 @@ def _check(options: Mapping[str, Any]) -> None:
     ),
 )  # fmt: skip
 @click.argument("data", default="digits")
+@data_options()
 @option(
     "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", needs=ALWAYS, metavar="NAME",
     help="Name of the backbone; featx backbones lists them.",
@@ -163,7 +165,7 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 def extract(
     reporter: Reporter, data: str, backbone: str | None, layer: tuple[str, ...], fast_decode: bool, nvjpeg: bool,
-    cache: str, out: str | None, max_pixels: int | None, **options: Any,
+    cache: str, out: str | None, max_pixels: int | None, scan: ScanOptions, **options: Any,
 ) -> Extraction:  # fmt: skip
     """Run a frozen backbone once over DATA and store its embeddings.
 
@@ -177,7 +179,7 @@ def extract(
 
     # These come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
     reporter.stage(f"looking for images in {data}")
-    images = scan_images(data)
+    images = scan_images(data, scan)
     if out:
         require_named(Path(out), images.table, options["weights"], (backbone or "").rpartition(":")[0])
     require_writable(Path(cache), Path(out) if out else None)

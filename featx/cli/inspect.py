@@ -20,13 +20,16 @@ from featx.cli.options import (
     POSITIVE,
     WORKERS,
     cache_folder,
+    data_options,
     needing,
+    scanned,
     task_option,
 )
 from featx.constants import KINDS, MAPS
 from featx.reporter import Reporter, stage_of_import
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.data.scan_options import ScanOptions
     from featx.inspection.corrected_table import CorrectedTable
     from featx.inspection.result import Inspection
 
@@ -73,6 +76,7 @@ _WITH_PAGE = Needs(
     ),
 )  # fmt: skip
 @click.argument("data", required=False)
+@data_options()
 @LAYERS
 @task_option("Input")
 @option(
@@ -125,6 +129,8 @@ _WITH_PAGE = Needs(
 @cache_folder("Input")
 def inspect(
     reporter: Reporter,
+    data: str | None,
+    scan: ScanOptions,
     fix: str | None,
     duplicates: str,
     leaks: str,
@@ -144,7 +150,7 @@ def inspect(
 
     if fix is not None:
         require_writable(Path(fix))
-    inspection = run(**options, reporter=reporter)
+    inspection = run(scanned(data, scan), **options, reporter=reporter)
     if fix is None:
         return _Inspected(inspection, None)
     ways = {"duplicates": duplicates, "leaks": leaks, "accept": accept, "decisions": decisions}

@@ -13,6 +13,7 @@ from featx.text import did_you_mean
 
 SECTIONS = (
     "Input",
+    "Data",
     "Backbone",
     "Head",
     "Fine-tuning",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import functools
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ import click
 from featx.cli.needs import ALWAYS, CHECKED, Condition, with_option
 from featx.cli.option_groups import option
 from featx.constants import CACHE, MODELS, TASKS
+from featx.data.scan_options import ScanOptions
 from featx.layer_spec import PENULTIMATE
 from featx.progress import NORMAL, QUIET, VERBOSE
 
@@ -86,6 +89,36 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             return value
         number = click.IntRange(min=1)
         return tuple(number.convert(part.strip(), param, ctx) for part in value.split(","))
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names, separated by commas; one with a comma in it stands between double quotes, as in CSV."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Convert the text of the command line."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            names = tuple(name.strip() for name in next(csv.reader([value], strict=True, skipinitialspace=True), []))
+        except csv.Error:
+            names = ()
+        if not names or not all(names):
+            self.fail(f"{value!r} are not names with commas between them", param, ctx)
+        return names
+
+    @staticmethod
+    def text(names: Collection[str]) -> str:
+        """The text of the command line that stands for names.
+
+        Examples:
+            >>> Names.text(["cat", "dog, small"])
+            'cat,"dog, small"'
+        """
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(names)
+        return text.getvalue()
 
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -240,3 +273,104 @@ def cache_folder(section: str) -> Decorator:
         metavar="FOLDER",
         help="Folder of feature files.",
     )
+
+
+_DATA = {
+    "path_column": option(
+        "--path-column", section="Data", needs=CHECKED, metavar="NAME", show_default="path, file, image or the like",
+        help="Column of a table with the paths of the images.",
+    ),
+    "label_column": option(
+        "--label-column", section="Data", needs=CHECKED, metavar="NAME", show_default="label, class or the like",
+        help="Column with their labels.",
+    ),
+    "split_column": option(
+        "--split-column", section="Data", needs=CHECKED, metavar="NAME", show_default="split, set or subset, if there is one",
+        help="Column with their splits.",
+    ),
+    "label_columns": option(
+        "--label-columns", type=Names(), default=(), section="Data", needs=CHECKED, metavar="NAME,NAME…",
+        help="Columns of 0 and 1, one for each label, instead of a column of labels.",
+    ),
+    "label_separator": option(
+        "--label-separator", section="Data", needs=CHECKED, metavar="TEXT",
+        help="What stands between the labels of an image in one cell; | always does.",
+    ),
+    "image_column": option(
+        "--image-column", section="Data", needs=CHECKED, metavar="NAME",
+        help="Column of a Parquet file or a Hugging Face data set with the images.",
+    ),
+    "root": option(
+        "--root", section="Data", needs=CHECKED, metavar="FOLDER|URL", show_default="the folder of the table",
+        help="What the paths of a table are relative to: a folder, an archive or a URL.",
+    ),
+    "separator": option(
+        "--separator", section="Data", needs=CHECKED, metavar="CHARACTER", show_default="found in the header",
+        help="Character between the cells of a text table: , or ; or | or tab.",
+    ),
+    "label_pattern": option(
+        "--label-pattern", section="Data", needs=CHECKED, metavar="REGEX",
+        help="Regular expression with a group named label, searched in the name of each image's file: "
+        "'(?P<label>[a-z]+)_\\d+' finds cat in cat_12.jpg.",
+    ),
+    "group_level": option(
+        "--group-level", type=int, section="Data", needs=CHECKED, metavar="N",
+        help="Folder whose name is the group of an image, for --group group: 1 is the first below DATA, -1 the one that holds "
+        "the image.",
+    ),
+}  # fmt: skip
+
+
+def data_options(*, only: Collection[str] = tuple(_DATA)) -> Decorator:
+    """The options that describe the data set of a command, which its function gets as one ``scan: ScanOptions``.
+
+    Args:
+        only: the fields of ``ScanOptions`` that the command has.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def described(*args: Any, **given: Any) -> Any:
+            fields = {name: given.pop(name) for name in only}
+            return command(*args, scan=ScanOptions.of(None, fields), **given)
+
+        return options(*(_DATA[name] for name in only))(described)
+
+    return decorate
+
+
+def scanned(data: str | None, scan: ScanOptions) -> Any:
+    """The images of a data set, or DATA as they are where the options say nothing about them.
+
+    Args:
+        data: a data set; or a feature file, or None for the newest one, which have no such options.
+        scan: what the command line gives.
+
+    Raises:
+        click.UsageError: an option is given for a feature file.
+        DatasetError: as ``scan_images``.
+    """
+    if scan == ScanOptions():
+        return data
+    from featx.data.scan import scan_images
+    from featx.io.file_kinds import is_feature_file
+
+    if data is None or is_feature_file(data):
+        refuse_data_options(scan, "with a feature file, whose data set was read already")
+    return scan_images(str(data), scan)
+
+
+def refuse_data_options(scan: ScanOptions, why: str) -> None:
+    """Refuse options of data where there is no data set to scan.
+
+    Args:
+        scan: what the command line gives.
+        why: the end of the message "--root has no effect …".
+
+    Raises:
+        click.UsageError: one of them is given.
+    """
+    for name in scan.as_dict():
+        raise click.UsageError(
+            f"--{name.replace('_', '-')} has no effect {why}", click.get_current_context(silent=True)
+        )

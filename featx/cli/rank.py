@@ -9,13 +9,14 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, NO_OUT
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder, needing
+from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder, data_options, needing
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.advice.ranking import Ranking
+    from featx.data.scan_options import ScanOptions
 
 
 def _show_ranking(result: Ranking) -> None:
@@ -50,6 +51,7 @@ def _show_ranking(result: Ranking) -> None:
     examples=("featx rank photos/ --backbone mobilenet_v3_small --backbone resnet50 --backbone convnext_tiny",),
 )  # fmt: skip
 @click.argument("data", required=False, default="digits")
+@data_options()
 @option(
     "-b", "--backbone", "backbones", multiple=True, required=True, section="Backbone", needs=ALWAYS, metavar="NAME[=WEIGHTS]",
     help="Backbone to compare, and its weights as in featx extract. May be repeated; featx backbones lists the names.",
@@ -72,7 +74,7 @@ def _show_ranking(result: Ranking) -> None:
     metavar="FILE",
     help="Picture to write.",
 )
-def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], **options: Any) -> Ranking:
+def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], scan: ScanOptions, **options: Any) -> Ranking:
     """Extract the features of each backbone once, and compare the accuracy of heads on them and their cost.
 
     Logistic regression and nearest neighbours are cross-validated on the training images of DATA; val and test take no part in
@@ -83,4 +85,4 @@ def rank(reporter: Reporter, data: str, backbones: tuple[str, ...], **options: A
     from featx.data.scan import scan_images
 
     pairs = [(name, weights or "default") for name, _, weights in (each.partition("=") for each in backbones)]
-    return run(scan_images(data), pairs, reporter=reporter, **options)
+    return run(scan_images(data, scan), pairs, reporter=reporter, **options)

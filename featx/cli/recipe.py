@@ -21,7 +21,7 @@ from featx.cli import needs
 from featx.cli.extract import extract
 from featx.cli.fit_head import fit_head
 from featx.cli.job import JobCommand
-from featx.cli.options import BatchSize, Numbers
+from featx.cli.options import BatchSize, Names, Numbers
 from featx.cli.promote import promote
 from featx.errors import FeatxError, RecipeError
 from featx.reporter import SILENT, Reporter
@@ -213,12 +213,14 @@ def _spelled(param: click.Option, value: Any) -> list[tuple[str, str | None]]:
     items = value if isinstance(value, list | tuple) else [value]
     if isinstance(param.type, Numbers):
         items = [",".join(map(str, items))] if items else []
+    if isinstance(param.type, Names):
+        items = [Names.text(items)] if items else []
     return [(name, str(item)) for item in items]
 
 
 def _takes_many(param: click.Parameter) -> bool:
     """Whether a parameter takes a list; one item does without."""
-    return isinstance(param.type, Numbers) or getattr(param, "multiple", False)
+    return isinstance(param.type, Names | Numbers) or getattr(param, "multiple", False)
 
 
 def _is_of(value: Any, types: tuple[type, ...], *, many: bool) -> bool:

@@ -9,12 +9,13 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, with_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, LAYERS, cache_folder, task_option
+from featx.cli.options import COUNT, LAYERS, cache_folder, data_options, scanned, task_option
 from featx.cli.output import digits, print_columns
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, printable
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.data.scan_options import ScanOptions
     from featx.inspection.suggestions import Suggestions
 
 SHOWN = 10
@@ -61,6 +62,7 @@ def _show(found: Suggestions) -> None:
     ),
 )  # fmt: skip
 @click.argument("features", required=False)
+@data_options()
 @option(
     "-n", "--budget", type=COUNT, default=100, show_default=True, section="Input", needs=ALWAYS, metavar="N",
     help="Number of images to choose.",
@@ -92,7 +94,7 @@ def _show(found: Suggestions) -> None:
     "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the draws."
 )
 @cache_folder("Input")
-def suggest(reporter: Reporter, **options: Any) -> Suggestions:
+def suggest(reporter: Reporter, features: str | None, scan: ScanOptions, **options: Any) -> Suggestions:
     """Suggest which unlabelled images of FEATURES to label next, so that a batch of labels teaches a head most.
 
     FEATURES is a feature file, by default the newest in the cache folder, or a data set, whose newest feature file is taken.
@@ -105,4 +107,4 @@ def suggest(reporter: Reporter, **options: Any) -> Suggestions:
     stage_of_import(reporter, "sklearn", "scikit-learn")
     from featx.inspection.suggestions import suggest as run
 
-    return run(**options, reporter=reporter)
+    return run(scanned(features, scan), **options, reporter=reporter)

@@ -92,12 +92,13 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def read_layout(counts: Mapping[str, int], root: Path) -> Layout:
+def read_layout(counts: Mapping[str, int], root: Path, *, classes: bool = True) -> Layout:
     """Read the layout of a data set from its folders.
 
     Args:
         counts: the number of images right in each folder, by its path below the root, with forward slashes.
         root: the data set's folder, for messages.
+        classes: whether folders may be classes; otherwise they are splits at most, and no image is left out.
 
     Raises:
         DatasetError: the layout has two readings that differ in classes or splits.
@@ -110,6 +111,8 @@ def read_layout(counts: Mapping[str, int], root: Path) -> Layout:
         'download: pets/test_set is read as the split test, pets/train_set as train'
     """
     around = _unwrap(_tree(counts))
+    if not classes:
+        return _splits_alone(around, counts, root)
     if found := _classes_in_names(around):
         return _split_and_class_in_a_name(around, found, root)
     if splits := _splits_of(around, root):
@@ -183,6 +186,20 @@ def _shared_names(folders: Iterable[Folder]) -> set[str]:
     names = [folder.names_below() for folder in folders]
     shared = set.intersection(*names) if names else set()
     return shared if any(name.lower() not in _PLAIN_NAMES for name in shared) else set()
+
+
+def _splits_alone(around: Folder, counts: Mapping[str, int], root: Path) -> Layout:
+    """The splits of a data set whose folders are no classes."""
+    splits = _splits_of(around, root)
+    places = {path: Place("", None) for path in counts}
+    for name, split in splits.items():
+        places |= {folder.path: Place(split, None) for folder in around.folders[name].below()}
+    return Layout(
+        places,
+        (),
+        tuple(around.folders[name].path for name in splits),
+        tuple(_note_splits(around, splits, root)) if splits else (),
+    )
 
 
 # Folders of splits

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from featx.data.image_set import ImageSet, check_classes
+from featx.data.path_labels import with_path_labels
 from featx.data.places import is_remote
-from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.scan_options import ScanOptions
 from featx.data.sources import digits, folder, table
 from featx.data.store import FolderStore, Store
 from featx.errors import DatasetError, system_errors
@@ -24,9 +25,11 @@ class Source(Protocol):
 
     Attributes:
         EXPECTED: a few words that name the source in an error message.
+        OPTIONS: the fields of ``ScanOptions`` that it reads, besides ``COMMON``; ``scan_images`` refuses all others.
     """
 
     EXPECTED: str
+    OPTIONS: Collection[str]
 
     def matches(self, data: str | os.PathLike[str]) -> bool:
         """Whether the source can scan the data, judged by the look of the path alone."""
@@ -36,7 +39,7 @@ class Source(Protocol):
         """List the images, sorted by path, without opening one.
 
         Raises:
-            DatasetError: the data cannot be read; or an option is set that this kind of data does not have.
+            DatasetError: the data cannot be read.
         """
         ...
 
@@ -59,6 +62,9 @@ class StoreOpener(Protocol):
 
 SOURCES: Sequence[Source] = (folder, table, digits)
 """The first source that matches scans the data. A new source is one module and its name here."""
+
+COMMON = ("label_pattern", "group_level")
+"""The options that ``scan_images`` itself applies, to the images of every source."""
 
 OPENERS: Sequence[StoreOpener] = ()
 """The first module that opens a location does so; what none opens is a local folder."""
@@ -93,7 +99,7 @@ def store_exists(location: str) -> bool:
 
 
 @system_errors()
-def scan_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
+def scan_images(source: str | os.PathLike[str], options: ScanOptions | None = None, **fields: Any) -> ImageSet:
     """List the images of a data set without opening one.
 
     Args:
@@ -102,17 +108,20 @@ def scan_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
             relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
             are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read.
         options: the columns of a table, classes in the names of files, and what else the layout does not tell.
+        fields: the same as keyword arguments, by the names of the fields of ``ScanOptions``: ``path_column="file"``.
 
     Returns:
         The images, sorted by path. If the source names no splits, ``splits`` is "" until ``hash_splits`` decides.
 
     Raises:
         DatasetError: there is nothing, there are no images, the layout of a folder has two readings, or a table is malformed,
-            contradicts itself, or names no file that is there.
+            contradicts itself, or names no file that is there; or an option has no effect on this kind of data.
+        SettingsError: there is no option of such a name or type.
 
     Example:
 
         images = featx.scan_images("photos")
+        images = featx.scan_images("train.csv", path_column="file", label_column="species")
         print(len(images), images.classes)
     """
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
@@ -120,10 +129,12 @@ def scan_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
         raise DatasetError(
             f"found {found}; expected the path of a folder or of a table. Images in several places are listed in a table"
         )
+    options = ScanOptions.of(options, fields)
     try:
         for kind in SOURCES:
             if kind.matches(source):
-                images = kind.scan(source, options)
+                options.require_only((*kind.OPTIONS, *COMMON), source, kind.EXPECTED)
+                images = with_path_labels(kind.scan(source, options), options)
                 return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
     except OSError as error:
         raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from featx.arguments import names_of
+from featx.errors import DatasetError, SettingsError
+from featx.text import did_you_mean
+
+_SEVERAL = ("label_columns",)
+"""The options that are names of several columns."""
+
+_WHOLE = ("group_level",)
+"""The options that are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,59 @@ class ScanOptions:
     separator: str | None = None
     label_pattern: str | None = None
     group_level: int | None = None
+
+    @classmethod
+    def of(cls, options: ScanOptions | None, fields: Mapping[str, Any]) -> ScanOptions:
+        """The options of a call that takes both an object and its fields as keyword arguments, which win.
+
+        Raises:
+            SettingsError: there is no option of that name, or a value has another type than the option.
+
+        Examples:
+            >>> ScanOptions.of(None, {"path_column": "file"}).path_column
+            'file'
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        values: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name not in known:
+                raise SettingsError(f"there is no option {name!r} of data{did_you_mean(name, known)}")
+            if value is None or value == ():
+                values[name] = () if name in _SEVERAL else None
+            elif name in _SEVERAL:
+                values[name] = tuple(names_of(value, name))
+            elif name in _WHOLE:
+                if not isinstance(value, int) or isinstance(value, bool):
+                    raise SettingsError(f"{name} is {value!r}; expected a whole number")
+                values[name] = value
+            elif not isinstance(value, str | os.PathLike):
+                raise SettingsError(f"{name} is {value!r}; expected text")
+            else:
+                values[name] = os.fspath(value)
+        return dataclasses.replace(options or NO_OPTIONS, **values)
+
+    def require_only(self, names: Collection[str], data: str | os.PathLike[str], kind: str) -> None:
+        """Refuse options that some data do not have.
+
+        Args:
+            names: of the options that they have.
+            data: where they are.
+            kind: what they are, such as "a folder of images".
+
+        Raises:
+            DatasetError: another option is set.
+
+        Examples:
+            >>> ScanOptions(separator=";").require_only(["root"], "photos", "a folder of images")
+            Traceback (most recent call last):
+            featx.errors.DatasetError: --separator has no effect on photos, which is a folder of images
+        """
+        wrong = ["--" + name.replace("_", "-") for name in self.as_dict() if name not in names]
+        if wrong:
+            listed = " and ".join([*([", ".join(wrong[:-1])] if wrong[1:] else []), wrong[-1]])
+            raise DatasetError(
+                f"{listed} {'have' if wrong[1:] else 'has'} no effect on {os.fspath(data)[:200]}, which is {kind}"
+            )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ScanOptions:

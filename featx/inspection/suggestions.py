@@ -14,7 +14,7 @@ import numpy as np
 
 from featx.arguments import is_whole, names_of, path_of, require_seed
 from featx.constants import CACHE
-from featx.data.image_set import UNLABELLED
+from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import CacheMissError, HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
@@ -116,7 +116,7 @@ class Suggestions:
 @system_errors()
 @shows_progress("suggest", "images")
 def suggest(
-    features: FeatureSet | str | os.PathLike[str] | None = None,
+    features: FeatureSet | ImageSet | str | os.PathLike[str] | None = None,
     *,
     budget: int = 100,
     test: int = 0,
@@ -223,17 +223,22 @@ def _layer(layer: str | Sequence[str], head: Head | None) -> str:
 
 
 def _load(
-    data: FeatureSet | str | os.PathLike[str] | None, layer: str, cache: str | os.PathLike[str], reporter: Reporter
+    data: FeatureSet | ImageSet | str | os.PathLike[str] | None,
+    layer: str,
+    cache: str | os.PathLike[str],
+    reporter: Reporter,
 ) -> tuple[FeatureSet, Path | None]:
     """The features, and their file."""
     if isinstance(data, FeatureSet):
         return data, data.source
     if data is None:
         file: Path | None = newest(Path(cache), reporter)
-    elif is_feature_file(path_of(data, "features")):
+    elif not isinstance(data, ImageSet) and is_feature_file(path_of(data, "features")):
         file = Path(data)
     else:
-        file = newest_of(Path(cache), scan_images(data), reporter)
+        images = data if isinstance(data, ImageSet) else scan_images(data)
+        file = newest_of(Path(cache), images, reporter)
+        data = images.table or images.root
     if file is None:
         raise CacheMissError(
             f"the folder {cache} has no features of {data}; featx extract {data} computes them (--cache names another folder)"

@@ -22,6 +22,16 @@ PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 EVERY_KEY: dict[str, dict[str, Any]] = {
     "extract": {
         "data": "my photos",
+        "path-column": "file",
+        "label-column": "species",
+        "split-column": "set",
+        "label-columns": ["cat", "dog, small"],
+        "label-separator": ",",
+        "image-column": "picture",
+        "root": "more photos",
+        "separator": ";",
+        "label-pattern": "(?P<label>[a-z]+)",
+        "group-level": -1,
         "backbone": "resnet18",
         "weights": "random",
         "layer": ["layer3", "layer4"],
@@ -138,8 +148,11 @@ COMMANDS = {
         "featx promote --finetune",
     ),
     "every key": (
-        "featx extract 'my photos' --backbone resnet18 --weights random --layer layer3 --layer layer4 --stages --pooling gem "
-        "--views flip --dtype float16 --device cpu --resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
+        "featx extract 'my photos' --path-column file --label-column species --split-column set "
+        "--label-columns 'cat,\"dog, small\"' --label-separator , --image-column picture --root 'more photos' "
+        "--separator ';' --label-pattern '(?P<label>[a-z]+)' --group-level -1 --backbone resnet18 --weights random "
+        "--layer layer3 --layer layer4 --stages --pooling gem --views flip "
+        "--dtype float16 --device cpu --resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
         "--max-pixels 1000 --fast-decode "
         "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --cache c "
         "--out f.h5",
@@ -299,7 +312,7 @@ def test_values_may_begin_with_a_dash_or_be_empty(write: Callable[[str], Path]) 
         ("[fit-head]\nmodle = 'svm'", "[fit-head] modle is no option; did you mean model?"),
         ("[promote]\nfine-tune = true", "[promote] fine-tune is no option; did you mean finetune?"),
         ("extract = 3", "extract is 3; expected a table [extract]"),
-        ("[extract]\njson = true", "[extract] json is no option; expected one of data, backbone, weights, "),
+        ("[extract]\njson = true", "[extract] json is no option; expected one of data, path-column, "),
         ("data = 'digits'", "[data] is no step; expected one of extract, fit-head, promote"),
     ],
 )

@@ -7,6 +7,7 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from featx.errors import DatasetError
 from featx.system import home
 
 EXPECTED = "'digits'"
+
+OPTIONS: Collection[str] = ()
+"""The options of the source; see ``featx.data.scan.Source``."""
 
 
 def matches(data: str | os.PathLike[str]) -> bool:

@@ -29,6 +29,9 @@ _JUNK_FOLDERS = (
 
 EXPECTED = "a folder of images"
 
+OPTIONS: Collection[str] = ()
+"""The options of the source; see ``featx.data.scan.Source``."""
+
 
 def list_images(folder: Path) -> list[Path]:
     """List the image files below a folder, sorted and without hidden ones.
@@ -52,7 +55,7 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     folder = Path(data).resolve()
     found, skipped = _walk(folder)
     folders = [path.rpartition("/")[0] for path in found]
-    layout = read_layout(Counter(folders), folder)
+    layout = read_layout(Counter(folders), folder, classes=options.label_pattern is None)
     places = [layout.places.get(name) for name in folders]
     inside = [path for path, place in zip(found, places, strict=True) if place]
     skipped["outside any class folder"] += len(found) - len(inside)

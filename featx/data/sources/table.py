@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,9 @@ _MANY_MISSING = 0.1
 """The share of missing files above which their note is a warning."""
 
 EXPECTED = f"a table ({', '.join(TABLE_ENDINGS)})"
+
+OPTIONS: Collection[str] = ()
+"""The options of the source; see ``featx.data.scan.Source``."""
 
 
 def matches(data: str | os.PathLike[str]) -> bool:
