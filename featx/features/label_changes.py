@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from featx.data.image_set import UNLABELLED
-from featx.data.sources.folder import is_image, is_junk
+from featx.data.listing import is_junk, why_left_out
 from featx.data.sources.table import TABLE_ENDINGS, read_labels
 from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, FeatxError
@@ -128,7 +128,7 @@ def _list(folder: Path) -> tuple[set[str], set[str]]:
             for entry in entries:
                 if entry.is_dir():
                     folders |= {entry.name} if not is_junk(entry.name) else set()
-                elif is_image(entry.name):
+                elif not why_left_out(entry.name):
                     images.add(entry.name)
     except (OSError, ValueError):
         return set(), set()

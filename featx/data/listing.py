@@ -1,0 +1,170 @@
+"""What a folder, an archive or a bucket holds, by names alone: its images, and what is left out and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from featx.data.formats import ENDINGS
+from featx.data.image_set import ImageSet, assemble
+from featx.data.layout import read_layout
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.split_names import worded_splits
+from featx.data.store import Store
+from featx.errors import DatasetError
+from featx.text import portable
+
+_JUNK_FOLDERS = (
+    "__MACOSX",
+    "@eaDir",
+    "@Recycle",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
+"""Folders that archives, network drives and file systems make, some with thumbnails or copies of the images."""
+
+
+class Listing:
+    """The images of a data set by their names, and the number of other files by the reason why they are left out.
+
+    Args:
+        root: the folder, archive or URL, for messages.
+
+    Attributes:
+        images: paths relative to the root, with forward slashes.
+        folders: the paths of all folders that are not hidden, with those that hold no images; "" is the root.
+        skipped: how many files are left out, by the reason as it stands in a note.
+
+    Examples:
+        >>> listing = Listing("pets.zip")
+        >>> for path in ("cat/1.jpg", "cat/.DS_Store", "__MACOSX/cat/1.jpg", "cat/notes.txt"):
+        ...     listing.add(path)
+        >>> listing.images
+        ['cat/1.jpg']
+        >>> listing.left_out()
+        '3 left out (1 hidden files, 1 in hidden folders, 1 with the ending .txt)'
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.images: list[str] = []
+        self.folders: set[str] = {""}
+        self.skipped: Counter[str] = Counter()
+
+    def add(self, path: str) -> None:
+        """Take up a file, as an image or as one that is left out."""
+        folder, _, name = path.rpartition("/")
+        if not self.add_folder(folder):
+            self.skipped["in hidden folders"] += 1
+        elif why := why_left_out(name):
+            self.skipped[why] += 1
+        else:
+            self.images.append(path)
+
+    def add_folder(self, path: str) -> bool:
+        """Take up a folder and those around it; returns False for one that is hidden, or lies in a hidden one."""
+        if path in self.folders:
+            return True
+        around, _, name = path.rpartition("/")
+        if is_junk(name) or not self.add_folder(around):
+            return False
+        self.folders.add(path)
+        return True
+
+    def left_out(self) -> str:
+        """The number of files that are left out, with the reasons, for a note; "" for none."""
+        total = sum(self.skipped.values())
+        reasons = ", ".join(f"{count} {why}" for why, count in sorted(self.skipped.items()) if count)
+        return f"{total} left out ({reasons})" if total else ""
+
+    def require_images(self, images: Collection[str]) -> None:
+        """Refuse a data set without images.
+
+        Raises:
+            DatasetError: there are none.
+        """
+        if not images:
+            raise DatasetError(
+                f"no images in {self.root}; {self.left_out() or 'it is empty'} (images end in {' '.join(ENDINGS)})"
+            )
+
+
+def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOptions = NO_OPTIONS) -> ImageSet:
+    """The image set of a listing: the layout of its folders tells classes and splits.
+
+    Args:
+        listing: what the data set holds.
+        store: reads the images by their paths.
+        name: of the data set.
+        options: how the user describes the data.
+
+    Raises:
+        DatasetError: there are no images, or the layout has two readings.
+    """
+    root = listing.root
+    folders = [path.rpartition("/")[0] for path in listing.images]
+    layout = read_layout(Counter(folders), root, classes=options.label_pattern is None)
+    places = [layout.places.get(name) for name in folders]
+    inside = [path for path, place in zip(listing.images, places, strict=True) if place]
+    listing.skipped["outside any class folder"] += len(places) - len(inside)
+    listing.require_images(inside)
+    labels = [place.label and portable(place.label) for place in places if place]
+    notes = [f"{root.name}: {left_out}"] if (left_out := listing.left_out()) else []
+    notes += layout.notes
+    notes += _empty_classes(listing, layout.around_classes, {place.label for place in places if place})
+    notes += _empty_splits(listing, layout.splits)
+    return assemble(
+        portable(name) or "root",
+        store,
+        inside,
+        labels,
+        [place.split for place in places if place],
+        notes,
+        options=options,
+    )
+
+
+def is_junk(name: str) -> bool:
+    """Whether a folder is hidden or made by an archive, a network drive or a file system, by its name."""
+    return name.startswith(".") or name in _JUNK_FOLDERS
+
+
+def why_left_out(name: str) -> str:
+    """Why a file is not listed as an image, by its name; "" for an image.
+
+    Examples:
+        >>> why_left_out("cat.JPG"), why_left_out("._cat.jpg"), why_left_out("cat.txt")
+        ('', 'hidden files', 'with the ending .txt')
+    """
+    if name.startswith("."):
+        return "hidden files"
+    if not name.lower().endswith(ENDINGS):
+        return f"with the ending {os.path.splitext(name)[1] or '(none)'}"  # noqa: PTH122 - of str
+    return ""
+
+
+def _empty_classes(listing: Listing, around: Iterable[str], names: set[str | None]) -> Iterator[str]:
+    for path, name in _subfolders(listing, around):
+        if name not in names:
+            yield f"class {name!r} has no images: {listing.root / path}"
+
+
+def _empty_splits(listing: Listing, splits: Collection[str]) -> Iterator[str]:
+    for path, name in _subfolders(listing, sorted({path.rpartition("/")[0] for path in splits})):
+        if worded_splits([name])[name] and path not in splits:
+            yield f"the folder of a split {name!r} has no images: {listing.root / path}"
+
+
+def _subfolders(listing: Listing, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The path and the name of each folder that lies right in one of some folders."""
+    inside: Mapping[str, list[tuple[str, str]]] = {path: [] for path in paths}
+    for path in sorted(listing.folders - {""}):
+        around, _, name = path.rpartition("/")
+        if around in inside:
+            inside[around].append((path, name))
+    for path in sorted(inside):
+        yield from inside[path]
