@@ -50,6 +50,7 @@ def begin(
     root: str = "/photos",
     identities: Mapping[str, str] = IDENTITIES,
     images: ImageTable | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
 ) -> FeatureFileWriter:
     """A writer with no rows yet."""
     return FeatureFileWriter(
@@ -61,6 +62,7 @@ def begin(
         identity="c" * 64,
         backbone=BACKBONE,
         dataset={"name": "photos", "root": root, "splits": "given"},
+        columns={name: np.array(cells, dtype=object) for name, cells in (columns or {}).items()},
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.data.boxes import split_box
+from featx.data.columns import storable
 from featx.data.file_bytes import FileFacts
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.store import ImageFile, Store
@@ -78,6 +79,10 @@ class ImageSet:
                 f"there are {count} paths, {len(self.labels)} labels and {len(self.splits)} splits; expected one of each per "
                 "image"
             )
+        if wrong_lengths := {name: len(cells) for name, cells in self.columns.items() if len(cells) != count}:
+            raise DatasetError(
+                f"there are {count} paths, and columns of other lengths: {wrong_lengths}; expected one cell per image"
+            )
         if count and not (self.labels.min() >= UNLABELLED and self.labels.max() < len(self.classes)):
             raise DatasetError(
                 f"labels are {self.labels.min()} to {self.labels.max()}; expected indices of the {len(self.classes)} classes, "
@@ -132,9 +137,10 @@ def assemble(
         splits: N names of splits, all "" if they are to be decided later.
         notes: sentences for the user.
         table: the table that lists the images.
-        columns: N cells of each further column, by its name.
+        columns: N cells of each further column, by its name; what a feature file cannot hold is left out, with a note.
         options: how the data were read.
     """
+    kept, on_columns = storable(columns or {})
     classes = tuple(sorted({name for name in names if name is not None}))
     index = {name: label for label, name in enumerate(classes)}
     order = sorted(range(len(paths)), key=lambda row: os.fsencode(paths[row]))
@@ -146,11 +152,9 @@ def assemble(
         labels=np.array(labels, dtype=np.int64),
         splits=np.array([splits[row] for row in order], dtype=object),
         classes=classes,
-        notes=tuple(notes),
+        notes=(*notes, *on_columns),
         table=table,
-        columns={
-            name: np.array([cells[row] for row in order], dtype=object) for name, cells in (columns or {}).items()
-        },
+        columns={name: np.array([cells[row] for row in order], dtype=object) for name, cells in kept.items()},
         options=options,
     )
 

@@ -54,6 +54,7 @@ class Committer:
             identity=backbone.identity,
             backbone={"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
             dataset=inventory.dataset,
+            columns=inventory.images.columns,
             resume=plan.in_place,
         )
         self.keys = plan.keys.copy()

@@ -76,6 +76,14 @@ def has_same_labels(inventory: Inventory, file: FeatureFile) -> bool:
     return np.array_equal(file.images.labels, inventory.images.labels)
 
 
+def has_same_columns(inventory: Inventory, file: FeatureFile) -> bool:
+    """The further columns have the same names, in the same order, and the same cells."""
+    columns = inventory.images.columns
+    return file.column_names == tuple(columns) and all(
+        np.array_equal(file.column(name), cells) for name, cells in columns.items()
+    )
+
+
 def has_same_sizes(inventory: Inventory, file: FeatureFile) -> bool:
     """The image files have the same sizes."""
     return np.array_equal(file.images.sizes, inventory.sizes)
@@ -103,6 +111,7 @@ CHECKS = (
     has_same_dataset,
     has_same_paths,
     has_same_labels,
+    has_same_columns,
     has_same_sizes,
     has_same_times,
     has_same_splits,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.data.cells import cell_text
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.text import listed
@@ -16,8 +17,8 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Check the fields of a feature set, and convert those that are not arrays.
 
     Args:
-        fields: ``features``, ``labels``, ``splits``, ``classes``, ``paths``, ``keys`` and ``groups``, as ``FeatureSet``
-            describes them, by name.
+        fields: ``features``, ``labels``, ``splits``, ``classes``, ``paths``, ``keys``, ``groups`` and ``columns``, as
+            ``FeatureSet`` describes them, by name.
 
     Returns:
         The fields to replace, by name.
@@ -36,11 +37,13 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if fields["groups"] is not None:
         columns["groups"] = _column("groups", fields["groups"])
     lengths = {"features": len(features), "labels": len(labels), "keys": len(keys)}
+    further = {str(name): _cells(str(name), value) for name, value in dict(fields["columns"]).items()}
     lengths |= {name: len(column) for name, column in columns.items()}
+    lengths |= {f"cells of the column {name!r}": len(column) for name, column in further.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{count} {name}" for name, count in lengths.items())
         raise HeadError(f"a feature set needs one of each per image; found {counts}")
-    return {"features": features, "labels": labels, "classes": classes, "keys": keys, **columns}
+    return {"features": features, "labels": labels, "classes": classes, "keys": keys, "columns": further, **columns}
 
 
 def _features(value: Any) -> np.ndarray:
@@ -97,6 +100,19 @@ def _column(name: str, value: Any) -> np.ndarray:
     if found.ndim != 1:
         raise HeadError(f"{name} are {value!r}; expected one name for each image")
     return found
+
+
+def _cells(name: str, value: Any) -> np.ndarray:
+    """(N,) object array of str; None and NaN are ""."""
+    found = _column(f"the column {name!r}", value)
+    if found.dtype == object and all(type(cell) is str for cell in found):
+        return found
+    cells = np.empty(len(found), dtype=object)
+    try:
+        cells[:] = [cell if type(cell) is str else cell_text(cell) for cell in found.tolist()]
+    except ValueError as error:
+        raise HeadError(f"the column {name!r} {error}") from error
+    return cells
 
 
 def _array(name: str, value: Any, dtype: Any = None) -> np.ndarray:

@@ -315,6 +315,10 @@ def computed_digest(file: FeatureFile, final: Mapping[str, np.ndarray] | None = 
         column = final[name] if final else file._checksums[name]
         digest.update(f"{column.dtype.str}{column.shape}".encode())
         digest.update(column.data)
+    for name in file.column_names:
+        column = file.encoded_column(name)
+        digest.update(f"{json.dumps(name)}{column.dtype.str}{column.shape}".encode())
+        digest.update(column.data)
     return digest.hexdigest()
 
 

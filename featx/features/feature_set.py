@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +52,8 @@ class FeatureSet:
         groups: (N,) object array of str: images with the same value belong together, such as one patient's, and "" belongs
             to none; or None. ``featx.heads.with_groups`` reads them from a table.
         group: the name of the column that ``groups`` come from, or None.
+        columns: further columns of the table that lists the images, by their names: (N,) object arrays of str, "" where a
+            cell is empty. Numbers are converted to text.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -82,6 +84,7 @@ class FeatureSet:
     source: Path | None = None
     groups: np.ndarray | None = None
     group: str | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Turn lists into arrays and whole floats into integers, and check the fields against one another.
@@ -132,6 +135,7 @@ class FeatureSet:
             backbone=file.backbone,
             dataset=file.dataset,
             source=file.path.resolve(),
+            columns={name: file.column(name)[rows] for name in file.column_names},
         )
 
     def __len__(self) -> int:
@@ -155,6 +159,7 @@ class FeatureSet:
     def take(self, rows: np.ndarray) -> FeatureSet:
         """Select rows, by number or mask."""
         parts = {n: getattr(self, n)[rows] for n in ("features", "labels", "splits", "paths", "keys")}
+        parts["columns"] = {name: cells[rows] for name, cells in self.columns.items()}
         if self.groups is not None:
             parts["groups"] = self.groups[rows]
         return dataclasses.replace(self, **parts)

@@ -4,7 +4,7 @@ A rename, a copy, or an edit whose modification time is set back (``touch -r``, 
 a file (``st_ctime``), which no program can set back. A renamed folder leaves those of its files as they are, but brings files
 with other change times, or at least other inode numbers (``st_ino``), to the same paths.
 
-A feature file of version 1 has no place for either, and refuses tables that it does not know. So they are kept below
+A feature file has no place for either, and tables that featx does not know are refused. So they are kept below
 ``featx.system.home()``, in one file for each feature file. They are compared for equality with what ``stat`` returns now,
 never with a clock. Losing such a record costs little: then the change times of images, links and folders are compared with the
 feature file's own time.

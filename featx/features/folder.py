@@ -23,7 +23,7 @@ from featx.data.scan import store_exists
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile
-from featx.features.header import FORMAT, VERSION, FeatureFileHeader, partial_path
+from featx.features.header import FORMAT, VERSIONS, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error, write_lock
 from featx.features.open_file import is_denied, read_errors
 from featx.io.file_kinds import FOLDER, misplaced
@@ -389,7 +389,9 @@ def _is_ours(path: Path) -> bool:
 def _is_of_this_version(path: Path) -> bool:
     """Whether the version stands at the beginning of a file, even if it is damaged, as this featx writes it."""
     beginning = _beginning(path)
-    return FORMAT.encode() not in beginning or hdf5.packed_attribute("version", VERSION) in beginning
+    return FORMAT.encode() not in beginning or any(
+        hdf5.packed_attribute("version", version) in beginning for version in VERSIONS
+    )
 
 
 def _beginning(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""The header of a feature file: its attributes and the layout of its tables, read without the tables themselves."""
+"""The header of a feature file: its attributes and the layout of its tables, and its further columns, read one by one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ import numpy as np
 
 from featx.arguments import path_of
 from featx.constants import CACHE
-from featx.errors import CorruptFileError, StaleCacheError, UnknownVersionError
+from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, UnknownVersionError
 from featx.features import hdf5
-from featx.features.open_file import OpenFile, read_errors
+from featx.features.open_file import OpenFile, read_array, read_errors
 from featx.identity import brief_value
 from featx.io.file_kinds import FEATURE_FILE, HDF5, data_hint, misplaced
 from featx.io.strict_json import strict_json
-from featx.text import native
+from featx.text import listed, native
 
 FORMAT, VERSION = "featx-features", 1
+
+WITH_COLUMNS = 2
+"""The version of a file with further columns; all others are of version 1."""
+
+VERSIONS = (VERSION, WITH_COLUMNS)
+"""The versions that featx reads."""
 
 INCOMPLETE: Mapping[str, hdf5.Value] = {"digest": b"0" * 64, "complete": np.uint8(0)}
 """The attributes of a file whose extraction has not finished."""
@@ -40,6 +46,8 @@ COLUMNS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 }
 """Every table except the features and their checksums: its type, and the shape of one row."""
 
+_COLUMNS = "columns/"
+_ESCAPES = {"%": "%25", "/": "%2F"}
 _FEATURE_TYPES = (np.dtype("<f4"), np.dtype("<f2"))
 _MAX_PATH, _MAX_WIDTH = 1 << 12, 1 << 24
 """The longest path that a system allows, and the most numbers in a row. A file that exceeds them is refused."""
@@ -75,6 +83,7 @@ class FeatureFileHeader:
             table that named the images, if there was one.
         layers: the layers by name.
         rows: the number of images.
+        column_names: the names of the further columns, in their order.
         structure: the parsed HDF5 structure.
     """
 
@@ -98,13 +107,12 @@ class FeatureFileHeader:
                 self.structure = hdf5.parse(self._file.fileno(), self.path, torn=INCOMPLETE if allow_partial else None)
         attrs = self.structure.attrs
         found = (attrs.get("format"), attrs.get("version"))
-        if found != (FORMAT, VERSION):
+        if found[0] != FORMAT or found[1] not in VERSIONS or isinstance(found[1], np.uint8):
             shown = "format {}, version {}".format(*map(brief_value, map(repr, found)))
+            expected = f"expected {FORMAT}, {' or '.join(map(str, VERSIONS))}"
             if found[0] == FORMAT:
-                raise UnknownVersionError(
-                    f"{self.path}: {shown}; expected {FORMAT}, {VERSION}. A newer featx may read it"
-                )
-            raise CorruptFileError(f"{self.path}: {shown}; expected {FORMAT}, {VERSION}")
+                raise UnknownVersionError(f"{self.path}: {shown}; {expected}. A newer featx may read it")
+            raise CorruptFileError(f"{self.path}: {shown}; {expected}")
         self.complete = bool(self._attribute("complete", np.uint8))
         if not self.complete and not allow_partial:
             raise CorruptFileError(f"{self.path} is incomplete; run the same featx extract again to finish it")
@@ -113,6 +121,7 @@ class FeatureFileHeader:
         self.backbone = self._json("backbone", name=str, weights=str, parts=dict)
         self.dataset = self._json("dataset", name=str, root=str, splits=str)
         self._check_dataset()
+        self.column_names = tuple(name_of_column(name) for name in self.structure.tables if name.startswith(_COLUMNS))
         self.rows = self._check_tables()
         self.layers = {
             name.removeprefix("features/"): Layer(t.shape[1], t.dtype, t.attrs["identity"], t.offset)
@@ -138,6 +147,30 @@ class FeatureFileHeader:
     def root(self) -> str:
         """Where the images of the data set are, as ``ImageSet.root``: a local path or a URL."""
         return native(self.dataset["root"])
+
+    def column(self, name: str) -> np.ndarray:
+        """The cells of a further column: (N,) object array of str, "" where a cell is empty.
+
+        Raises:
+            CacheMissError: there is no such column.
+            UnreadableFileError: the system cannot read the file.
+        """
+        if name not in self.column_names:
+            raise CacheMissError(f"{self.path} has no column {name!r}; it has {listed(self.column_names) or 'none'}")
+        cells = np.empty(self.rows, dtype=object)
+        cells[:] = [cell.decode(errors="replace") for cell in self.encoded_column(name).tolist()]
+        return cells
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The further columns by their names, as ``column`` reads them."""
+        return {name: self.column(name) for name in self.column_names}
+
+    def encoded_column(self, name: str) -> np.ndarray:
+        """The cells of a further column: (N,) bytes, UTF-8."""
+        with read_errors(self.path), self._file.needed() as file:
+            table = self.structure.tables[table_of_column(name)]
+            return read_array(file, table.dtype, table.shape, table.offset)
 
     def holds(self, identities: Mapping[str, str]) -> bool:
         """Whether the file has all these layers with these identities.
@@ -178,7 +211,15 @@ class FeatureFileHeader:
         tables = self.structure.tables
         rows = tables["images/status"].shape[0] if "images/status" in tables else 0
         layers = [name.removeprefix("features/") for name in tables if name.startswith("features/")]
-        expected = [*COLUMNS, *(f"{group}/{layer}" for layer in layers for group in ("features", "checks"))]
+        expected = [
+            *COLUMNS,
+            *map(table_of_column, self.column_names),
+            *(f"{group}/{layer}" for layer in layers for group in ("features", "checks")),
+        ]
+        needs_columns = self.structure.attrs["version"] == WITH_COLUMNS
+        if needs_columns != bool(self.column_names):
+            found = f"{len(self.column_names)} columns, and is of version {self.structure.attrs['version']!r}"
+            raise CorruptFileError(f"{self.path} has {found}; version {WITH_COLUMNS} has some, version {VERSION} none")
         if list(tables) != expected or not layers:
             shown, wanted = brief_value(", ".join(tables)), brief_value(", ".join(expected))
             raise CorruptFileError(f"{self.path} has the tables {shown}; expected {wanted}")
@@ -188,6 +229,22 @@ class FeatureFileHeader:
         if not rows:
             raise CorruptFileError(f"{self.path} has no rows")
         return rows
+
+
+def table_of_column(name: str) -> str:
+    """The table of a further column; characters that HDF5 does not allow in a name are escaped as in a URL.
+
+    Examples:
+        >>> table_of_column("mg/dl"), table_of_column(".")
+        ('columns/mg%2Fdl', 'columns/%2E')
+    """
+    return _COLUMNS + ("%2E" if name == "." else "".join(_ESCAPES.get(letter, letter) for letter in name))
+
+
+def name_of_column(table: str) -> str:
+    """The inverse of ``table_of_column``."""
+    name = table.removeprefix(_COLUMNS)
+    return name.replace("%2F", "/").replace("%2E", ".").replace("%25", "%")
 
 
 def _opened_again(kind: type[FeatureFileHeader], path: Path, complete: bool, digest: str) -> FeatureFileHeader:
@@ -226,6 +283,8 @@ def _is_valid_table(name: str, table: hdf5.Table, rows: int) -> bool:
     if group == "features":
         is_matrix = table.shape[:1] == (rows,) and (0,) < table.shape[1:] < (_MAX_WIDTH,)
         return is_matrix and table.dtype in _FEATURE_TYPES and "identity" in table.attrs
+    if group == "columns":
+        return table.dtype.kind == "S" and table.shape == (rows,)
     if group == "checks":
         return (table.dtype, table.shape) == (np.dtype("<u4"), (rows,))
     count = table.shape[0] if name == "classes" and table.shape else rows

@@ -19,7 +19,7 @@ from featx.errors import CacheMissError, CorruptFileError, OutputError
 from featx.features import checksums, hdf5
 from featx.features.feature_file import DONE, FAILED, TODO, FeatureFile, ImageTable, computed_digest
 from featx.features.hdf5 import Structure, Table
-from featx.features.header import FORMAT, INCOMPLETE, VERSION, partial_path
+from featx.features.header import FORMAT, INCOMPLETE, VERSION, WITH_COLUMNS, partial_path, table_of_column
 from featx.features.structured_file import StructuredFile, require_space, sync_folder
 from featx.text import brief, to_utf8
 
@@ -56,6 +56,7 @@ class FeatureFileWriter:
         identity: str,
         backbone: Mapping[str, Any],
         dataset: Mapping[str, Any],
+        columns: Mapping[str, np.ndarray] | None = None,
         resume: bool = True,
     ) -> None:
         """Lay out a new file, or open the file of an interrupted run.
@@ -69,6 +70,7 @@ class FeatureFileWriter:
             identity: the identity of all layers together.
             backbone: as in ``FeatureFileHeader.backbone``.
             dataset: as in ``FeatureFileHeader.dataset``.
+            columns: further columns by their names, (N,) str each.
             resume: continue the file of an interrupted run if it fits; otherwise lay out a new one beside it.
 
         Raises:
@@ -78,15 +80,17 @@ class FeatureFileWriter:
         self._layers = {name: dim for name, (dim, _) in layers.items()}
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._columns = _columns(images, classes)
+        encoded = {name: _fixed_width(list(map(to_utf8, cells))) for name, cells in (columns or {}).items()}
+        self._further = {table_of_column(name): cells for name, cells in encoded.items()}
         attrs: dict[str, hdf5.Value] = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": WITH_COLUMNS if self._further else VERSION,
             "identity": identity,
             "backbone": _json(backbone),
             "dataset": _json(dataset),
         }
         try:
-            structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(self._columns, layers, self._dtype))
+            structure = hdf5.pack({**attrs, **INCOMPLETE}, _tables(self._columns, self._further, layers, self._dtype))
         except ValueError as error:
             raise OutputError(f"{path} cannot be written as a feature file: {error}") from error
         self._vouched, self.kept = np.zeros((2, len(images.paths)), dtype=bool)
@@ -206,7 +210,11 @@ class FeatureFileWriter:
             return None
         stored = _columns(left.images, left.classes)
         decided = [name for name in stored if given_splits or name != "images/split"]
-        return left if all(np.array_equal(self._columns[name], stored[name]) for name in decided) else None
+        same = all(np.array_equal(self._columns[name], stored[name]) for name in decided) and all(
+            np.array_equal(self._further[table_of_column(name)], left.encoded_column(name))
+            for name in left.column_names
+        )
+        return left if same else None
 
     def _continue(self, left: FeatureFile) -> None:
         """Open the file of an interrupted run, and make it the newest of its folder.
@@ -237,7 +245,7 @@ class FeatureFileWriter:
             require_space(self.path, structure.size)
             self._file.open(new=True)
             try:
-                self._file.lay_out(self._columns)
+                self._file.lay_out({**self._columns, **self._further})
                 _verify(path, structure)
             except BaseException:
                 path.unlink(missing_ok=True)
@@ -257,7 +265,10 @@ def _columns(images: ImageTable, classes: Sequence[str]) -> dict[str, np.ndarray
 
 
 def _tables(
-    columns: Mapping[str, np.ndarray], layers: Mapping[str, tuple[int, str]], dtype: np.dtype[Any]
+    columns: Mapping[str, np.ndarray],
+    further: Mapping[str, np.ndarray],
+    layers: Mapping[str, tuple[int, str]],
+    dtype: np.dtype[Any],
 ) -> dict[str, Table]:
     """The description of every table of the file, in the order of the format."""
     count = len(columns["images/path"])
@@ -265,6 +276,7 @@ def _tables(
     tables["images/key"] = Table(np.dtype("u1"), (count, 16))
     tables["images/status"] = Table(np.dtype("u1"), (count,))
     tables["images/error"] = Table(np.dtype(f"S{_ERROR_BYTES}"), (count,))
+    tables |= {name: Table(column.dtype, column.shape) for name, column in further.items()}
     for name, (dim, identity) in layers.items():
         tables[f"features/{name}"] = Table(dtype, (count, dim), {"identity": identity})
         tables[f"checks/{name}"] = Table(np.dtype("<u4"), (count,))

@@ -403,7 +403,7 @@ def remake(path: Path, attrs: Mapping[str, Any] | None = None, tables: Mapping[s
     ("attribute", "value", "message"),
     [
         ("format", "other", "format 'other', version 1; expected featx-features, 1"),
-        ("version", 2, "format 'featx-features', version 2; expected featx-features, 1"),
+        ("version", 3, "format 'featx-features', version 3; expected featx-features, 1 or 2"),
         ("version", "1", "format 'featx-features', version '1'; expected featx-features, 1"),
         ("complete", 1, "the attribute complete is 1; expected uint8"),
         ("identity", 7, "the attribute identity is 7; expected str"),

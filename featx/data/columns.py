@@ -1,0 +1,69 @@
+"""Further columns of a data set: cells of a table that are neither paths, labels nor splits, and travel with the features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from featx.text import counted, printable, shortened, size_text
+
+MOST_COLUMNS = 1000
+"""The most further columns that are kept."""
+
+MOST_CELL = 4096
+"""The most bytes of a cell of a column that is kept."""
+
+MOST_COLUMN, MOST_BYTES = 256 << 20, 1 << 30
+"""The most bytes of one column and of all columns in a feature file, where all cells of a column are as wide as its widest."""
+
+
+def storable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sequence[str]], list[str]]:
+    """Select the columns that a feature file can hold.
+
+    Args:
+        columns: the cells of each column, by its name.
+
+    Returns:
+        Those that are kept, in their order; and a note on each that is not.
+
+    Examples:
+        >>> kept, notes = storable({"patient": ["p1", "p2"], "scan": ["x" * 5000, ""]})
+        >>> list(kept), notes
+        (['patient'], ["the column 'scan' is not kept: one of its cells has 5,000 bytes; at most 4,096 are stored"])
+    """
+    kept, notes, total = dict[str, Sequence[str]](), list[str](), 0
+    for name, cells in columns.items():
+        fault = _fault_of_name(name)
+        try:
+            width = max((len(cell) if cell.isascii() else len(cell.encode()) for cell in cells), default=0)
+        except UnicodeEncodeError:
+            fault, width = "one of its cells holds bytes that are not UTF-8", 0
+        size = max(1, width) * len(cells)
+        if not fault and width > MOST_CELL:
+            fault = f"one of its cells has {width:,} bytes; at most {MOST_CELL:,} are stored"
+        if not fault and (size > MOST_COLUMN or total + size > MOST_BYTES):
+            fault = f"it would take {size_text(size)} of a feature file; at most {size_text(MOST_COLUMN)} are stored"
+            if size <= MOST_COLUMN:
+                fault = f"all columns together would take more than {size_text(MOST_BYTES)} of a feature file"
+        if not fault and len(kept) == MOST_COLUMNS:
+            notes.append(
+                f"only the first {MOST_COLUMNS:,} of {counted(len(columns), 'further column')} are kept, without "
+                f"{printable(shortened(name))} and those after it"
+            )
+            break
+        if fault:
+            notes.append(f"the column {printable(shortened(name))} is not kept: {fault}")
+            continue
+        kept[name] = cells
+        total += size
+    return kept, notes
+
+
+def _fault_of_name(name: str) -> str:
+    """Why a column of this name cannot be stored; "" if it can."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return "its name holds what is not Unicode text"
+    if not name or "\0" in name:
+        return "its name is empty or holds a null character"
+    return f"its name has {length:,} bytes; at most 1,000 are stored" if length > 1000 else ""
