@@ -86,7 +86,7 @@ class HeadOnBackbone:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the C classes or labels."""
-        return self.head.classes_
+        return self.head.names_
 
     @property
     def transform(self) -> Transform:
@@ -338,7 +338,7 @@ def evaluate(
         report, rows, outputs = judge_head(head, data, split, groups)
         if file:
             predicted = Predictions.of_one(rows, outputs, BY_HEAD)
-            by = PredictedBy(head.task_, head.classes_, head.decide, head.train_keys_)
+            by = PredictedBy(head.task_, head.names_, head.decide, head.train_keys_)
             write_predictions(file, splits_in_use(head, data), predicted, by)
         return report
     data = data if isinstance(data, ImageSet) else path_of(data, "data")

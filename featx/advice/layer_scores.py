@@ -124,7 +124,7 @@ def score_layer(
     if fitted.out_of_fold_ is not None:
         held_out_rows, outputs = fitted.out_of_fold_
         judged = rows[held_out_rows]
-        y = targets_of(features.without_features(judged), fitted.task_, fitted.classes_).y
+        y = targets_of(features.without_features(judged), fitted.task_, fitted.names_).y
         groups = number_groups(row_groups(features, judged))
         held_out = dataclasses.replace(_held_out_result(outputs, y, fitted.task_), groups=groups)
     return LayerScore(features.layer, features.width, fitted, held_out)

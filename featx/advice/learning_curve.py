@@ -247,7 +247,7 @@ def _fit_and_score(head: Head, features: FeatureSet, rows: np.ndarray, X: np.nda
     except HeadError:
         only = features.classes[int(np.bincount(features.labels[rows]).argmax())]
         return np.asarray(truth == only)
-    predicted = np.array(head.classes_, dtype=object)[head.predict_values(X).argmax(axis=1)]
+    predicted = np.array(head.names_, dtype=object)[head.predict_values(X).argmax(axis=1)]
     return np.asarray(predicted == truth)
 
 

@@ -94,7 +94,7 @@ def _show_head(result: Fit) -> None:
     head = result.head
     chosen = [f"{name}={value:g}" for name, value in head.chosen.items()]
     chosen += ["rbf kernel"] if head.kernel == "rbf" else []
-    count = len(head.classes_)
+    count = len(head.names_)
     of = {
         "classification": f" of {counted(count, 'class', 'classes')}",
         "multilabel": f" with {counted(count, 'label')}",

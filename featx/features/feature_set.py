@@ -7,7 +7,6 @@ import dataclasses
 import math
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import IO, Any
 import numpy as np
 
 from featx.arguments import names_of
-from featx.data.image_set import UNLABELLED
-from featx.errors import CorruptFileError, HeadError, OutputError
+from featx.errors import CorruptFileError, OutputError
+from featx.features.array_set import array_fields
 from featx.features.arrays import checked_fields
 from featx.features.feature_file import DONE, FeatureFile
+from featx.features.split_rows import SplitRows
 from featx.identity import joint_features, joint_identity
 from featx.io.atomic import reserve
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views
@@ -33,7 +33,7 @@ _BLOCK = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureSet:
+class FeatureSet(SplitRows):
     """The features of one layer of one data set, or of several layers side by side: one row per image.
 
     Attributes:
@@ -138,6 +138,51 @@ class FeatureSet:
             columns={name: file.column(name)[rows] for name in file.column_names},
         )
 
+    @classmethod
+    def from_arrays(
+        cls,
+        X: Any,
+        y: Any = None,
+        *,
+        paths: Any = None,
+        classes: Sequence[str] | None = None,
+        splits: Any = None,
+        keys: Any = None,
+        groups: Any = None,
+        columns: Mapping[str, Any] | None = None,
+        name: str = "arrays",
+    ) -> FeatureSet:
+        """Make a feature set of arrays, data frames, tensors or lists.
+
+        Args:
+            X: (N, D) features, or (N, V, D) of V views of each image.
+            y: the labels, or None: names or whole numbers are classes, floats with fractions are numbers to predict, and lists
+                of names, or a (N, C) array of 0 and 1, are several labels of each row; ``featx.features.array_labels`` has the
+                details. None, NaN and "" are no label.
+            paths: (N,) names of the rows; by default the index of a data frame, if it is of text, else numbers.
+            classes: names of the classes, in their order; ``y`` may then hold indices into them, and -1 for no label.
+            splits: (N,) names such as "train" and "test", or one name for all rows. By default the rows are split by the hash
+                of their content, as images are: 70 % train, 10 % val, 20 % test.
+            keys: (N, 16) uint8, or 32 hexadecimal digits each; by default hashes of the rows of ``X``.
+            groups: (N,) names: rows with the same name are never in two splits or folds.
+            columns: further columns of N cells each, by their names.
+            name: of the data set.
+
+        Raises:
+            HeadError: an argument has an unexpected type or shape, or the lengths differ.
+
+        Examples:
+            >>> rng = np.random.default_rng(0)
+            >>> features = FeatureSet.from_arrays(rng.normal(size=(4, 3)), ["ant", "bee", "bee", None], splits="train")
+            >>> features.classes, features.labels.tolist()
+            (('ant', 'bee'), [0, 1, 1, -1])
+        """
+        return cls(
+            **array_fields(
+                X, y, paths=paths, classes=classes, splits=splits, keys=keys, groups=groups, columns=columns, name=name
+            )
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -168,62 +213,6 @@ class FeatureSet:
         """Select rows with features of shape (n, 0), so that nothing large is copied."""
         nothing = np.empty((len(self), 0), dtype=np.float32)
         return dataclasses.replace(self, features=nothing).take(rows)
-
-    def rows(self, name: str) -> np.ndarray:
-        """The numbers of the labelled rows of one split: (n,) int64.
-
-        Args:
-            name: the split, or "all" for every labelled row.
-
-        Raises:
-            HeadError: the split has no labelled rows.
-        """
-        rows = np.flatnonzero((self.labels != UNLABELLED) & ((self.splits == name) | (name == "all")))
-        if not len(rows):
-            hint = self._how_to_split()
-            raise HeadError(f"there are no labelled images in the split {name!r}; {self.describe_splits()}{hint}")
-        return rows
-
-    def split(self, name: str) -> FeatureSet:
-        """Select the labelled rows of one split, or of all splits with "all".
-
-        Raises:
-            HeadError: the split has no labelled rows.
-        """
-        return self.take(self.rows(name))
-
-    def held_out(self) -> str:
-        """The name of the held-out split: "test" if it has labelled images, otherwise "val".
-
-        Raises:
-            HeadError: neither has labelled images.
-        """
-        labelled = set(self.splits[self.labels != UNLABELLED])
-        for name in ("test", "val"):
-            if name in labelled:
-                return name
-        raise HeadError(
-            f"there is no held-out split: no labelled images in test or val; {self.describe_splits()}. Name a split in the "
-            f"table or make folders train/ and test/; featx splits a data set that names none{self._how_to_split()}"
-        )
-
-    def _how_to_split(self) -> str:
-        """Where all labelled images are in one split: how to have them split, as the end of a message."""
-        labelled = self.labels != UNLABELLED
-        if not self.source or len(set(self.splits[labelled])) != 1 or self.dataset.get("splits") == "hash":
-            return ""
-        if self.dataset.get("table"):
-            return f". To have them split, run featx extract on {self.dataset['table']} without the column split"
-        folders = [os.path.dirname(os.path.dirname(path)) for path in self.paths[labelled].tolist()]  # noqa: PTH120 - of str
-        folder = os.path.commonpath(folders)
-        return f". To have them split, run featx extract {Path(self.dataset['root'], folder)}" if folder else ""
-
-    def describe_splits(self) -> str:
-        """The number of labelled images in each split, as a phrase for messages."""
-        counts = Counter(self.splits[self.labels != UNLABELLED])
-        unlabelled = np.count_nonzero(self.labels == UNLABELLED)
-        parts = [f"{n} in {name or 'no split'}" for name, n in sorted(counts.items())]
-        return "found " + ", ".join([*parts, *([f"{unlabelled} unlabelled"] if unlabelled else [])])
 
 
 def _join(views: Sequence[Sequence[np.ndarray]], rows: np.ndarray, folder: Path) -> np.ndarray:

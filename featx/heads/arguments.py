@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.text import described
 
-_HOW = (
-    "FeatureSet.load(file) reads one from a feature file, and FeatureSet(features=X, labels=y, splits=..., classes=..., "
-    "paths=..., keys=...) makes one of arrays"
-)
+_HOW = "FeatureSet.load(file) reads one from a feature file, and FeatureSet.from_arrays(X, y) makes one of arrays"
+
+
+class UnfittedHeadError(HeadError, NotFittedError):  # type: ignore[misc]  # scikit-learn publishes no types
+    """A head that is used before it is fitted."""
 
 
 def checked_rows(features: Any, given: Any, method: str, y: Any = None) -> np.ndarray | None:
@@ -32,7 +34,8 @@ def checked_rows(features: Any, given: Any, method: str, y: Any = None) -> np.nd
         HeadError: not a ``FeatureSet``, labels besides one, or rows that are no whole numbers or out of range.
     """
     if not isinstance(features, FeatureSet):
-        raise HeadError(f"Head.{method} got {described(features)}; expected a FeatureSet: {_HOW}")
+        also = ". Of arrays, Head.fit requires y to be passed, but the target y is None" if method == "fit" else ""
+        raise HeadError(f"Head.{method} got {described(features)}; expected a FeatureSet: {_HOW}{also}")
     if y is not None:
         raise HeadError(f"Head.{method} got y besides a FeatureSet, which has labels itself; give the FeatureSet alone")
     if given is None:
@@ -74,6 +77,6 @@ def as_matrix(given: Any, width: int) -> np.ndarray:
 
 
 def require_fitted(head: object, method: str) -> None:
-    """Raise HeadError unless a head was fitted or loaded."""
+    """Raise UnfittedHeadError unless a head was fitted or loaded."""
     if "predictor_" not in vars(head):
-        raise HeadError(f"this head is not fitted; call fit before {method}, or Head.load")
+        raise UnfittedHeadError(f"this head is not fitted; call fit before {method}, or Head.load")

@@ -31,14 +31,14 @@ def judge(
         rows = features.rows(split)
     split = split or "these rows"
     facts, where = features.without_features(rows), f"the split {split!r}"
-    targets = targets_of(facts, head.task_, head.classes_, where=where)
+    targets = targets_of(facts, head.task_, head.names_, where=where)
     notes = trained_on(facts.keys, head.train_keys_, split=split)
     outputs = head.predict_rows(features, rows)
     if not np.isfinite(outputs).all():
         require_finite(*flatten_views(features.features, rows), where)
         raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
     groups = row_groups(features, rows)
-    report = make_report(head.postprocess_, head.classes_, targets.y, outputs, split=split, groups=groups, notes=notes)
+    report = make_report(head.postprocess_, head.names_, targets.y, outputs, split=split, groups=groups, notes=notes)
     return report, rows, outputs
 
 
@@ -55,12 +55,12 @@ def predict_known(
     Returns:
         (m,) int64, the rows that remain, in their order; their targets, as ``Targets.y``; and their (m, C) float64 outputs.
     """
-    is_known = np.array([is_known_label(name, head.task_, head.classes_) for name in features.classes] or [False])
+    is_known = np.array([is_known_label(name, head.task_, head.names_) for name in features.classes] or [False])
     rows = rows[features.labels[rows] != UNLABELLED]
     rows = rows[is_known[features.labels[rows]]]
     outputs = head.predict_rows(features, rows)
     finite = np.isfinite(outputs).all(axis=1)
-    y = targets_of(features.without_features(rows[finite]), head.task_, head.classes_).y
+    y = targets_of(features.without_features(rows[finite]), head.task_, head.names_).y
     return rows[finite], y, outputs[finite]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.errors import HeadError
+from featx.errors import HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.arguments import as_matrix, require_fitted
 from featx.heads.postprocess import Isotonic, Postprocess
@@ -15,6 +16,7 @@ from featx.heads.predictors import LinearPredictor
 from featx.heads.registry import PARAMETERS
 from featx.heads.search import Tried
 from featx.heads.training_data import Rows, flatten_views, mean_over_views
+from featx.identity import differences
 from featx.layer_spec import LayerSpec
 
 _MAX_DEVIATIONS = 1e15  # its square is still a float32, in which distances are compared
@@ -27,7 +29,7 @@ class FittedHead:
     kernel: str
 
     task_: str
-    classes_: tuple[str, ...]
+    names_: tuple[str, ...]
     predictor_: Any  # a Predictor; the tests and as_linear read the arrays of its class
     postprocess_: Postprocess
     mean_: np.ndarray
@@ -117,26 +119,59 @@ class FittedHead:
     def predict_rows(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
         """Compute ``predict_values`` of some rows of a feature set, (n,) int64, reading its features block by block."""
         blocks = Rows(*flatten_views(features.features, rows)).blocks(np.float64)
-        nothing = np.empty((0, len(self.classes_)))
+        nothing = np.empty((0, len(self.names_)))
         scores = np.concatenate([nothing, *(self._scores(block) for _, block in blocks)])
         return self.postprocess_.apply(mean_over_views(scores, features.views))
 
     def decide(self, p: np.ndarray) -> Any:
         """Turn (C,) outputs of one image into a class name or None, a list of label names, or a number."""
-        return self.postprocess_.decide(p, self.classes_)
+        return self.postprocess_.decide(p, self.names_)
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         """(N, C) scores of the predictor, the mean over the views; NaN for rows that no image can have."""
         X = as_matrix(X, len(self.mean_))
         views = 1 if X.ndim == 2 else X.shape[1]
         X = X.reshape(-1, X.shape[-1])
-        scores = np.full((len(X), len(self.classes_)), np.nan)
+        scores = np.full((len(X), len(self.names_)), np.nan)
         with np.errstate(over="ignore", invalid="ignore"):
             Z = (X.astype(np.float64) - self.mean_) / self.scale_
             rows = (np.abs(Z) < _MAX_DEVIATIONS).all(axis=1)
             if rows.any():
                 scores[rows] = self.predictor_.decision_function(Z[rows])
         return mean_over_views(scores, views)
+
+    # The features that it was fitted to
+
+    def require_identity(self, features: FeatureSet) -> None:
+        """Raise StaleCacheError unless the features have the identity of those that the head was fitted to."""
+        self.require_same(
+            features.identity,
+            features.backbone.get("parts", {}),
+            layers=(features.layer,),
+            where=str(features.source or "this feature set"),
+        )
+
+    def require_same(
+        self, identity: str | None, parts: Mapping[str, Any], *, layers: Sequence[str], where: str
+    ) -> None:
+        """Raise StaleCacheError, naming the parts that differ, unless an identity is that of the head's features.
+
+        Args:
+            identity: of the head's layer in the file or backbone that is checked.
+            parts: what that identity is made of, as ``Backbone.describe`` gives it.
+            layers: the layers in the file or backbone.
+            where: the feature file or backbone, in words.
+        """
+        if identity == self.identity_:
+            return
+        parts_that_differ = differences(self.backbone_.get("parts", {}), parts)
+        if self.layer_ not in layers:
+            parts_that_differ.insert(0, f"layer: {self.layer_} against {', '.join(layers)}")
+        shown = parts_that_differ or [f"identity: {self.identity_ or 'none'} against {identity or 'none'}"]
+        raise StaleCacheError(
+            f"this head was fitted to other features than those of {where} ({'; '.join(shown)}); "
+            "fit a head to them with featx fit-head"
+        )
 
     # The head as a layer of a network
 

@@ -94,6 +94,7 @@ def fit_to(
         "source_": features.source,
         "group_": features.group,
         "n_train_": len(rows),
+        "n_features_in_": features.width,
         "train_keys_": np.ascontiguousarray(facts.keys),
         "notes_": [*notes, *fit.notes, *messages],
     }

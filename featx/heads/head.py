@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from featx.arguments import path_of
-from featx.errors import HeadError, StaleCacheError
+from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads import evaluation, fitting, head_file
 from featx.heads.arguments import checked_rows, require_fitted
-from featx.heads.fitted import FittedHead
+from featx.heads.array_estimator import ArrayEstimator
 from featx.heads.parameters import check_parameters
 from featx.heads.registry import default_kind
-from featx.identity import differences
 from featx.metrics.reports import Report
 
 
-class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn publishes no types
+class Head(ArrayEstimator):
     """A classifier, a multi-label classifier or a regression on the features of one layer.
 
     Features are standardised with the mean and deviation of the training rows. The hyper-parameter (C, k or weight decay) is
@@ -53,7 +50,8 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
 
     Attributes:
         task_: "classification", "multilabel" or "regression".
-        classes_: (C,) names, those with training rows; of a regression "value".
+        classes_: (C,) names, those with training rows; of a regression "value". After ``fit(X, y)`` an array of y's type.
+        names_: (C,) the same as text, whatever it was fitted to.
         predictor_: scores standardised features.
         postprocess_: turns scores into probabilities and decisions.
         temperature_, offset_, isotonic_, thresholds_, reject_below_: the parts of ``postprocess_``.
@@ -153,31 +151,44 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
 
     def fit(
         self,
-        features: FeatureSet,
-        y: None = None,
+        features: FeatureSet | Any,
+        y: Any = None,
         *,
         split: str = "train",
         rows: np.ndarray | None = None,
         cross_validate: bool = False,
         coarse: bool = False,
     ) -> Self:
-        """Fit to the labelled rows of one split.
+        """Fit to the labelled rows of one split of a feature set, or to all rows of arrays, as a scikit-learn estimator.
 
         Args:
-            features: of one layer, with labels. Their ``groups``, if any, keep images together in splits and folds.
-            y: none is taken; the parameter is there as in scikit-learn's estimators.
+            features: of one layer, with labels. Their ``groups``, if any, keep images together in splits and folds. Or X,
+                (N, D) numbers; predictions then are of the type of ``y``: ``featx.heads.array_estimator`` has the details.
+            y: the (N,) labels of X, as ``FeatureSet.from_arrays`` takes them; none with a feature set.
             split: "train", or another; "all" is every labelled row.
             rows: (n,) int64, labelled rows to fit to instead.
             cross_validate: hold rows out even where there is nothing to choose and nothing to calibrate.
             coarse: for logreg and svm, compare fewer values of C, and search and fit less exactly, in a third of the time.
 
         Raises:
-            HeadError: not a ``FeatureSet``, parameters that do not suit the task, too few classes, or features not finite.
+            HeadError: neither a ``FeatureSet`` nor arrays, parameters that do not suit the task, too few classes, or features
+                that are not finite.
         """
-        rows = checked_rows(features, rows, "fit", y)
         started = time.perf_counter()
+        task = self.task
+        if not isinstance(features, FeatureSet) and y is not None:
+            features, task = self._take_arrays(features, y)
+            rows = np.arange(len(features)) if rows is None else rows
+        else:
+            self._forget_arrays()
+        rows = checked_rows(features, rows, "fit", None if self._arrays else y)
         fitted = fitting.fit_to(
-            features, self.get_params(), split=split, rows=rows, cross_validate=cross_validate, coarse=coarse
+            features,
+            {**self.get_params(), "task": task},
+            split=split,
+            rows=rows,
+            cross_validate=cross_validate,
+            coarse=coarse,
         )
         self.__dict__.update(fitted)
         self.seconds_ = time.perf_counter() - started
@@ -205,37 +216,6 @@ class Head(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit-learn pub
         rows = checked_rows(features, rows, "evaluate")
         self.require_identity(features)
         return evaluation.judge(self, features, split=split, rows=rows)
-
-    def require_identity(self, features: FeatureSet) -> None:
-        """Raise StaleCacheError unless the features have the identity of those that the head was fitted to."""
-        self.require_same(
-            features.identity,
-            features.backbone.get("parts", {}),
-            layers=(features.layer,),
-            where=str(features.source or "this feature set"),
-        )
-
-    def require_same(
-        self, identity: str | None, parts: Mapping[str, Any], *, layers: Sequence[str], where: str
-    ) -> None:
-        """Raise StaleCacheError, naming the parts that differ, unless an identity is that of the head's features.
-
-        Args:
-            identity: of the head's layer in the file or backbone that is checked.
-            parts: what that identity is made of, as ``Backbone.describe`` gives it.
-            layers: the layers in the file or backbone.
-            where: the feature file or backbone, in words.
-        """
-        if identity == self.identity_:
-            return
-        parts_that_differ = differences(self.backbone_.get("parts", {}), parts)
-        if self.layer_ not in layers:
-            parts_that_differ.insert(0, f"layer: {self.layer_} against {', '.join(layers)}")
-        shown = parts_that_differ or [f"identity: {self.identity_ or 'none'} against {identity or 'none'}"]
-        raise StaleCacheError(
-            f"this head was fitted to other features than those of {where} ({'; '.join(shown)}); "
-            "fit a head to them with featx fit-head"
-        )
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -245,6 +245,7 @@ def _fitted_attributes(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
         "mean_": arrays["mean"],
         "scale_": arrays["scale"],
         "train_keys_": arrays["train_keys"],
+        "n_features_in_": len(arrays["mean"]),
         **{f"{name}_": meta["parameters"][name] for name in (*PARAMETERS, "group")},
         **{
             f"{name}_": meta[name]

@@ -52,7 +52,7 @@ def predict_held_out(head: Head, features: FeatureSet, rows: np.ndarray, *, coar
         held_out = predict_held_out(head, features, features.rows("train"))
         print(held_out.outputs.shape)
     """
-    targets = targets_of(features.without_features(rows), head.task_, head.classes_, where="the training images")
+    targets = targets_of(features.without_features(rows), head.task_, head.names_, where="the training images")
     folds = search_folds(targets, head.task_, row_groups(features, rows), head.seed)
     fold_of = np.full(len(rows), -1)
     for number, (_, test) in enumerate(folds):
@@ -72,7 +72,7 @@ def _scores(
 ) -> np.ndarray:
     """Fit each fold once, and score the images that it holds out: (n, C), NaN for images that none does."""
     if not folds:
-        return np.full((len(rows), len(head.classes_)), np.nan)
+        return np.full((len(rows), len(head.names_)), np.nan)
     training = prepare(features, rows, targets, head.task_, head.get_params(), where="the training images")
     options = EstimatorOptions(head.task_, head.kernel, device_name(head.device), coarse)
     estimator = get_kind(head.kind, kernel=head.kernel).estimator(options)

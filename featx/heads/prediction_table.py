@@ -96,7 +96,7 @@ def predict_each(head: Head, features: FeatureSet, train: np.ndarray) -> Predict
         train: (m,) int64, its training rows.
     """
     rows = np.flatnonzero(features.labels != UNLABELLED)
-    outputs = np.full((len(features), len(head.classes_)), np.nan)
+    outputs = np.full((len(features), len(head.names_)), np.nan)
     by, fold = np.full(len(features), "", dtype=object), np.full(len(features), -1)
     held_out = predict_held_out(head, features, train)
     held = train[held_out.rows]

@@ -41,7 +41,8 @@ class Targets:
 def task_of(features: FeatureSet, requested: str = AUTO, *, ask: bool = True) -> tuple[str, tuple[str, ...]]:
     """Determine the task of a data set.
 
-    "auto" gives multilabel if a label holds ``|``, else classification. More than ten different numbers in a table may be
+    "auto" gives multilabel if a label holds ``|``, regression if the labels were given as numbers with fractions in Python
+    (``FeatureSet.from_arrays``), else classification. More than ten different numbers in a table may be
     classes or values, and only the user can tell: "auto" is an error there. Folders whose names are numbers are classes.
 
     Args:
@@ -63,6 +64,8 @@ def task_of(features: FeatureSet, requested: str = AUTO, *, ask: bool = True) ->
     present = [features.classes[label] for label in np.unique(labels).tolist()]
     if any(BETWEEN_LABELS in name for name in present):
         return "multilabel", ()
+    if features.dataset.get("labels") == "numbers":
+        return "regression", ()
     numbers = [value for value in map(number_of, present) if value is not None]
     if len(present) <= _MAX_NUMBER_CLASSES or len(numbers) < len(present) or any(map(_is_padded, present)):
         return "classification", ()

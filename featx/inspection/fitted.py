@@ -97,7 +97,7 @@ def _predictions(features: FeatureSet, head: Head, judged: JudgedHead | None) ->
     """
     is_large = len(features) > MOST_SHOWN
     train = np.empty(0, dtype=np.int64)
-    outputs = np.empty((0, len(head.classes_)))
+    outputs = np.empty((0, len(head.names_)))
     if head.out_of_fold_ is not None and not (is_large and judged):
         held_out, outputs = head.out_of_fold_
         train = features.rows("train")[held_out]
@@ -107,10 +107,10 @@ def _predictions(features: FeatureSet, head: Head, judged: JudgedHead | None) ->
     rows = np.concatenate([train, others])
     if not len(rows):
         return None
-    y = np.concatenate([targets_of(features.without_features(train), head.task_, head.classes_).y, y])
+    y = np.concatenate([targets_of(features.without_features(train), head.task_, head.names_).y, y])
     order = np.argsort(rows, kind="stable")
     outputs = np.concatenate([outputs, others_outputs])
-    return OutOfFold(rows[order], y[order], outputs[order], head.classes_, head.task_, head)
+    return OutOfFold(rows[order], y[order], outputs[order], head.names_, head.task_, head)
 
 
 def _hardest(predicted: OutOfFold | None, features: FeatureSet) -> np.ndarray:

@@ -184,7 +184,7 @@ def _judge(
         if not which.any():
             return None
         return make_report(
-            head.postprocess_, head.classes_, y[which], outputs[which], split=split, groups=groups[which], notes=notes
+            head.postprocess_, head.names_, y[which], outputs[which], split=split, groups=groups[which], notes=notes
         )
 
     return report(np.ones(len(judged), dtype=bool)), report(clean)

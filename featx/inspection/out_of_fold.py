@@ -137,12 +137,12 @@ def predict_out_of_fold(features: FeatureSet, head: Head) -> OutOfFold:
             "copies and belong to different groups"
         )
     facts = features.without_features(judged)
-    targets = targets_of(facts, head.task_, head.classes_)
+    targets = targets_of(facts, head.task_, head.names_)
     return OutOfFold(
         judged,
         targets.y,
         held_out.outputs,
-        head.classes_,
+        head.names_,
         head.task_,
         head,
         fold=held_out.fold,

@@ -105,7 +105,7 @@ def _of_classes(p: np.ndarray, head: Head) -> _Reading:
     order = np.argsort(-p, axis=1, kind="stable")
     highest = np.take_along_axis(p, order, axis=1)
     weight = 1 - (highest[:, 0] - highest[:, 1])
-    names = np.array(head.classes_, dtype=object)
+    names = np.array(head.names_, dtype=object)
     doubt = np.array(
         [f"{names[first]} or {names[second]}" for first, second in order[:, :2].tolist()] or [""], dtype=object
     )[: len(p)]
@@ -115,7 +115,7 @@ def _of_classes(p: np.ndarray, head: Head) -> _Reading:
 
 def _of_label_sets(p: np.ndarray, head: Head) -> _Reading:
     """By the expected number of wrong labels."""
-    names = np.array(head.classes_, dtype=object)
+    names = np.array(head.names_, dtype=object)
     least = np.abs(p - 0.5).argmin(axis=1)
     doubt = np.array([f"{name}?" for name in names[least].tolist()] or [""], dtype=object)[: len(p)]
     probability = np.maximum(p, 1 - p).min(axis=1)

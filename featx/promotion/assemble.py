@@ -114,11 +114,11 @@ def assemble(head: Head, features: FeatureSet, backbone: Backbone, workers: int 
         HeadError: The head is not linear, the network cannot end at its layer, or there is no split to test on.
     """
     processes = process_group(backbone.device)
-    index = {name: i for i, name in enumerate(head.classes_)}
+    index = {name: i for i, name in enumerate(head.names_)}
     head_labels = np.array([index.get(name, -1) for name in features.classes], dtype=np.int64)
     labels = np.where(features.labels >= 0, head_labels[features.labels], -1)
     workers = workers or max(1, cores() // processes.count)
-    data = ImageData(features, labels, head.classes_, backbone.transform, backbone.device, workers, processes)
+    data = ImageData(features, labels, head.names_, backbone.transform, backbone.device, workers, processes)
     return Assembly(head, backbone, data, features.held_out(), network_of(head, backbone))
 
 

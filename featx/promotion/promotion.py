@@ -401,7 +401,7 @@ def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> Pro
     return PromotedModel(
         network,
         transform=backbone.transform,
-        classes=head.classes_,
+        classes=head.names_,
         metadata=metadata,
         train_keys=head.train_keys_,
         device=backbone.device,

@@ -88,7 +88,7 @@ def _hold_back(assembly: Assembly, rows: np.ndarray) -> tuple[Head, np.ndarray, 
     is_validation = hash_group_splits(features.keys[rows], groups, labels[rows]) == "test"
     validation, train = rows[is_validation], rows[~is_validation]
     start = head.clone().fit(features, rows=train) if len(validation) else head
-    if not len(validation) or start.classes_ != head.classes_:
+    if not len(validation) or start.names_ != head.names_:
         raise PromotionError(
             "there are too few training images to hold some back for validation; add images, or a split val beside test"
         )

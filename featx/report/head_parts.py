@@ -77,7 +77,7 @@ def head_facts(head: Head, features: FeatureSet) -> dict[str, str]:
         "model": head.kind,
         "task": head.task_,
         **parameters,
-        "classes": f"{len(head.classes_):,}",
+        "classes": f"{len(head.names_):,}",
         "training images": f"{head.n_train_:,}",
         "data set": f"{head.dataset_.get('name', '')} ({head.dataset_.get('root', '')})",
         "features": str(features.source or "in memory"),
@@ -105,7 +105,7 @@ def _backbone(head: Head) -> str:
 
 
 def _scatter(features: FeatureSet, rows: np.ndarray, head: Head, predictions: np.ndarray) -> Section:
-    y = targets_of(features.without_features(rows), "regression", head.classes_).y
+    y = targets_of(features.without_features(rows), "regression", head.names_).y
     picture = Picture(plots.as_svg(plots.scatter_figure(y, predictions)), "Predictions against targets")
     return Section("Predictions", pictures=(picture,))
 

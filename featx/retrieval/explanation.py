@@ -255,13 +255,13 @@ class _Explainer:
             return
         head = self._head
         logits = head.decision_function(features[None])[0]
-        for label in _explained(prediction, outputs, head.classes_):
+        for label in _explained(prediction, outputs, head.names_):
             along = log_odds_gradient(logits, label, head.task_) / head.temperature_
             values = self._leave_one_out.changes(z, along)
             order = np.argsort(-values, kind="stable")
             first, last = order[: self._count], order[::-1][: self._count]
             yield Influence(
-                head.classes_[label],
+                head.names_[label],
                 None if head.task_ == "regression" else float(outputs[label]),
                 self._listed(first[values[first] > 0], values[first[values[first] > 0]]),
                 self._listed(last[values[last] < 0], values[last[values[last] < 0]]),

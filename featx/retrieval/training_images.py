@@ -55,7 +55,7 @@ def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | 
     head.require_identity(found)
     rows = _rows(head, found)
     facts = found.without_features(rows)
-    y, count = targets_of(facts, head.task_, head.classes_).y, len(head.classes_)
+    y, count = targets_of(facts, head.task_, head.names_).y, len(head.names_)
     weight = balanced_weights(y, count)[y] if head.class_weight else np.ones(len(y))
     X, index = flatten_views(found.features, rows)
     standardised = Rows(X, index, mean=head.mean_, scale=head.scale_)

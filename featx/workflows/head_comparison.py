@@ -164,7 +164,7 @@ def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: Fea
     strange = len(unseen.rows) - len(rows)
     groups = row_groups(features, rows)
     reports = [
-        make_report(each.postprocess_, each.classes_, y, p, split=unseen.split, groups=groups)
+        make_report(each.postprocess_, each.names_, y, p, split=unseen.split, groups=groups)
         for each, y, p in ((old, y_old, p_old), (head, y_new, p_new))
     ]
     losses = [_losses(head.task_, y, p) for y, p in ((y_old, p_old), (y_new, p_new))]
@@ -231,7 +231,7 @@ def _right(head: Head, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 def _answers(head: Head, outputs: np.ndarray) -> np.ndarray:
     """What a head predicts for each image, in words, (n,) object."""
     if head.task_ == "classification":
-        names: np.ndarray = np.array(head.classes_, dtype=object)[outputs.argmax(axis=1)]
+        names: np.ndarray = np.array(head.names_, dtype=object)[outputs.argmax(axis=1)]
         return names
     answers = np.empty(len(outputs), dtype=object)
     for row, p in enumerate(outputs):

@@ -115,7 +115,7 @@ class HeadFiles:
         if self.each_image is None:
             return None
         predicted = predict_each(head, split, split.rows("train"))
-        by = PredictedBy(head.task_, head.classes_, head.decide, head.train_keys_)
+        by = PredictedBy(head.task_, head.names_, head.decide, head.train_keys_)
         return write_predictions(self.each_image, split, predicted, by)
 
     def write_picture(self, report: Report | None, subject: str) -> Path | None:
@@ -167,6 +167,6 @@ def _prediction_cells(head: Head, outputs: np.ndarray) -> tuple[str, str]:
     if isinstance(predicted, float):
         return f"{predicted:.6g}", ""
     if isinstance(predicted, list):
-        probabilities = " ".join(f"{outputs[head.classes_.index(name)]:.6f}" for name in predicted)
+        probabilities = " ".join(f"{outputs[head.names_.index(name)]:.6f}" for name in predicted)
         return "|".join(predicted) or "|", probabilities
     return predicted or "", f"{outputs.max():.6f}"
