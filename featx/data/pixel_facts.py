@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from featx.data.boxes import Box
 from featx.data.decode import MAX_PIXELS, full_size, with_pixels
-from featx.data.file_bytes import FileBytes
 from featx.data.transform import Transform
 
 SIDE = 160
@@ -83,15 +83,21 @@ class Look:
 
 
 def look_at(
-    file: FileBytes, transform: Transform | None = None, *, thumbnail: bool = False, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    transform: Transform | None = None,
+    *,
+    thumbnail: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    box: Box | None = None,
 ) -> Look:
     """Measure the pixels of an image, and make a small copy of it in the same decode.
 
     Args:
-        file: an image file, and the part of the image that is meant.
+        data: the bytes of an image file.
         transform: its value range, bands and background apply.
         thumbnail: whether to make the copy: upright, RGB, without the metadata of the original.
         max_pixels: as in ``decode``.
+        box: the part of the image that is meant; None for all of it.
 
     Raises:
         ImageError: the bytes are not a whole image of a known format, or the image is too large.
@@ -100,12 +106,10 @@ def look_at(
     def look(pixels: np.ndarray) -> tuple[np.void, bytes]:
         return _facts(pixels), _jpeg(pixels) if thumbnail else b""
 
-    facts, small = with_pixels(
-        file.data, transform or Transform(), look, max_pixels=max_pixels, least=SIDE, box=file.box
-    )
-    if file.box is None:
-        facts["width"], facts["height"] = full_size(file.data) or (facts["width"], facts["height"])
-    facts["bytes"] = len(file.data)
+    facts, small = with_pixels(data, transform or Transform(), look, max_pixels=max_pixels, least=SIDE, box=box)
+    if box is None:
+        facts["width"], facts["height"] = full_size(data) or (facts["width"], facts["height"])
+    facts["bytes"] = len(data)
     return Look(facts, small)
 
 

@@ -217,7 +217,13 @@ class _Reader:
                 admit=lambda size: wait_for_large_files(size, turns),
             )
             try:
-                return look_at(file, self.transform, thumbnail=self._thumbnails, max_pixels=self._max_pixels)
+                return look_at(
+                    file.data,
+                    self.transform,
+                    thumbnail=self._thumbnails,
+                    max_pixels=self._max_pixels,
+                    box=file.box,
+                )
             except ImageError as error:
                 text = str(error)
                 text = text if text.startswith("cannot") else f"cannot be decoded: {text}"

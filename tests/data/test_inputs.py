@@ -27,7 +27,7 @@ def names(images: Any) -> list[str]:
 def pixels(image: Any) -> np.ndarray:
     """The pixels of one image, as they are read for a network."""
     (each,) = image_inputs(image)
-    (loaded,) = read_images([(0, each.source)], lambda _, data: decode(data), workers=1)
+    (loaded,) = read_images([(0, each.source)], lambda _, file: decode(file.data), workers=1)
     if loaded.pixels is None:
         raise ImageError(loaded.error)
     return loaded.pixels

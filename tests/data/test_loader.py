@@ -1,11 +1,11 @@
-"""Image files to bytes: what is read did not change meanwhile, and what cannot be read says why."""
+"""Many image files, read and decoded by threads, in order."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,12 @@ import numpy as np
 import pytest
 
 from featx.data import loader
-from featx.data.file_bytes import image_key
+from featx.data.file_bytes import NO_KEY, FileBytes, image_key
 from featx.data.loader import (
-    MAX_BYTES,
-    NO_KEY,
     LoadedImage,
     Workers,
     batched,
     default_batch_size,
-    read_file,
     read_images,
 )
 from featx.data.throughput import ThroughputMeter
@@ -41,266 +38,6 @@ def old(path: Path, data: bytes, mtime_ns: int = OLD) -> Path:
     return path
 
 
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that are slept, which take none."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    return slept
-
-
-@pytest.fixture
-def before_each_look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
-    """Does something before each look at an open file's size and time; the looks are numbered from 0."""
-
-    def install(act: Callable[[int], None]) -> None:
-        fstat, looks = os.fstat, iter(range(100))
-
-        def looked(handle: int) -> os.stat_result:
-            act(next(looks))
-            return fstat(handle)
-
-        monkeypatch.setattr(loader.os, "fstat", looked)
-
-    return install
-
-
-# What is read
-
-
-@pytest.mark.parametrize("data", [b"", b"x", b"ant" * 100_000])
-def test_a_file_comes_with_its_size_and_time(tmp_path: Path, data: bytes) -> None:
-    found = read_file(old(tmp_path / "a.jpg", data))
-    assert (found.data, found.size, found.mtime_ns) == (data, len(data), OLD)
-
-
-def test_a_link_is_followed(tmp_path: Path) -> None:
-    old(tmp_path / "a.jpg", b"ant")
-    (tmp_path / "link.jpg").symlink_to("a.jpg")
-    assert read_file(tmp_path / "link.jpg").data == b"ant"
-
-
-@pytest.mark.parametrize("look", [1, 3, 5])
-def test_a_file_that_changes_while_it_is_read_is_read_again(
-    tmp_path: Path, before_each_look: Callable[[Callable[[int], None]], None], look: int
-) -> None:
-    path = old(tmp_path / "a.jpg", b"before")
-
-    def act(number: int) -> None:
-        if number in range(1, look + 1, 2):  # after the bytes were read, before the second look
-            old(path, b"change %d" % number, OLD + number)
-
-    before_each_look(act)
-    if look == 5:
-        with pytest.raises(ImageError, match=r"^changes while it is being read$"):
-            read_file(path)
-    else:
-        found = read_file(path)
-        assert (found.data, found.size, found.mtime_ns) == (b"change %d" % look, 8, OLD + look)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda path: old(path, b"BEFORE", OLD + 1),
-        lambda path: old(path, b"before and more", OLD),
-        lambda path: old(path, b"be", OLD),
-        lambda path: os.utime(path, ns=(OLD + 1, OLD + 1)),
-    ],
-    ids=["bytes", "more", "fewer", "time"],
-)
-def test_a_change_is_seen_by_the_time_or_by_the_size(
-    tmp_path: Path,
-    before_each_look: Callable[[Callable[[int], None]], None],
-    change: Callable[[Path], object],
-) -> None:
-    path = old(tmp_path / "a.jpg", b"before")
-    before_each_look(lambda number: change(path) and None if number == 1 else None)
-    found = read_file(path)
-    assert (found.data, found.mtime_ns) == (path.read_bytes(), path.stat().st_mtime_ns)
-
-
-def test_bytes_that_change_between_the_first_look_and_reading_are_those_of_their_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = old(tmp_path / "a.jpg", b"before")
-    times = iter([OLD + 1, OLD + 2, OLD + 3])
-    monkeypatch.setattr(loader, "_let_age", lambda _mtime: old(path, b"after!", next(times)))
-    with pytest.raises(ImageError, match=r"^changes while it is being read$"):
-        read_file(path)
-
-
-def test_what_a_reader_gets_beside_a_writer_is_never_a_mixture(tmp_path: Path) -> None:
-    path, stop = old(tmp_path / "a.jpg", b"0" * 100_000), threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            with path.open("r+b", buffering=0) as file:
-                for _ in range(10):
-                    file.write(b"%d" % (number % 10) * 10_000)
-            time.sleep(0.03)
-
-    writer, seen = threading.Thread(target=write), 0
-    writer.start()
-    try:
-        end = time.monotonic() + 1
-        while time.monotonic() < end:
-            try:
-                data = read_file(path).data
-            except ImageError as error:
-                assert str(error) == "changes while it is being read"  # noqa: PT017 - it may also be read
-                continue
-            seen += 1
-            assert data == data[:1] * 100_000
-    finally:
-        stop.set()
-        writer.join()
-    assert seen
-
-
-def test_a_file_that_grows_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = old(tmp_path / "a.jpg", b"x")
-
-    def grow(_mtime: int) -> None:
-        os.truncate(path, 1 << 40)  # takes no room on the disk
-
-    monkeypatch.setattr(loader, "_let_age", grow)
-    with pytest.raises(ImageError, match=rf"^has {1 << 40:,} bytes; at most {MAX_BYTES:,} are read$"):
-        read_file(path)
-
-
-# What is not read
-
-
-def test_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^cannot be read: No such file or directory$"):
-        read_file(tmp_path / "none.jpg")
-
-
-def test_a_loop_of_links_says_so(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").symlink_to("a.jpg")
-    with pytest.raises(ImageError, match=r"^cannot be read: Too many levels of symbolic links$"):
-        read_file(tmp_path / "a.jpg")
-
-
-def test_a_name_with_a_zero_byte_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^cannot be read: embedded null byte$"):
-        read_file(tmp_path / "a\0.jpg")
-
-
-def test_a_name_that_no_system_has_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^cannot be read: "):
-        read_file(tmp_path / "\ud800.jpg")
-    with pytest.raises(ImageError, match=r"^cannot be read: File name too long$"):
-        read_file(tmp_path / ("x" * 1000))
-
-
-def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    for path in (tmp_path / "pipe.jpg", Path(os.devnull), Path("/dev/zero")):
-        with pytest.raises(ImageError, match=r"^is not a regular file$"):
-            read_file(path)
-
-
-def test_a_folder_is_no_ordinary_file(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"^is not a regular file$"):
-        read_file(tmp_path)
-
-
-def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
-    path = old(tmp_path / "a.jpg", b"ant")
-    path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("this user reads whatever it likes")
-    with pytest.raises(ImageError, match=r"^cannot be read: Permission denied$"):
-        read_file(path)
-
-
-def test_a_disk_that_fails_is_an_image_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> int:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(loader.os, "open", broken)
-    with pytest.raises(ImageError, match=r"^cannot be read: Input/output error$"):
-        read_file(tmp_path / "a.jpg")
-
-
-def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = old(tmp_path / "a.jpg", b"")
-    os.truncate(path, MAX_BYTES + 1)  # takes no room on the disk
-    with pytest.raises(ImageError, match=r"^has 1,073,741,825 bytes; at most 1,073,741,824 are read$"):
-        read_file(path)
-
-
-def test_what_says_it_is_empty_and_is_not_is_refused() -> None:
-    path = Path("/proc/self/status")
-    if not path.exists():
-        pytest.skip("this system has no /proc")
-    with pytest.raises(ImageError, match=r"^changes while it is being read$"):
-        read_file(path)
-
-
-def test_no_descriptor_stays_open(tmp_path: Path) -> None:
-    def next_descriptor() -> int:
-        handle = os.open(tmp_path, os.O_RDONLY)
-        os.close(handle)
-        return handle
-
-    before = next_descriptor()
-    for _ in range(5):
-        read_file(old(tmp_path / "a.jpg", b"ant"))
-        with pytest.raises(ImageError, match=r"^is not a regular file$"):
-            read_file(tmp_path)
-    assert next_descriptor() == before
-
-
-# Files that were written just now
-
-
-@pytest.mark.parametrize(
-    ("mtime_ns", "age_ns", "waited"),
-    [
-        (OLD, 0, 0.010),
-        (OLD, 4_000_000, 0.006),
-        (OLD, 9_999_999, 1e-9),
-        (OLD, 10_000_000, None),
-        (OLD, 10**15, None),
-        (OLD, -1, None),  # from the future: no waiting would help
-        (OLD, -(10**15), None),
-        (1_600_000_000 * 10**9, 0, 2.0),  # whole seconds, as FAT and some network file systems keep them
-        (1_600_000_000 * 10**9, 1_500_000_000, 0.5),
-        (1_600_000_000 * 10**9, 2_000_000_000, None),
-    ],
-)
-def test_a_file_written_just_now_is_left_to_age_by_one_tick(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    waits: list[float],
-    mtime_ns: int,
-    age_ns: int,
-    waited: float | None,
-) -> None:
-    monkeypatch.setattr(time, "time_ns", lambda: mtime_ns + age_ns)
-    assert read_file(old(tmp_path / "a.jpg", b"ant", mtime_ns)).data == b"ant"
-    assert waits == ([] if waited is None else [pytest.approx(waited)])
-
-
-def test_a_file_ages_before_its_bytes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = old(tmp_path / "a.jpg", b"before")
-    monkeypatch.setattr(time, "time_ns", lambda: OLD)
-    monkeypatch.setattr(time, "sleep", lambda _seconds: old(path, b"within", OLD))  # in the same tick: the same time
-    assert read_file(path).data == b"within"
-
-
-def test_a_file_written_just_now_waits_no_longer_than_a_tick(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"ant")
-    began = time.monotonic()
-    assert read_file(tmp_path / "a.jpg").data == b"ant"
-    assert time.monotonic() - began < 0.5
-
-
 # Many files
 
 
@@ -317,7 +54,7 @@ def test_without_a_reader_images_have_keys_and_no_pixels(tmp_path: Path) -> None
 
 
 def test_an_image_that_cannot_be_decoded_has_its_key_size_and_time(tmp_path: Path) -> None:
-    def read(_row: int, _data: bytes) -> Any:
+    def read(_row: int, _file: FileBytes) -> Any:
         raise ImageError("spoilt")
 
     (image,) = read_images([(0, old(tmp_path / "a.jpg", b"ant"))], read, workers=1)
@@ -331,7 +68,7 @@ def test_an_image_that_cannot_be_decoded_has_its_key_size_and_time(tmp_path: Pat
 
 
 def test_a_fault_of_the_program_is_not_taken_for_a_bad_image(tmp_path: Path) -> None:
-    def read(_row: int, _data: bytes) -> Any:
+    def read(_row: int, _file: FileBytes) -> Any:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
@@ -364,8 +101,8 @@ def many(tmp_path: Path) -> list[tuple[int, Path]]:
     return [(row, old(tmp_path / f"{row}.jpg", b"%d" % row)) for row in range(100)]
 
 
-def number(_row: int, data: bytes) -> np.ndarray:
-    return np.full((3, 1, 1), int(data), np.uint8)
+def number(_row: int, file: FileBytes) -> np.ndarray:
+    return np.full((3, 1, 1), int(file.data), np.uint8)
 
 
 def test_workers_keep_a_record_of_what_they_do(none_left: None) -> None:
@@ -463,7 +200,7 @@ def test_only_so_many_images_are_read_ahead(many: list[tuple[int, Path]], none_l
 def test_a_reader_that_is_closed_cancels_what_it_has_not_begun(many: list[tuple[int, Path]], none_left: None) -> None:
     go, read = threading.Event(), []
 
-    def slow(row: int, _data: bytes) -> np.ndarray:
+    def slow(row: int, _file: FileBytes) -> np.ndarray:
         read.append(row)
         if row >= AT_ONCE:
             go.wait(20)
@@ -479,7 +216,7 @@ def test_a_reader_that_is_closed_cancels_what_it_has_not_begun(many: list[tuple[
 
 
 def test_a_fault_in_one_image_leaves_no_thread_behind(many: list[tuple[int, Path]], none_left: None) -> None:
-    def faulty(row: int, _data: bytes) -> np.ndarray:
+    def faulty(row: int, _file: FileBytes) -> np.ndarray:
         if row == 20:
             raise SpoiltError("a bug")
         return np.zeros((3, 1, 1), np.uint8)
@@ -506,12 +243,12 @@ def test_one_large_file_at_a_time_is_in_memory(
 ) -> None:
     inside, most = [0], {1: 0, 2: 0}
 
-    def counting(row: int, data: bytes) -> np.ndarray:
+    def counting(row: int, file: FileBytes) -> np.ndarray:
         inside[0] += 1
-        most[len(data)] = max(most[len(data)], inside[0])
+        most[file.size] = max(most[file.size], inside[0])
         time.sleep(0.002)
         inside[0] -= 1
-        return number(row, data)
+        return number(row, file)
 
     monkeypatch.setattr(loader, "LARGE_FILE", 2)
     rows = [image.row for image in read_images(many[10:60], counting, workers=4)]

@@ -15,6 +15,7 @@ from PIL import Image
 from featx.backbones.backbone import load_backbone
 from featx.data import nvjpeg
 from featx.data.decode import is_plain_jpeg, read_pixels, read_views
+from featx.data.file_bytes import FileBytes
 from featx.data.nvjpeg import coded_reader, pixels_on
 from featx.data.transform import Transform
 from featx.errors import EngineError, ImageError
@@ -23,6 +24,10 @@ from featx.layer_spec import VIEWS
 
 CPU = torch.device("cpu")
 TRANSFORM = Transform(resize=48, crop=40, decoding="nvjpeg")
+
+
+def in_memory(data: bytes) -> FileBytes:
+    return FileBytes(data, len(data), -1)
 
 
 def photograph(width: int, height: int, *, seed: int = 0, form: str = "JPEG", **options: Any) -> bytes:
@@ -63,7 +68,7 @@ def test_grey_and_cmyk_jpegs_are_decoded_on_the_cpu() -> None:
         stream = io.BytesIO()
         Image.new(mode, (64, 48)).save(stream, "JPEG")
         assert not is_plain_jpeg(stream.getvalue())
-        assert coded_reader(TRANSFORM, VIEWS["flip"])(0, stream.getvalue()).shape == (2, 3, 40, 40)
+        assert coded_reader(TRANSFORM, VIEWS["flip"])(0, in_memory(stream.getvalue())).shape == (2, 3, 40, 40)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (500, 375), (40, 40), (30, 20), (20, 400)])
@@ -74,7 +79,7 @@ def test_pixels_are_those_of_the_cpu_to_a_level(
 ) -> None:
     transform = Transform(resize=resize, crop=crop, interpolation=interpolation, decoding="nvjpeg")
     data = photograph(*size)
-    found = pixels_on(CPU, [coded_reader(transform, VIEWS["10crop"])(0, data)], transform, VIEWS["10crop"])
+    found = pixels_on(CPU, [coded_reader(transform, VIEWS["10crop"])(0, in_memory(data))], transform, VIEWS["10crop"])
     wanted = read_views(data, transform, VIEWS["10crop"])
     assert found.dtype == torch.uint8
     assert found.shape == wanted.shape
@@ -86,7 +91,7 @@ def test_pixels_are_those_of_the_cpu_to_a_level(
 def test_files_and_pixels_keep_their_places_in_a_batch() -> None:
     read = coded_reader(TRANSFORM, VIEWS["flip"])
     files = [photograph(64, 48, seed=n, form="PNG" if n in (1, 2) else "JPEG") for n in range(5)]
-    batch = pixels_on(CPU, [read(0, data) for data in files], TRANSFORM, VIEWS["flip"])
+    batch = pixels_on(CPU, [read(0, in_memory(data)) for data in files], TRANSFORM, VIEWS["flip"])
     for found, data in zip(batch.split(2), files, strict=True):
         wanted = read_views(data, TRANSFORM, VIEWS["flip"])
         np.testing.assert_allclose(found.numpy().astype(int), wanted.astype(int), atol=1)

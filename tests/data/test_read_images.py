@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featx.data.file_bytes import image_key
+from featx.data.file_bytes import FileBytes, image_key
 from featx.data.loader import batched, read_images
 from featx.errors import ImageError
 
@@ -20,14 +20,14 @@ def test_images_come_in_order_however_long_one_takes(tmp_path: Path) -> None:
         path.write_bytes(bytes([number]))
     later_read = threading.Event()
 
-    def read(row: int, data: bytes) -> np.ndarray:
+    def read(row: int, file: FileBytes) -> np.ndarray:
         if row == 0:
             assert later_read.wait(20), "one thread only"
         if row == 10:
             later_read.set()
         if row == 2:
             raise ImageError("spoilt")
-        return np.full((3, 1, 1), data[0], dtype=np.uint8)
+        return np.full((3, 1, 1), file.data[0], dtype=np.uint8)
 
     images = list(read_images(enumerate(paths), read, workers=2))
     assert [image.row for image in images] == list(range(30))

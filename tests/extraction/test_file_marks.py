@@ -14,10 +14,9 @@ from extractions import assert_own_features, counts, interrupt
 from PIL import Image
 
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.data import loader
+from featx.data import file_bytes, store
 from featx.data.scan import scan_images
 from featx.errors import OutputError
-from featx.extraction import inventory as inventories
 from featx.extraction import pipeline
 from featx.extraction.pipeline import extract
 from featx.features import file_marks
@@ -57,13 +56,13 @@ def exchange(one: Path, other: Path) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of all images that are opened, relative to the folder above theirs."""
     paths: list[str] = []
-    plain = loader.read_file
+    plain = store.read_file
 
-    def noted(path: Path, *more: Callable[[int], None]) -> loader.FileBytes:
+    def noted(path: Path, *more: Callable[[int], None]) -> file_bytes.FileBytes:
         paths.append(f"{path.parent.name}/{path.name}")
         return plain(path, *more)
 
-    monkeypatch.setattr(loader, "read_file", noted)
+    monkeypatch.setattr(store, "read_file", noted)
     return paths
 
 
@@ -239,9 +238,8 @@ def test_where_no_record_can_be_kept_images_are_hashed_once_all_the_same(
 
 def marked(monkeypatch: pytest.MonkeyPatch, change: Callable[[int, int], tuple[int, int]]) -> None:
     """Pass the change time and the inode number of every file through a function."""
-    plain = loader.file_marks
-    for module in (loader, inventories):
-        monkeypatch.setattr(module, "file_marks", lambda found: change(*plain(found)))
+    plain = file_bytes.file_marks
+    monkeypatch.setattr(file_bytes, "file_marks", lambda found: change(*plain(found)))
 
 
 def test_images_with_later_change_times_need_no_permission_to_write_where_their_bytes_are_the_same(
@@ -367,7 +365,7 @@ def test_images_of_a_table_are_noticed_too(twins: Path, tmp_path: Path, lenet: B
     across_classes(twins)
     result = extract(table, lenet, cache=tmp_path / "cache")
     assert counts(result) == (8, 0, 8, 0, 0)
-    assert_own_features(result, lenet, scan_images(table).root)
+    assert_own_features(result, lenet, Path(scan_images(table).root))
 
 
 def test_another_network_of_the_same_folder_has_a_record_of_its_own(

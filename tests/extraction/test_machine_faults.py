@@ -18,7 +18,8 @@ from PIL import Image, PngImagePlugin
 from featx.backbones.backbone import Backbone
 from featx.data import pillow
 from featx.data.decode import decode, read_pixels
-from featx.data.loader import NO_KEY, read_images
+from featx.data.file_bytes import NO_KEY
+from featx.data.loader import read_images
 from featx.data.transform import Transform
 from featx.errors import DatasetError, ImageError, MachineError
 from featx.extraction.pipeline import extract

@@ -11,6 +11,7 @@ import pytest
 from feature_files import BACKBONE, flip
 
 from featx.data.image_set import ImageSet
+from featx.data.store import FolderStore
 from featx.extraction.reuse import KnownRows, KnownViews
 from featx.features.feature_file import FeatureFile, ImageTable
 from featx.features.writer import FeatureFileWriter
@@ -76,7 +77,7 @@ def listed(paths: Sequence[str], root: str = "/photos") -> ImageSet:
     """Images at these places."""
     count = len(paths)
     labels, splits = np.zeros(count, dtype=np.int64), np.array(["train"] * count, dtype=object)
-    return ImageSet("photos", Path(root), np.array(paths, dtype=object), labels, splits, ("a",))
+    return ImageSet("photos", FolderStore(root), np.array(paths, dtype=object), labels, splits, ("a",))
 
 
 # By key

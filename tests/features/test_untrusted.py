@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featx.data.image_set import ImageSet
+from featx.data.store import FolderStore
 from featx.errors import CorruptFileError, FeatxError
 from featx.extraction.reuse import KnownRows
 from featx.features import hdf5
@@ -55,7 +56,7 @@ def partial(tmp_path: Path) -> Path:
 
 IMAGES = ImageSet(
     "photos",
-    Path("/photos"),
+    FolderStore("/photos"),
     np.array([f"{row:02}.png" for row in range(6)], dtype=object),
     np.zeros(6, dtype=np.int64),
     np.array(["train"] * 6, dtype=object),
