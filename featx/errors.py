@@ -82,6 +82,10 @@ class FileError(FeatxError, OSError):
         self.errno = number
 
 
+class RemoteError(FeatxError, ConnectionError):
+    """A server that does not answer any more, so that nothing of what it holds can be read now."""
+
+
 class OutOfMemoryError(FeatxError, MemoryError):
     """Memory that the operating system did not give."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from featx.data.boxes import split_box
 from featx.data.columns import storable
 from featx.data.file_bytes import FileFacts
+from featx.data.places import is_remote
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
@@ -100,6 +101,11 @@ class ImageSet:
     def root(self) -> str:
         """What the paths are relative to: an absolute local path or a URL."""
         return self.store.location
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether images lie on other machines, so that each question about them takes a while."""
+        return self.store.concurrency > 0 or any(map(is_remote, self.paths))
 
     def file(self, row: int) -> ImageFile:
         """The image in one row."""

@@ -10,7 +10,9 @@ from featx.data.boxes import split_box
 from featx.data.file_bytes import FileBytes
 from featx.data.places import is_remote
 from featx.data.scan import open_store
+from featx.data.sources.paths_store import root_of
 from featx.data.store import FolderStore, ImageFile
+from featx.data.urls import folder_location
 from featx.errors import DatasetError, ImageError
 from featx.system import why_unreadable
 
@@ -72,14 +74,17 @@ def _read(
     *,
     is_named: bool,
 ) -> FileBytes:
-    if is_remote(location) and not is_named:
+    file_path = split_box(path)[0]
+    if is_remote(file_path):
+        _require_named(file_path, [os.fspath(folder) for folder in folders[1:]])
+    elif is_remote(location) and not Path(file_path).is_absolute() and not is_named:
         raise ImageError(f"the image lies on another machine; --images {location} reads it from there")
     try:
         file = ImageFile(open_store(location), path)
     except DatasetError as error:
         raise ImageError(f"{MISSING}: {error}") from error
-    if isinstance(file.store, FolderStore):
-        _require_inside(Path(location, split_box(path)[0]), folders)
+    if not is_remote(file_path) and (Path(file_path).is_absolute() or isinstance(root_of(file.store), FolderStore)):
+        _require_inside(Path("/" if is_remote(location) else location, file_path), folders)
     try:
         found = file.read(admit)
     except ImageError as error:
@@ -87,6 +92,12 @@ def _read(
     if found.key != bytes(key):
         raise ImageError("the image has changed since its features were extracted")
     return found
+
+
+def _require_named(url: str, named: Sequence[str]) -> None:
+    """Refuse the URL of an image that lies below no URL that the user names."""
+    if not any(is_remote(each) and f"{url}/".startswith(f"{folder_location(each)}/") for each in named):
+        raise ImageError(f"the image lies on another machine; --images {url.rpartition('/')[0]} reads it from there")
 
 
 def _require_inside(file: Path, folders: Sequence[str | os.PathLike[str]]) -> None:

@@ -20,6 +20,7 @@ from featx.data.split_names import (
     name_without_split,
     worded_splits,
 )
+from featx.data.urls import Url
 from featx.errors import DatasetError
 from featx.text import listed
 
@@ -92,12 +93,12 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def read_layout(counts: Mapping[str, int], root: Path, *, classes: bool = True) -> Layout:
+def read_layout(counts: Mapping[str, int], root: Path | Url, *, classes: bool = True) -> Layout:
     """Read the layout of a data set from its folders.
 
     Args:
         counts: the number of images right in each folder, by its path below the root, with forward slashes.
-        root: the data set's folder, for messages.
+        root: the data set's folder or its URL, for messages.
         classes: whether folders may be classes; otherwise they are splits at most, and no image is left out.
 
     Raises:
@@ -150,7 +151,7 @@ def _holds_splits(folder: Folder) -> bool:
     return "train" in found and len(found) > 1
 
 
-def _splits_of(around: Folder, root: Path) -> dict[str, str]:
+def _splits_of(around: Folder, root: Path | Url) -> dict[str, str]:
     """The split of each folder by its name; {} if the folders are not splits.
 
     Raises:
@@ -188,7 +189,7 @@ def _shared_names(folders: Iterable[Folder]) -> set[str]:
     return shared if any(name.lower() not in _PLAIN_NAMES for name in shared) else set()
 
 
-def _splits_alone(around: Folder, counts: Mapping[str, int], root: Path) -> Layout:
+def _splits_alone(around: Folder, counts: Mapping[str, int], root: Path | Url) -> Layout:
     """The splits of a data set whose folders are no classes."""
     splits = _splits_of(around, root)
     places = {path: Place("", None) for path in counts}
@@ -205,7 +206,7 @@ def _splits_alone(around: Folder, counts: Mapping[str, int], root: Path) -> Layo
 # Folders of splits
 
 
-def _in_splits(around: Folder, splits: Mapping[str, str], root: Path) -> Layout:
+def _in_splits(around: Folder, splits: Mapping[str, str], root: Path | Url) -> Layout:
     """Splits around classes."""
     tops = _unwrap_together(_unwrap_each(around.folders, splits), splits)
     notes = [
@@ -259,7 +260,7 @@ def _unwrap_together(tops: dict[str, Folder], splits: Mapping[str, str]) -> dict
         tops = tops | inner
 
 
-def _note_splits(around: Folder, splits: Mapping[str, str], root: Path) -> Iterator[str]:
+def _note_splits(around: Folder, splits: Mapping[str, str], root: Path | Url) -> Iterator[str]:
     """State which folders are read as which splits, unless each has the very name of a split, and none twice."""
     exact = all(name.lower() in SPLIT_NAMES for name in splits)
     if not exact or len(set(splits.values())) < len(splits) or around.parts:
@@ -271,13 +272,13 @@ def _read_as(around: Folder, splits: Mapping[str, str]) -> str:
     return f"{first} is read as the split {split}{''.join(f', {path} as {other}' for path, other in others)}"
 
 
-def _note_unlabelled(around: Folder, flat: Sequence[str], root: Path) -> str:
+def _note_unlabelled(around: Folder, flat: Sequence[str], root: Path | Url) -> str:
     counts = {name: sum(folder.images for folder in around.folders[name].below()) for name in flat}
     shown = listed([f"{around.folders[name].path} ({count:,})" for name, count in counts.items()])
     return f"{root.name}: the images in {shown} are in no folders of classes, so they have no labels"
 
 
-def _note_wrappers(around: Folder, tops: Sequence[Folder], root: Path) -> Iterator[str]:
+def _note_wrappers(around: Folder, tops: Sequence[Folder], root: Path | Url) -> Iterator[str]:
     """State where the classes are, if folders around them were passed over inside of the splits."""
     deeper = [top.path for top in tops if len(top.parts) > len(around.parts) + 1]
     if deeper:
@@ -300,14 +301,14 @@ def _classes_in_names(around: Folder) -> dict[str, tuple[str, str]]:
     return found if flat and all(splits.values()) and is_grid and not every & {"", *_PLAIN_NAMES} else {}
 
 
-def _split_and_class_in_a_name(around: Folder, found: Mapping[str, tuple[str, str]], root: Path) -> Layout:
+def _split_and_class_in_a_name(around: Folder, found: Mapping[str, tuple[str, str]], root: Path | Url) -> Layout:
     places = {around.folders[name].path: Place(split, label) for name, (split, label) in found.items()}
     name, (split, label) = next(iter(found.items()))
     note = f"{root.name}: the names of folders are read as a split and a class, such as {name} as {label!r} in {split}"
     return Layout(places, (), tuple(places), (note,))
 
 
-def _splits_in_classes(around: Folder, root: Path) -> Layout:
+def _splits_in_classes(around: Folder, root: Path | Url) -> Layout:
     """Classes around splits: ``cat/train, cat/test, dog/train, dog/test``.
 
     Raises:
@@ -350,7 +351,7 @@ def _splits_in_classes(around: Folder, root: Path) -> Layout:
 # No splits
 
 
-def _plain(around: Folder, root: Path) -> Layout:
+def _plain(around: Folder, root: Path | Url) -> Layout:
     """Classes, or images without labels."""
     if not around.folders:
         return Layout({around.path: Place("", None)}, (), (), tuple(_note_root(around, root)))
@@ -364,7 +365,7 @@ def _places(classes: Iterable[Folder], split: str) -> dict[str, Place]:
     return {folder.path: Place(split, top.name) for top in classes for folder in top.below()}
 
 
-def _refuse_copies(around: Folder, root: Path) -> None:
+def _refuse_copies(around: Folder, root: Path | Url) -> None:
     """Refuse a folder that holds folders of the same names as those beside it: a data set with a copy of itself in it.
 
     Raises:
@@ -379,13 +380,13 @@ def _refuse_copies(around: Folder, root: Path) -> None:
             )
 
 
-def _note_root(around: Folder, root: Path) -> Iterator[str]:
+def _note_root(around: Folder, root: Path | Url) -> Iterator[str]:
     if around.parts:
         what = "the classes are the folders in" if around.folders else "the images, which have no labels, are those in"
         yield f"{root.name}: {what} {around.path}"
 
 
-def _note_split_words(around: Folder, root: Path) -> Iterator[str]:
+def _note_split_words(around: Folder, root: Path | Url) -> Iterator[str]:
     """State that folders with the name of a split are read as classes."""
     worded = {name: split for name, split in worded_splits(around.folders).items() if split}
     alone = [name for name in worded if is_split_alone(name)]
@@ -399,13 +400,13 @@ def _note_split_words(around: Folder, root: Path) -> Iterator[str]:
     yield f"{root.name}: {listed(sorted(worded))} {read}, because {why}"
 
 
-def _note_plain_names(classes: Iterable[str], root: Path) -> Iterator[str]:
+def _note_plain_names(classes: Iterable[str], root: Path | Url) -> Iterator[str]:
     for name in sorted(classes):
         if name.lower() in _PLAIN_NAMES:
             yield f"{root.name}: the folder {name} is read as a class"
 
 
-def _note_classes(classes: Sequence[Folder], root: Path) -> Iterator[str]:
+def _note_classes(classes: Sequence[Folder], root: Path | Url) -> Iterator[str]:
     """Notes about folders below the classes, or among them, that look as if they meant something."""
     by_name: dict[str, list[Folder]] = {}
     for folder in classes:

@@ -13,6 +13,7 @@ from featx.data.layout import read_layout
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.split_names import worded_splits
 from featx.data.store import Store
+from featx.data.urls import Url, is_url
 from featx.errors import DatasetError
 from featx.text import portable
 
@@ -50,7 +51,7 @@ class Listing:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Url(str(root)) if is_url(root) else Path(root)
         self.images: list[str] = []
         self.folders: set[str] = {""}
         self.skipped: Counter[str] = Counter()

@@ -11,9 +11,9 @@ from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from featx.data.file_bytes import MISSING_FACTS, facts_of
+from featx.data.urls import is_url
 from featx.errors import DatasetError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 MOST_FILES = 1_000_000
@@ -94,7 +94,7 @@ def is_remote(location: str | os.PathLike[str]) -> bool:
         (True, False, False)
     """
     text = os.fspath(location)
-    return isinstance(text, str) and bool(_URL.match(text)) and not text.lower().startswith("file://")
+    return is_url(text) and not text.lower().startswith("file://")
 
 
 def local_path(location: str | os.PathLike[str]) -> Path:

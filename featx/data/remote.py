@@ -5,15 +5,77 @@ Credentials are fsspec's own: environment variables and the configuration files 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
-from functools import cached_property
-from typing import Any, BinaryIO, cast
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, TypeVar, cast
 
 from featx.data.file_bytes import MISSING_FACTS, UNKNOWN
+from featx.data.listing_page import entries
+from featx.data.retries import fault_of, persistently
+from featx.data.urls import is_http, joined, legal, private, public
 from featx.errors import DatasetError
+from featx.text import brief, size_text
 
-_VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "generation", "VersionId")
-"""The keys under which file systems report what changes with the content."""
+Result = TypeVar("Result")
+
+_VERSIONS = (
+    *(
+        "ETag",
+        "etag",
+        "e_tag",
+        "md5Hash",
+        "content_md5",
+        "Content-MD5",
+        "checksum",
+        "crc32c",
+        "generation",
+        "VersionId",
+    ),
+    *("version_id", "Digest", "sha", "sha256", "blob_id", "xet_hash"),
+)
+"""The keys under which file systems report what changes with the content. Times are not among them: they can be set back, and
+many servers give them in whole seconds."""
+
+_PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "adl": "adlfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "sftp": "paramiko",
+    "ssh": "paramiko",
+    "smb": "smbprotocol",
+    "hf": "huggingface_hub",
+    "oci": "ocifs",
+    "oss": "ossfs",
+    "dropbox": "dropboxdrivefs",
+    "gdrive": "gdrivefs",
+    "webdav": "webdav4",
+    "box": "boxfs",
+}
+"""The package that fsspec needs for each kind of URL."""
+
+_CONNECT, _SILENCE = 20, 60
+"""Seconds to wait for a connection to a web server, and for the next bytes of an answer."""
+
+_PAGES_AT_ONCE = 16
+"""Pages of folders to read from a web server at once."""
+
+_FIRST_BLOCK, _LARGEST_BLOCK = 1 << 16, 1 << 23
+"""Bytes that a file opened for reading fetches at once: the least, and the most where it is read on and on."""
+
+_LARGEST_WHOLE = 1 << 29
+"""The largest file that is fetched whole, into memory, from a server that sends no parts of files."""
 
 
 def file_system(location: str) -> tuple[Any, str]:
@@ -22,61 +84,302 @@ def file_system(location: str) -> tuple[Any, str]:
     Raises:
         DatasetError: fsspec, or the package for this kind of URL, is not installed; or there is no such kind.
     """
+    shown = public(location)
     try:
         import fsspec
     except ImportError as error:
-        raise DatasetError(f"reading {location} needs fsspec: pip install 'featx[remote]'") from error
+        raise DatasetError(f"reading {shown} needs fsspec: pip install 'featx[remote]'") from error
+    scheme = location.split("://", 1)[0].lower()
     try:
-        found, path = fsspec.core.url_to_fs(location)
+        found, path = fsspec.core.url_to_fs(private(location), **_settings(location))
     except ImportError as error:
-        raise DatasetError(f"{location} cannot be read: {error}") from error
+        package = _PACKAGES.get(scheme)
+        how = f"needs {package}: pip install {package}" if package else f"needs another package: {brief(error)}"
+        raise DatasetError(f"reading {shown} {how}") from error
     except ValueError as error:
-        raise DatasetError(f"{location} is no URL that can be read: {error}") from error
+        known = ", ".join(sorted(fsspec.available_protocols()))
+        raise DatasetError(f"{shown}: fsspec knows no URLs that begin with {scheme}://; it knows {known}") from error
+    except Exception as error:
+        raise DatasetError(f"{shown} cannot be opened: {fault_of(error).cause}") from error
     return found, str(path)
+
+
+def _settings(location: str) -> dict[str, Any]:
+    """The settings of the file system of web servers: URLs as they are written, no compression, and an end to waiting."""
+    if not is_http(location):
+        return {}
+    import fsspec.config
+
+    try:
+        from aiohttp import ClientTimeout
+    except ImportError:
+        return {}
+    scheme = location.split("://", 1)[0].lower()
+    given = dict(fsspec.config.conf.get(scheme, {}).get("client_kwargs", {}))
+    headers = {"Accept-Encoding": "identity", **given.pop("headers", {})}
+    timeout = ClientTimeout(total=None, connect=None, sock_connect=_CONNECT, sock_read=_SILENCE)
+    return {"encoded": True, "client_kwargs": {"timeout": timeout, **given, "headers": headers}}
 
 
 def facts_of_info(info: dict[str, Any]) -> tuple[int, int, int, int]:
     """The row of ``FileFacts`` of a file as fsspec describes it: its ETag, or another version, stands in for its times."""
     if info.get("type") != "file":
         return MISSING_FACTS
-    size = info.get("size")
-    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+    size = int(info.get("size") or 0)  # 0 also where a server does not tell
+    version = next((f"{key.lower()} {info[key]}" for key in _VERSIONS if info.get(key)), "")
+    if not version and isinstance(settings := info.get("content_settings"), dict) and settings.get("content_md5"):
+        version = f"content_md5 {bytes(settings['content_md5']).hex()}"
     if not version:
-        return -1 if size is None else int(size), 0, UNKNOWN, 0
-    digest = hashlib.blake2b(version.encode(), digest_size=8).digest()
-    return -1 if size is None else int(size), int.from_bytes(digest, "little") >> 1, 0, 0
+        return size, 0, UNKNOWN, 0
+    digest = hashlib.blake2b(version.encode(errors="surrogateescape"), digest_size=8).digest()
+    return size, int.from_bytes(digest, "little") >> 1, 0, 0
 
 
 class RemoteFile:
-    """One file behind a URL; see ``featx.data.places.Place``."""
+    """One file behind a URL; see ``featx.data.places.Place``. Requests that fail for a moment are sent again.
+
+    Args:
+        location: the URL; a user, a password, signatures and tokens in it are used, but not kept in ``location``.
+
+    Examples:
+        >>> import fsspec
+        >>> fsspec.filesystem("memory").pipe_file("/example/a.txt", b"one two")
+        >>> RemoteFile("memory://example/a.txt").read(4, 3)
+        b'two'
+    """
 
     def __init__(self, location: str) -> None:
-        self.location = location
+        self.location = public(legal(location) if is_http(location) else location)
+        self._system: tuple[Any, str] | None = None
+        self._info: dict[str, Any] | None = None
+        self._sends_parts = True
 
-    @cached_property
+    @property
     def _found(self) -> tuple[Any, str]:
-        return file_system(self.location)
+        if self._system is None:
+            self._system = file_system(self.location)
+        return self._system
 
-    def facts(self) -> tuple[int, int, int, int]:
-        """As ``Place.facts``."""
+    def _ask(self, request: Callable[[Any, str], Result]) -> Result:
+        """Send a request; an error of whatever kind becomes an OSError with the URL and the cause."""
         system, path = self._found
         try:
-            return facts_of_info(system.info(path))
+            return persistently(lambda: request(system, path), self.location)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", self.location) from error
+        except ConnectionError:  # RemoteError names the server
+            raise
+        except OSError as error:
+            raise OSError(error.errno or errno.EIO, str(error), self.location) from error
+
+    def info(self) -> dict[str, Any]:
+        """What the file system states about the file, asked for now.
+
+        Raises:
+            OSError: there is no such file, or it cannot be told.
+        """
+        self._info = self._ask(lambda system, path: system.info(path))
+        return self._info
+
+    @property
+    def size(self) -> int:
+        """Bytes, asked for once; -1 where the server does not tell."""
+        info = self._info or self.info()
+        return -1 if info.get("size") is None else int(info["size"])
+
+    def facts(self) -> tuple[int, int, int, int]:
+        """As ``Place.facts``.
+
+        Raises:
+            OSError: it cannot be told whether there is a file.
+        """
+        try:
+            return facts_of_info(self.info())
         except FileNotFoundError:
             return MISSING_FACTS
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
-        """As ``Place.read``."""
-        system, path = self._found
-        return bytes(system.cat_file(path, start=offset, end=None if size is None else offset + size))
+        """As ``Place.read``; parts that a server does not send alone are cut out of the whole."""
+        if offset == 0 and size is None:
+            return self._ask(lambda system, path: bytes(system.cat_file(path)))
+        if size is not None and size <= 0:
+            return b""
+        total = self.size
+        end = total if size is None else offset + size if total < 0 else min(offset + size, total)
+        if 0 <= total <= offset:
+            return b""
+        if total < 0 or not self._sends_parts:
+            return self._whole()[offset : None if size is None else end]
+        data = self._ask(lambda system, path: _part(system, path, offset, end))
+        if len(data) == end - offset:
+            return data
+        if len(data) > end - offset:  # the server has sent the whole file
+            self._sends_parts = False
+            return self._keep(data)[offset:end]
+        raise OSError(
+            errno.EIO,
+            f"the server sent {len(data):,} of {end - offset:,} bytes; it has changed meanwhile",
+            self.location,
+        )
+
+    def _whole(self) -> bytes:
+        """The bytes of a file whose server sends no parts; the last one stays in memory."""
+        with _whole_lock:
+            for info, data in _whole_file:
+                if info is self._info:
+                    return data
+            if self.size > _LARGEST_WHOLE:
+                raise OSError(
+                    errno.EOPNOTSUPP,
+                    f"the server sends files only whole, and this one has {size_text(self.size)}; copy it to this machine",
+                    self.location,
+                )
+            return self._keep(self._ask(lambda system, path: bytes(system.cat_file(path))))
+
+    def _keep(self, data: bytes) -> bytes:
+        if self._info is not None:
+            _whole_file[:] = [(self._info, data)]
+        return data
 
     def open(self) -> BinaryIO:
-        """As ``Place.open``."""
-        system, path = self._found
-        return cast(BinaryIO, system.open(path, "rb"))
+        """As ``Place.open``: it can seek, and reads ahead the further, the longer it is read on without seeking."""
+        if self.size < 0:
+            return io.BytesIO(self.read())
+        return cast(BinaryIO, io.BufferedReader(_Parts(self), _FIRST_BLOCK))
+
+
+_whole_lock = threading.RLock()
+_whole_file: list[tuple[dict[str, Any], bytes]] = []
+"""The last file that was fetched whole because its server sends no parts, by what was known of it."""
+
+
+def _part(system: Any, path: str, start: int, end: int) -> bytes:
+    return bytes(system.cat_file(path, start=start, end=end))
+
+
+class _Parts(io.RawIOBase):
+    """A remote file that is read in parts."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file, self._size = file, file.size
+        self._at = 0
+        self._block, self._begin, self._length = b"", 0, _FIRST_BLOCK
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position; nothing is read."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"seeking to {start + offset}, before the beginning")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on from the position."""
+        view = memoryview(buffer).cast("B")
+        inside = self._at - self._begin
+        if not 0 <= inside < len(self._block):
+            is_next = bool(self._block) and 0 <= inside - len(self._block) <= self._length
+            self._length = min(self._length * 2, _LARGEST_BLOCK) if is_next else _FIRST_BLOCK
+            wanted = max(self._length, len(view))
+            self._block, self._begin, inside = self._file.read(self._at, wanted), self._at, 0
+        part = self._block[inside : inside + len(view)]
+        view[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
 
 def remote_matches(pattern: str) -> list[str]:
-    """The URLs that a pattern stands for, sorted."""
+    """The URLs that a pattern stands for, sorted.
+
+    Raises:
+        DatasetError: the server cannot be asked.
+    """
     system, path = file_system(pattern)
-    return sorted(str(system.unstrip_protocol(found)) for found in system.glob(path))
+    with dataset_errors(pattern):
+        found = persistently(lambda: system.glob(path), pattern)
+    return sorted(public(str(system.unstrip_protocol(each))) for each in found)
+
+
+@contextlib.contextmanager
+def dataset_errors(location: str) -> Iterator[None]:
+    """Turn the error of a request for a data set into a DatasetError that names the URL and the cause."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DatasetError(f"there is nothing at {public(location)}") from error
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"cannot read {public(location)}: {error.strerror or brief(error)}") from error
+
+
+def list_files(location: str) -> dict[str, dict[str, Any]]:
+    """All files below a folder, with what its file system states about them, by their paths below it as people write them.
+
+    Object stores answer by one listing; the pages of a web server are read folder by folder, and state nothing about files.
+
+    Raises:
+        DatasetError: there is no such folder, or it cannot be listed.
+        RemoteError: the server does not answer.
+    """
+    if is_http(location):
+        return {path: {"type": "file"} for path in _linked_files(location)}
+    system, path = file_system(location)
+
+    def find() -> dict[str, dict[str, Any]]:
+        system.invalidate_cache()
+        found: dict[str, dict[str, Any]] = system.find(path, detail=True)
+        return found
+
+    with dataset_errors(location):
+        found = persistently(find, location)
+    root = path.rstrip("/") + "/"
+    return {name[len(root) :]: info for name, info in found.items() if name.startswith(root) and info["type"] == "file"}
+
+
+def _linked_files(location: str) -> Iterator[str]:
+    """The files below a folder of a web server, by the links of its pages, which are read many at a time."""
+
+    def read(folder: str) -> tuple[list[str], list[str]]:
+        url = joined(location, folder) + "/" if folder else location + "/"
+        with dataset_errors(url):
+            page = RemoteFile(url).read()
+        return entries(page.decode(errors="replace"), url)
+
+    seen: dict[str, tuple[list[str], list[str]]] = {}
+    with ThreadPoolExecutor(_PAGES_AT_ONCE) as pool:
+        level = [""]
+        while level:
+            seen |= dict(zip(level, pool.map(read, level), strict=True))
+            level = [
+                f"{folder}/{name}".lstrip("/")
+                for folder in level
+                if not _loops(folder, seen)
+                for name in seen[folder][1]
+            ]
+    for folder, (files, _) in seen.items():
+        yield from (f"{folder}/{name}".lstrip("/") for name in files)
+
+
+def _loops(folder: str, seen: Mapping[str, tuple[list[str], list[str]]]) -> bool:
+    """Whether a folder lists just what the three around it list, as where a link leads to the folder that it is in."""
+    around = folder
+    for _ in range(3):
+        if not around:
+            return False
+        around = around.rpartition("/")[0]
+        if seen[around] != seen[folder]:
+            return False
+    return True

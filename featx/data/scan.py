@@ -13,9 +13,10 @@ from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
 from featx.data.places import is_remote
 from featx.data.scan_options import ScanOptions
-from featx.data.sources import digits, folder, table
+from featx.data.sources import digits, folder, remote, table
+from featx.data.sources.paths_store import PathsStore
 from featx.data.store import FolderStore, Store
-from featx.errors import DatasetError, system_errors
+from featx.errors import DatasetError, FeatxError, system_errors
 from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
 from featx.text import brief, described
 
@@ -60,13 +61,13 @@ class StoreOpener(Protocol):
         ...
 
 
-SOURCES: Sequence[Source] = (folder, table, digits)
+SOURCES: Sequence[Source] = (folder, table, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 COMMON = ("label_pattern", "group_level")
 """The options that ``scan_images`` itself applies, to the images of every source."""
 
-OPENERS: Sequence[StoreOpener] = ()
+OPENERS: Sequence[StoreOpener] = (remote,)
 """The first module that opens a location does so; what none opens is a local folder."""
 
 
@@ -84,8 +85,8 @@ def open_store(location: str) -> Store:
     """
     for kind in OPENERS:
         if kind.opens(location):
-            return kind.open_store(location)
-    return FolderStore(location)
+            return PathsStore(kind.open_store(location))
+    return PathsStore(FolderStore(location))
 
 
 def store_exists(location: str) -> bool:
@@ -136,6 +137,8 @@ def scan_images(source: str | os.PathLike[str], options: ScanOptions | None = No
                 options.require_only((*kind.OPTIONS, *COMMON), source, kind.EXPECTED)
                 images = with_path_labels(kind.scan(source, options), options)
                 return dataclasses.replace(images, notes=(*images.notes, *check_classes(images)))
+    except FeatxError:
+        raise
     except OSError as error:
         raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error
     *others, last = (kind.EXPECTED for kind in SOURCES)

@@ -13,6 +13,10 @@ import numpy as np
 
 from featx.data.boxes import split_box
 from featx.data.file_bytes import MISSING_FACTS, FileBytes, FileFacts, facts_of, read_file
+from featx.data.places import is_remote
+
+READ_AHEAD = 32
+"""The number of images that are read at once from a server, so that its latency does not limit the speed."""
 
 
 class Store(Protocol):
@@ -116,6 +120,11 @@ class ImageFile:
         """The image as messages name it."""
         path, box = split_box(self.path)
         return self.store.name(path) + self.path[len(path) :] if box else self.store.name(self.path)
+
+    @property
+    def concurrency(self) -> int:
+        """How many images are worth reading at once ahead of decoding; see ``Store``. A path may be a URL of its own."""
+        return READ_AHEAD if is_remote(self.path) else self.store.concurrency
 
     def exists(self) -> bool:
         """Whether the image is there."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featx.backbones.backbone import Backbone
+from featx.data.file_bytes import UNKNOWN, FileFacts
 from featx.data.image_set import ImageSet
 from featx.data.loader import LoadedImage, read_images
 from featx.data.pillow import reader_name
@@ -19,7 +20,7 @@ from featx.extraction.request import Request
 from featx.features.feature_file import FeatureFile, ImageTable
 from featx.features.file_marks import FileMarks, recorded_marks
 from featx.identity import differences
-from featx.text import portable
+from featx.text import counted, portable
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,12 @@ class Inventory:
         return read_images(files, None, workers=self.request.workers)
 
 
-def take_inventory(request: Request) -> Inventory:
+def take_inventory(request: Request, facts: FileFacts | None = None) -> Inventory:
     """Stat every image file and open the feature file of an earlier run. Reads no image.
+
+    Args:
+        request: the arguments of the run.
+        facts: what is known of the image files already; None to find it out.
 
     Raises:
         UnreadableFileError: the system cannot read the file at the target's path now.
@@ -112,8 +117,8 @@ def take_inventory(request: Request) -> Inventory:
         StaleCacheError: it has features of another identity.
     """
     path, note = request.target()
-    facts = request.images.facts()
-    marks = FileMarks(facts.ctimes, facts.inodes)
+    facts = facts or request.images.facts()
+    marks = FileMarks(facts.ctimes.copy(), facts.inodes.copy())
     earlier = _earlier_file(path, request.backbone)
     recorded = recorded_marks(earlier) if earlier else None
     if recorded and not recorded.inodes.any():  # they were found to change by themselves
@@ -122,16 +127,31 @@ def take_inventory(request: Request) -> Inventory:
         request=request,
         path=path,
         earlier=earlier,
-        sizes=facts.sizes,
-        mtimes=facts.mtimes,
+        sizes=facts.sizes.copy(),
+        mtimes=facts.mtimes.copy(),
         marks=marks,
-        notes=(*request.images.notes, *([note] if note else []), *_backbone_notes(request.backbone)),
+        notes=(
+            *request.images.notes,
+            *_unversioned_note(facts),
+            *([note] if note else []),
+            *_backbone_notes(request.backbone),
+        ),
     )
 
 
 def encoded_paths(images: ImageSet) -> np.ndarray:
     """(N,) bytes: the images' paths relative to the data set's root, as the feature file stores them."""
     return np.array([os.fsencode(path) for path in images.paths])
+
+
+def _unversioned_note(facts: FileFacts) -> Iterator[str]:
+    """A note that counts the images that are read each time, since nothing else tells whether they have changed."""
+    count = int(((facts.ctimes == UNKNOWN) & (facts.sizes >= 0)).sum())
+    if count:
+        yield (
+            f"{counted(count, 'image')} {'has' if count == 1 else 'have'} no ETag or other version where they lie, so each run "
+            "reads their bytes to see whether they have changed; only bytes that are new go through the network"
+        )
 
 
 def _backbone_notes(backbone: Backbone) -> Iterator[str]:

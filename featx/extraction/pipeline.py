@@ -118,7 +118,9 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
         reporter.note(f"waiting for {holder}, which writes the same file")
 
     reporter.stage(f"looking for known features of {len(request.images):,} images")
-    inventory = take_inventory(request)
+    # What a server states is asked for once; of local files, which cost little, once more under the lock.
+    facts = request.images.facts() if request.images.is_remote else None
+    inventory = take_inventory(request, facts)
     if not request.rehash and is_unchanged(inventory):
         return inventory, _nothing_done(inventory)
     hashed = None if request.rehash else hash_altered(inventory, reporter)
@@ -127,7 +129,9 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
     while True:
         path = inventory.path
         with write_lock(path, wait=wait, waiting=note_wait):
-            inventory = take_inventory(request)  # again: another process may have written the file, or taken its name
+            inventory = take_inventory(
+                request, facts
+            )  # again: another process may have written the file, or taken its name
             if inventory.path == path:
                 work = plan(inventory, reporter, hashed)
                 return inventory, execute(work, reporter) if work else _nothing_done(inventory)

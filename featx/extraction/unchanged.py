@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from featx.data.file_bytes import UNKNOWN
 from featx.extraction.inventory import Inventory, encoded_paths
 from featx.features.feature_file import FAILED, FeatureFile
 from featx.features.file_marks import unaltered
@@ -85,8 +86,9 @@ def has_same_columns(inventory: Inventory, file: FeatureFile) -> bool:
 
 
 def has_same_sizes(inventory: Inventory, file: FeatureFile) -> bool:
-    """The image files have the same sizes."""
-    return np.array_equal(file.images.sizes, inventory.sizes)
+    """The image files have the same sizes, where these are known before they are read."""
+    unknown = (inventory.sizes == 0) & (inventory.marks.ctimes == UNKNOWN)
+    return bool(((file.images.sizes == inventory.sizes) | unknown).all())
 
 
 def has_same_times(inventory: Inventory, file: FeatureFile) -> bool:

@@ -1,0 +1,182 @@
+"""Images in a remote folder: any URL that fsspec has a file system for, with the layouts of a local folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from featx.data.file_bytes import MISSING_FACTS, UNKNOWN, FileBytes, FileFacts, require_size
+from featx.data.image_set import ImageSet
+from featx.data.listing import Listing, images_of_listing
+from featx.data.places import is_remote
+from featx.data.remote import RemoteFile, facts_of_info, list_files
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.store import READ_AHEAD
+from featx.data.urls import folder_location, is_http, joined
+from featx.errors import DatasetError, ImageError, MachineError
+
+EXPECTED = "the URL of a folder of images (s3://, gs://, az://, https://)"
+
+OPTIONS: Collection[str] = ()
+"""The options of the source; see ``featx.data.scan.Source``."""
+
+_ASKED_AT_ONCE = 64
+"""Files to ask a server about at once."""
+
+_WORTH_LISTING = 200
+"""From this number of files on, one listing of the folder costs less than asking for each file."""
+
+Facts = tuple[int, int, int, int]
+
+
+def matches(data: str | os.PathLike[str]) -> bool:
+    """Whether the data are a URL."""
+    return is_remote(data)
+
+
+def opens(location: str) -> bool:
+    """Whether a location is the URL of a folder."""
+    return is_remote(location)
+
+
+def open_store(location: str) -> RemoteStore:
+    """The images of a remote folder; nothing is asked of the server before one of them is."""
+    return RemoteStore(location)
+
+
+def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
+    """List the images of a remote folder; ``scan_images`` describes the layouts."""
+    location = folder_location(os.fspath(data))
+    listed = list_files(location)
+    if not listed:
+        how = "; a web server must list the folder on a page of links" if is_http(location) else ""
+        raise DatasetError(f"there are no files below {location}{how}")
+    listing = Listing(location)
+    for path in listed:
+        listing.add(path)
+    store = RemoteStore(location, {path: facts_of_info(listed[path]) for path in listing.images})
+    return images_of_listing(listing, store, listing.root.name, options)
+
+
+class RemoteStore:
+    """Images in a remote folder; paths are relative to it.
+
+    Args:
+        location: the URL of the folder.
+        listed: the rows of ``FileFacts`` of images that were just listed, by path; ``facts`` takes them once.
+
+    Examples:
+        >>> RemoteStore("https://server/photos").name("cat/my cat.jpg")
+        'https://server/photos/cat/my%20cat.jpg'
+    """
+
+    concurrency = READ_AHEAD
+
+    def __init__(self, location: str, listed: Mapping[str, Facts] | None = None) -> None:
+        self.location = folder_location(location)
+        # A web server's pages state nothing about files.
+        self._listed = None if is_http(self.location) else listed
+        self._known: Mapping[str, Facts] = {}
+
+    def facts(self, paths: Sequence[str]) -> FileFacts:
+        """As ``Store.facts``; see ``featx.data.remote.facts_of_info``.
+
+        Raises:
+            DatasetError: the server refuses the listing.
+            RemoteError: the server does not answer.
+        """
+        listed, self._listed = self._listed, None
+        if listed is None and len(paths) >= _WORTH_LISTING and not is_http(self.location):
+            listed = {path: facts_of_info(info) for path, info in list_files(self.location).items()}
+            known = {path: listed.get(path, MISSING_FACTS) for path in paths}
+        else:
+            listed = listed or {}
+            known = {path: listed[path] for path in paths if path in listed}
+            known |= facts_of_files({path: joined(self.location, path) for path in paths if path not in listed})
+        self._known = {**self._known, **known}
+        return FileFacts.of_rows(np.array([known[path] for path in paths], dtype=np.int64).reshape(-1, 4))
+
+    def read(self, path: str, admit: Callable[[int], None] = lambda _: None) -> FileBytes:
+        """As ``Store.read``."""
+        return read_remote(joined(self.location, path), self._known.get(path), admit)
+
+    def order(self, paths: Sequence[str]) -> np.ndarray:
+        """As ``Store.order``: as they come."""
+        return np.arange(len(paths))
+
+    def name(self, path: str) -> str:
+        """As ``Store.name``: the URL of the file."""
+        return joined(self.location, path)
+
+    def exists(self) -> bool:
+        """As ``Store.exists``: nothing is asked of a server for that."""
+        return True
+
+
+def facts_of_files(addresses: Mapping[str, str]) -> dict[str, Facts]:
+    """What servers state about single files, asked for many at a time.
+
+    Args:
+        addresses: the URLs of the files, by any names.
+
+    Returns:
+        The rows of ``FileFacts`` by the same names. A file that a server refuses to tell about counts as one of unknown size;
+        reading it tells why.
+
+    Raises:
+        RemoteError: the server does not answer.
+    """
+    if not addresses:
+        return {}
+    if len(addresses) == 1:
+        return {name: _facts(address) for name, address in addresses.items()}
+    with ThreadPoolExecutor(min(_ASKED_AT_ONCE, len(addresses))) as pool:
+        try:
+            return dict(zip(addresses, pool.map(_facts, addresses.values()), strict=True))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _facts(address: str) -> Facts:
+    try:
+        return RemoteFile(address).facts()
+    except ConnectionError:
+        raise
+    except OSError:
+        return 0, 0, UNKNOWN, 0
+
+
+def read_remote(address: str, known: Facts | None, admit: Callable[[int], None]) -> FileBytes:
+    """Read the image at a URL.
+
+    Args:
+        address: the URL.
+        known: the row of ``FileFacts`` of the file from before, by which a later run finds it unchanged; None if nothing was
+            asked. A file that is replaced in between is found to be another by the next run.
+        admit: as in ``Store.read``.
+
+    Raises:
+        ImageError: it is missing, refused or too large.
+        RemoteError: the server does not answer.
+    """
+    file = RemoteFile(address)
+    try:
+        size = known[0] if known and known[0] > 0 else file.size
+        require_size(size)
+        admit(max(0, size))
+        data = file.read()
+        require_size(len(data))
+    except (ImageError, ConnectionError):
+        raise
+    except MemoryError as error:
+        raise MachineError("cannot be read on this machine: there is too little memory") from error
+    except FileNotFoundError as error:
+        raise ImageError("cannot be read: there is no such file") from error
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    _, version, ctime, _ = known or (0, -1, -1, 0)
+    return FileBytes(data, len(data), version, (ctime, 0))

@@ -1,0 +1,215 @@
+"""URLs as locations of images: what of them is secret, how names become parts of them, and how messages show them.
+
+Standard library only. A secret in a URL (``user:password@``, the signature of a presigned link, a token) is kept in the
+memory of this process alone: ``public`` takes it out of whatever is stored or shown, and ``private`` puts it back where a file
+is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit, urlunsplit
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+_SECRET = re.compile(
+    r"x-(amz|goog|ms|oss|cos|obs)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|key-pair-id|policy|"
+    r".*token|auth|authorization|api[-_]?key|access[-_]?key|password|passwd|secret|jwt",
+    re.IGNORECASE,
+)
+"""The names of parameters that grant access, or belong to what does."""
+
+_BESIDE_A_SIGNATURE = {
+    *("expires", "expiry", "exp", "se", "sp", "sv", "sr", "st", "ss", "srt", "spr", "sip", "sdd"),
+    *("skoid", "sktid", "skt", "ske", "sks", "skv", "hash", "hmac", "hdnts"),
+}
+"""The names of parameters that count for nothing else where there is a signature."""
+
+_LEGAL = "%/:?#[]@!$&'()*+,;=~-._"
+"""Characters that a URL keeps as they are: those that may stand in one, and % before two digits."""
+
+_secret_queries: dict[str, str] = {}
+_secret_users: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Url:
+    """The URL of a folder, with what ``featx.data.layout`` needs of a path.
+
+    Examples:
+        >>> folder = Url("s3://bucket/photos")
+        >>> folder.name, str(folder / "cats")
+        ('photos', 's3://bucket/photos/cats')
+    """
+
+    location: str
+
+    @property
+    def name(self) -> str:
+        """The last part: the name of the folder, or of the server or bucket."""
+        parts = urlsplit(self.location)
+        return name_of(self.location) or parts.netloc
+
+    def __truediv__(self, path: str) -> Url:
+        return Url(f"{self.location.rstrip('/')}/{path}" if path else self.location)
+
+    def __str__(self) -> str:
+        return self.location
+
+
+def is_url(location: str | os.PathLike[str]) -> bool:
+    """Whether a location is a URL of any kind, ``file://`` too.
+
+    Examples:
+        >>> is_url("https://server/a.jpg"), is_url("C:/photos"), is_url("photos")
+        (True, False, False)
+    """
+    text = os.fspath(location)
+    return isinstance(text, str) and bool(_URL.match(text))
+
+
+def is_http(location: str) -> bool:
+    """Whether a URL is one of a web server."""
+    return location.lower().startswith(("http://", "https://"))
+
+
+def public(url: str) -> str:
+    """The URL without what grants access: what is stored, compared and shown. ``private`` gives the whole URL again.
+
+    Two presigned links to one object, signed at different times, have one public URL. Text that is no URL stays as it is.
+
+    Examples:
+        >>> public("https://ann:pass@server/a.jpg?X-Amz-Signature=12ab&X-Amz-Date=1&v=2")
+        'https://server/a.jpg?v=2'
+        >>> private("https://server/a.jpg?v=2")
+        'https://ann:pass@server/a.jpg?X-Amz-Signature=12ab&X-Amz-Date=1&v=2'
+    """
+    bare, whole, user = _parted(url)
+    if user:
+        scheme, rest = bare.split("://", 1)
+        _secret_users[scheme, _host(rest)] = user
+    if bare != whole:
+        _secret_queries[bare] = whole
+    return bare
+
+
+def private(url: str) -> str:
+    """The URL with what grants access to it, if this process was given that."""
+    whole = _secret_queries.get(url, url)
+    if not is_url(whole):
+        return whole
+    scheme, rest = whole.split("://", 1)
+    user = _secret_users.get((scheme.lower(), _host(rest)))
+    return f"{scheme}://{user}@{rest}" if user else whole
+
+
+def _host(rest: str) -> str:
+    """The host, and its port, at the beginning of what follows a URL's scheme."""
+    return re.split(r"[/?#]", rest, maxsplit=1)[0].lower()
+
+
+def _parted(url: str) -> tuple[str, str, str]:
+    """A URL without secrets, the same with its secret parameters, and the user and password that it begins with."""
+    if not is_url(url):
+        return url, url, ""
+    scheme, rest = url.split("://", 1)
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path = rest[len(host) :]
+    user, _, server = host.rpartition("@")
+    if user and ":" not in user and not is_http(url):  # abfs://container@account
+        user, server = "", host
+    whole = f"{scheme.lower()}://{server.lower() if is_http(url) else server}{path}"
+    return _without_secrets(whole), whole, user
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without the parameters that grant access; byte for byte the same where it has none."""
+    base, mark, rest = url.partition("?")
+    if not mark:
+        return url
+    query, hash_mark, fragment = rest.partition("#")
+    names = [name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)]
+    if not any(_SECRET.fullmatch(name) for name in names):
+        return url
+    kept = [
+        part
+        for part in query.split("&")
+        if not _SECRET.fullmatch(name := part.partition("=")[0]) and name.lower() not in _BESIDE_A_SIGNATURE
+    ]
+    return f"{base}{'?' if kept else ''}{'&'.join(kept)}{hash_mark}{fragment}"
+
+
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>\\)]+")
+
+
+def without_secrets(text: str) -> str:
+    """A message, such as another library's, without what grants access in the URLs in it.
+
+    Examples:
+        >>> without_secrets("403, url='https://server/a.jpg?sig=12ab'")
+        "403, url='https://server/a.jpg'"
+    """
+    return _IN_TEXT.sub(lambda match: _parted(match[0])[0], text)
+
+
+def folder_location(url: str) -> str:
+    """The location of a remote folder: public, without a slash or a fragment at its end.
+
+    Examples:
+        >>> folder_location("HTTPS://Server/my photos/")
+        'https://server/my%20photos'
+    """
+    found = public(legal(url) if is_http(url) else url)
+    if is_http(found):
+        parts = urlsplit(found)
+        found = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+    scheme, rest = found.split("://", 1)
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def legal(url: str) -> str:
+    """A URL of a web server in which characters that may stand in none, such as spaces, are written with %.
+
+    Examples:
+        >>> legal("https://server/my photo%20é.jpg")
+        'https://server/my%20photo%20%C3%A9.jpg'
+    """
+    text = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", url)
+    return quote(os.fsencode(text), safe=_LEGAL)
+
+
+def joined(location: str, path: str) -> str:
+    """The address of a file below a folder's location, given its path as people write it.
+
+    Examples:
+        >>> joined("https://server/photos", "my cat #1.jpg")
+        'https://server/photos/my%20cat%20%231.jpg'
+        >>> joined("s3://bucket/photos", "my cat #1.jpg")
+        's3://bucket/photos/my cat #1.jpg'
+    """
+    if ".." in path.split("/"):
+        scheme, rest = location.split("://", 1)
+        host, _, folder = rest.partition("/")
+        inner = posixpath.normpath("/" + posixpath.join(folder if not is_http(location) else _plain(folder), path))
+        location, path = f"{scheme}://{host}", inner.lstrip("/")
+    return f"{location}/{quote(os.fsencode(path), safe='/~') if is_http(location) else path}"
+
+
+def name_of(url: str) -> str:
+    """The last part of a URL's path, as people write it; "" if it has none.
+
+    Examples:
+        >>> name_of("https://server/my%20photos/"), name_of("s3://bucket/a.jpg"), name_of("s3://bucket")
+        ('my photos', 'a.jpg', '')
+    """
+    if is_http(url):
+        return _plain(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+    return url.split("://", 1)[1].rstrip("/").partition("/")[2].rpartition("/")[2]
+
+
+def _plain(path: str) -> str:
+    """A part of a URL's path as people write it; bytes that are not UTF-8 become surrogate escapes."""
+    return os.fsdecode(unquote_to_bytes(path))
