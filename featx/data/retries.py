@@ -217,7 +217,7 @@ def persistently(request: Callable[[], Result], location: str) -> Result:
     for attempt in range(1, TRIES + 1):
         try:
             result = request()
-        except (KeyboardInterrupt, SystemExit, MemoryError, RemoteError):
+        except (MemoryError, RemoteError):
             raise
         except Exception as error:
             fault = fault_of(error)
