@@ -56,7 +56,7 @@ ONLY_IN = {
     "onnxruntime": {"extraction"},
     "openvino": {"extraction"},
     "simplejpeg": {"data/decode"},
-    "pyarrow": {"data/sources/table", "io/tables"},
+    "pyarrow": {"data/sources", "io/tables"},
     "safetensors": {"backbones/weights", "io", "promotion"},
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},

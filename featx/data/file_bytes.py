@@ -174,6 +174,15 @@ def require_size(size: int) -> None:
         raise ImageError(f"has {size:,} bytes; at most {MAX_BYTES:,} are read")
 
 
+def let_age(mtime_ns: int, ctime_ns: int) -> None:
+    """Wait until a second change of a file, of whatever kind, would get other times than these, in ns.
+
+    Call it before the file is read, so that the times tell the bytes that were read from later ones.
+    """
+    _let_age(mtime_ns)
+    _let_age_since_change(ctime_ns)
+
+
 def _let_age(mtime_ns: int) -> None:
     """Wait until a second edit of a file would get another modification time."""
     _wait_for_tick(mtime_ns)

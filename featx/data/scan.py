@@ -13,7 +13,7 @@ from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
 from featx.data.places import is_remote
 from featx.data.scan_options import ScanOptions
-from featx.data.sources import digits, folder, remote, table
+from featx.data.sources import digits, folder, parquet, remote, table
 from featx.data.sources.paths_store import PathsStore
 from featx.data.store import FolderStore, Store
 from featx.errors import DatasetError, FeatxError, system_errors
@@ -61,13 +61,13 @@ class StoreOpener(Protocol):
         ...
 
 
-SOURCES: Sequence[Source] = (folder, table, digits, remote)
+SOURCES: Sequence[Source] = (parquet, folder, table, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 COMMON = ("label_pattern", "group_level")
 """The options that ``scan_images`` itself applies, to the images of every source."""
 
-OPENERS: Sequence[StoreOpener] = (remote,)
+OPENERS: Sequence[StoreOpener] = (parquet, remote)
 """The first module that opens a location does so; what none opens is a local folder."""
 
 
@@ -141,9 +141,14 @@ def scan_images(source: str | os.PathLike[str], options: ScanOptions | None = No
         raise
     except OSError as error:
         raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error
-    *others, last = (kind.EXPECTED for kind in SOURCES)
-    expected = f"{', '.join(others)} or {last}"
+    expected = _expected()
     if found := misplaced(source, expected):
         raise DatasetError(found + ("; name the folder that holds it" if kind_of_file(source) == IMAGE else ""))
     found = f"{Path(source)} is a file" if Path(source).is_file() else f"there is no {Path(source)}"
     raise DatasetError(f"{found}; expected {expected}")
+
+
+def _expected() -> str:
+    """The kinds of data as the end of a sentence, the most common ones first."""
+    kinds: dict[Source, None] = dict.fromkeys([folder, table, *SOURCES])
+    return f"{', '.join(kind.EXPECTED for kind in kinds if kind is not digits)} or {digits.EXPECTED}"

@@ -90,11 +90,7 @@ def record_marks(path: Path, seal: bytes, marks: FileMarks) -> None:
     if seal == before_seal and np.array_equal(before, table):
         return
     with contextlib.suppress(OutputError):
-        name = _record(path)
-        is_new = not name.exists()
-        keep(f"{_FOLDER}/{name.name}", seal + table.tobytes())
-        if is_new:
-            _drop_oldest(name.parent)
+        keep(f"{_FOLDER}/{_record(path).name}", seal + table.tobytes(), most=_MOST_RECORDS)
 
 
 def forget_marks(path: Path) -> None:
@@ -172,11 +168,3 @@ def _read(path: Path) -> tuple[bytes, np.ndarray]:
         data = _record(path).read_bytes()
         return data[:_SEAL_BYTES], np.frombuffer(data, dtype="<i8", offset=_SEAL_BYTES).reshape(-1, 2)
     return b"", np.empty((0, 2), dtype=np.int64)
-
-
-def _drop_oldest(folder: Path) -> None:
-    """Remove the records that were written longest ago, of which there may be many where feature files come and go."""
-    with contextlib.suppress(OSError):
-        by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in by_age[:-_MOST_RECORDS]:
-            old.unlink()

@@ -47,13 +47,24 @@ def reserve(file: int, size: int) -> None:
                 raise
 
 
-def keep(name: str, data: bytes) -> None:
-    """Store a file below ``system.home()`` for later runs, whole or not at all; ignore a failure, which only costs time."""
+def keep(name: str, data: bytes, *, most: int | None = None) -> None:
+    """Store a file below ``system.home()`` for later runs, whole or not at all; ignore a failure, which only costs time.
+
+    Args:
+        name: of the file, with its folder.
+        data: its content.
+        most: the number of files in its folder above which those that were written longest ago are removed.
+    """
     with contextlib.suppress(OSError, OutputError):
         path = home() / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         with replacing(path, sync=False) as file:
             file.write(data)
+        if most is not None and is_new:
+            by_age = sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+            for old in by_age[:-most]:
+                old.unlink()
 
 
 @contextlib.contextmanager

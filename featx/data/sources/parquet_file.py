@@ -1,0 +1,273 @@
+"""One Parquet file with the bytes of images, read by row groups, of which the last few are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
+from featx.data.file_bytes import MISSING_FACTS, let_age
+from featx.data.places import Place, is_remote
+from featx.data.sources.row_schema import ImageColumn, features_of, named_image
+from featx.errors import DatasetError
+from featx.io.atomic import keep
+from featx.system import home
+from featx.text import brief
+
+BUDGET = 1 << 28
+"""The most bytes of images that the row groups of a data set keep in memory, besides what is being decoded."""
+
+_BATCH = 1 << 20
+"""About the bytes of images that are decoded at once."""
+
+_BUFFER = {False: 1 << 20, True: 1 << 23}
+"""Bytes that are read at once from a local and from a remote file."""
+
+NO_IMAGE, UNREAD, OUTSIDE = -1, -2, -3
+"""In the place of sizes: of rows without an image, of images that have not been read, and of those that have a path alone."""
+
+Cell = tuple[bytes | None, str | None]
+"""The bytes of an image and its embedded path."""
+
+FAULTS = (OSError, pyarrow.ArrowException)
+"""What pyarrow raises for files that are damaged or gone."""
+
+
+def fault(error: Exception) -> str:
+    """Why pyarrow cannot read a file, in a line."""
+    return getattr(error, "strerror", None) or brief(error)
+
+
+class _Group:
+    """The images of a row group, decoded as far as they have been asked for.
+
+    Args:
+        file: the file.
+        number: of the row group.
+        column: the column of images.
+        start: the number of its first row in the file.
+        learn: called with the number of the first row and the sizes of some images, once each.
+    """
+
+    def __init__(self, file: Any, number: int, column: ImageColumn, start: int, learn: Callable[..., None]) -> None:
+        meta = file.metadata.row_group(number)
+        self.start, self._column, self._learn = start, column, learn
+        self._file, self._number = file, number
+        mean = meta.total_byte_size // max(1, meta.num_rows)
+        self._rows_at_once = int(np.clip(_BATCH // max(1, mean), 1, 1024))
+        self._kept: deque[tuple[int, Any, Any, int]] = deque()
+        self.bytes = 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self._kept.clear()
+        self.bytes, self._next, self._error = 0, self.start, None
+        self._batches = self._file.iter_batches(
+            batch_size=self._rows_at_once, row_groups=[self._number], columns=self._column.leaves, use_threads=False
+        )
+
+    def read(self, row: int, budget: int) -> Cell:
+        """Read the image of one row; whatever exceeds the budget is forgotten, the earliest rows first."""
+        if self._kept and row < self._kept[0][0]:
+            self._restart()
+        while row >= self._next:
+            self._decode_more(budget)
+        at, data, paths, _ = next(batch for batch in reversed(self._kept) if batch[0] <= row)
+        path = paths[row - at].as_py() if paths is not None else None
+        return data[row - at].as_py(), path
+
+    def _decode_more(self, budget: int) -> None:
+        if self._error is not None:
+            raise self._error
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._error = OSError("a row group ends too early")
+            raise self._error from None
+        except FAULTS as error:
+            self._error = error
+            raise
+        data, paths = cells_of(batch.column(0), self._column)
+        size = data.nbytes
+        while self._kept and self.bytes + size > budget:
+            self.bytes -= self._kept.popleft()[3]
+        self._kept.append((self._next, data, paths, size))
+        self.bytes += size
+        self._learn(self._next, sizes_of(data, paths))
+        self._next += batch.num_rows
+
+
+def cells_of(array: Any, column: ImageColumn) -> tuple[Any, Any]:
+    """The arrays of bytes and of paths in an array of images; no paths, None, where it has none."""
+    if pyarrow.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not column.child:
+        return _decoded(array), None
+    paths = pyarrow.compute.struct_field(array, column.path) if column.path else None
+    return _decoded(pyarrow.compute.struct_field(array, column.child)), paths
+
+
+def _decoded(array: Any) -> Any:
+    if pyarrow.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    is_view = getattr(pyarrow.types, "is_binary_view", lambda _: False)
+    return array.cast(pyarrow.large_binary()) if is_view(array.type) else array
+
+
+def sizes_of(data: Any, paths: Any) -> np.ndarray:
+    """(N,) int64: the bytes of each image; ``NO_IMAGE`` of rows without one, ``OUTSIDE`` of those that have a path alone."""
+    lengths = pyarrow.compute.cast(pyarrow.compute.binary_length(data), pyarrow.int64())
+    sizes = np.asarray(pyarrow.compute.fill_null(lengths, NO_IMAGE))
+    if paths is not None and data.null_count:
+        has_path = np.asarray(pyarrow.compute.is_valid(paths))
+        sizes = np.where((sizes == NO_IMAGE) & has_path, OUTSIDE, sizes)
+    return sizes
+
+
+class ParquetFile:
+    """A Parquet file with images. Its methods may be called from several threads.
+
+    Args:
+        place: the file.
+        asked: the column of images; None: the only one that there is.
+
+    Attributes:
+        facts: the row of ``FileFacts`` of the file when it was opened.
+        rows: the number of its rows.
+
+    Raises:
+        OSError: it cannot be opened, or is no Parquet file.
+        DatasetError: it has no such column of images.
+    """
+
+    def __init__(self, place: Place, asked: str | None) -> None:
+        self._place, self._lock = place, threading.Lock()
+        self.facts = place.facts()
+        if self.facts == MISSING_FACTS:
+            raise FileNotFoundError(f"there is no file {place.location}")
+        remote = is_remote(place.location)
+        if not remote:
+            let_age(self.facts[1], self.facts[2])
+        self._source = place.open()
+        try:
+            self._file = pyarrow.parquet.ParquetFile(self._source, buffer_size=_BUFFER[remote])
+        except pyarrow.ArrowException as error:
+            raise OSError(fault(error)) from error
+        schema, meta = self._file.schema_arrow, self._file.metadata
+        self.column = named_image(place.location, schema, features_of(schema.metadata), asked)
+        counts = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self.rows = int(self._starts[-1])
+        self._groups: OrderedDict[int, _Group] = OrderedDict()
+        self.sizes = self._remembered()
+        self._may_lack_bytes = self._groups_that_may_lack_bytes()
+
+    def read(self, row: int, budget: int = BUDGET) -> Cell:
+        """Read the bytes of an image, or its path.
+
+        Raises:
+            OSError: the file is damaged or gone.
+        """
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        with self._lock:
+            group = self._groups.get(number)
+            if group is None:
+                group = _Group(self._file, number, self.column, int(self._starts[number]), self._learn)
+                self._groups[number] = group
+            self._groups.move_to_end(number)
+            while len(self._groups) > 1 and sum(each.bytes for each in self._groups.values()) > budget:
+                self._groups.popitem(last=False)
+            try:
+                return group.read(row, budget)
+            except pyarrow.ArrowException as error:
+                raise OSError(fault(error)) from error
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of images that are in memory."""
+        return sum(group.bytes for group in list(self._groups.values()))
+
+    def forget(self) -> None:
+        """Drop the images that are in memory."""
+        with self._lock:
+            self._groups.clear()
+
+    def sizes_of(self, rows: np.ndarray) -> np.ndarray:
+        """(M,) int64: the sizes of some images, as far as they are known; see ``UNREAD``.
+
+        Row groups in which some images may have a path alone are read once, since nothing else tells which.
+        """
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        unread = self._may_lack_bytes[numbers] & (self.sizes[rows] == UNREAD)
+        for number in np.unique(numbers[unread]).tolist():
+            self.read(int(self._starts[number + 1]) - 1)
+        return np.asarray(self.sizes[rows])
+
+    def paths(self, rows: np.ndarray) -> list[str]:
+        """The embedded paths of the images of some rows."""
+        with self._lock:
+            column = self._file.read(columns=self.column.leaves[1:]).column(0).combine_chunks()
+        found: list[str] = pyarrow.compute.struct_field(column, self.column.path).take(pyarrow.array(rows)).to_pylist()
+        return found
+
+    def _groups_that_may_lack_bytes(self) -> np.ndarray:
+        """Which row groups may have images with a path alone, by the counts of missing values."""
+        meta, leaf = self._file.metadata, self.column.leaves[0]
+        found = np.zeros(max(1, meta.num_row_groups), dtype=bool)
+        for number in range(meta.num_row_groups if self.column.path else 0):
+            group = meta.row_group(number)
+            at = next(n for n in range(group.num_columns) if group.column(n).path_in_schema == leaf)
+            statistics = group.column(at).statistics
+            found[number] = statistics is None or not statistics.has_null_count or statistics.null_count > 0
+        return found
+
+    def _learn(self, start: int, sizes: np.ndarray) -> None:
+        """Keep the sizes of images; those of a whole file are stored for later runs."""
+        part = self.sizes[start : start + len(sizes)]
+        if not (part == UNREAD).any():
+            return
+        part[:] = sizes
+        if not (self.sizes == UNREAD).any() or start + len(sizes) == self.rows:
+            keep(self._record, self._seal + self.sizes.astype("<i8").tobytes(), most=_MOST_RECORDS)
+
+    def _remembered(self) -> np.ndarray:
+        """(rows,) int64: the sizes of the images, where an earlier run has read them; else ``UNREAD``."""
+        named = f"{self._place.location}\0{self.column.name}"
+        self._record = f"{_FOLDER}/{hashlib.sha256(named.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
+        self._seal = np.array([*self.facts, self.rows], dtype="<i8").tobytes()
+        try:
+            data = (home() / self._record).read_bytes()
+        except (OSError, ValueError):
+            data = b""
+        if data.startswith(self._seal) and len(data) == len(self._seal) + 8 * self.rows:
+            return np.frombuffer(data, dtype="<i8", offset=len(self._seal)).astype(np.int64)
+        return np.full(self.rows, UNREAD, dtype=np.int64)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._groups.clear()
+            self._source.close()
+
+
+_FOLDER, _MOST_RECORDS = "sizes", 500
+
+
+def read_columns(place: Place, columns: Sequence[str]) -> Any:
+    """Read whole columns as a table of Arrow.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    try:
+        with place.open() as source:
+            return pyarrow.parquet.ParquetFile(source).read(columns=list(columns))
+    except FAULTS as error:
+        raise DatasetError(f"{place.location} is not a Parquet file that can be read: {fault(error)}") from error

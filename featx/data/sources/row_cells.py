@@ -1,0 +1,203 @@
+"""The cells of rows with image bytes as text: labels, splits, the names of the images, and further columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow
+import pyarrow.compute
+
+from featx.data.boxes import split_box
+from featx.data.cells import BETWEEN_LABELS, cell_text, label_text
+from featx.data.image_set import ImageSet, assemble
+from featx.data.scan_options import ScanOptions
+from featx.data.sources.row_schema import RowSchema, class_names, unnamed_note
+from featx.data.split_names import splits_of_cells
+from featx.data.store import Store
+from featx.errors import DatasetError
+from featx.text import listed
+
+UNNAMED = -1
+"""The number that stands for no class."""
+
+
+@dataclass
+class Rows:
+    """The rows of one file or of one split of a data set; all lists have the same length.
+
+    Attributes:
+        where: the file or the split, for messages.
+        prefix: what the paths of its images begin with: "" or text with a slash at its end.
+        split: the split by its name, or "".
+        names: the embedded names of the images, "" for none.
+        labels: as text, "" for none.
+        splits: the cells of the column of splits; () where there is none.
+        further: the cells of each further column.
+        has_labels: whether there is a column of labels.
+        columns: the names of all other columns.
+    """
+
+    where: str
+    prefix: str
+    split: str
+    names: list[str]
+    labels: list[str]
+    splits: list[str]
+    further: dict[str, list[str]] = field(default_factory=dict)
+    has_labels: bool = True
+    columns: tuple[str, ...] = ()
+
+
+def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: str) -> Rows:
+    """Turn the cells of rows into text.
+
+    Args:
+        table: a table of Arrow with the columns ``schema.cells``.
+        schema: what the columns hold.
+        where: the file or the split, for messages.
+        prefix: what the paths of the images begin with.
+        split: the split that the name of the file or the data set tells, or "".
+
+    Raises:
+        DatasetError: a cell has no text, or a number stands for no class.
+    """
+    names = [""] * table.num_rows
+    if schema.image.path:
+        column = table.column(schema.image.name).combine_chunks()
+        names = [_file_name(path) for path in pyarrow.compute.struct_field(column, schema.image.path).to_pylist()]
+    labels = [""] * table.num_rows
+    if schema.label_columns:
+        labels = _one_hot(table, schema.label_columns, where)
+    elif schema.label:
+        labels = _texts(table, schema.label, where, label_text, schema.features, "label")
+    splits = _texts(table, schema.split, where, cell_text, schema.features, "split") if schema.split else []
+    further = {}
+    for name in schema.further:
+        try:
+            further[name] = _texts(table, name, where, cell_text, schema.features, name)
+        except DatasetError:  # no text that a file can hold; no one has asked for it
+            continue
+    has_labels = bool(schema.label or schema.label_columns)
+    return Rows(where, prefix, split, names, labels, splits, further, has_labels, schema.further)
+
+
+def assemble_rows(
+    name: str, store: Store, parts: Sequence[Rows], options: ScanOptions, notes: Sequence[str] = ()
+) -> ImageSet:
+    """Build an ``ImageSet`` from rows.
+
+    A path is the prefix, the number of the row from 0 on, and the embedded name of the image where there is one:
+    ``train/17/beagle.jpg``.
+
+    Raises:
+        DatasetError: there are no rows, or some have no split while others do.
+    """
+    total = sum(len(part.names) for part in parts)
+    if not total:
+        raise DatasetError(f"{listed([part.where for part in parts], 3)}: there are no rows")
+    splits, about = _splits(parts, options)
+    paths = [
+        f"{part.prefix}{row}/{inner}" if inner else f"{part.prefix}{row}"
+        for part in parts
+        for row, inner in enumerate(part.names)
+    ]
+    names = list(dict.fromkeys(column for part in parts for column in part.further))
+    further = {
+        column: [cell for part in parts for cell in part.further.get(column, [""] * len(part.names))] for column in names
+    }
+    if not any(part.has_labels for part in parts):
+        about.append(unnamed_note(name, {column for part in parts for column in part.columns}))
+    labels = [label or None for part in parts for label in part.labels]
+    return assemble(name, store, paths, labels, splits, [*notes, *about], columns=further, options=options)
+
+
+def _splits(parts: Sequence[Rows], options: ScanOptions) -> tuple[list[str], list[str]]:
+    """The splits of all rows, and notes about them: those of the names of files, or those of the column of splits."""
+    by_column = bool(options.split_column) or not any(part.split for part in parts)
+    cells = [cell for part in parts for cell in (part.splits if by_column and part.splits else _repeated(part, by_column))]
+    found = set(cells)
+    if "" in found and len(found) > 1:
+        without = [part.where for part in parts if (not part.split if not by_column else "" in part.splits)]
+        raise DatasetError(
+            f"{listed(without, 3)}: no split is named, while others have the splits {listed(sorted(found - {''}))}; name one "
+            "everywhere or nowhere"
+        )
+    known = splits_of_cells(sorted(found))
+    if set(known.values()) == {"train"}:
+        return [""] * len(cells), ["the only split is train, so featx splits the images by their content"]
+    return [known[cell] for cell in cells], []
+
+
+def _repeated(part: Rows, by_column: bool) -> list[str]:
+    return ["" if by_column else part.split] * len(part.names)
+
+
+def _file_name(path: str | None) -> str:
+    """The name of an embedded path, as the end of a path of featx; "" where there is none that is of use."""
+    name = (path or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+    is_box = split_box(name)[1] is not None
+    return "" if "\0" in name or is_box or len(os.fsencode(name)) > 255 else name
+
+
+def _texts(
+    table: Any,
+    column: str,
+    where: str,
+    text: Callable[[Any], str],
+    features: Mapping[str, Any],
+    what: str,
+) -> list[str]:
+    names = class_names(features.get(column))
+    known: dict[Any, str] = {}
+    found = []
+    for row, value in enumerate(_values(table.column(column))):
+        key = tuple(value) if isinstance(value, list) else value
+        try:
+            if key not in known:
+                known[key] = text(_named(value, names))
+            found.append(known[key])
+        except (ValueError, TypeError) as error:  # TypeError: a list of objects has no hash
+            raise DatasetError(f"{where}, row {row}: the {what} {error}") from error
+    return found
+
+
+def _named(value: Any, names: Sequence[str] | None) -> Any:
+    """A value with the names of classes in the place of their numbers; None for the number -1."""
+    if names is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value == UNNAMED:
+            return None
+        if not 0 <= value < len(names):
+            raise ValueError(f"is {value}, but the column has the classes 0 to {len(names) - 1}")
+        return names[value]
+    return value
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column in Python; times as text, since those in nanoseconds have no other form there."""
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pyarrow.types.is_temporal(column.type):
+        column = column.cast(pyarrow.string())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _one_hot(table: Any, columns: Sequence[str], where: str) -> list[str]:
+    """The labels of rows by columns of 0 and 1; no label where all cells are missing."""
+    cells = [_values(table.column(name)) for name in columns]
+    labels = []
+    for row, values in enumerate(zip(*cells, strict=True)):
+        wrong = next((v for v in values if v is not None and v not in (0, 1)), None)
+        if wrong is not None:
+            raise DatasetError(f"{where}, row {row}: a column of --label-columns holds {wrong!r}; expected 0 or 1")
+        known = [name for name, value in zip(columns, values, strict=True) if value]
+        missing = all(value is None for value in values)
+        labels.append("" if missing else BETWEEN_LABELS.join(sorted(known)) or BETWEEN_LABELS)
+    return labels
