@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.data.image_set import ImageSet
+from featx.data.listing import is_junk, why_left_out
 from featx.data.places import expand, is_remote, local_path, place
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
-from featx.data.listing import is_junk, why_left_out
 from featx.data.split_names import exact_splits, is_split_alone, worded_splits
 from featx.data.store import Store
 from featx.errors import DatasetError
@@ -171,14 +171,16 @@ def _base(files: str) -> str:
 
 
 def _refuse_several(location: str, base: str, files: Sequence[str]) -> None:
-    """Refuse a folder of several data sets, each in a folder of its own, as the configurations of a Hugging Face data set are."""
+    """Refuse a folder of several data sets, each in its own folder, as configurations of a Hugging Face data set are."""
     if not location.endswith(_BELOW):
         return
     folders = sorted({file.removeprefix(base).lstrip("/").rpartition("/")[0] for file in files})
     own = [folder for folder in folders if not all(part and is_split_alone(part) for part in folder.split("/")[-1:])]
     if len(own) < 2:
         return
-    by_folder = {folder: {_stem_split(file) for file in files if file.startswith(f"{base}/{folder}/")} for folder in own}
+    by_folder = {
+        folder: {_stem_split(file) for file in files if file.startswith(f"{base}/{folder}/")} for folder in own
+    }
     repeated = [folder for folder in own if folder and by_folder[folder] != {""}]
     if len(repeated) > 1:
         raise DatasetError(
@@ -204,7 +206,9 @@ def _splits_of(base: str, files: Sequence[str]) -> dict[str, str]:
     folders = {file: file.removeprefix(base).lstrip("/").split("/")[:-1] for file in files}
     names = {part for parts in folders.values() for part in parts}
     alone = {name: split for name, split in worded_splits(names).items() if is_split_alone(name)}
-    return {file: next((alone[part] for part in reversed(parts) if part in alone), "") for file, parts in folders.items()}
+    return {
+        file: next((alone[part] for part in reversed(parts) if part in alone), "") for file, parts in folders.items()
+    }
 
 
 def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, column: str | None) -> Rows:

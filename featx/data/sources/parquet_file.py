@@ -64,6 +64,7 @@ class _Group:
         self._rows_at_once = int(np.clip(_BATCH // max(1, mean), 1, 1024))
         self._kept: deque[tuple[int, Any, Any, int]] = deque()
         self.bytes = 0
+        self._error: Exception | None = None
         self._restart()
 
     def _restart(self) -> None:
@@ -156,6 +157,8 @@ class ParquetFile:
         if not remote:
             let_age(self.facts[1], self.facts[2])
         self._source = place.open()
+        if not remote and place.facts() != self.facts:
+            raise OSError("it changes while it is opened")
         try:
             self._file = pyarrow.parquet.ParquetFile(self._source, buffer_size=_BUFFER[remote])
         except pyarrow.ArrowException as error:

@@ -80,7 +80,7 @@ class ParquetStore:
             return read_outside(self._outside(key, name), admit)
         require_size(len(data))
         admit(len(data))
-        size, mtime, ctime, inode = file.facts
+        _, mtime, ctime, inode = file.facts
         return FileBytes(data, len(data), mtime, (ctime, inode))
 
     def order(self, paths: Sequence[str]) -> np.ndarray:

@@ -106,7 +106,8 @@ def assemble_rows(
     ]
     names = list(dict.fromkeys(column for part in parts for column in part.further))
     further = {
-        column: [cell for part in parts for cell in part.further.get(column, [""] * len(part.names))] for column in names
+        column: [cell for part in parts for cell in part.further.get(column, [""] * len(part.names))]
+        for column in names
     }
     if not any(part.has_labels for part in parts):
         about.append(unnamed_note(name, {column for part in parts for column in part.columns}))
@@ -117,7 +118,9 @@ def assemble_rows(
 def _splits(parts: Sequence[Rows], options: ScanOptions) -> tuple[list[str], list[str]]:
     """The splits of all rows, and notes about them: those of the names of files, or those of the column of splits."""
     by_column = bool(options.split_column) or not any(part.split for part in parts)
-    cells = [cell for part in parts for cell in (part.splits if by_column and part.splits else _repeated(part, by_column))]
+    cells = [
+        cell for part in parts for cell in (part.splits if by_column and part.splits else _repeated(part, by_column))
+    ]
     found = set(cells)
     if "" in found and len(found) > 1:
         without = [part.where for part in parts if (not part.split if not by_column else "" in part.splits)]

@@ -1,4 +1,4 @@
-"""Which column of rows with image bytes holds the images, the labels and the splits: of Parquet files and Hugging Face data sets."""
+"""Which columns hold the images, the labels and the splits of Parquet files and Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from featx.text import did_you_mean, listed
 
 _IMAGE_NAMES = {
     *("image", "images", "img", "imgs", "jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "picture", "photo", "pic"),
-    *("image_bytes", "img_bytes", "image_data", "jpeg_bytes", "jpg_bytes", "png_bytes", "image_content", "encoded_image"),
+    *(
+        "image_bytes",
+        "img_bytes",
+        "image_data",
+        "jpeg_bytes",
+        "jpg_bytes",
+        "png_bytes",
+        "image_content",
+        "encoded_image",
+    ),
 }
 """The names of columns of plain bytes that hold images."""
 
@@ -132,7 +141,9 @@ def named_image(where: str, schema: Any, features: Mapping[str, Any], asked: str
         )
     if len(found) > 1:
         names = " and ".join(repr(each.name) for each in found)
-        raise DatasetError(f"{where}: the columns {names} hold images; --image-column {found[0].name} names the one to use")
+        raise DatasetError(
+            f"{where}: the columns {names} hold images; --image-column {found[0].name} names the one to use"
+        )
     return found[0]
 
 
