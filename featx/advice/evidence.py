@@ -21,7 +21,7 @@ from featx.backbones.blocks import block_names, blocks_up_to
 from featx.backbones.catalog import published_top1
 from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
-from featx.data.scan import open_store
+from featx.data.openers import open_store
 from featx.errors import AdviceError, FeatxError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from featx.data.boxes import split_box
 from featx.data.file_bytes import FileBytes
+from featx.data.openers import open_store
 from featx.data.places import is_remote
-from featx.data.scan import open_store
 from featx.data.sources.paths_store import root_of
 from featx.data.store import FolderStore, ImageFile
 from featx.data.urls import folder_location

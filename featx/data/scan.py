@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any, Protocol
 
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
-from featx.data.places import is_remote
 from featx.data.scan_options import ScanOptions
 from featx.data.sources import digits, folder, parquet, remote, table
-from featx.data.sources.paths_store import PathsStore
-from featx.data.store import FolderStore, Store
 from featx.errors import DatasetError, FeatxError, system_errors
 from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
 from featx.text import brief, described
@@ -45,58 +41,11 @@ class Source(Protocol):
         ...
 
 
-class StoreOpener(Protocol):
-    """What a module of ``featx.data.sources`` offers besides, if its images do not lie in a local folder."""
-
-    def opens(self, location: str) -> bool:
-        """Whether a location, as ``Store.location`` gives it, is one of this module's, judged by its look."""
-        ...
-
-    def open_store(self, location: str) -> Store:
-        """Open the images of a location again.
-
-        Raises:
-            DatasetError: it is gone or cannot be read.
-        """
-        ...
-
-
 SOURCES: Sequence[Source] = (parquet, folder, table, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 COMMON = ("label_pattern", "group_level")
 """The options that ``scan_images`` itself applies, to the images of every source."""
-
-OPENERS: Sequence[StoreOpener] = (parquet, remote)
-"""The first module that opens a location does so; what none opens is a local folder."""
-
-
-@functools.lru_cache(maxsize=64)
-def open_store(location: str) -> Store:
-    """Open the images of a data set again, by the location that a feature file stores.
-
-    A store is opened once in a process; it notices by itself that its data have changed.
-
-    Args:
-        location: as ``ImageSet.root`` gives it.
-
-    Raises:
-        DatasetError: it is gone or cannot be read. A folder that is gone is opened all the same; its images are missing.
-    """
-    for kind in OPENERS:
-        if kind.opens(location):
-            return PathsStore(kind.open_store(location))
-    return PathsStore(FolderStore(location))
-
-
-def store_exists(location: str) -> bool:
-    """Whether the images of a data set are still where a feature file found them; True where that needs a network."""
-    if is_remote(location):
-        return True
-    try:
-        return open_store(location).exists()
-    except DatasetError:
-        return False
 
 
 @system_errors()

@@ -16,7 +16,7 @@ from featx.data.augment import read_random_view
 from featx.data.decode import MAX_PIXELS
 from featx.data.loader import LoadedImage, PixelReader, Workers, batched, read_images, views_reader
 from featx.data.nvjpeg import coded_reader, pixels_on
-from featx.data.scan import open_store
+from featx.data.openers import open_store
 from featx.data.store import ImageFile
 from featx.extraction.engines import Engine
 from featx.features.feature_file import FeatureFile

@@ -19,7 +19,7 @@ import numpy as np
 
 from featx.constants import FROZEN, UNTRAINED
 from featx.data.image_set import ImageSet
-from featx.data.scan import store_exists
+from featx.data.openers import store_exists
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile

@@ -19,8 +19,8 @@ from featx.data.boxes import split_box
 from featx.data.decode import MAX_PIXELS
 from featx.data.known_image import MISSING, read_known_image
 from featx.data.loader import in_order, wait_for_large_files
+from featx.data.openers import open_store
 from featx.data.pixel_facts import Look, look_at
-from featx.data.scan import open_store
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet

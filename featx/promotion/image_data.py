@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from featx.data.loader import PixelReader, default_batch_size, read_images, views_reader
-from featx.data.scan import open_store
+from featx.data.openers import open_store
 from featx.data.store import ImageFile
 from featx.data.transform import Transform
 from featx.errors import DatasetError, StaleCacheError

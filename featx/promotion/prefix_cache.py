@@ -12,7 +12,7 @@ import numpy as np
 from featx.backbones.backbone import Backbone
 from featx.constants import INPUT
 from featx.data.image_set import ImageSet
-from featx.data.scan import open_store
+from featx.data.openers import open_store
 from featx.errors import StaleCacheError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FeatureFile
