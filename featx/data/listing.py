@@ -36,7 +36,8 @@ class Listing:
         root: the folder, archive or URL, for messages.
 
     Attributes:
-        images: paths relative to the root, with forward slashes.
+        images: paths relative to the root, with forward slashes, as the layout is read.
+        stored: the path by which the store reads each of them; the same, unless some archives are read as one folder.
         folders: the paths of all folders that are not hidden, with those that hold no images; "" is the root.
         skipped: how many files are left out, by the reason as it stands in a note.
 
@@ -53,11 +54,17 @@ class Listing:
     def __init__(self, root: str | Path) -> None:
         self.root = Url(str(root)) if is_url(root) else Path(root)
         self.images: list[str] = []
+        self.stored: list[str] = []
         self.folders: set[str] = {""}
         self.skipped: Counter[str] = Counter()
 
-    def add(self, path: str) -> None:
-        """Take up a file, as an image or as one that is left out."""
+    def add(self, path: str, stored: str = "") -> None:
+        """Take up a file, as an image or as one that is left out.
+
+        Args:
+            path: of the file, relative to the root.
+            stored: the path by which the store reads it, if that is another.
+        """
         folder, _, name = path.rpartition("/")
         if not self.add_folder(folder):
             self.skipped["in hidden folders"] += 1
@@ -65,6 +72,7 @@ class Listing:
             self.skipped[why] += 1
         else:
             self.images.append(path)
+            self.stored.append(stored or path)
 
     def add_folder(self, path: str) -> bool:
         """Take up a folder and those around it; returns False for one that is hidden, or lies in a hidden one."""
@@ -110,7 +118,7 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
     folders = [path.rpartition("/")[0] for path in listing.images]
     layout = read_layout(Counter(folders), root, classes=options.label_pattern is None)
     places = [layout.places.get(name) for name in folders]
-    inside = [path for path, place in zip(listing.images, places, strict=True) if place]
+    inside = [path for path, place in zip(listing.stored, places, strict=True) if place]
     listing.skipped["outside any class folder"] += len(places) - len(inside)
     listing.require_images(inside)
     labels = [place.label and portable(place.label) for place in places if place]
