@@ -1,4 +1,7 @@
-"""Load image files in threads, in order, a bounded number ahead. Extraction, promotion and prediction use it."""
+"""Load image files in threads, in order, a bounded number ahead. Extraction, promotion and prediction use it.
+
+Files of this machine are read by the threads that decode them. Images of servers are read ahead by threads of their own.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import numpy as np
 
 from featx.data.decode import MAX_PIXELS, read_views
 from featx.data.file_bytes import NO_KEY, FileBytes, read_file
+from featx.data.read_ahead import FetchedImage, ReadAhead
 from featx.data.store import ImageFile
 from featx.data.throughput import ThroughputMeter
 from featx.data.transform import Transform
@@ -59,6 +63,8 @@ class LoadedImage:
 
 Readable = ImageFile | Path | Callable[[], bytes]
 """An image of a store, the path of an image file, or a function that returns the bytes of one or raises ImageError."""
+
+_Source = Readable | FetchedImage
 
 PixelReader = Callable[[int, FileBytes], np.ndarray]
 """Turns a row and the bytes of its file into pixels, or raises ImageError."""
@@ -104,13 +110,30 @@ def read_images(
 ) -> Iterator[LoadedImage]:
     """Read and decode files in threads, in order, a bounded number ahead. A bad file does not stop the others.
 
+    Images of stores with a ``concurrency`` are read ahead in so many threads besides, bounded in number and in bytes.
+
     Args:
         files: (row, image of a store, path, or function that returns the bytes of an image file or raises ImageError).
         read: turns a row and its file's bytes into pixels, or raises ImageError. None: only the keys are needed.
         workers: a pool of threads, or their number; decoding and reading release the interpreter lock.
         known: keys whose pixels are not needed; it may grow meanwhile.
     """
-    yield from in_order(files, lambda item: _load(*item, read, known), workers=workers)
+    meter = workers.meter if isinstance(workers, Workers) else ThroughputMeter()
+    items = ReadAhead(LARGE_FILE).items(files, lambda: meter.busy("read"))
+    with contextlib.closing(items):
+        yield from _in_order(_grouped(items), lambda item: _load(*item, read, known), workers=workers)
+
+
+def _grouped(items: Iterable[tuple[int, _Source]]) -> Iterator[list[tuple[int, _Source]]]:
+    """Yield lists of items, each of them a task; an image that was read ahead ends its list, so that it is decoded at once."""
+    group: list[tuple[int, _Source]] = []
+    for item in items:
+        group.append(item)
+        if len(group) == _AT_ONCE or isinstance(item[1], FetchedImage):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def in_order(
@@ -124,6 +147,17 @@ def in_order(
         workers: a pool of threads, or their number.
         stage: of the meter of the pool.
     """
+    yield from _in_order(batched(items, _AT_ONCE), work, workers=workers, stage=stage)
+
+
+def _in_order(
+    groups: Iterable[Sequence[Item]],
+    work: Callable[[Item], Result],
+    *,
+    workers: int | Workers,
+    stage: str = "decode",
+) -> Iterator[Result]:
+    """As ``in_order``, of items in groups, each of which is one task of a thread."""
 
     def work_on(some: Sequence[Item]) -> list[Result]:
         return [work(item) for item in some]
@@ -132,9 +166,12 @@ def in_order(
         pool = workers if isinstance(workers, Workers) else own.enter_context(Workers(workers))
         ahead: deque[Future[list[Result]]] = deque()
         try:
-            for some in batched(items, _AT_ONCE):
+            waiting = deque[int]()
+            for some in groups:
                 ahead.append(pool.start(stage, work_on, some))
-                if len(ahead) >= pool.count + 2:
+                waiting.append(len(some))
+                if sum(waiting) >= _AT_ONCE * (pool.count + 2):
+                    waiting.popleft()
                     yield from ahead.popleft().result()
             while ahead:
                 yield from ahead.popleft().result()
@@ -143,7 +180,9 @@ def in_order(
                 future.cancel()
 
 
-def _read(source: Readable, admit: Callable[[int], None]) -> FileBytes:
+def _read(source: _Source, admit: Callable[[int], None], held: contextlib.ExitStack) -> FileBytes:
+    if isinstance(source, FetchedImage):
+        return held.enter_context(source.read(admit))
     if isinstance(source, ImageFile):
         return source.read(admit)
     if isinstance(source, Path):
@@ -154,13 +193,13 @@ def _read(source: Readable, admit: Callable[[int], None]) -> FileBytes:
 
 def _load(
     row: int,
-    source: Readable,
+    source: _Source,
     read: PixelReader | None,
     known: Container[bytes],
 ) -> LoadedImage:
     with contextlib.ExitStack() as turns:
         try:
-            file = _read(source, lambda size: wait_for_large_files(size, turns))
+            file = _read(source, lambda size: wait_for_large_files(size, turns), turns)
         except ImageError as error:
             return LoadedImage(row, NO_KEY, None, str(error))
         key, pixels, fault = file.key, None, ""

@@ -19,7 +19,7 @@ from featx.data.listing_page import entries
 from featx.data.retries import fault_of, persistently
 from featx.data.urls import is_http, joined, legal, private, public
 from featx.errors import DatasetError
-from featx.text import brief, size_text
+from featx.text import brief, did_you_mean, size_text
 
 Result = TypeVar("Result")
 
@@ -97,8 +97,10 @@ def file_system(location: str) -> tuple[Any, str]:
         how = f"needs {package}: pip install {package}" if package else f"needs another package: {brief(error)}"
         raise DatasetError(f"reading {shown} {how}") from error
     except ValueError as error:
-        known = ", ".join(sorted(fsspec.available_protocols()))
-        raise DatasetError(f"{shown}: fsspec knows no URLs that begin with {scheme}://; it knows {known}") from error
+        meant = did_you_mean(scheme, fsspec.available_protocols())
+        raise DatasetError(
+            f"{shown}: no URLs that begin with {scheme}:// are known{meant or '; expected s3://, gs://, az:// or https://'}"
+        ) from error
     except Exception as error:
         raise DatasetError(f"{shown} cannot be opened: {fault_of(error).cause}") from error
     return found, str(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import random
 import re
 import socket
@@ -164,6 +165,12 @@ def _words(error: BaseException, chain: list[BaseException], status: int) -> str
 
 
 def _text(error: BaseException) -> str:
+    if (
+        isinstance(inner := getattr(error, "os_error", None), OSError)
+        and inner.errno
+        and not isinstance(inner, socket.gaierror)
+    ):
+        return os.strerror(inner.errno)  # aiohttp's own text repeats the server
     if isinstance(error, TimeoutError | asyncio.TimeoutError) and not str(error):
         return "it did not answer in time"
     if isinstance(error, OSError) and error.strerror and not hasattr(error, "host"):

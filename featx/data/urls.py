@@ -126,9 +126,9 @@ def _parted(url: str) -> tuple[str, str, str]:
 
 
 def _without_secrets(url: str) -> str:
-    """The URL without the parameters that grant access; byte for byte the same where it has none."""
+    """The URL without the parameters that grant access; byte for byte the same where it has none, as in object stores."""
     base, mark, rest = url.partition("?")
-    if not mark:
+    if not mark or not is_http(url):
         return url
     query, hash_mark, fragment = rest.partition("#")
     names = [name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)]

@@ -13,6 +13,7 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE
 from featx.data.decode import MAX_PIXELS
 from featx.data.image_set import ImageSet
+from featx.data.retries import repeated_requests
 from featx.data.scan import scan_images
 from featx.errors import system_errors
 from featx.extraction.autotune import AUTO
@@ -172,5 +173,5 @@ def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extracti
         backbone=f"{backbone.name}, {backbone.weights} weights",
         engine=outcome.engine,
         failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed),
-        notes=(*backbone.notes, *outcome.notes),
+        notes=(*backbone.notes, *outcome.notes, *repeated_requests()),
     )
