@@ -66,6 +66,7 @@ ONLY_IN = {
     "tqdm": {"progress"},
     "openTSNE": {"inspection/coordinates"},
     "fsspec": {"data/remote"},
+    "datasets": {"data/sources/hub"},
     "aiohttp": {"data/remote"},
 }
 """Package: the only folders and modules that may import it."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
 from featx.data.scan_options import ScanOptions
-from featx.data.sources import archive, digits, folder, parquet, remote, table
+from featx.data.sources import archive, digits, folder, hugging_face, parquet, remote, table
 from featx.errors import DatasetError, FeatxError, system_errors
 from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
 from featx.text import brief, described
@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
 
-SOURCES: Sequence[Source] = (parquet, archive, folder, table, digits, remote)
+SOURCES: Sequence[Source] = (hugging_face, parquet, archive, folder, table, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 COMMON = ("label_pattern", "group_level")

@@ -15,7 +15,9 @@ import pyarrow.parquet
 
 from featx.data.file_bytes import MISSING_FACTS, let_age
 from featx.data.places import Place, is_remote
+from featx.data.sources.row_cells import cells_of, sizes_of
 from featx.data.sources.row_schema import ImageColumn, features_of, named_image
+from featx.data.sources.row_store import UNREAD, Cell
 from featx.errors import DatasetError
 from featx.io.atomic import keep
 from featx.system import home
@@ -29,12 +31,6 @@ _BATCH = 1 << 20
 
 _BUFFER = {False: 1 << 20, True: 1 << 23}
 """Bytes that are read at once from a local and from a remote file."""
-
-NO_IMAGE, UNREAD, OUTSIDE = -1, -2, -3
-"""In the place of sizes: of rows without an image, of images that have not been read, and of those that have a path alone."""
-
-Cell = tuple[bytes | None, str | None]
-"""The bytes of an image and its embedded path."""
 
 FAULTS = (OSError, pyarrow.ArrowException)
 """What pyarrow raises for files that are damaged or gone."""
@@ -105,33 +101,6 @@ class _Group:
         self._next += batch.num_rows
 
 
-def cells_of(array: Any, column: ImageColumn) -> tuple[Any, Any]:
-    """The arrays of bytes and of paths in an array of images; no paths, None, where it has none."""
-    if pyarrow.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if not column.child:
-        return _decoded(array), None
-    paths = pyarrow.compute.struct_field(array, column.path) if column.path else None
-    return _decoded(pyarrow.compute.struct_field(array, column.child)), paths
-
-
-def _decoded(array: Any) -> Any:
-    if pyarrow.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    is_view = getattr(pyarrow.types, "is_binary_view", lambda _: False)
-    return array.cast(pyarrow.large_binary()) if is_view(array.type) else array
-
-
-def sizes_of(data: Any, paths: Any) -> np.ndarray:
-    """(N,) int64: the bytes of each image; ``NO_IMAGE`` of rows without one, ``OUTSIDE`` of those that have a path alone."""
-    lengths = pyarrow.compute.cast(pyarrow.compute.binary_length(data), pyarrow.int64())
-    sizes = np.asarray(pyarrow.compute.fill_null(lengths, NO_IMAGE))
-    if paths is not None and data.null_count:
-        has_path = np.asarray(pyarrow.compute.is_valid(paths))
-        sizes = np.where((sizes == NO_IMAGE) & has_path, OUTSIDE, sizes)
-    return sizes
-
-
 class ParquetFile:
     """A Parquet file with images. Its methods may be called from several threads.
 
@@ -140,6 +109,7 @@ class ParquetFile:
         asked: the column of images; None: the only one that there is.
 
     Attributes:
+        location: of the file.
         facts: the row of ``FileFacts`` of the file when it was opened.
         rows: the number of its rows.
 
@@ -150,7 +120,7 @@ class ParquetFile:
 
     def __init__(self, place: Place, asked: str | None) -> None:
         self._place, self._lock = place, threading.Lock()
-        self.facts = place.facts()
+        self.location, self.facts = place.location, place.facts()
         if self.facts == MISSING_FACTS:
             raise FileNotFoundError(f"there is no file {place.location}")
         remote = is_remote(place.location)

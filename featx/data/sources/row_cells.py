@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.compute
 
@@ -14,7 +15,8 @@ from featx.data.boxes import split_box
 from featx.data.cells import BETWEEN_LABELS, cell_text, label_text
 from featx.data.image_set import ImageSet, assemble
 from featx.data.scan_options import ScanOptions
-from featx.data.sources.row_schema import RowSchema, class_names, unnamed_note
+from featx.data.sources.row_schema import ImageColumn, RowSchema, class_names, unnamed_note
+from featx.data.sources.row_store import NO_IMAGE, OUTSIDE
 from featx.data.split_names import splits_of_cells
 from featx.data.store import Store
 from featx.errors import DatasetError
@@ -66,8 +68,8 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
     """
     names = [""] * table.num_rows
     if schema.image.path:
-        column = table.column(schema.image.name).combine_chunks()
-        names = [_file_name(path) for path in pyarrow.compute.struct_field(column, schema.image.path).to_pylist()]
+        paths = pyarrow.compute.struct_field(table.column(schema.image.name), schema.image.path)
+        names = [_file_name(path) for path in paths.to_pylist()]
     labels = [""] * table.num_rows
     if schema.label_columns:
         labels = _one_hot(table, schema.label_columns, where)
@@ -130,7 +132,7 @@ def _splits(parts: Sequence[Rows], options: ScanOptions) -> tuple[list[str], lis
         )
     known = splits_of_cells(sorted(found))
     if set(known.values()) == {"train"}:
-        return [""] * len(cells), ["the only split is train, so featx splits the images by their content"]
+        return [""] * len(cells), ["all images are in the split train, so featx splits them by their content"]
     return [known[cell] for cell in cells], []
 
 
@@ -204,3 +206,30 @@ def _one_hot(table: Any, columns: Sequence[str], where: str) -> list[str]:
         missing = all(value is None for value in values)
         labels.append("" if missing else BETWEEN_LABELS.join(sorted(known)) or BETWEEN_LABELS)
     return labels
+
+
+def cells_of(array: Any, column: ImageColumn) -> tuple[Any, Any]:
+    """The arrays of bytes and of paths in an array of images; no paths, None, where it has none."""
+    if pyarrow.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not column.child:
+        return _decoded(array), None
+    paths = pyarrow.compute.struct_field(array, column.path) if column.path else None
+    return _decoded(pyarrow.compute.struct_field(array, column.child)), paths
+
+
+def _decoded(array: Any) -> Any:
+    if pyarrow.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    is_view = getattr(pyarrow.types, "is_binary_view", lambda _: False)
+    return array.cast(pyarrow.large_binary()) if is_view(array.type) else array
+
+
+def sizes_of(data: Any, paths: Any) -> np.ndarray:
+    """(N,) int64: the bytes of each image; ``NO_IMAGE`` of rows without one, ``OUTSIDE`` of those that have a path alone."""
+    lengths = pyarrow.compute.cast(pyarrow.compute.binary_length(data), pyarrow.int64())
+    sizes = np.asarray(pyarrow.compute.fill_null(lengths, NO_IMAGE))
+    if paths is not None and data.null_count:
+        has_path = np.asarray(pyarrow.compute.is_valid(paths))
+        sizes = np.where((sizes == NO_IMAGE) & has_path, OUTSIDE, sizes)
+    return sizes
