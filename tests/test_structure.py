@@ -67,6 +67,7 @@ ONLY_IN = {
     "openTSNE": {"inspection/coordinates"},
     "fsspec": {"data/remote"},
     "datasets": {"data/sources/hub"},
+    "huggingface_hub": {"data/sources/hub"},
     "aiohttp": {"data/remote"},
 }
 """Package: the only folders and modules that may import it."""
