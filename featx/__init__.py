@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "errors": ["FeatxError"],
         "extraction.pipeline": ["extract"],
         "extraction.result": ["Extraction"],
+        "features.exchange.exporting": ["FeatureExport", "export_features"],
         "features.feature_file": ["FeatureFile"],
         "features.feature_set": ["FeatureSet"],
         "heads.head": ["Head"],
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from featx.errors import FeatxError as FeatxError
     from featx.extraction.pipeline import extract as extract
     from featx.extraction.result import Extraction as Extraction
+    from featx.features.exchange.exporting import FeatureExport as FeatureExport
+    from featx.features.exchange.exporting import export_features as export_features
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head

@@ -39,7 +39,8 @@ MAY_IMPORT = {folder: set().union(*ORDER[:line]) for line, folders in enumerate(
 
 ONLY_IN = {
     "PIL": {"data/decode", "data/deep", "data/pillow", "data/pixel_facts", "data/samples", "data/tiff"},
-    "h5py": {"features/writer"},
+    "h5py": {"features/writer", "features/exchange"},
+    "pandas": {"features/exchange/frame"},
     "torch": {
         "backbones",
         "extraction",
@@ -56,7 +57,7 @@ ONLY_IN = {
     "onnxruntime": {"extraction"},
     "openvino": {"extraction"},
     "simplejpeg": {"data/decode"},
-    "pyarrow": {"data/sources", "io/tables"},
+    "pyarrow": {"data/sources", "features/exchange", "io/tables"},
     "safetensors": {"backbones/weights", "io", "promotion"},
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},

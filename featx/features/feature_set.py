@@ -18,6 +18,7 @@ from featx.arguments import names_of
 from featx.errors import CorruptFileError, OutputError
 from featx.features.array_set import array_fields
 from featx.features.arrays import checked_fields
+from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.split_rows import SplitRows
 from featx.identity import joint_features, joint_identity
@@ -200,6 +201,25 @@ class FeatureSet(SplitRows):
     def plain(self) -> np.ndarray:
         """The features of the first view, (N, D). In every set of views that is the plain one."""
         return self.features if self.features.ndim == 2 else self.features[:, 0]
+
+    def to_pandas(self, *, embeddings: bool = True) -> Any:
+        """Make a data frame of pandas (``pip install 'featx[pandas]'``).
+
+        Args:
+            embeddings: with a column for each number of the features: ``embedding_0``, ... Of several views, the plain one's.
+
+        Returns:
+            A frame whose index is ``path``, with the columns ``label`` (categorical), ``split``, ``key`` (hexadecimal), the
+            further columns and the features.
+
+        Raises:
+            HeadError: pandas is missing.
+        """
+        columns = dict(self.columns) | ({self.group or "group": self.groups} if self.groups is not None else {})
+        return as_frame(
+            features=self.plain if embeddings else None, labels=self.labels, classes=self.classes, splits=self.splits,
+            paths=self.paths, keys=self.keys, columns=columns,
+        )  # fmt: skip
 
     def take(self, rows: np.ndarray) -> FeatureSet:
         """Select rows, by number or mask."""

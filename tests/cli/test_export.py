@@ -103,3 +103,22 @@ def test_one_image_names_that_are_not_utf8_and_features_that_are_not_finite(in_t
         api.export(several, out="six.parquet", tool="fiftyone")
     with pytest.raises(SettingsError, match="seed is -1; expected 0 to"):
         api.export(several, out="six.parquet", method="tsne", seed=-1)
+
+
+def test_features_are_exported_by_the_ending_of_the_file(photos: Path, in_tmp: Path) -> None:
+    file = json.loads(featx("extract", photos, "-b", "lenet5", "--json").stdout)["file"]
+    lines = featx("export", "--to", "photos.npy").stdout.splitlines()
+    assert lines[0].startswith("40 images: photos.npy (")
+    assert lines[1] == "layers: penultimate (84)"
+    assert lines[2] == "columns in photos.csv: path, label, label_index, split, key"
+    facts = json.loads(featx("export", file, "--to", "photos.safetensors", "--json").stdout)
+    assert (facts["layers"], facts["left_out"], facts["names"]) == ({"penultimate": 84}, 0, None)
+
+
+def test_an_export_has_one_purpose(in_tmp: Path) -> None:
+    assert "expected either --to FILE" in featx("export", status=1).stderr
+    assert "expected either --to FILE" in featx("export", "--to", "a.npy", "--for", "embedding-atlas", status=1).stderr
+    result = featx("export", "--for", "embedding-atlas", status=1)
+    assert "--for embedding-atlas needs a file to write; name it with -o" in result.stderr
+    result = featx("export", "--to", "a.npy", "--map", "pca", "-o", "b.parquet", status=2)
+    assert "have no effect without --for" in result.stderr
