@@ -17,7 +17,8 @@ from featx.advice import wording
 from featx.advice.decision import Decision, bootstrap, decide
 from featx.advice.evidence import Measurements, gather
 from featx.arguments import path_of
-from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
+from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.restored import restore_backbone
 from featx.constants import CACHE, MODELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images

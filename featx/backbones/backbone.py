@@ -20,14 +20,15 @@ from featx.backbones.blocks import Stage, block_names, find_stages
 from featx.backbones.classifier import find_classifier, require_final_layer
 from featx.backbones.failures import as_backbone_errors
 from featx.backbones.feature_extractor import FeatureExtractor
+from featx.backbones.pictures import view_batches
 from featx.backbones.pixels import as_pixels, normalise
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
 from featx.data.transform import Transform, parse_bands, parse_value_range
 from featx.devices import full_float32, pick_device
-from featx.errors import BackboneError, StaleCacheError, system_errors
-from featx.identity import differences, joint_features, joint_identity
+from featx.errors import BackboneError, system_errors
+from featx.identity import joint_features, joint_identity
 from featx.layer_spec import PENULTIMATE, PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
 
 Parsed = TypeVar("Parsed")
@@ -233,6 +234,36 @@ class Backbone:
         by_name = self.encode_views(pixels)
         return joint_features([[by_name[name] for name in names] for names in LayerSpec.parse(layer).stored])
 
+    def embed(
+        self, images: Any, *, layer: str = PENULTIMATE, batch_size: int = 8, workers: int | None = None
+    ) -> np.ndarray:
+        """Read, decode and embed images, without a cache.
+
+        Args:
+            images: one image or several: the path of an image file, of a folder, a table or an archive, a pattern such as
+                ``new/*.jpg``, the bytes of an image file, an image of Pillow, an array (H, W, 3) of uint8, or an iterable of
+                these.
+            layer: a layer spec, as in ``LayerSpec.parse``: of any layer of the network, and of a set of views.
+            batch_size: images per forward pass.
+            workers: threads that read and decode; by default one per core.
+
+        Returns:
+            (N, D) of ``self.dtype``, one row for each image, in order; (N, V, D) if the layer spec names V views.
+
+        Raises:
+            DatasetError: something that is no image, or there are no images.
+            ImageError: an image cannot be read or decoded; the message names it.
+            BackboneError: there is no such layer, or no such set of views.
+
+        Examples:
+            >>> backbone = load_backbone("lenet5", device="cpu")
+            >>> backbone.embed(np.zeros((28, 28, 3), dtype=np.uint8)).shape
+            (1, 84)
+        """
+        backbone = self if self.identity_of(layer) else self.with_layers(layer)
+        batches = view_batches(images, self.transform, backbone.views, batch_size=batch_size, workers=workers)
+        return np.concatenate([backbone.encode_at(pixels, layer) for pixels in batches])
+
     def classifier_logits(self, embeddings: np.ndarray) -> np.ndarray | None:
         """Apply the network's own classifier to embeddings of the penultimate layer.
 
@@ -363,58 +394,6 @@ def load_backbone(
         return backbone.with_layers(str(LayerNode.parse(layer, pooling)) for layer in requested)
 
 
-def restore_backbone(
-    described: Mapping[str, Any],
-    *,
-    layers: Mapping[str, str],
-    name: str | None = None,
-    weights: str | None = None,
-    device: str = "auto",
-) -> Backbone:
-    """Build the backbone that stored features came from, and check that it gives the same features.
-
-    Args:
-        described: name, weights and parts, as a feature file or head stores them.
-        layers: the identity of the features, by layer spec (as in ``LayerSpec.parse``).
-        name: replaces the stored name; required for a file of code, because a stored path is never run.
-        weights: replaces the stored weights, for a file that has moved.
-        device: as in ``load_backbone``.
-
-    Raises:
-        BackboneError: the backbone cannot be built here.
-        StaleCacheError: it can be built but gives other features. The message names the parts that differ.
-
-    Examples:
-        >>> first = load_backbone("lenet5", device="cpu")
-        >>> stored = {"name": first.name, "weights": first.weights, "parts": first.describe()}
-        >>> restore_backbone(stored, layers=first.identities, device="cpu").identity == first.identity
-        True
-    """
-    stored = str(described["name"])
-    if name is None and ".py:" in stored:
-        raise BackboneError(
-            f"the backbone is {stored}, a file of code, and a stored path is never run; name it with --backbone {stored}"
-        )
-    parts = described["parts"]
-    try:
-        transform = Transform.from_dict(parts["transform"])
-        dtype, precision = str(parts["dtype"]), str(parts["precision"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BackboneError(f"the stored description of {stored} is not valid: {error}") from error
-    specs = list(map(LayerSpec.parse, layers))
-    backbone = load_backbone(
-        name or stored,
-        weights=weights or described["weights"],
-        layers=[name for spec in specs for name in spec.layers],
-        dtype=dtype,
-        precision=precision,
-        device=device,
-        transform=transform,
-    ).with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
-    _require_same_features(backbone, parts, layers)
-    return backbone
-
-
 def layers_of(name: str) -> tuple[list[Stage], list[str]]:
     """The stages of a backbone and the names of its blocks, by a forward pass that needs no weights and computes only shapes.
 
@@ -488,16 +467,6 @@ def _padding_notes(transform: Transform) -> tuple[str, ...]:
         f"images are resized to {transform.resize} pixels and padded with black to the crop of {transform.crop}; --resize "
         f"{transform.crop} would fill it",
     )
-
-
-def _require_same_features(backbone: Backbone, parts: Mapping[str, Any], layers: Mapping[str, str]) -> None:
-    """Check that a backbone's features have the stored identities; name the parts that differ otherwise."""
-    if all(backbone.identity_of(layer) == identity for layer, identity in layers.items()):
-        return
-    stored = {f"identity of {layer}": identity for layer, identity in layers.items()}
-    here = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
-    different = "; ".join(differences(parts, backbone.describe()) or differences(stored, here))
-    raise StaleCacheError(f"{backbone.name} gives other features here than the stored ones ({different})")
 
 
 def _sha256(parts: Mapping[str, Any]) -> str:

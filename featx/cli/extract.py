@@ -49,6 +49,11 @@ def show_extraction(result: Extraction) -> None:
 _NO_DIGITS = Needs("on the built-in digits, which are opaque PNG files", lambda options: options["data"] != "digits")
 
 
+def _one_or_several(context: click.Context, param: click.Parameter, words: tuple[str, ...]) -> str | list[str]:  # noqa: ARG001 - of click
+    """The data set, or several image files; digits by default."""
+    return list(words) if len(words) > 1 else next(iter(words), "digits")
+
+
 def _check(options: Mapping[str, Any]) -> None:
     if options["fast_decode"] and options["nvjpeg"]:
         raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
@@ -60,9 +65,10 @@ def _check(options: Mapping[str, Any]) -> None:
     examples=(
         "featx extract photos/ --backbone resnet50",
         "featx extract photos/ --backbone mobilenet_v3_small --layer features.9",
+        "featx extract ant.jpg bee.png --backbone resnet50",
     ),
 )  # fmt: skip
-@click.argument("data", default="digits")
+@click.argument("data", nargs=-1, callback=_one_or_several)
 @data_options()
 @option(
     "-b", "--backbone", show_default="resnet50; lenet5 for digits", section="Backbone", needs=ALWAYS, metavar="NAME",
@@ -164,21 +170,21 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Feature file to write, instead of one named in the cache folder.",
 )  # fmt: skip
 def extract(
-    reporter: Reporter, data: str, backbone: str | None, layer: tuple[str, ...], fast_decode: bool, nvjpeg: bool,
+    reporter: Reporter, data: str | list[str], backbone: str | None, layer: tuple[str, ...], fast_decode: bool, nvjpeg: bool,
     cache: str, out: str | None, max_pixels: int | None, scan: ScanOptions, **options: Any,
 ) -> Extraction:  # fmt: skip
     """Run a frozen backbone once over DATA and store its embeddings.
 
     DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl, .parquet)
-    with the columns path, label and optionally split, or digits, the built-in scans. Images whose features are in a file of
-    the cache folder already, made in the same way, are not computed again. An image that cannot be read fails without
-    stopping the others. An interrupted run keeps what it has done: the same command resumes it.
+    with the columns path, label and optionally split, image files, or digits, the built-in scans. Images whose features are
+    in a file of the cache folder already, made in the same way, are not computed again. An image that cannot be read fails
+    without stopping the others. An interrupted run keeps what it has done: the same command resumes it.
     """
     from featx.data.scan import scan_images
     from featx.features.folder import require_named, require_writable
 
     # These come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
-    reporter.stage(f"looking for images in {data}")
+    reporter.stage(f"looking for images in {data if isinstance(data, str) else counted(len(data), 'place')}")
     images = scan_images(data, scan)
     if out:
         require_named(Path(out), images.table, options["weights"], (backbone or "").rpartition(":")[0])

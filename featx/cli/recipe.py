@@ -191,7 +191,7 @@ def _parsed(command: JobCommand, words: list[str]) -> dict[str, Any]:
 def _arguments(param: click.Parameter, value: Any) -> list[str]:
     """The arguments that set a parameter to a value, safe for values that begin with a dash."""
     if not isinstance(param, click.Option):
-        return ["--", str(value)]
+        return ["--", *_words(param, value)]
     return [
         name if text is None else f"{name}={text}" if name.startswith("--") else f"{name}{text}"
         for name, text in _spelled(param, value)
@@ -201,7 +201,7 @@ def _arguments(param: click.Parameter, value: Any) -> list[str]:
 def _words(param: click.Parameter, value: Any) -> list[str]:
     """The words that set a parameter to a value, as a person types them."""
     if not isinstance(param, click.Option):
-        return [str(value)]
+        return [str(item) for item in (value if isinstance(value, list | tuple) else [value])]
     return [word for pair in _spelled(param, value) for word in pair if word is not None]
 
 
@@ -220,7 +220,7 @@ def _spelled(param: click.Option, value: Any) -> list[tuple[str, str | None]]:
 
 def _takes_many(param: click.Parameter) -> bool:
     """Whether a parameter takes a list; one item does without."""
-    return isinstance(param.type, Names | Numbers) or getattr(param, "multiple", False)
+    return isinstance(param.type, Names | Numbers) or getattr(param, "multiple", False) or param.nargs < 0
 
 
 def _is_of(value: Any, types: tuple[type, ...], *, many: bool) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 from featx.data.decode import file_of
 from featx.data.image_set import ImageSet
 from featx.data.loader import Readable
-from featx.data.sources import digits, folder, table
+from featx.data.scan import is_data_set, list_images
 from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
 from featx.text import described
@@ -22,10 +20,10 @@ from featx.text import described
 _OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml")
 """The endings of files that featx writes or reads, and that are not taken for damaged images."""
 
-_ON_DISK = "an image file, a folder, a table, or a pattern such as 'new/*.jpg'"
+_ON_DISK = "an image file, a folder, a table, an archive, or a pattern such as 'new/*.jpg'"
 _EXPECTED = (
-    "an image file, a folder, a table, a pattern such as 'new/*.jpg', an image of Pillow, an array (H, W, 3) of uint8, the "
-    "bytes of an image file, or an iterable of these"
+    "an image file, a folder, a table, an archive, a pattern such as 'new/*.jpg', an image of Pillow, an array (H, W, 3) of "
+    "uint8, the bytes of an image file, or an iterable of these"
 )
 
 
@@ -127,7 +125,7 @@ def _reader(file: Any) -> Callable[[], bytes]:
 def _found(item: str | os.PathLike[str]) -> list[ImageInput]:
     """The images that a path stands for; where the system cannot tell what is there, one that fails with its reason."""
     try:
-        return list(map(_on_disk, _paths(item)))
+        return _images_at(item)
     except FeatxError:
         raise
     except OSError as error:
@@ -139,34 +137,20 @@ def _found(item: str | os.PathLike[str]) -> list[ImageInput]:
     return [ImageInput(os.fspath(item), fail)]
 
 
-def _is_folder(path: Path) -> bool:
-    """Whether there is a folder; OSError where the system cannot tell, for a reason that is not in the path."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except ValueError:  # a null character
-        return False
-    except OSError as error:
-        if error.errno == errno.EIO:
-            raise
-        return False
-
-
-def _paths(item: str | os.PathLike[str]) -> list[Path]:
-    """The images of a folder, a table, a pattern or the word digits; else the file itself, which need not exist."""
+def _images_at(item: str | os.PathLike[str]) -> list[ImageInput]:
+    """The images of a data set or of a pattern; else the file itself, which need not exist."""
     path, text = Path(item), os.fspath(item)
     if not text:
         raise DatasetError(f"the images are an empty path; expected {_ON_DISK}")
-    if _is_folder(path):
-        return folder.list_images(path)
+    if is_data_set(item):
+        return [ImageInput(file.name, file) for file in list_images(item)]
     if os.path.lexists(path):
         if path.suffix.lower() in _OWN_ENDINGS and (found := misplaced(path, _ON_DISK, fits=[IMAGE, PICTURE])):
             raise DatasetError(found)
-        return table.list_images(path) if table.matches(path) else [path]
-    if digits.matches(item):
-        return folder.list_images(digits.digits_folder())
+        return [_on_disk(path)]
     if not glob.has_magic(text):
-        return [path]
+        return [_on_disk(path)]
     matches = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 - of strings, absolute or not
     if not matches:
         raise DatasetError(f"no file matches {text}")
-    return [inner for match in matches for inner in _paths(match)]
+    return [inner for match in matches for inner in _images_at(match)]

@@ -6,14 +6,15 @@ import dataclasses
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
-from featx.data.scan_options import ScanOptions
-from featx.data.sources import archive, digits, folder, hugging_face, parquet, remote, table
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.sources import archive, digits, files, folder, hugging_face, parquet, remote, table
+from featx.data.store import ImageFile
 from featx.errors import DatasetError, FeatxError, system_errors
-from featx.io.file_kinds import IMAGE, kind_of_file, misplaced
+from featx.io.file_kinds import misplaced
 from featx.text import brief, described
 
 
@@ -41,22 +42,59 @@ class Source(Protocol):
         ...
 
 
-SOURCES: Sequence[Source] = (hugging_face, parquet, archive, folder, table, digits, remote)
+@runtime_checkable
+class Lister(Protocol):
+    """What a source offers besides, if it can list images without reading what their labels and splits are."""
+
+    def list_images(self, data: str | os.PathLike[str], options: ScanOptions) -> list[ImageFile]:
+        """List all images, in the order of the data; see ``featx.data.scan.list_images``."""
+        ...
+
+
+SOURCES: Sequence[Source] = (hugging_face, parquet, archive, folder, table, files, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 COMMON = ("label_pattern", "group_level")
 """The options that ``scan_images`` itself applies, to the images of every source."""
 
 
+def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:
+    """List the images of a data set to predict them, whatever their labels and splits.
+
+    Args:
+        source: as in ``scan_images``.
+        options: as there.
+
+    Raises:
+        DatasetError: as ``scan_images``; the layout of a folder and the labels of a table do not matter.
+    """
+    kind = next((kind for kind in SOURCES if kind.matches(source)), None)
+    if isinstance(kind, Lister):
+        return kind.list_images(source, options)
+    images = scan_images(source, options)
+    return [images.file(row) for row in range(len(images))]
+
+
+def is_data_set(source: str | os.PathLike[str]) -> bool:
+    """Whether a source lists images, rather than being one image file, or nothing that is there."""
+    return any(kind is not files and kind.matches(source) for kind in SOURCES)
+
+
+
 @system_errors()
-def scan_images(source: str | os.PathLike[str], options: ScanOptions | None = None, **fields: Any) -> ImageSet:
+def scan_images(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    options: ScanOptions | None = None,
+    **fields: Any,
+) -> ImageSet:
     """List the images of a data set without opening one.
 
     Args:
         source: a folder ``class/...``, a folder ``train|val|test/class/...``, a flat folder (unlabelled), or a table
             (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, whose paths are
             relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
-            are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read.
+            are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read. An
+            image file, a pattern such as ``photos/*.jpg``, or a list of these has no labels.
         options: the columns of a table, classes in the names of files, and what else the layout does not tell.
         fields: the same as keyword arguments, by the names of the fields of ``ScanOptions``: ``path_column="file"``.
 
@@ -74,12 +112,22 @@ def scan_images(source: str | os.PathLike[str], options: ScanOptions | None = No
         images = featx.scan_images("train.csv", path_column="file", label_column="species")
         print(len(images), images.classes)
     """
-    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        found = "an empty path" if isinstance(source, str) else described(source)
-        raise DatasetError(
-            f"found {found}; expected the path of a folder or of a table. Images in several places are listed in a table"
-        )
     options = ScanOptions.of(options, fields)
+    items: list[Any] = list(source) if isinstance(source, list | tuple) else [source]
+    for item in items or [""]:
+        if not isinstance(item, str | os.PathLike) or not os.fspath(item):
+            found = "an empty path" if isinstance(item, str) else described(item)
+            raise DatasetError(
+                f"found {found}; expected the path of a folder, of a table or of an image file. Images in several places are "
+                "listed in a table"
+            )
+    if len(items) > 1:
+        options.require_only(COMMON, f"{len(items)} files", files.EXPECTED)
+        return with_path_labels(files.scan_files(items, options), options)
+    return _scan_one(items[0], options)
+
+
+def _scan_one(source: str | os.PathLike[str], options: ScanOptions) -> ImageSet:
     try:
         for kind in SOURCES:
             if kind.matches(source):
@@ -92,7 +140,7 @@ def scan_images(source: str | os.PathLike[str], options: ScanOptions | None = No
         raise DatasetError(f"cannot read {os.fspath(source)[:200]!r}: {error.strerror or brief(error)}") from error
     expected = _expected()
     if found := misplaced(source, expected):
-        raise DatasetError(found + ("; name the folder that holds it" if kind_of_file(source) == IMAGE else ""))
+        raise DatasetError(found)
     found = f"{Path(source)} is a file" if Path(source).is_file() else f"there is no {Path(source)}"
     raise DatasetError(f"{found}; expected {expected}")
 

@@ -133,7 +133,7 @@ def _recompute(
             f"{cache.path} contains outputs of the frozen part of a network, and only featx promote computes those. Remove the "
             "file if you doubt it; it will be computed again"
         )
-    from featx.backbones.backbone import restore_backbone  # torch, which nothing else here needs
+    from featx.backbones.restored import restore_backbone  # torch, which nothing else here needs
     from featx.extraction.encode import encode_images
 
     restored = restore_backbone(cache.backbone, layers=cache.identities, name=backbone, weights=weights, device=device)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from featx.backbones.backbone import Backbone, restore_backbone
+from featx.backbones.backbone import Backbone
+from featx.backbones.restored import restore_backbone
 from featx.backbones.truncate import head_name
 from featx.errors import HeadError, PromotionError
 from featx.features.feature_set import FeatureSet

@@ -467,7 +467,7 @@ class _LazyNetwork:
     @cached_property
     def _backbone(self) -> Backbone:
         stage_of_import(self._reporter)
-        from featx.backbones.backbone import restore_backbone  # torch, which images of the data set do not need
+        from featx.backbones.restored import restore_backbone  # torch, which images of the data set do not need
 
         features = self._features
         if not features.backbone:

@@ -13,8 +13,9 @@ from networks import FACTORIES, module_outputs, normalised, pixels_for, stored
 from safetensors.torch import save_file
 
 from featx.backbones import registry
-from featx.backbones.backbone import Backbone, cast_features, layers_of, load_backbone, restore_backbone
+from featx.backbones.backbone import Backbone, cast_features, layers_of, load_backbone
 from featx.backbones.pixels import normalise
+from featx.backbones.restored import restore_backbone
 from featx.data.decode import read_pixels
 from featx.data.scan import scan_images
 from featx.data.transform import Transform

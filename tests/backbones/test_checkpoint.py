@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import DenseNet
 
-from featx.backbones.backbone import load_backbone, restore_backbone
+from featx.backbones.backbone import load_backbone
 from featx.backbones.checkpoint import load_checkpoint, split_part
+from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError
 
 

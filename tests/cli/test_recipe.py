@@ -270,7 +270,7 @@ def test_a_whole_number_will_do_where_a_number_is_wanted(write: Callable[[str], 
         ("extract", "batch-size = 1.5", "[extract] batch-size is 1.5; expected a whole number or a string"),
         ("extract", "layer = 3", "[extract] layer is 3; expected a list of strings"),
         ("extract", 'layer = ["a", 3]', "[extract] layer is ['a', 3]; expected a list of strings"),
-        ("extract", "data = { path = 'x' }", "[extract] data is {'path': 'x'}; expected a string"),
+        ("extract", "data = { path = 'x' }", "[extract] data is {'path': 'x'}; expected a list of strings"),
     ],
 )
 def test_a_value_of_a_wrong_type_is_named_with_what_was_expected(

@@ -21,12 +21,12 @@ def test_a_source_that_is_not_there_says_what_is_expected(tmp_path: Path) -> Non
         scan_images(tmp_path / "nowhere")
 
 
-def test_a_single_image_is_no_data_set(tmp_path: Path) -> None:
-    touch(tmp_path, "1.jpg")
+def test_a_file_of_another_kind_is_no_data_set(tmp_path: Path) -> None:
+    touch(tmp_path, "1.xyz")
     with pytest.raises(
-        DatasetError, match=r"1\.jpg is an empty file; expected a folder of images, a table \(\.csv.* or 'digits'"
+        DatasetError, match=r"1\.xyz is an empty file; expected a folder of images, .*a table \(\.csv.* or 'digits'"
     ):
-        scan_images(tmp_path / "1.jpg")
+        scan_images(tmp_path / "1.xyz")
 
 
 def test_a_folder_named_digits_is_reached_by_a_path(in_tmp: Path, make_image: MakeImage) -> None:
@@ -40,10 +40,18 @@ def test_a_folder_named_digits_is_reached_by_a_path(in_tmp: Path, make_image: Ma
 
 @pytest.mark.parametrize(
     ("source", "found"),
-    [("", "an empty path"), (["a.jpg", "b.jpg"], "a list, .*a.jpg"), (None, "None"), (b"photos", "a bytes, b'photos'")],
+    [
+        ("", "an empty path"),
+        ([[], "b.jpg"], "a list, "),
+        ([], "an empty path"),
+        (None, "None"),
+        (b"photos", "a bytes, b'photos'"),
+    ],
 )
 def test_what_is_no_path_is_an_error(source: Any, found: str) -> None:
-    with pytest.raises(DatasetError, match=rf"found {found}.*; expected the path of a folder or of a table"):
+    with pytest.raises(
+        DatasetError, match=rf"found {found}.*; expected the path of a folder, of a table or of an image"
+    ):
         scan_images(source)
 
 

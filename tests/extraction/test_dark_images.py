@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import featx
-from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
+from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError, DatasetError, SettingsError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile

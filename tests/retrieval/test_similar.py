@@ -13,7 +13,7 @@ from made import Recorder, in_views, photos, with_labels
 from PIL import Image
 
 import featx
-from featx.backbones import backbone as backbones
+from featx.backbones import restored
 from featx.errors import CacheMissError, DatasetError, HeadError, SettingsError
 from featx.features.feature_set import FeatureSet
 from featx.retrieval.similar import SearchResult, iter_search, search
@@ -30,7 +30,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a backbone was built")
 
-    monkeypatch.setattr(backbones, "restore_backbone", refuse)
+    monkeypatch.setattr(restored, "restore_backbone", refuse)
 
 
 def nearest_by_hand(features: FeatureSet, row: int, k: int) -> list[str]:

@@ -17,6 +17,7 @@ from featx.data.image_set import PRETRAIN, ImageSet
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.sources import folder as folder_source
 from featx.data.splits import hash_splits
+from featx.data.store import ImageFile
 from featx.errors import DatasetError
 from featx.system import home
 
@@ -34,6 +35,11 @@ def matches(data: str | os.PathLike[str]) -> bool:
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:  # noqa: ARG001 - every source takes it
     """List the built-in digits."""
     return dataclasses.replace(folder_source.scan(digits_folder()), name="digits")
+
+
+def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:  # noqa: ARG001 - of every source
+    """List the files of the built-in digits."""
+    return folder_source.list_images(digits_folder())
 
 
 def digits_folder() -> Path:

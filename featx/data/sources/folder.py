@@ -9,7 +9,7 @@ from pathlib import Path
 from featx.data.image_set import ImageSet
 from featx.data.listing import Listing, images_of_listing, is_junk
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
-from featx.data.store import FolderStore
+from featx.data.store import FolderStore, ImageFile
 from featx.errors import DatasetError
 
 EXPECTED = "a folder of images"
@@ -18,15 +18,15 @@ OPTIONS: Collection[str] = ()
 """The options of the source; see ``featx.data.scan.Source``."""
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:  # noqa: ARG001 - of every source
     """List the image files below a folder, sorted and without hidden ones.
 
     Raises:
         DatasetError: the folder cannot be read or holds no images.
     """
-    listing = _walk(folder)
+    listing, store = _walk(Path(data)), FolderStore(data)
     listing.require_images(listing.images)
-    return [folder / path for path in sorted(listing.images, key=os.fsencode)]
+    return [ImageFile(store, path) for path in sorted(listing.images, key=os.fsencode)]
 
 
 def matches(data: str | os.PathLike[str]) -> bool:

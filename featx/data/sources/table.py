@@ -15,7 +15,7 @@ from featx.data.cells import cell_text, label_text, path_text
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.split_names import splits_of_cells
-from featx.data.store import FolderStore
+from featx.data.store import FolderStore, ImageFile
 from featx.errors import DatasetError
 from featx.io.file_kinds import TABLE, misplaced
 from featx.text import brief, listed
@@ -77,17 +77,18 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     )
 
 
-def list_images(table: Path) -> list[Path]:
+def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:  # noqa: ARG001 - of every source
     """List the files in the column path of a table, in its order. They need not exist, and no other column is needed.
 
     Raises:
         DatasetError: the table cannot be read, has no rows or an empty path.
     """
-    paths = []
+    table, paths = Path(data), []
+    store = FolderStore(table.parent)
     for number, row in read_table(table, required=("path",)):
         if not row["path"]:
             raise DatasetError(f"{table}, line {number}: the path is empty")
-        paths.append(table.parent / row["path"])
+        paths.append(ImageFile(store, row["path"]))
     if not paths:
         raise DatasetError(f"{table} has no rows")
     return paths

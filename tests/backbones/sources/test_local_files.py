@@ -12,7 +12,8 @@ import pytest
 import torch
 from networks import stored
 
-from featx.backbones.backbone import Backbone, load_backbone, restore_backbone
+from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError, StaleCacheError
 
 HELPER = "import torch\n\n\ndef act(x):\n    return torch.relu(x) * {factor}\n"

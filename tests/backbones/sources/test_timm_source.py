@@ -11,7 +11,8 @@ from networks import normalised, pixels_for, stored
 from safetensors.torch import save_file
 
 from featx.backbones import registry
-from featx.backbones.backbone import load_backbone, restore_backbone
+from featx.backbones.backbone import load_backbone
+from featx.backbones.restored import restore_backbone
 from featx.backbones.sources.timm_source import TimmSource, _published
 from featx.errors import BackboneError
 

@@ -1,0 +1,74 @@
+"""The backbone that stored features came from, built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from featx.backbones.backbone import Backbone, load_backbone
+from featx.data.transform import Transform
+from featx.errors import BackboneError, StaleCacheError
+from featx.identity import differences
+from featx.layer_spec import LayerSpec
+
+
+def restore_backbone(
+    described: Mapping[str, Any],
+    *,
+    layers: Mapping[str, str],
+    name: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+) -> Backbone:
+    """Build the backbone that stored features came from, and check that it gives the same features.
+
+    Args:
+        described: name, weights and parts, as a feature file or head stores them.
+        layers: the identity of the features, by layer spec (as in ``LayerSpec.parse``).
+        name: replaces the stored name; required for a file of code, because a stored path is never run.
+        weights: replaces the stored weights, for a file that has moved.
+        device: as in ``load_backbone``.
+
+    Raises:
+        BackboneError: the backbone cannot be built here.
+        StaleCacheError: it can be built but gives other features. The message names the parts that differ.
+
+    Examples:
+        >>> first = load_backbone("lenet5", device="cpu")
+        >>> stored = {"name": first.name, "weights": first.weights, "parts": first.describe()}
+        >>> restore_backbone(stored, layers=first.identities, device="cpu").identity == first.identity
+        True
+    """
+    stored = str(described["name"])
+    if name is None and ".py:" in stored:
+        raise BackboneError(
+            f"the backbone is {stored}, a file of code, and a stored path is never run; name it with --backbone {stored}"
+        )
+    parts = described["parts"]
+    try:
+        transform = Transform.from_dict(parts["transform"])
+        dtype, precision = str(parts["dtype"]), str(parts["precision"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackboneError(f"the stored description of {stored} is not valid: {error}") from error
+    specs = list(map(LayerSpec.parse, layers))
+    backbone = load_backbone(
+        name or stored,
+        weights=weights or described["weights"],
+        layers=[name for spec in specs for name in spec.layers],
+        dtype=dtype,
+        precision=precision,
+        device=device,
+        transform=transform,
+    ).with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
+    _require_same_features(backbone, parts, layers)
+    return backbone
+
+
+def _require_same_features(backbone: Backbone, parts: Mapping[str, Any], layers: Mapping[str, str]) -> None:
+    """Check that a backbone's features have the stored identities; name the parts that differ otherwise."""
+    if all(backbone.identity_of(layer) == identity for layer, identity in layers.items()):
+        return
+    stored = {f"identity of {layer}": identity for layer, identity in layers.items()}
+    here = {f"identity of {layer}": backbone.identity_of(layer) for layer in layers}
+    different = "; ".join(differences(parts, backbone.describe()) or differences(stored, here))
+    raise StaleCacheError(f"{backbone.name} gives other features here than the stored ones ({different})")
