@@ -80,7 +80,6 @@ def is_data_set(source: str | os.PathLike[str]) -> bool:
     return any(kind is not files and kind.matches(source) for kind in SOURCES)
 
 
-
 @system_errors()
 def scan_images(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
