@@ -19,6 +19,7 @@ from featx.advice.learning_curve import LearningCurve, measure_learning_curve
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.backbones.blocks import block_names, blocks_up_to
 from featx.backbones.catalog import published_top1
+from featx.backbones.classifier import classifier_logits
 from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
 from featx.data.openers import open_store
@@ -345,7 +346,7 @@ def _transfer_gain(data: LayerData, random_weights: RandomWeights | None) -> flo
 
 def _classifier_confidence(data: LayerData, network: Backbone) -> ClassifierConfidence | None:
     """Run the pretrained classifier on the cached penultimate features; None if it is not linear."""
-    logits = network.classifier_logits(data.penultimate.features[data.rows])
+    logits = classifier_logits(network.network, network.classifier, data.penultimate.features[data.rows])
     if logits is None:
         return None
     normaliser = logsumexp(logits, axis=1)

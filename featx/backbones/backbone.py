@@ -264,23 +264,6 @@ class Backbone:
         batches = view_batches(images, self.transform, backbone.views, batch_size=batch_size, workers=workers)
         return np.concatenate([backbone.encode_at(pixels, layer) for pixels in batches])
 
-    def classifier_logits(self, embeddings: np.ndarray) -> np.ndarray | None:
-        """Apply the network's own classifier to embeddings of the penultimate layer.
-
-        Args:
-            embeddings: (N, D).
-
-        Returns:
-            (N, K) float64 logits, or None if the classifier is not linear, does not take D numbers, or was not loaded.
-        """
-        last = self.network.get_submodule(self.classifier)
-        if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1] or not last.weight.any():
-            return None
-        weight = last.weight.double().cpu().numpy()
-        bias = 0.0 if last.bias is None else last.bias.double().cpu().numpy()
-        logits: np.ndarray = np.asarray(embeddings, dtype=np.float64) @ weight.T + bias
-        return logits
-
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which forward passes of this network compute in ``self.precision``."""
         if self.precision == "float32":

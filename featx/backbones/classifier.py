@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,3 +81,23 @@ def require_final_layer(network: nn.Module, images: Tensor, classifier: str, *, 
             "an embedding. Give the module a method get_classifier() that returns its last layer "
             "(an nn.Identity() at the end where it has none)"
         )
+
+
+def classifier_logits(network: nn.Module, classifier: str, embeddings: np.ndarray) -> np.ndarray | None:
+    """Apply a network's own classifier to embeddings of the penultimate layer.
+
+    Args:
+        network: the network.
+        classifier: the name of its last layer.
+        embeddings: (N, D).
+
+    Returns:
+        (N, K) float64 logits, or None if the classifier is not linear, does not take D numbers, or was not loaded.
+    """
+    last = network.get_submodule(classifier)
+    if not isinstance(last, nn.Linear) or last.in_features != embeddings.shape[1] or not last.weight.any():
+        return None
+    weight = last.weight.double().cpu().numpy()
+    bias = 0.0 if last.bias is None else last.bias.double().cpu().numpy()
+    logits: np.ndarray = np.asarray(embeddings, dtype=np.float64) @ weight.T + bias
+    return logits

@@ -16,6 +16,7 @@ from torchvision.models import DenseNet
 
 from featx.backbones.backbone import load_backbone
 from featx.backbones.checkpoint import load_checkpoint, split_part
+from featx.backbones.classifier import classifier_logits
 from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError
 
@@ -208,7 +209,10 @@ def test_a_network_of_torchvision_fine_tuned_on_other_classes_is_a_backbone(
     assert all(torch.equal(backbone.network.state_dict()[n], t) for n, t in expected.items())
     (note,) = [note for note in backbone.notes if "last layer" in note]
     assert note.startswith(f"{tmp_path / 'tuned.pth'}: the last layer, ")
-    assert backbone.classifier_logits(torch.zeros(2, backbone.layers["penultimate"]).numpy()) is None
+    assert (
+        classifier_logits(backbone.network, backbone.classifier, torch.zeros(2, backbone.layers["penultimate"]).numpy())
+        is None
+    )
     headless = load_backbone(name, weights=saved(tmp_path / "headless.safetensors", expected), crop=side, device="cpu")
     assert headless.identity == backbone.identity
     with torch.no_grad():
