@@ -240,9 +240,8 @@ class Backbone:
         """Read, decode and embed images, without a cache.
 
         Args:
-            images: one image or several: the path of an image file, of a folder, a table or an archive, a pattern such as
-                ``new/*.jpg``, the bytes of an image file, an image of Pillow, an array (H, W, 3) of uint8, or an iterable of
-                these.
+            images: one image or several, as ``featx.predict`` takes them: a path, the bytes of a file, an image of Pillow, an
+                array (H, W, 3) of uint8, or an iterable of these.
             layer: a layer spec, as in ``LayerSpec.parse``: of any layer of the network, and of a set of views.
             batch_size: images per forward pass.
             workers: threads that read and decode; by default one per core.
@@ -251,9 +250,8 @@ class Backbone:
             (N, D) of ``self.dtype``, one row for each image, in order; (N, V, D) if the layer spec names V views.
 
         Raises:
-            DatasetError: something that is no image, or there are no images.
+            DatasetError: something is no image, or there are no images.
             ImageError: an image cannot be read or decoded; the message names it.
-            BackboneError: there is no such layer, or no such set of views.
 
         Examples:
             >>> backbone = load_backbone("lenet5", device="cpu")
