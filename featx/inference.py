@@ -456,9 +456,16 @@ def _with_keys(images: ImageSet) -> FeatureSet:
     hashed = "" in images.splits
     splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits
     no_features = np.empty((len(images), 0), dtype=np.float32)
-    dataset = {"name": images.name, "root": portable(images.root), "splits": "hash" if hashed else "given"}
+    dataset: dict[str, Any] = {
+        "name": images.name,
+        "root": portable(images.root),
+        "splits": "hash" if hashed else "given",
+    }
     dataset |= {"table": portable(str(images.table))} if images.table else {}
-    return FeatureSet(no_features, images.labels, splits, images.classes, images.paths, keys, dataset=dataset)
+    dataset |= {"options": images.options.as_dict()} if images.options.as_dict() else {}
+    return FeatureSet(
+        no_features, images.labels, splits, images.classes, images.paths, keys, dataset=dataset, columns=images.columns
+    )
 
 
 def _loaded(model: Any) -> Head | Model:

@@ -57,7 +57,7 @@ ONLY_IN = {
     "onnxruntime": {"extraction"},
     "openvino": {"extraction"},
     "simplejpeg": {"data/decode"},
-    "pyarrow": {"data/sources", "features/exchange", "io/tables"},
+    "pyarrow": {"data/sources", "data/table_files", "features/exchange", "io/tables"},
     "safetensors": {"backbones/weights", "io", "promotion"},
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},

@@ -296,6 +296,12 @@ _DATA = {
         "--label-separator", section="Data", needs=CHECKED, metavar="TEXT",
         help="What stands between the labels of an image in one cell; | always does.",
     ),
+    "box_columns": option(
+        "--box-columns", type=Names(), default=(), section="Data", needs=CHECKED, metavar="NAME,NAME,NAME,NAME",
+        show_default="x,y,w,h and the like, where there are such columns",
+        help="Columns with the part of each image that is meant, in pixels: left, top and size, or left, top, right, bottom; "
+        "or one column of lists of four numbers; or none.",
+    ),
     "image_column": option(
         "--image-column", section="Data", needs=CHECKED, metavar="NAME",
         help="Column of a Parquet file or a Hugging Face data set with the images.",

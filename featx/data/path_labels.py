@@ -9,7 +9,7 @@ import numpy as np
 
 from featx.data.boxes import split_box
 from featx.data.image_set import UNLABELLED, ImageSet
-from featx.data.scan_options import ScanOptions
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.errors import SettingsError
 from featx.text import counted, listed, portable, printable
 
@@ -28,7 +28,7 @@ def with_path_labels(images: ImageSet, options: ScanOptions) -> ImageSet:
         images = _labelled(images, compiled(options.label_pattern))
     if options.group_level is not None:
         images = _grouped(images, options.group_level)
-    return dataclasses.replace(images, options=options)
+    return images if images.options != NO_OPTIONS else dataclasses.replace(images, options=options)
 
 
 def compiled(pattern: str) -> re.Pattern[str]:

@@ -113,7 +113,7 @@ def local_path(location: str | os.PathLike[str]) -> Path:
         if parts.netloc not in ("", "localhost"):
             raise DatasetError(f"{text} names the machine {parts.netloc}; expected file:/// and a path of this machine")
         return Path(unquote(parts.path))
-    return Path(text).expanduser() if text.startswith("~") else Path(text)
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - which leaves ~name as it is where there is no such user
 
 
 def place(location: str | os.PathLike[str]) -> Place:

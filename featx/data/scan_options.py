@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Collection, Mapping
@@ -12,7 +13,7 @@ from featx.arguments import names_of
 from featx.errors import DatasetError, SettingsError
 from featx.text import did_you_mean
 
-_SEVERAL = ("label_columns",)
+_SEVERAL = ("label_columns", "box_columns")
 """The options that are names of several columns."""
 
 _WHOLE = ("group_level",)
@@ -34,6 +35,9 @@ class ScanOptions:
         separator: the character between the cells of a text table.
         label_pattern: a regular expression with the group ``label``; the part of an image's file name that it matches is the
             class.
+        box_columns: the columns with the part of each image that is meant, in pixels: left, top, width and height, or left,
+            top, right and bottom; or one column of lists of four; or ``("none",)`` where columns such as x, y, w, h are no
+            boxes.
         group_level: the folder, counted from 1 below the data set, whose name is an image's group; negative numbers count from
             the image upwards.
     """
@@ -48,6 +52,7 @@ class ScanOptions:
     separator: str | None = None
     label_pattern: str | None = None
     group_level: int | None = None
+    box_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, options: ScanOptions | None, fields: Mapping[str, Any]) -> ScanOptions:
@@ -89,12 +94,17 @@ class ScanOptions:
 
         Raises:
             DatasetError: another option is set.
+            SettingsError: two options exclude one another.
 
         Examples:
             >>> ScanOptions(separator=";").require_only(["root"], "photos", "a folder of images")
             Traceback (most recent call last):
             featx.errors.DatasetError: --separator has no effect on photos, which is a folder of images
         """
+        for other in ("label_column", "label_columns") if self.label_pattern is not None else ():
+            if getattr(self, other):
+                flag = "--" + other.replace("_", "-")
+                raise SettingsError(f"--label-pattern and {flag} are two places of labels; expected one of them")
         wrong = ["--" + name.replace("_", "-") for name in self.as_dict() if name not in names]
         if wrong:
             listed = " and ".join([*([", ".join(wrong[:-1])] if wrong[1:] else []), wrong[-1]])
@@ -104,10 +114,22 @@ class ScanOptions:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ScanOptions:
-        """The inverse of ``as_dict``; unknown fields are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k in known}
-        return cls(**values)
+        """The inverse of ``as_dict``; unknown fields, and values of a wrong type, are ignored."""
+        found = NO_OPTIONS
+        for name in (field.name for field in dataclasses.fields(cls)):
+            with contextlib.suppress(SettingsError):
+                found = cls.of(found, {name: fields[name]} if name in fields else {})
+        return found
+
+    @classmethod
+    def of_dataset(cls, dataset: Mapping[str, Any]) -> ScanOptions:
+        """The options by which a feature file's data set was read.
+
+        Args:
+            dataset: its description, which may come from a stranger.
+        """
+        options = dataset.get("options")
+        return cls.from_dict(options) if isinstance(options, dict) else NO_OPTIONS
 
     def as_dict(self) -> dict[str, Any]:
         """The options that are set, as JSON-compatible values; a feature file stores them, to read the table again."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from featx.data.image_set import UNLABELLED
 from featx.data.listing import is_junk, why_left_out
+from featx.data.scan_options import ScanOptions
 from featx.data.sources.table import TABLE_ENDINGS, read_labels
 from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, FeatxError
@@ -55,8 +56,9 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
     # A feature file may come from a stranger, so the file that it names is opened only if it can be a table.
     if why_unreadable(table) or table.suffix.lower() not in TABLE_ENDINGS:
         return []
+    options = ScanOptions.of_dataset(file.dataset)
     try:
-        now = read_labels(table)
+        now = read_labels(table, options, file.paths)
     except DatasetError as error:
         return [f"it cannot be read any more ({brief(error)})"]
     names = [*file.classes, ""]  # the label -1 of an image without a label is the last
@@ -68,7 +70,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
         if path not in now:
             continue
         label_now, split_now = now[path]
-        if label_now != names[label if label != UNLABELLED else -1]:
+        if options.label_pattern is None and label_now != names[label if label != UNLABELLED else -1]:
             labels.append(path)
         if given and known[split_now] != split:
             splits.append(path)

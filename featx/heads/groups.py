@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.data.boxes import split_box
 from featx.data.image_set import UNLABELLED
-from featx.data.sources.table import TABLE_ENDINGS, read_table
+from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.sources.table import TABLE_ENDINGS, read_cells
 from featx.data.splits import TEST_SHARE, hash_group_splits, join_groups, straddling
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
@@ -29,13 +31,13 @@ _OWN_SPLITS = ("train", "val", "test")
 def read_column(
     features: FeatureSet, column: str, *, table: str | os.PathLike[str] | None = None, option: str = "--group"
 ) -> np.ndarray:
-    """Read a column of the table that lists a data set's images.
+    """Read a column of the table that lists a data set's images, or one that the features have.
 
     Args:
         features: whose rows are looked up by their paths.
         column: its name.
         table: another table with the columns ``path`` (as in the feature file: relative to the data set's root) and
-            ``column``; by default the table that the features were extracted from.
+            ``column``; by default the columns of the features, or else the table that they were extracted from.
         option: of the command line that named the column, for messages.
 
     Returns:
@@ -45,30 +47,33 @@ def read_column(
         HeadError: there is no table or no such column, the table lacks images, or it has two values for one image.
         DatasetError: the table is malformed.
     """
+    if table is None and column in features.columns:
+        return features.columns[column]
     file = _table_of(features, column, table)
-    values: dict[str, tuple[str, int]] = {}
-    columns: set[str] = set()
-    for number, row in read_table(file, ("path",), (column,)):
-        columns.update(row)
-        path, value = Path(row["path"]).as_posix(), row.get(column, "")
-        before, line = values.setdefault(path, (value, number))
+    options = ScanOptions.of_dataset(features.dataset) if table is None else NO_OPTIONS
+    cells, columns = read_cells(file, column, features.paths.tolist(), options)
+    values: dict[str, tuple[str, str]] = {}
+    for path, value, line in cells:
+        before, first = values.setdefault(path, (value, line))
         if before != value:
             raise HeadError(
-                f"{file}: {path!r} has the {column} {before!r} on line {line} but {value!r} on line {number}; keep one of them"
+                f"{file}: {path!r} has the {column} {before!r} on {first} but {value!r} on {line}; keep one of them"
             )
     if column not in columns:
-        other_columns = sorted(map(repr, columns - {"path", "label", "split", ""}))
+        other_columns = sorted(map(repr, {*columns, *features.columns} - {"path", "label", "split", ""}))
         raise HeadError(
             f"{file} has no column {column!r}; besides path, label and split it has {listed(other_columns) or 'none'}. Name "
             f"one of them with {option}, or another table with --table"
         )
-    missing = [printable(path) for path in features.paths if path not in values]
+    # A table may list the images of which the data set has parts.
+    paths = [path if path in values else split_box(path)[0] for path in features.paths.tolist()]
+    missing = [printable(path) for path in paths if path not in values]
     if missing:
         raise HeadError(
             f"{file} lacks {len(missing)} of {len(features)} images ({listed(missing, most=3)}); add rows for them "
             "(paths as in the feature file), or name another table with --table"
         )
-    return np.array([values[path][0] for path in features.paths], dtype=object)
+    return np.array([values[path][0] for path in paths], dtype=object)
 
 
 def _table_of(features: FeatureSet, column: str, table: str | os.PathLike[str] | None) -> Path:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from featx.constants import CACHE
-from featx.data.sources.table import TABLE_ENDINGS, read_table
+from featx.data.scan_options import ScanOptions
+from featx.data.sources.table import TABLE_ENDINGS, read_columns
 from featx.errors import DatasetError
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
@@ -46,28 +47,22 @@ def table_of(features: FeatureSet) -> str | None:
 def further_columns(
     features: FeatureSet, origin: str | None, rows: np.ndarray, own: Collection[str]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The columns of the data set's table besides its own, (n,) object arrays of str; and notes on those that are lost."""
-    if origin is None:
-        return {}, []
-    table = Path(origin)
-    try:
-        names = sorted(
-            {name for _, cells in read_table(table, ("path",)) for name in cells if name and name not in own}
-        )
+    """The columns of the features, or else of the data set's table, without some; and notes on those that are lost.
+
+    They are (n,) object arrays of str.
+    """
+    if features.columns or origin is None:
+        return {name: cells[rows] for name, cells in features.columns.items() if name not in own}, []
+    table, paths = Path(origin), features.paths[rows].tolist()
+    try:  # features of an earlier featx, which kept no columns
+        columns, notes = read_columns(table, paths, ScanOptions.of_dataset(features.dataset))
     except DatasetError as error:
         return {}, [f"the further columns of {table.name} are not kept: {error}"]
-    found, notes = dict[str, np.ndarray](), list[str]()
-    paths = features.paths[rows].tolist()
-    for name in names:
-        try:
-            values = {
-                Path(cells["path"]).as_posix(): cells.get(name, "")
-                for _, cells in read_table(table, ("path",), (name,))
-            }
+    found = dict[str, np.ndarray]()
+    for name, values in columns.items():
+        if name not in own:
             found[name] = np.array([values.get(path, "") for path in paths] or [""], dtype=object)[: len(paths)]
-        except DatasetError as error:
-            notes.append(f"the column {name!r} of {table.name} is not kept: {error}")
-    return found, notes
+    return found, [note for note in notes if "is not kept" in note]
 
 
 def notes_on_paths(paths: np.ndarray) -> list[str]:

@@ -115,6 +115,10 @@ def _failed(features: FeatureSet) -> FeatureSet | None:
         splits=file.splits[rows],
         paths=np.array(file.paths, dtype=object)[rows],
         keys=file.keys[rows],
+        columns={
+            name: file.column(name)[rows] if name in file.column_names else np.full(len(rows), "", dtype=object)
+            for name in features.columns
+        },
     )
 
 
@@ -126,7 +130,8 @@ def _joined(first: FeatureSet, second: FeatureSet | None) -> FeatureSet:
         name: np.concatenate([getattr(first, name), getattr(second, name)])
         for name in ("features", "labels", "splits", "paths", "keys")
     }
-    return dataclasses.replace(first, groups=None, group=None, **parts)
+    columns = {name: np.concatenate([cells, second.columns[name]]) for name, cells in first.columns.items()}
+    return dataclasses.replace(first, groups=None, group=None, columns=columns, **parts)
 
 
 def _require_nothing_lost(path: Path, paths: np.ndarray, labels: np.ndarray) -> None:

@@ -27,6 +27,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "split-column": "set",
         "label-columns": ["cat", "dog, small"],
         "label-separator": ",",
+        "box-columns": ["x", "y", "w", "h"],
         "image-column": "picture",
         "root": "more photos",
         "separator": ";",
@@ -149,8 +150,9 @@ COMMANDS = {
     ),
     "every key": (
         "featx extract 'my photos' --path-column file --label-column species --split-column set "
-        "--label-columns 'cat,\"dog, small\"' --label-separator , --image-column picture --root 'more photos' "
-        "--separator ';' --label-pattern '(?P<label>[a-z]+)' --group-level -1 --backbone resnet18 --weights random "
+        "--label-columns 'cat,\"dog, small\"' --label-separator , --box-columns x,y,w,h --image-column picture "
+        "--root 'more photos' --separator ';' --label-pattern '(?P<label>[a-z]+)' --group-level -1 "
+        "--backbone resnet18 --weights random "
         "--layer layer3 --layer layer4 --stages --pooling gem --views flip "
         "--dtype float16 --device cpu --resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
         "--max-pixels 1000 --fast-decode "

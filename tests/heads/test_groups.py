@@ -108,8 +108,8 @@ def test_a_table_that_is_gone_or_none_is_never_waited_for(tmp_path: Path) -> Non
 
 
 def test_groups_are_attached_once_and_follow_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, read_table = [], groups.read_table
-    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
+    read, read_cells = [], groups.read_cells
+    monkeypatch.setattr(groups, "read_cells", lambda *args: read.append(args) or read_cells(*args))
     features = with_table(tmp_path / "t.csv", "path,who,site\n0.png,x,s\n1.png,,s\n2.png,x,t\n")
     assert with_groups(features, None) is features
     grouped = with_groups(features, "who")
@@ -145,8 +145,8 @@ def test_splits_of_a_task_replace_those_of_the_features(tmp_path: Path) -> None:
 
 
 def test_a_table_without_paths_is_malformed(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"there is no column path; found 'file', 'who', expected path$"):
-        read_column(with_table(tmp_path / "t.csv", "file,who\n0.png,x\n"), "who")
+    with pytest.raises(DatasetError, match=r"there is no column path; found 'where', 'who'"):
+        read_column(with_table(tmp_path / "t.csv", "where,who\n0.png,x\n"), "who")
 
 
 # Splits of a task

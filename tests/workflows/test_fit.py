@@ -184,8 +184,8 @@ def test_one_fit_reads_the_table_of_groups_once(
     path = layered(tmp_path / "f.h5", inner=3.0, last=3.0)
     rows = [f"{row:03}.png,p{row // 4}" for row in range(80)]
     (tmp_path / "groups.csv").write_text("\n".join(["path,patient", *rows]))
-    read, read_table = [], groups.read_table
-    monkeypatch.setattr(groups, "read_table", lambda *args: read.append(args) or read_table(*args))
+    read, read_cells = [], groups.read_cells
+    monkeypatch.setattr(groups, "read_cells", lambda *args: read.append(args) or read_cells(*args))
     options = {"model": Head("ridge"), **options}
     fit = fit_head(path, group="patient", table=tmp_path / "groups.csv", models=tmp_path, **options)
     assert len(read) == 1

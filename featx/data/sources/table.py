@@ -1,187 +1,203 @@
-"""Images named by a table: CSV, TSV, JSON lines or Parquet."""
+"""Images named by a table: text with separators, JSON, JSON Lines or Parquet."""
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
+import dataclasses
 import os
-import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
+
+from featx.data.boxes import split_box
 from featx.data.cells import cell_text, label_text, path_text
+from featx.data.columns import storable
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
+from featx.data.openers import open_store
+from featx.data.places import is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.sources.paths_store import root_of, store_of_paths
 from featx.data.split_names import splits_of_cells
-from featx.data.store import FolderStore, ImageFile
+from featx.data.store import FolderStore, ImageFile, Store
+from featx.data.table_files import EXPECTED, TABLE_ENDINGS, open_table, refuse_twice
+from featx.data.table_roles import open_by, path_column
+from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, read_rows, subfolder_with
+from featx.data.urls import folder_location
 from featx.errors import DatasetError
-from featx.io.file_kinds import TABLE, misplaced
-from featx.text import brief, listed
+from featx.text import listed, shortened
 
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-"""The file endings of tables."""
+__all__ = [
+    "EXPECTED",
+    "OPTIONS",
+    "TABLE_ENDINGS",
+    "list_images",
+    "matches",
+    "read_cells",
+    "read_columns",
+    "read_labels",
+    "read_table",
+    "scan",
+]
 
-_LONGEST_PATH = 4096
-"""The most characters of a path that a system can open."""
+OPTIONS: Collection[str] = (
+    *(
+        "path_column",
+        "label_column",
+        "split_column",
+        "label_columns",
+        "label_separator",
+        "box_columns",
+        "root",
+        "separator",
+    ),
+)
+"""The options of the source; see ``featx.data.scan.Source``."""
 
 _MANY_MISSING = 0.1
 """The share of missing files above which their note is a warning."""
 
-EXPECTED = f"a table ({', '.join(TABLE_ENDINGS)})"
-
-OPTIONS: Collection[str] = ()
-"""The options of the source; see ``featx.data.scan.Source``."""
-
 
 def matches(data: str | os.PathLike[str]) -> bool:
-    """Whether the data are a file whose ending is that of a table."""
-    return Path(data).is_file() and Path(data).suffix.lower() in TABLE_ENDINGS
+    """Whether the data are a file, or the URL of one, whose ending is that of a table."""
+    text = os.fspath(data)
+    if is_remote(data):
+        return text.partition("?")[0].lower().endswith(TABLE_ENDINGS)
+    return local_path(text).is_file() and local_path(text).suffix.lower() in TABLE_ENDINGS
 
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images that a table names; ``scan_images`` describes the columns."""
-    table = Path(data)
-    notes: list[str] = []
-    rows = _distinct_rows(table, notes)
-    notes += _note_missing(table, list(rows))
-    names = {row.split for row in rows.values()}
-    if "" in names and len(names) > 1:
-        without = [row.line for row in rows.values() if not row.split]
-        raise DatasetError(
-            f"{table}: {len(without)} rows have no split (lines {listed(without)}), the others do; "
-            "name one in every row or in none"
-        )
-    known = splits_of_cells(sorted(names))
-    notes += (
-        f"{table.name}: the split {name!r} is read as {split}"
-        for name, split in known.items()
-        if split != name and name.lower() not in SPLIT_NAMES
-    )
-    if any(row.label.startswith("[") and row.label.endswith("]") for row in rows.values()):
-        example = next(row.label for row in rows.values() if row.label.startswith("[") and row.label.endswith("]"))
-        notes.append(
-            f"{table.name}: labels such as {example!r} look like lists, but are text, so each is read as one class; several "
-            "labels are written cat|dog, or as a list in .jsonl or .parquet"
-        )
+    table = _located(data)
+    root = _root_of(table, options)
+    file = open_by(str(table), options)
+    rows = read_rows(file, options, _exists(root))
+    store = store_of_paths(root, (split_box(path)[0] for path in rows.paths))
+    notes = [*rows.notes, *_note_missing(table, store, rows, options)]
+    name = Path(str(table)).name
+    splits, about = _splits(file.where, rows)
+    notes += [*(f"{name}: {note}" for note in about), *_notes_on_labels(name, rows, options)]
     return assemble(
-        table.stem,
-        FolderStore(table.parent.resolve()),  # of a link, too: the blobs of a hub are links to elsewhere
-        list(rows),
-        [row.label or None for row in rows.values()],
-        [known[row.split] for row in rows.values()],
+        Path(name).stem,
+        store,
+        rows.paths,
+        [label or None for label in rows.labels],
+        splits,
         notes,
-        table=table.parent.resolve() / table.name,
-        options=options,
+        table=table,
+        columns=rows.columns,
+        options=options if options.root is None else _with_root(options, root.location),
     )
 
 
-def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:  # noqa: ARG001 - of every source
-    """List the files in the column path of a table, in its order. They need not exist, and no other column is needed.
+def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:
+    """List the images of a table in its order. They need not be there, and no column but that of the paths is needed.
 
     Raises:
         DatasetError: the table cannot be read, has no rows or an empty path.
     """
-    table, paths = Path(data), []
-    store = FolderStore(table.parent)
-    for number, row in read_table(table, required=("path",)):
-        if not row["path"]:
-            raise DatasetError(f"{table}, line {number}: the path is empty")
-        paths.append(ImageFile(store, row["path"]))
-    if not paths:
-        raise DatasetError(f"{table} has no rows")
-    return paths
+    is_near = options.root is None and not is_remote(data)
+    root = FolderStore(local_path(data).parent) if is_near else _root_of(_located(data), options)
+    file = open_by(str(data if is_remote(data) else local_path(data)), options)
+    column, _ = path_column(file, options)
+    lines, cells = file.read([column])
+    texts = []
+    for number, value in zip(lines, cells[column], strict=True):
+        text = _read(path_text, value, f"{file.where}, {file.unit} {number}: the {column}")
+        if not text:
+            raise DatasetError(f"{file.where}, {file.unit} {number}: the {column} is empty")
+        texts.append(text)
+    if not texts:
+        raise DatasetError(f"{file.where} has no rows")
+    paths, _ = meant_paths(texts, _exists(root))
+    store = store_of_paths(root, (split_box(path)[0] for path in paths))
+    return [ImageFile(store, path) for path in paths]
 
 
-def read_labels(table: Path) -> dict[str, tuple[str, str]]:
+def read_labels(
+    table: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS, known: Sequence[str] | None = None
+) -> dict[str, tuple[str, str]]:
     """The label and the split of each image of a table by its path, as they stand there; "" for none.
+
+    Args:
+        table: a table.
+        options: how it was read.
+        known: the paths of the images that were found in it; None: the images are looked for.
 
     Raises:
         DatasetError: the table cannot be read, is malformed, or contradicts itself.
     """
-    return {path: (row.label, row.split) for path, row in _distinct_rows(table, []).items()}
+    located = _located(table)
+    exists = _exists(_root_of(located, options)) if known is None else exists_in(known)
+    rows = read_rows(open_by(str(located), options), options, exists)
+    return {path: (label, split) for path, label, split in zip(rows.paths, rows.labels, rows.splits, strict=True)}
 
 
-class _Row(NamedTuple):
-    """What a table states about one image, and in which line."""
+def read_cells(
+    table: str | os.PathLike[str], column: str, known: Sequence[str], options: ScanOptions = NO_OPTIONS
+) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """The cells of one column of a table, with the paths of their images.
 
-    label: str
-    split: str
-    line: int
+    Args:
+        table: a table; its paths are those of ``known``, or lead to them as ``scan`` reads them.
+        column: its name.
+        known: the paths of images, of which some may be boxes.
+        options: how the table is read.
 
-
-def _distinct_rows(table: Path, notes: list[str]) -> dict[str, _Row]:
-    """The rows of a table by path; a note counts those that repeat another.
-
-    Raises:
-        DatasetError: there are no rows, a path is empty or too long, or two rows contradict each other.
-    """
-    rows: dict[str, _Row] = {}
-    repeated = []
-    for number, cells in read_table(table, optional=("split",)):
-        if not cells["path"]:
-            raise DatasetError(f"{table}, line {number}: the path is empty")
-        path = Path(cells["path"]).as_posix()  # "./a.jpg" and "a.jpg" are one image
-        if len(path) > _LONGEST_PATH:
-            raise DatasetError(
-                f"{table}, line {number}: the path has {len(path):,} characters, {path[:40]!r}...; expected at most "
-                f"{_LONGEST_PATH:,}"
-            )
-        row = _Row(cells["label"], cells.get("split", ""), number)
-        before = rows.setdefault(path, row)
-        if before is not row:
-            if before[:2] != row[:2]:
-                raise DatasetError(
-                    f"{table}: {path!r} is on line {before.line} as label {before.label!r}, split {before.split!r} and on line "
-                    f"{number} as label {row.label!r}, split {row.split!r}; keep one of them"
-                )
-            repeated.append(number)
-    if not rows:
-        raise DatasetError(f"{table} has no rows")
-    if repeated:
-        notes.append(f"{table.name}: {len(repeated)} rows repeat an earlier one and are left out ({listed(repeated)})")
-    return rows
-
-
-def _note_missing(table: Path, paths: Sequence[str]) -> Iterator[str]:
-    """A note that counts the files that are not there, each of which fails alone.
+    Returns:
+        The path, the cell and the line, in words, of each row, none if there is no such column; and the names of all columns.
 
     Raises:
-        DatasetError: none of them is there.
+        DatasetError: the table is malformed.
     """
-    missing = [path for path in paths if not _is_file(os.path.join(table.parent, path))]  # noqa: PTH118 - Path is slow
-    if not missing:
-        return
-    where = f"that are not there, relative to {table.parent.resolve()}: {listed(missing)}"
-    if len(missing) == len(paths):
-        hint = "; write paths with / instead of \\" if all("\\" in path for path in paths) else ""
-        raise DatasetError(f"{table} names {len(missing)} files {where}{hint}")
-    share = len(missing) / len(paths)
-    warning = "Warning: " if share > _MANY_MISSING else ""
-    yield (
-        f"{warning}{table.name} names {len(missing)} of {len(paths)} files ({share:.1%}) {where}. These fail, the others "
-        "are used"
-    )
+    file = open_by(str(_located(table)), options)
+    paths, _ = path_column(file, options)
+    if column not in file.names:
+        return [], list(file.names)
+    lines, cells = file.read(dict.fromkeys([paths, column]))
+    where = [f"{file.unit} {number}" for number in lines]
+    texts = [
+        _read(path_text, value, f"{file.where}, {line}: the {paths}")
+        for value, line in zip(cells[paths], where, strict=True)
+    ]
+    values = [
+        _read(cell_text, value, f"{file.where}, {line}: the {column}")
+        for value, line in zip(cells[column], where, strict=True)
+    ]
+    return list(zip(meant_paths(texts, exists_in(known))[0], values, where, strict=True)), list(file.names)
 
 
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - Path takes several times as long
-    except (OSError, ValueError):
-        return False
+def read_columns(
+    table: str | os.PathLike[str], known: Sequence[str], options: ScanOptions = NO_OPTIONS
+) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+    """The further columns of a table whose images are known.
+
+    Args:
+        table: a table.
+        known: the paths of its images.
+        options: how the table was read.
+
+    Returns:
+        The cells of each column by the path of the image; and notes on columns that are not kept.
+
+    Raises:
+        DatasetError: as ``scan``.
+    """
+    rows = read_rows(open_by(str(_located(table)), options), options, exists_in(known))
+    columns, notes = storable(rows.columns)
+    return {name: dict(zip(rows.paths, cells, strict=True)) for name, cells in columns.items()}, (*rows.notes, *notes)
 
 
 def read_table(
-    table: Path, required: Sequence[str] = ("path", "label"), optional: Sequence[str] = ()
+    table: str | os.PathLike[str], required: Sequence[str] = ("path", "label"), optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Yield the rows of a table with their line numbers.
+    """Yield the rows of a table in featx's own form with their line numbers.
 
     Text stays as it is, without spaces around it: the class NA stays "NA", and 01 stays "01". Typed cells of JSON and Parquet
     become text as ``featx.data.cells`` describes; a list in the column label is several labels.
 
     Args:
-        table: a .csv, .tsv, .jsonl or .parquet file.
+        table: a table.
         required: the columns that it must have.
         optional: further columns to read.
 
@@ -192,112 +208,143 @@ def read_table(
         DatasetError: the table cannot be read, is malformed, has a cell of an unexpected type, lacks a column, or has one of
             these columns twice.
     """
-    suffix, wanted = table.suffix.lower(), (*required, *optional)
-    formats = {".parquet": _read_parquet, ".jsonl": _read_jsonl}
-    try:
-        for number, row in formats.get(suffix, _read_csv)(table, required, wanted):
-            yield number, {name: _text(table, number, name, row[name]) if name in wanted else "" for name in row}
-    except UnicodeDecodeError as error:
-        if found := misplaced(table, EXPECTED, fits=[TABLE]):
-            raise DatasetError(found) from error
-        raise DatasetError(f"{table} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise DatasetError(f"{table} is not a well-formed table: {error}") from error
-    except OSError as error:
-        raise DatasetError(f"cannot read {table}: {error.strerror or brief(error)}") from error
-
-
-_Rows = Iterator[tuple[int, Mapping[str, Any]]]
-
-
-def _text(table: Path, number: int, column: str, value: Any) -> str:
-    try:
-        return {"label": label_text, "path": path_text}.get(column, cell_text)(value)
-    except ValueError as error:
-        raise DatasetError(f"{table}, line {number}: the {column} {error}") from error
-
-
-def _read_csv(table: Path, required: Sequence[str], wanted: Sequence[str]) -> _Rows:
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", strict=True)
-        columns = [name.strip() for name in next(reader, [])]
-        _require_columns(table, columns, required, wanted)
-        for cells in reader:
-            if len(cells) > len(columns):
-                raise DatasetError(f"{table}, line {reader.line_num}: more fields than the header has")
-            if cells:
-                yield reader.line_num, dict(itertools.zip_longest(columns, cells))
-
-
-def _read_jsonl(table: Path, required: Sequence[str], wanted: Sequence[str]) -> _Rows:
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
-            _refuse_twice(f"{table}, line {number}", [name for name, _ in pairs], wanted)
-        return found
-
-    with table.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line, object_pairs_hook=distinct)
-            except DatasetError:
-                raise
-            except RecursionError as error:
-                raise DatasetError(f"{table}, line {number}: the JSON is nested too deeply") from error
-            except ValueError as error:  # not JSON, or a number of thousands of digits
-                raise DatasetError(f"{table}, line {number}: not JSON: {brief(error)}") from error
-            if not isinstance(row, dict):
-                raise DatasetError(
-                    f"{table}, line {number}: expected an object with {' and '.join(required)}, found "
-                    f"{line.strip()[:100]!r}"
-                )
-            _require_columns(f"{table}, line {number}", row, required, wanted)
-            yield number, row
-
-
-def _read_parquet(table: Path, required: Sequence[str], wanted: Sequence[str]) -> _Rows:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DatasetError(f"reading {table} needs pyarrow: pip install 'featx[parquet]'") from error
-    try:
-        with pyarrow.parquet.ParquetFile(table) as file:
-            names = file.schema_arrow.names
-            _require_columns(table, names, required, wanted)
-            present = [name for name in dict.fromkeys(wanted) if name in names]
-            number = 0
-            for batch in file.iter_batches(columns=present):
-                columns = {name: _values(pyarrow, batch.column(name)) for name in present}
-                for cells in zip(*columns.values(), strict=True):
-                    number += 1
-                    yield number, {**dict.fromkeys(names), **dict(zip(present, cells, strict=True))}
-    except pyarrow.ArrowException as error:
-        raise DatasetError(f"{table} is not a Parquet file that can be read: {brief(error)}") from error
-
-
-def _values(pyarrow: Any, column: Any) -> list[Any]:
-    """The values of a column in Python; times as text, since those in nanoseconds have no other form there."""
-    if pyarrow.types.is_temporal(column.type):
-        column = column.cast(pyarrow.string())
-    values: list[Any] = column.to_pylist()
-    return values
-
-
-def _require_columns(where: Path | str, columns: Iterable[str], required: Sequence[str], wanted: Sequence[str]) -> None:
-    found = list(columns)
-    missing = [name for name in required if name not in found]
+    file = open_table(table, fits=lambda names: all(name in names for name in required))
+    missing = [name for name in required if name not in file.names]
     if missing:
         raise DatasetError(
-            f"{where}: there is no column {' or '.join(missing)}; found {', '.join(map(repr, found)) or 'none'}, "
+            f"{file.where}: there is no column {' or '.join(missing)}; found "
+            f"{', '.join(map(shortened, file.names)) or 'none'}, "
             f"expected {', '.join(required)}{' and, optionally, split' if 'label' in required else ''}"
         )
-    _refuse_twice(where, found, wanted)
+    wanted = [name for name in dict.fromkeys([*required, *optional]) if name in file.names]
+    refuse_twice(file.where, file.names, wanted)
+    lines, cells = file.read(wanted)
+    readers = {"label": label_text, "path": path_text}
+    rest = dict.fromkeys(file.names, "")
+    for row, number in enumerate(lines):
+        texts = {
+            name: _read(
+                readers.get(name, cell_text), cells[name][row], f"{file.where}, {file.unit} {number}: the {name}"
+            )
+            for name in wanted
+        }
+        yield int(number), {**rest, **texts}
 
 
-def _refuse_twice(where: Path | str, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse two columns of the same name, of which only one could count."""
-    twice = [name for name in dict.fromkeys(wanted) if columns.count(name) > 1]
-    if twice:
-        raise DatasetError(f"{where}: there are {columns.count(twice[0])} columns {twice[0]!r}; keep one of them")
+def _read(text: Callable[[Any], str], value: Any, where: str) -> str:
+    try:
+        return text(value)
+    except ValueError as error:
+        raise DatasetError(f"{where} {error}") from error
+
+
+def _located(table: str | os.PathLike[str]) -> Path | str:
+    """The absolute path of a table, whose own name may be a link; or its URL."""
+    if is_remote(table):
+        return os.fspath(table)
+    path = local_path(table)
+    return path.parent.resolve() / path.name  # of a link, too: the blobs of a hub are links to elsewhere
+
+
+def _root_of(table: Path | str, options: ScanOptions) -> Store:
+    """What the paths of a table are relative to.
+
+    Raises:
+        DatasetError: the root that the user names is not there.
+    """
+    if options.root is None:
+        return FolderStore(table.parent) if isinstance(table, Path) else open_store(table.rpartition("/")[0])
+    if is_remote(options.root):
+        return open_store(folder_location(options.root))
+    root = local_path(options.root).resolve()
+    store = open_store(str(root))
+    if not root.exists():
+        raise DatasetError(
+            f"--root {options.root}: there is no {root}; expected what the paths of {table} are relative to"
+        )
+    if isinstance(root_of(store), FolderStore) and not root.is_dir():
+        raise DatasetError(f"--root {options.root} is a file; expected a folder, an archive or a URL")
+    return store
+
+
+def _exists(root: Store) -> Exists:
+    """Tells whether paths lead to images in a root or elsewhere."""
+
+    def exists(paths: Sequence[str]) -> np.ndarray:
+        there: np.ndarray = store_of_paths(root, paths).facts(paths).sizes >= 0
+        return there
+
+    return exists
+
+
+def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOptions) -> Iterator[str]:
+    """A note that counts the files that are not there, each of which fails alone.
+
+    Raises:
+        DatasetError: none of them is there.
+    """
+    paths = list(dict.fromkeys(split_box(path)[0] for path in rows.paths))
+    there = store.facts(paths).sizes >= 0
+    missing = [path for path, is_there in zip(paths, there, strict=True) if not is_there]
+    if not missing:
+        return
+    name = table if len(missing) == len(paths) else Path(str(table)).name
+    where = f"that are not there, relative to {store.location}: {listed(missing)}"
+    if len(missing) == len(paths):
+        raise DatasetError(f"{name} names {len(missing)} files {where}{_where_else(table, missing, options)}")
+    share = len(missing) / len(paths)
+    warning = "Warning: " if share > _MANY_MISSING else ""
+    yield (
+        f"{warning}{name} names {len(missing)} of {len(paths)} files ({share:.1%}) {where}. These fail, the others are used"
+    )
+
+
+def _where_else(table: Path | str, missing: Sequence[str], options: ScanOptions) -> str:
+    """Where the files of a table may be, as the end of a message."""
+    if options.root is not None or not isinstance(table, Path):
+        return ""
+    if folder := subfolder_with(table.parent, missing[0]):
+        return f"; {missing[0]} is in {folder}, so add --root {folder}"
+    return "; --root names the folder that they are relative to"
+
+
+def _splits(where: str, rows: Rows) -> tuple[list[str], list[str]]:
+    """The split of each row, and notes on how names of splits are read.
+
+    Raises:
+        DatasetError: some rows have none.
+    """
+    names = set(rows.splits)
+    if "" in names and len(names) > 1:
+        without = [line for line, split in zip(rows.lines, rows.splits, strict=True) if not split]
+        raise DatasetError(
+            f"{where}: {len(without)} rows have no split (lines {listed(without)}), the others do; "
+            "name one in every row or in none"
+        )
+    known = splits_of_cells(sorted(names))
+    notes = [
+        f"the split {name!r} is read as {split}"
+        for name, split in known.items()
+        if split != name and name.lower() not in SPLIT_NAMES
+    ]
+    return [known[split] for split in rows.splits], notes
+
+
+def _notes_on_labels(name: str, rows: Rows, options: ScanOptions) -> Iterator[str]:
+    lists = next((label for label in rows.labels if label.startswith("[") and label.endswith("]")), None)
+    if lists is not None:
+        yield (
+            f"{name}: labels such as {lists!r} look like lists, but are text, so each is read as one class; several "
+            "labels are written cat|dog, or as a list in .jsonl or .parquet"
+        )
+    if rows.roles.label is None and not rows.roles.label_columns and options.label_pattern is None:
+        others = [shortened(column) for column in rows.columns]
+        found = (
+            f" (besides, there are the columns {listed(others)}; --label-column names one of them)" if others else ""
+        )
+        yield f"{name} has no column of labels, so its images are unlabelled{found}"
+
+
+def _with_root(options: ScanOptions, location: str) -> ScanOptions:
+    """The same options with an absolute root, by which the table can be read from any folder."""
+    return dataclasses.replace(options, root=location)

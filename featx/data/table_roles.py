@@ -1,0 +1,297 @@
+"""What the columns of a table mean: which one has the paths, the labels, the splits and the boxes of its images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from featx.data.formats import ENDINGS
+from featx.data.scan_options import ScanOptions
+from featx.data.table_files import SEPARATORS, TableFile, open_table, refuse_twice
+from featx.errors import DatasetError
+from featx.text import did_you_mean, listed, shortened
+
+_PATHS: Sequence[Collection[str]] = (
+    ("path",),
+    (
+        *(
+            "paths",
+            "file",
+            "files",
+            "filename",
+            "filenames",
+            "filepath",
+            "fname",
+            "image",
+            "images",
+            "imagepath",
+            "imagefile",
+        ),
+        *("imagename", "imagefilename", "img", "imgpath", "imgfile", "imgname", "picture", "photo"),
+    ),
+    ("imageid", "imgid"),
+    ("id",),
+)
+"""Names of columns of paths, without case, spaces, - and _; those of the first line that a table has are taken."""
+
+_LABELS: Sequence[Collection[str]] = (
+    ("label",),
+    (
+        "labels",
+        "class",
+        "classes",
+        "classname",
+        "classlabel",
+        "category",
+        "categoryname",
+        "target",
+        "species",
+        "breed",
+        "labelname",
+    ),
+    ("tag", "tags"),
+    ("labelid", "classid", "categoryid"),
+)
+
+_SPLITS: Sequence[Collection[str]] = (("split",), ("splits", "splitname", "set", "subset", "partition"))
+
+_BOXES: Sequence[tuple[Sequence[str], bool]] = (
+    (("x", "y", "w", "h"), False),
+    (("x", "y", "width", "height"), False),
+    (("left", "top", "width", "height"), False),
+    (("xmin", "ymin", "width", "height"), False),
+    (("xmin", "ymin", "xmax", "ymax"), True),
+    (("x1", "y1", "x2", "y2"), True),
+    (("left", "top", "right", "bottom"), True),
+)
+"""Names of columns of boxes, without ``bbox``, ``box`` or ``roi`` before them; and whether the last two are a corner."""
+
+_BOX_LISTS = ("bbox", "box", "boundingbox")
+_BEFORE_BOX = re.compile(r"^(?:bbox|box|bb|roi)(?=[a-z])")
+_CORNER = re.compile(r"max|2$|right|end")
+
+NO_BOXES = "none"
+"""The value of ``box_columns`` that leaves boxes alone."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The columns of boxes.
+
+    Attributes:
+        names: four columns, or one of lists of four numbers.
+        are_corners: whether the last two numbers are the right and the lower edge, not width and height.
+        guessed: whether the names of the columns alone say so.
+    """
+
+    names: tuple[str, ...]
+    are_corners: bool
+    guessed: bool
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table mean.
+
+    Attributes:
+        path: the column of paths.
+        label: the column of labels, or None.
+        label_columns: columns of 0 and 1, one for each label.
+        split: the column of splits, or None.
+        boxes: the columns of boxes, or None.
+        guessed: the columns that are taken by their names alone, and are none of ``path``, ``label`` and ``split``: (what it is
+            read as, the column).
+    """
+
+    path: str
+    label: str | None
+    label_columns: tuple[str, ...]
+    split: str | None
+    boxes: Boxes | None
+    guessed: tuple[tuple[str, str], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that have a meaning."""
+        boxes = self.boxes.names if self.boxes else ()
+        each = (self.path, self.label, self.split, *self.label_columns, *boxes)
+        return tuple(dict.fromkeys(name for name in each if name))
+
+
+def open_by(table: str, options: ScanOptions) -> TableFile:
+    """Open a table as options describe it.
+
+    A text table has no header if the column of paths is a number and no column has that name.
+
+    Raises:
+        DatasetError: as ``open_table``.
+    """
+
+    def fits(names: Sequence[str]) -> bool:
+        named = options.path_column
+        if named is not None:
+            return _named(names, named) is not None
+        return any(_key(name) in keys for keys in _PATHS for name in names)
+
+    file = open_table(table, separator=options.separator, fits=fits)
+    column = options.path_column
+    if column is not None and column.isdigit() and _named(file.names, column) is None:
+        return open_table(table, separator=options.separator, numbered=True, fits=lambda names: len(names) > 1)
+    return file
+
+
+def path_column(file: TableFile, options: ScanOptions) -> tuple[str, bool]:
+    """The column of paths, and whether it was guessed from a name other than ``path``.
+
+    Raises:
+        DatasetError: there is none, or several could be.
+    """
+    if options.path_column is not None:
+        return _required(file, options.path_column, "--path-column"), False
+    found = _guessed(file, _PATHS, "--path-column", "paths")
+    if found is None:
+        raise DatasetError(_without_paths(file))
+    return found, _key(found) != "path"
+
+
+def find_roles(file: TableFile, options: ScanOptions) -> Roles:
+    """Find what the columns of a table mean.
+
+    Raises:
+        DatasetError: a named column is not there or is there twice, there is no column of paths, or several could be one.
+    """
+    path, is_guess = path_column(file, options)
+    guessed = [("path", path)] if is_guess else []
+    label: str | None = None
+    if options.label_columns:
+        if options.label_column is not None:
+            raise DatasetError("--label-columns takes the place of --label-column; expected one of them")
+        label_columns = tuple(_required(file, name, "--label-columns") for name in options.label_columns)
+    else:
+        label_columns = ()
+        if options.label_column is not None:
+            label = _required(file, options.label_column, "--label-column")
+        elif not file.numbered and options.label_pattern is None:
+            label = _guessed(file, _LABELS, "--label-column", "labels", less=[path])
+            guessed += [("label", label)] if label is not None and _key(label) != "label" else []
+    split = None
+    if options.split_column is not None:
+        split = _required(file, options.split_column, "--split-column")
+    elif not file.numbered:
+        split = _guessed(file, _SPLITS, "--split-column", "splits", less=[path, *([label] if label else [])])
+        guessed += [("split", split)] if split is not None and _key(split) != "split" else []
+    own = {name for name in (path, label, split, *label_columns) if name}
+    roles = Roles(path, label, label_columns, split, _boxes(file, options, own), tuple(guessed))
+    refuse_twice(file.where, file.names, roles.names)
+    return roles
+
+
+def _boxes(file: TableFile, options: ScanOptions, own: Collection[str]) -> Boxes | None:
+    if options.box_columns == (NO_BOXES,):
+        return None
+    if options.box_columns:
+        if len(options.box_columns) not in (1, 4):
+            raise DatasetError(
+                f"--box-columns names {len(options.box_columns)} columns; expected four (x,y,width,height or "
+                "xmin,ymin,xmax,ymax), one with lists of four numbers, or none"
+            )
+        names = tuple(_required(file, name, "--box-columns") for name in options.box_columns)
+        return Boxes(names, len(names) == 4 and bool(_CORNER.search(_key(names[2]))), False)
+    if file.numbered:
+        return None
+    known = {_BEFORE_BOX.sub("", _key(name)): name for name in reversed(file.names) if name not in own}
+    for keys, are_corners in _BOXES:
+        if all(key in known for key in keys):
+            return Boxes(tuple(known[key] for key in keys), are_corners, True)
+    lists = {_key(name): name for name in reversed(file.names) if name not in own}
+    return next((Boxes((lists[key],), False, True) for key in _BOX_LISTS if key in lists), None)
+
+
+def _key(name: str) -> str:
+    """A name without case, spaces, dots, - and _.
+
+    Examples:
+        >>> _key("Image Path"), _key("image_path")
+        ('imagepath', 'imagepath')
+    """
+    return re.sub(r"[\s_.-]+", "", name.strip().casefold())
+
+
+def _named(names: Sequence[str], wanted: str) -> str | None:
+    """The column that a name means: that name, or else the only one that differs in case and spaces around it."""
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    return alike[0] if len(set(alike)) == 1 else None
+
+
+def _required(file: TableFile, wanted: str, option: str) -> str:
+    found = _named(file.names, wanted)
+    if found is None:
+        names = [name for name in file.names if name]
+        shown = listed([shortened(name) for name in names]) or "none"
+        header = f"; the first line has {len(names)} fields" if file.numbered else f"; found {shown}"
+        raise DatasetError(
+            f"{file.where}: there is no column {wanted!r} for {option}{header}{did_you_mean(wanted, names)}"
+        )
+    refuse_twice(file.where, file.names, [found])
+    return found
+
+
+def _guessed(
+    file: TableFile, tiers: Sequence[Collection[str]], option: str, what: str, less: Collection[str] = ()
+) -> str | None:
+    """The column that a name suggests; None if there is none.
+
+    Raises:
+        DatasetError: several are equally likely.
+    """
+    for keys in tiers:
+        found = list(dict.fromkeys(name for name in file.names if _key(name) in keys and name not in less))
+        exact = [name for name in found if name in keys]
+        if len(found) > 1 and len(exact) == 1 and len(keys) == 1:
+            found = exact
+        if len(found) > 1:
+            raise DatasetError(
+                f"{file.where}: each of the columns {listed([shortened(name) for name in found])} may hold the {what}; "
+                f"name one with {option}"
+            )
+        if found:
+            refuse_twice(file.where, file.names, found)
+            return found[0]
+    return None
+
+
+def _without_paths(file: TableFile) -> str:
+    """The message about a table in which no column is one of paths."""
+    names = [name for name in file.names if name]
+    shown = listed([shortened(name) for name in names]) or "none"
+    if any(_looks_like_path(name) for name in names):
+        first = getattr(file, "separator", ",").join(names)
+        return (
+            f"{file.where} has no header: its first line, {shortened(first)}, names an image. Add a line such as path,label "
+            "before it, or number the columns: --path-column 1 --label-column 2" + _other_separator(names)
+        )
+    return (
+        f"{file.where}: there is no column path; found {shown}. Name the column with the paths of the images with "
+        "--path-column, and that with their labels with --label-column" + _other_separator(names)
+    )
+
+
+def _other_separator(names: Sequence[str]) -> str:
+    """What to do where a header is one cell with something between words that may be a separator."""
+    if len(names) != 1:
+        return ""
+    inside = next((text for text in (*SEPARATORS, " ") if text in names[0].strip()), None)
+    if inside is None:
+        return ""
+    word = {" ": "space", "\t": "tab"}.get(inside, f"'{inside}'")
+    return f"; if {word} stands between the cells, add --separator {word}"
+
+
+def _looks_like_path(cell: str) -> bool:
+    """Whether a cell of a header is the path of an image."""
+    return (
+        any(part.lower().endswith(ENDINGS) for part in (cell, *cell.split())) or cell.count("/") + cell.count("\\") > 1
+    )

@@ -1,0 +1,387 @@
+"""What the rows of a table say: paths that lead to images, boxes, labels, splits, and further cells."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.data.boxes import split_box, with_box
+from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text
+from featx.data.formats import ENDINGS
+from featx.data.scan_options import ScanOptions
+from featx.data.sources.paths_store import stored_path
+from featx.data.split_names import worded_splits
+from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, read_boxes
+from featx.data.table_files import TableFile
+from featx.data.table_roles import Roles, find_roles
+from featx.errors import DatasetError
+from featx.text import counted, listed, printable, shortened
+
+LONGEST_PATH = 4096
+"""The most characters of a path that a system can open."""
+
+Exists = Callable[[Sequence[str]], np.ndarray]
+"""Tells of N paths which lead to an image: (N,) bool."""
+
+_SAMPLE = 50
+"""Names without an ending for which all endings of images are tried."""
+
+_YES, _NO = {"1", "true", "t", "yes"}, {"0", "false", "f", "no", ""}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images that a table lists, each once.
+
+    Attributes:
+        paths: N paths, with boxes where only a part of an image is meant.
+        labels: N labels; "" for none.
+        splits: N splits as they stand in the table; all "" where it has none.
+        lines: N numbers of lines or entries.
+        columns: the N cells of each further column.
+        roles: what the columns mean.
+        notes: sentences for the user.
+    """
+
+    paths: list[str]
+    labels: list[str]
+    splits: list[str]
+    lines: list[int]
+    columns: dict[str, list[str]]
+    roles: Roles
+    notes: list[str]
+
+
+def read_rows(file: TableFile, options: ScanOptions, exists: Exists) -> Rows:
+    """Read the images that a table lists.
+
+    Args:
+        file: the table.
+        options: how it is read.
+        exists: decides how a path is meant that can be read in several ways.
+
+    Raises:
+        DatasetError: there are no rows; a cell is malformed; or two rows of one image contradict each other.
+    """
+    roles, notes = find_roles(file, options), list(file.notes)
+    further = {name: file.why_left_out(name) for name in dict.fromkeys(file.names) if name and name not in roles.names}
+    wanted = [*roles.names, *(name for name, fault in further.items() if not fault)]
+    lines, cells = file.read(wanted)
+    if not len(lines):
+        raise DatasetError(f"{file.where} has no rows")
+    reader = _Reader(file, lines)
+    names = Path(file.where).name
+    roles, about = _settled(roles, cells)
+    notes += [f"{names}: {note}" for note in about]
+    as_given = reader.texts(roles.path, cells[roles.path], _path_of)
+    boxes = read_boxes(roles.boxes, cells, reader.fault) if roles.boxes else [None] * len(lines)
+    paths, about = meant_paths(as_given, exists)
+    notes += [f"{names}: {note}" for note in about]
+    paths = [
+        path if box is None or split_box(path)[1] else with_box(path, box)
+        for path, box in zip(paths, boxes, strict=True)
+    ]
+    labels = reader.labels(roles, cells, options)
+    splits = reader.texts(roles.split, cells[roles.split], cell_text) if roles.split else [""] * len(lines)
+    kept, about = _distinct(file, paths, labels, splits, lines)
+    notes += about
+    columns = {}
+    for name in dict.fromkeys(file.names):
+        fault = further.get(name, "")
+        if fault:
+            notes.append(f"{names}: the column {printable(shortened(name))} is not kept: {fault}")
+        elif name and name in cells and name not in _used(roles):
+            columns[name] = reader.texts(name, [cells[name][row] for row in kept], further_text)
+    if roles.path != "path" and any(split_box(paths[row])[0] != as_given[row] for row in kept):
+        columns = {roles.path: [as_given[row] for row in kept], **columns}
+    return Rows(
+        [paths[row] for row in kept],
+        [labels[row] for row in kept],
+        [splits[row] for row in kept],
+        [int(lines[row]) for row in kept],
+        columns,
+        roles,
+        notes,
+    )
+
+
+def _used(roles: Roles) -> tuple[str, ...]:
+    """The columns that are stored in another form, and not kept as they are; boxes are."""
+    return tuple(name for name in (roles.path, roles.label, roles.split, *roles.label_columns) if name)
+
+
+def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, list[str]]:
+    """The roles without guesses that the cells do not bear out, and notes on the others."""
+    guessed = dict(roles.guessed)
+    split, boxes = roles.split, roles.boxes
+    if "split" in guessed and split is not None:
+        values = set(map(_plain_text, cells[split]))
+        if "" in values or not all(worded_splits(values).values()):
+            split = None
+            del guessed["split"]
+    if boxes and boxes.guessed and not are_boxes(boxes, cells):
+        boxes = None
+    notes = []
+    if guessed:
+        notes.append(
+            "; ".join(
+                f"the column {printable(shortened(name))} is read as the {what}" for what, name in guessed.items()
+            )
+        )
+    if boxes:
+        how = "left, top, right, bottom" if boxes.are_corners else "left, top, width, height"
+        several = len(boxes.names) > 1
+        what = f"columns {', '.join(boxes.names)} are" if several else f"column {boxes.names[0]} is"
+        notes.append(
+            f"the {what} read as boxes ({how}), so each row is a part of its image; --box-columns none leaves "
+            f"{'them' if several else 'it'} alone"
+        )
+    return Roles(roles.path, roles.label, roles.label_columns, split, boxes, tuple(guessed.items())), notes
+
+
+def _distinct(
+    file: TableFile, paths: Sequence[str], labels: Sequence[str], splits: Sequence[str], lines: Sequence[int]
+) -> tuple[list[int], list[str]]:
+    """The rows that do not repeat another, and a note that counts the others.
+
+    Raises:
+        DatasetError: two rows of one image contradict each other.
+    """
+    first: dict[str, int] = {}
+    kept, repeated = [], []
+    for row, path in enumerate(paths):
+        before = first.setdefault(path, row)
+        if before == row:
+            kept.append(row)
+            continue
+        if (labels[before], splits[before]) != (labels[row], splits[row]):
+            one, other = (
+                f"{file.unit} {lines[each]} as label {labels[each]!r}, split {splits[each]!r}" for each in (before, row)
+            )
+            raise DatasetError(
+                f"{file.where}: {path!r} is on {one} and on {other}; keep one of them. Several labels of one image are written "
+                "cat|dog"
+            )
+        repeated.append(lines[row])
+    if not repeated:
+        return kept, []
+    return kept, [
+        f"{Path(file.where).name}: {len(repeated)} rows repeat an earlier one and are left out ({listed(repeated)})"
+    ]
+
+
+# Paths
+
+
+def _path_of(value: Any) -> str:
+    text = path_text(value)
+    if not text:
+        raise ValueError("is empty")
+    if len(text) > LONGEST_PATH:
+        raise ValueError(f"has {len(text):,} characters, {text[:40]!r}...; expected at most {LONGEST_PATH:,}")
+    return text
+
+
+def meant_paths(cells: Sequence[str], exists: Exists) -> tuple[list[str], list[str]]:
+    r"""The paths that cells of a table stand for, with what is there as a guide.
+
+    A path that is not there may have ``\`` in the place of ``/``, or lack the ending of its file's name, as ids do.
+
+    Args:
+        cells: N paths, with or without boxes.
+        exists: tells which of some paths lead to images.
+
+    Returns:
+        N paths as ``stored_path`` gives them, those of missing files too; and notes.
+    """
+    split = [split_box(cell) for cell in cells]
+    unique = list(dict.fromkeys(base for base, _ in split))
+    meant = {base: stored_path(base) for base in unique}
+    missing = _missing(list(meant), meant, exists)
+    notes = []
+    slashed = {base: stored_path(base.replace("\\", "/")) for base in missing if "\\" in base}
+    if slashed:
+        lacking = set(_missing(list(slashed), slashed, exists))
+        found = {base: path for base, path in slashed.items() if base not in lacking}
+        if found:
+            meant |= found
+            notes.append(rf"{counted(len(found), 'path')} with \ in them are read with /")
+        missing = [base for base in missing if base not in found]
+    bare = [base for base in missing if not base.lower().endswith(ENDINGS)]
+    for ending, count, found in _with_endings({base: slashed.get(base, meant[base]) for base in bare}, exists):
+        meant |= found
+        notes.append(f"{counted(count, 'name')} of files are read with the ending {ending}")
+    return [meant[base] if box is None else with_box(meant[base], box) for base, box in split], notes
+
+
+def _missing(bases: list[str], meant: dict[str, str], exists: Exists) -> list[str]:
+    there = exists([meant[base] for base in bases])
+    return [base for base, is_there in zip(bases, there, strict=True) if not is_there]
+
+
+def _with_endings(bare: dict[str, str], exists: Exists) -> Iterable[tuple[str, int, dict[str, str]]]:
+    """For each ending with which some of the paths are there, the commonest first: it, their number, and the paths."""
+    sample = list(bare)[:: max(1, len(bare) // _SAMPLE)][:_SAMPLE]
+    endings = [form for ending in ENDINGS for form in (ending, ending.upper())]
+    tried = [(base, ending) for base in sample for ending in endings]
+    there = exists([bare[base] + ending for base, ending in tried])
+    counts = Counter(ending for (_, ending), is_there in zip(tried, there, strict=True) if is_there)
+    left = list(bare)
+    for ending, _ in counts.most_common():
+        found_there = exists([bare[base] + ending for base in left])
+        found = {base: bare[base] + ending for base, is_there in zip(left, found_there, strict=True) if is_there}
+        left = [base for base in left if base not in found]
+        if found:
+            yield ending, len(found), found
+
+
+# Cells
+
+
+def further_text(value: Any) -> str:
+    """The text of a cell of a further column: lists and objects as JSON.
+
+    Examples:
+        >>> further_text(3.0), further_text(None), further_text(["a", 1])
+        ('3', '', '["a", 1]')
+    """
+    if isinstance(value, dict | list | tuple):
+        try:
+            return json.dumps(value, ensure_ascii=False, default=str)
+        except ValueError:
+            return str(value)
+    return "" if value is None else cell_text(value)
+
+
+def _plain_text(value: Any) -> str:
+    try:
+        return cell_text(value)
+    except ValueError:
+        return "[]"
+
+
+class _Reader:
+    """Reads the cells of a table, and names the line of one that is malformed.
+
+    Args:
+        file: the table.
+        lines: N numbers of lines.
+    """
+
+    def __init__(self, file: TableFile, lines: Sequence[int]) -> None:
+        self.file, self.lines = file, lines
+
+    def fault(self, row: int, column: str, what: object) -> DatasetError:
+        """The error about one cell."""
+        return DatasetError(f"{self.file.where}, {self.file.unit} {self.lines[row]}: the {column} {what}")
+
+    def texts(self, column: str, values: Sequence[Any], text: Callable[[Any], str]) -> list[str]:
+        """The text of each cell of a column."""
+        known: dict[str, str] = {}  # cells of CSV, most of which occur often
+        found = []
+        for row, value in enumerate(values):
+            if type(value) is str and value in known:
+                found.append(known[value])
+                continue
+            try:
+                found.append(text(value))
+            except ValueError as error:
+                raise self.fault(row, column, error) from error
+            if type(value) is str:
+                known[value] = found[-1]
+        return found
+
+    def labels(self, roles: Roles, cells: dict[str, Sequence[Any]], options: ScanOptions) -> list[str]:
+        """The label of each row."""
+        if roles.label_columns:
+            return self._one_hot(roles.label_columns, cells)
+        if roles.label is None:
+            return [""] * len(self.lines)
+        values = cells[roles.label]
+        separator = options.label_separator
+        if separator is None:
+            return _with_points(self.texts(roles.label, values, label_text), self.file)
+        return self.texts(roles.label, values, lambda value: _separated(value, separator))
+
+    def _one_hot(self, columns: Sequence[str], cells: dict[str, Sequence[Any]]) -> list[str]:
+        if odd := next((name for name in columns if BETWEEN_LABELS in name), None):
+            raise DatasetError(
+                f"{self.file.where}: the column {odd!r} has a {BETWEEN_LABELS} in its name, which stands between labels"
+            )
+        names = [cell_text(name) for name in columns]
+        has: list[list[bool | None]] = [self._flags(name, cells[name]) for name in columns]
+        labels = []
+        for flags in zip(*has, strict=True):
+            found = [name for name, flag in zip(names, flags, strict=True) if flag]
+            missing = all(flag is None for flag in flags)
+            labels.append("" if missing else BETWEEN_LABELS.join(sorted(found)) or BETWEEN_LABELS)
+        return labels
+
+    def _flags(self, column: str, values: Sequence[Any]) -> list[bool | None]:
+        """Whether each cell is 1; None where it is missing."""
+        texts = self.texts(column, values, cell_text)
+        flags: dict[str, bool | None] = {}
+        for row, text in enumerate(texts):
+            if text in flags:
+                continue
+            plain = text.casefold()
+            plain = plain.rstrip("0").rstrip(".") if re.fullmatch(r"[01]\.0+", plain) else plain
+            plain = "0" if text and not plain else plain
+            if plain not in _YES | _NO:
+                raise self.fault(
+                    row, f"column {column!r}", f"holds {shortened(text)}; expected 0 or 1 in --label-columns"
+                )
+            flags[text] = None if not plain else plain in _YES
+        return [flags[text] for text in texts]
+
+
+def _separated(value: Any, separator: str) -> str:
+    """The labels of a cell with separators of the user's own."""
+    if not isinstance(value, str):
+        return label_text(value)
+    parts = value.split(None if separator.isspace() else separator)
+    names = {name for part in parts for name in (each.strip() for each in part.split(BETWEEN_LABELS)) if name}
+    text = cell_text(value)
+    return BETWEEN_LABELS.join(sorted(names)) if names or not text else BETWEEN_LABELS
+
+
+def _with_points(labels: list[str], file: TableFile) -> list[str]:
+    """Labels whose numbers have a comma for the point, as spreadsheets of many countries write them, with points.
+
+    That is so only if the cells are not separated by commas, and every label is such a number.
+    """
+    given = {label for label in labels if label}
+    if getattr(file, "separator", ",") == "," or not any("," in label for label in given):
+        return labels
+    if not all(map(DECIMAL_COMMA.fullmatch, given)):
+        return labels
+    return [label.replace(",", ".") for label in labels]
+
+
+def exists_in(known: Iterable[str]) -> Exists:
+    """Tells whether paths are among some that are known, instead of whether they lead to an image."""
+    there = {split_box(path)[0] for path in known}
+    return lambda paths: np.array([path in there for path in paths], dtype=bool)
+
+
+def subfolder_with(folder: str | os.PathLike[str], path: str) -> str:
+    """The only folder in a folder in which there is a file of this path, with or without an ending of images; "" if none."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            inner = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        for each in inner[:100]:
+            names = [path, *(path + ending for ending in (".jpg", ".jpeg", ".png", ".JPG"))]
+            if any(os.path.isfile(os.path.join(each, name)) for name in names):  # noqa: PTH113, PTH118 - of str
+                found.append(each)
+    except (OSError, ValueError):
+        return ""
+    return found[0] if len(found) == 1 else ""
