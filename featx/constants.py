@@ -52,6 +52,12 @@ POOLINGS = ("avg", "max", "gem", "cls", "avg+cls", "flatten")
 MAX_SIDE = 2048
 """The largest resize and crop, in pixels. Memory grows with its square, and a foreign file may name any number."""
 
+MAX_CHANNELS = 1024
+"""The most channels of a network's input."""
+
+FITS = ("crop", "pad", "squash")
+"""How an image of another shape becomes the network's input."""
+
 CACHE, MODELS = "cache", "models"
 """The default folders of feature files, and of heads and models."""
 

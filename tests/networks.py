@@ -83,6 +83,11 @@ class Grey(Net):
         self.conv = nn.Conv2d(1, 4, 3)
 
 
+class TwoInputs(Grey):
+    def forward(self, images, mask):
+        return super().forward(images * mask)
+
+
 class FiveBands(Net):
     def __init__(self):
         super().__init__()

@@ -25,7 +25,8 @@ from featx.backbones.pixels import as_pixels, normalise
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
-from featx.data.transform import Transform, parse_bands, parse_value_range
+from featx.data.fitting import fit_notes, fit_words, fitted
+from featx.data.transform import Transform, parse_bands, parse_size, parse_value_range
 from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, system_errors
 from featx.identity import joint_features, joint_identity
@@ -166,10 +167,10 @@ class Backbone:
         if isinstance(views, str):
             views = LayerSpec.parse(PENULTIMATE, views).views
         corners = any(isinstance(view, View) and view.vertical for view in views)
-        if corners and self.transform.resize < self.transform.crop:
+        if corners and not self.transform.leaves_corners:
+            how = fit_words(self.transform)
             raise BackboneError(
-                f"there are no corners to crop: images are resized to {self.transform.resize} pixels and cropped to "
-                f"{self.transform.crop}; use a larger --resize, or --views flip"
+                f"there are no corners to crop: images are {how}; use a larger --resize, or --views flip"
             )
         other = copy.copy(self)
         other.views = tuple(views)
@@ -204,7 +205,7 @@ class Backbone:
         """Embed a batch of images, in the plain way that every engine is compared with.
 
         Args:
-            pixels: (B, 3, crop, crop) uint8, RGB, resized and cropped (see ``decode.read_pixels``). They are normalised here,
+            pixels: (B, C, H, W) uint8, RGB, resized and cropped (see ``decode.read_pixels``). They are normalised here,
                 on the device.
 
         Returns:
@@ -213,12 +214,12 @@ class Backbone:
         Raises:
             BackboneError: the pixels are of another kind, shape or range, such as floats or (B, H, W, 3).
         """
-        batch = normalise(as_pixels(pixels, self.transform.crop).to(self.device), self.transform)
+        batch = normalise(as_pixels(pixels, self.transform.shape).to(self.device), self.transform)
         return {layer: cast_features(rows.cpu().numpy(), self.dtype) for layer, rows in self._run(batch).items()}
 
     def encode_views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Embed all views of a batch: (B, V, 3, crop, crop) uint8 to (B, D) for each of ``layers``. See ``encode``."""
-        batch = as_pixels(pixels, self.transform.crop, len(self.views))
+        """Embed all views of a batch: (B, V, C, H, W) uint8 to (B, D) for each of ``layers``. See ``encode``."""
+        batch = as_pixels(pixels, self.transform.shape, len(self.views))
         return split_views(self.encode(batch.flatten(0, 1)), self.views)
 
     def encode_at(self, pixels: np.ndarray, layer: str) -> np.ndarray:
@@ -269,8 +270,8 @@ class Backbone:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
     def _zeros(self) -> Tensor:
-        """One black image, (1, 3, crop, crop) float32, on the device."""
-        return torch.zeros(1, 3, self.transform.crop, self.transform.crop, device=self.device)
+        """One black image, (1, C, H, W) float32, on the device."""
+        return torch.zeros(1, *self.transform.shape, device=self.device)
 
     def _extract_layers(self, layers: Iterable[str]) -> None:
         zeros = self._zeros()
@@ -305,6 +306,9 @@ def load_backbone(
     decoding: str | None = None,
     value_range: str | int | tuple[float, float] | None = None,
     bands: str | Sequence[int] | None = None,
+    fit: str | None = None,
+    size: str | int | Sequence[int] | None = None,
+    in_chans: int | None = None,
 ) -> Backbone:
     """Build a backbone, load its weights and freeze it.
 
@@ -329,6 +333,10 @@ def load_backbone(
         value_range: the sample values that are black and white, instead of the full range of each file's type: 8, 10, 12, 14
             or 16 bits, (LOW, HIGH), or "LOW-HIGH".
         bands: the bands of an image to read, from 1: one is grey, three are RGB; (4, 3, 2) or "4,3,2".
+        fit: replaces how an image of another shape fits: "crop", "pad" or "squash"; see ``Transform.fit``.
+        size: replaces the size of the images, 448, (224, 448) or "224x448" (height first); the size that the transform resizes
+            to changes in proportion.
+        in_chans: adapts the first layer of a network of timm to so many channels: 1 is grey, others than 3 are ``bands``.
 
     Raises:
         BackboneError: the backbone cannot be built, downloaded or loaded, or has no such layer. The message names the option
@@ -344,15 +352,15 @@ def load_backbone(
     _require_options(dtype=dtype, precision=precision, views=views)
     requested = names_of(layers, "layers")
     changes = {
-        "resize": resize,
-        "crop": crop,
         "background": _parsed("--background", parse_colour, background),
         "decoding": decoding,
         "value_range": _parsed("--value-range", parse_value_range, value_range),
         "bands": _parsed("--bands", parse_bands, bands),
     }
-    network = registry.build(name, str(weights), crop or (transform.crop if transform else None))
-    transform = _changed(transform or network.transform, changes, name)
+    shape = {"fit": fit, "size": _parsed("--size", parse_size, size), "resize": resize, "crop": crop}
+    channels = in_chans or (transform.channels if transform and transform.channels != 3 else None)
+    network = registry.build(name, str(weights), _built_for(transform, shape), channels)
+    transform = _changed(transform or network.transform, shape, changes, name)
     chosen_device = pick_device(device)
     with as_backbone_errors(name, network, transform, chosen_device):
         backbone = Backbone(
@@ -366,7 +374,7 @@ def load_backbone(
             dtype=dtype,
             precision=precision,
             device=chosen_device,
-            notes=(*network.notes, *_padding_notes(transform)),
+            notes=(*network.notes, *fit_notes(transform, network.transform, asked=bool(fit or size))),
         ).with_views(VIEWS[views])
         if stages:
             requested += [stage.layer for stage in backbone.stages()]
@@ -433,21 +441,21 @@ def _parsed(option: str, parse: Callable[[Any], Parsed], value: Any) -> Parsed |
         raise BackboneError(f"{option} {error}") from error
 
 
-def _changed(transform: Transform, changes: Mapping[str, Any], name: str) -> Transform:
-    """A transform with those fields replaced that are not None."""
+def _built_for(transform: Transform | None, shape: Mapping[str, Any]) -> int | tuple[int, int] | None:
+    """The size of images that a network is built for, where one is named."""
+    if shape["size"]:
+        height, width = shape["size"]
+        return height if height == width else (height, width)
+    return shape["crop"] or (transform.image_size if transform else None)
+
+
+def _changed(transform: Transform, shape: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> Transform:
+    """A transform that is fitted to a shape, with those fields replaced that are not None."""
     try:
-        return dataclasses.replace(transform, **{field: value for field, value in changes.items() if value is not None})
+        given = {field: value for field, value in changes.items() if value is not None}
+        return dataclasses.replace(fitted(transform, **shape), **given)
     except ValueError as error:
         raise BackboneError(f"{name} does not support this transform: {error}") from error
-
-
-def _padding_notes(transform: Transform) -> tuple[str, ...]:
-    if not 0 < transform.resize < transform.crop:
-        return ()
-    return (
-        f"images are resized to {transform.resize} pixels and padded with black to the crop of {transform.crop}; --resize "
-        f"{transform.crop} would fill it",
-    )
 
 
 def _sha256(parts: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ class CatalogEntry:
         family: the name of the architecture's class.
         embedding: width D of the penultimate embedding, measured without data.
         parameters: the number of parameters of the whole network.
-        input_size: side of the square input image in pixels.
+        input_size: side of the square input image in pixels, or (height, width) of another.
         top1: ImageNet-1k top-1 accuracy of the default weights in %, as torchvision or timm publishes it; None if unknown.
         local: whether the default weights are on this machine.
     """
@@ -44,7 +44,7 @@ class CatalogEntry:
     family: str
     embedding: int
     parameters: int
-    input_size: int
+    input_size: int | tuple[int, int]
     top1: float | None
     local: bool
 
@@ -220,7 +220,7 @@ def _measure(name: str) -> dict[str, Any]:
         "family": type(module).__name__,
         "embedding": _width(module, network.classifier, images),
         "parameters": sum(p.numel() for p in module.parameters()),
-        "input_size": network.transform.crop,
+        "input_size": network.transform.image_size,
     }
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones.sources.source import Network
-from featx.data.transform import Transform
+from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
-from featx.text import brief
+from featx.text import brief, counted
 
 
 @contextlib.contextmanager
@@ -25,28 +25,23 @@ def as_backbone_errors(name: str, network: Network, transform: Transform, device
         raise
     except Exception as error:  # the code of a network may raise anything
         raise BackboneError(
-            f"{name} cannot run on 3 x {transform.crop} x {transform.crop} pixels ({brief(error)}); "
+            f"{name} cannot run on {' x '.join(map(str, transform.shape))} pixels ({brief(error)}); "
             f"{_remedy(network, transform)}"
         ) from error
 
 
 def _remedy(network: Network, transform: Transform) -> str:
     """What makes a network run that failed on its images."""
-    side = network.transform.crop
-    if transform.crop != side and _runs(network.module, torch.zeros(1, 3, side, side)):
-        return f"it is made for {side} x {side}: leave --crop out"
+    own = network.transform
+    if transform.size != own.size and _runs(network.module, torch.zeros(1, *own.shape)):
+        return f"it is made for {sides_text(own.size)}: leave --size and --crop out"
     first = next((layer for layer in network.module.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is not None and first.in_channels != 3:
-        average = (
-            ": average them where it begins, by images.mean(dim=1, keepdim=True)" if first.in_channels == 1 else ""
-        )
-        return (
-            f"its first convolution takes {first.in_channels} channel{'s' * (first.in_channels > 1)}, and featx gives every "
-            f"network the 3 of RGB{average}"
-        )
+    if first is not None and first.in_channels != transform.channels:
+        takes = counted(first.in_channels, "channel")
+        return f"its first convolution takes {takes}, and its transform has {transform.channels}"
     if network.origin["source"] == "file":
-        return "give it the attribute transform, a featx.Transform with its size, or use another size with --crop"
-    return "use another size with --crop"
+        return "give it the attribute transform, a featx.Transform with its size, or use another size with --size"
+    return "use another size with --size"
 
 
 def _runs(module: nn.Module, images: Tensor) -> bool:

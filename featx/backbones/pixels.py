@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featx.data.transform import Transform
+from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
 
 
-def as_pixels(pixels: Any, side: int, views: int | None = None) -> Tensor:
+def as_pixels(pixels: Any, image: tuple[int, int, int], views: int | None = None) -> Tensor:
     """Check a batch of images before a network makes plausible numbers of it.
 
     Args:
-        pixels: an array or tensor of whole numbers from 0 to 255, (B, 3, side, side), or (B, views, 3, side, side).
-        side: the side of the images.
+        pixels: an array or tensor of whole numbers from 0 to 255, (B, *image), or (B, views, *image).
+        image: the shape of an image, (C, H, W).
         views: the views of each image; None for pixels without that dimension.
 
     Returns:
@@ -27,16 +27,16 @@ def as_pixels(pixels: Any, side: int, views: int | None = None) -> Tensor:
         BackboneError: they are of another kind, shape or range. The message names the conversion.
 
     Examples:
-        >>> as_pixels(np.zeros((2, 3, 8, 8), dtype=np.uint8), 8).shape
+        >>> as_pixels(np.zeros((2, 3, 8, 8), dtype=np.uint8), (3, 8, 8)).shape
         torch.Size([2, 3, 8, 8])
-        >>> as_pixels(np.zeros((2, 3, 8, 8)), 8)
+        >>> as_pixels(np.zeros((2, 3, 8, 8)), (3, 8, 8))
         Traceback (most recent call last):
         ...
         featx.errors.BackboneError: pixels are float64; expected uint8 of 0 to 255; (pixels * 255).round() scales 0 to 1
     """
     if not isinstance(pixels, np.ndarray | Tensor):
         raise BackboneError(
-            f"pixels are a {type(pixels).__name__}; expected a uint8 array or tensor {_wanted(side, views)}; "
+            f"pixels are a {type(pixels).__name__}; expected a uint8 array or tensor {_wanted(image, views)}; "
             "featx.data.decode.read_pixels(data, backbone.transform) makes one image of a file's bytes"
         )
     if isinstance(pixels, Tensor):
@@ -45,7 +45,7 @@ def as_pixels(pixels: Any, side: int, views: int | None = None) -> Tensor:
         tensor = torch.as_tensor(pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy("C"))
     else:
         raise BackboneError(f"pixels are {pixels.dtype}; expected uint8")
-    _require_shape(tuple(tensor.shape), side, views)
+    _require_shape(tuple(tensor.shape), image, views)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_floating_point():
         raise BackboneError(f"pixels are {dtype}; expected uint8 of 0 to 255; (pixels * 255).round() scales 0 to 1")
@@ -62,27 +62,29 @@ def as_pixels(pixels: Any, side: int, views: int | None = None) -> Tensor:
 
 
 def normalise(pixels: Tensor, transform: Transform) -> Tensor:
-    """Turn (B, 3, H, W) uint8 pixels into float32: scaled to 0..1, minus the transform's mean, divided by its std."""
-    mean = torch.tensor(transform.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(transform.std, device=pixels.device).view(1, 3, 1, 1)
+    """Turn (B, C, H, W) uint8 pixels into float32: scaled to 0..1, minus the transform's mean, divided by its std."""
+    mean = torch.tensor(transform.mean, device=pixels.device).view(1, -1, 1, 1)
+    std = torch.tensor(transform.std, device=pixels.device).view(1, -1, 1, 1)
     return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
 
 
-def _wanted(side: int, views: int | None) -> str:
-    return f"(B, 3, {side}, {side})" if views is None else f"(B, {views}, 3, {side}, {side})"
+def _wanted(image: tuple[int, int, int], views: int | None) -> str:
+    return f"({', '.join(map(str, ('B', *(() if views is None else (views,)), *image)))})"
 
 
-def _require_shape(shape: tuple[int, ...], side: int, views: int | None) -> None:
-    image = (3, side, side) if views is None else (views, 3, side, side)
+def _require_shape(shape: tuple[int, ...], single: tuple[int, int, int], views: int | None) -> None:
+    channels = single[0]
+    image = single if views is None else (views, *single)
     if shape[1:] == image and len(shape) == len(image) + 1:
         return
     hint = ""
     if shape == image:
         hint = "; a single image is a batch of one, pixels[None]"
-    elif shape[-1:] == (3,) and len(shape) in (len(image), len(image) + 1):
+    elif shape[-1:] == (channels,) and len(shape) in (len(image), len(image) + 1):
         hint = "; channels come first, as np.moveaxis(pixels, -1, -3) puts them"
-    elif len(shape) == len(image) + 1 and shape[-3] != 3:
+    elif channels == 3 and len(shape) == len(image) + 1 and shape[-3] != 3:
         hint = "; grey images have their one channel three times, and further channels are left out"
-    elif shape[-3:-2] == (3,):
-        hint = f"; resize and crop images to {side} pixels, or load the backbone with another crop"
-    raise BackboneError(f"pixels have the shape {shape}; expected {_wanted(side, views)}{hint}")
+    elif shape[-3:-2] == (channels,):
+        sides = single[1] if single[1] == single[2] else sides_text(single[1:])
+        hint = f"; resize and crop images to {sides} pixels, or load the backbone with another crop"
+    raise BackboneError(f"pixels have the shape {shape}; expected {_wanted(single, views)}{hint}")

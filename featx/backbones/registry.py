@@ -11,12 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 from featx.backbones.sources.builtin_source import BuiltinSource
 from featx.backbones.sources.file_source import FileSource
-from featx.backbones.sources.source import Network, Source, no_such_network
+from featx.backbones.sources.source import ImageSize, Network, Source, no_such_network
 from featx.backbones.sources.timm_source import TimmSource
 from featx.backbones.sources.torchvision_source import TorchvisionSource
 from featx.errors import BackboneError
 from featx.io.file_kinds import EMPTY, FOLDER, MODEL, WEIGHTS, misplaced
-from featx.text import did_you_mean
+from featx.text import counted, did_you_mean
 
 SOURCES: tuple[Source, ...] = (FileSource(), TimmSource(), BuiltinSource(), TorchvisionSource())
 """All sources of networks. The first one that accepts a name builds it."""
@@ -26,24 +26,33 @@ _HOLD_WEIGHTS = (WEIGHTS, MODEL, FOLDER, EMPTY)
 """The kinds of files and folders that the sources try to read weights from."""
 
 
-def build(name: str, weights: str = "default", image_size: int | None = None) -> Network:
+def build(
+    name: str, weights: str = "default", image_size: ImageSize | None = None, channels: int | None = None
+) -> Network:
     """Build a backbone by name and load its weights.
 
     Args:
         name: ``resnet50``, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``path/to/file.py:factory``.
         weights: "default", "random" (seeded), a torchvision weights name such as IMAGENET1K_V1, or a local file: ``FILE``, or
             ``FILE#PART`` where it holds several networks that fit.
-        image_size: the side in pixels of the images, for networks whose architecture depends on it, such as vision
-            transformers, whose position embeddings are interpolated. None: the size of the weights.
+        image_size: the side in pixels of the images, or (height, width), for networks whose architecture depends on it, such as
+            vision transformers, whose position embeddings are interpolated. None: the size of the weights.
+        channels: the number of channels of the images, for networks whose first layer is adapted to it. None: that of the
+            weights.
 
     Raises:
-        BackboneError: there is no such backbone, there are no such weights, or the weights do not fit.
+        BackboneError: there is no such backbone, there are no such weights, or the weights do not fit; or the network takes
+            another number of channels, and its source adapts none.
     """
     wanted = "a .safetensors or .pth file of network weights"
     if found := misplaced(weights.partition("#")[0], wanted, fits=_HOLD_WEIGHTS):
         raise BackboneError(found)
     if source := source_of(name):
-        return source.build(name, weights, image_size)
+        adapted = {"channels": channels} if channels is not None and source.adapts_channels else {}
+        network = source.build(name, weights, image_size, **adapted)
+        if channels not in (None, network.transform.channels):
+            raise _no_such_channels(name, network.transform.channels)
+        return network
     with_prefix = [
         f"{source.prefix}{name}" for source in SOURCES if source.prefix and source.accepts_without_prefix(name)
     ]
@@ -51,6 +60,15 @@ def build(name: str, weights: str = "default", image_size: int | None = None) ->
     raise BackboneError(
         f"there is no backbone {name!r}{hint} (featx backbones lists them; timm/<name>, file.py:factory)"
     )
+
+
+def _no_such_channels(name: str, takes: int) -> BackboneError:
+    """The error for a network of a source that adapts no channels."""
+    twins = [
+        source.prefix + name for source in SOURCES if source.adapts_channels and source.accepts_without_prefix(name)
+    ]
+    hint = f"; {twins[0]} can be adapted" if twins else "; networks of timm can be adapted"
+    return BackboneError(f"{name} takes {counted(takes, 'channel')}{hint} (--in-chans)")
 
 
 def source_of(name: str) -> Source | None:
@@ -100,8 +118,7 @@ def build_on_meta(name: str) -> tuple[Network, Tensor]:
         with torch.device("meta"):
             network = build(name, "random")
     network.module.eval().to("meta")
-    side = network.transform.crop
-    return network, torch.empty(1, 3, side, side, device="meta")
+    return network, torch.empty(1, *network.transform.shape, device="meta")
 
 
 def parameters_on_meta() -> TorchFunctionMode:

@@ -45,9 +45,10 @@ def _show_entries(names: Sequence[str]) -> list[Any]:
             skipped.append(e)
             continue
         top1 = f"{e.top1:.1f} %" if e.top1 is not None else "-"
+        size = e.input_size if isinstance(e.input_size, int) else "x".join(map(str, e.input_size))
         click.echo(
             f"{e.name:<{width}}  {e.family:<18}  {e.embedding:9}  {e.parameters / 1e6:8.2f} M"
-            f"  {e.input_size:5}  {top1:>14}  {'yes' if e.local else 'no':>12}"
+            f"  {size:>5}  {top1:>14}  {'yes' if e.local else 'no':>12}"
         )
     return skipped
 

@@ -13,9 +13,9 @@ from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, BatchSize, cache_folder, data_options
+from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, SIZE_TYPE, BatchSize, cache_folder, data_options
 from featx.cli.output import in_views
-from featx.constants import DTYPES, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.constants import DTYPES, FITS, MAX_CHANNELS, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
 from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
@@ -55,6 +55,10 @@ def _one_or_several(context: click.Context, param: click.Parameter, words: tuple
 
 
 def _check(options: Mapping[str, Any]) -> None:
+    if options["size"] and options["crop"]:
+        raise SettingsError("size and crop both set the size of the images; expected one of them")
+    if options["resize"] == 0 and options["fit"] in ("crop", "pad"):
+        raise SettingsError(f"a resize of 0 squashes, and fit is {options['fit']}; expected one of them")
     if options["fast_decode"] and options["nvjpeg"]:
         raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
 
@@ -103,14 +107,30 @@ def _check(options: Mapping[str, Any]) -> None:
 )  # fmt: skip
 @DEVICE
 @option(
+    "--size", type=SIZE_TYPE, show_default="as the weights require", section="Input", needs=ALWAYS, metavar="N|HxW",
+    help="Size of the network's input: the side of a square, or height x width, such as 224x448. The length to which images "
+    "are resized changes in proportion. Position embeddings of vision transformers are interpolated.",
+)  # fmt: skip
+@option(
+    "--fit", type=click.Choice(FITS), show_default="as the weights require", section="Input", needs=ALWAYS, metavar="NAME",
+    help="How an image of another shape fits: crop covers the input and cuts off the rest, pad shows the whole image with the "
+    "network's mean colour around it (letterbox), squash changes its shape.",
+)  # fmt: skip
+@option(
+    "--in-chans", type=click.IntRange(1, MAX_CHANNELS), show_default="3 in most networks", section="Input", needs=ALWAYS,
+    metavar="N",
+    help="Number of channels to which the first layer of a network of timm is adapted: 1 is grey, others are the bands of "
+    "--bands.",
+)  # fmt: skip
+@option(
     "--resize", type=click.IntRange(0, MAX_SIDE), show_default="as the weights require",
     section="Input", needs=ALWAYS, metavar="PIXELS",
-    help="Length to which the shorter edge of an image is resized.",
+    help="Length to which the shorter edge of an image is resized; 0 squashes it.",
 )  # fmt: skip
 @option(
     "--crop", type=click.IntRange(1, MAX_SIDE), show_default="as the weights require",
     section="Input", needs=ALWAYS, metavar="PIXELS",
-    help="Side of the centre crop.",
+    help="Side of the centre crop, without a change of --resize.",
 )  # fmt: skip
 @PIXEL_VALUES
 @option(

@@ -246,9 +246,17 @@ def _transform(transform: Mapping[str, Any]) -> str:
 
 
 def _steps(transform: Mapping[str, Any]) -> Iterator[str]:
-    if transform.get("resize"):
-        yield f"resized to {transform['resize']} pixels ({transform.get('interpolation')})"
-    yield f"cropped to {transform['crop']}"
+    if {"fit", "crop_width", "channels"}.isdisjoint(transform):
+        if transform.get("resize"):
+            yield f"resized to {transform['resize']} pixels ({transform.get('interpolation')})"
+        yield f"cropped to {transform['crop']}"
+    else:
+        from featx.data.fitting import fit_words
+        from featx.data.transform import Transform
+
+        yield f"{fit_words(Transform.from_dict(transform))} ({transform.get('interpolation')})"
+        if (channels := transform.get("channels", 3)) != 3:
+            yield "grey" if channels == 1 else f"{channels} channels"
     if transform.get("decoding", "exact") != "exact":
         yield f"decoded by {transform['decoding']}"
     for name in ("value_range", "bands"):

@@ -76,6 +76,7 @@ class Checked(click.ParamType):  # type: ignore[type-arg]
 
 
 VALUE_RANGE_TYPE, BANDS_TYPE = Checked("value range", "parse_value_range"), Checked("bands", "parse_bands")
+SIZE_TYPE = Checked("size", "parse_size")
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]

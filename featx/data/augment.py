@@ -35,11 +35,12 @@ def read_augmented(
     """Decode an image, cut out a random region, resize it to the crop, and mirror it half of the time.
 
     This is the random resized crop of Szegedy et al. (2015) as torchvision implements it: an area of ``scale`` to 1 of the
-    image and an aspect ratio of 3/4 to 4/3 (log-uniform); after ten failed draws, the centre.
+    image and an aspect ratio of 3/4 to 4/3 (log-uniform), relative to that of the crop; after ten failed draws, the centre. The
+    region fills the crop, also where the plain view is padded.
 
     Args:
         data: the bytes of an image file.
-        transform: its crop, interpolation and background apply. JPEGs are always decoded whole.
+        transform: its size, channels, interpolation and background apply. JPEGs are always decoded whole.
         rng: the only source of randomness.
         scale: the smallest share of the image's area that a crop covers.
         flip: mirror half of the images.
@@ -47,32 +48,36 @@ def read_augmented(
         box: the part of the image from which the region is cut; None for all of it.
 
     Returns:
-        (3, crop, crop) uint8, RGB.
+        ``transform.shape`` uint8: (3, H, W), RGB, unless the network takes other channels.
 
     Raises:
         ImageError: as ``decode``.
     """
 
     def cut(pixels: np.ndarray) -> np.ndarray:
-        left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale)
-        patch = resize_pixels(pixels[top:bottom, left:right], (transform.crop, transform.crop), transform)
+        aspect = transform.size[1] / transform.size[0]
+        left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale, aspect)
+        patch = resize_pixels(pixels[top:bottom, left:right], transform.size, transform)
         if flip and rng.random() < 0.5:
             patch = patch.flip(-1)
-        return cropped(patch, transform.crop)
+        return cropped(patch, transform)
 
     return with_pixels(data, transform, cut, max_pixels=max_pixels, box=box)
 
 
-def _random_box(size: tuple[int, int], rng: np.random.Generator, scale: float) -> tuple[int, int, int, int]:
-    """Draw (left, top, right, bottom) of a random resized crop."""
+def _random_box(
+    size: tuple[int, int], rng: np.random.Generator, scale: float, aspect: float
+) -> tuple[int, int, int, int]:
+    """Draw (left, top, right, bottom) of a random resized crop for an input whose width is ``aspect`` times its height."""
     width, height = size
     for _ in range(10):
         area = width * height * rng.uniform(scale, 1.0)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        ratio = aspect * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
             return left, top, left + w, top + h
-    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    w, h = min(width, round(height * 4 / 3 * aspect)), min(height, round(width * 4 / 3 / aspect))
+    w, h = max(1, w), max(1, h)
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h

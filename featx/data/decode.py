@@ -8,6 +8,8 @@ The rules:
 - Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour the high byte counts. Grey of 12 or more bits and float grey (0 to
   1) are scaled, never clipped; values out of range are an error. ``Transform.value_range`` sets another range.
 - Transparency is composited over white, or over another background if one is named.
+- A network of one channel gets grey: the luma of ITU-R BT.601, as Pillow's mode L has it, of the composited image before it is
+  resized. A network of neither 1 nor 3 channels gets as many bands of the file, each without the meaning of a colour.
 - Bands of a TIFF that are neither colours nor declared to be alpha are an error, unless ``Transform.bands`` names the bands
   to read.
 - An image that cannot be decoded whole is an ``ImageError`` with the reason: truncated, a wrong checksum, a rare kind that
@@ -18,7 +20,7 @@ The rules:
 - Resizing and cropping give the same bytes as torchvision's presets on a (3, H, W) uint8 tensor of the image, with torch's
   antialiased filters. "nearest" takes the pixel under the centre (nearest-exact in torchvision, nearest in Pillow).
 - Before that, the longer side is cut about its centre to at most N times the shorter one, N = max(8, ceil(crop / resize) +
-  1), so that a very long image needs little memory. A resize of 0 needs no such cut.
+  1), so that a very long image needs little memory. An image that is squashed or padded needs no such cut.
 - A JPEG is decoded at 1/2, 1/4 or 1/8 of its size only if ``Transform.decoding`` requests it.
 
 Missing or garbled JPEG data in the middle of a scan cannot be detected: libjpeg fills it in as it can.
@@ -52,7 +54,16 @@ from featx.data.pillow import (
     open_image,
     turn_of,
 )
-from featx.data.samples import FULL_16_BITS, Values, ValueType, lend, paint_image, paint_values, values_of_8_bit
+from featx.data.samples import (
+    FULL_16_BITS,
+    Values,
+    ValueType,
+    lend,
+    paint_bands,
+    paint_image,
+    paint_values,
+    values_of_8_bit,
+)
 from featx.data.tiff import MOST_BYTES, ORIENTATION, TiffLayout, tiff_values
 from featx.data.transform import WHITE, Transform, channels, cropped, ends_kept, is_colour, resize_pixels, resized_size
 from featx.errors import DatasetError, ImageError, MachineError
@@ -120,7 +131,7 @@ def read_pixels(data: bytes, transform: Transform, *, max_pixels: int = MAX_PIXE
         max_pixels: as ``decode``.
 
     Returns:
-        (3, crop, crop) uint8, RGB.
+        ``transform.shape`` uint8: (3, H, W), RGB, unless the network takes other channels.
 
     Raises:
         ImageError: as ``decode``.
@@ -137,13 +148,13 @@ def read_views(
     max_pixels: int = MAX_PIXELS,
     box: Box | None = None,
 ) -> np.ndarray:
-    """As ``read_pixels`` for V views, decoding and resizing once: (V, 3, crop, crop) uint8. A box is cut out first."""
-    least = (transform.resize or transform.crop) if transform.decoding == "scaled" else 0
+    """As ``read_pixels`` for V views, decoding and resizing once: (V, C, H, W) uint8. A box is cut out first."""
+    least = max(transform.target) if transform.decoding == "scaled" else 0
 
     def cut(pixels: np.ndarray) -> np.ndarray:
         kept = pixels[ends_kept(pixels.shape, transform)]
         resized = resize_pixels(kept, resized_size(kept.shape, transform), transform)
-        return np.stack([cropped(resized, transform.crop, view) for view in views])
+        return np.stack([cropped(resized, transform, view) for view in views])
 
     return with_pixels(data, transform, cut, max_pixels=max_pixels, least=least, box=box)
 
@@ -171,7 +182,7 @@ def thumbnail(data: bytes, side: int, transform: Transform | None = None, *, box
         image = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
         return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
 
-    small = with_pixels(data, transform or Transform(), shrink, max_pixels=MAX_PIXELS, least=side, box=box)
+    small = with_pixels(data, (transform or Transform()).shown, shrink, max_pixels=MAX_PIXELS, least=side, box=box)
     file = io.BytesIO()
     small.convert("RGB").save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -265,7 +276,8 @@ def with_pixels(
         data: the bytes of an image file.
         transform: its background, value range and bands apply.
         work: takes the pixels, (H, W) uint32, C-contiguous, which nobody keeps. The bytes of each pixel in memory are R, G, B,
-            and a fourth one without meaning.
+            and a fourth one without meaning. For a transform of one channel they are (H, W) uint8, grey; for one that reads
+            bands, (H, W) of a void type with a byte for each.
         max_pixels: as in ``decode``.
         least: as in ``_shrink``; 0 decodes at full size, as a box does.
         box: the part of the upright image that ``work`` gets; None for all of it. What lies outside the image is cut off.
@@ -278,6 +290,8 @@ def with_pixels(
     with BUDGET.lease() as lease:
         try:
             pixels = _upright(data, kind, transform, max_pixels, 0 if box else least, lease)
+            if transform.channels == 1:
+                pixels = _grey(pixels)
             return work(pixels if box is None else _cut(pixels, box))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "allocate memory" in str(error):  # RuntimeError is torch's
@@ -306,7 +320,7 @@ def peek(data: bytes, transform: Transform, *, max_pixels: int) -> tuple[ValueTy
                 finish(image, data, kind)
                 values = _values(image, data, kind, transform, always=True)
             assert values
-            return values.type, values.extremes()[1]
+            return values.type, values.extremes(every=transform.reads_bands)[1]
         except ImageError:
             raise
         except Exception as error:  # as in ``with_pixels``
@@ -321,6 +335,12 @@ def _upright(data: bytes, kind: str, transform: Transform, max_pixels: int, leas
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error, KeyError, ...
         raise image_error(error, kind, lease.held) from error
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 grey of (H, W) uint32 pixels."""
+    height, width = pixels.shape
+    return np.array(Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1).convert("L"))
 
 
 def _cut(pixels: np.ndarray, box: Box) -> np.ndarray:
@@ -346,12 +366,15 @@ def _decode(
     image = _open(data, kind, transform, max_pixels, lease, least)
     if isinstance(image, TiffLayout):
         values = _tiff_bands(data, image, transform, max_pixels, lease)
-        return paint_values(values, transform), TURNS.get(image.tags.get(ORIENTATION))
-    if kind == "JPEG" and not transform.changes_8_bit_images:
+        paint = paint_bands if transform.reads_bands else paint_values
+        return paint(values, transform), TURNS.get(image.tags.get(ORIENTATION))
+    if kind == "JPEG" and not (transform.changes_8_bit_images or transform.reads_bands):
         pixels = _load_jpeg(image, data, fraction=bool(least))
         return paint_image(image, transform) if pixels is None else pixels, turn_of(image)
     finish(image, data, kind)
-    found = _values(image, data, kind, transform)
+    found = _values(image, data, kind, transform, always=transform.reads_bands)
+    if found and transform.reads_bands:
+        return paint_bands(found, transform), turn_of(image)
     return paint_image(image, transform) if found is None else paint_values(found, transform), turn_of(image)
 
 
@@ -366,7 +389,7 @@ def _values(image: Image.Image, data: bytes, kind: str, transform: Transform, *,
         always: return the values of 8-bit levels too.
     """
     given, bands = transform.value_range, transform.bands
-    if kind == "JPEG2000" and bands is None and undeclared_components(image, data):
+    if kind == "JPEG2000" and bands is None and not transform.reads_bands and undeclared_components(image, data):
         raise ImageError(
             f"{len(image.mode)} components, none of them declared to be opacity (no channel definition); --bands selects some, "
             f"such as {'1' if image.mode == 'LA' else '1,2,3'}"
@@ -403,7 +426,7 @@ def _open(
         layout = TiffLayout.read(data)
         if not (layout.undeclared or layout.is_unusual):
             raise
-    if layout.undeclared and not transform.bands:
+    if layout.undeclared and not (transform.bands or transform.reads_bands):
         raise layout.band_error()
     return layout if image is None or layout.undeclared else image
 
@@ -413,7 +436,7 @@ def _tiff_bands(data: bytes, layout: TiffLayout, transform: Transform, max_pixel
     layout.require_readable(max_pixels)
     check_size((layout.bytes, 1), MOST_BYTES * max_pixels)  # Pillow's own limit applies to samples here
     lease.take(2 * layout.bytes + 8 * layout.size[0] * layout.size[1])
-    return tiff_values(data, layout, transform.bands or layout.colour_bands)
+    return tiff_values(data, layout, transform.bands or (() if transform.reads_bands else layout.colour_bands))
 
 
 def _load_jpeg(image: ImageFile.ImageFile, data: bytes, *, fraction: bool) -> np.ndarray | None:

@@ -26,13 +26,13 @@ from featx.layer_spec import View
 def coded_reader(
     transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS
 ) -> Callable[[int, FileBytes], np.ndarray]:
-    """A reader for ``read_images``: the file itself, (L,) uint8, if the GPU can decode it; else pixels, (V, 3, crop, crop).
+    """A reader for ``read_images``: the file itself, (L,) uint8, if the GPU can decode it; else pixels, (V, C, H, W).
 
-    Values and bands are selected on the CPU.
+    Values, bands and channels other than RGB are selected on the CPU.
     """
 
     def read(_row: int, file: FileBytes) -> np.ndarray:
-        is_whole = not (file.box or transform.changes_8_bit_images)
+        is_whole = not (file.box or transform.changes_8_bit_images or transform.channels != 3)
         if is_whole and is_plain_jpeg(file.data, max_pixels=max_pixels):
             return np.frombuffer(file.data, dtype=np.uint8)
         return read_views(file.data, transform, views, max_pixels=max_pixels, box=file.box)
@@ -47,12 +47,12 @@ def pixels_on(
 
     Args:
         device: a CUDA device.
-        images: (L,) uint8 files and (V, 3, crop, crop) uint8 pixels.
-        transform: resize, crop and interpolation apply.
+        images: (L,) uint8 files and (V, C, H, W) uint8 pixels.
+        transform: how they are resized and cropped.
         views: the V views of each image.
 
     Returns:
-        (B x V, 3, crop, crop) uint8 on the device; the views of an image are adjacent.
+        (B x V, C, H, W) uint8 on the device; the views of an image are adjacent.
 
     Raises:
         ImageError: neither nvJPEG nor Pillow can decode a file.
@@ -82,16 +82,17 @@ def _decoded(
 
 
 def _cropped(image: Tensor, transform: Transform, views: Sequence[View]) -> Tensor:
-    """Resize and crop (3, H, W) in float32 to (V, 3, crop, crop) uint8, as ``decode.read_views`` does in uint8."""
+    """Resize and crop (3, H, W) in float32 to (V, *transform.shape) uint8, as ``decode.read_views`` does in uint8."""
     image = image[:, *ends_kept(tuple(image.shape[1:]), transform)]
     size, mode = resized_size(tuple(image.shape[1:]), transform), INTERPOLATIONS[transform.interpolation]
     resized = F.interpolate(image[None].float(), size, mode=mode, antialias=mode != "nearest-exact")[0]
     resized = resized.round().clamp(0, 255).to(torch.uint8)
-    missing = [max(0, transform.crop - length) for length in size]
-    before = [length // 2 for length in missing]
-    around = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])
+    top, left = (max(0, whole - length) // 2 for whole, length in zip(transform.size, size, strict=True))
+    padding = torch.tensor(transform.padding, dtype=torch.uint8, device=image.device)[:, None, None]
     found = []
     for view in views:
-        kept = F.pad(resized[:, *seen(size, transform.crop, view)], around)
-        found.append(kept.flip(-1) if view.mirrored else kept)
+        kept = resized[:, *seen(size, transform.size, view)]
+        canvas = padding.repeat(1, *transform.size)
+        canvas[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
+        found.append(canvas.flip(-1) if view.mirrored else canvas)
     return torch.stack(found)

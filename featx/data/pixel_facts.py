@@ -106,7 +106,7 @@ def look_at(
     def look(pixels: np.ndarray) -> tuple[np.void, bytes]:
         return _facts(pixels), _jpeg(pixels) if thumbnail else b""
 
-    facts, small = with_pixels(data, transform or Transform(), look, max_pixels=max_pixels, least=SIDE, box=box)
+    facts, small = with_pixels(data, (transform or Transform()).shown, look, max_pixels=max_pixels, least=SIDE, box=box)
     if box is None:
         facts["width"], facts["height"] = full_size(data) or (facts["width"], facts["height"])
     facts["bytes"] = len(data)

@@ -103,9 +103,9 @@ class Values:
     rows: Callable[[int, int], np.ndarray]
     inverted: bool = False
 
-    def extremes(self) -> tuple[float, float]:
-        """The least and the greatest value of a colour; NaN if one is NaN."""
-        colours = self.channels - (self.channels + 1) % 2
+    def extremes(self, *, every: bool = False) -> tuple[float, float]:
+        """The least and the greatest value of a colour, or of ``every`` channel; NaN if one is NaN."""
+        colours = self.channels if every else self.channels - (self.channels + 1) % 2
         found = []
         for strip in strips(self.size):
             part = self.rows(*strip)[..., :colours]
@@ -170,8 +170,46 @@ def paint_values(values: Values, transform: Transform) -> np.ndarray:
     Raises:
         ImageError: a value is out of range, or NaN.
     """
+    black, white = _bounds(values, transform)
+
+    def part(top: int, bottom: int) -> Image.Image:
+        return _levels(values.rows(top, bottom), values, black, white)
+
+    return _paint(values.size, part, transform)
+
+
+def paint_bands(values: Values, transform: Transform) -> np.ndarray:
+    """Scale the values of each band to 0..255, for a network whose channels are bands.
+
+    Returns:
+        (H, W) of a void type, a byte for each band in its order.
+
+    Raises:
+        ImageError: there are more or fewer bands than channels; a value is out of range, or NaN.
+    """
+    if values.channels != transform.channels:
+        names = ",".join(map(str, range(1, min(transform.channels, 4) + 1))) + ",…" * (transform.channels > 4)
+        raise ImageError(
+            f"{values.channels} bands; the network takes {transform.channels} (--bands selects them, such as {names})"
+        )
+    black, white = _bounds(values, transform, every=True)
+    pixels = np.empty((*values.size[::-1], values.channels), np.uint8)
+    for top, bottom in strips(values.size):
+        scaled = (values.rows(top, bottom).astype(np.float64) - black) * (255.0 / (white - black))
+        pixels[top:bottom] = np.rint(scaled)
+    if values.inverted:
+        np.subtract(255, pixels, out=pixels)
+    return pixels.view(np.dtype((np.void, values.channels)))[..., 0]
+
+
+def _bounds(values: Values, transform: Transform, *, every: bool = False) -> tuple[float, float]:
+    """The values that are black and white.
+
+    Raises:
+        ImageError: a value lies beyond them, or is NaN.
+    """
     black, white = values.type.range(transform.value_range)
-    low, high = values.extremes()
+    low, high = values.extremes(every=every)
     if not (math.isfinite(low) and math.isfinite(high)) or low < black or high > white:
         grey = "grey " if values.channels < 3 else ""
         fault = f"{grey}values from {low:g} to {high:g}; expected {black:g} to {white:g}"
@@ -179,11 +217,7 @@ def paint_values(values: Values, transform: Transform) -> np.ndarray:
         raise ImageError(
             f"{fault} (--value-range {fitting_range(values.type, low, high)} would fit)" if is_finite else fault
         )
-
-    def part(top: int, bottom: int) -> Image.Image:
-        return _levels(values.rows(top, bottom), values, black, white)
-
-    return _paint(values.size, part, transform)
+    return black, white
 
 
 def paint_image(image: Image.Image, transform: Transform) -> np.ndarray:

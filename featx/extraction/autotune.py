@@ -168,7 +168,7 @@ def memory_key(backbone: Backbone, lanes: int, batch: int | None = None) -> str:
         "batch": batch,
         "network": backbone.describe()["architecture"],
         "layers": sorted(backbone.layer_widths),
-        "crop": backbone.transform.crop,
+        "crop": backbone.transform.image_size,
         "precision": backbone.precision,
         "versions": {name: package_version(name) for name in ("torch", "openvino", "onnxruntime")},
     }

@@ -157,9 +157,9 @@ def _unversioned_note(facts: FileFacts) -> Iterator[str]:
 def _backbone_notes(backbone: Backbone) -> Iterator[str]:
     if backbone.weights == "random":
         yield f"{backbone.name} has random weights: a baseline, not a pretrained network"
-    if len(backbone.views) > 2 and backbone.transform.resize == backbone.transform.crop:
+    if len(backbone.views) > 2 and backbone.transform.resize == min(backbone.transform.size):
         yield (
-            f"images are resized to {backbone.transform.crop} pixels and the crop takes all of them: the corner views differ "
+            f"images are resized to {backbone.transform.resize} pixels and the crop takes all of them: the corner views differ "
             "along the longer side only; a larger --resize gives them room"
         )
 

@@ -119,11 +119,10 @@ def _remainder(norm: nn.Module) -> nn.Module:
 
 
 def noise_images(backbone: Backbone) -> np.ndarray:
-    """Random images, (2, 3, crop, crop) uint8, the same on every call."""
-    side = backbone.transform.crop
-    return np.random.default_rng(0).integers(0, 256, (2, 3, side, side), dtype=np.uint8)
+    """Random images, (2, C, H, W) uint8, the same on every call."""
+    return np.random.default_rng(0).integers(0, 256, (2, *backbone.transform.shape), dtype=np.uint8)
 
 
 def blank_images(backbone: Backbone, batch: int) -> Tensor:
-    """Black images, (batch, 3, crop, crop) uint8."""
-    return torch.zeros(batch, 3, backbone.transform.crop, backbone.transform.crop, dtype=torch.uint8)
+    """Black images, (batch, C, H, W) uint8."""
+    return torch.zeros(batch, *backbone.transform.shape, dtype=torch.uint8)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.constants import DTYPES, MAX_SIDE
+from featx.constants import DTYPES, MAX_CHANNELS, MAX_SIDE
 from featx.io.strict_json import shown
 from featx.io.tensor_file import Tensor
 from featx.layer_spec import LayerSpec
@@ -73,11 +73,11 @@ def member_of(names: Callable[[], Collection[str]]) -> Rule:
     )
 
 
-def three(rule: Rule) -> Rule:
-    """A list of three values that each follow a rule, such as one per colour channel."""
+def each(rule: Rule, most: int) -> Rule:
+    """A list of at most so many values that each follow a rule, such as one per channel."""
     return Rule(
-        f"a list of three, each {rule.words}",
-        lambda value: isinstance(value, list) and len(value) == 3 and all(map(rule.holds, value)),
+        f"a list of 1 to {most:,}, each {rule.words}",
+        lambda value: isinstance(value, list) and 1 <= len(value) <= most and all(map(rule.holds, value)),
     )
 
 
@@ -118,8 +118,8 @@ NO_FACTS = Rule("an empty object", lambda value: value == {})
 TRANSFORM = {
     "resize": whole(0, MAX_SIDE),
     "crop": whole(1, MAX_SIDE),
-    "mean": three(NUMBER),
-    "std": three(POSITIVE),
+    "mean": each(NUMBER, MAX_CHANNELS),
+    "std": each(POSITIVE, MAX_CHANNELS),
     "interpolation": TEXT,
 }
 """The transform from an image to a network's input."""

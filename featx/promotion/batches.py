@@ -160,8 +160,7 @@ def _make_cached_batches(
     data, backbone = assembly.data, assembly.backbone
     if settings.augment == "randaugment":
         raise _UncachedError("activations are cached for random crops, not for randaugment")
-    side = backbone.transform.crop
-    parts = split_network(network, trained, torch.rand(2, 3, side, side, device=data.device))
+    parts = split_network(network, trained, torch.rand(2, *backbone.transform.shape, device=data.device))
     if parts is None:
         raise _UncachedError(f"the network cannot be split before {trained.first_layer}")
     source = data.features.source

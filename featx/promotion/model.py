@@ -34,7 +34,7 @@ class PromotedModel:
     """A network of backbone and head that classifies images.
 
     ``promote`` makes it, ``save`` writes it and ``load`` reads it. ``predict_proba`` and ``decision_function`` take pixels
-    where those of ``Head`` take features. B is a number of images, V of views, C of classes, H = W = ``transform.crop``.
+    where those of ``Head`` take features. B is a number of images, V of views, C of classes, (H, W) = ``transform.size``.
 
     Args:
         network: The network, from normalised images to logits; it is put in eval mode and moved to ``device``.
@@ -191,7 +191,7 @@ class PromotedModel:
 
     def _require_finite_logits(self, path: str | os.PathLike[str]) -> None:
         """Run the network once, so that one that cannot take its own images is refused before it gets any."""
-        blank = np.zeros((1, 3, self.transform.crop, self.transform.crop), dtype=np.uint8)
+        blank = np.zeros((1, *self.transform.shape), dtype=np.uint8)
         try:
             logits = self.logits(blank)
         except Exception as error:  # a network raises whatever its author's code raises

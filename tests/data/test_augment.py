@@ -75,7 +75,7 @@ def test_a_share_of_1_keeps_the_whole_of_a_square_image() -> None:
 def test_a_random_cut_is_torchvisions_resized_crop_of_it(interpolation: str) -> None:
     pixels = noise(500, 375)
     for seed in range(8):
-        box = _random_box((500, 375), np.random.default_rng(seed), 0.1)
+        box = _random_box((500, 375), np.random.default_rng(seed), 0.1, 1.0)
         cut = pixels[box[1] : box[3], box[0] : box[2]]
         rng = np.random.default_rng(seed)
         ours = read_augmented(file_of(pixels), Transform(interpolation=interpolation), rng, scale=0.1, flip=False)

@@ -34,11 +34,9 @@ def test_bands_are_numbers_from_1_on(text: Any, expected: tuple[int, ...]) -> No
     assert parse_bands(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "1,1,2", "1,2,3,4,5", "-1", "1.5", "a", "1,,2", None, [1, "x"], "70000"])
+@pytest.mark.parametrize("text", ["", "0", "1,1,2", "-1", "1.5", "a", "1,,2", None, [1, "x"], "70000"])
 def test_anything_else_names_no_bands(text: Any) -> None:
-    with pytest.raises(
-        ValueError, match="names no bands; expected one to four different numbers from 1 on, such as 4,3,2"
-    ):
+    with pytest.raises(ValueError, match="names no bands; expected different numbers from 1 on, such as 4,3,2"):
         parse_bands(text)
 
 
@@ -49,6 +47,8 @@ def test_bands_are_stored_only_where_they_are_given() -> None:
     assert Transform.from_dict(given.as_dict()) == given
     with pytest.raises(ValueError, match=r"^bands is"):
         Transform(bands=(0,))
+    with pytest.raises(ValueError, match=r"for a network of 3 channels; expected one to four bands"):
+        Transform(bands=(1, 2, 3, 4, 5))
 
 
 # What ExtraSamples declares

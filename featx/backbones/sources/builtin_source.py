@@ -9,7 +9,7 @@ from importlib import resources
 from torch import nn
 
 from featx.backbones.architectures import LeNet5, MobileNetV1
-from featx.backbones.sources.source import Network, Source, load_local_weights, load_weights, seeded
+from featx.backbones.sources.source import ImageSize, Network, Source, load_local_weights, load_weights, seeded
 from featx.data.transform import Transform
 from featx.errors import BackboneError
 
@@ -38,7 +38,7 @@ class BuiltinSource(Source):
         """The names of the built-in architectures."""
         return tuple(_ARCHITECTURES)
 
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:  # noqa: ARG002 - for any size
+    def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:  # noqa: ARG002 - for any size
         """Build a built-in architecture with its embedded, random or local weights.
 
         Raises:

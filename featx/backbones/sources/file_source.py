@@ -14,7 +14,16 @@ import torch
 from torch import nn
 
 from featx.backbones.sources.local_files import LocalFiles, package_of
-from featx.backbones.sources.source import Network, Source, absolute_path, load_local_weights, name_of, seeded
+from featx.backbones.sources.source import (
+    ImageSize,
+    Network,
+    Source,
+    absolute_path,
+    load_local_weights,
+    name_of,
+    seeded,
+)
+from featx.constants import MAX_CHANNELS
 from featx.data.transform import Transform
 from featx.errors import BackboneError
 from featx.system import MISSING, why_unreadable
@@ -28,7 +37,7 @@ class FileSource(Source):
 
     The factory takes no arguments and returns an ``nn.Module``. The module may have an attribute ``transform`` (a
     ``featx.Transform``; the default is that of ImageNet at 224 pixels) and a method ``get_classifier()`` that returns its last
-    layer.
+    layer. A network that cannot run on the channels of its transform, and can on those of its first convolution, gets these.
     """
 
     key = "file"
@@ -37,7 +46,7 @@ class FileSource(Source):
         """Whether a backbone's name is ``file.py:factory``."""
         return ".py:" in name
 
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:  # noqa: ARG002 - for any size
+    def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:  # noqa: ARG002 - for any size
         """Run a file and call its factory.
 
         Raises:
@@ -50,13 +59,15 @@ class FileSource(Source):
         files = LocalFiles(root)
         with files.recorded():
             network = _call_factory(name, path, code, factory_name, package)
-            _run_once(network)
-        transform = getattr(network, "transform", Transform())
-        if not isinstance(transform, Transform):
-            raise BackboneError(f"{name}: its transform is a {type(transform).__name__}; expected a featx.Transform")
+            given = getattr(network, "transform", Transform())
+            if not isinstance(given, Transform):
+                raise BackboneError(f"{name}: its transform is a {type(given).__name__}; expected a featx.Transform")
+            transform = _run_once(network, given)
         get_classifier = getattr(network, "get_classifier", None)
         classifier = name_of(network, get_classifier()) if callable(get_classifier) else None
         weights, notes = load_local_weights(network, weights, transform, classifier)
+        if transform is not given:
+            notes += (_channels_note(name, transform),)
         digest = hashlib.sha256(code).hexdigest()
         origin = {"source": self.key, "name": f"{path.name}:{factory_name}", "code_sha256": digest}
         if files.digest:
@@ -102,9 +113,29 @@ def _call_factory(name: str, path: Path, code: bytes, factory_name: str, package
     return network
 
 
-def _run_once(network: nn.Module) -> None:
-    """Run a network, so that what its forward pass imports is recorded too. Whether it can run is found out later."""
-    transform = getattr(network, "transform", Transform())
-    side = transform.crop if isinstance(transform, Transform) else Transform().crop
-    with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]), torch.inference_mode():
-        network.eval()(torch.zeros(1, 3, side, side))
+def _run_once(network: nn.Module, transform: Transform) -> Transform:
+    """Run a network, so that what its forward pass imports is recorded too. Whether it can run is found out later.
+
+    Returns:
+        The transform; where the network runs on another number of channels alone, that of its first convolution, for these.
+    """
+    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    candidates = [transform]
+    if first is not None and 1 <= first.in_channels <= MAX_CHANNELS:
+        with contextlib.suppress(ValueError):  # too many numbers in an image of so many channels
+            candidates.append(transform.with_channels(first.in_channels))
+    for candidate in candidates:
+        with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]), torch.inference_mode():
+            network.eval()(torch.zeros(1, *candidate.shape))
+            return candidate
+    return transform
+
+
+def _channels_note(name: str, transform: Transform) -> str:
+    if transform.channels == 1:
+        normalised = f"mean {transform.mean[0]:g} and std {transform.std[0]:g}"
+        return f"{name} takes one channel: it gets images as grey, with {normalised}; its attribute transform may name others"
+    return (
+        f"{name} takes {transform.channels} channels: each gets a band of the images, as --bands names them, with the mean and "
+        "std of red, green and blue in turn; its attribute transform may name others"
+    )

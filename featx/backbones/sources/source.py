@@ -14,10 +14,13 @@ from torch import nn
 
 from featx.backbones import checkpoint
 from featx.backbones.classifier import find_classifier
-from featx.constants import MAX_SIDE
-from featx.data.transform import Transform
+from featx.constants import MAX_CHANNELS, MAX_SIDE
+from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
 from featx.text import printable
+
+ImageSize = int | tuple[int, int]
+"""The side of square images in pixels, or (height, width)."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,26 @@ class Source(ABC):
         key: the value of ``Network.origin["source"]``. Feature files and models store it.
         prefix: how every name of this source begins; "" if names have no prefix. The names of a source with a prefix are
             listed only for a pattern that begins with it.
+        adapts_channels: whether ``build`` has the argument ``channels``.
     """
 
     key: ClassVar[str]
     prefix: ClassVar[str] = ""
+    adapts_channels: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, name: str) -> bool:
         """Whether a backbone's name belongs to this source."""
 
     @abstractmethod
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
+    def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:
         """Build a network and load its weights.
 
         Args:
             name: a name that this source accepts.
             weights: as in ``registry.build``.
-            image_size: as in ``registry.build``; a source whose networks do not depend on it ignores it.
+            image_size: as in ``registry.build``; a source whose networks do not depend on it ignores it. A source that adapts
+                channels has the argument ``channels`` too, also as in ``registry.build``.
 
         Raises:
             BackboneError: the network or its weights are not available, or do not fit each other.
@@ -80,7 +86,9 @@ class Source(ABC):
         """
         if not self.accepts(origin["name"]):
             raise no_such_network(origin)
-        return self.build(origin["name"], "random", stored_size(origin, MAX_SIDE)).module
+        channels = stored_channels(origin)
+        adapted = {} if channels is None or not self.adapts_channels else {"channels": channels}
+        return self.build(origin["name"], "random", stored_size(origin, MAX_SIDE), **adapted).module
 
     def accepts_without_prefix(self, name: str) -> bool:  # noqa: ARG002 - the arguments are those of every source
         """Whether a name would belong to this source if its prefix stood before it."""
@@ -104,8 +112,8 @@ def no_such_network(origin: Mapping[str, str]) -> BackboneError:
     return BackboneError(f"there is no network {origin['name']!r} of {origin['source']}")
 
 
-def stored_size(origin: Mapping[str, str], most: int = 99_999) -> int | None:
-    """The side in pixels of the images that a stored network was built for; None if it is the network's usual one.
+def stored_size(origin: Mapping[str, str], most: int = 99_999) -> ImageSize | None:
+    """The size in pixels of the images that a stored network was built for; None if it is the network's usual one.
 
     Args:
         origin: as in ``Network.origin``.
@@ -115,15 +123,35 @@ def stored_size(origin: Mapping[str, str], most: int = 99_999) -> int | None:
         BackboneError: the stored size is not one that a transform may have.
     """
     size = origin.get("image_size")
-    if size is not None and not (re.fullmatch("[1-9][0-9]{0,4}", size) and int(size) <= most):
+    if size is None:
+        return None
+    sides = tuple(map(int, size.split("x"))) if re.fullmatch("[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})?", size) else ()
+    if not sides or max(sides) > most:
         raise BackboneError(f"{origin['name']} cannot be built for images of {printable(repr(size))} pixels")
-    return None if size is None else int(size)
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def resized_note(name: str, native: int, size: int) -> str:
+def stored_channels(origin: Mapping[str, str]) -> int | None:
+    """The number of channels that a stored network was adapted to; None if it is that of its weights.
+
+    Raises:
+        BackboneError: the stored number is not one that a transform may have.
+    """
+    channels = origin.get("in_chans")
+    if channels is not None and not (re.fullmatch("[1-9][0-9]{0,3}", channels) and int(channels) <= MAX_CHANNELS):
+        raise BackboneError(f"{origin['name']} cannot be built for {printable(repr(channels))} channels")
+    return None if channels is None else int(channels)
+
+
+def size_name(size: ImageSize) -> str:
+    """A size of images as ``Network.origin`` holds it: "224", or "224x448" for (224, 448)."""
+    return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
+
+
+def resized_note(name: str, native: ImageSize, size: ImageSize) -> str:
     """The note for a network that was built for images of another size than its weights."""
-    adapted = f"was adapted to {size} x {size}, position embeddings by interpolation"
-    return f"{name} is built for {native} x {native} pixels and {adapted}"
+    adapted = f"was adapted to {sides_text(size)}, position embeddings by interpolation"
+    return f"{name} is built for {sides_text(native)} pixels and {adapted}"
 
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
@@ -155,7 +183,7 @@ def load_weights(
 
     def last_layer() -> str | None:
         try:
-            images = torch.zeros(1, 3, transform.crop, transform.crop)
+            images = torch.zeros(1, *transform.shape)
             return classifier or find_classifier(module.eval(), images)[0]
         except Exception:  # a network that cannot run is reported when it is used
             return None

@@ -13,8 +13,17 @@ from typing import Any
 
 from torch import nn
 
-from featx.backbones.sources.source import Network, Source, load_local_weights, name_of, resized_note, seeded
-from featx.data.transform import Transform
+from featx.backbones.sources.source import (
+    ImageSize,
+    Network,
+    Source,
+    load_local_weights,
+    name_of,
+    resized_note,
+    seeded,
+    size_name,
+)
+from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
 from featx.text import brief, did_you_mean
 
@@ -26,6 +35,7 @@ class TimmSource(Source):
 
     key = "timm"
     prefix = "timm/"
+    adapts_channels = True
 
     def accepts(self, name: str) -> bool:
         """Whether a backbone's name begins with ``timm/``."""
@@ -57,12 +67,17 @@ class TimmSource(Source):
             short = f"{short}.{config.tag}" if config and config.tag else short
         return _published(Path(timm.__file__).parent).get(short)
 
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
+    def build(
+        self, name: str, weights: str, image_size: ImageSize | None = None, channels: int | None = None
+    ) -> Network:
         """Build a model of timm with pretrained, random or local weights.
+
+        For other ``channels`` than 3, timm adapts the first convolution of pretrained weights: it sums its kernels for one
+        channel, and repeats and scales them for several.
 
         Raises:
             BackboneError: timm is not installed, has no such model, or cannot load its weights; or the model has no single
-                last layer, does not take square RGB images, or cannot be built for images of this size.
+                last layer, or cannot be built for images of this size or of so many channels.
         """
         timm = _import_timm()
         short = name.removeprefix(self.prefix)
@@ -73,14 +88,11 @@ class TimmSource(Source):
             what, known = ("weights", timm.list_pretrained()) if has_tag else ("model", timm.list_models())
             hint = did_you_mean(short, known) or "; featx backbones 'timm/*' lists them"
             raise BackboneError(f"timm has no {what} {short!r}{hint}")
-        try:
-            module = seeded(functools.partial(timm.create_model, short, pretrained=weights == "default"))
-        except Exception as error:  # timm passes on the errors of its hub, urllib and torch
-            raise BackboneError(
-                f"timm cannot load the weights of {short} ({brief(error)}); name a local file with --weights FILE, or "
-                "--weights random"
-            ) from error
+        module = _created(timm, short, weights, channels)
         transform = _transform(timm, module)
+        own = transform.channels
+        if channels not in (None, own):
+            transform = transform.with_channels(channels)
         last = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
         classifier = name_of(module, last) if isinstance(last, nn.Module) else None
         if classifier is None or isinstance(last, nn.ModuleList):
@@ -88,20 +100,74 @@ class TimmSource(Source):
                 f"{name} has no single last layer (it may be distilled, or an encoder); featx needs a network that has one"
             )
         origin, is_fixed = {"source": self.key, "name": name}, module.pretrained_cfg["fixed_input_size"]  # type: ignore[index]
-        if image_size is None or image_size == transform.crop or not is_fixed:
-            weights, notes = load_local_weights(module, weights, transform, classifier)
-            return Network(module, transform, classifier, origin, weights, notes)
-        origin["image_size"] = str(image_size)
-        try:
-            weights, notes = load_local_weights(module, weights, transform, classifier)
-            module = _for_size(timm, short, module, image_size)
-            notes += (resized_note(name, transform.crop, image_size),)
-        except BackboneError:
-            if weights in ("default", "random"):
-                raise
-            module = _for_size(timm, short, module, image_size)  # the file may be of a network for that size
-            weights, notes = load_local_weights(module, weights, transform, classifier)
+        load, adapted = load_local_weights, transform.channels != own
+        if adapted:
+            origin["in_chans"] = str(transform.channels)
+            load = functools.partial(_load_adapted, timm, short, own)
+        if image_size is None or image_size == transform.image_size or not is_fixed:
+            weights, notes = load(module, weights, transform, classifier)
+        else:
+            origin["image_size"] = size_name(image_size)
+            try:
+                weights, notes = load(module, weights, transform, classifier)
+                module = _for_size(timm, short, module, image_size, channels)
+                notes += (resized_note(name, transform.image_size, image_size),)
+            except BackboneError:
+                if weights in ("default", "random"):
+                    raise
+                module = _for_size(
+                    timm, short, module, image_size, channels
+                )  # the file may be of a network for that size
+                weights, notes = load(module, weights, transform, classifier)
+        if adapted and weights == "default":
+            notes += (_channels_note(name, own, transform.channels),)
         return Network(module, transform, classifier, origin, weights, notes)
+
+
+def _created(timm: Any, name: str, weights: str, channels: int | None) -> nn.Module:
+    """A model of timm, with its pretrained weights if these are asked for."""
+    create = functools.partial(timm.create_model, name, pretrained=weights == "default")
+    try:
+        return seeded(functools.partial(create, **_adapted(channels)))
+    except Exception as error:  # timm passes on the errors of its hub, urllib and torch
+        if channels is not None and weights != "default":
+            raise BackboneError(f"timm cannot build {name} for {channels} channels: {brief(error)}") from error
+        raise BackboneError(
+            f"timm cannot load the weights of {name} ({brief(error)}); name a local file with --weights FILE, or "
+            "--weights random"
+        ) from error
+
+
+def _adapted(channels: int | None) -> dict[str, int]:
+    return {} if channels is None else {"in_chans": channels}
+
+
+def _channels_note(name: str, own: int, channels: int) -> str:
+    way = "summed for the one channel" if channels == 1 else f"repeated for {channels} channels"
+    return f"{name} takes {own} channels; the kernels of its first convolution were {way}, as timm does"
+
+
+def _load_adapted(
+    timm: Any, name: str, own: int, module: nn.Module, weights: str, transform: Transform, classifier: str
+) -> tuple[str, tuple[str, ...]]:
+    """As ``load_local_weights``, also from a file of the network for its ``own`` channels: its first layer is adapted."""
+    try:
+        return load_local_weights(module, weights, transform, classifier)
+    except BackboneError:
+        original = seeded(functools.partial(timm.create_model, name))
+        found, notes = load_local_weights(original, weights, transform.with_channels(own), classifier)
+        state = original.state_dict()
+        first = module.pretrained_cfg.get("first_conv") or ()  # type: ignore[union-attr, operator]
+        try:
+            for layer in (first,) if isinstance(first, str) else first:
+                key = f"{layer}.weight"
+                state[key] = timm.models.adapt_input_conv(transform.channels, state[key])
+            module.load_state_dict(state)
+        except Exception as error:  # each model of timm has code of its own
+            raise BackboneError(
+                f"the first layer of timm/{name} cannot be adapted to {transform.channels} channels: {brief(error)}"
+            ) from error
+        return found, (*notes, _channels_note(f"timm/{name}", own, transform.channels))
 
 
 @functools.cache
@@ -123,26 +189,29 @@ def _is_known(timm: Any, name: str) -> bool:
     return bool(timm.is_model(architecture)) and (not dot or name in timm.list_pretrained(f"{architecture}.*"))
 
 
-def _for_size(timm: Any, name: str, module: nn.Module, size: int) -> nn.Module:
+def _for_size(timm: Any, name: str, module: nn.Module, size: ImageSize, channels: int | None) -> nn.Module:
     """The same model with the same weights for images of another size; position embeddings are interpolated as timm does."""
     patch = getattr(getattr(module, "patch_embed", None), "patch_size", None)
+    sides = (size, size) if isinstance(size, int) else size
     try:
-        if isinstance(patch, tuple) and any(size % side for side in patch):
-            raise ValueError(f"its patches have {patch[0]} pixels, of which {size} is not a multiple")
+        if isinstance(patch, tuple):
+            for side, step in zip(sides, patch, strict=True):
+                if side % step:
+                    raise ValueError(f"its patches have {step} pixels, of which {side} is not a multiple")
         if hasattr(module, "set_input_size"):
-            module.set_input_size(img_size=(size, size))  # type: ignore[operator]
+            module.set_input_size(img_size=sides)  # type: ignore[operator]
             return module
-        resized = seeded(functools.partial(timm.create_model, name, img_size=size))
+        resized = seeded(functools.partial(timm.create_model, name, img_size=size, **_adapted(channels)))
         adapt = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", lambda state, _: state)
         state, expected = adapt(module.state_dict(), resized), resized.state_dict()
         if any(tensor.shape != expected[key].shape for key, tensor in state.items() if key in expected):
             raise ValueError("its weights depend on the size")
         resized.load_state_dict(state)
     except Exception as error:  # each model of timm has code of its own
-        side = module.pretrained_cfg["input_size"][-1]  # type: ignore[index]
+        native: tuple[int, int] = module.pretrained_cfg["input_size"][1:]  # type: ignore[index, assignment]
         raise BackboneError(
-            f"timm/{name} is built for {side} x {side} pixels and cannot be built for {size} x {size}: {brief(error)}. Leave "
-            f"--crop out, or use a model without a fixed size"
+            f"timm/{name} is built for {sides_text(native)} pixels and cannot be built for {sides_text(size)}: {brief(error)}. "
+            "Leave --size and --crop out, or use a model without a fixed size"
         ) from error
     return resized
 
@@ -159,16 +228,18 @@ def _import_timm() -> Any:
 def _transform(timm: Any, module: nn.Module) -> Transform:
     config = timm.data.resolve_model_data_config(module)
     channels, height, width = config["input_size"]
-    if channels != 3 or height != width:
-        raise BackboneError(
-            f"the model takes {channels} x {height} x {width} pixels; featx supports 3 channels and square images"
-        )
-    squash = config["crop_mode"] == "squash"
     interpolation = config["interpolation"]
-    return Transform(
-        resize=0 if squash else int(height / config["crop_pct"]),
-        crop=height,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=interpolation if interpolation != "random" else "bilinear",
-    )
+    means, stds = (tuple(config[name]) for name in ("mean", "std"))
+    try:
+        return Transform(
+            resize=int(min(height, width) / config["crop_pct"]),
+            crop=height,
+            crop_width=width,
+            mean=means * channels if len(means) == 1 else means,
+            std=stds * channels if len(stds) == 1 else stds,
+            interpolation=interpolation if interpolation != "random" else "bilinear",
+            fit={"border": "pad", "squash": "squash"}.get(config["crop_mode"], "crop"),
+            channels=channels,
+        )
+    except ValueError as error:
+        raise BackboneError(f"featx does not support the images of this model: {error}") from error

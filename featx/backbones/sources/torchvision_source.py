@@ -15,6 +15,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from featx.backbones import weights as weight_files
 from featx.backbones.checkpoint import split_part
 from featx.backbones.sources.source import (
+    ImageSize,
     Network,
     Source,
     absolute_path,
@@ -25,7 +26,7 @@ from featx.backbones.sources.source import (
     seeded,
     stored_size,
 )
-from featx.data.transform import Transform
+from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
 from featx.system import why_unreadable
 from featx.text import brief
@@ -50,7 +51,7 @@ class TorchvisionSource(Source):
         """The names of torchvision's classification models."""
         return torchvision_names()
 
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
+    def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:
         """Build a model of torchvision with published, random or local weights.
 
         Raises:
@@ -66,15 +67,16 @@ class TorchvisionSource(Source):
             try:
                 weights, notes = load_weights(module, weights, transform, classifier)
             except BackboneError:
-                if native is None or image_size in (None, native):
+                size = _side(name, image_size) if native else None
+                if size in (None, native):
                     raise
-                native, module = image_size, _for_size(name, module, image_size)  # the file may be for that size
+                native, module = size, _for_size(name, module, size)  # the file may be for that size
                 weights, notes = load_weights(module, weights, transform, classifier)
         elif weights != "random":
             load_weights(module, weight_files.fetch(entry.url), transform, classifier)
         origin = {"source": self.key, "name": name}
         if native:
-            size = image_size or native
+            size = _side(name, image_size) or native
             if size != native:
                 module = _for_size(name, module, size)
                 notes += (resized_note(name, native, size),)
@@ -88,9 +90,10 @@ class TorchvisionSource(Source):
         Raises:
             BackboneError: torchvision has no such model, or cannot build it for the stored image size.
         """
-        name, size = origin["name"], stored_size(origin)
+        name = origin["name"]
         if not self.accepts(name):
             raise no_such_network(origin)
+        size = _side(name, stored_size(origin))
         with _as_size_errors(name, size):
             return seeded(functools.partial(_build_module, name, size))
 
@@ -147,6 +150,22 @@ def _takes_one_size(name: str) -> bool:
     return name.startswith(("vit_", "maxvit_"))
 
 
+def _side(name: str, size: ImageSize | None) -> int | None:
+    """The side of the images of a model that is built for one size.
+
+    Raises:
+        BackboneError: they are no squares.
+    """
+    if size is None or isinstance(size, int):
+        return size
+    if size[0] != size[1]:
+        raise BackboneError(
+            f"{name} is built for square images, not for {sides_text(size)} pixels; vision transformers of timm take other "
+            "shapes"
+        )
+    return size[0]
+
+
 def _usual_size(name: str) -> int:
     size: int = models.get_model_weights(name).DEFAULT.meta["min_size"][0]
     return size
@@ -169,7 +188,7 @@ def _as_size_errors(name: str, size: int | None) -> Iterator[None]:
         yield
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         hint = (
-            f"; --crop may be {_usual_size(name)}, or another multiple of {_step(name)}"
+            f"; the size may be {_usual_size(name)}, or another multiple of {_step(name)}"
             if _takes_one_size(name)
             else ""
         )

@@ -71,7 +71,7 @@ def test_a_vision_transformer_is_built_for_the_size_of_the_crop(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "crop", "reason"),
     [
-        ("test_vit", 100, r"its patches have 16 pixels, of which 100 is not a multiple\. Leave --crop out"),
+        ("test_vit", 100, r"its patches have 16 pixels, of which 100 is not a multiple\. Leave --size and --crop out"),
         ("mixer_s32_224", 96, r"built for 224 x 224 pixels and cannot be built for 96 x 96: its weights depend on the size"),
     ],
 )  # fmt: skip
