@@ -118,7 +118,7 @@ def _show_features(exported: FeatureExport) -> None:
     help="Seed of the map and of the folds.",
 )  # fmt: skip
 @needing(_PIXELS, WORKERS)
-@cache_folder("Input")
+@cache_folder("Input", or_url="whose newest file is fetched")
 def export(
     reporter: Reporter, features: str | None, to: str | None, layer: tuple[str, ...], cache: str, **options: Any
 ) -> Export | FeatureExport:

@@ -184,7 +184,7 @@ def _check(options: Mapping[str, Any]) -> None:
 @option(
     "--wait", is_flag=True, section="Advanced", needs=ALWAYS, help="Wait while another process writes the same file."
 )
-@cache_folder("Output")
+@cache_folder("Output", or_url="to which finished files are copied and from which other machines fetch them")
 @option(
     "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
     help="Feature file to write, instead of one named in the cache folder.",
@@ -201,6 +201,7 @@ def extract(
     without stopping the others. An interrupted run keeps what it has done: the same command resumes it.
     """
     from featx.data.scan import scan_images
+    from featx.data.urls import is_url
     from featx.features.folder import require_named, require_writable
 
     # These come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
@@ -208,7 +209,8 @@ def extract(
     images = scan_images(data, scan)
     if out:
         require_named(Path(out), images.table, options["weights"], (backbone or "").rpartition(":")[0])
-    require_writable(Path(cache), Path(out) if out else None)
+    if not is_url(cache):  # what a server takes is known when it is asked
+        require_writable(Path(cache), Path(out) if out else None)
 
     stage_of_import(reporter)
     from featx.backbones.backbone import load_backbone

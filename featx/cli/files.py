@@ -15,6 +15,7 @@ from featx.cli.needs import ALWAYS, CHECKED, with_option, without_option
 from featx.cli.option_groups import Command, Group, option
 from featx.cli.options import COUNT, DEVICE, JSON, SOURCE_BACKBONE, cache_folder, needing
 from featx.cli.output import print_csv, print_notes, print_result
+from featx.cli.remote_files import with_local_files
 from featx.constants import CACHE, MODELS
 from featx.errors import CacheMissError, FeatxError, ModelNotFoundError
 from featx.text import printable, size_text
@@ -43,7 +44,7 @@ def info(file: str | None, failed: bool, as_json: bool) -> None:
     """
     from featx.inspection.info import describe_file
 
-    file = file or str(_newest())
+    file = str(with_local_files("info", {"file": file})["file"] or _newest())
     facts = describe_file(file)
     if failed:
         failures = facts.get("failures")
@@ -99,6 +100,7 @@ def verify(
     """
     from featx.inspection.verify import verify_file
 
+    file = with_local_files("verify", {"file": file})["file"]
     checked = verify_file(file, recompute=recompute or 0, backbone=backbone, weights=weights, device=device)
     print_result(checked if as_json else None, lambda: _show_verified(checked, file))
     if not checked["ok"]:
@@ -169,6 +171,7 @@ def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
 
     if as_json and ctx.invoked_subcommand:
         raise click.UsageError(f"--json has no effect before {ctx.invoked_subcommand}; give it after", ctx)
+    with_local_files("cache", {"cache": cache})
     if ctx.invoked_subcommand is None:
         entries = list_folder(Path(cache))
         print_result(
@@ -202,7 +205,7 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
     from featx.features.folder import describe_files, list_folder, remove
 
     assert ctx.parent
-    folder = cache or str(ctx.parent.params["cache"])
+    folder = with_local_files("cache rm", {"cache": cache or str(ctx.parent.params["cache"])})["cache"]
     entries = describe_files(map(Path, files)) if files else [e for e in list_folder(Path(folder)) if e.removable]
     if entries and not yes:
         for entry in entries:

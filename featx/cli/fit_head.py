@@ -239,7 +239,10 @@ def _check(options: Mapping[str, Any]) -> None:
     "--device", default="cpu", show_default=True, section="Compute", needs=_ON_DEVICE, metavar="NAME",
     help="Device of the matrix products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
 )  # fmt: skip
-@needing(without_option("features", "FEATURES, which is a file of any folder"), cache_folder("Input"))
+@needing(
+    without_option("features", "FEATURES, which is a file of any folder"),
+    cache_folder("Input", or_url="whose newest file is fetched"),
+)
 @needing(NO_OUT, MODELS_FOLDER)
 @option(
     "-o",

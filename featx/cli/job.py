@@ -14,6 +14,7 @@ from featx.cli.needs import require_effect
 from featx.cli.option_groups import Command
 from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
+from featx.cli.remote_files import with_local_files
 from featx.errors import FeatxError
 from featx.progress import QUIET, BarReporter, progress_bar
 from featx.reporter import SILENT, ForwardingReporter, Reporter
@@ -97,7 +98,7 @@ class JobCommand(Command):
             reporter: receives progress and notes.
         """
         assert self.callback
-        return self.callback(reporter=reporter, **options)
+        return self.callback(reporter=reporter, **with_local_files(str(self.name), options, reporter))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Check the options, do the work under a progress bar and print the result; of several processes the first prints."""

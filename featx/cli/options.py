@@ -263,8 +263,13 @@ def task_option(section: str) -> Decorator:
     )  # fmt: skip
 
 
-def cache_folder(section: str) -> Decorator:
-    """The option ``--cache``, which some commands write to and others read from."""
+def cache_folder(section: str, *, or_url: str = "") -> Decorator:
+    """The option ``--cache``, which some commands write to and others read from.
+
+    Args:
+        section: of the help.
+        or_url: what the URL of a folder does, in a command that takes one.
+    """
     return option(
         "--cache",
         default=CACHE,
@@ -272,7 +277,7 @@ def cache_folder(section: str) -> Decorator:
         section=section,
         needs=ALWAYS,
         metavar="FOLDER",
-        help="Folder of feature files.",
+        help=f"Folder of feature files{f', or its URL, {or_url}' if or_url else ''}.",
     )
 
 

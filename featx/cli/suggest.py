@@ -93,7 +93,7 @@ def _show(found: Suggestions) -> None:
 @option(
     "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the draws."
 )
-@cache_folder("Input")
+@cache_folder("Input", or_url="whose newest file is fetched")
 def suggest(reporter: Reporter, features: str | None, scan: ScanOptions, **options: Any) -> Suggestions:
     """Suggest which unlabelled images of FEATURES to label next, so that a batch of labels teaches a head most.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -13,9 +14,11 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE
 from featx.data.decode import MAX_PIXELS
 from featx.data.image_set import ImageSet
+from featx.data.places import is_remote
 from featx.data.retries import repeated_requests
 from featx.data.scan import scan_images
-from featx.errors import system_errors
+from featx.data.urls import public
+from featx.errors import OutputError, system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome, execute
 from featx.extraction.inventory import Inventory, take_inventory
@@ -27,10 +30,12 @@ from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import DONE, FAILED
 from featx.features.file_marks import record_marks, seal_of
 from featx.features.lock import write_lock
+from featx.features.remote_folder import RemoteFolder
 from featx.layer_spec import views_name
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
+from featx.text import portable
 
 
 @system_errors()
@@ -59,7 +64,8 @@ def extract(
     Args:
         data: an image set, or a path as ``scan_images`` takes it.
         backbone: a backbone, or the name of one, which is loaded with its default weights.
-        cache: the folder of feature files.
+        cache: the folder of feature files; or its URL, to which finished files are copied, and from which those of the same
+            data set and backbone are fetched first, see ``featx.features.remote_folder``.
         out: the feature file to write, instead of one named after data set and backbone in ``cache``.
         compute: the engine that runs the network: "eager" (torch), "compile" (torch.compile), "openvino" or "onnxruntime",
             where they are installed. "auto" takes the fastest one, which is measured once per machine and backbone, by a run
@@ -96,10 +102,11 @@ def extract(
         head = featx.Head("logreg").fit(features)
     """
     started = time.perf_counter()
+    copies = _remote_copies(cache, out)
     request = Request(
         images=data if isinstance(data, ImageSet) else scan_images(data),
         backbone=backbone if isinstance(backbone, Backbone) else load_backbone(backbone),
-        cache=Path(cache),
+        cache=copies.folder if copies else Path(cache),
         out=Path(out) if out is not None else None,
         compute=compute,
         batch_size=batch_size,
@@ -108,8 +115,33 @@ def extract(
         strict=strict,
         max_pixels=max_pixels,
     )
+    if copies:
+        images, network = request.images, request.backbone
+        target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
+        request = dataclasses.replace(request, out=target)
     inventory, outcome = _run(request, wait=wait, reporter=reporter)
-    return _summary(inventory, outcome, time.perf_counter() - started)
+    result = _summary(inventory, outcome, time.perf_counter() - started)
+    if copies:
+        copies.copy_back(result.file, reporter)
+        result = dataclasses.replace(result, notes=(*result.notes, *copies.notes))
+    return result
+
+
+def _remote_copies(cache: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> RemoteFolder | None:
+    """The folder of finished files on a server, if ``cache`` is one.
+
+    Raises:
+        OutputError: the server takes no files; ``out`` is a URL, or names a file besides.
+    """
+    if out is not None and is_remote(out):
+        raise OutputError(f"{public(os.fspath(out))} is a URL; -o names a file of this machine, --cache may be a URL")
+    if not is_remote(cache):
+        return None
+    if out is not None:
+        raise OutputError(
+            f"-o {os.fspath(out)} names a file of this machine, and --cache a folder on a server; give one"
+        )
+    return RemoteFolder(os.fspath(cache))
 
 
 def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory, Outcome]:

@@ -107,8 +107,7 @@ def feature_file_path(
     """
     note = ""
     plain = folder / native(f"{dataset}--{portable(_file_stem(backbone))}.h5")
-    tag = hashlib.sha256(json.dumps([root, sorted(identities.items())]).encode()).hexdigest()[:8]
-    candidates = [plain, plain.with_name(f"{plain.stem}--{tag}.h5")]
+    candidates = [plain, folder / tagged_name(dataset, root, backbone, identities)]
     for path in candidates:
         for form in (path, partial_path(path)):
             try:
@@ -130,6 +129,12 @@ def feature_file_path(
                 return path, ""
     taken = os.path.lexists(plain) or os.path.lexists(partial_path(plain))
     return (candidates[1], note) if taken else (plain, "")
+
+
+def tagged_name(dataset: str, root: str, backbone: str, identities: Mapping[str, str]) -> str:
+    """The name of a feature file that no other data set and no other features have; the arguments are as above."""
+    tag = hashlib.sha256(json.dumps([root, sorted(identities.items())]).encode()).hexdigest()[:8]
+    return native(f"{dataset}--{portable(_file_stem(backbone))}--{tag}.h5")
 
 
 def files_sharing(

@@ -1,0 +1,254 @@
+"""Finished feature files on a server: fetched by the next machine, put there whole, and never lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from conftest import write_image
+from web_server import web_server
+
+import featx
+from featx.cli.main import main
+from featx.data import retries
+from featx.data.transfers import fetch, put
+from featx.errors import CacheMissError, CorruptFileError, OutputError, UnreadableFileError
+from featx.extraction.result import Extraction
+from featx.features.remote_folder import RemoteFolder, local_file
+
+fsspec = pytest.importorskip("fsspec", reason="keeps files on servers")
+
+URL = "memory://cache-of-tests"
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A server in memory, empty."""
+    monkeypatch.setattr(retries, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(retries, "_servers", {})
+    found = fsspec.filesystem("memory")
+    if found.exists("/cache-of-tests"):
+        found.rm("/cache-of-tests", recursive=True)
+    return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that goes to another machine, which has a featx folder of its own."""
+
+    def go(name: str) -> None:
+        monkeypatch.setenv("FEATX_HOME", str(tmp_path / f"home-{name}"))
+
+    return go
+
+
+def extracted(data: Any, **options: Any) -> Extraction:
+    return featx.extract(data, "lenet5", cache=URL, **options)
+
+
+def refusing(*_: Any, **__: Any) -> None:
+    raise PermissionError(13, "Denied")
+
+
+def names(memory: Any) -> list[str]:
+    return sorted(name.rpartition("/")[2] for name in memory.find("/cache-of-tests"))
+
+
+def test_another_machine_fetches_the_finished_file_and_computes_nothing(
+    photos: Path, machine: Any, memory: Any
+) -> None:
+    machine("one")
+    first = extracted(photos)
+    assert (first.computed, first.reused) == (40, 0)
+    (name,) = names(memory)
+    assert first.file.name == name
+    assert f"the features were copied to {URL}/{name}" in first.notes
+    assert memory.cat(f"/cache-of-tests/{name}") == first.file.read_bytes()
+    machine("two")
+    second = extracted(photos)
+    assert (second.computed, second.reused) == (0, 40)
+    assert second.file.read_bytes() == first.file.read_bytes()
+    assert second.file != first.file
+    assert not any("copied" in note for note in second.notes)
+
+
+def test_only_new_images_are_computed_and_the_file_on_the_server_is_replaced(
+    photos: Path, machine: Any, memory: Any
+) -> None:
+    machine("one")
+    extracted(photos)
+    machine("two")
+    write_image(photos / "dark/new.png", 99)
+    second = extracted(photos)
+    assert (second.computed, second.reused) == (1, 40)
+    machine("one")
+    assert extracted(photos).computed == 0
+    assert len(names(memory)) == 1
+
+
+def test_the_same_photos_elsewhere_share_the_features_under_another_name(
+    photos: Path, tmp_path: Path, machine: Any, memory: Any
+) -> None:
+    machine("one")
+    extracted(photos)
+    machine("two")
+    moved = tmp_path / "elsewhere" / photos.name
+    moved.parent.mkdir()
+    photos.rename(moved)
+    assert extracted(moved).computed == 0
+    assert len(names(memory)) == 2
+
+
+def test_an_upload_that_fails_leaves_the_file_here_and_is_tried_again(
+    photos: Path, machine: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("one")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            type(memory), "put_file", lambda *_args, **_options: (_ for _ in ()).throw(PermissionError(13, "Denied"))
+        )
+        first = extracted(photos)
+    (note,) = [note for note in first.notes if note.startswith("Warning")]
+    assert f"could not be copied to {URL}/{first.file.name}: " in note
+    assert str(first.file) in note
+    assert names(memory) == []
+    again = extracted(photos)
+    assert (again.computed, again.reused) == (0, 40)
+    assert names(memory) == [first.file.name]
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_under_the_name(
+    photos: Path, machine: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("one")
+    whole = type(memory).put_file
+
+    def half(self: Any, local: str, remote: str, **options: Any) -> None:
+        Path(local + ".half").write_bytes(Path(local).read_bytes()[:1000])
+        whole(self, local + ".half", remote, **options)
+        raise OSError(5, "broken off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "put_file", half)
+        extracted(photos)
+    assert names(memory) == []
+
+
+def test_a_damaged_file_on_the_server_is_not_used_and_is_replaced(photos: Path, machine: Any, memory: Any) -> None:
+    machine("one")
+    name = extracted(photos).file.name
+    memory.pipe_file(f"/cache-of-tests/{name}", memory.cat(f"/cache-of-tests/{name}")[:5000])
+    machine("two")
+    result = extracted(photos)
+    assert result.computed == 40
+    assert any(note.startswith(f"{URL}/{name} is no sound feature file") for note in result.notes)
+    assert memory.cat(f"/cache-of-tests/{name}") == result.file.read_bytes()
+
+
+def test_what_was_finished_here_and_not_copied_is_not_replaced_by_what_another_machine_wrote(
+    photos: Path, machine: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("one")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            type(memory), "put_file", lambda *_args, **_options: (_ for _ in ()).throw(PermissionError(13, "Denied"))
+        )
+        mine = extracted(photos).file
+    before = mine.read_bytes()
+    machine("two")
+    write_image(photos / "dark/other.png", 98)
+    extracted(photos)
+    machine("one")
+    result = extracted(photos)
+    assert (result.computed, result.reused) == (0, 41)  # 40 from this machine, one from the other
+    assert result.file.read_bytes() != before
+
+
+def test_an_unfinished_file_never_leaves_the_machine(photos: Path, machine: Any, memory: Any) -> None:
+    machine("one")
+    (photos / "dark" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(featx.errors.DatasetError, match="--strict stops"):
+        extracted(photos, strict=True)
+    assert names(memory) == []
+
+
+def test_what_cannot_keep_files_is_refused_at_once(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        OutputError, match=r"https://server/cache is on a web server, which takes no files; expected s3://"
+    ):
+        featx.extract(photos, "lenet5", cache="https://server/cache")
+    with pytest.raises(
+        OutputError, match=r"-o .*out.h5 names a file of this machine, and --cache a folder on a server"
+    ):
+        featx.extract(photos, "lenet5", cache=URL, out=tmp_path / "out.h5")
+    with pytest.raises(OutputError, match=r"s3://bucket/out.h5 is a URL; -o names a file of this machine"):
+        featx.extract(photos, "lenet5", out="s3://bucket/out.h5")
+
+
+# Files by their URLs
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_commands_read_feature_files_by_their_urls(photos: Path, machine: Any, memory: Any, in_tmp: Path) -> None:
+    machine("one")
+    extraction = run("extract", str(photos), "-b", "lenet5", "--cache", URL)
+    (name,) = names(memory)
+    machine("two")
+    head = run("fit-head", f"{URL}/{name}", "--models", str(in_tmp / "models"))
+    assert run("fit-head", "--cache", URL, "--models", str(in_tmp / "models2"))["accuracy"] == head["accuracy"]
+    assert run("info", f"{URL}/{name}")["identity"] == extraction["identity"]
+    assert run("verify", f"{URL}/{name}")["ok"]
+    refused = CliRunner().invoke(main, ["rank", str(photos), "--cache", URL, "-b", "lenet5"])
+    assert refused.exit_code == 1
+    assert "featx rank takes a folder of this machine as --cache, not a URL" in refused.output
+
+
+def test_a_file_of_a_web_server_is_fetched_once(photos: Path, tmp_path: Path, machine: Any) -> None:
+    pytest.importorskip("aiohttp", reason="reads files of web servers")
+    machine("one")
+    made = featx.extract(photos, "lenet5", cache=tmp_path / "www").file
+    with web_server(made.parent) as server:
+        copy = local_file(f"{server.url}/{made.name}")
+        assert copy.read_bytes() == made.read_bytes()
+        server.requests.clear()
+        assert local_file(f"{server.url}/{made.name}") == copy
+        assert server.count("GET") == 0
+        os.utime(made)
+        with pytest.raises(CacheMissError, match=r"there is no feature file .*/none.h5"):
+            local_file(f"{server.url}/none.h5")
+        (made.parent / "other.h5").write_bytes(b"something else")
+        with pytest.raises(CorruptFileError, match=r"other\.h5"):
+            local_file(f"{server.url}/other.h5")
+        server.statuses[made.name] = [403] * 99
+        with pytest.raises(UnreadableFileError, match="cannot be fetched: HTTP status 403"):
+            local_file(f"{server.url}/{made.name}")
+
+
+def test_a_folder_without_files_is_told(machine: Any) -> None:
+    machine("one")
+    with pytest.raises(
+        CacheMissError, match=f"there is no feature file in {URL}; featx extract --cache {URL} makes one"
+    ):
+        RemoteFolder(URL).fetch_newest()
+
+
+def test_files_are_put_and_fetched_whole(tmp_path: Path, memory: Any) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(100_000))
+    put(tmp_path / "a", f"{URL}/deep/a.bin")
+    put(tmp_path / "a", f"{URL}/deep/a.bin")  # in the place of another
+    assert names(memory) == ["a.bin"]
+    fetch(f"{URL}/deep/a.bin", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+    with pytest.raises(FileNotFoundError):
+        fetch(f"{URL}/deep/none.bin", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
