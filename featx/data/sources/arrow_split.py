@@ -72,9 +72,18 @@ class ArrowFiles:
         """The schema of Arrow."""
         return self.tables[0].schema
 
-    def columns(self, names: Sequence[str]) -> Any:
-        """A table of Arrow with some columns, in the order of the rows of the split."""
-        table = pyarrow.concat_tables([each.select(list(names)) for each in self.tables])
+    def cells(self, names: Sequence[str], image: ImageColumn) -> Any:
+        """A table of Arrow with some columns, in the order of the rows of the split, and with the paths of the images alone.
+
+        Args:
+            names: of the columns.
+            image: the column of images, which is there even if it has no paths.
+        """
+        table = pyarrow.concat_tables([each.select([*names, image.name]) for each in self.tables])
+        images = [_without_bytes(chunk, image) for chunk in table.column(image.name).chunks]
+        table = table.drop_columns([image.name])
+        if images:
+            table = table.append_column(image.name, pyarrow.chunked_array(images))
         return table if self.order is None else table.take(pyarrow.array(self.order))
 
 
@@ -120,6 +129,13 @@ class ArrowSplit:
         data, paths = self._chunks[number]
         at = row - int(self._starts[number])
         return data[at].as_py(), paths[at].as_py() if paths is not None else None
+
+
+def _without_bytes(images: Any, column: ImageColumn) -> Any:
+    """An array of images without their bytes, which are not read."""
+    if not column.path:
+        return pyarrow.nulls(len(images))
+    return pyarrow.StructArray.from_arrays([cells_of(images, column)[1]], names=[column.path])
 
 
 def _table(file: Path) -> Any:

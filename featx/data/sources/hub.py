@@ -26,7 +26,7 @@ FORM = "hf://ORG/NAME, and after it /CONFIGURATION, @SPLIT and ?revision=REVISIO
 """How a data set is named."""
 
 _PREFIX = "hf://"
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*")
 _FOLDER, _MOST_RECORDS = "hub", 500
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from featx.data.sources.hub import hub_name, is_hub_name, prepared_folder, versi
 from featx.data.sources.row_store import RowStore, RowTable
 from featx.data.sources.saved_folder import is_saved, split_of_state, splits_of_folder
 from featx.data.split_names import is_split_alone
-from featx.data.store import Store
+from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError, ImageError
 from featx.text import did_you_mean, listed, portable
 
 if TYPE_CHECKING:
     from featx.data.sources.arrow_split import ArrowFiles, ArrowSplit
+    from featx.data.sources.row_cells import Rows
 
 EXPECTED = "a data set of Hugging Face (hf://org/name, or a folder that datasets has saved)"
 
@@ -36,34 +38,84 @@ def matches(data: str | os.PathLike[str]) -> bool:
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images of a data set; ``scan_images`` describes the columns."""
+    found = _find(os.fspath(data))
+    parts = [_rows_of(found, split, options) for split in found.files]
+    from featx.data.sources.row_cells import assemble_rows
+
+    return assemble_rows(found.name, found.store(options), parts, options, found.notes)
+
+
+def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:
+    """List the images of a data set, in the order of its rows, whatever their labels and splits.
+
+    Raises:
+        DatasetError: it cannot be read, or has no column of images.
+    """
+    found = _find(os.fspath(data))
+    store = found.store(options)
+    parts = [_rows_of(found, split, options, images_alone=True) for split in found.files]
+    return [ImageFile(store, path) for part in parts for path in part.paths]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A data set of Hugging Face on this machine.
+
+    Attributes:
+        location: as ``Store.location``, without a column.
+        name: of the data set.
+        folder: in which its files are.
+        files: those of each split, by its name.
+        notes: sentences for the user.
+    """
+
+    location: str
+    name: str
+    folder: Path
+    files: Mapping[str, ArrowFiles]
+    notes: tuple[str, ...] = ()
+
+    def store(self, options: ScanOptions) -> HuggingFaceStore:
+        """The store of its images."""
+        column = options.image_column
+        return HuggingFaceStore(f"{self.location}#{column}" if column else self.location, self.files, column)
+
+
+def _find(text: str, *, newest: bool = True) -> _Found:
+    """The data set that a user's text or a location names; ``newest`` as in ``hub.prepared_folder``.
+
+    Raises:
+        DatasetError: it is not there, or what reads it is not installed.
+    """
     try:
-        from featx.data.sources import row_cells, row_schema
-    except ImportError as error:
-        raise DatasetError(f"reading {os.fspath(data)} needs pyarrow: pip install 'featx[parquet]'") from error
-    text = os.fspath(data)
-    if is_remote(text):
+        if not is_remote(text):
+            folder = local_path(text).resolve()
+            return _Found(str(folder), portable(folder.name), folder, splits_of_folder(folder))
         hub = hub_name(text)
-        location, name = str(hub), hub.short
-        folder, notes = prepared_folder(hub)
-        found = _chosen(location, splits_of_folder(folder, version_of(folder)), hub.splits)
-    else:
-        folder, notes = local_path(text).resolve(), ()
-        location, name = str(folder), portable(folder.name)
-        found = splits_of_folder(folder)
-    parts = []
-    for split, files in found.items():
-        where = f"{location}, split {split}" if split else location
-        features = row_schema.features_of(files.schema.metadata) or files.features
-        schema = row_schema.read_schema(where, files.schema, features, options)
-        own = [schema.image.name] if schema.image.path else []
-        cells = list(dict.fromkeys([*own, *(cell for cell in schema.cells if cell in files.schema.names)]))
-        table = files.columns(cells) if cells else files.columns(files.schema.names[:1])
-        split_name = split or _split_alone(folder)
-        prefix = f"{split}/" if split else ""
-        parts.append(row_cells.read_rows(table, schema, where=where, prefix=prefix, split=split_name))
-    location += f"#{options.image_column}" if options.image_column else ""
-    store = HuggingFaceStore(location, found, options.image_column)
-    return row_cells.assemble_rows(name, store, parts, options, notes)
+        folder, notes = prepared_folder(hub, newest=newest)
+        files = splits_of_folder(folder, version_of(folder))
+    except ImportError as error:
+        raise DatasetError(f"reading {text} needs pyarrow: pip install 'featx[parquet]'") from error
+    unknown = [split for split in hub.splits if split not in files]
+    if unknown:
+        near = did_you_mean(unknown[0], files)
+        raise DatasetError(f"{hub}: there is no split {unknown[0]!r}; found {listed(list(files))}{near}")
+    chosen = {split: files[split] for split in hub.splits or files}
+    return _Found(str(hub), hub.short, folder, chosen, notes)
+
+
+def _rows_of(found: _Found, split: str, options: ScanOptions, *, images_alone: bool = False) -> Rows:
+    """The rows of one split."""
+    from featx.data.sources import row_cells, row_schema
+
+    files = found.files[split]
+    where = f"{found.location}, split {split}" if split else found.location
+    features = row_schema.features_of(files.schema.metadata) or files.features
+    schema = row_schema.read_schema(where, files.schema, features, options, images_alone=images_alone)
+    table = files.cells([cell for cell in schema.cells if cell in files.schema.names], schema.image)
+    return row_cells.read_rows(
+        table, schema, where=where, prefix=f"{split}/" if split else "", split=split or _split_alone(found.folder)
+    )
 
 
 def opens(location: str) -> bool:
@@ -76,18 +128,7 @@ def opens(location: str) -> bool:
 def open_store(location: str) -> Store:
     """Open the images of a data set again; what is on this machine already counts, without asking the hub."""
     where, column = _without_column(location)
-    return HuggingFaceStore(location, _found_again(where), column)
-
-
-def _found_again(location: str) -> Mapping[str, ArrowFiles]:
-    try:
-        if not is_remote(location):
-            return splits_of_folder(Path(location))
-        hub = hub_name(location)
-        folder, _ = prepared_folder(hub, newest=False)
-        return _chosen(location, splits_of_folder(folder, version_of(folder)), hub.splits)
-    except ImportError as error:
-        raise DatasetError(f"reading {location} needs pyarrow: pip install 'featx[parquet]'") from error
+    return HuggingFaceStore(location, _find(where, newest=False).files, column)
 
 
 def _without_column(location: str) -> tuple[str, str | None]:
@@ -95,14 +136,6 @@ def _without_column(location: str) -> tuple[str, str | None]:
         return location, None
     where, _, column = location.partition("#") if is_remote(location) else location.rpartition("#")
     return (where, column or None) if where else (location, None)
-
-
-def _chosen(location: str, found: Mapping[str, ArrowFiles], splits: Collection[str]) -> Mapping[str, ArrowFiles]:
-    unknown = [split for split in splits if split not in found]
-    if unknown:
-        near = did_you_mean(unknown[0], found)
-        raise DatasetError(f"{location}: there is no split {unknown[0]!r}; found {listed(list(found))}{near}")
-    return {split: files for split, files in found.items() if split in splits} if splits else found
 
 
 def _split_alone(folder: Path) -> str:
@@ -140,7 +173,7 @@ class HuggingFaceStore(RowStore):
 
         with self._lock:
             if self._files[key].facts_now() != self._files[key].facts:
-                self._files = {**self._files, **_found_again(_without_column(self.location)[0])}
+                self._files = {**self._files, **_find(_without_column(self.location)[0], newest=False).files}
                 self._opened.pop(key, None)
             if key not in self._opened:
                 files = self._files[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import re
@@ -14,7 +15,7 @@ from featx.data.listing import is_junk, why_left_out
 from featx.data.places import expand, is_remote, local_path, place
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.split_names import exact_splits, is_split_alone, worded_splits
-from featx.data.store import Store
+from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
 from featx.text import listed, portable
 
@@ -49,25 +50,41 @@ def matches(data: str | os.PathLike[str]) -> bool:
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images in the rows of Parquet files; ``scan_images`` describes the columns."""
-    try:
-        from featx.data.sources import parquet_store, row_cells
-    except ImportError as error:
-        raise DatasetError(f"reading {os.fspath(data)} {_MISSING}") from error
-    location, base, files = _found(os.fspath(data))
-    _refuse_several(location, base, files)
-    column = options.image_column or _column_by_content(files)
-    if column:
-        location = f"{location}#{column}"
-    splits = _splits_of(base, files)
-    parts: list[Rows] = []
-    for file in files:
-        key = file.removeprefix(base).lstrip("/")
-        prefix = f"{key}/" if key else ""
-        parts.append(_rows_of(file, prefix, splits[file], options, column))
+    store, name, parts = _read(os.fspath(data), options)
+    from featx.data.sources.row_cells import assemble_rows
+
     empty = [part.where for part in parts if not part.names]
     notes = [f"{len(empty)} of {len(parts)} files have no rows: {listed(empty, 3)}"] if empty else []
-    store = parquet_store.ParquetStore(location, base, column)
-    return row_cells.assemble_rows(_name(base), store, [part for part in parts if part.names] or parts, options, notes)
+    return assemble_rows(name, store, [part for part in parts if part.names] or parts, options, notes)
+
+
+def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:
+    """List the images in the rows of Parquet files, in their order, whatever their labels and splits.
+
+    Raises:
+        DatasetError: a file cannot be read, or has no column of images.
+    """
+    store, _, parts = _read(os.fspath(data), options, images_alone=True)
+    return [ImageFile(store, path) for part in parts for path in part.paths]
+
+
+def _read(text: str, options: ScanOptions, *, images_alone: bool = False) -> tuple[Store, str, list[Rows]]:
+    """The store of Parquet files, the name of the data set, and the rows of each file."""
+    try:
+        from featx.data.sources.parquet_store import ParquetStore
+    except ImportError as error:
+        raise DatasetError(f"reading {text} {_MISSING}") from error
+    location, base, files = _found(text)
+    if not _is_pattern(text):
+        _refuse_several(base, files)
+    column = options.image_column or _column_by_content(files)
+    splits = _splits_of(base, files)
+    parts = []
+    for file in files:
+        key = file.removeprefix(base).lstrip("/")
+        named = dataclasses.replace(options, image_column=column)
+        parts.append(_rows_of(file, f"{key}/" if key else "", splits[file], named, images_alone))
+    return ParquetStore(f"{location}#{column}" if column else location, base, column), _name(base), parts
 
 
 def opens(location: str) -> bool:
@@ -170,21 +187,17 @@ def _base(files: str) -> str:
     return "/".join(parts[:fixed])
 
 
-def _refuse_several(location: str, base: str, files: Sequence[str]) -> None:
+def _refuse_several(base: str, files: Sequence[str]) -> None:
     """Refuse a folder of several data sets, each in its own folder, as configurations of a Hugging Face data set are."""
-    if not location.endswith(_BELOW):
-        return
-    folders = sorted({file.removeprefix(base).lstrip("/").rpartition("/")[0] for file in files})
-    own = [folder for folder in folders if not all(part and is_split_alone(part) for part in folder.split("/")[-1:])]
-    if len(own) < 2:
-        return
-    by_folder = {
-        folder: {_stem_split(file) for file in files if file.startswith(f"{base}/{folder}/")} for folder in own
-    }
-    repeated = [folder for folder in own if folder and by_folder[folder] != {""}]
-    if len(repeated) > 1:
+    found = set()
+    for file in files:
+        folders = file.removeprefix(base).strip("/").split("/")[:-1]
+        around = [name for name in folders if not is_split_alone(name)]
+        if _stem_split(file) or len(around) < len(folders):
+            found.add("/".join(around))
+    if len(found) > 1:
         raise DatasetError(
-            f"{base} holds the Parquet files of several data sets, in the folders {listed(repeated)}; name one of these "
+            f"{base} holds the Parquet files of several data sets, in the folders {listed(sorted(found))}; name one of these "
             f"folders, or {base}{_BELOW} for all of them"
         )
 
@@ -211,14 +224,12 @@ def _splits_of(base: str, files: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, column: str | None) -> Rows:
+def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, images_alone: bool) -> Rows:
     """The rows of one file.
 
     Raises:
         DatasetError: it cannot be read, or its columns cannot be told.
     """
-    import dataclasses
-
     import pyarrow.parquet
 
     from featx.data.sources import parquet_file, row_cells, row_schema
@@ -227,8 +238,8 @@ def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, column: s
         with place(file).open() as source:
             opened = pyarrow.parquet.ParquetFile(source)
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
-            named = dataclasses.replace(options, image_column=column)
-            found = row_schema.read_schema(file, schema, row_schema.features_of(schema.metadata), named)
+            features = row_schema.features_of(schema.metadata)
+            found = row_schema.read_schema(file, schema, features, options, images_alone=images_alone)
             table = opened.read(columns=found.cells) if found.cells else _of_rows(rows)
     except FileNotFoundError as error:
         raise DatasetError(f"there is no file {file}") from error

@@ -52,6 +52,11 @@ class Rows:
     has_labels: bool = True
     columns: tuple[str, ...] = ()
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the images: the prefix, the number of the row from 0 on, and the embedded name where there is one."""
+        return [f"{self.prefix}{row}/{name}" if name else f"{self.prefix}{row}" for row, name in enumerate(self.names)]
+
 
 def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: str) -> Rows:
     """Turn the cells of rows into text.
@@ -67,7 +72,7 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
         DatasetError: a cell has no text, or a number stands for no class.
     """
     names = [""] * table.num_rows
-    if schema.image.path:
+    if schema.image.path and table.num_rows:
         paths = pyarrow.compute.struct_field(table.column(schema.image.name), schema.image.path)
         names = [_file_name(path) for path in paths.to_pylist()]
     labels = [""] * table.num_rows
@@ -89,10 +94,7 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
 def assemble_rows(
     name: str, store: Store, parts: Sequence[Rows], options: ScanOptions, notes: Sequence[str] = ()
 ) -> ImageSet:
-    """Build an ``ImageSet`` from rows.
-
-    A path is the prefix, the number of the row from 0 on, and the embedded name of the image where there is one:
-    ``train/17/beagle.jpg``.
+    """Build an ``ImageSet`` from rows, with paths such as ``train/17/beagle.jpg``.
 
     Raises:
         DatasetError: there are no rows, or some have no split while others do.
@@ -101,11 +103,7 @@ def assemble_rows(
     if not total:
         raise DatasetError(f"{listed([part.where for part in parts], 3)}: there are no rows")
     splits, about = _splits(parts, options)
-    paths = [
-        f"{part.prefix}{row}/{inner}" if inner else f"{part.prefix}{row}"
-        for part in parts
-        for row, inner in enumerate(part.names)
-    ]
+    paths = [path for part in parts for path in part.paths]
     names = list(dict.fromkeys(column for part in parts for column in part.further))
     further = {
         column: [cell for part in parts for cell in part.further.get(column, [""] * len(part.names))]
@@ -159,12 +157,14 @@ def _texts(
     known: dict[Any, str] = {}
     found = []
     for row, value in enumerate(_values(table.column(column))):
-        key = tuple(value) if isinstance(value, list) else value
         try:
-            if key not in known:
-                known[key] = text(_named(value, names))
-            found.append(known[key])
-        except (ValueError, TypeError) as error:  # TypeError: a list of objects has no hash
+            if isinstance(value, list | dict | set):
+                found.append(text(_named(value, names)))
+                continue
+            if value not in known:
+                known[value] = text(_named(value, names))
+            found.append(known[value])
+        except ValueError as error:
             raise DatasetError(f"{where}, row {row}: the {what} {error}") from error
     return found
 

@@ -12,7 +12,7 @@ import pyarrow
 
 from featx.data.scan_options import ScanOptions
 from featx.errors import DatasetError
-from featx.text import did_you_mean, listed
+from featx.text import listed
 
 _IMAGE_NAMES = {
     *("image", "images", "img", "imgs", "jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "picture", "photo", "pic"),
@@ -86,7 +86,9 @@ class RowSchema:
         return list(dict.fromkeys([*path, *named, *self.label_columns, *self.further]))
 
 
-def read_schema(where: str, schema: Any, features: Mapping[str, Any], options: ScanOptions) -> RowSchema:
+def read_schema(
+    where: str, schema: Any, features: Mapping[str, Any], options: ScanOptions, *, images_alone: bool = False
+) -> RowSchema:
     """Find the columns of rows.
 
     Args:
@@ -94,11 +96,14 @@ def read_schema(where: str, schema: Any, features: Mapping[str, Any], options: S
         schema: the schema of Arrow.
         features: as ``features_of`` returns them.
         options: names columns that are not to be guessed.
+        images_alone: find no column but that of the images.
 
     Raises:
         DatasetError: there is no column of images, or no such column as the options name; or several columns can be meant.
     """
     image = named_image(where, schema, features, options.image_column)
+    if images_alone:
+        return RowSchema(image, None, (), None, (), features)
     taken = {image.name, *(candidate.name for candidate in image_columns(schema, features))}
     for wanted, option in (
         (options.label_column, "--label-column"),
@@ -248,8 +253,7 @@ def _holds_objects(type_: Any) -> bool:
 def _require(where: str, schema: Any, name: str, option: str) -> None:
     count = schema.names.count(name)
     if not count:
-        near = did_you_mean(name, schema.names)
-        raise DatasetError(f"{where}: {option} names {name!r}; found the columns {_names(schema)}{near}")
+        raise DatasetError(f"{where}: {option} names {name!r}; found the columns {_names(schema)}")
     if count > 1:
         raise DatasetError(f"{where}: there are {count} columns {name!r}; expected one")
 
