@@ -99,8 +99,12 @@ def _newest(models: str, reporter: Reporter) -> Path:
 def _is_data(word: str) -> bool:
     """Whether an argument stands for images or a data set, and not for a model."""
     from featx.data.formats import ENDINGS
-    from featx.io.file_kinds import FOLDER, IMAGE, PICTURE, TABLE, kind_of_file
+    from featx.data.places import is_remote
+    from featx.data.scan import is_data_set
+    from featx.io.file_kinds import IMAGE, PICTURE, kind_of_file
 
+    if word == "-" or is_remote(word) or is_data_set(word):
+        return True
     if kind := kind_of_file(word):
-        return kind in (IMAGE, PICTURE, TABLE, FOLDER)
-    return word in ("-", "digits") or glob.has_magic(word) or word.lower().endswith(ENDINGS)
+        return kind in (IMAGE, PICTURE)
+    return glob.has_magic(word) or word.lower().endswith(ENDINGS)
