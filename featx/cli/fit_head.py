@@ -10,7 +10,18 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, NO_OUT, Needs, with_option, without_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, GROUPS, MODELS_FOLDER, POSITIVE, SHARE, Numbers, cache_folder, needing, task_option
+from featx.cli.options import (
+    COUNT,
+    GROUPS,
+    MODELS_FOLDER,
+    POSITIVE,
+    SHARE,
+    FoldsType,
+    Numbers,
+    cache_folder,
+    needing,
+    task_option,
+)
 from featx.cli.output import digits, in_views, print_columns
 from featx.constants import CALIBRATIONS, KERNELS, KINDS
 from featx.layer_spec import PENULTIMATE, VIEWS
@@ -198,8 +209,9 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Choose the P of --reject-below so that, with 95 % confidence, SHARE of the accepted predictions are right.",
 )  # fmt: skip
 @option(
-    "--cv", type=click.IntRange(min=2), section="Evaluation", needs=ALWAYS, metavar="K",
-    help="Evaluate by K-fold cross-validation over all labelled images too.",
+    "--cv", type=FoldsType(), section="Evaluation", needs=ALWAYS, metavar="K|COLUMN",
+    help="Evaluate by K-fold cross-validation over all labelled images too, or by the folds that a column of the table names; "
+    "images of -1 or no fold are always trained on.",
 )  # fmt: skip
 @option(
     "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", needs=_REPEAT, metavar="N",

@@ -122,6 +122,20 @@ class Names(click.ParamType):  # type: ignore[type-arg]
         return text.getvalue()
 
 
+class FoldsType(click.ParamType):  # type: ignore[type-arg]
+    """A whole number above 1, or the name of a column."""
+
+    name = "folds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Convert the text of the command line."""
+        try:
+            number = int(value)
+        except ValueError:
+            return str(value)
+        return int(click.IntRange(min=2).convert(number, param, ctx))
+
+
 POSITIVE = click.FloatRange(min=0, min_open=True)
 """A number above 0."""
 

@@ -21,7 +21,7 @@ from featx.cli import needs
 from featx.cli.extract import extract
 from featx.cli.fit_head import fit_head
 from featx.cli.job import JobCommand
-from featx.cli.options import BatchSize, Names, Numbers
+from featx.cli.options import BatchSize, FoldsType, Names, Numbers
 from featx.cli.promote import promote
 from featx.errors import FeatxError, RecipeError
 from featx.reporter import SILENT, Reporter
@@ -234,7 +234,7 @@ def _expected(param: click.Parameter) -> tuple[tuple[type, ...], str]:
     """The types of TOML that a parameter takes, and words for them."""
     if getattr(param, "is_flag", False):
         return (bool,), "true or false"
-    if isinstance(param.type, BatchSize):
+    if isinstance(param.type, BatchSize | FoldsType):
         return (int, str), "a whole number or a string"
     if isinstance(param.type, Numbers):
         return (int,), "a list of whole numbers"

@@ -10,6 +10,9 @@ from featx.errors import FoldError
 from featx.heads.training_data import Folds
 from featx.text import listed, printable
 
+ALWAYS_TRAINING = "-1"
+"""The name of a fold whose rows are never held out."""
+
 _NOWHERE = -1  # the fold of a row that is never held out
 
 
@@ -67,6 +70,35 @@ def make_folds(
     held_out = [np.flatnonzero(fold_of == fold) for fold in range(count)]
     pairs = tuple((np.flatnonzero(fold_of != fold), rows) for fold, rows in enumerate(held_out) if len(rows))
     return pairs if len(pairs) > 1 else ()
+
+
+def predefined_folds(names: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The folds that the names of rows define, as scikit-learn's ``PredefinedSplit`` reads them.
+
+    Args:
+        names: (N,) str; rows of ``-1`` or without a name are in the training rows of every fold, and never held out.
+
+    Returns:
+        (training rows, held-out rows) of each fold, int64, by its name: numbers in their order, then names in theirs.
+
+    Raises:
+        FoldError: no row names a fold, or one fold holds out every row.
+
+    Examples:
+        >>> import numpy as np
+        >>> folds = predefined_folds(np.array(["1", "0", "1", "", "0", "-1"], dtype=object))
+        >>> {name: held_out.tolist() for name, (_, held_out) in folds.items()}
+        {'0': [1, 4], '1': [0, 2]}
+    """
+    found = sorted(set(names.tolist()) - {"", ALWAYS_TRAINING}, key=lambda name: (not name.isdigit(), len(name), name))
+    if not any(not name.isdigit() for name in found):
+        found.sort(key=int)
+    if not found:
+        raise FoldError(f"no image names a fold; expected a name or number for each, and {ALWAYS_TRAINING} for none")
+    folds = {name: (np.flatnonzero(names != name), np.flatnonzero(names == name)) for name in found}
+    if len(found) == 1 and not len(folds[found[0]][0]):
+        raise FoldError(f"every image is in the fold {found[0]!r}, so none is left to fit a head to")
+    return folds
 
 
 def judged(folds: Folds, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,10 @@ PREDICTION_COLUMNS = (
     "trained_on",
     "key",
 )
-"""The columns of every such table. One for each class or label follows, ``p_<class>``; of a regression, ``error``."""
+"""The columns of every such table. One for each class or label follows, ``p_<class>``; of a regression, ``error``; last come
+the further columns of the data set."""
 
-EACH_IMAGE = table_kind(
-    "table of predictions for each image", PREDICTION_COLUMNS, more=("p_", "error"), option="--predictions"
-)
+EACH_IMAGE = table_kind("table of predictions for each image", PREDICTION_COLUMNS, more=("",), option="--predictions")
 """That table, as an output."""
 
 OUT_OF_FOLD, BY_HEAD, BY_MODEL = "out of fold", "head", "model"
@@ -142,7 +141,7 @@ def prediction_columns(features: FeatureSet, predicted: Predictions, by: Predict
     prediction, probability, own, correct, further = made(facts, labels, predicted.outputs, by)
     known = np.isfinite(predicted.outputs).all(axis=1)
     train = set(map(bytes, by.train_keys))
-    return {
+    columns = {
         "path": facts.paths,
         "split": facts.splits,
         "label": labels,
@@ -156,6 +155,23 @@ def prediction_columns(features: FeatureSet, predicted: Predictions, by: Predict
         "key": [bytes(key).hex() for key in facts.keys],
         **further,
     }
+    return {**columns, **beside(facts.columns, columns)}
+
+
+def beside(further: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Further columns to put beside others; a name that is taken gets a ``_`` at its end.
+
+    Examples:
+        >>> beside({"patient": ["p1"], "key": ["k1"]}, ["path", "key"])
+        {'patient': ['p1'], 'key_': ['k1']}
+    """
+    found: dict[str, Any] = {}
+    for name, cells in further.items():
+        free = name
+        while free in own or free in found or (free != name and free in further):
+            free += "_"
+        found[free] = cells
+    return found
 
 
 _Made = tuple[Sequence[Any], Any, Any, Sequence[Any], dict[str, Any]]

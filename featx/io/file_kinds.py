@@ -32,8 +32,16 @@ _IMAGES = re.compile(
     rb"|\0\0\0.ftyp(?:avif|avis|heic|heix|mif1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     re.DOTALL,
 )
+_ROWS = re.compile(rb"\s*(?:\[\s*\{|\{.*\"(?:annotations|images|path|file_name)\"\s*:)", re.DOTALL)
+"""How JSON begins that is a table, or annotations in the form of COCO."""
+
 _STEPS = re.compile(rb"^\s*\[\s*(?:extract|fit-head|promote)\s*\]", re.MULTILINE)
-_ENDINGS = {".csv": TABLE, ".tsv": TABLE, ".jsonl": TABLE, ".toml": TOML, ".py": CODE, ".json": "a JSON file"}
+_ENDINGS = {
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson"), TABLE),
+    ".toml": TOML,
+    ".py": CODE,
+    ".json": "a JSON file",
+}
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> str:
@@ -106,6 +114,8 @@ def _by_content(path: Path, beginning: bytes, size: int) -> str:
         return _of_tensors(path, size)
     if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".bin") and beginning[:2] in (b"PK", b"\x80\x02"):
         return WEIGHTS
+    if path.suffix.lower() == ".json" and _ROWS.match(beginning):
+        return TABLE
     return RECIPE if path.suffix.lower() == ".toml" and _STEPS.search(beginning) else ""
 
 

@@ -14,6 +14,7 @@ from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.metrics.scores import finite, nan_deviation, nan_mean, without_nan
 from featx.metrics.tables import metric_line
+from featx.text import printable
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -49,6 +50,8 @@ class CrossValidated:
         values: metric name to (R, K) float64; NaN where a fold leaves the metric undefined. Means skip NaN.
         n: number of images evaluated in one repeat.
         notes: caveats about the numbers, one sentence each.
+        column: the column of the data set's table that names the folds, or None where they are drawn at random.
+        fold_names: (K,) its names, or ().
 
     Examples:
         >>> folds = [
@@ -63,9 +66,19 @@ class CrossValidated:
     values: Mapping[str, np.ndarray]
     n: int
     notes: tuple[str, ...] = ()
+    column: str | None = None
+    fold_names: tuple[str, ...] = ()
 
     @classmethod
-    def from_reports(cls, reports: Sequence[Report], *, repeats: int = 1, notes: Sequence[str] = ()) -> CrossValidated:
+    def from_reports(
+        cls,
+        reports: Sequence[Report],
+        *,
+        repeats: int = 1,
+        notes: Sequence[str] = (),
+        column: str | None = None,
+        fold_names: tuple[str, ...] = (),
+    ) -> CrossValidated:
         """Summarise the reports of all folds.
 
         Args:
@@ -73,6 +86,8 @@ class CrossValidated:
                 dropped.
             repeats: R.
             notes: caveats about the numbers.
+            column: as in the attributes.
+            fold_names: as there.
 
         Raises:
             MetricError: the reports belong to several tasks, or their number is not a multiple of ``repeats``.
@@ -90,7 +105,7 @@ class CrossValidated:
             for key in metrics[0]
         }
         notes = [*notes, *_undefined(reports, values)]
-        return cls(values, sum(report.n for report in reports[:folds]), tuple(notes))
+        return cls(values, sum(report.n for report in reports[:folds]), tuple(notes), column, fold_names)
 
     @property
     def repeats(self) -> int:
@@ -139,15 +154,19 @@ class CrossValidated:
                 "values": [[finite(value) for value in repeat] for repeat in values],
             }
         counts = {"repeats": self.repeats, "folds": self.folds, "n": self.n}
-        return {**counts, "metrics": metrics, "notes": list(self.notes)}
+        named = {"column": self.column, "fold_names": list(self.fold_names)}
+        return {**counts, **named, "metrics": metrics, "notes": list(self.notes)}
 
     def __str__(self) -> str:
-        if self.folds == 1:
+        if self.column is not None:
+            count = f"{self.folds} fold{'s' * (self.folds > 1)}"
+            design = f"cross-validated ({count} of the column {printable(self.column)!r}, {self.n} images)"
+        elif self.folds == 1:
             design = f"repeated ({self.repeats} times, {self.n} images each)"
         else:
             times = f"{self.repeats} x " if self.repeats > 1 else ""
             design = f"cross-validated ({times}{self.folds} folds, {self.n} images)"
-        units = "folds" if self.folds > 1 else "repeats"
+        units = "folds" if self.folds > 1 or self.column is not None else "repeats"
         return "\n".join([f"{design}: mean ± standard deviation over the {units}", *map(self._line, self.values)])
 
     def _line(self, metric: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.registry import auto_candidates
+from featx.metrics.scores import finite
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Compared:
             value=head.held_out_.headline[1] if head.held_out_ else math.nan,
             seconds=head.seconds_,
         )
+
+    def as_dict(self, *, less: str = "") -> dict[str, Any]:
+        """The fields for JSON, without one: a number that is not finite is null."""
+        return {name: finite(value) for name, value in dataclasses.asdict(self).items() if name != less}
 
     def cells(self) -> tuple[str, ...]:
         """The cells of a table: name, hyper-parameter, loss, its standard error, metric, seconds.

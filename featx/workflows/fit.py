@@ -20,7 +20,7 @@ from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
 from featx.features.folder import newest
 from featx.features.label_changes import label_changes
-from featx.heads.groups import GroupedLoader, notes_on_splits, with_groups, with_splits
+from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
@@ -28,7 +28,6 @@ from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
-from featx.metrics.scores import finite
 from featx.progress import shows_progress
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
@@ -97,8 +96,8 @@ class Fit:
             "search": [tried.as_dict() for tried in head.search_],
             "convergence": head.convergence_,
             "temperature": head.temperature_,
-            "compared": [_finite_fields(line) for line in self.compared],
-            "compared_layers": [{"layer": line.kind, **_finite_fields(line, less="kind")} for line in self.layers],
+            "compared": [line.as_dict() for line in self.compared],
+            "compared_layers": [{"layer": line.kind, **line.as_dict(less="kind")} for line in self.layers],
             "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
             "shots": [{"shots": n, **result.as_dict()} for n, result in self.shots],
             "compare": self.against.as_dict() if self.against else None,
@@ -129,7 +128,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     calibrate: str | None = None,
     reject_below: float | None = None,
     target_precision: float | None = None,
-    cv: int | None = None,
+    cv: int | str | None = None,
     repeat: int = 1,
     shots: int | Sequence[int] = (),
     group: str | None = None,
@@ -168,7 +167,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         calibrate: as ``Head`` takes it.
         reject_below: as ``Head`` takes it.
         target_precision: as ``Head`` takes it.
-        cv: evaluate by this number of folds over all labelled rows too; in each fold the hyper-parameter is chosen anew.
+        cv: evaluate by this number of folds over all labelled rows too; in each fold the hyper-parameter is chosen anew. Or
+            the name of a column of the data set's table, each of whose values is a fold; images of -1 or without a value are
+            in no fold, and heads are fitted to them (scikit-learn's ``PredefinedSplit``).
         repeat: number of times that ``cv`` and the draws of ``shots`` are repeated.
         shots: evaluate heads fitted to this number or these numbers of images of each class too, on the held-out split.
         group: a column of the data set's table; images of one group never straddle a split or a fold.
@@ -239,6 +240,7 @@ class _Data:
         file: the feature file, or None.
         layers: the layers that were compared, if any.
         earlier: the head to compare with, and the held-out images that are new to both heads; or None.
+        folds: (N,) object array of str, the cells of the column that names the folds of ``cv``, or None.
     """
 
     features: FeatureSet
@@ -247,6 +249,7 @@ class _Data:
     file: Path | None
     layers: tuple[Compared, ...]
     earlier: tuple[EarlierHead, Unseen] | None = None
+    folds: np.ndarray | None = None
 
     @property
     def training_rows(self) -> int:
@@ -312,7 +315,7 @@ def _gather(
     group: str | None,
     table: str | os.PathLike[str] | None,
     auto: bool,
-    cv: int | None,
+    cv: int | str | None,
 ) -> _Data:
     """Load the features, compare their layers where the best is requested, and find the splits. Sets the task of the head."""
     file = source.source if isinstance(source, FeatureSet) else Path(source)
@@ -337,7 +340,8 @@ def _gather(
         raise SettingsError("calibrate has no effect on a regression, which has no probabilities; leave it out")
     head.task_ = task
     split = with_splits(features, task)
-    return _Data(features, split, _held_out(split, task, cv), file, layers)
+    folds = read_column(features, cv, option="--cv") if isinstance(cv, str) else None
+    return _Data(features, split, _held_out(split, task, cv), file, layers, folds=folds)
 
 
 def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None) -> _Data:
@@ -361,7 +365,7 @@ def _sources(data: _Data) -> list[str]:
     return [str(path) for path in (data.file, table) if path]
 
 
-def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
+def _held_out(split: FeatureSet, task: str, cv: int | str | None) -> str:
     """The split to evaluate on; "" where there is none, and cross-validation alone evaluates the head.
 
     Raises:
@@ -378,10 +382,11 @@ def _held_out(split: FeatureSet, task: str, cv: int | None) -> str:
     return held_out
 
 
-def _count_fits(data: _Data, head: Head, *, auto: bool, cv: int | None, repeat: int, shots: Sequence[int]) -> int:
+def _count_fits(data: _Data, head: Head, *, auto: bool, cv: int | str | None, repeat: int, shots: Sequence[int]) -> int:
     """The number of heads that will be fitted."""
     kinds = len(auto_candidates(head.task_, data.training_rows)) if auto else 1
-    return kinds + (cv or 0) * repeat + len(shots) * repeat
+    turns = (cv or 0) * repeat if not isinstance(cv, str) else len(set(np.asarray(data.folds).tolist()) - {""})
+    return kinds + turns + len(shots) * repeat
 
 
 def _fit(
@@ -400,7 +405,7 @@ def _fit(
 
 
 def _evaluate(
-    data: _Data, head: Head, *, cv: int | None, repeat: int, shots: Sequence[int], fits: _FitProgress
+    data: _Data, head: Head, *, cv: int | str | None, repeat: int, shots: Sequence[int], fits: _FitProgress
 ) -> _Evaluated:
     """Evaluate a fitted head on the held-out split, by cross-validation, and on few images, as requested."""
     report, rows, outputs = head.judge(data.features, split=data.held_out) if data.held_out else (None, None, None)
@@ -409,7 +414,7 @@ def _evaluate(
         report,
         rows,
         outputs,
-        cross_validated=resampling.cross_validate(cv, repeat) if cv else None,
+        cross_validated=resampling.judge_by(cv, repeat, data.folds),
         shots=tuple((n, resampling.few_shot(n, repeat, data.held_out)) for n in shots),
         against=compare_with(*data.earlier, head, data.split) if data.earlier else None,
     )
@@ -504,11 +509,6 @@ def _write_page(
         images=images, reporter=reporter,
         first=comparison_sections(fit.against, data.split, images) if fit.against else (),
     )  # fmt: skip
-
-
-def _finite_fields(line: Compared, *, less: str = "") -> dict[str, Any]:
-    """The fields of a line for JSON: a number that is not finite is null."""
-    return {name: finite(value) for name, value in dataclasses.asdict(line).items() if name != less}
 
 
 def _text(path: Path | None) -> str | None:

@@ -11,7 +11,14 @@ AUTO, BEST = "auto", "best"
 
 
 def require_compatible(
-    *, model: object, C: float | None, k: int | None, kernel: str, cv: int | None, repeat: int, shots: Sequence[int]
+    *,
+    model: object,
+    C: float | None,
+    k: int | None,
+    kernel: str,
+    cv: int | str | None,
+    repeat: int,
+    shots: Sequence[int],
 ) -> None:
     """Refuse options of ``fit_head`` that do not go together.
 
@@ -25,5 +32,7 @@ def require_compatible(
     """
     if repeat > 1 and not (cv or shots):
         raise SettingsError("repeat is the number of times that cv or shots are repeated; expected one of them with it")
+    if repeat > 1 and isinstance(cv, str) and not shots:
+        raise SettingsError(f"repeat has no effect on the folds of a column ({cv}), which are the same each time")
     if model == AUTO and (C is not None or k is not None or kernel != "linear"):
         raise SettingsError("auto chooses C, k and kernel itself; name a kind of head to set them")

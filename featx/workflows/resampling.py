@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.data.image_set import PRETRAIN, UNLABELLED
-from featx.errors import HeadError
+from featx.data.splits import straddling
+from featx.errors import FoldError, HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads.folds import draw_shots, make_folds
+from featx.heads.folds import draw_shots, make_folds, predefined_folds
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.targets import targets_of
 from featx.metrics.cross_validation import CrossValidated
+from featx.text import listed, printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,21 @@ class Resampling:
     split: FeatureSet
     head: Head
     done: Callable[[], None]
+
+    def judge_by(self, cv: int | str | None, repeat: int, names: np.ndarray | None) -> CrossValidated | None:
+        """Evaluate by random folds, or by those of a column; None where neither is asked for.
+
+        Args:
+            cv: the number of folds, or the column.
+            repeat: how often random folds are drawn.
+            names: (N,) str, the cells of the column.
+
+        Raises:
+            HeadError: as ``cross_validate`` and ``judge_folds``.
+        """
+        if isinstance(cv, str) and names is not None:
+            return self.judge_folds(cv, names)
+        return self.cross_validate(cv, repeat) if isinstance(cv, int) and cv else None
 
     def cross_validate(self, folds: int, repeat: int) -> CrossValidated:
         """Evaluate every labelled row once in each repeat, by a head that was fitted to no row of its group.
@@ -61,6 +78,42 @@ class Resampling:
                 reports.append(self._fitted(rows[train]).evaluate(self.features, rows=rows[test]))
                 self.done()
         return CrossValidated.from_reports(reports, repeats=repeat, notes=notes)
+
+    def judge_folds(self, column: str, names: np.ndarray) -> CrossValidated:
+        """Evaluate the labelled rows by the folds of a column.
+
+        Args:
+            column: its name.
+            names: (N,) str, its cells, as ``predefined_folds`` takes them.
+
+        Raises:
+            HeadError: there are no such folds, or a head cannot be fitted or judged in one.
+        """
+        rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
+        try:
+            folds = predefined_folds(names[rows])
+        except FoldError as error:
+            raise HeadError(f"--cv {column}: {error}") from error
+        reports, notes = [], []
+        for name, (train, test) in folds.items():
+            if self.head.task_ == "classification":
+                _require_classes(self.features, rows[train], rows[test], f"--cv {column}, the fold {printable(name)!r}")
+            try:
+                reports.append(self._fitted(rows[train]).evaluate(self.features, rows=rows[test]))
+            except HeadError as error:
+                raise HeadError(f"--cv {column}, the fold {name!r} of {len(test)} images: {error}") from error
+            self.done()
+        torn = straddling(names[rows], row_groups(self.features, rows))
+        if len(torn):
+            notes.append(
+                f"{len(torn)} groups (copies of an image, or images of one value of --group) lie in several folds of the "
+                f"column {column!r}, so the result is optimistic"
+            )
+        if left_out := len(rows) - sum(len(test) for _, test in folds.values()):
+            notes.append(
+                f"{left_out} images are in no fold of the column {column!r}: heads are fitted to them, none is judged by them"
+            )
+        return CrossValidated.from_reports(reports, notes=notes, column=column, fold_names=tuple(folds))
 
     def few_shot(self, shots: int, repeat: int, held_out: str) -> CrossValidated:
         """Evaluate heads on the held-out split that are fitted to some training rows of each class, drawn anew each time.
@@ -93,3 +146,14 @@ class Resampling:
         precision.
         """
         return Head(**{**self.head.get_params(), "target_precision": None}).fit(self.features, rows=rows)
+
+
+def _require_classes(features: FeatureSet, train: np.ndarray, test: np.ndarray, where: str) -> None:
+    """Raise HeadError if all images of a class are among those that are held out."""
+    lacking = np.setdiff1d(features.labels[test], features.labels[train])
+    if len(lacking):
+        names = [printable(features.classes[label]) for label in lacking.tolist()]
+        raise HeadError(
+            f"{where} holds all images of {listed(names, most=3)}, so no head could learn what it is judged by; expected "
+            "images of each class in two folds or more"
+        )
