@@ -205,6 +205,8 @@ def _of_folders(
             locked += member.method == ENCRYPTED
     if listing.images and locked >= sum(len(part.index.members) for part in parts):
         raise DatasetError(f"{root} needs a password; unpack it")
+    if not listing.images and warnings:
+        raise DatasetError(f"{root}: there are no images. {warnings[0]}")
     found = images_of_listing(listing, store, name, options)
     own = (f"{printable(name)}: {note}" for note in notes)
     return dataclasses.replace(found, notes=(*warnings, *own, *found.notes))

@@ -21,7 +21,7 @@ from featx.data.sources.archive_index import (
     why_unsafe,
 )
 from featx.data.sources.unpacked import Unpacked
-from featx.errors import DatasetError
+from featx.errors import DatasetError, FeatxError
 from featx.text import brief, printable
 
 BLOCK = 512
@@ -70,12 +70,19 @@ def list_tar(file: Place, kind: str) -> ArchiveIndex:
         for header in _headers(stream, index):
             _take(header, index, links, stream)
             last = header.name
-            if header.isreg() and 0 <= end < header.offset_data + header.size:
+            if header.isreg() and not header.issparse() and 0 <= end < header.offset_data + header.size:
                 raise EOFError
-    except EOFError:
-        after = f" in or after {printable(last)}" if last else ""
-        index.notes.append(f"is cut off{after}; what lay behind is missing. Download or make it again")
+    except EOFError as error:
+        if not last:
+            raise DatasetError(
+                f"{file.location} is cut off before its first member. Download or make it again"
+            ) from error
+        index.notes.append(
+            f"is cut off in or after {printable(last)}; what follows is missing. Download or make it again"
+        )
     except _DAMAGED as error:
+        if isinstance(error, FeatxError):
+            raise
         why = f"is damaged after its member {printable(last)}" if last else "is no tar that can be read"
         raise DatasetError(f"{file.location} {why}: {brief(error)}. Download or make it again") from error
     finally:
@@ -131,7 +138,7 @@ def _take(header: tarfile.TarInfo, index: ArchiveIndex, links: dict[str, str], s
     elif header.issym() or header.islnk():
         index.members.pop(path, None)
         links[path] = link_target(path, header.linkname) if header.issym() else member_path(header.linkname)
-    elif header.sparse is not None:
+    elif header.issparse():
         index.skipped["stored as sparse files"] += 1
     elif not header.isreg():
         index.skipped["devices, pipes or other things that are no files"] += 1

@@ -200,7 +200,10 @@ class _Unpacker:
 
     def unpack(self, data: bytes) -> tuple[bytes, bytes]:
         """Some unpacked data, and the input that is left for the next call."""
-        out = self._inner.decompress(data, _OUTPUT)
+        try:
+            out = self._inner.decompress(data, _OUTPUT)
+        except OSError as error:  # of bz2, which has no other name for damage
+            raise ValueError(f"the compressed data are damaged ({error})") from error
         return out, getattr(self._inner, "unconsumed_tail", b"")
 
     def copy(self) -> _Unpacker:
