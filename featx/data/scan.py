@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
@@ -59,7 +61,7 @@ COMMON = ("label_pattern", "group_level")
 
 
 def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:
-    """List the images of a data set to predict them, whatever their labels and splits.
+    """List the images of a data set to predict them, whatever their labels and splits, in the order in which they are stored.
 
     Args:
         source: as in ``scan_images``.
@@ -72,7 +74,7 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
     if isinstance(kind, Lister):
         return kind.list_images(source, options)
     images = scan_images(source, options)
-    return [images.file(row) for row in range(len(images))]
+    return [images.file(row) for row in images.order(np.arange(len(images))).tolist()]
 
 
 def is_data_set(source: str | os.PathLike[str]) -> bool:

@@ -22,7 +22,7 @@ from featx.data.loader import in_order, wait_for_large_files
 from featx.data.openers import open_store
 from featx.data.pixel_facts import Look, look_at
 from featx.data.transform import Transform
-from featx.errors import ImageError
+from featx.errors import DatasetError, ImageError
 from featx.features.feature_set import FeatureSet
 from featx.inspection.pixel_store import keep_facts, recall_facts
 from featx.reporter import SILENT, Reporter
@@ -143,7 +143,7 @@ def inspect_pixels(
     known &= facts["bytes"] == reader.sizes(wanted)
     facts[~known], new = 0, list[int]()
     small, why = dict[int, bytes](), dict[int, str]()
-    contents = _contents(features.keys, wanted if thumbnails else wanted[~known[wanted]])
+    contents = reader.ordered(_contents(features.keys, wanted if thumbnails else wanted[~known[wanted]]))
     done, total = len(wanted) - sum(map(len, contents)), len(wanted)
     reporter.progress(done, total)
     try:
@@ -185,6 +185,14 @@ class _Reader:
         for row in rows.tolist():
             found[row] = self._size(row)
         return found
+
+    def ordered(self, contents: list[list[int]]) -> list[list[int]]:
+        """The same lists of rows in the order in which reading their images is fastest."""
+        try:
+            order = open_store(self._root).order([split_box(str(self._paths[rows[0]]))[0] for rows in contents])
+        except DatasetError:  # it is gone; each image tells so
+            return contents
+        return [contents[number] for number in order.tolist()]
 
     def look(self, rows: Sequence[int]) -> dict[int, Look | str]:
         """What is seen at rows of the same content, of which one is read; or why it could not be read."""

@@ -15,8 +15,9 @@ from featx.io.tensor_file import read_header
 FEATURE_FILE, HEAD, MODEL, CHECKPOINT = "a feature file", "a head", "a promoted model", "a checkpoint of fine-tuning"
 PAGE, PICTURE, RECIPE, TABLE = "a page about a head", "a picture that featx drew", "a recipe", "a table"
 HDF5, TOML = "an HDF5 file of another program", "a TOML file"
-IMAGE, WEIGHTS, FOLDER, CODE, EMPTY = (
+IMAGE, ARCHIVE, WEIGHTS, FOLDER, CODE, EMPTY = (
     "an image",
+    "an archive",
     "a file of network weights",
     "a folder",
     "a Python file",
@@ -95,7 +96,7 @@ def data_hint(path: str | os.PathLike[str]) -> str:
     inside = next(iter(sorted(Path(path).glob("*.h5"))), None)
     if inside:
         return f"; name one of those in it, such as {inside}"
-    return f"; run featx extract {os.fspath(path)} first" if kind_of_file(path) in (FOLDER, TABLE) else ""
+    return f"; run featx extract {os.fspath(path)} first" if kind_of_file(path) in (FOLDER, TABLE, ARCHIVE) else ""
 
 
 def _by_content(path: Path, beginning: bytes, size: int) -> str:
@@ -116,6 +117,8 @@ def _by_content(path: Path, beginning: bytes, size: int) -> str:
         return WEIGHTS
     if path.suffix.lower() == ".json" and _ROWS.match(beginning):
         return TABLE
+    if beginning.startswith((b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or beginning[257:262] == b"ustar":
+        return ARCHIVE
     return RECIPE if path.suffix.lower() == ".toml" and _STEPS.search(beginning) else ""
 
 
