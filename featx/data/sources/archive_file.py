@@ -77,8 +77,11 @@ class ArchiveFile:
                 return index
         raise DatasetError(f"{self.file.location} changes while it is read; wait until it is complete")
 
-    def index(self) -> tuple[Facts, ArchiveIndex]:
+    def index(self, *, patient: bool = True) -> tuple[Facts, ArchiveIndex]:
         """The list of the members as the archive is now, and the facts of the archive.
+
+        Args:
+            patient: list an archive again however often it changes.
 
         Raises:
             DatasetError: as ``scan``.
@@ -88,7 +91,7 @@ class ArchiveFile:
             if self._index is not None and self._indexed == facts:
                 return facts, self._index
             began = time.monotonic()
-            if began < self._not_before:
+            if facts[0] >= 0 and began < self._not_before and not patient:
                 raise DatasetError(f"{self.file.location} keeps changing while it is read; wait until it is complete")
             index = self._read_index(facts)
             self._not_before = time.monotonic() + _PATIENCE * (time.monotonic() - began)
@@ -103,7 +106,7 @@ class ArchiveFile:
         """
         try:
             for _ in range(_TRIES):
-                facts, index = self.index()
+                facts, index = self.index(patient=False)
                 member = index.members.get(path)
                 if member is None:
                     raise ImageError(f"is not in the archive {self.file.location}")
@@ -171,9 +174,12 @@ class ArchiveFile:
         return index
 
     def _kind(self) -> str:
-        """The kind of the archive by its first bytes, whatever its name."""
-        begin = self.file.read(0, 8)
-        return next((kind for start, kind in _KINDS.items() if begin.startswith(start)), "tar")
+        """The kind of the archive by its first bytes."""
+        begin = self.file.read(0, BLOCK)
+        if kind := next((kind for start, kind in _KINDS.items() if begin.startswith(start)), ""):
+            return kind
+        # A zip may begin with a program that unpacks it.
+        return "zip" if self.file.location.lower().endswith(".zip") and begin[257:262] != b"ustar" else "tar"
 
     def _use(self, facts: Facts, index: ArchiveIndex) -> None:
         if self._index is not None and self._indexed == facts:

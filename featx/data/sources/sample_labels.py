@@ -244,7 +244,7 @@ def _cell(value: Any) -> str:
 def _left_out(ones: Sequence[_One], archives: Mapping[str, Samples], where: str) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for one in ones:
-        counts.update(one.sample.others)
+        counts.update(one.sample.others.keys())
     used = set(where.replace(",", "").split()) | {".json"}
     parts = []
     for ending, count in sorted(counts.items()):

@@ -170,7 +170,7 @@ def _directory(file: Place) -> tuple[bytes, int]:
     total = file.facts()[0]
     begin = max(0, total - _LONGEST_COMMENT - _END_SIZE)
     tail = file.read(begin, total - begin) if total > 0 else b""
-    found = tail.rfind(_END, 0, max(0, len(tail) - _END_SIZE + len(_END)))
+    found = _end_record(tail)
     if found < 0:
         raise DatasetError(
             f"{file.location} is cut off or no zip: the list of its members, which stands at the end, is missing. Download or "
@@ -200,6 +200,16 @@ def _directory(file: Place) -> tuple[bytes, int]:
     if len(directory) < size:
         raise struct.error
     return directory, first
+
+
+def _end_record(tail: bytes) -> int:
+    """Where the record at the end of a zip begins, -1 for nowhere: the last one whose comment ends where the file ends."""
+    last = at = tail.rfind(_END, 0, max(0, len(tail) - _END_SIZE + len(_END)))
+    while at >= 0:
+        if at + _END_SIZE + struct.unpack_from("<H", tail, at + _END_SIZE - 2)[0] == len(tail):
+            return at
+        at = tail.rfind(_END, 0, at)
+    return last
 
 
 def _extras(data: bytes) -> dict[int, bytes]:
