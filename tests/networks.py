@@ -119,18 +119,25 @@ class Branching(Net):
         return super().embed(images if images.sum() > 0 else -images)
 
 
+class Pieces(nn.Module):
+    def forward(self, embedding):
+        return list(embedding)
+
+
 class Rich(Net):
     """Has modules that give no single tensor, or one of an odd shape."""
 
     def __init__(self):
         super().__init__()
         self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+        self.pieces = Pieces()
         self.rows = nn.Unflatten(1, (2, 2, 1, 1))
         self.windows = nn.Unflatten(1, (1, 4, 1))
 
     def embed(self, images):
         embedding = super().embed(images)
         self.attention(embedding[:, None], embedding[:, None], embedding[:, None])
+        self.pieces(embedding)
         self.rows(embedding)
         self.windows(embedding)
         return embedding

@@ -22,6 +22,7 @@ from featx.backbones.failures import as_backbone_errors
 from featx.backbones.feature_extractor import FeatureExtractor
 from featx.backbones.pictures import view_batches
 from featx.backbones.pixels import as_pixels, normalise
+from featx.backbones.text_tower import TextTower, WithText
 from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
@@ -35,7 +36,7 @@ from featx.layer_spec import PENULTIMATE, PLAIN, VIEWS, LayerNode, LayerSpec, Ra
 Parsed = TypeVar("Parsed")
 
 
-class Backbone:
+class Backbone(WithText):
     """A frozen network in eval mode that turns pixels into embeddings. ``load_backbone`` builds one.
 
     A backbone is not changed after it is built: ``with_layers``, ``with_views`` and ``with_dtype`` return others that share its
@@ -79,8 +80,10 @@ class Backbone:
         precision: str,
         device: torch.device,
         notes: Sequence[str] = (),
+        text: Callable[[], TextTower] | None = None,
     ) -> None:
-        self.name, self.notes = name, tuple(notes)
+        self.notes = tuple(notes)
+        super().__init__(name, text)
         self.weights = weights
         self.transform = transform
         self.dtype = dtype
@@ -313,7 +316,8 @@ def load_backbone(
     """Build a backbone, load its weights and freeze it.
 
     Args:
-        name: a torchvision classification model, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``file.py:factory``.
+        name: a torchvision classification model, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>``, ``hf/<repo or folder>``,
+            ``open_clip/<arch>/<pretrained>`` or ``file.py:factory``.
         weights: "default" (downloaded once, hash checked), "random" (a seeded baseline), the name of torchvision weights, or a
             local .safetensors or .pth file.
         layers: a layer or layers to extract besides the penultimate: names of modules or torchvision graph nodes, or
@@ -375,6 +379,7 @@ def load_backbone(
             precision=precision,
             device=chosen_device,
             notes=(*network.notes, *fit_notes(transform, network.transform, asked=bool(fit or size))),
+            text=network.text,
         ).with_views(VIEWS[views])
         if stages:
             requested += [stage.layer for stage in backbone.stages()]

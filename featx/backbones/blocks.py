@@ -60,9 +60,12 @@ def _parts(module: nn.Module, name: str, depth: int) -> Iterator[str]:
     is_block = depth > 1 and all(
         isinstance(m, _CONTAINERS) or not any(True for _ in m.children()) for m in module.modules()
     )
-    if depth == 0 or (is_list and not is_block) or (depth == 1 and _is_frame(module)):
+    around_frame = (
+        depth == 1 and not is_list and _is_around_frame(module)
+    )  # its children are as those of the whole network
+    if depth == 0 or (is_list and not is_block) or (depth == 1 and _is_frame(module)) or around_frame:
         for own, child in module.named_children():
-            yield from _parts(child, f"{name}.{own}" if name else own, depth + 1)
+            yield from _parts(child, f"{name}.{own}" if name else own, depth + (not around_frame))
     else:
         yield name
 
@@ -72,6 +75,17 @@ def _is_frame(module: nn.Module) -> bool:
     total = sum(p.numel() for p in module.parameters())
     lists = [child for child in module.children() if type(child) in _CONTAINERS and len(child) > 2]  # type: ignore[arg-type]
     return any(sum(p.numel() for p in child.parameters()) > _FRAME_SHARE * total for child in lists)
+
+
+def _is_around_frame(module: nn.Module) -> bool:
+    """Whether one child that is no list holds most of a module's parameters, and is or has a frame itself."""
+    total = sum(p.numel() for p in module.parameters())
+    return not _is_frame(module) and any(
+        type(child) not in _CONTAINERS
+        and sum(p.numel() for p in child.parameters()) > _FRAME_SHARE * total
+        and (_is_frame(child) or _is_around_frame(child))
+        for child in module.children()
+    )
 
 
 class FrameTracer(fx.Tracer):
@@ -140,6 +154,7 @@ def _output_shapes(network: nn.Module, names: Sequence[str], images: Tensor) -> 
     shapes: dict[str, tuple[int, ...]] = {}
 
     def record(name: str, out: Any) -> None:
+        out = first_tensor(out)
         if isinstance(out, Tensor) and out.ndim in (3, 4):  # vectors come from the layers of the classifier
             shapes.setdefault(name, tuple(out.shape[1:]))
 
@@ -154,6 +169,13 @@ def _output_shapes(network: nn.Module, names: Sequence[str], images: Tensor) -> 
         for handle in handles:
             handle.remove()
     return shapes
+
+
+def first_tensor(out: Any) -> Any:
+    """The first of several outputs of a layer, as many layers of transformers return them: the hidden states."""
+    if isinstance(out, tuple) and out and isinstance(out[0], Tensor):
+        return out[0]
+    return getattr(out, "last_hidden_state", out)
 
 
 def _map_size(shape: tuple[int, ...]) -> tuple[int, ...]:

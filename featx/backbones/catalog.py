@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from importlib import util
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,12 @@ def list_backbones(pattern: str | None = None) -> list[str]:
     """List the names of backbones.
 
     Args:
-        pattern: a part of the name, or a pattern with ``*``, ``?`` or ``[``. A pattern that begins with ``timm/`` lists the
-            models of timm; any other lists the backbones that need no optional dependency. Without a pattern, all of those.
+        pattern: a part of the name, or a pattern with ``*``, ``?`` or ``[``. A pattern that begins with ``timm/``,
+            ``open_clip/`` or ``hf/`` lists the models of timm, of open_clip, or in the local cache of the Hugging Face hub; any
+            other lists the backbones that need no optional dependency. Without a pattern, all of those.
 
     Raises:
-        BackboneError: the pattern begins with ``timm/``, and timm is not installed.
+        BackboneError: the package that the pattern begins with is not installed.
 
     Examples:
         >>> list_backbones("_v1_0")
@@ -136,8 +137,8 @@ def measure_backbones(
     try:
         for done, name in enumerate(names, start=1):
             source = registry.source_of(name)
-            prefix = source.prefix if source else ""
-            memo = memos[prefix] = memos.get(prefix) or _Memo(prefix)
+            package = source.package if source else ""
+            memo = memos[package] = memos.get(package) or _Memo(package)
             measured = memo.of(name)
             if set(measured) == _SKIPPED:
                 yield SkippedBackbone(name, measured["why"])
@@ -167,14 +168,13 @@ class _Memo:
     """What was measured before, by name, for the installed versions; new measurements are stored every few seconds.
 
     Args:
-        prefix: of the names: that of the source whose version counts.
+        package: the optional package that builds the networks, whose version counts; "" for none.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, package: str) -> None:
         versions = [torch.__version__, torchvision.__version__]
-        if prefix:
-            package = prefix.rstrip("/")
-            versions = [package, version(package) if util.find_spec(package) else "none", torch.__version__]
+        if package:
+            versions = [package, _version_of(package), torch.__version__]
         self._file = home() / f"backbones-{'-'.join(versions)}.json"
         self._entries = _read_memo(self._file)
         self._saved_at, self._is_new = time.monotonic(), False
@@ -199,6 +199,13 @@ class _Memo:
         if self._is_new:
             keep(self._file.name, json.dumps(self._entries, indent=0).encode())
         self._saved_at, self._is_new = time.monotonic(), False
+
+
+def _version_of(package: str) -> str:
+    """The version of an installed package, whose distribution may have another name; "none" where it is not installed."""
+    if not util.find_spec(package):
+        return "none"
+    return version(next(iter(packages_distributions().get(package, [package]))))
 
 
 def _read_memo(memo_file: Path) -> dict[str, dict[str, Any]]:

@@ -226,7 +226,7 @@ def split_part(weights: str) -> tuple[str, str]:
     return (weights, "") if whole else (file, part)
 
 
-def _tables(content: Any, container: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def tables_in(content: Any, container: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every dictionary with tensors by name in what a file holds, with the keys that lead to it."""
     if not isinstance(content, Mapping) or depth > _DEEPEST:
         return
@@ -235,7 +235,7 @@ def _tables(content: Any, container: str = "", depth: int = 0) -> Iterator[tuple
         yield container, _plain_names(tensors)
     for key, value in content.items():
         if isinstance(key, str):
-            yield from _tables(value, f"{container}.{key}" if container else key, depth + 1)
+            yield from tables_in(value, f"{container}.{key}" if container else key, depth + 1)
 
 
 def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -246,7 +246,7 @@ def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _ways(content: Any, network: nn.Module) -> Iterator[Way]:
     """For each table of a checkpoint, its names as they are, and each prefix under which the network's tensors may stand."""
     expected = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-    for container, table in _tables(content):
+    for container, table in tables_in(content):
         prefixes = dict.fromkeys([""])
         for name in expected[:1]:
             prefixes |= dict.fromkeys(n.removesuffix(name) for n in table if n.endswith(f".{name}"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from featx.backbones.blocks import find_stages
+from featx.backbones.blocks import find_stages, first_tensor
 from featx.errors import BackboneError
 from featx.layer_spec import PENULTIMATE, LayerNode
 from featx.text import did_you_mean
@@ -51,6 +51,7 @@ def pool(layer: LayerNode, out: Any) -> Tensor:
         >>> pool(LayerNode.parse("layer4:max"), maps)
         tensor([[3., 7.]])
     """
+    out = first_tensor(out)
     places = _vectors(str(layer), out)
     if layer.pooling == "max":
         return places.amax(dim=1)

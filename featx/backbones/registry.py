@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from featx.backbones.sources.builtin_source import BuiltinSource
 from featx.backbones.sources.file_source import FileSource
+from featx.backbones.sources.hf_source import HfSource
+from featx.backbones.sources.open_clip_source import OpenClipSource
 from featx.backbones.sources.source import ImageSize, Network, Source, no_such_network
 from featx.backbones.sources.timm_source import TimmSource
 from featx.backbones.sources.torchvision_source import TorchvisionSource
@@ -18,7 +20,14 @@ from featx.errors import BackboneError
 from featx.io.file_kinds import EMPTY, FOLDER, MODEL, WEIGHTS, misplaced
 from featx.text import counted, did_you_mean
 
-SOURCES: tuple[Source, ...] = (FileSource(), TimmSource(), BuiltinSource(), TorchvisionSource())
+SOURCES: tuple[Source, ...] = (
+    FileSource(),
+    TimmSource(),
+    HfSource(),
+    OpenClipSource(),
+    BuiltinSource(),
+    TorchvisionSource(),
+)
 """All sources of networks. The first one that accepts a name builds it."""
 
 
@@ -32,7 +41,8 @@ def build(
     """Build a backbone by name and load its weights.
 
     Args:
-        name: ``resnet50``, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>`` or ``path/to/file.py:factory``.
+        name: ``resnet50``, ``lenet5``, ``mobilenet_v1_075``, ``timm/<name>``, ``hf/<repo or folder>``,
+            ``open_clip/<arch>/<pretrained>`` or ``path/to/file.py:factory``.
         weights: "default", "random" (seeded), a torchvision weights name such as IMAGENET1K_V1, or a local file: ``FILE``, or
             ``FILE#PART`` where it holds several networks that fit.
         image_size: the side in pixels of the images, or (height, width), for networks whose architecture depends on it, such as
@@ -58,7 +68,8 @@ def build(
     ]
     hint = f"; did you mean {' or '.join(with_prefix)}?" if with_prefix else did_you_mean(name, names())
     raise BackboneError(
-        f"there is no backbone {name!r}{hint} (featx backbones lists them; timm/<name>, file.py:factory)"
+        f"there is no backbone {name!r}{hint} (featx backbones lists them; timm/<name>, hf/<repo>, "
+        "open_clip/<arch>/<tag>, file.py:factory)"
     )
 
 

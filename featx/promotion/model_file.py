@@ -49,7 +49,7 @@ MODEL = Schema(
         **ORIGIN,
         "classes": CLASSES,
         "name": TEXT,
-        "origin": {"source": one_of("torchvision", "featx", "timm", "file"), "name": TEXT},
+        "origin": {"source": one_of("torchvision", "featx", "timm", "hf", "open_clip", "file"), "name": TEXT},
         "classifier": TEXT,
         "reject_below": (NULL, SHARE),
         "layer": LAYER,

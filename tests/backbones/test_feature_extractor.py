@@ -119,6 +119,14 @@ def test_class_tokens_come_before_the_patches(prefix: int) -> None:
     torch.testing.assert_close(pool(LayerNode.parse("blocks.3"), tokens), tokens.mean(dim=1))
 
 
+def test_of_several_outputs_of_a_layer_the_first_counts(own: Callable[[str], str]) -> None:
+    backbone = load_backbone(own("Rich"), layers=["attention"], device="cpu")
+    pixels = pixels_for(backbone)
+    found: list[torch.Tensor] = []
+    backbone.network.get_submodule("attention").register_forward_hook(lambda _, __, out: found.append(out[0]))
+    np.testing.assert_allclose(backbone.encode(pixels)["attention"], found[0].mean(dim=1), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
@@ -237,7 +245,7 @@ def test_a_network_that_cannot_be_traced_still_has_its_modules(own: Callable[[st
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("attention", "layer 'attention' returns a tuple, not one tensor; name a layer inside it"),
+        ("pieces", "layer 'pieces' returns a list, not one tensor; name a layer inside it"),
         ("rows", "layer 'rows' returns a tensor of 5 dimensions; expected 2, 3 or 4"),
         (
             "windows",

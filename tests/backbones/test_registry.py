@@ -24,7 +24,7 @@ def test_an_origin_gives_the_architecture_with_random_weights() -> None:
     [
         ("resnet_50", r"there is no backbone 'resnet_50'; did you mean resnet50"),
         ("mobilenet_v1", r"'mobilenet_v1'; did you mean .*mobilenet_v1_100"),
-        ("???", r"there is no backbone '\?\?\?' \(featx backbones lists them; timm/<name>, file\.py:factory\)"),
+        ("???", r"there is no backbone '\?\?\?' \(featx backbones lists them; timm/<name>, hf/<repo>, open_clip/"),
     ],
 )
 def test_an_unknown_name_is_an_error_with_a_suggestion(name: str, message: str) -> None:
@@ -33,7 +33,7 @@ def test_an_unknown_name_is_an_error_with_a_suggestion(name: str, message: str) 
 
 
 def test_every_source_has_a_key_of_its_own_and_accepts_the_names_that_it_lists() -> None:
-    assert [source.key for source in registry.SOURCES] == ["file", "timm", "featx", "torchvision"]
+    assert [source.key for source in registry.SOURCES] == ["file", "timm", "hf", "open_clip", "featx", "torchvision"]
     for source in registry.SOURCES:
         listed = () if source.prefix else source.names()
         assert all(registry.source_of(name) is source for name in listed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ from torch import nn
 
 from featx.backbones import checkpoint
 from featx.backbones.classifier import find_classifier
+from featx.backbones.text_tower import TextTower
 from featx.constants import MAX_CHANNELS, MAX_SIDE
 from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
@@ -34,6 +36,7 @@ class Network:
         origin: what is needed to build the same architecture again: source, name and, for a file of code, its SHA-256.
         weights: "default", "random", the name of torchvision weights, or the absolute path of a file, perhaps with ``#PART``.
         notes: what the user should know about how the weights were read, one sentence each.
+        text: loads the text tower of a model of images and text; None where there is none.
     """
 
     module: nn.Module
@@ -42,6 +45,7 @@ class Network:
     origin: dict[str, str]
     weights: str
     notes: tuple[str, ...] = ()
+    text: Callable[[], TextTower] | None = None
 
 
 class Source(ABC):
@@ -52,11 +56,13 @@ class Source(ABC):
         prefix: how every name of this source begins; "" if names have no prefix. The names of a source with a prefix are
             listed only for a pattern that begins with it.
         adapts_channels: whether ``build`` has the argument ``channels``.
+        package: the optional package that builds its networks; "" if none does. Measurements count for its version.
     """
 
     key: ClassVar[str]
     prefix: ClassVar[str] = ""
     adapts_channels: ClassVar[bool] = False
+    package: ClassVar[str] = ""
 
     @abstractmethod
     def accepts(self, name: str) -> bool:
@@ -156,9 +162,16 @@ def resized_note(name: str, native: ImageSize, size: ImageSize) -> str:
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
     """Build a network with the same random weights on every machine, without touching the caller's random state."""
+    with forked_random():
+        return build()
+
+
+@contextlib.contextmanager
+def forked_random() -> Iterator[None]:
+    """A context in which random weights are the same on every machine; the caller's random state is as before after it."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the generator of every GPU
-        return build()
+        yield
 
 
 def load_weights(

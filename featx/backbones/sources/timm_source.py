@@ -36,6 +36,7 @@ class TimmSource(Source):
     key = "timm"
     prefix = "timm/"
     adapts_channels = True
+    package = "timm"
 
     def accepts(self, name: str) -> bool:
         """Whether a backbone's name begins with ``timm/``."""

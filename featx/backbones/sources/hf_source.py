@@ -1,0 +1,251 @@
+"""The vision models of transformers, which is an optional dependency: ``hf/<organisation>/<repo>`` and ``hf/./folder``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from featx.backbones.checkpoint import split_part
+from featx.backbones.sources.hf_files import cached_repositories, folder_of, read_config, read_weights
+from featx.backbones.sources.hf_models import (
+    Plan,
+    classes_of,
+    config_of,
+    first_model,
+    fitted_model,
+    has_text,
+    image_types,
+    last_linear,
+    plans_of,
+    random_model,
+    states_in,
+)
+from featx.backbones.sources.hf_text import text_tower_of
+from featx.backbones.sources.hf_transform import preparation_of, processor_of
+from featx.backbones.sources.source import (
+    Network,
+    Source,
+    absolute_path,
+    forked_random,
+    resized_note,
+    seeded,
+    stored_size,
+)
+from featx.backbones.text_tower import TextTower
+from featx.backbones.towers import POOLINGS, ImageTower
+from featx.backbones.weights import read_file
+from featx.constants import MAX_SIDE
+from featx.errors import BackboneError
+from featx.text import brief, listed, printable
+
+_NOT_ARCHITECTURE = {
+    *("_name_or_path", "_commit_hash", "auto_map", "architectures", "transformers_version", "dtype", "torch_dtype"),
+    *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
+    *("use_cache", "output_attentions", "output_hidden_states", "return_dict"),
+}
+"""Fields of a configuration that no feature depends on."""
+
+
+class HfSource(Source):
+    """The vision models, and the image towers of models of images and text, of transformers. Names begin with ``hf/``."""
+
+    key = "hf"
+    prefix = "hf/"
+    package = "transformers"
+
+    def accepts(self, name: str) -> bool:
+        """Whether a backbone's name begins with ``hf/``."""
+        return name.startswith(self.prefix)
+
+    def names(self) -> Sequence[str]:
+        """The models in the hub's local cache that transformers can build.
+
+        Raises:
+            BackboneError: transformers is not installed, or there are none: the hub itself cannot be listed.
+        """
+        _import_transformers()
+        names = [f"{self.prefix}{name}" for name in cached_repositories(image_types())]
+        if not names:
+            raise BackboneError(
+                "the models of the Hugging Face hub cannot be listed, and its cache on this machine has no vision model; name "
+                "one, as in hf/google/vit-base-patch16-224, or a folder, as in hf/./my-model"
+            )
+        return names
+
+    def has_local_weights(self, name: str) -> bool:
+        """Whether a name is a local folder, or a repository in the hub's cache."""
+        return name in self.names()
+
+    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
+        """Build a model from a local folder or a repository of the hub, with its own, random or local weights.
+
+        Raises:
+            BackboneError: transformers is not installed; there is no such model; it needs code of its repository; its
+                weights do not fit; or its image processor has a step that a ``Transform`` does not have.
+        """
+        _import_transformers()
+        short = name.removeprefix(self.prefix)
+        folder = folder_of(short, with_weights=weights == "default")
+        raw = read_config(folder, short)
+        with _quiet():
+            config = config_of(raw, short)
+            processor, notes = processor_of(folder, config, short)
+            prepared = preparation_of(processor, short)
+            side = image_size or prepared.transform.crop
+            with forked_random():
+                plan, module, weights, more = _loaded(plans_of(config, raw, short), weights, folder, side, short)
+        notes += more
+        interpolate = _interpolates(module, config, side)
+        tower = _tower(module, plan, interpolate, prepared.swap_channels)
+        origin = _origin(plan, raw, side if interpolate else None, swap_channels=prepared.swap_channels)
+        if interpolate:
+            notes += (resized_note(name, _native_side(config), side),)
+        text = None
+        if weights != "random" and has_text(plan):
+            text = functools.partial(_text_tower, plan, weights, folder, short)
+        return Network(tower, prepared.transform, _last_layer(tower, plan), origin, weights, notes, text)
+
+    def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
+        """Build the architecture of a stored origin, which holds its configuration, with random weights.
+
+        Raises:
+            BackboneError: transformers is not installed, or the stored configuration is not one of its vision models.
+        """
+        _import_transformers()
+        name = printable(origin["name"])
+        try:
+            raw = json.loads(origin["config"])
+            config, pooling = config_of(raw, name), origin["pooling"]
+            if pooling not in POOLINGS or origin["name"] not in classes_of(config):
+                raise BackboneError(
+                    f"transformers has no vision model {name} of type {printable(str(raw['model_type']))}"
+                )
+            plan = Plan(config, origin["name"], pooling, keep_classifier=origin.get("last") == "classifier")
+            with _quiet():
+                module = seeded(lambda: random_model(plan))
+        except BackboneError:
+            raise
+        except Exception as error:  # a stored configuration may hold anything
+            raise BackboneError(f"the stored configuration of {name} is not valid: {brief(error)}") from error
+        return _tower(module, plan, stored_size(origin, MAX_SIDE) is not None, origin.get("channels") == "BGR")
+
+
+def _import_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise BackboneError("hf/<model> needs transformers: pip install 'featx[transformers]'") from error
+    return transformers
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A context in which transformers prints no warnings and no progress; featx reports what matters."""
+    logging: Any = import_module("transformers.utils.logging")
+    level = logging.get_verbosity()
+    showed = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if showed:
+            logging.enable_progress_bar()
+
+
+def _loaded(
+    plans: Sequence[Plan], weights: str, folder: Path, side: int, short: str
+) -> tuple[Plan, nn.Module, str, tuple[str, ...]]:
+    """The model with its weights: of its folder, random, or of a checkpoint.
+
+    Returns:
+        The plan that was possible, the model, the value for ``Network.weights``, and what the user should know.
+    """
+    if weights == "random":
+        plan, module = first_model(plans, side)
+        return plan, module, weights, ()
+    if weights == "default":
+        return *fitted_model(plans, read_weights(folder, short), side, f"hf/{short}"), weights, ()
+    file, part = split_part(weights)
+    path = absolute_path(file)
+    states = states_in(read_file(path), first_model(plans, side)[1], part)
+    if not states:
+        raise BackboneError(f"{path} does not hold the tensors of {plans[0].kind}, the model of hf/{short}")
+    for way, state in states[1:]:
+        if state.keys() != states[0][1].keys() or any(not torch.equal(t, states[0][1][n]) for n, t in state.items()):
+            names = listed([name or "the file itself" for name, _ in states])
+            raise BackboneError(
+                f"{path} holds several networks that fit {plans[0].kind}: {names}. "
+                f"Name one of them, as in --weights {path}#{printable(way or states[0][0])}"
+            )
+    way, state = states[0]
+    plan, module = fitted_model(plans, state, side, str(path))
+    note = (f"{path}: the network's tensors are in its {printable(way)}",) if way else ()
+    return plan, module, f"{path}#{part}" if part else str(path), note
+
+
+def _text_tower(plan: Plan, weights: str, folder: Path, short: str) -> TextTower:
+    """The text tower of a model, from the same weights as its image tower."""
+    side = _native_side(plan.config)
+    with _quiet(), forked_random():
+        return text_tower_of(_loaded([plan], weights, folder, side, short)[1].eval(), folder, short)
+
+
+def _interpolates(module: Any, config: Any, side: int) -> bool:
+    """Whether the position embeddings of a model must be interpolated for images of some size, and it can do that."""
+    native = _native_side(config)
+    takes = inspect.signature(
+        type(module).get_image_features if hasattr(module, "get_image_features") else type(module).forward
+    )
+    return native not in (0, side) and "interpolate_pos_encoding" in takes.parameters
+
+
+def _native_side(config: Any) -> int:
+    """The side of the images that a model's position embeddings are made for; 0 if it has none."""
+    side = getattr(getattr(config, "vision_config", config), "image_size", 0)
+    return side if isinstance(side, int) else max(side or (0,))
+
+
+def _tower(module: Any, plan: Plan, interpolate: bool, swap_channels: bool) -> ImageTower:
+    """A model of transformers as a network from images to embeddings, or to logits where its own classifier is kept."""
+    projection = getattr(module, "visual_projection", None)
+    if plan.pooling == "projection":
+        module = getattr(module, "vision_model", module)
+    elif plan.pooling == "classifier":
+        last = last_linear(module)
+        if last and not plan.keep_classifier:
+            module.set_submodule(last, nn.Identity())
+    elif plan.pooling != "pooler" and getattr(module, "pooler", None) is not None:
+        module.pooler = None
+    return ImageTower(module, plan.pooling, projection=projection, interpolate=interpolate, swap_channels=swap_channels)
+
+
+def _last_layer(tower: ImageTower, plan: Plan) -> str:
+    """The name of the last layer of a tower."""
+    return f"model.{last_linear(tower.model)}" if plan.pooling == "classifier" else "head"
+
+
+def _origin(plan: Plan, raw: Mapping[str, Any], side: int | None, *, swap_channels: bool) -> dict[str, str]:
+    """What builds the same architecture again: no path and no repository, so that a copy of a folder is the same network."""
+    fields = {name: value for name, value in raw.items() if name not in _NOT_ARCHITECTURE}
+    if plan.keep_classifier:
+        fields["num_labels"] = plan.config.num_labels
+    config = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    origin = {"source": HfSource.key, "name": plan.kind, "pooling": plan.pooling, "config": config}
+    if plan.keep_classifier:
+        origin["last"] = "classifier"
+    if side is not None:
+        origin["image_size"] = str(side)
+    if swap_channels:
+        origin["channels"] = "BGR"
+    return origin
