@@ -55,7 +55,6 @@ ONLY_IN = {
     "accelerate": {"promotion/distributed"},
     "timm": {"backbones"},
     "transformers": {"backbones"},
-    "huggingface_hub": {"backbones"},
     "open_clip": {"backbones"},
     "onnxruntime": {"extraction"},
     "openvino": {"extraction"},
@@ -71,7 +70,7 @@ ONLY_IN = {
     "openTSNE": {"inspection/coordinates"},
     "fsspec": {"data/remote"},
     "datasets": {"data/sources/hub"},
-    "huggingface_hub": {"data/sources/hub"},
+    "huggingface_hub": {"data/sources/hub", "backbones"},
     "aiohttp": {"data/remote"},
 }
 """Package: the only folders and modules that may import it."""

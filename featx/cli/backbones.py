@@ -67,7 +67,10 @@ def _entries_as_json(names: Sequence[str]) -> dict[str, Any]:
 
 @click.command(
     "backbones", cls=Command, short_help="List the backbones.",
-    examples=("featx backbones resnet", "featx backbones resnet50 --layers", "featx backbones 'timm/vit_*'", "featx backbones 'open_clip/ViT-B-*'"),
+    examples=(
+        "featx backbones resnet", "featx backbones resnet50 --layers", "featx backbones 'timm/vit_*'",
+        "featx backbones 'open_clip/ViT-B-*'",
+    ),
 )  # fmt: skip
 @click.argument("pattern", required=False)
 @option(
@@ -76,8 +79,10 @@ def _entries_as_json(names: Sequence[str]) -> dict[str, Any]:
 )  # fmt: skip
 @JSON
 def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
-    """List the backbones whose name contains PATTERN, or matches it where it has a *. timm/PATTERN lists those of timm,
-    open_clip/PATTERN those of open_clip, hf/PATTERN the models in the local cache of the Hugging Face hub.
+    """List the backbones whose name contains PATTERN, or matches it where it has a *.
+
+    timm/PATTERN lists those of timm, open_clip/PATTERN those of open_clip, hf/PATTERN the models in the local cache of the
+    Hugging Face hub.
 
     The first call builds each backbone without its weights, and stores what it measures. A backbone that cannot be built is
     skipped, and counted at the end.

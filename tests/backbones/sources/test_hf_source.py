@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from vision_models import IMAGES, TINY, saved, sized
 
 from featx.backbones import registry
-from featx.backbones.backbone import load_backbone, restore_backbone
+from featx.backbones.backbone import load_backbone
 from featx.backbones.catalog import list_backbones
 from featx.backbones.classifier import require_final_layer
+from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError
 
 PLAIN = {**TINY, **IMAGES, "num_labels": 3}

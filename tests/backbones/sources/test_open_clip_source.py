@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from featx.backbones import registry
-from featx.backbones.backbone import load_backbone, restore_backbone
+from featx.backbones.backbone import load_backbone
 from featx.backbones.catalog import describe_backbones, list_backbones
 from featx.backbones.pixels import normalise
+from featx.backbones.restored import restore_backbone
 from featx.backbones.sources.open_clip_source import _arch, _transform
 from featx.data.decode import read_pixels
 from featx.errors import BackboneError
