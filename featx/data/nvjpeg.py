@@ -91,7 +91,7 @@ def _cropped(image: Tensor, transform: Transform, views: Sequence[View]) -> Tens
     padding = torch.tensor(transform.padding, dtype=torch.uint8, device=image.device)[:, None, None]
     found = []
     for view in views:
-        kept = resized[:, *seen(size, transform.size, view)]
+        kept = resized[:, *seen(size, transform, view)]
         canvas = padding.repeat(1, *transform.size)
         canvas[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
         found.append(canvas.flip(-1) if view.mirrored else canvas)

@@ -34,6 +34,9 @@ COLOUR_CHANNELS = (1, 3)
 _MOST_VALUES = 1 << 26
 """The most numbers of an image as a network's input: a foreign file may name any size."""
 
+ROUNDINGS = ("even", "down")
+"""The ways to centre a crop in an image of which an odd number of pixels lies beyond it."""
+
 INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
 """featx's names to torch's."""
 
@@ -69,6 +72,8 @@ class Transform:
         crop_width: the width of the crop where it is no square; None for a square.
         channels: the channels of the network's input: 3 are RGB; 1 is grey, the luma of ITU-R BT.601 as Pillow's mode L has it;
             other numbers are ``bands``.
+        crop_rounding: where the crop begins if an odd number of pixels lies beyond it: "even", at the half that is rounded to
+            the even number, as in torchvision, or "down", at the smaller one, as in transformers.
 
     Examples:
         >>> Transform(resize=224, crop=224).as_dict()["interpolation"]
@@ -89,6 +94,7 @@ class Transform:
     fit: str = "crop"
     crop_width: int | None = None
     channels: int = 3
+    crop_rounding: str = "even"
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
@@ -103,6 +109,8 @@ class Transform:
             raise ValueError(f"background is {self.background!r}; expected (R, G, B) of 0 to 255")
         if self.value_range is not None and not _is_range(self.value_range):
             raise ValueError(f"value_range is {self.value_range!r}; expected (LOW, HIGH), LOW below HIGH")
+        if self.crop_rounding not in ROUNDINGS:
+            raise ValueError(f"crop_rounding is {self.crop_rounding!r}; expected one of {', '.join(ROUNDINGS)}")
         self._check_shape()
         if self.bands is not None and not _are_bands(self.bands):
             raise ValueError(f"bands is {self.bands!r}; expected different numbers from 1 to {MAX_BAND}")
@@ -226,7 +234,13 @@ class Transform:
             del values["value_range"]
         else:  # so that 4095 and 4095.0 are one identity
             values["value_range"] = [float(value) for value in self.value_range]
-        for name, usual in (("bands", None), ("fit", "crop"), ("crop_width", None), ("channels", 3)):
+        for name, usual in (
+            ("bands", None),
+            ("fit", "crop"),
+            ("crop_width", None),
+            ("channels", 3),
+            ("crop_rounding", "even"),
+        ):
             if (
                 getattr(self, name) == usual
             ):  # so that the identities of features are those of before there was such a field
@@ -361,7 +375,7 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int], transform: Transfor
 def cropped(tensor: Tensor, transform: Transform, view: View = PLAIN) -> np.ndarray:
     """Cut the region of one view out of (1, C or more, H, W) uint8 and pad it: ``transform.shape`` uint8."""
     pixels = tensor.numpy()[0, : transform.channels]
-    kept = pixels[:, *seen(pixels.shape[1:], transform.size, view)]
+    kept = pixels[:, *seen(pixels.shape[1:], transform, view)]
     if kept.shape != transform.shape:
         canvas = np.empty(transform.shape, np.uint8)
         canvas[:] = np.array(transform.padding, np.uint8)[:, None, None]
@@ -376,15 +390,16 @@ def channels(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., None].view(np.uint8)
 
 
-def seen(shape: Sequence[int], size: tuple[int, int], view: View = PLAIN) -> tuple[slice, slice]:
-    """The rows and columns of a resized (H, W) image that a view of ``size`` covers, before mirroring."""
-    return _span(shape[0], size[0], view.vertical), _span(shape[1], size[1], view.horizontal)
+def seen(shape: Sequence[int], transform: Transform, view: View = PLAIN) -> tuple[slice, slice]:
+    """The rows and columns of a resized (H, W) image that a view covers, before mirroring."""
+    (height, width), down = transform.size, transform.crop_rounding == "down"
+    return _span(shape[0], height, view.vertical, down=down), _span(shape[1], width, view.horizontal, down=down)
 
 
-def _span(length: int, crop: int, where: int) -> slice:
+def _span(length: int, crop: int, where: int, *, down: bool) -> slice:
     """The covered pixels along one axis: the first, the middle or the last ones for ``where`` = -1, 0 or 1."""
     beside = max(0, length - crop)
-    first = (0, round(beside / 2.0), beside)[1 + where]
+    first = (0, beside // 2 if down else round(beside / 2.0), beside)[1 + where]
     return slice(first, min(first + crop, length))
 
 

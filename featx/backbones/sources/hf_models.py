@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from featx.backbones.checkpoint import tables_in
 from featx.backbones.sources.hf_files import require_no_code
+from featx.backbones.sources.source import ImageSize, sides_of
+from featx.data.transform import sides_text
 from featx.errors import BackboneError
 from featx.text import brief, printable
 
@@ -147,22 +149,24 @@ def random_model(plan: Plan) -> nn.Module:
     return module
 
 
-def first_model(plans: Sequence[Plan], side: int) -> tuple[Plan, nn.Module]:
+def first_model(plans: Sequence[Plan], size: ImageSize) -> tuple[Plan, nn.Module]:
     """The first of several plans that makes a vector of an image, and its model with random weights."""
     for plan in plans:
         module = random_model(plan)
-        if _makes_vector(plan, module, side):
+        if _makes_vector(plan, module, size):
             return plan, module
-    raise BackboneError(f"{plans[0].kind} makes no vector of an image of {side} x {side} pixels")
+    raise BackboneError(f"{plans[0].kind} makes no vector of an image of {sides_text(size)} pixels")
 
 
-def fitted_model(plans: Sequence[Plan], state: Mapping[str, Tensor], side: int, origin: str) -> tuple[Plan, nn.Module]:
+def fitted_model(
+    plans: Sequence[Plan], state: Mapping[str, Tensor], size: ImageSize, origin: str
+) -> tuple[Plan, nn.Module]:
     """The first of several plans that some tensors fill, and its model with them.
 
     Args:
         plans: from ``plans_of``.
         state: tensors by the names in a file of transformers, of whatever version: transformers converts them.
-        side: the side of the images.
+        size: the size of the images.
         origin: where the tensors come from, for the message.
 
     Returns:
@@ -186,7 +190,7 @@ def fitted_model(plans: Sequence[Plan], state: Mapping[str, Tensor], side: int, 
         own, wrong = _missing(info["missing_keys"], last, plan)
         if wrong:
             faults.append(f"{len(wrong)} tensors of {plan.kind} are missing, such as {wrong[0]}")
-        elif _makes_vector(plan, module, side):
+        elif _makes_vector(plan, module, size):
             return replace(plan, keep_classifier=plan.keep_classifier and not own), module
     raise BackboneError(
         f"{origin} does not hold the weights of this model: {'; '.join(dict.fromkeys(faults)) or 'none fits'}"
@@ -201,7 +205,7 @@ def _missing(names: Iterable[str], last: str | None, plan: Plan) -> tuple[list[s
     return own, [name for name in missing if name not in {*own, *unused}]
 
 
-def _makes_vector(plan: Plan, module: nn.Module, side: int) -> bool:
+def _makes_vector(plan: Plan, module: nn.Module, size: ImageSize) -> bool:
     """Whether a model has what the pooling of a plan takes; only a forward pass tells whether it has a pooled output."""
     if plan.pooling == "classifier":
         return last_linear(module) is not None
@@ -213,7 +217,7 @@ def _makes_vector(plan: Plan, module: nn.Module, side: int) -> bool:
         contextlib.suppress(Exception),
         torch.inference_mode(),
     ):  # a network that cannot run is reported when it is used
-        return module.eval()(pixel_values=torch.zeros(1, 3, side, side)).pooler_output is not None
+        return module.eval()(pixel_values=torch.zeros(1, 3, *sides_of(size))).pooler_output is not None
     return False
 
 

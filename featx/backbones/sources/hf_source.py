@@ -32,12 +32,14 @@ from featx.backbones.sources.hf_models import (
 from featx.backbones.sources.hf_text import text_tower_of
 from featx.backbones.sources.hf_transform import preparation_of, processor_of
 from featx.backbones.sources.source import (
+    ImageSize,
     Network,
     Source,
     absolute_path,
     forked_random,
     resized_note,
     seeded,
+    size_name,
     stored_size,
 )
 from featx.backbones.text_tower import TextTower
@@ -85,7 +87,7 @@ class HfSource(Source):
         """Whether a name is a local folder, or a repository in the hub's cache."""
         return name in self.names()
 
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
+    def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:
         """Build a model from a local folder or a repository of the hub, with its own, random or local weights.
 
         Raises:
@@ -100,15 +102,15 @@ class HfSource(Source):
             config = config_of(raw, short)
             processor, notes = processor_of(folder, config, short)
             prepared = preparation_of(processor, short)
-            side = image_size or prepared.transform.crop
+            size = image_size or prepared.transform.image_size
             with forked_random():
-                plan, module, weights, more = _loaded(plans_of(config, raw, short), weights, folder, side, short)
+                plan, module, weights, more = _loaded(plans_of(config, raw, short), weights, folder, size, short)
         notes += more
-        interpolate = _interpolates(module, config, side)
+        interpolate = _interpolates(module, config, size)
         tower = _tower(module, plan, interpolate, prepared.swap_channels)
-        origin = _origin(plan, raw, side if interpolate else None, swap_channels=prepared.swap_channels)
+        origin = _origin(plan, raw, size if interpolate else None, swap_channels=prepared.swap_channels)
         if interpolate:
-            notes += (resized_note(name, _native_side(config), side),)
+            notes += (resized_note(name, _native_size(config), size),)
         text = None
         if weights != "random" and has_text(plan):
             text = functools.partial(_text_tower, plan, weights, folder, short)
@@ -164,7 +166,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _loaded(
-    plans: Sequence[Plan], weights: str, folder: Path, side: int, short: str
+    plans: Sequence[Plan], weights: str, folder: Path, size: ImageSize, short: str
 ) -> tuple[Plan, nn.Module, str, tuple[str, ...]]:
     """The model with its weights: of its folder, random, or of a checkpoint.
 
@@ -172,13 +174,13 @@ def _loaded(
         The plan that was possible, the model, the value for ``Network.weights``, and what the user should know.
     """
     if weights == "random":
-        plan, module = first_model(plans, side)
+        plan, module = first_model(plans, size)
         return plan, module, weights, ()
     if weights == "default":
-        return *fitted_model(plans, read_weights(folder, short), side, f"hf/{short}"), weights, ()
+        return *fitted_model(plans, read_weights(folder, short), size, f"hf/{short}"), weights, ()
     file, part = split_part(weights)
     path = absolute_path(file)
-    states = states_in(read_file(path), first_model(plans, side)[1], part)
+    states = states_in(read_file(path), first_model(plans, size)[1], part)
     if not states:
         raise BackboneError(f"{path} does not hold the tensors of {plans[0].kind}, the model of hf/{short}")
     for way, state in states[1:]:
@@ -189,31 +191,30 @@ def _loaded(
                 f"Name one of them, as in --weights {path}#{printable(way or states[0][0])}"
             )
     way, state = states[0]
-    plan, module = fitted_model(plans, state, side, str(path))
+    plan, module = fitted_model(plans, state, size, str(path))
     note = (f"{path}: the network's tensors are in its {printable(way)}",) if way else ()
     return plan, module, f"{path}#{part}" if part else str(path), note
 
 
 def _text_tower(plan: Plan, weights: str, folder: Path, short: str) -> TextTower:
     """The text tower of a model, from the same weights as its image tower."""
-    side = _native_side(plan.config)
     with _quiet(), forked_random():
-        return text_tower_of(_loaded([plan], weights, folder, side, short)[1].eval(), folder, short)
+        model = _loaded([plan], weights, folder, _native_size(plan.config), short)[1]
+        return text_tower_of(model.eval(), folder, short)
 
 
-def _interpolates(module: Any, config: Any, side: int) -> bool:
+def _interpolates(module: Any, config: Any, size: ImageSize) -> bool:
     """Whether the position embeddings of a model must be interpolated for images of some size, and it can do that."""
-    native = _native_side(config)
-    takes = inspect.signature(
-        type(module).get_image_features if hasattr(module, "get_image_features") else type(module).forward
-    )
-    return native not in (0, side) and "interpolate_pos_encoding" in takes.parameters
+    native = _native_size(config)
+    takes = inspect.signature(module.get_image_features if hasattr(module, "get_image_features") else module.forward)
+    return native not in (0, size) and "interpolate_pos_encoding" in takes.parameters
 
 
-def _native_side(config: Any) -> int:
-    """The side of the images that a model's position embeddings are made for; 0 if it has none."""
-    side = getattr(getattr(config, "vision_config", config), "image_size", 0)
-    return side if isinstance(side, int) else max(side or (0,))
+def _native_size(config: Any) -> ImageSize:
+    """The size of the images that a model's position embeddings are made for; 0 if it has none."""
+    size = getattr(getattr(config, "vision_config", config), "image_size", None) or 0
+    sides = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    return int(sides[0]) if len(set(sides)) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def _tower(module: Any, plan: Plan, interpolate: bool, swap_channels: bool) -> ImageTower:
@@ -235,7 +236,7 @@ def _last_layer(tower: ImageTower, plan: Plan) -> str:
     return f"model.{last_linear(tower.model)}" if plan.pooling == "classifier" else "head"
 
 
-def _origin(plan: Plan, raw: Mapping[str, Any], side: int | None, *, swap_channels: bool) -> dict[str, str]:
+def _origin(plan: Plan, raw: Mapping[str, Any], size: ImageSize | None, *, swap_channels: bool) -> dict[str, str]:
     """What builds the same architecture again: no path and no repository, so that a copy of a folder is the same network."""
     fields = {name: value for name, value in raw.items() if name not in _NOT_ARCHITECTURE}
     if plan.keep_classifier:
@@ -244,8 +245,8 @@ def _origin(plan: Plan, raw: Mapping[str, Any], side: int | None, *, swap_channe
     origin = {"source": HfSource.key, "name": plan.kind, "pooling": plan.pooling, "config": config}
     if plan.keep_classifier:
         origin["last"] = "classifier"
-    if side is not None:
-        origin["image_size"] = str(side)
+    if size is not None:
+        origin["image_size"] = size_name(size)
     if swap_channels:
         origin["channels"] = "BGR"
     return origin

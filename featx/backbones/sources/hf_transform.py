@@ -49,9 +49,15 @@ def preparation_of(processor: Any, short: str) -> Preparation:
         BackboneError: the processor has a step that a transform does not have. The message names it.
     """
     name = f"hf/{short}: its {type(processor).__name__}"
-    resize, crop = _sizes(processor, name)
-    mean, std = _mean_and_std(processor)
-    transform = Transform(resize, crop, mean, std, _interpolation(processor, name))
+    (mean, std), sizes, interpolation = (
+        _mean_and_std(processor),
+        _sizes(processor, name),
+        _interpolation(processor, name),
+    )
+    try:
+        transform = Transform(**sizes, mean=mean, std=std, interpolation=interpolation, crop_rounding="down")
+    except ValueError as error:
+        raise BackboneError(f"{name} has values that no transform takes: {error}") from error
     found = Preparation(transform, bool(getattr(processor, "do_flip_channel_order", False)))
     _require_equal(processor, found, name)
     return found
@@ -98,33 +104,37 @@ def _usual_size(kind: Any, side: Any) -> dict[str, Any]:
     return {"size": size, **crop}
 
 
-def _sizes(processor: Any, name: str) -> tuple[int, int]:
-    """The sizes to resize and to crop to, as ``Transform`` has them."""
+def _sizes(processor: Any, name: str) -> dict[str, Any]:
+    """The sizes to resize and to crop to, as arguments of ``Transform``."""
     if not processor.do_resize:
         raise BackboneError(f"{name} does not resize images (do_resize is false), which the network needs; {_REMEDY}")
     if getattr(processor, "do_pad", False):
         raise BackboneError(f"{name} pads images (do_pad), which featx does not; {_REMEDY}")
-    size = _given(processor.size)
-    crop = _square(_given(processor.crop_size), name) if processor.do_center_crop and processor.crop_size else None
+    size, crop = _given(processor.size), _given(processor.crop_size) if processor.do_center_crop else {}
     if set(size) == {"shortest_edge"}:
         side, fraction = size["shortest_edge"], getattr(processor, "crop_pct", None) or 1.0
         if "ConvNext" in type(processor).__name__:
-            return (0, side) if side >= _WARPED else (int(side / fraction), side)
+            return {"resize": 0 if side >= _WARPED else int(side / fraction), "crop": side}
         side = int(256 / 224 * side) if "Levit" in type(processor).__name__ else int(side / fraction)
-        if crop is None:
-            raise BackboneError(f"{name} does not crop images to a square (do_center_crop); {_REMEDY}")
-        return side, crop
+        if set(crop) != {"height", "width"}:
+            raise BackboneError(f"{name} does not crop images (do_center_crop), which then differ in size; {_REMEDY}")
+        if crop["height"] != crop["width"]:
+            # a transform resizes to cover a rectangle of the shape of the crop, and a processor by the shorter edge
+            raise BackboneError(
+                f"{name} resizes to a shorter edge of {side} and crops {_shown(crop)} of it, which featx does not; {_REMEDY}"
+            )
+        return {"resize": side, "crop": crop["height"]}
     if set(size) != {"height", "width"}:
         raise BackboneError(
             f"{name} resizes by {', '.join(sorted(size)) or 'nothing'}, which featx does not; {_REMEDY}"
         )
-    side = _square(size, name)
-    if crop not in (None, side):
+    if crop in ({}, size):
+        return {"resize": 0, "crop": size["height"], "crop_width": size["width"]}
+    if size["height"] != size["width"] or len(set(crop.values())) != 1:
         raise BackboneError(
-            f"{name} squashes images to {side} x {side} pixels and crops {crop} x {crop} of them, which featx does not do; "
-            f"{_REMEDY}"
+            f"{name} squashes images to {_shown(size)} pixels and crops {_shown(crop)} of them, which featx does not; {_REMEDY}"
         )
-    return 0, side
+    return {"resize": size["height"], "crop": crop["height"], "fit": "squash"}
 
 
 _WARPED = 384
@@ -136,12 +146,8 @@ def _given(size: Any) -> dict[str, int]:
     return {key: int(value) for key, value in dict(size).items() if value}
 
 
-def _square(size: dict[str, int], name: str) -> int:
-    sides = set(size.values())
-    if len(sides) != 1:
-        shown = " x ".join(map(str, size.values()))
-        raise BackboneError(f"{name} makes images of {shown} pixels; featx supports square images")
-    return sides.pop()
+def _shown(size: dict[str, int]) -> str:
+    return f"{size['height']} x {size['width']}"
 
 
 def _mean_and_std(processor: Any) -> tuple[Any, Any]:
@@ -177,9 +183,9 @@ def _require_equal(processor: Any, found: Preparation, name: str) -> None:
     Raises:
         BackboneError: they differ by more than rounding.
     """
-    crop = found.transform.crop
-    for height, width in ((2 * crop, 3 * crop), (crop, crop // 2)):
-        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    height, width = found.transform.size
+    for size in ((2 * height, 3 * width + 7), (height, width // 2 + 1)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
         try:
             batch = processor(images=[image], return_tensors="pt", input_data_format="channels_last")["pixel_values"]
         except Exception as error:  # each processor has code of its own
@@ -198,9 +204,9 @@ def _require_equal(processor: Any, found: Preparation, name: str) -> None:
 
 
 def _prepared(image: np.ndarray, found: Preparation) -> torch.Tensor:
-    """What a network gets of an (H, W, 3) uint8 image: (1, 3, crop, crop) float32."""
+    """What a network gets of an (H, W, 3) uint8 image: (1, 3, H, W) float32."""
     transform, packed = found.transform, np.zeros(image.shape[:2], np.uint32)
     channels(packed)[..., :3] = image
-    pixels = cropped(resize_pixels(packed, resized_size(packed.shape, transform), transform), transform.crop)
+    pixels = cropped(resize_pixels(packed, resized_size(packed.shape, transform), transform), transform)
     batch = normalise(torch.from_numpy(pixels[None]), transform)
     return batch.flip(1) if found.swap_channels else batch

@@ -15,7 +15,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from featx.backbones.sources.source import Network, Source, load_weights, resized_note, seeded, stored_size
+from featx.backbones.sources.source import (
+    ImageSize,
+    Network,
+    Source,
+    load_weights,
+    resized_note,
+    seeded,
+    sides_of,
+    size_name,
+    stored_size,
+)
 from featx.backbones.text_tower import TextTower
 from featx.backbones.towers import VisualTower
 from featx.backbones.weights import read_file
@@ -45,9 +55,12 @@ class Arch:
     prepare: Mapping[str, Any]
 
     @property
-    def native(self) -> int:
-        """The side of the images that the image tower is built for."""
-        return _one_side(self.config["vision_cfg"].get("image_size", 224), self.name)
+    def native(self) -> ImageSize:
+        """The size of the images that the image tower is built for."""
+        size = self.config["vision_cfg"].get("image_size", 224)
+        if isinstance(size, int):
+            return size
+        return int(size[0]) if size[0] == size[1] else (int(size[0]), int(size[1]))
 
 
 class OpenClipSource(Source):
@@ -80,12 +93,12 @@ class OpenClipSource(Source):
         names = [f"{arch}/{tag}" for arch, tag in tags]
         return [self.prefix + name for name in (*names, *(a for a in open_clip.list_models() if a not in with_tags))]
 
-    def build(self, name: str, weights: str, image_size: int | None = None) -> Network:
+    def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:
         """Build an image tower with published, random or local weights.
 
         Raises:
-            BackboneError: open_clip is not installed, has no such architecture or weights, or cannot load them; or the tower
-                does not take square images.
+            BackboneError: open_clip is not installed, has no such architecture or weights, or cannot load them; or its
+                preprocessing has a step that a ``Transform`` does not have.
         """
         open_clip = _import_open_clip()
         arch = _arch(open_clip, name.removeprefix(self.prefix))
@@ -95,8 +108,8 @@ class OpenClipSource(Source):
             raise BackboneError(
                 f"{name} has no default weights; {known}a local file with --weights FILE, or --weights random"
             )
-        side = image_size or arch.native
-        config = _sized(arch.config, side)
+        size = image_size or arch.native
+        config = _sized(arch.config, size)
         notes: tuple[str, ...] = ()
         text = None
         if weights == "random":
@@ -105,11 +118,11 @@ class OpenClipSource(Source):
             model, weights, notes = _loaded(open_clip, arch, config, weights, name)
             tower = VisualTower(model.visual)
             text = functools.partial(_text_tower, open_clip, arch, config, weights, name)
-        transform = _transform(arch, side)
+        transform = _transform(arch, size)
         origin = {"source": self.key, "name": arch.name.rpartition(":")[2], "config": _config_text(arch.config)}
-        if side != arch.native:
-            origin["image_size"] = str(side)
-            notes += (resized_note(name, arch.native, side),)
+        if size != arch.native:
+            origin["image_size"] = size_name(size)
+            notes += (resized_note(name, arch.native, size),)
         return Network(tower, transform, "head", origin, weights, notes, text)
 
     def rebuild(self, origin: Mapping[str, str]) -> nn.Module:
@@ -122,8 +135,8 @@ class OpenClipSource(Source):
         name = printable(origin["name"])
         try:
             config = json.loads(origin["config"])
-            side = stored_size(origin, MAX_SIDE)
-            config = _sized(config, side) if side else config
+            size = stored_size(origin, MAX_SIDE)
+            config = _sized(config, size) if size else config
             return seeded(lambda: _random_tower(open_clip, config, name))
         except BackboneError:
             raise
@@ -199,10 +212,10 @@ def _scheme_config(open_clip: Any, short: str) -> Any:
     return json.loads(file.read_bytes())
 
 
-def _sized(config: Mapping[str, Any], side: int) -> dict[str, Any]:
+def _sized(config: Mapping[str, Any], size: ImageSize) -> dict[str, Any]:
     """A configuration for images of another size."""
     sized: dict[str, Any] = copy.deepcopy(dict(config))
-    sized["vision_cfg"] = {**sized["vision_cfg"], "image_size": side}
+    sized["vision_cfg"] = {**sized["vision_cfg"], "image_size": size}
     return sized
 
 
@@ -212,15 +225,6 @@ def _config_text(config: Mapping[str, Any]) -> str:
     return json.dumps(
         {**parts, "quick_gelu": bool(config.get("quick_gelu", False))}, sort_keys=True, separators=(",", ":")
     )
-
-
-def _one_side(size: Any, name: str) -> int:
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise BackboneError(
-            f"open_clip/{name} takes images of {' x '.join(map(str, size))} pixels; featx supports square images"
-        )
-    return int(sides.pop())
 
 
 def _random_tower(open_clip: Any, config: Mapping[str, Any], name: str) -> VisualTower:
@@ -329,7 +333,7 @@ def _text_tower(open_clip: Any, arch: Arch, config: Mapping[str, Any], weights: 
     return TextTower(encode, model.logit_scale.exp().item(), 0.0 if bias is None else bias.item(), bias is not None)
 
 
-def _transform(arch: Arch, side: int) -> Transform:
+def _transform(arch: Arch, size: ImageSize) -> Transform:
     """The published preprocessing of an architecture, or open_clip's usual one, as a transform.
 
     Raises:
@@ -343,9 +347,11 @@ def _transform(arch: Arch, side: int) -> Transform:
             f"open_clip/{arch.name} resizes images by {mode!r}, which featx does not; expected shortest or squash"
         )
     interpolation = arch.prepare.get("interpolation") or "bicubic"
+    height, width = sides_of(size)
     return Transform(
-        resize=side if mode == "shortest" else 0,
-        crop=side,
+        resize=min(height, width) if mode == "shortest" else 0,
+        crop=height,
+        crop_width=width,
         mean=tuple(arch.prepare.get("mean") or OPENAI_DATASET_MEAN),
         std=tuple(arch.prepare.get("std") or OPENAI_DATASET_STD),
         interpolation=interpolation if interpolation != "random" else "bicubic",

@@ -149,6 +149,11 @@ def stored_channels(origin: Mapping[str, str]) -> int | None:
     return None if channels is None else int(channels)
 
 
+def sides_of(size: ImageSize) -> tuple[int, int]:
+    """(height, width) of a size of images."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def size_name(size: ImageSize) -> str:
     """A size of images as ``Network.origin`` holds it: "224", or "224x448" for (224, 448)."""
     return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"

@@ -40,13 +40,15 @@ PROCESSORS: list[tuple[str, dict[str, Any], float]] = [
     ("EfficientNetImageProcessor", {"size": sized(32), "rescale_offset": True, "include_top": False}, BITS),
     ("SegformerImageProcessor", {"size": sized(32)}, BITS),
     ("LevitImageProcessor", {"size": {"shortest_edge": 28}, "crop_size": sized(28)}, BITS),
+    ("DeiTImageProcessor", {"size": sized(37), "crop_size": sized(32)}, BITS),
+    ("BlipImageProcessor", {"size": {"height": 32, "width": 48}}, BITS),
     ("DINOv3ViTImageProcessor", {"size": sized(32)}, ROUNDING),
     ("CLIPImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": sized(32)}, ROUNDING),
 ]
 
 
 @pytest.mark.parametrize(("kind", "fields", "levels"), PROCESSORS)
-@pytest.mark.parametrize("size", [(90, 60), (60, 91), (75, 75)])
+@pytest.mark.parametrize("size", [(90, 60), (60, 91), (75, 75), (40, 33), (33, 39)])
 def test_a_processor_and_its_transform_prepare_a_photo_alike(
     kind: str, fields: dict[str, Any], levels: float, size: tuple[int, int]
 ) -> None:
@@ -69,14 +71,35 @@ def test_a_processor_and_its_transform_prepare_a_photo_alike(
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        ("ViTImageProcessor", {"size": sized(32), "do_resize": False}, r"does not resize images \(do_resize is false\)"),
+        (
+            "ViTImageProcessor",
+            {"size": sized(32), "do_resize": False},
+            r"does not resize images \(do_resize is false\)",
+        ),
         ("ViTImageProcessor", {"size": sized(32), "resample": 1}, "resizes by LANCZOS, which featx does not have"),
-        ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "do_center_crop": False}, "does not crop images to a square"),
-        ("ViTImageProcessor", {"size": {"shortest_edge": 32, "longest_edge": 64}}, "resizes by longest_edge, shortest_edge"),
+        (
+            "CLIPImageProcessor",
+            {"size": {"shortest_edge": 32}, "do_center_crop": False},
+            r"does not crop images \(do_center_crop\), which",
+        ),
+        (
+            "ViTImageProcessor",
+            {"size": {"shortest_edge": 32, "longest_edge": 64}},
+            "resizes by longest_edge, shortest_edge",
+        ),
         ("ViTImageProcessor", {"size": sized(32), "do_pad": True, "pad_size": sized(64)}, r"pads images \(do_pad\)"),
-        ("BlipImageProcessor", {"size": {"height": 32, "width": 48}}, "makes images of 32 x 48 pixels"),
+        (
+            "CLIPImageProcessor",
+            {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 48}},
+            "crops 32 x 48 of it",
+        ),
+        (
+            "BlipImageProcessor",
+            {"size": {"height": 32, "width": 48}, "do_center_crop": True, "crop_size": sized(32)},
+            "squashes",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_step_that_a_transform_lacks_is_refused_by_name(kind: str, fields: dict[str, Any], message: str) -> None:
     package = vision_models.transformers()
     with pytest.raises(BackboneError, match=message):
