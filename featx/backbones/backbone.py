@@ -82,13 +82,9 @@ class Backbone(WithText):
         notes: Sequence[str] = (),
         text: Callable[[], TextTower] | None = None,
     ) -> None:
-        self.notes = tuple(notes)
         super().__init__(name, text)
-        self.weights = weights
-        self.transform = transform
-        self.dtype = dtype
-        self.precision = precision
-        self.device = device
+        self.weights, self.transform, self.notes = weights, transform, tuple(notes)
+        self.dtype, self.precision, self.device = dtype, precision, device
         self.network = network.eval().requires_grad_(False).to(device)
         self.unpooled = False
         self.views: tuple[View | RandomView, ...] = (PLAIN,)
