@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from featx.data.boxes import split_box
 from featx.data.image_set import UNLABELLED
 from featx.data.listing import is_junk, why_left_out
+from featx.data.openers import open_store, store_exists
+from featx.data.places import is_remote
+from featx.data.scan import scan_images
 from featx.data.scan_options import ScanOptions
+from featx.data.sources.paths_store import root_of
 from featx.data.sources.table import TABLE_ENDINGS, read_labels
 from featx.data.split_names import splits_of_cells
+from featx.data.store import FolderStore
 from featx.errors import DatasetError, FeatxError
 from featx.features.feature_file import FeatureFile
 from featx.system import why_unreadable
@@ -22,7 +30,8 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
     """Compare the labels in a feature file with those of its data set as it is now.
 
     A table is read again. Of a folder, those folders are listed that have changed since the file was written or last found up
-    to date. No image is opened. A data set that is gone, or that cannot be read, is not compared.
+    to date. An archive or a file of rows is listed again if it has changed. No image is opened. A data set that is gone, that
+    cannot be read, or that lies on another machine, is not compared.
 
     Args:
         path: the feature file; or None, for features that come from none.
@@ -42,10 +51,14 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
     if file is None:
         return ()
     table = file.dataset.get("table")
-    found = _table_changes(file, Path(native(table))) if isinstance(table, str) else _folder_changes(file)
+    if isinstance(table, str):
+        found, name = _table_changes(file, Path(native(table))), Path(table).name
+    elif _is_folder(file):
+        found, name = _folder_changes(file), os.path.basename(file.root)  # noqa: PTH119 - of str
+    else:
+        found, name = _listed_changes(file), file.dataset["name"]
     if not found:
         return ()
-    name = Path(table).name if isinstance(table, str) else os.path.basename(file.root)  # noqa: PTH119 - it may be a URL
     return (
         f"{printable(name)} has changed since its features were extracted: {printable(', '.join(found))}. The labels in the "
         "feature file are used; the same featx extract takes the changes over, without a forward pass for images that it knows",
@@ -61,6 +74,11 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
         now = read_labels(table, options, file.paths)
     except DatasetError as error:
         return [f"it cannot be read any more ({brief(error)})"]
+    return _differences(file, now, labels_count=options.label_pattern is None)
+
+
+def _differences(file: FeatureFile, now: Mapping[str, tuple[str, str]], *, labels_count: bool = True) -> list[str]:
+    """How the label and the split of each image, by its path, differ from those in a feature file."""
     names = [*file.classes, ""]  # the label -1 of an image without a label is the last
     known = splits_of_cells({split for _, split in now.values()})
     given = file.dataset["splits"] == "given" or any(known)
@@ -70,7 +88,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
         if path not in now:
             continue
         label_now, split_now = now[path]
-        if options.label_pattern is None and label_now != names[label if label != UNLABELLED else -1]:
+        if labels_count and label_now != names[label if label != UNLABELLED else -1]:
             labels.append(path)
         if given and known[split_now] != split:
             splits.append(path)
@@ -80,6 +98,30 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
         *_counted(now.keys() - stored, "is new", "are new"),
         *_counted(stored - now.keys(), "is no longer listed", "are no longer listed"),
     ]
+
+
+def _is_folder(file: FeatureFile) -> bool:
+    """Whether the images of a feature file are files in a local folder."""
+    try:
+        return isinstance(root_of(open_store(file.root)), FolderStore)
+    except DatasetError:
+        return False
+
+
+def _listed_changes(file: FeatureFile) -> list[str]:
+    """What has changed in local data that are neither a folder nor a table, if their facts tell that something has."""
+    if is_remote(file.root) or not store_exists(file.root):
+        return []
+    try:
+        facts = open_store(file.root).facts([split_box(path)[0] for path in file.paths])
+        if np.array_equal(facts.mtimes, file.images.mtimes):
+            return []
+        images = scan_images(file.root, ScanOptions.of_dataset(file.dataset))
+    except DatasetError as error:
+        return [f"it cannot be read any more ({brief(error)})"]
+    names = [*images.classes, ""]
+    rows = zip(images.paths.tolist(), images.labels.tolist(), images.splits.tolist(), strict=True)
+    return _differences(file, {path: (names[label], split) for path, label, split in rows})
 
 
 def _folder_changes(file: FeatureFile) -> list[str]:

@@ -81,6 +81,25 @@ def test_a_folder_whose_images_were_moved_is_noted(photos: Path, change: Callabl
     assert label_changes(file) == ()
 
 
+def test_rows_of_parquet_with_other_labels_are_noted(tmp_path: Path) -> None:
+    rows = pytest.importorskip("row_files", reason="needs pyarrow")
+    data = tmp_path / "pets"
+    rows.pets(data / "train-0001-of-0002.parquet", 4)
+    rows.pets(data / "test-0002-of-0002.parquet", 4, 10)
+    file = extract(data, "lenet5", cache=tmp_path / "cache").file
+    assert label_changes(file) == ()
+    rows.pets(data / "test-0002-of-0002.parquet", 5, 11)
+    (note,) = label_changes(file)
+    assert note.startswith(
+        f"pets {CHANGED}5 images are new (such as test-0002-of-0002.parquet/0/pet_11.png), 4 images are no longer listed"
+    )
+    extract(data, "lenet5", cache=tmp_path / "cache")
+    assert label_changes(file) == ()
+    (data / "test-0002-of-0002.parquet").write_bytes(b"PAR1")
+    (note,) = label_changes(file)
+    assert "it cannot be read any more (" in note
+
+
 def test_a_fit_notes_it_and_uses_the_labels_of_the_features(table: Path, in_tmp: Path) -> None:
     file = extract(table, "lenet5").file
     table.write_text(ROWS.replace("2.png,a,", "2.png,c,"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Collection, Mapping
@@ -33,12 +34,12 @@ OPTIONS: Collection[str] = ("image_column", "label_column", "label_columns", "sp
 def matches(data: str | os.PathLike[str]) -> bool:
     """Whether the data are the name of a data set of the hub, or a folder that ``datasets`` has saved."""
     text = os.fspath(data)
-    return is_hub_name(text) if is_remote(text) else is_saved(local_path(text))
+    return is_hub_name(text) if is_remote(text) else is_saved(local_path(_without_column(text)[0]))
 
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
     """List the images of a data set; ``scan_images`` describes the columns."""
-    found = _find(os.fspath(data))
+    found, options = _asked(os.fspath(data), options)
     parts = [_rows_of(found, split, options) for split in found.files]
     from featx.data.sources.row_cells import assemble_rows
 
@@ -51,10 +52,16 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
     Raises:
         DatasetError: it cannot be read, or has no column of images.
     """
-    found = _find(os.fspath(data))
+    found, options = _asked(os.fspath(data), options)
     store = found.store(options)
     parts = [_rows_of(found, split, options, images_alone=True) for split in found.files]
     return [ImageFile(store, path) for part in parts for path in part.paths]
+
+
+def _asked(text: str, options: ScanOptions) -> tuple[_Found, ScanOptions]:
+    """The data set of a user's text or a location, and the options with the column of images that the location names."""
+    where, column = _without_column(text)
+    return _find(where), dataclasses.replace(options, image_column=options.image_column or column)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def matches(data: str | os.PathLike[str]) -> bool:
         return False
     if not is_remote(text) and (path := local_path(text)).exists():
         return _holds_parquet_alone(path) if path.is_dir() else _has_images(path)
-    return _without_column(text)[0].lower().endswith(ENDING) and (is_remote(text) or _is_pattern(text))
+    files, column = _without_column(text)
+    return files.lower().endswith(ENDING) and (is_remote(text) or _is_pattern(files) or bool(column))
 
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
@@ -74,16 +75,17 @@ def _read(text: str, options: ScanOptions, *, images_alone: bool = False) -> tup
         from featx.data.sources.parquet_store import ParquetStore
     except ImportError as error:
         raise DatasetError(f"reading {text} {_MISSING}") from error
+    text, named = _without_column(text)
     location, base, files = _found(text)
     if not _is_pattern(text):
         _refuse_several(base, files)
-    column = options.image_column or _column_by_content(files)
+    column = options.image_column or named or _column_by_content(files)
     splits = _splits_of(base, files)
     parts = []
     for file in files:
         key = file.removeprefix(base).lstrip("/")
-        named = dataclasses.replace(options, image_column=column)
-        parts.append(_rows_of(file, f"{key}/" if key else "", splits[file], named, images_alone))
+        asked = dataclasses.replace(options, image_column=column)
+        parts.append(_rows_of(file, f"{key}/" if key else "", splits[file], asked, images_alone))
     return ParquetStore(f"{location}#{column}" if column else location, base, column), _name(base), parts
 
 
