@@ -1,4 +1,4 @@
-"""Single image files: one, several, or a pattern such as ``'photos/*.jpg'``."""
+"""Single image files: one, several, URLs, or a pattern such as ``'photos/*.jpg'``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import os
 import posixpath
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from featx.data.formats import ENDINGS
 from featx.data.image_set import ImageSet, assemble
+from featx.data.openers import open_store
 from featx.data.places import expand, is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
-from featx.data.store import FolderStore
+from featx.data.sources.paths_store import stored_path
+from featx.data.urls import folder_location, public
 from featx.errors import DatasetError
 from featx.io.file_kinds import PICTURE, kind_of_file
 from featx.text import listed, portable
@@ -25,13 +28,13 @@ OPTIONS: Collection[str] = ()
 
 
 def matches(data: str | os.PathLike[str]) -> bool:
-    """Whether the data are an image file of this machine, by its name, or a pattern that only such files match.
+    """Whether the data are an image file, by its name, or a pattern that only such files match.
 
     A picture that featx drew is none of the images of a data set.
     """
     text = os.fspath(data)
     if is_remote(text):
-        return False
+        return urlsplit(text).path.lower().endswith(ENDINGS)
     if Path(text).is_file():
         return text.lower().endswith(ENDINGS) and kind_of_file(text) != PICTURE
     return glob.has_magic(text) and text.lower().endswith(ENDINGS)
@@ -48,28 +51,32 @@ def scan_files(items: Sequence[str | os.PathLike[str]], options: ScanOptions = N
     Their paths are relative to the folder that holds them all. An image that is listed twice counts once.
 
     Args:
-        items: paths of image files of this machine, and patterns.
+        items: paths or URLs of image files, and patterns.
         options: how the data were read.
 
     Raises:
         DatasetError: one of them is not there or is not an image file by its name.
     """
-    found = dict.fromkeys(os.path.abspath(path) for item in items for path in _paths_of(item))  # noqa: PTH100 - of str
-    root = os.path.commonpath([posixpath.dirname(path) for path in found])
-    paths = sorted((os.path.relpath(path, root) for path in found), key=os.fsencode)
-    repeated = sum(len(_paths_of(item)) for item in items) - len(found)
+    listed_files = [path for item in items for path in _paths_of(item)]
+    found = dict.fromkeys(listed_files)
+    local = [path for path in found if not is_remote(path)]
+    root = os.path.commonpath([posixpath.dirname(path) for path in local]) if local else _folder_of(next(iter(found)))
+    paths = sorted((path if is_remote(path) else os.path.relpath(path, root) for path in found), key=os.fsencode)
+    repeated = len(listed_files) - len(found)
     notes = [f"{repeated} of the images are listed twice; each counts once"] if repeated else []
     return assemble(
-        _name(root, paths), FolderStore(root), paths, [None] * len(paths), [""] * len(paths), notes, options=options
+        _name(root, paths), open_store(root), paths, [None] * len(paths), [""] * len(paths), notes, options=options
     )
+
+
+def _folder_of(url: str) -> str:
+    return folder_location(url.partition("?")[0].rpartition("/")[0])
 
 
 def _paths_of(item: str | os.PathLike[str]) -> list[str]:
     text = os.fspath(item)
     if is_remote(text):
-        raise DatasetError(
-            f"{text} is a URL beside others; list images of other machines in a table with the column path"
-        )
+        return _addresses(text)
     names = expand(os.fspath(local_path(text)))
     if not names:
         raise DatasetError(f"no file matches {text}")
@@ -83,7 +90,19 @@ def _paths_of(item: str | os.PathLike[str]) -> list[str]:
             raise DatasetError(f"there is no {name}")
         if not name.lower().endswith(ENDINGS):
             raise DatasetError(f"{name} is not an image file by its ending; expected one of {listed(ENDINGS, most=8)}")
-    return names
+    return [os.path.abspath(name) for name in names]  # noqa: PTH100 - of str
+
+
+def _addresses(text: str) -> list[str]:
+    names = expand(text)
+    if not names:
+        raise DatasetError(f"no file matches {public(text)}")
+    for name in names:
+        if not urlsplit(name).path.lower().endswith(ENDINGS):
+            raise DatasetError(
+                f"{public(name)} is not an image file by its ending; expected one of {listed(ENDINGS, most=8)}"
+            )
+    return list(map(stored_path, names))
 
 
 def _name(root: str, paths: Sequence[str]) -> str:

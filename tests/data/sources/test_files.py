@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from listings import touch
 
@@ -52,7 +53,10 @@ def test_a_file_with_a_bracket_in_its_name_is_no_pattern(tmp_path: Path) -> None
         (["1.jpg", "folder"], r"/folder is a folder among several items; expected image files"),
         (["1.jpg", "notes.txt"], r"/notes\.txt is not an image file by its ending; expected one of \.jpg"),
         (["1.jpg", "x*.jpg"], r"^no file matches .*/x\*\.jpg$"),
-        (["1.jpg", "https://example.com/2.jpg"], r"is a URL beside others; list images of other machines in a table"),
+        (
+            ["1.jpg", "https://example.com/notes.txt"],
+            r"^https://example.com/notes.txt is not an image file by its ending",
+        ),
         (["1.jpg", 7], r"^found an int, 7; expected the path"),
         ([], r"^found an empty path; expected the path"),
     ],
@@ -72,3 +76,16 @@ def test_features_of_single_files_leave_those_of_their_folder_alone(photos: Path
     assert (some.images, some.computed, some.reused) == (2, 0, 2)
     assert some.file != whole.file
     assert extract(photos, lenet, cache=cache).reused == 40
+
+
+def test_urls_are_image_files_too(photos: Path, tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    lenet, file = load_backbone("lenet5", device="cpu"), photos / "dark/00.png"
+    fsspec.filesystem("memory").pipe("/single/my ant.png", file.read_bytes())
+    one = scan_images("memory://single/my ant.png")
+    assert (one.root, one.paths.tolist()) == ("memory://single", ["memory://single/my ant.png"])
+    assert one.name.startswith("my-ant-")
+    both = extract(scan_images(["memory://single/my ant.png", file]), lenet, cache=tmp_path / "cache")
+    assert (both.images, both.computed, both.reused) == (2, 1, 1)
+    assert extract(one, lenet, cache=tmp_path / "cache").computed == 0
+    np.testing.assert_array_equal(lenet.embed("memory://single/my ant.png"), lenet.embed(file))
