@@ -347,6 +347,10 @@ _DATA = {
 }  # fmt: skip
 
 
+IMAGE_OPTIONS = ("path_column", "box_columns", "image_column", "root", "separator")
+"""The options of data that matter where images alone are read, and neither labels nor splits."""
+
+
 def data_options(*, only: Collection[str] = tuple(_DATA)) -> Decorator:
     """The options that describe the data set of a command, which its function gets as one ``scan: ScanOptions``.
 

@@ -18,18 +18,21 @@ from featx.cli.option_groups import option
 from featx.cli.options import (
     COUNT,
     DEVICE,
+    IMAGE_OPTIONS,
     MODELS_SOURCE,
     SOURCE_BACKBONE,
     WORKERS,
     cache_folder,
     contact_sheet,
+    data_options,
     needing,
 )
-from featx.cli.streamed import Streamed, named_images, show_nothing
+from featx.cli.streamed import Streamed, given_images, show_nothing
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
+    from featx.data.scan_options import ScanOptions
     from featx.inference import Model
 
 
@@ -125,6 +128,7 @@ def _sheet(
     ),
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[MODEL] IMAGES...")
+@data_options(only=IMAGE_OPTIONS)
 @option(
     "--top", type=COUNT, default=1, show_default=True, section="Output", metavar="N",
     needs=without_option("explain", "--explain, which prints training images"),
@@ -148,7 +152,7 @@ def _sheet(
 def predict(
     reporter: Reporter, words: tuple[str, ...], top: int, explain: int | None, features: str | None, sheet: str | None,
     images: tuple[str, ...], cache: str, models: str,
-    backbone: str | None, weights: str | None, device: str, workers: int | None,
+    backbone: str | None, weights: str | None, device: str, workers: int | None, scan: ScanOptions,
 ) -> _Predictions | _Explanations:  # fmt: skip
     """Classify IMAGES with MODEL, a head or a promoted model; by default the newest in the models folder.
 
@@ -180,7 +184,7 @@ def predict(
             cache="with a promoted model, which uses no features",
             weights="with a promoted model, which holds its weights",
         )
-    inputs = named_images(named) if "-" in named else named
+    inputs = given_images(named, scan)
     if explain:
         page = _sheet(sheet, loaded, features, images, inputs=[model, *named]) if sheet else None
         return _explanations(loaded, inputs, explain, features, page, reporter, cache=cache, workers=workers)

@@ -6,7 +6,7 @@ import csv
 import sys
 from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,23 @@ from featx.cli.choice import features_and_queries
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, refuse
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, SOURCE_BACKBONE, WORKERS, cache_folder, contact_sheet, needing
-from featx.cli.streamed import Streamed, named_images, show_nothing
+from featx.cli.options import (
+    COUNT,
+    DEVICE,
+    IMAGE_OPTIONS,
+    SOURCE_BACKBONE,
+    WORKERS,
+    cache_folder,
+    contact_sheet,
+    data_options,
+    needing,
+)
+from featx.cli.streamed import Streamed, given_images, show_nothing
 from featx.reporter import Reporter
 from featx.text import cell
+
+if TYPE_CHECKING:
+    from featx.data.scan_options import ScanOptions
 
 
 class _Results(Streamed[Any]):
@@ -49,6 +62,7 @@ class _Results(Streamed[Any]):
     ),
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[FEATURES] QUERIES...")
+@data_options(only=IMAGE_OPTIONS)
 @option(
     "--row", "rows", type=click.IntRange(min=0), multiple=True, section="Input", needs=ALWAYS, metavar="N",
     help="Row of FEATURES, from 0, to take as a query. May be repeated.",
@@ -77,7 +91,7 @@ class _Results(Streamed[Any]):
 @WORKERS
 def search(
     reporter: Reporter, words: tuple[str, ...], rows: tuple[int, ...], cache: str, sheet: str | None,
-    images: tuple[str, ...], **options: Any
+    images: tuple[str, ...], scan: ScanOptions, **options: Any
 ) -> _Results:  # fmt: skip
     """Find the images of FEATURES that are most like QUERIES, by the cosine of their features.
 
@@ -99,7 +113,7 @@ def search(
 
     if sheet:
         require_outputs([Output(Path(sheet), SHEET, named=True)], [file, *named])
-    queries = named_images(named) if "-" in named else named
+    queries = given_images(named, scan)
     made = iter_search(file, queries, rows=rows, reporter=reporter, **options)
     return _Results(
         made,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from featx.data.scan_options import ScanOptions
+
 
 class Result(Protocol):
     """The result for one image."""
@@ -90,8 +92,29 @@ def show_nothing(_: object) -> None:
     """All rows are printed already."""
 
 
-def named_images(images: Iterable[str]) -> Iterator[str]:
-    """The images of the command line; a dash stands for the paths on standard input."""
+def given_images(images: Sequence[str], scan: ScanOptions) -> Any:
+    """The images of the command line; a dash stands for the paths on standard input.
+
+    Args:
+        images: the words of the command line.
+        scan: how the tables among them are read.
+
+    Raises:
+        DatasetError: an option has no effect on one of them.
+    """
+    if scan == ScanOptions():
+        return _named(images) if "-" in images else images
+    from featx.data.scan import is_data_set, list_images
+
+    found: list[Any] = []
+    for image in images:
+        if image == "-" or not is_data_set(image):
+            scan.require_only((), image, "the list on standard input" if image == "-" else "an image file or a pattern")
+        found += list_images(image, scan)
+    return found
+
+
+def _named(images: Iterable[str]) -> Iterator[str]:
     for image in images:
         if image == "-":
             yield from _listed_on_stdin()

@@ -13,6 +13,7 @@ from featx.data.decode import file_of
 from featx.data.image_set import ImageSet
 from featx.data.loader import Readable
 from featx.data.scan import is_data_set, list_images
+from featx.data.store import ImageFile
 from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
 from featx.text import described
@@ -84,7 +85,7 @@ def _is_several(images: Any) -> bool:
     Raises:
         DatasetError: it is neither.
     """
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(images, "read"):
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | ImageFile) or hasattr(images, "read"):
         return False
     if (
         axes := getattr(images, "ndim", None)
@@ -104,6 +105,8 @@ def _on_disk(path: Path) -> ImageInput:
 def _in_memory(item: Any, number: int) -> ImageInput:
     """An image in memory; what is none raises DatasetError, because it is a fault of the call and not of an image."""
     name = f"image {number}"
+    if isinstance(item, ImageFile):
+        return ImageInput(item.name, item)
     if isinstance(item, bytes | bytearray | memoryview):
         return ImageInput(name, lambda: bytes(item))
     if hasattr(item, "read"):

@@ -71,6 +71,8 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
         DatasetError: as ``scan_images``; the layout of a folder and the labels of a table do not matter.
     """
     kind = next((kind for kind in SOURCES if kind.matches(source)), None)
+    if kind is not None:
+        options.require_only((*kind.OPTIONS, *COMMON), source, kind.EXPECTED)
     if isinstance(kind, Lister):
         return kind.list_images(source, options)
     images = scan_images(source, options)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from featx.data.boxes import Box
+from featx.data.boxes import Box, split_box, with_box
 from featx.data.cells import cell_text
 from featx.data.table_roles import Boxes
 from featx.errors import DatasetError
@@ -83,6 +83,14 @@ def _numbers(boxes: Boxes, cells: Mapping[str, Sequence[Any]], row: int) -> list
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"is {', '.join(text or 'missing' for text in texts)}; expected four numbers, or none of them")
     return numbers
+
+
+def boxed(paths: Sequence[str], boxes: Sequence[Box | None]) -> list[str]:
+    """N paths with their boxes; a path that has a box already keeps it."""
+    return [
+        path if box is None or split_box(path)[1] else with_box(path, box)
+        for path, box in zip(paths, boxes, strict=True)
+    ]
 
 
 def _count(boxes: Boxes, cells: Mapping[str, Sequence[Any]]) -> int:

@@ -182,12 +182,22 @@ def find_roles(file: TableFile, options: ScanOptions) -> Roles:
         split = _guessed(file, _SPLITS, "--split-column", "splits", less=[path, *([label] if label else [])])
         guessed += [("split", split)] if split is not None and _key(split) != "split" else []
     own = {name for name in (path, label, split, *label_columns) if name}
-    roles = Roles(path, label, label_columns, split, _boxes(file, options, own), tuple(guessed))
+    roles = Roles(path, label, label_columns, split, find_boxes(file, options, own), tuple(guessed))
     refuse_twice(file.where, file.names, roles.names)
     return roles
 
 
-def _boxes(file: TableFile, options: ScanOptions, own: Collection[str]) -> Boxes | None:
+def find_boxes(file: TableFile, options: ScanOptions, own: Collection[str]) -> Boxes | None:
+    """The columns of boxes; None if there are none.
+
+    Args:
+        file: the table.
+        options: how it is read.
+        own: columns that have another meaning.
+
+    Raises:
+        DatasetError: a named column is not there.
+    """
     if options.box_columns == (NO_BOXES,):
         return None
     if options.box_columns:

@@ -19,7 +19,7 @@ from featx.data.formats import ENDINGS
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import worded_splits
-from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, read_boxes
+from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, boxed, read_boxes
 from featx.data.table_files import TableFile
 from featx.data.table_roles import Roles, find_roles
 from featx.errors import DatasetError
@@ -81,14 +81,11 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists) -> Rows:
     names = Path(file.where).name
     roles, about = _settled(roles, cells)
     notes += [f"{names}: {note}" for note in about]
-    as_given = reader.texts(roles.path, cells[roles.path], _path_of)
+    as_given = reader.texts(roles.path, cells[roles.path], path_cell)
     boxes = read_boxes(roles.boxes, cells, reader.fault) if roles.boxes else [None] * len(lines)
     paths, about = meant_paths(as_given, exists)
     notes += [f"{names}: {note}" for note in about]
-    paths = [
-        path if box is None or split_box(path)[1] else with_box(path, box)
-        for path, box in zip(paths, boxes, strict=True)
-    ]
+    paths = boxed(paths, boxes)
     labels = reader.labels(roles, cells, options)
     splits = reader.texts(roles.split, cells[roles.split], cell_text) if roles.split else [""] * len(lines)
     kept, about = _distinct(file, paths, labels, splits, lines)
@@ -181,7 +178,12 @@ def _distinct(
 # Paths
 
 
-def _path_of(value: Any) -> str:
+def path_cell(value: Any) -> str:
+    """The text of a cell with a path.
+
+    Raises:
+        ValueError: it is empty, too long, or no text.
+    """
     text = path_text(value)
     if not text:
         raise ValueError("is empty")

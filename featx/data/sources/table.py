@@ -20,9 +20,10 @@ from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.sources.paths_store import root_of, store_of_paths
 from featx.data.split_names import splits_of_cells
 from featx.data.store import FolderStore, ImageFile, Store
+from featx.data.table_boxes import are_boxes, boxed, read_boxes
 from featx.data.table_files import EXPECTED, TABLE_ENDINGS, open_table, refuse_twice
-from featx.data.table_roles import open_by, path_column
-from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, read_rows, subfolder_with
+from featx.data.table_roles import find_boxes, open_by, path_column
+from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, path_cell, read_rows, subfolder_with
 from featx.data.urls import folder_location
 from featx.errors import DatasetError
 from featx.text import listed, shortened
@@ -100,16 +101,16 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
     root = FolderStore(local_path(data).parent) if is_near else _root_of(_located(data), options)
     file = open_by(str(data if is_remote(data) else local_path(data)), options)
     column, _ = path_column(file, options)
-    lines, cells = file.read([column])
-    texts = []
-    for number, value in zip(lines, cells[column], strict=True):
-        text = _read(path_text, value, f"{file.where}, {file.unit} {number}: the {column}")
-        if not text:
-            raise DatasetError(f"{file.where}, {file.unit} {number}: the {column} is empty")
-        texts.append(text)
-    if not texts:
+    boxes = find_boxes(file, options, [column])
+    lines, cells = file.read([column, *(boxes.names if boxes else ())])
+    if not len(lines):
         raise DatasetError(f"{file.where} has no rows")
+    where = [f"{file.where}, {file.unit} {number}" for number in lines]
+    texts = [_read(path_cell, value, f"{line}: the {column}") for value, line in zip(cells[column], where, strict=True)]
     paths, _ = meant_paths(texts, _exists(root))
+    if boxes and (not boxes.guessed or are_boxes(boxes, cells)):
+        parts = read_boxes(boxes, cells, lambda row, name, why: DatasetError(f"{where[row]}: the {name} {why}"))
+        paths = boxed(paths, parts)
     store = store_of_paths(root, (split_box(path)[0] for path in paths))
     return [ImageFile(store, path) for path in paths]
 
