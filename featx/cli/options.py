@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import io
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -108,18 +107,6 @@ class Names(click.ParamType):  # type: ignore[type-arg]
         if not names or not all(names):
             self.fail(f"{value!r} are not names with commas between them", param, ctx)
         return names
-
-    @staticmethod
-    def text(names: Collection[str]) -> str:
-        """The text of the command line that stands for names.
-
-        Examples:
-            >>> Names.text(["cat", "dog, small"])
-            'cat,"dog, small"'
-        """
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(names)
-        return text.getvalue()
 
 
 class FoldsType(click.ParamType):  # type: ignore[type-arg]

@@ -23,6 +23,7 @@ from featx.cli.fit_head import fit_head
 from featx.cli.job import JobCommand
 from featx.cli.options import BatchSize, FoldsType, Names, Numbers
 from featx.cli.promote import promote
+from featx.data.scan_options import names_text
 from featx.errors import FeatxError, RecipeError
 from featx.reporter import SILENT, Reporter
 from featx.text import brief, shortened
@@ -214,7 +215,7 @@ def _spelled(param: click.Option, value: Any) -> list[tuple[str, str | None]]:
     if isinstance(param.type, Numbers):
         items = [",".join(map(str, items))] if items else []
     if isinstance(param.type, Names):
-        items = [Names.text(items)] if items else []
+        items = [names_text(items)] if items else []
     return [(name, str(item)) for item in items]
 
 

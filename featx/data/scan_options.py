@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,18 @@ _SEVERAL = ("label_columns", "box_columns")
 
 _WHOLE = ("group_level",)
 """The options that are whole numbers."""
+
+
+def names_text(names: Iterable[str]) -> str:
+    """Names with commas between them, as in a line of CSV.
+
+    Examples:
+        >>> names_text(["cat", "dog, small"])
+        'cat,"dog, small"'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,18 @@ class ScanOptions:
             else:
                 values[name] = os.fspath(value)
         return dataclasses.replace(options or NO_OPTIONS, **values)
+
+    def as_words(self) -> list[str]:
+        """The words of a command line that set the options.
+
+        Examples:
+            >>> ScanOptions(path_column="file", label_columns=("a", "b, c")).as_words()
+            ['--path-column', 'file', '--label-columns', 'a,"b, c"']
+        """
+        words: list[str] = []
+        for name, value in self.as_dict().items():
+            words += ["--" + name.replace("_", "-"), names_text(value) if isinstance(value, list) else str(value)]
+        return words
 
     def require_only(self, names: Collection[str], data: str | os.PathLike[str], kind: str) -> None:
         """Refuse options that some data do not have.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from featx.arguments import path_of
+from featx.data.sources.paths_store import stored_path
 from featx.data.sources.table import read_table
 from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, OutputError
@@ -191,7 +192,7 @@ def read_decisions(table: str | os.PathLike[str], inspection: Inspection) -> Dec
     for number, cells in read_table(table, optional=("split", "group")):
         columns.update(cells)
         path = cells["path"]
-        row = next((rows[name] for name in (absolute(table.parent, path), Path(path).as_posix()) if name in rows), None)
+        row = next((rows[name] for name in (absolute(table.parent, path), stored_path(path)) if name in rows), None)
         if row is None:
             strange.append(path)
             continue

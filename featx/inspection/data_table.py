@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 
 from featx.constants import CACHE
+from featx.data.openers import open_store
+from featx.data.places import is_remote
 from featx.data.scan_options import ScanOptions
+from featx.data.sources.paths_store import root_of
 from featx.data.sources.table import TABLE_ENDINGS, read_columns
+from featx.data.store import FolderStore
+from featx.data.table_roles import NO_BOXES
 from featx.errors import DatasetError
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
@@ -25,11 +30,16 @@ _DECODING = {"scaled": ["--fast-decode"], "nvjpeg": ["--nvjpeg"]}
 
 
 def paths_for(features: FeatureSet, rows: np.ndarray, table: Path) -> np.ndarray:
-    """The paths of images for a table, (n,) object: relative to its folder for images below it, else absolute."""
+    """The paths of images for a table, (n,) object: relative to its folder for images below it, else absolute.
+
+    Images that lie in no folder of this machine keep their paths; ``extract_command`` names what these are relative to.
+    """
+    if not _in_folder(features):
+        return np.array(features.paths[rows])
     root, folder = Path(native(str(features.dataset.get("root", "")))), os.path.realpath(table.parent)
     prefix, paths = folder.rstrip("/") + "/", np.empty(len(rows), dtype=object)
     for number, path in enumerate(features.paths[rows].tolist()):
-        whole = absolute(root, path)
+        whole = path if is_remote(path) else absolute(root, path)
         below = whole.removeprefix(prefix)
         paths[number] = below if below == below.lstrip() else f"./{below}"  # cells are stripped when they are read
     return paths
@@ -78,7 +88,19 @@ def notes_on_paths(paths: np.ndarray) -> list[str]:
 
 def extract_command(features: FeatureSet, table: Path) -> str:
     """The command that takes the labels of a table over, in the way in which the features were extracted."""
-    return shlex.join(["featx", "extract", str(table), *extract_options(features)])
+    root = [] if _in_folder(features) else ["--root", native(str(features.dataset.get("root", "")))]
+    # Further columns may have the names of boxes; those of the images stand in their paths.
+    has_boxes = ScanOptions.of_dataset(features.dataset).box_columns == (NO_BOXES,)
+    boxes = ["--box-columns", NO_BOXES] if has_boxes else []
+    return shlex.join(["featx", "extract", str(table), *root, *boxes, *extract_options(features)])
+
+
+def _in_folder(features: FeatureSet) -> bool:
+    """Whether the images lie in a folder of this machine, or of another that has its form of paths."""
+    try:
+        return isinstance(root_of(open_store(native(str(features.dataset.get("root", ""))))), FolderStore)
+    except DatasetError:  # an archive that is gone
+        return False
 
 
 def extract_options(features: FeatureSet) -> list[str]:

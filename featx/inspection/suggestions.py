@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -239,9 +240,10 @@ def _load(
         images = data if isinstance(data, ImageSet) else scan_images(data)
         file = newest_of(Path(cache), images, reporter)
         data = images.table or images.root
+        words = shlex.join(["featx", "extract", str(data), *images.options.as_words()])
     if file is None:
         raise CacheMissError(
-            f"the folder {cache} has no features of {data}; featx extract {data} computes them (--cache names another folder)"
+            f"the folder {cache} has no features of {data}; {words} computes them (--cache names another folder)"
         )
     reporter.stage(f"reading {file}")
     return FeatureSet.load(file, layer), file

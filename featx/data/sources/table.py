@@ -259,7 +259,7 @@ def _root_of(table: Path | str, options: ScanOptions) -> Store:
         return open_store(folder_location(options.root))
     root = local_path(options.root).resolve()
     store = open_store(str(root))
-    if not root.exists():
+    if not store.exists():
         raise DatasetError(
             f"--root {options.root}: there is no {root}; expected what the paths of {table} are relative to"
         )
