@@ -38,7 +38,7 @@ ORDER = (
 MAY_IMPORT = {folder: set().union(*ORDER[:line]) for line, folders in enumerate(ORDER) for folder in folders}
 
 ONLY_IN = {
-    "PIL": {"data/decode", "data/deep", "data/pillow", "data/pixel_facts", "data/samples", "data/tiff"},
+    "PIL": {"data/decode", "data/deep", "data/pillow", "data/plugins", "data/pixel_facts", "data/samples", "data/tiff"},
     "h5py": {"features/writer", "features/exchange"},
     "pandas": {"features/exchange/frame"},
     "torch": {
@@ -58,7 +58,8 @@ ONLY_IN = {
     "open_clip": {"backbones"},
     "onnxruntime": {"extraction"},
     "openvino": {"extraction"},
-    "simplejpeg": {"data/decode"},
+    "simplejpeg": {"data/turbo"},
+    "pydicom": {"data/dicom"},
     "pyarrow": {"data/sources", "data/table_files", "features/exchange", "io/tables"},
     "safetensors": {"backbones/weights", "io", "promotion"},
     "matplotlib": {"report/plots"},

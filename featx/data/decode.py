@@ -2,14 +2,17 @@
 
 The rules:
 
-- The content of a file decides its format, not its name: JPEG, PNG, GIF, BMP, PPM, TIFF, WebP, AVIF, JPEG 2000. Of several
-  frames the first counts.
-- EXIF orientation is applied; a damaged EXIF block is ignored. Colour profiles are never applied.
+- The content of a file decides its format, not its name: JPEG, PNG, GIF, BMP, PPM, TIFF, WebP, AVIF, JPEG 2000; with their
+  plug-ins HEIF, JPEG XL and DICOM; arrays of NumPy (NPY). Of several frames the first counts; of the images of a HEIF the
+  primary one, without its gain map.
+- EXIF orientation is applied; a damaged EXIF block is ignored. HEIF and JPEG XL have an orientation of their own, which their
+  decoders apply instead. Colour profiles are never applied.
 - Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour the high byte counts. Grey of 12 or more bits and float grey (0 to
   1) are scaled, never clipped; values out of range are an error. ``Transform.value_range`` sets another range.
 - Transparency is composited over white, or over another background if one is named.
 - A network of one channel gets grey: the luma of ITU-R BT.601, as Pillow's mode L has it, of the composited image before it is
   resized. A network of neither 1 nor 3 channels gets as many bands of the file, each without the meaning of a colour.
+- DICOM: see ``dicom.dicom_values``: rescaled grey through the window of the file, or through the value range.
 - Bands of a TIFF that are neither colours nor declared to be alpha are an error, unless ``Transform.bands`` names the bands
   to read.
 - An image that cannot be decoded whole is an ``ImageError`` with the reason: truncated, a wrong checksum, a rare kind that
@@ -25,7 +28,7 @@ The rules:
 
 Missing or garbled JPEG data in the middle of a scan cannot be detected: libjpeg fills it in as it can.
 
-Each rule has a file in ``tests/images``.
+Each rule has a file in ``tests/images``; those of plug-ins, tests beside the module that calls them.
 """
 
 from __future__ import annotations
@@ -33,13 +36,17 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFile
 
+from featx.data import turbo
+from featx.data.arrays import array_values, colour_bands
 from featx.data.boxes import Box
 from featx.data.deep import deep_colour, deep_grey, undeclared_components
+from featx.data.dicom import dicom_values
 from featx.data.formats import format_of
 from featx.data.memory import BUDGET, Lease
 from featx.data.pillow import (
@@ -54,6 +61,7 @@ from featx.data.pillow import (
     open_image,
     turn_of,
 )
+from featx.data.plugins import opener
 from featx.data.samples import (
     FULL_16_BITS,
     Values,
@@ -313,13 +321,19 @@ def peek(data: bytes, transform: Transform, *, max_pixels: int) -> tuple[ValueTy
     kind = known_format(data)
     with BUDGET.lease() as lease:
         try:
+            if kind in ("DICOM", "NPY"):
+                values, painted = _samples(data, kind, transform, max_pixels, lease)
+                if painted is not transform:
+                    return values.type, values.type.high
+                return values.type, values.extremes(every=transform.reads_bands)[1]
             image = _open(data, kind, transform, max_pixels, lease)
             if isinstance(image, TiffLayout):
-                values: Values | None = _tiff_bands(data, image, transform, max_pixels, lease)
+                found: Values | None = _tiff_bands(data, image, transform, max_pixels, lease)
             else:
                 finish(image, data, kind)
-                values = _values(image, data, kind, transform, always=True)
-            assert values
+                found = _values(image, data, kind, transform, always=True)
+            assert found
+            values = found
             return values.type, values.extremes(every=transform.reads_bands)[1]
         except ImageError:
             raise
@@ -363,6 +377,9 @@ def _decode(
     data: bytes, kind: str, transform: Transform, max_pixels: int, least: int, lease: Lease
 ) -> tuple[np.ndarray, Turn | None]:
     """Decode to pixels as in ``with_pixels``, not yet turned; and the function that turns them upright."""
+    if kind in ("DICOM", "NPY"):
+        samples, transform = _samples(data, kind, transform, max_pixels, lease)
+        return (paint_bands if transform.reads_bands else paint_values)(samples, transform), None
     image = _open(data, kind, transform, max_pixels, lease, least)
     if isinstance(image, TiffLayout):
         values = _tiff_bands(data, image, transform, max_pixels, lease)
@@ -396,7 +413,7 @@ def _values(image: Image.Image, data: bytes, kind: str, transform: Transform, *,
         )
 
     def reopen(file: bytes) -> Any:
-        return Image.OPEN[kind][0](io.BytesIO(file), "")
+        return opener(kind)(io.BytesIO(file), "")
 
     found = deep_grey(image, data, kind, native=always or given is not None)
     if found is None and (always or (given is not None and given != FULL_16_BITS)):
@@ -431,6 +448,29 @@ def _open(
     return layout if image is None or layout.undeclared else image
 
 
+def _samples(data: bytes, kind: str, transform: Transform, max_pixels: int, lease: Lease) -> tuple[Values, Transform]:
+    """The samples of a DICOM or NPY file, and the transform by which they become levels.
+
+    Raises:
+        ImageError: as ``decode``.
+    """
+
+    def take(size: tuple[int, int], need: int) -> None:
+        check_size(size, max_pixels)
+        lease.take(need)
+
+    if kind == "DICOM":
+        values, is_windowed = dicom_values(data, transform, take)
+        if is_windowed:
+            transform = replace(transform, value_range=None)
+    else:
+        values = array_values(data)
+        take(values.size, 12 * values.size[0] * values.size[1])
+        if not (transform.bands or transform.reads_bands):
+            values = values.select(colour_bands(values))
+    return (values.select(transform.bands) if transform.bands else values), transform
+
+
 def _tiff_bands(data: bytes, layout: TiffLayout, transform: Transform, max_pixels: int, lease: Lease) -> Values:
     check_size(layout.size, max_pixels)
     layout.require_readable(max_pixels)
@@ -451,58 +491,14 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes, *, fraction: bool) -> np
     if image.mode != "RGB" or not image.tile:
         image.load()
         return None
-    turbo = None if fraction else _turbo.decode(data, image.size)
-    if turbo is not None and _turbo.is_proved:
-        return turbo
+    quick = None if fraction else turbo.LIBRARY.decode(data, image.size)
+    if quick is not None and turbo.LIBRARY.is_proved:
+        return quick
     pixels, lent = lend(image.size)
     image.im, image.decodermaxblock = lent, len(data)  # and read the file at once, not in pieces
     image.load()
     if image.im is not lent:
         return None
-    if turbo is not None:
-        _turbo.prove(turbo, pixels)
+    if quick is not None:
+        turbo.LIBRARY.prove(quick, pixels)
     return pixels
-
-
-class _Turbo:
-    """libjpeg-turbo without Pillow around it, through simplejpeg if that is installed.
-
-    The two packages ship libraries of their own, so simplejpeg is used alone only after its pixels have equalled Pillow's
-    for the first files. Pillow decides about every file for which simplejpeg warns or fails.
-
-    Attributes:
-        left: the number of files that are still decoded both ways.
-    """
-
-    def __init__(self, left: int = 8) -> None:
-        self.left = left
-        self._library: Any = None
-        with contextlib.suppress(ImportError):
-            import simplejpeg
-
-            self._library = simplejpeg
-
-    @property
-    def is_proved(self) -> bool:
-        """Whether comparing has ended."""
-        return self.left <= 0
-
-    def decode(self, data: bytes, size: tuple[int, int]) -> np.ndarray | None:
-        """Decode a file of size (width, height) to (H, W) uint32 as in ``with_pixels``; None leaves the file to Pillow."""
-        if self._library is None:
-            return None
-        pixels = np.empty(size[::-1], np.uint32)
-        try:
-            found = self._library.decode_jpeg(data, "RGBA", buffer=pixels, strict=True)
-        except Exception:  # damaged, or of a kind that simplejpeg does not read: Pillow decides
-            return None
-        return pixels if found.shape == (*pixels.shape, 4) else None
-
-    def prove(self, found: np.ndarray, wanted: np.ndarray) -> None:
-        """Compare pixels with Pillow's, and stop using simplejpeg if any differ."""
-        self.left -= 1
-        if not np.array_equal(channels(found)[..., :3], channels(wanted)[..., :3]):
-            self._library = None
-
-
-_turbo = _Turbo()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from featx.data.formats import ENDINGS
+from featx.data.formats import ARRAY_ENDING, ENDINGS
 from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
@@ -74,6 +74,14 @@ class Listing:
             self.images.append(path)
             self.stored.append(stored or path)
 
+    def leave_out_arrays(self) -> None:
+        """Leave out ``.npy`` files if there are other images: beside images they hold features, masks or depths."""
+        is_array = [path.lower().endswith(ARRAY_ENDING) for path in self.images]
+        if any(is_array) and not all(is_array):
+            self.skipped["arrays beside images (.npy)"] += sum(is_array)
+            self.stored = [path for path, array in zip(self.stored, is_array, strict=True) if not array]
+            self.images = [path for path, array in zip(self.images, is_array, strict=True) if not array]
+
     def add_folder(self, path: str) -> bool:
         """Take up a folder and those around it; returns False for one that is hidden, or lies in a hidden one."""
         if path in self.folders:
@@ -115,6 +123,7 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
         DatasetError: there are no images, or the layout has two readings.
     """
     root = listing.root
+    listing.leave_out_arrays()
     folders = [path.rpartition("/")[0] for path in listing.images]
     layout = read_layout(Counter(folders), root, classes=options.label_pattern is None)
     places = [layout.places.get(name) for name in folders]

@@ -21,6 +21,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, _imaging, features
 
+from featx.data import plugins
 from featx.data.formats import format_of
 from featx.data.memory import Lease
 from featx.data.tiff import TILE_LENGTH, TILE_WIDTH
@@ -31,7 +32,7 @@ TOO_LITTLE_MEMORY = "cannot be decoded on this machine: there is too little memo
 _LIBRARIES = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000", "TIFF": "libtiff"}
 """The optional libraries that Pillow needs for a format, as ``PIL.features`` names them. Some TIFFs need none."""
 
-_BYTES_PER_PIXEL = {"JPEG": 8, "GIF": 10, "WEBP": 17, "AVIF": 14, "JPEG2000": 24}
+_BYTES_PER_PIXEL = {"JPEG": 8, "GIF": 10, "WEBP": 17, "AVIF": 14, "JPEG2000": 24, "HEIF": 20, "JXL": 40}
 """The memory that decoding takes, as measured; 13 for all other formats. A progressive JPEG takes 6 more."""
 
 Image.init()  # load every plug-in now, not in several threads at the first file that needs one
@@ -58,9 +59,9 @@ _lifting = threading.Lock()
 
 
 def reader_name() -> str:
-    """What decides which files can be decoded: the rules of this module, Pillow, and the libraries that it has."""
+    """What decides which files can be decoded: the rules of this module, Pillow, the libraries that it has, and plug-ins."""
     there = sorted(name for name in _LIBRARIES.values() if features.check(name))
-    return f"featx 2, Pillow {PIL.__version__}, {' '.join(there)}"
+    return ", ".join([f"featx 3, Pillow {PIL.__version__}", " ".join(there), *plugins.installed()])
 
 
 def known_format(data: bytes) -> str:
@@ -82,7 +83,7 @@ def image_error(error: Exception, kind: str, need: int) -> ImageError:
         return MachineError(f"cannot be decoded on this machine: {error.strerror}")
     library = _LIBRARIES.get(kind, "")
     if (
-        kind not in Image.OPEN
+        (kind not in (*plugins.EXTRAS, "NPY") and kind not in Image.OPEN)
         or re.search("decoder .*not available", why)
         or (kind != "TIFF" and library and not features.check(library))
     ):
@@ -93,6 +94,8 @@ def image_error(error: Exception, kind: str, need: int) -> ImageError:
         np.empty(max(need, _PROBE), np.uint8)  # some decoders do not tell that memory ran out
     except MemoryError:
         return MachineError(TOO_LITTLE_MEMORY)
+    if kind == "JXL":  # the plug-in advises to build libjxl
+        why = why.partition(". ")[0]
     if "truncated" not in why.lower():
         why = f"a {kind} file that is truncated, damaged or of a rare kind ({why})"
     return ImageError(f"cannot be decoded: {why}")
@@ -100,12 +103,12 @@ def image_error(error: Exception, kind: str, need: int) -> ImageError:
 
 def open_image(data: bytes, kind: str, max_pixels: int, lease: Lease, least: int = 0) -> ImageFile.ImageFile:
     """Open an image without decoding it. Each size is checked as soon as it is known, before memory is allocated for it."""
-    if kind in ("GIF", "WEBP"):  # their plug-ins allocate a canvas when they open a file
-        size = _gif_size(data) if kind == "GIF" else _webp_size(data)
+    if kind in _SIZES:  # their plug-ins allocate a canvas, or decode the file, when they open it
+        size = _SIZES[kind](data)
         check_size(size, max_pixels)
         lease.take(size[0] * size[1] * _BYTES_PER_PIXEL[kind])
     # Not Image.open, which would apply its own limit first and explains less about a damaged file.
-    image: ImageFile.ImageFile = Image.OPEN[kind][0](io.BytesIO(data), "")
+    image: ImageFile.ImageFile = plugins.opener(kind)(io.BytesIO(data), "")
     check_size(image.size, max_pixels)
     tags = getattr(image, "tag_v2", {})
     if TILE_WIDTH in tags and TILE_LENGTH in tags:  # libtiff allocates a whole tile
@@ -174,6 +177,13 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
+_SIZES: dict[str, Callable[[bytes], tuple[int, int]]] = {
+    "GIF": _gif_size,
+    "WEBP": _webp_size,
+    "JXL": plugins.jxl_size,
+}
+
+
 def _check_png_data(data: bytes) -> None:
     """Refuse a PNG whose pixel data do not match their checksum: Pillow checks only the other chunks."""
     at, view = 8, memoryview(data)
@@ -201,6 +211,8 @@ def _mend_transparency(image: Image.Image, depth: int) -> None:
 
 def turn_of(image: Image.Image) -> Turn | None:
     """The function that turns the image upright; None if it is upright."""
+    if plugins.ignores_exif_orientation(image):
+        return None
     try:
         return TURNS.get(image.getexif()[EXIF_ORIENTATION])
     except Exception:  # no such entry, or a damaged block: the pixels are still whole

@@ -30,7 +30,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _FORMATS = {"featx-head": HEAD, "featx-model": MODEL, "featx-checkpoint": CHECKPOINT}
 _IMAGES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM.{4}\0\0\0\0|P[1-7]\s|II[*+]\0|MM\0[*+]|RIFF....WEBP"
-    rb"|\0\0\0.ftyp(?:avif|avis|heic|heix|mif1)|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    rb"|\0\0\0.ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mi[fs]1)|\xff\x0a|\0\0\0\x0cJXL |.{128}DICM|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     re.DOTALL,
 )
 _ROWS = re.compile(rb"\s*(?:\[\s*\{|\{.*\"(?:annotations|images|path|file_name)\"\s*:)", re.DOTALL)

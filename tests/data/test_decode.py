@@ -18,8 +18,9 @@ from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from featx.backbones.backbone import load_backbone
 from featx.data.augment import read_augmented
-from featx.data.decode import MAX_PIXELS, _Turbo, decode, parse_colour, read_pixels, thumbnail
+from featx.data.decode import MAX_PIXELS, decode, parse_colour, read_pixels, thumbnail
 from featx.data.transform import DECODINGS, Transform
+from featx.data.turbo import Turbo
 from featx.errors import BackboneError, ImageError
 
 # Each rule on a file
@@ -616,10 +617,10 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture
-def turbo(monkeypatch: pytest.MonkeyPatch) -> _Turbo:
+def turbo(monkeypatch: pytest.MonkeyPatch) -> Turbo:
     pytest.importorskip("simplejpeg", reason="needs simplejpeg")
-    fresh = _Turbo(left=2)
-    monkeypatch.setattr("featx.data.decode._turbo", fresh)
+    fresh = Turbo(left=2)
+    monkeypatch.setattr("featx.data.turbo.LIBRARY", fresh)
     return fresh
 
 
@@ -634,7 +635,7 @@ def turbo(monkeypatch: pytest.MonkeyPatch) -> _Turbo:
     ],
 )
 def test_simplejpeg_gives_pillows_pixels_and_is_then_believed(
-    options: dict[str, Any], turbo: _Turbo, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], turbo: Turbo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = jpeg(**options)
     for left in (2, 1):
@@ -647,7 +648,7 @@ def test_simplejpeg_gives_pillows_pixels_and_is_then_believed(
     np.testing.assert_array_equal(found, by_pillow(data))
 
 
-def test_a_library_of_other_pixels_is_used_no_more(turbo: _Turbo) -> None:
+def test_a_library_of_other_pixels_is_used_no_more(turbo: Turbo) -> None:
     class Other:
         calls = 0
 
@@ -662,7 +663,7 @@ def test_a_library_of_other_pixels_is_used_no_more(turbo: _Turbo) -> None:
     assert Other.calls == 1
 
 
-def test_what_simplejpeg_warns_of_is_pillows_to_judge(turbo: _Turbo) -> None:
+def test_what_simplejpeg_warns_of_is_pillows_to_judge(turbo: Turbo) -> None:
     turbo.left = 0
     whole = jpeg(size=(400, 300))
     with pytest.raises(ImageError, match="truncated"):
@@ -672,13 +673,13 @@ def test_what_simplejpeg_warns_of_is_pillows_to_judge(turbo: _Turbo) -> None:
     np.testing.assert_array_equal(decode(bytes(garbled)), by_pillow(bytes(garbled)))
 
 
-def test_a_file_whose_headers_disagree_on_its_size_is_no_matter_for_simplejpeg(turbo: _Turbo) -> None:
+def test_a_file_whose_headers_disagree_on_its_size_is_no_matter_for_simplejpeg(turbo: Turbo) -> None:
     assert turbo.decode(jpeg(size=(40, 30)), (40, 30)) is not None
     assert turbo.decode(jpeg(size=(40, 30)), (41, 30)) is None
     assert turbo.decode(jpeg(size=(40, 30)), (10, 10)) is None
 
 
-def test_pixels_are_the_same_without_simplejpeg(turbo: _Turbo) -> None:
+def test_pixels_are_the_same_without_simplejpeg(turbo: Turbo) -> None:
     turbo.left = 0
     wanted = decode(jpeg())
     turbo._library = None

@@ -25,6 +25,7 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
         DatasetError: the folder cannot be read or holds no images.
     """
     listing, store = _walk(Path(data)), FolderStore(data)
+    listing.leave_out_arrays()
     listing.require_images(listing.images)
     return [ImageFile(store, path) for path in sorted(listing.images, key=os.fsencode)]
 

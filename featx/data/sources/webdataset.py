@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from featx.data.formats import ARRAY_ENDING
 from featx.data.listing import is_junk, why_left_out
 from featx.data.sources.archive_index import ArchiveIndex
 
@@ -83,6 +84,10 @@ def samples_of(index: ArchiveIndex) -> Samples:
         key, ending = split_name(path)
         sample = found.setdefault(key, Sample(key, {}, {}))
         (sample.others if why_left_out(path.rpartition("/")[2]) else sample.images)[ending] = path
+    for sample in found.values():  # an array beside an image holds its features or its mask
+        arrays = [ending for ending in sample.images if ending.endswith(ARRAY_ENDING[1:])]
+        if len(arrays) < len(sample.images):
+            sample.others.update({ending: sample.images.pop(ending) for ending in arrays})
     with_image = [sample for sample in found.values() if sample.images]
     objects: dict[str, Mapping[str, Any]] = {}
     for sample in with_image:
