@@ -22,18 +22,17 @@ from featx.backbones.catalog import published_top1
 from featx.backbones.classifier import classifier_logits
 from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
-from featx.data.openers import open_store
 from featx.errors import AdviceError, FeatxError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_store
 from featx.heads.groups import GroupedLoader, row_groups, splits_for
 from featx.heads.head import Head
 from featx.heads.targets import task_of
 from featx.layer_spec import PENULTIMATE, LayerNode, by_depth, largest_views, plain_layers
 from featx.metrics.grouped import count_groups, mean_and_error, number_groups
 from featx.reporter import SILENT, Reporter
-from featx.text import native
 
 MAX_IMAGES = 2000
 """Largest number of training images that heads are compared on; of more, a random sample is used."""
@@ -185,7 +184,7 @@ class LayerData:
         features = self.penultimate
         return ImageSet(
             name=features.dataset["name"],
-            store=open_store(native(features.dataset["root"])),
+            store=image_store(features.dataset, features.paths[rows], features.source),
             paths=features.paths[rows],
             labels=features.labels[rows],
             splits=np.full(len(rows), "train", dtype=object),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from featx.data.boxes import split_box
 from featx.data.file_bytes import FileBytes
@@ -13,7 +16,7 @@ from featx.data.places import is_remote
 from featx.data.sources.paths_store import root_of
 from featx.data.store import FolderStore, ImageFile
 from featx.data.urls import folder_location
-from featx.errors import DatasetError, ImageError
+from featx.errors import DatasetError, FeatxError, ImageError, RemoteError
 from featx.system import why_unreadable
 
 MISSING = "the image is missing or cannot be read"
@@ -25,13 +28,15 @@ def read_known_image(
     key: bytes,
     *,
     also: Sequence[str | os.PathLike[str]] = (),
+    own: bool = False,
     admit: Callable[[int], None] = lambda _: None,
 ) -> FileBytes:
     """Read an image by the path, and with the content, that a feature file stores.
 
     The feature file may come from a stranger, who can name any file of this machine as an image. So the image must lie in the
     folder of the data set, links followed, or in a folder that the user names; and its content must be the one that was
-    extracted, which nobody can name who does not have it. An image on another machine is read only if the user names the URL.
+    extracted, which nobody can name who does not have it. An image on another machine is asked for only if the user names the
+    URL, or if this user's featx has read it there before: a stranger's file must not make this machine send requests.
 
     Args:
         root: where the images of the data set are, as ``ImageSet.root``.
@@ -39,6 +44,7 @@ def read_known_image(
         key: the 16 bytes of ``image_key`` of its content.
         also: further places in which the image may lie, folders, archives or URLs: at the same path below one of them, where
             the data set has been moved, or where the path or a link leads.
+        own: whether this user's featx has read the images of the feature file, as ``featx.features.file_marks.is_own`` tells.
         admit: as in ``read_file``.
 
     Raises:
@@ -59,10 +65,59 @@ def read_known_image(
     named = [os.fspath(location) for location in also]
     for location in (os.fspath(root), *named):
         try:
-            return _read(location, path, key, (root, *also), admit, is_named=location in named)
+            _require_asked_for(location, path, named, own=own)
+            return _read(location, path, key, (root, *also), admit)
         except ImageError as error:
             faults.append(error)
     raise next((fault for fault in faults if str(fault) != MISSING), faults[0])
+
+
+def known_sizes(
+    root: str | os.PathLike[str],
+    paths: Sequence[str],
+    *,
+    also: Sequence[str | os.PathLike[str]] = (),
+    own: bool = False,
+) -> np.ndarray:
+    """The bytes of images, looked for in the same places as ``read_known_image`` does; no image is read.
+
+    Args:
+        root: as in ``read_known_image``.
+        paths: of N images, below the root.
+        also: as there.
+        own: as there.
+
+    Returns:
+        (N,) int64; -1 where there is no such file, or where it must not be looked for.
+    """
+    found = np.full(len(paths), -1, dtype=np.int64)
+    named = [os.fspath(location) for location in also]
+    for location in (os.fspath(root), *named):
+        rows = [
+            row for row in np.flatnonzero(found < 0).tolist() if _is_asked_for(location, paths[row], named, own=own)
+        ]
+        if rows:
+            with contextlib.suppress(FeatxError):
+                found[rows] = open_store(location).facts([split_box(paths[row])[0] for row in rows]).sizes
+    return found
+
+
+def _is_asked_for(location: str, path: str, named: Sequence[str], *, own: bool) -> bool:
+    with contextlib.suppress(ImageError):
+        _require_asked_for(location, path, named, own=own)
+        return True
+    return False
+
+
+def _require_asked_for(location: str, path: str, named: Sequence[str], *, own: bool) -> None:
+    """Refuse an image of another machine that the user has not named and has never read."""
+    file_path = split_box(path)[0]
+    if own:
+        return
+    if is_remote(file_path):
+        _require_named(file_path, named)
+    elif is_remote(location) and not Path(file_path).is_absolute() and location not in named:
+        raise ImageError(f"the image lies on another machine; --images {location} reads it from there")
 
 
 def _read(
@@ -71,14 +126,8 @@ def _read(
     key: bytes,
     folders: Sequence[str | os.PathLike[str]],
     admit: Callable[[int], None],
-    *,
-    is_named: bool,
 ) -> FileBytes:
     file_path = split_box(path)[0]
-    if is_remote(file_path):
-        _require_named(file_path, [os.fspath(folder) for folder in folders[1:]])
-    elif is_remote(location) and not Path(file_path).is_absolute() and not is_named:
-        raise ImageError(f"the image lies on another machine; --images {location} reads it from there")
     try:
         file = ImageFile(open_store(location), path)
     except DatasetError as error:
@@ -87,6 +136,8 @@ def _read(
         _require_inside(Path("/" if is_remote(location) else location, file_path), folders)
     try:
         found = file.read(admit)
+    except RemoteError as error:
+        raise ImageError(str(error)) from error
     except ImageError as error:
         raise ImageError(f"{MISSING}: it {error}") from error
     if found.key != bytes(key):

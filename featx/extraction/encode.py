@@ -16,10 +16,10 @@ from featx.data.augment import read_random_view
 from featx.data.decode import MAX_PIXELS
 from featx.data.loader import LoadedImage, PixelReader, Workers, batched, read_images, views_reader
 from featx.data.nvjpeg import coded_reader, pixels_on
-from featx.data.openers import open_store
 from featx.data.store import ImageFile
 from featx.extraction.engines import Engine
 from featx.features.feature_file import FeatureFile
+from featx.features.image_store import image_store
 from featx.layer_spec import RandomView, View
 
 
@@ -101,7 +101,7 @@ def encode_images(
         (M,) int64, rows whose image is unchanged, M at most ``count``; (M, D) features of each layer; and the number of rows
         that were skipped because their image is missing or has changed.
     """
-    store, limit = open_store(cache.root), cache.dataset.get("max_pixels", MAX_PIXELS)
+    store, limit = image_store(cache.dataset, cache.paths, cache.path), cache.dataset.get("max_pixels", MAX_PIXELS)
     files = ((int(row), ImageFile(store, os.fsdecode(cache.images.paths[row]))) for row in rows)
     reader = views_reader(backbone.transform, _fixed_views(backbone), max_pixels=limit)
     taken: list[int] = []

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.data.file_bytes import UNKNOWN, file_marks
-from featx.errors import OutputError
+from featx.errors import FeatxError, OutputError
 from featx.features.feature_file import FeatureFile
 from featx.features.header import FeatureFileHeader
 from featx.io.atomic import keep
@@ -75,6 +75,27 @@ def recorded_marks(file: FeatureFile) -> FileMarks | None:
     if seal != seal_of(file, file.images.paths) or len(table) != len(file):
         return None
     return FileMarks(table[:, 0], table[:, 1])
+
+
+def is_own(path: Path | None) -> bool:
+    """Whether featx has read the images of a complete feature file on behalf of this user: then there is a record of them.
+
+    A feature file of somebody else names URLs that nobody here has asked for. ``featx extract`` on its data, with the file in
+    the cache folder, makes it one of this user's, without a forward pass. The content of the file counts, not its place.
+    """
+    with contextlib.suppress(FeatxError, OSError):
+        header = FeatureFileHeader(path) if path else None
+        if header is None or not header.complete:
+            return False
+        seal = seal_of(header, np.empty(0))
+        return _read(header.path)[0] == seal or any(_begins_with(each, seal) for each in (home() / _FOLDER).iterdir())
+    return False
+
+
+def _begins_with(path: Path, seal: bytes) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(seal)) == seal
+    return False
 
 
 def record_marks(path: Path, seal: bytes, marks: FileMarks) -> None:

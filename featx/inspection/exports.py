@@ -18,6 +18,7 @@ from featx.constants import CACHE, EXPORT_PIXELS, MAPS, TOOLS
 from featx.data.known_image import read_known_image
 from featx.errors import HeadError, ImageError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
+from featx.features.file_marks import is_own
 from featx.features.folder import newest
 from featx.heads.head import Head
 from featx.inspection.coordinates import finite_rows, map_coordinates
@@ -251,10 +252,12 @@ def _reader(
             issues = inspect_pixels(features, thumbnails=True, images=folders, workers=workers, reporter=reporter)
         return issues.thumbnails.get
 
+    root, own = str(features.dataset.get("root", "")), is_own(features.source)
+
     def read(row: int) -> bytes | None:
         try:
-            root = str(features.dataset.get("root", ""))
-            return read_known_image(root, features.paths[row], features.keys[row].tobytes(), also=folders).data
+            key = features.keys[row].tobytes()
+            return read_known_image(root, features.paths[row], key, also=folders, own=own).data
         except ImageError:
             return None
 

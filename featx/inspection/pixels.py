@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from featx.data.boxes import split_box
 from featx.data.decode import MAX_PIXELS
-from featx.data.known_image import MISSING, read_known_image
+from featx.data.known_image import MISSING, known_sizes, read_known_image
 from featx.data.loader import in_order, wait_for_large_files
-from featx.data.openers import open_store
 from featx.data.pixel_facts import Look, look_at
+from featx.data.places import is_remote
+from featx.data.store import READ_AHEAD
 from featx.data.transform import Transform
 from featx.errors import DatasetError, ImageError
 from featx.features.feature_set import FeatureSet
+from featx.features.file_marks import is_own
 from featx.inspection.pixel_store import keep_facts, recall_facts
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
@@ -147,7 +148,7 @@ def inspect_pixels(
     done, total = len(wanted) - sum(map(len, contents)), len(wanted)
     reporter.progress(done, total)
     try:
-        for found in in_order(contents, reader.look, workers=workers or cores()):
+        for found in in_order(contents, reader.look, workers=workers or reader.workers):
             for row, seen in found.items():
                 if isinstance(seen, str):
                     facts[row], why[row] = 0, seen
@@ -175,15 +176,21 @@ class _Reader:
         self.transform = _transform_of(features)
         self._root = str(features.dataset.get("root", ""))
         self._paths, self._keys = features.paths, features.keys
-        self._thumbnails, self._images = thumbnails, images
+        self._thumbnails, self._images, self._own = thumbnails, images, is_own(features.source)
         most = features.dataset.get("max_pixels")
         self._max_pixels = most if isinstance(most, int) else MAX_PIXELS
+
+    @property
+    def workers(self) -> int:
+        """Threads that read and decode: as many as there are cores, or as wait for a server."""
+        is_far = is_remote(self._root) or any(map(is_remote, self._paths))
+        return max(cores(), READ_AHEAD) if is_far else cores()
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         """The bytes of the files at some rows: (N,) int64; -1 where there is no such file, and for other rows."""
         found = np.full(len(self._paths), -1, dtype=np.int64)
-        for row in rows.tolist():
-            found[row] = self._size(row)
+        paths = [str(self._paths[row]) for row in rows]
+        found[rows] = known_sizes(self._root, paths, also=self._images, own=self._own)
         return found
 
     def ordered(self, contents: list[list[int]]) -> list[list[int]]:
@@ -208,12 +215,8 @@ class _Reader:
         return found
 
     def _size(self, row: int) -> int:
-        path = split_box(str(self._paths[row]))[0]
-        for location in (self._root, *self._images):
-            size = int(open_store(os.fspath(location)).facts([path]).sizes[0])
-            if size >= 0:
-                return size
-        return -1
+        path = str(self._paths[row])
+        return int(known_sizes(self._root, [path], also=self._images, own=self._own)[0])
 
     def _read(self, row: int) -> Look:
         with contextlib.ExitStack() as turns:
@@ -222,6 +225,7 @@ class _Reader:
                 str(self._paths[row]),
                 bytes(self._keys[row]),
                 also=self._images,
+                own=self._own,
                 admit=lambda size: wait_for_large_files(size, turns),
             )
             try:

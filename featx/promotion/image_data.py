@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from featx.data.loader import PixelReader, default_batch_size, read_images, views_reader
-from featx.data.openers import open_store
 from featx.data.store import ImageFile
 from featx.data.transform import Transform
 from featx.errors import DatasetError, StaleCacheError
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_store
 from featx.heads.postprocess import softmax
 from featx.heads.training_data import mean_over_views
 from featx.layer_spec import PLAIN, View
@@ -23,7 +23,6 @@ from featx.metrics.classification import ClassificationReport
 from featx.promotion.distributed import ProcessGroup
 from featx.promotion.history import ValidationScore
 from featx.promotion.model import logits_of
-from featx.text import native
 
 _IF_MOVED = (
     ". If the images were moved, run featx extract on their new folder or table, which takes the features from the cache, and "
@@ -107,7 +106,7 @@ class ImageData:
             DatasetError: An image cannot be read.
             StaleCacheError: An image has changed since its features were extracted.
         """
-        store = open_store(native(self.features.dataset["root"]))
+        store = image_store(self.features.dataset, self.features.paths, self.features.source)
         files = [(int(row), ImageFile(store, str(self.features.paths[row]))) for rows in batches for row in rows]
         images = read_images(files, decode, workers=self.workers)
         for rows in batches:

@@ -17,6 +17,7 @@ from featx.errors import StaleCacheError
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_store
 from featx.layer_spec import RandomView
 from featx.promotion.prefix import PrefixExtractor, SplitNetwork
 from featx.reporter import SILENT, Reporter
@@ -105,7 +106,7 @@ class ActivationCache:
         rows, extractor = self._in_file_order(subset), self._extractor(subset)
         images = ImageSet(
             name=str(self.features.dataset.get("name", "features")),
-            store=open_store(native(self.features.dataset["root"])),
+            store=image_store(self.features.dataset, self.features.paths[rows], self.features.source),
             paths=self.features.paths[rows],
             labels=self.features.labels[rows],
             splits=np.full(len(rows), "train", dtype=object),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from featx.data.decode import thumbnail
+from featx.data.file_bytes import FileBytes
 from featx.data.known_image import read_known_image
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
+from featx.features.file_marks import is_own
 from featx.report.html import Mistake
 
 _SIDE = 192  # pixels, the longer side of a thumbnail
@@ -36,11 +39,14 @@ def gallery(
         images: folders besides that of the data set whose images may be shown.
     """
     facts = features.without_features(rows)
-    root, transform = str(features.dataset.get("root", "")), _transform_of(features)
+    read = functools.partial(
+        read_known_image, str(features.dataset.get("root", "")), also=images, own=is_own(features.source)
+    )
+    transform = _transform_of(features)
     return tuple(
         Mistake(
             path=str(facts.paths[i]),
-            **_thumbnail(root, str(facts.paths[i]), bytes(facts.keys[i]), images, transform),
+            **_thumbnail(read, str(facts.paths[i]), bytes(facts.keys[i]), transform),
             true=facts.classes[facts.labels[i]],
             predicted=predicted[i],
             probability=float(confidence[i]),
@@ -56,12 +62,10 @@ def _transform_of(features: FeatureSet) -> Transform:
     return Transform()
 
 
-def _thumbnail(
-    root: str, path: str, key: bytes, images: Sequence[str | os.PathLike[str]], transform: Transform
-) -> dict[str, Any]:
+def _thumbnail(read: Callable[[str, bytes], FileBytes], path: str, key: bytes, transform: Transform) -> dict[str, Any]:
     """The fields of a mistake that hold a small JPEG of an image, or the reason why there is none."""
     try:
-        file = read_known_image(root, path, key, also=images)
+        file = read(path, key)
     except ImageError as error:
         return {"thumbnail": None, "why": str(error)}
     try:

@@ -14,6 +14,7 @@ from featx.data.known_image import read_known_image
 from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_file import FeatureFile
+from featx.features.file_marks import is_own
 from featx.report.html import Page, SheetImage, SheetRow, write_sheet
 from featx.retrieval.explanation import Explanation, TrainingImage
 from featx.retrieval.similar import SearchResult
@@ -122,6 +123,10 @@ class _Thumbnails:
         return {path: row for row, path in enumerate(self._file.paths)}
 
     @cached_property
+    def _own(self) -> bool:
+        return is_own(self._file.path)
+
+    @cached_property
     def _transform(self) -> Transform:
         with contextlib.suppress(KeyError, TypeError, ValueError):
             return Transform.from_dict(self._file.backbone["parts"]["transform"])
@@ -140,7 +145,8 @@ class _Thumbnails:
         """An image of the data set, if it is still the one that was extracted."""
         try:
             key = self._file.keys[self._row_of[path]].tobytes()
-            return self._made(path, read_known_image(self._file.root, path, key, also=self._also), text)
+            file = read_known_image(self._file.root, path, key, also=self._also, own=self._own)
+            return self._made(path, file, text)
         except ImageError as error:
             return SheetImage(path, None, text, str(error))
 

@@ -1,0 +1,39 @@
+"""The images of a feature file, opened again where it names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from featx.data.openers import open_store
+from featx.data.places import is_remote
+from featx.data.store import Store
+from featx.errors import DatasetError
+from featx.features.file_marks import is_own
+from featx.text import native
+
+
+def image_store(dataset: Mapping[str, Any], paths: Iterable[str], source: Path | None) -> Store:
+    """Open the images that a feature file names.
+
+    A file that somebody else made may name any URL. No request is sent to one that this user's featx has not read before.
+
+    Args:
+        dataset: the description of the data set in the feature file.
+        paths: of the images that are to be read.
+        source: the feature file; None if there is none.
+
+    Raises:
+        DatasetError: the data set is gone, or its images lie on another machine and this user's featx has never read them.
+    """
+    root = native(str(dataset["root"]))
+    far = root if is_remote(root) else next(filter(is_remote, paths), "")
+    if far and not is_own(source):
+        data = dataset.get("table") or root
+        raise DatasetError(
+            f"the images are on another machine, such as {far}, and {source or 'the feature file'} was not made here, so "
+            f"they are not asked for. featx extract {data}, with that file in its cache folder and the same backbone, settles "
+            "that without a forward pass"
+        )
+    return open_store(root)
