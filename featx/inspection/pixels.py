@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from featx.data.boxes import split_box
 from featx.data.decode import MAX_PIXELS
 from featx.data.known_image import MISSING, known_sizes, read_known_image
 from featx.data.loader import in_order, wait_for_large_files
+from featx.data.openers import open_store
 from featx.data.pixel_facts import Look, look_at
 from featx.data.places import is_remote
 from featx.data.store import READ_AHEAD
@@ -195,6 +197,8 @@ class _Reader:
 
     def ordered(self, contents: list[list[int]]) -> list[list[int]]:
         """The same lists of rows in the order in which reading their images is fastest."""
+        if is_remote(self._root) and not (self._own or self._root in map(os.fspath, self._images)):
+            return contents
         try:
             order = open_store(self._root).order([split_box(str(self._paths[rows[0]]))[0] for rows in contents])
         except DatasetError:  # it is gone; each image tells so
