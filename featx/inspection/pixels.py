@@ -197,7 +197,7 @@ class _Reader:
 
     def ordered(self, contents: list[list[int]]) -> list[list[int]]:
         """The same lists of rows in the order in which reading their images is fastest."""
-        if is_remote(self._root) and not (self._own or self._root in map(os.fspath, self._images)):
+        if is_remote(self._root) and not (self._own or self._root in [os.fspath(folder) for folder in self._images]):
             return contents
         try:
             order = open_store(self._root).order([split_box(str(self._paths[rows[0]]))[0] for rows in contents])
