@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,14 @@ import pyarrow.parquet
 
 from featx.data.file_bytes import MISSING_FACTS, let_age
 from featx.data.places import Place, is_remote
-from featx.data.sources.row_cells import cells_of, sizes_of
-from featx.data.sources.row_schema import ImageColumn, features_of, named_image
+from featx.data.sources.row_group import RowGroup
+from featx.data.sources.row_schema import features_of, named_image
 from featx.data.sources.row_store import UNREAD, Cell
-from featx.errors import DatasetError
 from featx.io.atomic import keep
 from featx.system import home
 from featx.text import brief
 
-BUDGET = 1 << 28
+BUDGET = 1 << 27
 """The most bytes of images that the row groups of a data set keep in memory, besides what is being decoded."""
 
 _BATCH = 1 << 20
@@ -32,6 +31,9 @@ _BATCH = 1 << 20
 _BUFFER = {False: 1 << 20, True: 1 << 23}
 """Bytes that are read at once from a local and from a remote file."""
 
+_FOLDER, _MOST_RECORDS = "sizes", 500
+"""Where the sizes of images are kept for later runs, and of how many files."""
+
 FAULTS = (OSError, pyarrow.ArrowException)
 """What pyarrow raises for files that are damaged or gone."""
 
@@ -39,66 +41,6 @@ FAULTS = (OSError, pyarrow.ArrowException)
 def fault(error: Exception) -> str:
     """Why pyarrow cannot read a file, in a line."""
     return getattr(error, "strerror", None) or brief(error)
-
-
-class _Group:
-    """The images of a row group, decoded as far as they have been asked for.
-
-    Args:
-        file: the file.
-        number: of the row group.
-        column: the column of images.
-        start: the number of its first row in the file.
-        learn: called with the number of the first row and the sizes of some images, once each.
-    """
-
-    def __init__(self, file: Any, number: int, column: ImageColumn, start: int, learn: Callable[..., None]) -> None:
-        meta = file.metadata.row_group(number)
-        self.start, self._column, self._learn = start, column, learn
-        self._file, self._number = file, number
-        mean = meta.total_byte_size // max(1, meta.num_rows)
-        self._rows_at_once = int(np.clip(_BATCH // max(1, mean), 1, 1024))
-        self._kept: deque[tuple[int, Any, Any, int]] = deque()
-        self.bytes = 0
-        self._error: Exception | None = None
-        self._restart()
-
-    def _restart(self) -> None:
-        self._kept.clear()
-        self.bytes, self._next, self._error = 0, self.start, None
-        self._batches = self._file.iter_batches(
-            batch_size=self._rows_at_once, row_groups=[self._number], columns=self._column.leaves, use_threads=False
-        )
-
-    def read(self, row: int, budget: int) -> Cell:
-        """Read the image of one row; whatever exceeds the budget is forgotten, the earliest rows first."""
-        if self._kept and row < self._kept[0][0]:
-            self._restart()
-        while row >= self._next:
-            self._decode_more(budget)
-        at, data, paths, _ = next(batch for batch in reversed(self._kept) if batch[0] <= row)
-        path = paths[row - at].as_py() if paths is not None else None
-        return data[row - at].as_py(), path
-
-    def _decode_more(self, budget: int) -> None:
-        if self._error is not None:
-            raise self._error
-        try:
-            batch = next(self._batches)
-        except StopIteration:
-            self._error = OSError("a row group ends too early")
-            raise self._error from None
-        except FAULTS as error:
-            self._error = error
-            raise
-        data, paths = cells_of(batch.column(0), self._column)
-        size = data.nbytes
-        while self._kept and self.bytes + size > budget:
-            self.bytes -= self._kept.popleft()[3]
-        self._kept.append((self._next, data, paths, size))
-        self.bytes += size
-        self._learn(self._next, sizes_of(data, paths))
-        self._next += batch.num_rows
 
 
 class ParquetFile:
@@ -138,7 +80,8 @@ class ParquetFile:
         counts = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self.rows = int(self._starts[-1])
-        self._groups: OrderedDict[int, _Group] = OrderedDict()
+        self._leaves = self._places_of_leaves()
+        self._groups: OrderedDict[int, RowGroup] = OrderedDict()
         self.sizes = self._remembered()
         self._may_lack_bytes = self._groups_that_may_lack_bytes()
 
@@ -150,17 +93,32 @@ class ParquetFile:
         """
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._lock:
-            group = self._groups.get(number)
-            if group is None:
-                group = _Group(self._file, number, self.column, int(self._starts[number]), self._learn)
-                self._groups[number] = group
+            group = self._groups.setdefault(number, self._groups.get(number) or self._group(number))
             self._groups.move_to_end(number)
-            while len(self._groups) > 1 and sum(each.bytes for each in self._groups.values()) > budget:
-                self._groups.popitem(last=False)
             try:
-                return group.read(row, budget)
+                found = group.read(row, budget)
             except pyarrow.ArrowException as error:
                 raise OSError(fault(error)) from error
+            for earlier in list(self._groups.values())[:-1]:
+                if self.bytes <= budget:
+                    break
+                earlier.forget()
+            return found
+
+    def _group(self, number: int) -> RowGroup:
+        meta = self._file.metadata.row_group(number)
+        sizes = [meta.column(at).total_uncompressed_size for at in self._leaves]
+        rows_at_once = int(np.clip(_BATCH * meta.num_rows // max(1, sum(sizes)), 1, 1024))
+
+        def batches() -> Iterator[Any]:
+            return iter(
+                self._file.iter_batches(
+                    batch_size=rows_at_once, row_groups=[number], columns=self.column.leaves, use_threads=False
+                )
+            )
+
+        rows = int(self._starts[number]), int(self._starts[number + 1])
+        return RowGroup(batches, self.column, rows, sum(sizes), self._learn)
 
     @property
     def bytes(self) -> int:
@@ -170,7 +128,8 @@ class ParquetFile:
     def forget(self) -> None:
         """Drop the images that are in memory."""
         with self._lock:
-            self._groups.clear()
+            for group in self._groups.values():
+                group.forget()
 
     def sizes_of(self, rows: np.ndarray) -> np.ndarray:
         """(M,) int64: the sizes of some images, as far as they are known; see ``UNREAD``.
@@ -190,14 +149,18 @@ class ParquetFile:
         found: list[str] = pyarrow.compute.struct_field(column, self.column.path).take(pyarrow.array(rows)).to_pylist()
         return found
 
+    def _places_of_leaves(self) -> list[int]:
+        """The numbers of the columns of Parquet with the bytes and the paths of the images."""
+        schema = self._file.metadata.schema
+        named = {schema.column(number).path: number for number in range(len(schema))}
+        return [named[leaf] for leaf in self.column.leaves]
+
     def _groups_that_may_lack_bytes(self) -> np.ndarray:
         """Which row groups may have images with a path alone, by the counts of missing values."""
-        meta, leaf = self._file.metadata, self.column.leaves[0]
+        meta = self._file.metadata
         found = np.zeros(max(1, meta.num_row_groups), dtype=bool)
         for number in range(meta.num_row_groups if self.column.path else 0):
-            group = meta.row_group(number)
-            at = next(n for n in range(group.num_columns) if group.column(n).path_in_schema == leaf)
-            statistics = group.column(at).statistics
+            statistics = meta.row_group(number).column(self._leaves[0]).statistics
             found[number] = statistics is None or not statistics.has_null_count or statistics.null_count > 0
         return found
 
@@ -222,25 +185,3 @@ class ParquetFile:
         if data.startswith(self._seal) and len(data) == len(self._seal) + 8 * self.rows:
             return np.frombuffer(data, dtype="<i8", offset=len(self._seal)).astype(np.int64)
         return np.full(self.rows, UNREAD, dtype=np.int64)
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._groups.clear()
-            self._source.close()
-
-
-_FOLDER, _MOST_RECORDS = "sizes", 500
-
-
-def read_columns(place: Place, columns: Sequence[str]) -> Any:
-    """Read whole columns as a table of Arrow.
-
-    Raises:
-        DatasetError: the file is damaged.
-    """
-    try:
-        with place.open() as source:
-            return pyarrow.parquet.ParquetFile(source).read(columns=list(columns))
-    except FAULTS as error:
-        raise DatasetError(f"{place.location} is not a Parquet file that can be read: {fault(error)}") from error
