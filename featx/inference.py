@@ -75,7 +75,8 @@ class HeadOnBackbone:
     backbone: Backbone
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "backbone", self.backbone.with_views(LayerSpec.parse(self.head.layer_).views))
+        backbone = self.backbone.with_views(LayerSpec.parse(self.head.layer_).views)
+        object.__setattr__(self, "backbone", backbone.matching({self.head.layer_: self.head.identity_}))
         self.head.require_same(
             self.backbone.identity_of(self.head.layer_),
             self.backbone.describe(),

@@ -107,8 +107,8 @@ def exists(path: Path) -> bool:
     return True
 
 
-MISSING = "there is no such file"
-"""The answer of ``why_unreadable`` for a path that does not exist."""
+MISSING, FOLDER = "there is no such file", "it is a folder"
+"""The answers of ``why_unreadable`` for a path that does not exist, and for that of a folder."""
 
 
 def why_unreadable(path: str | os.PathLike[str]) -> str:
@@ -116,7 +116,7 @@ def why_unreadable(path: str | os.PathLike[str]) -> str:
     try:
         found = Path(path).stat()
         if stat.S_ISDIR(found.st_mode):
-            return "it is a folder"
+            return FOLDER
         if not stat.S_ISREG(found.st_mode):
             return "it is not a regular file"
         if not found.st_size:

@@ -61,7 +61,7 @@ ONLY_IN = {
     "simplejpeg": {"data/turbo"},
     "pydicom": {"data/dicom"},
     "pyarrow": {"data/sources", "data/table_files", "features/exchange", "io/tables"},
-    "safetensors": {"backbones/weights", "io", "promotion"},
+    "safetensors": {"backbones/weight_reader", "io", "promotion"},
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},
     "markupsafe": {"report/html"},

@@ -30,7 +30,7 @@ from torch import nn
 import featx
 from featx.backbones import catalog, registry
 from featx.backbones.checkpoint import load_checkpoint
-from featx.backbones.weights import read_file
+from featx.backbones.weight_reader import read_file
 from featx.cli.main import main
 from featx.errors import (
     BackboneError,

@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,10 +22,10 @@ from featx.backbones.blocks import Stage, block_names, find_stages
 from featx.backbones.classifier import find_classifier, require_final_layer
 from featx.backbones.failures import as_backbone_errors
 from featx.backbones.feature_extractor import FeatureExtractor
+from featx.backbones.last_layer import LastLayer
 from featx.backbones.pictures import view_batches
 from featx.backbones.pixels import as_pixels, normalise
 from featx.backbones.text_tower import TextTower, WithText
-from featx.backbones.weights import state_digest
 from featx.constants import DTYPES, POOLINGS, PRECISIONS
 from featx.data.decode import DECODER_VERSION, parse_colour
 from featx.data.fitting import fit_notes, fit_words, fitted
@@ -89,8 +91,11 @@ class Backbone(WithText):
         self.unpooled = False
         self.views: tuple[View | RandomView, ...] = (PLAIN,)
         self._origin = dict(origin)
-        self._state_sha256 = state_digest(self.network)
         self.classifier = find_classifier(self.network, self._zeros(), classifier)[0]
+        self._last = LastLayer(self.network, self.classifier)
+        self._from_file = Path(weights).is_absolute()
+        self._last_counts = not self._from_file
+        self._last.digest(counts=self._last_counts)  # now, before anything could change the network
         if origin["source"] == "file" and classifier is None:
             require_final_layer(self.network, self._zeros(), self.classifier, name=name)
         self._extract_layers(layers)
@@ -103,12 +108,15 @@ class Backbone(WithText):
     @property
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
-        shared = self.describe()
+        shared, after_last = self.describe(), () if self._last_counts else self._after_last
+        whole = {**shared, "weights_sha256": self._last.digest(counts=True)} if after_last else shared
         nodes = {
             name: LayerNode(name, "none") if self.unpooled else LayerNode.parse(name) for name in self.layer_widths
         }
         return {
-            stored_name(name, view): _sha256({**shared, **view.facts, "layer": node.node, "pooling": node.pooling})
+            stored_name(name, view): _sha256(
+                {**(whole if name in after_last else shared), **view.facts, "layer": node.node, "pooling": node.pooling}
+            )
             for view in self.views
             for name, node in nodes.items()
         }
@@ -130,16 +138,37 @@ class Backbone(WithText):
     def describe(self) -> dict[str, Any]:
         """Everything that the features depend on, except layer and view, as JSON stores it.
 
-        Labels, splits and paths are not part of it.
+        Labels, splits and paths are not part of it; nor is the last layer of weights from a file, except for layers that depend
+        on it.
         """
         return {
             "architecture": self._origin,
-            "weights_sha256": self._state_sha256,
+            "weights_sha256": self._last.digest(counts=self._last_counts),
             "transform": self.transform.as_dict(),
             "precision": self.precision,
             "dtype": self.dtype,
             "decoder": DECODER_VERSION,
         }
+
+    @property
+    def other_form(self) -> Backbone:
+        """The same features under the other of their two identities.
+
+        The identity of default weights holds the last layer; that of weights from a file does not, because files often lack it.
+        A feature file may hold features of the same tensors under either.
+        """
+        other = copy.copy(self)
+        other._last_counts = not self._last_counts
+        return other
+
+    def matching(self, identities: Mapping[str, str]) -> Backbone:
+        """This backbone in the form that has stored identities; itself if neither form has them.
+
+        Args:
+            identities: the identity of the features, by layer spec (as in ``LayerSpec.parse``).
+        """
+        forms = (form for form in (self, self.other_form) if form._has(identities))
+        return next(forms, self)
 
     def with_layers(self, layers: str | Iterable[str]) -> Backbone:
         """The same network with other layers besides the penultimate, each in the union of all views.
@@ -193,6 +222,7 @@ class Backbone(WithText):
         other = copy.copy(self)
         other.extractor, other.layer_widths, other.unpooled = extractor, {layer: width}, True
         other.views, other.dtype = (view or PLAIN,), "float16"
+        other.__dict__["_after_last"] = frozenset()
         return other
 
     def stages(self) -> list[Stage]:
@@ -278,6 +308,20 @@ class Backbone(WithText):
             self.network, name=self.name, classifier=self.classifier, layers=list(layers), images=zeros
         )
         self.layer_widths = {layer: rows.shape[1] for layer, rows in self._run(zeros).items()}
+        self.__dict__.pop("_after_last", None)
+        if self._from_file and self._last.is_blank and self._after_last:
+            raise BackboneError(
+                f"layer {min(self._after_last)!r} depends on the last layer of {self.name}, {self.classifier}, which is not in "
+                f"{self.weights}; name layers before it"
+            )
+
+    @cached_property
+    def _after_last(self) -> frozenset[str]:
+        """The layers that depend on the last layer."""
+        return self._last.dependent(lambda: self._run(self._zeros()))
+
+    def _has(self, identities: Mapping[str, str]) -> bool:
+        return all(self.identity_of(layer) == identity for layer, identity in identities.items())
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """Run the extractor on normalised images: (B, D) float32 for each layer, on the device."""

@@ -73,6 +73,9 @@ class SkippedBackbone:
 _SAVED_EVERY = 5.0
 """Seconds after which new measurements are stored, so that a run that is stopped has not been for nothing."""
 
+_RULES = 2
+"""Part of the name of the stored measurements. A change raises it that lets featx use more networks, or measures others."""
+
 _SKIPPED = {"why"}
 _MEASURED = {"family", "embedding", "parameters", "input_size"}
 """The fields that are measured without data, and remembered."""
@@ -175,7 +178,7 @@ class _Memo:
         versions = [torch.__version__, torchvision.__version__]
         if package:
             versions = [package, _version_of(package), torch.__version__]
-        self._file = home() / f"backbones-{'-'.join(versions)}.json"
+        self._file = home() / f"backbones-{_RULES}-{'-'.join(versions)}.json"
         self._entries = _read_memo(self._file)
         self._saved_at, self._is_new = time.monotonic(), False
 

@@ -2,174 +2,62 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from featx.backbones.weights import can_hold, kind, read_file
+from featx.backbones.fit import Fit
+from featx.backbones.ways import POSITIONS, Converter, Way, find_ways
+from featx.backbones.weight_reader import read_file
 from featx.errors import BackboneError
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
-_DEEPEST = 4
-"""Containers within containers that are searched, as in {"model": {"state_dict": ...}}."""
-
-_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Parts of names that torch.compile, FSDP and activation checkpointing insert, anywhere in a name."""
-
-_DENSENET_V0 = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-"""torchvision's DenseNet files still use the tensor names of 2017."""
-
-_TRAINING_PARTS = re.compile(
-    r"aux\w*|AuxLogits|fc|heads?|classifier|linear|project\w*|proj_head|predict\w*|prototypes|queue\w*|mask_token"
-    r"|decoder\w*|n_averaged|criterion|loss\w*"
+_FOREIGN_NAMES = (
+    (
+        r"(?:^|\.)embeddings\.(?:patch_embeddings|cls_token|norm)\.|embedder\.embedder\.|(?:^|\.)vision_model\.|layernorm_before"
+        r"|attention\.attention\.query",
+        "its names are those of Hugging Face transformers: name the model's folder, as in --backbone hf/FOLDER",
+    ),
+    (
+        r"(?:^|\.)visual\.(?:conv1|transformer|trunk|class_embedding|attnpool)|(?:^|\.)resblocks\.",
+        "its names are those of CLIP: name its architecture, as in --backbone open_clip/ViT-B-32",
+    ),
+    (r"flat_param", "FSDP saved flat shards: save it again with StateDictType.FULL_STATE_DICT"),
+    (
+        r"lora_[AB]\b|lora_(?:down|up)",
+        "it holds a LoRA adapter: merge it into its network (merge_and_unload) and save that",
+    ),
+    (r"\.weight_(?:orig|mask)$", "its layers are pruned: call torch.nn.utils.prune.remove on them, and save it again"),
+    (
+        r"\.parametrizations\.|\.weight_[gv]$",
+        "its layers are parametrized: call remove_parametrizations, and save it again",
+    ),
+    (
+        r"_packed_params|\.zero_point$",
+        "it is quantized, and featx takes float weights: save the network before its conversion",
+    ),
 )
-"""Parts of a network that only serve its training, if the network that is loaded has no part of that name."""
+"""What the names in a checkpoint tell about a file that does not fit, and what to do."""
 
-
-@dataclass(frozen=True)
-class Way:
-    """One way to read a network's tensors from a checkpoint.
-
-    Attributes:
-        container: the keys that lead to the tensors, joined by dots; "" for the file itself.
-        prefix: what is taken off the names: "" or something that ends in a dot.
-        state: the tensors by name without the prefix.
-        beside: the names in the same container that do not begin with the prefix.
-    """
-
-    container: str
-    prefix: str
-    state: dict[str, Tensor]
-    beside: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The container and the prefix as one dotted name, such as ``state_dict.module.encoder_q``."""
-        return ".".join(part for part in (self.container, self.prefix.rstrip(".")) if part)
-
-
-class Fit:
-    """How the tensors of one way fit a network.
-
-    Attributes:
-        way: the way.
-        expected: the network's own tensors by name.
-        last: the parts of the network that no feature depends on: its last layer, and what surrounds nothing else.
-    """
-
-    def __init__(self, way: Way, network: nn.Module, last: str | None) -> None:
-        self.way = way
-        self.expected: Mapping[str, Tensor] = network.state_dict()
-        self.last = last
-        self._children = {name for name, _ in network.named_children()} | {n.split(".")[0] for n in self.expected}
-
-    @cached_property
-    def missing(self) -> list[str]:
-        """The network's tensors that the way lacks, except batch norm's counts, which no prediction depends on."""
-        state = self.way.state
-        return [n for n in self.expected if n not in state and not n.endswith("num_batches_tracked")]
-
-    @cached_property
-    def surplus(self) -> list[str]:
-        """Tensors that the network lacks."""
-        return [n for n in self.way.state if n not in self.expected]
-
-    @cached_property
-    def misshapen(self) -> list[str]:
-        """Tensors of another shape than the network's."""
-        return [n for n in self._common if self.way.state[n].shape != self.expected[n].shape]
-
-    @cached_property
-    def mistyped(self) -> list[str]:
-        """Tensors whose numbers cannot stand for the network's, such as quantized weights without their scale."""
-        return [n for n in self._common if not can_hold(self.way.state[n], self.expected[n].dtype)]
-
-    @cached_property
-    def last_layer_fits(self) -> bool:
-        """Whether the tensors of the last layer can be loaded too."""
-        return not any(map(self._is_last, (*self.missing, *self.surplus, *self.misshapen, *self.mistyped)))
-
-    @property
-    def training_parts(self) -> list[str]:
-        """The surplus tensors of parts that only serve training."""
-        return [n for n in self.surplus if self._is_training(n) and not self._is_last(n)]
-
-    @property
-    def faults(self) -> list[str]:
-        """What keeps the tensors from being the network's; empty if they are, whatever its last layer is."""
-        groups = (
-            ("missing", [n for n in self.missing if not self._is_last(n)]),
-            ("surplus", [printable(n) for n in self.surplus if not (self._is_last(n) or self._is_training(n))]),
-            ("misshapen", [self._shapes(n) for n in self.misshapen if not self._is_last(n)]),
-            ("of another type", [self._types(n) for n in self.mistyped if not self._is_last(n)]),
-        )
-        return [f"{len(names)} {what}: {listed(names, most=8)}" for what, names in groups if names]
-
-    @property
-    def badness(self) -> int:
-        """The number of tensors that do not fit."""
-        return len(self.missing) + len(self.misshapen) + len(self.mistyped)
-
-    @property
-    def loadable(self) -> dict[str, Tensor]:
-        """The tensors to load, by the network's names; without the last layer's if they do not fit."""
-        return {n: self.way.state[n] for n in self._common if self.last_layer_fits or not self._is_last(n)}
-
-    @property
-    def left_blank(self) -> list[str]:
-        """The network's tensors that are not loaded: those of a last layer that does not fit."""
-        return [] if self.last_layer_fits else [n for n in self.expected if self._is_last(n)]
-
-    @property
-    def notes(self) -> list[str]:
-        """What was taken off and left out, one clause each."""
-        way, clauses = self.way, []
-        where = f"in its {way.container}" if way.container else "in it"
-        if way.name:
-            taken = f", after {printable(way.prefix)} was taken off their names" if way.prefix else ""
-            clauses.append(f"the network's tensors are {printable(where)}{taken}")
-        parts = [f"{way.prefix}{n.split('.')[0]}" for n in self.training_parts] + [_beginning(n) for n in way.beside]
-        if parts:
-            clauses.append(f"{listed([printable(part) for part in dict.fromkeys(parts)], most=6)} are not used")
-        if self.left_blank:
-            clauses.append(f"the last layer, {self.last}, {self._last_layer()}; no feature depends on it")
-        return clauses
-
-    @cached_property
-    def _common(self) -> list[str]:
-        return [n for n in self.expected if n in self.way.state]
-
-    def _is_last(self, name: str) -> bool:
-        return self.last is not None and f"{name}.".startswith(f"{self.last}.")
-
-    def _is_training(self, name: str) -> bool:
-        part = name.split(".")[0]
-        return part not in self._children and _TRAINING_PARTS.fullmatch(part) is not None
-
-    def _shapes(self, name: str) -> str:
-        return f"{name} {tuple(self.way.state[name].shape)} instead of {tuple(self.expected[name].shape)}"
-
-    def _types(self, name: str) -> str:
-        return f"{name} {kind(self.way.state[name])} instead of {kind(self.expected[name])}"
-
-    def _last_layer(self) -> str:
-        for name in self.misshapen:
-            if self._is_last(name):
-                found, wanted = (tuple(tensors[name].shape) for tensors in (self.way.state, self.expected))
-                return f"was left out, because {name} has the shape {found} and the network's is {wanted}"
-        if all(name not in self.way.state for name in self.expected if self._is_last(name)):
-            return "is not in it" if not any(map(self._is_last, self.surplus)) else "was left out, as it is another one"
-        return "was left out, because it does not fit"
+_FEW = 0.5
+"""Below this share of the tensors that fit, a checkpoint is of another architecture."""
 
 
 def load_checkpoint(
-    network: nn.Module, path: Path, *, part: str = "", classifier: Callable[[], str | None] = lambda: None
+    network: nn.Module,
+    path: Path,
+    *,
+    part: str = "",
+    name: str = "",
+    side: int = 0,
+    classifier: Callable[[], str | None] = lambda: None,
+    convert: Converter | None = None,
 ) -> tuple[str, ...]:
     """Load a file's tensors into a network.
 
@@ -181,34 +69,34 @@ def load_checkpoint(
         network: changed in place.
         path: the file.
         part: dotted components of the container and prefix to read, where several ways fit; "" for the only way.
+        name: of the network, for messages.
+        side: of the images in pixels, for messages about position embeddings.
         classifier: finds the name of the network's last layer; called only if some tensor does not fit.
+        convert: the library's own function for files of other programs, tried where no other way fits.
 
     Returns:
-        Sentences for the user: what was taken off, and what was left out.
+        Sentences for the user: what was taken off, converted and left out.
 
     Raises:
         BackboneError: the file cannot be read, no way fits, or several ways fit and their tensors differ.
     """
-    ways = [way for way in _ways(read_file(path), network) if _has_part(way, part)]
-    if not ways:
-        what = f"has no part {part!r} with tensors by name" if part else "does not hold tensors by name"
-        raise BackboneError(f"{path} {what}; expected the state_dict of a network")
-    fits = [Fit(way, network, None) for way in ways]
-    good = [fit for fit in fits if not fit.faults]
-    if len(good) != 1:
-        last = _last_part(network, classifier())
-        fits = [Fit(way, network, last) for way in ways]
-        good = [fit for fit in fits if not fit.faults]
-    if not good:
-        raise _misfit(path, network, Fit(min(fits, key=lambda fit: fit.badness).way, network, None))
-    if any(not _same(good[0], other) for other in good[1:]):
-        names = [printable(fit.way.name or "the file itself") for fit in good]
-        raise BackboneError(
-            f"{path} holds {len(good)} networks that fit {type(network).__name__}: {listed(names)}. Name one of them, as in "
-            f"--weights {path}#{printable(_own_part([fit.way.name for fit in good]))}"
-        )
-    _load(network, good[0])
-    return tuple(f"{path}: {clause}" for clause in good[0].notes)
+    content = read_file(path)
+    last_part = functools.cache(lambda: _last_part(network, classifier()))
+    tried: list[Way] = []
+    for ways in find_ways(content, network, convert):
+        named = [way for way in ways if not part or _has_part(way, part)]
+        tried += named
+        good = [fit for fit in (Fit(way, network, None) for way in named) if fit.good]
+        if len(good) != 1 and named:
+            good = [fit for fit in (Fit(way, network, last_part()) for way in named) if fit.good]
+        if good:
+            return _load(network, _only(good, path, network, name), path)
+    if not tried:
+        raise BackboneError(_without_tensors(path, content, part))
+    closest = max(
+        (Fit(way, network, last_part()) for way in tried), key=lambda fit: (-len(fit.faults), -len(fit.strangers))
+    )
+    raise BackboneError(_misfit(path, name or type(network).__name__, closest, side))
 
 
 def split_part(weights: str) -> tuple[str, str]:
@@ -226,37 +114,8 @@ def split_part(weights: str) -> tuple[str, str]:
     return (weights, "") if whole else (file, part)
 
 
-def tables_in(content: Any, container: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dictionary with tensors by name in what a file holds, with the keys that lead to it."""
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
-        return
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if tensors:
-        yield container, _plain_names(tensors)
-    for key, value in content.items():
-        if isinstance(key, str):
-            yield from tables_in(value, f"{container}.{key}" if container else key, depth + 1)
-
-
-def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    plain = {_DENSENET_V0.sub(r"\1\2", _WRAPPERS.sub("", name)): tensor for name, tensor in tensors.items()}
-    return plain if len(plain) == len(tensors) else tensors
-
-
-def _ways(content: Any, network: nn.Module) -> Iterator[Way]:
-    """For each table of a checkpoint, its names as they are, and each prefix under which the network's tensors may stand."""
-    expected = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-    for container, table in tables_in(content):
-        prefixes = dict.fromkeys([""])
-        for name in expected[:1]:
-            prefixes |= dict.fromkeys(n.removesuffix(name) for n in table if n.endswith(f".{name}"))
-        for prefix in prefixes:
-            state = {n.removeprefix(prefix): tensor for n, tensor in table.items() if n.startswith(prefix)}
-            yield Way(container, prefix, state, tuple(n for n in table if not n.startswith(prefix)))
-
-
 def _has_part(way: Way, part: str) -> bool:
-    return not part or f".{part.strip('.')}." in f".{way.name}."
+    return f".{part.strip('.')}." in f".{way.name}."
 
 
 def _last_part(network: nn.Module, classifier: str | None) -> str | None:
@@ -271,6 +130,22 @@ def _last_part(network: nn.Module, classifier: str | None) -> str | None:
     return None
 
 
+def _only(good: list[Fit], path: Path, network: nn.Module, name: str) -> Fit:
+    """The one way that fits, or the first of several ways to the same tensors.
+
+    Raises:
+        BackboneError: the backbone's tensors differ.
+    """
+    good = sorted(good, key=lambda fit: not fit.last_layer_fits)
+    if all(_same(good[0], other) for other in good[1:]):
+        return good[0]
+    names = [printable(fit.way.name or "the file itself") for fit in good]
+    raise BackboneError(
+        f"{path} holds {len(good)} networks that fit {name or type(network).__name__}: {listed(names)}. Name one of them, as "
+        f"in --weights {path}#{printable(_own_part([fit.way.name for fit in good]))}"
+    )
+
+
 def _own_part(names: list[str]) -> str:
     """A part of the first named way that no other way has; the first way without a name has no part of its own."""
     first, *others = names if names[0] else names[::-1]
@@ -280,28 +155,109 @@ def _own_part(names: list[str]) -> str:
 
 def _same(one: Fit, other: Fit) -> bool:
     """Whether two ways give the backbone the same tensors."""
-    ours, theirs = one.loadable, other.loadable
+    ours, theirs = one.backbone, other.backbone
     return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def _misfit(path: Path, network: nn.Module, closest: Fit) -> BackboneError:
-    where = f" (read as {printable(closest.way.name)})" if closest.way.name else ""
-    hint = ""
-    if closest.mistyped:
-        hint = ". Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
-    elif any("pos_emb" in name for name in closest.misshapen):
-        hint = ". Position embeddings of another shape belong to another image size: name that size with --crop"
-    return BackboneError(f"{path}{where} does not fit {type(network).__name__}: {'; '.join(closest.faults)}{hint}")
-
-
-def _load(network: nn.Module, fit: Fit) -> None:
+def _load(network: nn.Module, fit: Fit, path: Path) -> tuple[str, ...]:
+    parameters = {name for name, _ in network.named_parameters()}
+    for name, tensor in fit.backbone.items():
+        finite = torch.isfinite(tensor) if name in parameters else ~torch.isnan(tensor)
+        if tensor.is_floating_point() and not finite.all():
+            bad = counted(int((~finite).sum()), "number")
+            raise BackboneError(
+                f"{path} holds NaN or infinite weights: {bad} of {name}, perhaps because its training diverged; name an "
+                "earlier checkpoint"
+            )
     network.load_state_dict(fit.loadable, strict=False)
     tensors = network.state_dict()
     with torch.no_grad():
-        for name in fit.left_blank:  # not left random: the identity holds every tensor, and generators change
+        for name in fit.left_blank:  # not left random, so that what is built from one file is always the same
             tensors[name].zero_()
+    return tuple(f"{path}: {clause}" for clause in fit.notes)
 
 
-def _beginning(name: str) -> str:
-    """The first two components of a name, which tell its part: ``module.encoder_k``."""
-    return ".".join(name.split(".")[:2]) if name.count(".") > 1 else name
+def _without_tensors(path: Path, content: Any, part: str) -> str:
+    """The message about a file that has no tensors by name."""
+    expected = "expected the state_dict of a network"
+    if part:
+        return f"{path} has no part {part!r} with tensors by name; {expected}"
+    lists = {"the file itself": content, **content} if isinstance(content, Mapping) else {"the file itself": content}
+    for key, value in lists.items():
+        if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, Tensor) for each in value):
+            what = "it is" if value is content else f"its {printable(str(key))} is"
+            return (
+                f"{path} does not hold tensors by name: {what} a list of {len(value)} tensors without names. Copy them into "
+                f"the network in the program that made them (ema.copy_to(network.parameters())), and save its state_dict"
+            )
+    return f"{path} does not hold tensors by name; {expected}"
+
+
+def _misfit(path: Path, name: str, closest: Fit, side: int) -> str:
+    """The message about the way that comes closest: how many tensors fit, which is the first that does not, what to do."""
+    way, total, faults = closest.way, len(closest.needed), closest.faults
+    inside = [f"in its {way.container}"] if way.container else []
+    inside += [f"without the prefix {way.prefix}"] if way.prefix else []
+    where = f" ({printable(', '.join(inside))})" if inside else ""
+    if not faults:
+        more, first = len(closest.strangers), printable(f"{way.prefix}{closest.strangers[0]}")
+        return (
+            f"{path} does not fit {name}{where}: all {total} tensors of {name} are in it, but {more} more "
+            f"{'belongs' if more == 1 else 'belong'} to no part of it, the first {first}. Name the architecture that has "
+            "them, or a file without them if they only serve training"
+        )
+    first, why = next(iter(faults.items()))
+    fitting = total - len(faults)
+    return (
+        f"{path} does not fit {name}{where}: {fitting} of {total} tensors fit; the first that does not is {first}, which {why}"
+        f"{_remedy(closest, side)}"
+    )
+
+
+def _remedy(closest: Fit, side: int) -> str:
+    """What to do about the faults of a checkpoint, as a sentence; "" where nothing is known."""
+    way, faults = closest.way, closest.faults
+    names = [*way.state, *way.beside]
+    first = next(iter(faults))
+    if any(tensor.is_meta for tensor in way.state.values()):
+        return ". Its tensors have no numbers (they are on the meta device): save the network again where it has them"
+    if all(name in way.state and not way.state[name].numel() for name in faults):
+        return ". Empty tensors are those of DeepSpeed ZeRO-3: run zero_to_fp32.py in its folder, and name what that writes"
+    if all(name in closest.mistyped for name in faults):
+        return ". Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
+    if all(POSITIONS.search(name) and name in closest.misshapen for name in faults):
+        trained = _trained_at(closest, side)
+        return (
+            f". Position embeddings of another shape belong to images of another size: --crop {trained} builds the network for "
+            f"the size of the file, --crop {side} interpolates them for {side} pixels"
+            if trained
+            else ". Position embeddings of another shape belong to another image size: name that size with --crop"
+        )
+    for pattern, remedy in _FOREIGN_NAMES:
+        if any(re.search(pattern, name) for name in names):
+            return f"; {remedy}"
+    shapes = [tuple(tensors[first].shape) for tensors in (way.state, closest.expected) if first in tensors]
+    if (
+        len(shapes) == 2
+        and len(shapes[0]) == 4
+        and [n for n, m in zip(*shapes, strict=False) if n != m] == [shapes[0][1]]
+    ):
+        channels = counted(shapes[0][1], "channel")
+        return f". The file is of a network for images of {channels} instead of {shapes[1][1]}"
+    if len(faults) > (1 - _FEW) * len(closest.needed):
+        some = listed([printable(name) for name in names], most=3)
+        return f". The file is of another architecture (its names are {some}): name that one with --backbone"
+    return ". Name the architecture that the file was trained as with --backbone"
+
+
+def _trained_at(closest: Fit, side: int) -> int:
+    """The side in pixels of the images that position embeddings of another shape belong to; 0 where they do not tell."""
+    for name in closest.faults:
+        found, wanted = (tuple(tensors[name].shape) for tensors in (closest.way.state, closest.expected))
+        if len(found) == len(wanted) == 3 and found[0] == wanted[0] == 1 and found[2] == wanted[2] and side:
+            grid = math.isqrt(wanted[1])
+            further = wanted[1] - grid**2
+            places = found[1] - further
+            if grid and places > 0 and math.isqrt(places) ** 2 == places and not side % grid:
+                return math.isqrt(places) * (side // grid)
+    return 0

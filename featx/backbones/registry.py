@@ -55,7 +55,8 @@ def build(
             another number of channels, and its source adapts none.
     """
     wanted = "a .safetensors or .pth file of network weights"
-    if found := misplaced(weights.partition("#")[0], wanted, fits=_HOLD_WEIGHTS):
+    file = weights.partition("#")[0]
+    if not file.endswith(".index.json") and (found := misplaced(file, wanted, fits=_HOLD_WEIGHTS)):
         raise BackboneError(found)
     if source := source_of(name):
         adapted = {"channels": channels} if channels is not None and source.adapts_channels else {}

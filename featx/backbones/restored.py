@@ -60,6 +60,7 @@ def restore_backbone(
         device=device,
         transform=transform,
     ).with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
+    backbone = backbone.matching(layers)
     _require_same_features(backbone, parts, layers)
     return backbone
 

@@ -119,6 +119,7 @@ def extract(
         images, network = request.images, request.backbone
         target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
         request = dataclasses.replace(request, out=target)
+    request = request.as_stored()
     inventory, outcome = _run(request, wait=wait, reporter=reporter)
     result = _summary(inventory, outcome, time.perf_counter() - started)
     if copies:

@@ -185,12 +185,15 @@ def _known_views(
 ) -> tuple[KnownViews, tuple[str, ...]]:
     """The features in a run's own files, which come first, and in all other files of their folder; and notes."""
     path = inventory.path
-    split_views = {view: backbone.with_views([view]).identities for view in backbone.views}
+    forms = [
+        {view: form.with_views([view]).identities for view in form.views} for form in (backbone, backbone.other_form)
+    ]
     holding = [file for file in own if file.holds(backbone.identities)]
     notes: list[str] = []
     own_paths = [path, partial_path(path)]
-    shared = files_sharing(path.parent, split_views.values(), without=own_paths, note=notes.append)
-    return KnownViews([*holding, *shared], split_views), tuple(notes)
+    groups = [identities for form in forms for identities in form.values()]
+    shared = files_sharing(path.parent, groups, without=own_paths, note=notes.append)
+    return KnownViews([*holding, *shared], *forms), tuple(notes)
 
 
 def _unfinished_file(inventory: Inventory, identities: Mapping[str, str]) -> tuple[FeatureFile | None, tuple[str, ...]]:

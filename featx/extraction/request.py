@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from featx.backbones.backbone import Backbone
 from featx.data.image_set import ImageSet
-from featx.errors import DatasetError, EngineError
+from featx.errors import DatasetError, EngineError, FeatxError
 from featx.extraction.autotune import AUTO
 from featx.extraction.engine_table import ENGINES
 from featx.features.folder import feature_file_path
+from featx.features.header import FeatureFileHeader, partial_path
 from featx.text import portable
 
 
@@ -72,6 +75,18 @@ class Request:
             backbone=self.backbone.name,
             identities=self.backbone.identities,
         )
+
+    def as_stored(self) -> Request:
+        """The request with the backbone in the form whose features its file holds; itself if it holds neither form's."""
+        for backbone in (self.backbone, self.backbone.other_form):
+            request = dataclasses.replace(self, backbone=backbone)
+            with contextlib.suppress(FeatxError):
+                path = request.target()[0]
+                for file in (path, partial_path(path)):
+                    with contextlib.suppress(FeatxError):
+                        if FeatureFileHeader(file).holds(backbone.identities):
+                            return request
+        return self
 
     def strict_error(self, row: int, reason: str) -> DatasetError:
         """The error with which ``strict`` stops at a failed image."""

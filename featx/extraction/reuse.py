@@ -168,17 +168,23 @@ class KnownViews(_KnownImages, Container[bytes]):
         parts: the rows that have features in each view.
     """
 
-    def __init__(self, files: Sequence[FeatureFile], identities: Mapping[View | RandomView, Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        files: Sequence[FeatureFile],
+        *identities: Mapping[View | RandomView, Mapping[str, str]],
+    ) -> None:
         """Index the rows of files.
 
         Args:
             files: the files; of several that hold an image, the first counts.
-            identities: for each view, the identities of all layers in that view.
+            identities: for each view, the identities of all layers in that view; once for each form of the backbone.
         """
         self.files = list(files)
         self.parts = {
-            view: KnownRows([file for file in files if file.holds(layers)], list(layers))
-            for view, layers in identities.items()
+            view: KnownRows(
+                [file for file in files if any(file.holds(form[view]) for form in identities)], list(layers)
+            )
+            for view, layers in identities[0].items()
         }
 
     def __contains__(self, key: object) -> bool:

@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from featx.backbones.weights import cached_path, fetch, load_strictly, read_file, state_digest
+from featx.backbones.weight_reader import read_file
+from featx.backbones.weights import cached_path, fetch, load_strictly, state_digest
 from featx.errors import BackboneError
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1, 2], dtype=torch.int64)}
@@ -112,7 +113,8 @@ def test_a_pickled_network_names_the_lines_that_save_its_state(
     with pytest.raises(BackboneError, match=r"objects of .*torch\.nn\.modules\.linear\.Linear") as caught:
         read_file(tmp_path / "w.pt")
     exec("\n".join(line.strip() for line in str(caught.value).split("\n")[1:]), {})
-    assert_same(read_file(tmp_path / "w-tensors.pth"), network.state_dict())
+    saved = read_file(tmp_path / "w-tensors.pth")
+    assert_same(saved["model"] if wrapped else saved, network.state_dict())
 
 
 def test_a_file_that_calls_the_system_is_refused_without_advice_to_trust_it(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class BuiltinSource(Source):
                 f"{name} has no weights to download; name a file with --weights FILE.safetensors, or --weights random"
             )
         else:
-            weights, notes = load_local_weights(module, weights, transform, "classifier")
+            weights, notes = load_local_weights(module, weights, transform, "classifier", name=name)
         return Network(module, transform, "classifier", {"source": self.key, "name": name}, weights, notes)
 
     def has_local_weights(self, name: str) -> bool:

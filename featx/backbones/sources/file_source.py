@@ -65,7 +65,7 @@ class FileSource(Source):
             transform = _run_once(network, given)
         get_classifier = getattr(network, "get_classifier", None)
         classifier = name_of(network, get_classifier()) if callable(get_classifier) else None
-        weights, notes = load_local_weights(network, weights, transform, classifier)
+        weights, notes = load_local_weights(network, weights, transform, classifier, name=Path(name).name)
         if transform is not given:
             notes += (_channels_note(name, transform),)
         digest = hashlib.sha256(code).hexdigest()

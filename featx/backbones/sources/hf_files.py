@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from featx.backbones.sources.source import absolute_path
-from featx.backbones.weights import read_file
+from featx.backbones.weight_reader import read_file
 from featx.errors import BackboneError
 from featx.text import brief, did_you_mean, printable
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featx.backbones.checkpoint import tables_in
+from featx.backbones.ways import tables_in
 from featx.backbones.sources.hf_files import require_no_code
 from featx.backbones.sources.source import ImageSize, sides_of
 from featx.data.transform import sides_text
@@ -225,7 +225,7 @@ def states_in(content: Any, model: Any, part: str) -> list[tuple[str, dict[str, 
     """The tables of tensors in a checkpoint that may be a model's, with containers and prefixes taken off.
 
     Args:
-        content: what ``weights.read_file`` returns.
+        content: what ``weight_reader.read_file`` returns.
         model: a model of transformers, for its names: its own, those in its files, and both without the encoder's prefix.
         part: a part of the container and prefix that must be in them; "" for any.
 

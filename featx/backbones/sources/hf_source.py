@@ -44,7 +44,7 @@ from featx.backbones.sources.source import (
 )
 from featx.backbones.text_tower import TextTower
 from featx.backbones.towers import POOLINGS, ImageTower
-from featx.backbones.weights import read_file
+from featx.backbones.weight_reader import read_file
 from featx.constants import MAX_SIDE
 from featx.errors import BackboneError
 from featx.text import brief, listed, printable

@@ -16,6 +16,7 @@ from torch import nn
 from featx.backbones import checkpoint
 from featx.backbones.classifier import find_classifier
 from featx.backbones.text_tower import TextTower
+from featx.backbones.ways import Converter
 from featx.constants import MAX_CHANNELS, MAX_SIDE
 from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
@@ -180,7 +181,13 @@ def forked_random() -> Iterator[None]:
 
 
 def load_weights(
-    module: nn.Module, weights: str | Path, transform: Transform, classifier: str | None = None
+    module: nn.Module,
+    weights: str | Path,
+    transform: Transform,
+    classifier: str | None = None,
+    *,
+    name: str = "",
+    convert: Converter | None = None,
 ) -> tuple[str, tuple[str, ...]]:
     """Load a file's weights into a network; see ``checkpoint.load_checkpoint``.
 
@@ -189,6 +196,8 @@ def load_weights(
         weights: the path of a file, or ``FILE#PART`` where the file holds several networks that fit.
         transform: the network's transform, for a forward pass where it takes one to find the last layer.
         classifier: the name of the last layer, where it is known.
+        name: the backbone's name for messages.
+        convert: as in ``checkpoint.load_checkpoint``.
 
     Returns:
         The value for ``Network.weights``, which is the absolute path of the file with the part, and what the user should know.
@@ -206,17 +215,25 @@ def load_weights(
         except Exception:  # a network that cannot run is reported when it is used
             return None
 
-    notes = checkpoint.load_checkpoint(module, path, part=part, classifier=last_layer)
+    notes = checkpoint.load_checkpoint(
+        module, path, part=part, name=name, side=transform.crop, classifier=last_layer, convert=convert
+    )
     return f"{path}#{part}" if part else str(path), notes
 
 
 def load_local_weights(
-    module: nn.Module, weights: str, transform: Transform, classifier: str | None = None
+    module: nn.Module,
+    weights: str,
+    transform: Transform,
+    classifier: str | None = None,
+    *,
+    name: str = "",
+    convert: Converter | None = None,
 ) -> tuple[str, tuple[str, ...]]:
     """Load weights from a local file, unless they are "default" or "random"; as ``load_weights``."""
     if weights in ("default", "random"):
         return weights, ()
-    return load_weights(module, weights, transform, classifier)
+    return load_weights(module, weights, transform, classifier, name=name, convert=convert)
 
 
 def absolute_path(path: str) -> Path:

@@ -6,12 +6,12 @@ import csv
 import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from featx.backbones.sources.source import (
     ImageSize,
@@ -23,6 +23,7 @@ from featx.backbones.sources.source import (
     seeded,
     size_name,
 )
+from featx.backbones.ways import POSITIONS, Converter
 from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
 from featx.text import brief, did_you_mean
@@ -77,8 +78,8 @@ class TimmSource(Source):
         channel, and repeats and scales them for several.
 
         Raises:
-            BackboneError: timm is not installed, has no such model, or cannot load its weights; or the model has no single
-                last layer, or cannot be built for images of this size or of so many channels.
+            BackboneError: timm is not installed, has no such model, or cannot load its weights; or the model cannot be built
+                for images of this size or of so many channels.
         """
         timm = _import_timm()
         short = name.removeprefix(self.prefix)
@@ -97,29 +98,27 @@ class TimmSource(Source):
         last = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
         classifier = name_of(module, last) if isinstance(last, nn.Module) else None
         if classifier is None or isinstance(last, nn.ModuleList):
-            raise BackboneError(
-                f"{name} has no single last layer (it may be distilled, or an encoder); featx needs a network that has one"
-            )
+            classifier = end_in_embedding(module, name)
         origin, is_fixed = {"source": self.key, "name": name}, module.pretrained_cfg["fixed_input_size"]  # type: ignore[index]
         load, adapted = load_local_weights, transform.channels != own
         if adapted:
             origin["in_chans"] = str(transform.channels)
-            load = functools.partial(_load_adapted, timm, short, own)
+            load = functools.partial(_load_adapted, timm, own)
+        convert = functools.partial(_as_timm_does, last=classifier, resize=image_size is not None)
         if image_size is None or image_size == transform.image_size or not is_fixed:
-            weights, notes = load(module, weights, transform, classifier)
+            weights, notes = load(module, weights, transform, classifier, name=name, convert=convert)
         else:
             origin["image_size"] = size_name(image_size)
             try:
-                weights, notes = load(module, weights, transform, classifier)
+                as_it_is = functools.partial(convert, resize=False)
+                weights, notes = load(module, weights, transform, classifier, name=name, convert=as_it_is)
                 module = _for_size(timm, short, module, image_size, channels)
                 notes += (resized_note(name, transform.image_size, image_size),)
             except BackboneError:
                 if weights in ("default", "random"):
                     raise
-                module = _for_size(
-                    timm, short, module, image_size, channels
-                )  # the file may be of a network for that size
-                weights, notes = load(module, weights, transform, classifier)
+                module = _for_size(timm, short, module, image_size, channels)  # the file may be for that size
+                weights, notes = load(module, weights, transform, classifier, name=name, convert=convert)
         if adapted and weights == "default":
             notes += (_channels_note(name, own, transform.channels),)
         return Network(module, transform, classifier, origin, weights, notes)
@@ -149,14 +148,25 @@ def _channels_note(name: str, own: int, channels: int) -> str:
 
 
 def _load_adapted(
-    timm: Any, name: str, own: int, module: nn.Module, weights: str, transform: Transform, classifier: str
+    timm: Any,
+    own: int,
+    module: nn.Module,
+    weights: str,
+    transform: Transform,
+    classifier: str,
+    *,
+    name: str,
+    convert: Converter,
 ) -> tuple[str, tuple[str, ...]]:
     """As ``load_local_weights``, also from a file of the network for its ``own`` channels: its first layer is adapted."""
+    load = functools.partial(load_local_weights, weights=weights, classifier=classifier, name=name, convert=convert)
     try:
-        return load_local_weights(module, weights, transform, classifier)
+        return load(module, transform=transform)
     except BackboneError:
-        original = seeded(functools.partial(timm.create_model, name))
-        found, notes = load_local_weights(original, weights, transform.with_channels(own), classifier)
+        original = seeded(functools.partial(timm.create_model, name.removeprefix(TimmSource.prefix)))
+        if hasattr(module, _EMBEDDING):
+            end_in_embedding(original, name)
+        found, notes = load(original, transform=transform.with_channels(own))
         state = original.state_dict()
         first = module.pretrained_cfg.get("first_conv") or ()  # type: ignore[union-attr, operator]
         try:
@@ -166,9 +176,67 @@ def _load_adapted(
             module.load_state_dict(state)
         except Exception as error:  # each model of timm has code of its own
             raise BackboneError(
-                f"the first layer of timm/{name} cannot be adapted to {transform.channels} channels: {brief(error)}"
+                f"the first layer of {name} cannot be adapted to {transform.channels} channels: {brief(error)}"
             ) from error
-        return found, (*notes, _channels_note(f"timm/{name}", own, transform.channels))
+        return found, (*notes, _channels_note(name, own, transform.channels))
+
+
+_EMBEDDING = "embedding"
+"""The name of the last layer that ``end_in_embedding`` adds."""
+
+
+def end_in_embedding(module: nn.Module, name: str) -> str:
+    """Let a model of timm without a single last layer end in its embedding: distilled models, several branches, encoders.
+
+    The embedding is ``forward_head(forward_features(images), pre_logits=True)``, as timm defines it, and the model's last
+    layers are removed. Of an encoder, which has none, it is ``forward_features(images)``. Tokens are averaged (see
+    ``feature_extractor.pool``).
+
+    Args:
+        module: changed in place.
+        name: the backbone's name for the message.
+
+    Returns:
+        The name of the last layer, which is an identity.
+
+    Raises:
+        BackboneError: the model does not define its embedding.
+    """
+    if not hasattr(module, "forward_features"):
+        raise BackboneError(f"{name} has no last layer and no forward_features, so it is unclear what its embedding is")
+    is_classifier = hasattr(module, "get_classifier") and hasattr(module, "forward_head")
+    if is_classifier:
+        module.reset_classifier(0)  # type: ignore[operator]
+
+    def forward(self: Any, images: Tensor) -> Any:
+        features = self.forward_features(images)
+        return self.embedding(self.forward_head(features, pre_logits=True) if is_classifier else features)
+
+    own = type(module)
+    module.add_module(_EMBEDDING, nn.Identity())
+    module.__class__ = type(own.__name__, (own,), {"forward": forward, "__module__": own.__module__})
+    return _EMBEDDING
+
+
+def _as_timm_does(state: dict[str, Tensor], module: nn.Module, *, last: str, resize: bool) -> Mapping[str, Tensor]:
+    """Convert the tensors of a file by timm's own function for the files of a model's authors.
+
+    Args:
+        state: the tensors by name.
+        module: the model.
+        last: the name of its last layer.
+        resize: whether position embeddings of another size are interpolated.
+
+    Returns:
+        The tensors by the model's names; none if timm has no such function, or would change the shape of others.
+    """
+    adapt = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    expected = module.state_dict()
+    for name in state.keys() & expected.keys():
+        is_other = state[name].shape != expected[name].shape and state[name].ndim == expected[name].ndim
+        if is_other and not name.startswith(f"{last}.") and not (resize and POSITIONS.search(name)):
+            return {}
+    return adapt(state, module) if adapt else {}
 
 
 @functools.cache
@@ -203,6 +271,8 @@ def _for_size(timm: Any, name: str, module: nn.Module, size: ImageSize, channels
             module.set_input_size(img_size=sides)  # type: ignore[operator]
             return module
         resized = seeded(functools.partial(timm.create_model, name, img_size=size, **_adapted(channels)))
+        if hasattr(module, _EMBEDDING):
+            end_in_embedding(resized, name)
         adapt = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", lambda state, _: state)
         state, expected = adapt(module.state_dict(), resized), resized.state_dict()
         if any(tensor.shape != expected[key].shape for key, tensor in state.items() if key in expected):

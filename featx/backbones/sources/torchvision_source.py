@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -65,13 +66,15 @@ class TorchvisionSource(Source):
         classifier = last_layer(module)
         if file is not None:
             try:
-                weights, notes = load_weights(module, weights, transform, classifier)
+                weights, notes = load_weights(module, weights, transform, classifier, name=name)
             except BackboneError:
                 size = _side(name, image_size) if native else None
-                if size in (None, native):
+                if native is None or size is None:
                     raise
-                native, module = size, _for_size(name, module, size)  # the file may be for that size
-                weights, notes = load_weights(module, weights, transform, classifier)
+                if size != native:
+                    native, module = size, _for_size(name, module, size)  # the file may be for that size
+                adapted = functools.partial(_interpolated, size=size)
+                weights, notes = load_weights(module, weights, transform, classifier, name=name, convert=adapted)
         elif weights != "random":
             load_weights(module, weight_files.fetch(entry.url), transform, classifier)
         origin = {"source": self.key, "name": name}
@@ -180,6 +183,14 @@ def _for_size(name: str, module: nn.Module, size: int) -> nn.Module:
             state = interpolate_embeddings(size, module.patch_size, state)
         resized.load_state_dict(state)
     return resized
+
+
+def _interpolated(state: dict[str, Tensor], module: nn.Module, *, size: int) -> Mapping[str, Tensor]:
+    """The tensors of a vision transformer for images of another size, with interpolated position embeddings."""
+    if not isinstance(module, models.VisionTransformer):
+        return {}
+    adapted: Mapping[str, Tensor] = interpolate_embeddings(size, module.patch_size, OrderedDict(state))
+    return adapted
 
 
 @contextlib.contextmanager

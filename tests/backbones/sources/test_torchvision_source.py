@@ -100,7 +100,7 @@ def test_a_vision_transformer_is_built_for_the_size_of_the_crop(
     assert (same.origin, same.notes) == (network.origin, ())
     assert torch.equal(same.module.encoder.pos_embedding, state["encoder.pos_embedding"])
     with pytest.raises(
-        BackboneError, match=r"small\.pth does not fit VisionTransformer: 1 misshapen: encoder\.pos_emb.*with --crop$"
+        BackboneError, match=r"small\.pth does not fit vit_b_16: 17 of .* is encoder\.pos_emb.*: --crop 96 builds"
     ):
         registry.build("vit_b_16", str(tmp_path / "small.pth"))
     swag = registry.build("vit_b_16", "random", 384)
