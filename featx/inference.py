@@ -13,6 +13,7 @@ import numpy as np
 
 from featx.arguments import path_of
 from featx.backbones.backbone import Backbone
+from featx.backbones.identities import in_stored_form
 from featx.constants import CACHE
 from featx.data.image_set import ImageSet
 from featx.data.inputs import ImageInput, image_inputs
@@ -76,7 +77,7 @@ class HeadOnBackbone:
 
     def __post_init__(self) -> None:
         backbone = self.backbone.with_views(LayerSpec.parse(self.head.layer_).views)
-        object.__setattr__(self, "backbone", backbone.matching({self.head.layer_: self.head.identity_}))
+        object.__setattr__(self, "backbone", in_stored_form(backbone, {self.head.layer_: self.head.identity_}))
         self.head.require_same(
             self.backbone.identity_of(self.head.layer_),
             self.backbone.describe(),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,7 @@ from featx.backbones.blocks import Stage, block_names, find_stages
 from featx.backbones.classifier import find_classifier, require_final_layer
 from featx.backbones.failures import as_backbone_errors
 from featx.backbones.feature_extractor import FeatureExtractor
+from featx.backbones.identities import digest_of, view_identities
 from featx.backbones.last_layer import LastLayer
 from featx.backbones.pictures import view_batches
 from featx.backbones.pixels import as_pixels, normalise
@@ -55,6 +54,7 @@ class Backbone(WithText):
         network: the whole network, including its classifier.
         classifier: the name of its last layer.
         extractor: the module that turns normalised images into the embeddings of all layers.
+        last_counts: whether the identity holds the last layer, which no feature before it depends on (see ``identities``).
         unpooled: whether the one layer is stored whole, without pooling (see ``with_extractor``).
         views: the views of each image (test-time augmentation, TTA), each extracted by a pass of its own.
         notes: what the user should know about its weights and transform, one sentence each.
@@ -92,10 +92,8 @@ class Backbone(WithText):
         self.views: tuple[View | RandomView, ...] = (PLAIN,)
         self._origin = dict(origin)
         self.classifier = find_classifier(self.network, self._zeros(), classifier)[0]
-        self._last = LastLayer(self.network, self.classifier)
-        self._from_file = Path(weights).is_absolute()
-        self._last_counts = not self._from_file
-        self._last.digest(counts=self._last_counts)  # now, before anything could change the network
+        self.last_counts = not Path(weights).is_absolute()
+        self._last = LastLayer(self.network, self.classifier, counts=self.last_counts)
         if origin["source"] == "file" and classifier is None:
             require_final_layer(self.network, self._zeros(), self.classifier, name=name)
         self._extract_layers(layers)
@@ -108,23 +106,15 @@ class Backbone(WithText):
     @property
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
-        shared, after_last = self.describe(), () if self._last_counts else self._after_last
-        whole = {**shared, "weights_sha256": self._last.digest(counts=True)} if after_last else shared
-        nodes = {
-            name: LayerNode(name, "none") if self.unpooled else LayerNode.parse(name) for name in self.layer_widths
-        }
-        return {
-            stored_name(name, view): _sha256(
-                {**(whole if name in after_last else shared), **view.facts, "layer": node.node, "pooling": node.pooling}
-            )
-            for view in self.views
-            for name, node in nodes.items()
-        }
+        after_last = () if self.last_counts else self._after_last
+        weights = dict.fromkeys(after_last, self._last.digest(counts=True)) if after_last else {}
+        nodes = {LayerNode(n, "none") if self.unpooled else LayerNode.parse(n): n for n in self.layer_widths}
+        return view_identities(self.describe(), nodes, self.views, weights)
 
     @property
     def identity(self) -> str:
         """The identity of all layers together: SHA-256, in hex."""
-        return _sha256(self.identities)
+        return digest_of(self.identities)
 
     def identity_of(self, layer: str) -> str | None:
         """The identity of the features that a layer spec names, or None if a layer or view is not extracted.
@@ -143,32 +133,12 @@ class Backbone(WithText):
         """
         return {
             "architecture": self._origin,
-            "weights_sha256": self._last.digest(counts=self._last_counts),
+            "weights_sha256": self._last.digest(counts=self.last_counts),
             "transform": self.transform.as_dict(),
             "precision": self.precision,
             "dtype": self.dtype,
             "decoder": DECODER_VERSION,
         }
-
-    @property
-    def other_form(self) -> Backbone:
-        """The same features under the other of their two identities.
-
-        The identity of default weights holds the last layer; that of weights from a file does not, because files often lack it.
-        A feature file may hold features of the same tensors under either.
-        """
-        other = copy.copy(self)
-        other._last_counts = not self._last_counts
-        return other
-
-    def matching(self, identities: Mapping[str, str]) -> Backbone:
-        """This backbone in the form that has stored identities; itself if neither form has them.
-
-        Args:
-            identities: the identity of the features, by layer spec (as in ``LayerSpec.parse``).
-        """
-        forms = (form for form in (self, self.other_form) if form._has(identities))
-        return next(forms, self)
 
     def with_layers(self, layers: str | Iterable[str]) -> Backbone:
         """The same network with other layers besides the penultimate, each in the union of all views.
@@ -194,12 +164,7 @@ class Backbone(WithText):
         """
         if isinstance(views, str):
             views = LayerSpec.parse(PENULTIMATE, views).views
-        corners = any(isinstance(view, View) and view.vertical for view in views)
-        if corners and not self.transform.leaves_corners:
-            how = fit_words(self.transform)
-            raise BackboneError(
-                f"there are no corners to crop: images are {how}; use a larger --resize, or --views flip"
-            )
+        _require_corners(self.transform, views)
         other = copy.copy(self)
         other.views = tuple(views)
         return other
@@ -309,19 +274,13 @@ class Backbone(WithText):
         )
         self.layer_widths = {layer: rows.shape[1] for layer, rows in self._run(zeros).items()}
         self.__dict__.pop("_after_last", None)
-        if self._from_file and self._last.is_blank and self._after_last:
-            raise BackboneError(
-                f"layer {min(self._after_last)!r} depends on the last layer of {self.name}, {self.classifier}, which is not in "
-                f"{self.weights}; name layers before it"
-            )
+        if Path(self.weights).is_absolute() and self._last.is_blank and self._after_last:
+            raise self._last.blank_error(self.name, self.weights, min(self._after_last))
 
     @cached_property
     def _after_last(self) -> frozenset[str]:
         """The layers that depend on the last layer."""
         return self._last.dependent(lambda: self._run(self._zeros()))
-
-    def _has(self, identities: Mapping[str, str]) -> bool:
-        return all(self.identity_of(layer) == identity for layer, identity in identities.items())
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """Run the extractor on normalised images: (B, D) float32 for each layer, on the device."""
@@ -503,6 +462,8 @@ def _changed(transform: Transform, shape: Mapping[str, Any], changes: Mapping[st
         raise BackboneError(f"{name} does not support this transform: {error}") from error
 
 
-def _sha256(parts: Mapping[str, Any]) -> str:
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def _require_corners(transform: Transform, views: Iterable[View | RandomView]) -> None:
+    corners = any(isinstance(view, View) and view.vertical for view in views)
+    if corners and not transform.leaves_corners:
+        how = fit_words(transform)
+        raise BackboneError(f"there are no corners to crop: images are {how}; use a larger --resize, or --views flip")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones.weights import state_digest
+from featx.errors import BackboneError
 
 
 class LastLayer:
@@ -17,11 +18,13 @@ class LastLayer:
     Args:
         network: in eval mode; it does not change any more.
         name: of the layer.
+        counts: the form of the digest that is computed now; the other one is when it is needed.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network: nn.Module, name: str, *, counts: bool) -> None:
         self._network, self._name = network, name
         self._digests: dict[bool, str] = {}
+        self.digest(counts=counts)
 
     @property
     def is_blank(self) -> bool:
@@ -56,6 +59,13 @@ class LastLayer:
         if found:  # a network may give NaN for a black image by itself
             found -= {layer for layer, rows in run().items() if rows.isnan().any()}
         return frozenset(found)
+
+    def blank_error(self, network: str, weights: str, layer: str) -> BackboneError:
+        """The error for a layer that depends on the last one, which the weights lack."""
+        return BackboneError(
+            f"layer {layer!r} depends on the last layer of {network}, {self._name}, which is not in {weights}; "
+            "name layers before it"
+        )
 
     @property
     def _layer(self) -> nn.Module:

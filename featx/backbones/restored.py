@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.identities import in_stored_form
 from featx.data.transform import Transform
 from featx.errors import BackboneError, StaleCacheError
 from featx.identity import differences
@@ -60,7 +61,7 @@ def restore_backbone(
         device=device,
         transform=transform,
     ).with_views(tuple(dict.fromkeys(view for spec in specs for view in spec.views)))
-    backbone = backbone.matching(layers)
+    backbone = in_stored_form(backbone, layers)
     _require_same_features(backbone, parts, layers)
     return backbone
 

@@ -188,8 +188,8 @@ def _of_tar(path: Path, file: BinaryIO) -> str:
         return "a damaged tar archive"
     if {"pickle", "storages", "tensors"} <= names:
         return (
-            "in torch's form of before 2017, which cannot be read without running code. If you trust the file, save it again in "
-            f"Python, and name the new file:\n    import torch; found = torch.load({str(path)!r}, map_location='cpu', "
+            "in torch's form of before 2017, which cannot be read without running code. If you trust the file, save it again "
+            f"in Python, and name the new file:\n    import torch; found = torch.load({str(path)!r}, map_location='cpu', "
             f"weights_only=False)\n    torch.save(found, {_tensors_name(path)!r})"
         )
     return (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.backbones.backbone import Backbone
+from featx.backbones.identities import other_form
 from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
 from featx.extraction.inventory import Inventory
 from featx.extraction.reuse import KnownViews
@@ -186,7 +187,7 @@ def _known_views(
     """The features in a run's own files, which come first, and in all other files of their folder; and notes."""
     path = inventory.path
     forms = [
-        {view: form.with_views([view]).identities for view in form.views} for form in (backbone, backbone.other_form)
+        {view: form.with_views([view]).identities for view in form.views} for form in (backbone, other_form(backbone))
     ]
     holding = [file for file in own if file.holds(backbone.identities)]
     notes: list[str] = []

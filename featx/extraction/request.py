@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featx.backbones.backbone import Backbone
+from featx.backbones.identities import other_form
 from featx.data.image_set import ImageSet
 from featx.errors import DatasetError, EngineError, FeatxError
 from featx.extraction.autotune import AUTO
@@ -78,7 +79,7 @@ class Request:
 
     def as_stored(self) -> Request:
         """The request with the backbone in the form whose features its file holds; itself if it holds neither form's."""
-        for backbone in (self.backbone, self.backbone.other_form):
+        for backbone in (self.backbone, other_form(self.backbone)):
             request = dataclasses.replace(self, backbone=backbone)
             with contextlib.suppress(FeatxError):
                 path = request.target()[0]

@@ -130,7 +130,7 @@ def test_a_network_that_runs_a_part_of_itself_as_it_is_built_is_measured(name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("crossvit_9_240", 384), ("efficientvim_m1", 896), ("gemma4_vit_167m_enc", 768)]
+    ("name", "width"), [("crossvit_9_240", 384), ("efficientvim_m1", 960), ("gemma4_vit_167m_enc", 768)]
 )
 def test_networks_with_several_last_layers_or_none_are_measured(name: str, width: int) -> None:
     timm = pytest.importorskip("timm")

@@ -17,6 +17,7 @@ from torchvision.models import DenseNet
 from featx.backbones.backbone import load_backbone
 from featx.backbones.checkpoint import load_checkpoint, split_part
 from featx.backbones.classifier import classifier_logits
+from featx.backbones.identities import in_stored_form
 from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError
 
@@ -148,14 +149,14 @@ def test_a_last_layer_that_is_missing_or_another_one_is_left_out_and_said(
     ("checkpoint", "message"),
     [
         (network(1, blocks=3).state_dict(),
-         r"does not fit Net: all 10 tensors of Net are in it, but 2 more belong to no part of it, the first layer1\.2\.weight\. "),
+         r"does not fit Net: all 10 tensors of Net are in it, but 2 more belong .* the first layer1\.2\.weight\. "),
         (network(1, blocks=1).state_dict(),
          r"does not fit Net: 8 of 10 tensors fit; the first that does not is layer1\.1\.weight, which is missing\. Name the"),
         ({"model": under("module.", network(1, blocks=3).state_dict())},
-         r"does not fit Net \(in its model, without the prefix module\.\): all 10 tensors .* the first module\.layer1\.2\.weight"),
+         r"does not fit Net \(in its model, without the prefix module\.\): all 10 .* first module\.layer1\.2\.weight"),
         ({**STATE, "pos_embed": torch.ones(3)}, r"1 more belongs to no part of it, the first pos_embed\. "),
         ({**STATE, "conv1.weight": torch.ones(4, 1, 3, 3)},
-         r"9 of 10 .* is conv1\.weight, which has the shape \(4, 1, 3, 3\) instead of \(4, 3, 3, 3\)\. .* images of 1 channel ins"),
+         r"9 of 10 .* is conv1\.weight, .* shape \(4, 1, 3, 3\) instead of \(4, 3, 3, 3\)\. .* images of 1 channel ins"),
         ({**STATE, "conv1.weight": STATE["conv1.weight"].mul(99).to(torch.int8)},
          r"conv1\.weight, which is int8 instead of float32\. Weights of another type may be quantized"),
         ({**STATE, "bn1.weight": STATE["bn1.weight"].to(torch.uint8)}, r"bn1\.weight, which is uint8 instead of float32"),
@@ -235,5 +236,6 @@ def test_a_named_part_is_part_of_the_stored_weights_and_found_again(tmp_path: Pa
     torch.save({"student": under("backbone.", other), "teacher": under("backbone.", lenet)}, tmp_path / "dino.pth")
     backbone = load_backbone("lenet5", weights=f"{tmp_path}/dino.pth#teacher")
     assert backbone.weights == f"{tmp_path.resolve()}/dino.pth#teacher"
-    assert backbone.matching(load_backbone("lenet5").identities).identity == load_backbone("lenet5").identity
+    lenet5 = load_backbone("lenet5")
+    assert in_stored_form(backbone, lenet5.identities).identity == lenet5.identity
     assert restore_backbone(stored(backbone), layers=backbone.identities).identity == backbone.identity
