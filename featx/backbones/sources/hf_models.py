@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featx.backbones.ways import tables_in
 from featx.backbones.sources.hf_files import require_no_code
 from featx.backbones.sources.source import ImageSize, sides_of
+from featx.backbones.ways import tables_in
 from featx.data.transform import sides_text
 from featx.errors import BackboneError
 from featx.text import brief, printable
