@@ -61,14 +61,14 @@ sys.addaudithook(_note_open)  # hooks cannot be removed; this one records for th
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[], list[str]]]:
-    """Names of the images that Python opened since the last call."""
+def opened() -> Iterator[Callable[..., list[str]]]:
+    """Names of the images, or of files with other endings, that Python opened since the last call."""
     global _opened
     _opened = []
 
-    def images() -> list[str]:
+    def images(endings: tuple[str, ...] = (".png", ".jpg")) -> list[str]:
         assert _opened is not None
-        found = sorted({Path(name).name for name in _opened if name.endswith((".png", ".jpg"))})
+        found = sorted({Path(name).name for name in _opened if name.endswith(endings)})
         _opened.clear()
         return found
 

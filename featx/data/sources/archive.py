@@ -28,7 +28,7 @@ from featx.data.sources.archive_store import (
     without_ending,
 )
 from featx.data.sources.sample_labels import read_samples
-from featx.data.sources.webdataset import Samples, are_samples, names_of_list, samples_of
+from featx.data.sources.webdataset import Samples, are_samples, may_be_samples, names_of_list, samples_of
 from featx.data.sources.zip_index import ENCRYPTED
 from featx.data.split_names import worded_splits
 from featx.data.store import READ_AHEAD, Store
@@ -101,7 +101,9 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     root = _shown_root(location)
     name = _name(location)
     warnings = [f"Warning: {printable(name)}{_inside(part)} {note}" for part in parts for note in part.index.notes]
-    samples = {part.prefix: samples_of(part.index) for part in parts}
+    samples = {}
+    if any(may_be_samples(part.index) for part in parts):
+        samples = {part.prefix: samples_of(part.index) for part in parts}
     if are_samples(list(samples.values())):
         images = _of_samples(name, store, parts, samples, options, warnings)
     else:
@@ -197,11 +199,12 @@ def _of_folders(
         listing.skipped.update(part.index.skipped)
         for folder in part.index.folders:
             listing.add_folder(posixpath.join(around, folder))
+        inside = f"{around}/" if around else ""
         for path, member in part.index.members.items():
-            if is_archive_name(path) and not path.rpartition("/")[2].startswith("."):
+            if path.lower().endswith(ENDINGS) and not path.rpartition("/")[2].startswith("."):
                 listing.skipped["archives in the archive, which are not opened"] += 1
                 continue
-            listing.add(posixpath.join(around, path), part.prefix + path)
+            listing.add(inside + path, part.prefix + path)
             locked += member.method == ENCRYPTED
     if listing.images and locked >= sum(len(part.index.members) for part in parts):
         raise DatasetError(f"{root} needs a password; unpack it")

@@ -190,8 +190,12 @@ class _Guarded:
 
 def check_header(block: bytes, size: int) -> bool:
     """Whether the block before the data of a member is the header of a file of this size."""
+    checksum = sum(block) - sum(block[148:156]) + 8 * ord(" ")
     try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (*_DAMAGED,):
+        stated = int(block[148:156].strip(b"\0 ") or b"0", 8)
+        if block[124] & 0x80:  # a size of more than 8 GiB
+            return stated == checksum
+        declared = int(block[124:136].strip(b"\0 ") or b"0", 8)
+    except ValueError:
         return False
-    return header.size == size or header.size == 0  # the size of a huge file stands in an extended header
+    return stated == checksum and declared in (size, 0)  # that of a large file may stand in an extended header

@@ -27,6 +27,8 @@ JSON_LABELS = (
 _IMAGE_NAMES = ("image", "img", "input")
 """The beginnings of endings such as ``image.jpg`` that are taken before others, where a sample holds several images."""
 
+_BESIDE = (*(f".{ending}" for ending in LABEL_ENDINGS), ".json", ".txt")
+
 _SHARE = 0.5
 """The share of samples that must have a label, or JSON or text beside the image, if an archive is to be read as samples."""
 
@@ -73,6 +75,11 @@ def split_name(path: str) -> tuple[str, str]:
     folder, slash, name = path.rpartition("/")
     stem, _, ending = name.partition(".")
     return folder + slash + stem, ending.lower()
+
+
+def may_be_samples(index: ArchiveIndex) -> bool:
+    """Whether an archive has a member that only samples have, and images with annotations; it is cheap to ask."""
+    return any(path.lower().endswith(_BESIDE) for path in index.members)
 
 
 def samples_of(index: ArchiveIndex) -> Samples:
