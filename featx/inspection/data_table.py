@@ -88,11 +88,16 @@ def notes_on_paths(paths: np.ndarray) -> list[str]:
 
 def extract_command(features: FeatureSet, table: Path) -> str:
     """The command that takes the labels of a table over, in the way in which the features were extracted."""
-    root = [] if _in_folder(features) else ["--root", native(str(features.dataset.get("root", "")))]
     # Further columns may have the names of boxes; those of the images stand in their paths.
     has_boxes = ScanOptions.of_dataset(features.dataset).box_columns == (NO_BOXES,)
     boxes = ["--box-columns", NO_BOXES] if has_boxes else []
-    return shlex.join(["featx", "extract", str(table), *root, *boxes, *extract_options(features)])
+    words = ["featx", "extract", str(table), *root_option(features), *boxes, *extract_options(features)]
+    return shlex.join(words)
+
+
+def root_option(features: FeatureSet) -> list[str]:
+    """The option that names what the paths of a table are relative to; none where the images lie in a local folder."""
+    return [] if _in_folder(features) else ["--root", native(str(features.dataset.get("root", "")))]
 
 
 def _in_folder(features: FeatureSet) -> bool:

@@ -24,7 +24,7 @@ from featx.data.file_bytes import image_key
 from featx.data.image_set import UNLABELLED
 from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
-from featx.inspection.data_table import extract_options, fit_options
+from featx.inspection.data_table import extract_options, fit_options, root_option
 from featx.inspection.duplicates import Duplicates
 from featx.inspection.neighbours import Neighbours
 from featx.inspection.result import Inspection, describe_labels, task_of_labels
@@ -148,9 +148,10 @@ def page_data(
     return {
         "name": str(features.dataset.get("name", "") or "features"),
         "root": root,
+        "folder": "" if root_option(features) else root,
         "task": task_of_labels(inspection),
         "backbone": str(features.backbone.get("name", "")),
-        "extractOptions": "".join(f" {shlex.quote(word)}" for word in extract_options(features)),
+        "extractOptions": "".join(f" {shlex.quote(word)}" for word in [*root_option(features), *extract_options(features)]),
         "fitOptions": "".join(f" {shlex.quote(word)}" for word in fit_options(features, task_of_labels(inspection))),
         "paths": [str(path) for path in features.paths],
         "classes": list(features.classes),

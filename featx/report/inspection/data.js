@@ -68,7 +68,7 @@ const givenSplit = (row) => DATA.splitNames[DATA.splits[row]];
 const fileName = (row) => DATA.paths[row].slice(DATA.paths[row].lastIndexOf("/") + 1);
 const isAbsolute = (path) => path.startsWith("/") || /^[A-Za-z]:[\\/]/.test(path);
 const fullPath = (row) =>
-  isAbsolute(DATA.paths[row]) || !DATA.root ? DATA.paths[row] : `${DATA.root.replace(/\/+$/, "")}/${DATA.paths[row]}`;
+  isAbsolute(DATA.paths[row]) || !DATA.folder ? DATA.paths[row] : `${DATA.folder.replace(/\/+$/, "")}/${DATA.paths[row]}`;
 
 const ISSUES = DATA.labelIssues;
 const suggestedLabel = (row) => (ISSUES ? ISSUES.names[ISSUES.suggested[row]] : "");
