@@ -12,7 +12,7 @@ import numpy as np
 
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
-from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive, digits, files, folder, hugging_face, parquet, remote, table
 from featx.data.store import ImageFile
 from featx.errors import DatasetError, FeatxError, system_errors
@@ -55,9 +55,6 @@ class Lister(Protocol):
 
 SOURCES: Sequence[Source] = (hugging_face, parquet, archive, folder, table, files, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
-
-COMMON = ("label_pattern", "group_level")
-"""The options that ``scan_images`` itself applies, to the images of every source."""
 
 
 def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> list[ImageFile]:

@@ -34,6 +34,10 @@ def names_text(names: Iterable[str]) -> str:
     return text.getvalue()
 
 
+COMMON = ("label_pattern", "group_level")
+"""The options that ``scan_images`` itself applies, to the images of every source."""
+
+
 @dataclass(frozen=True)
 class ScanOptions:
     """The options of ``scan_images`` besides the data themselves. None or () leaves an option to the data.

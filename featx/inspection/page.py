@@ -151,7 +151,9 @@ def page_data(
         "folder": "" if root_option(features) else root,
         "task": task_of_labels(inspection),
         "backbone": str(features.backbone.get("name", "")),
-        "extractOptions": "".join(f" {shlex.quote(word)}" for word in [*root_option(features), *extract_options(features)]),
+        "extractOptions": "".join(
+            f" {shlex.quote(word)}" for word in [*root_option(features), *extract_options(features)]
+        ),
         "fitOptions": "".join(f" {shlex.quote(word)}" for word in fit_options(features, task_of_labels(inspection))),
         "paths": [str(path) for path in features.paths],
         "classes": list(features.classes),

@@ -14,7 +14,7 @@ from pathlib import Path
 from featx.data.image_set import ImageSet, assemble
 from featx.data.listing import Listing, images_of_listing, is_junk, why_left_out
 from featx.data.places import is_remote, local_path, place
-from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources.archive_index import LISTS, ArchiveIndex
 from featx.data.sources.archive_store import (
     ENDINGS,
@@ -107,7 +107,7 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     if are_samples(list(samples.values())):
         images = _of_samples(name, store, parts, samples, options, warnings)
     else:
-        options.require_only(("label_pattern", "group_level"), text, "an archive of folders")
+        options.require_only(COMMON, text, "an archive of folders")
         images = _of_folders(name, root, store, parts, options, warnings)
     return images
 

@@ -178,6 +178,11 @@ def common_folder(pattern: str) -> str:
     return "/".join(fixed)
 
 
+def _without_scheme(path: str) -> str:
+    """A path or URL from the first name on; fsspec writes some URLs with more slashes than people do."""
+    return path.partition("://")[2].lstrip("/") if is_remote(path) else path
+
+
 def _is_folder(path: str) -> bool:
     return not is_remote(path) and os.path.isdir(path)  # noqa: PTH112 - of str
 
@@ -198,8 +203,8 @@ def open_archives(location: str) -> ArchiveStore:
     """
     if not is_pattern(location):
         return ArchiveStore(location, {"": _archive(location)})
-    folder = common_folder(location)
+    folder = _without_scheme(common_folder(location))
     found = [path for path in expand(location) if is_archive_name(path) and not _is_folder(path)]
     if not found:
         raise DatasetError(f"no archive matches {location}")
-    return ArchiveStore(location, {path[len(folder) :].lstrip("/"): _archive(path) for path in found})
+    return ArchiveStore(location, {_without_scheme(path)[len(folder) :].lstrip("/"): _archive(path) for path in found})

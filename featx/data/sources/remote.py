@@ -13,14 +13,16 @@ from featx.data.image_set import ImageSet
 from featx.data.listing import Listing, images_of_listing
 from featx.data.places import is_remote
 from featx.data.remote import RemoteFile, facts_of_info, list_files
-from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
+from featx.data.sources import archive
+from featx.data.sources.archive_store import is_archive_name, pattern_of_folder
 from featx.data.store import READ_AHEAD
 from featx.data.urls import folder_location, is_http, joined
 from featx.errors import DatasetError, ImageError, MachineError
 
 EXPECTED = "the URL of a folder of images (s3://, gs://, az://, https://)"
 
-OPTIONS: Collection[str] = ()
+OPTIONS: Collection[str] = archive.OPTIONS
 """The options of the source; see ``featx.data.scan.Source``."""
 
 _ASKED_AT_ONCE = 64
@@ -57,6 +59,9 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     listing = Listing(location)
     for path in listed:
         listing.add(path)
+    if not listing.images and (archives := [path for path in listed if is_archive_name(path)]):
+        return archive.scan(pattern_of_folder(location, archives), options)
+    options.require_only(COMMON, location, EXPECTED)
     store = RemoteStore(location, {path: facts_of_info(listed[path]) for path in listing.images})
     return images_of_listing(listing, store, listing.root.name, options)
 

@@ -517,3 +517,29 @@ def test_a_folder_whose_name_looks_like_a_pattern_holds_archives(tmp_path: Path)
     images = scan_images(tmp_path / "photos [1]")
     assert images.classes == ("cat", "dog")
     assert open_store(images.root).read("dog.zip/1.jpg").data == b"2"
+
+
+# Other machines
+
+
+@pytest.mark.parametrize("name", [*NAMES, "shards"])
+def test_archives_behind_urls_are_read_as_local_ones(tmp_path: Path, name: str) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    memory = fsspec.filesystem("memory")
+    if name == "shards":
+        for number in range(2):
+            files = {f"{n}.{ending}": str(n % 2).encode() for n in range(3) for ending in ("jpg", "cls")}
+            memory.pipe_file(f"/archives/shards/{number}.tar", make_tar(tmp_path / "s.tar", files).read_bytes())
+        for data in ("shards", "shards/*.tar", "shards/{0..1}.tar"):
+            images = scan_images(f"memory://archives/{data}")
+            assert images.paths.tolist() == [f"{number}.tar/{n}.jpg" for number in range(2) for n in range(3)]
+            assert images.file(4).read().data == b"1"
+            assert open_store(images.root).read("1.tar/2.jpg").data == b"0"
+        with pytest.raises(DatasetError, match=r"1 are not there: 2\.tar"):
+            scan_images("memory://archives/shards/{0..2}.tar")
+        return
+    memory.pipe_file(f"/archives/{name}", make_any(tmp_path / name, PETS).read_bytes())
+    images = scan_images(f"memory://archives/{name}")
+    assert images.paths.tolist() == sorted(PETS)
+    assert read_all(images) == PETS
+    assert images.file(0).name == f"memory://archives/{name}/cat/0.jpg"
