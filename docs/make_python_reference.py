@@ -18,7 +18,16 @@ torch nor scikit-learn.
 """
 SECTIONS = {
     "Images and backbones": ("scan_images", "ImageSet", "Transform", "load_backbone", "Backbone"),
-    "Features": ("extract", "Extraction", "FeatureSet", "FeatureFile", "export_features", "FeatureExport"),
+    "Features": (
+        "extract",
+        "Extraction",
+        "FeatureSet",
+        "FeatureFile",
+        "export_features",
+        "FeatureExport",
+        "import_features",
+        "FeatureImport",
+    ),
     "Heads": ("fit_head", "Fit", "Head", "register_head"),
     "Reports": (
         "evaluate",

@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "extraction.pipeline": ["extract"],
         "extraction.result": ["Extraction"],
         "features.exchange.exporting": ["FeatureExport", "export_features"],
+        "features.exchange.importing": ["FeatureImport", "import_features"],
         "features.feature_file": ["FeatureFile"],
         "features.feature_set": ["FeatureSet"],
         "heads.head": ["Head"],
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
     from featx.extraction.result import Extraction as Extraction
     from featx.features.exchange.exporting import FeatureExport as FeatureExport
     from featx.features.exchange.exporting import export_features as export_features
+    from featx.features.exchange.importing import FeatureImport as FeatureImport
+    from featx.features.exchange.importing import import_features as import_features
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
     from featx.heads.head import Head as Head

@@ -66,3 +66,6 @@ UNTRAINED = "untrained"
 
 FROZEN, INPUT = "frozen", ".input"
 """The subfolder of the cache for the outputs of a network's frozen part, and the ending of such a layer's name."""
+
+FOREIGN = "foreign"
+"""The word before the identity, and the name of the part of a backbone, of features that another tool computed."""

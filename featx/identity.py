@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from featx.constants import FOREIGN
+
 
 def joint_identity(identities: Sequence[str]) -> str:
-    """Join the identities of several layers and views into one, SHA-256 in hex; a single identity stays as it is."""
+    """Join the identities of several layers and views into one, SHA-256 in hex; a single identity stays as it is.
+
+    Examples:
+        >>> joint_identity(["foreign:" + "0" * 64, "foreign:" + "1" * 64])[:12]
+        'foreign:0969'
+    """
     first, *others = identities
-    return hashlib.sha256("".join(identities).encode()).hexdigest() if others else first
+    if not others:
+        return first
+    prefix = f"{FOREIGN}:" if any(each.startswith(f"{FOREIGN}:") for each in identities) else ""
+    return prefix + hashlib.sha256("".join(identities).encode()).hexdigest()
 
 
 def joint_features(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

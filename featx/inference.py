@@ -31,6 +31,8 @@ from featx.heads.evaluation import trained_on
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
+from featx.heads.on_features import values_of_features
+from featx.heads.prediction import Prediction as Prediction
 from featx.heads.prediction_table import (
     BY_HEAD,
     BY_MODEL,
@@ -124,60 +126,6 @@ Model = HeadOnBackbone | PromotedModel
 """What predicts from pixels."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image.
-
-    Attributes:
-        path: the image's path, as it was given, or as found in a given folder.
-        top: (class or label, probability), the most probable first; empty for failed images and for regression.
-        error: why the image failed, otherwise "".
-        value: the predicted class; for multilabel the list of predicted labels; for regression the number. None if the image
-            failed, or if the probability of the most probable class is too low (the head rejects).
-
-    Examples:
-        >>> prediction = Prediction("a.jpg", (("ant", 0.9), ("bee", 0.1)), value="ant")
-        >>> prediction.rows()
-        [('ant', 0.9, ''), ('bee', 0.1, '')]
-        >>> Prediction("b.jpg", (("ant", 0.55), ("bee", 0.45))).as_dict()["rejected"]
-        True
-    """
-
-    path: str
-    top: tuple[tuple[str, float], ...] = ()
-    error: str = ""
-    value: Any = None
-
-    def rows(self) -> list[tuple[str, float | None, str]]:
-        """Return the prediction as rows of a table: (label or number, probability or None, why there is no label or "").
-
-        A classification has a row for each class in ``top``, a multilabel prediction one for each predicted label, and a failed
-        image none.
-        """
-        if self.error:
-            return []
-        if isinstance(self.value, float):
-            return [(f"{self.value:.6g}", None, "")]
-        if isinstance(self.value, list):
-            return [(label, p, "") for label, p in self.top if label in self.value] or [("", None, "")]
-        if self.value is None:
-            label, p = self.top[0]
-            return [("", p, f"rejected: the most probable class, {label}, is not probable enough")]
-        return [(label, p, "") for label, p in self.top]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the prediction as ``featx predict --json`` prints it."""
-        if self.error:
-            return {"path": self.path, "error": self.error}
-        if isinstance(self.value, float):
-            return {"path": self.path, "value": self.value}
-        top = [{"label": label, "probability": probability} for label, probability in self.top]
-        if isinstance(self.value, list):
-            return {"path": self.path, "labels": self.value, "top": top}
-        rejected = {} if self.value is not None else {"rejected": True}
-        return {"path": self.path, **top[0], "label": self.value, **rejected, "top": top}
-
-
 @system_errors()
 def load_model(
     path: str | os.PathLike[str], *, backbone: str | None = None, weights: str | None = None, device: str = "auto"
@@ -205,6 +153,21 @@ def load_model(
     return _with_backbone(Head.load(path), backbone=backbone, weights=weights, device=device)
 
 
+def load_scorer(model: Head | Model | str | os.PathLike[str]) -> Head | PromotedModel:
+    """A head without its backbone, which scores features; or a promoted model.
+
+    Args:
+        model: a head, a model, or a file of either.
+    """
+    if isinstance(model, HeadOnBackbone):
+        return model.head
+    if isinstance(model, Head | PromotedModel):
+        return model
+    path = Path(path_of(model, "the model"))
+    is_promoted = model_file.read_metadata(path, HEAD, MODEL)["format"] == MODEL.format
+    return PromotedModel.load(path) if is_promoted else Head.load(path)
+
+
 @system_errors()
 @shows_progress("predict", "images")
 def predict(
@@ -224,7 +187,8 @@ def predict(
         images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W), (H, W, 3) or
             (H, W, 4) of uint8, or the bytes of an image file. A path may also be a folder, whose images are taken in the order
             of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the built-in scans. An
-            ``ImageSet`` stands for all its images.
+            ``ImageSet`` stands for all its images. With a head, a feature set or the path of a feature file stands for its
+            rows: no image is read, and no network runs.
         top: number of classes to return for each image.
         cache: the folder of feature files. A head takes the features of images that are in one of them, or in the file that it
             was fitted to, found by the hash of the content, instead of computing them. None: nothing is looked up.
@@ -269,9 +233,12 @@ def iter_predictions(
         for prediction in featx.iter_predictions("model.safetensors", (frame for frame in camera)):
             print(prediction.value)
     """
-    model = as_model(model)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise SettingsError(f"top is {top!r}; expected a whole number above 0")
+    if isinstance(images, FeatureSet) or (isinstance(images, str | os.PathLike) and is_feature_file(images)):
+        yield from _predictions_of_features(model, images, top, reporter)
+        return
+    model = as_model(model)
     if isinstance(images, str | os.PathLike | list | tuple | ImageSet):  # they can be counted before any is predicted
         inputs: Iterable[ImageInput] = list(image_inputs(images))
     else:
@@ -279,6 +246,18 @@ def iter_predictions(
     to_prediction = prediction_maker(model, min(top, len(model.classes)))
     for name, values, error in _predict_inputs(model, inputs, known_features(model, cache), workers, reporter):
         yield Prediction(name, error=error) if values is None else to_prediction(name, values)
+
+
+def _predictions_of_features(
+    model: Head | Model | str | os.PathLike[str], features: Any, top: int, reporter: Reporter
+) -> Iterator[Prediction]:
+    scorer = load_scorer(model)
+    if isinstance(scorer, PromotedModel):
+        raise HeadError("a promoted model predicts images, not features; give it the images")
+    to_prediction = prediction_maker(scorer, min(top, len(scorer.names_)))
+    for name, values, error in values_of_features(scorer, features, reporter):
+        fault = error or ("" if values is None or np.isfinite(values).all() else NOT_FINITE)
+        yield Prediction(name, error=fault) if fault or values is None else to_prediction(name, values)
 
 
 @system_errors()
@@ -329,7 +308,8 @@ def evaluate(
         print(report.accuracy, report.interval)
     """
     file = _checked_output(predictions, [model, data, table])
-    model, groups = _loaded(model), AskedGroups(group, table)
+    on_features = isinstance(data, FeatureSet) or (isinstance(data, str | os.PathLike) and is_feature_file(data))
+    model, groups = load_scorer(model) if on_features else _loaded(model), AskedGroups(group, table)
     if isinstance(data, FeatureSet):
         if isinstance(model, PromotedModel):
             raise HeadError(
@@ -405,9 +385,10 @@ def _evaluate_promoted(
     )  # fmt: skip
 
 
-def prediction_maker(model: Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
+def prediction_maker(model: Head | Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
     """Return a function that turns a path and the (C,) outputs for it into a prediction with ``top`` classes."""
     decide = model.head.decide if isinstance(model, HeadOnBackbone) else model.decide
+    classes = model.names_ if isinstance(model, Head) else model.classes
 
     def to_prediction(path: str, outputs: np.ndarray) -> Prediction:
         value = decide(outputs)
@@ -415,7 +396,7 @@ def prediction_maker(model: Model, top: int) -> Callable[[str, np.ndarray], Pred
             return Prediction(path, value=value)
         count = max(top, len(value)) if isinstance(value, list) else top
         order = np.argsort(-outputs, kind="stable")[:count]
-        return Prediction(path, tuple((model.classes[i], float(outputs[i])) for i in order), value=value)
+        return Prediction(path, tuple((classes[i], float(outputs[i])) for i in order), value=value)
 
     return to_prediction
 

@@ -46,6 +46,7 @@ ONLY_IN = {
         "extraction",
         "promotion",
         "devices",
+        "features/exchange/read_arrays",
         "heads/estimators/mlp",
         "heads/solver/on_device",
         "data/nvjpeg",

@@ -7,6 +7,7 @@ from typing import Any
 
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.backbones.identities import in_stored_form
+from featx.constants import FOREIGN
 from featx.data.transform import Transform
 from featx.errors import BackboneError, StaleCacheError
 from featx.identity import differences
@@ -31,7 +32,7 @@ def restore_backbone(
         device: as in ``load_backbone``.
 
     Raises:
-        BackboneError: the backbone cannot be built here.
+        BackboneError: the backbone cannot be built here, or the features come from another tool.
         StaleCacheError: it can be built but gives other features. The message names the parts that differ.
 
     Examples:
@@ -40,12 +41,16 @@ def restore_backbone(
         >>> restore_backbone(stored, layers=first.identities, device="cpu").identity == first.identity
         True
     """
-    stored = str(described["name"])
+    stored, parts = str(described["name"]), described["parts"]
+    if FOREIGN in parts:
+        raise BackboneError(
+            f"the features were computed by another tool and imported ({stored}), so featx cannot compute them for images; "
+            "featx extract computes features of its own"
+        )
     if name is None and ".py:" in stored:
         raise BackboneError(
             f"the backbone is {stored}, a file of code, and a stored path is never run; name it with --backbone {stored}"
         )
-    parts = described["parts"]
     try:
         transform = Transform.from_dict(parts["transform"])
         dtype, precision = str(parts["dtype"]), str(parts["precision"])

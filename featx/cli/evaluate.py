@@ -91,14 +91,17 @@ def evaluate(
     if model in words:
         refuse(models="with MODEL, which is a file of any folder")
     stage_of_import(reporter)
-    from featx.inference import HeadOnBackbone, load_model
+    from featx.heads.head import Head
+    from featx.inference import HeadOnBackbone, load_model, load_scorer
     from featx.inference import evaluate as run
+    from featx.io.file_kinds import is_feature_file
 
     reporter.stage(f"loading {model}")
-    loaded = load_model(model, backbone=backbone, weights=weights, device=device)
-    if data.endswith(".h5"):
+    on_features = is_feature_file(data)
+    loaded = load_scorer(model) if on_features else load_model(model, backbone=backbone, weights=weights, device=device)
+    if on_features:
         refuse(cache="with a feature file, which is of any folder")
-    if not isinstance(loaded, HeadOnBackbone):
+    if not isinstance(loaded, HeadOnBackbone | Head):
         refuse(
             cache="with a promoted model, which uses no features",
             weights="with a promoted model, which holds its weights",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from featx.cli.output import digits, print_columns
+from featx.constants import FOREIGN
 from featx.text import counted, listed, noted, printable, size_text
 
 _MOST_NAMED, _MOST_CLASSES, _MOST_EPOCHS = 10, 20, 20
@@ -49,7 +50,7 @@ def _show_features(facts: Mapping[str, Any], file: str) -> None:
         "data set": _data_set(facts["dataset"]),
         "backbone": _backbone(facts["backbone"]),
         "layers": "; ".join(f"{name} ({shape})" for name, shape in facts["layers"].items()),
-        "images are": _transform(parts["transform"]),
+        "images are": _transform(parts["transform"]) if "transform" in parts else "",
         "identity": facts["identity"],
     })  # fmt: skip
     click.echo()
@@ -235,6 +236,8 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
     """A backbone's name, weights and precision."""
     if not backbone:
         return ""
+    if FOREIGN in backbone["parts"]:
+        return f"{backbone['name']}, another tool's; featx cannot compute these features for new images"
     precision = backbone["parts"].get("precision", "float32")
     computed = [f"computed in {precision}"] if precision != "float32" else []
     return ", ".join([backbone["name"], f"{backbone['weights']} weights", *computed])

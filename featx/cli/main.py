@@ -17,6 +17,7 @@ from featx.cli.export import export
 from featx.cli.extract import extract
 from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
+from featx.cli.import_ import import_
 from featx.cli.inspect import inspect
 from featx.cli.option_groups import Group
 from featx.cli.options import TRACEBACKS
@@ -82,7 +83,7 @@ class Featx(Group):
         "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
         "Looking at the data": ("inspect", "search", "suggest"),
-        "Files": ("info", "verify", "cache", "export"),
+        "Files": ("info", "verify", "cache", "export", "import"),
     },
     examples=(
         "featx extract photos/ --backbone resnet50",
@@ -121,5 +122,6 @@ for _command in (
     verify,
     cache,
     export,
+    import_,
 ):
     main.add_command(_command)

@@ -157,7 +157,8 @@ def predict(
     """Classify IMAGES with MODEL, a head or a promoted model; by default the newest in the models folder.
 
     IMAGES are image files, folders, tables with the column path, quoted patterns such as 'new/*.jpg', or - for a list of paths
-    on standard input. A head takes the features of images that are in a feature file of the cache folder from there.
+    on standard input; for a head, a feature file too, whose rows are predicted without images. A head takes the features of
+    images that are in a feature file of the cache folder from there.
 
     The output is CSV, a row at a time as images are predicted: path, rank, label, probability, error. An image that cannot be
     decoded gets a row with the reason, and so does one whose prediction a head rejects; if every image fails, the exit status
@@ -172,10 +173,16 @@ def predict(
     model, named = model_and_data(words, models, reporter, missing="IMAGES...")
     stage_of_import(reporter)
     from featx.inference import HeadOnBackbone, iter_predictions, load_model
+    from featx.io.file_kinds import is_feature_file
 
     if model in words:
         refuse(models="with MODEL, which is a file of any folder")
     reporter.stage(f"loading {model}")
+    if len(named) == 1 and is_feature_file(named[0]):
+        why = "with a feature file, which needs no image and no network"
+        refuse(**dict.fromkeys(("explain", "cache", "backbone", "weights", "device", "workers"), why))
+        rows = iter_predictions(model, named[0], top=top, reporter=reporter)
+        return _Predictions(rows, key="predictions", failure=lambda each: (each.path, each.error))
     loaded = load_model(model, backbone=backbone, weights=weights, device=device)
     if isinstance(loaded, HeadOnBackbone) and loaded.head.task_ == "regression":
         refuse(top="on a regression, which predicts one number")

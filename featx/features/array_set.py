@@ -103,7 +103,8 @@ def vector_keys(features: np.ndarray) -> np.ndarray:
     """
     keys = np.empty((len(features), _KEY_BYTES), dtype=np.uint8)
     for row, vector in enumerate(features):
-        data = np.asarray(vector, dtype="<f4") + np.float32(0)  # -0 becomes 0
+        with np.errstate(over="ignore"):
+            data = np.asarray(vector, dtype="<f4") + np.float32(0)  # -0 becomes 0
         keys[row] = np.frombuffer(hashlib.blake2b(data.tobytes(), digest_size=_KEY_BYTES).digest(), dtype=np.uint8)
     return keys
 

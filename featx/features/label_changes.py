@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.constants import FOREIGN
 from featx.data.boxes import split_box
 from featx.data.image_set import UNLABELLED
 from featx.data.listing import is_junk, why_left_out
@@ -48,7 +49,7 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
         file = FeatureFile(path) if path is not None else None
     except FeatxError:
         return ()
-    if file is None:
+    if file is None or FOREIGN in file.backbone["parts"]:  # the labels of imported features come from elsewhere
         return ()
     table = file.dataset.get("table")
     if isinstance(table, str):

@@ -26,6 +26,8 @@ from featx.io.outputs import require_replaceable
 from featx.io.schema import (
     BACKBONE,
     DIGEST,
+    FOREIGN_BACKBONE,
+    FOREIGN_DIGEST,
     LAYER,
     NAMES,
     NO_FACTS,
@@ -51,7 +53,7 @@ from featx.text import printable
 
 KIND = member_of(kind_names)
 """The rule for the name of a kind of head."""
-IDENTITY = (NO_TEXT, DIGEST)
+IDENTITY = (NO_TEXT, (DIGEST, FOREIGN_DIGEST))
 """The rule for the identity of features, which is empty if they were not extracted by featx."""
 REPORT = {"n": whole(1), "split": TEXT}
 """The rule for a stored report."""
@@ -83,7 +85,7 @@ _METADATA = {
     "reject_below": (NULL, SHARE),
     "layer": LAYER,
     "identity": IDENTITY,
-    "backbone": (NO_FACTS, BACKBONE),
+    "backbone": (NO_FACTS, (BACKBONE, FOREIGN_BACKBONE)),
     "source": (NULL, PATH),
     "search": [{"candidate": NUMBER, "mean": (NULL, NUMBER), "standard_error": (NULL, NUMBER)}],
     "convergence": (NULL, {"gap": NUMBER, "iterations": whole(0)}),
@@ -219,7 +221,7 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if meta["form"] != form:
             raise ValueError(f"a {meta['form']} predictor does not make a {meta['kind']} head of {task}")
         _require_task(task, meta["classes"], "thresholds" in arrays)
-        if meta["backbone"]:
+        if meta["backbone"] and "transform" in meta["backbone"]["parts"]:
             Transform.from_dict(meta["backbone"]["parts"]["transform"])
     except (TypeError, ValueError) as error:  # a HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid head: {printable(str(error))}") from error

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.constants import DTYPES, MAX_CHANNELS, MAX_SIDE
+from featx.constants import DTYPES, FOREIGN, MAX_CHANNELS, MAX_SIDE
 from featx.io.strict_json import shown
 from featx.io.tensor_file import Tensor
 from featx.layer_spec import LayerSpec
@@ -111,6 +111,10 @@ POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 
 SHARE = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 NAMES = Rule(f"a list of 1 to {MAX_CLASSES:,} different names", _are_names)
 CLASSES = Rule(f"a list of 2 to {MAX_CLASSES:,} different names", lambda value: _are_names(value) and len(value) > 1)
+FOREIGN_DIGEST = Rule(
+    "a SHA-256 after foreign:",
+    lambda value: isinstance(value, str) and bool(re.fullmatch(f"{FOREIGN}:[0-9a-f]{{64}}", value)),
+)
 DIGEST = Rule("a SHA-256", lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)))
 NO_TEXT = Rule("an empty string", lambda value: value == "")
 NO_FACTS = Rule("an empty object", lambda value: value == {})
@@ -126,6 +130,9 @@ TRANSFORM = {
 
 BACKBONE = {"name": PATH, "weights": PATH, "parts": {"dtype": one_of(*DTYPES), "transform": TRANSFORM}}
 """How to load a backbone again."""
+
+FOREIGN_BACKBONE = {"name": PATH, "weights": PATH, "parts": {"dtype": one_of(*DTYPES), FOREIGN: OBJECT}}
+"""What is known of a network whose features another tool computed."""
 
 
 def value_fault(value: Any, rule: Any, where: str = "") -> str:

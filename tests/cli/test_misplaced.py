@@ -28,7 +28,7 @@ PLACES = {
     "promote {}": ("head.safetensors",),
     "promote head.safetensors --features {}": ("x.h5",),
     "predict {} image.png": ("head.safetensors", "model.safetensors", "image.png", "drawn.png", *DATA),
-    "predict head.safetensors {}": ("image.png", "drawn.png", "empty", "net.py", *DATA),
+    "predict head.safetensors {}": ("x.h5", "image.png", "drawn.png", "empty", "net.py", *DATA),
     "evaluate {} set": ("head.safetensors", "model.safetensors"),
     "evaluate head.safetensors {}": ("x.h5", "image.png", *DATA),
     "extract {} -b lenet5": ("image.png", *DATA),

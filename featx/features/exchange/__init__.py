@@ -10,9 +10,12 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "exporting": ["FeatureExport", "export_features"],
+        "importing": ["FeatureImport", "import_features"],
     },
 )
 
 if TYPE_CHECKING:
     from featx.features.exchange.exporting import FeatureExport as FeatureExport
     from featx.features.exchange.exporting import export_features as export_features
+    from featx.features.exchange.importing import FeatureImport as FeatureImport
+    from featx.features.exchange.importing import import_features as import_features

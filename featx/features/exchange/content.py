@@ -25,7 +25,7 @@ FIRST_COLUMNS = ("path", "label", "label_index", "split", "key")
 MARK = "featx export of features"
 """A text in every file that an export writes."""
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 16 << 20
 """Bytes of features that are read at a time."""
 
 

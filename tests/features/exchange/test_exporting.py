@@ -305,9 +305,9 @@ def test_an_export_needs_little_memory_beside_its_columns(ending: str, tmp_path:
         from featx.features.exchange import export_features
         small = featx.FeatureSet.from_arrays(np.zeros((4, 4), np.float32))
         export_features(small, {str(tmp_path / ("small" + ending))!r})
-        matrix = np.memmap({str(tmp_path / "matrix")!r}, np.float32, "w+", shape=(30_000, 1024))  # 120 MB, sparse
+        matrix = np.memmap({str(tmp_path / "matrix")!r}, np.float32, "w+", shape=(50_000, 1024))  # 205 MB, sparse
         del matrix
-        matrix = np.memmap({str(tmp_path / "matrix")!r}, np.float32, "r", shape=(30_000, 1024))
+        matrix = np.memmap({str(tmp_path / "matrix")!r}, np.float32, "r", shape=(50_000, 1024))
         n = len(matrix)
         names = np.arange(n).astype(str).astype(object)
         features = featx.FeatureSet(matrix, np.zeros(n, int), names, ("a",), names, np.zeros((n, 16), np.uint8))
@@ -316,4 +316,4 @@ def test_an_export_needs_little_memory_beside_its_columns(ending: str, tmp_path:
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """
     used = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert int(used.stdout) < 100  # MB; the matrix alone has 123
+    assert int(used.stdout) < 110  # MB; the matrix alone has 205

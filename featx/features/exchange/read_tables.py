@@ -1,0 +1,433 @@
+"""Tables with embeddings in them: a column for each number (``embedding_0``, ...), or a column of lists."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.errors import DatasetError
+from featx.features.exchange.content import MARK
+from featx.features.exchange.read_arrays import take_columns
+from featx.features.exchange.vectors import VECTOR_COLUMNS, Spool, Vectors, first_of, unique_texts
+from featx.layer_spec import PENULTIMATE
+from featx.text import brief, listed
+
+_NUMBERED = re.compile(r"^(.*?)[ _\-.]?(\d+)$")
+_ROWS = 4096
+_LONGEST_CELL = 1 << 27
+
+
+def read_table(paths: Sequence[Path], folder: Path, own: Mapping[str, str | None]) -> Vectors:
+    """Read one or several tables of the same columns, one after the other.
+
+    Args:
+        paths: of the files.
+        folder: for temporary files.
+        own: the columns that the user names, by what they hold: ``names``, ``labels``, ``splits`` and ``vectors``.
+
+    Raises:
+        DatasetError: a table is malformed, or has no embeddings.
+    """
+    reading = _Reading(folder, own)
+    for path in paths:
+        read = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".arrow": _arrow}[
+            path.suffix.lower()
+        ]
+        try:
+            read(path, reading)
+        except (UnicodeDecodeError, csv.Error, ValueError) as error:
+            if isinstance(error, DatasetError):
+                raise
+            raise DatasetError(f"{path} is not a table that can be read: {brief(error)}") from error
+    return reading.vectors(str(paths[0]), paths[0].suffix.lower()[1:])
+
+
+class _Reading:
+    """What was read of tables so far."""
+
+    def __init__(self, folder: Path, own: Mapping[str, str | None]) -> None:
+        self.spool, self.own = Spool(folder), own
+        self.texts: dict[str, list[Any]] = {}
+        self.origin: dict[str, Any] = {}
+        self.count = 0
+
+    def add(self, layers: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[Any]], where: str) -> None:
+        """Add some rows."""
+        if self.count and list(texts) != list(self.texts):
+            raise DatasetError(
+                f"{where} has the columns {listed(list(texts))}; expected {listed(list(self.texts))}, as before it"
+            )
+        for name, matrix in layers.items():
+            self.spool.append(name, matrix, where)
+            rows = len(matrix)
+        for name, values in texts.items():
+            self.texts.setdefault(name, []).extend(values)
+        self.count += rows
+
+    def vectors(self, where: str, tool: str) -> Vectors:
+        """All of it."""
+        if not self.count:
+            raise DatasetError(f"{where} has no rows")
+        found = Vectors("featx" if self.origin else tool, self.spool.matrices(), origin=self.origin)
+        texts = dict(self.texts)
+        renamed = {
+            role: texts.pop(name)
+            for role, name in self.own.items()
+            if name is not None and role != "vectors" and name in texts
+        }
+        missing = [
+            str(name)
+            for role, name in self.own.items()
+            if name is not None and role not in renamed and role != "vectors"
+        ]
+        if missing:
+            raise DatasetError(
+                f"{where} has no column {listed(missing)}; it has {listed(list(self.texts)) or 'none besides numbers'}"
+            )
+        if "names" in renamed:
+            found.names = unique_texts(renamed["names"])
+        take_columns(found, texts, where)
+        found.labels = unique_texts(renamed["labels"]) if "labels" in renamed else found.labels
+        found.splits = unique_texts(renamed["splits"]) if "splits" in renamed else found.splits
+        return found
+
+
+def text_columns(path: Path) -> dict[str, list[str]]:
+    """The columns of text, numbers and the like of a Parquet file, as text.
+
+    Raises:
+        DatasetError: it cannot be read, or pyarrow is missing.
+    """
+    pyarrow = _pyarrow(path)
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise DatasetError(f"{path} is not a Parquet file that can be read: {brief(error)}") from error
+    names = [field.name for field in table.schema if not _is_bulky(field.type, pyarrow)]
+    return {name: unique_texts(_texts(table.column(name), pyarrow)) for name in names}
+
+
+def numbered_columns(names: Sequence[str]) -> list[str]:
+    """The columns with one number of the vectors each, in the order of their numbers: the largest group of equal beginning.
+
+    Examples:
+        >>> numbered_columns(["filename", "embedding_0", "embedding_1", "embedding_10", "embedding_2", "label2"])
+        ['embedding_0', 'embedding_1', 'embedding_2', 'embedding_10']
+    """
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if match := _NUMBERED.match(name):
+            groups.setdefault(match[1], []).append((int(match[2]), name))
+    largest = max(groups.values(), key=len, default=[])
+    return [name for _, name in sorted(largest)] if len(largest) > 1 else []
+
+
+def _csv(path: Path, reading: _Reading) -> None:
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            beginning = file.readline()
+            file.seek(0)
+            tab = path.suffix.lower() == ".tsv" or beginning.count("\t") > beginning.count(",")
+            separator = "\t" if tab else ";" if beginning.count(";") > beginning.count(",") else ","
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise DatasetError(f"{path} has the column {twice!r} twice; keep one of them")
+            if header and all(_is_number(name) for name in header[1:]) and len(header) > 2:
+                raise DatasetError(
+                    f"{path} has numbers in its first line, so it has no header; expected one such as filename,embedding_0,..."
+                )
+            while rows := [row for row, _ in zip(reader, range(_ROWS), strict=False)]:
+                _add_cells(path, reading, header, [row for row in rows if row], reader.line_num)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _add_cells(path: Path, reading: _Reading, header: list[str], rows: list[list[str]], line: int) -> None:
+    if not rows:
+        return
+    wrong = next((row for row in rows if len(row) != len(header)), None)
+    if wrong is not None:
+        raise DatasetError(
+            f"{path} has a row of {len(wrong)} cells before line {line}; expected {len(header)}, as in the header"
+        )
+    numbered = numbered_columns(header)
+    lists = _column_of_lists(path, reading.own, header, rows[0], numbered)
+    if lists is not None:
+        at = header.index(lists)
+        matrix = _stacked([_list(row[at], path) for row in rows], path)
+        used = {lists}
+    else:
+        places = [header.index(name) for name in numbered]
+        try:
+            matrix = np.array([[row[place] or "nan" for place in places] for row in rows], dtype=np.float64)
+        except ValueError as error:
+            raise DatasetError(
+                f"{path} has a cell among {numbered[0]} to {numbered[-1]} that is no number: {brief(error)}"
+            ) from error
+        used = set(numbered)
+    texts = {name: [row[at] for row in rows] for at, name in enumerate(header) if name not in used}
+    reading.add({PENULTIMATE: matrix.astype(np.float32)}, texts, str(path))
+
+
+def _column_of_lists(
+    path: Path, own: Mapping[str, str | None], header: Sequence[str], first: Sequence[str], numbered: Sequence[str]
+) -> str | None:
+    """The column of a text table whose cells are lists of numbers; None if each number has a column."""
+    named = own.get("vectors")
+    if named is not None:
+        if named not in header:
+            raise DatasetError(f"{path} has no column {named!r}; it has {listed(list(header))}")
+        return named
+    lists = [name for name, cell in zip(header, first, strict=True) if cell.lstrip().startswith("[")]
+    if numbered and not lists:
+        return None
+    if lists:
+        return first_of(lists, VECTOR_COLUMNS) or lists[0]
+    raise DatasetError(
+        f"{path} has no embeddings: expected columns with numbers such as embedding_0, embedding_1, ..., or one with lists of "
+        f"numbers; found {listed(list(header)) or 'none'}"
+    )
+
+
+def _list(cell: str, path: Path) -> list[Any]:
+    """A list of numbers in a cell, with commas as in JSON or spaces as numpy prints it."""
+    text = cell.strip()
+    try:
+        found = json.loads(text)
+    except ValueError:
+        if "..." in text:
+            raise DatasetError(
+                f"{path} has a cell with a list that was cut as it was printed ({text[:40]}...)"
+            ) from None
+        found = [float(part) for part in text.strip("[]").split()]
+    if not isinstance(found, list):
+        raise DatasetError(f"{path} has the cell {text[:40]!r} where a list of numbers should be")
+    return found
+
+
+def _stacked(rows: Sequence[Sequence[Any] | None], path: Path) -> np.ndarray:
+    """Lists of numbers as a matrix; one that is missing becomes NaN, so that its row alone fails."""
+    widths = {len(row) for row in rows if row}
+    if len(widths) != 1:
+        raise DatasetError(
+            f"{path} has vectors of {' and '.join(map(str, sorted(widths)[:3])) or 'no'} numbers; expected one width"
+        )
+    missing = [np.nan] * widths.pop()
+    try:
+        return np.array([row if row else missing for row in rows], dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{path} has a vector that holds other things than numbers: {brief(error)}") from error
+
+
+def _jsonl(path: Path, reading: _Reading) -> None:
+    with path.open(encoding="utf-8-sig") as file:
+        number = 0
+        while lines := [line for line, _ in zip(file, range(_ROWS), strict=False)]:
+            rows = []
+            for line in lines:
+                number += 1
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DatasetError(f"{path}, line {number}: not JSON: {brief(error)}") from error
+                if not isinstance(row, dict):
+                    raise DatasetError(f"{path}, line {number}: expected an object, found {line.strip()[:60]!r}")
+                rows.append(row)
+            if rows:
+                _add_objects(path, reading, rows)
+
+
+def _add_objects(path: Path, reading: _Reading, rows: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if reading.texts:
+        names += [name for name in reading.texts if name not in names]
+    lists = [name for name in names if any(_is_vector(row.get(name)) for row in rows)]
+    column = reading.own.get("vectors") or first_of(lists, VECTOR_COLUMNS) or (lists[0] if lists else None)
+    if column is not None:
+        if column not in names:
+            raise DatasetError(f"{path} has no column {column!r}; it has {listed(names)}")
+        matrix, used = _stacked([row.get(column) for row in rows], path), {column}
+    else:
+        numbered = numbered_columns(names)
+        if not numbered:
+            raise DatasetError(
+                f"{path} has no embeddings: expected lists of numbers, or embedding_0, embedding_1, ...; found {listed(names)}"
+            )
+        matrix = _stacked([[_number(row.get(name)) for name in numbered] for row in rows], path)
+        used = set(numbered)
+    texts = {name: [_cell(row.get(name)) for row in rows] for name in (reading.texts or names) if name not in used}
+    reading.add({PENULTIMATE: matrix.astype(np.float32)}, texts, str(path))
+
+
+def _parquet(path: Path, reading: _Reading) -> None:
+    pyarrow = _pyarrow(path)
+    try:
+        with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if metadata.get(b"featx") == MARK.encode():
+                reading.origin = json.loads(metadata.get(b"featx_features", b"{}"))
+            _add_batches(path, reading, file.schema_arrow, file.iter_batches(_ROWS), pyarrow)
+    except pyarrow.ArrowException as error:
+        raise DatasetError(f"{path} is not a Parquet file that can be read: {brief(error)}") from error
+
+
+def _arrow(path: Path, reading: _Reading) -> None:
+    """A file of ``datasets``, or any stream or file of Arrow."""
+    pyarrow = _pyarrow(path)
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            try:
+                opened = pyarrow.ipc.open_stream(source)
+                _add_batches(path, reading, opened.schema, opened, pyarrow)
+            except pyarrow.ArrowInvalid:
+                source.seek(0)
+                opened = pyarrow.ipc.open_file(source)
+                batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
+                _add_batches(path, reading, opened.schema, batches, pyarrow)
+    except pyarrow.ArrowException as error:
+        raise DatasetError(f"{path} is not a file of Arrow that can be read: {brief(error)}") from error
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DatasetError(f"reading {path} needs pyarrow: pip install 'featx[parquet]'") from error
+    return pyarrow
+
+
+def _add_batches(path: Path, reading: _Reading, schema: Any, batches: Iterator[Any], pyarrow: Any) -> None:
+    is_list = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+    lists = [
+        column.name
+        for column in schema
+        if any(test(column.type) for test in is_list)
+        and (pyarrow.types.is_floating(column.type.value_type) or pyarrow.types.is_integer(column.type.value_type))
+    ]
+    layers, numbered = _layers_of_columns(path, reading, schema, lists, pyarrow)
+    used = {*layers.values(), *numbered}
+    names = [column.name for column in schema if column.name not in used and not _is_bulky(column.type, pyarrow)]
+    for batch in batches:
+        if not len(batch):
+            continue
+        matrices = {
+            layer: _matrix(batch.column(batch.schema.get_field_index(name)), path, pyarrow)
+            for layer, name in layers.items()
+        }
+        at = batch.schema.get_field_index
+        if numbered:
+            columns = [batch.column(at(name)) for name in numbered]
+            matrices[PENULTIMATE] = np.stack(
+                [np.asarray(column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)) for column in columns],
+                axis=1,
+            ).astype(np.float32)
+        texts = {name: _texts(batch.column(at(name)), pyarrow) for name in names}
+        reading.add(matrices, texts, str(path))
+
+
+def _layers_of_columns(
+    path: Path, reading: _Reading, schema: Any, lists: Sequence[str], pyarrow: Any
+) -> tuple[dict[str, str], list[str]]:
+    """The column of each layer, or the columns with one number each."""
+    named = reading.own.get("vectors")
+    if named is not None:
+        if named not in schema.names:
+            raise DatasetError(f"{path} has no column {named!r}; it has {listed(schema.names)}")
+        return {PENULTIMATE: named}, []
+    if reading.origin:
+        return {name: name for name in reading.origin.get("layers", {}) if name in schema.names}, []
+    if len(lists) == 1:
+        return {PENULTIMATE: lists[0]}, []
+    if lists:
+        main = first_of(lists, VECTOR_COLUMNS)
+        return {PENULTIMATE if name == main else name: name for name in lists}, []
+    numbers = [
+        column.name
+        for column in schema
+        if pyarrow.types.is_floating(column.type)
+        or (pyarrow.types.is_integer(column.type) and _NUMBERED.match(column.name))
+    ]
+    numbered = numbered_columns(numbers)
+    if not numbered:
+        raise DatasetError(
+            f"{path} has no embeddings: expected a column with lists of numbers, or columns such as embedding_0, embedding_1, "
+            f"...; found {listed(schema.names)}"
+        )
+    return {}, numbered
+
+
+def _matrix(column: Any, path: Path, pyarrow: Any) -> np.ndarray:
+    """The lists of a column as a matrix; NaN where one is missing."""
+    lengths = pyarrow.compute.list_value_length(column) if column.null_count else None
+    if lengths is None and (pyarrow.types.is_fixed_size_list(column.type) or _are_equal(column, pyarrow)):
+        flat = column.flatten()
+        if not flat.null_count:
+            values = flat.to_numpy(zero_copy_only=False)
+            found: np.ndarray = values.reshape(len(column), -1)
+            return found if found.dtype in (np.float32, np.float16) else found.astype(np.float32)
+    return _stacked(column.to_pylist(), path).astype(np.float32)
+
+
+def _are_equal(column: Any, pyarrow: Any) -> bool:
+    lengths = pyarrow.compute.min_max(pyarrow.compute.list_value_length(column)).as_py()
+    return bool(lengths["min"] == lengths["max"] and lengths["min"])
+
+
+def _is_bulky(kind: Any, pyarrow: Any) -> bool:
+    """Whether a column holds images or the like, which are no text."""
+    if pyarrow.types.is_struct(kind):
+        return any(_is_bulky(field.type, pyarrow) for field in kind)
+    return bool(pyarrow.types.is_large_binary(kind))
+
+
+def _texts(column: Any, pyarrow: Any) -> list[Any]:
+    if pyarrow.types.is_temporal(column.type):
+        column = column.cast(pyarrow.string())
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return [_cell(value) for value in column.to_pylist()]
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, list):
+        return (
+            "|".join(str(item) for item in value) if all(isinstance(item, str) for item in value) else json.dumps(value)
+        )
+    if isinstance(value, dict):
+        path = value.get("path")
+        return path if isinstance(path, str) else ""
+    return value
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(item, int | float) for item in value)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
