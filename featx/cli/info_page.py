@@ -48,6 +48,7 @@ def _show_features(facts: Mapping[str, Any], file: str) -> None:
     _show_lines({
         "images": f"{facts['images']:,}: {facts['done']:,} done{failed}",
         "data set": _data_set(facts["dataset"]),
+        "columns": listed(facts["columns"]),
         "backbone": _backbone(facts["backbone"]),
         "layers": "; ".join(f"{name} ({shape})" for name, shape in facts["layers"].items()),
         "images are": _transform(parts["transform"]) if "transform" in parts else "",

@@ -97,6 +97,7 @@ def _describe_features(path: Path) -> dict[str, Any]:
         "rows": rows,
         "splits": {split: sum(counts.values()) for split, counts in rows.items()},
         "classes": dict(zip(cache.classes, class_counts.tolist(), strict=True)),
+        "columns": list(cache.column_names),
         "dataset": cache.dataset,
         "backbone": cache.backbone,
         "identity": cache.identity,

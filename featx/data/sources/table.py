@@ -72,9 +72,10 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     table = _located(data)
     root = _root_of(table, options)
     file = open_by(str(table), options)
-    rows = read_rows(file, options, _exists(root))
+    exists = _exists(root)
+    rows = read_rows(file, options, exists)
     store = store_of_paths(root, (split_box(path)[0] for path in rows.paths))
-    notes = [*rows.notes, *_note_missing(table, store, rows, options)]
+    notes = [*rows.notes, *_note_missing(table, store, rows, options, exists)]
     name = Path(str(table)).name
     splits, about = _splits(file.where, rows)
     notes += [*(f"{name}: {note}" for note in about), *_notes_on_labels(name, rows, options)]
@@ -269,24 +270,27 @@ def _root_of(table: Path | str, options: ScanOptions) -> Store:
 
 
 def _exists(root: Store) -> Exists:
-    """Tells whether paths lead to images in a root or elsewhere."""
+    """Tells whether paths lead to images in a root or elsewhere; each is looked for once."""
+    known: dict[str, bool] = {}
 
     def exists(paths: Sequence[str]) -> np.ndarray:
-        there: np.ndarray = store_of_paths(root, paths).facts(paths).sizes >= 0
-        return there
+        unknown = [path for path in dict.fromkeys(paths) if path not in known]
+        if unknown:
+            there = store_of_paths(root, unknown).facts(unknown).sizes >= 0
+            known.update(zip(unknown, there.tolist(), strict=True))
+        return np.array([known[path] for path in paths], dtype=bool)
 
     return exists
 
 
-def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOptions) -> Iterator[str]:
+def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOptions, exists: Exists) -> Iterator[str]:
     """A note that counts the files that are not there, each of which fails alone.
 
     Raises:
         DatasetError: none of them is there.
     """
     paths = list(dict.fromkeys(split_box(path)[0] for path in rows.paths))
-    there = store.facts(paths).sizes >= 0
-    missing = [path for path, is_there in zip(paths, there, strict=True) if not is_there]
+    missing = [path for path, is_there in zip(paths, exists(paths), strict=True) if not is_there]
     if not missing:
         return
     name = table if len(missing) == len(paths) else Path(str(table)).name
