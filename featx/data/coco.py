@@ -68,9 +68,9 @@ def rows_of_coco(found: dict[str, Any], where: str) -> tuple[list[dict[str, Any]
         )
     notes = []
     if crowds:
-        notes.append(f"{counted(crowds, 'annotation')} of crowds (iscrowd) are left out")
+        notes.append(f"left out: {counted(crowds, 'annotation')} of crowds (iscrowd)")
     if without := len(images) - len(used):
-        notes.append(f"{counted(without, 'image')} without an annotation are left out")
+        notes.append(f"left out: {counted(without, 'image')} without an annotation")
     if not found["annotations"]:  # the images of a test set
         rows = [{"path": image.get("file_name"), "image_id": image["id"]} for image in images.values()]
         notes = ["there are no annotations, so the images are unlabelled"]

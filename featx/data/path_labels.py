@@ -105,9 +105,10 @@ def _grouped(images: ImageSet, level: int) -> ImageSet:
         )
     notes = images.notes
     if without := names.count(""):
+        lie = "lies" if without == 1 else "lie"
         notes = (
             *notes,
-            f"{images.name}: {counted(without, 'image')} lie less deep than --group-level {level}, and belong to no group",
+            f"{images.name}: {counted(without, 'image')} {lie} less deep than --group-level {level}, in no group",
         )
     columns = {**images.columns, GROUP_COLUMN: np.array(names, dtype=object)}
     return dataclasses.replace(images, columns=columns, notes=notes)

@@ -53,7 +53,11 @@ def read_boxes(
     first = next((row for row, box in enumerate(found) if box is not None), None)
     if fractions and first is not None:
         shown = _numbers(boxes, cells, first)
-        raise fault(first, column, f"is {shown}, a part of the image's size like all others; expected pixels")
+        raise fault(
+            first,
+            column,
+            f"is {shown}, a part of the image's size like all others; expected pixels",
+        )
     return found
 
 

@@ -196,7 +196,7 @@ class _Text:
                 file.readline()
             reader = _reader(file, self.separator)
             if not self.numbered:
-                next(reader, None)
+                next((cells for cells in reader if any(cells)), None)
             for cells in reader:
                 number = reader.line_num + self._skip
                 if len(cells) > width and any(cell.strip() for cell in cells[width:]):
@@ -233,7 +233,7 @@ class _Text:
 def _first_row(beginning: str, separator: str) -> list[str]:
     try:
         with _long_cells():
-            return next(_reader(io.StringIO(beginning), separator), [])
+            return next((cells for cells in _reader(io.StringIO(beginning, newline=""), separator) if any(cells)), [])
     except csv.Error:
         return []
 

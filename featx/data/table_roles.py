@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from featx.data.formats import ENDINGS
+from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
-from featx.data.table_files import SEPARATORS, TableFile, open_table, refuse_twice
+from featx.data.table_files import EXPECTED, SEPARATORS, TableFile, open_table, refuse_twice
 from featx.errors import DatasetError
+from featx.io.file_kinds import TABLE, misplaced
 from featx.text import did_you_mean, listed, shortened
 
 _PATHS: Sequence[Collection[str]] = (
@@ -57,15 +59,16 @@ _LABELS: Sequence[Collection[str]] = (
 _SPLITS: Sequence[Collection[str]] = (("split",), ("splits", "splitname", "set", "subset", "partition"))
 
 _BOXES: Sequence[tuple[Sequence[str], bool]] = (
+    (("xmin", "ymin", "xmax", "ymax"), True),
+    (("x1", "y1", "x2", "y2"), True),
+    (("left", "top", "right", "bottom"), True),
     (("x", "y", "w", "h"), False),
     (("x", "y", "width", "height"), False),
     (("left", "top", "width", "height"), False),
     (("xmin", "ymin", "width", "height"), False),
-    (("xmin", "ymin", "xmax", "ymax"), True),
-    (("x1", "y1", "x2", "y2"), True),
-    (("left", "top", "right", "bottom"), True),
 )
-"""Names of columns of boxes, without ``bbox``, ``box`` or ``roi`` before them; and whether the last two are a corner."""
+"""Names of columns of boxes, without ``bbox``, ``box`` or ``roi`` before them; and whether the last two are a corner. Corners
+come first, since width and height beside them are those of the whole image."""
 
 _BOX_LISTS = ("bbox", "box", "boundingbox")
 _BEFORE_BOX = re.compile(r"^(?:bbox|box|bb|roi)(?=[a-z])")
@@ -219,13 +222,13 @@ def find_boxes(file: TableFile, options: ScanOptions, own: Collection[str]) -> B
 
 
 def _key(name: str) -> str:
-    """A name without case, spaces, dots, - and _.
+    """A name without case, spaces, and the characters . - _ #.
 
     Examples:
         >>> _key("Image Path"), _key("image_path")
         ('imagepath', 'imagepath')
     """
-    return re.sub(r"[\s_.-]+", "", name.strip().casefold())
+    return re.sub(r"[\s_.#-]+", "", name.strip().casefold())
 
 
 def _named(names: Sequence[str], wanted: str) -> str | None:
@@ -276,7 +279,13 @@ def _guessed(
 def _without_paths(file: TableFile) -> str:
     """The message about a table in which no column is one of paths."""
     names = [name for name in file.names if name]
-    shown = listed([shortened(name) for name in names]) or "none"
+    if not names:
+        return f"{file.where} is empty; expected a table with the columns path and label"
+    if not is_remote(file.where) and (found := misplaced(local_path(file.where), EXPECTED, fits=[TABLE])):
+        return found
+    if any("\0" in name for name in names):
+        return f"{file.where} is not text in UTF-8, but probably in UTF-16 without its mark; save it as UTF-8"
+    shown = listed([shortened(name) for name in names])
     if any(_looks_like_path(name) for name in names):
         first = getattr(file, "separator", ",").join(names)
         return (
@@ -302,6 +311,4 @@ def _other_separator(names: Sequence[str]) -> str:
 
 def _looks_like_path(cell: str) -> bool:
     """Whether a cell of a header is the path of an image."""
-    return (
-        any(part.lower().endswith(ENDINGS) for part in (cell, *cell.split())) or cell.count("/") + cell.count("\\") > 1
-    )
+    return any(part.lower().endswith(ENDINGS) for part in (cell, *cell.split()))

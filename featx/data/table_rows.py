@@ -215,12 +215,12 @@ def meant_paths(cells: Sequence[str], exists: Exists) -> tuple[list[str], list[s
         found = {base: path for base, path in slashed.items() if base not in lacking}
         if found:
             meant |= found
-            notes.append(rf"{counted(len(found), 'path')} with \ in them are read with /")
+            notes.append(rf"{counted(len(found), 'path')} with \ {'is' if len(found) == 1 else 'are'} read with /")
         missing = [base for base in missing if base not in found]
     bare = [base for base in missing if not base.lower().endswith(ENDINGS)]
     for ending, count, found in _with_endings({base: slashed.get(base, meant[base]) for base in bare}, exists):
         meant |= found
-        notes.append(f"{counted(count, 'name')} of files are read with the ending {ending}")
+        notes.append(f"{counted(count, 'name')} without an ending {'is' if count == 1 else 'are'} read with {ending}")
     return [meant[base] if box is None else with_box(meant[base], box) for base, box in split], notes
 
 

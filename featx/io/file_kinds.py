@@ -109,7 +109,7 @@ def _by_content(path: Path, beginning: bytes, size: int) -> str:
         return PICTURE if b"tEXtTitle\0featx: " in beginning else IMAGE
     if beginning.startswith(b"PAR1"):
         return TABLE
-    if beginning[:9].lower() in (b"<!doctype", b"<html>"):
+    if beginning[:9].lower().startswith((b"<!doctype", b"<html")):
         return PAGE if PAGE_MARK.encode() in beginning else "a web page"
     if beginning[8:9] == b"{" and 2 <= int.from_bytes(beginning[:8], "little") <= size - 8:
         return _of_tensors(path, size)

@@ -138,7 +138,7 @@ def test_columns_that_mean_nothing_to_featx_are_passed_over(tmp_path: Path) -> N
         ),
         ("t.csv", "where:label\n1.jpg:a\n", r"there is no column path; found 'where:label'\."),
         ("t.csv", "where what\n1.jpg a\n", r"if space stands between the cells, add --separator space$"),
-        ("t.csv", "", r"there is no column path; found none"),
+        ("t.csv", "", r"t\.csv is empty; expected a table"),
         ("t.jsonl", '{"where": "1.jpg", "class": "a"}', r"t\.jsonl: there is no column path; found 'where', 'class'"),
     ],
 )
@@ -197,7 +197,7 @@ def test_paths_with_backslashes_are_read_with_slashes_where_only_that_leads_to_a
     rows = "path,label\nx\\1.jpg,a\n.\\2.jpg,b\nodd\\3.jpg,b\n"
     images = scan_images(table(tmp_path / "t.csv", rows, "x/1.jpg", "2.jpg", "odd\\3.jpg"))
     assert images.paths.tolist() == ["2.jpg", "odd\\3.jpg", "x/1.jpg"]
-    assert images.notes == ("t.csv: 2 paths with \\ in them are read with /",)
+    assert images.notes == ("t.csv: 2 paths with \\ are read with /",)
 
 
 def test_a_repeated_row_is_left_out_and_noted(tmp_path: Path) -> None:

@@ -195,6 +195,28 @@ def test_a_missing_quote_and_a_long_cell(tmp_path: Path) -> None:
         read(tmp_path, 'path,label\n1.jpg,"a\n2.jpg,b\n')
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "is empty; expected a table with the columns path and label"),
+        ("\n\n", "is empty; expected a table"),
+        ("<html><body>No.</body></html>", "is a web page; expected a table"),
+    ],
+)
+def test_a_file_that_is_no_table_says_so(tmp_path: Path, content: str, fault: str) -> None:
+    with pytest.raises(DatasetError, match=fault):
+        read(tmp_path, content)
+
+
+def test_line_ends_of_every_system_and_blank_lines_before_the_header(tmp_path: Path) -> None:
+    for rows in (
+        "path,label\r1.jpg,a\r2.jpg,b\r",
+        "\n\npath,label\n1.jpg,a\n2.jpg,b",
+        "#path,label\r\n1.jpg,a\r\n2.jpg,b",
+    ):
+        assert label_names(read(tmp_path, rows, "1.jpg", "2.jpg")) == ["a", "b"]
+
+
 def test_rows_of_separators_alone_are_passed_over(tmp_path: Path) -> None:
     images = read(tmp_path, "path,label,,\n1.jpg,a,,\n,,,\n2.jpg,b\n\n", "1.jpg", "2.jpg")
     assert label_names(images) == ["a", "b"]
@@ -209,7 +231,7 @@ def test_ids_without_an_ending_are_the_names_of_files(tmp_path: Path) -> None:
     images = read(tmp_path, rows, "train/x1.jpg", "train/x2.jpg", "train/x3.PNG", root=tmp_path / "train")
     assert images.paths.tolist() == ["x1.jpg", "x2.jpg", "x3.PNG"]
     assert cells(images) == {"id": ["x1", "x2", "x3"], "lesion": ["l1", "l1", "l2"]}
-    assert "t.csv: 2 names of files are read with the ending .jpg" in images.notes
+    assert "t.csv: 2 names without an ending are read with .jpg" in images.notes
     assert images.root == str(tmp_path.resolve() / "train")
     assert images.options.root == images.root
 
@@ -315,8 +337,8 @@ def test_annotations_of_coco_are_boxes_of_images(tmp_path: Path) -> None:
     assert images.paths.tolist() == ["a.jpg#xywh=0,0,5,5", "a.jpg#xywh=10,20,31,40"]
     assert label_names(images) == ["dog", "car"]
     assert cells(images)["annotation_id"] == ["101", "100"]
-    assert "t.json: 1 annotation of crowds (iscrowd) are left out" in images.notes
-    assert "t.json: 1 image without an annotation are left out" in images.notes
+    assert "t.json: left out: 1 annotation of crowds (iscrowd)" in images.notes
+    assert "t.json: left out: 1 image without an annotation" in images.notes
 
 
 def test_annotations_without_boxes_are_labels_of_whole_images(tmp_path: Path) -> None:
@@ -339,6 +361,7 @@ def test_annotations_without_boxes_are_labels_of_whole_images(tmp_path: Path) ->
         ("x,y,w,h", "1,2,30,40"),
         ("bbox_x,bbox_y,bbox_width,bbox_height", "1,2,30,40"),
         ("xmin,ymin,xmax,ymax", "1,2,31,42"),
+        ("width,height,xmin,ymin,xmax,ymax", "99,99,1,2,31,42"),
         ("Roi.X1,Roi.Y1,Roi.X2,Roi.Y2", "1,2,31,42"),
         ("bbox", '"[1.0, 2.0, 30.0, 40.0]"'),
         ("bbox", "1 2 30 40"),
