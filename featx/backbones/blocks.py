@@ -114,16 +114,13 @@ class Stage:
         layer: the last block before the size of the maps changes, or the list of blocks that ends there.
         shape: the shape of its output for one image: (D, H, W), (H, W, D) or (T, D).
         blocks: the number of the network's blocks up to and including it.
+        width: width D of the pooled output.
     """
 
     layer: str
     shape: tuple[int, ...]
     blocks: int
-
-    @property
-    def width(self) -> int:
-        """Width D of the pooled output."""
-        return self.shape[0] if len(self.shape) == 3 and not _channels_last(self.shape) else self.shape[-1]
+    width: int
 
 
 def find_stages(network: nn.Module, classifier: str, images: Tensor) -> list[Stage]:
@@ -139,14 +136,20 @@ def find_stages(network: nn.Module, classifier: str, images: Tensor) -> list[Sta
     names = block_names(network, classifier)
     shapes = _output_shapes(network, names, images)
     with_maps = [name for name in names if name in shapes]
-    groups = [list(group) for _, group in itertools.groupby(with_maps, key=lambda name: _map_size(shapes[name]))]
+    places = {name: _places(shapes[name], tuple(images.shape[-2:])) for name in with_maps}
+    groups = [list(group) for _, group in itertools.groupby(with_maps, key=lambda name: shapes[name][places[name]])]
     if len(groups) < _MIN_STAGES and groups:
         longest = max(groups, key=len)
         parts = [longest[len(longest) * k // _PARTS : len(longest) * (k + 1) // _PARTS] for k in range(_PARTS)]
         at = groups.index(longest)
         groups[at : at + 1] = [part for part in parts if part]
     layers = [*names, classifier]
-    return [Stage(_list_of(group, layers, network), shapes[group[-1]], names.index(group[-1]) + 1) for group in groups]
+    stages = []
+    for group in groups:
+        last = group[-1]
+        width = shapes[last][0] if places[last].start == 1 else shapes[last][-1]
+        stages.append(Stage(_list_of(group, layers, network), shapes[last], names.index(last) + 1, width))
+    return stages
 
 
 def _output_shapes(network: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, tuple[int, ...]]:
@@ -178,16 +181,39 @@ def first_tensor(out: Any) -> Any:
     return getattr(out, "last_hidden_state", out)
 
 
-def _map_size(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a map or of tokens without the width D: (H, W) or (T,)."""
+def _places(shape: tuple[int, ...], images: tuple[int, ...]) -> slice:
+    """The dimensions of a map or of tokens without the width D: (H, W) or (T,)."""
     if len(shape) == 2:
-        return shape[:1]
-    return shape[:2] if _channels_last(shape) else shape[1:]
+        return slice(0, 1)
+    return slice(0, 2) if channels_last(shape, images) else slice(1, 3)
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether a square map is (H, W, D) and not (D, H, W)."""
-    return shape[0] == shape[1] != shape[2]
+def channels_last(shape: Sequence[int], images: Sequence[int]) -> bool | None:
+    """Whether a map is (H, W, D) and not (D, H, W): its sides are to one another as those of the images.
+
+    Args:
+        shape: of the map of one image.
+        images: (H, W) of the images.
+
+    Returns:
+        None if the map has neither shape.
+
+    Examples:
+        >>> square, wide = (224, 224), (224, 448)
+        >>> channels_last((96, 7, 7), square), channels_last((7, 14, 96), wide), channels_last((4, 49, 96), square)
+        (False, True, None)
+    """
+    if _is_map(shape[1:], images):
+        return False
+    return True if _is_map(shape[:2], images) else None
+
+
+def _is_map(sides: Sequence[int], images: Sequence[int]) -> bool:
+    """Whether two sides are to one another as those of the images, but for a rounding of either."""
+    (height, width), (tall, wide) = sides, images
+    if tall == wide:
+        return height == width
+    return abs(height - width * tall / wide) <= 1 or abs(width - height * wide / tall) <= 1
 
 
 def _list_of(group: list[str], names: list[str], network: nn.Module) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from featx.backbones.blocks import find_stages, first_tensor
+from featx.backbones.blocks import channels_last, find_stages, first_tensor
 from featx.errors import BackboneError
 from featx.layer_spec import PENULTIMATE, LayerNode
 from featx.text import did_you_mean
@@ -31,12 +31,13 @@ _pass = threading.local()
 one module, and because engines copy it."""
 
 
-def pool(layer: LayerNode, out: Any) -> Tensor:
+def pool(layer: LayerNode, out: Any, images: Sequence[int] = (1, 1)) -> Tensor:
     """Pool a layer's output into one vector per image.
 
     Args:
         layer: the layer and its pooling.
-        out: the output: (B, D), (B, T, D) tokens, (B, D, H, W) or (B, H, W, D) maps with H = W.
+        out: the output: (B, D), (B, T, D) tokens, (B, D, H, W) or (B, H, W, D) maps.
+        images: (H, W) of the images, as which a map is wide and high; squares by default.
 
     Returns:
         (B, D) float32; with ``avg+cls`` (B, 2 D), with ``flatten`` (B, D H W).
@@ -52,7 +53,7 @@ def pool(layer: LayerNode, out: Any) -> Tensor:
         tensor([[3., 7.]])
     """
     out = first_tensor(out)
-    places = _vectors(str(layer), out)
+    places = _vectors(str(layer), out, images)
     if layer.pooling == "max":
         return places.amax(dim=1)
     if layer.pooling == "gem":
@@ -64,7 +65,7 @@ def pool(layer: LayerNode, out: Any) -> Tensor:
             )
         return places.transpose(1, 2).flatten(1)
     if layer.pooling in ("cls", "avg+cls"):
-        patches = places[:, _count_class_tokens(str(layer), out, places) :].mean(dim=1)
+        patches = places[:, _count_class_tokens(str(layer), out, places, images) :].mean(dim=1)
         return places[:, 0] if layer.pooling == "cls" else torch.cat([patches, places[:, 0]], dim=1)
     return places.mean(dim=1)
 
@@ -119,11 +120,11 @@ class FeatureExtractor(nn.Module):
             (B, D) float32 for each layer, the penultimate first, the others sorted by name.
         """
         pooled: dict[str, Tensor] = {}
-        _pass.pooled = pooled
+        _pass.pooled, _pass.images = pooled, tuple(images.shape[-2:])
         outputs = self.graph(images)
         if self.traced:
             for node in self.nodes:
-                pooled.setdefault(str(node), pool(node, outputs[node.node]))
+                pooled.setdefault(str(node), pool(node, outputs[node.node], _pass.images))
         _pass.pooled = {}
         return {layer: pooled[layer] for layer in sorted(pooled, key=lambda layer: (layer != PENULTIMATE, layer))}
 
@@ -169,12 +170,12 @@ def _record_first(node: LayerNode, out: Any) -> None:
     The first call counts because torchvision gives it the plain node name.
     """
     if str(node) not in _pass.pooled:
-        _pass.pooled[str(node)] = pool(node, out)
+        _pass.pooled[str(node)] = pool(node, out, _pass.images)
 
 
 def _record_last(node: LayerNode, out: Any) -> None:
     """Pool the input of the classifier; of several calls, the last one counts."""
-    _pass.pooled[str(node)] = pool(node, out)
+    _pass.pooled[str(node)] = pool(node, out, _pass.images)
 
 
 def _trace(
@@ -199,10 +200,10 @@ def _trace(
     return graph
 
 
-def _vectors(layer: str, out: Any) -> Tensor:
+def _vectors(layer: str, out: Any, images: Sequence[int]) -> Tensor:
     """Turn (B, D), (B, P, D) tokens, (B, D, H, W) or (B, H, W, D) maps into (B, P, D): a vector for each of P places.
 
-    Input images are square, so the two equal sides of a map tell where its channels are (those of Swin come last).
+    The two sides of a map that are to one another as those of the images tell where its channels are (those of Swin come last).
     """
     if not isinstance(out, Tensor):
         raise BackboneError(f"layer {layer!r} returns a {type(out).__name__}, not one tensor; name a layer inside it")
@@ -211,19 +212,21 @@ def _vectors(layer: str, out: Any) -> Tensor:
     if out.ndim == 3:
         return out.float()
     if out.ndim == 4:
-        channels_last = out.shape[1] == out.shape[2] != out.shape[3]
-        if not channels_last and out.shape[2] != out.shape[3]:  # such as the windows of tokens in MaxViT
+        is_last = channels_last(out.shape[1:], images)
+        if is_last is None:  # such as the windows of tokens in MaxViT
+            kind = "a square map" if images[0] == images[1] else f"a map of images of {images[0]} x {images[1]} pixels"
             raise BackboneError(
-                f"layer {layer!r} returns a tensor of shape {tuple(out.shape)}, which is not a square map, so it is unclear "
+                f"layer {layer!r} returns a tensor of shape {tuple(out.shape)}, which is not {kind}, so it is unclear "
                 "which dimension holds the channels; name another layer"
             )
-        return (out.flatten(1, 2) if channels_last else out.flatten(2).transpose(1, 2)).float()
+        return (out.flatten(1, 2) if is_last else out.flatten(2).transpose(1, 2)).float()
     raise BackboneError(f"layer {layer!r} returns a tensor of {out.ndim} dimensions; expected 2, 3 or 4")
 
 
-def _count_class_tokens(layer: str, out: Tensor, places: Tensor) -> int:
-    """The number of tokens before those of the patches, which fill a square."""
-    before = places.shape[1] - math.isqrt(places.shape[1]) ** 2
+def _count_class_tokens(layer: str, out: Tensor, places: Tensor, images: Sequence[int]) -> int:
+    """The number of tokens before those of the patches, which fill a rectangle of the shape of the images."""
+    least = math.prod(images) // math.gcd(*images) ** 2  # 1 for a square
+    before = places.shape[1] - least * math.isqrt(places.shape[1] // least) ** 2
     if out.ndim != 3 or not before:
         raise BackboneError(
             f"layer {layer!r} returns shape {tuple(out.shape[1:])} per image, without a class token; pool it by avg, max or gem"

@@ -18,15 +18,16 @@ class Pooling(nn.Module):
 
     Args:
         layer: the layer and its pooling.
+        images: (H, W) of the images.
     """
 
-    def __init__(self, layer: LayerNode) -> None:
+    def __init__(self, layer: LayerNode, images: tuple[int, int]) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.images = layer, images
 
     def forward(self, out: Tensor) -> Tensor:
         """Pool the output of the layer to (B, D) float32; see ``feature_extractor.pool``."""
-        return pool(self.layer, out)
+        return pool(self.layer, out, self.images)
 
 
 def head_name(layer: str, classifier: str) -> str:
@@ -47,7 +48,9 @@ def head_name(layer: str, classifier: str) -> str:
     return classifier if PENULTIMATE in layers else "head_" + re.sub(r"\W", "_", ",".join(layers))
 
 
-def truncate_network(network: nn.Module, layer: str, width: int, head: str) -> nn.Module:
+def truncate_network(
+    network: nn.Module, layer: str, width: int, head: str, *, images: tuple[int, int] = (1, 1)
+) -> nn.Module:
     """Cut a network off at some layers, concatenate their pooled outputs, and append a linear layer.
 
     The linear layer has one output and is meant to be replaced. The result shares its modules with the network, and their
@@ -58,6 +61,7 @@ def truncate_network(network: nn.Module, layer: str, width: int, head: str) -> n
         layer: one or several layers, each as in ``LayerNode.parse``: a block, a layer between blocks, a list of blocks, or the
             penultimate.
         width: D of all the layers together, pooled.
+        images: (H, W) of the images, or a multiple of it.
         head: the name of the linear layer, from ``head_name``.
 
     Returns:
@@ -81,7 +85,7 @@ def truncate_network(network: nn.Module, layer: str, width: int, head: str) -> n
             graph.erase_node(step)
     vectors = []
     for number, (node, end) in enumerate(zip(nodes, ends, strict=True)):
-        network.add_module(f"featx_pooling_{number}", Pooling(node))
+        network.add_module(f"featx_pooling_{number}", Pooling(node, images))
         with graph.inserting_after(end):  # before a later step can change the output in place
             vectors.append(graph.call_module(f"featx_pooling_{number}", (end,)))
     network.set_submodule(head, nn.Linear(width, 1))

@@ -131,7 +131,9 @@ def network_of(head: Head, backbone: Backbone) -> nn.Module:
     """
     weight, bias = head.as_linear()
     classifier = head_name(head.layer, backbone.classifier)
-    network = end_at_layer(head.layer, copy.deepcopy(backbone.network), weight.shape[1], classifier)
+    network = end_at_layer(
+        head.layer, copy.deepcopy(backbone.network), weight.shape[1], classifier, images=backbone.transform.size
+    )
     set_classifier(network, classifier, weight, bias)
     return network.to(backbone.device).eval()
 

@@ -219,7 +219,7 @@ def logits_of(network: nn.Module, pixels: Tensor, transform: Transform) -> np.nd
     return logits
 
 
-def end_at_layer(layer: str, network: nn.Module, width: int, classifier: str) -> nn.Module:
+def end_at_layer(layer: str, network: nn.Module, width: int, classifier: str, *, images: tuple[int, int]) -> nn.Module:
     """Return a network whose last layer is a classifier of one output on the features of ``layer``.
 
     Args:
@@ -228,12 +228,13 @@ def end_at_layer(layer: str, network: nn.Module, width: int, classifier: str) ->
         network: The backbone's network.
         width: D, the number of features.
         classifier: Name of the last layer.
+        images: (H, W) of the images.
 
     Raises:
         HeadError: The network cannot end at the layer.
     """
     is_whole = LayerSpec.parse(layer).layers == (PENULTIMATE,)
-    return network if is_whole else truncate_network(network.eval(), layer, width, classifier)
+    return network if is_whole else truncate_network(network.eval(), layer, width, classifier, images=images)
 
 
 def set_classifier(network: nn.Module, classifier: str, weight: np.ndarray, bias: np.ndarray | None) -> None:
@@ -282,7 +283,8 @@ def _with_head(network: nn.Module, meta: Mapping[str, Any], path: str | os.PathL
         CorruptFileError: The network has no such layer, or cannot end there.
     """
     try:
-        network = end_at_layer(meta["layer"], network, meta["width"], meta["classifier"])
+        images = Transform.from_dict(meta["transform"]).size
+        network = end_at_layer(meta["layer"], network, meta["width"], meta["classifier"], images=images)
         set_classifier(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
     except (TypeError, ValueError, AttributeError) as error:  # of which HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid model: {printable(str(error))}") from error
