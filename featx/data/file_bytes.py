@@ -99,6 +99,11 @@ class FileFacts:
         sizes, mtimes, ctimes, inodes = np.asarray(rows, dtype=np.int64).reshape(-1, 4).T.copy()
         return cls(sizes, mtimes, ctimes, inodes)
 
+    @classmethod
+    def unasked(cls, count: int) -> FileFacts:
+        """Of images that nothing is known of before they are read."""
+        return cls.of_rows(np.tile(np.array([0, 0, UNKNOWN, 0], dtype=np.int64), (count, 1)))
+
 
 MISSING_FACTS = (-1, -1, -1, -1)
 """The row of ``FileFacts.of_rows`` of a file that is not there."""

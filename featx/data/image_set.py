@@ -107,6 +107,11 @@ class ImageSet:
         """Whether images lie on other machines, so that each question about them takes a while."""
         return self.store.concurrency > 0 or any(map(is_remote, self.paths))
 
+    @property
+    def asks_for_each(self) -> bool:
+        """Whether what is known of images costs a request for each of them, as on a web server."""
+        return bool(getattr(self.store, "asks_for_each", False)) or any(map(is_remote, self.paths))
+
     def file(self, row: int) -> ImageFile:
         """The image in one row."""
         return ImageFile(self.store, str(self.paths[row]))

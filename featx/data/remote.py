@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import threading
@@ -21,6 +22,7 @@ from featx.data.urls import is_http, joined, legal, private, public
 from featx.errors import DatasetError
 from featx.text import brief, did_you_mean, size_text
 
+Facts = tuple[int, int, int, int]
 Result = TypeVar("Result")
 
 _VERSIONS = (
@@ -40,6 +42,9 @@ _VERSIONS = (
 )
 """The keys under which file systems report what changes with the content. Times are not among them: they can be set back, and
 many servers give them in whole seconds."""
+
+_HEADERS = ("ETag", "Content-MD5", "Digest")
+"""Those that web servers send."""
 
 _PACKAGES = {
     "s3": "s3fs",
@@ -74,6 +79,9 @@ _PAGES_AT_ONCE = 16
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 16, 1 << 23
 """Bytes that a file opened for reading fetches at once: the least, and the most where it is read on and on."""
 
+_SMALL = 1 << 20
+"""Bytes up to which the content of a file of a web server is read at once with its headers."""
+
 _LARGEST_WHOLE = 1 << 29
 """The largest file that is fetched whole, into memory, from a server that sends no parts of files."""
 
@@ -91,7 +99,9 @@ def file_system(location: str) -> tuple[Any, str]:
         raise DatasetError(f"reading {shown} needs fsspec: pip install 'featx[remote]'") from error
     scheme = location.split("://", 1)[0].lower()
     try:
-        found, path = fsspec.core.url_to_fs(private(location), **_settings(location))
+        if is_http(location) and "::" not in location:
+            return _web_files(scheme), private(location)
+        found, path = fsspec.core.url_to_fs(private(location))
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         how = f"needs {package}: pip install {package}" if package else f"needs another package: {brief(error)}"
@@ -106,21 +116,17 @@ def file_system(location: str) -> tuple[Any, str]:
     return found, str(path)
 
 
-def _settings(location: str) -> dict[str, Any]:
-    """The settings of the file system of web servers: URLs as they are written, no compression, and an end to waiting."""
-    if not is_http(location):
-        return {}
+@functools.cache
+def _web_files(scheme: str) -> Any:
+    """The file system of web servers: URLs as they are written, no compression, and an end to waiting."""
+    import fsspec
     import fsspec.config
+    from aiohttp import ClientTimeout
 
-    try:
-        from aiohttp import ClientTimeout
-    except ImportError:
-        return {}
-    scheme = location.split("://", 1)[0].lower()
     given = dict(fsspec.config.conf.get(scheme, {}).get("client_kwargs", {}))
     headers = {"Accept-Encoding": "identity", **given.pop("headers", {})}
     timeout = ClientTimeout(total=None, connect=None, sock_connect=_CONNECT, sock_read=_SILENCE)
-    return {"encoded": True, "client_kwargs": {"timeout": timeout, **given, "headers": headers}}
+    return fsspec.filesystem(scheme, encoded=True, client_kwargs={"timeout": timeout, **given, "headers": headers})
 
 
 def facts_of_info(info: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -224,6 +230,41 @@ class RemoteFile:
             self.location,
         )
 
+    def read_all(self, admit: Callable[[int], None] = lambda _: None) -> tuple[bytes, Facts | None]:
+        """Read the whole file by one request.
+
+        Args:
+            admit: called with its size in bytes before it is read into memory, or, of a small file, after; it may wait.
+
+        Returns:
+            The bytes, and the row of ``FileFacts`` that came with them; None where none does.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not is_http(self.location):
+            admit(max(0, self.size))
+            return self.read(), None
+        refused: list[Exception] = []
+
+        def request(system: Any, url: str) -> tuple[bytes, Facts]:
+            response, data = _fsspec_sync(system.loop, _begun, system, url)
+            try:
+                admit(int(response.headers.get("Content-Length") or 0))
+            except Exception as error:  # not a fault of the server
+                refused.append(error)
+                system.loop.call_soon_threadsafe(response.close)
+                return b"", MISSING_FACTS
+            if data is None:
+                data = _fsspec_sync(system.loop, response.read)
+            versions = {key: response.headers.get(key) for key in _HEADERS}
+            return data, facts_of_info({"type": "file", "size": len(data), **versions})
+
+        found = self._ask(request)
+        if refused:
+            raise refused[0]
+        return found
+
     def _whole(self) -> bytes:
         """The bytes of a file whose server sends no parts; the last one stays in memory."""
         with _whole_lock:
@@ -248,6 +289,31 @@ class RemoteFile:
         if self.size < 0:
             return io.BytesIO(self.read())
         return cast(BinaryIO, io.BufferedReader(_Parts(self), _FIRST_BLOCK))
+
+
+async def _begun(system: Any, url: str) -> tuple[Any, bytes | None]:
+    """The answer of a web server to a request for a file; with its content if that is small.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    session = await system.set_session()
+    response = await session.get(system.encode_url(url), **system.kwargs)
+    try:
+        if response.status == 404:
+            raise FileNotFoundError(url)
+        response.raise_for_status()
+        is_small = 0 < int(response.headers.get("Content-Length") or 0) <= _SMALL
+        return response, await response.read() if is_small else None
+    except BaseException:
+        response.close()
+        raise
+
+
+def _fsspec_sync(loop: Any, work: Callable[..., Any], *args: Any) -> Any:
+    from fsspec.asyn import sync
+
+    return sync(loop, work, *args)
 
 
 _whole_lock = threading.RLock()

@@ -89,7 +89,8 @@ def fault_of(error: BaseException) -> Fault:
         (True, True)
     """
     chain = list(_chain(error))
-    status = next((found for each in chain if (found := _status(each))), 0)
+    broken = bool(_PASSING_NAMES.search(type(error).__name__))
+    status = 0 if broken else next((found for each in chain if (found := _status(each))), 0)
     cause = _words(error, chain, status)
     if status:
         missing = status in (404, 410)

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from featx.data.remote import RemoteFile, facts_of_info, file_system
+from featx.data.remote import Facts, RemoteFile, facts_of_info, file_system
 from featx.data.retries import persistently
 from featx.data.urls import is_http, public
 from featx.io.atomic import replacing, reserve
-
-Facts = tuple[int, int, int, int]
 
 _PART = 1 << 24
 """Bytes that are fetched by one request."""

@@ -132,7 +132,6 @@ def take_inventory(request: Request, facts: FileFacts | None = None) -> Inventor
         marks=marks,
         notes=(
             *request.images.notes,
-            *_unversioned_note(facts),
             *([note] if note else []),
             *_backbone_notes(request.backbone),
         ),
@@ -144,9 +143,9 @@ def encoded_paths(images: ImageSet) -> np.ndarray:
     return np.array([os.fsencode(path) for path in images.paths])
 
 
-def _unversioned_note(facts: FileFacts) -> Iterator[str]:
-    """A note that counts the images that are read each time, since nothing else tells whether they have changed."""
-    count = int(((facts.ctimes == UNKNOWN) & (facts.sizes >= 0)).sum())
+def unversioned(inventory: Inventory) -> Iterator[str]:
+    """A note that counts the images that each run reads, since nothing else tells whether they have changed."""
+    count = int(((inventory.marks.ctimes == UNKNOWN) & (inventory.sizes >= 0)).sum())
     if count:
         yield (
             f"{counted(count, 'image')} {'has' if count == 1 else 'have'} no ETag or other version where they lie, so each run "

@@ -13,6 +13,7 @@ import numpy as np
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE
 from featx.data.decode import MAX_PIXELS
+from featx.data.file_bytes import FileFacts
 from featx.data.image_set import ImageSet
 from featx.data.places import is_remote
 from featx.data.retries import repeated_requests
@@ -21,7 +22,7 @@ from featx.data.urls import public
 from featx.errors import OutputError, system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome, execute
-from featx.extraction.inventory import Inventory, take_inventory
+from featx.extraction.inventory import Inventory, take_inventory, unversioned
 from featx.extraction.plan import hash_altered, plan
 from featx.extraction.request import Request
 from featx.extraction.result import Extraction
@@ -29,6 +30,7 @@ from featx.extraction.reuse import count_removed
 from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import DONE, FAILED
 from featx.features.file_marks import record_marks, seal_of
+from featx.features.folder import knows_of
 from featx.features.lock import write_lock
 from featx.features.remote_folder import RemoteFolder
 from featx.layer_spec import views_name
@@ -152,8 +154,7 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
         reporter.note(f"waiting for {holder}, which writes the same file")
 
     reporter.stage(f"looking for known features of {len(request.images):,} images")
-    # What a server states is asked for once; of local files, which cost little, once more under the lock.
-    facts = request.images.facts() if request.images.is_remote else None
+    facts = _remote_facts(request)
     inventory = take_inventory(request, facts)
     if not request.rehash and is_unchanged(inventory):
         return inventory, _nothing_done(inventory)
@@ -169,6 +170,22 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
             if inventory.path == path:
                 work = plan(inventory, reporter, hashed)
                 return inventory, execute(work, reporter) if work else _nothing_done(inventory)
+
+
+def _remote_facts(request: Request) -> FileFacts | None:
+    """What servers state of the images, asked for once; None for local files, which are looked up again under the lock.
+
+    Where each image costs a request and nothing is known of any, nothing is asked: the answer comes with the bytes.
+    """
+    images = request.images
+    if not images.is_remote:
+        return None
+    target, _ = request.target()
+    if images.asks_for_each and (
+        request.rehash or not knows_of(target.parent, portable(images.root), request.backbone.identities)
+    ):
+        return FileFacts.unasked(len(images))
+    return images.facts()
 
 
 def _nothing_done(inventory: Inventory) -> Outcome:
@@ -206,5 +223,5 @@ def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extracti
         backbone=f"{backbone.name}, {backbone.weights} weights",
         engine=outcome.engine,
         failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed),
-        notes=(*backbone.notes, *outcome.notes, *repeated_requests()),
+        notes=(*backbone.notes, *outcome.notes, *unversioned(inventory), *repeated_requests()),
     )

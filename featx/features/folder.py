@@ -170,6 +170,25 @@ def files_sharing(
     return files
 
 
+def knows_of(folder: Path, root: str, identities: Mapping[str, str]) -> bool:
+    """Whether a file of a folder, complete or not, is of a data set, or has features of an extraction of any.
+
+    Args:
+        folder: the folder of feature files.
+        root: of the data set, as the feature file stores it.
+        identities: the identity of each layer by its name.
+    """
+    wanted = set(identities.values())
+    for path in _files(folder):
+        try:
+            header = FeatureFileHeader(path)
+        except (CacheMissError, CorruptFileError, UnreadableFileError):
+            continue
+        if header.dataset["root"] == root or wanted & {layer.identity for layer in header.layers.values()}:
+            return True
+    return False
+
+
 def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
     """The feature file of a folder that was written or used last.
 

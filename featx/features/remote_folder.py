@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from featx.data.places import is_remote
-from featx.data.remote import RemoteFile
-from featx.data.transfers import Facts, fetch, names_in, newest_in, put, takes_files
+from featx.data.remote import Facts, RemoteFile
+from featx.data.transfers import fetch, names_in, newest_in, put, takes_files
 from featx.data.urls import folder_location, public
 from featx.errors import CacheMissError, CorruptFileError, FeatxError, OutputError, UnreadableFileError
 from featx.features.feature_file import FeatureFile

@@ -10,7 +10,8 @@ import numpy as np
 
 from featx.data.file_bytes import FileBytes, FileFacts
 from featx.data.places import is_remote, local_path
-from featx.data.sources.remote import Facts, facts_of_files, read_remote
+from featx.data.remote import Facts
+from featx.data.sources.remote import facts_of_files, read_remote
 from featx.data.store import FolderStore, Store
 from featx.data.urls import is_http, legal, public
 
@@ -68,6 +69,7 @@ class PathsStore:
         self.root = root
         self.location = root.location
         self.concurrency = root.concurrency
+        self.asks_for_each = bool(getattr(root, "asks_for_each", False))
         self._local = FolderStore("/")
         self._known: dict[str, Facts] = {}
 

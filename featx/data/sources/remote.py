@@ -12,7 +12,7 @@ from featx.data.file_bytes import MISSING_FACTS, UNKNOWN, FileBytes, FileFacts, 
 from featx.data.image_set import ImageSet
 from featx.data.listing import Listing, images_of_listing
 from featx.data.places import is_remote
-from featx.data.remote import RemoteFile, facts_of_info, list_files
+from featx.data.remote import Facts, RemoteFile, facts_of_info, list_files
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive
 from featx.data.sources.archive_store import is_archive_name, pattern_of_folder
@@ -30,8 +30,6 @@ _ASKED_AT_ONCE = 64
 
 _WORTH_LISTING = 200
 """From this number of files on, one listing of the folder costs less than asking for each file."""
-
-Facts = tuple[int, int, int, int]
 
 
 def matches(data: str | os.PathLike[str]) -> bool:
@@ -69,6 +67,9 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
 class RemoteStore:
     """Images in a remote folder; paths are relative to it.
 
+    Attributes:
+        asks_for_each: whether facts cost a request for each image, because no listing states them.
+
     Args:
         location: the URL of the folder.
         listed: the rows of ``FileFacts`` of images that were just listed, by path; ``facts`` takes them once.
@@ -82,6 +83,7 @@ class RemoteStore:
 
     def __init__(self, location: str, listed: Mapping[str, Facts] | None = None) -> None:
         self.location = folder_location(location)
+        self.asks_for_each = is_http(self.location)
         # A web server's pages state nothing about files.
         self._listed = None if is_http(self.location) else listed
         self._known: Mapping[str, Facts] = {}
@@ -160,8 +162,8 @@ def read_remote(address: str, known: Facts | None, admit: Callable[[int], None])
 
     Args:
         address: the URL.
-        known: the row of ``FileFacts`` of the file from before, by which a later run finds it unchanged; None if nothing was
-            asked. A file that is replaced in between is found to be another by the next run.
+        known: the row of ``FileFacts`` of the file from before; None if nothing was asked. Where nothing comes with the bytes
+            themselves, a later run finds the file unchanged by it, and a file that is replaced in between to be another.
         admit: as in ``Store.read``.
 
     Raises:
@@ -169,11 +171,17 @@ def read_remote(address: str, known: Facts | None, admit: Callable[[int], None])
         RemoteError: the server does not answer.
     """
     file = RemoteFile(address)
-    try:
-        size = known[0] if known and known[0] > 0 else file.size
+
+    def admit_image(size: int) -> None:
         require_size(size)
-        admit(max(0, size))
-        data = file.read()
+        admit(size)
+
+    try:
+        if known and known[0] > 0:
+            admit_image(known[0])
+            data, found = file.read_all()
+        else:
+            data, found = file.read_all(admit_image)
         require_size(len(data))
     except (ImageError, ConnectionError):
         raise
@@ -183,5 +191,6 @@ def read_remote(address: str, known: Facts | None, admit: Callable[[int], None])
         raise ImageError("cannot be read: there is no such file") from error
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
-    _, version, ctime, _ = known or (0, -1, -1, 0)
+    # What came with the bytes is surer than what was stated before.
+    _, version, ctime, _ = found or known or (0, -1, -1, 0)
     return FileBytes(data, len(data), version, (ctime, 0))

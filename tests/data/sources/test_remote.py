@@ -17,7 +17,8 @@ import featx
 from featx.data import retries
 from featx.data.image_set import ImageSet
 from featx.data.listing_page import entries
-from featx.data.scan import open_store, scan_images
+from featx.data.openers import open_store
+from featx.data.scan import scan_images
 from featx.data.sources.remote import RemoteStore
 from featx.errors import DatasetError, FeatxError, RemoteError
 from featx.extraction.result import Extraction
@@ -150,6 +151,21 @@ def test_an_image_of_the_same_size_that_was_replaced_is_computed_again(
     row, twin = (after.paths.index(f"light/{n}.png") for n in (0, 1))
     assert (after.keys[row] == before.keys[twin]).all()
     assert (result.computed, result.reused) == (0, 10)
+
+
+def test_a_first_run_asks_for_each_image_once(server: WebServer, tmp_path: Path) -> None:
+    extracted(f"{server.url}/my photos", tmp_path / "cache")
+    assert server.count("HEAD") == 0
+    assert all(number == 1 for (_, path), number in server.requests.items() if path.endswith(".png"))
+
+
+def test_features_of_the_same_photos_are_found_though_nothing_was_asked(
+    pictures: Path, server: WebServer, tmp_path: Path
+) -> None:
+    extracted(pictures, tmp_path / "cache")
+    result = extracted(f"{server.url}/my photos", tmp_path / "cache")
+    assert (result.computed, result.reused) == (0, 10)
+    assert extracted(f"{server.url}/my photos", tmp_path / "cache").computed == 0
 
 
 def test_without_etags_the_bytes_are_read_again_and_a_note_says_so(server: WebServer, tmp_path: Path) -> None:
@@ -317,8 +333,10 @@ def test_what_cannot_be_listed_is_told_in_one_line(url: str, error: str) -> None
 
 
 def test_a_folder_that_no_page_lists_is_refused_with_what_was_expected(server: WebServer) -> None:
+    (server.folder / "page.html").mkdir()
+    (server.folder / "page.html" / "index.html").write_text("<html><body>Welcome")
     with pytest.raises(DatasetError, match="a web server must list the folder on a page of links"):
-        scan_images(f"{server.url}/my photos/dark/a b.png")
+        scan_images(f"{server.url}/page.html")
     with pytest.raises(DatasetError, match=r"there is nothing at .*/none/"):
         scan_images(f"{server.url}/none")
 

@@ -1,0 +1,149 @@
+r"""How fast images behind a web server with latency are extracted, against the same images in a local folder.
+
+    python benchmarks/sources_remote.py
+    python benchmarks/sources_remote.py --backbone lenet5 --images FOLDER --latency 0.05 --rounds 3
+
+Prints one JSON line; progress goes to stderr. A server in a process of its own, which keeps the files in memory, waits for the
+latency before each answer. In each round both take turns, with an empty cache, and the listing and the facts of the images
+count. "seconds" are medians; "share" is the median of local / remote seconds over the rounds. "cpu_seconds" are those of this
+process, which show how much work the requests cost where other programs use the machine too. The engine is fixed, so that
+nothing is measured by the way.
+
+The server needs a part of a core, which a bucket would not, and the images come with an ETag, as from a bucket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+IMAGES = SHARED / "datasets" / "hymenoptera"
+WEIGHTS = {"mobilenet_v1_075": SHARED / "weights" / "mobilenet_v1_075.safetensors"}
+
+
+def serve(folder: str, latency: float, port: Any) -> None:
+    """Serve a folder from memory, with pages that list its folders, after a pause before each answer."""
+    answers = _answers(Path(folder))
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.readline():
+            while (await reader.readline()).strip():
+                pass
+            method, path, _ = request.decode().split(" ")
+            await asyncio.sleep(latency)
+            head, body = answers.get(unquote(path), (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""))
+            writer.write(head if method == "HEAD" else head + body)
+            await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        port.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+def _answers(folder: Path) -> dict[str, tuple[bytes, bytes]]:
+    """The answer to each request, as its head and its body."""
+    bodies: dict[str, bytes] = {}
+    for here, folders, files in os.walk(folder):
+        url = "/" + Path(here).relative_to(folder).as_posix().removeprefix(".")
+        url = url if url == "/" else url + "/"
+        links = [f"{name}/" for name in folders] + files
+        bodies[url] = "".join(f'<a href="{quote(link)}">{link}</a>\n' for link in links).encode()
+        bodies |= {url + name: Path(here, name).read_bytes() for name in files}
+    return {
+        url: (
+            f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nContent-Type: "
+            f'{"text/html" if url.endswith("/") else "image/jpeg"}\r\nETag: "{hashlib.md5(body).hexdigest()}"\r\n\r\n'.encode(),
+            body,
+        )
+        for url, body in bodies.items()
+    }
+
+
+def measure(
+    images: Path = IMAGES,
+    backbone: str = "mobilenet_v1_075",
+    latency: float = 0.05,
+    rounds: int = 3,
+    compute: str = "onnxruntime",
+) -> dict[str, Any]:
+    """Extract the images from the folder and from the server in turns.
+
+    Returns:
+        The seconds and the images per second of both, and the share of the local speed that is reached.
+    """
+    import featx
+
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    server = context.Process(target=serve, args=(str(images), latency, theirs), daemon=True)
+    server.start()
+    try:
+        places = {"local": str(images), "remote": f"http://127.0.0.1:{ours.recv()}"}
+        network = featx.load_backbone(backbone, weights=str(WEIGHTS.get(backbone, "default")))
+        taken: dict[str, list[tuple[float, float]]] = {place: [] for place in places}
+        count = 0
+        for turn in range(rounds + 1):  # the first warms caches and engines up, and does not count
+            for place, data in places.items():
+                with tempfile.TemporaryDirectory() as cache:
+                    began, cpu = time.perf_counter(), time.process_time()
+                    result = featx.extract(data, network, cache=cache, compute=compute)
+                    seconds = (time.perf_counter() - began, time.process_time() - cpu)
+                if result.computed + result.reused != result.images:
+                    raise RuntimeError(f"{result.failed} images failed: {result.failures[:1]}")
+                count = result.images
+                print(f"round {turn}, {place}: {seconds[0]:.2f} s, {seconds[1]:.2f} s of a core", file=sys.stderr)
+                if turn:
+                    taken[place].append(seconds)
+    finally:
+        server.terminate()
+    wall = {place: statistics.median(each[0] for each in all_of) for place, all_of in taken.items()}
+    return {
+        "images": count,
+        "backbone": backbone,
+        "latency": latency,
+        "seconds": {place: round(seconds, 3) for place, seconds in wall.items()},
+        "cpu_seconds": {
+            place: round(statistics.median(each[1] for each in all_of), 3) for place, all_of in taken.items()
+        },
+        "images_per_second": {place: round(count / seconds, 1) for place, seconds in wall.items()},
+        "share": round(statistics.median(a[0] / b[0] for a, b in zip(*taken.values(), strict=True)), 3),
+    }
+
+
+def main() -> None:
+    """Measure, and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, default=IMAGES)
+    parser.add_argument("--backbone", action="append")
+    parser.add_argument("--latency", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compute", default="onnxruntime")
+    given = parser.parse_args()
+    found = [
+        measure(given.images, backbone, given.latency, given.rounds, given.compute)
+        for backbone in given.backbone or ("mobilenet_v1_075", "lenet5")
+    ]
+    versions = {name: version(name) for name in ("torch", "onnxruntime", "fsspec", "aiohttp")}
+    print(json.dumps({"results": found, "cores": os.cpu_count(), "machine": platform.machine(), **versions}))
+
+
+if __name__ == "__main__":
+    main()
