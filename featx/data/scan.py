@@ -53,7 +53,7 @@ class Lister(Protocol):
         ...
 
 
-SOURCES: Sequence[Source] = (hugging_face, parquet, archive, folder, table, files, digits, remote)
+SOURCES: Sequence[Source] = (hugging_face, archive, parquet, folder, table, files, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 

@@ -27,7 +27,7 @@ from featx.data.sources.archive_store import (
     pattern_of_folder,
     without_ending,
 )
-from featx.data.sources.sample_labels import read_samples
+from featx.data.sources.sample_labels import LabelledSamples, read_samples
 from featx.data.sources.webdataset import Samples, are_samples, may_be_samples, names_of_list, samples_of
 from featx.data.sources.zip_index import ENCRYPTED
 from featx.data.split_names import worded_splits
@@ -53,10 +53,12 @@ class _Part:
     Attributes:
         name: its path below the folder that all have in common; "" for a single archive.
         index: what it holds.
+        samples: its members as samples of WebDataset.
     """
 
     name: str
     index: ArchiveIndex
+    samples: Samples
 
     @property
     def prefix(self) -> str:
@@ -101,15 +103,10 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     root = _shown_root(location)
     name = _name(location)
     warnings = [f"Warning: {printable(name)}{_inside(part)} {note}" for part in parts for note in part.index.notes]
-    samples = {}
-    if any(may_be_samples(part.index) for part in parts):
-        samples = {part.prefix: samples_of(part.index) for part in parts}
-    if are_samples(list(samples.values())):
-        images = _of_samples(name, store, parts, samples, options, warnings)
-    else:
-        options.require_only(COMMON, text, "an archive of folders")
-        images = _of_folders(name, root, store, parts, options, warnings)
-    return images
+    if are_samples([part.samples for part in parts]):
+        return _of_samples(name, store, parts, options, warnings)
+    options.require_only(COMMON, text, "an archive of folders")
+    return _of_folders(name, root, store, parts, options, warnings)
 
 
 def _refuse_foreign(text: str) -> None:
@@ -157,13 +154,17 @@ def _scanned(store: ArchiveStore) -> list[_Part]:
             f"{store.location} stands for {counted(len(archives), 'archive')}, of which {len(missing):,} are not there: "
             f"{listed(missing)}. A pattern with * stands for those that are there"
         )
+
+    def listed_part(name: str) -> _Part:
+        index = archives[name].scan()
+        return _Part(name, index, samples_of(index) if may_be_samples(index) else Samples([]))
+
     with ThreadPoolExecutor(READ_AHEAD if store.concurrency else 1) as pool:
         try:
-            indexes = list(pool.map(lambda archive: archive.scan(), archives.values()))
+            return list(pool.map(listed_part, archives))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [_Part(name, index) for name, index in zip(archives, indexes, strict=True)]
 
 
 def _shown_root(location: str) -> str:
@@ -248,7 +249,6 @@ def _of_samples(
     name: str,
     store: ArchiveStore,
     parts: Sequence[_Part],
-    samples: Mapping[str, Samples],
     options: ScanOptions,
     warnings: Sequence[str],
 ) -> ImageSet:
@@ -262,13 +262,16 @@ def _of_samples(
         except ImageError as error:
             raise DatasetError(f"{store.name(path)} {error}") from error
 
+    samples = {part.prefix: part.samples for part in parts}
     found = read_samples(samples, options, text, lambda: _class_list(store.location, parts))
-    splits, split_notes = _splits(store, parts, samples)
+    split_notes: list[str] = []
     if not options.split_column:
+        splits, split_notes = _splits(store, parts)
         of_archive = {part.prefix: splits[part.name] for part in parts}
-        found.splits = [_split_of(path, of_archive) for path in found.paths]
-        found.splits, more = _splits_in_keys(found.paths, found.splits, of_archive)
-        split_notes += more
+        found.splits = [of_archive[prefix] for prefix in found.archives]
+        if not any(found.splits):
+            found.splits, more = _splits_in_keys(found)
+            split_notes += more
     notes = [*warnings, *(f"{printable(name)} {note}" for note in (*found.notes, *split_notes))]
     skipped = Listing(store.location)
     for part in parts:
@@ -280,20 +283,7 @@ def _of_samples(
     )
 
 
-def _split_of(path: str, of_archive: Mapping[str, str]) -> str:
-    if "" in of_archive:
-        return of_archive[""]
-    at = path.find("/")
-    while at >= 0:
-        if path[: at + 1] in of_archive:
-            return of_archive[path[: at + 1]]
-        at = path.find("/", at + 1)
-    return ""
-
-
-def _splits(
-    store: ArchiveStore, parts: Sequence[_Part], samples: Mapping[str, Samples]
-) -> tuple[dict[str, str], list[str]]:
+def _splits(store: ArchiveStore, parts: Sequence[_Part]) -> tuple[dict[str, str], list[str]]:
     """The split of each archive by its name or the folders around it; "" where they do not tell.
 
     Raises:
@@ -303,7 +293,7 @@ def _splits(
         return {parts[0].name: ""}, []
     found = {part.name: _worded(without_ending(part.name)) for part in parts}
     kinds = sorted({split for split in found.values() if split})
-    without = [part.name for part in parts if not found[part.name] and samples[part.prefix].samples]
+    without = [part.name for part in parts if not found[part.name] and part.samples.samples]
     if kinds and without:
         raise DatasetError(
             f"{store.location} has shards of {' and '.join(kinds)}, and others whose names tell no split: {listed(without)}. "
@@ -328,23 +318,15 @@ def _fixed_words(location: str) -> list[str]:
     return [re.sub(r"\{[^{}]*\}|[*?]", "", without_ending(location.rpartition("/")[2]))]
 
 
-def _splits_in_keys(
-    paths: Sequence[str], splits: Sequence[str], of_archive: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """Splits by the first folder of each sample, if the archives tell none and all of these folders are splits."""
-    if any(splits):
-        return list(splits), []
-    inner = [path if "" in of_archive else _without_archive(path, of_archive) for path in paths]
+def _splits_in_keys(found: LabelledSamples) -> tuple[list[str], list[str]]:
+    """Splits by the first folder of each sample, if all of these folders are splits."""
+    inner = [path[len(prefix) :] for path, prefix in zip(found.paths, found.archives, strict=True)]
     tops = {path.partition("/")[0] if "/" in path else "" for path in inner}
     known = worded_splits(sorted(tops))
     if "" in tops or len(tops) < 2 or not all(known.values()):
-        return list(splits), []
+        return found.splits, []
     shown = ", ".join(f"{top} as {split}" for top, split in known.items())
     return [known[path.partition("/")[0]] for path in inner], [f"has splits by the folders of samples: {shown}"]
-
-
-def _without_archive(path: str, of_archive: Mapping[str, str]) -> str:
-    return next(path[len(prefix) :] for prefix in of_archive if path.startswith(prefix))
 
 
 def _class_list(location: str, parts: Sequence[_Part]) -> tuple[str, list[str]]:

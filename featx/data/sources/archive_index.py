@@ -13,7 +13,7 @@ LONGEST_NAME = 4096
 LARGEST_TEXT = 1 << 16
 """Members with labels and class names of more bytes are not read while an archive is listed."""
 
-_LABEL_ENDINGS = (".cls", ".class", ".label", ".json")
+_LABEL_ENDINGS = (".cls", ".class", ".label", ".cls.txt", ".class.txt", ".label.txt", ".json")
 
 LISTS = (
     *("classnames.txt", "classes.txt", "class_names.txt", "labels.txt"),

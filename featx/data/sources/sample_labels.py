@@ -36,6 +36,7 @@ class LabelledSamples:
 
     Attributes:
         paths: N paths of images, with the archive before them where there are several.
+        archives: N beginnings of these paths, which name the archive; "" for a single one.
         labels: N labels; None for unlabelled.
         splits: N cells of the key that holds splits, or all "".
         columns: the cells of further keys.
@@ -43,6 +44,7 @@ class LabelledSamples:
     """
 
     paths: list[str] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     columns: dict[str, list[str]] = field(default_factory=dict)
@@ -112,6 +114,7 @@ def _with_images(ones: Sequence[_One], options: ScanOptions, found: LabelledSamp
             kept.append(one)
             used[endings[0]] += 1
             found.paths.append(one.prefix + one.sample.images[endings[0]])
+            found.archives.append(one.prefix)
             several.update(one.sample.images.keys() - {endings[0]})
     if several:
         shown = ", ".join(f"{count:,} .{ending}" for ending, count in several.most_common(5))

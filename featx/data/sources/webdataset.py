@@ -5,7 +5,9 @@ The format: https://github.com/webdataset/webdataset#the-webdataset-format
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +85,10 @@ def may_be_samples(index: ArchiveIndex) -> bool:
 
 
 def samples_of(index: ArchiveIndex) -> Samples:
-    """Group the members of an archive to samples. Hidden members and those in hidden folders are left out."""
+    """Group the members of an archive to samples. Hidden members and those in hidden folders are left out.
+
+    The texts of JSON members are taken out of ``index``, since their values are larger than everything else.
+    """
     found: dict[str, Sample] = {}
     for path in index.members:
         if any(map(is_junk, path.split("/"))):
@@ -98,9 +103,9 @@ def samples_of(index: ArchiveIndex) -> Samples:
     with_image = [sample for sample in found.values() if sample.images]
     objects: dict[str, Mapping[str, Any]] = {}
     for sample in with_image:
-        value = _parsed(index.texts.get(sample.others.get("json", ""), b""))
+        value = _parsed(index.texts.pop(sample.others.get("json", ""), b""))
         if isinstance(value, dict):
-            objects[sample.key] = value
+            objects[sample.key] = {sys.intern(key): inner for key, inner in value.items()}
     beside = sum(1 for sample in found.values() if not sample.images and _tells(sample))
     return Samples(with_image, beside, objects)
 
@@ -126,11 +131,17 @@ def are_samples(archives: Sequence[Samples]) -> bool:
 
 def label_ending(others: Mapping[str, str]) -> str:
     """The ending of the member that holds the label: ``cls``, or one such as ``target.cls``; "" if there is none."""
+    return _label_ending(frozenset(others))
+
+
+@functools.lru_cache(maxsize=1024)
+def _label_ending(endings: frozenset[str]) -> str:
     for label in LABEL_ENDINGS:
-        if label in others:
-            return label
-        if found := next((ending for ending in sorted(others) if ending.endswith(f".{label}")), ""):
-            return found
+        for known in (label, f"{label}.txt"):
+            if known in endings:
+                return known
+            if found := min((ending for ending in endings if ending.endswith(f".{known}")), default=""):
+                return found
     return ""
 
 

@@ -291,3 +291,17 @@ def test_a_second_scan_takes_labels_and_columns_from_the_kept_list(
     assert second.labels.tolist() == first.labels.tolist()
     assert second.columns["site"].tolist() == ["north"] * 4
     assert second.notes == first.notes
+
+
+def test_tables_about_the_shards_beside_them_do_not_matter(tmp_path: Path) -> None:
+    make_shard(
+        tmp_path / "img/00000.tar", {f"{n}": {"jpg": b"x", "txt": "a cat", "json": {"url": "u"}} for n in range(2)}
+    )
+    (tmp_path / "img/00000.parquet").write_bytes(b"PAR1 and so on")
+    (tmp_path / "img/00000_stats.json").write_text("{}")
+    assert scan_images(tmp_path / "img").paths.tolist() == ["00000.tar/0.jpg", "00000.tar/1.jpg"]
+
+
+def test_labels_in_text_files_of_the_right_name_count(tmp_path: Path) -> None:
+    shard = {f"{n}": {"jpg": b"x", "cls.txt": f"{['cat', 'dog'][n]}\n"} for n in range(2)}
+    assert scan_images(make_shard(tmp_path / "s.tar", shard)).classes == ("cat", "dog")
