@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,10 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 MOST_FILES = 1_000_000
 """The most files that a name with braces may stand for."""
+
+
+_LONGEST = 2000
+"""The most characters of a name with braces; a feature file has no place for much more."""
 
 
 class Place(Protocol):
@@ -146,6 +151,37 @@ def expand(location: str) -> list[str]:
     """
     found = [name for spelled in _spelled(location) for name in _matching(spelled)]
     return list(dict.fromkeys(found))
+
+
+def pattern_of(locations: Sequence[str]) -> str:
+    """One name that ``expand`` turns into several locations, such as a shell has turned into them.
+
+    Returns:
+        A pattern, or a name with braces; "" where there is none that can be stored.
+
+    Examples:
+        >>> pattern_of(["data/train-0.tar", "data/test-0.tar"])
+        'data/t{est,rain}-0.tar'
+    """
+    names = sorted(set(locations), key=os.fsencode)
+    begin = _shared_beginning(names)
+    end = _shared_beginning([name[len(begin) :][::-1] for name in names])[::-1]
+    pattern = f"{glob.escape(begin)}*{glob.escape(end)}"
+    if set("{}") & set("".join(names)):
+        return ""
+    if len(names) > 1 and set(expand(pattern)) == set(names):
+        return pattern
+    parts = [name[len(begin) : len(name) - len(end)] for name in names]
+    braces = f"{glob.escape(begin)}{{{','.join(parts)}}}{glob.escape(end)}"
+    return braces if len(braces) <= _LONGEST and expand(braces) == names else ""
+
+
+def _shared_beginning(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    shared = next(
+        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
+    return first[:shared]
 
 
 def _spelled(text: str) -> list[str]:

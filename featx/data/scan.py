@@ -12,6 +12,7 @@ import numpy as np
 
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
+from featx.data.places import pattern_of
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive, digits, files, folder, hugging_face, parquet, remote, table
 from featx.data.store import ImageFile
@@ -94,7 +95,8 @@ def scan_images(
             (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, whose paths are
             relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
             are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read. An
-            image file, a pattern such as ``photos/*.jpg``, or a list of these has no labels.
+            image file, a pattern such as ``photos/*.jpg``, or a list of these has no labels. Archives, Parquet files with image
+            bytes, Hugging Face data sets (``hf://org/name``) and the URLs of any of these are taken as well.
         options: the columns of a table, classes in the names of files, and what else the layout does not tell.
         fields: the same as keyword arguments, by the names of the fields of ``ScanOptions``: ``path_column="file"``.
 
@@ -121,10 +123,24 @@ def scan_images(
                 f"found {found}; expected the path of a folder, of a table or of an image file. Images in several places are "
                 "listed in a table"
             )
+    if len(items) > 1 and (pattern := _pattern_of_shards(items)):
+        return _scan_one(pattern, options)
     if len(items) > 1:
         options.require_only(COMMON, f"{len(items)} files", files.EXPECTED)
         return with_path_labels(files.scan_files(items, options), options)
     return _scan_one(items[0], options)
+
+
+def _pattern_of_shards(items: Sequence[str | os.PathLike[str]]) -> str:
+    """The pattern for several files of one kind that holds many images, which a shell has made of it; "" for other files."""
+    kinds = {next((kind for kind in SOURCES if kind.matches(item)), None) for item in items}
+    if len(kinds) > 1 or not kinds & {parquet, archive} or any(Path(item).is_dir() for item in items):
+        return ""
+    if found := pattern_of([os.fspath(item) for item in items]):
+        return found
+    raise DatasetError(
+        f"the {len(items)} files such as {os.fspath(items[0])} have no common pattern; name their folder"
+    )
 
 
 def _scan_one(source: str | os.PathLike[str], options: ScanOptions) -> ImageSet:

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
-import re
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from featx.data.image_set import ImageSet
-from featx.data.listing import is_junk, why_left_out
-from featx.data.places import expand, is_remote, local_path, place
+from featx.data.places import is_remote, local_path, place
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
-from featx.data.split_names import exact_splits, is_split_alone, worded_splits
+from featx.data.sources.parquet_files import (
+    base_of,
+    find_files,
+    holds_parquet_alone,
+    is_parquet_name,
+    is_pattern,
+    name_of_files,
+    splits_of_files,
+    without_column,
+)
 from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
-from featx.text import listed, portable
+from featx.text import listed
 
 if TYPE_CHECKING:
     from featx.data.sources.row_cells import Rows
-
-ENDING = ".parquet"
 
 EXPECTED = "Parquet files with image bytes (a file, a folder, or a pattern such as 'data/train-*.parquet')"
 
 OPTIONS: Collection[str] = ("image_column", "label_column", "label_columns", "split_column", "label_separator")
 """The options of the source; see ``featx.data.scan.Source``."""
-
-_BELOW = "/**/*.parquet"
-"""The end of a location that stands for all Parquet files in a folder."""
-
-_SHARD = re.compile(r"(?P<split>.+?)-\d{3,}-of-\d{3,}(?:-[0-9a-f]{8,})?")
-"""The names of files as ``datasets`` writes them: ``train-00000-of-00002``."""
 
 _MISSING = "needs pyarrow: pip install 'featx[parquet]'"
 
@@ -43,10 +40,12 @@ def matches(data: str | os.PathLike[str]) -> bool:
     text = os.fspath(data)
     if not isinstance(text, str):
         return False
-    if not is_remote(text) and (path := local_path(text)).exists():
-        return _holds_parquet_alone(path) if path.is_dir() else _has_images(path)
-    files, column = _without_column(text)
-    return files.lower().endswith(ENDING) and (is_remote(text) or _is_pattern(files) or bool(column))
+    if not is_remote(text) and (path := local_path(text)).is_dir():
+        return holds_parquet_alone(path)
+    files, column = without_column(text)
+    if not is_parquet_name(files):
+        return False
+    return bool(column) or is_pattern(files) or _has_images(files)
 
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
@@ -75,23 +74,21 @@ def _read(text: str, options: ScanOptions, *, images_alone: bool = False) -> tup
         from featx.data.sources.parquet_store import ParquetStore
     except ImportError as error:
         raise DatasetError(f"reading {text} {_MISSING}") from error
-    text, named = _without_column(text)
-    location, base, files = _found(text)
-    if not _is_pattern(text):
-        _refuse_several(base, files)
-    column = options.image_column or named or _column_by_content(files)
-    splits = _splits_of(base, files)
+    text, named = without_column(text)
+    location, base, files = find_files(text)
+    column = options.image_column or named or _column_by_content(files[0])
+    splits = splits_of_files(base, files)
     parts = []
     for file in files:
         key = file.removeprefix(base).lstrip("/")
         asked = dataclasses.replace(options, image_column=column)
         parts.append(_rows_of(file, f"{key}/" if key else "", splits[file], asked, images_alone))
-    return ParquetStore(f"{location}#{column}" if column else location, base, column), _name(base), parts
+    return ParquetStore(f"{location}#{column}" if column else location, base, column), name_of_files(base), parts
 
 
 def opens(location: str) -> bool:
     """Whether a location is that of Parquet files with images."""
-    return _without_column(location)[0].lower().endswith(ENDING)
+    return is_parquet_name(without_column(location)[0])
 
 
 def open_store(location: str) -> Store:
@@ -100,26 +97,12 @@ def open_store(location: str) -> Store:
         from featx.data.sources import parquet_store
     except ImportError as error:
         raise DatasetError(f"reading {location} {_MISSING}") from error
-    files, column = _without_column(location)
-    return parquet_store.ParquetStore(location, _base(files), column)
+    files, column = without_column(location)
+    return parquet_store.ParquetStore(location, base_of(files), column)
 
 
-def _without_column(location: str) -> tuple[str, str | None]:
-    """The files of a location, and the column of images if it names one."""
-    at = location.lower().rfind(f"{ENDING}#") + len(ENDING)
-    if at < len(ENDING) or os.path.lexists(location):
-        return location, None
-    return location[:at], location[at + 1 :]
-
-
-def _is_pattern(text: str) -> bool:
-    return glob.has_magic(text) or bool(re.search(r"\{[^{}]*(\.\.|,)[^{}]*\}", text))
-
-
-def _has_images(path: Path) -> bool:
+def _has_images(file: str) -> bool:
     """Whether a file is a Parquet file with a column of images."""
-    if path.suffix.lower() != ENDING or not path.is_file():
-        return False
     try:
         import pyarrow.parquet
 
@@ -127,103 +110,11 @@ def _has_images(path: Path) -> bool:
     except ImportError:
         return False
     try:
-        schema = pyarrow.parquet.read_schema(path)
+        with place(file).open() as source:
+            schema = pyarrow.parquet.ParquetFile(source).schema_arrow
     except (OSError, pyarrow.ArrowException):
         return False
-    return bool(image_columns(schema, features_of(schema.metadata))) or bool(_column_by_content([str(path)]))
-
-
-def _holds_parquet_alone(folder: Path) -> bool:
-    """Whether a folder holds Parquet files, and no images."""
-    found = False
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_junk(name)]
-        if any(not why_left_out(name) for name in files):
-            return False
-        found = found or any(map(_is_parquet, files))
-        if len(Path(here).relative_to(folder).parts) > 8:
-            folders.clear()
-    return found
-
-
-def _is_parquet(name: str) -> bool:
-    return name.lower().endswith(ENDING) and not name.startswith((".", "_"))
-
-
-def _found(text: str) -> tuple[str, str, list[str]]:
-    """The location of Parquet files, what the paths of their images are relative to, and the files, sorted.
-
-    Raises:
-        DatasetError: there are none.
-    """
-    if not is_remote(text):
-        path = local_path(text)
-        if path.is_dir():
-            folder = str(path.resolve())
-            return folder + _BELOW, folder, _below(folder)
-        text = str(path.resolve() if path.is_file() else Path(os.path.abspath(path)))  # noqa: PTH100 - of a pattern
-        if path.is_file():
-            return text, text, [text]
-    files = expand(text)
-    if not files:
-        raise DatasetError(f"no file matches {text}")
-    return text, _base(text), files
-
-
-def _below(folder: str) -> list[str]:
-    found = []
-    for here, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_junk(name))
-        found += [f"{here}/{name}" for name in files if _is_parquet(name)]
-    return sorted(found, key=os.fsencode)
-
-
-def _base(files: str) -> str:
-    """What the paths of images are relative to: the folder of a pattern, or the file itself."""
-    if files.endswith(_BELOW) and (is_remote(files) or not os.path.lexists(files)):
-        return files.removesuffix(_BELOW)
-    if not _is_pattern(files) or (not is_remote(files) and os.path.lexists(files)):
-        return files
-    parts = files.split("/")
-    fixed = next(number for number, part in enumerate(parts) if re.search(r"[*?\[{]", part))
-    return "/".join(parts[:fixed])
-
-
-def _refuse_several(base: str, files: Sequence[str]) -> None:
-    """Refuse a folder of several data sets, each in its own folder, as configurations of a Hugging Face data set are."""
-    found = set()
-    for file in files:
-        folders = file.removeprefix(base).strip("/").split("/")[:-1]
-        around = [name for name in folders if not is_split_alone(name)]
-        if _stem_split(file) or len(around) < len(folders):
-            found.add("/".join(around))
-    if len(found) > 1:
-        raise DatasetError(
-            f"{base} holds the Parquet files of several data sets, in the folders {listed(sorted(found))}; name one of these "
-            f"folders, or {base}{_BELOW} for all of them"
-        )
-
-
-def _stem_split(file: str) -> str:
-    stem = file.rpartition("/")[2][: -len(ENDING)]
-    match = _SHARD.fullmatch(stem)
-    return match["split"] if match else ""
-
-
-def _splits_of(base: str, files: Sequence[str]) -> dict[str, str]:
-    """The split of each file by its name, or by that of its folder; "" where neither tells it."""
-    shards = {file: _stem_split(file) for file in files}
-    stems = {file: shards[file] or file.rpartition("/")[2][: -len(ENDING)] for file in files}
-    known = {**worded_splits(stems.values()), **{k: v for k, v in exact_splits(stems.values()).items() if v}}
-    by_name = {file: known[stem] or shards[file] for file, stem in stems.items()}
-    if any(by_name.values()):
-        return by_name
-    folders = {file: file.removeprefix(base).lstrip("/").split("/")[:-1] for file in files}
-    names = {part for parts in folders.values() for part in parts}
-    alone = {name: split for name, split in worded_splits(names).items() if is_split_alone(name)}
-    return {
-        file: next((alone[part] for part in reversed(parts) if part in alone), "") for file, parts in folders.items()
-    }
+    return bool(image_columns(schema, features_of(schema.metadata))) or bool(_column_by_content(file))
 
 
 def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, images_alone: bool) -> Rows:
@@ -257,8 +148,8 @@ def _of_rows(count: int) -> Any:
     return pyarrow.table({"": pyarrow.nulls(count)})
 
 
-def _column_by_content(files: Sequence[str]) -> str | None:
-    """The only column of plain bytes that begin as an image does, where no type and no name tells it; of the first file."""
+def _column_by_content(file: str) -> str | None:
+    """The only column of plain bytes that begin as an image does, where no type and no name tells it."""
     import pyarrow.parquet
 
     from featx.data.formats import format_of
@@ -266,7 +157,7 @@ def _column_by_content(files: Sequence[str]) -> str | None:
 
     found: list[ImageColumn] = []
     try:
-        with place(files[0]).open() as source:
+        with place(file).open() as source:
             opened = pyarrow.parquet.ParquetFile(source)
             schema = opened.schema_arrow
             if image_columns(schema, features_of(schema.metadata)):
@@ -281,12 +172,3 @@ def _column_by_content(files: Sequence[str]) -> str | None:
     except (OSError, pyarrow.ArrowException):
         return None
     return found[0].name if len(found) == 1 else None
-
-
-def _name(base: str) -> str:
-    """The name of a data set: that of its file or folder; of the folder above one that is called data."""
-    parts: Iterator[str] = (part for part in reversed(base.rstrip("/").split("/")) if part)
-    last = next(parts, "parquet")
-    stem = last[: -len(ENDING)] if last.lower().endswith(ENDING) else last
-    stem = _stem_split(last) or stem
-    return portable(next(parts, stem) if stem == "data" else stem)

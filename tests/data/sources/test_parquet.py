@@ -255,6 +255,17 @@ def test_a_pattern_selects_files(tmp_path: Path, names: str) -> None:
     assert open_store(images.root).read(str(images.paths[-1])).data == png(1)
 
 
+@pytest.mark.parametrize("selected", [["train-0", "train-1", "test-0"], ["train-0", "train-1"], ["train-0", "test-0"]])
+def test_the_files_that_a_shell_makes_of_a_pattern_are_one_data_set(tmp_path: Path, selected: list[str]) -> None:
+    names = {"train-0": (2, 0), "train-1": (2, 10), "test-0": (1, 20)}
+    for name, (count, start) in names.items():
+        pets(tmp_path / "data [1]" / f"{name}.parquet", count, start)
+    images = scan_images([tmp_path / "data [1]" / f"{name}.parquet" for name in selected])
+    assert len(images) == sum(names[name][0] for name in selected)
+    assert open_store(images.root).read(str(images.paths[-1])).data == images.file(len(images) - 1).read().data
+    assert images.name == "data-1-"
+
+
 def test_folders_of_splits_and_a_column_of_splits_tell_them_too(tmp_path: Path) -> None:
     pets(tmp_path / "hub" / "train" / "0000.parquet", 1)
     pets(tmp_path / "hub" / "test" / "0000.parquet", 1, 10)
@@ -310,3 +321,27 @@ def test_embedded_names_that_would_mean_something_else_are_left_out(tmp_path: Pa
     assert images.paths.tolist() == ["0/b.png", "1/d.png", "2", "3", "4", "5/7"]
     assert [images.file(row).read().data for row in range(6)] == [png(number) for number in range(6)]
     assert np.array_equal(images.order(np.array([5, 0, 3])), [0, 3, 5])
+
+
+# URLs
+
+
+def test_files_behind_urls_are_read_as_local_ones(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    memory = fsspec.filesystem("memory")
+    for name, start in (("train-00000-of-00001", 0), ("test-00000-of-00001", 10)):
+        memory.pipe(f"/rows/data/{name}.parquet", pets(tmp_path / "x.parquet", 5, start, row_group_size=2).read_bytes())
+    for data in ("memory://rows/data/*.parquet", "memory://rows/data/{train,test}-00000-of-00001.parquet"):
+        images = scan_images(data)
+        assert (images.root, images.name) == (data, "rows")
+        assert set(images.splits) == {"train", "test"}
+        assert [open_store(data).read(str(path)).data for path in images.paths] == [
+            *(png(number) for number in range(10, 15)),
+            *(png(number) for number in range(5)),
+        ]
+    images = scan_images("memory://rows/data/train-00000-of-00001.parquet")
+    assert images.paths[4] == "4/pet_4.png"
+    assert images.file(4).read().data == png(4)
+    assert images.file(4).name == "memory://rows/data/train-00000-of-00001.parquet/4/pet_4.png"
+    with pytest.raises(DatasetError, match=r"memory://rows/data/none\.parquet"):
+        scan_images("memory://rows/data/none.parquet")
