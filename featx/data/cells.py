@@ -85,6 +85,21 @@ def label_text(value: Any) -> str:
     return BETWEEN_LABELS.join(sorted(set(names))) or BETWEEN_LABELS
 
 
+def separated_labels(value: Any, separator: str) -> str:
+    """The labels of a cell in which a separator of the user's own stands between them, as ``label_text`` gives them.
+
+    Examples:
+        >>> separated_labels("dog, cat", ","), separated_labels("dog", ",")
+        ('cat|dog', 'dog')
+    """
+    if not isinstance(value, str):
+        return label_text(value)
+    parts = value.split(None if separator.isspace() else separator)
+    names = {name for part in parts for name in (each.strip() for each in part.split(BETWEEN_LABELS)) if name}
+    text = cell_text(value)
+    return BETWEEN_LABELS.join(sorted(names)) if names or not text else BETWEEN_LABELS
+
+
 def _text(value: Any) -> str:
     if isinstance(value, dict | list | tuple | set):
         raise ValueError(f"holds {_kind(value)} {shortened(value)}; expected text or a number")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from featx.data.boxes import split_box, with_box
-from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text
+from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text, separated_labels
 from featx.data.formats import ENDINGS
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
@@ -311,7 +311,7 @@ class _Reader:
         separator = options.label_separator
         if separator is None:
             return _with_points(self.texts(roles.label, values, label_text), self.file)
-        return self.texts(roles.label, values, lambda value: _separated(value, separator))
+        return self.texts(roles.label, values, lambda value: separated_labels(value, separator))
 
     def _one_hot(self, columns: Sequence[str], cells: dict[str, Sequence[Any]]) -> list[str]:
         if odd := next((name for name in columns if BETWEEN_LABELS in name), None):
@@ -343,16 +343,6 @@ class _Reader:
                 )
             flags[text] = None if not plain else plain in _YES
         return [flags[text] for text in texts]
-
-
-def _separated(value: Any, separator: str) -> str:
-    """The labels of a cell with separators of the user's own."""
-    if not isinstance(value, str):
-        return label_text(value)
-    parts = value.split(None if separator.isspace() else separator)
-    names = {name for part in parts for name in (each.strip() for each in part.split(BETWEEN_LABELS)) if name}
-    text = cell_text(value)
-    return BETWEEN_LABELS.join(sorted(names)) if names or not text else BETWEEN_LABELS
 
 
 def _with_points(labels: list[str], file: TableFile) -> list[str]:

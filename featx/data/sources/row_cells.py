@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.compute
 
 from featx.data.boxes import split_box
-from featx.data.cells import BETWEEN_LABELS, cell_text, label_text
+from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, separated_labels
 from featx.data.image_set import ImageSet, assemble
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.row_schema import ImageColumn, RowSchema, class_names, unnamed_note
@@ -79,7 +79,9 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
     if schema.label_columns:
         labels = _one_hot(table, schema.label_columns, where)
     elif schema.label:
-        labels = _texts(table, schema.label, where, label_text, schema.features, "label")
+        between = schema.label_separator
+        text = label_text if between is None else lambda value: separated_labels(value, between)
+        labels = _texts(table, schema.label, where, text, schema.features, "label")
     splits = _texts(table, schema.split, where, cell_text, schema.features, "split") if schema.split else []
     further = {}
     for name in schema.further:
@@ -129,7 +131,7 @@ def _splits(parts: Sequence[Rows], options: ScanOptions) -> tuple[list[str], lis
             "everywhere or nowhere"
         )
     known = splits_of_cells(sorted(found))
-    if set(known.values()) == {"train"}:
+    if not by_column and set(known.values()) == {"train"}:
         return [""] * len(cells), ["all images are in the split train, so featx splits them by their content"]
     return [known[cell] for cell in cells], []
 

@@ -69,6 +69,7 @@ class RowSchema:
         split: the column of splits, or None.
         further: other columns with one value in each row.
         features: the descriptions of the columns by ``datasets``, by their names.
+        label_separator: what stands between the labels of an image in a cell, besides ``|``.
     """
 
     image: ImageColumn
@@ -77,6 +78,7 @@ class RowSchema:
     split: str | None
     further: tuple[str, ...]
     features: Mapping[str, Any]
+    label_separator: str | None = None
 
     @property
     def cells(self) -> list[str]:
@@ -118,7 +120,7 @@ def read_schema(
     split = options.split_column or next((n for n in schema.names if n.lower() == "split" and n not in taken), None)
     used = {*taken, label, split, *options.label_columns}
     further = tuple(name for name in schema.names if name not in used and _is_single(schema.field(name).type))
-    return RowSchema(image, label, options.label_columns, split, further, features)
+    return RowSchema(image, label, options.label_columns, split, further, features, options.label_separator)
 
 
 def named_image(where: str, schema: Any, features: Mapping[str, Any], asked: str | None) -> ImageColumn:

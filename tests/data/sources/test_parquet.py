@@ -118,6 +118,12 @@ def test_images_beside_the_file_are_read_where_it_has_paths_alone(tmp_path: Path
     assert images.facts().mtimes[1] != before
 
 
+def test_a_separator_of_the_users_own_stands_between_labels(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.parquet", {"image": structs([png(0), png(1)]), "label": ["dog, cat", "dog"]})
+    assert label_names(scan_images(file, label_separator=",")) == ["cat|dog", "dog"]
+    assert label_names(scan_images(file)) == ["dog, cat", "dog"]
+
+
 def test_one_hot_columns_are_several_labels(tmp_path: Path) -> None:
     columns = {
         "image": structs([png(n) for n in range(3)]),
@@ -272,6 +278,8 @@ def test_folders_of_splits_and_a_column_of_splits_tell_them_too(tmp_path: Path) 
     assert scan_images(tmp_path / "hub").splits.tolist() == ["test", "train"]
     columns = {"image": structs([png(0), png(1)]), "label": [0, 1], "split": ["train", "validation"]}
     assert scan_images(write(tmp_path / "x.parquet", columns)).splits.tolist() == ["train", "val"]
+    columns["split"] = ["train", "train"]
+    assert scan_images(write(tmp_path / "x.parquet", columns)).splits.tolist() == ["train", "train"]
     columns["split"] = ["train", None]
     with pytest.raises(
         DatasetError, match=r"x\.parquet: no split is named, while others have the splits train; name one"
