@@ -46,7 +46,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "reporter": ["Reporter"],
         "retrieval.explanation": ["Explanation", "explain", "iter_explanations"],
         "retrieval.similar": ["SearchResult", "search"],
-        "workflows.fit": ["Fit", "fit_head"],
+        "workflows.fit": ["fit_head"],
+        "workflows.fit_result": ["Fit"],
     },
 )
 __all__ += ["__version__"]
@@ -99,5 +100,5 @@ if TYPE_CHECKING:
     from featx.retrieval.explanation import iter_explanations as iter_explanations
     from featx.retrieval.similar import SearchResult as SearchResult
     from featx.retrieval.similar import search as search
-    from featx.workflows.fit import Fit as Fit
     from featx.workflows.fit import fit_head as fit_head
+    from featx.workflows.fit_result import Fit as Fit

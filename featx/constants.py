@@ -5,6 +5,12 @@ from __future__ import annotations
 KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
 """The kinds of head that ship with featx, in the order of the command line; ``featx.heads.registry`` defines them."""
 
+ZERO_SHOT = "zeroshot"
+"""The kind of head that is made of the texts of its classes, without training images; also what logreg may be anchored to."""
+
+DEFAULT_TEMPLATE = "a photo of a {}"
+"""The sentence that the name of a class is put into where none is given."""
+
 KERNELS = ("linear", "rbf")
 """The kernels of an svm head."""
 

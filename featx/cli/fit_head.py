@@ -23,7 +23,7 @@ from featx.cli.options import (
     task_option,
 )
 from featx.cli.output import digits, in_views, print_columns
-from featx.constants import CALIBRATIONS, KERNELS, KINDS
+from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, KERNELS, KINDS, ZERO_SHOT
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, listed, printable
@@ -31,7 +31,7 @@ from featx.workflows.fit_options import AUTO, require_compatible
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.workflows.comparison import Compared
-    from featx.workflows.fit import Fit
+    from featx.workflows.fit_result import Fit
 
 
 def show_fit(result: Fit) -> None:
@@ -111,9 +111,10 @@ def _show_head(result: Fit) -> None:
         "multilabel": f" with {counted(count, 'label')}",
         "regression": "",
     }[head.task_]
+    made = f"fitted to {counted(head.n_train_, 'image')}{of}" if head.n_train_ else f"the texts{of}, fitted to no image"
     click.echo(
         f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {result.features}: "
-        f"fitted to {counted(head.n_train_, 'image')}{of}{in_views(head.views)} in {head.seconds_:.2f} s"
+        f"{made}{in_views(head.views)} in {head.seconds_:.2f} s"
     )
     if head.reject_below_ is not None:
         click.echo(f"rejects a prediction whose probability is below {head.reject_below_:.4f}")
@@ -133,7 +134,7 @@ def _show_files(result: Fit) -> None:
 
 _ON_DEVICE = Needs(
     "without --model logreg, svm, linear, mlp or auto",
-    lambda options: options["model"] not in ("ridge", "knn", "centroid"),
+    lambda options: options["model"] not in ("ridge", "knn", "centroid", ZERO_SHOT),
 )
 
 
@@ -142,8 +143,11 @@ _KERNEL = Needs("without --model svm", lambda options: options["model"] == "svm"
 _REPEAT = Needs("without --cv or --shots", lambda options: options["cv"] or options["shots"] or options["repeat"] > 1)
 
 
+_CHECKED_TOGETHER = ("model", "C", "k", "kernel", "cv", "repeat", "shots", "prompts", "class_names", "anchor")
+
+
 def _check(options: Mapping[str, Any]) -> None:
-    require_compatible(**{name: options[name] for name in ("model", "C", "k", "kernel", "cv", "repeat", "shots")})
+    require_compatible(**{name: options[name] for name in _CHECKED_TOGETHER})
 
 
 @click.command(
@@ -153,15 +157,16 @@ def _check(options: Mapping[str, Any]) -> None:
         "featx fit-head --model logreg",
         "featx fit-head --model auto --report",
         "featx fit-head cache/photos--resnet50.h5 --cv 5 --repeat 10",
+        "featx fit-head --model zeroshot --prompt 'a photo of a {}' --prompt 'a drawing of a {}'",
     ),
 )  # fmt: skip
 @click.argument("features", required=False)
 @option(
-    "--model", type=click.Choice((*KINDS, AUTO)), show_default="logreg; ridge for --task regression",
+    "--model", type=click.Choice((*KINDS, ZERO_SHOT, AUTO)), show_default="logreg; ridge for --task regression",
     section="Head", needs=ALWAYS,
     metavar="KIND",
-    help=f"Kind of head: {', '.join(KINDS)}; or auto, which compares all that suit the data and selects the simplest within "
-    "one standard error of the best.",
+    help=f"Kind of head: {', '.join(KINDS)}; {ZERO_SHOT}, the texts of the classes; or auto, which compares all that suit the "
+    "data and selects the simplest within one standard error of the best.",
 )  # fmt: skip
 @option(
     "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
@@ -207,6 +212,20 @@ def _check(options: Mapping[str, Any]) -> None:
     "--target-precision", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     section="Head", needs=CHECKED, metavar="SHARE",
     help="Choose the P of --reject-below so that, with 95 % confidence, SHARE of the accepted predictions are right.",
+)  # fmt: skip
+@option(
+    "--prompt", "prompts", multiple=True, show_default=DEFAULT_TEMPLATE, section="Head", needs=CHECKED, metavar="TEXT",
+    help=f"Template of the texts of --model {ZERO_SHOT} and --anchor {ZERO_SHOT}, with {{}} for the class. May be repeated: "
+    "their vectors are averaged.",
+)  # fmt: skip
+@option(
+    "--class-names", section="Head", needs=CHECKED, metavar="FILE",
+    help="Words for the classes in those texts: a JSON object, or a CSV file with a class and its words in each row. By "
+    "default the names of the classes, with spaces for underscores.",
+)  # fmt: skip
+@option(
+    "--anchor", type=click.Choice((ZERO_SHOT,)), section="Head", needs=CHECKED,
+    help="Penalise the distance of logreg's weights from the zero-shot weights instead of their size.",
 )  # fmt: skip
 @option(
     "--cv", type=FoldsType(), section="Evaluation", needs=ALWAYS, metavar="K|COLUMN",

@@ -59,6 +59,7 @@ class _Results(Streamed[Any]):
         "featx search cache/photos--resnet50.h5 new.jpg --top 20",
         "featx search cache/photos--resnet50.h5 cat/0001.jpg --split train > similar.csv",
         "featx search --row 0 --row 17 --sheet similar.html",
+        "featx search --text 'a dog on grass' --top 5",
     ),
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar="[FEATURES] QUERIES...")
@@ -66,6 +67,10 @@ class _Results(Streamed[Any]):
 @option(
     "--row", "rows", type=click.IntRange(min=0), multiple=True, section="Input", needs=ALWAYS, metavar="N",
     help="Row of FEATURES, from 0, to take as a query. May be repeated.",
+)  # fmt: skip
+@option(
+    "--text", multiple=True, section="Input", needs=ALWAYS, metavar="TEXT",
+    help="Sentence to take as a query, where FEATURES come from a model of images and text. May be repeated.",
 )  # fmt: skip
 @option(
     "--layer", show_default="penultimate, or the first of the file", section="Input", needs=ALWAYS, metavar="NAME",
@@ -90,7 +95,7 @@ class _Results(Streamed[Any]):
 @DEVICE
 @WORKERS
 def search(
-    reporter: Reporter, words: tuple[str, ...], rows: tuple[int, ...], cache: str, sheet: str | None,
+    reporter: Reporter, words: tuple[str, ...], rows: tuple[int, ...], text: tuple[str, ...], cache: str, sheet: str | None,
     images: tuple[str, ...], scan: ScanOptions, **options: Any
 ) -> _Results:  # fmt: skip
     """Find the images of FEATURES that are most like QUERIES, by the cosine of their features.
@@ -99,12 +104,15 @@ def search(
     column path, quoted patterns such as 'new/*.jpg', paths of the data set as FEATURES has them, or - for a list of paths on
     standard input. A query whose content is in FEATURES needs no forward pass; others pass through its backbone.
 
+    --text finds images by a sentence, where FEATURES come from a model of images and text such as CLIP: the cosines of text and
+    images are lower than those of images, and only their order counts.
+
     The output is CSV, the most similar image first: query, rank, path, label, split, similarity, error. An image that cannot be
     decoded gets a row with the reason; if every query fails, the exit status is 1. An apostrophe before a cell that begins with
     = + - or @ keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every
     name unchanged.
     """
-    file, named = features_and_queries(words, cache, reporter, rows=bool(rows), missing="QUERIES...")
+    file, named = features_and_queries(words, cache, reporter, rows=bool(rows or text), missing="QUERIES...")
     if file in words:
         refuse(cache="with FEATURES, which is a file of any folder")
     from featx.io.outputs import SHEET, Output, require_outputs
@@ -114,7 +122,7 @@ def search(
     if sheet:
         require_outputs([Output(Path(sheet), SHEET, named=True)], [file, *named])
     queries = given_images(named, scan)
-    made = iter_search(file, queries, rows=rows, reporter=reporter, **options)
+    made = iter_search(file, queries, rows=rows, text=text, reporter=reporter, **options)
     return _Results(
         made,
         key="results",

@@ -12,7 +12,7 @@ from featx.errors import HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.arguments import as_matrix, require_fitted
 from featx.heads.postprocess import Isotonic, Postprocess
-from featx.heads.predictors import LinearPredictor
+from featx.heads.predictors import CosinePredictor, LinearPredictor
 from featx.heads.registry import PARAMETERS
 from featx.heads.search import Tried
 from featx.heads.training_data import Rows, flatten_views, mean_over_views
@@ -194,6 +194,11 @@ class FittedHead:
         require_fitted(self, "as_linear")
         if self.task_ != "classification":
             raise HeadError(f"a head of {self.task_} cannot be promoted; only heads of classification can")
+        if isinstance(self.predictor_, CosinePredictor):
+            raise HeadError(
+                "this head compares embeddings of length 1 with the texts of its classes, and no layer of a network divides by "
+                "that length; featx fit-head --model logreg, without --anchor, makes one that can be promoted"
+            )
         if not self.is_linear:
             name = f"{self.kind} --kernel {self.kernel}" if self.kernel != "linear" else self.kind
             curved = " with isotonic calibration" if self.isotonic_ is not None else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.heads.estimators.zeroshot import ZeroShotEstimator
 from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
 from featx.heads.groups import notes_on_splits, row_groups, with_splits
@@ -26,6 +27,7 @@ from featx.heads.predictors import Predictor
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, search, search_share
 from featx.heads.targets import Targets, targets_of, task_of
+from featx.heads.texts import ClassTexts, require_width
 from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics
 from featx.metrics.reports import Report
 
@@ -63,6 +65,8 @@ def fit_to(
     task, notes = task_of(features, params["task"])
     check_for_task(params, task)
     check_adjustment(params)
+    if not get_kind(params["kind"]).is_fitted:
+        return _zero_shot(features, params, task, notes)
     where = f"the split {split!r}" if rows is None else "this set"
     if rows is None:
         features = with_splits(features, task)
@@ -97,6 +101,49 @@ def fit_to(
         "n_features_in_": features.width,
         "train_keys_": np.ascontiguousarray(facts.keys),
         "notes_": [*notes, *fit.notes, *messages],
+    }
+
+
+def _zero_shot(features: FeatureSet, params: Mapping[str, Any], task: str, notes: Sequence[str]) -> dict[str, Any]:
+    """The fitted attributes of a head that is made of the texts of its classes: no image is used.
+
+    Raises:
+        HeadError: there are no texts, or of another width than the features; or the task is multilabel, and the model's logits
+            are compared between texts alone.
+    """
+    texts: ClassTexts | None = params["texts"]
+    predictor = ZeroShotEstimator(texts).predictor()
+    assert texts is not None
+    require_width(texts, features.width, features.layer)
+    if task == "multilabel" and not texts.sigmoid:
+        raise HeadError(
+            "the model was trained to tell texts apart (softmax), so its scores do not say whether a label applies; a model "
+            "such as SigLIP, which has a sigmoid for each label, makes a zeroshot head of several labels"
+        )
+    count = len(texts.names)
+    thresholds = np.full(count, 0.5) if task == "multilabel" else None
+    return {
+        "task_": task,
+        "classes_": texts.names,
+        "predictor_": _in_c_order(predictor),
+        "postprocess_": Postprocess(task, 1.0, np.zeros(count), None, thresholds, params["reject_below"]),
+        "mean_": np.zeros(features.width),
+        "scale_": np.ones(features.width),
+        **dict.fromkeys([f"{name}_" for name in PARAMETERS]),
+        "search_": (),
+        "held_out_": None,
+        "out_of_fold_": None,
+        "convergence_": None,
+        "layer_": features.layer,
+        "identity_": features.identity,
+        "backbone_": dict(features.backbone),
+        "dataset_": dict(features.dataset),
+        "source_": features.source,
+        "group_": features.group,
+        "n_train_": 0,
+        "n_features_in_": features.width,
+        "train_keys_": np.zeros((0, features.keys.shape[1]), np.uint8),
+        "notes_": list(notes),
     }
 
 
@@ -147,7 +194,11 @@ def prepare(
         HeadError: features are not finite, or too large.
     """
     X, index = flatten_views(features.features, rows)
-    mean, scale = statistics(X, index)
+    unit = params.get("texts") is not None  # cosines of embeddings and texts are not standardised
+    mean, scale = statistics(X, index) if not unit else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
+    if unit:
+        require_finite(X, index, where)
+        require_width(params["texts"], X.shape[1], features.layer)
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
         require_finite(X, index, where)
         raise HeadError(
@@ -157,7 +208,7 @@ def prepare(
     weight = balanced_weights(targets.y, count)[targets.y] if params["class_weight"] else np.ones(len(targets.y))
     groups = row_groups(features, rows)
     return TrainingData(
-        Rows(X, index, mean=mean, scale=scale),
+        Rows(X, index, mean=mean, scale=scale, unit=unit),
         targets.y,
         count,
         task,
@@ -184,7 +235,8 @@ def _fit(
     needs_held_out = (
         cross_validate or calibrate != "none" or params["target_precision"] is not None or training.task == "multilabel"
     )
-    options = EstimatorOptions(training.task, params["kernel"], device_name(params["device"]), coarse)
+    texts = None if params.get("texts") is None else params["texts"].of_classes(classes)
+    options = EstimatorOptions(training.task, params["kernel"], device_name(params["device"]), coarse, texts)
     estimator = kind.estimator(options)
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
     predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))

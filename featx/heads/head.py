@@ -17,6 +17,7 @@ from featx.heads.arguments import checked_rows, require_fitted
 from featx.heads.array_estimator import ArrayEstimator
 from featx.heads.parameters import check_parameters
 from featx.heads.registry import default_kind
+from featx.heads.texts import ClassTexts
 from featx.metrics.reports import Report
 
 
@@ -32,8 +33,8 @@ class Head(ArrayEstimator):
     and an image's scores are the mean over its views.
 
     Args:
-        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", or a kind added by ``register_head``; by default
-            "ridge" for a regression, else "logreg".
+        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", "zeroshot", or a kind added by ``register_head``; by
+            default "ridge" for a regression, else "logreg".
         C: inverse strength of the penalty, as in scikit-learn, for logreg, svm and ridge (alpha = 1 / (2 C)).
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn.
@@ -47,6 +48,8 @@ class Head(ArrayEstimator):
         reject_below: no class is predicted if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
         device: of torch, or "auto": where logreg, svm, linear and mlp compute their products.
+        texts: the classes as vectors of text (``featx.heads.texts``), which ``fit_head`` makes: all that a "zeroshot" head
+            needs; logreg with ``texts`` is regularised towards them.
 
     Attributes:
         task_: "classification", "multilabel" or "regression".
@@ -113,6 +116,7 @@ class Head(ArrayEstimator):
         reject_below: float | None = None,
         target_precision: float | None = None,
         device: str = "cpu",
+        texts: ClassTexts | None = None,
     ) -> None:
         self.kind = default_kind(task) if kind is None else kind
         self.C = C
@@ -126,6 +130,7 @@ class Head(ArrayEstimator):
         self.reject_below = reject_below
         self.target_precision = target_precision
         self.device = device
+        self.texts = texts
         check_parameters(self.get_params())
 
     def set_params(self, **params: Any) -> Self:

@@ -18,8 +18,10 @@ from featx.data.transform import Transform
 from featx.errors import CorruptFileError
 from featx.heads.parameters import check_for_task, check_parameters
 from featx.heads.postprocess import Isotonic, Postprocess
+from featx.heads.predictors import CosinePredictor
 from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, predictor_classes
 from featx.heads.search import Tried
+from featx.heads.texts import ClassTexts
 from featx.io import model_file
 from featx.io.model_file import Schema
 from featx.io.outputs import require_replaceable
@@ -43,6 +45,7 @@ from featx.io.schema import (
     ArraySpec,
     member_of,
     one_of,
+    value_fault,
     whole,
 )
 from featx.metrics.classification import ClassificationReport
@@ -57,7 +60,7 @@ IDENTITY = (NO_TEXT, (DIGEST, FOREIGN_DIGEST))
 """The rule for the identity of features, which is empty if they were not extracted by featx."""
 REPORT = {"n": whole(1), "split": TEXT}
 """The rule for a stored report."""
-ORIGIN = {"sha256": DIGEST, "dataset": OBJECT, "n_train": whole(1), "seconds": NUMBER}
+ORIGIN = {"sha256": DIGEST, "dataset": OBJECT, "n_train": whole(0), "seconds": NUMBER}
 """The rules for the checksum, the data set and the fit."""
 SEARCHED = {
     "C": (NULL, POSITIVE),
@@ -102,6 +105,7 @@ _ARRAYS = {
 _OPTIONAL_ARRAYS = (
     {"thresholds": ArraySpec("F64", "C", 0, 1)},
     {f"isotonic.{name}": spec for name, spec in Isotonic.ARRAYS.items()},
+    {"texts": ArraySpec("F64", "TD")},
 )
 """Arrays that a head may have besides: of each group all or none."""
 _STORED_ARGUMENTS = ("kernel", "class_weight", "logit_adjustment", "calibrate", "seed")
@@ -175,7 +179,7 @@ def write_head(
     task, held_out, source = fitted["task_"], fitted["held_out_"], fitted["source_"]
     metadata = {
         "kind": params["kind"],
-        "form": get_kind(params["kind"], kernel=params["kernel"]).form(task, params["kernel"]),
+        "form": _form(params, task),
         "task": task,
         "parameters": parameters_in_use(params, fitted),
         "temperature": postprocess.temperature,
@@ -191,6 +195,8 @@ def write_head(
             )
         },
     }  # fmt: skip
+    if params["texts"] is not None:
+        arrays["texts"], metadata["texts"] = params["texts"].vectors, params["texts"].facts
     require_replaceable(path, HEAD.kind)
     model_file.write(path, arrays, metadata, HEAD)
 
@@ -213,11 +219,16 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "kernel": stored["kernel"] or "linear",
         "reject_below": None,
         "target_precision": None,
+        "texts": None,
     }
     try:
+        if "texts" in arrays:
+            if fault := value_fault(meta.get("texts"), ClassTexts.RULES, "texts"):
+                raise ValueError(fault)
+            params["texts"] = ClassTexts.of(meta["texts"], arrays["texts"])
         check_parameters(params)
         check_for_task(params, task)
-        form = get_kind(params["kind"]).form(task, params["kernel"])
+        form = _form(params, task)
         if meta["form"] != form:
             raise ValueError(f"a {meta['form']} predictor does not make a {meta['kind']} head of {task}")
         _require_task(task, meta["classes"], "thresholds" in arrays)
@@ -226,6 +237,13 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (TypeError, ValueError) as error:  # a HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid head: {printable(str(error))}") from error
     return params, _fitted_attributes(arrays, meta)
+
+
+def _form(params: Mapping[str, Any], task: str) -> str:
+    """The name of the predictor that a head with these parameters has."""
+    if params["texts"] is not None:
+        return CosinePredictor.FORM
+    return get_kind(params["kind"], kernel=params["kernel"]).form(task, params["kernel"])
 
 
 def _fitted_attributes(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def _scores(
     if not folds:
         return np.full((len(rows), len(head.names_)), np.nan)
     training = prepare(features, rows, targets, head.task_, head.get_params(), where="the training images")
-    options = EstimatorOptions(head.task_, head.kernel, device_name(head.device), coarse)
+    texts = None if head.texts is None else head.texts.of_classes(head.names_)
+    options = EstimatorOptions(head.task_, head.kernel, device_name(head.device), coarse, texts)
     estimator = get_kind(head.kind, kernel=head.kernel).estimator(options)
     chosen = float(next(iter(head.chosen.values()), 0.0))
     with warnings.catch_warnings(), useful_threads(training):

@@ -9,9 +9,10 @@ from typing import Any
 
 from featx.constants import CALIBRATIONS, TASKS
 from featx.errors import HeadError
-from featx.heads.registry import HEAD_KINDS, get_kind, kind_names
+from featx.heads.registry import HEAD_KINDS, HeadKind, get_kind, kind_names
 from featx.heads.rejection import check_target
 from featx.heads.targets import AUTO
+from featx.heads.texts import ClassTexts
 from featx.text import described
 
 _NAMES = ("kind", "kernel", "task", "class_weight", "calibrate", "device")
@@ -49,6 +50,22 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     if params["seed"] is not None and not 0 <= params["seed"] < 2**32:
         raise HeadError(f"seed is {params['seed']}; expected 0 to {2**32 - 1}")
     _check_decisions(params)
+    _check_texts(params, kind)
+
+
+def _check_texts(params: Mapping[str, Any], kind: HeadKind) -> None:
+    """Check what goes together with the texts of classes."""
+    texts = params.get("texts")
+    if texts is not None and not isinstance(texts, ClassTexts):
+        raise HeadError(f"texts are {described(texts)}; expected ClassTexts, which featx.fit_head makes")
+    if texts is not None and kind.is_fitted and kind.name != "logreg":
+        raise HeadError(
+            f"only logreg can be regularised towards the texts of its classes, and this head is {kind.name}"
+        )
+    if not kind.is_fitted:
+        for name in ("class_weight", "target_precision", "calibrate"):
+            if params[name] not in (None, "none"):
+                raise HeadError(f"a {kind.name} head learns nothing from images, so {name} has no effect; leave it out")
 
 
 def _check_types(params: Mapping[str, Any]) -> None:

@@ -50,6 +50,39 @@ class LinearPredictor:
         return out
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Divide (N, D) rows by their Euclidean lengths; a row of zeros stays as it is."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.where(lengths > 0, lengths, 1)
+    return unit
+
+
+@dataclass(frozen=True, eq=False)
+class CosinePredictor:
+    """A linear predictor of rows of length 1: scores = (z / |z|) W' + b. The features are not standardised.
+
+    Attributes:
+        weight: (C, D) float64.
+        bias: (C,) float64.
+
+    Examples:
+        >>> CosinePredictor(10 * np.eye(2), np.zeros(2)).decision_function(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[6., 8.],
+               [0., 0.]])
+    """
+
+    FORM: ClassVar[str] = "cosine"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = LinearPredictor.ARRAYS
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
+        """Score (N, D) features: (N, C) float64. A row of zeros has no direction, and every class the score of its bias."""
+        out: np.ndarray = unit_rows(Z) @ self.weight.T + self.bias
+        return out
+
+
 @dataclass(frozen=True, eq=False)
 class HiddenLayerPredictor:
     """A network with one hidden layer of U rectified linear units: scores = max(Z H' + h, 0) W' + b.

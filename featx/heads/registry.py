@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from featx.constants import DEFAULT_KINDS, KERNELS, KINDS, TASKS
+from featx.constants import DEFAULT_KINDS, KERNELS, KINDS, TASKS, ZERO_SHOT
 from featx.errors import HeadError
 from featx.heads.predictors import (
+    CosinePredictor,
     HiddenLayerPredictor,
     KernelPredictor,
     LinearPredictor,
@@ -23,6 +24,7 @@ from featx.heads.predictors import (
     NeighbourMeanPredictor,
     NeighbourPredictor,
 )
+from featx.heads.texts import ClassTexts
 from featx.heads.training_data import Estimator
 
 MAX_RBF_ROWS = 5_000
@@ -41,12 +43,14 @@ class EstimatorOptions:
         kernel: one of the kind's kernels.
         device: of torch, such as "cpu" or "cuda:1".
         coarse: whether to compare fewer candidates and to solve less exactly, in less time.
+        texts: of the classes, in their order: what a zeroshot head is made of, and what logreg may be regularised towards.
     """
 
     task: str
     kernel: str = "linear"
     device: str = "cpu"
     coarse: bool = False
+    texts: ClassTexts | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class HeadKind:
             temperature. Networks that stop early do not count: their probabilities are too even.
         kernels: those it can have.
         ignores_class_sizes: whether its scores do not depend on how many rows each class has, so that none is to adjust.
+        is_fitted: whether it learns from training rows; if not, it is made of the texts of its classes alone.
     """
 
     name: str
@@ -74,6 +79,7 @@ class HeadKind:
     gives_logits: bool = False
     kernels: tuple[str, ...] = ("linear",)
     ignores_class_sizes: bool = False
+    is_fitted: bool = True
 
     def predictor_class(self, task: str, kernel: str = "linear") -> type[Any]:
         """The class of the predictor that a fit gives."""
@@ -196,7 +202,11 @@ def auto_candidates(task: str, rows: int) -> list[tuple[str, str]]:
     Returns:
         (kind, kernel) of each.
     """
-    heads = [(name, "linear") for name, kind in HEAD_KINDS.items() if task in kind.tasks and name != "linear"]
+    heads = [
+        (name, "linear")
+        for name, kind in HEAD_KINDS.items()
+        if task in kind.tasks and kind.is_fitted and name != "linear"
+    ]
     if rows <= MAX_RBF_ROWS:
         heads.insert(heads.index(("mlp", "linear")), ("svm", "rbf"))
     return heads
@@ -222,6 +232,10 @@ def _ridge(options: EstimatorOptions) -> Estimator:  # noqa: ARG001 - it has no 
 
 
 def _logreg(options: EstimatorOptions) -> Estimator:
+    if options.texts is not None:
+        from featx.heads.estimators.anchored import AnchoredEstimator
+
+        return AnchoredEstimator(options.texts, device=options.device, coarse=options.coarse)
     from featx.heads.estimators.linear import LinearPathEstimator
 
     return LinearPathEstimator(device=options.device, coarse=options.coarse)
@@ -249,6 +263,12 @@ def _knn(options: EstimatorOptions) -> Estimator:  # noqa: ARG001 - it has no op
     return KNearestEstimator()
 
 
+def _zeroshot(options: EstimatorOptions) -> Estimator:
+    from featx.heads.estimators.zeroshot import ZeroShotEstimator
+
+    return ZeroShotEstimator(options.texts)
+
+
 def _mlp(options: EstimatorOptions) -> Estimator:
     from featx.heads.estimators.mlp import MlpEstimator
 
@@ -269,3 +289,14 @@ register_head(HeadKind("svm", TASKS, lambda task, kernel: _SVM[kernel], _svm, "C
 register_head(HeadKind("linear", TASKS, LinearPredictor, _linear))
 register_head(HeadKind("knn", TASKS, lambda task, kernel: _NEIGHBOURS[task], _knn, "k"))  # noqa: ARG005
 register_head(HeadKind("mlp", TASKS, HiddenLayerPredictor, _mlp, "weight_decay"))
+register_head(
+    HeadKind(
+        ZERO_SHOT,
+        ("classification", "multilabel"),
+        CosinePredictor,
+        _zeroshot,
+        gives_logits=True,
+        ignores_class_sizes=True,
+        is_fitted=False,
+    )
+)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from featx.heads.predictors import Predictor
+from featx.heads.predictors import Predictor, unit_rows
 
 BLOCK_BYTES = 64 << 20
 """Bytes of float32 features that are processed at a time when they are read from a file."""
@@ -32,6 +32,7 @@ class Rows:
         index: (N,) int64, which rows, in their order; all by default.
         mean: (D,) float64; 0 by default.
         scale: (D,) float64, above 0; 1 by default.
+        unit: whether each row is divided by its length, at the end.
 
     Examples:
         >>> import numpy as np
@@ -49,8 +50,9 @@ class Rows:
         *,
         mean: np.ndarray | None = None,
         scale: np.ndarray | None = None,
+        unit: bool = False,
     ) -> None:
-        self.features = features
+        self.features, self.unit = features, unit
         self.index = np.arange(len(features)) if index is None else index
         self.mean = np.zeros(features.shape[1]) if mean is None else mean
         self.scale = np.ones(features.shape[1]) if scale is None else scale
@@ -70,7 +72,7 @@ class Rows:
 
     def take(self, rows: np.ndarray) -> Rows:
         """Select some of these rows, by (n,) int64 or bool."""
-        return Rows(self.features, self.index[rows], mean=self.mean, scale=self.scale)
+        return Rows(self.features, self.index[rows], mean=self.mean, scale=self.scale, unit=self.unit)
 
     def block(self, rows: slice | np.ndarray, dtype: Any = np.float32, *, forget: bool = False) -> np.ndarray:
         """Standardise some of the rows, in the precision of ``dtype``.
@@ -92,7 +94,7 @@ class Rows:
                 _forget(self.features)
         block -= self.mean.astype(dtype)
         block /= self.scale.astype(dtype)
-        return block
+        return unit_rows(block) if self.unit else block
 
     def blocks(self, dtype: Any = np.float32, *, most: int = BLOCK_BYTES) -> Iterator[tuple[slice, np.ndarray]]:
         """Iterate over all rows in order, block by block.

@@ -56,7 +56,8 @@ def write_search_sheet(
             )
             for hit in result.hits
         ]
-        rows.append(SheetRow(result.query, thumbnails.given(result.query), groups=[("Most similar", hits)]))
+        image = None if result.is_text else thumbnails.given(result.query)
+        rows.append(SheetRow(result.query, image, groups=[("Most similar", hits)]))
     return write_sheet(path, _page("Similar images", "searched", rows, file), rows)
 
 
@@ -103,7 +104,7 @@ def write_explanation_sheet(
 
 
 def _page(title: str, done: str, rows: Sequence[SheetRow], file: str | os.PathLike[str]) -> Page:
-    images = counted(len(rows), "image")
+    images = counted(len(rows), "image" if all(row.image or row.error for row in rows) else "query", "queries")
     return Page(title, f"{images} {done} by the features of {os.fspath(file)}.", {}, "", kind="Contact sheet")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featx.arguments import names_of
 from featx.data.cells import BETWEEN_LABELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.inputs import ImageInput, image_inputs, items_of
@@ -62,6 +63,7 @@ class SearchResult:
         hits: the most similar first.
         error: why the query failed, otherwise "".
         row: the row of the feature file with the same image, from 0; None where there is none.
+        is_text: whether the query is a sentence.
 
     Examples:
         >>> SearchResult("new.jpg", (Hit("a.jpg", "ant", "train", 0.75, 3),)).as_dict()["hits"][0]["similarity"]
@@ -72,6 +74,7 @@ class SearchResult:
     hits: tuple[Hit, ...] = ()
     error: str = ""
     row: int | None = None
+    is_text: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as ``featx search --json`` prints it."""
@@ -87,6 +90,7 @@ def search(
     queries: Any = (),
     *,
     rows: int | Sequence[int] = (),
+    text: str | Sequence[str] = (),
     top: int = 20,
     layer: str | None = None,
     split: str | None = None,
@@ -108,6 +112,8 @@ def search(
         features: a feature set, or a feature file.
         queries: images as ``predict`` takes them, and paths of the data set as the file has them.
         rows: a row of the file, from 0, or several, as queries before those.
+        text: a sentence, or several, as queries before all others, where the features are those of the penultimate layer of a
+            model that has a text tower.
         top: the number of hits for each query.
         layer: a layer spec; by default the penultimate layer, or the first of the file.
         split: only images of this split are hits.
@@ -136,7 +142,7 @@ def search(
     """
     return list(
         iter_search(
-            features, queries, rows=rows, top=top, layer=layer, split=split, label=label, include_self=include_self,
+            features, queries, rows=rows, text=text, top=top, layer=layer, split=split, label=label, include_self=include_self,
             backbone=backbone, weights=weights, device=device, workers=workers, reporter=reporter,
         )
     )  # fmt: skip
@@ -147,6 +153,7 @@ def iter_search(
     queries: Any = (),
     *,
     rows: int | Sequence[int] = (),
+    text: str | Sequence[str] = (),
     top: int = 20,
     layer: str | None = None,
     split: str | None = None,
@@ -176,6 +183,7 @@ def iter_search(
         if value is not None and not isinstance(value, str):
             raise SettingsError(f"{name} is {value!r}; expected a name")
     rows = [rows] if isinstance(rows, int | np.integer) else rows
+    texts = names_of(text, "text")
     images = _Images.of(features, layer)
     index = _Candidates(images, split, label)
     if index.note:
@@ -186,7 +194,9 @@ def iter_search(
     )
     if isinstance(queries, str | os.PathLike | list | tuple):  # they can be counted before any is searched
         entries = iter(list(entries))
-    found = _queries(entries, images, network.network, workers, reporter)
+    found = itertools.chain(
+        _text_queries(texts, images, network), _queries(entries, images, network.network, workers, reporter)
+    )
     for some in batched(found, index.together):
         yield from index.answer(some, top, include_self)
 
@@ -331,7 +341,8 @@ class _Candidates:
                 other = numbers != query.itself
                 numbers, cosines = numbers[other], cosines[other]
             pairs = zip(numbers[:top].tolist(), cosines[:top].tolist(), strict=True)
-            yield SearchResult(query.name, tuple(self._hit(*pair) for pair in pairs), row=row)
+            hits = tuple(self._hit(*pair) for pair in pairs)
+            yield SearchResult(query.name, hits, row=row, is_text=query.is_text)
 
     def _hit(self, number: int, similarity: float) -> Hit:
         images = self._images
@@ -370,6 +381,7 @@ class _Query:
         error: why it failed.
         itself: the number of the image of the data set that it is; None for another file.
         same: the number of an image of the data set with the same content; None if there is none.
+        is_text: whether it is a sentence, and no image.
     """
 
     name: str
@@ -377,6 +389,7 @@ class _Query:
     error: str = ""
     itself: int | None = None
     same: int | None = None
+    is_text: bool = False
 
 
 def _entries(queries: Any, images: _Images) -> Iterator[int | ImageInput]:
@@ -422,6 +435,22 @@ def _queries(
     yield from (of_set(entry) for entry in waiting if not isinstance(entry, ImageInput))
 
 
+def _text_queries(texts: Sequence[str], images: _Images, network: _LazyNetwork) -> Iterator[_Query]:
+    """Sentences as vectors of the model's text tower.
+
+    Raises:
+        HeadError: the features are not of the penultimate layer, beside which the texts lie.
+        BackboneError: the backbone has no text tower.
+    """
+    if texts and LayerSpec.parse(images.features.layer).layers != (PENULTIMATE,):
+        raise HeadError(
+            f"only features of the penultimate layer can be compared with text, not those of {images.features.layer}"
+        )
+    if texts:
+        for sentence, vector in zip(texts, network.backbone.encode_text(texts), strict=True):
+            yield _Query(sentence, vector, is_text=True)
+
+
 _NOT_FINITE = "its features are NaN or infinite"
 
 
@@ -462,10 +491,11 @@ class _LazyNetwork:
         return Network(transform, LayerSpec.parse(self._layer).views, kind, self._compute)
 
     def _compute(self, pixels: np.ndarray) -> np.ndarray:
-        return self._backbone.encode_at(pixels, self._layer)
+        return self.backbone.encode_at(pixels, self._layer)
 
     @cached_property
-    def _backbone(self) -> Backbone:
+    def backbone(self) -> Backbone:
+        """The backbone itself."""
         stage_of_import(self._reporter)
         from featx.backbones.restored import restore_backbone  # torch, which images of the data set do not need
 

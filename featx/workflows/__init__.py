@@ -10,11 +10,12 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "comparison": ["Compared"],
-        "fit": ["Fit", "fit_head"],
+        "fit": ["fit_head"],
+        "fit_result": ["Fit"],
     },
 )
 
 if TYPE_CHECKING:
     from featx.workflows.comparison import Compared as Compared
-    from featx.workflows.fit import Fit as Fit
     from featx.workflows.fit import fit_head as fit_head
+    from featx.workflows.fit_result import Fit as Fit

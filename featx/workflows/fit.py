@@ -14,7 +14,7 @@ import numpy as np
 
 from featx.advice.layer_scores import best_layer, score_layers
 from featx.arguments import counts_of, names_of, path_of
-from featx.constants import CACHE, MODELS
+from featx.constants import CACHE, MODELS, ZERO_SHOT
 from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
@@ -32,83 +32,14 @@ from featx.progress import shows_progress
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
 from featx.text import listed
+from featx.workflows.class_texts import ClassNames, class_texts, notes_on_texts
 from featx.workflows.comparison import Compared, compare_kinds
 from featx.workflows.fit_options import AUTO, BEST, require_compatible
+from featx.workflows.fit_result import Fit
 from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size, head_stem
 from featx.workflows.resampling import Resampling
 from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted head, its evaluation, and the files that were written.
-
-    Attributes:
-        head: the fitted head.
-        report: evaluation on the held-out split; None where there is none, and cross-validation evaluates the head.
-        path: file of the head.
-        picture: file of the confusion matrix, or None.
-        features: the feature file, or None.
-        notes: what the user should know, one sentence each.
-        compared: the kinds of head that ``model="auto"`` compared.
-        layers: the layers that ``layer="best"`` compared; the kind of each line is the layer.
-        cross_validated: result of ``cv``.
-        shots: results of ``shots``: (images of each class, evaluation of the repeated draws).
-        shots_picture: file of the few-shot curve, or None.
-        card: file of the HTML page, or None.
-        unlabelled: CSV file of predictions for images without a label, or None.
-        predictions: file of predictions for each labelled image, or None.
-        against: the comparison with an earlier head, or None.
-    """
-
-    head: Head
-    report: Report | None
-    path: Path
-    picture: Path | None
-    features: Path | None
-    notes: tuple[str, ...]
-    compared: tuple[Compared, ...] = ()
-    layers: tuple[Compared, ...] = ()
-    cross_validated: CrossValidated | None = None
-    shots: tuple[tuple[int, CrossValidated], ...] = ()
-    shots_picture: Path | None = None
-    card: Path | None = None
-    unlabelled: Path | None = None
-    predictions: Path | None = None
-    against: HeadComparison | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The object that ``featx fit-head --json`` prints."""
-        head = self.head
-        report = self.report.as_dict() if self.report else {}
-        return {
-            "head": str(self.path),
-            "model": head.kind,
-            "task": head.task_,
-            "layer": head.layer,
-            "views": head.views,
-            **head.parameters,
-            "n_train": head.n_train_,
-            "n_test": report.pop("n", 0),
-            "test_split": report.pop("split", None),
-            **{key: value for key, value in report.items() if key != "notes"},
-            "search": [tried.as_dict() for tried in head.search_],
-            "convergence": head.convergence_,
-            "temperature": head.temperature_,
-            "compared": [line.as_dict() for line in self.compared],
-            "compared_layers": [{"layer": line.kind, **line.as_dict(less="kind")} for line in self.layers],
-            "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
-            "shots": [{"shots": n, **result.as_dict()} for n, result in self.shots],
-            "compare": self.against.as_dict() if self.against else None,
-            "picture": _text(self.picture),
-            "card": _text(self.card),
-            "unlabelled": _text(self.unlabelled),
-            "predictions": _text(self.predictions),
-            "features": _text(self.features),
-            "seconds": round(head.seconds_, 4),
-            "notes": list(self.notes),
-        }
 
 
 @system_errors()
@@ -128,6 +59,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     calibrate: str | None = None,
     reject_below: float | None = None,
     target_precision: float | None = None,
+    prompts: str | Sequence[str] = (),
+    class_names: ClassNames | str | os.PathLike[str] | None = None,
+    anchor: str | None = None,
     cv: int | str | None = None,
     repeat: int = 1,
     shots: int | Sequence[int] = (),
@@ -167,6 +101,11 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         calibrate: as ``Head`` takes it.
         reject_below: as ``Head`` takes it.
         target_precision: as ``Head`` takes it.
+        prompts: templates such as "a photo of a {}" for ``model="zeroshot"``, which compares images with the text of each class
+            and learns nothing from images, and for ``anchor``. The features must come from a model that has a text tower.
+        class_names: the words for some classes in those texts, by class, or a JSON or CSV file with them; by default the class
+            names with spaces in place of underscores.
+        anchor: "zeroshot": the penalty of logreg is the distance from the zero-shot weights, instead of their size.
         cv: evaluate by this number of folds over all labelled rows too; in each fold the hyper-parameter is chosen anew. Or
             the name of a column of the data set's table, each of whose values is a fold; images of -1 or without a value are
             in no fold, and heads are fitted to them (scikit-learn's ``PredefinedSplit``).
@@ -200,8 +139,19 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         fit = featx.fit_head("cache/photos--resnet50.h5", "auto", cv=5)
         print(fit.head.kind, fit.report.accuracy, fit.cross_validated.mean("accuracy"))
     """
-    shots = counts_of(shots, "shots")
-    require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
+    shots, prompts = counts_of(shots, "shots"), names_of(prompts, "prompts")
+    require_compatible(
+        model=model,
+        C=C,
+        k=k,
+        kernel=kernel,
+        cv=cv,
+        repeat=repeat,
+        shots=shots,
+        prompts=prompts,
+        class_names=class_names,
+        anchor=anchor,
+    )
     head = _make_head(
         model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
@@ -215,12 +165,16 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         HeadFiles(Path(out), named=True).require_writable(inputs=read)
     reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
+    if anchor or head.kind == ZERO_SHOT:
+        reporter.stage("embedding the texts of the classes")
+        head.texts = head.texts or class_texts(data.features, head.task_, prompts=prompts, class_names=class_names)
     data = _with_earlier(data, compare)
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
     each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
     files = HeadFiles(name, named=bool(out), each_image=each_image)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
-    reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
+    if auto or get_kind(head.kind).is_fitted:
+        reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
@@ -341,7 +295,10 @@ def _gather(
     head.task_ = task
     split = with_splits(features, task)
     folds = read_column(features, cv, option="--cv") if isinstance(cv, str) else None
-    return _Data(features, split, _held_out(split, task, cv), file, layers, folds=folds)
+    if auto or get_kind(head.kind).is_fitted:
+        return _Data(features, split, _held_out(split, task, cv), file, layers, folds=folds)
+    held_out = next((name for name in ("test", "val") if name in split.splits[split.labels >= 0]), "all")
+    return _Data(features, split, held_out if (split.labels >= 0).any() else "", file, layers, folds=folds)
 
 
 def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None) -> _Data:
@@ -422,7 +379,12 @@ def _evaluate(
 
 def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared]) -> list[str]:
     """What the user should know: the notes of the head and its report, unused images, and what makes a result optimistic."""
-    notes = [*label_changes(data.file), *head.notes_, *(evaluated.report.notes if evaluated.report else ())]
+    notes = [
+        *label_changes(data.file),
+        *head.notes_,
+        *(notes_on_texts(head.texts) if head.texts else ()),
+        *(evaluated.report.notes if evaluated.report else ()),
+    ]
     names, counts = np.unique(data.split.splits[data.split.labels >= 0].astype(str), return_counts=True)
     notes += [
         f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"
@@ -509,8 +471,3 @@ def _write_page(
         images=images, reporter=reporter,
         first=comparison_sections(fit.against, data.split, images) if fit.against else (),
     )  # fmt: skip
-
-
-def _text(path: Path | None) -> str | None:
-    """A path as JSON has it."""
-    return str(path) if path else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from featx.constants import ZERO_SHOT
 from featx.errors import SettingsError
 
 AUTO, BEST = "auto", "best"
@@ -19,11 +20,15 @@ def require_compatible(
     cv: int | str | None,
     repeat: int,
     shots: Sequence[int],
+    prompts: Sequence[str] = (),
+    class_names: object = None,
+    anchor: str | None = None,
 ) -> None:
     """Refuse options of ``fit_head`` that do not go together.
 
     Raises:
-        SettingsError: ``repeat`` without anything to repeat, or hyper-parameters of one kind of head for all kinds.
+        SettingsError: ``repeat`` without anything to repeat, hyper-parameters of one kind of head for all kinds, or texts of
+            classes without a head that has them.
 
     Examples:
         >>> require_compatible(model="auto", C=1.0, k=None, kernel="linear", cv=None, repeat=1, shots=())
@@ -36,3 +41,12 @@ def require_compatible(
         raise SettingsError(f"repeat has no effect on the folds of a column ({cv}), which are the same each time")
     if model == AUTO and (C is not None or k is not None or kernel != "linear"):
         raise SettingsError("auto chooses C, k and kernel itself; name a kind of head to set them")
+    if anchor not in (None, ZERO_SHOT):
+        raise SettingsError(f"anchor is {anchor!r}; expected {ZERO_SHOT}")
+    if anchor and model not in (None, "logreg"):
+        raise SettingsError(f"anchor (--anchor) is for logreg, and the model is {model}; expected one of them")
+    if (prompts or class_names) and not (anchor or model == ZERO_SHOT):
+        raise SettingsError(
+            f"prompts and class names describe the classes of a zero-shot head; expected --model {ZERO_SHOT} or "
+            f"--anchor {ZERO_SHOT} with them"
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.constants import ZERO_SHOT
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -144,7 +145,10 @@ def head_stem(features: FeatureSet, head: Head, *, auto: bool) -> str:
     layer, _, views = features.layer.partition("@")
     parts += [layer.replace(":", "_").replace(",", "+")] if layer != PENULTIMATE else []
     parts += [views] if views else []
-    parts += ["auto" if auto else f"{head.kind}-rbf" if head.kernel == "rbf" else head.kind]
+    variant = (
+        "-rbf" if head.kernel == "rbf" else "-anchored" if head.texts is not None and head.kind != ZERO_SHOT else ""
+    )
+    parts += ["auto" if auto else f"{head.kind}{variant}"]
     return "--".join(parts)
 
 

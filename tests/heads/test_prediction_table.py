@@ -16,7 +16,8 @@ from featx.errors import OutputError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.prediction_table import PREDICTION_COLUMNS
-from featx.workflows.fit import Fit, fit_head
+from featx.workflows.fit import fit_head
+from featx.workflows.fit_result import Fit
 
 
 def fitted(features: FeatureSet, folder: Path, **options: object) -> tuple[Fit, list[dict[str, str]]]:

@@ -140,7 +140,7 @@ class LinearPathEstimator:
             message = f"{fits} from C={min(not_converged):g} on, had not converged; their losses are rough"
             warnings.warn(message, NotConvergedWarning, stacklevel=2)
 
-    def fit(self, training: TrainingData, candidate: float) -> LinearPredictor:
+    def fit(self, training: TrainingData, candidate: float) -> Any:
         """Fit to all rows: L-BFGS, then Newton steps in float64.
 
         For rows that do not fit in memory, the Hessian is that of a sample. A coarse fit to rows in memory is as exact as a
@@ -215,7 +215,7 @@ class LinearPathEstimator:
         drawn = np.searchsorted(training.rows.index, self._data.rows.index)
         matrix = RotatedMatrix(StreamedMatrix(training.rows, dtype), self._rotated, drawn)
         problem = _one_problem(training.weight, penalty, dtype)
-        loss = _make_loss(training, self.hinge)
+        loss = self._loss_of(training)
         return minimise(matrix, loss, problem, start, tol=FIT_TOL, precondition=self._rotated.basis is not None)
 
     def _refine_float64(self, problem: Problems, rough: Solution) -> Solution:
@@ -246,7 +246,7 @@ class LinearPathEstimator:
         hessian = self._matrix if hessian is None else hessian
         model = HessianModel(hessian, weight, self._loss, rotated.rotate, rotated.unrotate, cg_tol)
         return refine(
-            StreamedMatrix(training.rows, np.float64), _make_loss(training, self.hinge),
+            StreamedMatrix(training.rows, np.float64), self._loss_of(training),
             _one_problem(training.weight, penalty, np.float64),
             (rotated.unrotate(rough.weight), rough.bias.astype(np.float64)),
             model=model, tol=tol, max_iter=NEWTON_STEPS,
@@ -254,7 +254,7 @@ class LinearPathEstimator:
 
     def _refine_again(self, training: TrainingData, penalty: np.ndarray, solution: Solution) -> Solution:
         """Refine a solution whose Newton steps float32 was too coarse for: in float64."""
-        rows, loss = training.rows, _make_loss(training, self.hinge)
+        rows, loss = training.rows, self._loss_of(training)
         if isinstance(loss, SquaredHinge) and len(rows) * rows.width <= MAX_FINISHED:
             problem = _one_problem(training.weight, penalty, np.float64)
             return finish(rows.whole(np.float64), loss, problem, solution, np.zeros(1, dtype=np.int64))
@@ -281,7 +281,7 @@ class LinearPathEstimator:
         step = math.ceil(len(training) * 4 * training.rows.width / SAMPLE_BYTES)
         return training.take(np.arange(0, len(training), step))
 
-    def _predictor(self, training: TrainingData, candidate: float, solution: Solution) -> LinearPredictor:
+    def _predictor(self, training: TrainingData, candidate: float, solution: Solution) -> Any:
         """Make a predictor of a solution in the original columns, and warn if it did not converge."""
         self.solution_ = solution
         gap = float(solution.gap[0])
@@ -295,13 +295,17 @@ class LinearPathEstimator:
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
         return LinearPredictor(weight, bias)
 
+    def _loss_of(self, training: TrainingData) -> Loss:
+        """The loss of some training data."""
+        return _make_loss(training, self.hinge)
+
     def _prepare(self, training: TrainingData) -> None:
         """Sort rows that fit in memory by fold and rotate them, once for each training data."""
         if self._training is training:
             return
         self._training, self._paths = training, []
         self._data, self._order, self._regions = _sorted_by_fold(training)
-        self._loss = _make_loss(self._data, self.hinge)
+        self._loss = self._loss_of(self._data)
         self._rotated = Rotated.of(self._data.rows)
         coordinates = self._rotated.coordinates
         self._matrix: Matrix = DenseMatrix(coordinates)

@@ -1,0 +1,89 @@
+"""What a fit gave: the head, its evaluation, and the files that were written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featx.heads.head import Head
+from featx.metrics.cross_validation import CrossValidated
+from featx.metrics.reports import Report
+from featx.workflows.comparison import Compared
+from featx.workflows.head_comparison import HeadComparison
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted head, its evaluation, and the files that were written.
+
+    Attributes:
+        head: the fitted head.
+        report: evaluation on the held-out split; None where there is none, and cross-validation evaluates the head.
+        path: file of the head.
+        picture: file of the confusion matrix, or None.
+        features: the feature file, or None.
+        notes: what the user should know, one sentence each.
+        compared: the kinds of head that ``model="auto"`` compared.
+        layers: the layers that ``layer="best"`` compared; the kind of each line is the layer.
+        cross_validated: result of ``cv``.
+        shots: results of ``shots``: (images of each class, evaluation of the repeated draws).
+        shots_picture: file of the few-shot curve, or None.
+        card: file of the HTML page, or None.
+        unlabelled: CSV file of predictions for images without a label, or None.
+        predictions: file of predictions for each labelled image, or None.
+        against: the comparison with an earlier head, or None.
+    """
+
+    head: Head
+    report: Report | None
+    path: Path
+    picture: Path | None
+    features: Path | None
+    notes: tuple[str, ...]
+    compared: tuple[Compared, ...] = ()
+    layers: tuple[Compared, ...] = ()
+    cross_validated: CrossValidated | None = None
+    shots: tuple[tuple[int, CrossValidated], ...] = ()
+    shots_picture: Path | None = None
+    card: Path | None = None
+    unlabelled: Path | None = None
+    predictions: Path | None = None
+    against: HeadComparison | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``featx fit-head --json`` prints."""
+        head = self.head
+        report = self.report.as_dict() if self.report else {}
+        return {
+            "head": str(self.path),
+            "model": head.kind,
+            "task": head.task_,
+            "layer": head.layer,
+            "views": head.views,
+            **head.parameters,
+            "n_train": head.n_train_,
+            "n_test": report.pop("n", 0),
+            "test_split": report.pop("split", None),
+            **{key: value for key, value in report.items() if key != "notes"},
+            "search": [tried.as_dict() for tried in head.search_],
+            "convergence": head.convergence_,
+            "temperature": head.temperature_,
+            "compared": [line.as_dict() for line in self.compared],
+            "compared_layers": [{"layer": line.kind, **line.as_dict(less="kind")} for line in self.layers],
+            "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
+            "shots": [{"shots": n, **result.as_dict()} for n, result in self.shots],
+            "compare": self.against.as_dict() if self.against else None,
+            "picture": _text(self.picture),
+            "card": _text(self.card),
+            "unlabelled": _text(self.unlabelled),
+            "predictions": _text(self.predictions),
+            "features": _text(self.features),
+            "seconds": round(head.seconds_, 4),
+            "notes": list(self.notes),
+        }
+
+
+def _text(path: Path | None) -> str | None:
+    """A path as JSON has it."""
+    return str(path) if path else None
