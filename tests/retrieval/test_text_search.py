@@ -46,7 +46,10 @@ def test_the_command_takes_sentences_with_the_other_options(clip_features: Path,
     ).stdout
     lines = shown.splitlines()
     assert lines[0] == "query,rank,path,label,split,similarity,error"
-    assert [line.split(",")[2:4] for line in lines[1:]] == [[' of a dog"', "1"], [' of a dog"', "2"]]
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        ['"a photo', ' of a dog"', "1"],
+        ['"a photo', ' of a dog"', "2"],
+    ]
     assert all(",val," in line for line in lines[1:])
     page = Path("s.html").read_text()
     assert "a photo, of a dog" in page
