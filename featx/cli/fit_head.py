@@ -27,7 +27,7 @@ from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, KERNELS, KINDS, ZERO
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, listed, printable
-from featx.workflows.fit_options import AUTO, require_compatible
+from featx.workflows.fit_options import AUTO, require_compatible, require_texts
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.workflows.comparison import Compared
@@ -143,11 +143,9 @@ _KERNEL = Needs("without --model svm", lambda options: options["model"] == "svm"
 _REPEAT = Needs("without --cv or --shots", lambda options: options["cv"] or options["shots"] or options["repeat"] > 1)
 
 
-_CHECKED_TOGETHER = ("model", "C", "k", "kernel", "cv", "repeat", "shots", "prompts", "class_names", "anchor")
-
-
 def _check(options: Mapping[str, Any]) -> None:
-    require_compatible(**{name: options[name] for name in _CHECKED_TOGETHER})
+    require_compatible(**{name: options[name] for name in ("model", "C", "k", "kernel", "cv", "repeat", "shots")})
+    require_texts(**{name: options[name] for name in ("model", "prompts", "class_names", "anchor")})
 
 
 @click.command(

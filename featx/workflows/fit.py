@@ -34,7 +34,7 @@ from featx.reporter import SILENT, Reporter
 from featx.text import listed
 from featx.workflows.class_texts import ClassNames, class_texts, notes_on_texts
 from featx.workflows.comparison import Compared, compare_kinds
-from featx.workflows.fit_options import AUTO, BEST, require_compatible
+from featx.workflows.fit_options import AUTO, BEST, require_compatible, require_texts
 from featx.workflows.fit_result import Fit
 from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size, head_stem
@@ -140,18 +140,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         print(fit.head.kind, fit.report.accuracy, fit.cross_validated.mean("accuracy"))
     """
     shots, prompts = counts_of(shots, "shots"), names_of(prompts, "prompts")
-    require_compatible(
-        model=model,
-        C=C,
-        k=k,
-        kernel=kernel,
-        cv=cv,
-        repeat=repeat,
-        shots=shots,
-        prompts=prompts,
-        class_names=class_names,
-        anchor=anchor,
-    )
+    require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
+    require_texts(model=model, prompts=prompts, class_names=class_names, anchor=anchor)
     head = _make_head(
         model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
@@ -165,22 +155,28 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         HeadFiles(Path(out), named=True).require_writable(inputs=read)
     reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
-    if anchor or head.kind == ZERO_SHOT:
-        reporter.stage("embedding the texts of the classes")
-        head.texts = head.texts or class_texts(data.features, head.task_, prompts=prompts, class_names=class_names)
+    _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     data = _with_earlier(data, compare)
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
     each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
     files = HeadFiles(name, named=bool(out), each_image=each_image)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
-    if auto or get_kind(head.kind).is_fitted:
-        reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
+    reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
     return _save(
         data, head, evaluated, compared, files, page=names_of(images, "images") if report else None, reporter=reporter
     )
+
+
+def _add_texts(
+    head: Head, features: FeatureSet, anchor: str | None, prompts: Sequence[str], class_names: Any, reporter: Reporter
+) -> None:
+    """Give a head that needs them the texts of its classes."""
+    if head.texts is None and (anchor or head.kind == ZERO_SHOT):
+        reporter.stage("embedding the texts of the classes")
+        head.texts = class_texts(features, head.task_, prompts=prompts, class_names=class_names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,15 +20,11 @@ def require_compatible(
     cv: int | str | None,
     repeat: int,
     shots: Sequence[int],
-    prompts: Sequence[str] = (),
-    class_names: object = None,
-    anchor: str | None = None,
 ) -> None:
     """Refuse options of ``fit_head`` that do not go together.
 
     Raises:
-        SettingsError: ``repeat`` without anything to repeat, hyper-parameters of one kind of head for all kinds, or texts of
-            classes without a head that has them.
+        SettingsError: ``repeat`` without anything to repeat, or hyper-parameters of one kind of head for all kinds.
 
     Examples:
         >>> require_compatible(model="auto", C=1.0, k=None, kernel="linear", cv=None, repeat=1, shots=())
@@ -41,6 +37,19 @@ def require_compatible(
         raise SettingsError(f"repeat has no effect on the folds of a column ({cv}), which are the same each time")
     if model == AUTO and (C is not None or k is not None or kernel != "linear"):
         raise SettingsError("auto chooses C, k and kernel itself; name a kind of head to set them")
+
+
+def require_texts(*, model: object, prompts: Sequence[str], class_names: object, anchor: str | None) -> None:
+    """Refuse texts of classes without a head that has them.
+
+    Raises:
+        SettingsError: prompts or class names without such a head, or an anchor of another kind than logreg.
+
+    Examples:
+        >>> require_texts(model="ridge", prompts=(), class_names=None, anchor="zeroshot")
+        Traceback (most recent call last):
+        featx.errors.SettingsError: anchor (--anchor) is for logreg, and the model is ridge; expected one of them
+    """
     if anchor not in (None, ZERO_SHOT):
         raise SettingsError(f"anchor is {anchor!r}; expected {ZERO_SHOT}")
     if anchor and model not in (None, "logreg"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made import photos
 
-from featx.constants import KINDS, TASKS
+from featx.constants import KINDS, TASKS, ZERO_SHOT
 from featx.errors import CorruptFileError, HeadError
 from featx.heads.head import Head
 from featx.heads.predictors import LinearPredictor
@@ -32,6 +32,7 @@ from featx.heads.training_data import Estimator, Rows, TrainingData, fold_by_fol
 EVERY = [
     (name, task, kernel)
     for name, kind in HEAD_KINDS.items()
+    if kind.is_fitted
     for task in kind.tasks
     for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
 ]
@@ -55,7 +56,7 @@ def draw(task: str) -> TrainingData:
 
 
 def test_every_kind_that_can_be_named_is_known() -> None:
-    assert HEAD_KINDS.keys() == set(KINDS)
+    assert HEAD_KINDS.keys() == {*KINDS, ZERO_SHOT}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,9 @@ def test_candidates_begin_with_the_simplest(name: str) -> None:
 def test_auto_compares_all_that_suit_in_the_order_of_the_table(task: str) -> None:
     found = auto_candidates(task, 100)
     names = [name for name, kernel in found if kernel == "linear"]
-    assert names == [name for name, kind in HEAD_KINDS.items() if task in kind.tasks and name != "linear"]
+    assert names == [
+        name for name, kind in HEAD_KINDS.items() if task in kind.tasks and name not in ("linear", ZERO_SHOT)
+    ]
     assert found[-2:] == [("svm", "rbf"), ("mlp", "linear")]
 
 
@@ -164,7 +167,7 @@ def square() -> Iterator[HeadKind]:
 
 def test_a_registered_kind_is_checked_fitted_judged_saved_and_loaded(square: HeadKind, tmp_path: Path) -> None:
     assert get_kind("square") is square
-    assert kind_names() == (*KINDS, "square")
+    assert kind_names() == (*KINDS, ZERO_SHOT, "square")
     features = photos(gap=3.0)
     with pytest.raises(HeadError, match="C is only for logreg, svm, ridge; square has none"):
         Head("square", C=1.0)
@@ -212,4 +215,4 @@ class Foreign:
 def test_a_kind_that_cannot_work_is_not_registered(wrong: Callable[[], HeadKind], message: str) -> None:
     with pytest.raises(HeadError, match=message):
         register_head(wrong())
-    assert kind_names() == KINDS
+    assert kind_names() == (*KINDS, ZERO_SHOT)
