@@ -139,7 +139,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         fit = featx.fit_head("cache/photos--resnet50.h5", "auto", cv=5)
         print(fit.head.kind, fit.report.accuracy, fit.cross_validated.mean("accuracy"))
     """
-    shots, prompts = counts_of(shots, "shots"), names_of(prompts, "prompts")
+    shots, prompts, auto = counts_of(shots, "shots"), names_of(prompts, "prompts"), model == AUTO
     require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
     require_texts(model=model, prompts=prompts, class_names=class_names, anchor=anchor)
     head = _make_head(
@@ -147,7 +147,6 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
         device=device,
     )  # fmt: skip
-    auto = model == AUTO
     source = newest(Path(cache), reporter) if features is None else features
     source = source if isinstance(source, FeatureSet) else path_of(source, "features")
     read = [path for path in (source, table, compare) if isinstance(path, str | os.PathLike)]
@@ -158,16 +157,13 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     data = _with_earlier(data, compare)
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
-    each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
-    files = HeadFiles(name, named=bool(out), each_image=each_image)
+    files = HeadFiles(name, named=bool(out), each_image=predictions and Path(path_of(predictions, "predictions")))
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
-    reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
-    return _save(
-        data, head, evaluated, compared, files, page=names_of(images, "images") if report else None, reporter=reporter
-    )
+    page = names_of(images, "images") if report else None
+    return _save(data, head, evaluated, compared, files, page=page, reporter=reporter)
 
 
 def _add_texts(
@@ -350,6 +346,8 @@ def _fit(
     Returns:
         The fitted head, and a line for each kind that was compared.
     """
+    if auto or get_kind(head.kind).is_fitted:
+        fits.reporter.stage(f"fitting {AUTO if auto else head.kind} to {data.training_rows:,} training rows")
     if auto:
         return compare_kinds(data.features, head, rows=data.training_rows, done=fits.advance)
     head.fit(data.features, cross_validate=cross_validate)
