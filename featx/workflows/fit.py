@@ -147,8 +147,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
         device=device,
     )  # fmt: skip
-    source = newest(Path(cache), reporter) if features is None else features
-    source = source if isinstance(source, FeatureSet) else path_of(source, "features")
+    source = _named(newest(Path(cache), reporter) if features is None else features)
     read = [path for path in (source, table, compare) if isinstance(path, str | os.PathLike)]
     if out:  # before layers are compared, which takes a while
         HeadFiles(Path(out), named=True).require_writable(inputs=read)
@@ -157,13 +156,19 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     data = _with_earlier(data, compare)
     name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
-    files = HeadFiles(name, named=bool(out), each_image=predictions and Path(path_of(predictions, "predictions")))
+    each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
+    files = HeadFiles(name, named=bool(out), each_image=each_image)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
     page = names_of(images, "images") if report else None
     return _save(data, head, evaluated, compared, files, page=page, reporter=reporter)
+
+
+def _named(features: FeatureSet | str | os.PathLike[str]) -> FeatureSet | str | os.PathLike[str]:
+    """A feature set, or the checked path of a feature file."""
+    return features if isinstance(features, FeatureSet) else path_of(features, "features")
 
 
 def _add_texts(
