@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,6 +182,10 @@ def first_tensor(out: Any) -> Any:
     return getattr(out, "last_hidden_state", out)
 
 
+_MOST_APART, _MOST_LOST = 0.15, 2
+"""How far the shape of a map may be from that of the images: a logarithm of the ratio, or rows or columns."""
+
+
 def _places(shape: tuple[int, ...], images: tuple[int, ...]) -> slice:
     """The dimensions of a map or of tokens without the width D: (H, W) or (T,)."""
     if len(shape) == 2:
@@ -203,17 +208,21 @@ def channels_last(shape: Sequence[int], images: Sequence[int]) -> bool | None:
         >>> channels_last((96, 7, 7), square), channels_last((7, 14, 96), wide), channels_last((4, 49, 96), square)
         (False, True, None)
     """
-    if _is_map(shape[1:], images):
-        return False
-    return True if _is_map(shape[:2], images) else None
+    first, last = _distance(shape[1:], images), _distance(shape[:2], images)
+    return None if min(first, last) == math.inf else last < first
 
 
-def _is_map(sides: Sequence[int], images: Sequence[int]) -> bool:
-    """Whether two sides are to one another as those of the images, but for a rounding of either."""
+def _distance(sides: Sequence[int], images: Sequence[int]) -> float:
+    """How far two sides are from the shape of the images: 0 for the same; infinite for those that are no map of them.
+
+    Maps of squares are squares. Those of others lose some rows and columns to rounding, and to convolutions without padding.
+    """
     (height, width), (tall, wide) = sides, images
     if tall == wide:
-        return height == width
-    return abs(height - width * tall / wide) <= 1 or abs(width - height * wide / tall) <= 1
+        return 0 if height == width else math.inf
+    apart = abs(math.log(height * wide / (width * tall)))
+    fewest = min(abs(height - width * tall / wide), abs(width - height * wide / tall))
+    return apart if apart <= _MOST_APART or fewest <= _MOST_LOST else math.inf
 
 
 def _list_of(group: list[str], names: list[str], network: nn.Module) -> str:

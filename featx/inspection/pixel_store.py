@@ -69,7 +69,8 @@ def keep_facts(keys: np.ndarray, facts: np.ndarray, rows: Sequence[int], transfo
 
 def _contents(keys: np.ndarray, transform: Transform) -> np.ndarray:
     """(N, 2) uint64 that identify contents as they are decoded: other pixels have other numbers."""
-    salt = repr((transform.value_range, transform.bands, transform.background)).encode()
+    shown = transform.shown
+    salt = repr((shown.value_range, shown.bands, shown.background)).encode()
     mixed = keys ^ np.frombuffer(_digest(salt), dtype=np.uint8)
     return np.ascontiguousarray(mixed).view("<u8").reshape(-1, 2)
 

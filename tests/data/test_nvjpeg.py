@@ -88,6 +88,25 @@ def test_pixels_are_those_of_the_cpu_to_a_level(
     assert apart.mean() < 0.25
 
 
+@pytest.mark.parametrize("size", [(64, 48), (500, 375), (20, 400)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_rectangles_and_padding_are_those_of_the_cpu_to_a_level(size: tuple[int, int], fit: str) -> None:
+    transform = Transform(resize=48, crop=40, crop_width=56, fit=fit, decoding="nvjpeg")
+    data = photograph(*size)
+    found = pixels_on(CPU, [coded_reader(transform, VIEWS["10crop"])(0, in_memory(data))], transform, VIEWS["10crop"])
+    wanted = read_views(data, transform, VIEWS["10crop"])
+    assert found.shape == wanted.shape == (10, 3, 40, 56)
+    assert np.abs(found.numpy().astype(int) - wanted).max() <= 1
+
+
+def test_files_for_a_network_of_one_channel_are_decoded_on_the_cpu() -> None:
+    transform = Transform(resize=48, crop=40, channels=1, mean=(0.5,), std=(0.5,), decoding="nvjpeg")
+    data = photograph(64, 48)
+    np.testing.assert_array_equal(
+        coded_reader(transform, VIEWS["flip"])(0, in_memory(data)), read_views(data, transform, VIEWS["flip"])
+    )
+
+
 def test_files_and_pixels_keep_their_places_in_a_batch() -> None:
     read = coded_reader(TRANSFORM, VIEWS["flip"])
     files = [photograph(64, 48, seed=n, form="PNG" if n in (1, 2) else "JPEG") for n in range(5)]
