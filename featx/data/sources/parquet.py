@@ -128,12 +128,13 @@ def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, images_al
     from featx.data.sources import parquet_file, row_cells, row_schema
 
     try:
-        with place(file).open() as source:
+        with parquet_file.open_parquet(place(file)) as source:
             opened = pyarrow.parquet.ParquetFile(source)
             schema, rows = opened.schema_arrow, opened.metadata.num_rows
             features = row_schema.features_of(schema.metadata)
             found = row_schema.read_schema(file, schema, features, options, images_alone=images_alone)
-            table = opened.read(columns=found.cells) if found.cells else _of_rows(rows)
+            parquet_file.expect_columns(source, opened.metadata, found.cells)
+            table = opened.read(columns=found.cells, use_threads=False) if found.cells else _of_rows(rows)
     except FileNotFoundError as error:
         raise DatasetError(f"there is no file {file}") from error
     except parquet_file.FAULTS as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from featx.data.file_bytes import MISSING_FACTS, let_age
 from featx.data.places import Place, is_remote
+from featx.data.sources.ranges import RangesFile
 from featx.data.sources.row_group import RowGroup
 from featx.data.sources.row_schema import features_of, named_image
 from featx.data.sources.row_store import UNREAD, Cell
@@ -43,6 +44,44 @@ def fault(error: Exception) -> str:
     return getattr(error, "strerror", None) or brief(error)
 
 
+def open_parquet(place: Place, size: int = -1) -> Any:
+    """Open a file for pyarrow; a remote one fetches several ranges at once.
+
+    Args:
+        place: the file.
+        size: in bytes; -1 where it is not known.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if not is_remote(place.location):
+        return place.open()
+    size = size if size >= 0 else place.facts()[0]
+    return RangesFile(place, size) if size >= 0 else place.open()
+
+
+def expect_columns(source: Any, metadata: Any, names: Sequence[str]) -> None:
+    """Tell a remote file which columns will be read, if it is one.
+
+    Args:
+        source: as ``open_parquet`` returns it.
+        metadata: of the Parquet file.
+        names: of the columns, or of fields of columns with dots between.
+    """
+    if not isinstance(source, RangesFile):
+        return
+    paths = [metadata.schema.column(number).path for number in range(len(metadata.schema))]
+    wanted = [at for at, path in enumerate(paths) if any(f"{path}.".startswith(f"{name}.") for name in names)]
+    ranges = []
+    for number in range(metadata.num_row_groups):
+        for at in wanted:
+            chunk = metadata.row_group(number).column(at)
+            starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
+            start = min(offset for offset in starts if offset is not None and offset > 0)
+            ranges.append((start, start + chunk.total_compressed_size))
+    source.expect(ranges)
+
+
 class ParquetFile:
     """A Parquet file with images. Its methods may be called from several threads.
 
@@ -68,7 +107,7 @@ class ParquetFile:
         remote = is_remote(place.location)
         if not remote:
             let_age(self.facts[1], self.facts[2])
-        self._source = place.open()
+        self._source = open_parquet(place, self.facts[0])
         if not remote and place.facts() != self.facts:
             raise OSError("it changes while it is opened")
         try:
@@ -81,6 +120,7 @@ class ParquetFile:
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self.rows = int(self._starts[-1])
         self._leaves = self._places_of_leaves()
+        expect_columns(self._source, meta, self.column.leaves)
         self._groups: OrderedDict[int, RowGroup] = OrderedDict()
         self.sizes = self._remembered()
         self._may_lack_bytes = self._groups_that_may_lack_bytes()
