@@ -162,8 +162,12 @@ def pattern_of(locations: Sequence[str]) -> str:
     Examples:
         >>> pattern_of(["data/train-0.tar", "data/test-0.tar"])
         'data/t{est,rain}-0.tar'
+        >>> pattern_of(["data/train-08.tar", "data/train-09.tar", "data/train-10.tar"])
+        'data/train-{08..10}.tar'
     """
     names = sorted(set(locations), key=os.fsencode)
+    if run := _run_of(names):
+        return run
     begin = _shared_beginning(names)
     end = _shared_beginning([name[len(begin) :][::-1] for name in names])[::-1]
     pattern = f"{glob.escape(begin)}*{glob.escape(end)}"
@@ -174,6 +178,21 @@ def pattern_of(locations: Sequence[str]) -> str:
     parts = [name[len(begin) : len(name) - len(end)] for name in names]
     braces = f"{glob.escape(begin)}{{{','.join(parts)}}}{glob.escape(end)}"
     return braces if len(braces) <= _LONGEST and expand(braces) == names else ""
+
+
+def _run_of(names: Sequence[str]) -> str:
+    """The name with a range of numbers for names that are numbered one after another; "" for others."""
+    begin = _shared_beginning(names).rstrip("0123456789")
+    end = _shared_beginning([name[len(begin) :][::-1] for name in names])[::-1].lstrip("0123456789")
+    numbers = [name[len(begin) : len(name) - len(end)] for name in names]
+    if len(names) < 2 or set("{}*?[") & set(begin + end) or not all(map(str.isdecimal, numbers)):
+        return ""
+    run = f"{begin}{{{min(numbers, key=int)}..{max(numbers, key=int)}}}{end}"
+    return (
+        run
+        if int(max(numbers, key=int)) - int(min(numbers, key=int)) < len(names) and sorted(expand(run)) == sorted(names)
+        else ""
+    )
 
 
 def _shared_beginning(names: Sequence[str]) -> str:

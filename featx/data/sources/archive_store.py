@@ -21,7 +21,9 @@ from featx.errors import DatasetError, ImageError
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 """The endings of archives. The content decides what they are."""
 
-_BRACES = re.compile(r"\{[^{}/]*\}")
+_BRACES = re.compile(r"\{[^{}]*\}")
+_LAST_BRACES = re.compile(r"\{([^{}]*)\}$")
+_VARIES = re.compile(r"\[[*?\[]\]|[*?\[]|\{[^{}]*\}")
 _ESCAPED = re.compile(r"\[([*?\[])\]")
 
 
@@ -119,6 +121,8 @@ def is_archive_name(text: str) -> bool:
     """
     if is_remote(text) and text.lower().startswith(("http://", "https://")):
         text = urlsplit(text).path
+    if text.endswith("}") and (braces := _LAST_BRACES.search(text)):
+        return all(is_archive_name(text[: braces.start()] + part) for part in braces[1].split(","))
     return text.lower().endswith(ENDINGS)
 
 
@@ -128,7 +132,11 @@ def without_ending(name: str) -> str:
     Examples:
         >>> without_ending("train/shard-000.tar.gz")
         'train/shard-000'
+        >>> without_ending("shards/{train.tar,val.zip}")
+        'shards/'
     """
+    if name.endswith("}") and (braces := _LAST_BRACES.search(name)):
+        return name[: braces.start()]
     ending = max((ending for ending in ENDINGS if name.lower().endswith(ending)), key=len, default="")
     return name[: len(name) - len(ending)]
 
@@ -162,20 +170,14 @@ def absolute(text: str) -> str:
 
 
 def common_folder(pattern: str) -> str:
-    """The part of a pattern before the first folder whose name varies, without the slash.
+    """The part of a pattern before the first name that varies, without the slash.
 
     Examples:
-        >>> common_folder("/data/shards/{train,val}/*.tar"), common_folder("/data/photos[[]1]/*.tar")
+        >>> common_folder("/data/shards/{train,val}/*.tar"), common_folder("/data/photos[[]1]/{a/1,b/2}.tar")
         ('/data/shards', '/data/photos[1]')
     """
-    parts = pattern.split("/")
-    fixed = []
-    for part in parts[:-1]:
-        plain = _ESCAPED.sub(r"\1", part)
-        if _BRACES.search(part) or (glob.has_magic(part) and glob.escape(plain) != part):
-            break
-        fixed.append(plain if glob.has_magic(part) else part)
-    return "/".join(fixed)
+    first = next((match.start() for match in _VARIES.finditer(pattern) if not _ESCAPED.fullmatch(match[0])), 0)
+    return _ESCAPED.sub(r"\1", pattern[:first].rpartition("/")[0])
 
 
 def _without_scheme(path: str) -> str:

@@ -90,6 +90,31 @@ def test_several_archives_are_folders_of_their_names(tmp_path: Path) -> None:
     assert open_store(images.root).name("train.zip/dog/2.jpg") == f"{tmp_path}/train.zip/dog/2.jpg"
 
 
+def test_archives_of_several_kinds_in_a_folder_are_found_again(tmp_path: Path) -> None:
+    make_zip(tmp_path / "pets/train.zip", PETS)
+    make_tar(tmp_path / "pets/test.tar.gz", PETS, "gz")
+    images = scan_images(tmp_path / "pets")
+    assert sorted(set(images.splits)) == ["test", "train"]
+    assert open_store(images.root).read("test.tar.gz/cat/1.jpg").data == b"cat 1"
+
+
+def test_names_that_a_shell_has_spelled_out_are_one_data_set(tmp_path: Path) -> None:
+    for number in range(8, 12):
+        make_zip(tmp_path / f"part-{number:03}.zip", {f"{c}/{number}.jpg": c.encode() for c in ("cat", "dog")})
+    make_tar(tmp_path / "other/test.tar", PETS)
+    parts = [tmp_path / f"part-{number:03}.zip" for number in range(8, 12)]
+    images = scan_images(parts)
+    assert images.root == f"{tmp_path}/part-{{008..011}}.zip" == scan_images(f"{tmp_path}/part-{{008..011}}.zip").root
+    assert images.classes == ("cat", "dog")
+    for items in ([parts[0], parts[2]], [parts[0], tmp_path / "other/test.tar"]):
+        images = scan_images(items)
+        path = str(images.paths[-1])
+        assert open_store(images.root).read(path).data == images.file(len(images) - 1).read().data
+    assert images.paths[0] == "other/test.tar/cat/0.jpg"
+    with pytest.raises(DatasetError, match="has braces or a comma in its name"):
+        scan_images([parts[0], make_zip(tmp_path / "a,b.zip", PETS)])
+
+
 def test_an_archive_for_each_class_is_a_class(tmp_path: Path) -> None:
     for name in ("n01440764", "n01443537", "n02102040"):
         make_tar(tmp_path / "train" / f"{name}.tar", {f"{name}_{n}.JPEG": name.encode() for n in range(2)})
