@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from featx.text import counted, printable, shortened, size_text
 
@@ -56,6 +57,22 @@ def storable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sequence[s
         kept[name] = cells
         total += size
     return kept, notes
+
+
+def beside(further: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Further columns to put beside others; a name that is taken gets a ``_`` at its end.
+
+    Examples:
+        >>> beside({"patient": ["p1"], "key": ["k1"]}, ["path", "key"])
+        {'patient': ['p1'], 'key_': ['k1']}
+    """
+    found: dict[str, Any] = {}
+    for name, cells in further.items():
+        free = name
+        while free in own or free in found or (free != name and free in further):
+            free += "_"
+        found[free] = cells
+    return found
 
 
 def _fault_of_name(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from featx.data.cells import BETWEEN_LABELS
+from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
@@ -156,22 +157,6 @@ def prediction_columns(features: FeatureSet, predicted: Predictions, by: Predict
         **further,
     }
     return {**columns, **beside(facts.columns, columns)}
-
-
-def beside(further: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """Further columns to put beside others; a name that is taken gets a ``_`` at its end.
-
-    Examples:
-        >>> beside({"patient": ["p1"], "key": ["k1"]}, ["path", "key"])
-        {'patient': ['p1'], 'key_': ['k1']}
-    """
-    found: dict[str, Any] = {}
-    for name, cells in further.items():
-        free = name
-        while free in own or free in found or (free != name and free in further):
-            free += "_"
-        found[free] = cells
-    return found
 
 
 _Made = tuple[Sequence[Any], Any, Any, Sequence[Any], dict[str, Any]]

@@ -15,6 +15,7 @@ import numpy as np
 
 from featx.arguments import names_of, path_of, require_seed
 from featx.constants import CACHE, EXPORT_PIXELS, MAPS, TOOLS
+from featx.data.columns import beside
 from featx.data.known_image import read_known_image
 from featx.errors import HeadError, ImageError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
@@ -160,6 +161,7 @@ def export(
     columns = _columns(loaded, found, map_coordinates(loaded, neighbours, method=method, seed=seed, reporter=reporter))
     if given is not None:
         columns |= _predictions(loaded, given)
+    columns |= beside(loaded.columns, {*columns, *_TYPES})
     read = _reader(loaded, found, pixels, folders, workers, reporter)
     writer = _Writer(columns, neighbours, read)
     reporter.stage(f"writing {path}")

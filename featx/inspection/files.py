@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featx.arguments import path_of
 from featx.constants import MAPS
+from featx.data.columns import beside
 from featx.errors import SettingsError
 from featx.features.feature_set import FeatureSet
 from featx.inspection.coordinates import map_coordinates
@@ -58,7 +59,8 @@ def save_inspection(
     path = Path(path_of(path, "path"))
     if _kind_of(path) is PAGE:
         return _save_page(inspection, path, map, seed, reporter)
-    write_table(path, inspection.columns(), TABLE)
+    columns = inspection.columns()
+    write_table(path, {**columns, **beside(inspection.features.columns, columns)}, TABLE)
     return path
 
 

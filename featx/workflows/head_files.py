@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from featx.constants import ZERO_SHOT
+from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.prediction_table import EACH_IMAGE, PredictedBy, predict_each, write_predictions
-from featx.io.outputs import CONFUSION, FEW_SHOT_CURVE, PAGE, Output, require_outputs, table, write_output
+from featx.io.outputs import CONFUSION, FEW_SHOT_CURVE, PAGE, Output, require_outputs, write_output
+from featx.io.tables import table_kind
 from featx.layer_spec import PENULTIMATE
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
@@ -29,9 +31,9 @@ HIDDEN_UNITS = 512
 
 
 PREDICTION_COLUMNS = ("path", "label", "probability")
-"""The columns of the table of predictions for images without a label."""
+"""The columns of the table of predictions for images without a label; the further columns of the data set follow."""
 
-PREDICTIONS = table("table of predictions", PREDICTION_COLUMNS)
+PREDICTIONS = table_kind("table of predictions", PREDICTION_COLUMNS, more=("",))
 """That table, as an output."""
 
 
@@ -104,10 +106,14 @@ class HeadFiles:
             return None
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(PREDICTION_COLUMNS)
-        for path, outputs in zip(features.paths[rows], head.predict_rows(features, rows), strict=True):
+        further = beside(features.columns, PREDICTION_COLUMNS)
+        writer.writerow([*PREDICTION_COLUMNS, *map(cell, further)])
+        for row, outputs in zip(rows.tolist(), head.predict_rows(features, rows), strict=True):
             label, probability = _prediction_cells(head, outputs)
-            writer.writerow([cell(path), label if head.task_ == "regression" else cell(label), probability])
+            about = [cell(cells[row]) for cells in further.values()]
+            writer.writerow(
+                [cell(features.paths[row]), label if head.task_ == "regression" else cell(label), probability, *about]
+            )
         write_output(self.predictions, text.getvalue().encode("utf-8", "surrogateescape"), PREDICTIONS)
         return self.predictions
 

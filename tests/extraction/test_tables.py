@@ -18,8 +18,10 @@ from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
 from featx.heads.groups import read_column
 from featx.inspection.corrected_table import write_fixed_table
+from featx.inspection.exports import export
 from featx.inspection.info import describe_file
 from featx.inspection.pipeline import inspect
+from featx.workflows.fit import fit_head
 
 ROWS = [f"x{number},{'cat' if number % 2 else 'dog'},p{number // 3},{number % 4},10" for number in range(12)]
 
@@ -77,6 +79,26 @@ def test_changed_labels_are_found_by_the_options_of_the_file(pets: Path) -> None
     assert (
         "1 image has another label (such as x0.png), 1 image is new (such as x99), 1 image is no longer listed" in note
     )
+
+
+def test_columns_come_out_of_every_table(pets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write(pets, [*ROWS[:-2], ROWS[-2].replace("dog", ""), ROWS[-1].replace("cat", "")])
+    file = run(pets).file
+    fit = fit_head(file, "ridge", models=tmp_path / "models", predictions=tmp_path / "each.csv", cv=2)
+    inspection = inspect(file, pixels=False, out=tmp_path / "issues.csv", models=tmp_path / "models")
+    exported = export(file, out=tmp_path / "viewer.parquet", pixels="none")
+    tables = (tmp_path / "each.csv", fit.unlabelled, *inspection.files)
+    headers = [path.read_text().splitlines()[0].split(",") for path in tables]
+    assert headers[0][-4:] == ["image_id", "patient", "fold_", "x"]  # the table has a column fold of its own
+    assert headers[1] == ["path", "label", "probability", "image_id", "patient", "fold", "x"]
+    assert headers[2][-4:] == ["image_id", "patient", "fold", "x"]
+    assert exported.columns[-4:] == ("image_id", "patient", "fold", "x_")  # the place on the map is x
+    assert parquet.read_table(tmp_path / "viewer.parquet").column("patient").to_pylist()[0].startswith("p")
+    (row, _) = sorted(fit.unlabelled.read_text().splitlines()[1:])
+    assert row.split(",")[0] == "x10.png"
+    assert row.split(",")[3:] == ["x10", "p3", "2", "10"]
 
 
 def test_groups_come_from_the_stored_columns_and_then_from_tables(pets: Path, tmp_path: Path) -> None:
