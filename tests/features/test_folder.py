@@ -431,7 +431,7 @@ def test_a_file_of_a_later_version_is_not_removable(tmp_path: Path, damage: int 
     make(path)
     with path.open("r+b") as file:
         structure = hdf5.parse(file.fileno(), path)
-        os.pwrite(file.fileno(), hdf5.pack({**structure.attrs, "version": 2}, structure.tables).data, 0)
+        os.pwrite(file.fileno(), hdf5.pack({**structure.attrs, "version": 3}, structure.tables).data, 0)
         if damage:
             file.truncate(damage)
     entry = states(tmp_path)["f.h5"]
