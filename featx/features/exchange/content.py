@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from featx._version import __version__
 from featx.data.image_set import UNLABELLED
 from featx.errors import CorruptFileError, HeadError, SettingsError
+from featx.features.exchange.vectors import let_go
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.layer_spec import PENULTIMATE, LayerSpec
@@ -101,20 +101,11 @@ class Content:
             which = part if self.rows is None else self.rows[part]
             yield part, {name: np.array(self.layers[name][which]) for name in layers}
             for name in layers:
-                _let_go(self.layers[name])
+                let_go(self.layers[name])
 
     def shape(self, layer: str) -> tuple[int, ...]:
         """(N, D), or (N, V, D)."""
         return (len(self), *self.layers[layer].shape[1:])
-
-
-def _let_go(array: np.ndarray) -> None:
-    """Let the system take back the memory of what was read of a mapped file."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and not array.flags.writeable:
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 def content_of(

@@ -91,7 +91,7 @@ def _datasets(root: Any, h5py: Any) -> Iterator[tuple[str, Any]]:
     """Every data set that hard links lead to, each once."""
     seen, todo, count = {_place(root, h5py)}, [("", root, 0)], 0
     while todo:
-        prefix, group, depth = todo.pop()
+        prefix, group, depth = todo.pop(0)
         if depth > _MOST_DEPTH:
             raise FaultError(f"has groups more than {_MOST_DEPTH} deep")
         for name in group:

@@ -29,7 +29,7 @@ from featx.errors import DatasetError, SettingsError, system_errors
 from featx.features.array_set import vector_keys
 from featx.features.exchange.joining import FoundImages, find_images, join_labels
 from featx.features.exchange.layouts import read_vectors
-from featx.features.exchange.vectors import BLOCK, Vectors, storable_type
+from featx.features.exchange.vectors import BLOCK, Vectors, let_go, storable_type
 from featx.features.feature_file import ImageTable
 from featx.features.folder import feature_file_path, require_named, require_writable
 from featx.features.lock import write_lock
@@ -310,6 +310,7 @@ class _Content:
         for at in range(0, len(rows), step):
             some = rows[at : at + step]
             self.keys[some] = vector_keys(np.asarray(first[some]))
+            let_go(first)
 
     def _identities(self, backbone: str | None) -> dict[str, str]:
         """The identity of each layer: of the declared network, or of the numbers themselves."""
@@ -443,6 +444,7 @@ def _blocks(matrix: np.ndarray, dtype: np.dtype[Any]) -> Iterator[tuple[int, np.
     for at in range(0, len(matrix), step):
         with np.errstate(over="ignore"):
             yield at, np.ascontiguousarray(matrix[at : at + step], dtype=dtype)
+        let_go(matrix)
 
 
 def _write(content: _Content, target: Path | None, cache: Path, reporter: Reporter) -> tuple[Any, list[str]]:
@@ -485,6 +487,7 @@ def _write(content: _Content, target: Path | None, cache: Path, reporter: Report
                 "root": portable(images.root),
                 "splits": "given" if given else "hash",
                 **({"options": options} if options else {}),
+                **({"labels": "numbers"} if _are_values(images.classes) else {}),
             },
             columns=content.columns,
             resume=False,
@@ -495,6 +498,14 @@ def _write(content: _Content, target: Path | None, cache: Path, reporter: Report
         except BaseException:
             writer.discard()
             raise
+
+
+def _are_values(classes: Sequence[str]) -> bool:
+    """Whether labels are numbers to predict: numbers all, and some with fractions."""
+    try:
+        return any(value % 1 for value in map(float, classes))
+    except ValueError:
+        return False
 
 
 def _write_rows(writer: FeatureFileWriter, content: _Content, reporter: Reporter) -> None:
@@ -511,6 +522,8 @@ def _write_rows(writer: FeatureFileWriter, content: _Content, reporter: Reporter
                     layer: np.asarray(matrix[rows], dtype=content.dtype) for layer, matrix in content.layers.items()
                 }
             writer.write(rows, content.keys[rows], blocks)
+            for matrix in content.layers.values():
+                let_go(matrix)
         reporter.progress(min(at + step, count), count)
     for row, why in content.faults.items():
         writer.fail(row, content.keys[row].tobytes(), why)

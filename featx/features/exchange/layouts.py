@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from featx.errors import DatasetError
-from featx.features.exchange.read_arrays import load_tensors, read_arrays, read_each, take_columns
+from featx.features.exchange.read_arrays import load_tensors, read_arrays, read_each
 from featx.features.exchange.read_tables import read_table, text_columns
+from featx.features.exchange.sort_arrays import take_columns
 from featx.features.exchange.vectors import (
     NAME_COLUMNS,
     NAMED_ENDINGS,

@@ -15,24 +15,19 @@ import numpy as np
 from featx.errors import DatasetError
 from featx.features.exchange.content import MARK
 from featx.features.exchange.limited import read_in_limits
+from featx.features.exchange.sort_arrays import sort_arrays, take_columns
 from featx.features.exchange.vectors import (
-    LABEL_COLUMNS,
-    NAME_COLUMNS,
-    SPLIT_COLUMNS,
-    VECTOR_COLUMNS,
     Spool,
     Vectors,
     as_rows,
-    first_of,
     mapped,
     require_count,
     require_equal_counts,
     require_small,
-    unique_texts,
 )
 from featx.io.tensor_file import DTYPES, read_header
 from featx.layer_spec import PENULTIMATE
-from featx.text import brief
+from featx.text import brief, described
 
 _MOST_IN_MEMORY = 8 << 30
 _COORDINATES = ("coords", "coord", "coordinates")
@@ -70,38 +65,9 @@ def read_each(paths: Sequence[Path], folder: Path) -> Iterator[tuple[Path, Vecto
         of_path = dict(zip(limited, found, strict=True))
         for path in part:
             if path in of_path and file is not None:
-                yield path, _limited(path, of_path[path], file)
+                yield path, _limited(path, of_path[path], file, folder)
             else:
                 yield path, read_arrays(path, folder)
-
-
-def chosen(path: Path, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The layers among the arrays of a file: a single matrix is the penultimate layer, as is the one with a usual name.
-
-    Args:
-        path: of the file, for messages.
-        found: arrays by their names.
-
-    Raises:
-        DatasetError: there is none, or several of unequal numbers of rows.
-    """
-    names = list(found)
-    if not names:
-        raise DatasetError(f"{path} holds no array of numbers; expected (N, D), one vector for each image")
-    if len(names) == 1:
-        return {PENULTIMATE: as_rows(found[names[0]], str(path))}
-    leaves = {name.rpartition("/")[2]: name for name in reversed(names)}
-    main = leaves.get(first_of(list(leaves), VECTOR_COLUMNS) or "")
-    if main is None:
-        layers = {name.replace("/", "."): as_rows(found[name], f"{name} of {path}") for name in names}
-    else:
-        matrix = as_rows(found[main], f"{main} of {path}")
-        others = {name for name in names if name != main and len(found[name]) == len(matrix) and found[name].ndim == 2}
-        layers = {PENULTIMATE: matrix} | {
-            name.replace("/", "."): as_rows(found[name], str(path)) for name in names if name in others
-        }
-    require_equal_counts(layers, str(path))
-    return layers
 
 
 def _read_npy(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - every reader takes it
@@ -109,7 +75,7 @@ def _read_npy(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - every read
     return Vectors("npy", {PENULTIMATE: as_rows(found, str(path))})
 
 
-def _read_npz(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - every reader takes it
+def _read_npz(path: Path, folder: Path) -> Vectors:
     with zipfile.ZipFile(path) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     for name, size in sizes.items():
@@ -118,14 +84,11 @@ def _read_npz(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - every read
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
             array = archive[name]
-            if array.ndim >= 2 and array.dtype.kind in "fiu":
+            if array.ndim and array.dtype.kind in "fiu":
                 arrays[name] = array
-            elif array.ndim == 1 and array.dtype.kind in "USiuf":
-                values = [os.fsdecode(item) if isinstance(item, bytes) else item for item in array.tolist()]
-                texts[name] = values
-    vectors = Vectors("npz", chosen(path, arrays))
-    take_columns(vectors, texts, str(path))
-    return vectors
+            elif array.ndim == 1 and array.dtype.kind in "US":
+                texts[name] = [os.fsdecode(item) if isinstance(item, bytes) else item for item in array.tolist()]
+    return sort_arrays(path, arrays, texts, "npz", folder)
 
 
 def _read_txt(path: Path, folder: Path) -> Vectors:
@@ -140,7 +103,7 @@ def _read_txt(path: Path, folder: Path) -> Vectors:
     return Vectors("txt", spool.matrices())
 
 
-def _read_safetensors(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - every reader takes it
+def _read_safetensors(path: Path, folder: Path) -> Vectors:
     with path.open("rb") as file:
         metadata, tensors = read_header(file, path.stat().st_size)
         arrays, columns = dict[str, np.ndarray](), dict[str, list[Any]]()
@@ -155,9 +118,8 @@ def _read_safetensors(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - ev
             elif name == "keys" and tensor.dtype == "U8" and tensor.shape[1:] == (16,):
                 keys = mapped(file, 16, dtype, offset=tensor.begin, rows=tensor.shape[0])
     if metadata.get("featx") != MARK:
-        vectors = Vectors("safetensors", chosen(path, arrays))
-        take_columns(vectors, columns, str(path))
-        return vectors
+        numbers = {name: np.array(values) for name, values in columns.items()}
+        return sort_arrays(path, {**arrays, **numbers}, {}, "safetensors", folder)
     known = {name: json.loads(metadata[name]) for name in ("paths", "splits", "classes", "columns", "origin")}
     labels = [known["classes"][label] if label >= 0 else "" for label in columns["labels"]]
     return Vectors(
@@ -171,23 +133,27 @@ def _read_pt(path: Path, folder: Path) -> Vectors:
     found = load_tensors(path)
     if isinstance(found, np.ndarray):
         return Vectors("torch", {PENULTIMATE: as_rows(found, str(path))})
-    if isinstance(found, list):
+    if isinstance(found, list) and found and all(isinstance(item, np.ndarray) for item in found):
         spool = Spool(folder)
         for item in found:
             spool.append(PENULTIMATE, item, str(path))
         return Vectors("torch", spool.matrices())
-    matrices = {name: array for name, array in found.items() if isinstance(array, np.ndarray) and array.ndim >= 2}
-    rows = {name: array for name, array in found.items() if isinstance(array, np.ndarray) and array.ndim == 1}
-    if rows and not matrices and len({array.shape for array in rows.values()}) == 1 and len(rows) > 1:
+    if not isinstance(found, Mapping):
+        raise DatasetError(
+            f"{path} holds {described(found)}; expected a tensor, a list of tensors or a dictionary of them"
+        )
+    arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray) and array.ndim}
+    texts = {name: value for name, value in found.items() if isinstance(value, list)}
+    if (
+        len(arrays) > 1
+        and len({array.shape for array in arrays.values()}) == 1
+        and all(a.ndim == 1 for a in arrays.values())
+    ):
         spool = Spool(folder)
-        for array in rows.values():
+        for array in arrays.values():
             spool.append(PENULTIMATE, array, str(path))
-        return Vectors("torch", spool.matrices(), names=list(rows))
-    vectors = Vectors("torch", chosen(path, matrices))
-    columns: dict[str, list[Any]] = {name: array.tolist() for name, array in rows.items()}
-    columns |= {name: value for name, value in found.items() if isinstance(value, list)}
-    take_columns(vectors, columns, str(path))
-    return vectors
+        return Vectors("torch", spool.matrices(), names=list(arrays))
+    return sort_arrays(path, arrays, texts, "torch", folder)
 
 
 def load_tensors(path: Path) -> Any:
@@ -232,37 +198,29 @@ def _arrays(found: Any, torch: Any, path: Path) -> Any:
 def _read_limited(path: Path, folder: Path) -> Vectors:
     """An HDF5 or MATLAB file."""
     (found,), file = read_in_limits([path], folder)
-    return _limited(path, found, file)
+    return _limited(path, found, file, folder)
 
 
-def _limited(path: Path, found: Mapping[str, Any], file: IO[bytes]) -> Vectors:
-    arrays, was = dict[str, np.ndarray](), dict[str, str]()
+def _limited(path: Path, found: Mapping[str, Any], file: IO[bytes], folder: Path) -> Vectors:
+    arrays, was = dict[str, np.ndarray](), set[str]()
     for entry in found["matrices"]:
-        shape, name = entry["shape"], entry["name"]
-        width = int(np.prod(shape[1:])) if len(shape) > 1 else 1
-        if name.rpartition("/")[2] in _COORDINATES or not entry["float"]:
-            continue
-        matrix = mapped(file, width, np.dtype(entry["dtype"]), offset=entry["offset"], rows=shape[0])
-        arrays[name], was[name] = matrix.reshape(shape), entry["was"]
+        shape = entry["shape"]
+        matrix = mapped(
+            file,
+            int(np.prod(shape[1:])) if len(shape) > 1 else 1,
+            np.dtype(entry["dtype"]),
+            offset=entry["offset"],
+            rows=shape[0],
+        ).reshape(shape)
+        arrays[entry["name"]] = matrix if entry["float"] else np.asarray(matrix, dtype=np.int64)
+        was |= {entry["was"]} if entry["float"] and len(shape) > 1 else set()
     if found["anndata"]:
         return _anndata(path, found, arrays)
-    two = {name: array for name, array in arrays.items() if array.ndim > 1}
-    vectors = Vectors("matlab" if path.suffix.lower() == ".mat" else "hdf5", chosen(path, two or arrays))
-    _note_types(vectors, was, path)
-    columns = {name.rpartition("/")[2]: values for name, values in {**found["texts"], **found["numbers"]}.items()}
-    columns |= _coordinates(found, file, len(vectors))
-    take_columns(vectors, columns, str(path))
+    arrays |= {name: np.array(values, dtype=np.int64) for name, values in found["numbers"].items()}
+    vectors = sort_arrays(path, arrays, found["texts"], "matlab" if path.suffix.lower() == ".mat" else "hdf5", folder)
+    if "float64" in was:
+        vectors.notes.append(f"{path.name} holds float64 numbers; they are stored as float32")
     return vectors
-
-
-def _coordinates(found: Mapping[str, Any], file: Any, count: int) -> dict[str, list[str]]:
-    """The places of the patches of a slide."""
-    for entry in found["matrices"]:
-        shape = [n for n in entry["shape"] if n != 1] if len(entry["shape"]) > 2 else entry["shape"]
-        if entry["name"].rpartition("/")[2] in _COORDINATES and shape == [count, 2]:
-            places = mapped(file, 2, np.dtype(entry["dtype"]), offset=entry["offset"], rows=count)
-            return {name: [f"{value:g}" for value in places[:, at].tolist()] for at, name in enumerate(("x", "y"))}
-    return {}
 
 
 def _anndata(path: Path, found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Vectors:
@@ -282,43 +240,6 @@ def _anndata(path: Path, found: Mapping[str, Any], arrays: Mapping[str, np.ndarr
         require_count(len(vectors.names), len(vectors), "names", str(path))
     take_columns(vectors, {name: values for name, values in columns.items() if values is not None}, str(path))
     return vectors
-
-
-def _note_types(vectors: Vectors, was: Mapping[str, str], path: Path) -> None:
-    if "float64" in was.values():
-        vectors.notes.append(f"{path.name} holds float64 numbers; they are stored as float32")
-
-
-def take_columns(vectors: Vectors, columns: Mapping[str, list[Any]], where: str) -> None:
-    """Keep the columns of a file that have an item for each vector: names, labels, splits, keys and others."""
-    fit = {name: unique_texts(values) for name, values in columns.items() if len(values) == len(vectors)}
-    name = first_of(list(fit), NAME_COLUMNS) if vectors.names is None else None
-    if name is not None:
-        vectors.names = fit.pop(name)
-    elif vectors.names is None and (wrong := first_of(list(columns), NAME_COLUMNS)) is not None:
-        require_count(len(columns[wrong]), len(vectors), f"items of {wrong}", where)
-    plain = [each for each in fit if each != "y" or "x" not in fit]  # x and y are places
-    if (label := first_of(plain, LABEL_COLUMNS)) is not None:
-        vectors.labels = fit.pop(label)
-    if (split := first_of(list(fit), SPLIT_COLUMNS)) is not None:
-        vectors.splits = fit.pop(split)
-    fit.pop("label_index", None)
-    if vectors.keys is None and "key" in fit:
-        vectors.keys = keys_of(fit["key"])
-        if vectors.keys is not None:
-            del fit["key"]
-    vectors.columns |= fit
-
-
-def keys_of(texts: list[str]) -> np.ndarray | None:
-    """Keys of images from hexadecimal digits: (N, 16) uint8; None if the texts are something else."""
-    try:
-        raw = b"".join(bytes.fromhex(text) for text in texts)
-    except ValueError:
-        return None
-    if len(raw) != 16 * len(texts) or any(len(text) != 32 for text in texts):
-        return None
-    return np.frombuffer(raw, np.uint8).reshape(-1, 16)
 
 
 _READERS: dict[str, Callable[[Path, Path], Vectors]] = {

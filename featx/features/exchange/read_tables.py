@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from featx.errors import DatasetError
 from featx.features.exchange.content import MARK
-from featx.features.exchange.read_arrays import take_columns
-from featx.features.exchange.vectors import VECTOR_COLUMNS, Spool, Vectors, first_of, unique_texts
+from featx.features.exchange.sort_arrays import take_columns
+from featx.features.exchange.vectors import NAME_COLUMNS, VECTOR_COLUMNS, Spool, Vectors, first_of, unique_texts
 from featx.layer_spec import PENULTIMATE
 from featx.text import brief, listed
 
@@ -109,7 +110,8 @@ def text_columns(path: Path) -> dict[str, list[str]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise DatasetError(f"{path} is not a Parquet file that can be read: {brief(error)}") from error
-    names = [field.name for field in table.schema if not _is_bulky(field.type, pyarrow)]
+    binary = (pyarrow.types.is_binary, pyarrow.types.is_large_binary)
+    names = [field.name for field in table.schema if not any(test(field.type) for test in binary)]
     return {name: unique_texts(_texts(table.column(name), pyarrow)) for name in names}
 
 
@@ -277,7 +279,9 @@ def _parquet(path: Path, reading: _Reading) -> None:
             metadata = file.schema_arrow.metadata or {}
             if metadata.get(b"featx") == MARK.encode():
                 reading.origin = json.loads(metadata.get(b"featx_features", b"{}"))
-            _add_batches(path, reading, file.schema_arrow, file.iter_batches(_ROWS), pyarrow)
+            plan = _planned(path, reading, file.schema_arrow, pyarrow)
+            batches = file.iter_batches(_ROWS, columns=plan.selection(file.schema_arrow, pyarrow))
+            _add_batches(path, reading, plan, batches, pyarrow)
     except pyarrow.ArrowException as error:
         raise DatasetError(f"{path} is not a Parquet file that can be read: {brief(error)}") from error
 
@@ -289,12 +293,12 @@ def _arrow(path: Path, reading: _Reading) -> None:
         with pyarrow.memory_map(str(path)) as source:
             try:
                 opened = pyarrow.ipc.open_stream(source)
-                _add_batches(path, reading, opened.schema, opened, pyarrow)
+                _add_batches(path, reading, _planned(path, reading, opened.schema, pyarrow), opened, pyarrow)
             except pyarrow.ArrowInvalid:
                 source.seek(0)
                 opened = pyarrow.ipc.open_file(source)
                 batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
-                _add_batches(path, reading, opened.schema, batches, pyarrow)
+                _add_batches(path, reading, _planned(path, reading, opened.schema, pyarrow), batches, pyarrow)
     except pyarrow.ArrowException as error:
         raise DatasetError(f"{path} is not a file of Arrow that can be read: {brief(error)}") from error
 
@@ -309,32 +313,55 @@ def _pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-def _add_batches(path: Path, reading: _Reading, schema: Any, batches: Iterator[Any], pyarrow: Any) -> None:
+@dataclass(frozen=True)
+class _Plan:
+    """Which columns of an Arrow schema are what: that of each layer, those with one number each, and those that are kept."""
+
+    layers: dict[str, str]
+    numbered: list[str]
+    kept: list[str]
+
+    def selection(self, schema: Any, pyarrow: Any) -> list[str]:
+        """The columns to read; of images that are stored as bytes and path, the path."""
+        whole = [*self.layers.values(), *self.numbered]
+        return whole + [
+            f"{name}.path" if pyarrow.types.is_struct(schema.field(name).type) else name for name in self.kept
+        ]
+
+
+def _planned(path: Path, reading: _Reading, schema: Any, pyarrow: Any) -> _Plan:
     is_list = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
-    lists = [
-        column.name
-        for column in schema
-        if any(test(column.type) for test in is_list)
-        and (pyarrow.types.is_floating(column.type.value_type) or pyarrow.types.is_integer(column.type.value_type))
-    ]
-    layers, numbered = _layers_of_columns(path, reading, schema, lists, pyarrow)
+    lists = [column for column in schema if any(test(column.type) for test in is_list)]
+    floats = [column.name for column in lists if pyarrow.types.is_floating(column.type.value_type)]
+    whole = [column.name for column in lists if pyarrow.types.is_integer(column.type.value_type)]
+    layers, numbered = _layers_of_columns(path, reading, schema, floats or whole, pyarrow)
     used = {*layers.values(), *numbered}
-    names = [column.name for column in schema if column.name not in used and not _is_bulky(column.type, pyarrow)]
+    kept = [column.name for column in schema if column.name not in used and _is_text(column, reading, pyarrow)]
+    return _Plan(layers, numbered, kept)
+
+
+def _is_text(column: Any, reading: _Reading, pyarrow: Any) -> bool:
+    """Whether a column is kept: not bytes of images and the like, of which only the path is."""
+    types = pyarrow.types
+    if types.is_struct(column.type):
+        return any(field.name == "path" and types.is_string(field.type) for field in column.type)
+    is_bytes = (
+        types.is_binary(column.type) or types.is_large_binary(column.type) or types.is_fixed_size_binary(column.type)
+    )
+    return not is_bytes or bool(reading.origin) or first_of([column.name], NAME_COLUMNS) is not None
+
+
+def _add_batches(path: Path, reading: _Reading, plan: _Plan, batches: Iterator[Any], pyarrow: Any) -> None:
     for batch in batches:
         if not len(batch):
             continue
-        matrices = {
-            layer: _matrix(batch.column(batch.schema.get_field_index(name)), path, pyarrow)
-            for layer, name in layers.items()
-        }
         at = batch.schema.get_field_index
-        if numbered:
-            columns = [batch.column(at(name)) for name in numbered]
-            matrices[PENULTIMATE] = np.stack(
-                [np.asarray(column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)) for column in columns],
-                axis=1,
-            ).astype(np.float32)
-        texts = {name: _texts(batch.column(at(name)), pyarrow) for name in names}
+        matrices = {layer: _matrix(batch.column(at(name)), path, pyarrow) for layer, name in plan.layers.items()}
+        if plan.numbered:
+            columns = [batch.column(at(name)).cast(pyarrow.float64()) for name in plan.numbered]
+            numbers = [column.to_numpy(zero_copy_only=False) for column in columns]
+            matrices[PENULTIMATE] = np.stack(numbers, axis=1).astype(np.float32)
+        texts = {name: _texts(batch.column(at(name)), pyarrow) for name in plan.kept}
         reading.add(matrices, texts, str(path))
 
 
@@ -353,7 +380,10 @@ def _layers_of_columns(
         return {PENULTIMATE: lists[0]}, []
     if lists:
         main = first_of(lists, VECTOR_COLUMNS)
-        return {PENULTIMATE if name == main else name: name for name in lists}, []
+        others = [
+            name for name in lists if name != main and (main is None or re.search("emb|feat", name, re.IGNORECASE))
+        ]
+        return {**({PENULTIMATE: main} if main else {}), **{name: name for name in others}}, []
     numbers = [
         column.name
         for column in schema
@@ -386,14 +416,9 @@ def _are_equal(column: Any, pyarrow: Any) -> bool:
     return bool(lengths["min"] == lengths["max"] and lengths["min"])
 
 
-def _is_bulky(kind: Any, pyarrow: Any) -> bool:
-    """Whether a column holds images or the like, which are no text."""
-    if pyarrow.types.is_struct(kind):
-        return any(_is_bulky(field.type, pyarrow) for field in kind)
-    return bool(pyarrow.types.is_large_binary(kind))
-
-
 def _texts(column: Any, pyarrow: Any) -> list[Any]:
+    if pyarrow.types.is_struct(column.type):
+        column = pyarrow.compute.struct_field(column, "path")
     if pyarrow.types.is_temporal(column.type):
         column = column.cast(pyarrow.string())
     if pyarrow.types.is_dictionary(column.type):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -114,6 +115,15 @@ def mapped(
     return np.memmap(file, dtype, "r", offset, (rows, width))
 
 
+def let_go(array: np.ndarray) -> None:
+    """Let the system take back the memory of what was read of a mapped file."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and not array.flags.writeable:
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def unnamed_file(folder: Path) -> IO[bytes]:
     """A file without a name in a folder, or in the system's temporary folder if that cannot be written."""
     try:
@@ -214,6 +224,17 @@ def lines_of(path: Path) -> list[str]:
 def unique_texts(values: Iterable[Any]) -> list[str]:
     """Values as text; None and NaN are empty."""
     return ["" if value is None or value != value else str(value) for value in values]
+
+
+def keys_of(texts: list[str]) -> np.ndarray | None:
+    """Keys of images from hexadecimal digits: (N, 16) uint8; None if the texts are something else."""
+    try:
+        raw = b"".join(bytes.fromhex(text) for text in texts)
+    except ValueError:
+        return None
+    if len(raw) != 16 * len(texts) or any(len(text) != 32 for text in texts):
+        return None
+    return np.frombuffer(raw, np.uint8).reshape(-1, 16)
 
 
 def first_of(names: Sequence[str], wanted: Sequence[str]) -> str | None:

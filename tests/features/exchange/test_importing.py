@@ -350,3 +350,83 @@ def test_the_origin_is_kept(tmp_path: Path) -> None:
     assert result.path.name == "photos--featx.h5"
     assert features.backbone["parts"]["foreign"]["origin"]["dataset"]["name"] == "photos"
     assert json.dumps(result.as_dict())
+
+
+def test_images_in_the_same_parquet_file_are_not_read_and_give_the_names(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is an extra")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
+    images = pyarrow.array([{"bytes": b"\x89PNG" * 9, "path": name} for name in NAMES])
+    columns = {
+        "image": images,
+        "thumbnail": pyarrow.array([b"\xff\xd8"] * 12),
+        "bbox": pyarrow.array([[1, 2, 3, 4]] * 12),
+        "scores": pyarrow.array([[0.5] * (row % 3) for row in range(12)]),
+        "clip_embedding": pyarrow.array(X.tolist()),
+        "embedding": pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(X.astype(np.float16).ravel()), 5),
+        "when": pyarrow.array(np.arange(12), pyarrow.timestamp("s")),
+        "category": pyarrow.array(["a", "b", None] * 4).dictionary_encode(),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    result, features = imported(tmp_path / "x.parquet", tmp_path)
+    assert result.layers == {"penultimate": 5, "clip_embedding": 5}
+    assert features.paths.tolist() == NAMES
+    assert sorted(features.columns) == ["bbox", "scores", "when"]
+    assert [features.classes[label] if label >= 0 else None for label in features.labels[:3]] == ["a", "b", None]
+    assert features.columns["bbox"][0] == "[1, 2, 3, 4]"
+
+
+def test_arrays_whose_names_tell_splits_are_put_one_after_the_other(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "x.npz",
+        train_features=X[:8],
+        train_labels=np.arange(8) % 2,
+        test_features=X[8:],
+        test_labels=[1] * 4,
+    )
+    result, features = imported(tmp_path / "x.npz", tmp_path)
+    np.testing.assert_array_equal(features.features, X)
+    assert features.splits.tolist() == ["train"] * 8 + ["test"] * 4
+    assert [features.classes[label] for label in features.labels] == ["0", "1"] * 4 + ["1"] * 4
+    assert result.splits == {"test": 4, "train": 8}
+    with h5py.File(tmp_path / "x.h5", "w") as root:
+        for split, rows in {"train": slice(0, 8), "val": slice(8, 12)}.items():
+            root[f"{split}/features"], root[f"{split}/labels"] = X[rows], np.arange(12)[rows] % 3
+    _, grouped = imported(tmp_path / "x.h5", tmp_path, name="grouped")
+    np.testing.assert_array_equal(grouped.features, X)
+    assert grouped.splits.tolist() == ["train"] * 8 + ["val"] * 4
+
+
+def test_a_dictionary_of_tensors_and_lists_has_labels_of_every_form(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    held = {
+        "embeddings": torch.from_numpy(X).to(torch.bfloat16),
+        "paths": NAMES,
+        "targets": torch.arange(12)[:, None] % 4,
+    }
+    torch.save(held, tmp_path / "x.pt")
+    _, features = imported(tmp_path / "x.pt", tmp_path)
+    np.testing.assert_allclose(features.features, X, rtol=1e-2)
+    assert features.paths.tolist() == NAMES
+    assert features.classes == ("0", "1", "2", "3")
+    table = np.zeros((12, 3), dtype=np.int64)
+    table[1, [0, 2]] = table[2, 1] = 1
+    np.savez(tmp_path / "y.npz", X=X, labels=table)
+    _, several = imported(tmp_path / "y.npz", tmp_path)
+    assert [several.classes[label] for label in several.labels[:3]] == ["|", "0|2", "1"]
+
+
+def test_numbers_to_predict_make_a_regression(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(
+        "path,target,e_0,e_1\n" + "\n".join(f"{row}.jpg,{row / 7:.3f},{row},{-row}" for row in range(40))
+    )
+    result, features = imported(tmp_path / "x.csv", tmp_path)
+    assert featx.Head("ridge").fit(features).task_ == "regression"
+    assert result.classes == 40
+
+
+@pytest.mark.parametrize("held", [3, {"a": 1}, [{"a": 1}], [], {}])
+def test_tensor_files_without_tensors_are_one_message(held: Any, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save(held, tmp_path / "x.pt")
+    with pytest.raises(DatasetError, match=r"holds .*expected a tensor|holds no array of numbers"):
+        import_features(tmp_path / "x.pt", cache=tmp_path / "cache")

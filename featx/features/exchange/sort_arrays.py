@@ -1,0 +1,185 @@
+"""The arrays of a file by their names and shapes: which are vectors, which labels, names, splits or other columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.data.cells import BETWEEN_LABELS
+from featx.errors import DatasetError
+from featx.features.exchange.vectors import (
+    LABEL_COLUMNS,
+    NAME_COLUMNS,
+    SPLIT_COLUMNS,
+    VECTOR_COLUMNS,
+    Spool,
+    Vectors,
+    as_rows,
+    first_of,
+    keys_of,
+    require_count,
+    require_equal_counts,
+    unique_texts,
+)
+from featx.layer_spec import PENULTIMATE
+
+COORDINATES = ("coords", "coord", "coordinates")
+"""Names of arrays of places."""
+
+_SPLIT = r"train|training|val|valid|validation|dev|test"
+_SPLIT_FIRST = re.compile(rf"^({_SPLIT})[_./-]?(.*)$", re.IGNORECASE)
+_SPLIT_LAST = re.compile(rf"^(.*?)[_./-]({_SPLIT})$", re.IGNORECASE)
+
+
+def sort_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, list[Any]], tool: str, folder: Path
+) -> Vectors:
+    """Make vectors of the arrays and lists of one file.
+
+    A single matrix is the penultimate layer, as is the one with a usual name; further ones of as many rows are layers. Arrays
+    with one number for each row are columns, and so are tables of 0 and 1 that are named as labels. If every array names a
+    split, such as ``train_features`` and ``y_test``, the splits are put one after the other.
+
+    Args:
+        path: of the file, for messages.
+        arrays: by their names, with / between those of groups.
+        texts: lists of text by their names.
+        tool: as in ``Vectors``.
+        folder: for temporary files.
+
+    Raises:
+        DatasetError: there are no vectors, or layers of unequal numbers of rows.
+    """
+    if parts := _by_split(arrays, texts):
+        return _joined(path, parts, tool, folder)
+    columns = {_leaf(name): values for name, values in texts.items()}
+    matrices, flat = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for name, array in arrays.items():
+        leaf = _leaf(name)
+        if first_of([leaf], COORDINATES) is not None:
+            columns |= _places(array)
+        elif array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+            flat[name] = array
+        elif (
+            first_of([leaf], LABEL_COLUMNS[:-1]) is not None and array.ndim == 2 and np.isin(array[:100], (0, 1)).all()
+        ):
+            columns[leaf] = _label_texts(array)
+        elif array.dtype.kind == "f" or first_of([leaf], VECTOR_COLUMNS) is not None or len(arrays) == 1:
+            matrices[name] = array
+    if matrices:
+        columns |= {_leaf(name): array.reshape(-1).tolist() for name, array in flat.items()}
+        flat = {}
+    vectors = Vectors(tool, chosen(path, matrices or {name: a for name, a in flat.items() if a.dtype.kind == "f"}))
+    take_columns(vectors, columns, str(path))
+    return vectors
+
+
+def chosen(path: Path, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The layers among the matrices of a file.
+
+    Raises:
+        DatasetError: there is none, or several of unequal numbers of rows.
+    """
+    names = list(found)
+    if not names:
+        raise DatasetError(f"{path} holds no array of numbers; expected (N, D), one vector for each image")
+    if len(names) == 1:
+        return {PENULTIMATE: as_rows(found[names[0]], str(path))}
+    leaves = {_leaf(name): name for name in reversed(names)}
+    main = leaves.get(first_of(list(leaves), VECTOR_COLUMNS) or "")
+    rows = {name: as_rows(found[name], f"{name} of {path}") for name in names}
+    if main is not None:
+        rows = {PENULTIMATE: rows.pop(main)} | rows
+        count = len(rows[PENULTIMATE])
+        rows = {name: matrix for name, matrix in rows.items() if len(matrix) == count}
+    layers = {name.replace("/", "."): matrix for name, matrix in rows.items()}
+    require_equal_counts(layers, str(path))
+    return layers
+
+
+def take_columns(vectors: Vectors, columns: Mapping[str, list[Any]], where: str) -> None:
+    """Keep the columns of a file that have an item for each vector: names, labels, splits, keys and others."""
+    fit = {
+        name: unique_texts(values)
+        for name, values in columns.items()
+        if len(values) == len(vectors) and name and not re.match(r"Unnamed: \d+$|__index_level_\d+__$", name)
+    }
+    name = first_of(list(fit), NAME_COLUMNS) if vectors.names is None else None
+    if name is not None:
+        vectors.names = fit.pop(name)
+    elif vectors.names is None and (wrong := first_of(list(columns), NAME_COLUMNS)) is not None:
+        require_count(len(columns[wrong]), len(vectors), f"items of {wrong}", where)
+    plain = [each for each in fit if each != "y" or "x" not in fit]  # x and y are places
+    if (label := first_of(plain, LABEL_COLUMNS)) is not None:
+        vectors.labels = fit.pop(label)
+    if (split := first_of(list(fit), SPLIT_COLUMNS)) is not None:
+        vectors.splits = fit.pop(split)
+    fit.pop("label_index", None)
+    if vectors.keys is None and "key" in fit:
+        vectors.keys = keys_of(fit["key"])
+        if vectors.keys is not None:
+            del fit["key"]
+    vectors.columns |= fit
+
+
+def _by_split(
+    arrays: Mapping[str, np.ndarray], texts: Mapping[str, list[Any]]
+) -> dict[str, tuple[dict[str, np.ndarray], dict[str, list[Any]]]]:
+    """The arrays and lists of each split, by its name; empty unless the name of every array names one."""
+    parts: dict[str, tuple[dict[str, np.ndarray], dict[str, list[Any]]]] = {}
+    every: dict[str, Any] = {**texts, **arrays}
+    for name, value in every.items():
+        first, last = _SPLIT_FIRST.match(name), _SPLIT_LAST.match(name)
+        split, rest = (first[1], first[2]) if first else (last[2], last[1]) if last else ("", name)
+        if not split:
+            return {}
+        held = parts.setdefault(split.lower(), ({}, {}))
+        if isinstance(value, np.ndarray):
+            held[0][rest or "features"] = value
+        else:
+            held[1][rest or "path"] = value
+    return parts if len(parts) > 1 else {}
+
+
+def _joined(
+    path: Path, parts: Mapping[str, tuple[dict[str, np.ndarray], dict[str, list[Any]]]], tool: str, folder: Path
+) -> Vectors:
+    """The vectors of several splits, one after the other."""
+    spool, splits, names = Spool(folder), list[str](), list[str]()
+    labels: list[str] = []
+    columns: dict[str, list[str]] = {}
+    for split, (arrays, texts) in parts.items():
+        found = sort_arrays(path, arrays, texts, tool, folder)
+        for layer, matrix in found.layers.items():
+            spool.append(layer, matrix, f"{split} of {path}")
+        count, before = len(found), len(splits)
+        names += found.names or [f"{split}/{number:0{len(str(count))}d}" for number in range(count)]
+        labels += found.labels or [""] * count
+        splits += [split] * count
+        for name in {*columns, *found.columns}:
+            columns.setdefault(name, [""] * before).extend(found.columns.get(name, [""] * count))
+    result = Vectors(tool, spool.matrices(), names=names, labels=labels if any(labels) else None, splits=splits)
+    require_equal_counts(result.layers, str(path))
+    result.columns = columns
+    return result
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _places(array: np.ndarray) -> dict[str, list[str]]:
+    """The places of the patches of a slide."""
+    rows = array.reshape(array.shape[-2:]) if array.ndim > 2 and array.shape[0] == 1 else array
+    if rows.ndim != 2 or rows.shape[1] != 2:
+        return {}
+    return {name: [f"{value:g}" for value in rows[:, at].tolist()] for at, name in enumerate(("x", "y"))}
+
+
+def _label_texts(table: np.ndarray) -> list[str]:
+    """A table of 0 and 1 as the numbers of the columns with a 1, ``|`` between them."""
+    return [BETWEEN_LABELS.join(map(str, np.flatnonzero(row).tolist())) or BETWEEN_LABELS for row in np.asarray(table)]
