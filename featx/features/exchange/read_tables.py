@@ -20,7 +20,9 @@ from featx.layer_spec import PENULTIMATE
 from featx.text import brief, listed
 
 _NUMBERED = re.compile(r"^(.*?)[ _\-.]?(\d+)$")
-_ROWS = 4096
+_ROWS, _LINES = 4096, 256
+_CELLS = 500_000
+"""How much of a table is read at a time: rows of Parquet, lines of JSON, cells of CSV."""
 _LONGEST_CELL = 1 << 27
 
 
@@ -147,7 +149,8 @@ def _csv(path: Path, reading: _Reading) -> None:
                 raise DatasetError(
                     f"{path} has numbers in its first line, so it has no header; expected one such as filename,embedding_0,..."
                 )
-            while rows := [row for row, _ in zip(reader, range(_ROWS), strict=False)]:
+            step = max(1, _CELLS // len(header or [""]))
+            while rows := [row for row, _ in zip(reader, range(step), strict=False)]:
                 _add_cells(path, reading, header, [row for row in rows if row], reader.line_num)
     finally:
         csv.field_size_limit(before)
@@ -233,7 +236,7 @@ def _stacked(rows: Sequence[Sequence[Any] | None], path: Path) -> np.ndarray:
 def _jsonl(path: Path, reading: _Reading) -> None:
     with path.open(encoding="utf-8-sig") as file:
         number = 0
-        while lines := [line for line, _ in zip(file, range(_ROWS), strict=False)]:
+        while lines := [line for line, _ in zip(file, range(_LINES), strict=False)]:
             rows = []
             for line in lines:
                 number += 1
@@ -275,7 +278,7 @@ def _add_objects(path: Path, reading: _Reading, rows: list[dict[str, Any]]) -> N
 def _parquet(path: Path, reading: _Reading) -> None:
     pyarrow = _pyarrow(path)
     try:
-        with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             metadata = file.schema_arrow.metadata or {}
             if metadata.get(b"featx") == MARK.encode():
                 reading.origin = json.loads(metadata.get(b"featx_features", b"{}"))
