@@ -69,7 +69,8 @@ def _check(options: Mapping[str, Any]) -> None:
     examples=(
         "featx extract photos/ --backbone resnet50",
         "featx extract photos/ --backbone mobilenet_v3_small --layer features.9",
-        "featx extract ant.jpg bee.png --backbone resnet50",
+        "featx extract 'shards/train-{000..150}.tar' --backbone hf/facebook/dinov2-small",
+        "featx extract labels.csv --path-column file --label-column species --root s3://bucket/photos",
     ),
 )  # fmt: skip
 @click.argument("data", nargs=-1, callback=_one_or_several)
@@ -196,9 +197,11 @@ def extract(
     """Run a frozen backbone once over DATA and store its embeddings.
 
     DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl, .parquet)
-    with the columns path, label and optionally split, image files, or digits, the built-in scans. Images whose features are
-    in a file of the cache folder already, made in the same way, are not computed again. An image that cannot be read fails
-    without stopping the others. An interrupted run keeps what it has done: the same command resumes it.
+    with the columns path, label and optionally split, image files, an archive (.zip, .tar), shards of WebDataset, Parquet
+    with image bytes, a Hugging Face data set (hf://org/name@split), the URL of any of these, or digits, the built-in scans.
+    Images whose features are in a file of the cache folder already, made in the same way, are not computed again. An image
+    that cannot be read fails without stopping the others. An interrupted run keeps what it has done: the same command resumes
+    it.
     """
     from featx.data.scan import scan_images
     from featx.data.urls import is_url

@@ -13,12 +13,12 @@ from featx.text import did_you_mean
 
 SECTIONS = (
     "Input",
-    "Data",
     "Backbone",
     "Head",
     "Fine-tuning",
     "Evaluation",
     "Corrected table",
+    "Data",
     "Compute",
     "Output",
     "Advanced",
