@@ -223,6 +223,12 @@ def _remedy(closest: Fit, side: int) -> str:
         return ". Its tensors have no numbers (they are on the meta device): save the network again where it has them"
     if all(name in way.state and not way.state[name].numel() for name in faults):
         return ". Empty tensors are those of DeepSpeed ZeRO-3: run zero_to_fp32.py in its folder, and name what that writes"
+    if any(type(tensor).__name__ == "DTensor" for tensor in way.state.values()):
+        return (
+            ". Its tensors are parts of those of several processes: save it with StateDictOptions(full_state_dict=True)"
+        )
+    if any(name in way.state and way.state[name].layout != torch.strided for name in faults):
+        return ". It holds sparse tensors: save them dense, by tensor.to_dense()"
     if all(name in closest.mistyped for name in faults):
         return ". Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
     if all(POSITIONS.search(name) and name in closest.misshapen for name in faults):
@@ -234,7 +240,7 @@ def _remedy(closest: Fit, side: int) -> str:
             else ". Position embeddings of another shape belong to another image size: name that size with --crop"
         )
     for pattern, remedy in _FOREIGN_NAMES:
-        if any(re.search(pattern, name) for name in names):
+        if any(re.search(pattern, name) for name in names) and not any(re.search(pattern, n) for n in closest.expected):
             return f"; {remedy}"
     shapes = [tuple(tensors[first].shape) for tensors in (way.state, closest.expected) if first in tensors]
     if (

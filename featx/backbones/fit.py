@@ -82,11 +82,11 @@ class Fit:
         for name in self.needed:
             if name not in self.way.state:
                 faults[name] = "is missing"
+            elif name in self._mistyped:
+                faults[name] = f"is {kind(self.way.state[name])} instead of {kind(self.expected[name])}"
             elif name in self._misshapen:
                 found, wanted = (tuple(t[name].shape) for t in (self.way.state, self.expected))
                 faults[name] = f"has the shape {found} instead of {wanted}"
-            elif name in self._mistyped:
-                faults[name] = f"is {kind(self.way.state[name])} instead of {kind(self.expected[name])}"
         return faults
 
     @cached_property

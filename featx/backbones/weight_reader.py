@@ -93,7 +93,7 @@ def read_file(path: Path) -> Any:
     except OSError as error:
         raise BackboneError(f"{path} cannot be read as a weights file: {error.strerror or error}") from error
     if other:
-        raise BackboneError(f"{path} is {other}")
+        raise BackboneError(f"{path} cannot be read as a file of tensors: it is {other}")
     try:
         _require_plain(path)
         return torch.load(path, map_location="cpu", weights_only=True)
