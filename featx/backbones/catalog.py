@@ -242,4 +242,7 @@ def _width(module: nn.Module, classifier: str | None, images: Tensor) -> int:
     if isinstance(layer, nn.Conv2d):
         return layer.in_channels
     _, shape = find_classifier(module, images, classifier)
-    return shape[1] if len(shape) == 4 else shape[-1]
+    maps_of_channels = (
+        len(shape) == 4 and not shape[1] == shape[2] != shape[3]
+    )  # otherwise tokens, or maps of timm's NHWC
+    return shape[1] if maps_of_channels else shape[-1]

@@ -218,19 +218,8 @@ def _remedy(closest: Fit, side: int) -> str:
     """What to do about the faults of a checkpoint, as a sentence; "" where nothing is known."""
     way, faults = closest.way, closest.faults
     names = [*way.state, *way.beside]
-    first = next(iter(faults))
-    if any(tensor.is_meta for tensor in way.state.values()):
-        return ". Its tensors have no numbers (they are on the meta device): save the network again where it has them"
-    if all(name in way.state and not way.state[name].numel() for name in faults):
-        return ". Empty tensors are those of DeepSpeed ZeRO-3: run zero_to_fp32.py in its folder, and name what that writes"
-    if any(type(tensor).__name__ == "DTensor" for tensor in way.state.values()):
-        return (
-            ". Its tensors are parts of those of several processes: save it with StateDictOptions(full_state_dict=True)"
-        )
-    if any(name in way.state and way.state[name].layout != torch.strided for name in faults):
-        return ". It holds sparse tensors: save them dense, by tensor.to_dense()"
-    if all(name in closest.mistyped for name in faults):
-        return ". Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
+    if odd := _odd_tensors(closest):
+        return f". {odd}"
     if all(POSITIONS.search(name) and name in closest.misshapen for name in faults):
         trained = _trained_at(closest, side)
         return (
@@ -242,6 +231,7 @@ def _remedy(closest: Fit, side: int) -> str:
     for pattern, remedy in _FOREIGN_NAMES:
         if any(re.search(pattern, name) for name in names) and not any(re.search(pattern, n) for n in closest.expected):
             return f"; {remedy}"
+    first = next(iter(faults))
     shapes = [tuple(tensors[first].shape) for tensors in (way.state, closest.expected) if first in tensors]
     if (
         len(shapes) == 2
@@ -254,6 +244,28 @@ def _remedy(closest: Fit, side: int) -> str:
         some = listed([printable(name) for name in names], most=3)
         return f". The file is of another architecture (its names are {some}): name that one with --backbone"
     return ". Name the architecture that the file was trained as with --backbone"
+
+
+def _odd_tensors(closest: Fit) -> str:
+    """What to do about tensors that are no plain arrays of floats in memory; "" if they are not the reason."""
+    state, faults = closest.way.state, closest.faults
+    if any(tensor.is_meta for tensor in state.values()):
+        return "Its tensors have no numbers (they are on the meta device): save the network again where it has them"
+    if all(name in state and not state[name].numel() for name in faults):
+        return (
+            "Empty tensors are those of DeepSpeed ZeRO-3: run zero_to_fp32.py in its folder, and name what that writes"
+        )
+    if any(type(tensor).__name__ == "DTensor" for tensor in state.values()):
+        return (
+            "Its tensors are parts of those of several processes: save it with StateDictOptions(full_state_dict=True)"
+        )
+    if any(name in state and state[name].layout != torch.strided for name in faults):
+        return "It holds sparse tensors: save them dense, by tensor.to_dense()"
+    if all(name in closest.mistyped for name in faults):
+        return (
+            "Weights of another type may be quantized, and their scale is not part of them: save them as float tensors"
+        )
+    return ""
 
 
 def _trained_at(closest: Fit, side: int) -> int:

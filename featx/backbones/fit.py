@@ -38,7 +38,7 @@ class Fit:
         self.way = way
         self.expected: Mapping[str, Tensor] = network.state_dict()
         self.last = last
-        self._children = {name for name, _ in network.named_children()} | {n.split(".")[0] for n in self.expected}
+        self._parts = {name.split(".")[0] for name in self.expected}
 
     @cached_property
     def missing(self) -> list[str]:
@@ -150,7 +150,7 @@ class Fit:
 
     def _is_training(self, name: str) -> bool:
         part = name.split(".")[0]
-        return part not in self._children and _TRAINING_PARTS.fullmatch(part) is not None
+        return part not in self._parts and _TRAINING_PARTS.fullmatch(part) is not None
 
     def _converted_types(self) -> str:
         """Which floating-point types are not the network's own, as a clause; "" if all are."""

@@ -17,7 +17,7 @@ from featx.backbones.sources.source import ImageSize, Network, Source, no_such_n
 from featx.backbones.sources.timm_source import TimmSource
 from featx.backbones.sources.torchvision_source import TorchvisionSource
 from featx.errors import BackboneError
-from featx.io.file_kinds import EMPTY, FOLDER, MODEL, WEIGHTS, misplaced
+from featx.io.file_kinds import ARCHIVE, EMPTY, FOLDER, HDF5, MODEL, WEIGHTS, misplaced
 from featx.text import counted, did_you_mean
 
 SOURCES: tuple[Source, ...] = (
@@ -31,7 +31,7 @@ SOURCES: tuple[Source, ...] = (
 """All sources of networks. The first one that accepts a name builds it."""
 
 
-_HOLD_WEIGHTS = (WEIGHTS, MODEL, FOLDER, EMPTY)
+_HOLD_WEIGHTS = (WEIGHTS, MODEL, FOLDER, EMPTY, ARCHIVE, HDF5)
 """The kinds of files and folders that the sources try to read weights from."""
 
 
@@ -138,6 +138,13 @@ def parameters_on_meta() -> TorchFunctionMode:
     return _EmptyOnMeta()
 
 
+_FILLING = {
+    getattr(Tensor, name)
+    for name in ("uniform_", "normal_", "fill_", "zero_", "erfinv_", "mul_", "add_", "sub_", "div_", "clamp_", "copy_")
+}
+"""What initialises parameters in place. On the meta device it computes nothing, but takes most of the time."""
+
+
 class _EmptyOnMeta(TorchFunctionMode):
     """Allocate ``torch.empty``, and images of zeros, on the meta device.
 
@@ -147,6 +154,8 @@ class _EmptyOnMeta(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func in _FILLING and args and isinstance(args[0], Tensor) and args[0].is_meta:
+            return args[0]
         if func is torch.empty or (func is torch.zeros and len(args) == _IMAGE_DIMENSIONS):
             kwargs["device"] = "meta"
         return func(*args, **kwargs)

@@ -13,7 +13,7 @@ from featx.cli.options import JSON
 from featx.cli.output import print_columns, print_notes, print_result
 from featx.errors import FeatxError
 from featx.progress import progress_bar
-from featx.text import did_you_mean
+from featx.text import did_you_mean, printable
 
 
 def _show_layers(name: str | None, as_json: bool) -> None:
@@ -35,7 +35,7 @@ def _show_layers(name: str | None, as_json: bool) -> None:
 
 
 def _show_entries(names: Sequence[str]) -> list[Any]:
-    """Print one line for each backbone of the catalog as soon as it is known, and return those that were skipped."""
+    """Print one line for each backbone of the catalog as soon as it is known, and return those that cannot be used."""
     from featx.backbones.catalog import SkippedBackbone, measure_backbones
 
     width, skipped = max(map(len, names)), []
@@ -43,6 +43,8 @@ def _show_entries(names: Sequence[str]) -> list[Any]:
     for e in measure_backbones(names):
         if isinstance(e, SkippedBackbone):
             skipped.append(e)
+            if len(names) > 1:
+                click.echo(f"{e.name:<{width}}  cannot be used: {printable(e.why.removeprefix(f'{e.name} '))}")
             continue
         top1 = f"{e.top1:.1f} %" if e.top1 is not None else "-"
         size = e.input_size if isinstance(e.input_size, int) else "x".join(map(str, e.input_size))
@@ -84,8 +86,8 @@ def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
     timm/PATTERN lists those of timm, open_clip/PATTERN those of open_clip, hf/PATTERN the models in the local cache of the
     Hugging Face hub.
 
-    The first call builds each backbone without its weights, and stores what it measures. A backbone that cannot be built is
-    skipped, and counted at the end.
+    The first call builds each backbone without its weights, and stores what it measures. The line of a backbone that cannot be
+    built has the reason.
     """
     from featx.backbones import catalog
 
@@ -103,6 +105,4 @@ def backbones(pattern: str | None, layers: bool, as_json: bool) -> None:
     if len(skipped) == len(names) == 1:
         raise FeatxError(skipped[0].why)
     if skipped:
-        first, count = skipped[0], f"{len(skipped)} of {len(names)} backbones cannot be used"
-        why = first.why.replace(f"{first.name} has", "it has", 1)
-        print_notes(f"{count}; the first is {first.name}: {why}. --json lists all with their reasons")
+        print_notes(f"{len(skipped)} of {len(names)} backbones cannot be used; their lines have the reasons")

@@ -43,20 +43,30 @@ def test_backbones_lists_what_fits_the_pattern(in_tmp: Path) -> None:
     assert entry["top1"] == pytest.approx(58.178)
 
 
-def test_backbones_that_cannot_be_used_are_skipped_and_counted(in_tmp: Path) -> None:
+def test_a_backbone_that_cannot_be_used_has_its_reason_in_its_line(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("timm")
+    monkeypatch.setenv("FEATX_HOME", str(in_tmp / "home"))
+    featx("backbones", "timm/deit_tiny*patch16_224")
+    (memo,) = (in_tmp / "home").glob("backbones-*timm*.json")
+    measured = json.loads(memo.read_text())
+    measured["timm/deit_tiny_distilled_patch16_224"] = {"why": "this timm cannot build it"}
+    memo.write_text(json.dumps(measured))
     done = featx("backbones", "timm/deit_tiny*patch16_224")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["name", "timm/deit_tiny_patch16_224"]
-    assert done.stderr == (
-        "Note: 1 of 2 backbones cannot be used; the first is timm/deit_tiny_distilled_patch16_224: it has no single last layer "
-        "(it may be distilled, or an encoder); featx needs a network that has one. --json lists all with their reasons\n"
-    )
+    names = ["name", "timm/deit_tiny_distilled_patch16_224", "timm/deit_tiny_patch16_224"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == names
+    assert "timm/deit_tiny_distilled_patch16_224  cannot be used: this timm cannot build it\n" in done.stdout
+    assert done.stderr == "Note: 1 of 2 backbones cannot be used; their lines have the reasons\n"
     listed = json.loads(featx("backbones", "timm/deit_tiny*patch16_224", "--json").stdout)
     assert [entry["name"] for entry in listed["backbones"]] == ["timm/deit_tiny_patch16_224"]
-    assert [entry["name"] for entry in listed["skipped"]] == ["timm/deit_tiny_distilled_patch16_224"]
+    assert listed["skipped"] == [{"name": names[1], "why": "this timm cannot build it"}]
     assert listed["backbones"][0]["top1"] == pytest.approx(72.172)
     alone = featx("backbones", "timm/deit_tiny_distilled_patch16_224", status=1)
-    assert alone.stderr.startswith("Error: timm/deit_tiny_distilled_patch16_224 has no single last layer")
+    assert alone.stderr == "Error: this timm cannot build it\n"
+
+
+def test_an_unknown_backbone_names_those_that_are_spelled_alike(in_tmp: Path) -> None:
     assert featx("backbones", "ResNett18", status=1).stderr.startswith(
         "Error: no backbone's name contains 'ResNett18'; did you mean resnet18"
     )
