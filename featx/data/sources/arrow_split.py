@@ -13,7 +13,7 @@ import pyarrow
 
 from featx.data.file_bytes import MISSING_FACTS, let_age
 from featx.data.places import LocalFile
-from featx.data.sources.row_cells import cells_of, sizes_of
+from featx.data.sources.row_cells import cells_of, python_values, sizes_of
 from featx.data.sources.row_schema import ImageColumn
 from featx.data.sources.row_store import Cell
 from featx.errors import DatasetError
@@ -128,7 +128,7 @@ class ArrowSplit:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         data, paths = self._chunks[number]
         at = row - int(self._starts[number])
-        return data[at].as_py(), paths[at].as_py() if paths is not None else None
+        return data[at].as_py(), python_values(paths.slice(at, 1))[0] if paths is not None else None
 
 
 def _without_bytes(images: Any, column: ImageColumn) -> Any:

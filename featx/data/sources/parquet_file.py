@@ -16,6 +16,7 @@ import pyarrow.parquet
 from featx.data.file_bytes import MISSING_FACTS, let_age
 from featx.data.places import Place, is_remote
 from featx.data.sources.ranges import RangesFile
+from featx.data.sources.row_cells import python_values
 from featx.data.sources.row_group import RowGroup
 from featx.data.sources.row_schema import features_of, named_image
 from featx.data.sources.row_store import UNREAD, Cell
@@ -186,8 +187,7 @@ class ParquetFile:
         """The embedded paths of the images of some rows."""
         with self._lock:
             column = self._file.read(columns=self.column.leaves[1:]).column(0).combine_chunks()
-        found: list[str] = pyarrow.compute.struct_field(column, self.column.path).take(pyarrow.array(rows)).to_pylist()
-        return found
+        return python_values(pyarrow.compute.struct_field(column, self.column.path).take(pyarrow.array(rows)))
 
     def _places_of_leaves(self) -> list[int]:
         """The numbers of the columns of Parquet with the bytes and the paths of the images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from featx.data.sources.row_store import NO_IMAGE, OUTSIDE
 from featx.data.split_names import splits_of_cells
 from featx.data.store import Store
 from featx.errors import DatasetError
-from featx.text import listed
+from featx.text import brief, listed
 
 UNNAMED = -1
 """The number that stands for no class."""
@@ -74,7 +75,7 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
     names = [""] * table.num_rows
     if schema.image.path and table.num_rows:
         paths = pyarrow.compute.struct_field(table.column(schema.image.name), schema.image.path)
-        names = [_file_name(path) for path in paths.to_pylist()]
+        names = [_file_name(path) for path in python_values(paths)]
     labels = [""] * table.num_rows
     if schema.label_columns:
         labels = _one_hot(table, schema.label_columns, where)
@@ -158,7 +159,11 @@ def _texts(
     names = class_names(features.get(column))
     known: dict[Any, str] = {}
     found = []
-    for row, value in enumerate(_values(table.column(column))):
+    try:
+        values = _values(table.column(column))
+    except (ValueError, pyarrow.ArrowException) as error:
+        raise DatasetError(f"{where}: the column {column!r} cannot be read: {brief(error)}") from error
+    for row, value in enumerate(values):
         try:
             if isinstance(value, list | dict | set):
                 found.append(text(_named(value, names)))
@@ -191,8 +196,19 @@ def _values(column: Any) -> list[Any]:
     if pyarrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pyarrow.types.is_temporal(column.type):
-        column = column.cast(pyarrow.string())
-    values: list[Any] = column.to_pylist()
+        with contextlib.suppress(pyarrow.ArrowException):  # durations, and times of unknown zones
+            column = column.cast(pyarrow.string())
+    return python_values(column)
+
+
+def python_values(array: Any) -> list[Any]:
+    """The values of an array of Arrow; text that is not UTF-8, which Parquet does not forbid, with surrogate escapes."""
+    try:
+        values: list[Any] = array.to_pylist()
+    except UnicodeDecodeError:
+        is_large = pyarrow.types.is_large_string(array.type)
+        data = array.cast(pyarrow.large_binary() if is_large else pyarrow.binary()).to_pylist()
+        values = [value if value is None else os.fsdecode(value) for value in data]
     return values
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from featx.data.sources.row_cells import cells_of, sizes_of
+from featx.data.sources.row_cells import cells_of, python_values, sizes_of
 from featx.data.sources.row_schema import ImageColumn
 from featx.data.sources.row_store import Cell
 
@@ -111,7 +111,7 @@ class RowGroup:
         data, paths = cells_of(batch.column(0), self._column)
         self._learn(self._next, sizes_of(data, paths))
         # Copies of the bytes: Arrow's buffers are as large as the page that they were decoded from.
-        return list(zip(data.to_pylist(), [None] * len(data) if paths is None else paths.to_pylist(), strict=True))
+        return list(zip(data.to_pylist(), [None] * len(data) if paths is None else python_values(paths), strict=True))
 
     def _unpack(self) -> None:
         """Copy all images to a temporary file; where the disk is too small, they are decoded again and again instead."""

@@ -103,6 +103,8 @@ def read_schema(
     Raises:
         DatasetError: there is no column of images, or no such column as the options name; or several columns can be meant.
     """
+    for name in schema.names:
+        _require(where, schema, name, "")
     image = named_image(where, schema, features, options.image_column)
     if images_alone:
         return RowSchema(image, None, (), None, (), features)
@@ -141,6 +143,8 @@ def named_image(where: str, schema: Any, features: Mapping[str, Any], asked: str
                 "image files, or structures with the field bytes"
             )
         return column
+    if several := next((field.name for field in schema if _is_list_of_images(field.type)), None) if not found else None:
+        raise DatasetError(f"{where}: the column {several!r} holds lists of images; expected one image in each row")
     if not found:
         raise DatasetError(
             f"{where}: there is no column of images among {_names(schema)}; expected one of the bytes of image files; "
@@ -198,6 +202,13 @@ def _image_column(field: Any, features: Mapping[str, Any], *, named: bool) -> Im
     if _is_binary(type_) and (named or kind == "Image" or field.name.lower() in _IMAGE_NAMES):
         return ImageColumn(field.name)
     return None
+
+
+def _is_list_of_images(type_: Any) -> bool:
+    types = pyarrow.types
+    if not (types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)):
+        return False
+    return _image_column(pyarrow.field("image", type_.value_type), {}, named=False) is not None
 
 
 def _plain(type_: Any) -> Any:

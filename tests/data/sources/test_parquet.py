@@ -331,6 +331,38 @@ def test_embedded_names_that_would_mean_something_else_are_left_out(tmp_path: Pa
     assert np.array_equal(images.order(np.array([5, 0, 3])), [0, 3, 5])
 
 
+def test_text_that_is_not_utf_8_and_odd_types_do_no_harm(tmp_path: Path) -> None:
+    def text(*values: bytes) -> Any:
+        offsets = pyarrow.array(np.cumsum([0, *map(len, values)]), pyarrow.int32())
+        return pyarrow.Array.from_buffers(
+            pyarrow.string(), len(values), [None, offsets.buffers()[1], pyarrow.py_buffer(b"".join(values))]
+        )
+
+    paths = text(b"caf\xe9.png", b"b.png")
+    column = pyarrow.StructArray.from_arrays([pyarrow.array([png(0), png(1)]), paths], names=["bytes", "path"])
+    columns = {
+        "image": column,
+        "label": ["a", "b"],
+        "note": text(b"\xff", b"ok"),
+        "took": pyarrow.array([5, None], pyarrow.duration("ns")),
+        "at": pyarrow.array([5, None], pyarrow.timestamp("ns", "Europe/Rome")),
+        "nothing": pyarrow.nulls(2),
+        "box": [[1.0, 2.0], None],
+        "size": pyarrow.array(["s", "l"]).dictionary_encode(),
+    }
+    images = scan_images(write(tmp_path / "x.parquet", columns))
+    assert images.paths.tolist() == ["0/caf\udce9.png", "1/b.png"]
+    assert images.file(0).read().data == png(0)
+    assert images.columns["size"].tolist() == ["s", "l"]
+    assert "box" not in images.columns
+    with pytest.raises(DatasetError, match=r"row 0: the label holds bytes that are not UTF-8"):
+        scan_images(tmp_path / "x.parquet", label_column="note")
+    twice = pyarrow.table([column, pyarrow.array([1, 2]), pyarrow.array([3, 4])], names=["image", "label", "label"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DatasetError, match=r"twice\.parquet: there are 2 columns 'label'; expected one$"):
+        scan_images(tmp_path / "twice.parquet")
+
+
 # URLs
 
 
