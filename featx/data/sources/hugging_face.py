@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def _find(text: str, *, newest: bool = True) -> _Found:
     try:
         if not is_remote(text):
             folder = local_path(text).resolve()
-            return _Found(str(folder), portable(folder.name), folder, splits_of_folder(folder))
+            return _Found(str(folder), portable(_name(folder)), folder, splits_of_folder(folder))
         hub = hub_name(text)
         folder, notes = prepared_folder(hub, newest=newest)
         files = splits_of_folder(folder, version_of(folder))
@@ -109,6 +110,12 @@ def _find(text: str, *, newest: bool = True) -> _Found:
         raise DatasetError(f"{hub}: there is no split {unknown[0]!r}; found {listed(list(files))}{near}")
     chosen = {split: files[split] for split in hub.splits or files}
     return _Found(str(hub), hub.short, folder, chosen, notes)
+
+
+def _name(folder: Path) -> str:
+    """The name of a folder; in the cache of ``datasets``, where folders are named by hashes, that of the data set."""
+    is_cached = re.fullmatch(r"[0-9a-f]{32,}", folder.name) and len(folder.parts) > 4
+    return folder.parts[-4].rpartition("___")[2] if is_cached else folder.name
 
 
 def _rows_of(found: _Found, split: str, options: ScanOptions, *, images_alone: bool = False) -> Rows:
