@@ -144,17 +144,28 @@ class ArchiveFile:
         if index.kind != "tar":
             assert self._passes is not None
             return self._passes.read(member)
-        block = self.file.read(member.offset - BLOCK, BLOCK + member.size)
-        if len(block) < BLOCK + member.size:
+        block, data = self._with_header(member)
+        if len(data) < member.size:
             raise ImageError(f"is cut off: {self.file.location} ends before it does")
-        if not check_header(block[:BLOCK], member.size):
+        if not check_header(block, member.size):
             raise ImageError("is damaged in its archive: its header does not fit")
-        return block[BLOCK:]
+        return data
+
+    def _with_header(self, member: Member) -> tuple[bytes, bytes]:
+        """The header of a member of a tar, and its data."""
+        if self._remote:  # one request
+            both = self.file.read(member.offset - BLOCK, BLOCK + member.size)
+            return both[:BLOCK], both[BLOCK:]
+        with self.file.open() as file:  # no copy
+            file.seek(member.offset - BLOCK)
+            return file.read(BLOCK), file.read(member.size)
 
     def _read_index(self, facts: Facts) -> ArchiveIndex:
         """List the members, or take the list of an earlier run."""
         if facts[0] < 0:
             raise DatasetError(f"there is no {self.file.location}")
+        if facts[0] == 0 and not self._remote:  # some servers do not tell the size
+            raise DatasetError(f"{self.file.location} is empty; expected an archive")
         if index := kept_index(self.file.location, facts):
             return index
         if not self._remote:

@@ -121,7 +121,8 @@ class Unpacked:
             self._chunk, self._pending = self._decompressor.unpack(self._pending)
         if self._limit is not None and self._start + len(self._chunk) > self._limit:
             raise DatasetError(
-                f"{self._place.location} unpacks to more than {_LARGEST_RATIO} times its size, as no archive of images does"
+                f"{self._place.location} unpacks to more than {_LARGEST_RATIO} times its size, as no archive of images does; "
+                "unpack it if it is your own"
             )
         self._remember()
         return True

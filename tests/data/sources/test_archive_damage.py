@@ -69,7 +69,11 @@ def test_an_archive_without_a_whole_member_is_refused(tmp_path: Path, name: str)
 
 
 def test_an_empty_file_and_another_kind_of_file_are_no_archives(tmp_path: Path) -> None:
-    for name, data in (("pets.tar", b""), ("pets.zip", b""), ("text.tar", b"text" * 500), ("text.zip", b"text" * 500)):
+    for name in ("pets.tar", "pets.zip"):
+        (tmp_path / name).touch()
+        with pytest.raises(DatasetError, match=rf"{name} is empty; expected an archive"):
+            scan_images(tmp_path / name)
+    for name, data in (("text.tar", b"text" * 500), ("text.zip", b"text" * 500)):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(
             DatasetError, match=r"(is no tar that can be read|is cut off or no zip).*Download or make it"
