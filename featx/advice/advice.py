@@ -5,6 +5,7 @@ One pass over the images extracts every stage of the network; heads on single la
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ def advise(
     device: str = "auto",
     value_range: str | int | tuple[float, float] | None = None,
     bands: str | Sequence[int] | None = None,
+    fit: str | None = None,
     seed: int = 0,
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
@@ -149,6 +151,7 @@ def advise(
         device: see ``load_backbone``.
         value_range: for a data set, see ``load_backbone``.
         bands: for a data set, see ``load_backbone``.
+        fit: for a data set, see ``load_backbone``.
         seed: of folds, samples and draws.
         group: a column of the data set's table; images of one group never straddle a split or a fold, and count as one unit
             in errors and resamples.
@@ -164,7 +167,7 @@ def advise(
         AdviceError: the labels are not classes, there are too few images, or the file lacks the penultimate layer.
         DatasetError, BackboneError, CacheMissError, CorruptFileError: see ``extract`` and ``FeatureSet.load``.
         OutputError: the figure cannot be written.
-        SettingsError: a value range or bands are given for a feature file.
+        SettingsError: a value range, bands or a fit are given for a feature file.
 
     Example:
 
@@ -178,18 +181,17 @@ def advise(
     if out:
         _require_picture(Path(out), data, backbone, weights)  # before the images pass through the network
     if not isinstance(data, ImageSet) and is_feature_file(data):
-        if value_range is not None or bands is not None:
+        if any(option is not None for option in (value_range, bands, fit)):
             raise SettingsError(
-                f"{data} is a feature file, whose images were read already; --value-range and --bands are for a data set"
+                f"{data} is a feature file, whose images were read already; --value-range, --bands and --fit are for a data set"
             )
         file = FeatureFile(data)
         network, notes = _restore(file, backbone, weights, device)
         notes = (*label_changes(file.path), *notes)
     else:
         images = _labelled_images(data)
-        network = load_backbone(
-            backbone or "resnet50", weights=weights, stages=True, device=device, value_range=value_range, bands=bands
-        )
+        load = functools.partial(load_backbone, value_range=value_range, bands=bands, fit=fit)
+        network = load(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
         file, notes = FeatureFile(extraction.file), extraction.remarks
     picture = Path(out) if out else Path(models) / f"{file.path.stem}--advice.png"

@@ -128,6 +128,7 @@ def rank(
     device: str = "auto",
     value_range: str | int | tuple[float, float] | None = None,
     bands: str | Sequence[int] | None = None,
+    fit: str | None = None,
     seed: int = 0,
     group: str | None = None,
     table: str | os.PathLike[str] | None = None,
@@ -149,6 +150,7 @@ def rank(
         device: see ``load_backbone``.
         value_range: see ``load_backbone``; applies to all backbones.
         bands: see ``load_backbone``; apply to all backbones.
+        fit: see ``load_backbone``; applies to all backbones.
         seed: of the folds.
         group: a column of the data set's table; images of one group never straddle a split or a fold, and the intervals are
             by groups.
@@ -183,17 +185,15 @@ def rank(
         [path for path in (images.table, *sources) if path],
         images=(images.root, set(images.paths)),
     )
-    ranked, failed, counts, notes = (
-        list[RankedBackbone](),
-        list[RankedBackbone](),
-        set[tuple[int, int]](),
-        dict[str, None](),
-    )
+    ranked, failed = list[RankedBackbone](), list[RankedBackbone]()
+    counts, notes = set[tuple[int, int]](), dict[str, None]()
     folding = _Folding(seed, group, table)
     for number, (label, (name, weights)) in enumerate(requested.items(), start=1):
         reporter.stage(f"{label} ({number} of {len(requested)})")
         try:
-            backbone = load_backbone(name, weights=weights, device=device, value_range=value_range, bands=bands)
+            backbone = load_backbone(
+                name, weights=weights, device=device, value_range=value_range, bands=bands, fit=fit
+            )
             row, report, remarks = _rank_one(images, backbone, (name, weights), folding, Path(cache), workers, reporter)
             row = dataclasses.replace(row, label=label)
         except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked

@@ -13,6 +13,7 @@ from featx.cli.needs import ALWAYS, Needs
 from featx.cli.option_groups import option
 from featx.cli.options import (
     DEVICE,
+    FIT,
     GROUPS,
     MODELS_FOLDER,
     PIXEL_VALUES,
@@ -111,6 +112,7 @@ _NO_FILE = Needs(
 )  # fmt: skip
 @GROUPS
 @PIXEL_VALUES
+@FIT
 @DEVICE
 @option(
     "--seed",

@@ -13,9 +13,9 @@ from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, Needs
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, PIXEL_VALUES, SIZE_TYPE, BatchSize, cache_folder, data_options
+from featx.cli.options import COUNT, DEVICE, FIT, PIXEL_VALUES, SIZE_TYPE, BatchSize, cache_folder, data_options
 from featx.cli.output import in_views
-from featx.constants import DTYPES, FITS, MAX_CHANNELS, MAX_SIDE, POOLINGS, PRECISIONS
+from featx.constants import DTYPES, MAX_CHANNELS, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
 from featx.extraction.engine_table import ENGINES
 from featx.layer_spec import VIEWS, by_depth
@@ -112,11 +112,7 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Size of the network's input: the side of a square, or height x width, such as 224x448. The length to which images "
     "are resized changes in proportion. Position embeddings of vision transformers are interpolated.",
 )  # fmt: skip
-@option(
-    "--fit", type=click.Choice(FITS), show_default="as the weights require", section="Input", needs=ALWAYS, metavar="NAME",
-    help="How an image of another shape fits: crop covers the input and cuts off the rest, pad shows the whole image with the "
-    "network's mean colour around it (letterbox), squash changes its shape.",
-)  # fmt: skip
+@FIT
 @option(
     "--in-chans", type=click.IntRange(1, MAX_CHANNELS), show_default="3 in most networks", section="Input", needs=ALWAYS,
     metavar="N",

@@ -11,7 +11,7 @@ import click
 
 from featx.cli.needs import ALWAYS, CHECKED, Condition, with_option
 from featx.cli.option_groups import option
-from featx.constants import CACHE, MODELS, TASKS
+from featx.constants import CACHE, FITS, MODELS, TASKS
 from featx.data.scan_options import ScanOptions
 from featx.layer_spec import PENULTIMATE
 from featx.progress import NORMAL, QUIET, VERBOSE
@@ -191,6 +191,13 @@ PIXEL_VALUES = options(
     ),
 )  # fmt: skip
 """How sample values become pixels, for commands that read a data set through a backbone."""
+
+FIT = option(
+    "--fit", type=click.Choice(FITS), show_default="as the weights require", section="Input", needs=ALWAYS, metavar="NAME",
+    help="How an image of another shape fits: crop covers the input and cuts off the rest, pad shows the whole image with the "
+    "network's mean colour around it (letterbox), squash changes its shape.",
+)  # fmt: skip
+"""How images fit the networks, for commands that read a data set through a backbone."""
 
 MODELS_FOLDER = option(
     "--models", default=MODELS, show_default=True, section="Output", needs=ALWAYS, metavar="FOLDER",

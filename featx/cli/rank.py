@@ -9,7 +9,17 @@ import click
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, NO_OUT
 from featx.cli.option_groups import option
-from featx.cli.options import DEVICE, GROUPS, MODELS_FOLDER, PIXEL_VALUES, WORKERS, cache_folder, data_options, needing
+from featx.cli.options import (
+    DEVICE,
+    FIT,
+    GROUPS,
+    MODELS_FOLDER,
+    PIXEL_VALUES,
+    WORKERS,
+    cache_folder,
+    data_options,
+    needing,
+)
 from featx.cli.output import print_columns
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted
@@ -58,6 +68,7 @@ def _show_ranking(result: Ranking) -> None:
 )  # fmt: skip
 @GROUPS
 @PIXEL_VALUES
+@FIT
 @DEVICE
 @option(
     "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the folds."

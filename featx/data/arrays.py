@@ -73,6 +73,8 @@ def _require_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if len(shape) not in (2, 3) or not all(type(length) is int and length > 0 for length in shape):
         raise ImageError(f"{found} is no image; expected (H, W) or (H, W, C)")
     if len(shape) == 3 and shape[0] < min(shape[1:]) and shape[0] <= _FEWEST_ROWS and shape[2] > 4:
-        raise ImageError(f"{found} has its channels first; expected (H, W, C): save array.transpose(1, 2, 0)")
+        raise ImageError(
+            f"an array of shape {shape} has its channels first; expected (H, W, C): save array.transpose(1, 2, 0)"
+        )
     if len(shape) == 3 and shape[2] > _MOST_BANDS:
         raise ImageError(f"{found} has {shape[2]:,} bands; at most {_MOST_BANDS:,} are read")

@@ -155,8 +155,7 @@ def _pixels(pydicom: Any, found: Any) -> np.ndarray:
             raise
         name = pydicom.uid.UID(str(found.file_meta.TransferSyntaxUID)).name
         raise MachineError(
-            f"cannot be decoded on this machine: pydicom needs a plug-in for {name}; pip install pylibjpeg pylibjpeg-libjpeg "
-            "pylibjpeg-openjpeg"
+            f"cannot be decoded on this machine: pydicom lacks a decoder; pip install pylibjpeg pylibjpeg-libjpeg ({name})"
         ) from None
 
 

@@ -96,3 +96,11 @@ def test_a_recipe_takes_the_shape(photos: Path) -> None:
     )
     featx("run", "recipe.toml")
     assert "resized to fit into 24 x 64" in featx("info", "f.h5").stdout
+
+
+def test_backbones_are_ranked_and_advised_on_in_the_same_fit(photos: Path) -> None:
+    featx("rank", "photos", "-b", "lenet5", "--fit", "pad")
+    (file,) = Path("cache").glob("*.h5")
+    assert "resized to fit into 32 x 32" in featx("info", file).stdout
+    message = "is a feature file, whose images were read already; --value-range, --bands and --fit are for a data set"
+    assert message in featx("advise", file, "--fit", "pad", status=1).stderr
