@@ -192,12 +192,12 @@ def extract(
 ) -> Extraction:  # fmt: skip
     """Run a frozen backbone once over DATA and store its embeddings.
 
-    DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .jsonl, .parquet)
-    with the columns path, label and optionally split, image files, an archive (.zip, .tar), shards of WebDataset, Parquet
-    with image bytes, a Hugging Face data set (hf://org/name@split), the URL of any of these, or digits, the built-in scans.
-    Images whose features are in a file of the cache folder already, made in the same way, are not computed again. An image
-    that cannot be read fails without stopping the others. An interrupted run keeps what it has done: the same command resumes
-    it.
+    DATA is a folder class/..., a folder train|val|test/class/..., a folder of images, a table (.csv, .tsv, .txt, .json,
+    .jsonl, .parquet) with the columns path, label and optionally split, or others that the options name, image files, an
+    archive (.zip, .tar), shards of WebDataset, Parquet with image bytes, a Hugging Face data set (hf://org/name@split), the
+    URL of any of these, or digits, the built-in scans. Images whose features are in a file of the cache folder already, made
+    in the same way, are not computed again. An image that cannot be read fails without stopping the others. An interrupted
+    run keeps what it has done: the same command resumes it.
     """
     from featx.data.scan import scan_images
     from featx.data.urls import is_url

@@ -92,8 +92,8 @@ def scan_images(
 
     Args:
         source: a folder ``class/...``, a folder ``train|val|test/class/...``, a flat folder (unlabelled), or a table
-            (.csv, .tsv, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, whose paths are
-            relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
+            (.csv, .tsv, .txt, .json, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, or others
+            that the options name, whose paths are relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
             are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read. An
             image file, a pattern such as ``photos/*.jpg``, or a list of these has no labels. Archives, Parquet files with image
             bytes, Hugging Face data sets (``hf://org/name``) and the URLs of any of these are taken as well.

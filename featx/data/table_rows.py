@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ LONGEST_PATH = 4096
 Exists = Callable[[Sequence[str]], np.ndarray]
 """Tells of N paths which lead to an image: (N,) bool."""
 
-_SAMPLE = 50
-"""Names without an ending for which all endings of images are tried."""
+_USUAL = (".jpg", ".png", ".jpeg", ".JPG", ".tif", ".PNG", ".webp", ".JPEG")
+_RARE = tuple(form for ending in ENDINGS for form in (ending, ending.upper()) if form not in _USUAL)
+_SAMPLE, _SMALL_SAMPLE = 20, 3
+"""Names without an ending for which the usual and all other endings of images are tried."""
 
 _YES, _NO = {"1", "true", "t", "yes"}, {"0", "false", "f", "no", ""}
 
@@ -229,20 +231,23 @@ def _missing(bases: list[str], meant: dict[str, str], exists: Exists) -> list[st
     return [base for base, is_there in zip(bases, there, strict=True) if not is_there]
 
 
-def _with_endings(bare: dict[str, str], exists: Exists) -> Iterable[tuple[str, int, dict[str, str]]]:
-    """For each ending with which some of the paths are there, the commonest first: it, their number, and the paths."""
-    sample = list(bare)[:: max(1, len(bare) // _SAMPLE)][:_SAMPLE]
-    endings = [form for ending in ENDINGS for form in (ending, ending.upper())]
-    tried = [(base, ending) for base in sample for ending in endings]
-    there = exists([bare[base] + ending for base, ending in tried])
-    counts = Counter(ending for (_, ending), is_there in zip(tried, there, strict=True) if is_there)
+def _with_endings(bare: dict[str, str], exists: Exists) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """For each ending with which some of the paths are there: it, their number, and the paths.
+
+    Only a few paths are tried with every ending, the usual ones first, since a server is asked for each.
+    """
     left = list(bare)
-    for ending, _ in counts.most_common():
-        found_there = exists([bare[base] + ending for base in left])
-        found = {base: bare[base] + ending for base, is_there in zip(left, found_there, strict=True) if is_there}
-        left = [base for base in left if base not in found]
-        if found:
-            yield ending, len(found), found
+    for endings, most in ((_USUAL, _SAMPLE), (_RARE, _SMALL_SAMPLE)):
+        sample = left[:: max(1, len(left) // most)][:most]
+        tried = [(base, ending) for base in sample for ending in endings]
+        there = exists([bare[base] + ending for base, ending in tried])
+        counts = Counter(ending for (_, ending), is_there in zip(tried, there, strict=True) if is_there)
+        for ending, _ in counts.most_common():
+            found_there = exists([bare[base] + ending for base in left])
+            found = {base: bare[base] + ending for base, is_there in zip(left, found_there, strict=True) if is_there}
+            left = [base for base in left if base not in found]
+            if found:
+                yield ending, len(found), found
 
 
 # Cells
