@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from featx.data.image_set import UNLABELLED
+from featx.data.scan_options import ScanOptions
 from featx.data.sources.table import read_labels
+from featx.data.table_roles import NO_BOXES
+from featx.data.table_rows import meant_paths
 from featx.errors import DatasetError, OutputError
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
@@ -143,12 +146,15 @@ def _require_nothing_lost(path: Path, paths: np.ndarray, labels: np.ndarray) -> 
     if not path.is_file() or not path.stat().st_size:
         return
     try:
-        before = read_labels(path)
+        # Boxes stand in the paths; columns of these names are kept as they were.
+        before = read_labels(path, ScanOptions(box_columns=(NO_BOXES,)))
     except DatasetError as error:
         raise OutputError(
             f"{path} cannot be read, so its labels would be lost: {error}; name another file with -o"
         ) from error
-    now = dict(zip((Path(name).as_posix() for name in paths.tolist()), labels.tolist(), strict=True))
+    now = dict(
+        zip(meant_paths(paths.tolist(), lambda names: np.ones(len(names), bool))[0], labels.tolist(), strict=True)
+    )
     lost = [name for name, (label, _) in before.items() if name not in now or label not in ("", now[name])]
     if lost:
         shown = listed([printable(name) for name in lost], most=3)
