@@ -92,11 +92,12 @@ def scan_images(
 
     Args:
         source: a folder ``class/...``, a folder ``train|val|test/class/...``, a flat folder (unlabelled), or a table
-            (.csv, .tsv, .txt, .json, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, or others
-            that the options name, whose paths are relative to the table; or "digits", the built-in scans ("./digits" is a folder of that name). Folders around these
-            are passed over, and names such as ``train2017`` or ``test_set`` mean splits; a note states how they were read. An
-            image file, a pattern such as ``photos/*.jpg``, or a list of these has no labels. Archives, Parquet files with image
-            bytes, Hugging Face data sets (``hf://org/name``) and the URLs of any of these are taken as well.
+            (.csv, .tsv, .txt, .json, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, or
+            others that the options name, whose paths are relative to the table; or "digits", the built-in scans ("./digits" is
+            a folder of that name). Folders around these are passed over, and names such as ``train2017`` or ``test_set`` mean
+            splits; a note states how they were read. An image file, a pattern such as ``photos/*.jpg``, or a list of these has
+            no labels. Archives, Parquet files with image bytes, Hugging Face data sets (``hf://org/name``) and the URLs of any
+            of these are taken as well.
         options: the columns of a table, classes in the names of files, and what else the layout does not tell.
         fields: the same as keyword arguments, by the names of the fields of ``ScanOptions``: ``path_column="file"``.
 
