@@ -240,7 +240,8 @@ def _decoded(array: Any) -> Any:
     if pyarrow.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     is_view = getattr(pyarrow.types, "is_binary_view", lambda _: False)
-    return array.cast(pyarrow.large_binary()) if is_view(array.type) else array
+    is_odd = is_view(array.type) or pyarrow.types.is_null(array.type)
+    return array.cast(pyarrow.large_binary()) if is_odd else array
 
 
 def sizes_of(data: Any, paths: Any) -> np.ndarray:

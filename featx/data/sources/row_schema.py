@@ -195,9 +195,10 @@ def _image_column(field: Any, features: Mapping[str, Any], *, named: bool) -> Im
     types, type_ = pyarrow.types, _plain(field.type)
     if types.is_struct(type_):
         children = [type_.field(number) for number in range(type_.num_fields)]
-        if not any(child.name == "bytes" and _is_binary(child.type) for child in children):
-            return None
         path = next((c.name for c in children if c.name == "path" and _is_text(c.type)), "")
+        data = next((c.type for c in children if c.name == "bytes"), None)
+        if data is None or not (_is_binary(data) or (path and types.is_null(data))):  # pandas: no image has bytes
+            return None
         return ImageColumn(field.name, "bytes", path)
     if _is_binary(type_) and (named or kind == "Image" or field.name.lower() in _IMAGE_NAMES):
         return ImageColumn(field.name)

@@ -124,6 +124,15 @@ def test_a_separator_of_the_users_own_stands_between_labels(tmp_path: Path) -> N
     assert label_names(scan_images(file)) == ["dog, cat", "dog"]
 
 
+def test_a_file_of_pandas_in_which_no_image_has_bytes_is_read_by_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    column = pyarrow.array([{"bytes": None, "path": "1.png"}])
+    assert pyarrow.types.is_null(column.type.field("bytes").type)
+    images = scan_images(write(tmp_path / "x.parquet", {"image": column, "label": ["a"]}))
+    assert images.facts().sizes.tolist() == [len(png(1))]
+    assert images.file(0).read().data == png(1)
+
+
 def test_one_hot_columns_are_several_labels(tmp_path: Path) -> None:
     columns = {
         "image": structs([png(n) for n in range(3)]),
