@@ -414,7 +414,12 @@ def list_files(location: str) -> dict[str, dict[str, Any]]:
     with dataset_errors(location):
         found = persistently(find, location)
     root = path.rstrip("/") + "/"
-    return {name[len(root) :]: info for name, info in found.items() if name.startswith(root) and info["type"] == "file"}
+    return {
+        name[len(root) :]: info
+        for name, info in found.items()
+        # Object stores have empty objects whose names end in a slash, to show folders.
+        if name.startswith(root) and not name.endswith("/") and info["type"] == "file"
+    }
 
 
 def _linked_files(location: str) -> Iterator[str]:

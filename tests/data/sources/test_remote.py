@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -246,6 +246,32 @@ def test_an_object_store_is_listed_once_and_read_once(pictures: Path, tmp_path: 
     assert not any("ETag" in note for note in result.notes)
 
 
+def test_a_bucket_is_read_through_its_own_package(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs", reason="reads buckets")
+    moto = pytest.importorskip("moto.server", reason="stands in for S3")
+    names = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_DEFAULT_REGION": "us-east-1"}
+    bucket = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    bucket.start()
+    for name, value in {**names, "AWS_ENDPOINT_URL": "http://{}:{}".format(*bucket.get_host_and_port())}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        store = fsspec.filesystem("s3", skip_instance_cache=True)
+        store.mkdir("bucket")
+        for path in pictures.rglob("*.png"):
+            store.pipe_file(f"bucket/my photos/{path.relative_to(pictures).as_posix()}", path.read_bytes())
+        store.pipe_file("bucket/my photos/", b"")  # shows the folder in the console of S3
+        results = [
+            extracted(data, tmp_path / "cache")
+            for data in ("s3://bucket/my photos/", "s3://bucket/my photos", pictures)
+        ]
+    finally:
+        bucket.stop()
+    assert [(result.computed, result.reused) for result in results] == [(10, 0), (0, 10), (0, 10)]
+    assert results[0].notes == results[1].notes == ()
+
+
 # Faults of servers
 
 
@@ -325,7 +351,7 @@ def test_a_server_that_goes_away_ends_the_run_and_the_next_goes_on(
     ],
 )
 def test_what_cannot_be_listed_is_told_in_one_line(url: str, error: str) -> None:
-    if url.startswith("s3://") and shutil.which("s3fs-is-installed"):
+    if url.startswith("s3://") and importlib.util.find_spec("s3fs"):
         pytest.skip("s3fs is installed")
     with pytest.raises(FeatxError, match=error) as caught:
         scan_images(url)
