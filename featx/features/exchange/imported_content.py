@@ -24,7 +24,7 @@ from featx.data.store import FolderStore
 from featx.errors import DatasetError, SettingsError
 from featx.features.array_set import vector_keys
 from featx.features.exchange.joining import FoundImages
-from featx.features.exchange.vectors import BLOCK, Vectors, let_go, storable_type
+from featx.features.exchange.vectors import BLOCK, SLIDES, Vectors, let_go, storable_type
 from featx.layer_spec import LayerSpec
 from featx.text import counted, listed, portable, printable
 
@@ -133,7 +133,8 @@ def _image_set(
     root, paths = _rooted(found.names, source, found, pictures)
     labels, splits, notes = found.labels, found.splits, list[str]()
     if labels is None and scan.label_pattern is None:
-        labels, by_folder, notes = _by_folders(paths, source)
+        files = found.columns["slide"] if found.tool == SLIDES else paths  # the name of a patch is no folder's
+        labels, by_folder, notes = _by_folders(files, source)
         splits = splits if splits is not None else by_folder
     labels = ["" if label == "|" * len(label) and label != "|" else label for label in labels or [""] * len(paths)]
     classes = tuple(sorted(set(labels) - {""}))

@@ -29,6 +29,7 @@ from featx.features.exchange.sort_arrays import take_columns
 from featx.features.exchange.vectors import (
     NAME_COLUMNS,
     NAMED_ENDINGS,
+    SLIDES,
     SPLIT_COLUMNS,
     TABLE_ENDINGS,
     Spool,
@@ -368,7 +369,7 @@ def _one_for_each_file(path: Path, files: Sequence[Path], folder: Path) -> Vecto
                 )
         inner = found.names or _places(own, len(matrix))
         names += [name] if len(matrix) == 1 and found.names is None else [f"{name}/{each}" for each in inner]
-    result = Vectors("slides" if several else "files", spool.matrices(), names=names)
+    result = Vectors(SLIDES if several else "files", spool.matrices(), names=names)
     if several:
         result.columns = columns
         result.notes.append(

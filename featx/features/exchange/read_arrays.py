@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ from featx.layer_spec import PENULTIMATE
 from featx.text import brief, described
 
 _MOST_IN_MEMORY = 8 << 30
+_SMALL, _MOST_RATIO = 64 << 20, 100
+"""A part of an archive that is larger than the first number may take this many times its place in the file."""
+
 _COORDINATES = ("coords", "coord", "coordinates")
 _LINES, _AT_ONCE = 4096, 256
 
@@ -77,9 +81,13 @@ def _read_npy(path: Path, folder: Path) -> Vectors:  # noqa: ARG001 - every read
 
 def _read_npz(path: Path, folder: Path) -> Vectors:
     with zipfile.ZipFile(path) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
-    for name, size in sizes.items():
-        require_small(size, _MOST_IN_MEMORY, f"{name} of {path}")
+        for info in archive.infolist():
+            require_small(info.file_size, _MOST_IN_MEMORY, f"{info.filename} of {path}")
+            if info.file_size > max(_SMALL, _MOST_RATIO * info.compress_size):
+                raise DatasetError(
+                    f"{path} has {info.filename}, of {info.file_size:,} bytes that take {info.compress_size:,} in the file, so "
+                    "it is no file of vectors"
+                )
     arrays, texts = dict[str, np.ndarray](), dict[str, list[Any]]()
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
@@ -165,9 +173,10 @@ def load_tensors(path: Path) -> Any:
     import torch
 
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             is_zip = file.read(2) == b"PK"
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if type(error).__name__ == "UnpicklingError" and named:
@@ -184,7 +193,8 @@ def _arrays(found: Any, torch: Any, path: Path) -> Any:
         if found.dtype == torch.bfloat16:
             found = found.float()
         if found.is_sparse or found.is_complex() or found.is_quantized:
-            raise DatasetError(f"{path} holds a tensor of {found.dtype}; expected a dense one of numbers")
+            kind = "sparse" if found.is_sparse else "complex" if found.is_complex() else "quantized"
+            raise DatasetError(f"{path} holds a {kind} tensor; expected a dense one of plain numbers")
         return found.detach().numpy()
     if isinstance(found, Mapping):
         return {str(name): _arrays(value, torch, path) for name, value in found.items()}

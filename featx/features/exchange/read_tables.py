@@ -172,15 +172,23 @@ def _add_cells(path: Path, reading: _Reading, header: list[str], rows: list[list
         used = {lists}
     else:
         places = [header.index(name) for name in numbered]
+        cells = [[row[place] or "nan" for place in places] for row in rows]
+        if any("," in cell for cell in cells[0]):  # decimals as much of Europe writes them
+            cells = [[cell.replace(",", ".") for cell in row] for row in cells]
         try:
-            matrix = np.array([[row[place] or "nan" for place in places] for row in rows], dtype=np.float64)
+            matrix = np.array(cells, dtype=np.float64)
         except ValueError as error:
             raise DatasetError(
                 f"{path} has a cell among {numbered[0]} to {numbered[-1]} that is no number: {brief(error)}"
             ) from error
         used = set(numbered)
     texts = {name: [row[at] for row in rows] for at, name in enumerate(header) if name not in used}
-    reading.add({PENULTIMATE: matrix.astype(np.float32)}, texts, str(path))
+    reading.add({PENULTIMATE: _narrow(matrix)}, texts, str(path))
+
+
+def _narrow(matrix: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return matrix.astype(np.float32)
 
 
 def _column_of_lists(
@@ -272,7 +280,7 @@ def _add_objects(path: Path, reading: _Reading, rows: list[dict[str, Any]]) -> N
         matrix = _stacked([[_number(row.get(name)) for name in numbered] for row in rows], path)
         used = set(numbered)
     texts = {name: [_cell(row.get(name)) for row in rows] for name in (reading.texts or names) if name not in used}
-    reading.add({PENULTIMATE: matrix.astype(np.float32)}, texts, str(path))
+    reading.add({PENULTIMATE: _narrow(matrix)}, texts, str(path))
 
 
 def _parquet(path: Path, reading: _Reading) -> None:

@@ -25,6 +25,9 @@ NAMED_ENDINGS = (".npy", ".npz", ".txt", ".safetensors", ".pt", ".pth", ".h5", "
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 """The endings of tables with embeddings in them."""
 
+SLIDES = "slides"
+"""The tool of several vectors in each of several files, whose column ``slide`` names the file of each."""
+
 _MOST_WIDTH = (1 << 24) - 1
 
 

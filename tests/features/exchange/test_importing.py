@@ -430,3 +430,29 @@ def test_tensor_files_without_tensors_are_one_message(held: Any, tmp_path: Path)
     torch.save(held, tmp_path / "x.pt")
     with pytest.raises(DatasetError, match=r"holds .*expected a tensor|holds no array of numbers"):
         import_features(tmp_path / "x.pt", cache=tmp_path / "cache")
+
+
+def test_decimals_with_commas_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("filename;f0;f1\na.jpg;0,5;1\nb.jpg;2;-1,25\n")
+    _, features = imported(tmp_path / "x.csv", tmp_path)
+    np.testing.assert_array_equal(features.features, [[0.5, 1], [2, -1.25]])
+
+
+def test_files_of_several_vectors_are_no_classes_but_their_folders_are(tmp_path: Path) -> None:
+    for number, label in enumerate(["normal", "tumour", "normal"]):
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        np.save(tmp_path / "flat" / f"part_{number}.npy", X[4 * number : 4 * number + 4])
+        (tmp_path / "nested" / label).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "nested" / label / f"slide_{number}.npy", X[4 * number : 4 * number + 4])
+    _, flat = imported(tmp_path / "flat", tmp_path)
+    assert flat.classes == ()
+    _, nested = imported(tmp_path / "nested", tmp_path)
+    assert [nested.classes[label] for label in nested.labels[::4]] == ["normal", "normal", "tumour"]
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", features=np.zeros((20_000, 1024), np.float32))
+    with pytest.raises(
+        DatasetError, match=r"x\.npz has features\.npy, of 81,920,128 bytes that take [\d,]+ in the file"
+    ):
+        import_features(tmp_path / "x.npz", cache=tmp_path / "cache")
