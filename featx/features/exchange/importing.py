@@ -279,7 +279,7 @@ def _write(content: ImportedContent, target: Path | None, cache: Path, reporter:
         notes += [note] if note else []
     reporter.stage(f"writing {target}")
     options = images.options.as_dict()
-    with write_lock(target):
+    with write_lock(target, wait=True, waiting=reporter.note):
         writer = FeatureFileWriter(
             target,
             images=ImageTable(
