@@ -184,12 +184,13 @@ class _Memo:
 
     def of(self, name: str) -> dict[str, Any]:
         """The measurements of a backbone, or why there are none."""
-        if name not in self._entries:
+        source = registry.source_of(name)
+        if name not in self._entries or (source and source.may_change(name)):
             try:
                 self._entries[name] = _measure(name)
             except Exception as error:  # each of a thousand networks has code of its own
                 reason = str(error) if isinstance(error, BackboneError) else brief(error)
-                if not registry.source_of(name):
+                if not source:
                     return {"why": reason}
                 self._entries[name] = {"why": reason}
             self._is_new = True

@@ -122,6 +122,7 @@ def test_parameters_are_read_and_changed_as_in_scikit_learn() -> None:
     assert head.get_params() == {
         "kind": "svm", "C": 0.5, "kernel": "linear", "k": None, "seed": 0, "task": "auto", "class_weight": None,
         "logit_adjustment": 0.0, "calibrate": None, "reject_below": None, "target_precision": None, "device": "cpu",
+        "texts": None,
     }  # fmt: skip
     assert head.set_params(kind="knn", C=None, k=3) is head
     assert (head.kind, head.C, head.k) == ("knn", None, 3)

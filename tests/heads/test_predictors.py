@@ -93,6 +93,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "linear": lambda: fit("logreg", *draw(30, 5, 3)[:2], 3, 0.1),
     "kernel": lambda: fit("svm", *draw(30, 5, 3)[:2], 3, 1.0, kernel="rbf"),
     "neighbour": lambda: fit("knn", *draw(30, 5, 3)[:2], 3, 3),
+    "cosine": lambda: predictors.CosinePredictor(np.zeros((2, 3)), np.zeros(2)),
     "hidden": lambda: predictors.HiddenLayerPredictor(
         np.ones((2, 5), np.float32), np.zeros(2, np.float32), np.ones((3, 2)), np.zeros(3)
     ),
@@ -116,7 +117,7 @@ def test_a_predictor_is_arrays_alone_of_the_types_that_a_file_holds(form: str) -
 def test_every_kind_of_head_has_a_form_that_is_a_predictor() -> None:
     forms = {
         get_kind(name).form(task, kernel)
-        for name in ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
+        for name in ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", "zeroshot")
         for task in get_kind(name).tasks
         for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
     }

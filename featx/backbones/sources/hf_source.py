@@ -15,7 +15,13 @@ import torch
 from torch import nn
 
 from featx.backbones.checkpoint import split_part
-from featx.backbones.sources.hf_files import cached_repositories, folder_of, read_config, read_weights
+from featx.backbones.sources.hf_files import (
+    cached_repositories,
+    folder_of,
+    is_folder_name,
+    read_config,
+    read_weights,
+)
 from featx.backbones.sources.hf_models import (
     Plan,
     classes_of,
@@ -85,7 +91,13 @@ class HfSource(Source):
 
     def has_local_weights(self, name: str) -> bool:
         """Whether a name is a local folder, or a repository in the hub's cache."""
-        return name in self.names()
+        with contextlib.suppress(BackboneError):
+            return is_folder_name(name.removeprefix(self.prefix)) or name in self.names()
+        return False
+
+    def may_change(self, name: str) -> bool:
+        """Whether a name is that of a local folder."""
+        return is_folder_name(name.removeprefix(self.prefix))
 
     def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:
         """Build a model from a local folder or a repository of the hub, with its own, random or local weights.

@@ -38,6 +38,10 @@ _SCHEMES = ("hf-hub:", "local-dir:")
 """How the names of open_clip begin that stand for a repository of the hub or a folder with an open_clip_config.json."""
 
 
+_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""The files of weights in a repository of the hub."""
+
+
 @dataclass(frozen=True)
 class Arch:
     """An architecture of open_clip with what its weights need.
@@ -92,6 +96,26 @@ class OpenClipSource(Source):
         with_tags = {arch for arch, _ in tags}
         names = [f"{arch}/{tag}" for arch, tag in tags]
         return [self.prefix + name for name in (*names, *(a for a in open_clip.list_models() if a not in with_tags))]
+
+    def may_change(self, name: str) -> bool:
+        """Whether a name is that of a local folder."""
+        return name.startswith(f"{self.prefix}local-dir:")
+
+    def has_local_weights(self, name: str) -> bool:
+        """Whether the published weights of an architecture are in the hub's cache, or its folder holds them."""
+        short = name.removeprefix(self.prefix)
+        if self.may_change(name):
+            return True
+        import huggingface_hub
+
+        repository = short.removeprefix("hf-hub:")
+        if repository == short:
+            arch, _, tag = short.rpartition("/")
+            config = _import_open_clip().get_pretrained_cfg(arch, tag) or {}
+            repository = str(config.get("hf_hub") or "").rstrip("/")
+        return bool(repository) and any(
+            isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in _WEIGHT_FILES
+        )
 
     def build(self, name: str, weights: str, image_size: ImageSize | None = None) -> Network:
         """Build an image tower with published, random or local weights.

@@ -105,6 +105,10 @@ class Source(ABC):
         """The names of all networks of this source that can be listed."""
         return ()
 
+    def may_change(self, name: str) -> bool:  # noqa: ARG002 - as above
+        """Whether another network may have this name later, such as that of a folder; it is measured anew each time."""
+        return False
+
     def has_local_weights(self, name: str) -> bool:  # noqa: ARG002 - as above
         """Whether the default weights of a network are on this machine."""
         return False

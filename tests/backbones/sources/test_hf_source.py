@@ -17,7 +17,7 @@ from vision_models import IMAGES, TINY, saved, sized
 
 from featx.backbones import registry
 from featx.backbones.backbone import load_backbone
-from featx.backbones.catalog import list_backbones
+from featx.backbones.catalog import describe_backbones, list_backbones
 from featx.backbones.classifier import classifier_logits, require_final_layer
 from featx.backbones.restored import restore_backbone
 from featx.errors import BackboneError
@@ -334,3 +334,12 @@ def test_a_network_without_a_text_tower_and_other_than_lists_of_texts_are_refuse
         backbone.encode_text(["a"])
     with pytest.raises(BackboneError, match="the texts are 'dog'; expected a list of at least one text"):
         backbone.encode_text("dog")
+
+
+def test_a_folder_is_measured_anew_each_time(tmp_path: Path) -> None:
+    vision_models.vit(tmp_path / "m")
+    first = describe_backbones(f"hf/{tmp_path}/m")[0]
+    assert (first.embedding, first.input_size, first.local) == (32, 32, True)
+    shutil.rmtree(tmp_path / "m")
+    vision_models.clip(tmp_path / "m")
+    assert describe_backbones(f"hf/{tmp_path}/m")[0].embedding == 24
