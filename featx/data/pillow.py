@@ -32,7 +32,7 @@ TOO_LITTLE_MEMORY = "cannot be decoded on this machine: there is too little memo
 _LIBRARIES = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000", "TIFF": "libtiff"}
 """The optional libraries that Pillow needs for a format, as ``PIL.features`` names them. Some TIFFs need none."""
 
-_BYTES_PER_PIXEL = {"JPEG": 8, "GIF": 10, "WEBP": 17, "AVIF": 14, "JPEG2000": 24, "HEIF": 20, "JXL": 40}
+_BYTES_PER_PIXEL = {"JPEG": 8, "GIF": 10, "WEBP": 17, "AVIF": 14, "JPEG2000": 24, "HEIF": 16, "JXL": 19}
 """The memory that decoding takes, as measured; 13 for all other formats. A progressive JPEG takes 6 more."""
 
 Image.init()  # load every plug-in now, not in several threads at the first file that needs one
