@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar, cast
 
-from featx.data.file_bytes import MISSING_FACTS, UNKNOWN
+from featx.data.file_bytes import MAX_BYTES, MISSING_FACTS, UNKNOWN
 from featx.data.listing_page import entries
 from featx.data.retries import fault_of, persistently
 from featx.data.urls import is_http, joined, legal, private, public
@@ -256,7 +256,7 @@ class RemoteFile:
                 system.loop.call_soon_threadsafe(response.close)
                 return b"", MISSING_FACTS
             if data is None:
-                data = _fsspec_sync(system.loop, response.read)
+                data = _fsspec_sync(system.loop, _content, response)
             versions = {key: response.headers.get(key) for key in _HEADERS}
             return data, facts_of_info({"type": "file", "size": len(data), **versions})
 
@@ -308,6 +308,24 @@ async def _begun(system: Any, url: str) -> tuple[Any, bytes | None]:
     except BaseException:
         response.close()
         raise
+
+
+async def _content(response: Any) -> bytes:
+    """The content of an answer; one whose size is not stated is read as far as an image may be large.
+
+    Raises:
+        OSError: it is larger.
+    """
+    if response.headers.get("Content-Length"):
+        return bytes(await response.read())
+    parts, size = [], 0
+    async for part in response.content.iter_chunked(_FIRST_BLOCK):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BYTES:
+            response.close()
+            raise OSError(errno.EFBIG, f"has more than {MAX_BYTES:,} bytes, which is the most that is read")
+    return b"".join(parts)
 
 
 def _fsspec_sync(loop: Any, work: Callable[..., Any], *args: Any) -> Any:

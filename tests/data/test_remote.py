@@ -91,6 +91,16 @@ def test_a_file_that_was_replaced_is_not_taken_from_memory(server: WebServer, tm
     assert file.read(5, 3) == DATA[::-1][5:8]
 
 
+def test_an_answer_without_a_size_is_read_up_to_the_most_that_an_image_may_have(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.sends_sizes = False
+    assert remote.RemoteFile(f"{server.url}/data.bin").read_all()[0] == DATA
+    monkeypatch.setattr(remote, "MAX_BYTES", 100_000)
+    with pytest.raises(OSError, match=r"has more than 100,000 bytes"):
+        remote.RemoteFile(f"{server.url}/data.bin").read_all()
+
+
 def test_an_open_file_seeks_and_reads_ahead(server: WebServer) -> None:
     with place(f"{server.url}/data.bin").open() as file:
         assert file.seek(-6, io.SEEK_END) == len(DATA) - 6
