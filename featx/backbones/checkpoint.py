@@ -87,7 +87,7 @@ def load_checkpoint(
         named = [way for way in ways if not part or _has_part(way, part)]
         tried += named
         good = [fit for fit in (Fit(way, network, None) for way in named) if fit.good]
-        if len(good) != 1 and named:
+        if named and (len(named) > 1 or not good):  # another way may fit but for its last layer
             good = [fit for fit in (Fit(way, network, last_part()) for way in named) if fit.good]
         if good:
             return _load(network, _only(good, path, network, name), path)
@@ -162,7 +162,8 @@ def _same(one: Fit, other: Fit) -> bool:
 def _load(network: nn.Module, fit: Fit, path: Path) -> tuple[str, ...]:
     parameters = {name for name, _ in network.named_parameters()}
     for name, tensor in fit.backbone.items():
-        finite = torch.isfinite(tensor) if name in parameters else ~torch.isnan(tensor)
+        held = tensor.to(fit.expected[name].dtype)  # a float64 may be too large
+        finite = torch.isfinite(held) if name in parameters else ~torch.isnan(held)
         if tensor.is_floating_point() and not finite.all():
             bad = counted(int((~finite).sum()), "number")
             raise BackboneError(
@@ -200,7 +201,7 @@ def _misfit(path: Path, name: str, closest: Fit, side: int) -> str:
     inside += [f"without the prefix {way.prefix}"] if way.prefix else []
     where = f" ({printable(', '.join(inside))})" if inside else ""
     if not faults:
-        more, first = len(closest.strangers), printable(f"{way.prefix}{closest.strangers[0]}")
+        more, first = len(closest.strangers), printable(f"{way.prefix}{closest.strangers[0]}") or repr("")
         return (
             f"{path} does not fit {name}{where}: all {total} tensors of {name} are in it, but {more} more "
             f"{'belongs' if more == 1 else 'belong'} to no part of it, the first {first}. Name the architecture that has "

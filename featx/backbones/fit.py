@@ -13,7 +13,7 @@ from featx.backbones.weights import can_hold, kind
 from featx.text import listed, printable
 
 _TRAINING_PARTS = re.compile(
-    r"aux\w*|AuxLogits|fc|linear|classif\w*|(?!conv_head|head_norm|head_drop)(?:\w+_)?heads?(?:_(?!norm|drop)\w+)?|project\w*"
+    r"aux\w*|AuxLogits|(?:\w+_)?fc|fc_(?!norm)\w+|linear|classif\w*|(?!conv_head|head_norm|head_drop)(?:\w+_)?heads?(?:_(?!norm|drop)\w+)?|project\w*"
     r"|predict\w*|prototypes?|queue\w*|mask(?:ed)?_(?:token|embed)\w*|(?:\w+_)?decoder\w*|n_averaged|criterion\w*|loss\w*"
     r"|(?:train|val|valid|validation|test)_\w+|\w*metrics?|cent(?:er|re)s?|(?:log_)?temperature|logit_(?:scale|bias)|step|initted"
 )

@@ -21,9 +21,9 @@ _LONGEST = 64
 """The most members of a list or tuple that is searched for containers."""
 
 _NO_WEIGHTS = re.compile(
-    r"optim\w*|opt|opt_state|exp_avg\w*|momentum_buffer|grads?|gradients|lr_sched\w*|scheduler\w*|scaler"
+    r"optim\w*|opt|opt_state|(?:max_)?exp_avg\w*|step|square_avg|momentum_buffer|grads?|gradients|lr_sched\w*|scheduler\w*|scaler"
 )
-"""Containers of an optimizer's numbers, which have the names and shapes of weights in some training programs."""
+"""What an optimizer's numbers are called, whose containers have the names and shapes of weights in some programs."""
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names that torch.compile, Fabric, FSDP and activation checkpointing insert, anywhere in a name."""
@@ -120,12 +120,14 @@ def tables_in(content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
             continue
         seen.add(id(each))
         tensors = {name: value for name, value in each.items() if isinstance(name, str) and isinstance(value, Tensor)}
-        if tensors:
+        if not all(map(_NO_WEIGHTS.fullmatch, tensors)):
             yield container, _without_wrappers(tensors)
         inside = [
-            (f"{container}.{key}" if container else key, value, depth + 1)
+            (f"{container}.{key}" if container else str(key), value, depth + 1)
             for key, value in each.items()
-            if isinstance(key, str) and isinstance(value, Mapping | list | tuple) and not _NO_WEIGHTS.fullmatch(key)
+            if isinstance(key, str | int)
+            and isinstance(value, Mapping | list | tuple)
+            and not _NO_WEIGHTS.fullmatch(str(key))
         ]
         stack += reversed(inside)
 

@@ -228,6 +228,8 @@ def _unreadable(path: Path, error: Exception) -> BackboneError:
     beginning = f"{path} cannot be read as a file of tensors only (weights_only)"
     reason = _ADVICE.sub("", _ESCAPES.sub("", str(error))).strip()
     named = re.search(r"GLOBAL ([\w.]+)", reason)
+    if isinstance(error, zipfile.BadZipFile):
+        return BackboneError(f"{beginning}: it is cut off or damaged ({error}); copy it again")
     if not named or "is blocked" in reason:
         return BackboneError(f"{beginning}: {brief(ValueError(reason)) if reason else brief(error)}")
     classes = [printable(name) for name in _refused_classes(path) or [named[1]]]

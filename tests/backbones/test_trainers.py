@@ -284,6 +284,7 @@ TRAINERS: dict[str, Callable[[], Any]] = {
     },
     "Catalyst": lambda: {"model_state_dict": STATE, "epoch_metrics": {"loss": 0.1}, "criterion_state_dict": {}},
     "ema-pytorch": lambda: {**under("ema_model."), "initted": torch.tensor(True), "step": torch.tensor(3)},
+    "a further classifier": lambda: {**HEADLESS, "jigsaw_fc.weight": torch.ones(2, 16), "fc_aux.bias": torch.ones(2)},
     "a list of states": lambda: [STATE, {"lr": 0.1}],
     "a container in a container": lambda: {"checkpoint": {"weights": {"params": {"network": STATE}}}},
     "federated learning": lambda: {"global_model": {"weights": under("img_encoder.")}, "round": 3},
@@ -325,6 +326,8 @@ AMBIGUOUS: dict[str, tuple[Any, str]] = {
     "torchvision with an average": ({"model": STATE, "model_ema": under("module.", ELSE)}, "model"),
     "ema-pytorch": ({**under("ema_model."), **under("online_model.", ELSE)}, "ema_model"),
     "BYOL": ({"state_dict": {**under("online_encoder."), **under("target_encoder.", ELSE)}}, "online_encoder"),
+    "a network without its last layer": ({**under("encoder.", HEADLESS), **under("decoder.", ELSE)}, "encoder"),
+    "numbered clients": ({0: STATE, 1: ELSE}, "0"),
 }
 
 
@@ -397,6 +400,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"NaN or infinite weights: 4 numbers of bn1\.weight, perhaps",
     ),
     "infinity": ({**STATE, "layer1.0.conv1.weight": STATE["layer1.0.conv1.weight"] / 0}, r"NaN or infinite weights"),
+    "numbers too large for float32": (
+        {**STATE, "conv1.weight": STATE["conv1.weight"].double() * 1e300},
+        r"NaN or infinite weights: \d+ numbers of conv1\.weight",
+    ),
     "EMA without names": (
         {"decay": 0.9, "shadow_params": [*STATE.values()]},
         r"its shadow_params is a list of 74 tensors without",
