@@ -72,12 +72,13 @@ def test_a_second_run_opens_no_archive(
     assert counts(first) == (8, 8, 0, 0, 0)
     before = first.file.read_bytes()
     encoded.clear()
-    assert opened((".zip", ".tar", ".gz", ".xz")) != []
+    kinds = (".zip", ".tar", ".gz", ".xz")
+    assert any(path.startswith("few") for path in opened(kinds))
     archive_store._archive.cache_clear()
     second = extract(data, lenet, cache=tmp_path / "cache")
     assert counts(second) == (8, 0, 8, 0, 0)
     assert encoded == []
-    assert opened((".zip", ".tar", ".gz", ".xz")) == []
+    assert [path for path in opened(kinds) if path.startswith("few")] == []  # others are Python's own
     assert first.file.read_bytes() == before
 
 
