@@ -49,8 +49,7 @@ def timms_embedding(name: str, images: torch.Tensor) -> np.ndarray:
 def difference(name: str) -> float:
     """How far featx's embedding of one image is from timm's, relative to its norm."""
     backbone = load_backbone(name, weights="random", device="cpu")
-    side = backbone.transform.crop
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, side, side), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *backbone.transform.shape), dtype=np.uint8)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (backbone.transform.mean, backbone.transform.std))
     expected = timms_embedding(name, torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std))
     ours = backbone.encode(pixels)["penultimate"]
@@ -71,7 +70,7 @@ def measure(pattern: str = "timm/*", *, run: bool = True) -> dict[str, Any]:
             skipped[entry.name] = entry.why
     seconds = time.perf_counter() - began
     smallest: dict[str, CatalogEntry] = {}
-    for entry in sorted(entries, key=lambda e: e.parameters * e.input_size**2):
+    for entry in sorted(entries, key=lambda e: e.parameters * np.prod(np.broadcast_to(e.input_size, 2))):
         smallest.setdefault(entry.family, entry)
     differences: dict[str, float] = {}
     failed: dict[str, str] = {}
