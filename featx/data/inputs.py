@@ -132,7 +132,7 @@ def _found(item: str | os.PathLike[str]) -> list[ImageInput]:
     except FeatxError:
         raise
     except OSError as error:
-        fault = ImageError(f"cannot read: {error.strerror or error}")
+        fault = ImageError(f"cannot be read: {error.strerror or error}")
 
     def fail() -> bytes:
         raise fault

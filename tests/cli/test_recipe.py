@@ -41,6 +41,9 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "views": "flip",
         "dtype": "float16",
         "device": "cpu",
+        "size": "160x80",
+        "fit": "pad",
+        "in-chans": 1,
         "resize": 96,
         "crop": 80,
         "value-range": "12",
@@ -73,6 +76,9 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "calibrate": "isotonic",
         "reject-below": 0.25,
         "target-precision": 0.75,
+        "prompts": ["a {}", "the {}"],
+        "class-names": "names.json",
+        "anchor": "zeroshot",
         "cv": 4,
         "repeat": 2,
         "shots": [1, 2],
@@ -154,13 +160,15 @@ COMMANDS = {
         "--root 'more photos' --separator ';' --label-pattern '(?P<label>[a-z]+)' --group-level -1 "
         "--backbone resnet18 --weights random "
         "--layer layer3 --layer layer4 --stages --pooling gem --views flip "
-        "--dtype float16 --device cpu --resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
+        "--dtype float16 --device cpu --size 160x80 --fit pad --in-chans 1 "
+        "--resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
         "--max-pixels 1000 --fast-decode "
         "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --cache c "
         "--out f.h5",
         "featx fit-head f.h5 --model svm --layer layer3 --layer layer4 --views 10crop -C 0.25 --kernel rbf --k 3 "
         "--task classification --class-weight balanced --logit-adjustment 0.5 --calibrate isotonic --reject-below 0.25 "
-        "--target-precision 0.75 --cv 4 --repeat 2 --shots 1,2 --compare earlier.safetensors "
+        "--target-precision 0.75 --prompt 'a {}' --prompt 'the {}' --class-names names.json --anchor zeroshot --cv 4 "
+        "--repeat 2 --shots 1,2 --compare earlier.safetensors "
         "--predictions each.csv --group patient --table t.csv --report --images 'more photos' --seed 9 "
         "--device cuda:1 --cache c --models m --out h.safetensors",
         "featx promote h.safetensors --finetune --epochs 2 --lr 0.5 --backbone-lr 0.25 --layer-decay 0.5 --from-layer layer4 "
@@ -327,8 +335,8 @@ def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path])
     (fault,) = faults_of(write("[fit-head]\nqqqq = 1\n"))
     keys = (
         "features, model, layer, views, C, kernel, k, task, class-weight, logit-adjustment, "
-        "calibrate, reject-below, target-precision, cv, repeat, shots, compare, predictions, group, "
-        "table, report, images, seed, device, cache, models, out"
+        "calibrate, reject-below, target-precision, prompts, class-names, anchor, cv, repeat, shots, "
+        "compare, predictions, group, table, report, images, seed, device, cache, models, out"
     )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
 

@@ -150,5 +150,5 @@ def test_where_the_system_cannot_tell_what_is_there_one_input_fails_with_the_rea
     (lost, *others) = image_inputs([photos / "dark", photos / "light"])
     assert len(others) == len(list((photos / "light").iterdir()))
     assert lost.name == str(photos / "dark")
-    with pytest.raises(ImageError, match="cannot read: Input/output error"):
+    with pytest.raises(ImageError, match="cannot be read: Input/output error"):
         pixels(photos / "dark")
