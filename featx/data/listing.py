@@ -15,7 +15,7 @@ from featx.data.split_names import worded_splits
 from featx.data.store import Store
 from featx.data.urls import Url, is_url
 from featx.errors import DatasetError
-from featx.text import portable
+from featx.text import listed, portable
 
 _JUNK_FOLDERS = (
     "__MACOSX",
@@ -29,6 +29,10 @@ _JUNK_FOLDERS = (
 """Folders that archives, network drives and file systems make, some with thumbnails or copies of the images."""
 
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""Endings of tables, without ``.txt``, which is mostly another text."""
+
+
 class Listing:
     """The images of a data set by their names, and the number of other files by the reason why they are left out.
 
@@ -40,6 +44,7 @@ class Listing:
         stored: the path by which the store reads each of them; the same, unless some archives are read as one folder.
         folders: the paths of all folders that are not hidden, with those that hold no images; "" is the root.
         skipped: how many files are left out, by the reason as it stands in a note.
+        tables: the paths of files among them that may be tables with labels.
 
     Examples:
         >>> listing = Listing("pets.zip")
@@ -57,6 +62,7 @@ class Listing:
         self.stored: list[str] = []
         self.folders: set[str] = {""}
         self.skipped: Counter[str] = Counter()
+        self.tables: list[str] = []
 
     def add(self, path: str, stored: str = "") -> None:
         """Take up a file, as an image or as one that is left out.
@@ -70,6 +76,8 @@ class Listing:
             self.skipped["in hidden folders"] += 1
         elif why := why_left_out(name):
             self.skipped[why] += 1
+            if name.lower().endswith(_TABLES) and not name.startswith("."):
+                self.tables.append(path)
         else:
             self.images.append(path)
             self.stored.append(stored or path)
@@ -133,6 +141,7 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
     labels = [place.label and portable(place.label) for place in places if place]
     notes = [f"{root.name}: {left_out}"] if (left_out := listing.left_out()) else []
     notes += layout.notes
+    notes += _tables_beside(listing) if not any(labels) and options.label_pattern is None else ()
     notes += _empty_classes(listing, layout.around_classes, {place.label for place in places if place})
     notes += _empty_splits(listing, layout.splits)
     return assemble(
@@ -143,6 +152,29 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
         [place.split for place in places if place],
         notes,
         options=options,
+    )
+
+
+def _tables_beside(listing: Listing) -> Iterator[str]:
+    """A note on tables beside images without labels."""
+    by_name: dict[str, list[str]] = {}
+    for path in sorted(listing.tables, key=lambda path: (path.count("/"), path)):
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+    if not by_name:
+        return
+    named = [paths[0] for paths in by_name.values()]
+    several = next((paths for paths in by_name.values() if len(paths) > 1), [])
+    join = (
+        f"; the tables of several folders, such as {listed(several, most=3)}, are one data set once they are joined"
+        if several
+        else ""
+    )
+    how = f"name the table instead of the folder: {listing.root / named[0]}"
+    if isinstance(listing.root, Path) and not listing.root.is_dir():
+        how = f"unpack the table, and name it with --root {listing.root}"
+    yield (
+        f"{listing.root.name}: the images have no labels. If {listed(named, most=3)} "
+        f"{'has' if len(named) == 1 else 'have'} them, {how}{join}"
     )
 
 

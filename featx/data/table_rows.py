@@ -16,6 +16,7 @@ import numpy as np
 from featx.data.boxes import split_box, with_box
 from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text, separated_labels
 from featx.data.formats import ENDINGS
+from featx.data.moved_paths import Below, moved_paths
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import worded_splits
@@ -62,13 +63,14 @@ class Rows:
     notes: list[str]
 
 
-def read_rows(file: TableFile, options: ScanOptions, exists: Exists) -> Rows:
+def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Below | None = None) -> Rows:
     """Read the images that a table lists.
 
     Args:
         file: the table.
         options: how it is read.
         exists: decides how a path is meant that can be read in several ways.
+        below: as in ``meant_paths``.
 
     Raises:
         DatasetError: there are no rows; a cell is malformed; or two rows of one image contradict each other.
@@ -85,7 +87,7 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists) -> Rows:
     notes += [f"{names}: {note}" for note in about]
     as_given = reader.texts(roles.path, cells[roles.path], path_cell)
     boxes = read_boxes(roles.boxes, cells, reader.fault) if roles.boxes else [None] * len(lines)
-    paths, about = meant_paths(as_given, exists)
+    paths, about = meant_paths(as_given, exists, below)
     notes += [f"{names}: {note}" for note in about]
     paths = boxed(paths, boxes)
     labels = reader.labels(roles, cells, options)
@@ -194,7 +196,7 @@ def path_cell(value: Any) -> str:
     return text
 
 
-def meant_paths(cells: Sequence[str], exists: Exists) -> tuple[list[str], list[str]]:
+def meant_paths(cells: Sequence[str], exists: Exists, below: Below | None = None) -> tuple[list[str], list[str]]:
     r"""The paths that cells of a table stand for, with what is there as a guide.
 
     A path that is not there may have ``\`` in the place of ``/``, or lack the ending of its file's name, as ids do.
@@ -202,6 +204,7 @@ def meant_paths(cells: Sequence[str], exists: Exists) -> tuple[list[str], list[s
     Args:
         cells: N paths, with or without boxes.
         exists: tells which of some paths lead to images.
+        below: lists the images below a root that the user names, where ``moved_paths`` looks for the files; None: nowhere.
 
     Returns:
         N paths as ``stored_path`` gives them, those of missing files too; and notes.
@@ -223,6 +226,11 @@ def meant_paths(cells: Sequence[str], exists: Exists) -> tuple[list[str], list[s
     for ending, count, found in _with_endings({base: slashed.get(base, meant[base]) for base in bare}, exists):
         meant |= found
         notes.append(f"{counted(count, 'name')} without an ending {'is' if count == 1 else 'are'} read with {ending}")
+        missing = [base for base in missing if base not in found]
+    if below is not None and missing:
+        moved, about = moved_paths({base: slashed.get(base, meant[base]) for base in missing}, exists, below)
+        meant |= moved
+        notes += about
     return [meant[base] if box is None else with_box(meant[base], box) for base, box in split], notes
 
 

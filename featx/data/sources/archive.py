@@ -350,7 +350,9 @@ def _class_list(location: str, parts: Sequence[_Part]) -> tuple[str, list[str]]:
 
 
 def _places_of_lists(folder: str, parts: Sequence[_Part]) -> Iterator[str]:
-    inner = sorted({part.name.rpartition("/")[0] for part in parts} - {""})
+    own = {part.name.rpartition("/")[0] for part in parts}
+    around = {"/".join(name.split("/")[:depth]) for name in own for depth in range(1, name.count("/") + 2)}
+    inner = sorted(around - {""}, key=lambda name: (name.count("/"), name))
     yield folder
     yield from (f"{folder}/{name}" for name in inner[:_DEEPEST])
     if folder.count("/") > 3 or not is_remote(folder):

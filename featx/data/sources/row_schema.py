@@ -31,7 +31,7 @@ _IMAGE_NAMES = {
 
 _LABEL_NAMES = (
     re.compile(r"labels?"),
-    re.compile(r"(class|classes|target|targets|category|categories)([_ -]?names?)?|label[_ -]?names?|y"),
+    re.compile(r"(class|classes|target|targets|category|categories)([_ -]?names?)?|label[_ -]?names?|cls|y"),
     re.compile(r"(class|target|category|label)[_ -]?(id|ids|idx|index)"),
     re.compile(r".*[_ -](label|class|category)"),
 )

@@ -14,9 +14,11 @@ from featx.data.boxes import split_box
 from featx.data.cells import cell_text, label_text, path_text
 from featx.data.columns import storable
 from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
+from featx.data.moved_paths import Below
 from featx.data.openers import open_store
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.sources import archive, folder
 from featx.data.sources.paths_store import root_of, store_of_paths
 from featx.data.split_names import splits_of_cells
 from featx.data.store import FolderStore, ImageFile, Store
@@ -26,7 +28,7 @@ from featx.data.table_roles import find_boxes, open_by, path_column
 from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, path_cell, read_rows, subfolder_with
 from featx.data.urls import folder_location
 from featx.errors import DatasetError
-from featx.text import listed, shortened
+from featx.text import counted, listed, shortened
 
 __all__ = [
     "EXPECTED",
@@ -73,7 +75,7 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     root = _root_of(table, options)
     file = open_by(str(table), options)
     exists = _exists(root)
-    rows = read_rows(file, options, exists)
+    rows = read_rows(file, options, exists, _below(root, options))
     store = store_of_paths(root, (split_box(path)[0] for path in rows.paths))
     notes = [*rows.notes, *_note_missing(table, store, rows, options, exists)]
     name = Path(str(table)).name
@@ -108,7 +110,7 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
         raise DatasetError(f"{file.where} has no rows")
     where = [f"{file.where}, {file.unit} {number}" for number in lines]
     texts = [_read(path_cell, value, f"{line}: the {column}") for value, line in zip(cells[column], where, strict=True)]
-    paths, _ = meant_paths(texts, _exists(root))
+    paths, _ = meant_paths(texts, _exists(root), _below(root, options))
     if boxes and (not boxes.guessed or are_boxes(boxes, cells)):
         parts = read_boxes(boxes, cells, lambda row, name, why: DatasetError(f"{where[row]}: the {name} {why}"))
         paths = boxed(paths, parts)
@@ -130,8 +132,12 @@ def read_labels(
         DatasetError: the table cannot be read, is malformed, or contradicts itself.
     """
     located = _located(table)
-    exists = _exists(_root_of(located, options)) if known is None else exists_in(known)
-    rows = read_rows(open_by(str(located), options), options, exists)
+    file = open_by(str(located), options)
+    if known is None:
+        root = _root_of(located, options)
+        rows = read_rows(file, options, _exists(root), _below(root, options))
+    else:
+        rows = read_rows(file, options, exists_in(known), _among(known, options))
     return {path: (label, split) for path, label, split in zip(rows.paths, rows.labels, rows.splits, strict=True)}
 
 
@@ -166,7 +172,9 @@ def read_cells(
         _read(cell_text, value, f"{file.where}, {line}: the {column}")
         for value, line in zip(cells[column], where, strict=True)
     ]
-    return list(zip(meant_paths(texts, exists_in(known))[0], values, where, strict=True)), list(file.names)
+    return list(zip(meant_paths(texts, exists_in(known), _among(known, options))[0], values, where, strict=True)), list(
+        file.names
+    )
 
 
 def read_columns(
@@ -185,7 +193,7 @@ def read_columns(
     Raises:
         DatasetError: as ``scan``.
     """
-    rows = read_rows(open_by(str(_located(table)), options), options, exists_in(known))
+    rows = read_rows(open_by(str(_located(table)), options), options, exists_in(known), _among(known, options))
     columns, notes = storable(rows.columns)
     return {name: dict(zip(rows.paths, cells, strict=True)) for name, cells in columns.items()}, (*rows.notes, *notes)
 
@@ -283,6 +291,27 @@ def _exists(root: Store) -> Exists:
     return exists
 
 
+def _below(root: Store, options: ScanOptions) -> Below | None:
+    """Lists the images below the root that the user names; None if the root is only the folder of the table."""
+    if options.root is None:
+        return None
+
+    def below() -> list[str]:
+        inner = root_of(root)
+        kind = folder if isinstance(inner, FolderStore) else None if is_remote(inner.location) else archive
+        try:
+            return [image.path for image in kind.list_images(inner.location)] if kind else []
+        except DatasetError:
+            return []
+
+    return below
+
+
+def _among(known: Sequence[str], options: ScanOptions) -> Below | None:
+    """As ``_below``, where the paths of the images are known."""
+    return None if options.root is None else lambda: [split_box(path)[0] for path in known]
+
+
 def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOptions, exists: Exists) -> Iterator[str]:
     """A note that counts the files that are not there, each of which fails alone.
 
@@ -296,7 +325,9 @@ def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOpti
     name = table if len(missing) == len(paths) else Path(str(table)).name
     where = f"that are not there, relative to {store.location}: {listed(missing)}"
     if len(missing) == len(paths):
-        raise DatasetError(f"{name} names {len(missing)} files {where}{_where_else(table, missing, options)}")
+        raise DatasetError(
+            f"{name} names {counted(len(missing), 'file')} {where}{_where_else(table, missing, options)}"
+        )
     share = len(missing) / len(paths)
     warning = "Warning: " if share > _MANY_MISSING else ""
     yield (
@@ -308,9 +339,14 @@ def _where_else(table: Path | str, missing: Sequence[str], options: ScanOptions)
     """Where the files of a table may be, as the end of a message."""
     if options.root is not None or not isinstance(table, Path):
         return ""
-    if folder := subfolder_with(table.parent, missing[0]):
-        return f"; {missing[0]} is in {folder}, so add --root {folder}"
-    return "; --root names the folder that they are relative to"
+    folders = {subfolder_with(table.parent, path) for path in (missing[0], missing[len(missing) // 2], missing[-1])}
+    if len(folders) == 1 and (inner := folders.pop()):
+        return f"; {missing[0]} is in {inner}, so add --root {inner}"
+    if any(folders):
+        return (
+            f"; they are in several folders, so add --root {table.parent}, which looks for them in all folders below it"
+        )
+    return "; --root names the folder that they are relative to, or a folder around them"
 
 
 def _splits(where: str, rows: Rows) -> tuple[list[str], list[str]]:
@@ -336,10 +372,10 @@ def _splits(where: str, rows: Rows) -> tuple[list[str], list[str]]:
 
 
 def _notes_on_labels(name: str, rows: Rows, options: ScanOptions) -> Iterator[str]:
-    lists = next((label for label in rows.labels if label.startswith("[") and label.endswith("]")), None)
+    lists = next((label for label in rows.labels if label[:1] + label[-1:] in ("[]", "{}")), None)
     if lists is not None:
         yield (
-            f"{name}: labels such as {lists!r} look like lists, but are text, so each is read as one class; several "
+            f"{name}: labels such as {lists!r} look like lists or objects, but are text, so each is read as one class; several "
             "labels are written cat|dog, or as a list in .jsonl or .parquet"
         )
     if rows.roles.label is None and not rows.roles.label_columns and options.label_pattern is None:

@@ -66,6 +66,10 @@ def test_folders_of_shards_are_splits_as_in_public_data_sets(tmp_path: Path) -> 
     assert images.splits.tolist() == ["test", "train", "train"]
     assert images.notes[0].endswith("labels from .cls, class names from classnames.txt")
     assert scan_images(tmp_path / "wds_cifar/train").classes == ("airplane", "fire truck")
+    assert scan_images(tmp_path).classes == (
+        "airplane",
+        "fire truck",
+    )  # the list lies between the folder and the shards
 
 
 def test_a_pattern_of_one_split_is_split_by_content_as_a_folder_of_one_split_is(tmp_path: Path) -> None:

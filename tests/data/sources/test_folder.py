@@ -218,3 +218,18 @@ def test_listing_a_folder_gives_its_images_sorted_without_the_hidden_ones(tmp_pa
 def test_listing_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no images in .*; it is empty"):
         list_images(tmp_path)
+
+
+def test_a_table_beside_images_without_labels_is_pointed_at(tmp_path: Path) -> None:
+    touch(tmp_path / "pets", "1.jpg", "2.jpg", "metadata.csv", ".hidden.csv")
+    assert scan_images(tmp_path / "pets").notes[-1] == (
+        "pets: the images have no labels. If metadata.csv has them, name the table instead of the folder: "
+        f"{tmp_path}/pets/metadata.csv"
+    )
+    touch(tmp_path / "birds", "train/1.jpg", "train/_classes.csv", "valid/2.jpg", "valid/_classes.csv")
+    note = scan_images(tmp_path / "birds").notes[-1]
+    assert (
+        "; the tables of several folders, such as train/_classes.csv, valid/_classes.csv, are one data set once" in note
+    )
+    touch(tmp_path / "both", "cat/1.jpg", "dog/2.jpg", "metadata.csv")
+    assert not any("no labels" in note for note in scan_images(tmp_path / "both").notes)

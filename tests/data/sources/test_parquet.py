@@ -41,6 +41,12 @@ def test_a_file_of_datasets_gives_paths_and_the_names_of_classes(tmp_path: Path)
             [None, "cat"],
             [],
         ),  # imagenet-1k's test
+        (  # shards of WebDataset, as datasets converts them
+            {"__key__": ["a", "b"], "jpg": structs([png(0), png(1)]), "cls": [1, 0]},
+            None,
+            ["1", "0"],
+            ["__key__"],
+        ),
         (  # beans
             {"image_file_path": ["/home/a.jpg", "b"], "image": structs([png(0), png(1)]), "labels": [0, 1]},
             {"labels": CLASSES},

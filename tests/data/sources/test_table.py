@@ -384,7 +384,7 @@ def test_lists_written_as_text_are_noted(tmp_path: Path) -> None:
     rows = "path,label\n1.jpg,\"['x', 'y']\"\n2.jpg,\"['x']\"\n"
     notes = scan_images(table(tmp_path / "t.csv", rows, "1.jpg", "2.jpg")).notes
     assert notes[0].startswith(
-        "t.csv: labels such as \"['x', 'y']\" look like lists, but are text, so each is read as one class"
+        "t.csv: labels such as \"['x', 'y']\" look like lists or objects, but are text, so each is read as one class"
     )
 
 

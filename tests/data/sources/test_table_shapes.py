@@ -11,6 +11,7 @@ from listings import label_names, table, touch
 
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
+from featx.data.sources.table import list_images, read_labels
 from featx.data.table_boxes import _box
 from featx.errors import DatasetError, SettingsError
 
@@ -239,10 +240,44 @@ def test_ids_without_an_ending_are_the_names_of_files(tmp_path: Path) -> None:
 def test_files_in_a_folder_beside_the_table_are_named_with_the_option(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"names 2 files .*; x1 is in (.*/train), so add --root \1$"):
         read(tmp_path, "id,label\nx1,a\nx2,b\n", "train/x1.jpg", "train/x2.jpg", "other/y.jpg")
-    with pytest.raises(DatasetError, match=r"--root names the folder that they are relative to$"):
+    with pytest.raises(
+        DatasetError, match=r"--root names the folder that they are relative to, or a folder around them$"
+    ):
         read(tmp_path, "path,label\ny9.jpg,a\n")
     with pytest.raises(DatasetError, match=r"--root .*nowhere: there is no .*nowhere; expected what the paths"):
         read(tmp_path, "path,label\ny9.jpg,a\n", root=tmp_path / "nowhere")
+
+
+def test_ids_of_files_in_several_folders_are_found_below_the_root(tmp_path: Path) -> None:
+    rows, files = (
+        "image_id,label\nx1,a\nx2,b\nx3,b\n",
+        ("part_1/x1.jpg", "part_2/x2.jpg", "part_1/x3.jpg", "part_2/x3.jpg"),
+    )
+    with pytest.raises(
+        DatasetError, match=rf"several folders, so add --root {tmp_path}, which looks for them in all fol"
+    ):
+        read(tmp_path, rows, *files)
+    images = read(tmp_path, rows, *files, root=tmp_path)
+    assert images.paths.tolist() == ["part_1/x1.jpg", "part_2/x2.jpg", "x3"]
+    assert cells(images) == {"image_id": ["x1", "x2", "x3"]}
+    assert "t.csv: 2 names are found in folders below the root: part_1, part_2" in images.notes
+    assert "t.csv: 1 name may mean several files below the root, such as part_1/x3.jpg, part_2/x3.jpg" in images.notes
+    later = read_labels(tmp_path / "t.csv", images.options, images.paths.tolist())
+    assert later == {"part_1/x1.jpg": ("a", ""), "part_2/x2.jpg": ("b", ""), "x3": ("b", "")}
+    assert [image.path for image in list_images(tmp_path / "t.csv", images.options)] == images.paths.tolist()
+
+
+@pytest.mark.parametrize("before", ["/kaggle/input/pets/", "C:\\Users\\me\\", "pets/", "/data/local-files/?d=3/"])
+def test_leading_folders_of_another_machine_are_passed_over(tmp_path: Path, before: str) -> None:
+    rows = f"path,label\n{before}cat/1.jpg,cat\n{before}dog/1.jpg,dog\n{before}dog/9.jpg,dog\n"
+    images = read(tmp_path, rows, "all/cat/1.jpg", "all/dog/1.jpg", "all/1.jpg", root=tmp_path / "all")
+    slashed = before.replace("\\", "/")
+    gone = f"{before}dog/9.jpg"
+    assert dict(zip(images.paths, label_names(images), strict=True)) == {
+        "cat/1.jpg": "cat", "dog/1.jpg": "dog", gone: "dog",
+    }  # fmt: skip
+    assert f"t.csv: 2 paths are read without {slashed} before them" in images.notes
+    assert set(read_labels(tmp_path / "t.csv", images.options, images.paths.tolist())) == set(images.paths)
 
 
 def test_paths_may_be_urls_of_files_and_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
