@@ -56,7 +56,7 @@ def read_boxes(
         raise fault(
             first,
             column,
-            f"is {shown}, a part of the image's size like all others; expected pixels",
+            f"is {shown}, a part of the image's size like all others; expected pixels: multiply by its width and height first",
         )
     return found
 

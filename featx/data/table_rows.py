@@ -91,8 +91,9 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Belo
     notes += [f"{names}: {note}" for note in about]
     paths = boxed(paths, boxes)
     labels = reader.labels(roles, cells, options)
+    notes += [f"{names}: {note}" for note in reader.notes]
     splits = reader.texts(roles.split, cells[roles.split], cell_text) if roles.split else [""] * len(lines)
-    kept, about = _distinct(file, paths, labels, splits, lines)
+    kept, about = _distinct(file, roles, paths, labels, splits, lines)
     notes += about
     columns = {}
     for name in dict.fromkeys(file.names):
@@ -149,7 +150,12 @@ def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, list
 
 
 def _distinct(
-    file: TableFile, paths: Sequence[str], labels: Sequence[str], splits: Sequence[str], lines: Sequence[int]
+    file: TableFile,
+    roles: Roles,
+    paths: Sequence[str],
+    labels: Sequence[str],
+    splits: Sequence[str],
+    lines: Sequence[int],
 ) -> tuple[list[int], list[str]]:
     """The rows that do not repeat another, and a note that counts the others.
 
@@ -167,9 +173,10 @@ def _distinct(
             one, other = (
                 f"{file.unit} {lines[each]} as label {labels[each]!r}, split {splits[each]!r}" for each in (before, row)
             )
+            join = f" (pandas: rows.groupby({roles.path!r})[{roles.label!r}].agg('|'.join))" if roles.label else ""
             raise DatasetError(
                 f"{file.where}: {path!r} is on {one} and on {other}; keep one of them. Several labels of one image are written "
-                "cat|dog"
+                f"cat|dog{join}"
             )
         repeated.append(lines[row])
     if not repeated:
@@ -289,10 +296,14 @@ class _Reader:
     Args:
         file: the table.
         lines: N numbers of lines.
+
+    Attributes:
+        notes: sentences for the user.
     """
 
     def __init__(self, file: TableFile, lines: Sequence[int]) -> None:
         self.file, self.lines = file, lines
+        self.notes: list[str] = []
 
     def fault(self, row: int, column: str, what: object) -> DatasetError:
         """The error about one cell."""
@@ -332,7 +343,14 @@ class _Reader:
                 f"{self.file.where}: the column {odd!r} has a {BETWEEN_LABELS} in its name, which stands between labels"
             )
         names = [cell_text(name) for name in columns]
-        has: list[list[bool | None]] = [self._flags(name, cells[name]) for name in columns]
+        texts = {name: self.texts(name, cells[name], cell_text) for name in columns}
+        known = {re.sub(r"(?<=\d)\.0+$", "", text) for values in texts.values() for text in set(values)}
+        no = "-1" if known <= {"-1", "1", ""} and "-1" in known else "0"  # CelebA has -1 and 1
+        if no == "-1":
+            self.notes.append(
+                f"-1 in --label-columns ({listed(columns, most=3)}) is read as 0, since none of them has a 0"
+            )
+        has: list[list[bool | None]] = [self._flags(name, texts[name], no) for name in columns]
         labels = []
         for flags in zip(*has, strict=True):
             found = [name for name, flag in zip(names, flags, strict=True) if flag]
@@ -340,20 +358,19 @@ class _Reader:
             labels.append("" if missing else BETWEEN_LABELS.join(sorted(found)) or BETWEEN_LABELS)
         return labels
 
-    def _flags(self, column: str, values: Sequence[Any]) -> list[bool | None]:
-        """Whether each cell is 1; None where it is missing."""
-        texts = self.texts(column, values, cell_text)
+    def _flags(self, column: str, texts: Sequence[str], no: str) -> list[bool | None]:
+        """Whether each cell is 1, and not 0 or what stands for it; None where it is missing."""
         flags: dict[str, bool | None] = {}
         for row, text in enumerate(texts):
             if text in flags:
                 continue
             plain = text.casefold()
-            plain = plain.rstrip("0").rstrip(".") if re.fullmatch(r"[01]\.0+", plain) else plain
-            plain = "0" if text and not plain else plain
+            plain = plain.rstrip("0").rstrip(".") if re.fullmatch(r"-?[01]\.0+", plain) else plain
+            plain = "0" if (text and not plain) or plain == no else plain
             if plain not in _YES | _NO:
-                raise self.fault(
-                    row, f"column {column!r}", f"holds {shortened(text)}; expected 0 or 1 in --label-columns"
-                )
+                unsure = "; where -1 means unknown, replace it by 0 or 1" if plain == "-1" else ""
+                what = f"holds {shortened(text)}; expected 0 or 1 in --label-columns{unsure}"
+                raise self.fault(row, f"column {column!r}", what)
             flags[text] = None if not plain else plain in _YES
         return [flags[text] for text in texts]
 

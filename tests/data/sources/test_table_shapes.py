@@ -309,6 +309,27 @@ def test_columns_of_0_and_1_are_labels(tmp_path: Path, one: str, none: str, blan
     assert cells(images) == {}
 
 
+@pytest.mark.parametrize("no", ["-1", "-1.0"])
+def test_columns_of_minus_1_and_1_are_labels_where_there_is_no_0(tmp_path: Path, no: str) -> None:
+    files = ("1.jpg", "2.jpg", "3.jpg")
+    images = read(
+        tmp_path, f"path,Old,Hat\n1.jpg,1,{no}\n2.jpg,1,1\n3.jpg,{no},{no}\n", *files, label_columns=["Old", "Hat"]
+    )
+    assert label_names(images) == ["Old", "Hat|Old", "|"]
+    assert "t.csv: -1 in --label-columns (Old, Hat) is read as 0, since none of them has a 0" in images.notes
+    with pytest.raises(
+        DatasetError, match=r"line 2: the column 'Hat' holds '-1.*'; expected 0 or 1 .* replace it by 0 or 1$"
+    ):
+        read(tmp_path, f"path,Old,Hat\n1.jpg,1,{no}\n2.jpg,1,0\n", *files, label_columns=["Old", "Hat"])
+
+
+def test_rows_with_one_label_each_are_refused_with_the_line_that_joins_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"written cat\|dog \(pandas: rows\.groupby\('file'\)\['class'\]\.agg\('\|'\.join\)\)$"
+    ):
+        read(tmp_path, "file,class\n1.jpg,cat\n1.jpg,dog\n", "1.jpg")
+
+
 def test_other_values_in_columns_of_0_and_1_are_refused_with_line_and_column(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"line 3: the column 'NV' holds '0.5'; expected 0 or 1 in --label-columns"):
         read(tmp_path, "path,MEL,NV\n1.jpg,1,0\n2.jpg,1,0.5\n", "1.jpg", "2.jpg", label_columns=("MEL", "NV"))
