@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from featx.data.file_bytes import MISSING_FACTS, FileBytes, FileFacts
+from featx.data.listing import Listing
 from featx.data.places import expand, is_remote, local_path, place
 from featx.data.sources.archive_file import ArchiveFile
 from featx.data.sources.archive_index import ArchiveIndex, Member
@@ -90,6 +91,14 @@ class ArchiveStore:
     def exists(self) -> bool:
         """As ``Store.exists``."""
         return any(archive.facts()[0] >= 0 for archive in self.archives.values())
+
+    def paths(self) -> list[str]:
+        """The paths of all images, without hidden ones; none of an archive that cannot be read."""
+        listing = Listing(self.location)
+        for name in self.archives:
+            for path in self._index_of(name)[1]:
+                listing.add(path, f"{name}/{path}" if name else path)
+        return listing.stored
 
     def _split(self, path: str) -> tuple[str | None, str]:
         """The name of the archive and the path in it; None if there is no such archive."""

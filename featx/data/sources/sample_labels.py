@@ -94,7 +94,7 @@ def read_samples(
     how = f"labels from {where}" if where else "no labels"
     how += f", class names from {names_from}" if names_from else ""
     found.notes = [f"is read as samples of WebDataset: images {', '.join(f'.{e}' for e in used)}; {how}", *found.notes]
-    found.notes += _left_out(ones, archives, where)
+    found.notes += _left_out(ones, archives, where, found.labels.count(None))
     return found
 
 
@@ -244,7 +244,7 @@ def _cell(value: Any) -> str:
 # What is left out
 
 
-def _left_out(ones: Sequence[_One], archives: Mapping[str, Samples], where: str) -> Iterator[str]:
+def _left_out(ones: Sequence[_One], archives: Mapping[str, Samples], where: str, unlabelled: int) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for one in ones:
         counts.update(one.sample.others.keys())
@@ -261,6 +261,5 @@ def _left_out(ones: Sequence[_One], archives: Mapping[str, Samples], where: str)
         yield f"has further members, which are left out: {listed(parts)}"
     if without := sum(each.without_image for each in archives.values()):
         yield f"has {counted(without, 'sample')} without an image, which are left out"
-    unlabelled = sum(1 for one in ones if not label_ending(one.sample.others) and not one.values)
     if where and unlabelled:
         yield f"has {counted(unlabelled, 'sample')} without a label"

@@ -18,7 +18,8 @@ from featx.data.moved_paths import Below
 from featx.data.openers import open_store
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
-from featx.data.sources import archive, folder
+from featx.data.sources import folder
+from featx.data.sources.archive_store import ArchiveStore
 from featx.data.sources.paths_store import root_of, store_of_paths
 from featx.data.split_names import splits_of_cells
 from featx.data.store import FolderStore, ImageFile, Store
@@ -298,9 +299,11 @@ def _below(root: Store, options: ScanOptions) -> Below | None:
 
     def below() -> list[str]:
         inner = root_of(root)
-        kind = folder if isinstance(inner, FolderStore) else None if is_remote(inner.location) else archive
+        if isinstance(inner, ArchiveStore):
+            return inner.paths()
         try:
-            return [image.path for image in kind.list_images(inner.location)] if kind else []
+            is_folder = isinstance(inner, FolderStore)
+            return [image.path for image in folder.list_images(inner.location)] if is_folder else []
         except DatasetError:
             return []
 
@@ -323,7 +326,7 @@ def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOpti
     if not missing:
         return
     name = table if len(missing) == len(paths) else Path(str(table)).name
-    where = f"that are not there, relative to {store.location}: {listed(missing)}"
+    where = f"that {'is' if len(missing) == 1 else 'are'} not there, relative to {store.location}: {listed(missing)}"
     if len(missing) == len(paths):
         raise DatasetError(
             f"{name} names {counted(len(missing), 'file')} {where}{_where_else(table, missing, options)}"

@@ -179,7 +179,9 @@ def test_the_option_names_a_key_or_a_member_with_the_label(tmp_path: Path) -> No
     )
     assert scan_images(path).classes == ("0",)
     assert scan_images(path, label_column="species").classes == ("lynx", "wolf")
-    assert scan_images(path, label_column="txt").classes == ("a cat", "a dog")
+    captions = scan_images(path, label_column="txt")
+    assert captions.classes == ("a cat", "a dog")
+    assert not any("without a label" in note for note in captions.notes)
     with pytest.raises(
         DatasetError, match=r"no sample has such a member or such a key in \.json; found .*\.txt.*species"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,16 @@ def test_ids_of_files_in_several_folders_are_found_below_the_root(tmp_path: Path
     later = read_labels(tmp_path / "t.csv", images.options, images.paths.tolist())
     assert later == {"part_1/x1.jpg": ("a", ""), "part_2/x2.jpg": ("b", ""), "x3": ("b", "")}
     assert [image.path for image in list_images(tmp_path / "t.csv", images.options)] == images.paths.tolist()
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar"])
+def test_ids_are_found_in_the_folders_of_an_archive(tmp_path: Path, ending: str) -> None:
+    touch(tmp_path / "pets", "a/x1.jpg", "b/x2.jpg", "b/._x2.jpg", "__MACOSX/x1.jpg")
+    root = shutil.make_archive(str(tmp_path / "pets"), ending[1:], tmp_path / "pets")
+    images = read(tmp_path, "id,label\nx1,a\nx2,b\n", root=root)
+    assert images.paths.tolist() == ["a/x1.jpg", "b/x2.jpg"]
+    with pytest.raises(DatasetError, match=r"names 1 file that is not there"):
+        read(tmp_path, "id,label\nx3,a\n", root=root)
 
 
 @pytest.mark.parametrize("before", ["/kaggle/input/pets/", "C:\\Users\\me\\", "pets/", "/data/local-files/?d=3/"])
