@@ -109,7 +109,8 @@ def import_features(
 
     It reads the layouts of thingsvision, clip-retrieval, TRIDENT and CLAM, kaiko eva, lightly-train, ``datasets`` and featx's
     own exports, arrays (``.npy``, ``.npz``, ``.txt``, ``.pt``, ``.safetensors``, ``.h5``, ``.h5ad``, ``.mat``), and tables
-    (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.arrow``). Nothing in a file is run. docs/exchange.md describes what
+    (``.csv``, ``.tsv``, ``.jsonl``, ``.json``, ``.parquet``, ``.arrow``,
+    ``.feather``). Nothing in a file is run. docs/exchange.md describes what
     becomes labels, splits and keys.
 
     Args:

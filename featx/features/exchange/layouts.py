@@ -6,6 +6,7 @@ clip-retrieval      ``img_emb/img_emb_0.npy``, ... and ``metadata/metadata_0.par
 TRIDENT, CLAM       an ``.h5`` for each slide: ``features`` (n, D) of patches and ``coords``, or (D,) of the slide
 kaiko eva           ``manifest.csv`` and a ``.pt`` for each image
 Hugging Face        a folder that ``datasets`` saved, with a column of lists of numbers
+``X.npy``, ``y.npy``  features, labels and names in files of their own, in a folder
 one file            an array (``.npy``, ``.npz``, ``.pt``, ...) or a table (``.csv``, ``.parquet``, ...)
 a folder of files   one vector, or several, for each file; or parts of one table
 ==================  ===========================================================================================
@@ -25,13 +26,15 @@ import numpy as np
 from featx.errors import DatasetError
 from featx.features.exchange.read_arrays import load_tensors, read_arrays, read_each
 from featx.features.exchange.read_tables import read_table, text_columns
-from featx.features.exchange.sort_arrays import take_columns
+from featx.features.exchange.sort_arrays import sort_arrays, take_columns, without_split
 from featx.features.exchange.vectors import (
+    LABEL_COLUMNS,
     NAME_COLUMNS,
     NAMED_ENDINGS,
     SLIDES,
     SPLIT_COLUMNS,
     TABLE_ENDINGS,
+    VECTOR_COLUMNS,
     Spool,
     Vectors,
     as_rows,
@@ -39,13 +42,16 @@ from featx.features.exchange.vectors import (
     lines_of,
     require_count,
     require_equal_counts,
+    unique_texts,
 )
 from featx.io.file_kinds import misplaced
 from featx.layer_spec import PENULTIMATE
-from featx.text import counted, listed
+from featx.text import brief, counted, listed
 
 _FILE_NAMES = "file_names.txt"
 _MOST_FILES = 1_000_000
+_PICKLES = (".pkl", ".pickle", ".joblib", ".p")
+_MOST_PARTS = 64
 
 
 def read_vectors(
@@ -73,6 +79,11 @@ def read_vectors(
         found = read_arrays(path, folder)
         if names is None and found.names is None:
             _add_names(found, _beside(path))
+    elif path.suffix.lower() in _PICKLES:
+        raise DatasetError(
+            f"{path} is a pickle, which is never loaded since it could run code; where it was made, save its arrays instead: "
+            "numpy.savez('vectors.npz', features=X, labels=y)"
+        )
     else:
         known = ", ".join((*NAMED_ENDINGS, *TABLE_ENDINGS))
         raise DatasetError(
@@ -97,8 +108,9 @@ def _read_folder(path: Path, folder: Path, own: Mapping[str, str | None]) -> Vec
             _add_names(found, _beside(arrays[0]) or next(iter(tables), None))
         return found
     if arrays:
-        return _one_for_each_file(path, arrays, folder)
+        return _parts_of_one(path, arrays, folder) or _one_for_each_file(_of_one_kind(path, arrays), folder)
     if tables:
+        tables = [file for file in tables if file.suffix.lower() != ".json"] or tables
         by_kind = {file.suffix.lower() for file in tables}
         if len(by_kind) > 1:
             raise DatasetError(f"{path} has tables of several kinds ({listed(sorted(by_kind))}); name one of them")
@@ -135,6 +147,7 @@ def _beside(path: Path) -> Path | None:
         f"{stem}.txt",
         f"{stem}_names.txt",
         f"{stem}.names.txt",
+        f"{stem}.json",
         _FILE_NAMES,
         "filenames.txt",
         "names.txt",
@@ -176,6 +189,11 @@ def _table_of_names(
         columns = text_columns(path)
     elif path.suffix.lower() in (".csv", ".tsv"):
         columns = _csv_columns(path)
+    elif path.suffix.lower() in (".json", ".jsonl"):
+        found = _json_columns(path)
+        if isinstance(found, list):
+            return found, None, None, {}, None
+        columns = found
     else:
         return lines_of(path), None, None, {}, None
     name = own.get("names") or first_of(list(columns), NAME_COLUMNS)
@@ -185,6 +203,22 @@ def _table_of_names(
     held = Vectors("names", {PENULTIMATE: np.empty((count, 1), np.float32)}, names=columns.pop(name))
     take_columns(held, columns, str(path))
     return held.names or [], held.labels, held.splits, held.columns, held.keys
+
+
+def _json_columns(path: Path) -> list[str] | dict[str, list[str]]:
+    """A list of names, or the columns of a list of objects."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = path.suffix.lower() == ".jsonl"
+        found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} is not JSON that can be read: {brief(error)}") from error
+    if isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return found
+    if isinstance(found, list) and all(isinstance(item, dict) for item in found):
+        names = dict.fromkeys(name for item in found for name in item)
+        return {name: unique_texts(item.get(name) for item in found) for name in names}
+    raise DatasetError(f"{path} is no list of names; expected a list of texts or of objects")
 
 
 def _csv_columns(path: Path) -> dict[str, list[str]]:
@@ -351,13 +385,64 @@ def _name_labels(found: Vectors, info: Path) -> None:
             return
 
 
-def _one_for_each_file(path: Path, files: Sequence[Path], folder: Path) -> Vectors:
+def _parts_of_one(path: Path, files: Sequence[Path], folder: Path) -> Vectors | None:
+    """Features and their labels or names in files of their own, such as ``X_train.npy`` and ``y_train.npy``."""
+    stems = {without_split(file.stem): file for file in files}
+    kinds = {file.suffix.lower() for file in files}
+    beside = [stem for stem in stems if first_of([stem], (*LABEL_COLUMNS, *NAME_COLUMNS[:-1])) is not None]
+    if (
+        len(files) > _MOST_PARTS
+        or not kinds <= {".npy", ".pt", ".pth"}
+        or not beside
+        or first_of(list(stems), VECTOR_COLUMNS) is None
+        or len({file.stem for file in files}) < len(files)
+    ):
+        return None
+    arrays, texts = dict[str, np.ndarray](), dict[str, list[str]]()
+    for file in files:
+        found = _npy(file) if file.suffix.lower() == ".npy" else load_tensors(file)
+        if isinstance(found, np.ndarray) and found.dtype.kind in "US":
+            texts[file.stem] = [
+                os.fsdecode(item) if isinstance(item, bytes) else item for item in found.reshape(-1).tolist()
+            ]
+        elif isinstance(found, np.ndarray):
+            arrays[file.stem] = found
+        elif isinstance(found, list):
+            texts[file.stem] = [str(item) for item in found]
+        else:
+            raise DatasetError(f"{file} holds {type(found).__name__}; expected a tensor or a list")
+    return sort_arrays(path, arrays, texts, "files", folder)
+
+
+def _of_one_kind(path: Path, files: Sequence[Path]) -> Sequence[Path]:
+    """Of files with the same vectors in several formats, as CLAM and TRIDENT write them, those of one format.
+
+    Raises:
+        DatasetError: there are features of several networks.
+    """
+    of_networks = {file.parent for file in files if re.match(r"(slide_)?features_\w", file.parent.name)}
+    if len(of_networks) > 1:
+        raise DatasetError(
+            f"{path} has features of several networks, in {listed(sorted(str(each) for each in of_networks))}; name one of them"
+        )
+    if of_networks:
+        return [file for file in files if file.parent in of_networks]
+    hdf5 = {file.stem for file in files if file.suffix.lower() in (".h5", ".hdf5")}
+    tensors = {file.stem for file in files if file.suffix.lower() in (".pt", ".pth")}
+    if hdf5 and tensors and (hdf5 <= tensors or tensors <= hdf5):
+        larger = (".h5", ".hdf5") if tensors <= hdf5 else (".pt", ".pth")
+        return [file for file in files if file.suffix.lower() in larger]
+    return files
+
+
+def _one_for_each_file(files: Sequence[Path], folder: Path) -> Vectors:
     """A folder with one or several vectors in each file, such as a file for each slide or image; or the parts of one matrix."""
     spool, names, columns = Spool(folder), list[str](), dict[str, list[str]]()
     several = False
+    base = Path(os.path.commonpath([file.parent for file in files]))
     for file, found in read_each(files, folder):
         matrix = found.layers.get(PENULTIMATE, next(iter(found.layers.values())))
-        name = file.relative_to(path).with_suffix("").as_posix()
+        name = file.relative_to(base).with_suffix("").as_posix()
         own = found.columns if len(matrix) > 1 else {}
         spool.append(PENULTIMATE, matrix, str(file))
         several |= len(matrix) > 1

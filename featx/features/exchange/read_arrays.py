@@ -16,11 +16,12 @@ import numpy as np
 from featx.errors import DatasetError
 from featx.features.exchange.content import MARK
 from featx.features.exchange.limited import read_in_limits
-from featx.features.exchange.sort_arrays import sort_arrays, take_columns
+from featx.features.exchange.sort_arrays import CLASS_LISTS, sort_arrays, sort_list, take_columns
 from featx.features.exchange.vectors import (
     Spool,
     Vectors,
     as_rows,
+    first_of,
     mapped,
     require_count,
     require_equal_counts,
@@ -91,12 +92,28 @@ def _read_npz(path: Path, folder: Path) -> Vectors:
     arrays, texts = dict[str, np.ndarray](), dict[str, list[Any]]()
     with np.load(path, allow_pickle=False) as archive:
         for name in archive.files:
-            array = archive[name]
+            array = _plain_array(archive, name, path)
             if array.ndim and array.dtype.kind in "fiu":
                 arrays[name] = array
             elif array.ndim == 1 and array.dtype.kind in "US":
                 texts[name] = [os.fsdecode(item) if isinstance(item, bytes) else item for item in array.tolist()]
+    if all(re.fullmatch(r"arr_\d+", name) for name in (*arrays, *texts)):
+        found = sort_list(path, [*arrays.values(), *texts.values()], "npz", folder)
+        if found is not None:
+            return found
     return sort_arrays(path, arrays, texts, "npz", folder)
+
+
+def _plain_array(archive: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(archive[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DatasetError(
+            f"{path} has {name}, an array of Python objects, which are not loaded since they could run code; save it as text "
+            f"or numbers, such as numpy.savez(file, {name}={name}.astype(str))"
+        ) from error
 
 
 def _read_txt(path: Path, folder: Path) -> Vectors:
@@ -141,27 +158,53 @@ def _read_pt(path: Path, folder: Path) -> Vectors:
     found = load_tensors(path)
     if isinstance(found, np.ndarray):
         return Vectors("torch", {PENULTIMATE: as_rows(found, str(path))})
-    if isinstance(found, list) and found and all(isinstance(item, np.ndarray) for item in found):
-        spool = Spool(folder)
-        for item in found:
-            spool.append(PENULTIMATE, item, str(path))
-        return Vectors("torch", spool.matrices())
+    if isinstance(found, list) and found:
+        if (sorted_ := sort_list(path, found, "torch", folder)) is not None:
+            return sorted_
+        if all(isinstance(item, np.ndarray) for item in found):
+            spool = Spool(folder)
+            for item in found:
+                spool.append(PENULTIMATE, item, str(path))
+            return Vectors("torch", spool.matrices())
+        if all(isinstance(item, Mapping) for item in found):
+            found = _columns_of(found)
     if not isinstance(found, Mapping):
         raise DatasetError(
-            f"{path} holds {described(found)}; expected a tensor, a list of tensors or a dictionary of them"
+            f"{path} holds {described(found)}; expected a tensor, a list of tensors, a dictionary of them, or a tuple of "
+            "features and labels"
         )
-    arrays = {name: array for name, array in found.items() if isinstance(array, np.ndarray) and array.ndim}
-    texts = {name: value for name, value in found.items() if isinstance(value, list)}
-    if (
-        len(arrays) > 1
-        and len({array.shape for array in arrays.values()}) == 1
-        and all(a.ndim == 1 for a in arrays.values())
-    ):
-        spool = Spool(folder)
-        for array in arrays.values():
-            spool.append(PENULTIMATE, array, str(path))
-        return Vectors("torch", spool.matrices(), names=list(arrays))
+    flat = _flat(found)
+    arrays = {name: array for name, array in flat.items() if isinstance(array, np.ndarray) and array.ndim}
+    texts = {name: value for name, value in flat.items() if isinstance(value, list)}
     return sort_arrays(path, arrays, texts, "torch", folder)
+
+
+def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A list of dictionaries, one for each image, as a dictionary of columns."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        arrays = [value for value in values if isinstance(value, np.ndarray)]
+        if len(arrays) == len(values) and len({array.shape for array in arrays}) == 1:
+            found[name] = np.stack(arrays)
+        else:
+            found[name] = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
+    return found
+
+
+def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The arrays and lists of nested dictionaries, with / between their names; numbers of classes become a list of names."""
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        if not isinstance(value, Mapping):
+            flat[f"{before}{name}"] = value
+        elif first_of([name], CLASS_LISTS) is not None and sorted(value.values(), key=str) == sorted(
+            range(len(value)), key=str
+        ):
+            flat[f"{before}{name}"] = sorted(value, key=lambda key, numbers=value: numbers[key])  # type: ignore[misc]
+        else:
+            flat |= _flat(value, f"{before}{name}/")
+    return flat
 
 
 def load_tensors(path: Path) -> Any:
@@ -201,7 +244,7 @@ def _arrays(found: Any, torch: Any, path: Path) -> Any:
     if isinstance(found, list | tuple):
         if found and all(isinstance(item, torch.Tensor) for item in found):
             return [_arrays(item, torch, path) for item in found]
-        return list(found)
+        return [_arrays(item, torch, path) for item in found]
     return found
 
 
@@ -243,7 +286,12 @@ def _anndata(path: Path, found: Mapping[str, Any], arrays: Mapping[str, np.ndarr
     if not layers:
         raise DatasetError(f"{path} has no dense X and no dense obsm; expected (N, D) numbers in one of them")
     require_equal_counts(layers, str(path))
-    vectors = Vectors("anndata", layers)
+    notes = []
+    if len(layers) == 1 and PENULTIMATE not in layers:
+        name, matrix = layers.popitem()
+        layers[PENULTIMATE] = matrix
+        notes = [f"{path.name} has no dense X; the layer penultimate is {name} of obsm"]
+    vectors = Vectors("anndata", layers, notes=notes)
     columns = {name: found["texts"].get(f"obs/{name}", found["numbers"].get(f"obs/{name}")) for name in found["order"]}
     vectors.names = found["texts"].get(f"obs/{found['index']}")
     if vectors.names is not None:

@@ -39,9 +39,7 @@ def read_table(paths: Sequence[Path], folder: Path, own: Mapping[str, str | None
     """
     reading = _Reading(folder, own)
     for path in paths:
-        read = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".arrow": _arrow}[
-            path.suffix.lower()
-        ]
+        read = _READERS[path.suffix.lower()]
         try:
             read(path, reading)
         except (UnicodeDecodeError, csv.Error, ValueError) as error:
@@ -145,15 +143,25 @@ def _csv(path: Path, reading: _Reading) -> None:
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 raise DatasetError(f"{path} has the column {twice!r} twice; keep one of them")
-            if header and all(_is_number(name) for name in header[1:]) and len(header) > 2:
-                raise DatasetError(
-                    f"{path} has numbers in its first line, so it has no header; expected one such as filename,embedding_0,..."
-                )
+            header = _require_header(path, header, beginning)
             step = max(1, _CELLS // len(header or [""]))
             while rows := [row for row, _ in zip(reader, range(step), strict=False)]:
                 _add_cells(path, reading, header, [row for row in rows if row], reader.line_num)
     finally:
         csv.field_size_limit(before)
+
+
+def _require_header(path: Path, header: list[str], line: str) -> list[str]:
+    """The names of columns in the first line, which may be their numbers; if it has other numbers it is no header."""
+    places = [name.removesuffix(".0") for name in header]
+    if places in ([str(at) for at in range(len(header))], ["", *map(str, range(len(header) - 1))]) and len(header) > 2:
+        return [f"embedding_{name}" if name else "name" for name in places]
+    if len(header) > 2 and all(_is_number(name) for name in header[1:]):
+        raise DatasetError(
+            f"{path} has numbers in its first line, so it has no header; expected one such as filename,embedding_0,..."
+            + (" (a file of numbers alone may end in .txt)" if _is_number(header[0]) and "," in line else "")
+        )
+    return header
 
 
 def _add_cells(path: Path, reading: _Reading, header: list[str], rows: list[list[str]], line: int) -> None:
@@ -259,6 +267,29 @@ def _jsonl(path: Path, reading: _Reading) -> None:
                 rows.append(row)
             if rows:
                 _add_objects(path, reading, rows)
+
+
+def _json(path: Path, reading: _Reading) -> None:
+    """A list of objects, or an object with a list of numbers for each name."""
+    try:
+        found = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise DatasetError(f"{path} is nested too deeply to be a table") from error
+    if isinstance(found, dict) and found and all(_is_vector(value) for value in found.values()):
+        if first_of(list(found), (*NAME_COLUMNS, *VECTOR_COLUMNS)) is None:
+            found = [{"path": name, "embedding": vector} for name, vector in found.items()]
+    elif isinstance(found, dict) and _are_columns(found):
+        found = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    if not isinstance(found, list) or not found or not all(isinstance(row, dict) for row in found):
+        raise DatasetError(
+            f"{path} is no table of vectors: expected a list of objects such as "
+            '{"path": "a.jpg", "embedding": [0.1, 0.2]}, or an object with a list of numbers for each name'
+        )
+    _add_objects(path, reading, found)
+
+
+def _are_columns(found: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, list) for value in found.values()) and len({len(v) for v in found.values()}) == 1
 
 
 def _add_objects(path: Path, reading: _Reading, rows: list[dict[str, Any]]) -> None:
@@ -467,3 +498,14 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_READERS = {
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".feather": _arrow,
+}

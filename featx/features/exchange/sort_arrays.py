@@ -30,6 +30,9 @@ from featx.layer_spec import PENULTIMATE
 COORDINATES = ("coords", "coord", "coordinates")
 """Names of arrays of places."""
 
+CLASS_LISTS = ("classes", "classnames", "labelnames", "targetnames", "classtoidx", "categories")
+"""Names of lists of the names of classes, in the order of their numbers."""
+
 _SPLIT = r"train|training|val|valid|validation|dev|test"
 _SPLIT_FIRST = re.compile(rf"^({_SPLIT})[_./-]?(.*)$", re.IGNORECASE)
 _SPLIT_LAST = re.compile(rf"^(.*?)[_./-]({_SPLIT})$", re.IGNORECASE)
@@ -54,8 +57,31 @@ def sort_arrays(
     Raises:
         DatasetError: there are no vectors, or layers of unequal numbers of rows.
     """
+    if each := one_of_each(arrays):
+        spool = Spool(folder)
+        for name in each:
+            spool.append(PENULTIMATE, arrays[name], f"{name} of {path}")
+        return Vectors(tool, spool.matrices(), names=each)
     if parts := _by_split(arrays, texts):
         return _joined(path, parts, tool, folder)
+    columns, matrices, flat = _sorted(arrays, texts)
+    if matrices:
+        columns |= {_leaf(name): array.reshape(-1).tolist() for name, array in flat.items()}
+        flat = {}
+    if len(matrices) == 1 and _lies_across(next(iter(matrices.values())), columns):
+        matrices = {name: matrix.T for name, matrix in matrices.items()}
+    vectors = Vectors(tool, chosen(path, matrices or {name: a for name, a in flat.items() if a.dtype.kind == "f"}))
+    take_columns(vectors, columns, str(path))
+    classes = _names_of_classes(texts)
+    if vectors.labels is not None and all(text.isdigit() and int(text) < len(classes) for text in vectors.labels):
+        vectors.labels = [classes[int(text)] for text in vectors.labels]
+    return vectors
+
+
+def _sorted(
+    arrays: Mapping[str, np.ndarray], texts: Mapping[str, list[Any]]
+) -> tuple[dict[str, list[Any]], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns, matrices, and arrays with one number for each row, by their names."""
     columns = {_leaf(name): values for name, values in texts.items()}
     matrices, flat = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for name, array in arrays.items():
@@ -70,12 +96,66 @@ def sort_arrays(
             columns[leaf] = _label_texts(array)
         elif array.dtype.kind == "f" or first_of([leaf], VECTOR_COLUMNS) is not None or len(arrays) == 1:
             matrices[name] = array
-    if matrices:
-        columns |= {_leaf(name): array.reshape(-1).tolist() for name, array in flat.items()}
-        flat = {}
-    vectors = Vectors(tool, chosen(path, matrices or {name: a for name, a in flat.items() if a.dtype.kind == "f"}))
-    take_columns(vectors, columns, str(path))
-    return vectors
+    return columns, matrices, flat
+
+
+def one_of_each(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of arrays that hold the vector of one image each; empty if they hold something else.
+
+    Examples:
+        >>> one_of_each({"a.jpg": np.zeros((1, 4)), "b.jpg": np.ones((1, 4))}), one_of_each({"features": np.zeros((2, 4))})
+        (['a.jpg', 'b.jpg'], [])
+    """
+    found = list(arrays.values())
+    alike = len({array.shape for array in found}) == 1 and len(found) > 1 and found[0].size == found[0].shape[-1] > 1
+    known = first_of([_leaf(name) for name in arrays], (*LABEL_COLUMNS, *NAME_COLUMNS, *VECTOR_COLUMNS)) is not None
+    return list(arrays) if alike and not known and all(array.dtype.kind == "f" for array in found) else []
+
+
+def sort_list(path: Path, items: list[Any], tool: str, folder: Path) -> Vectors | None:
+    """Vectors of what lies in a list or tuple without names: a matrix, its labels, its names; None if it is something else.
+
+    Args:
+        path: of the file, for messages.
+        items: arrays and lists of text.
+        tool: as in ``Vectors``.
+        folder: for temporary files.
+    """
+    matrices = [item for item in items if isinstance(item, np.ndarray) and item.ndim == 2 and item.dtype.kind == "f"]
+    others = [item for item in items if not any(item is matrix for matrix in matrices)]
+    if (
+        len(matrices) != 1
+        or not others
+        or not all(len(other) == len(matrices[0]) for other in others if _has_rows(other))
+    ):
+        return None
+    arrays, texts = {"features": matrices[0]}, dict[str, list[Any]]()
+    for other in others:
+        if isinstance(other, np.ndarray) and other.dtype.kind in "iub":
+            arrays.setdefault("label", other.astype(np.int64))
+        elif isinstance(other, list) and other and all(isinstance(text, str) for text in other):
+            texts.setdefault("path" if len(set(other)) == len(other) else "label", other)
+        elif _has_rows(other):
+            return None
+    return sort_arrays(path, arrays, texts, tool, folder) if len(arrays) + len(texts) > 1 else None
+
+
+def _has_rows(item: Any) -> bool:
+    return (isinstance(item, np.ndarray) and item.ndim > 0) or isinstance(item, list)
+
+
+def _names_of_classes(texts: Mapping[str, list[Any]]) -> list[str]:
+    """The names of classes whose numbers are the labels."""
+    name = first_of(list(texts), CLASS_LISTS)
+    return [str(text) for text in texts[name]] if name is not None else []
+
+
+def _lies_across(matrix: np.ndarray, columns: Mapping[str, list[Any]]) -> bool:
+    """Whether a matrix has a column, and not a row, for each name and label, as matrices of MATLAB often do."""
+    counts = {
+        len(values) for name, values in columns.items() if first_of([name], (*NAME_COLUMNS, *LABEL_COLUMNS)) is not None
+    }
+    return matrix.ndim == 2 and counts == {matrix.shape[1]} and matrix.shape[0] != matrix.shape[1]
 
 
 def chosen(path: Path, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -124,6 +204,17 @@ def take_columns(vectors: Vectors, columns: Mapping[str, list[Any]], where: str)
         if vectors.keys is not None:
             del fit["key"]
     vectors.columns |= fit
+
+
+def without_split(name: str) -> str:
+    """The name of an array without that of its split.
+
+    Examples:
+        >>> without_split("y_train"), without_split("trainlabels"), without_split("features"), without_split("test")
+        ('y', 'labels', 'features', 'test')
+    """
+    first, last = _SPLIT_FIRST.match(name), _SPLIT_LAST.match(name)
+    return (first[2] if first else last[1] if last else name) or name
 
 
 def _by_split(

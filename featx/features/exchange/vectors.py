@@ -22,7 +22,7 @@ BLOCK = 16 << 20
 NAMED_ENDINGS = (".npy", ".npz", ".txt", ".safetensors", ".pt", ".pth", ".h5", ".hdf5", ".h5ad", ".mat")
 """The endings of files of arrays."""
 
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")
 """The endings of tables with embeddings in them."""
 
 SLIDES = "slides"
