@@ -86,7 +86,8 @@ def import_(reporter: Reporter, scan: ScanOptions, **options: Any) -> FeatureImp
 
     It may be a folder of thingsvision, clip-retrieval, TRIDENT, CLAM, kaiko eva or datasets; an array (.npy, .npz, .pt,
     .safetensors, .h5, .h5ad, .mat, .txt) with names; a table (.csv, .tsv, .jsonl, .json, .parquet, .arrow, .feather) with
-    a column for each number, as lightly-train writes it, or with lists of numbers; or an export of featx. Nothing in a file is run.
+    a column for each number, as lightly-train writes it, or with lists of numbers; or an export of featx. Nothing in a file is
+    run.
 
     fit-head, evaluate, inspect, search, export, info and verify work on the file. featx cannot compute these features for new
     images, so promote and predict do not.

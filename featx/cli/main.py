@@ -28,12 +28,18 @@ from featx.cli.run import run
 from featx.cli.search import search
 from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
 from featx.cli.suggest import suggest
+from featx.data.urls import without_secrets
 from featx.errors import FeatxError, FileError, system_errors
 from featx.system import require_utf8, started
 from featx.text import printable_lines
 
 _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
 """Commands that keep what they have done when they are interrupted."""
+
+
+def _shown(error: Exception) -> str:
+    """An error without what grants access in the URLs that the user named."""
+    return printable_lines(without_secrets(str(error)))
 
 
 class Featx(Group):
@@ -55,7 +61,7 @@ class Featx(Group):
                 return super().main(*args, **extra)
         except FeatxError as error:
             give_up_stdout()
-            click.echo(f"Error: {printable_lines(str(error))}", err=True)
+            click.echo(f"Error: {_shown(error)}", err=True)
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -69,8 +75,8 @@ class Featx(Group):
             if isinstance(error, FileError) and STDOUT in str(error):
                 give_up_stdout()
             if ctx.meta.get(TRACEBACKS):
-                click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
-            raise click.ClickException(printable_lines(str(error))) from error
+                click.echo(printable_lines(without_secrets("".join(traceback.format_exception(error)))), err=True)
+            raise click.ClickException(_shown(error)) from error
         except KeyboardInterrupt:
             kept = " Completed work is kept: the same command resumes it."
             click.echo(f"\nInterrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}", err=True)

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from featx.data.file_bytes import MISSING_FACTS, facts_of
-from featx.data.urls import is_url
+from featx.data.urls import is_http, is_url, signed_alike
 from featx.errors import DatasetError
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -150,7 +150,7 @@ def expand(location: str) -> list[str]:
         ['train.tar', 'val.tar']
     """
     found = [name for spelled in _spelled(location) for name in _matching(spelled)]
-    return list(dict.fromkeys(found))
+    return signed_alike(dict.fromkeys(found), location) if is_remote(location) else list(dict.fromkeys(found))
 
 
 def pattern_of(locations: Sequence[str]) -> str:
@@ -224,6 +224,8 @@ def _spelled(text: str) -> list[str]:
 
 
 def _matching(text: str) -> list[str]:
+    if is_http(text) and not glob.has_magic(text.partition("?")[0]):  # the query of a URL is no pattern
+        return [text]
     if not glob.has_magic(text) or os.path.lexists(text):
         return [text]
     if is_remote(text):

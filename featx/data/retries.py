@@ -96,7 +96,7 @@ def fault_of(error: BaseException) -> Fault:
         missing = status in (404, 410)
         return Fault(cause, missing=missing, passing=status in _PASSING_STATUS, delay=_retry_after(chain))
     if any(isinstance(each, socket.gaierror) and not _is_silent(each) for each in chain):
-        return Fault(f"there is no such server ({cause})")
+        return Fault("there is no such server")
     if any(_is_silent(each) for each in chain):
         return Fault(cause, passing=True, silent=True)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | KeyError):

@@ -16,6 +16,7 @@ from featx.data.places import pattern_of
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive, digits, files, folder, hugging_face, parquet, remote, table
 from featx.data.store import ImageFile
+from featx.data.urls import as_stored
 from featx.errors import DatasetError, FeatxError, system_errors
 from featx.io.file_kinds import misplaced
 from featx.text import brief, described
@@ -68,6 +69,7 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
     Raises:
         DatasetError: as ``scan_images``; the layout of a folder and the labels of a table do not matter.
     """
+    source = as_stored(source)
     kind = next((kind for kind in SOURCES if kind.matches(source)), None)
     if kind is not None:
         options.require_only((*kind.OPTIONS, *COMMON), source, kind.EXPECTED)
@@ -79,6 +81,7 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
 
 def is_data_set(source: str | os.PathLike[str]) -> bool:
     """Whether a source lists images, rather than being one image file, or nothing that is there."""
+    source = as_stored(source)
     return any(kind is not files and kind.matches(source) for kind in SOURCES)
 
 
@@ -124,6 +127,7 @@ def scan_images(
                 f"found {found}; expected the path of a folder, of a table or of an image file. Images in several places are "
                 "listed in a table"
             )
+    items = [as_stored(item) for item in items]
     if len(items) > 1 and (pattern := _pattern_of_shards(items)):
         return _scan_one(pattern, options)
     if len(items) > 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit, urlunsplit
 
@@ -106,6 +107,40 @@ def private(url: str) -> str:
     return f"{scheme}://{user}@{rest}" if user else whole
 
 
+def as_stored(location: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """What a user names as it may be stored and shown: a URL is made legal and public, anything else stays as it is.
+
+    Examples:
+        >>> as_stored("https://ann:pass@server/my photos.zip?sig=12ab"), as_stored("photos")
+        ('https://server/my%20photos.zip', 'photos')
+    """
+    if not isinstance(location, str) or not is_url(location):
+        return location
+    return public(_legal_pattern(location) if is_http(location) else location)
+
+
+def signed_alike(urls: Iterable[str], pattern: str) -> list[str]:
+    """The public URLs that a public pattern stands for; what granted access to the pattern grants it to them.
+
+    Examples:
+        >>> signed_alike(["https://server/0.tar", "https://server/1.tar"], public("https://server/{0..1}.tar?sig=12ab"))
+        ['https://server/0.tar', 'https://server/1.tar']
+        >>> private("https://server/1.tar")
+        'https://server/1.tar?sig=12ab'
+    """
+    found = list(urls)
+    if (whole := _secret_queries.get(pattern)) is not None:
+        query = whole.partition("?")[2]
+        for url in found:
+            _secret_queries[url] = f"{url.partition('?')[0]}?{query}"
+    return found
+
+
+def _legal_pattern(url: str) -> str:
+    """A legal URL in which the braces of a pattern stay."""
+    return re.sub("%7[BD]", lambda match: {"B": "{", "D": "}"}[match[0][2]], legal(url)) if "{" in url else legal(url)
+
+
 def _host(rest: str) -> str:
     """The host, and its port, at the beginning of what follows a URL's scheme."""
     return re.split(r"[/?#]", rest, maxsplit=1)[0].lower()
@@ -145,6 +180,10 @@ def _without_secrets(url: str) -> str:
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>\\)]+")
 
 
+_PARAMETER = re.compile(r"[?&]([\w%.-]+)=[^\s&'\"<>#]*")
+"""A parameter of a URL, also of one with spaces in it."""
+
+
 def without_secrets(text: str) -> str:
     """A message, such as another library's, without what grants access in the URLs in it.
 
@@ -152,7 +191,8 @@ def without_secrets(text: str) -> str:
         >>> without_secrets("403, url='https://server/a.jpg?sig=12ab'")
         "403, url='https://server/a.jpg'"
     """
-    return _IN_TEXT.sub(lambda match: _parted(match[0])[0], text)
+    bare = _IN_TEXT.sub(lambda match: _parted(match[0])[0], text)
+    return _PARAMETER.sub(lambda match: "" if _SECRET.fullmatch(match[1].lower()) else match[0], bare)
 
 
 def folder_location(url: str) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 from featx.arguments import path_of
 from featx.constants import CACHE
 from featx.data.image_set import UNLABELLED
+from featx.data.places import is_remote, local_path
 from featx.data.scan import scan_images
 from featx.data.scan_options import ScanOptions
 from featx.data.splits import hash_splits
+from featx.data.urls import public
 from featx.errors import DatasetError, system_errors
 from featx.features.exchange.imported_content import ImportedContent
 from featx.features.exchange.joining import FoundImages, find_images, join_labels
@@ -142,7 +144,9 @@ def import_features(
         featx.fit_head(imported.path)
     """
     started = time.perf_counter()
-    source = Path(path_of(vectors, "vectors"))
+    if is_remote(named := path_of(vectors, "vectors")):
+        raise DatasetError(f"{public(named)} is on another machine; import reads files of this one: copy it here first")
+    source = local_path(named)
     scan = ScanOptions.of(options, fields)
     target = Path(path_of(out, "out")) if out is not None else None
     if target is not None:

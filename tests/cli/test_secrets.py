@@ -1,0 +1,55 @@
+"""What grants access in the URLs that a user names is neither stored nor printed, whatever lies there."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import featx
+from conftest import write_image
+from web_server import WebServer, web_server
+
+pytest.importorskip("fsspec", reason="reads remote files")
+pytest.importorskip("aiohttp", reason="reads files of web servers")
+
+QUERY = "X-Amz-Signature=S1GNATURE&token=T0KEN&v=1"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[WebServer]:
+    """A server of a folder, a zip and shards, which answers only requests with the query."""
+    photos = tmp_path / "www" / "photos"
+    for number, name in enumerate(("ants/a.png", "ants/b c.png", "bees/d.png", "bees/e.png")):
+        write_image(photos / name, number)
+    shutil.make_archive(str(photos), "zip", photos.parent, "photos")
+    for number, label in enumerate(("ants", "bees")):
+        with tarfile.open(photos.parent / f"shard-{number}.tar", "w") as tar:
+            tar.add(photos / label, f"photos/{label}")
+    with web_server(photos.parent) as found:
+        found.query = QUERY
+        yield found
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "shard-{0..1}.tar", "photos/ants/b c.png", "photos/ants/a.png"])
+def test_no_secret_is_stored_or_printed(server: WebServer, in_tmp: Path, name: str) -> None:
+    url = f"{server.url.replace('http://', 'http://ann:passw0rd@')}/{name}?{QUERY}"
+    result = featx("extract", url, "-b", "lenet5", "-v")
+    assert "computed" in result.output
+    assert "0 failed" in result.output
+    shown = result.output + featx("cache").output + featx("info", next(Path("cache").glob("*.h5"))).output
+    kept = b"".join(path.read_bytes() for path in in_tmp.rglob("*") if path.is_file() and "www" not in path.parts)
+    for secret in ("S1GNATURE", "T0KEN", "passw0rd"):
+        assert secret not in shown
+        assert secret.encode() not in kept
+
+
+@pytest.mark.parametrize("name", ["no.zip", "no/", "no.parquet", "no.csv", "no.jpg", "no{0..1}.tar"])
+def test_errors_show_no_secret(server: WebServer, in_tmp: Path, name: str) -> None:
+    result = featx("extract", f"{server.url}/{name}?{QUERY}", "-b", "lenet5", status=1)
+    imported = featx("import", f"{server.url}/{name}?{QUERY}", status=1)
+    assert "is on another machine" in imported.output
+    for secret in ("S1GNATURE", "T0KEN", "Traceback"):
+        assert secret not in result.output + imported.output
