@@ -192,11 +192,15 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("backbone.parts.dtype", "object", r'dtype is "object"; expected one of float32, float16'),
         ("backbone.parts.transform.crop", 10**9, "transform.crop is 1000000000; expected a whole number, 1 to 2048"),
         ("backbone.parts.transform.resize", -1, "transform.resize is -1; expected a whole number, 0 to 2048"),
-        ("backbone.parts.transform.mean", [0.5], r"transform.mean is \[0.5\]; expected a list of three, each a finite"),
+        (
+            "backbone.parts.transform.mean",
+            [0.5],
+            r"mean has 1 values; expected one for each channel, of which there are 3",
+        ),
         (
             "backbone.parts.transform.std",
             [1, 0, 1],
-            r"transform.std is .*; expected a list of three, each a number above",
+            r"transform.std is .*; expected a list of 1 to 1,024, each a number above",
         ),
         ("backbone.parts.transform.interpolation", "x\x1b[2J", r"interpolation is 'x\\x1b\[2J'"),
         ("backbone.parts.transform.new", 1, "unexpected keyword argument 'new'"),
@@ -814,12 +818,12 @@ def test_no_name_becomes_a_formula_or_upsets_a_terminal(
     head = craft(tmp_path / "h.safetensors", arrays, facts)
     monkeypatch.chdir(tmp_path)
     Path(f"{name.replace('/', ':')}.png").write_bytes(image.read_bytes())
-    Path(f"{name.replace('/', ':')}.txt").write_bytes(b"")
-    given = [f"{name.replace('/', ':')}{ending}" for ending in (".png", ".txt")]
+    Path(f"{name.replace('/', ':')}.jpg").write_bytes(b"")
+    given = [f"{name.replace('/', ':')}{ending}" for ending in (".png", ".jpg")]
     rows = cells(["predict", head, "--top", "5", "--", *given])
     assert NAMES[name] in [row["label"] for row in rows]
     shown = NAMES[name].replace("/", ":")
-    assert [row["path"] for row in rows] == [f"{shown}.png"] * 5 + [f"{shown}.txt"]
+    assert [row["path"] for row in rows] == [f"{shown}.png"] * 5 + [f"{shown}.jpg"]
     assert rows[-1]["error"] == "the file is empty"
     exact = json.loads(CliRunner().invoke(main, ["predict", str(head), "--top=5", "--json", "--", *given]).stdout)
     assert [p["path"] for p in exact["predictions"]] == given

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from featx.backbones.fit import Fit
 from featx.backbones.ways import POSITIONS, Converter, Way, find_ways
 from featx.backbones.weight_reader import read_file
+from featx.backbones.weights import copy_into
 from featx.errors import BackboneError
 from featx.text import counted, listed, printable
 
@@ -94,7 +95,8 @@ def load_checkpoint(
     if not tried:
         raise BackboneError(_without_tensors(path, content, part))
     closest = max(
-        (Fit(way, network, last_part()) for way in tried), key=lambda fit: (-len(fit.faults), -len(fit.strangers))
+        (Fit(way, network, last_part()) for way in tried),
+        key=lambda fit: (-len(fit.faults), not fit.way.respelled, -len(fit.strangers)),
     )
     raise BackboneError(_misfit(path, name or type(network).__name__, closest, side))
 
@@ -170,7 +172,7 @@ def _load(network: nn.Module, fit: Fit, path: Path) -> tuple[str, ...]:
                 f"{path} holds NaN or infinite weights: {bad} of {name}, perhaps because its training diverged; name an "
                 "earlier checkpoint"
             )
-    network.load_state_dict(fit.loadable, strict=False)
+    copy_into(network, fit.loadable)
     tensors = network.state_dict()
     with torch.no_grad():
         for name in fit.left_blank:  # not left random, so that what is built from one file is always the same
@@ -221,7 +223,7 @@ def _remedy(closest: Fit, side: int) -> str:
     names = [*way.state, *way.beside]
     if odd := _odd_tensors(closest):
         return f". {odd}"
-    if all(POSITIONS.search(name) and name in closest.misshapen for name in faults):
+    if not closest.strangers and all(POSITIONS.search(name) and name in closest.misshapen for name in faults):
         trained = _trained_at(closest, side)
         return (
             f". Position embeddings of another shape belong to images of another size: --crop {trained} builds the network for "
@@ -244,6 +246,19 @@ def _remedy(closest: Fit, side: int) -> str:
     if len(faults) > (1 - _FEW) * len(closest.needed):
         some = listed([printable(name) for name in names], most=3)
         return f". The file is of another architecture (its names are {some}): name that one with --backbone"
+    around = f"{(closest.last or '').partition('.')[0]}."
+    outside = any(not name.startswith(around) for name in closest.needed)
+    if outside and all(name.startswith(around) for name in (*faults, *closest.strangers)):
+        return (
+            f". Its {around[:-1]} is another one, and the embedding is what enters the last layer of the network's own. Build "
+            "the network with the classifier of the file in a function of Python, as in --backbone net.py:make"
+        )
+    if closest.strangers:
+        more, stranger = len(closest.strangers), printable(f"{way.prefix}{closest.strangers[0]}")
+        return (
+            f". The file is of another architecture: {counted(more, 'tensor')} of it {'has' if more == 1 else 'have'} no place "
+            f"in this one, the first {stranger}. Name the architecture that has {'it' if more == 1 else 'them'} with --backbone"
+        )
     return ". Name the architecture that the file was trained as with --backbone"
 
 

@@ -125,7 +125,8 @@ class Fit:
             clauses.append(f"the network's tensors are {printable(where)}{taken}{respelled}")
         parts = [f"{way.prefix}{n.split('.')[0]}" for n in self.training_parts] + [_beginning(n) for n in way.beside]
         if parts:
-            clauses.append(f"{listed([printable(part) for part in dict.fromkeys(parts)], most=6)} are not used")
+            unused = [printable(part) for part in dict.fromkeys(parts)]
+            clauses.append(f"{listed(unused, most=6)} {'is' if len(unused) == 1 else 'are'} not used")
         if converted := self._converted_types():
             clauses.append(converted)
         if self.left_blank:

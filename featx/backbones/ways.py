@@ -31,6 +31,15 @@ _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_fsdp_wrapped
 _INNER_MODULE = re.compile(r"(?<=\.)module\.")
 """What ``DataParallel`` around a part of a network inserts, as in ``features.module.0.weight``."""
 
+_CHUNK = re.compile(r"(?:^|(?<=\.))(blocks|layers)\.\d+\.(?=\d+\.)")
+"""How DINOv2's training numbers the blocks of its chunks: ``blocks.1.5.`` is block 5, in chunk 1."""
+
+_WITHIN = (
+    (_INNER_MODULE, "", "module. was taken out of their names"),
+    (_CHUNK, r"\1.", "the numbers of chunks of blocks were taken out of their names"),
+)
+"""What is taken out of names where nothing else fits, by what it is replaced, and how that is said."""
+
 POSITIONS = re.compile(r"pos_?emb|position_embed|positional_embed|rel_pos|relative_position_bias", re.IGNORECASE)
 """Names of tensors whose shape depends on the size of the images."""
 
@@ -98,9 +107,10 @@ def find_ways(content: Any, network: nn.Module, convert: Converter | None = None
         way for container, table in tables for spelling in others for way in _ways_of(container, table, spelling)
     ]
     for container, table in tables:
-        inner = {_INNER_MODULE.sub("", name): tensor for name, tensor in table.items()}
-        if inner.keys() != table.keys() and len(inner) == len(table):
-            respelled += _ways_of(container, inner, _Spelling(own.names, "module. was taken out of their names"))
+        for pattern, replacement, clause in _WITHIN:
+            inner = {pattern.sub(replacement, name): tensor for name, tensor in table.items()}
+            if inner.keys() != table.keys() and len(inner) == len(table):
+                respelled += _ways_of(container, inner, _Spelling(own.names, clause))
     yield respelled
     if convert:
         yield [way for container, table in tables for way in _converted(container, table, own, network, convert)]

@@ -41,10 +41,14 @@ _ADVICE = re.compile(r"^Weights only load failed.*?(?:WeightsUnpickler error:|\n
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TENSORS_ALONE = (
     "keep = lambda v: v if torch.is_tensor(v) else v.state_dict() if isinstance(v, torch.nn.Module) else "
+    "torch.tensor(v) if type(v).__name__ == 'ndarray' and v.dtype.kind in 'fiub' else "
     "[keep(x) for x in v] if type(v) in (list, tuple) else "
     "{k: t for k, t in ((k, keep(x)) for k, x in v.items()) if t is not None} if isinstance(v, dict) else None"
 )
-"""Python that keeps the tensors of a checkpoint, the state of the networks in it, and the dictionaries around them."""
+"""Python that keeps a checkpoint's tensors, arrays and the state of its networks, and the dictionaries around them."""
+
+_PLAIN_REASONS = ("its parts are compressed", "its parts overlap", "it calls bytearray")
+"""How the reasons of ``_require_plain`` begin."""
 
 _STATE = "save the network's state_dict with torch.save in the program that made it, and name that file"
 _OTHER_FORMATS = (
@@ -89,7 +93,9 @@ def read_file(path: Path) -> Any:
         if not other and (by_name or beginning[8:9] == b"{"):
             return {name: tensor for name, tensor in load_file(path).items() if not name.startswith(_NO_TENSOR)}
     except SafetensorError as error:
-        raise BackboneError(f"{path} is not a safetensors file: {error}") from error
+        raise BackboneError(
+            f"{path} is not a safetensors file: {error}. If it was one, it is damaged or cut off; copy or download it again"
+        ) from error
     except OSError as error:
         raise BackboneError(f"{path} cannot be read as a weights file: {error.strerror or error}") from error
     if other:
@@ -228,10 +234,12 @@ def _unreadable(path: Path, error: Exception) -> BackboneError:
     beginning = f"{path} cannot be read as a file of tensors only (weights_only)"
     reason = _ADVICE.sub("", _ESCAPES.sub("", str(error))).strip()
     named = re.search(r"GLOBAL ([\w.]+)", reason)
-    if isinstance(error, zipfile.BadZipFile):
-        return BackboneError(f"{beginning}: it is cut off or damaged ({error}); copy it again")
-    if not named or "is blocked" in reason:
-        return BackboneError(f"{beginning}: {brief(ValueError(reason)) if reason else brief(error)}")
+    if named and "is blocked" in reason:
+        return BackboneError(
+            f"{beginning}: it calls {printable(named[1])}, which no weights need, and nothing of it was run"
+        )
+    if not named:
+        return BackboneError(f"{beginning}: {_damage(path, brief(ValueError(reason)) if reason else brief(error))}")
     classes = [printable(name) for name in _refused_classes(path) or [named[1]]]
     return BackboneError(
         f"{beginning}: it also holds objects of {listed(classes)}, and reading such an object can run code. If you trust "
@@ -240,6 +248,19 @@ def _unreadable(path: Path, error: Exception) -> BackboneError:
         f"    torch.save(keep(torch.load({str(path)!r}, map_location='cpu', weights_only=False)), "
         f"{_tensors_name(path)!r})"
     )
+
+
+def _damage(path: Path, reason: str) -> str:
+    """Why a file without refused classes cannot be read: it is cut off, damaged, or a pickle of another program."""
+    with path.open("rb") as file:
+        beginning = file.read(4)
+    if beginning[:1] == b"\x80" and reason.startswith("Unsupported operand"):
+        return f"it is a pickle that torch.save did not write, and reading it can run code; {_STATE}"
+    if reason.startswith(_PLAIN_REASONS):
+        return reason
+    if beginning[:2] == b"PK" or beginning[:1] == b"\x80":
+        return f"it is cut off or damaged ({reason}); copy it again"
+    return f"it is not a file of torch.save or safetensors, or it is damaged ({reason})"
 
 
 def _tensors_name(path: Path) -> str:

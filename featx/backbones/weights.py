@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -134,7 +135,23 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, origin: st
         BackboneError: as ``require_fit``.
     """
     require_fit(network, state, origin=origin)
-    network.load_state_dict(state, strict=False)
+    copy_into(network, state)
+
+
+def copy_into(network: nn.Module, state: Mapping[str, Tensor], *, strict: bool = False) -> None:
+    """Copy tensors of the network's own names and shapes into it, as ``load_state_dict`` does with a state of this network.
+
+    The state has the versions of the network's modules, without which torchvision's MNASNet takes no state, and others take it
+    for one of an older release.
+
+    Args:
+        network: changed in place.
+        state: the tensors by name.
+        strict: whether every tensor of the network must be there.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(network.state_dict(), "_metadata", None)  # type: ignore[attr-defined]
+    network.load_state_dict(versioned, strict=strict)
 
 
 def state_digest(network: nn.Module, without: str = "") -> str:

@@ -151,6 +151,8 @@ def value_fault(value: Any, rule: Any, where: str = "") -> str:
         return "" if rule.holds(value) else f"{name} is {shown(value)}; expected {rule.words}"
     if isinstance(rule, tuple):
         first, second = (value_fault(value, either, where) for either in rule)
+        if first and second and all(isinstance(either, Mapping) for either in rule):
+            return first if _lacking(value, rule[0]) < _lacking(value, rule[1]) else second
         return first and second
     if isinstance(rule, list):
         if not isinstance(value, list):
@@ -163,6 +165,15 @@ def value_fault(value: Any, rule: Any, where: str = "") -> str:
         return f"{name} lacks {', '.join(missing)}"
     prefix = f"{where}." if where else ""
     return next(filter(None, (value_fault(value[key], part, prefix + key) for key, part in rule.items())), "")
+
+
+def _lacking(value: Any, rule: Any) -> int:
+    """How many keys of a rule an object, and the objects in it, lack: the more, the less it is meant to follow that rule."""
+    if not isinstance(rule, Mapping):
+        return 0
+    if not isinstance(value, dict):
+        return len(rule)
+    return sum(_lacking(value[key], part) if key in value else 1 for key, part in rule.items())
 
 
 # Arrays

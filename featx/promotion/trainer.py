@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from featx.backbones.weights import copy_into
 from featx.errors import PromotionError
 from featx.extraction.engines import installed
 from featx.promotion.checkpoint import Checkpoint
@@ -199,11 +200,11 @@ class Trainer:
             yield
             return
         own = {name: p.detach().clone() for name, p in self._trained_parameters()}
-        self.network.load_state_dict(self.ema_weights, strict=False)
+        copy_into(self.network, self.ema_weights)
         try:
             yield
         finally:
-            self.network.load_state_dict(own, strict=False)
+            copy_into(self.network, own)
 
     def record_best(self) -> None:
         """Record the network's current weights as the best so far."""
@@ -212,12 +213,13 @@ class Trainer:
     def interpolate(self, alpha: float) -> None:
         """Give the network the weights at a share of the way from its initial to its best weights."""
         with torch.no_grad():
-            self.network.load_state_dict({
+            between = {
                 name: torch.lerp(initial, self.best_state[name], alpha)
                 if initial.is_floating_point()
                 else self.best_state[name]
                 for name, initial in self.initial_state.items()
-            })  # fmt: skip
+            }
+            copy_into(self.network, between, strict=True)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return everything that the next epoch depends on, and the best weights so far: arrays and JSON."""
@@ -240,7 +242,7 @@ class Trainer:
                 if name.startswith(prefix)
             }
 
-        self.network.load_state_dict(part("network."))
+        copy_into(self.network, part("network."), strict=True)
         self.best_state = {name: t.to(self.device) for name, t in part("best.").items()} or self.initial_state
         self.ema_weights = {name: t.to(self.device) for name, t in part("average.").items()}
         optimizer = self.optimizer.state_dict()

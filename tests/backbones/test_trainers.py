@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.models import ResNet, VisionTransformer
+from torchvision.models import ResNet, VisionTransformer, mnasnet0_5
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from featx.backbones.checkpoint import load_checkpoint
+from featx.backbones.weights import copy_into
 from featx.errors import BackboneError
 
 State = dict[str, Tensor]
@@ -344,6 +345,40 @@ def test_of_two_networks_that_fit_one_must_be_named(tmp_path: Path, trainer: str
     assert torch.equal(loaded.state_dict()["layer4.0.conv2.weight"], STATE["layer4.0.conv2.weight"])
 
 
+def test_blocks_in_chunks_of_dinov2s_training_are_found(tmp_path: Path) -> None:
+    state = small_blocks(1).state_dict()
+    chunks = {re.sub(r"^blocks\.(\d+)", lambda m: f"blocks.{int(m[1]) // 2}.{m[1]}", n): t for n, t in state.items()}
+    assert "blocks.1.3.weight" in chunks
+    torch.save({"teacher": {**under("backbone.", chunks), "dino_head.mlp.0.weight": torch.ones(3)}}, tmp_path / "w.pth")
+    loaded = small_blocks(2)
+    notes = load_checkpoint(loaded, tmp_path / "w.pth", classifier=lambda: "head")
+    assert "the numbers of chunks of blocks were taken out of their names" in notes[0]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+
+
+def small_blocks(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        blocks = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))
+        return nn.Sequential(
+            OrderedDict(patch_embed=nn.Linear(4, 3), blocks=blocks, norm=nn.LayerNorm(3), head=nn.Linear(3, 2))
+        )
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_network_that_asks_for_the_version_of_a_state_is_loaded(tmp_path: Path, strict: bool) -> None:
+    source, loaded = mnasnet0_5(), mnasnet0_5()
+    state = dict(
+        source.state_dict()
+    )  # a dictionary without _metadata, as every file of safetensors and most containers give
+    if strict:
+        copy_into(loaded, state, strict=True)
+    else:
+        torch.save({"model": under("module.", state)}, tmp_path / "w.pth")
+        load_checkpoint(loaded, tmp_path / "w.pth", classifier=lambda: "classifier.1")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "a larger network": (
         small_resnet(blocks=2).state_dict(),
@@ -357,6 +392,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"model": {n: t for n, t in under("trunk.").items() if "layer4.0.bn2" not in n}},
         r"\(in its model, without the prefix trunk\.\): 56 of 60 tensors fit; the first .* layer4\.0\.bn2\.weight, "
         r"which is missing",
+    ),
+    "a network with a further token": (
+        {
+            **{n: t for n, t in STATE.items() if n != "conv1.weight"},
+            "dist_token": torch.ones(1, 1, 4),
+        },
+        r"conv1\.weight, which is missing\. .*another architecture: 1 tensor of it has no place in .* dist_token",
     ),
     "one channel": (
         {**STATE, "conv1.weight": torch.ones(4, 1, 7, 7)},
@@ -484,3 +526,26 @@ def test_shards_with_an_index_are_one_file(tmp_path: Path) -> None:
         index.write_text(text)
         with pytest.raises(BackboneError, match=r"index\.json is not an index of shards, with a weight_map"):
             load_checkpoint(small_resnet(9), index)
+
+
+def test_position_embeddings_beside_a_further_token_are_of_another_architecture(tmp_path: Path) -> None:
+    state = small_vit(32).state_dict()
+    further = {"encoder.pos_embedding": torch.ones(1, 18, 8), "dist_token": torch.ones(1, 1, 8)}
+    torch.save({**state, **further}, tmp_path / "w.pth")
+    with pytest.raises(
+        BackboneError, match=r"\(1, 18, 8\) .* 1 tensor of it has no place .* dist_token\. Name"
+    ) as caught:
+        load_checkpoint(small_vit(32), tmp_path / "w.pth", side=32, classifier=lambda: "heads.head")
+    assert "--crop" not in str(caught.value)
+
+
+def test_a_classifier_around_the_embedding_must_be_the_networks_own(tmp_path: Path) -> None:
+    def small(classifier: nn.Module) -> nn.Module:
+        return nn.Sequential(OrderedDict(features=nn.Linear(3, 3), classifier=classifier))
+
+    torch.save(small(nn.Linear(3, 2)).state_dict(), tmp_path / "w.pth")
+    own = small(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5)))
+    with pytest.raises(
+        BackboneError, match=r"classifier\.0\.weight, which is missing\. Its classifier is another one, .*net\.py:make"
+    ):
+        load_checkpoint(own, tmp_path / "w.pth", name="own", classifier=lambda: "classifier.2")

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from featx.backbones import weights as weight_files
 from featx.backbones.sources.source import (
     ImageSize,
     Network,
@@ -173,7 +174,7 @@ def _load_adapted(
             for layer in (first,) if isinstance(first, str) else first:
                 key = f"{layer}.weight"
                 state[key] = timm.models.adapt_input_conv(transform.channels, state[key])
-            module.load_state_dict(state)
+            weight_files.copy_into(module, state, strict=True)
         except Exception as error:  # each model of timm has code of its own
             raise BackboneError(
                 f"the first layer of {name} cannot be adapted to {transform.channels} channels: {brief(error)}"
@@ -277,7 +278,7 @@ def _for_size(timm: Any, name: str, module: nn.Module, size: ImageSize, channels
         state, expected = adapt(module.state_dict(), resized), resized.state_dict()
         if any(tensor.shape != expected[key].shape for key, tensor in state.items() if key in expected):
             raise ValueError("its weights depend on the size")
-        resized.load_state_dict(state)
+        weight_files.copy_into(resized, state, strict=True)
     except Exception as error:  # each model of timm has code of its own
         native: tuple[int, int] = module.pretrained_cfg["input_size"][1:]  # type: ignore[index, assignment]
         raise BackboneError(

@@ -181,7 +181,7 @@ def _for_size(name: str, module: nn.Module, size: int) -> nn.Module:
         state = module.state_dict()
         if isinstance(module, models.VisionTransformer):
             state = interpolate_embeddings(size, module.patch_size, state)
-        resized.load_state_dict(state)
+        weight_files.copy_into(resized, state, strict=True)
     return resized
 
 
