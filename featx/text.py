@@ -146,8 +146,9 @@ def size_text(count: int) -> str:
 
 
 def brief(error: Exception, most: int = 200) -> str:
-    """Cut the message of a foreign exception, which may run to pages, to its first line, without advice to programmers."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0].partition("; use sys.set_int_max_str_digits")[0]
+    """Cut the message of a foreign exception, which may run to pages, to one line, or two after a colon, without advice."""
+    lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]
+    line = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).partition("; use sys.set_int_max_str_digits")[0]
     return line if len(line) <= most else line[: most - 3] + "..."
 
 

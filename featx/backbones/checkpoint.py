@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from featx.backbones.fit import Fit
 from featx.backbones.ways import POSITIONS, Converter, Way, find_ways
 from featx.backbones.weight_reader import read_file
-from featx.backbones.weights import copy_into
+from featx.backbones.weights import copy_into, require_finite
 from featx.errors import BackboneError
 from featx.text import counted, listed, printable
 
@@ -162,16 +162,7 @@ def _same(one: Fit, other: Fit) -> bool:
 
 
 def _load(network: nn.Module, fit: Fit, path: Path) -> tuple[str, ...]:
-    parameters = {name for name, _ in network.named_parameters()}
-    for name, tensor in fit.backbone.items():
-        held = tensor.to(fit.expected[name].dtype)  # a float64 may be too large
-        finite = torch.isfinite(held) if name in parameters else ~torch.isnan(held)
-        if tensor.is_floating_point() and not finite.all():
-            bad = counted(int((~finite).sum()), "number")
-            raise BackboneError(
-                f"{path} holds NaN or infinite weights: {bad} of {name}, perhaps because its training diverged; name an "
-                "earlier checkpoint"
-            )
+    require_finite(network, fit.backbone, origin=str(path))
     copy_into(network, fit.loadable)
     tensors = network.state_dict()
     with torch.no_grad():

@@ -15,6 +15,9 @@ from typing import Any, Protocol, TypeVar
 
 from featx.layer_spec import LayerNode, RandomView, View, stored_name
 
+LAST = "last"
+"""The key of an architecture whose value only the last layer depends on."""
+
 
 class Identified(Protocol):
     """A backbone, as far as its identities are concerned."""
@@ -39,7 +42,7 @@ def view_identities(
     parts: Mapping[str, Any],
     layers: Mapping[LayerNode, str],
     views: tuple[View | RandomView, ...],
-    weights: Mapping[str, str],
+    after_last: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, str]:
     """The identity of each layer in each view.
 
@@ -47,13 +50,13 @@ def view_identities(
         parts: what the features of all layers depend on.
         layers: the name of each layer.
         views: the views.
-        weights: another digest of the weights, for layers that depend on more tensors than the others.
+        after_last: other parts of the layers that depend on the last layer.
     """
     return {
         stored_name(name, view): digest_of(
             {
                 **parts,
-                "weights_sha256": weights.get(name, parts["weights_sha256"]),
+                **after_last.get(name, {}),
                 **view.facts,
                 "layer": node.node,
                 "pooling": node.pooling,

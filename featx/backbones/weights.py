@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from featx.errors import BackboneError
 from featx.system import MISSING, why_unreadable
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
@@ -121,6 +121,29 @@ def kind(tensor: Tensor) -> str:
     odd += "" if tensor.layout == torch.strided else "sparse "
     where = "" if tensor.device.type == "cpu" else f" on the {tensor.device.type} device"
     return f"{odd}{dtype}{where}"
+
+
+def require_finite(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
+    """Check that no weight is NaN or infinite as a network holds it.
+
+    Args:
+        network: the network.
+        state: tensors by the network's names. Those that are not trained, such as masks, may be infinite.
+        origin: where the tensors come from, for the message.
+
+    Raises:
+        BackboneError: a weight is. The message names the first tensor with one.
+    """
+    parameters, expected = {name for name, _ in network.named_parameters()}, network.state_dict()
+    for name, tensor in state.items():
+        held = tensor.to(expected[name].dtype)  # a float64 may be too large
+        finite = torch.isfinite(held) if name in parameters else ~torch.isnan(held)
+        if tensor.is_floating_point() and not finite.all():
+            bad = counted(int((~finite).sum()), "number")
+            raise BackboneError(
+                f"{origin} holds NaN or infinite weights: {bad} of {name}, perhaps because its training diverged; name an "
+                "earlier checkpoint"
+            )
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:

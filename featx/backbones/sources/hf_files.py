@@ -87,9 +87,14 @@ def read_config(folder: Path, short: str) -> dict[str, Any]:
     """
     file = folder / "config.json"
     if not file.is_file():
-        other = " It holds a model of open_clip, which open_clip/<arch> with --weights FILE reads." * (
-            (folder / "open_clip_config.json").is_file()
-        )
+        other = ""
+        if (folder / "open_clip_config.json").is_file():
+            other = " It holds a model of open_clip, which open_clip/<arch> with --weights FILE reads."
+        elif (folder / "adapter_config.json").is_file():
+            other = (
+                " It holds an adapter of PEFT: merge it into its model (merge_and_unload), and name the folder that "
+                "the model's save_pretrained writes."
+            )
         raise BackboneError(f"hf/{short} has no config.json in {folder}, which every model of transformers has.{other}")
     try:
         config = json.loads(file.read_bytes())
@@ -126,8 +131,12 @@ def _weight_files(folder: Path) -> list[Path]:
         ("model.safetensors", "model-*-of-*.safetensors"),
         ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
     ):
-        if (folder / whole).exists():
-            return [folder / whole]
+        for file in (
+            folder / whole,
+            folder / f"{whole}.index.json",
+        ):  # an index, because it tells which part is missing
+            if file.exists():
+                return [file]
         if found := sorted(folder.glob(parts)):
             return found
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featx.backbones.sources.hf_files import require_no_code
+from featx.backbones.sources.hf_files import is_folder_name, require_no_code
 from featx.backbones.sources.source import ImageSize, sides_of
 from featx.backbones.ways import tables_in
+from featx.backbones.weights import require_finite
 from featx.data.transform import sides_text
 from featx.errors import BackboneError
-from featx.text import brief, printable
+from featx.text import brief, counted, printable
 
 _CLASS_TOKEN = ("dinov2", "dinov2_with_registers")
 """Model types whose embedding is the class token. Their classifier in transformers takes the mean of the patches beside it."""
@@ -96,7 +98,9 @@ def config_of(raw: Mapping[str, Any], short: str) -> Any:
     require_no_code(raw, CONFIG_MAPPING, short)
     model_type = _AS_OTHER_TYPE.get(raw["model_type"], raw["model_type"])
     if model_type == "timm_wrapper":
-        raise BackboneError(f"hf/{short} is a model of timm: name it timm/{raw.get('architecture', '<name>')}")
+        named = f"timm/{printable(str(raw.get('architecture', '<name>')))}"
+        own = f", with --weights {short}" if is_folder_name(short) else ""
+        raise BackboneError(f"hf/{short} is a model of timm: name it {named}{own}")
     if model_type not in image_types():
         raise BackboneError(
             f"hf/{short} is of the type {printable(model_type)}, which transformers has no network for that makes one vector "
@@ -181,20 +185,57 @@ def fitted_model(
     for plan in plans:
         try:
             module, info = getattr(transformers, plan.kind).from_pretrained(
-                None, config=plan.config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
+                None,
+                config=plan.config,
+                state_dict=dict(state),
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are treated as missing, with a message of featx
             )
         except Exception as error:  # transformers passes on the errors of each model
             faults.append(f"{plan.kind}: {brief(error)}")
             continue
         last = last_linear(module) if plan.pooling == "classifier" else None
-        own, wrong = _missing(info["missing_keys"], last, plan)
+        misshapen = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
+        own, wrong = _missing([*info["missing_keys"], *misshapen], last, plan)
         if wrong:
-            faults.append(f"{len(wrong)} tensors of {plan.kind} are missing, such as {wrong[0]}")
+            faults.append(_fault(plan.kind, wrong, misshapen))
+        elif further := _further_layer(info["unexpected_keys"], module):
+            faults.append(
+                f"{plan.kind} has fewer layers by its config.json than the weights, which also hold {further}"
+            )
         elif _makes_vector(plan, module, size):
+            held = {n: t for n, t in module.state_dict().items() if n not in own}
+            require_finite(module, held, origin=origin)
             return replace(plan, keep_classifier=plan.keep_classifier and not own), module
     raise BackboneError(
         f"{origin} does not hold the weights of this model: {'; '.join(dict.fromkeys(faults)) or 'none fits'}"
     )
+
+
+def _fault(kind: str, wrong: Sequence[str], misshapen: Mapping[str, tuple[Any, Any]]) -> str:
+    """What keeps tensors from filling a model: how many are missing or of another shape, and the first."""
+    absent = [name for name in wrong if name not in misshapen]
+    if absent:
+        verb = "is" if len(absent) == 1 else "are"
+        return f"{counted(len(absent), 'tensor')} of {kind} {verb} missing, such as {printable(absent[0])}"
+    found, wanted = misshapen[wrong[0]]
+    have = "has another shape" if len(wrong) == 1 else "have other shapes"
+    shapes = f"such as {printable(wrong[0])}, which has {found} instead of {wanted}"
+    return f"{counted(len(wrong), 'tensor')} of {kind} {have}, {shapes}"
+
+
+def _further_layer(names: Iterable[str], module: nn.Module) -> str:
+    """The first tensor of a layer behind the last of a model's numbered layers; "" if there is none."""
+    modules = dict(module.named_modules())
+    base = f"{getattr(module, 'base_model_prefix', '')}."
+    for name in sorted(names):
+        for number in re.finditer(r"\.\d+(?=\.)", name):
+            place = name[: number.start()]
+            for parent in (modules.get(each) for each in (place, f"{base}{place}", place.removeprefix(base))):
+                if isinstance(parent, nn.ModuleList) and number[0][1:] not in dict(parent.named_children()):
+                    return printable(name)
+    return ""
 
 
 def _missing(names: Iterable[str], last: str | None, plan: Plan) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from featx.backbones.checkpoint import split_part
+from featx.backbones.identities import LAST
 from featx.backbones.sources.hf_files import (
     cached_repositories,
     folder_of,
@@ -138,12 +139,13 @@ class HfSource(Source):
         name = printable(origin["name"])
         try:
             raw = json.loads(origin["config"])
-            config, pooling = config_of(raw, name), origin["pooling"]
+            last, pooling = origin.get(LAST), origin["pooling"]
+            config = config_of(raw if last is None else {**raw, "num_labels": int(last.split()[0])}, name)
             if pooling not in POOLINGS or origin["name"] not in classes_of(config):
                 raise BackboneError(
                     f"transformers has no vision model {name} of type {printable(str(raw['model_type']))}"
                 )
-            plan = Plan(config, origin["name"], pooling, keep_classifier=origin.get("last") == "classifier")
+            plan = Plan(config, origin["name"], pooling, keep_classifier=last is not None)
             with _quiet():
                 module = seeded(lambda: random_model(plan))
         except BackboneError:
@@ -251,12 +253,10 @@ def _last_layer(tower: ImageTower, plan: Plan) -> str:
 def _origin(plan: Plan, raw: Mapping[str, Any], size: ImageSize | None, *, swap_channels: bool) -> dict[str, str]:
     """What builds the same architecture again: no path and no repository, so that a copy of a folder is the same network."""
     fields = {name: value for name, value in raw.items() if name not in _NOT_ARCHITECTURE}
-    if plan.keep_classifier:
-        fields["num_labels"] = plan.config.num_labels
     config = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     origin = {"source": HfSource.key, "name": plan.kind, "pooling": plan.pooling, "config": config}
     if plan.keep_classifier:
-        origin["last"] = "classifier"
+        origin[LAST] = f"{plan.config.num_labels} classes"
     if size is not None:
         origin["image_size"] = size_name(size)
     if swap_channels:

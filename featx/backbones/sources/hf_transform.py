@@ -49,14 +49,13 @@ def preparation_of(processor: Any, short: str) -> Preparation:
         BackboneError: the processor has a step that a transform does not have. The message names it.
     """
     name = f"hf/{short}: its {type(processor).__name__}"
-    (mean, std), sizes, interpolation = (
-        _mean_and_std(processor),
-        _sizes(processor, name),
-        _interpolation(processor, name),
-    )
     try:
+        mean, std = _mean_and_std(processor)
+        sizes, interpolation = _sizes(processor, name), _interpolation(processor, name)
         transform = Transform(**sizes, mean=mean, std=std, interpolation=interpolation, crop_rounding="down")
-    except ValueError as error:
+    except BackboneError:
+        raise
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:  # a configuration may hold anything
         raise BackboneError(f"{name} has values that no transform takes: {error}") from error
     found = Preparation(transform, bool(getattr(processor, "do_flip_channel_order", False)))
     _require_equal(processor, found, name)

@@ -233,7 +233,7 @@ def test_a_checkpoint_replaces_the_weights_whatever_its_container_and_prefix(tmp
     del state["vit.embeddings.cls_token"]
     save_file(state, tmp_path / "incomplete.safetensors")
     with pytest.raises(
-        BackboneError, match=r"incomplete\.safetensors does not hold the weights of this model: 1 tensors .*cls_token"
+        BackboneError, match=r"incomplete\.safetensors does not hold the weights of this model: 1 tensor .*cls_token"
     ):
         load_backbone(f"hf/{tmp_path}/m", weights=str(tmp_path / "incomplete.safetensors"), device="cpu")
 
@@ -287,6 +287,68 @@ def test_a_name_that_is_neither_a_folder_nor_a_repository_is_refused(tmp_path: P
         load_backbone(f"hf/{tmp_path}/nowhere")
     with pytest.raises(BackboneError, match=r"'a/b/c' is neither a repository of the Hugging Face hub"):
         load_backbone("hf/a/b/c")
+
+
+def test_a_checkpoint_with_a_classifier_without_one_and_with_another_has_one_identity(tmp_path: Path) -> None:
+    model = vision_models.vit(tmp_path / "m")
+    state = model.state_dict()
+    heads = {
+        "whole": state,
+        "headless": {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")},
+        "other": {**state, "classifier.weight": torch.ones(9, 32), "classifier.bias": torch.ones(9)},
+    }
+    found = {}
+    for name, tensors in heads.items():
+        torch.save({"state_dict": tensors}, tmp_path / f"{name}.ckpt")
+        found[name] = load_backbone(f"hf/{tmp_path}/m", weights=tmp_path / f"{name}.ckpt", device="cpu").identity
+    assert len(set(found.values())) == 1
+    default = load_backbone(f"hf/{tmp_path}/m", device="cpu")
+    whole = {"name": default.name, "weights": str(tmp_path / "other.ckpt"), "parts": default.describe()}
+    headless = load_backbone(f"hf/{tmp_path}/m", weights=tmp_path / "headless.ckpt", device="cpu")
+    assert restore_backbone(whole, layers=headless.identities, device="cpu").identity == headless.identity
+    assert (
+        registry.rebuild(default.describe()["architecture"]).state_dict().keys() == default.network.state_dict().keys()
+    )
+
+
+def test_weights_that_do_not_fit_the_configuration_are_refused_with_the_reason(tmp_path: Path) -> None:
+    state = vision_models.vit(tmp_path / "m").state_dict()
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    changed = {
+        "pos": (
+            {**state, "vit.embeddings.position_embeddings": torch.ones(1, 37, 32)},
+            r"has \(1, 37, 32\) instead of \(1, 17, 32\)",
+        ),
+        "nan": (
+            {**state, "vit.layernorm.weight": torch.full((32,), torch.nan)},
+            r"NaN or infinite weights: 32 numbers",
+        ),
+    }
+    for name, (tensors, message) in changed.items():
+        torch.save(tensors, tmp_path / f"{name}.pth")
+        with pytest.raises(BackboneError, match=message):
+            load_backbone(f"hf/{tmp_path}/m", weights=tmp_path / f"{name}.pth", device="cpu")
+    (tmp_path / "m/config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    with pytest.raises(
+        BackboneError, match=r"fewer layers by its config\.json than the weights, which also hold .*layers\.2\."
+    ):
+        load_backbone(f"hf/{tmp_path}/m", device="cpu")
+
+
+def test_a_missing_shard_and_values_that_no_transform_takes_are_named(tmp_path: Path) -> None:
+    model = vision_models.vit(tmp_path / "m")
+    (tmp_path / "m/model.safetensors").unlink()
+    model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    first = sorted((tmp_path / "m").glob("model-0*.safetensors"))[0]
+    content = first.read_bytes()
+    first.unlink()
+    with pytest.raises(BackboneError, match=f"there is no weights file .*{first.name}"):
+        load_backbone(f"hf/{tmp_path}/m", device="cpu")
+    first.write_bytes(content)
+    processor = tmp_path / "m/preprocessor_config.json"
+    processor.write_text(json.dumps({**json.loads(processor.read_text()), "image_mean": None}))
+    with pytest.raises(BackboneError, match=r"ViTImageProcessor has values that no transform takes: "):
+        load_backbone(f"hf/{tmp_path}/m", device="cpu")
 
 
 def test_a_stored_configuration_builds_vision_models_alone(tmp_path: Path) -> None:
