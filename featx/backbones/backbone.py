@@ -20,7 +20,7 @@ from featx.backbones.blocks import Stage, block_names, find_stages
 from featx.backbones.classifier import find_classifier, require_final_layer
 from featx.backbones.failures import as_backbone_errors
 from featx.backbones.feature_extractor import FeatureExtractor
-from featx.backbones.identities import LAST, digest_of, view_identities
+from featx.backbones.identities import digest_of, view_identities
 from featx.backbones.last_layer import LastLayer
 from featx.backbones.pictures import view_batches
 from featx.backbones.pixels import as_pixels, normalise
@@ -107,12 +107,9 @@ class Backbone(WithText):
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
         after_last = () if self.last_counts else self._after_last
-        more = {"weights_sha256": self._last.digest(counts=True), "architecture": self._origin} if after_last else {}
-        parts = self.describe()
-        if not self.last_counts:
-            parts["architecture"] = {key: value for key, value in self._origin.items() if key != LAST}
+        weights = dict.fromkeys(after_last, self._last.digest(counts=True)) if after_last else {}
         nodes = {LayerNode(n, "none") if self.unpooled else LayerNode.parse(n): n for n in self.layer_widths}
-        return view_identities(parts, nodes, self.views, dict.fromkeys(after_last, more))
+        return view_identities(self.describe(), nodes, self.views, weights, self.last_counts)
 
     @property
     def identity(self) -> str:

@@ -42,7 +42,8 @@ def view_identities(
     parts: Mapping[str, Any],
     layers: Mapping[LayerNode, str],
     views: tuple[View | RandomView, ...],
-    after_last: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, str],
+    last_counts: bool,
 ) -> dict[str, str]:
     """The identity of each layer in each view.
 
@@ -50,13 +51,15 @@ def view_identities(
         parts: what the features of all layers depend on.
         layers: the name of each layer.
         views: the views.
-        after_last: other parts of the layers that depend on the last layer.
+        weights: another digest of the weights, for layers that depend on the last layer.
+        last_counts: whether the last layer is part of the identity of layers that do not depend on it.
     """
+    architecture = {key: value for key, value in parts["architecture"].items() if last_counts or key != LAST}
+    without_last = {**parts, "architecture": architecture}
     return {
         stored_name(name, view): digest_of(
             {
-                **parts,
-                **after_last.get(name, {}),
+                **({**parts, "weights_sha256": weights[name]} if name in weights else without_last),
                 **view.facts,
                 "layer": node.node,
                 "pooling": node.pooling,
