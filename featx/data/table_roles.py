@@ -11,7 +11,7 @@ from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
 from featx.data.table_files import EXPECTED, SEPARATORS, TableFile, open_table, refuse_twice
 from featx.errors import DatasetError
-from featx.io.file_kinds import TABLE, misplaced
+from featx.io.file_kinds import JSON, TABLE, misplaced
 from featx.text import did_you_mean, listed, shortened
 
 _PATHS: Sequence[Collection[str]] = (
@@ -281,7 +281,7 @@ def _without_paths(file: TableFile) -> str:
     names = [name for name in file.names if name]
     if not names:
         return f"{file.where} is empty; expected a table with the columns path and label"
-    if not is_remote(file.where) and (found := misplaced(local_path(file.where), EXPECTED, fits=[TABLE])):
+    if not is_remote(file.where) and (found := misplaced(local_path(file.where), EXPECTED, fits=[TABLE, JSON])):
         return found
     if any("\0" in name for name in names):
         return f"{file.where} is not text in UTF-8, but probably in UTF-16 without its mark; save it as UTF-8"

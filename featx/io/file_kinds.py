@@ -14,7 +14,7 @@ from featx.io.tensor_file import read_header
 
 FEATURE_FILE, HEAD, MODEL, CHECKPOINT = "a feature file", "a head", "a promoted model", "a checkpoint of fine-tuning"
 PAGE, PICTURE, RECIPE, TABLE = "a page about a head", "a picture that featx drew", "a recipe", "a table"
-HDF5, TOML = "an HDF5 file of another program", "a TOML file"
+HDF5, TOML, JSON = "an HDF5 file of another program", "a TOML file", "a JSON file"
 IMAGE, ARCHIVE, WEIGHTS, FOLDER, CODE, EMPTY = (
     "an image",
     "an archive",
@@ -41,7 +41,7 @@ _ENDINGS = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson"), TABLE),
     ".toml": TOML,
     ".py": CODE,
-    ".json": "a JSON file",
+    ".json": JSON,
 }
 
 
