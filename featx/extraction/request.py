@@ -10,7 +10,7 @@ from pathlib import Path
 from featx.backbones.backbone import Backbone
 from featx.backbones.identities import other_form
 from featx.data.image_set import ImageSet
-from featx.errors import DatasetError, EngineError, FeatxError
+from featx.errors import CacheMissError, CorruptFileError, DatasetError, EngineError
 from featx.extraction.autotune import AUTO
 from featx.extraction.engine_table import ENGINES
 from featx.features.folder import feature_file_path
@@ -78,15 +78,18 @@ class Request:
         )
 
     def as_stored(self) -> Request:
-        """The request with the backbone in the form whose features its file holds; itself if it holds neither form's."""
+        """The request with the backbone in the form whose features its file holds; itself if it holds neither form's.
+
+        Raises:
+            UnreadableFileError: the system cannot read the file now, so it is not known what it holds.
+        """
         for backbone in (self.backbone, other_form(self.backbone)):
             request = dataclasses.replace(self, backbone=backbone)
-            with contextlib.suppress(FeatxError):
-                path = request.target()[0]
-                for file in (path, partial_path(path)):
-                    with contextlib.suppress(FeatxError):
-                        if FeatureFileHeader(file).holds(backbone.identities):
-                            return request
+            path = request.target()[0]
+            for file in (path, partial_path(path)):
+                with contextlib.suppress(CacheMissError, CorruptFileError):
+                    if FeatureFileHeader(file).holds(backbone.identities):
+                        return request
         return self
 
     def strict_error(self, row: int, reason: str) -> DatasetError:

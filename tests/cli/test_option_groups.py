@@ -104,7 +104,7 @@ def test_options_are_grouped_in_the_order_of_the_sections() -> None:
 
 def test_a_section_that_is_none_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="'Inputs' is not a section of options; expected one of Input, Data, Backbone, "
+        ValueError, match="'Inputs' is not a section of options; expected one of Input, Backbone, Head, "
     ):
         Option(["--x"], section="Inputs")
 
