@@ -48,9 +48,14 @@ def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | 
         features: the set, or the feature file, that has them; by default the file that the head was fitted to.
 
     Raises:
-        HeadError: the file is gone, or lacks some of them.
+        HeadError: the file is gone or lacks some of them, or the head was fitted to none, as a zero-shot head is.
         StaleCacheError: the features are of another identity.
     """
+    if not len(head.train_keys_):
+        raise HeadError(
+            f"this head was made of the names of its classes (--model {head.kind}), so its predictions rest on no training "
+            "images. Explain a head of --model logreg, perhaps with --anchor zeroshot, or find similar images with featx search"
+        )
     found = features if isinstance(features, FeatureSet) else FeatureSet.load(_source(head, features), head.layer_)
     head.require_identity(found)
     rows = _rows(head, found)

@@ -54,6 +54,18 @@ def test_a_zero_shot_head_gives_the_models_own_probabilities(clip_features: Path
     assert dict(one.top)["light"] == pytest.approx(fit.head.predict_proba(features.features[[row]])[0, 1], abs=1e-5)
 
 
+def test_a_head_without_training_images_is_not_explained_by_them(clip_features: Path, tmp_path: Path) -> None:
+    fit = featx.fit_head(clip_features, "zeroshot", models=tmp_path / "models")
+    image = tmp_path / "split" / "val" / "light" / "00.png"
+    with pytest.raises(
+        HeadError, match=r"names of its classes \(--model zeroshot\), so its predictions rest on no training"
+    ):
+        featx.explain(fit.path, image, count=2)
+    anchored = featx.fit_head(clip_features, "logreg", anchor="zeroshot", models=tmp_path / "models")
+    (found,) = featx.explain(anchored.path, image, count=2)
+    assert len(found.neighbours) == 2
+
+
 def test_classes_are_called_by_a_file_and_underscores_are_spaces(clip_features: Path, tmp_path: Path) -> None:
     features = featx.FeatureSet.load(clip_features)
     (tmp_path / "names.json").write_text(json.dumps({"dark": "dark cat", "good_dog": "good dog"}))
