@@ -326,7 +326,7 @@ def _note_missing(table: Path | str, store: Store, rows: Rows, options: ScanOpti
     if not missing:
         return
     name = table if len(missing) == len(paths) else Path(str(table)).name
-    where = f"that {'is' if len(missing) == 1 else 'are'} not there, relative to {store.location}: {listed(missing)}"
+    where = f"that {'is' if len(paths) == 1 else 'are'} not there, relative to {store.location}: {listed(missing)}"
     if len(missing) == len(paths):
         raise DatasetError(
             f"{name} names {counted(len(missing), 'file')} {where}{_where_else(table, missing, options)}"
