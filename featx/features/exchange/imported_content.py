@@ -78,6 +78,7 @@ class ImportedContent:
         self.faults = _faults(self.layers, self.dtype)
         self._add_vector_keys()
         self.identities = self._identities(backbone)
+        self._tool = found.tool
         self.backbone = {
             "name": backbone or found.tool,
             "weights": "",
@@ -86,6 +87,14 @@ class ImportedContent:
                 FOREIGN: {"tool": found.tool, "source": portable(str(source.absolute())), "origin": found.origin},
             },
         }
+
+    @property
+    def split_keys(self) -> np.ndarray:
+        """(N, 16) uint8: what decides about the split of each row. All patches of a slide have the key of the slide."""
+        if self._tool != SLIDES:
+            return self.keys
+        keys = [hashlib.blake2b(os.fsencode(name), digest_size=16).digest() for name in self.columns["slide"]]
+        return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
     def _add_vector_keys(self) -> None:
         rows = np.flatnonzero(~self.keys.any(axis=1))

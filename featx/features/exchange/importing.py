@@ -268,7 +268,7 @@ def _write(content: ImportedContent, target: Path | None, cache: Path, reporter:
     images, notes = content.images, list[str]()
     given = any(images.splits)
     if not given:
-        images = replace(images, splits=hash_splits(content.keys, images.labels).astype(object))
+        images = replace(images, splits=hash_splits(content.split_keys, images.labels).astype(object))
     if len(content.faults) == len(images):
         row, why = next(iter(content.faults.items()))
         raise DatasetError(f"none of the {len(images):,} vectors is finite; {printable(str(images.paths[row]))}: {why}")

@@ -16,11 +16,14 @@ from featx.data.sources.table import TABLE_ENDINGS
 from featx.data.table_roles import NO_BOXES, open_by
 from featx.data.table_rows import exists_in, read_rows
 from featx.errors import DatasetError, ImageError
-from featx.features.exchange.vectors import Vectors
+from featx.features.exchange.vectors import NAME_COLUMNS, Vectors, first_of
 from featx.text import counted, listed, printable, shortened
 
 UNMATCHED, AMBIGUOUS = -1, -2
 """What a name matches that is nowhere, or that several fit equally well."""
+
+_SLIDE_COLUMNS = ("slideid", "slide", "slidename", "wsi", "wsiid")
+"""Names of columns of slides in clinical tables."""
 
 
 def match_names(names: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
@@ -95,7 +98,10 @@ def join_labels(vectors: Vectors, table: str, scan: ScanOptions) -> None:
     if not table.lower().endswith(TABLE_ENDINGS):
         raise DatasetError(f"{table} is no table of labels; expected a file that ends in {', '.join(TABLE_ENDINGS)}")
     options = replace(scan, box_columns=(NO_BOXES,), label_pattern=None, group_level=None)
-    rows = read_rows(open_by(table, options), options, exists_in(vectors.names))
+    file = open_by(table, options)
+    if options.path_column is None and first_of(file.names, NAME_COLUMNS) is None:
+        options = replace(options, path_column=first_of(file.names, _SLIDE_COLUMNS))
+    rows = read_rows(file, options, exists_in(vectors.names))
     at = match_names(vectors.names, rows.paths)
     if not (at >= 0).any() and "slide" in vectors.columns:
         at = match_names(vectors.columns["slide"], rows.paths)

@@ -456,3 +456,17 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -> Non
         DatasetError, match=r"x\.npz has features\.npy, of 81,920,128 bytes that take [\d,]+ in the file"
     ):
         import_features(tmp_path / "x.npz", cache=tmp_path / "cache")
+
+
+def test_patches_of_a_slide_share_a_split(tmp_path: Path) -> None:
+    for slide in range(30):
+        (tmp_path / "h5").mkdir(exist_ok=True)
+        with h5py.File(tmp_path / "h5" / f"s{slide}.h5", "w") as file:
+            file["features"] = np.random.default_rng(slide).normal(size=(4, 3)).astype(np.float32)
+    table = ["case_id,slide_id,label", *(f"c{slide},s{slide}.svs,{'ab'[slide % 2]}" for slide in range(30))]
+    (tmp_path / "clinical.csv").write_text("\n".join(table))  # without --path-column: the column of slides is known
+    _, features = imported(tmp_path / "h5", tmp_path, labels=tmp_path / "clinical.csv")
+    of_slide = {name: set(features.splits[features.columns["slide"] == name]) for name in features.columns["slide"]}
+    assert all(len(splits) == 1 for splits in of_slide.values())
+    assert set(features.splits) == {"train", "val", "test"}
+    assert set(features.classes) == {"a", "b"}
