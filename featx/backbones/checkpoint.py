@@ -238,8 +238,8 @@ def _remedy(closest: Fit, side: int) -> str:
         some = listed([printable(name) for name in names], most=3)
         return f". The file is of another architecture (its names are {some}): name that one with --backbone"
     around = f"{(closest.last or '').partition('.')[0]}."
-    outside = any(not name.startswith(around) for name in closest.needed)
-    if outside and all(name.startswith(around) for name in (*faults, *closest.strangers)):
+    wrong = [name for name in closest.needed if name.startswith(around)] == list(faults)
+    if wrong and all(name.startswith(around) for name in closest.strangers) and len(faults) < len(closest.needed):
         return (
             f". Its {around[:-1]} is another one, and the embedding is what enters the last layer of the network's own. Build "
             "the network with the classifier of the file in a function of Python, as in --backbone net.py:make"

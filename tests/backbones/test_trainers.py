@@ -549,3 +549,13 @@ def test_a_classifier_around_the_embedding_must_be_the_networks_own(tmp_path: Pa
         BackboneError, match=r"classifier\.0\.weight, which is missing\. Its classifier is another one, .*net\.py:make"
     ):
         load_checkpoint(own, tmp_path / "w.pth", name="own", classifier=lambda: "classifier.2")
+
+
+def test_a_part_around_the_last_layer_of_which_some_tensors_fit_is_not_taken_for_another_classifier(
+    tmp_path: Path,
+) -> None:
+    own = nn.ModuleDict({"text": nn.Linear(2, 2), "visual": nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))})
+    state = {name: tensor for name, tensor in own.state_dict().items() if not name.startswith("visual.1.")}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(BackboneError, match=r"visual\.1\.weight, which is missing\. Name the architecture"):
+        load_checkpoint(own, tmp_path / "w.pth", name="own", classifier=lambda: "visual.3")

@@ -29,6 +29,7 @@ from featx.backbones.sources.source import (
 from featx.backbones.text_tower import TextTower
 from featx.backbones.towers import VisualTower
 from featx.backbones.weight_reader import read_file
+from featx.backbones.weights import require_finite
 from featx.constants import MAX_SIDE
 from featx.data.transform import Transform
 from featx.errors import BackboneError
@@ -232,7 +233,7 @@ def _scheme_config(open_clip: Any, short: str) -> Any:
     if scheme == "local-dir":
         file = Path(place).expanduser() / "open_clip_config.json"
     else:
-        file = Path(open_clip.download_pretrained_from_hf(place, filename="open_clip_config.json"))
+        file = Path(open_clip.pretrained.download_pretrained_from_hf(place, filename="open_clip_config.json"))
     return json.loads(file.read_bytes())
 
 
@@ -319,6 +320,7 @@ def _converted(open_clip: Any, model: Any, weights: str, misfit: BackboneError) 
     if isinstance(read_file(path), Mapping):
         with contextlib.suppress(Exception), _quiet():
             open_clip.load_checkpoint(model, str(path), weights_only=True)
+            require_finite(model, model.state_dict(), origin=str(path))
             return str(path), ()
     raise misfit
 
@@ -327,7 +329,7 @@ def _published_file(open_clip: Any, arch: Arch) -> str:
     """The local path of published weights, which are downloaded into the hub's cache unless they are there."""
     scheme, _, place = arch.name.partition(":")
     if scheme == "hf-hub":
-        return str(open_clip.download_pretrained_from_hf(place))
+        return str(open_clip.pretrained.download_pretrained_from_hf(place))
     if scheme == "local-dir":
         found = open_clip.factory._find_checkpoint_in_dir(Path(place).expanduser())
         if found is None:

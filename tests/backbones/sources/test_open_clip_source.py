@@ -100,6 +100,38 @@ def test_a_folder_of_open_clip_is_loaded_with_its_own_preprocessing(tmp_path: Pa
     assert other.describe()["weights_sha256"] == backbone.describe()["weights_sha256"]
 
 
+def test_a_repository_of_open_clip_in_the_hubs_cache_is_the_same_as_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision_models.register_open_clip()
+    from huggingface_hub import constants
+
+    repository = tmp_path / "hub" / "models--some-people--tiny-clip"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    vision_models.open_clip_model(snapshot / "open_clip_model.safetensors")
+    (snapshot / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": vision_models.OPEN_CLIP, "preprocess_cfg": {}})
+    )
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    backbone = load_backbone("open_clip/hf-hub:some-people/tiny-clip", device="cpu")
+    folder = load_backbone(f"open_clip/local-dir:{snapshot}", device="cpu")
+    assert backbone.describe()["weights_sha256"] == folder.describe()["weights_sha256"]
+    with pytest.raises(BackboneError, match=r"some-people/other.*has no open_clip_config\.json that can be read"):
+        load_backbone("open_clip/hf-hub:some-people/other", device="cpu")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    arch = vision_models.register_open_clip()
+    state = vision_models.open_clip_model(tmp_path / "w.safetensors").state_dict()
+    torch.save({**state, "visual.proj": state["visual.proj"] * torch.nan}, tmp_path / "nan.pt")
+    with pytest.raises(BackboneError, match=r"nan\.pt holds NaN or infinite weights: .* of visual\.proj"):
+        load_backbone(f"open_clip/{arch}", weights=str(tmp_path / "nan.pt"), device="cpu")
+
+
 @pytest.mark.parametrize(
     "name", ["ViT-B-32/openai", "ViT-B-16-SigLIP/webli", "ViT-L-14/laion2b_s32b_b82k", "RN50/openai"]
 )
