@@ -123,10 +123,10 @@ def signed_alike(urls: Iterable[str], pattern: str) -> list[str]:
     """The public URLs that a public pattern stands for; what granted access to the pattern grants it to them.
 
     Examples:
-        >>> signed_alike(["https://server/0.tar", "https://server/1.tar"], public("https://server/{0..1}.tar?sig=12ab"))
-        ['https://server/0.tar', 'https://server/1.tar']
-        >>> private("https://server/1.tar")
-        'https://server/1.tar?sig=12ab'
+        >>> signed_alike(["https://shards/0.tar", "https://shards/1.tar"], public("https://shards/{0..1}.tar?sig=12ab"))
+        ['https://shards/0.tar', 'https://shards/1.tar']
+        >>> private("https://shards/1.tar")
+        'https://shards/1.tar?sig=12ab'
     """
     found = list(urls)
     if (whole := _secret_queries.get(pattern)) is not None:

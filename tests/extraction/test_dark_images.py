@@ -160,6 +160,7 @@ def test_rank_and_advise_take_the_range_and_a_feature_file_has_its_own(
     file = FeatureFile(ranking.rows[0].features)
     assert file.backbone["parts"]["transform"]["value_range"] == [0.0, 4095.0]
     with pytest.raises(
-        SettingsError, match=r"is a feature file, whose images were read already; --value-range and --bands"
+        SettingsError,
+        match=r"is a feature file, whose images were read already; --value-range, --bands and --fit are for",
     ):
         featx.advise(ranking.rows[0].features, value_range="12", **places)
