@@ -1,7 +1,8 @@
-"""The images of a feature file, opened again where it names them."""
+"""The images of a feature file: where they lie, opened again, and how they were read."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from featx.data.openers import open_store
 from featx.data.places import is_remote
 from featx.data.store import Store
+from featx.data.transform import Transform
 from featx.errors import DatasetError
+from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.text import native
 
@@ -37,3 +40,19 @@ def image_store(dataset: Mapping[str, Any], paths: Iterable[str], source: Path |
             "that without a forward pass"
         )
     return open_store(root)
+
+
+def image_places(features: FeatureSet | None) -> tuple[str, set[str]]:
+    """The root of a data set and the paths of its images, which no result may take the place of; nothing without features."""
+    return (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", set())
+
+
+def stored_transform(backbone: Mapping[str, Any]) -> Transform:
+    """The transform that images were read with; the default one for features that are not from a backbone.
+
+    Args:
+        backbone: the description of the backbone in a feature file.
+    """
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return Transform.from_dict(backbone["parts"]["transform"])
+    return Transform()

@@ -18,6 +18,7 @@ from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, OutputError
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_places
 from featx.inspection.data_table import (
     absolute,
     extract_command,
@@ -164,7 +165,7 @@ def require_writable(path: Path, features: FeatureSet | None = None, inputs: Seq
     Raises:
         OutputError: the file cannot be written, is an input, or is there and no corrected table.
     """
-    images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+    images = image_places(features)
     if not path.suffix:
         raise OutputError(f"{path} has no ending; name a file that ends in .csv or .parquet with --fix")
     require_outputs([Output(path, CORRECTED, named=True)], inputs, images=images)

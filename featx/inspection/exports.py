@@ -21,6 +21,7 @@ from featx.errors import HeadError, ImageError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.features.folder import newest
+from featx.features.image_store import image_places
 from featx.heads.head import Head
 from featx.inspection.coordinates import finite_rows, map_coordinates
 from featx.inspection.neighbours import Neighbours, nearest_neighbours
@@ -148,7 +149,7 @@ def export(
     given = Head.load(head) if isinstance(head, str | os.PathLike) else head
     loaded, notes = _load(features, layer, given, cache, reporter)
     inputs = [str(file) for file in (loaded.source, head) if isinstance(file, str | os.PathLike)]
-    require_outputs([output], inputs, images=(str(loaded.dataset.get("root", "")), set(loaded.paths)))
+    require_outputs([output], inputs, images=image_places(loaded))
     folders = names_of(images, "images")
     found = None
     if findings and len(loaded) > 1:

@@ -11,6 +11,7 @@ from featx.constants import MAPS
 from featx.data.columns import beside
 from featx.errors import SettingsError
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_places
 from featx.inspection.coordinates import map_coordinates
 from featx.inspection.page import write_inspection_page
 from featx.inspection.result import Inspection
@@ -76,7 +77,7 @@ def require_writable(paths: Sequence[Path], features: FeatureSet | None = None, 
         SettingsError: a path has the ending of no file of an inspection.
         OutputError: a file cannot be written, is an input, or is there and no file of an inspection.
     """
-    images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+    images = image_places(features)
     require_outputs([Output(path, _kind_of(path), named=True) for path in paths], inputs, images=images)
 
 

@@ -23,10 +23,10 @@ from featx.data.openers import open_store
 from featx.data.pixel_facts import Look, look_at
 from featx.data.places import is_remote
 from featx.data.store import READ_AHEAD
-from featx.data.transform import Transform
 from featx.errors import DatasetError, ImageError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
+from featx.features.image_store import stored_transform
 from featx.inspection.pixel_store import keep_facts, recall_facts
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
@@ -175,7 +175,7 @@ class _Reader:
     """
 
     def __init__(self, features: FeatureSet, *, thumbnails: bool, images: tuple[str | os.PathLike[str], ...]) -> None:
-        self.transform = _transform_of(features)
+        self.transform = stored_transform(features.backbone)
         self._root = str(features.dataset.get("root", ""))
         self._paths, self._keys = features.paths, features.keys
         self._thumbnails, self._images, self._own = thumbnails, images, is_own(features.source)
@@ -258,13 +258,6 @@ def _with_copies(keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Some rows and all others of the same contents, ascending."""
     asked = {key.tobytes() for key in keys[rows]}
     return np.array([row for row, key in enumerate(keys) if key.tobytes() in asked], dtype=np.int64)
-
-
-def _transform_of(features: FeatureSet) -> Transform:
-    """The transform that the images were read with; the default one for features that are not from a backbone."""
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        return Transform.from_dict(features.backbone["parts"]["transform"])
-    return Transform()
 
 
 def _issues(facts: np.ndarray, thumbnails: Mapping[int, bytes], why: Mapping[int, str], *, unread: int) -> PixelIssues:

@@ -18,6 +18,7 @@ from featx.data.table_rows import meant_paths
 from featx.errors import DatasetError, OutputError
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_places
 from featx.inspection.data_table import extract_command, further_columns, notes_on_paths, paths_for, table_of
 from featx.io.outputs import Output, require_outputs
 from featx.io.tables import table_kind, write_table
@@ -41,7 +42,7 @@ def require_writable(path: Path, features: FeatureSet | None = None, inputs: Seq
     Raises:
         OutputError: the file cannot be written, is an input, or is there and no table of suggestions.
     """
-    images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+    images = image_places(features)
     if not path.suffix:
         raise OutputError(f"{path} has no ending; name a file that ends in .csv or .parquet with -o")
     require_outputs([Output(path, SUGGESTIONS, named=True)], inputs, images=images)

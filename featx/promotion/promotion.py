@@ -15,6 +15,7 @@ from featx.arguments import path_of
 from featx.constants import MODELS
 from featx.errors import CacheMissError, system_errors
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_places
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups
 from featx.heads.groups import match_groups, with_splits
@@ -185,7 +186,7 @@ def promote(
 
     def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
         outputs = [Output(path, MODEL.kind, size, named=bool(out)), *(log_files(path) if finetune else ())]
-        images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+        images = image_places(features)
         require_outputs(outputs, [*read, *_sources(head)], images=images)
 
     reporter.stage("loading the backbone")

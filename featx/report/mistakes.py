@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
+from featx.features.image_store import stored_transform
 from featx.report.html import Mistake
 
 _SIDE = 192  # pixels, the longer side of a thumbnail
@@ -42,7 +42,7 @@ def gallery(
     read = functools.partial(
         read_known_image, str(features.dataset.get("root", "")), also=images, own=is_own(features.source)
     )
-    transform = _transform_of(features)
+    transform = stored_transform(features.backbone)
     return tuple(
         Mistake(
             path=str(facts.paths[i]),
@@ -53,13 +53,6 @@ def gallery(
         )
         for i in range(len(rows))
     )
-
-
-def _transform_of(features: FeatureSet) -> Transform:
-    """The transform that the images were read with; the default one for features that are not from a backbone."""
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        return Transform.from_dict(features.backbone["parts"]["transform"])
-    return Transform()
 
 
 def _thumbnail(read: Callable[[str, bytes], FileBytes], path: str, key: bytes, transform: Transform) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from featx.data.transform import Transform
 from featx.errors import ImageError
 from featx.features.feature_file import FeatureFile
 from featx.features.file_marks import is_own
+from featx.features.image_store import stored_transform
 from featx.report.html import Page, SheetImage, SheetRow, write_sheet
 from featx.retrieval.explanation import Explanation, TrainingImage
 from featx.retrieval.similar import SearchResult
@@ -129,9 +129,7 @@ class _Thumbnails:
 
     @cached_property
     def _transform(self) -> Transform:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            return Transform.from_dict(self._file.backbone["parts"]["transform"])
-        return Transform()
+        return stored_transform(self._file.backbone)
 
     def given(self, path: str, text: str = "") -> SheetImage:
         """An image that the user named, by its path, or by the path that the feature file stores."""

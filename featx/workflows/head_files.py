@@ -15,6 +15,7 @@ from featx.constants import ZERO_SHOT
 from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
+from featx.features.image_store import image_places
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.prediction_table import EACH_IMAGE, PredictedBy, predict_each, write_predictions
@@ -96,7 +97,7 @@ class HeadFiles:
             Output(self.predictions, PREDICTIONS),
         ]
         outputs += [Output(self.each_image, EACH_IMAGE, named=True)] if self.each_image else []
-        images = (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", ())
+        images = image_places(features)
         require_outputs(outputs, inputs, images=images)
 
     def write_predictions(self, features: FeatureSet, head: Head) -> Path | None:
