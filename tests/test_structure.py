@@ -61,7 +61,7 @@ ONLY_IN = {
     "openvino": {"extraction"},
     "simplejpeg": {"data/turbo"},
     "pydicom": {"data/dicom"},
-    "pyarrow": {"data/sources", "data/table_files", "features/exchange", "io/tables"},
+    "pyarrow": {"data/sources", "data/arrow_table", "features/exchange", "io/tables"},
     "safetensors": {"backbones/weight_reader", "io", "promotion"},
     "matplotlib": {"report/plots"},
     "jinja2": {"report/html"},

@@ -85,6 +85,26 @@ def label_text(value: Any) -> str:
     return BETWEEN_LABELS.join(sorted(set(names))) or BETWEEN_LABELS
 
 
+def refuse_one_hot(values: Iterable[Any]) -> None:
+    """Refuse a column of labels whose lists are vectors of 0 and 1, which would be read as the labels 0 and 1.
+
+    Raises:
+        ValueError: all lists have the same length of at least two, and hold 0 and 1 alone.
+
+    Examples:
+        >>> refuse_one_hot([[0, 1], [1, 0]])
+        Traceback (most recent call last):
+        ValueError: holds lists of 0 and 1 such as [0, 1]; expected the names of the labels, each once
+    """
+    lists = [value for value in values if isinstance(value, list | tuple)]
+    if not lists or len(lists[0]) < 2 or any(len(each) != len(lists[0]) for each in lists):
+        return
+    if all(type(item) in (int, float) and item in (0, 1) for each in lists for item in each):
+        raise ValueError(
+            f"holds lists of 0 and 1 such as {shortened(lists[0])}; expected the names of the labels, each once"
+        )
+
+
 def separated_labels(value: Any, separator: str) -> str:
     """The labels of a cell in which a separator of the user's own stands between them, as ``label_text`` gives them.
 

@@ -102,6 +102,12 @@ class ScanOptions:
                 values[name] = os.fspath(value)
         return dataclasses.replace(options or NO_OPTIONS, **values)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that are named."""
+        single = (self.path_column, self.label_column, self.split_column, self.image_column)
+        return tuple(name for name in (*single, *self.label_columns, *self.box_columns) if name)
+
     def as_words(self) -> list[str]:
         """The words of a command line that set the options.
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from featx.data.formats import ENDINGS
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
-from featx.data.table_files import EXPECTED, SEPARATORS, TableFile, open_table, refuse_twice
+from featx.data.table_base import EXPECTED, TableFile, refuse_twice
+from featx.data.table_files import open_table
+from featx.data.text_table import SEPARATORS, TextTable
 from featx.errors import DatasetError
 from featx.io.file_kinds import JSON, TABLE, misplaced
 from featx.text import did_you_mean, listed, shortened
@@ -34,6 +36,7 @@ _PATHS: Sequence[Collection[str]] = (
     ),
     ("imageid", "imgid"),
     ("id",),
+    ("url", "urls", "imageurl", "imgurl", "photourl", "fileurl"),
 )
 """Names of columns of paths, without case, spaces, - and _; those of the first line that a table has are taken."""
 
@@ -125,11 +128,13 @@ class Roles:
 def open_by(table: str, options: ScanOptions) -> TableFile:
     """Open a table as options describe it.
 
-    A text table has no header if the column of paths is a number and no column has that name.
+    A text table has no header if the column of paths is a number, unless the first line numbers the columns, as pandas does for
+    columns without names.
 
     Raises:
         DatasetError: as ``open_table``.
     """
+    asked = options.columns
 
     def fits(names: Sequence[str]) -> bool:
         named = options.path_column
@@ -137,11 +142,22 @@ def open_by(table: str, options: ScanOptions) -> TableFile:
             return _named(names, named) is not None
         return any(_key(name) in keys for keys in _PATHS for name in names)
 
-    file = open_table(table, separator=options.separator, fits=fits)
+    file = open_table(table, separator=options.separator, fits=fits, asked=asked)
     column = options.path_column
-    if column is not None and column.isdigit() and _named(file.names, column) is None:
-        return open_table(table, separator=options.separator, numbered=True, fits=lambda names: len(names) > 1)
+    if column is not None and column.isdigit() and not _are_numbered(file, column):
+        most = max(int(name) for name in asked if name.isdigit())
+        return open_table(
+            table, separator=options.separator, numbered=True, fits=lambda names: len(names) >= max(2, most)
+        )
     return file
+
+
+def _are_numbered(file: TableFile, column: str) -> bool:
+    """Whether a table has a column of this number by its name."""
+    if not isinstance(file, TextTable):
+        return column in file.names
+    numbers = [name for name in file.names if name]  # the index of pandas has no name
+    return column in numbers and any(numbers == list(map(str, range(k, k + len(numbers)))) for k in (0, 1))
 
 
 def path_column(file: TableFile, options: ScanOptions) -> tuple[str, bool]:
@@ -232,10 +248,10 @@ def _key(name: str) -> str:
 
 
 def _named(names: Sequence[str], wanted: str) -> str | None:
-    """The column that a name means: that name, or else the only one that differs in case and spaces around it."""
+    """The column that a name means: that name, or else the only one that differs in case, and in spaces or # around it."""
     if wanted in names:
         return wanted
-    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    alike = [name for name in names if name.strip("# ").casefold() == wanted.strip("# ").casefold()]
     return alike[0] if len(set(alike)) == 1 else None
 
 
@@ -286,6 +302,11 @@ def _without_paths(file: TableFile) -> str:
     if any("\0" in name for name in names):
         return f"{file.where} is not text in UTF-8, but probably in UTF-16 without its mark; save it as UTF-8"
     shown = listed([shortened(name) for name in names])
+    if isinstance(file, TextTable) and all(map(_is_number, names)):
+        return (
+            f"{file.where} has no names of columns: its first line holds the numbers {shown}. Expected the paths of images: "
+            "add a line such as path,label, or number the columns: --path-column 1 --label-column 2. featx import takes vectors"
+        )
     if any(_looks_like_path(name) for name in names):
         first = getattr(file, "separator", ",").join(names)
         return (
@@ -312,3 +333,11 @@ def _other_separator(names: Sequence[str]) -> str:
 def _looks_like_path(cell: str) -> bool:
     """Whether a cell of a header is the path of an image."""
     return any(part.lower().endswith(ENDINGS) for part in (cell, *cell.split()))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

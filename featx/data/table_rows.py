@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from featx.data.boxes import split_box, with_box
-from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text, separated_labels
+from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text, refuse_one_hot, separated_labels
 from featx.data.formats import ENDINGS
 from featx.data.moved_paths import Below, moved_paths
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import worded_splits
+from featx.data.table_base import TableFile
 from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, boxed, read_boxes
-from featx.data.table_files import TableFile
 from featx.data.table_roles import Roles, find_roles
 from featx.errors import DatasetError
 from featx.text import counted, listed, printable, shortened
@@ -75,14 +75,14 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Belo
     Raises:
         DatasetError: there are no rows; a cell is malformed; or two rows of one image contradict each other.
     """
-    roles, notes = find_roles(file, options), list(file.notes)
+    roles = find_roles(file, options)
     further = {name: file.why_left_out(name) for name in dict.fromkeys(file.names) if name and name not in roles.names}
     wanted = [*roles.names, *(name for name, fault in further.items() if not fault)]
     lines, cells = file.read(wanted)
     if not len(lines):
         raise DatasetError(f"{file.where} has no rows")
     reader = _Reader(file, lines)
-    names = Path(file.where).name
+    notes, names = list(file.notes), Path(file.where).name
     roles, about = _settled(roles, cells)
     notes += [f"{names}: {note}" for note in about]
     as_given = reader.texts(roles.path, cells[roles.path], path_cell)
@@ -175,8 +175,8 @@ def _distinct(
             )
             join = f" (pandas: rows.groupby({roles.path!r})[{roles.label!r}].agg('|'.join))" if roles.label else ""
             raise DatasetError(
-                f"{file.where}: {path!r} is on {one} and on {other}; keep one of them. Several labels of one image are written "
-                f"cat|dog{join}"
+                f"{file.where}: {shortened(path, 200)} is on {one} and on {other}; keep one of them. Several labels of one "
+                f"image are written cat|dog{join}"
             )
         repeated.append(lines[row])
     if not repeated:
@@ -331,11 +331,16 @@ class _Reader:
             return self._one_hot(roles.label_columns, cells)
         if roles.label is None:
             return [""] * len(self.lines)
-        values = cells[roles.label]
-        separator = options.label_separator
+        values, separator = cells[roles.label], options.label_separator
         if separator is None:
-            return _with_points(self.texts(roles.label, values, label_text), self.file)
-        return self.texts(roles.label, values, lambda value: separated_labels(value, separator))
+            labels = _with_points(self.texts(roles.label, values, label_text), self.file)
+        else:
+            labels = self.texts(roles.label, values, lambda value: separated_labels(value, separator))
+        try:
+            refuse_one_hot(values)
+        except ValueError as error:
+            raise DatasetError(f"{self.file.where}: the column {roles.label!r} {error}") from error
+        return labels
 
     def _one_hot(self, columns: Sequence[str], cells: dict[str, Sequence[Any]]) -> list[str]:
         if odd := next((name for name in columns if BETWEEN_LABELS in name), None):
@@ -344,7 +349,7 @@ class _Reader:
             )
         names = [cell_text(name) for name in columns]
         texts = {name: self.texts(name, cells[name], cell_text) for name in columns}
-        known = {re.sub(r"(?<=\d)\.0+$", "", text) for values in texts.values() for text in set(values)}
+        known = {re.sub(r"(?<=\d)[.,]0+$", "", text) for values in texts.values() for text in set(values)}
         no = "-1" if known <= {"-1", "1", ""} and "-1" in known else "0"  # CelebA has -1 and 1
         if no == "-1":
             self.notes.append(
@@ -365,7 +370,7 @@ class _Reader:
             if text in flags:
                 continue
             plain = text.casefold()
-            plain = plain.rstrip("0").rstrip(".") if re.fullmatch(r"-?[01]\.0+", plain) else plain
+            plain = plain.rstrip("0").rstrip(".,") if re.fullmatch(r"-?[01][.,]0+", plain) else plain
             plain = "0" if (text and not plain) or plain == no else plain
             if plain not in _YES | _NO:
                 unsure = "; where -1 means unknown, replace it by 0 or 1" if plain == "-1" else ""

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.compute
 
 from featx.data.boxes import split_box
-from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, separated_labels
+from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, refuse_one_hot, separated_labels
 from featx.data.image_set import ImageSet, assemble
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.row_schema import ImageColumn, RowSchema, class_names, unnamed_note
@@ -83,6 +83,8 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
         between = schema.label_separator
         text = label_text if between is None else lambda value: separated_labels(value, between)
         labels = _texts(table, schema.label, where, text, schema.features, "label")
+        if class_names(schema.features.get(schema.label)) is None:
+            _refuse_one_hot(table, schema.label, where)
     splits = _texts(table, schema.split, where, cell_text, schema.features, "split") if schema.split else []
     further = {}
     for name in schema.further:
@@ -224,6 +226,13 @@ def _one_hot(table: Any, columns: Sequence[str], where: str) -> list[str]:
         missing = all(value is None for value in values)
         labels.append("" if missing else BETWEEN_LABELS.join(sorted(known)) or BETWEEN_LABELS)
     return labels
+
+
+def _refuse_one_hot(table: Any, label: str, where: str) -> None:
+    try:
+        refuse_one_hot(_values(table.column(label)))
+    except ValueError as error:
+        raise DatasetError(f"{where}: the column {label!r} {error}") from error
 
 
 def cells_of(array: Any, column: ImageColumn) -> tuple[Any, Any]:

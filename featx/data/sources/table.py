@@ -23,8 +23,9 @@ from featx.data.sources.archive_store import ArchiveStore
 from featx.data.sources.paths_store import root_of, store_of_paths
 from featx.data.split_names import splits_of_cells
 from featx.data.store import FolderStore, ImageFile, Store
+from featx.data.table_base import EXPECTED, TABLE_ENDINGS, refuse_twice
 from featx.data.table_boxes import are_boxes, boxed, read_boxes
-from featx.data.table_files import EXPECTED, TABLE_ENDINGS, open_table, refuse_twice
+from featx.data.table_files import open_table
 from featx.data.table_roles import find_boxes, open_by, path_column
 from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, path_cell, read_rows, subfolder_with
 from featx.data.urls import folder_location

@@ -378,7 +378,7 @@ def test_columns_of_json_as_pandas_writes_them_are_a_table(tmp_path: Path, orien
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        ({"a": 1}, "found a JSON object that is no table; expected a list of objects"),
+        ({"a": 1}, "found a JSON object that is no table, with the names 'a'; expected a list"),
         (3, "found 3; expected a list of objects"),
         (["1.jpg"], "entry 1: found '1.jpg'; expected a list of objects"),
     ],
@@ -549,3 +549,88 @@ def test_a_pattern_takes_the_place_of_labels(tmp_path: Path) -> None:
     assert cells(images) == {"label": ["x", "y"]}
     with pytest.raises(SettingsError, match="--label-pattern and --label-column are two places of labels"):
         scan_images(tmp_path / "t.csv", label_pattern="(?P<label>[a-z]+)_", label_column="label")
+
+
+# Comments, numbers in the place of a header, and forms of JSON
+
+
+def test_comments_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = "# made by hand, see README\npath,label\n1.jpg,a\n# the others, which are\n#, older\n2.jpg,b\n"
+    images = read(tmp_path, rows, "1.jpg", "2.jpg")
+    assert label_names(images) == ["a", "b"]
+    assert images.notes == ("t.csv: 2 lines of comments (#) left out",)
+
+
+def test_the_list_of_oxford_pets_is_read_with_and_without_its_header(tmp_path: Path) -> None:
+    touch(tmp_path / "images", "cat_1.jpg", "dog_1.jpg")
+    rows = "#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n#SPECIES: 1:Cat 2:Dog\ncat_1 1 1 1\ndog_1 2 2 1\n"
+    by_number = read(tmp_path, rows, name="l.txt", path_column="1", label_column="3", root=str(tmp_path / "images"))
+    by_name = read(
+        tmp_path, rows, name="l.txt", label_column="SPECIES", root=str(tmp_path / "images"), separator="space"
+    )
+    for images in (by_number, by_name):
+        assert images.paths.tolist() == ["cat_1.jpg", "dog_1.jpg"]
+        assert label_names(images) == ["1", "2"]
+    assert "l.txt: the cells are separated by a space" in by_number.notes
+
+
+def test_names_that_all_begin_with_a_hash_are_no_comments(tmp_path: Path) -> None:
+    images = read(tmp_path, "id,label\n#1,a\n#2,b\n", "#1.jpg", "#2.jpg")
+    assert images.paths.tolist() == ["#1.jpg", "#2.jpg"]
+
+
+def test_a_first_row_of_numbers_is_no_header(tmp_path: Path) -> None:
+    touch(tmp_path, "7.jpg", "8.jpg")
+    images = read(tmp_path, "7,1\n8,2\n", path_column="1", label_column="2")
+    assert images.paths.tolist() == ["7.jpg", "8.jpg"]
+    assert label_names(images) == ["1", "2"]
+    pandas = read(tmp_path, ",0,1\n0,7.jpg,1\n1,8.jpg,2\n", path_column="0", label_column="1")
+    assert label_names(pandas) == ["1", "2"]
+    with pytest.raises(DatasetError, match="its first line holds the numbers '7', '1'"):
+        read(tmp_path, "7,1\n8,2\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ({"columns": ["path", "label"], "index": [0, 1], "data": [["1.jpg", "a"], ["2.jpg", "b"]]}, []),
+        ({"schema": {"fields": []}, "data": [{"path": "1.jpg", "label": "a"}, {"path": "2.jpg", "label": "b"}]}, []),
+        ({"0": {"path": "1.jpg", "label": "a"}, "1": {"path": "2.jpg", "label": "b"}}, []),
+        ({"1.jpg": {"label": "a", "age": 3}, "2.jpg": {"label": "b", "age": 4}}, ["age"]),
+        ({"1.jpg": "a", "2.jpg": "b"}, []),
+        ({"a": ["1.jpg"], "b": ["2.jpg"]}, []),
+        ({"train": [{"path": "1.jpg", "label": "a"}], "val": [{"path": "2.jpg", "label": "b"}]}, []),
+        ({"version": "1.0", "samples": [{"path": "1.jpg", "label": "a"}, {"path": "2.jpg", "label": "b"}]}, []),
+    ],
+)
+def test_forms_of_json_are_tables(tmp_path: Path, content: Any, columns: list[str]) -> None:
+    images = read(tmp_path, json.dumps(content), "1.jpg", "2.jpg", name="t.json")
+    assert images.paths.tolist() == ["1.jpg", "2.jpg"]
+    assert label_names(images) == ["a", "b"]
+    assert images.splits.tolist() == (["train", "val"] if "val" in content else ["", ""])
+    assert list(cells(images)) == columns
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_the_content_decides_between_json_and_json_lines(tmp_path: Path, name: str) -> None:
+    rows = [{"path": "1.jpg", "label": "a"}, {"path": "2.jpg", "label": "b"}]
+    for text in ("\n".join(map(json.dumps, rows)), json.dumps(rows)):
+        assert label_names(read(tmp_path, text, "1.jpg", "2.jpg", name=name)) == ["a", "b"]
+
+
+def test_a_name_with_dots_is_a_value_in_objects(tmp_path: Path) -> None:
+    rows = [{"image": {"file": f"{n}.jpg"}, "label": {"name": name, "id": n}} for n, name in ((1, "a"), (2, "b"))]
+    text = "\n".join(map(json.dumps, rows))
+    images = read(tmp_path, text, "1.jpg", "2.jpg", name="t.jsonl", path_column="image.file", label_column="label.name")
+    assert label_names(images) == ["a", "b"]
+
+
+def test_lists_of_zero_and_one_are_no_labels(tmp_path: Path) -> None:
+    text = "\n".join(json.dumps({"path": f"{n}.jpg", "label": [n - 1, 2 - n]}) for n in (1, 2))
+    with pytest.raises(DatasetError, match=r"the column 'label' holds lists of 0 and 1 such as \[0, 1\]"):
+        read(tmp_path, text, "1.jpg", "2.jpg", name="t.jsonl")
+
+
+def test_columns_of_zero_and_one_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    rows = "path;cat;dog\n1.jpg;1,0;0,0\n2.jpg;0,0;1,0\n"
+    assert label_names(read(tmp_path, rows, "1.jpg", "2.jpg", label_columns=["cat", "dog"])) == ["cat", "dog"]
