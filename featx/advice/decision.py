@@ -43,6 +43,9 @@ WORTHWHILE_GAIN = 0.01
 LEAST_TRANSFER_GAIN = 0.05
 """Accuracy by which pretrained features must be able to beat those of random weights; below it, pretraining hardly helps."""
 
+RANDOM_WEIGHTS = -math.inf
+"""The gain of the pretraining of a network that has had none."""
+
 _CHANCE_LEVEL = 0.01  # significance level of "better than chance", over all layers together
 _BOOTSTRAP_DRAWS = 300
 
@@ -59,7 +62,8 @@ class Evidence:
         joint: {layer: result of a head on this and all later layers side by side}, for the same layers.
         frozen_share: {layer: share of the network's blocks up to and including this layer}.
         transfer_gain: upper end of the interval for how much more accurate a head on pretrained features is than one on
-            features of the same network with random weights; infinite if it was not measured.
+            features of the same network with random weights; infinite if it was not measured, ``RANDOM_WEIGHTS`` if the
+            network's weights are random themselves.
     """
 
     images: int

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from featx.advice.decision import Evidence
+from featx.advice.decision import RANDOM_WEIGHTS, Evidence
 from featx.advice.layer_scores import SIGNIFICANT, HeldOutResult, LayerScore, best_layer, score_layer
 from featx.advice.learning_curve import LearningCurve, measure_learning_curve
 from featx.backbones.backbone import Backbone, load_backbone
@@ -339,7 +339,7 @@ def _majority_result(data: LayerData, head: Head) -> HeldOutResult:
 def _transfer_gain(data: LayerData, random_weights: RandomWeights | None) -> float:
     """Return the upper end of the interval for the gain of pretraining; infinite if it was not measured."""
     if data.has_random_weights:
-        return 0.0
+        return RANDOM_WEIGHTS
     return random_weights.gain + SIGNIFICANT * random_weights.standard_error if random_weights else math.inf
 
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from featx.advice.decision import Decision, Evidence
+from featx.advice.decision import RANDOM_WEIGHTS, Decision, Evidence
 from featx.advice.evidence import Measurements, RandomWeights, blocks_before
 from featx.constants import MODELS
 from featx.layer_spec import PENULTIMATE, LayerSpec
@@ -100,7 +100,7 @@ def _about_the_data(measurements: Measurements) -> Iterator[str]:
             f"{evidence.peak} alone beats the {PENULTIMATE} by log loss (accuracy {peak:.4f} against {penultimate:.4f}), so "
             "the images are unlike those that the network was trained on"
         )
-    elif evidence.transfer_gain <= 0:
+    elif evidence.transfer_gain == RANDOM_WEIGHTS:
         yield "the network's weights are random, so there are no training images for these to be similar to"
     elif evidence.unlike_pretraining:
         yield "random weights do nearly as well, so the images are unlike those that the network was trained on"

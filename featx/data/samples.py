@@ -113,6 +113,12 @@ class Values:
         low, high = np.array(found, dtype=np.float64).T
         return float(low.min()), float(high.max())
 
+    def nearest(self, bound: float) -> float:
+        """The number nearest to a bound that samples can have: floats of 16 and 32 bits round it."""
+        dtype = self.rows(0, 1).dtype
+        with np.errstate(over="ignore"):
+            return float(dtype.type(bound)) if dtype.kind == "f" else bound
+
     def select(self, bands: Sequence[int]) -> Values:
         """The image of some bands, counted from 1: grey, grey and alpha, RGB, or RGB and alpha.
 
@@ -195,22 +201,22 @@ def paint_bands(values: Values, transform: Transform) -> np.ndarray:
     black, white = _bounds(values, transform, every=True)
     pixels = np.empty((*values.size[::-1], values.channels), np.uint8)
     for top, bottom in strips(values.size):
-        scaled = (values.rows(top, bottom).astype(np.float64) - black) * (255.0 / (white - black))
-        pixels[top:bottom] = np.rint(scaled)
+        pixels[top:bottom] = _scaled(values.rows(top, bottom), black, white)
     if values.inverted:
         np.subtract(255, pixels, out=pixels)
     return pixels.view(np.dtype((np.void, values.channels)))[..., 0]
 
 
 def _bounds(values: Values, transform: Transform, *, every: bool = False) -> tuple[float, float]:
-    """The values that are black and white.
+    """The values that are black and white. The largest float32 for 0.4 is above 0.4: it is white, as the one that was meant.
 
     Raises:
         ImageError: a value lies beyond them, or is NaN.
     """
     black, white = values.type.range(transform.value_range)
     low, high = values.extremes(every=every)
-    if not (math.isfinite(low) and math.isfinite(high)) or low < black or high > white:
+    least, most = values.nearest(black), values.nearest(white)
+    if not (math.isfinite(low) and math.isfinite(high)) or low < min(black, least) or high > max(white, most):
         grey = "grey " if values.channels < 3 else ""
         fault = f"{grey}values from {low:g} to {high:g}; expected {black:g} to {white:g}"
         is_finite = math.isfinite(low) and math.isfinite(high)
@@ -251,7 +257,7 @@ def _levels(part: np.ndarray, values: Values, black: float, white: float) -> Ima
     """Scale (h, W, C) values to an image of 8-bit levels: L, LA, RGB or RGBA."""
     has_alpha = part.shape[-1] % 2 == 0
     colours = part[..., :-1] if has_alpha else part
-    levels = np.rint((colours.astype(np.float64) - black) * (255.0 / (white - black))).astype(np.uint8)
+    levels = _scaled(colours, black, white).astype(np.uint8)
     if values.inverted:
         levels = 255 - levels
     if has_alpha:
@@ -259,6 +265,12 @@ def _levels(part: np.ndarray, values: Values, black: float, white: float) -> Ima
         alpha = np.rint(np.clip(part[..., -1:].astype(np.float64) / opaque, 0, 1) * 255)
         levels = np.concatenate([levels, alpha.astype(np.uint8)], axis=-1)
     return Image.fromarray(np.ascontiguousarray(levels[..., 0] if levels.shape[-1] == 1 else levels))
+
+
+def _scaled(part: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Whole numbers from 0, black, to 255, white, as float64."""
+    levels = np.rint((part.astype(np.float64) - black) * (255.0 / (white - black)))
+    return np.clip(levels, 0, 255, out=levels) if part.dtype.kind == "f" else levels
 
 
 def _flat(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

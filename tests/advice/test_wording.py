@@ -89,7 +89,8 @@ def test_the_reasons_for_fine_tuning_name_the_errors_that_it_removes() -> None:
     ("measurements", "reason"),
     [
         (measured(0.9, 0.7, 0.9), "middle alone beats the penultimate by log loss (accuracy 0.9000 against 0.7000), so"),
-        (measured(0.6, 0.9, 0.9, transfer_gain=0.0), "the network's weights are random, so there are no training images"),
+        (measured(0.6, 0.9, 0.9, transfer_gain=-math.inf), "the network's weights are random, so there are no training images"),
+        (measured(0.6, 0.9, 0.9, transfer_gain=-0.1), "random weights do nearly as well, so the images are unlike those"),
         (measured(0.6, 0.9, 0.9, transfer_gain=0.02), "random weights do nearly as well, so the images are unlike those"),
     ],
 )  # fmt: skip

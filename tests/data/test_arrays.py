@@ -56,6 +56,25 @@ def test_values_of_any_type_and_byte_order_are_scaled_by_their_range(dtype: str)
     np.testing.assert_array_equal(levels(npy(plane.astype(dtype)), value_range=(0.0, 255.0)), repeated(plane))
 
 
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+@pytest.mark.parametrize("bounds", [(0.0, 0.4), (-0.4, 0.0), (0.1, 0.7), (-1e9, 1e9)])
+def test_a_bound_that_floats_round_is_still_within_the_range(dtype: str, bounds: tuple[float, float]) -> None:
+    """The float32 that is nearest to 0.4 is above 0.4."""
+    low, high = bounds
+    if dtype == "<f2" and high > 1:
+        pytest.skip("float16 has no such numbers")
+    ramp = np.linspace(low, high, 24).astype(dtype).reshape(4, 6)
+    found = levels(npy(ramp), value_range=bounds)[..., 0]
+    assert found[0, 0] == 0
+    assert found[-1, -1] == 255
+    assert np.abs(found.ravel() - np.linspace(0, 255, 24)).max() <= 1
+    two = Transform(crop=4, resize=4, crop_width=6, channels=2, mean=(0.5, 0.5), std=(0.5, 0.5), value_range=bounds)
+    np.testing.assert_array_equal(read_pixels(npy(np.dstack([ramp, ramp])), two), [found, found])
+    beyond = npy(np.full((4, 6), high + 0.02 * (high - low), dtype))
+    with pytest.raises(ImageError, match=r"expected .* would fit\)$"):
+        levels(beyond, value_range=bounds)
+
+
 def test_a_value_beyond_the_range_is_an_error_that_names_one_that_fits() -> None:
     with pytest.raises(
         ImageError, match=r"^grey values from 0 to 189; expected 0 to 1 \(--value-range 0-255 would fit\)$"
