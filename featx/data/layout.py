@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from featx.data.folder_names import PLAIN_NAMES, hive_places, without_masks, without_parts
 from featx.data.image_set import PRETRAIN, SPLIT_NAMES
 from featx.data.split_names import (
     UNLABELLED_SPLIT,
@@ -24,8 +25,8 @@ from featx.data.urls import Url
 from featx.errors import DatasetError
 from featx.text import listed
 
-_PLAIN_NAMES = {"images", "image", "imgs", "img", "jpegimages", "jpeg", "jpegs", "jpg", "png", "pictures", "pics"}
-"""Names of folders that hold the images of a data set, and are no class if they stand alone."""
+_INNERMOST = "--label-pattern '(?P<label>[^/]+)/[^/]+$'"
+"""The option that makes a class of the folder that holds each image."""
 
 
 @dataclass
@@ -85,12 +86,14 @@ class Layout:
         around_classes: the folders whose folders are classes.
         splits: the folders that are splits.
         notes: sentences for the user.
+        masks: the folders with images that are left out as masks.
     """
 
     places: Mapping[str, Place]
     around_classes: tuple[str, ...]
     splits: tuple[str, ...]
     notes: tuple[str, ...]
+    masks: tuple[str, ...] = ()
 
 
 def read_layout(counts: Mapping[str, int], root: Path | Url, *, classes: bool = True) -> Layout:
@@ -111,9 +114,27 @@ def read_layout(counts: Mapping[str, int], root: Path | Url, *, classes: bool = 
         >>> layout.notes[0]
         'download: pets/test_set is read as the split test, pets/train_set as train'
     """
-    around = _unwrap(_tree(counts))
     if not classes:
-        return _splits_alone(around, counts, root)
+        return _splits_alone(_unwrap(_tree(counts)), counts, root)
+    named, key = hive_places(counts)
+    if named:
+        places = {path: Place(split, label) for path, (split, label) in named.items()}
+        return Layout(places, (), (), (f"{root.name}: the classes are read from the names of folders, {key}=...",))
+    kept, about_masks = without_masks(counts)
+    meant, about_parts = without_parts(kept)
+    joined = Counter[str]()
+    for path, count in kept.items():
+        joined[meant[path]] += count
+    found = _read_tree(_unwrap(_tree(joined)), root)
+    return replace(
+        found,
+        places={path: found.places[name] for path, name in meant.items() if name in found.places},
+        notes=(*(f"{root.name}: {note}" for note in (about_masks, about_parts) if note), *found.notes),
+        masks=tuple(path for path in counts if path not in kept),
+    )
+
+
+def _read_tree(around: Folder, root: Path | Url) -> Layout:
     if found := _classes_in_names(around):
         return _split_and_class_in_a_name(around, found, root)
     if splits := _splits_of(around, root):
@@ -138,7 +159,7 @@ def _unwrap(folder: Folder) -> Folder:
     while len(folder.folders) == 1:
         (inner,) = folder.folders.values()
         is_split = is_split_alone(inner.name) and not _holds_splits(inner)
-        is_plain_name = inner.name.lower() in _PLAIN_NAMES
+        is_plain_name = inner.name.lower() in PLAIN_NAMES
         if is_split or not (inner.folders or is_plain_name) or (inner.images and not _holds_splits(inner)):
             return inner if is_plain_name and not is_split and not folder.images else folder
         folder = inner
@@ -186,7 +207,7 @@ def _shared_names(folders: Iterable[Folder]) -> set[str]:
     """The names that occur below every one of some folders; a name such as images counts for nothing."""
     names = [folder.names_below() for folder in folders]
     shared = set.intersection(*names) if names else set()
-    return shared if any(name.lower() not in _PLAIN_NAMES for name in shared) else set()
+    return shared if any(name.lower() not in PLAIN_NAMES for name in shared) else set()
 
 
 def _splits_alone(around: Folder, counts: Mapping[str, int], root: Path | Url) -> Layout:
@@ -242,7 +263,7 @@ def _unwrap_each(tops: Mapping[str, Folder], splits: Mapping[str, str]) -> dict[
             repeats = inner.name == folder.name or (
                 worded_splits([inner.name])[inner.name] == splits[name] and inside[inner.name] == 1
             )
-            if not repeats and inner.name.lower() not in _PLAIN_NAMES:
+            if not repeats and inner.name.lower() not in PLAIN_NAMES:
                 break
             folder = inner
         found[name] = folder
@@ -298,7 +319,7 @@ def _classes_in_names(around: Folder) -> dict[str, tuple[str, str]]:
     is_grid = (
         len(classes) > 1 and len(every) > 1 and every in classes.values() and len(set(found.values())) == len(found)
     )
-    return found if flat and all(splits.values()) and is_grid and not every & {"", *_PLAIN_NAMES} else {}
+    return found if flat and all(splits.values()) and is_grid and not every & {"", *PLAIN_NAMES} else {}
 
 
 def _split_and_class_in_a_name(around: Folder, found: Mapping[str, tuple[str, str]], root: Path | Url) -> Layout:
@@ -331,7 +352,7 @@ def _splits_in_classes(around: Folder, root: Path | Url) -> Layout:
         top.name: {name for split in top.folders.values() for name in split.names_below()} for top in tops
     }
     shared = set.intersection(*inner.values())
-    if len(shared - {name for name in shared if name.lower() in _PLAIN_NAMES}) > 1:
+    if len(shared - {name for name in shared if name.lower() in PLAIN_NAMES}) > 1:
         raise DatasetError(
             f"{where} has folders of splits in each of {listed(sorted(inner))}, with folders of the same names in these "
             f"({listed(sorted(shared), most=3)}), so they look like data sets side by side. Name one of them, such as "
@@ -402,7 +423,7 @@ def _note_split_words(around: Folder, root: Path | Url) -> Iterator[str]:
 
 def _note_plain_names(classes: Iterable[str], root: Path | Url) -> Iterator[str]:
     for name in sorted(classes):
-        if name.lower() in _PLAIN_NAMES:
+        if name.lower() in PLAIN_NAMES:
             yield f"{root.name}: the folder {name} is read as a class"
 
 
@@ -414,20 +435,20 @@ def _note_classes(classes: Sequence[Folder], root: Path | Url) -> Iterator[str]:
     yield from _note_plain_names(by_name, root)
     below = {name: set[str]().union(*(f.names_below() for f in folders)) for name, folders in by_name.items()}
     shared = set.intersection(*below.values()) if len(below) > 1 else set()
-    if shared and not (len(shared) == 1 and min(shared).lower() in _PLAIN_NAMES):
+    if shared and not (len(shared) == 1 and min(shared).lower() in PLAIN_NAMES):
         yield (
             f"{root.name}: each of {listed(sorted(by_name), most=4)} is read as a class, and all of them have folders of the "
             f"same names ({listed(sorted(shared), most=4)}). If those are the classes, name one of the folders around them, or "
-            "list the images in a table with the columns path and label"
+            f"add {_INNERMOST}, which takes the folder that holds each image"
         )
         return
     nested = [folder for folder in classes if _holds_splits(folder)]
     if nested:
         yield f"{root.name}: the folders {listed(sorted(nested[0].folders), most=3)} in {nested[0].path} are not read as splits"
-    counted = Counter(len(folder.folders) > 1 and not folder.images for folder in classes)
-    if len(by_name) > 1 and counted[True] == len(classes):
+    are_around = all(folder.folders and not folder.images for folder in classes)
+    if len(by_name) > 1 and are_around and any(len(folder.folders) > 1 for folder in classes):
         example = next(iter(classes[0].folders.values()))
         yield (
             f"{root.name}: each class is a folder such as {classes[0].path}; the folders below, such as {example.path}, are "
-            "not classes"
+            f"not classes. {_INNERMOST} takes the folder that holds each image"
         )

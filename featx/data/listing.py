@@ -136,7 +136,9 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
     layout = read_layout(Counter(folders), root, classes=options.label_pattern is None)
     places = [layout.places.get(name) for name in folders]
     inside = [path for path, place in zip(listing.stored, places, strict=True) if place]
-    listing.skipped["outside any class folder"] += len(places) - len(inside)
+    masks = sum(folder in layout.masks for folder in folders)
+    listing.skipped["masks"] += masks
+    listing.skipped["outside any class folder"] += len(places) - len(inside) - masks
     listing.require_images(inside)
     labels = [place.label and portable(place.label) for place in places if place]
     notes = [f"{root.name}: {left_out}"] if (left_out := listing.left_out()) else []

@@ -54,14 +54,22 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def label_in_name(path: str, pattern: re.Pattern[str]) -> str:
-    r"""The class in the name of an image's file; "" if there is none.
+    r"""The class in the name of an image's file, or in its path if the pattern has a slash; "" if there is none.
 
     Examples:
         >>> label_in_name("train/cat.12.jpg", compiled(r"(?P<label>\w+?)\.\d+"))
         'cat'
+        >>> label_in_name("sketch/dog/12.jpg", compiled("/(?P<label>[^/]+)/[^/]*$"))
+        'dog'
     """
-    match = pattern.search(split_box(path)[0].rpartition("/")[2])
+    whole = split_box(path)[0]
+    match = pattern.search(whole if _is_of_paths(pattern) else whole.rpartition("/")[2])
     return portable((match["label"] or "").strip()) if match else ""
+
+
+def _is_of_paths(pattern: re.Pattern[str]) -> bool:
+    """Whether a pattern has a slash, other than in a set such as ``[^/]``, and so is searched in the whole path."""
+    return "/" in re.sub(r"\[\^?\]?[^\]]*\]", "", pattern.pattern)
 
 
 def _labelled(images: ImageSet, pattern: re.Pattern[str]) -> ImageSet:
@@ -74,10 +82,11 @@ def _labelled(images: ImageSet, pattern: re.Pattern[str]) -> ImageSet:
     if not classes:
         raise SettingsError(
             f"--label-pattern {pattern.pattern[:200]!r} finds a class in none of {counted(len(names), 'file name')} ({shown}); "
-            "it is searched in the name of the file, without its folders"
+            "it is searched in the name of the file, without its folders, unless it has a slash"
         )
     index = {name: label for label, name in enumerate(classes)}
-    note = f"{images.name}: --label-pattern finds {counted(len(classes), 'class', 'classes')} in the names of files"
+    where = "paths" if _is_of_paths(pattern) else "the names of files"
+    note = f"{images.name}: --label-pattern finds {counted(len(classes), 'class', 'classes')} in {where}"
     if missing:
         note += f", and none in {len(missing):,} of {len(names):,}, which are unlabelled ({shown})"
     labels = np.array([index.get(name, UNLABELLED) for name in names], dtype=np.int64)

@@ -84,7 +84,22 @@ def test_folders_whose_names_hold_the_word_of_a_split_are_splits_and_a_note_stat
         ("test_set/a/1 test_set/b/1", "test:a test:b"),
         # domains, or classes with folders of the same names
         ("photo/a/1 photo/b/1 sketch/a/1 sketch/b/1", ":photo*2 :sketch*2"),
-        ("COVID/images/1 COVID/masks/1 ok/images/1 ok/masks/1", ":COVID*2 :ok*2"),
+        # masks beside images: Pascal VOC, Oxford-IIIT Pet, segmentation data
+        ("COVID/images/1 COVID/masks/1 ok/images/1 ok/masks/1", ":COVID :ok"),
+        ("V/JPEGImages/1 V/JPEGImages/2 V/SegmentationClass/1 V/SegmentationObject/1", ":*2"),
+        ("images/1 images/2 annotations/trimaps/1", ":*2"),
+        ("train/images/1 train/masks/1 test/images/1 test/masks/1", "test: train:"),
+        ("images/a/1 images/b/1 masks/a/1 masks/b/1", ":a :b"),
+        # numbered parts
+        ("images_001/images/1 images_002/images/2", ":*2"),
+        ("HAM10000_images_part_1/1 HAM10000_images_part_2/2", ":*2"),
+        ("part-1/a/1 part-2/a/2 part-2/b/3 part-3/a/4", ":a*3 :b"),
+        # partitions as Hive writes them
+        ("label=ant/1 label=fire%20ant/1", ":ant :fire ant"),
+        ("split=train/class=a/1 split=test/class=a/1 split=train/class=b/1", TWO_SPLITS),
+        ("site=1/label=a/1 site=2/label=b/1 site=2/label=__HIVE_DEFAULT_PARTITION__/1", ": :a :b"),
+        # scenes in folders of their initials
+        ("a/abbey/1 a/attic/1 b/bakery/shop/1", ":a*2 :b"),
         ("Trainingsdaten/a/1 Trainingsdaten/b/1 Testdaten/a/1", ":Testdaten :Trainingsdaten*2"),
         # a taxonomy
         ("Aves/1/1 Aves/2/1 Plantae/3/1 Plantae/4/1", ":Aves*2 :Plantae*2"),
@@ -107,6 +122,10 @@ def test_a_layout_that_is_not_the_plain_one_is_read_with_a_note(files: str, foun
     ("files", "found"),
     [
         ("contest/1 latest/1 medieval/1", ":contest :latest :medieval"),
+        ("class_1/1 class_2/1", ":class_1 :class_2"),
+        ("masks/1 helmets/1", ":helmets :masks"),
+        ("part_1/1 part_3/1", ":part_1 :part_3"),
+        ("label=a/1 cat/1", ":cat :label=a"),
         ("test_tube/1 flask/1", ":flask :test_tube"),
         ("0/1 1/1 2/1", ":0 :1 :2"),
         ("Train/a/1 Train/b/1 TEST/a/1", TWO_SPLITS),
@@ -153,10 +172,12 @@ def test_the_notes_name_what_was_read_as_what() -> None:
     assert read("d/a/1 d/b/1")[1] == ("L: the classes are the folders in d",)
     assert read("x/a/1 x/b/1 y/a/1 y/b/1")[1] == (
         "L: each of x, y is read as a class, and all of them have folders of the same names (a, b). If those are the classes, "
-        "name one of the folders around them, or list the images in a table with the columns path and label",
+        "name one of the folders around them, or add --label-pattern '(?P<label>[^/]+)/[^/]+$', which takes the folder that "
+        "holds each image",
     )
+    assert read("images/1 cat/1")[1] == ("L: the folder images is read as a class",)
     assert read("train/images/1 train/masks/1 test/images/1 test/masks/1")[1] == (
-        "L: the folder images is read as a class",
+        "L: test/masks, train/masks lie beside folders of images and are left out: by the name they hold masks",
     )
 
 

@@ -52,6 +52,23 @@ def test_a_pattern_takes_the_place_of_the_folders_of_classes(folder: Callable[..
 
 
 @pytest.mark.parametrize(
+    ("pattern", "labels"),
+    [
+        ("(?P<label>[^/]+)/[^/]+$", ["dog_s", "dog_s", "shop"]),
+        ("^[^/]+/(?P<label>.+)/", ["dog_s", "dog_s", "bakery/shop"]),
+        ("(?P<label>[^/_]+)_", ["a", "b", "c"]),
+    ],
+)
+def test_a_pattern_with_a_slash_is_searched_in_the_whole_path(
+    folder: Callable[..., Path], pattern: str, labels: list[str]
+) -> None:
+    images = scan_images(
+        folder("photo/dog_s/a_1.jpg", "sketch/dog_s/b_1.jpg", "x/bakery/shop/c_1.jpg"), label_pattern=pattern
+    )
+    assert labels_of(images) == labels
+
+
+@pytest.mark.parametrize(
     ("pattern", "fault"),
     [
         ("(cat|dog)", "has no group named label"),
