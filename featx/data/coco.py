@@ -10,7 +10,11 @@ from featx.text import counted, shortened
 
 def is_coco(found: Any) -> bool:
     """Whether parsed JSON has the parts of COCO's form."""
-    return isinstance(found, dict) and all(isinstance(found.get(part), list) for part in ("images", "annotations"))
+    if not isinstance(found, dict) or not isinstance(images := found.get("images"), list):
+        return False
+    if "annotations" in found:
+        return isinstance(found["annotations"], list)
+    return bool(images) and all(isinstance(image, dict) and "file_name" in image for image in images)  # of a test set
 
 
 def rows_of_coco(found: dict[str, Any], where: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -42,7 +46,7 @@ def rows_of_coco(found: dict[str, Any], where: str) -> tuple[list[dict[str, Any]
     _require_objects(found, where)
     images, categories = (_by_id(found, part, where) for part in ("images", "categories"))
     rows, crowds, used = list[dict[str, Any]](), 0, set[Any]()
-    for number, annotation in enumerate(found["annotations"], start=1):
+    for number, annotation in enumerate(found.get("annotations", ()), start=1):
         place = f"{where}, annotation {number}"
         image = images.get(_id(annotation.get("image_id"), place))
         if image is None:
@@ -71,9 +75,11 @@ def rows_of_coco(found: dict[str, Any], where: str) -> tuple[list[dict[str, Any]
         notes.append(f"left out: {counted(crowds, 'annotation')} of crowds (iscrowd)")
     if without := len(images) - len(used):
         notes.append(f"left out: {counted(without, 'image')} without an annotation")
-    if not found["annotations"]:  # the images of a test set
+    if not found.get("annotations"):  # the images of a test set
         rows = [{"path": image.get("file_name"), "image_id": image["id"]} for image in images.values()]
         notes = ["there are no annotations, so the images are unlabelled"]
+    elif not any(row["label"] for row in rows):
+        notes.append("the annotations have no categories, so the images are unlabelled")
     return rows, notes
 
 

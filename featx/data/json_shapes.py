@@ -72,7 +72,7 @@ def _columns(found: _Object, fits: Fits) -> _Rows | None:
     """Columns: lists of one length, or objects of cells by the same indices."""
     columns = list(found.values())
     if all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
-        is_table = fits(list(found)) or not all(_are_names(column) for column in columns)
+        is_table = fits(list(found)) or not (all(map(_are_names, columns)) or _are_in_folders(columns))
         is_table = is_table and not all(isinstance(cell, dict) for column in columns for cell in column)
         return (
             ([dict(zip(found, cells, strict=True)) for cells in zip(*columns, strict=True)], []) if is_table else None
@@ -112,7 +112,10 @@ def _by_split(found: _Object, fits: Fits) -> _Rows | None:  # noqa: ARG001 - of 
 
 
 def _names_by_class(found: _Object, fits: Fits) -> _Rows | None:  # noqa: ARG001 - of every form
-    if not all(isinstance(names, list) and _are_names(names) for names in found.values()) or not any(found.values()):
+    lists = list(found.values())
+    if not all(isinstance(names, list) for names in lists) or not any(lists):
+        return None
+    if not all(map(_are_names, lists)) and not _are_in_folders(lists):
         return None
     column = "split" if all(map(is_split_alone, found)) else "label"
     return [{"path": path, column: name} for name, paths in found.items() for path in paths], [
@@ -136,6 +139,11 @@ def _alike(values: Sequence[Any]) -> bool:
 
 def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _are_in_folders(lists: Sequence[Sequence[Any]]) -> bool:
+    """Whether several lists hold names of images in folders, such as ``apple_pie/1005649``, which need no ending."""
+    return len(lists) > 1 and all(isinstance(name, str) and "/" in name for names in lists for name in names)
 
 
 def _are_names(values: Sequence[Any]) -> bool:

@@ -131,11 +131,14 @@ def _json(where: str, fits: Fits, asked: Collection[str]) -> JsonTable:
 
 
 def _inside(row: Any, names: Sequence[str]) -> Any:
-    """The value at a path of names in nested objects; None if there is none."""
+    """The value at a path of names in nested objects, and of numbers in lists; None if there is none."""
     for name in names:
-        if not isinstance(row, dict):
+        if isinstance(row, dict):
+            row = row.get(name)
+        elif isinstance(row, list) and name.isdecimal() and int(name) < len(row):
+            row = row[int(name)]
+        else:
             return None
-        row = row.get(name)
     return row
 
 

@@ -26,6 +26,7 @@ _WORDS = {
 }
 _FILLERS = {"set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "files", "folder", "seg"}
 _UNLABELLED_WORDS = {"pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "unsup", "unsupervised"}
+_YES, _NO = ("1", "true", "t", "yes"), ("0", "false", "f", "no")
 _JOINED = re.compile(rf"({'|'.join(_WORDS)})(?:set|sets|data|image|images|img|imgs|pics|photos|files|folder)")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -71,6 +72,35 @@ def splits_of_cells(cells: Iterable[str]) -> dict[str, str]:
     if all(map(is_split_alone, worded)) and len(set(worded.values())) == len(worded):
         return worded
     return {name: split or name for name, split in exact.items()}
+
+
+def split_of_flag(name: str) -> str:
+    """The split that a column such as ``is_valid`` or ``is_training_image`` marks; "" for other names.
+
+    Examples:
+        >>> split_of_flag("is_valid"), split_of_flag("isTest"), split_of_flag("is_training_image"), split_of_flag("isolated")
+        ('val', 'test', 'train', '')
+    """
+    words = [word.lower() for word in _words(name)]
+    if len(words) < 2 or words[0] != "is" or set(words[2:]) - _FILLERS:
+        return ""
+    return SPLIT_NAMES.get(words[1], "")
+
+
+def splits_of_flags(name: str, cells: Iterable[str]) -> dict[str, str]:
+    """Map the distinct cells of such a column, which are true or false in any form, to splits; {} for other columns.
+
+    Images that are not of the split are train; those that are not train are test.
+
+    Examples:
+        >>> splits_of_flags("is_valid", ["False", "True"]), splits_of_flags("is_train", ["1"])
+        ({'False': 'train', 'True': 'val'}, {'1': 'train'})
+    """
+    split, plain = split_of_flag(name), {cell: cell.casefold().removesuffix(".0") for cell in cells}
+    if not split or not set(plain.values()) <= {*_YES, *_NO}:
+        return {}
+    other = "test" if split == "train" else "train"
+    return {cell: split if text in _YES else other for cell, text in plain.items()}
 
 
 def is_unlabelled_name(name: str) -> bool:

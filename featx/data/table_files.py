@@ -23,7 +23,7 @@ def open_table(
     table: str | os.PathLike[str],
     *,
     separator: str | None = None,
-    numbered: bool = False,
+    numbered: int = 0,
     fits: Fits = lambda _: False,
     asked: Collection[str] = (),
 ) -> TableFile:
@@ -32,7 +32,7 @@ def open_table(
     Args:
         table: a local path, or a URL.
         separator: of a text table; None: found in its header.
-        numbered: whether a text table has no header.
+        numbered: if a text table has no header, the number of the last column that is asked for; 0 if it has one.
         fits: whether names are those of a table, which decides between separators, and between forms of JSON.
         asked: names of columns that the options name: with dots, they may mean values in objects.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from featx.data.formats import ENDINGS
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
+from featx.data.split_names import split_of_flag
 from featx.data.table_base import EXPECTED, TableFile, refuse_twice
 from featx.data.table_files import open_table
 from featx.data.text_table import SEPARATORS, TextTable
@@ -34,9 +35,9 @@ _PATHS: Sequence[Collection[str]] = (
         ),
         *("imagename", "imagefilename", "img", "imgpath", "imgfile", "imgname", "picture", "photo"),
     ),
-    ("imageid", "imgid"),
-    ("id",),
-    ("url", "urls", "imageurl", "imgurl", "photourl", "fileurl"),
+    ("imageid", "imgid", "imageindex"),
+    ("id", "idcode"),
+    ("url", "urls", "imageurl", "imgurl", "photourl", "fileurl", "imageuri", "imagegcsuri", "sourceref"),
 )
 """Names of columns of paths, without case, spaces, - and _; those of the first line that a table has are taken."""
 
@@ -59,7 +60,7 @@ _LABELS: Sequence[Collection[str]] = (
     ("labelid", "classid", "categoryid"),
 )
 
-_SPLITS: Sequence[Collection[str]] = (("split",), ("splits", "splitname", "set", "subset", "partition"))
+_SPLITS: Sequence[Collection[str]] = (("split",), ("splits", "splitname", "set", "subset", "partition", "mluse"))
 
 _BOXES: Sequence[tuple[Sequence[str], bool]] = (
     (("xmin", "ymin", "xmax", "ymax"), True),
@@ -147,7 +148,7 @@ def open_by(table: str, options: ScanOptions) -> TableFile:
     if column is not None and column.isdigit() and not _are_numbered(file, column):
         most = max(int(name) for name in asked if name.isdigit())
         return open_table(
-            table, separator=options.separator, numbered=True, fits=lambda names: len(names) >= max(2, most)
+            table, separator=options.separator, numbered=most, fits=lambda names: len(names) >= max(2, most)
         )
     return file
 
@@ -199,6 +200,8 @@ def find_roles(file: TableFile, options: ScanOptions) -> Roles:
         split = _required(file, options.split_column, "--split-column")
     elif not file.numbered:
         split = _guessed(file, _SPLITS, "--split-column", "splits", less=[path, *([label] if label else [])])
+        flags = [name for name in file.names if split_of_flag(name) and name not in (path, label, *label_columns)]
+        split = flags[0] if split is None and len(flags) == 1 else split
         guessed += [("split", split)] if split is not None and _key(split) != "split" else []
     own = {name for name in (path, label, split, *label_columns) if name}
     roles = Roles(path, label, label_columns, split, find_boxes(file, options, own), tuple(guessed))
@@ -235,6 +238,11 @@ def find_boxes(file: TableFile, options: ScanOptions, own: Collection[str]) -> B
             return Boxes(tuple(known[key] for key in keys), are_corners, True)
     lists = {_key(name): name for name in reversed(file.names) if name not in own}
     return next((Boxes((lists[key],), False, True) for key in _BOX_LISTS if key in lists), None)
+
+
+def is_id(name: str) -> bool:
+    """Whether a column of paths has the name of one of ids."""
+    return any(_key(name) in keys for keys in _PATHS[2:4])
 
 
 def _key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,10 +20,10 @@ from featx.data.formats import ENDINGS
 from featx.data.moved_paths import Below, moved_paths
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
-from featx.data.split_names import worded_splits
+from featx.data.split_names import splits_of_flags, worded_splits
 from featx.data.table_base import TableFile
 from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, boxed, read_boxes
-from featx.data.table_roles import Roles, find_roles
+from featx.data.table_roles import Roles, find_roles, is_id
 from featx.errors import DatasetError
 from featx.text import counted, listed, printable, shortened
 
@@ -36,6 +37,9 @@ _USUAL = (".jpg", ".png", ".jpeg", ".JPG", ".tif", ".PNG", ".webp", ".JPEG")
 _RARE = tuple(form for ending in ENDINGS for form in (ending, ending.upper()) if form not in _USUAL)
 _SAMPLE, _SMALL_SAMPLE = 20, 3
 """Names without an ending for which the usual and all other endings of images are tried."""
+
+_IMAGE_NAME = re.compile(rf"[^\s\"']*?([^\s\"'/\\\\]+(?:{'|'.join(map(re.escape, ENDINGS))}))(?![\w.])", re.IGNORECASE)
+"""The path of an image in a text, and the name of its file."""
 
 _YES, _NO = {"1", "true", "t", "yes"}, {"0", "false", "f", "no", ""}
 
@@ -83,9 +87,11 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Belo
         raise DatasetError(f"{file.where} has no rows")
     reader = _Reader(file, lines)
     notes, names = list(file.notes), Path(file.where).name
-    roles, about = _settled(roles, cells)
+    roles, flags, about = _settled(roles, cells)
     notes += [f"{names}: {note}" for note in about]
     as_given = reader.texts(roles.path, cells[roles.path], path_cell)
+    if options.path_column is None and is_id(roles.path):
+        _refuse_other_names(file, roles.path, as_given, cells)
     boxes = read_boxes(roles.boxes, cells, reader.fault) if roles.boxes else [None] * len(lines)
     paths, about = meant_paths(as_given, exists, below)
     notes += [f"{names}: {note}" for note in about]
@@ -93,6 +99,7 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Belo
     labels = reader.labels(roles, cells, options)
     notes += [f"{names}: {note}" for note in reader.notes]
     splits = reader.texts(roles.split, cells[roles.split], cell_text) if roles.split else [""] * len(lines)
+    splits = [flags.get(split, split) for split in splits]
     kept, about = _distinct(file, roles, paths, labels, splits, lines)
     notes += about
     columns = {}
@@ -120,10 +127,13 @@ def _used(roles: Roles) -> tuple[str, ...]:
     return tuple(name for name in (roles.path, roles.label, roles.split, *roles.label_columns) if name)
 
 
-def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, list[str]]:
-    """The roles without guesses that the cells do not bear out, and notes on the others."""
+def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, dict[str, str], list[str]]:
+    """The roles without guesses that the cells do not bear out, the splits that true and false mean, and notes."""
     guessed = dict(roles.guessed)
     split, boxes = roles.split, roles.boxes
+    flags = splits_of_flags(split, set(map(_plain_text, cells[split]))) if split is not None else {}
+    if flags:
+        guessed.pop("split", None)
     if "split" in guessed and split is not None:
         values = set(map(_plain_text, cells[split]))
         if "" in values or not all(worded_splits(values).values()):
@@ -132,6 +142,9 @@ def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, list
     if boxes and boxes.guessed and not are_boxes(boxes, cells):
         boxes = None
     notes = []
+    if flags:
+        shown = listed([f"{cell} as {meant}" for cell, meant in sorted(flags.items())])
+        notes.append(f"the column {printable(shortened(str(split)))} is read as the split ({shown})")
     if guessed:
         notes.append(
             "; ".join(
@@ -146,7 +159,28 @@ def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, list
             f"the {what} read as boxes ({how}), so each row is a part of its image; --box-columns none leaves "
             f"{'them' if several else 'it'} alone"
         )
-    return Roles(roles.path, roles.label, roles.label_columns, split, boxes, tuple(guessed.items())), notes
+    return Roles(roles.path, roles.label, roles.label_columns, split, boxes, tuple(guessed.items())), flags, notes
+
+
+def _refuse_other_names(file: TableFile, column: str, ids: Sequence[str], cells: dict[str, Sequence[Any]]) -> None:
+    """Refuse ids as names of files where another column names other files.
+
+    Raises:
+        DatasetError: there is such a column.
+    """
+    sample = range(0, len(ids), max(1, len(ids) // _SAMPLE))
+    if any(ids[row].lower().endswith(ENDINGS) for row in sample):
+        return
+    for name, values in cells.items():
+        found = [_IMAGE_NAME.search(further_text(values[row])) for row in sample] if name != column else []
+        named = [match for match in found if match]
+        others = sum(ids[row] not in match[1] for row, match in zip(sample, found, strict=False) if match)
+        if len(named) == len(sample) and 2 * others > len(named):
+            inner = " (a value in nested objects is named with dots: data.image)" if isinstance(values[0], dict) else ""
+            raise DatasetError(
+                f"{file.where}: the column {printable(shortened(column))} may hold the names of images, but "
+                f"{printable(shortened(name))} names others, such as {named[0][0]!r}; name the column with --path-column{inner}"
+            )
 
 
 def _distinct(
@@ -399,16 +433,13 @@ def exists_in(known: Iterable[str]) -> Exists:
     return lambda paths: np.array([path in there for path in paths], dtype=bool)
 
 
-def subfolder_with(folder: str | os.PathLike[str], path: str) -> str:
-    """The only folder in a folder in which there is a file of this path, with or without an ending of images; "" if none."""
-    found = []
-    try:
-        with os.scandir(folder) as entries:
-            inner = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def subfolders_with(folder: str | os.PathLike[str], path: str) -> set[str]:
+    """The folders in a folder in which there is a file of this path, with or without an ending of images."""
+    found = set[str]()
+    with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
+        inner = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         for each in inner[:100]:
             names = [path, *(path + ending for ending in (".jpg", ".jpeg", ".png", ".JPG"))]
             if any(os.path.isfile(os.path.join(each, name)) for name in names):  # noqa: PTH113, PTH118 - of str
-                found.append(each)
-    except (OSError, ValueError):
-        return ""
-    return found[0] if len(found) == 1 else ""
+                found.add(each)
+    return found

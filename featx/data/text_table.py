@@ -41,14 +41,15 @@ class TextTable:
     Args:
         where: a local path, or a URL.
         separator: one character; None: found in the header.
-        numbered: whether there is no header.
+        numbered: if there is no header, the number of the last column that is asked for; 0 if there is one. Where words are
+            cells, and lines have more and fewer of them, that column is the rest of each line.
         fits: decides between separators.
     """
 
     unit = "line"
 
-    def __init__(self, where: str, separator: str | None, numbered: bool, fits: Fits) -> None:
-        self.where, self.numbered, self._fits = where, numbered, fits
+    def __init__(self, where: str, separator: str | None, numbered: int, fits: Fits) -> None:
+        self.where, self.numbered, self._fits = where, numbered > 0, fits
         self.notes: list[str] = []
         with open_text(where) as file:
             beginning = file.read(_BEGINNING)
@@ -62,6 +63,9 @@ class TextTable:
         self.names: Sequence[str] = (
             [str(number) for number in range(1, len(self.first_row) + 1)] if numbered else _names(self.first_row)
         )
+        self._last = 0
+        if numbered and self.separator == " " and len(self.names) >= numbered:
+            self._take_rest(numbered)
 
     def read(self, names: Collection[str]) -> tuple[Sequence[int], dict[str, Sequence[Any]]]:
         """As ``TableFile.read``."""
@@ -73,14 +77,15 @@ class TextTable:
         comments: list[int] = []
         width, wide = len(self.names), 0
         with reading(self.where), open_text(self.where) as file, _long_cells():
-            for number, cells in self._rows(file):
+            for number, found in self._rows(file):
+                cells = [*found[: self._last - 1], " ".join(found[self._last - 1 :])] if self._last else found
                 is_comment = _is_comment(cells)
                 if len(cells) > width and any(cell.strip() for cell in cells[width:]):
                     if is_comment:
                         wide += 1
                         continue
-                    found = "the first line" if self.numbered else "the header"
-                    raise DatasetError(f"{self.where}, line {number}: more fields than {found} has")
+                    most = "the first line" if self.numbered else "the header"
+                    raise DatasetError(f"{self.where}, line {number}: more fields than {most} has")
                 if is_comment:
                     comments.append(len(numbers))
                 numbers.append(number)
@@ -97,6 +102,17 @@ class TextTable:
             numbers = list(compress(numbers, keep))
             columns = {name: list(compress(cells, keep)) for name, cells in columns.items()}
         return numbers, {**columns}
+
+    def _take_rest(self, last: int) -> None:
+        """Make the last column that is asked for the rest of each line, if lines differ in their number of words."""
+        with reading(self.where), open_text(self.where) as file, _long_cells():
+            widths = {len(" ".join(cells).split()) for _, cells in self._rows(file) if not _is_comment(cells)}
+        if len(widths) > 1:
+            self._last, self.names = last, self.names[:last]
+            self.notes.append(
+                f"{Path(self.where).name}: the lines have {min(widths)} to {max(widths)} words, so the column {last} is the "
+                "rest of each line"
+            )
 
     def _rows(self, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """The rows after the header that have a cell, with their numbers of lines."""

@@ -17,7 +17,7 @@ from featx.data.image_set import SPLIT_NAMES, ImageSet, assemble
 from featx.data.moved_paths import Below
 from featx.data.openers import open_store
 from featx.data.places import is_remote, local_path
-from featx.data.scan_options import NO_OPTIONS, ScanOptions
+from featx.data.scan_options import NO_OPTIONS, ScanOptions, names_text
 from featx.data.sources import folder
 from featx.data.sources.archive_store import ArchiveStore
 from featx.data.sources.paths_store import root_of, store_of_paths
@@ -27,7 +27,7 @@ from featx.data.table_base import EXPECTED, TABLE_ENDINGS, refuse_twice
 from featx.data.table_boxes import are_boxes, boxed, read_boxes
 from featx.data.table_files import open_table
 from featx.data.table_roles import find_boxes, open_by, path_column
-from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, path_cell, read_rows, subfolder_with
+from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, path_cell, read_rows, subfolders_with
 from featx.data.urls import folder_location
 from featx.errors import DatasetError
 from featx.text import counted, listed, shortened
@@ -343,9 +343,12 @@ def _where_else(table: Path | str, missing: Sequence[str], options: ScanOptions)
     """Where the files of a table may be, as the end of a message."""
     if options.root is not None or not isinstance(table, Path):
         return ""
-    folders = {subfolder_with(table.parent, path) for path in (missing[0], missing[len(missing) // 2], missing[-1])}
-    if len(folders) == 1 and (inner := folders.pop()):
-        return f"; {missing[0]} is in {inner}, so add --root {inner}"
+    folders = [subfolders_with(table.parent, path) for path in (missing[0], missing[len(missing) // 2], missing[-1])]
+    common = sorted(set.intersection(*folders))
+    if len(common) == 1:
+        return f"; {missing[0]} is in {common[0]}, so add --root {common[0]}"
+    if common:
+        return f"; there are files of these names in each of {listed(common)}: --root names one of them"
     if any(folders):
         return (
             f"; they are in several folders, so add --root {table.parent}, which looks for them in all folders below it"
@@ -387,7 +390,15 @@ def _notes_on_labels(name: str, rows: Rows, options: ScanOptions) -> Iterator[st
         found = (
             f" (besides, there are the columns {listed(others)}; --label-column names one of them)" if others else ""
         )
+        values = {column: {_whole(cell) for cell in set(cells)} for column, cells in rows.columns.items()}
+        flags = [column for column, cells in values.items() if cells <= {"0", "1"}]
+        if sum(len(values[column]) > 1 for column in flags) > 1:
+            found += f". Some hold 0 and 1 alone: --label-columns {names_text(flags)} reads those as labels"
         yield f"{name} has no column of labels, so its images are unlabelled{found}"
+
+
+def _whole(cell: str) -> str:
+    return cell.removesuffix(".0")
 
 
 def _with_root(options: ScanOptions, location: str) -> ScanOptions:
