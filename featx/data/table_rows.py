@@ -16,8 +16,10 @@ import numpy as np
 
 from featx.data.boxes import split_box, with_box
 from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text, refuse_one_hot, separated_labels
+from featx.data.encoded import is_image_text
 from featx.data.formats import ENDINGS
 from featx.data.moved_paths import Below, moved_paths
+from featx.data.places import local_path
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import splits_of_flags, worded_splits
@@ -232,9 +234,23 @@ def path_cell(value: Any) -> str:
     text = path_text(value)
     if not text:
         raise ValueError("is empty")
+    if is_image_text(text):
+        raise ValueError(
+            f"holds an image in base64, {text[:30]!r}..., not a path; such images are read from Parquet "
+            "(pandas: rows.to_parquet('images.parquet'))"
+        )
+    if text.lower().startswith("file://"):
+        _refuse_other_machine(text)
     if len(text) > LONGEST_PATH:
         raise ValueError(f"has {len(text):,} characters, {text[:40]!r}...; expected at most {LONGEST_PATH:,}")
     return text
+
+
+def _refuse_other_machine(text: str) -> None:
+    try:
+        local_path(text)
+    except (DatasetError, ValueError) as error:
+        raise ValueError(f"is no path of this machine: {error}") from error
 
 
 def meant_paths(cells: Sequence[str], exists: Exists, below: Below | None = None) -> tuple[list[str], list[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,15 +139,42 @@ def _without_bytes(images: Any, column: ImageColumn) -> Any:
     return pyarrow.StructArray.from_arrays([cells_of(images, column)[1]], names=[column.path])
 
 
+def schema_of(file: Path) -> Any:
+    """The schema of an Arrow file; raises as ``first_rows``."""
+    with _opened(file) as reader:
+        return reader.schema
+
+
+def first_rows(file: Path) -> Any:
+    """A table of the first rows of an Arrow file.
+
+    Raises:
+        DatasetError: it is damaged, or gone.
+    """
+    with _opened(file) as reader:
+        if isinstance(reader, pyarrow.RecordBatchStreamReader):
+            batch = next(iter(reader), None)
+        else:
+            batch = reader.get_batch(0) if reader.num_record_batches else None
+        return pyarrow.Table.from_batches([] if batch is None else [batch.slice(0, 8)], reader.schema)
+
+
 def _table(file: Path) -> Any:
     """The table in an Arrow file, memory-mapped, of either format."""
+    with _opened(file) as reader:
+        return reader.read_all()
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """The reader of an Arrow file, of either format."""
     try:
         found = file.stat()
         let_age(found.st_mtime_ns, found.st_ctime_ns)
         with pyarrow.memory_map(str(file)) as source:
             is_file = bytes(source.read(6)) == b"ARROW1"
             source.seek(0)
-            return (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(source).read_all()
+            yield (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(source)
     except FileNotFoundError as error:
         raise DatasetError(f"{file} is not there") from error
     except (OSError, pyarrow.ArrowException) as error:

@@ -1,4 +1,4 @@
-"""Hugging Face data sets: a folder that ``datasets`` has saved, or the name of one on the hub."""
+"""Hugging Face data sets: a folder that ``datasets`` has saved, or the name of one on the hub; and single Arrow files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featx.data.arrow_table import ARROW_ENDINGS
 from featx.data.image_set import ImageSet
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
@@ -26,16 +27,19 @@ if TYPE_CHECKING:
     from featx.data.sources.arrow_split import ArrowFiles, ArrowSplit
     from featx.data.sources.row_cells import Rows
 
-EXPECTED = "a data set of Hugging Face (hf://org/name, or a folder that datasets has saved)"
+EXPECTED = "a data set of Hugging Face (hf://org/name, a folder that datasets has saved, or an Arrow file)"
 
 OPTIONS: Collection[str] = ("image_column", "label_column", "label_columns", "split_column", "label_separator")
 """The options of the source; see ``featx.data.scan.Source``."""
 
 
 def matches(data: str | os.PathLike[str]) -> bool:
-    """Whether the data are the name of a data set of the hub, or a folder that ``datasets`` has saved."""
+    """Whether the data are the name of a data set of the hub, a folder of ``datasets``, or an Arrow file with images."""
     text = os.fspath(data)
-    return is_hub_name(text) if is_remote(text) else is_saved(local_path(_without_column(text)[0]))
+    if is_remote(text):
+        return is_hub_name(text)
+    path = local_path(_without_column(text)[0])
+    return is_saved(path) or (_is_arrow(path) and _has_images(path))
 
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:
@@ -62,7 +66,10 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
 def _asked(text: str, options: ScanOptions) -> tuple[_Found, ScanOptions]:
     """The data set of a user's text or a location, and the options with the column of images that the location names."""
     where, column = _without_column(text)
-    return _find(where), dataclasses.replace(options, image_column=options.image_column or column)
+    column = options.image_column or column
+    if column is None and not is_remote(where) and _is_arrow(local_path(where)):
+        column = _column_by_content(local_path(where))
+    return _find(where), dataclasses.replace(options, image_column=column)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,11 @@ def _find(text: str, *, newest: bool = True) -> _Found:
     try:
         if not is_remote(text):
             folder = local_path(text).resolve()
+            if _is_arrow(folder):
+                from featx.data.sources.arrow_split import ArrowFiles
+
+                alone = ArrowFiles(folder.parent, [folder], None, "", {})
+                return _Found(str(folder), portable(folder.stem), folder.parent, {"": alone})
             return _Found(str(folder), portable(_name(folder)), folder, splits_of_folder(folder))
         hub = hub_name(text)
         folder, notes = prepared_folder(hub, newest=newest)
@@ -110,6 +122,33 @@ def _find(text: str, *, newest: bool = True) -> _Found:
         raise DatasetError(f"{hub}: there is no split {unknown[0]!r}; found {listed(list(files))}{near}")
     chosen = {split: files[split] for split in hub.splits or files}
     return _Found(str(hub), hub.short, folder, chosen, notes)
+
+
+def _is_arrow(path: Path) -> bool:
+    return path.name.lower().endswith(ARROW_ENDINGS) and path.is_file()
+
+
+def _has_images(file: Path) -> bool:
+    """Whether an Arrow file has a column of images, and not only their paths."""
+    try:
+        from featx.data.sources.arrow_split import schema_of
+        from featx.data.sources.row_schema import features_of, image_columns
+    except ImportError:
+        return False
+    try:
+        schema = schema_of(file)
+        return bool(image_columns(schema, features_of(schema.metadata))) or _column_by_content(file) is not None
+    except DatasetError:  # the table's reader states it
+        return False
+
+
+def _column_by_content(file: Path) -> str | None:
+    """As ``row_schema.column_by_content``."""
+    from featx.data.sources.arrow_split import first_rows
+    from featx.data.sources.row_schema import column_by_content, features_of
+
+    rows = first_rows(file)
+    return column_by_content(rows.schema, features_of(rows.schema.metadata), lambda names: rows.select(names))
 
 
 def _name(folder: Path) -> str:
@@ -136,7 +175,8 @@ def opens(location: str) -> bool:
     """Whether a location is that of a data set of the hub, or of a folder that ``datasets`` has saved."""
     if is_remote(location):
         return is_hub_name(location)
-    return is_saved(Path(_without_column(location)[0]))
+    path = Path(_without_column(location)[0])
+    return is_saved(path) or path.name.lower().endswith(ARROW_ENDINGS)
 
 
 def open_store(location: str) -> Store:

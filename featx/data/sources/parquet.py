@@ -150,26 +150,19 @@ def _of_rows(count: int) -> Any:
 
 
 def _column_by_content(file: str) -> str | None:
-    """The only column of plain bytes that begin as an image does, where no type and no name tells it."""
+    """As ``row_schema.column_by_content``; None for a file that cannot be read."""
     import pyarrow.parquet
 
-    from featx.data.formats import format_of
-    from featx.data.sources.row_schema import ImageColumn, features_of, image_columns
+    from featx.data.sources.row_schema import column_by_content, features_of
 
-    found: list[ImageColumn] = []
     try:
         with place(file).open() as source:
             opened = pyarrow.parquet.ParquetFile(source)
             schema = opened.schema_arrow
-            if image_columns(schema, features_of(schema.metadata)):
-                return None
-            names = [f.name for f in schema if pyarrow.types.is_binary(f.type) or pyarrow.types.is_large_binary(f.type)]
-            for batch in opened.iter_batches(batch_size=8, columns=names) if names else ():
-                for name in names:
-                    values = batch.column(name).drop_null()
-                    if len(values) and format_of(values[0].as_py()[:64]):
-                        found.append(ImageColumn(name))
-                break
-    except (OSError, pyarrow.ArrowException):
+            return column_by_content(
+                schema,
+                features_of(schema.metadata),
+                lambda names: next(opened.iter_batches(batch_size=8, columns=names), None),
+            )
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException):
         return None
-    return found[0].name if len(found) == 1 else None

@@ -14,6 +14,7 @@ import pyarrow.compute
 
 from featx.data.boxes import split_box
 from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, refuse_one_hot, separated_labels
+from featx.data.encoded import image_of_text
 from featx.data.image_set import ImageSet, assemble
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.row_schema import ImageColumn, RowSchema, class_names, unnamed_note
@@ -239,6 +240,9 @@ def cells_of(array: Any, column: ImageColumn) -> tuple[Any, Any]:
     """The arrays of bytes and of paths in an array of images; no paths, None, where it has none."""
     if pyarrow.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if column.is_text:
+        found = [None if text is None else image_of_text(text) for text in python_values(array)]
+        return pyarrow.array(found, pyarrow.large_binary()), None
     if not column.child:
         return _decoded(array), None
     paths = pyarrow.compute.struct_field(array, column.path) if column.path else None

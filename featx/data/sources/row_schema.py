@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow
 
+from featx.data.encoded import is_image_text
+from featx.data.formats import format_of
 from featx.data.scan_options import ScanOptions
 from featx.errors import DatasetError
 from featx.text import listed
@@ -46,11 +48,13 @@ class ImageColumn:
         name: of the column.
         child: the field with the bytes, of a column of structures; "" of a column of plain bytes.
         path: the field with the path of each image, of a column of structures; "" where there is none.
+        is_text: whether the images are text in base64.
     """
 
     name: str
     child: str = ""
     path: str = ""
+    is_text: bool = False
 
     @property
     def leaves(self) -> list[str]:
@@ -140,7 +144,7 @@ def named_image(where: str, schema: Any, features: Mapping[str, Any], asked: str
         if column is None:
             raise DatasetError(
                 f"{where}: the column {asked!r} has the type {str(schema.field(asked).type)[:100]}; expected the bytes of "
-                "image files, or structures with the field bytes"
+                "image files, structures with the field bytes, or text in base64"
             )
         return column
     if several := next((field.name for field in schema if _is_list_of_images(field.type)), None) if not found else None:
@@ -162,6 +166,30 @@ def image_columns(schema: Any, features: Mapping[str, Any]) -> list[ImageColumn]
     """The columns that hold images, by their types and names."""
     found = (_image_column(field, features, named=False) for field in schema)
     return [column for column in found if column]
+
+
+def column_by_content(schema: Any, features: Mapping[str, Any], first_rows: Callable[[list[str]], Any]) -> str | None:
+    """The only column of plain bytes or of text in base64 that begin as an image does, where no type and no name tells it.
+
+    Args:
+        schema: the schema of Arrow.
+        features: as ``features_of`` returns them.
+        first_rows: reads a few rows of some columns, as a batch or a table of Arrow.
+    """
+    if image_columns(schema, features):
+        return None
+    names = [field.name for field in schema if _is_binary(field.type) or _is_text(field.type)]
+    names = [name for name in names if schema.names.count(name) == 1]
+    rows = first_rows(names) if names else None
+    if rows is None:
+        return None
+    found = []
+    for name in names:
+        values = rows.column(name).drop_null()
+        first = values[0].as_py() if len(values) else None
+        if is_image_text(first) or (isinstance(first, bytes) and format_of(first[:64])):
+            found.append(name)
+    return found[0] if len(found) == 1 else None
 
 
 def features_of(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
@@ -187,7 +215,7 @@ def class_names(feature: Any) -> list[str] | None:
 
 
 def _image_column(field: Any, features: Mapping[str, Any], *, named: bool) -> ImageColumn | None:
-    """A column of Arrow as a column of images; None if it is none. Plain bytes count by their names, unless it is named."""
+    """A column of Arrow as one of images; None if it is none. Plain bytes count by their names, text if it is named."""
     feature = features.get(field.name)
     kind = feature.get("_type") if isinstance(feature, dict) else None
     if not named and kind not in (None, "Image", "Value"):  # sound and films have bytes, too
@@ -202,7 +230,7 @@ def _image_column(field: Any, features: Mapping[str, Any], *, named: bool) -> Im
         return ImageColumn(field.name, "bytes", path)
     if _is_binary(type_) and (named or kind == "Image" or field.name.lower() in _IMAGE_NAMES):
         return ImageColumn(field.name)
-    return None
+    return ImageColumn(field.name, is_text=True) if named and _is_text(type_) else None
 
 
 def _is_list_of_images(type_: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -400,3 +401,50 @@ def test_files_behind_urls_are_read_as_local_ones(tmp_path: Path) -> None:
     assert images.file(4).name == "memory://rows/data/train-00000-of-00001.parquet/4/pet_4.png"
     with pytest.raises(DatasetError, match=r"memory://rows/data/none\.parquet"):
         scan_images("memory://rows/data/none.parquet")
+
+
+# Images as text, and Arrow files
+
+
+@pytest.mark.parametrize("before", ["", "data:image/png;base64,"])
+@pytest.mark.parametrize("name", ["image", "payload"])
+def test_images_in_base64_have_the_keys_of_their_files(tmp_path: Path, before: str, name: str) -> None:
+    files = [png(number) for number in range(4)]
+    texts = [before + base64.b64encode(data).decode() for data in files]
+    path = write(tmp_path / "t.parquet", {name: [*texts[:3], None, "no image"], "label": ["a", "b", "a", "b", "a"]})
+    images = scan_images(path)
+    store = open_store(images.root)
+    assert [store.read(row).key for row in images.paths[:3]] == list(map(image_key, files[:3]))
+    assert store.facts(images.paths[:3].tolist()).sizes.tolist() == list(map(len, files[:3]))
+    with pytest.raises(ImageError, match="the row has no image"):
+        store.read("3")
+    assert store.read("4").data == b"no image"
+
+
+def test_images_in_base64_in_other_tables_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    text = base64.b64encode(png(0)).decode()
+    (tmp_path / "t.csv").write_text(f"image,label\n{text},a\n")
+    with pytest.raises(DatasetError, match=r"line 2: the image holds an image in base64, .* read from Parquet"):
+        scan_images(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("form", ["file", "stream", "feather"])
+def test_arrow_files_hold_images_or_their_paths(tmp_path: Path, form: str) -> None:
+    feather = pytest.importorskip("pyarrow.feather", reason="needs pyarrow")
+    files = [png(0), png(1)]
+    (tmp_path / "1.png").write_bytes(files[0])
+    (tmp_path / "2.png").write_bytes(files[1])
+    for name, columns in (("rows", {"image": files}), ("paths", {"path": ["1.png", "2.png"]})):
+        content = pyarrow.table({**columns, "label": ["a", "b"], "age": [3, 4]})
+        path = tmp_path / f"{name}.{'feather' if form == 'feather' else 'arrow'}"
+        if form == "feather":
+            feather.write_feather(content, path)
+        else:
+            make = pyarrow.ipc.new_file if form == "file" else pyarrow.ipc.new_stream
+            with make(str(path), content.schema) as writer:
+                writer.write_table(content)
+        images = scan_images(path)
+        store = open_store(images.root)
+        assert [store.read(each).key for each in images.paths] == list(map(image_key, files))
+        assert label_names(images) == ["a", "b"]
+        assert images.columns["age"].tolist() == ["3", "4"]
