@@ -14,9 +14,11 @@ from featx.cli.needs import ALWAYS, CHECKED, Needs, with_option
 from featx.cli.option_groups import option
 from featx.cli.options import (
     DEVICE,
+    FIT,
     GROUPS,
     LAYERS,
     MODELS_FOLDER,
+    PIXEL_VALUES,
     POSITIVE,
     WORKERS,
     cache_folder,
@@ -106,6 +108,8 @@ _WITH_PAGE = Needs(
     metavar="NAME",
     help="Weights of the backbone, as in featx extract.",
 )  # fmt: skip
+@needing(with_option("backbone", "--backbone"), PIXEL_VALUES)
+@needing(with_option("backbone", "--backbone"), FIT)
 @DEVICE
 @option(
     "--page", is_flag=True, section="Output", needs=ALWAYS,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -64,6 +65,9 @@ def inspect(
     backbone: str | None = None,
     weights: str = "default",
     device: str = "auto",
+    value_range: str | int | tuple[float, float] | None = None,
+    bands: str | Sequence[int] | None = None,
+    fit: str | None = None,
     out: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     page: bool = False,
     map: str = MAPS[0],  # noqa: A002 - the option of the command has this name
@@ -98,6 +102,9 @@ def inspect(
         backbone: name of the backbone of a data set; as ``featx.extract`` takes it.
         weights: weights of that backbone.
         device: device that runs that backbone.
+        value_range: how that backbone reads images; see ``load_backbone``.
+        bands: as ``value_range``.
+        fit: as ``value_range``.
         out: a file, or files, to write: the page (``.html``), or a table of all images (``.csv`` or ``.parquet``).
         page: write the page ``<models>/<features>--inspection.html`` too.
         map: how the page places the images on its map: "pca", or "tsne", which needs the extra ``map``.
@@ -126,8 +133,14 @@ def inspect(
     outputs = [Path(path) for path in names_of(out, "out")]
     _check(model, task, seed, threshold, map)
     require_writable(outputs)
+    reading = {"value_range": value_range, "bands": bands, "fit": fit}
+    if backbone is None and any(option is not None for option in reading.values()):
+        raise SettingsError(
+            "value_range, bands and fit are for a data set through a backbone; name it by backbone (-b)"
+        )
+    network = {"weights": weights, "device": device, **reading}
     features, file, notes = _load(
-        data, layer, backbone=backbone, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
+        data, layer, backbone=backbone, network=network, cache=cache, workers=workers, reporter=reporter
     )
     outputs += [Path(models) / f"{_stem(features, file)}--inspection.html"] if page else []
     require_writable(outputs, features, [str(path) for path in (features.source, table) if path])
@@ -197,8 +210,7 @@ def _load(
     layer: str | Sequence[str],
     *,
     backbone: str | None,
-    weights: str,
-    device: str,
+    network: Mapping[str, Any],
     cache: str | os.PathLike[str],
     workers: int | None,
     reporter: Reporter,
@@ -222,9 +234,7 @@ def _load(
         file = None if backbone else newest_of(Path(cache), images, reporter)
         if file is None:
             name = backbone_name(data, backbone)
-            return _extract(
-                images, name, layer, weights=weights, device=device, cache=cache, workers=workers, reporter=reporter
-            )
+            return _extract(images, name, layer, network=network, cache=cache, workers=workers, reporter=reporter)
     assert file is not None
     reporter.stage(f"reading {file}")
     return FeatureSet.load(file, layer), file, label_changes(file)
@@ -251,8 +261,7 @@ def _extract(
     backbone: str,
     layer: str,
     *,
-    weights: str,
-    device: str,
+    network: Mapping[str, Any],
     cache: str | os.PathLike[str],
     workers: int | None,
     reporter: Reporter,
@@ -263,8 +272,7 @@ def _extract(
     from featx.extraction.pipeline import extract
 
     reporter.stage(f"extracting the features of {len(images):,} images")
-    network = load_backbone(backbone, weights=weights, device=device)
-    extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
+    extraction = extract(images, load_backbone(backbone, **network), cache=cache, workers=workers, reporter=reporter)
     return extraction.load(layer), extraction.file, extraction.notes
 
 

@@ -6,12 +6,15 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import featx
 from inspections import inspection_of
 from made import photos, with_labels
 
 from featx.cli.findings import print_findings
+from featx.errors import SettingsError
+from featx.inspection.pipeline import inspect as run_inspect
 
 SECTIONS = ("duplicates: ", "label errors: ", "outliers: ", "odd images: ")
 
@@ -82,3 +85,21 @@ def test_options_without_effect_and_bad_values_are_usage_errors(in_tmp: Path) ->
     assert "--table has no effect without --group" in featx("inspect", "--table", "x.csv", status=2).stderr
     assert "0.0 is not in the range x>0" in featx("inspect", "--threshold", 0, status=2).stderr
     assert "there is no feature file in cache" in featx("inspect", status=1).stderr
+
+
+def test_images_of_many_bands_are_inspected_through_a_backbone_by_the_options_that_errors_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("field", "forest"):
+        (tmp_path / "fields" / label).mkdir(parents=True)
+        for number in range(6):
+            bands = rng.integers(0, 10_000, (40, 40, 5)).astype(np.uint16)
+            np.save(tmp_path / "fields" / label / f"{number}.npy", bands)
+    inspect = ("inspect", tmp_path / "fields", "-b", "lenet5", "--cache", tmp_path / "cache", "--json")
+    assert "--bands selects some" in featx(*inspect, status=1).stderr
+    reading = ("--bands", "4,3,2", "--value-range", "0-10000", "--fit", "pad")
+    assert json.loads(featx(*inspect, *reading).stdout)["images"] == 12
+    with_them = ("extract", tmp_path / "fields", "-b", "lenet5", *reading, "--cache", tmp_path / "cache")
+    assert "no forward pass was needed" in featx(*with_them).stdout
+    assert "--bands has no effect without --backbone" in featx("inspect", "--bands", "1", status=2).stderr
+    with pytest.raises(SettingsError, match="value_range, bands and fit are for a data set through a backbone"):
+        run_inspect(tmp_path / "fields", bands=(4, 3, 2), cache=tmp_path / "cache")
