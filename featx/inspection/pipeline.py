@@ -133,15 +133,8 @@ def inspect(
     outputs = [Path(path) for path in names_of(out, "out")]
     _check(model, task, seed, threshold, map)
     require_writable(outputs)
-    reading = {"value_range": value_range, "bands": bands, "fit": fit}
-    if backbone is None and any(option is not None for option in reading.values()):
-        raise SettingsError(
-            "value_range, bands and fit are for a data set through a backbone; name it by backbone (-b)"
-        )
-    network = {"weights": weights, "device": device, **reading}
-    features, file, notes = _load(
-        data, layer, backbone=backbone, network=network, cache=cache, workers=workers, reporter=reporter
-    )
+    network = {"weights": weights, "device": device, "value_range": value_range, "bands": bands, "fit": fit}
+    features, file, notes = _load(data, layer, backbone, network, cache=cache, workers=workers, reporter=reporter)
     outputs += [Path(models) / f"{_stem(features, file)}--inspection.html"] if page else []
     require_writable(outputs, features, [str(path) for path in (features.source, table) if path])
     features = with_groups(features, group, table)
@@ -208,14 +201,18 @@ def _stem(features: FeatureSet, file: Path | None) -> str:
 def _load(
     data: FeatureSet | ImageSet | str | os.PathLike[str] | None,
     layer: str | Sequence[str],
-    *,
     backbone: str | None,
     network: Mapping[str, Any],
+    *,
     cache: str | os.PathLike[str],
     workers: int | None,
     reporter: Reporter,
 ) -> tuple[FeatureSet, Path | None, tuple[str, ...]]:
     """The features of the data, their file, and what the user should know about them."""
+    if backbone is None and any(network[name] is not None for name in ("value_range", "bands", "fit")):
+        raise SettingsError(
+            "value_range, bands and fit are for a data set through a backbone; name it by backbone (-b)"
+        )
     layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
     file: Path | None = None
     if data is None:
