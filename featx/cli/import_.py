@@ -59,7 +59,7 @@ def _show(imported: FeatureImport) -> None:
 )  # fmt: skip
 @option(
     "--vector-column", section="Input", needs=CHECKED, metavar="NAME", show_default="features, embedding or the like",
-    help="Column of a table with the vectors, as lists of numbers.",
+    help="Column of a table with the vectors, as lists of numbers; or the array of a file.",
 )  # fmt: skip
 @option(
     "--backbone", section="Input", needs=ALWAYS, metavar="NAME",

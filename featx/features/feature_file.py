@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featx.constants import FOREIGN
 from featx.errors import CacheMissError, CorruptFileError, UnreadableFileError
 from featx.features import checksums
 from featx.features.header import COLUMNS, FeatureFileHeader, Layer
@@ -150,9 +151,12 @@ class FeatureFile(FeatureFileHeader):
             CacheMissError: the file has no such layer.
         """
         if name not in self.layers:
-            raise CacheMissError(
-                f"{self.path} has no layer {name!r}, only {', '.join(self.layers)}; featx extract {option_for(name)} adds it"
+            hint = (
+                "name one of these"
+                if FOREIGN in self.backbone["parts"]
+                else f"featx extract {option_for(name)} adds it"
             )
+            raise CacheMissError(f"{self.path} has no layer {name!r}, only {', '.join(self.layers)}; {hint}")
         return self.layers[name]
 
     def checksums(self, layer: str) -> np.ndarray:

@@ -22,7 +22,7 @@ _MOST_RATIO = 100
 """How many times larger than its place in the file a data set may be when it is decompressed."""
 
 _SMALL = 1 << 20
-_BLOCK = 16 << 20
+BLOCK = 16 << 20
 _MOST_CHUNK = 512 << 20
 _MOST_TEXTS = 50_000_000
 
@@ -42,14 +42,14 @@ def main(request: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (asked["memory"], asked["memory"]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (asked["output"], asked["output"]))
     out = os.fdopen(asked["out"], "wb")
-    sys.stdout.write(json.dumps([_read(path, out) for path in asked["paths"]]))
+    sys.stdout.write(json.dumps([_read(path, out, asked["output"]) for path in asked["paths"]]))
 
 
-def _read(path: str, out: Any) -> dict[str, Any]:
+def _read(path: str, out: Any, most: int) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             is_hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n" or _has_later_signature(file)
-        found = _read_hdf5(path, out) if is_hdf5 else _read_matlab(path, out)
+        found = _read_hdf5(path, out, most) if is_hdf5 else _read_matlab(path, out)
         out.flush()
     except FaultError as error:
         return {"fault": str(error)}
@@ -66,24 +66,25 @@ def _has_later_signature(file: Any) -> bool:
     return bool(file.read(8) == b"\x89HDF\r\n\x1a\n")
 
 
-def _read_hdf5(path: str, out: Any) -> dict[str, Any]:
+def _read_hdf5(path: str, out: Any, most: int) -> dict[str, Any]:
     import h5py
+
+    from featx.features.exchange.hdf5_anndata import is_anndata, read_anndata
 
     size = os.stat(path).st_size  # noqa: PTH116
     with h5py.File(path, "r", locking=False) as root:
-        if _text(root.attrs.get("format", "")) == "featx-features":
+        if text_of(root.attrs.get("format", "")) == "featx-features":
             raise FaultError("is a feature file of featx already; name it where FEATURES is expected")
         kinds: dict[str, Any] = {}
         for name, dataset in _datasets(root, h5py):
             _require_inside(name, dataset, size)
             kinds[name] = dataset
+        if is_anndata(root):
+            return read_anndata(root, out, most)
         is_matlab = any("MATLAB_class" in dataset.attrs for dataset in kinds.values())
-        found: dict[str, Any] = {"matrices": [], "texts": {}, "numbers": {}, "groups": {}}
-        found["anndata"] = _text(root.attrs.get("encoding-type", "")) == "anndata"
+        found: dict[str, Any] = {"matrices": [], "texts": {}, "numbers": {}, "anndata": False}
         for name, dataset in kinds.items():
             _take(name, dataset, found, out, h5py, is_matlab)
-        if found["anndata"]:
-            _categories(root, kinds, found)
         return found
 
 
@@ -151,19 +152,21 @@ def _take(name: str, dataset: Any, found: dict[str, Any], out: Any, h5py: Any, i
     if text is not None:
         if len(shape) <= 1 and math.prod(shape) <= _MOST_TEXTS:
             values = np.atleast_1d(dataset[()])
-            found["texts"][name] = [_text(value) for value in values.tolist()]
+            found["texts"][name] = [text_of(value) for value in values.tolist()]
         return
-    if kind not in "fiu" or dataset.dtype.itemsize > 8 or not math.prod(shape):
+    if kind not in "fiub" or dataset.dtype.itemsize > 8 or not math.prod(shape):
         return
     if len(shape) >= 2 or (len(shape) == 1 and kind == "f"):
         begin = out.tell()
         dtype = "<f2" if dataset.dtype == np.float16 else "<f4"
+        if len(shape) == 1 and dataset.dtype.itemsize == 8:
+            dtype = "<f8"  # it may be a column, whose numbers stay as they are
         transposed = is_matlab and len(shape) == 2
         if transposed:
             out.write(np.ascontiguousarray(dataset[()].T, dtype=dtype).tobytes())
             shape = shape[::-1]
         else:
-            _write_blocks(dataset, dtype, out)
+            write_blocks(dataset, dtype, out)
         found["matrices"].append(
             {
                 "name": name,
@@ -178,27 +181,15 @@ def _take(name: str, dataset: Any, found: dict[str, Any], out: Any, h5py: Any, i
         found["numbers"][name] = dataset[()].tolist()
 
 
-def _write_blocks(dataset: Any, dtype: str, out: Any) -> None:
+def write_blocks(dataset: Any, dtype: str, out: Any) -> None:
+    """Write a data set as raw numbers, block by block."""
     row = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
-    step = max(1, _BLOCK // row)
+    step = max(1, BLOCK // row)
     if dataset.chunks:
         step = max(dataset.chunks[0], step // dataset.chunks[0] * dataset.chunks[0])
     with np.errstate(over="ignore"):
         for at in range(0, dataset.shape[0], step):
             out.write(np.ascontiguousarray(dataset[at : at + step], dtype=dtype).tobytes())
-
-
-def _categories(root: Any, kinds: dict[str, Any], found: dict[str, Any]) -> None:
-    """The columns of AnnData that are stored as numbers of categories."""
-    for name in kinds:
-        if name.startswith("obs/") and name.endswith("/codes"):
-            column = name[: -len("/codes")]
-            codes, values = found["numbers"].pop(name, []), found["texts"].pop(f"{column}/categories", None)
-            if values is not None:
-                found["texts"][column] = [values[code] if 0 <= code < len(values) else "" for code in codes]
-    order = root["obs"].attrs.get("column-order", []) if "obs" in root else []
-    found["index"] = _text(root["obs"].attrs.get("_index", "_index")) if "obs" in root else ""
-    found["order"] = [_text(name) for name in list(order)[:10_000]]
 
 
 def _read_matlab(path: str, out: Any) -> dict[str, Any]:
@@ -234,7 +225,8 @@ def _read_matlab(path: str, out: Any) -> dict[str, Any]:
     return found
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A text of HDF5, which may be bytes."""
     if isinstance(value, bytes):
         return os.fsdecode(value)
     return value if isinstance(value, str) else str(value)

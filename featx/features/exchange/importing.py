@@ -237,8 +237,9 @@ def _drop_repeated(found: Vectors) -> None:
     if keep.all():
         return
     rows = np.flatnonzero(keep)
+    left = int((~keep).sum())
     found.notes.append(
-        f"{counted(int((~keep).sum()), 'vector')} repeat an earlier one of the same name, and are left out"
+        f"{counted(left, 'vector')} with the name and numbers of an earlier one {'is' if left == 1 else 'are'} left out"
     )
     found.layers = {layer: matrix[rows] for layer, matrix in found.layers.items()}
     found.names = [found.names[row] for row in rows]

@@ -14,19 +14,20 @@ a folder of files   one vector, or several, for each file; or parts of one table
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from featx.errors import DatasetError
+from featx.features.exchange.names_beside import FILE_NAMES, add_names, csv_columns, is_list_of_names, list_beside
 from featx.features.exchange.read_arrays import load_tensors, read_arrays, read_each
 from featx.features.exchange.read_tables import read_table, text_columns
-from featx.features.exchange.sort_arrays import sort_arrays, take_columns, without_split
+from featx.features.exchange.sort_arrays import name_columns, sort_arrays, take_columns, without_split
 from featx.features.exchange.vectors import (
     LABEL_COLUMNS,
     NAME_COLUMNS,
@@ -42,15 +43,25 @@ from featx.features.exchange.vectors import (
     lines_of,
     require_count,
     require_equal_counts,
-    unique_texts,
 )
 from featx.io.file_kinds import misplaced
 from featx.layer_spec import PENULTIMATE
 from featx.text import brief, counted, listed
 
-_FILE_NAMES = "file_names.txt"
 _MOST_FILES = 1_000_000
-_PICKLES = (".pkl", ".pickle", ".joblib", ".p")
+_PICKLE = (
+    "is a pickle, which is never loaded since it could run code; where it was made, save its arrays instead: "
+    "numpy.savez('vectors.npz', features=X, labels=y)"
+)
+_INDEX = (
+    "is an index for searching, not a file of vectors; write its vectors as an array where it was made: "
+    "index = faiss.read_index(file); numpy.save('vectors.npy', index.reconstruct_n(0, index.ntotal))"
+)
+_REMEDIES = dict.fromkeys((".pkl", ".pickle", ".joblib", ".p"), _PICKLE) | dict.fromkeys(
+    (".index", ".faiss", ".ivf", ".ann", ".hnsw"), _INDEX
+)
+"""Endings of files that are known and not read, and what to do instead."""
+
 _MOST_PARTS = 64
 
 
@@ -69,48 +80,72 @@ def read_vectors(
         DatasetError: there is nothing, nothing that is known, or something that does not fit together.
     """
     own = dict(columns or {})
-    if path.is_dir():
-        found = _read_folder(path, folder, own)
-    elif not path.exists():
-        raise DatasetError(f"there is no file or folder {path}; expected vectors of another tool")
-    elif path.suffix.lower() in TABLE_ENDINGS:
-        found = read_table([path], folder, own)
-    elif path.suffix.lower() in NAMED_ENDINGS:
-        found = read_arrays(path, folder)
-        if names is None and found.names is None:
-            _add_names(found, _beside(path))
-    elif path.suffix.lower() in _PICKLES:
-        raise DatasetError(
-            f"{path} is a pickle, which is never loaded since it could run code; where it was made, save its arrays instead: "
-            "numpy.savez('vectors.npz', features=X, labels=y)"
-        )
-    else:
-        known = ", ".join((*NAMED_ENDINGS, *TABLE_ENDINGS))
-        raise DatasetError(
-            misplaced(path, "vectors of another tool") or f"{path} is none of {known}, nor a folder of such files"
-        )
+    found = _read_folder(path, folder, own) if path.is_dir() else _read_file(path, folder, own)
     if names is not None:
-        _add_names(found, names, own)
+        add_names(found, names, own)
+    elif found.names is None and path.is_file():
+        add_names(found, list_beside(path))
+    if not path.is_dir() and path.suffix.lower() in NAMED_ENDINGS:
+        _require_vectors(found, own.get("vectors"), path)
+    name_columns(found, own, str(names or path))
     return found
+
+
+def _read_file(path: Path, folder: Path, own: Mapping[str, str | None]) -> Vectors:
+    """The vectors of one file."""
+    if not path.exists():
+        raise DatasetError(f"there is no file or folder {path}; expected vectors of another tool")
+    if not path.is_file():
+        raise DatasetError(f"{path} is no regular file; expected vectors of another tool")
+    ending = path.suffix.lower()
+    if ending in TABLE_ENDINGS:
+        return read_table([path], folder, own)
+    if ending in NAMED_ENDINGS:
+        return read_arrays(path, folder)
+    if (remedy := _REMEDIES.get(ending)) is not None:
+        raise DatasetError(f"{path} {remedy}")
+    known = ", ".join((*NAMED_ENDINGS, *TABLE_ENDINGS))
+    if (what := misplaced(path, "vectors of another tool")) and "an archive" in what:
+        raise DatasetError(f"{path} is packed; unpack it, and name the folder or the file that was in it ({known})")
+    raise DatasetError(what or f"{path} is none of {known}, nor a folder of such files")
+
+
+def _require_vectors(found: Vectors, name: str | None, path: Path) -> None:
+    """Make the array that the user names the penultimate layer."""
+    if name is None or name == found.roles.get("vectors"):
+        return
+    if name not in found.layers:
+        known = [found.roles.get("vectors", PENULTIMATE), *(each for each in found.layers if each != PENULTIMATE)]
+        raise DatasetError(f"{path} has no vectors named {name!r}; it has {listed(known)}")
+    before = found.layers.pop(PENULTIMATE, None)
+    found.layers = {PENULTIMATE: found.layers.pop(name), **found.layers}
+    if before is not None:
+        found.layers[found.roles.get("vectors", "X")] = before
 
 
 def _read_folder(path: Path, folder: Path, own: Mapping[str, str | None]) -> Vectors:
     for read in _LAYOUTS:
-        found = read(path, folder)
+        found = read(path, folder, own)
         if found is not None:
             return found
     files = list(_files(path))
     tables = [file for file in files if file.suffix.lower() in TABLE_ENDINGS]
-    arrays = [file for file in files if file.suffix.lower() in NAMED_ENDINGS and not _is_list_of_names(file)]
+    arrays = [file for file in files if file.suffix.lower() in NAMED_ENDINGS and not is_list_of_names(file)]
     if len(arrays) == 1:
         found = read_arrays(arrays[0], folder)
         if found.names is None:
-            _add_names(found, _beside(arrays[0]) or next(iter(tables), None))
+            add_names(found, list_beside(arrays[0]) or next(iter(tables), None))
         return found
     if arrays:
-        return _parts_of_one(path, arrays, folder) or _one_for_each_file(_of_one_kind(path, arrays), folder)
+        whole = _parts_of_one(path, arrays, folder) or _numbered_parts(arrays, folder)
+        return whole or _one_for_each_file(_of_one_kind(path, arrays), folder)
     if tables:
         tables = [file for file in tables if file.suffix.lower() != ".json"] or tables
+        if len(tables) == 1:
+            found = read_table(tables, folder, own)
+            if found.names is None:
+                add_names(found, list_beside(tables[0]))
+            return found
         by_kind = {file.suffix.lower() for file in tables}
         if len(by_kind) > 1:
             raise DatasetError(f"{path} has tables of several kinds ({listed(sorted(by_kind))}); name one of them")
@@ -139,115 +174,19 @@ def _in_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in parts], str(path)
 
 
-def _beside(path: Path) -> Path | None:
-    """The list or table of names that lies beside a file of arrays."""
-    stem = path.stem
-    names = (
-        f"{stem}.csv",
-        f"{stem}.txt",
-        f"{stem}_names.txt",
-        f"{stem}.names.txt",
-        f"{stem}.json",
-        _FILE_NAMES,
-        "filenames.txt",
-        "names.txt",
-        "paths.txt",
-    )
-    return next((file for name in names if (file := path.with_name(name)) != path and file.is_file()), None)
-
-
-def _is_list_of_names(path: Path) -> bool:
-    """Whether a text file holds names and not numbers."""
-    if path.suffix.lower() != ".txt":
-        return False
-    with path.open("rb") as file:
-        first = file.readline(4096).split()
-    try:
-        return not [float(part.strip(b",")) for part in first]
-    except ValueError:
-        return True
-
-
-def _add_names(found: Vectors, path: Path | None, own: Mapping[str, str | None] | None = None) -> None:
-    """Take the names, and the labels and splits if there are any, of a file beside the vectors."""
-    if path is None:
-        return
-    names, labels, splits, columns, keys = _table_of_names(path, own or {})
-    require_count(len(names), len(found), "names", str(path))
-    found.names, found.labels, found.splits, found.keys = names, labels or found.labels, splits or found.splits, keys
-    found.columns |= columns
-    found.notes.append(f"the names of the vectors are those of {path.name}")
-
-
-def _table_of_names(
-    path: Path, own: Mapping[str, str | None]
-) -> tuple[list[str], list[str] | None, list[str] | None, dict[str, list[str]], np.ndarray | None]:
-    """Names, labels, splits, further columns and keys of a list or table that is as long as the vectors."""
-    if not path.is_file():
-        raise DatasetError(f"there is no file {path} of names")
-    if path.suffix.lower() == ".parquet":
-        columns = text_columns(path)
-    elif path.suffix.lower() in (".csv", ".tsv"):
-        columns = _csv_columns(path)
-    elif path.suffix.lower() in (".json", ".jsonl"):
-        found = _json_columns(path)
-        if isinstance(found, list):
-            return found, None, None, {}, None
-        columns = found
-    else:
-        return lines_of(path), None, None, {}, None
-    name = own.get("names") or first_of(list(columns), NAME_COLUMNS)
-    if name is None or name not in columns:
-        raise DatasetError(f"{path} has no column of names; it has {listed(list(columns)) or 'none'}")
-    count = len(columns[name])
-    held = Vectors("names", {PENULTIMATE: np.empty((count, 1), np.float32)}, names=columns.pop(name))
-    take_columns(held, columns, str(path))
-    return held.names or [], held.labels, held.splits, held.columns, held.keys
-
-
-def _json_columns(path: Path) -> list[str] | dict[str, list[str]]:
-    """A list of names, or the columns of a list of objects."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = path.suffix.lower() == ".jsonl"
-        found = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not JSON that can be read: {brief(error)}") from error
-    if isinstance(found, list) and all(isinstance(item, str) for item in found):
-        return found
-    if isinstance(found, list) and all(isinstance(item, dict) for item in found):
-        names = dict.fromkeys(name for item in found for name in item)
-        return {name: unique_texts(item.get(name) for item in found) for name in names}
-    raise DatasetError(f"{path} is no list of names; expected a list of texts or of objects")
-
-
-def _csv_columns(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} is not a table that can be read: {error}") from error
-    header, *rows = rows or [[]]
-    rows = [row for row in rows if row]
-    wrong = next((row for row in rows if len(row) != len(header)), None)
-    if wrong is not None:
-        raise DatasetError(f"{path} has a row of {len(wrong)} cells; expected {len(header)}, as in its header")
-    return {name.strip(): [row[at] for row in rows] for at, name in enumerate(header)}
-
-
 # One layout each: None where the folder has another
 
 
-def _thingsvision(path: Path, folder: Path) -> Vectors | None:
-    lists = [file for file in _files(path) if file.name == _FILE_NAMES]
-    endings = (".npy", ".hdf5", ".h5", ".mat", ".pt", ".txt")
+def _thingsvision(path: Path, folder: Path, _: Mapping[str, str | None]) -> Vectors | None:
+    lists = [file for file in _files(path) if file.name == FILE_NAMES]
+    endings = (".npy", ".hdf5", ".h5", ".mat", ".pt", ".txt", ".csv")
     matrices = [file for file in _files(path) if file.stem == "features" and file.suffix.lower() in endings]
     if not lists or not matrices:
         return None
     layers: dict[str, np.ndarray] = {}
     names: list[str] | None = None
     for file in matrices:
-        found = read_arrays(file, folder)
+        found = read_table([file], folder, {}) if file.suffix.lower() == ".csv" else read_arrays(file, folder)
         own = next((each for each in lists if each.parent == file.parent), lists[0])
         here = lines_of(own)
         require_count(len(here), len(found), "names", str(own))
@@ -260,7 +199,9 @@ def _thingsvision(path: Path, folder: Path) -> Vectors | None:
     return Vectors("thingsvision", layers, names=names)
 
 
-def _clip_retrieval(path: Path, folder: Path) -> Vectors | None:
+def _clip_retrieval(path: Path, folder: Path, _: Mapping[str, str | None]) -> Vectors | None:
+    if path.absolute().name == "img_emb" and any(path.glob("img_emb_*.npy")):
+        path = path.absolute().parent
     parts = sorted(path.glob("img_emb/*.npy"), key=_in_order)
     if not parts:
         return None
@@ -301,11 +242,11 @@ def _npy(path: Path) -> np.ndarray:
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 
-def _eva(path: Path, folder: Path) -> Vectors | None:
+def _eva(path: Path, folder: Path, _: Mapping[str, str | None]) -> Vectors | None:
     manifest = path / "manifest.csv"
     if not manifest.is_file():
         return None
-    columns = _csv_columns(manifest)
+    columns = csv_columns(manifest)
     if "embeddings" not in columns:
         return None
     spool, counts = Spool(folder), []
@@ -329,7 +270,10 @@ def _eva(path: Path, folder: Path) -> Vectors | None:
         }
     labels, split = columns.pop("target", None), first_of(list(columns), SPLIT_COLUMNS)
     splits = columns.pop(split) if split else None
-    return Vectors("kaiko-eva", spool.matrices(), names=names, labels=labels, splits=splits, columns=columns)
+    roles = {"names": "origin", **({"labels": "target"} if labels else {}), **({"splits": split} if split else {})}
+    return Vectors(
+        "kaiko-eva", spool.matrices(), names=names, labels=labels, splits=splits, columns=columns, roles=roles
+    )
 
 
 def _rows_of(found: object, where: str) -> np.ndarray:
@@ -340,16 +284,18 @@ def _rows_of(found: object, where: str) -> np.ndarray:
     return as_rows(found, where)
 
 
-def _saved_datasets(path: Path, folder: Path) -> Vectors | None:
+def _saved_datasets(path: Path, folder: Path, columns: Mapping[str, str | None]) -> Vectors | None:
     """A data set, or a dictionary of them by split, that ``datasets`` saved."""
-    own = {"names": None, "labels": None, "splits": None, "vectors": None}
+    own = {"vectors": columns.get("vectors")}
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        splits = _saved_json(path / "dataset_dict.json", "splits")
         parts = {name: _one_dataset(path / name) for name in splits if Path(name).name == name}
     elif (path / "state.json").is_file():
         parts = {"": _one_dataset(path)}
     else:
         return None
+    if not all(parts.values()):
+        raise DatasetError(f"{path} was saved by datasets without any rows")
     found = read_table([file for files in parts.values() for file in files], folder, own)
     found.tool = "datasets"
     if len(parts) > 1:
@@ -360,29 +306,45 @@ def _saved_datasets(path: Path, folder: Path) -> Vectors | None:
 
 
 def _one_dataset(path: Path) -> list[Path]:
-    state = json.loads((path / "state.json").read_text())
-    if state.get("_indices_data_files"):
+    state = path / "state.json"
+    if _saved_json(state, "_indices_data_files", None):
         raise DatasetError(f"{path} has rows in another order than its files; save it after dataset.flatten_indices()")
-    names = [str(entry["filename"]) for entry in state["_data_files"]]
-    return [path / name for name in names if Path(name).name == name]
+    entries = [entry for entry in _saved_json(state, "_data_files") if isinstance(entry, dict)]
+    names = [str(entry.get("filename")) for entry in entries]
+    files = [path / name for name in names if Path(name).name == name]
+    for file in files:
+        if not file.is_file():
+            raise DatasetError(f"{state} names {file.name}, which is not there")
+    return files
+
+
+def _saved_json(path: Path, key: str, default: object = ...) -> Any:
+    """A value of a JSON file that ``datasets`` wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        value = found.get(key, default)
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise DatasetError(f"{path}, as datasets writes it, cannot be read: {brief(error)}") from error
+    if value is ... or (default is ... and not isinstance(value, list)):
+        raise DatasetError(f"{path} has no list {key!r}, so it was not written by datasets")
+    return value
 
 
 def _name_labels(found: Vectors, info: Path) -> None:
-    """Give labels that are numbers of a ClassLabel their names."""
-    if found.labels is None or not info.is_file():
-        return
-    features = json.loads(info.read_text()).get("features") or {}
-    for name, feature in features.items():
-        if (
-            isinstance(feature, dict)
-            and feature.get("_type") == "ClassLabel"
-            and name in ("label", "labels", "class", "target")
-        ):
-            classes = feature.get("names") or []
-            found.labels = [
-                classes[int(text)] if text.isdigit() and int(text) < len(classes) else "" for text in found.labels
-            ]
-            return
+    """Give what is numbers of a ClassLabel its names."""
+    features = _saved_json(info, "features", None) if info.is_file() else None
+    for name, feature in features.items() if isinstance(features, dict) else ():
+        if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+            continue
+        classes = list(map(str, feature.get("names") or []))
+        if name == found.roles.get("labels") and found.labels is not None:
+            found.labels = _classes_of(found.labels, classes)
+        elif name in found.columns:
+            found.columns[name] = _classes_of(found.columns[name], classes)
+
+
+def _classes_of(numbers: Sequence[str], classes: Sequence[str]) -> list[str]:
+    return [classes[int(text)] if text.isdigit() and int(text) < len(classes) else "" for text in numbers]
 
 
 def _parts_of_one(path: Path, files: Sequence[Path], folder: Path) -> Vectors | None:
@@ -412,6 +374,27 @@ def _parts_of_one(path: Path, files: Sequence[Path], folder: Path) -> Vectors | 
         else:
             raise DatasetError(f"{file} holds {type(found).__name__}; expected a tensor or a list")
     return sort_arrays(path, arrays, texts, "files", folder)
+
+
+def _numbered_parts(files: Sequence[Path], folder: Path) -> Vectors | None:
+    """The parts of one matrix, such as ``embeddings_0.npy``, ``embeddings_1.npy``, in the order of their numbers."""
+    stems = [re.fullmatch(r"(.*?)[ _.-]?\d+", file.stem) for file in files]
+    beginnings = {stem[1] if stem else "" for stem in stems}
+    if (
+        {file.suffix.lower() for file in files} != {".npy"}
+        or len(beginnings) > 1
+        or first_of([*beginnings], VECTOR_COLUMNS) is None
+    ):
+        return None
+    matrices = [as_rows(_npy(file), str(file)) for file in sorted(files, key=_in_order)]
+    if all(len(matrix) == 1 for matrix in matrices):
+        return None
+    spool = Spool(folder)
+    for file, matrix in zip(sorted(files, key=_in_order), matrices, strict=True):
+        spool.append(PENULTIMATE, matrix, str(file))
+    found = Vectors("npy", spool.matrices(), notes=[f"the {len(files):,} files are the parts of one matrix"])
+    add_names(found, list_beside(files[0]))
+    return found
 
 
 def _of_one_kind(path: Path, files: Sequence[Path]) -> Sequence[Path]:
@@ -473,5 +456,10 @@ def _places(columns: Mapping[str, Sequence[str]], count: int) -> list[str]:
     return [f"{number:0{digits}d}" for number in range(count)]
 
 
-_LAYOUTS: tuple[Callable[[Path, Path], Vectors | None], ...] = (_saved_datasets, _clip_retrieval, _eva, _thingsvision)
+_LAYOUTS: tuple[Callable[[Path, Path, Mapping[str, str | None]], Vectors | None], ...] = (
+    _saved_datasets,
+    _clip_retrieval,
+    _eva,
+    _thingsvision,
+)
 """The layouts of folders, the most particular first."""

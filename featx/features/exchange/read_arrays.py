@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import warnings
@@ -26,10 +27,11 @@ from featx.features.exchange.vectors import (
     require_count,
     require_equal_counts,
     require_small,
+    unique_texts,
 )
 from featx.io.tensor_file import DTYPES, read_header
 from featx.layer_spec import PENULTIMATE
-from featx.text import brief, described
+from featx.text import brief, described, size_text
 
 _MOST_IN_MEMORY = 8 << 30
 _SMALL, _MOST_RATIO = 64 << 20, 100
@@ -53,7 +55,7 @@ def read_arrays(path: Path, folder: Path) -> Vectors:
         return _READERS[path.suffix.lower()](path, folder)
     except DatasetError:
         raise
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError, TypeError) as error:
+    except (ValueError, EOFError, LookupError, zipfile.BadZipFile, RuntimeError, TypeError, ArithmeticError) as error:
         raise DatasetError(f"{path} cannot be read: {brief(error)}") from error
 
 
@@ -130,18 +132,22 @@ def _read_txt(path: Path, folder: Path) -> Vectors:
 
 def _read_safetensors(path: Path, folder: Path) -> Vectors:
     with path.open("rb") as file:
-        metadata, tensors = read_header(file, path.stat().st_size)
+        try:
+            metadata, tensors = read_header(file, path.stat().st_size)
+        except ValueError as error:
+            hint = "; save tensors as numbers that every reader knows: tensor.float()" if "dtype" in str(error) else ""
+            raise DatasetError(f"{path} cannot be read: {brief(error)}{hint}") from error
         arrays, columns = dict[str, np.ndarray](), dict[str, list[Any]]()
         keys = None
         for name, tensor in tensors.items():
             dtype = DTYPES[tensor.dtype]
-            if len(tensor.shape) >= 2 and dtype.kind == "f" and all(tensor.shape):
+            if name == "keys" and tensor.dtype == "U8" and tensor.shape[1:] == (16,):
+                keys = mapped(file, 16, dtype, offset=tensor.begin, rows=tensor.shape[0])
+            elif len(tensor.shape) >= 2 and all(tensor.shape):
                 flat = mapped(file, int(np.prod(tensor.shape[1:])), dtype, offset=tensor.begin, rows=tensor.shape[0])
                 arrays[name] = flat.reshape(tensor.shape)
             elif len(tensor.shape) == 1 and dtype.kind in "iu":
                 columns[name] = np.fromfile(file, dtype, tensor.shape[0], offset=tensor.begin - file.tell()).tolist()
-            elif name == "keys" and tensor.dtype == "U8" and tensor.shape[1:] == (16,):
-                keys = mapped(file, 16, dtype, offset=tensor.begin, rows=tensor.shape[0])
     if metadata.get("featx") != MARK:
         numbers = {name: np.array(values) for name, values in columns.items()}
         return sort_arrays(path, {**arrays, **numbers}, {}, "safetensors", folder)
@@ -269,7 +275,7 @@ def _limited(path: Path, found: Mapping[str, Any], file: IO[bytes], folder: Path
         was |= {entry["was"]} if entry["float"] and len(shape) > 1 else set()
     if found["anndata"]:
         return _anndata(path, found, arrays)
-    arrays |= {name: np.array(values, dtype=np.int64) for name, values in found["numbers"].items()}
+    arrays |= {name: np.array(values) for name, values in found["numbers"].items()}
     vectors = sort_arrays(path, arrays, found["texts"], "matlab" if path.suffix.lower() == ".mat" else "hdf5", folder)
     if "float64" in was:
         vectors.notes.append(f"{path.name} holds float64 numbers; they are stored as float32")
@@ -284,19 +290,25 @@ def _anndata(path: Path, found: Mapping[str, Any], arrays: Mapping[str, np.ndarr
         if name.startswith("obsm/")
     }
     if not layers:
-        raise DatasetError(f"{path} has no dense X and no dense obsm; expected (N, D) numbers in one of them")
+        raise DatasetError(f"{path} has neither X nor obsm; expected (N, D) numbers in one of them")
     require_equal_counts(layers, str(path))
-    notes = []
-    if len(layers) == 1 and PENULTIMATE not in layers:
-        name, matrix = layers.popitem()
-        layers[PENULTIMATE] = matrix
-        notes = [f"{path.name} has no dense X; the layer penultimate is {name} of obsm"]
-    vectors = Vectors("anndata", layers, notes=notes)
-    columns = {name: found["texts"].get(f"obs/{name}", found["numbers"].get(f"obs/{name}")) for name in found["order"]}
-    vectors.names = found["texts"].get(f"obs/{found['index']}")
-    if vectors.names is not None:
-        require_count(len(vectors.names), len(vectors), "names", str(path))
-    take_columns(vectors, {name: values for name, values in columns.items() if values is not None}, str(path))
+    vectors = Vectors("anndata", layers, roles={"vectors": "X"} if PENULTIMATE in layers else {})
+    for entry in found["matrices"]:
+        if entry["sparse"]:
+            vectors.notes.append(
+                f"{entry['name']} of {path.name} is sparse; it is stored with all its zeros, in "
+                f"{size_text(math.prod(entry['shape']) * np.dtype(entry['dtype']).itemsize)}"
+            )
+    if PENULTIMATE not in layers:
+        main = max(layers, key=lambda name: layers[name].shape[1])
+        vectors.layers = {PENULTIMATE: layers.pop(main), **layers}
+        vectors.roles["vectors"] = main
+        vectors.notes.append(f"{path.name} has no X; the layer penultimate is {main} of obsm")
+    names = found["columns"].pop(found["index"], None)
+    if names is not None:
+        require_count(len(names), len(vectors), "names", str(path))
+        vectors.names = unique_texts(names)
+    take_columns(vectors, found["columns"], str(path))
     return vectors
 
 

@@ -24,6 +24,8 @@ _ROWS, _LINES = 4096, 256
 _CELLS = 500_000
 """How much of a table is read at a time: rows of Parquet, lines of JSON, cells of CSV."""
 _LONGEST_CELL = 1 << 27
+_BEGINNINGS = ("[", "(", "tensor(", "array(", "np.array(", "numpy.array(")
+"""How a list of numbers begins in a cell of text."""
 
 
 def read_table(paths: Sequence[Path], folder: Path, own: Mapping[str, str | None]) -> Vectors:
@@ -76,26 +78,7 @@ class _Reading:
         if not self.count:
             raise DatasetError(f"{where} has no rows")
         found = Vectors("featx" if self.origin else tool, self.spool.matrices(), origin=self.origin)
-        texts = dict(self.texts)
-        renamed = {
-            role: texts.pop(name)
-            for role, name in self.own.items()
-            if name is not None and role != "vectors" and name in texts
-        }
-        missing = [
-            str(name)
-            for role, name in self.own.items()
-            if name is not None and role not in renamed and role != "vectors"
-        ]
-        if missing:
-            raise DatasetError(
-                f"{where} has no column {listed(missing)}; it has {listed(list(self.texts)) or 'none besides numbers'}"
-            )
-        if "names" in renamed:
-            found.names = unique_texts(renamed["names"])
-        take_columns(found, texts, where)
-        found.labels = unique_texts(renamed["labels"]) if "labels" in renamed else found.labels
-        found.splits = unique_texts(renamed["splits"]) if "splits" in renamed else found.splits
+        take_columns(found, self.texts, where)
         return found
 
 
@@ -173,7 +156,8 @@ def _add_cells(path: Path, reading: _Reading, header: list[str], rows: list[list
             f"{path} has a row of {len(wrong)} cells before line {line}; expected {len(header)}, as in the header"
         )
     numbered = numbered_columns(header)
-    lists = _column_of_lists(path, reading.own, header, rows[0], numbered)
+    firsts = [next((row[at] for row in rows if row[at].strip()), "") for at in range(len(header))]
+    lists = _column_of_lists(path, reading.own, header, firsts, numbered)
     if lists is not None:
         at = header.index(lists)
         matrix = _stacked([_list(row[at], path) for row in rows], path)
@@ -208,31 +192,53 @@ def _column_of_lists(
         if named not in header:
             raise DatasetError(f"{path} has no column {named!r}; it has {listed(list(header))}")
         return named
-    lists = [name for name, cell in zip(header, first, strict=True) if cell.lstrip().startswith("[")]
+    vectors = [name for name, cell in zip(header, first, strict=True) if _is_list(cell)]
+    lists = [name for name in vectors if first[header.index(name)].lstrip().startswith(_BEGINNINGS)]
     if numbered and not lists:
         return None
-    if lists:
-        return first_of(lists, VECTOR_COLUMNS) or lists[0]
+    usual = first_of(vectors, VECTOR_COLUMNS)
+    if usual or lists:
+        return usual or lists[0]
     raise DatasetError(
         f"{path} has no embeddings: expected columns with numbers such as embedding_0, embedding_1, ..., or one with lists of "
         f"numbers; found {listed(list(header)) or 'none'}"
     )
 
 
-def _list(cell: str, path: Path) -> list[Any]:
-    """A list of numbers in a cell, with commas as in JSON or spaces as numpy prints it."""
+def _list(cell: str, path: Path) -> list[Any] | None:
+    """The numbers in a cell, as JSON, Python, numpy or PyTorch write a list, or with spaces or commas; None for no text."""
     text = cell.strip()
+    if not text:
+        return None
     try:
         found = json.loads(text)
+        if isinstance(found, list):
+            return found
+    except (ValueError, RecursionError):
+        pass
+    if "..." in text:
+        raise DatasetError(f"{path} has a cell with a list that was cut as it was printed ({text[:40]}...)")
+    try:
+        return _bare_numbers(text)
     except ValueError:
-        if "..." in text:
-            raise DatasetError(
-                f"{path} has a cell with a list that was cut as it was printed ({text[:40]}...)"
-            ) from None
-        found = [float(part) for part in text.strip("[]").split()]
-    if not isinstance(found, list):
-        raise DatasetError(f"{path} has the cell {text[:40]!r} where a list of numbers should be")
-    return found
+        raise DatasetError(f"{path} has the cell {text[:40]!r} where a list of numbers should be") from None
+
+
+def _bare_numbers(text: str) -> list[float]:
+    inner = re.sub(
+        r"^\s*(?:tensor|(?:np\.|numpy\.)?array)\s*(?=\()|,\s*(?:dtype|device|grad_fn)=.*$", "", text, flags=re.DOTALL
+    )
+    return [float(part) for part in re.sub(r"[\[\](),;]", " ", inner).split()]
+
+
+def _is_list(cell: str) -> bool:
+    """Whether a cell holds several numbers."""
+    if "..." in cell and cell.lstrip().startswith(_BEGINNINGS):
+        return True  # refused later, with the reason
+    try:
+        return len(_bare_numbers(cell.replace("null", "nan"))) > 1
+    except ValueError:
+        return False
 
 
 def _stacked(rows: Sequence[Sequence[Any] | None], path: Path) -> np.ndarray:
@@ -280,6 +286,9 @@ def _json(path: Path, reading: _Reading) -> None:
             found = [{"path": name, "embedding": vector} for name, vector in found.items()]
     elif isinstance(found, dict) and _are_columns(found):
         found = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    elif isinstance(found, dict):  # rows under one key, such as "samples" or "data"
+        rows = [value for value in found.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        found = rows[0] if len(rows) == 1 else found
     if not isinstance(found, list) or not found or not all(isinstance(row, dict) for row in found):
         raise DatasetError(
             f"{path} is no table of vectors: expected a list of objects such as "
@@ -289,7 +298,9 @@ def _json(path: Path, reading: _Reading) -> None:
 
 
 def _are_columns(found: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, list) for value in found.values()) and len({len(v) for v in found.values()}) == 1
+    lists = [value for value in found.values() if isinstance(value, list)]
+    are_rows = len(lists) == 1 and bool(lists[0]) and isinstance(lists[0][0], dict)
+    return not are_rows and len(lists) == len(found) and len({len(each) for each in lists}) == 1
 
 
 def _add_objects(path: Path, reading: _Reading, rows: list[dict[str, Any]]) -> None:
@@ -472,15 +483,13 @@ def _cell(value: Any) -> Any:
     """A value of a table as text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
     if isinstance(value, list):
         return (
             "|".join(str(item) for item in value) if all(isinstance(item, str) for item in value) else json.dumps(value)
         )
     if isinstance(value, dict):
-        path = value.get("path")
-        return path if isinstance(path, str) else ""
+        named = value.get("path", value.get("label"))
+        return named if isinstance(named, str) else ""
     return value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from featx.features.exchange.vectors import (
     as_rows,
     first_of,
     keys_of,
+    numbers_of,
     require_count,
     require_equal_counts,
     unique_texts,
 )
 from featx.layer_spec import PENULTIMATE
+from featx.text import listed
 
 COORDINATES = ("coords", "coord", "coordinates")
 """Names of arrays of places."""
@@ -66,11 +68,12 @@ def sort_arrays(
         return _joined(path, parts, tool, folder)
     columns, matrices, flat = _sorted(arrays, texts)
     if matrices:
-        columns |= {_leaf(name): array.reshape(-1).tolist() for name, array in flat.items()}
+        columns |= {_leaf(name): numbers_of(array) for name, array in flat.items()}
         flat = {}
     if len(matrices) == 1 and _lies_across(next(iter(matrices.values())), columns):
         matrices = {name: matrix.T for name, matrix in matrices.items()}
-    vectors = Vectors(tool, chosen(path, matrices or {name: a for name, a in flat.items() if a.dtype.kind == "f"}))
+    found = matrices or {name: array for name, array in flat.items() if array.dtype.kind == "f"}
+    vectors = Vectors(tool, chosen(path, found), roles={"vectors": _main(list(found))} if found else {})
     take_columns(vectors, columns, str(path))
     classes = _names_of_classes(texts)
     if vectors.labels is not None and all(text.isdigit() and int(text) < len(classes) for text in vectors.labels):
@@ -169,16 +172,21 @@ def chosen(path: Path, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         raise DatasetError(f"{path} holds no array of numbers; expected (N, D), one vector for each image")
     if len(names) == 1:
         return {PENULTIMATE: as_rows(found[names[0]], str(path))}
-    leaves = {_leaf(name): name for name in reversed(names)}
-    main = leaves.get(first_of(list(leaves), VECTOR_COLUMNS) or "")
+    main = _main(names)
     rows = {name: as_rows(found[name], f"{name} of {path}") for name in names}
-    if main is not None:
+    if main:
         rows = {PENULTIMATE: rows.pop(main)} | rows
         count = len(rows[PENULTIMATE])
         rows = {name: matrix for name, matrix in rows.items() if len(matrix) == count}
     layers = {name.replace("/", "."): matrix for name, matrix in rows.items()}
     require_equal_counts(layers, str(path))
     return layers
+
+
+def _main(names: Sequence[str]) -> str:
+    """The matrix that is the penultimate layer: the only one, or the one with a usual name; "" if there is none."""
+    leaves = {_leaf(name): name for name in reversed(names)}
+    return names[0] if len(names) == 1 else leaves.get(first_of(list(leaves), VECTOR_COLUMNS) or "", "")
 
 
 def take_columns(vectors: Vectors, columns: Mapping[str, list[Any]], where: str) -> None:
@@ -190,20 +198,47 @@ def take_columns(vectors: Vectors, columns: Mapping[str, list[Any]], where: str)
     }
     name = first_of(list(fit), NAME_COLUMNS) if vectors.names is None else None
     if name is not None:
-        vectors.names = fit.pop(name)
+        vectors.names, vectors.roles["names"] = fit.pop(name), name
     elif vectors.names is None and (wrong := first_of(list(columns), NAME_COLUMNS)) is not None:
         require_count(len(columns[wrong]), len(vectors), f"items of {wrong}", where)
     plain = [each for each in fit if each != "y" or "x" not in fit]  # x and y are places
     if (label := first_of(plain, LABEL_COLUMNS)) is not None:
-        vectors.labels = fit.pop(label)
+        vectors.labels, vectors.roles["labels"] = fit.pop(label), label
     if (split := first_of(list(fit), SPLIT_COLUMNS)) is not None:
-        vectors.splits = fit.pop(split)
+        vectors.splits, vectors.roles["splits"] = fit.pop(split), split
     fit.pop("label_index", None)
     if vectors.keys is None and "key" in fit:
         vectors.keys = keys_of(fit["key"])
         if vectors.keys is not None:
             del fit["key"]
     vectors.columns |= fit
+
+
+def name_columns(vectors: Vectors, own: Mapping[str, str | None], where: str) -> None:
+    """Take the columns that the user names for names, labels and splits, in the place of those with a usual name.
+
+    Args:
+        vectors: with all columns of their files.
+        own: a column or None for ``names``, ``labels`` and ``splits``.
+        where: the file, for messages.
+
+    Raises:
+        DatasetError: there is no such column.
+    """
+    before = {name: getattr(vectors, role) for role, name in vectors.roles.items() if role != "vectors"}
+    every = {**before, **vectors.columns}
+    for role in ("names", "labels", "splits"):
+        name = own.get(role)
+        if name is None or vectors.roles.get(role) == name:
+            continue
+        if name not in every:
+            raise DatasetError(
+                f"{where} has no column {name!r}; it has {listed(list(every)) or 'none besides numbers'}"
+            )
+        vectors.columns.pop(name, None)
+        setattr(vectors, role, every[name])
+        vectors.roles[role] = name
+    vectors.columns |= {name: cells for name, cells in before.items() if name not in vectors.roles.values()}
 
 
 def without_split(name: str) -> str:
@@ -256,6 +291,7 @@ def _joined(
     result = Vectors(tool, spool.matrices(), names=names, labels=labels if any(labels) else None, splits=splits)
     require_equal_counts(result.layers, str(path))
     result.columns = columns
+    result.roles = {role: name for role, name in found.roles.items() if role != "splits"}
     return result
 
 

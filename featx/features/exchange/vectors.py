@@ -45,6 +45,8 @@ class Vectors:
         columns: further columns of text.
         origin: what an export of featx tells of its features.
         notes: for the user, one sentence each.
+        roles: the columns that became ``names``, ``labels`` and ``splits``, and the array that is the penultimate layer
+            (``vectors``), by these words.
     """
 
     tool: str
@@ -56,6 +58,7 @@ class Vectors:
     columns: dict[str, list[str]] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.layers.values())))
@@ -225,8 +228,29 @@ def lines_of(path: Path) -> list[str]:
 
 
 def unique_texts(values: Iterable[Any]) -> list[str]:
-    """Values as text; None and NaN are empty."""
-    return ["" if value is None or value != value else str(value) for value in values]
+    """Values as text; None and NaN are empty, and whole numbers have no fraction.
+
+    Examples:
+        >>> unique_texts(["a", 2.0, 0.5, None, float("nan")])
+        ['a', '2', '0.5', '', '']
+    """
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+def numbers_of(array: np.ndarray) -> list[Any]:
+    """The numbers of an array as those that a person wrote: 0.1 of float32 is 0.1, and not 0.10000000149011612."""
+    flat = array.reshape(-1)
+    if flat.dtype.kind == "f" and flat.dtype.itemsize < 8:
+        return [float(str(number)) for number in flat]
+    return list(flat.tolist())
 
 
 def keys_of(texts: list[str]) -> np.ndarray | None:

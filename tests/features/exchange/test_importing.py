@@ -221,7 +221,7 @@ def test_repeated_names_are_dropped_if_equal_and_refused_if_not(tmp_path: Path) 
     names = [*NAMES, NAMES[2]]
     result, features = imported(saved(tmp_path / "a", np.concatenate([X, X[2:3]]), names), tmp_path)
     assert len(features) == 12
-    assert "1 vector repeat an earlier one of the same name, and are left out" in result.notes
+    assert "1 vector with the name and numbers of an earlier one is left out" in result.notes
     with pytest.raises(
         DatasetError, match=r"two vectors are named 'ant/02.jpg', number 3 and number 13, and they differ"
     ):
@@ -254,7 +254,7 @@ def test_repeated_names_are_dropped_if_equal_and_refused_if_not(tmp_path: Path) 
         (lambda f: (f / "x.pt", (f / "x.pt").write_bytes(b"nothing"))[0], {}, "x.pt is not a file of tensors"),
         (lambda f: (f / "x.zip", (f / "x.zip").write_bytes(b"PK"))[0], {}, "x.zip is none of .npy"),
         (lambda f: (f / "empty", (f / "empty").mkdir())[0], {}, "empty has no file that ends in .npy"),
-        (lambda f: lightly_train(f / "x.csv"), {"path_column": "file"}, "has no column file; it has filename"),
+        (lambda f: lightly_train(f / "x.csv"), {"path_column": "file"}, "has no column .file.; it has filename"),
         (lambda f: lightly_train(f / "x.csv"), {"vector_column": "emb"}, "has no column 'emb'"),
     ],
 )  # fmt: skip
