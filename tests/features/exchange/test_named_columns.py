@@ -261,5 +261,5 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_no_command_is_said_to_add_a_layer_to_imported_features(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=X, pooled=X[:, :2])
     import_features(tmp_path / "x.npz", out=tmp_path / "x.h5")
-    with pytest.raises(CacheMissError, match="has no layer 'other', only penultimate, pooled; name one of these$"):
+    with pytest.raises(CacheMissError, match=r"has no layer .other., only penultimate, pooled; name one of these$"):
         FeatureSet.load(tmp_path / "x.h5", layer="other")
