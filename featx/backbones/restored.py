@@ -45,7 +45,7 @@ def restore_backbone(
     if FOREIGN in parts:
         raise BackboneError(
             f"the features were computed by another tool and imported ({stored}), so featx cannot compute them for images; "
-            "featx extract computes features of its own"
+            "name a file of imported vectors in their place, or use features that featx extract computes"
         )
     if name is None and ".py:" in stored:
         raise BackboneError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.features.exchange.hdf5_child import BLOCK, FaultError, text_of, write_blocks
+from featx.features.exchange.hdf5_blocks import BLOCK, FaultError, text_of, write_blocks
 
 _MOST_COLUMNS = 10_000
 _MOST_SMALL = 50_000_000

@@ -17,21 +17,19 @@ from typing import Any
 
 import numpy as np
 
+from featx.features.exchange.hdf5_anndata import is_anndata, read_anndata
+from featx.features.exchange.hdf5_blocks import FaultError, text_of, write_blocks
+
 _MOST_OBJECTS, _MOST_DEPTH = 100_000, 32
 _MOST_RATIO = 100
 """How many times larger than its place in the file a data set may be when it is decompressed."""
 
 _SMALL = 1 << 20
-BLOCK = 16 << 20
 _MOST_CHUNK = 512 << 20
 _MOST_TEXTS = 50_000_000
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 """Filters of the HDF5 library and of h5py, which need no plug-in."""
-
-
-class FaultError(Exception):
-    """Why a file is not read."""
 
 
 def main(request: str) -> None:
@@ -68,8 +66,6 @@ def _has_later_signature(file: Any) -> bool:
 
 def _read_hdf5(path: str, out: Any, most: int) -> dict[str, Any]:
     import h5py
-
-    from featx.features.exchange.hdf5_anndata import is_anndata, read_anndata
 
     size = os.stat(path).st_size  # noqa: PTH116
     with h5py.File(path, "r", locking=False) as root:
@@ -181,17 +177,6 @@ def _take(name: str, dataset: Any, found: dict[str, Any], out: Any, h5py: Any, i
         found["numbers"][name] = dataset[()].tolist()
 
 
-def write_blocks(dataset: Any, dtype: str, out: Any) -> None:
-    """Write a data set as raw numbers, block by block."""
-    row = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
-    step = max(1, BLOCK // row)
-    if dataset.chunks:
-        step = max(dataset.chunks[0], step // dataset.chunks[0] * dataset.chunks[0])
-    with np.errstate(over="ignore"):
-        for at in range(0, dataset.shape[0], step):
-            out.write(np.ascontiguousarray(dataset[at : at + step], dtype=dtype).tobytes())
-
-
 def _read_matlab(path: str, out: Any) -> dict[str, Any]:
     from scipy import io
 
@@ -223,10 +208,3 @@ def _read_matlab(path: str, out: Any) -> dict[str, Any]:
             if len(cells) == value.size:
                 found["texts"][name] = ["".join(cell.reshape(-1).tolist()) for cell in cells]
     return found
-
-
-def text_of(value: Any) -> str:
-    """A text of HDF5, which may be bytes."""
-    if isinstance(value, bytes):
-        return os.fsdecode(value)
-    return value if isinstance(value, str) else str(value)
