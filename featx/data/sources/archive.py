@@ -25,6 +25,7 @@ from featx.data.sources.archive_store import (
     is_pattern,
     open_archives,
     pattern_of_folder,
+    reopen_archives,
     without_ending,
 )
 from featx.data.sources.sample_labels import LabelledSamples, read_samples
@@ -33,6 +34,7 @@ from featx.data.sources.zip_index import ENCRYPTED
 from featx.data.split_names import worded_splits
 from featx.data.store import READ_AHEAD, Store
 from featx.errors import DatasetError, ImageError
+from featx.io.file_kinds import ARCHIVE, kind_of_file
 from featx.text import counted, listed, portable, printable
 
 EXPECTED = "an archive (.zip, .tar, .tar.gz) or shards such as 'train-{000..150}.tar'"
@@ -43,6 +45,7 @@ OPTIONS: Collection[str] = ("label_column", "split_column", "image_column")
 _OTHER_ARCHIVES = (".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 _DEEPEST = 8
 _LARGEST_LIST = 1 << 22
+_ENDING = re.compile(r"\.[A-Za-z]\w*$")
 _NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
@@ -80,17 +83,24 @@ def matches(data: str | os.PathLike[str]) -> bool:
         return bool(_archives_alone(path))
     if is_archive_name(text):
         return path.is_file() or is_pattern(text)
-    return text.lower().endswith(_OTHER_ARCHIVES) and path.is_file()
+    return (text.lower().endswith(_OTHER_ARCHIVES) and path.is_file()) or _is_unnamed(path)
 
 
 def opens(location: str) -> bool:
     """Whether a location is that of archives."""
-    return is_archive_name(location) and (is_remote(location) or not Path(location).is_dir())
+    if is_archive_name(location):
+        return is_remote(location) or not Path(location).is_dir()
+    return not is_remote(location) and _is_unnamed(Path(location))
+
+
+def _is_unnamed(path: Path) -> bool:
+    """Whether a file is an archive by its content, where its name has no ending, as the names of many downloads."""
+    return not _ENDING.search(path.name) and kind_of_file(path) == ARCHIVE
 
 
 def open_store(location: str) -> Store:
     """Open the images of archives again."""
-    return open_archives(location)
+    return reopen_archives(location)
 
 
 def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> ImageSet:

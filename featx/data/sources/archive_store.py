@@ -6,7 +6,7 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -43,7 +43,6 @@ class ArchiveStore:
         self.location = location
         self.archives = archives
         self.concurrency = READ_AHEAD if is_remote(location) else 0
-        self._numbers = {name: number for number, name in enumerate(archives)}
 
     def facts(self, paths: Sequence[str]) -> FileFacts:
         """As ``Store.facts``: each image has its own size, and the times and the inode number of its archive."""
@@ -66,20 +65,23 @@ class ArchiveStore:
 
     def order(self, paths: Sequence[str]) -> np.ndarray:
         """As ``Store.order``: one archive after another, each in the order in which its members are stored."""
-        keys = np.full((len(paths), 2), -1, dtype=np.int64)
+        offsets, places = np.full(len(paths), -1, dtype=np.int64), list[str | None]()
         by_archive: dict[str, list[str]] = {}
         known = {}
         for row, (name, path) in enumerate(map(self._split, paths)):
+            places.append(name)
             if name is None:
                 continue
             if name not in known:
                 known[name] = self._index_of(name)
             by_archive.setdefault(name, []).append(path)
-            found = known[name][1].get(path)
-            keys[row] = self._numbers[name], found.offset if found else -1
+            if found := known[name][1].get(path):
+                offsets[row] = found.offset
         for name, inner in by_archive.items():
             self.archives[name].expect(inner)
-        order: np.ndarray = np.lexsort((keys[:, 1], keys[:, 0]))
+        numbers = {name: number for number, name in enumerate(sorted(by_archive, key=os.fsencode))}
+        ranks = np.array([-1 if name is None else numbers[name] for name in places], dtype=np.int64)
+        order: np.ndarray = np.lexsort((offsets, ranks))
         return order
 
     def name(self, path: str) -> str:
@@ -90,6 +92,8 @@ class ArchiveStore:
 
     def exists(self) -> bool:
         """As ``Store.exists``."""
+        if isinstance(self.archives, _Below):
+            return self.archives.exists()
         return any(archive.facts()[0] >= 0 for archive in self.archives.values())
 
     def paths(self) -> list[str]:
@@ -119,6 +123,46 @@ class ArchiveStore:
         except (DatasetError, OSError):
             return MISSING_FACTS, {}
         return facts, index.members
+
+
+class _Below(Mapping[str, ArchiveFile]):
+    """The archives of a local pattern by their paths below its folder, each looked for where an image names it.
+
+    A feature file of a stranger may hold any pattern, such as one that stands for all archives of a disk. So it is spelled out
+    only to list them.
+
+    Args:
+        pattern: as ``ArchiveStore.location``.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern, self._folder = pattern, common_folder(pattern)
+        self._found = set[object]()
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an archive at this path."""
+        if name in self._found:
+            return True
+        if not isinstance(name, str) or not is_archive_name(name) or ".." in name.split("/") or "\0" in name:
+            return False
+        if is_there := os.path.isfile(f"{self._folder}/{name}"):  # noqa: PTH113 - of str
+            self._found.add(name)
+        return is_there
+
+    def __getitem__(self, name: str) -> ArchiveFile:
+        return _archive(f"{self._folder}/{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(open_archives(self._pattern).archives)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def exists(self) -> bool:
+        """Whether the archives are there; if they may lie in any of several folders, whether the folder of all is."""
+        if "/" in self._pattern[len(glob.escape(self._folder)) + 1 :]:
+            return os.path.isdir(self._folder or "/")  # noqa: PTH112 - of str
+        return any(map(os.path.isfile, expand(self._pattern)))
 
 
 def is_archive_name(text: str) -> bool:
@@ -201,6 +245,13 @@ def _is_folder(path: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _archive(location: str) -> ArchiveFile:
     return ArchiveFile(place(location))
+
+
+def reopen_archives(location: str) -> ArchiveStore:
+    """As ``open_archives``, for images whose paths are known: several archives of this machine are not looked for."""
+    if is_remote(location) or not is_pattern(location):
+        return open_archives(location)
+    return ArchiveStore(location, _Below(location))
 
 
 def open_archives(location: str) -> ArchiveStore:

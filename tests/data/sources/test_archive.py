@@ -568,3 +568,30 @@ def test_archives_behind_urls_are_read_as_local_ones(tmp_path: Path, name: str) 
     assert images.paths.tolist() == sorted(PETS)
     assert read_all(images) == PETS
     assert images.file(0).name == f"memory://archives/{name}/cat/0.jpg"
+
+
+@pytest.mark.parametrize("name", ["pets.zip", "pets.tar", "pets.tar.gz", "pets.tar.xz"])
+@pytest.mark.parametrize("bare", ["download", "pets v1.0"])
+def test_an_archive_whose_name_has_no_ending_is_known_by_its_content(tmp_path: Path, name: str, bare: str) -> None:
+    path = make_any(tmp_path / name, PETS).rename(tmp_path / bare)
+    images = scan_images(path)
+    assert read_all(images) == PETS
+    assert open_store(images.root).read(images.paths[0]).data == PETS[images.paths[0]]
+
+
+def test_a_pattern_that_a_feature_file_holds_is_not_spelled_out_to_read_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_any(tmp_path / "a" / "train.zip", {"cat/1.jpg": b"1"})
+    make_any(tmp_path / "a" / "test.zip", {"cat/2.jpg": b"2"})
+    images = scan_images(tmp_path / "a")
+    assert images.root.endswith("/**/*.zip")
+    monkeypatch.setattr(archive_store, "expand", lambda _: pytest.fail("the disk is walked"))
+    store = open_store(images.root)
+    assert store.exists()
+    assert [store.read(path).data for path in images.paths] == [b"2", b"1"]
+    assert store.facts(images.paths.tolist()).sizes.tolist() == [1, 1]
+    assert store.order(images.paths.tolist()).tolist() == [0, 1]
+    for path in ("../a/train.zip/cat/1.jpg", "other.zip/cat/1.jpg"):
+        with pytest.raises(ImageError, match="is in none of the archives"):
+            store.read(path)
