@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from featx.data.foreign import remedy
 from featx.data.formats import ARRAY_ENDING, ENDINGS
 from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
@@ -33,6 +34,10 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of tables, without ``.txt``, which is mostly another text."""
 
 
+_MOST_OTHERS = 1000
+"""Files without images that are remembered, to say what to do with them."""
+
+
 class Listing:
     """The images of a data set by their names, and the number of other files by the reason why they are left out.
 
@@ -45,6 +50,7 @@ class Listing:
         folders: the paths of all folders that are not hidden, with those that hold no images; "" is the root.
         skipped: how many files are left out, by the reason as it stands in a note.
         tables: the paths of files among them that may be tables with labels.
+        others: the paths of the first files among them.
 
     Examples:
         >>> listing = Listing("pets.zip")
@@ -63,6 +69,7 @@ class Listing:
         self.folders: set[str] = {""}
         self.skipped: Counter[str] = Counter()
         self.tables: list[str] = []
+        self.others: list[str] = []
 
     def add(self, path: str, stored: str = "") -> None:
         """Take up a file, as an image or as one that is left out.
@@ -76,6 +83,7 @@ class Listing:
             self.skipped["in hidden folders"] += 1
         elif why := why_left_out(name):
             self.skipped[why] += 1
+            self.others += [path] if len(self.others) < _MOST_OTHERS else []
             if name.lower().endswith(_TABLES) and not name.startswith("."):
                 self.tables.append(path)
         else:
@@ -113,9 +121,8 @@ class Listing:
             DatasetError: there are none.
         """
         if not images:
-            raise DatasetError(
-                f"no images in {self.root}; {self.left_out() or 'it is empty'} (images end in {' '.join(ENDINGS)})"
-            )
+            how = remedy(self.others) or f"images end in {' '.join(ENDINGS)}"
+            raise DatasetError(f"no images in {self.root}; {self.left_out() or 'it is empty'} ({how})")
 
 
 def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOptions = NO_OPTIONS) -> ImageSet:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from featx.data.places import is_remote
-from featx.data.sources import archive, hugging_face, parquet, remote
+from featx.data.sources import archive, array_sets, hugging_face, parquet, remote
 from featx.data.sources.paths_store import PathsStore
 from featx.data.store import FolderStore, Store
 from featx.errors import DatasetError
@@ -29,7 +29,7 @@ class StoreOpener(Protocol):
         ...
 
 
-OPENERS: Sequence[StoreOpener] = (hugging_face, parquet, archive, remote)
+OPENERS: Sequence[StoreOpener] = (hugging_face, parquet, array_sets, archive, remote)
 """The first module that opens a location does so; what none opens is a local folder."""
 
 

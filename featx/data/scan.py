@@ -10,11 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from featx.data.foreign import remedy
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
 from featx.data.places import pattern_of
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
-from featx.data.sources import archive, digits, files, folder, hugging_face, parquet, remote, table
+from featx.data.sources import archive, array_sets, digits, files, folder, hugging_face, parquet, remote, table
 from featx.data.store import ImageFile
 from featx.data.urls import as_stored
 from featx.errors import DatasetError, FeatxError, system_errors
@@ -55,7 +56,7 @@ class Lister(Protocol):
         ...
 
 
-SOURCES: Sequence[Source] = (hugging_face, archive, parquet, folder, table, files, digits, remote)
+SOURCES: Sequence[Source] = (hugging_face, array_sets, archive, parquet, folder, table, files, digits, remote)
 """The first source that matches scans the data. A new source is one module and its name here."""
 
 
@@ -162,6 +163,8 @@ def _scan_one(source: str | os.PathLike[str], options: ScanOptions) -> ImageSet:
     expected = _expected()
     if found := misplaced(source, expected):
         raise DatasetError(found)
+    if Path(source).is_file() and (how := remedy([Path(source).name])):
+        raise DatasetError(f"{Path(source)}: {how}")
     found = f"{Path(source)} is a file" if Path(source).is_file() else f"there is no {Path(source)}"
     raise DatasetError(f"{found}; expected {expected}")
 
