@@ -26,6 +26,7 @@ from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError, SettingsError, StaleCacheError, system_errors
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import FeatureFile
+from featx.features.image_store import image_places
 from featx.features.label_changes import label_changes
 from featx.io.file_kinds import is_feature_file
 from featx.io.outputs import ADVICE, Output, require_outputs
@@ -225,8 +226,7 @@ def _require_picture(
     """Refuse a picture that cannot be written, or that would take the place of another file."""
     source = data.table if isinstance(data, ImageSet) else data
     read = [each for each in (source, weights, (backbone or "").rpartition(":")[0], file and file.path) if each]
-    images = (str(file.dataset["root"]), set(file.paths)) if file else ("", ())
-    require_outputs([Output(picture, ADVICE, named=named)], read, images=images)
+    require_outputs([Output(picture, ADVICE, named=named)], read, images=image_places(file))
 
 
 def _labelled_images(data: ImageSet | str | os.PathLike[str]) -> ImageSet:

@@ -12,6 +12,7 @@ from featx.data.places import is_remote
 from featx.data.store import Store
 from featx.data.transform import Transform
 from featx.errors import DatasetError
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.text import native
@@ -42,9 +43,14 @@ def image_store(dataset: Mapping[str, Any], paths: Iterable[str], source: Path |
     return open_store(root)
 
 
-def image_places(features: FeatureSet | None) -> tuple[str, set[str]]:
+def image_places(features: FeatureSet | FeatureFile | None) -> tuple[str, set[str]]:
     """The root of a data set and the paths of its images, which no result may take the place of; nothing without features."""
-    return (str(features.dataset.get("root", "")), set(features.paths)) if features else ("", set())
+    return places_of(features.dataset, features.paths) if features else ("", set())
+
+
+def places_of(dataset: Mapping[str, Any], paths: Iterable[str]) -> tuple[str, set[str]]:
+    """As ``image_places``, of the description of a data set; that of imported features may have no root."""
+    return str(dataset.get("root", "")), set(paths)
 
 
 def stored_transform(backbone: Mapping[str, Any]) -> Transform:

@@ -17,6 +17,7 @@ from featx.features.exchange import write_arrays, write_csv, write_h5ad, write_p
 from featx.features.exchange.content import FIRST_COLUMNS, MARK, Content, content_of
 from featx.features.feature_set import FeatureSet
 from featx.features.folder import newest
+from featx.features.image_store import places_of
 from featx.io import atomic
 from featx.io.outputs import Output, OutputKind, require_outputs
 from featx.progress import shows_progress
@@ -128,7 +129,7 @@ def export_features(
     require_outputs(outputs, [source] if source else [])
     reporter.stage(f"reading {source or 'the features'}")
     content = content_of(file, None if layers is None else names_of(layers, "layers"), one_matrix=ending in _ONE_MATRIX)
-    require_outputs(outputs, images=(str(content.provenance["dataset"].get("root", "")), set(content.paths)))
+    require_outputs(outputs, images=places_of(content.provenance["dataset"], content.paths))
     reporter.stage(f"writing {path}")
     if names:
         _write(names, lambda out: write_csv.write_names(out, content))
