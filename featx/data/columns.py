@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from featx.data.urls import without_secrets
 from featx.text import counted, printable, shortened, size_text
 
 MOST_COLUMNS = 1000
@@ -18,7 +19,7 @@ MOST_COLUMN, MOST_BYTES = 256 << 20, 1 << 30
 
 
 def storable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sequence[str]], list[str]]:
-    """Select the columns that a feature file can hold.
+    """Select the columns that a feature file can hold, without what grants access to the URLs in them.
 
     Args:
         columns: the cells of each column, by its name.
@@ -32,7 +33,8 @@ def storable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sequence[s
         (['patient'], ["the column 'scan' is not kept: one of its cells has 5,000 bytes; at most 4,096 are stored"])
     """
     kept, notes, total = dict[str, Sequence[str]](), list[str](), 0
-    for name, cells in columns.items():
+    for name, given in columns.items():
+        cells = [without_secrets(cell) if "://" in cell else cell for cell in given]
         fault = _fault_of_name(name)
         try:
             width = max((len(cell) if cell.isascii() else len(cell.encode()) for cell in cells), default=0)
@@ -54,6 +56,11 @@ def storable(columns: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sequence[s
         if fault:
             notes.append(f"the column {printable(shortened(name))} is not kept: {fault}")
             continue
+        if secret := sum(cell != whole for cell, whole in zip(cells, given, strict=True)):
+            notes.append(
+                f"the column {printable(shortened(name))} has {counted(secret, 'URL')} with passwords or signatures, which are "
+                "not stored"
+            )
         kept[name] = cells
         total += size
     return kept, notes

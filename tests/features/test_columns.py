@@ -153,3 +153,15 @@ def test_a_file_of_version_2_of_an_earlier_featx_is_read() -> None:
     assert file.digest == "7da4e1a54b9ff34475712043e1846d0b52a21bfa22fc69103d43e0f21b1a6b3c"
     assert {name: cells.tolist() for name, cells in file.columns.items()} == COLUMNS
     assert verify_file(GOLDEN) == {"ok": True, "rows": 6, "bad_rows": 0, "duplicates": 0, "problems": []}
+
+
+def test_what_grants_access_to_urls_in_columns_is_not_stored() -> None:
+    cells = [
+        "https://ann:pass@server/a.jpg?v=2&X-Amz-Signature=12ab",
+        "see https://server/b.jpg?sig=1",
+        "c",
+        "a://b?x=1",
+    ]
+    kept, notes = storable({"source": cells})
+    assert list(kept["source"]) == ["https://server/a.jpg?v=2", "see https://server/b.jpg", "c", "a://b?x=1"]
+    assert notes == ["the column 'source' has 2 URLs with passwords or signatures, which are not stored"]
