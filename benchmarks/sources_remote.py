@@ -28,30 +28,39 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 IMAGES = SHARED / "datasets" / "hymenoptera"
 WEIGHTS = {"mobilenet_v1_075": SHARED / "weights" / "mobilenet_v1_075.safetensors"}
 
 
+class _Answering(asyncio.Protocol):
+    """One connection; requests that come before the last is answered are answered in turn."""
+
+    def __init__(self, answers: dict[bytes, tuple[bytes, bytes]], latency: float) -> None:
+        self._answers, self._latency = answers, latency
+        self._unread = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self._unread = (self._unread + data).split(b"\r\n\r\n")
+        for request in requests:
+            method, path, _ = request.split(b"\r\n", 1)[0].split(b" ")
+            head, body = self._answers.get(path, (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""))
+            answer = head if method == b"HEAD" else head + body
+            asyncio.get_running_loop().call_later(self._latency, self._transport.write, answer)
+
+
 def serve(folder: str, latency: float, port: Any) -> None:
     """Serve a folder from memory, with pages that list its folders, after a pause before each answer."""
-    answers = _answers(Path(folder))
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.readline():
-            while (await reader.readline()).strip():
-                pass
-            method, path, _ = request.decode().split(" ")
-            await asyncio.sleep(latency)
-            head, body = answers.get(unquote(path), (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""))
-            writer.write(head if method == "HEAD" else head + body)
-            await writer.drain()
-        writer.close()
+    answers = {quote(path).encode(): answer for path, answer in _answers(Path(folder)).items()}
 
     async def run() -> None:
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Answering(answers, latency), "127.0.0.1", 0, backlog=512)
         port.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 

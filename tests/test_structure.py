@@ -70,10 +70,9 @@ ONLY_IN = {
     "click": {"cli"},
     "tqdm": {"progress"},
     "openTSNE": {"inspection/coordinates"},
-    "fsspec": {"data/remote"},
+    "fsspec": {"data/remote", "data/web"},
     "datasets": {"data/sources/hub"},
     "huggingface_hub": {"data/sources/hub", "backbones"},
-    "aiohttp": {"data/remote"},
 }
 """Package: the only folders and modules that may import it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,13 @@ Source = TypeVar("Source")
 
 MOST_BYTES = min(1 << 28, machine_memory() // 16)
 """The most bytes of files that are read ahead and not decoded yet, besides the one that is decoded next."""
+
+
+_MOST_TIMES = 4
+"""How many times more reads than at first run at once where those who decode wait nevertheless."""
+
+_WAITED = 0.1
+"""The share of the time that those who decode may spend waiting before more is read at once."""
 
 
 class _ClosedError(Exception):
@@ -51,28 +59,30 @@ class ReadAhead:
         """Yield the same rows in the same order, with images of servers as ``FetchedImage``, once these are there.
 
         Args:
-            sources: rows and images; at most twice as many as a store reads at once are taken before they are needed.
+            sources: rows and images; of a store, as many as it reads at once are taken before they are needed, and up to four
+                times as many while that does not suffice.
             waiting: a context in which a wait for a server is spent.
         """
         ahead: deque[tuple[int, Source | FetchedImage]] = deque()
         pools: dict[int, ThreadPoolExecutor] = {}
-        number, room = 0, 1
+        number, room = 0, _Room()
         try:
             for row, source in sources:
                 threads = source.concurrency if isinstance(source, ImageFile) else 0
                 if isinstance(source, ImageFile) and threads:
                     if threads not in pools:
-                        pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="featx-read")
+                        pools[threads] = ThreadPoolExecutor(_MOST_TIMES * threads, thread_name_prefix="featx-read")
                     with self._changed:
                         self._unfinished.add(number)
                     ahead.append((row, FetchedImage(self, number, source, pools[threads])))
-                    number, room = number + 1, 2 * threads
+                    number, most = number + 1, room.images(threads)
                 else:
+                    most = 1
                     ahead.append((row, source))
-                while ahead and (len(ahead) >= room or not isinstance(ahead[0][1], FetchedImage)):
-                    yield _arrived(ahead.popleft(), waiting)
+                while ahead and (len(ahead) >= most or not isinstance(ahead[0][1], FetchedImage)):
+                    yield room.arrived(ahead.popleft(), waiting)
             while ahead:
-                yield _arrived(ahead.popleft(), waiting)
+                yield room.arrived(ahead.popleft(), waiting)
         finally:
             self.close()
             for pool in pools.values():
@@ -134,12 +144,40 @@ class FetchedImage:
 Item = TypeVar("Item")
 
 
-def _arrived(
-    item: tuple[int, Item], waiting: Callable[[], contextlib.AbstractContextManager[None]]
-) -> tuple[int, Item]:
-    """An item, once its image is there."""
-    _, source = item
-    if isinstance(source, FetchedImage) and not source.future.done():
-        with waiting():
-            source.future.exception()  # waits; whoever takes the image gets the error
-    return item
+class _Room:
+    """How many images are read ahead: more, step by step, while those who decode wait for them."""
+
+    def __init__(self) -> None:
+        self._times = 1
+        self._since = self._waited = 0.0
+        self._arrived = 0
+
+    def images(self, at_once: int) -> int:
+        """The number of images, read or being read, that may wait to be decoded.
+
+        Args:
+            at_once: how many reads the store is worth at first.
+        """
+        if self._times < _MOST_TIMES and self._arrived > self._times * at_once:
+            now = time.perf_counter()
+            if self._waited > _WAITED * (now - self._since):
+                self._times *= 2
+            self._since, self._waited, self._arrived = now, 0.0, 1
+        return self._times * at_once
+
+    def arrived(
+        self, item: tuple[int, Item], waiting: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> tuple[int, Item]:
+        """An item, once its image is there."""
+        _, source = item
+        began = time.perf_counter()
+        if isinstance(source, FetchedImage) and not source.future.done():
+            with waiting():
+                source.future.exception()  # waits; whoever takes the image gets the error
+        now = time.perf_counter()
+        if self._arrived:
+            self._waited += now - began
+        else:  # the first takes as long as the server takes to answer, however much is read at once
+            self._since = now
+        self._arrived += 1
+        return item

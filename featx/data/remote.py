@@ -1,4 +1,4 @@
-"""Files behind URLs, by fsspec: object stores, web servers, and whatever else it has a file system for.
+"""Files behind URLs: those of web servers, and by fsspec those of object stores and whatever else it has a file system for.
 
 Credentials are fsspec's own: environment variables and the configuration files of each service. featx stores none.
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
+import fnmatch
+import glob
 import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import unquote
 
-from featx.data.file_bytes import MAX_BYTES, MISSING_FACTS, UNKNOWN
+from featx.data import web
+from featx.data.file_bytes import MISSING_FACTS, UNKNOWN
 from featx.data.listing_page import entries
 from featx.data.retries import fault_of, persistently
 from featx.data.urls import is_http, joined, legal, private, public
+from featx.data.web import WebFiles
 from featx.errors import DatasetError
 from featx.text import brief, did_you_mean, size_text
 
@@ -42,9 +47,6 @@ _VERSIONS = (
 )
 """The keys under which file systems report what changes with the content. Times are not among them: they can be set back, and
 many servers give them in whole seconds."""
-
-_HEADERS = ("ETag", "Content-MD5", "Digest")
-"""Those that web servers send."""
 
 _PACKAGES = {
     "s3": "s3fs",
@@ -70,8 +72,8 @@ _PACKAGES = {
 }
 """The package that fsspec needs for each kind of URL."""
 
-_CONNECT, _SILENCE = 20, 60
-"""Seconds to wait for a connection to a web server, and for the next bytes of an answer."""
+_CONNECTIONS = 128
+"""The most connections to one bucket of S3."""
 
 _PAGES_AT_ONCE = 16
 """Pages of folders to read from a web server at once."""
@@ -79,11 +81,7 @@ _PAGES_AT_ONCE = 16
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 16, 1 << 23
 """Bytes that a file opened for reading fetches at once: the least, and the most where it is read on and on."""
 
-_SMALL = 1 << 20
-"""Bytes up to which the content of a file of a web server is read at once with its headers."""
-
-_LARGEST_WHOLE = 1 << 29
-"""The largest file that is fetched whole, into memory, from a server that sends no parts of files."""
+_WEB_FILES = WebFiles()
 
 
 def file_system(location: str) -> tuple[Any, str]:
@@ -93,15 +91,15 @@ def file_system(location: str) -> tuple[Any, str]:
         DatasetError: fsspec, or the package for this kind of URL, is not installed; or there is no such kind.
     """
     shown = public(location)
+    if is_http(location) and "::" not in location:
+        return _WEB_FILES, private(location)
     try:
         import fsspec
     except ImportError as error:
         raise DatasetError(f"reading {shown} needs fsspec: pip install 'featx[remote]'") from error
     scheme = location.split("://", 1)[0].lower()
     try:
-        if is_http(location) and "::" not in location:
-            return _web_files(scheme), private(location)
-        found, path = fsspec.core.url_to_fs(private(location))
+        found, path = fsspec.core.url_to_fs(private(location), **_options(scheme))
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         how = f"needs {package}: pip install {package}" if package else f"needs another package: {brief(error)}"
@@ -116,17 +114,14 @@ def file_system(location: str) -> tuple[Any, str]:
     return found, str(path)
 
 
-@functools.cache
-def _web_files(scheme: str) -> Any:
-    """The file system of web servers: URLs as they are written, no compression, and an end to waiting."""
-    import fsspec
-    import fsspec.config
-    from aiohttp import ClientTimeout
+def _options(scheme: str) -> dict[str, Any]:
+    """What featx asks of a file system beside its defaults: s3fs keeps 10 connections to a bucket, too few to read ahead."""
+    if scheme not in ("s3", "s3a"):
+        return {}
+    from fsspec.config import conf
 
-    given = dict(fsspec.config.conf.get(scheme, {}).get("client_kwargs", {}))
-    headers = {"Accept-Encoding": "identity", **given.pop("headers", {})}
-    timeout = ClientTimeout(total=None, connect=None, sock_connect=_CONNECT, sock_read=_SILENCE)
-    return fsspec.filesystem(scheme, encoded=True, client_kwargs={"timeout": timeout, **given, "headers": headers})
+    given = conf.get(scheme, {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": _CONNECTIONS, **given}}
 
 
 def facts_of_info(info: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -247,18 +242,21 @@ class RemoteFile:
             return self.read(), None
         refused: list[Exception] = []
 
-        def request(system: Any, url: str) -> tuple[bytes, Facts]:
-            response, data = _fsspec_sync(system.loop, _begun, system, url)
+        def admit_or_end(size: int) -> None:
             try:
-                admit(int(response.headers.get("Content-Length") or 0))
+                admit(size)
             except Exception as error:  # not a fault of the server
                 refused.append(error)
-                system.loop.call_soon_threadsafe(response.close)
-                return b"", MISSING_FACTS
-            if data is None:
-                data = _fsspec_sync(system.loop, _content, response)
-            versions = {key: response.headers.get(key) for key in _HEADERS}
-            return data, facts_of_info({"type": "file", "size": len(data), **versions})
+                raise
+
+        def request(system: WebFiles, url: str) -> tuple[bytes, Facts]:
+            try:
+                data, info = system.fetch(url, admit_or_end)
+            except Exception:
+                if refused:
+                    return b"", MISSING_FACTS
+                raise
+            return data, facts_of_info(info)
 
         found = self._ask(request)
         if refused:
@@ -271,7 +269,7 @@ class RemoteFile:
             for info, data in _whole_file:
                 if info is self._info:
                     return data
-            if self.size > _LARGEST_WHOLE:
+            if self.size > web.LARGEST_WHOLE:
                 raise OSError(
                     errno.EOPNOTSUPP,
                     f"the server sends files only whole, and this one has {size_text(self.size)}; copy it to this machine",
@@ -289,49 +287,6 @@ class RemoteFile:
         if self.size < 0:
             return io.BytesIO(self.read())
         return cast(BinaryIO, io.BufferedReader(_Parts(self), _FIRST_BLOCK))
-
-
-async def _begun(system: Any, url: str) -> tuple[Any, bytes | None]:
-    """The answer of a web server to a request for a file; with its content if that is small.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    session = await system.set_session()
-    response = await session.get(system.encode_url(url), **system.kwargs)
-    try:
-        if response.status == 404:
-            raise FileNotFoundError(url)
-        response.raise_for_status()
-        is_small = 0 < int(response.headers.get("Content-Length") or 0) <= _SMALL
-        return response, await response.read() if is_small else None
-    except BaseException:
-        response.close()
-        raise
-
-
-async def _content(response: Any) -> bytes:
-    """The content of an answer; one whose size is not stated is read as far as an image may be large.
-
-    Raises:
-        OSError: it is larger.
-    """
-    if response.headers.get("Content-Length"):
-        return bytes(await response.read())
-    parts, size = [], 0
-    async for part in response.content.iter_chunked(_FIRST_BLOCK):
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BYTES:
-            response.close()
-            raise OSError(errno.EFBIG, f"has more than {MAX_BYTES:,} bytes, which is the most that is read")
-    return b"".join(parts)
-
-
-def _fsspec_sync(loop: Any, work: Callable[..., Any], *args: Any) -> Any:
-    from fsspec.asyn import sync
-
-    return sync(loop, work, *args)
 
 
 _whole_lock = threading.RLock()
@@ -393,6 +348,8 @@ def remote_matches(pattern: str) -> list[str]:
         DatasetError: the server cannot be asked.
     """
     system, path = file_system(pattern)
+    if isinstance(system, WebFiles):
+        return sorted(_linked_matches(pattern))
     with dataset_errors(pattern):
         found = persistently(lambda: system.glob(path), pattern)
     return sorted(public(str(system.unstrip_protocol(each))) for each in found)
@@ -442,18 +399,12 @@ def list_files(location: str) -> dict[str, dict[str, Any]]:
 
 def _linked_files(location: str) -> Iterator[str]:
     """The files below a folder of a web server, by the links of its pages, which are read many at a time."""
-
-    def read(folder: str) -> tuple[list[str], list[str]]:
-        url = joined(location, folder) + "/" if folder else location + "/"
-        with dataset_errors(url):
-            page = RemoteFile(url).read()
-        return entries(page.decode(errors="replace"), url)
-
     seen: dict[str, tuple[list[str], list[str]]] = {}
     with ThreadPoolExecutor(_PAGES_AT_ONCE) as pool:
         level = [""]
         while level:
-            seen |= dict(zip(level, pool.map(read, level), strict=True))
+            urls = [joined(location, folder) + "/" if folder else location + "/" for folder in level]
+            seen |= dict(zip(level, pool.map(_page_entries, urls), strict=True))
             level = [
                 f"{folder}/{name}".lstrip("/")
                 for folder in level
@@ -462,6 +413,40 @@ def _linked_files(location: str) -> Iterator[str]:
             ]
     for folder, (files, _) in seen.items():
         yield from (f"{folder}/{name}".lstrip("/") for name in files)
+
+
+def _page_entries(url: str) -> tuple[list[str], list[str]]:
+    """The files and the folders that a page of a web server lists."""
+    with dataset_errors(url):
+        page = RemoteFile(url).read()
+    return entries(page.decode(errors="replace"), url)
+
+
+def _linked_matches(pattern: str) -> list[str]:
+    """The URLs of files of a web server that a pattern with ``*``, ``[...]`` and ``**`` stands for, by its pages."""
+    bare, mark, query = public(pattern).partition("?")
+    scheme, rest = bare.split("://", 1)
+    host, *parts = rest.split("/")
+    folders = [f"{scheme}://{host}"]
+    for part in parts[:-1]:
+        if part == "**":
+            folders += [joined(folder, below) for folder in folders for below in _folders_below(folder)]
+        elif glob.has_magic(part):
+            pages = {folder: _page_entries(f"{folder}/")[1] for folder in folders}
+            folders = [
+                joined(folder, name) for folder in folders for name in fnmatch.filter(pages[folder], unquote(part))
+            ]
+        else:
+            folders = [f"{folder}/{part}" for folder in folders]
+    last = "*" if parts[-1] == "**" else unquote(parts[-1])
+    names = {folder: fnmatch.filter(_page_entries(f"{folder}/")[0], last) for folder in folders}
+    return [joined(folder, name) + mark + query for folder in names for name in names[folder]]
+
+
+def _folders_below(location: str) -> list[str]:
+    """The paths of all folders below one of a web server that have files in or below them."""
+    parents = (PurePosixPath(path).parents for path in _linked_files(location))
+    return sorted({str(folder) for folders in parents for folder in folders} - {"."})
 
 
 def _loops(folder: str, seen: Mapping[str, tuple[list[str], list[str]]]) -> bool:

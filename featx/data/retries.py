@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import http.client
 import os
 import random
 import re
@@ -37,7 +38,9 @@ FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 _MOST_FAULTS = 20
 """Requests in a row that failed in all tries, without one that was answered, after which a server counts as gone."""
 
-_PASSING_STATUS = {408, 420, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529}
+PASSING_STATUS = {408, 420, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529}
+"""The HTTP statuses after which the same request may succeed later."""
+
 _PASSING_ERRNO = {
     *(
         errno.EBUSY,
@@ -94,7 +97,7 @@ def fault_of(error: BaseException) -> Fault:
     cause = _words(error, chain, status)
     if status:
         missing = status in (404, 410)
-        return Fault(cause, missing=missing, passing=status in _PASSING_STATUS, delay=_retry_after(chain))
+        return Fault(cause, missing=missing, passing=status in PASSING_STATUS, delay=_retry_after(chain))
     if any(isinstance(each, socket.gaierror) and not _is_silent(each) for each in chain):
         return Fault("there is no such server")
     if any(_is_silent(each) for each in chain):
@@ -172,8 +175,10 @@ def _text(error: BaseException) -> str:
         and not isinstance(inner, socket.gaierror)
     ):
         return os.strerror(inner.errno)  # aiohttp's own text repeats the server
-    if isinstance(error, TimeoutError | asyncio.TimeoutError) and not str(error):
+    if isinstance(error, TimeoutError | asyncio.TimeoutError) and str(error) in ("", "timed out"):
         return "it did not answer in time"
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer ended early"
     if isinstance(error, OSError) and error.strerror and not hasattr(error, "host"):
         return str(error.strerror)
     return without_secrets(brief(Exception(str(error)))) if str(error) else type(error).__name__

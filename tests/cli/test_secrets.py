@@ -13,7 +13,6 @@ from conftest import write_image
 from web_server import WebServer, web_server
 
 pytest.importorskip("fsspec", reason="reads remote files")
-pytest.importorskip("aiohttp", reason="reads files of web servers")
 
 QUERY = "X-Amz-Signature=S1GNATURE&token=T0KEN&v=1"
 

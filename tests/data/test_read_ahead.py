@@ -78,7 +78,19 @@ def test_images_come_in_order_and_many_are_read_at_once() -> None:
     found = list(read_images(store.files, store.decoded, workers=2))
     assert [image.row for image in found] == list(range(60))
     assert all(image.pixels is PIXELS for image in found)
-    assert store.together == 8
+    assert 8 <= store.together <= 32
+
+
+def test_more_is_read_at_once_only_while_those_who_decode_wait() -> None:
+    fast, slow = SlowStore([10] * 150, latency=0.001), SlowStore([10] * 150, latency=0.02)
+
+    def slowly(row: int, file: FileBytes) -> np.ndarray:
+        time.sleep(0.004)
+        return fast.decoded(row, file)
+
+    list(read_images(fast.files, slowly, workers=1))
+    list(read_images(slow.files, slow.decoded, workers=1))
+    assert fast.together <= 16 < slow.together <= 32
 
 
 def test_latency_costs_little(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from web_server import WebServer, web_server
 
-from featx.data import remote, retries, urls
+from featx.data import remote, retries, urls, web
 from featx.data.file_bytes import MISSING_FACTS, UNKNOWN
 from featx.data.places import place
 from featx.data.remote import facts_of_info
@@ -22,7 +22,6 @@ from featx.data.urls import folder_location, joined, legal, private, public, wit
 from featx.errors import RemoteError
 
 pytest.importorskip("fsspec", reason="reads remote files")
-pytest.importorskip("aiohttp", reason="reads files of web servers")
 
 DATA = bytes(range(256)) * 1000
 
@@ -76,7 +75,7 @@ def test_a_file_whose_server_sends_no_parts_is_fetched_once_and_not_if_it_is_hug
     for offset in range(0, 1000, 100):
         assert file.read(offset, 10) == DATA[offset : offset + 10]
     assert server.count("GET") == 1
-    monkeypatch.setattr(remote, "_LARGEST_WHOLE", 1000)
+    monkeypatch.setattr(web, "LARGEST_WHOLE", 1000)
     file.facts()
     with pytest.raises(OSError, match=r"the server sends files only whole, and this one has 256\.0 kB"):
         file.read(5, 10)
@@ -96,7 +95,7 @@ def test_an_answer_without_a_size_is_read_up_to_the_most_that_an_image_may_have(
 ) -> None:
     server.sends_sizes = False
     assert remote.RemoteFile(f"{server.url}/data.bin").read_all()[0] == DATA
-    monkeypatch.setattr(remote, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(web, "MAX_BYTES", 100_000)
     with pytest.raises(OSError, match=r"has more than 100,000 bytes"):
         remote.RemoteFile(f"{server.url}/data.bin").read_all()
 

@@ -122,7 +122,6 @@ class _Quiet(SimpleHTTPRequestHandler):
 def served(folder: Path) -> Iterator[str]:
     """The URL of the photos on a web server that lists folders."""
     pytest.importorskip("fsspec", reason="needs fsspec")
-    pytest.importorskip("aiohttp", reason="needs aiohttp")
     handler = functools.partial(_Quiet, directory=str(folder.parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

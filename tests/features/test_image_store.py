@@ -16,7 +16,6 @@ from featx.features.file_marks import is_own
 from featx.features.image_store import image_store
 
 pytest.importorskip("fsspec", reason="reads remote files")
-pytest.importorskip("aiohttp", reason="reads files of web servers")
 
 
 @pytest.fixture

@@ -214,7 +214,6 @@ def test_commands_read_feature_files_by_their_urls(photos: Path, machine: Any, m
 
 
 def test_a_file_of_a_web_server_is_fetched_once(photos: Path, tmp_path: Path, machine: Any) -> None:
-    pytest.importorskip("aiohttp", reason="reads files of web servers")
     machine("one")
     made = featx.extract(photos, "lenet5", cache=tmp_path / "www").file
     with web_server(made.parent) as server:

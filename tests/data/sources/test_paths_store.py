@@ -22,7 +22,6 @@ from featx.data.store import FolderStore
 from featx.extraction.result import Extraction
 
 pytest.importorskip("fsspec", reason="reads remote files")
-pytest.importorskip("aiohttp", reason="reads files of web servers")
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,6 @@ from featx.extraction.result import Extraction
 
 fsspec = pytest.importorskip("fsspec", reason="reads remote files")
 memory_files = pytest.importorskip("fsspec.implementations.memory", reason="makes a store")
-pytest.importorskip("aiohttp", reason="reads files of web servers")
 
 ODD_NAMES = (
     "dark/a b.png",
