@@ -154,8 +154,9 @@ def _pixels(pydicom: Any, found: Any) -> np.ndarray:
         if "missing dependencies" not in str(error) and "no available" not in str(error).lower():
             raise
         name = pydicom.uid.UID(str(found.file_meta.TransferSyntaxUID)).name
+        library = "openjpeg" if "JPEG 2000" in name else "libjpeg"
         raise MachineError(
-            f"cannot be decoded on this machine: pydicom lacks a decoder; pip install pylibjpeg pylibjpeg-libjpeg ({name})"
+            f"cannot be decoded on this machine: pydicom lacks a decoder; pip install pylibjpeg pylibjpeg-{library} ({name})"
         ) from None
 
 

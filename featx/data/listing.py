@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from featx.data.foreign import remedy
-from featx.data.formats import ARRAY_ENDING, ENDINGS
+from featx.data.formats import ARRAY_ENDING, ENDINGS, format_of
 from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
@@ -16,7 +16,7 @@ from featx.data.split_names import worded_splits
 from featx.data.store import Store
 from featx.data.urls import Url, is_url
 from featx.errors import DatasetError
-from featx.text import listed, portable
+from featx.text import counted, listed, portable
 
 _JUNK_FOLDERS = (
     "__MACOSX",
@@ -29,6 +29,15 @@ _JUNK_FOLDERS = (
 )
 """Folders that archives, network drives and file systems make, some with thumbnails or copies of the images."""
 
+
+_DICOM_INDEX = "DICOMDIR"
+"""The name of the table of contents of a medium with DICOM files, which is such a file without an image."""
+
+_SHORT_SIGNATURES = ("BMP", "PPM", "JXL")
+"""Formats whose first two bytes are all that tells them, so that other files may begin so."""
+
+_MOST_STRANGE = 100
+"""Files whose content is looked at before a folder without images counts as one."""
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of tables, without ``.txt``, which is mostly another text."""
@@ -50,7 +59,8 @@ class Listing:
         folders: the paths of all folders that are not hidden, with those that hold no images; "" is the root.
         skipped: how many files are left out, by the reason as it stands in a note.
         tables: the paths of files among them that may be tables with labels.
-        others: the paths of the first files among them.
+        others: the paths of files that are left out for their ending.
+        notes: how files were taken for images, where not by their names.
 
     Examples:
         >>> listing = Listing("pets.zip")
@@ -70,6 +80,7 @@ class Listing:
         self.skipped: Counter[str] = Counter()
         self.tables: list[str] = []
         self.others: list[str] = []
+        self.notes: list[str] = []
 
     def add(self, path: str, stored: str = "") -> None:
         """Take up a file, as an image or as one that is left out.
@@ -83,7 +94,7 @@ class Listing:
             self.skipped["in hidden folders"] += 1
         elif why := why_left_out(name):
             self.skipped[why] += 1
-            self.others += [path] if len(self.others) < _MOST_OTHERS else []
+            self.others += [] if name.startswith(".") else [path]
             if name.lower().endswith(_TABLES) and not name.startswith("."):
                 self.tables.append(path)
         else:
@@ -97,6 +108,33 @@ class Listing:
             self.skipped["arrays beside images (.npy)"] += sum(is_array)
             self.stored = [path for path, array in zip(self.stored, is_array, strict=True) if not array]
             self.images = [path for path, array in zip(self.images, is_array, strict=True) if not array]
+
+    def add_by_content(self, begin: Callable[[str], bytes]) -> None:
+        """Take up files by their content if none is an image by its name, as DICOM files often are not.
+
+        Other formats count where a name has no ending at all: the raw files of cameras, ``.cr2`` and others, begin as TIFFs do.
+
+        Args:
+            begin: returns the first bytes of a file by its path; b"" if it cannot be read.
+        """
+        if self.images:
+            return
+        kinds: Counter[str] = Counter()
+        for number, path in enumerate(sorted(self.others)):
+            name = path.rpartition("/")[2]
+            kind = format_of(begin(path)) if name.upper() != _DICOM_INDEX else None
+            if kind == "DICOM" or (kind and kind not in _SHORT_SIGNATURES and "." not in name):
+                kinds[kind] += 1
+                self.skipped[why_left_out(name)] -= 1
+                self.images.append(path)
+                self.stored.append(path)
+            elif not kinds and number >= _MOST_STRANGE:
+                return
+        if kinds:
+            self.notes.append(
+                f"{self.root.name}: {counted(len(self.images), 'file')} without the ending of an image taken for images by "
+                f"their content: {', '.join(f'{count:,} {kind}' for kind, count in sorted(kinds.items()))}"
+            )
 
     def add_folder(self, path: str) -> bool:
         """Take up a folder and those around it; returns False for one that is hidden, or lies in a hidden one."""
@@ -121,7 +159,7 @@ class Listing:
             DatasetError: there are none.
         """
         if not images:
-            how = remedy(self.others) or f"images end in {' '.join(ENDINGS)}"
+            how = remedy(self.others[:_MOST_OTHERS]) or f"images end in {' '.join(ENDINGS)}"
             raise DatasetError(f"no images in {self.root}; {self.left_out() or 'it is empty'} ({how})")
 
 
@@ -149,7 +187,7 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
     listing.require_images(inside)
     labels = [place.label and portable(place.label) for place in places if place]
     notes = [f"{root.name}: {left_out}"] if (left_out := listing.left_out()) else []
-    notes += layout.notes
+    notes += [*listing.notes, *layout.notes]
     notes += _tables_beside(listing) if not any(labels) and options.label_pattern is None else ()
     notes += _empty_classes(listing, layout.around_classes, {place.label for place in places if place})
     notes += _empty_splits(listing, layout.splits)

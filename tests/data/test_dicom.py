@@ -29,6 +29,7 @@ from pydicom.uid import (  # noqa: E402
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
     RLELossless,
@@ -192,11 +193,12 @@ def test_a_file_without_its_preamble_is_recognised() -> None:
     np.testing.assert_array_equal(levels(data[132:]), levels(data))
 
 
-def test_a_compression_that_needs_a_plug_in_names_it_and_is_tried_again_later() -> None:
+@pytest.mark.parametrize(("syntax", "library"), [(JPEGLosslessSV1, "libjpeg"), (HTJ2KLossless, "openjpeg")])
+def test_a_compression_that_needs_a_plug_in_names_it_and_is_tried_again_later(syntax: str, library: str) -> None:
     data = dicom(GREY, BitsStored=12)
     broken = pydicom.dcmread(io.BytesIO(data))
     broken.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
-    broken.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    broken.file_meta.TransferSyntaxUID = syntax
     broken["PixelData"].VR = "OB"
     broken["PixelData"].is_undefined_length = True
     stream = io.BytesIO()
@@ -204,7 +206,7 @@ def test_a_compression_that_needs_a_plug_in_names_it_and_is_tried_again_later() 
     if any(name in sys.modules for name in ("pylibjpeg", "gdcm")):
         pytest.skip("a plug-in is installed")
     with pytest.raises(
-        MachineError, match=r"pydicom lacks a decoder; pip install pylibjpeg pylibjpeg-libjpeg \(JPEG Lossless"
+        MachineError, match=rf"pydicom lacks a decoder; pip install pylibjpeg pylibjpeg-{library} \(.*JPEG"
     ):
         decode(stream.getvalue())
 

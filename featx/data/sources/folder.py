@@ -62,7 +62,19 @@ def _walk(folder: Path) -> Listing:
         folders[:] = kept
         for name in files:
             listing.add(prefix + name)
+    listing.add_by_content(lambda path: _begin(folder / path))
     return listing
+
+
+def _begin(file: Path) -> bytes:
+    """The first bytes of a regular file, as many as tell its format."""
+    try:
+        if not file.is_file():  # to read from a pipe would wait
+            return b""
+        with file.open("rb") as stream:
+            return stream.read(256)
+    except OSError:
+        return b""
 
 
 def _is_inside(folder: str, root: str) -> bool:

@@ -233,3 +233,47 @@ def test_a_table_beside_images_without_labels_is_pointed_at(tmp_path: Path) -> N
     )
     touch(tmp_path / "both", "cat/1.jpg", "dog/2.jpg", "metadata.csv")
     assert not any("no labels" in note for note in scan_images(tmp_path / "both").notes)
+
+
+DICOM = b"\0" * 128 + b"DICM"
+
+
+def test_files_without_an_ending_are_images_by_their_content_where_no_name_is_that_of_an_image(tmp_path: Path) -> None:
+    files = {
+        "p1/IM0001": DICOM,
+        "p1/1.2.840.113619.2.5": DICOM,
+        "p2/photo": b"\xff\xd8\xff\xe0",
+        "p2/raw.cr2": b"II*\0",
+        "p2/README": b"BM is short for",
+        "p2/notes.txt": b"text",
+        "DICOMDIR": DICOM,
+    }
+    for name, content in files.items():
+        (tmp_path / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scans" / name).write_bytes(content)
+    os.mkfifo(tmp_path / "scans" / "p1" / "pipe")
+    images = scan_images(tmp_path / "scans")
+    assert images.paths.tolist() == ["p1/1.2.840.113619.2.5", "p1/IM0001", "p2/photo"]
+    assert images.classes == ("p1", "p2")
+    assert (
+        "scans: 3 files without the ending of an image taken for images by their content: 2 DICOM, 1 JPEG"
+        in images.notes
+    )
+    assert (
+        "scans: 5 left out (3 with the ending (none), 1 with the ending .cr2, 1 with the ending .txt)" in images.notes
+    )
+
+    (tmp_path / "scans" / "p1" / "preview.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    assert scan_images(tmp_path / "scans").paths.tolist() == ["p1/preview.jpg"]
+
+
+def test_a_folder_of_other_files_is_not_read_to_its_end_in_search_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr("featx.data.sources.folder._begin", lambda file: opened.append(file) or b"text")
+    for number in range(150):
+        (tmp_path / f"{number}.log").touch()
+    with pytest.raises(DatasetError, match=r"no images in .*; 150 left out \(150 with the ending \.log\)"):
+        scan_images(tmp_path)
+    assert len(opened) < 150
