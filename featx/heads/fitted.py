@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.constants import FOREIGN
 from featx.errors import HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.arguments import as_matrix, require_fitted
@@ -167,6 +168,11 @@ class FittedHead:
         parts_that_differ = differences(self.backbone_.get("parts", {}), parts)
         if self.layer_ not in layers:
             parts_that_differ.insert(0, f"layer: {self.layer_} against {', '.join(layers)}")
+        if FOREIGN in parts and FOREIGN in self.backbone_.get("parts", {}) and self.layer_ in layers:
+            raise StaleCacheError(
+                f"this head was fitted to other imported vectors than those of {where}; if one network made both, import both "
+                "with the same --backbone NAME and fit the head again"
+            )
         shown = parts_that_differ or [f"identity: {self.identity_ or 'none'} against {identity or 'none'}"]
         raise StaleCacheError(
             f"this head was fitted to other features than those of {where} ({'; '.join(shown)}); "

@@ -183,9 +183,12 @@ def full_disk(folder: Path, need: int, error: OSError) -> str:
     except OSError:
         return ""
     if error.errno == errno.EFBIG:
-        return f"; the file system or the limit of this process (ulimit -f) allows no file of {size_text(need)}"
+        size = f"file of {size_text(need)}" if need else "larger file"
+        return f"; the file system or the limit of this process (ulimit -f) allows no {size}"
     if error.errno == errno.ENOSPC and system.f_files and not system.f_favail:
         return f"; the disk has no room for further files (df -i), though {size_text(free)} are free"
+    if error.errno == errno.ENOSPC and not need:
+        return ""  # what is free now was taken by the file
     if error.errno == errno.EDQUOT or need <= free:
         return f"; {size_text(free)} are free, so a quota may be used up (quota -s)"
     return f"; it needs {size_text(need)}, {size_text(free)} free"

@@ -102,7 +102,7 @@ class _System:
     ("number", "need", "inodes", "words"),
     [
         (errno.ENOSPC, 10**9, 5, "; it needs 1.0 GB, 4.1 MB free"),
-        (errno.ENOSPC, 0, 5, "; 4.1 MB are free, so a quota may be used up (quota -s)"),
+        (errno.ENOSPC, 0, 5, ""),
         (errno.ENOSPC, 10, 5, "; 4.1 MB are free, so a quota may be used up (quota -s)"),
         (errno.ENOSPC, 10, 0, "; the disk has no room for further files (df -i), though 4.1 MB are free"),
         (errno.EDQUOT, 10**9, 5, "; 4.1 MB are free, so a quota may be used up (quota -s)"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, BinaryIO
 
 from featx.arguments import names_of, path_of
 from featx.constants import CACHE
-from featx.errors import OutputError, SettingsError, system_errors
+from featx.errors import FeatxError, OutputError, SettingsError, system_errors
 from featx.features.exchange import write_arrays, write_csv, write_h5ad, write_parquet
 from featx.features.exchange.content import FIRST_COLUMNS, MARK, Content, content_of
 from featx.features.feature_set import FeatureSet
@@ -131,9 +133,16 @@ def export_features(
     content = content_of(file, None if layers is None else names_of(layers, "layers"), one_matrix=ending in _ONE_MATRIX)
     require_outputs(outputs, images=places_of(content.provenance["dataset"], content.paths))
     reporter.stage(f"writing {path}")
-    if names:
-        _write(names, lambda out: write_csv.write_names(out, content))
-    _write(path, lambda out: _WRITERS[ending](out, content, lambda done: reporter.progress(done, len(content))))
+    need = sum(math.prod(content.shape(name)) * matrix.dtype.itemsize for name, matrix in content.layers.items())
+    with _writing(path, need) as written:
+        _WRITERS[ending](written, content, lambda done: reporter.progress(done, len(content)))
+        if (
+            names
+        ):  # whole before the matrix gets its name, and not beside an earlier matrix for the time that this takes
+            written.flush()
+            os.fsync(written.fileno())
+            with _writing(names) as table:
+                write_csv.write_names(table, content)
     notes = list(content.notes)
     if content.left_out:
         notes.append(f"{counted(content.left_out, 'image')} failed and have no features, so they are left out")
@@ -172,15 +181,18 @@ def _width(shape: tuple[int, ...]) -> int:
     return shape[1] if len(shape) == 2 else shape[1] * shape[2]
 
 
-def _write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+@contextlib.contextmanager
+def _writing(path: Path, need: int = 0) -> Iterator[BinaryIO]:
+    """A file that appears under its name when all of it is written; ``need`` is its size in bytes, as far as it is known."""
+    atomic.require_writable(path, need, option="--to")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(path) as file:
-            write(file)
+            yield file
     except OSError as error:
-        if isinstance(error, OutputError):
+        if isinstance(error, FeatxError):
             raise
-        why = atomic.reason(error) + atomic.full_disk(path.parent, 0, error)
+        why = atomic.reason(error) + atomic.full_disk(path.parent, need, error)
         raise OutputError(f"cannot write {path}: {why}; name another file with --to") from error
 
 

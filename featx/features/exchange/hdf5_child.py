@@ -7,6 +7,7 @@ it inherits, and one JSON object to stdout.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -54,6 +55,8 @@ def _read(path: str, out: Any, most: int) -> dict[str, Any]:
     except MemoryError:
         return {"fault": "needs more memory than is given to a file of a stranger"}
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"no_room": os.strerror(error.errno)}
         return {"fault": f"cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"}
     return found
 

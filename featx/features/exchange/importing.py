@@ -30,6 +30,7 @@ from featx.features.folder import feature_file_path, require_named, require_writ
 from featx.features.lock import write_lock
 from featx.features.writer import FeatureFileWriter
 from featx.identity import joint_identity
+from featx.io.atomic import require_writable as require_writable_file
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
@@ -283,6 +284,7 @@ def _write(content: ImportedContent, target: Path | None, cache: Path, reporter:
             identities=identities,
         )
         notes += [note] if note else []
+    require_writable_file(target, sum(matrix.size for matrix in content.layers.values()) * content.dtype.itemsize)
     reporter.stage(f"writing {target}")
     options = images.options.as_dict()
     with write_lock(target, wait=True, waiting=reporter.note):

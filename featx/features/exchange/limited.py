@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from featx.errors import DatasetError
-from featx.features.exchange.vectors import unnamed_file
+from featx.features.exchange.vectors import no_room, unnamed_file
 
 _MEMORY = 4 << 30
 _SECONDS, _SECONDS_PER_GB = 60, 120
@@ -69,6 +69,8 @@ def read_in_limits(paths: Sequence[Path], folder: Path) -> tuple[list[dict[str, 
             "it is damaged, or needs more memory or time than a file of a stranger gets"
         ) from error
     for path, each in zip(paths, found, strict=True):
+        if why_not := each.get("no_room"):
+            raise no_room(folder, why_not)
         if fault := each.get("fault"):
             raise DatasetError(f"{path} {fault}")
     return found, out

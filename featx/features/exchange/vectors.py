@@ -144,9 +144,14 @@ def output_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"there is no room in {folder} for the vectors while they are read: {error.strerror}"
-        ) from error
+        raise no_room(folder, error.strerror or "") from error
+
+
+def no_room(folder: Path, why: str) -> OutputError:
+    """The error for temporary files that do not fit on a disk."""
+    return OutputError(
+        f"there is no room in {folder} for the vectors while they are read: {why}; name a file on another disk with -o"
+    )
 
 
 def storable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +322,40 @@ def test_an_export_needs_little_memory_beside_its_columns(ending: str, tmp_path:
     """
     used = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert int(used.stdout) < 110  # MB; the matrix alone has 205
+
+
+@contextlib.contextmanager
+def _limit_of_files(size: int) -> Iterator[None]:
+    """No file may grow beyond a size, as on a full disk."""
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet", ".h5ad", ".safetensors", ".csv"])
+def test_a_file_that_cannot_be_finished_leaves_nothing_and_keeps_what_was_there(tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is an extra")
+    rows = np.random.default_rng(0).normal(size=(400, 64)).astype(np.float32)
+    out = tmp_path / f"x{ending}"
+    export_features(FeatureSet.from_arrays(rows[:5], ["a", "b", "a", "b", "a"]), out)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for target in (out, tmp_path / f"new{ending}"):
+        with _limit_of_files(50_000), pytest.raises(OutputError, match=r"cannot write .*File too large.*ulimit -f"):
+            export_features(FeatureSet.from_arrays(rows, ["a", "b"] * 200), target)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_disk_without_room_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = FeatureSet.from_arrays(np.ones((40, 6), np.float32), ["a", "b"] * 20)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(
+        OutputError, match=r"x\.npy needs 960 bytes, and 100 bytes are free; name another disk with --to"
+    ):
+        export_features(features, tmp_path / "x.npy")
+    assert list(tmp_path.iterdir()) == []

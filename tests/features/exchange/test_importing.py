@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from PIL import Image
 
 import featx
 from featx.data.file_bytes import image_key
-from featx.errors import DatasetError, OutputError, SettingsError
+from featx.errors import DatasetError, OutputError, SettingsError, StaleCacheError
 from featx.features.exchange import export_features, import_features
 from featx.features.exchange.joining import match_names
 from featx.features.feature_file import FAILED, FeatureFile
@@ -470,3 +471,25 @@ def test_patches_of_a_slide_share_a_split(tmp_path: Path) -> None:
     assert all(len(splits) == 1 for splits in of_slide.values())
     assert set(features.splits) == {"train", "val", "test"}
     assert set(features.classes) == {"a", "b"}
+
+
+def test_a_disk_without_room_is_told_with_the_options_of_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", np.ones((40, 6), np.float32))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(OutputError, match=r"f\.h5 needs 960 bytes, and 100 bytes are free; name another disk with -o$"):
+        import_features(tmp_path / "x.npy", out=tmp_path / "f.h5")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_a_head_of_other_imported_vectors_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = []
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"{name}.npz", features=rng.normal(size=(30, 3)).astype("f4"), label=["p", "q"] * 15)
+        files.append(import_features(tmp_path / f"{name}.npz", out=tmp_path / f"{name}.h5").path)
+    head = featx.Head().fit(FeatureSet.load(files[0]))
+    with pytest.raises(StaleCacheError, match=r"other imported vectors than those of .*b\.h5; .* same --backbone NAME"):
+        head.evaluate(FeatureSet.load(files[1]))
