@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from featx.backbones.fit import Fit
-from featx.backbones.ways import POSITIONS, Converter, Way, find_ways
+from featx.backbones.ways import POSITIONS, Converter, Way, find_ways, matching, own_part
 from featx.backbones.weight_reader import read_file
 from featx.backbones.weights import copy_into, require_finite
 from featx.errors import BackboneError
@@ -48,6 +48,10 @@ _FOREIGN_NAMES = (
 
 _FEW = 0.5
 """Below this share of the tensors that fit, a checkpoint is of another architecture."""
+
+
+class SeveralNetworksError(BackboneError):
+    """A file holds several networks that fit, and none of them was named."""
 
 
 def load_checkpoint(
@@ -85,7 +89,8 @@ def load_checkpoint(
     last_part = functools.cache(lambda: _last_part(network, classifier()))
     tried: list[Way] = []
     for ways in find_ways(content, network, convert):
-        named = [way for way in ways if not part or _has_part(way, part)]
+        names = matching([way.name for way in ways], part)
+        named = [way for way in ways if way.name in names]
         tried += named
         good = [fit for fit in (Fit(way, network, None) for way in named) if fit.good]
         if named and (len(named) > 1 or not good):  # another way may fit but for its last layer
@@ -116,10 +121,6 @@ def split_part(weights: str) -> tuple[str, str]:
     return (weights, "") if whole else (file, part)
 
 
-def _has_part(way: Way, part: str) -> bool:
-    return f".{part.strip('.')}." in f".{way.name}."
-
-
 def _last_part(network: nn.Module, classifier: str | None) -> str | None:
     """The outermost module around the last layer that holds no other tensor; None if no tensor would be left outside it."""
     names, last = list(network.state_dict()), classifier
@@ -141,18 +142,23 @@ def _only(good: list[Fit], path: Path, network: nn.Module, name: str) -> Fit:
     good = sorted(good, key=lambda fit: not fit.last_layer_fits)
     if all(_same(good[0], other) for other in good[1:]):
         return good[0]
-    names = [printable(fit.way.name or "the file itself") for fit in good]
-    raise BackboneError(
-        f"{path} holds {len(good)} networks that fit {name or type(network).__name__}: {listed(names)}. Name one of them, as "
-        f"in --weights {path}#{printable(_own_part([fit.way.name for fit in good]))}"
+    raise several_networks([fit.way.name for fit in good], path, name or type(network).__name__)
+
+
+def several_networks(names: list[str], path: Path, network: str) -> SeveralNetworksError:
+    """The error for a file that holds several networks.
+
+    Args:
+        names: of the ways to them; "" for the file itself.
+        path: the file.
+        network: the name of the network that they fit.
+    """
+    found = listed([printable(name or "the file itself") for name in names])
+    itself = f"; {path}#. is the file itself" if "" in names else ""
+    return SeveralNetworksError(
+        f"{path} holds {len(names)} networks that fit {network}: {found}. Name one of them, as in --weights "
+        f"{path}#{printable(own_part(names))}{itself}"
     )
-
-
-def _own_part(names: list[str]) -> str:
-    """A part of the first named way that no other way has; the first way without a name has no part of its own."""
-    first, *others = names if names[0] else names[::-1]
-    taken = {part for name in others for part in name.split(".")}
-    return next((part for part in first.split(".") if part not in taken), first)
 
 
 def _same(one: Fit, other: Fit) -> bool:
@@ -225,15 +231,8 @@ def _remedy(closest: Fit, side: int) -> str:
     for pattern, remedy in _FOREIGN_NAMES:
         if any(re.search(pattern, name) for name in names) and not any(re.search(pattern, n) for n in closest.expected):
             return f"; {remedy}"
-    first = next(iter(faults))
-    shapes = [tuple(tensors[first].shape) for tensors in (way.state, closest.expected) if first in tensors]
-    if (
-        len(shapes) == 2
-        and len(shapes[0]) == 4
-        and [n for n, m in zip(*shapes, strict=False) if n != m] == [shapes[0][1]]
-    ):
-        channels = counted(shapes[0][1], "channel")
-        return f". The file is of a network for images of {channels} instead of {shapes[1][1]}"
+    if channels := _other_channels(closest):
+        return f". The file is of a network for images of {counted(channels[0], 'channel')} instead of {channels[1]}"
     if len(faults) > (1 - _FEW) * len(closest.needed):
         some = listed([printable(name) for name in names], most=3)
         return f". The file is of another architecture (its names are {some}): name that one with --backbone"
@@ -251,6 +250,20 @@ def _remedy(closest: Fit, side: int) -> str:
             f"in this one, the first {stranger}. Name the architecture that has {'it' if more == 1 else 'them'} with --backbone"
         )
     return ". Name the architecture that the file was trained as with --backbone"
+
+
+def _other_channels(closest: Fit) -> tuple[int, int] | None:
+    """The channels of the images that a file's network and this one take, if nothing but its first layers differs in them."""
+    first = next((name for name in closest.needed if closest.expected[name].ndim == 4), "")
+    pairs = set()
+    for name in closest.faults:
+        found, wanted = (
+            tuple(tensors[name].shape) if name in tensors else () for tensors in (closest.way.state, closest.expected)
+        )
+        if not len(found) == len(wanted) == 4 or (found[0], *found[2:]) != (wanted[0], *wanted[2:]):
+            return None
+        pairs.add((found[1], wanted[1]))
+    return next(iter(pairs)) if len(pairs) == 1 and first in closest.faults else None
 
 
 def _odd_tensors(closest: Fit) -> str:
@@ -279,10 +292,10 @@ def _trained_at(closest: Fit, side: int) -> int:
     """The side in pixels of the images that position embeddings of another shape belong to; 0 where they do not tell."""
     for name in closest.faults:
         found, wanted = (tuple(tensors[name].shape) for tensors in (closest.way.state, closest.expected))
-        if len(found) == len(wanted) == 3 and found[0] == wanted[0] == 1 and found[2] == wanted[2] and side:
-            grid = math.isqrt(wanted[1])
-            further = wanted[1] - grid**2
-            places = found[1] - further
+        if len(found) == len(wanted) in (2, 3) and [*found[:-2], found[-1]] == [*wanted[:-2], wanted[-1]] and side:
+            grid = math.isqrt(wanted[-2])
+            further = wanted[-2] - grid**2
+            places = found[-2] - further
             if grid and places > 0 and math.isqrt(places) ** 2 == places and not side % grid:
                 return math.isqrt(places) * (side // grid)
     return 0

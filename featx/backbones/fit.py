@@ -43,12 +43,12 @@ class Fit:
     @cached_property
     def missing(self) -> list[str]:
         """The network's tensors that the way lacks, except constants of the architecture."""
-        return [n for n in self.expected if n not in self.way.state and not _is_constant(n)]
+        return [n for n in self.expected if n not in self.way.state and not is_constant(n)]
 
     @cached_property
     def surplus(self) -> list[str]:
         """Tensors that the network lacks."""
-        return [n for n in self.way.state if n not in self.expected and not _is_constant(n)]
+        return [n for n in self.way.state if n not in self.expected and not is_constant(n)]
 
     @cached_property
     def misshapen(self) -> list[str]:
@@ -73,7 +73,7 @@ class Fit:
     @cached_property
     def needed(self) -> list[str]:
         """The tensors of the network that features depend on."""
-        return [n for n in self.expected if not self.is_last(n) and not _is_constant(n)]
+        return [n for n in self.expected if not self.is_last(n) and not is_constant(n)]
 
     @cached_property
     def faults(self) -> dict[str, str]:
@@ -174,7 +174,8 @@ class Fit:
         return "was left out, because it does not fit"
 
 
-def _is_constant(name: str) -> bool:
+def is_constant(name: str) -> bool:
+    """Whether a tensor, by its name, is one that the architecture computes itself, or that no prediction depends on."""
     return _CONSTANTS.fullmatch(name.rpartition(".")[2]) is not None
 
 

@@ -116,6 +116,39 @@ def find_ways(content: Any, network: nn.Module, convert: Converter | None = None
         yield [way for container, table in tables for way in _converted(container, table, own, network, convert)]
 
 
+def matching(names: list[str], part: str) -> list[str]:
+    """The dotted names that some of their components select: the one that consists of them, or else all that have them.
+
+    Args:
+        names: of ways.
+        part: dotted components; "" for every name, "." for the file itself.
+
+    Examples:
+        >>> matching(["net", "online.net", "ema"], "net")
+        ['net']
+        >>> matching(["net", "online.net", "ema"], "online")
+        ['online.net']
+    """
+    if not part:
+        return names
+    wanted = part.strip(".")
+    return [name for name in names if name == wanted] or [name for name in names if f".{wanted}." in f".{name}."]
+
+
+def own_part(names: list[str]) -> str:
+    """A part that selects one of several names, the first that is not empty, among all of them (see ``matching``).
+
+    Examples:
+        >>> own_part(["student.module", "teacher.module"])
+        'student'
+        >>> own_part(["net", "online.net"])
+        'net'
+    """
+    first, *others = sorted(names, key=lambda name: not name)
+    taken = {part for name in others for part in name.split(".")}
+    return next((part for part in first.split(".") if part not in taken), first)
+
+
 def tables_in(content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every dictionary with tensors by name in what a file holds, with the keys that lead to it."""
     seen: set[int] = set()
@@ -185,13 +218,15 @@ def _ways_of(container: str, table: dict[str, Tensor], spelling: _Spelling) -> I
     if not prefixes:
         prefixes = [votes[0][0] if votes and votes[0][1] > len(spelling.names) / 10 else ""]
     for prefix in prefixes:
-        state = {}
+        inner = tuple(other for other in prefixes if other.startswith(prefix) and other != prefix)
+        state, beside = {}, list[str]()
         for name, tensor in table.items():
-            if name.startswith(prefix):
-                short = name.removeprefix(prefix)
+            short = name.removeprefix(prefix)
+            if name.startswith(prefix) and (short in spelling.names or not name.startswith(inner)):
                 state[spelling.names.get(short, short)] = tensor
-        beside = tuple(name for name in table if not name.startswith(prefix))
-        yield Way(container, prefix, state, beside, spelling.clause)
+            else:  # or of another copy of the network, within this one
+                beside.append(name)
+        yield Way(container, prefix, state, tuple(beside), spelling.clause)
 
 
 def _prefixes(table: Mapping[str, Tensor], names: Mapping[str, str]) -> Counter[str]:

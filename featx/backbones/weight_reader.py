@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import pickletools
 import re
 import tarfile
 import zipfile
@@ -33,6 +34,15 @@ WEIGHT_NAMES = (
 _INDEX = ".index.json"
 _MOST_INDEX = 2**26
 """The most bytes of an index of shards that are read."""
+
+_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number with which torch's form of before 2020 begins, as a pickle has it."""
+
+_BLOCKED = re.compile(
+    r"(?:os|posix|nt|sys|subprocess|socket|shutil|runpy|pty|importlib|ctypes|webbrowser|pickle|_pickle|torch\.hub)\..*"
+    r"|(?:builtins|__builtin__)\.(?:eval|exec|compile|getattr|open|__import__|input|breakpoint|bytearray)"
+)
+"""What no pickle of weights needs, and what programs that do harm call."""
 
 _NO_TENSOR = "featx."
 """How the names of the arrays begin that a promoted model holds besides the tensors of its network."""
@@ -100,6 +110,8 @@ def read_file(path: Path) -> Any:
         raise BackboneError(f"{path} cannot be read as a weights file: {error.strerror or error}") from error
     if other:
         raise BackboneError(f"{path} cannot be read as a file of tensors: it is {other}")
+    if beginning[:1] == b"\x80" and len(beginning) > 32 and _MAGIC not in beginning[:32]:
+        raise _other_pickle(path)
     try:
         _require_plain(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -128,17 +140,24 @@ def _weights_of_folder(folder: Path) -> Path:
             return folder / name
     begins = f"{folder} cannot be read as a weights file: it is a folder"
     if (folder / ".metadata").is_file():
-        raise BackboneError(
-            f"{begins} of torch.distributed.checkpoint. Make one file of it, and name that:\n    python -m "
-            f"torch.distributed.checkpoint.format_utils dcp_to_torch {str(folder)!r} {folder.name + '.pth'!r}"
-        )
+        raise BackboneError(f"{begins} of torch.distributed.checkpoint. {_of_distributed(folder)}")
     if (folder / "zero_to_fp32.py").is_file():
         raise BackboneError(f"{begins} of DeepSpeed. Run its zero_to_fp32.py, and name the file that it makes")
     inside = sorted(
         p.name for p in folder.iterdir() if p.suffix in (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
     )
     named = f". Name one of its files: {listed([printable(name) for name in inside], most=6)}" if inside else ""
+    if not inside:
+        found = sorted(p.parent.name for name in WEIGHT_NAMES for p in folder.glob(f"*/{name}"))
+        named = f". Name one of its folders: {listed([printable(name) for name in found], most=6)}" if found else ""
     raise BackboneError(f"{begins}{named or f' without {WEIGHT_NAMES[0]} or {WEIGHT_NAMES[4]}'}")
+
+
+def _of_distributed(folder: Path) -> str:
+    return (
+        "Make one file of it, and name that:\n    python -m "
+        f"torch.distributed.checkpoint.format_utils dcp_to_torch {str(folder)!r} {folder.name + '.pth'!r}"
+    )
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
@@ -176,6 +195,8 @@ def _other_format(path: Path, beginning: bytes, file: BinaryIO) -> str:
         if re.match(pattern, beginning, re.DOTALL):
             return what
     suffix = path.suffix.lower()
+    if suffix == ".distcp":
+        return f"a part of a checkpoint of torch.distributed.checkpoint. {_of_distributed(path.parent)}"
     if suffix == ".onnx" or (beginning[:1] == b"\x08" and b"pytorch" in beginning[:64]):
         return f"an ONNX model, whose tensors need not have the network's names; {_STATE}"
     if suffix == ".msgpack" or re.search(r"\.(?:index|data-\d+-of-\d+|pb|h5|keras)$", path.name):
@@ -242,20 +263,63 @@ def _unreadable(path: Path, error: Exception) -> BackboneError:
         return BackboneError(f"{beginning}: {_damage(path, brief(ValueError(reason)) if reason else brief(error))}")
     classes = [printable(name) for name in _refused_classes(path) or [named[1]]]
     return BackboneError(
-        f"{beginning}: it also holds objects of {listed(classes)}, and reading such an object can run code. If you trust "
-        f"the file, save its tensors alone in Python, and name the new file:\n"
-        f"    import torch; {_TENSORS_ALONE}\n"
-        f"    torch.save(keep(torch.load({str(path)!r}, map_location='cpu', weights_only=False)), "
-        f"{_tensors_name(path)!r})"
+        f"{beginning}: it also holds objects of {listed(classes)}, and reading such an object can run code. "
+        + _tensors_alone(path, "torch", f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)")
     )
+
+
+def _tensors_alone(path: Path, imports: str, load: str) -> str:
+    """The two lines of Python that save the tensors of a file which is trusted, after a sentence."""
+    return (
+        "If you trust the file, save its tensors alone in Python, and name the new file:\n"
+        f"    import {imports}; {_TENSORS_ALONE}\n    torch.save(keep({load}), {_tensors_name(path)!r})"
+    )
+
+
+def _other_pickle(path: Path) -> BackboneError:
+    """The error for a pickle that ``torch.save`` did not write, as of Detectron2 or Paddle. It is not unpickled."""
+    begins = f"{path} cannot be read as a file of tensors only (weights_only)"
+    try:
+        with path.open("rb") as file:
+            called = _globals_in(file)
+    except Exception as error:  # of pickletools: it is cut off, or has arrays between its operations, as joblib's
+        return BackboneError(
+            f"{begins}: it is a pickle that torch.save did not write, cut off or of a form of its own ({brief(error)}); "
+            f"{_STATE}"
+        )
+    if blocked := next(filter(_BLOCKED.fullmatch, called), ""):
+        return BackboneError(
+            f"{begins}: it calls {printable(blocked)}, which no weights need, and nothing of it was run"
+        )
+    of = f" of {listed(sorted(set(map(printable, called))))}" if called else ""
+    return BackboneError(
+        f"{begins}: it is a pickle{of} that torch.save did not write, and reading it can run code. "
+        + _tensors_alone(path, "pickle, torch", f"pickle.load(open({str(path)!r}, 'rb'))")
+    )
+
+
+def _globals_in(file: BinaryIO) -> list[str]:
+    """The dotted names of the classes and functions that a pickle names, from its operations alone."""
+    found, strings, memo, last = list[str](), list[str](), dict[int, str](), ""
+    for operation, value, _ in pickletools.genops(file):
+        if operation.name == "GLOBAL":
+            found.append(str(value).replace(" ", "."))
+        elif operation.name == "STACK_GLOBAL":
+            found.append(".".join(strings[-2:]))
+        elif operation.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if value is None else int(value)] = last
+            continue
+        got = memo.get(value) if isinstance(value, int) and "GET" in operation.name else value
+        last = got if isinstance(got, str) else ""
+        if last:
+            strings = [*strings[-1:], last]
+    return found
 
 
 def _damage(path: Path, reason: str) -> str:
     """Why a file without refused classes cannot be read: it is cut off, damaged, or a pickle of another program."""
     with path.open("rb") as file:
         beginning = file.read(4)
-    if beginning[:1] == b"\x80" and reason.startswith("Unsupported operand"):
-        return f"it is a pickle that torch.save did not write, and reading it can run code; {_STATE}"
     if reason.startswith(_PLAIN_REASONS):
         return reason
     if beginning[:2] == b"PK" or beginning[:1] == b"\x80":

@@ -329,6 +329,12 @@ AMBIGUOUS: dict[str, tuple[Any, str]] = {
     "BYOL": ({"state_dict": {**under("online_encoder."), **under("target_encoder.", ELSE)}}, "online_encoder"),
     "a network without its last layer": ({**under("encoder.", HEADLESS), **under("decoder.", ELSE)}, "encoder"),
     "numbered clients": ({0: STATE, 1: ELSE}, "0"),
+    "a name that is a part of the other": ({**under("net."), **under("online.net.", ELSE)}, "net"),
+    "an average within the network": ({**STATE, **under("ema.", ELSE)}, "."),
+    "an average within the network, in a prefix": (
+        {**under("module.", STATE), **under("module.ema.", ELSE)},
+        "module",
+    ),
 }
 
 
@@ -337,9 +343,13 @@ def test_of_two_networks_that_fit_one_must_be_named(tmp_path: Path, trainer: str
     content, part = AMBIGUOUS[trainer]
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(
-        BackboneError, match=r"holds 2 networks that fit resnet10: .*\. Name one of them, as in --weights .*#"
-    ):
+        BackboneError, match=r"holds 2 networks that fit resnet10: .*\. Name one of them, as in"
+    ) as caught:
         load_checkpoint(small_resnet(9), tmp_path / "w.pth", name="resnet10", classifier=lambda: "fc")
+    suggested = re.findall(r"w\.pth#([\w.]+)", str(caught.value))
+    assert len(suggested) == (2 if part == "." else 1)
+    for each in suggested:
+        load_checkpoint(small_resnet(9), tmp_path / "w.pth", part=each, classifier=lambda: "fc")
     loaded = small_resnet(9)
     load_checkpoint(loaded, tmp_path / "w.pth", part=part, classifier=lambda: "fc")
     assert torch.equal(loaded.state_dict()["layer4.0.conv2.weight"], STATE["layer4.0.conv2.weight"])
@@ -436,6 +446,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "complex numbers": (
         {**STATE, "conv1.weight": STATE["conv1.weight"].to(torch.complex64)},
         r"complex64 instead of float32",
+    ),
+    "wider blocks": (
+        {**STATE, "layer1.0.conv1.weight": torch.ones(3, 4, 3, 3), "layer1.0.conv2.weight": torch.ones(4, 3, 3, 3)},
+        r"(3, 4, 3, 3) instead of (4, 4, 3, 3)\. Name the architecture".replace("(", r"\(").replace(")", r"\)"),
     ),
     "NaN": (
         {**STATE, "bn1.weight": torch.full((4,), torch.nan)},

@@ -140,12 +140,50 @@ def test_a_file_that_is_cut_off_is_said_to_be(tmp_path: Path, as_zip: bool, shar
         read_file(tmp_path / "w.pth")
 
 
-def test_a_pickle_of_another_program_is_named(tmp_path: Path) -> None:
-    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"w": [1.0]}, protocol=4))
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_of_another_program_names_the_lines_that_save_its_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = {"w": np.ones((2, 3), np.float32), "b": torch.ones(2)}
+    content = {"model": model, "__author__": "someone", "args": argparse.Namespace(lr=0.1)}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     with pytest.raises(
-        BackboneError, match=r"a pickle that torch\.save did not write, .*; save the network's state_dict"
+        BackboneError, match=r"it is a pickle of .*argparse\.Namespace.* that torch\.save did not write"
+    ) as caught:
+        read_file(tmp_path / "w.pkl")
+    first, *code = str(caught.value).split("\n")
+    assert "numpy" in first
+    assert len(code) == 2
+    exec("\n".join(line.strip() for line in code), {})
+    assert_same(read_file(tmp_path / "w-tensors.pth")["model"], {"w": torch.ones(2, 3), "b": torch.ones(2)})
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_of_another_program_that_calls_the_system_is_refused_without_advice_to_trust_it(
+    tmp_path: Path, protocol: int
+) -> None:
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"x": Malicious(tmp_path / "ran")}, protocol=protocol))
+    with pytest.raises(BackboneError, match=r"it calls posix\.mkdir, which no weights need") as caught:
+        read_file(tmp_path / "w.pkl")
+    assert "trust" not in str(caught.value)
+    whole = pickle.dumps({"w": np.ones(99)}, protocol=protocol)
+    (tmp_path / "w.pkl").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        BackboneError, match=r"a pickle that torch\.save did not write, cut off or of a form of its own"
     ):
         read_file(tmp_path / "w.pkl")
+
+
+def test_a_part_of_a_distributed_checkpoint_and_a_folder_of_folders_name_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "dcp").mkdir()
+    (tmp_path / "dcp" / "__0_0.distcp").write_bytes(b"PK\x03\x04 parts of tensors")
+    with pytest.raises(BackboneError, match=r"__0_0\.distcp .* a part of a checkpoint of .*\n.* dcp_to_torch '.*dcp'"):
+        read_file(tmp_path / "dcp" / "__0_0.distcp")
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint-2" / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(BackboneError, match=r"it is a folder\. Name one of its folders: checkpoint-2$"):
+        read_file(tmp_path / "run")
 
 
 def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:

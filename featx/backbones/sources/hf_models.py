@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featx.backbones.fit import is_constant
 from featx.backbones.sources.hf_files import is_folder_name, require_no_code
 from featx.backbones.sources.source import ImageSize, sides_of
-from featx.backbones.ways import tables_in
+from featx.backbones.ways import matching, tables_in
 from featx.backbones.weights import require_finite
 from featx.data.transform import sides_text
 from featx.errors import BackboneError
@@ -204,6 +205,8 @@ def fitted_model(
             faults.append(
                 f"{plan.kind} has fewer layers by its config.json than the weights, which also hold {further}"
             )
+        elif surplus := _without_place(info["unexpected_keys"], module):
+            faults.append(f"{plan.kind} has no place for {surplus} of the weights, which may change its features")
         elif _makes_vector(plan, module, size):
             held = {n: t for n, t in module.state_dict().items() if n not in own}
             require_finite(module, held, origin=origin)
@@ -235,6 +238,21 @@ def _further_layer(names: Iterable[str], module: nn.Module) -> str:
             for parent in (modules.get(each) for each in (place, f"{base}{place}", place.removeprefix(base))):
                 if isinstance(parent, nn.ModuleList) and number[0][1:] not in dict(parent.named_children()):
                     return printable(name)
+    return ""
+
+
+def _without_place(names: Iterable[str], module: nn.Module) -> str:
+    """The first tensor inside a part that a model has, which lacks that tensor; "" if there is none.
+
+    Whole parts that a model lacks, such as a decoder, a text tower or a pooler, change none of its features.
+    """
+    parts = {name for name, _ in module.named_modules()}
+    base = getattr(module, "base_model_prefix", "")
+    for name in sorted(names):
+        parent, _, last = name.rpartition(".")
+        within = {parent, f"{base}.{parent}" if parent else "", parent.removeprefix(f"{base}.")} - {"", base}
+        if within & parts and last != "mask_token" and not is_constant(last):
+            return printable(name)
     return ""
 
 
@@ -279,19 +297,22 @@ def states_in(content: Any, model: Any, part: str) -> list[tuple[str, dict[str, 
     names = [*own, *revert_weight_conversion(model, own)]
     base = f"{getattr(model, 'base_model_prefix', '')}."
     wanted = {name.removeprefix(base) for name in names} | set(names)
+    insides = {name[: dot + 1] for name in wanted for dot, letter in enumerate(name) if letter == "."}
     found: list[tuple[str, dict[str, Tensor]]] = []
     for container, table in tables_in(content):
         beginnings = {name.removesuffix(end) for name in table for end in wanted if name.endswith(f".{end}")} | {""}
         taken: list[str] = []
         for prefix in sorted(beginnings, key=len):
             state = {name.removeprefix(prefix): tensor for name, tensor in table.items() if name.startswith(prefix)}
-            if len(wanted & state.keys()) <= len(own) // 2 or any(prefix.startswith(outer) for outer in taken):
-                continue  # not a model's, or the encoder within one that was found
+            if len(wanted & state.keys()) <= len(own) // 2:
+                continue  # not a model's
+            if any(prefix.startswith(outer) and prefix[len(outer) :] in insides for outer in taken):
+                continue  # the encoder within one that was found
             taken.append(prefix)
             way = ".".join(piece for piece in (container, prefix.rstrip(".")) if piece)
-            if not part or f".{part.strip('.')}." in f".{way}.":
-                found.append((way, state))
-    return found
+            found.append((way, state))
+    chosen = matching([way for way, _ in found], part)
+    return [(way, state) for way, state in found if way in chosen]
 
 
 def last_linear(module: nn.Module) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from featx.backbones.checkpoint import split_part
+from featx.backbones.checkpoint import several_networks, split_part
 from featx.backbones.identities import LAST
 from featx.backbones.sources.hf_files import (
     cached_repositories,
@@ -54,7 +54,7 @@ from featx.backbones.towers import POOLINGS, ImageTower
 from featx.backbones.weight_reader import read_file
 from featx.constants import MAX_SIDE
 from featx.errors import BackboneError
-from featx.text import brief, listed, printable
+from featx.text import brief, printable
 
 _NOT_ARCHITECTURE = {
     *("_name_or_path", "_commit_hash", "auto_map", "architectures", "transformers_version", "dtype", "torch_dtype"),
@@ -197,13 +197,9 @@ def _loaded(
     states = states_in(read_file(path), first_model(plans, size)[1], part)
     if not states:
         raise BackboneError(f"{path} does not hold the tensors of {plans[0].kind}, the model of hf/{short}")
-    for way, state in states[1:]:
+    for _, state in states[1:]:
         if state.keys() != states[0][1].keys() or any(not torch.equal(t, states[0][1][n]) for n, t in state.items()):
-            names = listed([name or "the file itself" for name, _ in states])
-            raise BackboneError(
-                f"{path} holds several networks that fit {plans[0].kind}: {names}. "
-                f"Name one of them, as in --weights {path}#{printable(way or states[0][0])}"
-            )
+            raise several_networks([name for name, _ in states], path, plans[0].kind)
     way, state = states[0]
     plan, module = fitted_model(plans, state, size, str(path))
     note = (f"{path}: the network's tensors are in its {printable(way)}",) if way else ()

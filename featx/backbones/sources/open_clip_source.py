@@ -8,13 +8,14 @@ import functools
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from featx.backbones.checkpoint import SeveralNetworksError
 from featx.backbones.sources.source import (
     ImageSize,
     Network,
@@ -28,8 +29,6 @@ from featx.backbones.sources.source import (
 )
 from featx.backbones.text_tower import TextTower
 from featx.backbones.towers import VisualTower
-from featx.backbones.weight_reader import read_file
-from featx.backbones.weights import require_finite
 from featx.constants import MAX_SIDE
 from featx.data.transform import Transform
 from featx.errors import BackboneError
@@ -140,9 +139,11 @@ class OpenClipSource(Source):
         if weights == "random":
             tower = seeded(lambda: _random_tower(open_clip, config, name))
         else:
-            model, weights, notes = _loaded(open_clip, arch, config, weights, name)
-            tower = VisualTower(model.visual)
-            text = functools.partial(_text_tower, open_clip, arch, config, weights, name)
+            load = functools.partial(_loaded, open_clip, arch, config, name=name, resize=image_size is not None)
+            found = load(weights)
+            tower, weights, notes = VisualTower(found.model.visual), found.weights, found.notes
+            if found.with_text:
+                text = functools.partial(_text_tower, open_clip, arch, functools.partial(load, weights), name)
         transform = _transform(arch, size)
         origin = {"source": self.key, "name": arch.name.rpartition(":")[2], "config": _config_text(arch.config)}
         if size != arch.native:
@@ -281,10 +282,25 @@ def _model(open_clip: Any, towers: Mapping[str, Any]) -> Any:
     return kind(**config)
 
 
-def _loaded(
-    open_clip: Any, arch: Arch, config: Mapping[str, Any], weights: str, name: str
-) -> tuple[Any, str, tuple[str, ...]]:
-    """Both towers with their weights, the value for ``Network.weights``, and what the user should know.
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its weights.
+
+    Attributes:
+        model: both towers.
+        weights: the value for ``Network.weights``.
+        notes: what the user should know.
+        with_text: whether the weights are also those of the text tower; it is random if they are not.
+    """
+
+    model: Any
+    weights: str
+    notes: tuple[str, ...]
+    with_text: bool
+
+
+def _loaded(open_clip: Any, arch: Arch, config: Mapping[str, Any], weights: str, name: str, *, resize: bool) -> Loaded:
+    """Both towers with their weights, whose position embeddings are interpolated if ``resize`` allows that.
 
     Raises:
         BackboneError: the weights cannot be downloaded or read, or do not fit.
@@ -294,35 +310,53 @@ def _loaded(
             model = seeded(lambda: _model(open_clip, config))
             if weights == "default":
                 open_clip.load_checkpoint(model, _published_file(open_clip, arch), weights_only=True)
-                return model.eval(), weights, ()
+                return Loaded(model.eval(), weights, (), with_text=True)
     except Exception as error:  # open_clip passes on the errors of its hub, urllib and torch
         raise BackboneError(
             f"open_clip cannot load the weights of {name} ({brief(error)}); name a local file with --weights FILE, or "
             "--weights random"
         ) from error
+    convert = functools.partial(_as_open_clip_does, resize=resize)
     try:
-        return model.eval(), *load_weights(model, weights, _transform(arch, arch.native))
+        found, notes = load_weights(model, weights, _transform(arch, arch.native), name=name, convert=convert)
+        return Loaded(model.eval(), found, notes, with_text=True)
+    except SeveralNetworksError:
+        raise
     except BackboneError as misfit:
-        return model.eval(), *_converted(open_clip, model, weights, misfit)
+        return _image_tower_alone(model, weights, name, misfit)
 
 
-def _converted(open_clip: Any, model: Any, weights: str, misfit: BackboneError) -> tuple[str, tuple[str, ...]]:
-    """Load a file that does not fit as it is: of the image tower alone, of another image size, or of another program's names.
+def _as_open_clip_does(state: dict[str, Tensor], model: Any, *, resize: bool) -> Mapping[str, Tensor]:
+    """The tensors of a file as ``open_clip.load_checkpoint`` changes them: other programs' names, shapes and image sizes."""
+    from open_clip import convert
+    from open_clip import model as parts
+
+    state = convert.convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = parts.convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(model, name, None)
+        if own is not None and name in state and state[name].numel() == 1:
+            state[name] = state[name].reshape(own.shape)
+    if resize:
+        parts.resize_pos_embed(state, model)
+    return state
+
+
+def _image_tower_alone(model: Any, weights: str, name: str, misfit: BackboneError) -> Loaded:
+    """Load a file that has the image tower and no whole text tower.
 
     Raises:
-        BackboneError: ``misfit``, as none of these is the case.
+        BackboneError: ``misfit``, as this is not the case.
     """
-    with contextlib.suppress(BackboneError):
-        return load_weights(VisualTower(model.visual), weights, Transform())
-    with contextlib.suppress(BackboneError):
-        return load_weights(model.visual, weights, Transform())
-    path = Path(weights).resolve()
-    if isinstance(read_file(path), Mapping):
-        with contextlib.suppress(Exception), _quiet():
-            open_clip.load_checkpoint(model, str(path), weights_only=True)
-            require_finite(model, model.state_dict(), origin=str(path))
-            return str(path), ()
-    raise misfit
+    try:
+        found, notes = load_weights(model.visual, weights, Transform(), name=name)
+    except SeveralNetworksError:
+        raise
+    except BackboneError:
+        raise misfit from None
+    note = f"{found}: it has no whole text tower, so that texts cannot be compared with these features"
+    return Loaded(model.eval(), found, (*notes, note), with_text=False)
 
 
 def _published_file(open_clip: Any, arch: Arch) -> str:
@@ -338,13 +372,13 @@ def _published_file(open_clip: Any, arch: Arch) -> str:
     return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(arch.name, arch.tag)))
 
 
-def _text_tower(open_clip: Any, arch: Arch, config: Mapping[str, Any], weights: str, name: str) -> TextTower:
+def _text_tower(open_clip: Any, arch: Arch, load: Callable[[], Loaded], name: str) -> TextTower:
     """The text tower and its tokenizer, which open_clip knows by the architecture.
 
     Raises:
         BackboneError: the tokenizer cannot be had.
     """
-    model = _loaded(open_clip, arch, config, weights, name)[0]
+    model = load().model
     try:
         with _quiet():
             tokenize = open_clip.get_tokenizer(arch.name)

@@ -29,7 +29,7 @@ from featx.backbones.sources.source import (
 )
 from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
-from featx.system import why_unreadable
+from featx.system import MISSING, why_unreadable
 from featx.text import brief
 
 
@@ -126,9 +126,9 @@ def _weights_entry(name: str, weights: str) -> tuple[Any, Path | None]:
     if weights in ("default", "random"):
         return entries.DEFAULT, None
     file = absolute_path(split_part(weights)[0])
-    if not file.suffix and why_unreadable(file):
+    if not file.suffix and why_unreadable(file) == MISSING:
         raise BackboneError(
-            f"{name} has no weights {weights!r}, only {', '.join(e.name for e in entries)}; nor is it a file"
+            f"{name} has no weights {weights!r}, only {', '.join(e.name for e in entries)}; nor is it a file or a folder"
         )
     # A file that torchvision published brings its own transform: those of V1 and V2 of ResNet-50 differ.
     return next((e for e in entries if Path(e.url).name == file.name), entries.DEFAULT), file

@@ -238,6 +238,32 @@ def test_a_checkpoint_replaces_the_weights_whatever_its_container_and_prefix(tmp
         load_backbone(f"hf/{tmp_path}/m", weights=str(tmp_path / "incomplete.safetensors"), device="cpu")
 
 
+@pytest.mark.parametrize(("first", "second", "part"), [("net.", "online.net.", "net"), ("", "ema.", ".")])
+def test_of_two_models_in_a_checkpoint_one_must_be_named(first: str, second: str, part: str, tmp_path: Path) -> None:
+    state = vision_models.clip(tmp_path / "clip").state_dict()
+    other = {f"{second}{name}": tensor + 1 for name, tensor in state.items()}
+    torch.save({**{f"{first}{name}": tensor for name, tensor in state.items()}, **other}, tmp_path / "w.pth")
+    name = f"hf/{tmp_path}/clip"
+    with pytest.raises(
+        BackboneError, match=rf"holds 2 networks that fit CLIPModel: .*#{part}(?:$| is the file itself)"
+    ):
+        load_backbone(name, weights=f"{tmp_path}/w.pth", device="cpu")
+    chosen = load_backbone(name, weights=f"{tmp_path}/w.pth#{part}", device="cpu")
+    assert chosen.identity == load_backbone(name, device="cpu").identity
+
+
+def test_a_tensor_that_a_part_of_the_model_has_no_place_for_is_refused(tmp_path: Path) -> None:
+    state = vision_models.clip(tmp_path / "clip").state_dict()
+    harmless = {"vision_model.embeddings.position_ids": torch.arange(17)[None], "decoder.weight": torch.ones(2)}
+    torch.save({**state, **harmless}, tmp_path / "more.pth")
+    load_backbone(f"hf/{tmp_path}/clip", weights=f"{tmp_path}/more.pth", device="cpu")
+    torch.save({**state, "vision_model.embeddings.register_tokens": torch.ones(1, 4, 32)}, tmp_path / "w.pth")
+    with pytest.raises(
+        BackboneError, match=r"has no place for vision_model\.embeddings\.register_tokens of the weights"
+    ):
+        load_backbone(f"hf/{tmp_path}/clip", weights=f"{tmp_path}/w.pth", device="cpu")
+
+
 def test_a_repository_in_the_cache_of_the_hub_is_found_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

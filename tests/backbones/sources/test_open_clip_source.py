@@ -62,9 +62,57 @@ def test_a_file_of_the_image_tower_alone_or_in_a_container_is_read(tmp_path: Pat
         assert load_backbone(f"open_clip/{arch}", weights=str(tmp_path / file), device="cpu").identity == whole.identity
     save_file({n: t for n, t in state.items() if "resblocks.1" not in n}, tmp_path / "part.safetensors")
     with pytest.raises(
-        BackboneError, match=r"part\.safetensors does not fit CLIP: 50 of 74 .*resblocks\.1.*missing\. Name"
+        BackboneError,
+        match=r"part\.safetensors does not fit open_clip/featx-tiny: 50 of 74 .*resblocks\.1.*missing\. Name",
     ):
         load_backbone(f"open_clip/{arch}", weights=str(tmp_path / "part.safetensors"), device="cpu")
+
+
+@pytest.mark.parametrize("kept", ["visual alone", "a part of the text tower"])
+def test_texts_are_not_compared_where_the_weights_have_no_whole_text_tower(kept: str, tmp_path: Path) -> None:
+    arch = vision_models.register_open_clip()
+    vision_models.open_clip_model(tmp_path / "w.safetensors")
+    state = load_file(tmp_path / "w.safetensors")
+    alone = {n: t for n, t in state.items() if n.startswith("visual.")}
+    part = {n: t for n, t in state.items() if not n.startswith("transformer.resblocks.1.")}
+    save_file(alone if kept == "visual alone" else part, tmp_path / "some.safetensors")
+    backbone = load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/some.safetensors", device="cpu")
+    assert not backbone.has_text
+    assert backbone.notes[-1].endswith(
+        "it has no whole text tower, so that texts cannot be compared with these features"
+    )
+    with pytest.raises(BackboneError, match="has no text tower"):
+        backbone.encode_text(["a dog"])
+
+
+@pytest.mark.parametrize("content", ["both towers", "image towers"])
+def test_of_two_models_in_a_checkpoint_one_must_be_named(content: str, tmp_path: Path) -> None:
+    arch = vision_models.register_open_clip()
+    vision_models.open_clip_model(tmp_path / "w.safetensors")
+    state = load_file(tmp_path / "w.safetensors")
+    if content == "image towers":
+        state = {n: t for n, t in state.items() if n.startswith("visual.")}
+    torch.save({"state_dict": state, "state_dict_ema": {n: t + 1 for n, t in state.items()}}, tmp_path / "w.pt")
+    with pytest.raises(BackboneError, match=r"holds 2 networks that fit open_clip/.*w\.pt#state_dict$"):
+        load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/w.pt", device="cpu")
+    chosen = load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/w.pt#state_dict", device="cpu")
+    whole = load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/w.safetensors", device="cpu")
+    assert chosen.identity == whole.identity
+    with pytest.raises(BackboneError, match=r"has no part 'other' with tensors by name"):
+        load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/w.pt#other", device="cpu")
+
+
+def test_a_file_of_another_image_size_names_both_sizes(tmp_path: Path) -> None:
+    arch = vision_models.register_open_clip()
+    vision_models.open_clip_model(tmp_path / "w.safetensors")
+    state = load_file(tmp_path / "w.safetensors")
+    state["visual.positional_embedding"] = torch.ones(37, 32)
+    save_file(state, tmp_path / "w48.safetensors")
+    with pytest.raises(BackboneError, match=r"--crop 48 builds the network .*, --crop 32 interpolates"):
+        load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/w48.safetensors", device="cpu")
+    for side, adapted in ((48, False), (32, True)):
+        backbone = load_backbone(f"open_clip/{arch}", weights=f"{tmp_path}/w48.safetensors", crop=side, device="cpu")
+        assert any("interpolated the position embeddings" in note for note in backbone.notes) is adapted
 
 
 def test_another_image_size_interpolates_position_embeddings_as_open_clip_does(tmp_path: Path) -> None:

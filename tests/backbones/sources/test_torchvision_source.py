@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
@@ -25,9 +26,22 @@ def test_the_auxiliary_heads_of_a_file_are_left_out(tmp_path: Path) -> None:
 
 def test_unknown_weights_are_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(
-        BackboneError, match=r"no weights 'IMAGENET1K_V9', only IMAGENET1K_V1, IMAGENET1K_V2; nor is it a file"
+        BackboneError,
+        match=r"no weights 'IMAGENET1K_V9', only IMAGENET1K_V1, IMAGENET1K_V2; nor is it a file or a folder",
     ):
         load_backbone("mobilenet_v2", weights="IMAGENET1K_V9")
+
+
+def test_a_folder_that_holds_weights_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = models.squeezenet1_1()
+    Path("run").mkdir()
+    save_file(network.state_dict(), "run/model.safetensors")
+    backbone = load_backbone("squeezenet1_1", weights="run", crop=64, device="cpu")
+    assert all(torch.equal(t, network.state_dict()[n]) for n, t in backbone.network.state_dict().items())
+    Path("other").mkdir()
+    with pytest.raises(BackboneError, match=r"other cannot be read as a weights file: it is a folder without"):
+        load_backbone("squeezenet1_1", weights="other")
 
 
 @pytest.mark.parametrize(
