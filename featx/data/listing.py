@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from featx.data.foreign import remedy
 from featx.data.formats import ARRAY_ENDING, ENDINGS, format_of
 from featx.data.image_set import ImageSet, assemble
 from featx.data.layout import read_layout
+from featx.data.places import pattern_of
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
 from featx.data.split_names import worded_splits
 from featx.data.store import Store
@@ -211,11 +213,7 @@ def _tables_beside(listing: Listing) -> Iterator[str]:
         return
     named = [paths[0] for paths in by_name.values()]
     several = next((paths for paths in by_name.values() if len(paths) > 1), [])
-    join = (
-        f"; the tables of several folders, such as {listed(several, most=3)}, are one data set once they are joined"
-        if several
-        else ""
-    )
+    join = _how_joined(listing, several)
     how = f"name the table instead of the folder: {listing.root / named[0]}"
     if isinstance(listing.root, Path) and not listing.root.is_dir():
         how = f"unpack the table, and name it with --root {listing.root}"
@@ -223,6 +221,21 @@ def _tables_beside(listing: Listing) -> Iterator[str]:
         f"{listing.root.name}: the images have no labels. If {listed(named, most=3)} "
         f"{'has' if len(named) == 1 else 'have'} them, {how}{join}"
     )
+
+
+def _how_joined(listing: Listing, tables: Sequence[str]) -> str:
+    """How tables of one name in several folders are read as one data set, as the end of a note; "" without such."""
+    if not tables:
+        return ""
+    shown = listed(tables, most=3)
+    if isinstance(listing.root, Path) and listing.root.is_dir():
+        pattern = pattern_of([str(listing.root / table) for table in tables])
+        return (
+            f"; the tables of several folders, such as {shown}, are one data set by the name {shlex.quote(pattern)}"
+            if pattern
+            else ""
+        )
+    return f"; the tables of several folders, such as {shown}, are one data set once they are joined"
 
 
 def is_junk(name: str) -> bool:

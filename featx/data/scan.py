@@ -16,6 +16,7 @@ from featx.data.path_labels import with_path_labels
 from featx.data.places import pattern_of
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive, array_sets, digits, files, folder, hugging_face, parquet, remote, table
+from featx.data.sources.joined_tables import pattern_of_tables
 from featx.data.store import ImageFile
 from featx.data.urls import as_stored
 from featx.errors import DatasetError, FeatxError, system_errors
@@ -140,9 +141,10 @@ def scan_images(
 def _pattern_of_shards(items: Sequence[str | os.PathLike[str]]) -> str:
     """The pattern for several files of one kind that holds many images, which a shell has made of it; "" for other files."""
     kinds = {next((kind for kind in SOURCES if kind.matches(item)), None) for item in items}
-    if len(kinds) > 1 or not kinds & {parquet, archive} or any(Path(item).is_dir() for item in items):
+    if len(kinds) > 1 or not kinds & {parquet, archive, table} or any(Path(item).is_dir() for item in items):
         return ""
-    if found := pattern_of([os.fspath(item) for item in items]):
+    names = [os.fspath(item) for item in items]
+    if found := pattern_of_tables(names) if table in kinds else pattern_of(names):
         return found
     raise DatasetError(
         f"the {len(items)} files such as {os.fspath(items[0])} have no common pattern; name their folder"

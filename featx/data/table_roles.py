@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from featx.data.formats import ENDINGS
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
+from featx.data.sources.joined_tables import SPLIT, JoinedTable, is_table_pattern
 from featx.data.split_names import split_of_flag
 from featx.data.table_base import EXPECTED, TableFile, refuse_twice
 from featx.data.table_files import open_table
@@ -135,6 +136,8 @@ def open_by(table: str, options: ScanOptions) -> TableFile:
     Raises:
         DatasetError: as ``open_table``.
     """
+    if is_table_pattern(table):
+        return JoinedTable(table, lambda path: open_by(path, options), lambda names: _need_splits(names, options))
     asked = options.columns
 
     def fits(names: Sequence[str]) -> bool:
@@ -167,12 +170,25 @@ def path_column(file: TableFile, options: ScanOptions) -> tuple[str, bool]:
     Raises:
         DatasetError: there is none, or several could be.
     """
+    found, is_guess = _path_column(file, options)
+    if isinstance(file, JoinedTable) and options.root is None:
+        file.are_relative(found)
+    return found, is_guess
+
+
+def _path_column(file: TableFile, options: ScanOptions) -> tuple[str, bool]:
     if options.path_column is not None:
         return _required(file, options.path_column, "--path-column"), False
     found = _guessed(file, _PATHS, "--path-column", "paths")
     if found is None:
-        raise DatasetError(_without_paths(file))
+        raise DatasetError(_without_paths(file.parts[0] if isinstance(file, JoinedTable) else file))
     return found, _key(found) != "path"
+
+
+def _need_splits(names: Sequence[str], options: ScanOptions) -> bool:
+    """Whether no column tells the splits of several tables, so that their names may."""
+    usual = {key for keys in _SPLITS for key in keys}
+    return options.split_column is None and not any(_key(name) in usual or split_of_flag(name) for name in names)
 
 
 def find_roles(file: TableFile, options: ScanOptions) -> Roles:
@@ -198,7 +214,7 @@ def find_roles(file: TableFile, options: ScanOptions) -> Roles:
     split = None
     if options.split_column is not None:
         split = _required(file, options.split_column, "--split-column")
-    elif not file.numbered:
+    elif not file.numbered or SPLIT in file.names:
         split = _guessed(file, _SPLITS, "--split-column", "splits", less=[path, *([label] if label else [])])
         flags = [name for name in file.names if split_of_flag(name) and name not in (path, label, *label_columns)]
         split = flags[0] if split is None and len(flags) == 1 else split

@@ -14,9 +14,10 @@ from featx.data.boxes import split_box
 from featx.data.image_set import UNLABELLED
 from featx.data.listing import is_junk, why_left_out
 from featx.data.openers import open_store, store_exists
-from featx.data.places import is_remote
+from featx.data.places import expand, is_remote
 from featx.data.scan import scan_images
 from featx.data.scan_options import ScanOptions
+from featx.data.sources.joined_tables import is_table_pattern
 from featx.data.sources.paths_store import root_of
 from featx.data.sources.table import TABLE_ENDINGS, read_labels
 from featx.data.split_names import splits_of_cells
@@ -68,7 +69,10 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
 
 def _table_changes(file: FeatureFile, table: Path) -> list[str]:
     # A feature file may come from a stranger, so the file that it names is opened only if it can be a table.
-    if why_unreadable(table) or table.suffix.lower() not in TABLE_ENDINGS:
+    if is_table_pattern(str(table)):
+        if any(map(why_unreadable, expand(str(table)))):
+            return []
+    elif why_unreadable(table) or table.suffix.lower() not in TABLE_ENDINGS:
         return []
     options = ScanOptions.of_dataset(file.dataset)
     try:

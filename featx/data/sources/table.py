@@ -19,7 +19,8 @@ from featx.data.openers import open_store
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions, names_text
 from featx.data.sources import folder
-from featx.data.sources.archive_store import ArchiveStore
+from featx.data.sources.archive_store import ArchiveStore, common_folder
+from featx.data.sources.joined_tables import is_table_pattern
 from featx.data.sources.paths_store import root_of, store_of_paths
 from featx.data.split_names import splits_of_cells
 from featx.data.store import FolderStore, ImageFile, Store
@@ -64,8 +65,10 @@ _MANY_MISSING = 0.1
 
 
 def matches(data: str | os.PathLike[str]) -> bool:
-    """Whether the data are a file, or the URL of one, whose ending is that of a table."""
+    """Whether the data are a file, or the URL of one, whose ending is that of a table; or a pattern for several files."""
     text = os.fspath(data)
+    if is_table_pattern(text):
+        return True
     if is_remote(data):
         return text.partition("?")[0].lower().endswith(TABLE_ENDINGS)
     return local_path(text).is_file() and local_path(text).suffix.lower() in TABLE_ENDINGS
@@ -80,7 +83,7 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     rows = read_rows(file, options, exists, _below(root, options))
     store = store_of_paths(root, (split_box(path)[0] for path in rows.paths))
     notes = [*rows.notes, *_note_missing(table, store, rows, options, exists)]
-    name = Path(str(table)).name
+    name = _name(table)
     splits, about = _splits(file.where, rows)
     notes += [*(f"{name}: {note}" for note in about), *_notes_on_labels(name, rows, options)]
     return assemble(
@@ -103,7 +106,7 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
         DatasetError: the table cannot be read, has no rows or an empty path.
     """
     is_near = options.root is None and not is_remote(data)
-    root = FolderStore(local_path(data).parent) if is_near else _root_of(_located(data), options)
+    root = FolderStore(_folder_of(local_path(data))) if is_near else _root_of(_located(data), options)
     file = open_by(str(data if is_remote(data) else local_path(data)), options)
     column, _ = path_column(file, options)
     boxes = find_boxes(file, options, [column])
@@ -250,6 +253,19 @@ def _read(text: Callable[[Any], str], value: Any, where: str) -> str:
         raise DatasetError(f"{where} {error}") from error
 
 
+def _name(table: Path | str) -> str:
+    """The name of a data set: that of its table; of several, that of their folder and what their names have in common."""
+    if not is_table_pattern(str(table)):
+        return Path(str(table)).name
+    stem = Path(str(table)).name
+    return f"{_folder_of(Path(table)).name}-{'tables.csv' if is_table_pattern(stem) else stem}"
+
+
+def _folder_of(table: Path) -> Path:
+    """The folder of a table, or that of several."""
+    return Path(common_folder(str(table.absolute()))) if is_table_pattern(str(table)) else table.parent
+
+
 def _located(table: str | os.PathLike[str]) -> Path | str:
     """The absolute path of a table, whose own name may be a link; or its URL."""
     if is_remote(table):
@@ -265,7 +281,7 @@ def _root_of(table: Path | str, options: ScanOptions) -> Store:
         DatasetError: the root that the user names is not there.
     """
     if options.root is None:
-        return FolderStore(table.parent) if isinstance(table, Path) else open_store(table.rpartition("/")[0])
+        return FolderStore(_folder_of(table)) if isinstance(table, Path) else open_store(table.rpartition("/")[0])
     if is_remote(options.root):
         return open_store(folder_location(options.root))
     root = local_path(options.root).resolve()

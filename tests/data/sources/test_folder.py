@@ -229,7 +229,8 @@ def test_a_table_beside_images_without_labels_is_pointed_at(tmp_path: Path) -> N
     touch(tmp_path / "birds", "train/1.jpg", "train/_classes.csv", "valid/2.jpg", "valid/_classes.csv")
     note = scan_images(tmp_path / "birds").notes[-1]
     assert (
-        "; the tables of several folders, such as train/_classes.csv, valid/_classes.csv, are one data set once" in note
+        f"such as train/_classes.csv, valid/_classes.csv, are one data set by the name '{tmp_path}/birds/*/_classes.csv'"
+        in note
     )
     touch(tmp_path / "both", "cat/1.jpg", "dog/2.jpg", "metadata.csv")
     assert not any("no labels" in note for note in scan_images(tmp_path / "both").notes)
