@@ -7,7 +7,7 @@ The rules:
   primary one, without its gain map.
 - EXIF orientation is applied; a damaged EXIF block is ignored. HEIF and JPEG XL have an orientation of their own, which their
   decoders apply instead. Colour profiles are never applied.
-- Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour the high byte counts. Grey of 12 or more bits and float grey (0 to
+- Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour, and of AVIF and HEIF of more than 8 bits, the high byte counts. Grey of 12 or more bits and float grey (0 to
   1) are scaled, never clipped; values out of range are an error. ``Transform.value_range`` sets another range.
 - Transparency is composited over white, or over another background if one is named.
 - A network of one channel gets grey: the luma of ITU-R BT.601, as Pillow's mode L has it, of the composited image before it is
@@ -45,7 +45,7 @@ from PIL import Image, ImageColor, ImageFile
 from featx.data import turbo
 from featx.data.arrays import array_values, colour_bands
 from featx.data.boxes import Box
-from featx.data.deep import deep_colour, deep_grey, undeclared_components
+from featx.data.deep import deep_colour, deep_grey, heif_values, undeclared_components
 from featx.data.dicom import dicom_values
 from featx.data.formats import format_of
 from featx.data.memory import BUDGET, Lease
@@ -415,8 +415,10 @@ def _values(image: Image.Image, data: bytes, kind: str, transform: Transform, *,
     def reopen(file: bytes) -> Any:
         return opener(kind)(io.BytesIO(file), "")
 
-    found = deep_grey(image, data, kind, native=always or given is not None)
-    if found is None and (always or (given is not None and given != FULL_16_BITS)):
+    deep = always or given not in (None, FULL_16_BITS)
+    found = heif_values(image, data) if kind == "HEIF" and deep else None
+    found = found or deep_grey(image, data, kind, native=always or given is not None)
+    if found is None and deep:
         found = deep_colour(image, data, kind, given, reopen)
     if found is None and (always or transform.changes_8_bit_images):
         found = values_of_8_bit(image)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from featx.data.plugins import heif_samples
 from featx.data.samples import FLOAT, Values, ValueType, integers, rows_of
 from featx.data.tiff import BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, TiffLayout, tiff_values
 from featx.errors import ImageError
@@ -89,6 +90,18 @@ def deep_colour(
         if depth > 8 and given[1] < 2**depth - 1:
             raise ImageError(f"JPEG 2000 colour of {depth} bits; --value-range is for JPEG 2000 of grey")
     return None
+
+
+def heif_values(image: Image.Image, data: bytes) -> Values | None:
+    """The values of a HEIF of 10 or 12 bits; None for one of 8."""
+    bits = image.info.get("bit_depth", 8)
+    if bits <= 8:
+        return None
+    samples = heif_samples(data) >> (16 - bits)
+    samples = samples.reshape(*samples.shape[:2], -1)
+    largest = 2**bits - 1
+    type_ = ValueType(f"{bits}-bit", 0, largest, largest)
+    return Values(image.size, type_, samples.shape[2], lambda top, bottom: samples[top:bottom])
 
 
 def _png_colour(image: Image.Image, data: bytes, reopen: Callable[[bytes], Any]) -> Values:

@@ -46,7 +46,7 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 _MOST_OTHERS = 1000
-"""Files without images that are remembered, to say what to do with them."""
+"""Files whose names are looked through, to say what to do with them."""
 
 
 class Listing:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import struct
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from featx.errors import MachineError
@@ -45,6 +47,15 @@ def opener(kind: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, OSError) as error:
         raise missing(kind) from error
+
+
+def heif_samples(data: bytes) -> np.ndarray:
+    """The samples of a HEIF's primary image of more than 8 bits, shifted to 16: (H, W) or (H, W, C) uint16, upright.
+
+    Pillow's class, which ``opener`` returns, keeps the high 8 bits of colours.
+    """
+    file = importlib.import_module("pillow_heif").HeifFile(io.BytesIO(data), convert_hdr_to_8bit=False)
+    return np.asarray(file[file.primary_index])
 
 
 def ignores_exif_orientation(image: Image.Image) -> bool:

@@ -13,7 +13,7 @@ from pictures import difference, noise, over_white, smooth
 from PIL import Image
 
 from featx.data import plugins
-from featx.data.decode import decode, peek
+from featx.data.decode import decode, peek, read_pixels
 from featx.data.formats import format_of
 from featx.data.pillow import reader_name
 from featx.data.plugins import jxl_size
@@ -73,7 +73,29 @@ def test_a_heif_is_read_upright_and_transparent_parts_are_white(heif: Callable[.
 def test_of_a_heif_of_more_bits_the_high_ones_count(heif: Callable[..., bytes]) -> None:
     ramp = np.repeat(np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64, 1), 3, axis=-1)
     assert difference(decode(heif(ramp)), ramp / 257).max() <= 3
-    assert peek(heif(ramp), Transform(), max_pixels=10_000)[0].largest == 255
+    kind, most = peek(heif(ramp), Transform(), max_pixels=10_000)
+    assert (kind.name, most) == ("10-bit", 1023)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_value_range_reads_all_bits_of_a_heif(
+    heif: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, bits: int, channels: int
+) -> None:
+    import pillow_heif
+
+    monkeypatch.setattr(pillow_heif.options, "SAVE_HDR_TO_12_BIT", bits == 12)
+    dark = np.linspace(0, 200, 64 * 64).round().astype(np.uint16).reshape(64, 64)
+    stored = dark << (16 - bits)
+    pixels = stored if channels == 1 else np.dstack([stored] * 3 + [np.full_like(stored, 65535)] * (channels == 4))
+    data = heif(pixels)
+    small = Transform(resize=64, crop=64, value_range=(0.0, 255.0))
+    assert difference(read_pixels(data, small)[1], dark).max() <= 2
+    assert read_pixels(data, Transform(resize=64, crop=64))[1].max() <= 255 * 201 // 2**bits
+    with pytest.raises(ImageError, match=r"expected 0 to 99 \(--value-range 8 would fit\)"):
+        read_pixels(data, Transform(value_range=(0.0, 99.0)))
+    whole = read_pixels(data, Transform(resize=64, crop=64, value_range=(0.0, float(2**14 - 1))))
+    assert difference(whole[1], 255 * dark / (2**bits - 1)).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
