@@ -7,8 +7,9 @@ The rules:
   primary one, without its gain map.
 - EXIF orientation is applied; a damaged EXIF block is ignored. HEIF and JPEG XL have an orientation of their own, which their
   decoders apply instead. Colour profiles are never applied.
-- Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour, and of AVIF and HEIF of more than 8 bits, the high byte counts. Grey of 12 or more bits and float grey (0 to
-  1) are scaled, never clipped; values out of range are an error. ``Transform.value_range`` sets another range.
+- Grey, CMYK, YCCK and LAB become RGB. Of 16-bit colour, and of AVIF and HEIF of more than 8 bits, the high byte counts. Grey of
+  12 or more bits and float grey (0 to 1) are scaled, never clipped; values out of range are an error.
+  ``Transform.value_range`` sets another range.
 - Transparency is composited over white, or over another background if one is named.
 - A network of one channel gets grey: the luma of ITU-R BT.601, as Pillow's mode L has it, of the composited image before it is
   resized. A network of neither 1 nor 3 channels gets as many bands of the file, each without the meaning of a colour.
