@@ -12,7 +12,7 @@ from typing import Any
 from featx.data.decode import file_of
 from featx.data.image_set import ImageSet
 from featx.data.loader import Readable
-from featx.data.scan import is_data_set, list_images
+from featx.data.scan import is_data_set, list_images, located
 from featx.data.store import ImageFile
 from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
@@ -142,6 +142,7 @@ def _found(item: str | os.PathLike[str]) -> list[ImageInput]:
 
 def _images_at(item: str | os.PathLike[str]) -> list[ImageInput]:
     """The images of a data set or of a pattern; else the file itself, which need not exist."""
+    item = located(item)
     path, text = Path(item), os.fspath(item)
     if not text:
         raise DatasetError(f"the images are an empty path; expected {_ON_DISK}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ import numpy as np
 from featx.data.foreign import remedy
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
-from featx.data.places import pattern_of
+from featx.data.places import local_path, pattern_of
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive, array_sets, digits, files, folder, hugging_face, parquet, remote, table
 from featx.data.sources.joined_tables import pattern_of_tables
@@ -71,7 +71,7 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
     Raises:
         DatasetError: as ``scan_images``; the layout of a folder and the labels of a table do not matter.
     """
-    source = as_stored(source)
+    source = located(source)
     kind = next((kind for kind in SOURCES if kind.matches(source)), None)
     if kind is not None:
         options.require_only((*kind.OPTIONS, *COMMON), source, kind.EXPECTED)
@@ -81,15 +81,27 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
     return [images.file(row) for row in images.order(np.arange(len(images))).tolist()]
 
 
+def located(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """What a user names as it may be stored and shown; ``~`` and ``file://`` are resolved.
+
+    Examples:
+        >>> located("file:///photos/my%20cat.jpg"), located("photos")
+        ('/photos/my cat.jpg', 'photos')
+    """
+    stored = as_stored(source)
+    is_short = isinstance(stored, str) and (stored.startswith("~") or stored.lower().startswith("file://"))
+    return str(local_path(stored)) if is_short else stored
+
+
 def is_data_set(source: str | os.PathLike[str]) -> bool:
     """Whether a source lists images, rather than being one image file, or nothing that is there."""
-    source = as_stored(source)
+    source = located(source)
     return any(kind is not files and kind.matches(source) for kind in SOURCES)
 
 
 @system_errors()
 def scan_images(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     options: ScanOptions | None = None,
     **fields: Any,
 ) -> ImageSet:
@@ -100,9 +112,9 @@ def scan_images(
             (.csv, .tsv, .txt, .json, .jsonl, .parquet) with the columns ``path``, ``label`` and, optionally, ``split``, or
             others that the options name, whose paths are relative to the table; or "digits", the built-in scans ("./digits" is
             a folder of that name). Folders around these are passed over, and names such as ``train2017`` or ``test_set`` mean
-            splits; a note states how they were read. An image file, a pattern such as ``photos/*.jpg``, or a list of these has
-            no labels. Archives, Parquet files with image bytes, Hugging Face data sets (``hf://org/name``) and the URLs of any
-            of these are taken as well.
+            splits; a note states how they were read. An image file, a pattern such as ``photos/*.jpg``, or an iterable of these
+            has no labels. Archives, Parquet files with image bytes, Hugging Face data sets (``hf://org/name``) and the URLs of
+            any of these are taken as well.
         options: the columns of a table, classes in the names of files, and what else the layout does not tell.
         fields: the same as keyword arguments, by the names of the fields of ``ScanOptions``: ``path_column="file"``.
 
@@ -121,19 +133,22 @@ def scan_images(
         print(len(images), images.classes)
     """
     options = ScanOptions.of(options, fields)
-    items: list[Any] = list(source) if isinstance(source, list | tuple) else [source]
-    for item in items or [""]:
+    is_one = isinstance(source, str | bytes | bytearray | os.PathLike | dict)
+    items: list[Any] = list(source) if isinstance(source, Iterable) and not is_one else [source]
+    if not items:
+        raise DatasetError("found an empty list; expected the path of a folder, of a table or of an image file")
+    for item in items:
         if not isinstance(item, str | os.PathLike) or not os.fspath(item):
             found = "an empty path" if isinstance(item, str) else described(item)
             raise DatasetError(
                 f"found {found}; expected the path of a folder, of a table or of an image file. Images in several places are "
                 "listed in a table"
             )
-    items = [as_stored(item) for item in items]
+    items = [located(item) for item in items]
     if len(items) > 1 and (pattern := _pattern_of_shards(items)):
         return _scan_one(pattern, options)
     if len(items) > 1:
-        options.require_only(COMMON, f"{len(items)} files", files.EXPECTED)
+        options.require_only(COMMON, f"a list of {len(items)} files", "one of images")
         return with_path_labels(files.scan_files(items, options), options)
     return _scan_one(items[0], options)
 

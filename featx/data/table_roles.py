@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from featx.data.column_names import LABELS, PATHS, SPLITS, candidates, key_of, named
 from featx.data.formats import ENDINGS
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
@@ -17,51 +18,6 @@ from featx.data.text_table import SEPARATORS, TextTable
 from featx.errors import DatasetError
 from featx.io.file_kinds import JSON, TABLE, misplaced
 from featx.text import did_you_mean, listed, shortened
-
-_PATHS: Sequence[Collection[str]] = (
-    ("path",),
-    (
-        *(
-            "paths",
-            "file",
-            "files",
-            "filename",
-            "filenames",
-            "filepath",
-            "fname",
-            "image",
-            "images",
-            "imagepath",
-            "imagefile",
-        ),
-        *("imagename", "imagefilename", "img", "imgpath", "imgfile", "imgname", "picture", "photo"),
-    ),
-    ("imageid", "imgid", "imageindex"),
-    ("id", "idcode"),
-    ("url", "urls", "imageurl", "imgurl", "photourl", "fileurl", "imageuri", "imagegcsuri", "sourceref"),
-)
-"""Names of columns of paths, without case, spaces, - and _; those of the first line that a table has are taken."""
-
-_LABELS: Sequence[Collection[str]] = (
-    ("label",),
-    (
-        "labels",
-        "class",
-        "classes",
-        "classname",
-        "classlabel",
-        "category",
-        "categoryname",
-        "target",
-        "species",
-        "breed",
-        "labelname",
-    ),
-    ("tag", "tags"),
-    ("labelid", "classid", "categoryid"),
-)
-
-_SPLITS: Sequence[Collection[str]] = (("split",), ("splits", "splitname", "set", "subset", "partition", "mluse"))
 
 _BOXES: Sequence[tuple[Sequence[str], bool]] = (
     (("xmin", "ymin", "xmax", "ymax"), True),
@@ -141,10 +97,9 @@ def open_by(table: str, options: ScanOptions) -> TableFile:
     asked = options.columns
 
     def fits(names: Sequence[str]) -> bool:
-        named = options.path_column
-        if named is not None:
-            return _named(names, named) is not None
-        return any(_key(name) in keys for keys in _PATHS for name in names)
+        if options.path_column is not None:
+            return named(names, options.path_column) is not None
+        return bool(candidates(names, PATHS))
 
     file = open_table(table, separator=options.separator, fits=fits, asked=asked)
     column = options.path_column
@@ -179,16 +134,16 @@ def path_column(file: TableFile, options: ScanOptions) -> tuple[str, bool]:
 def _path_column(file: TableFile, options: ScanOptions) -> tuple[str, bool]:
     if options.path_column is not None:
         return _required(file, options.path_column, "--path-column"), False
-    found = _guessed(file, _PATHS, "--path-column", "paths")
+    found = _guessed(file, PATHS, "--path-column", "paths")
     if found is None:
         raise DatasetError(_without_paths(file.parts[0] if isinstance(file, JoinedTable) else file))
-    return found, _key(found) != "path"
+    return found, key_of(found) != "path"
 
 
 def _need_splits(names: Sequence[str], options: ScanOptions) -> bool:
     """Whether no column tells the splits of several tables, so that their names may."""
-    usual = {key for keys in _SPLITS for key in keys}
-    return options.split_column is None and not any(_key(name) in usual or split_of_flag(name) for name in names)
+    usual = {key for keys in SPLITS for key in keys}
+    return options.split_column is None and not any(key_of(name) in usual or split_of_flag(name) for name in names)
 
 
 def find_roles(file: TableFile, options: ScanOptions) -> Roles:
@@ -209,16 +164,16 @@ def find_roles(file: TableFile, options: ScanOptions) -> Roles:
         if options.label_column is not None:
             label = _required(file, options.label_column, "--label-column")
         elif not file.numbered and options.label_pattern is None:
-            label = _guessed(file, _LABELS, "--label-column", "labels", less=[path])
-            guessed += [("label", label)] if label is not None and _key(label) != "label" else []
+            label = _guessed(file, LABELS, "--label-column", "labels", less=[path])
+            guessed += [("label", label)] if label is not None and key_of(label) != "label" else []
     split = None
     if options.split_column is not None:
         split = _required(file, options.split_column, "--split-column")
     elif not file.numbered or SPLIT in file.names:
-        split = _guessed(file, _SPLITS, "--split-column", "splits", less=[path, *([label] if label else [])])
+        split = _guessed(file, SPLITS, "--split-column", "splits", less=[path, *([label] if label else [])])
         flags = [name for name in file.names if split_of_flag(name) and name not in (path, label, *label_columns)]
         split = flags[0] if split is None and len(flags) == 1 else split
-        guessed += [("split", split)] if split is not None and _key(split) != "split" else []
+        guessed += [("split", split)] if split is not None and key_of(split) != "split" else []
     own = {name for name in (path, label, split, *label_columns) if name}
     roles = Roles(path, label, label_columns, split, find_boxes(file, options, own), tuple(guessed))
     refuse_twice(file.where, file.names, roles.names)
@@ -245,42 +200,19 @@ def find_boxes(file: TableFile, options: ScanOptions, own: Collection[str]) -> B
                 "xmin,ymin,xmax,ymax), one with lists of four numbers, or none"
             )
         names = tuple(_required(file, name, "--box-columns") for name in options.box_columns)
-        return Boxes(names, len(names) == 4 and bool(_CORNER.search(_key(names[2]))), False)
+        return Boxes(names, len(names) == 4 and bool(_CORNER.search(key_of(names[2]))), False)
     if file.numbered:
         return None
-    known = {_BEFORE_BOX.sub("", _key(name)): name for name in reversed(file.names) if name not in own}
+    known = {_BEFORE_BOX.sub("", key_of(name)): name for name in reversed(file.names) if name not in own}
     for keys, are_corners in _BOXES:
         if all(key in known for key in keys):
             return Boxes(tuple(known[key] for key in keys), are_corners, True)
-    lists = {_key(name): name for name in reversed(file.names) if name not in own}
+    lists = {key_of(name): name for name in reversed(file.names) if name not in own}
     return next((Boxes((lists[key],), False, True) for key in _BOX_LISTS if key in lists), None)
 
 
-def is_id(name: str) -> bool:
-    """Whether a column of paths has the name of one of ids."""
-    return any(_key(name) in keys for keys in _PATHS[2:4])
-
-
-def _key(name: str) -> str:
-    """A name without case, spaces, and the characters . - _ #.
-
-    Examples:
-        >>> _key("Image Path"), _key("image_path")
-        ('imagepath', 'imagepath')
-    """
-    return re.sub(r"[\s_.#-]+", "", name.strip().casefold())
-
-
-def _named(names: Sequence[str], wanted: str) -> str | None:
-    """The column that a name means: that name, or else the only one that differs in case, and in spaces or # around it."""
-    if wanted in names:
-        return wanted
-    alike = [name for name in names if name.strip("# ").casefold() == wanted.strip("# ").casefold()]
-    return alike[0] if len(set(alike)) == 1 else None
-
-
 def _required(file: TableFile, wanted: str, option: str) -> str:
-    found = _named(file.names, wanted)
+    found = named(file.names, wanted)
     if found is None:
         names = [name for name in file.names if name]
         shown = listed([shortened(name) for name in names]) or "none"
@@ -300,20 +232,14 @@ def _guessed(
     Raises:
         DatasetError: several are equally likely.
     """
-    for keys in tiers:
-        found = list(dict.fromkeys(name for name in file.names if _key(name) in keys and name not in less))
-        exact = [name for name in found if name in keys]
-        if len(found) > 1 and len(exact) == 1 and len(keys) == 1:
-            found = exact
-        if len(found) > 1:
-            raise DatasetError(
-                f"{file.where}: each of the columns {listed([shortened(name) for name in found])} may hold the {what}; "
-                f"name one with {option}"
-            )
-        if found:
-            refuse_twice(file.where, file.names, found)
-            return found[0]
-    return None
+    found = candidates(file.names, tiers, less)
+    if len(found) > 1:
+        raise DatasetError(
+            f"{file.where}: each of the columns {listed([shortened(name) for name in found])} may hold the {what}; "
+            f"name one with {option}"
+        )
+    refuse_twice(file.where, file.names, found)
+    return found[0] if found else None
 
 
 def _without_paths(file: TableFile) -> str:

@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 
 from featx.data.boxes import split_box, with_box
-from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, path_text, refuse_one_hot, separated_labels
+from featx.data.cells import cell_text, label_text, path_text, refuse_one_hot, separated_labels
+from featx.data.column_names import IDS, candidates
 from featx.data.encoded import is_image_text
 from featx.data.formats import ENDINGS
 from featx.data.moved_paths import Below, moved_paths
+from featx.data.one_hot import one_hot_labels
 from featx.data.places import local_path
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import splits_of_flags, worded_splits
 from featx.data.table_base import TableFile
 from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, boxed, read_boxes
-from featx.data.table_roles import Roles, find_roles, is_id
+from featx.data.table_roles import Roles, find_roles
 from featx.errors import DatasetError
 from featx.text import counted, listed, printable, shortened
 
@@ -42,8 +44,6 @@ _SAMPLE, _SMALL_SAMPLE = 20, 3
 
 _IMAGE_NAME = re.compile(rf"[^\s\"']*?([^\s\"'/\\\\]+(?:{'|'.join(map(re.escape, ENDINGS))}))(?![\w.])", re.IGNORECASE)
 """The path of an image in a text, and the name of its file."""
-
-_YES, _NO = {"1", "true", "t", "yes"}, {"0", "false", "f", "no", ""}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Belo
     roles, flags, about = _settled(roles, cells)
     notes += [f"{names}: {note}" for note in about]
     as_given = reader.texts(roles.path, cells[roles.path], path_cell)
-    if options.path_column is None and is_id(roles.path):
+    if options.path_column is None and candidates([roles.path], IDS):
         _refuse_other_names(file, roles.path, as_given, cells)
     boxes = read_boxes(roles.boxes, cells, reader.fault) if roles.boxes else [None] * len(lines)
     paths, about = meant_paths(as_given, exists, below)
@@ -378,7 +378,10 @@ class _Reader:
     def labels(self, roles: Roles, cells: dict[str, Sequence[Any]], options: ScanOptions) -> list[str]:
         """The label of each row."""
         if roles.label_columns:
-            return self._one_hot(roles.label_columns, cells)
+            texts = {name: self.texts(name, cells[name], cell_text) for name in roles.label_columns}
+            labels, notes = one_hot_labels(texts, self.file.where, self.fault)
+            self.notes += notes
+            return labels
         if roles.label is None:
             return [""] * len(self.lines)
         values, separator = cells[roles.label], options.label_separator
@@ -391,43 +394,6 @@ class _Reader:
         except ValueError as error:
             raise DatasetError(f"{self.file.where}: the column {roles.label!r} {error}") from error
         return labels
-
-    def _one_hot(self, columns: Sequence[str], cells: dict[str, Sequence[Any]]) -> list[str]:
-        if odd := next((name for name in columns if BETWEEN_LABELS in name), None):
-            raise DatasetError(
-                f"{self.file.where}: the column {odd!r} has a {BETWEEN_LABELS} in its name, which stands between labels"
-            )
-        names = [cell_text(name) for name in columns]
-        texts = {name: self.texts(name, cells[name], cell_text) for name in columns}
-        known = {re.sub(r"(?<=\d)[.,]0+$", "", text) for values in texts.values() for text in set(values)}
-        no = "-1" if known <= {"-1", "1", ""} and "-1" in known else "0"  # CelebA has -1 and 1
-        if no == "-1":
-            self.notes.append(
-                f"-1 in --label-columns ({listed(columns, most=3)}) is read as 0, since none of them has a 0"
-            )
-        has: list[list[bool | None]] = [self._flags(name, texts[name], no) for name in columns]
-        labels = []
-        for flags in zip(*has, strict=True):
-            found = [name for name, flag in zip(names, flags, strict=True) if flag]
-            missing = all(flag is None for flag in flags)
-            labels.append("" if missing else BETWEEN_LABELS.join(sorted(found)) or BETWEEN_LABELS)
-        return labels
-
-    def _flags(self, column: str, texts: Sequence[str], no: str) -> list[bool | None]:
-        """Whether each cell is 1, and not 0 or what stands for it; None where it is missing."""
-        flags: dict[str, bool | None] = {}
-        for row, text in enumerate(texts):
-            if text in flags:
-                continue
-            plain = text.casefold()
-            plain = plain.rstrip("0").rstrip(".,") if re.fullmatch(r"-?[01][.,]0+", plain) else plain
-            plain = "0" if (text and not plain) or plain == no else plain
-            if plain not in _YES | _NO:
-                unsure = "; where -1 means unknown, replace it by 0 or 1" if plain == "-1" else ""
-                what = f"holds {shortened(text)}; expected 0 or 1 in --label-columns{unsure}"
-                raise self.fault(row, f"column {column!r}", what)
-            flags[text] = None if not plain else plain in _YES
-        return [flags[text] for text in texts]
 
 
 def _with_points(labels: list[str], file: TableFile) -> list[str]:

@@ -37,7 +37,7 @@ from featx.layer_spec import views_name
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
-from featx.text import portable
+from featx.text import counted, portable
 
 
 @system_errors()
@@ -153,7 +153,7 @@ def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory
     def note_wait(holder: str) -> None:
         reporter.note(f"waiting for {holder}, which writes the same file")
 
-    reporter.stage(f"looking for known features of {len(request.images):,} images")
+    reporter.stage(f"looking for known features of {counted(len(request.images), 'image')}")
     facts = _remote_facts(request)
     inventory = take_inventory(request, facts)
     if not request.rehash and is_unchanged(inventory):

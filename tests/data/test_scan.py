@@ -43,7 +43,7 @@ def test_a_folder_named_digits_is_reached_by_a_path(in_tmp: Path, make_image: Ma
     [
         ("", "an empty path"),
         ([[], "b.jpg"], "a list, "),
-        ([], "an empty path"),
+        ([], "an empty list"),
         (None, "None"),
         (b"photos", "a bytes, b'photos'"),
     ],

@@ -165,7 +165,8 @@ def _rows_of(found: _Found, split: str, options: ScanOptions, *, images_alone: b
     where = f"{found.location}, split {split}" if split else found.location
     features = row_schema.features_of(files.schema.metadata) or files.features
     schema = row_schema.read_schema(where, files.schema, features, options, images_alone=images_alone)
-    table = files.cells([cell for cell in schema.cells if cell in files.schema.names], schema.image)
+    names = dict.fromkeys(cell if cell in files.schema.names else cell.partition(".")[0] for cell in schema.cells)
+    table = files.cells([name for name in names if name != schema.image.name], schema.image)
     return row_cells.read_rows(
         table, schema, where=where, prefix=f"{split}/" if split else "", split=split or _split_alone(found.folder)
     )

@@ -13,13 +13,14 @@ import pyarrow
 import pyarrow.compute
 
 from featx.data.boxes import split_box
-from featx.data.cells import BETWEEN_LABELS, cell_text, label_text, refuse_one_hot, separated_labels
+from featx.data.cells import cell_text, label_text, refuse_one_hot, separated_labels
 from featx.data.encoded import image_of_text
 from featx.data.image_set import ImageSet, assemble
+from featx.data.one_hot import one_hot_labels
 from featx.data.scan_options import ScanOptions
-from featx.data.sources.row_schema import ImageColumn, RowSchema, class_names, unnamed_note
+from featx.data.sources.row_schema import ImageColumn, RowSchema, class_names, column_at, unnamed_note
 from featx.data.sources.row_store import NO_IMAGE, OUTSIDE
-from featx.data.split_names import splits_of_cells
+from featx.data.split_names import splits_of_cells, splits_of_flags, worded_splits
 from featx.data.store import Store
 from featx.errors import DatasetError
 from featx.text import brief, listed
@@ -42,6 +43,8 @@ class Rows:
         further: the cells of each further column.
         has_labels: whether there is a column of labels.
         columns: the names of all other columns.
+        notes: sentences for the user.
+        split_note: another, if the column of splits counts.
     """
 
     where: str
@@ -53,6 +56,8 @@ class Rows:
     further: dict[str, list[str]] = field(default_factory=dict)
     has_labels: bool = True
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    split_note: str = ""
 
     @property
     def paths(self) -> list[str]:
@@ -77,9 +82,12 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
     if schema.image.path and table.num_rows:
         paths = pyarrow.compute.struct_field(table.column(schema.image.name), schema.image.path)
         names = [_file_name(path) for path in python_values(paths)]
-    labels = [""] * table.num_rows
+    labels, notes = [""] * table.num_rows, list[str]()
     if schema.label_columns:
-        labels = _one_hot(table, schema.label_columns, where)
+        texts = {name: _texts(table, name, where, cell_text, {}, f"column {name!r}") for name in schema.label_columns}
+        labels, notes = one_hot_labels(
+            texts, where, lambda row, what, why: DatasetError(f"{where}, row {row}: the {what} {why}")
+        )
     elif schema.label:
         between = schema.label_separator
         text = label_text if between is None else lambda value: separated_labels(value, between)
@@ -87,14 +95,24 @@ def read_rows(table: Any, schema: RowSchema, *, where: str, prefix: str, split: 
         if class_names(schema.features.get(schema.label)) is None:
             _refuse_one_hot(table, schema.label, where)
     splits = _texts(table, schema.split, where, cell_text, schema.features, "split") if schema.split else []
+    columns, split_note = schema.further, ""
+    if schema.split and (flags := splits_of_flags(schema.split, set(splits))):
+        splits = [flags[cell] for cell in splits]
+        shown = listed([f"{cell} as {meant}" for cell, meant in sorted(flags.items())])
+        split_note = f"the column {schema.split!r} is read as the split ({shown})"
+    elif schema.split and schema.split_is_guessed:
+        if all(worded_splits(set(splits)).values()):
+            split_note = f"the column {schema.split!r} is read as the split"
+        else:
+            columns, splits = (*columns, schema.split), []
     further = {}
-    for name in schema.further:
+    for name in columns:
         try:
             further[name] = _texts(table, name, where, cell_text, schema.features, name)
         except DatasetError:  # no text that a file can hold; no one has asked for it
             continue
     has_labels = bool(schema.label or schema.label_columns)
-    return Rows(where, prefix, split, names, labels, splits, further, has_labels, schema.further)
+    return Rows(where, prefix, split, names, labels, splits, further, has_labels, columns, tuple(notes), split_note)
 
 
 def assemble_rows(
@@ -118,6 +136,9 @@ def assemble_rows(
     if not any(part.has_labels for part in parts):
         about.append(unnamed_note(name, {column for part in parts for column in part.columns}))
     labels = [label or None for part in parts for label in part.labels]
+    about += dict.fromkeys(f"{name}: {note}" for part in parts for note in part.notes)
+    if options.split_column or not any(part.split for part in parts):
+        about += dict.fromkeys(f"{name}: {part.split_note}" for part in parts if part.split_note)
     return assemble(name, store, paths, labels, splits, [*notes, *about], columns=further, options=options)
 
 
@@ -163,7 +184,7 @@ def _texts(
     known: dict[Any, str] = {}
     found = []
     try:
-        values = _values(table.column(column))
+        values = _values(column_at(table, column))
     except (ValueError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{where}: the column {column!r} cannot be read: {brief(error)}") from error
     for row, value in enumerate(values):
@@ -215,23 +236,9 @@ def python_values(array: Any) -> list[Any]:
     return values
 
 
-def _one_hot(table: Any, columns: Sequence[str], where: str) -> list[str]:
-    """The labels of rows by columns of 0 and 1; no label where all cells are missing."""
-    cells = [_values(table.column(name)) for name in columns]
-    labels = []
-    for row, values in enumerate(zip(*cells, strict=True)):
-        wrong = next((v for v in values if v is not None and v not in (0, 1)), None)
-        if wrong is not None:
-            raise DatasetError(f"{where}, row {row}: a column of --label-columns holds {wrong!r}; expected 0 or 1")
-        known = [name for name, value in zip(columns, values, strict=True) if value]
-        missing = all(value is None for value in values)
-        labels.append("" if missing else BETWEEN_LABELS.join(sorted(known)) or BETWEEN_LABELS)
-    return labels
-
-
 def _refuse_one_hot(table: Any, label: str, where: str) -> None:
     try:
-        refuse_one_hot(_values(table.column(label)))
+        refuse_one_hot(_values(column_at(table, label)))
     except ValueError as error:
         raise DatasetError(f"{where}: the column {label!r} {error}") from error
 

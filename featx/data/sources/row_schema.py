@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow
+import pyarrow.compute
 
+from featx.data.column_names import LABELS, SPLITS, candidates, key_of, named
 from featx.data.encoded import is_image_text
 from featx.data.formats import format_of
 from featx.data.scan_options import ScanOptions
+from featx.data.split_names import split_of_flag
 from featx.errors import DatasetError
 from featx.text import listed
 
@@ -31,13 +34,8 @@ _IMAGE_NAMES = {
 }
 """The names of columns of plain bytes that hold images."""
 
-_LABEL_NAMES = (
-    re.compile(r"labels?"),
-    re.compile(r"(class|classes|target|targets|category|categories)([_ -]?names?)?|label[_ -]?names?|cls|y"),
-    re.compile(r"(class|target|category|label)[_ -]?(id|ids|idx|index)"),
-    re.compile(r".*[_ -](label|class|category)"),
-)
-"""The names of columns of labels in lower case, the surest first."""
+_OTHER_LABELS = re.compile(r".*[_ -](label|class|category)|y")
+"""Names of columns of labels in lower case that count where none of ``LABELS`` is there."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class RowSchema:
         further: other columns with one value in each row.
         features: the descriptions of the columns by ``datasets``, by their names.
         label_separator: what stands between the labels of an image in a cell, besides ``|``.
+        split_is_guessed: whether ``split`` counts only if its cells are names of splits.
     """
 
     image: ImageColumn
@@ -83,6 +82,7 @@ class RowSchema:
     further: tuple[str, ...]
     features: Mapping[str, Any]
     label_separator: str | None = None
+    split_is_guessed: bool = False
 
     @property
     def cells(self) -> list[str]:
@@ -108,25 +108,29 @@ def read_schema(
         DatasetError: there is no column of images, or no such column as the options name; or several columns can be meant.
     """
     for name in schema.names:
-        _require(where, schema, name, "")
+        _refuse_twice(where, schema, name)
     image = named_image(where, schema, features, options.image_column)
     if images_alone:
         return RowSchema(image, None, (), None, (), features)
     taken = {image.name, *(candidate.name for candidate in image_columns(schema, features))}
-    for wanted, option in (
-        (options.label_column, "--label-column"),
-        (options.split_column, "--split-column"),
-        *((name, "--label-columns") for name in options.label_columns),
-    ):
-        if wanted:
-            _require(where, schema, wanted, option)
-    label = options.label_column
-    if not label and not options.label_columns:
-        label = _guessed_label(where, [name for name in schema.names if name not in taken], schema, features)
-    split = options.split_column or next((n for n in schema.names if n.lower() == "split" and n not in taken), None)
-    used = {*taken, label, split, *options.label_columns}
+    asked_label = options.label_column and _column(where, schema, options.label_column, "--label-column")
+    label_columns = tuple(_column(where, schema, name, "--label-columns") for name in options.label_columns)
+    others = [name for name in schema.names if name not in taken]
+    label = asked_label or (None if label_columns else _guessed_label(where, others, schema, features))
+    split = options.split_column and _column(where, schema, options.split_column, "--split-column")
+    guessed = None if split else _guessed_split([name for name in others if name not in (label, *label_columns)])
+    used = {*taken, label, split or guessed, *label_columns}
     further = tuple(name for name in schema.names if name not in used and _is_single(schema.field(name).type))
-    return RowSchema(image, label, options.label_columns, split, further, features, options.label_separator)
+    return RowSchema(
+        image,
+        label,
+        label_columns,
+        split or guessed,
+        further,
+        features,
+        options.label_separator,
+        split_is_guessed=guessed is not None and key_of(guessed) != "split",
+    )
 
 
 def named_image(where: str, schema: Any, features: Mapping[str, Any], asked: str | None) -> ImageColumn:
@@ -137,7 +141,7 @@ def named_image(where: str, schema: Any, features: Mapping[str, Any], asked: str
     """
     found = image_columns(schema, features)
     if asked:
-        _require(where, schema, asked, "--image-column")
+        asked = _column(where, schema, asked, "--image-column")
         column = next((each for each in found if each.name == asked), None) or _image_column(
             schema.field(asked), features, named=True
         )
@@ -272,9 +276,10 @@ def _guessed_label(where: str, names: Sequence[str], schema: Any, features: Mapp
     """
     usable = [name for name in names if not _holds_objects(schema.field(name).type)]
     described = [name for name in usable if class_names(features.get(name)) is not None]
-    surest, *others = ([name for name in usable if form.fullmatch(name.lower())] for form in _LABEL_NAMES)
-    named = [name for name in described if name in others[0]]
-    for found in (surest, named if len(named) == 1 else described, *others):
+    named_so = candidates(described, LABELS)
+    surest = candidates(usable, LABELS[:2])
+    rest = [name for name in usable if _OTHER_LABELS.fullmatch(name.lower())]
+    for found in (surest, named_so if len(named_so) == 1 else described, candidates(usable, LABELS), rest):
         if len(found) > 1:
             raise DatasetError(
                 f"{where}: the columns {' and '.join(map(repr, found[:6]))} may hold the labels; --label-column {found[0]} "
@@ -285,6 +290,12 @@ def _guessed_label(where: str, names: Sequence[str], schema: Any, features: Mapp
     return None
 
 
+def _guessed_split(names: Sequence[str]) -> str | None:
+    """The column of splits by its name; None if there is none, or several could be."""
+    found = candidates(names, SPLITS) or [name for name in names if split_of_flag(name)]
+    return found[0] if len(found) == 1 else None
+
+
 def _holds_objects(type_: Any) -> bool:
     types, type_ = pyarrow.types, _plain(type_)
     if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
@@ -292,11 +303,33 @@ def _holds_objects(type_: Any) -> bool:
     return bool(types.is_struct(type_) or types.is_map(type_))
 
 
-def _require(where: str, schema: Any, name: str, option: str) -> None:
-    count = schema.names.count(name)
-    if not count:
+def _column(where: str, schema: Any, name: str, option: str) -> str:
+    """The column that an option names: a name with dots may mean a field of structures."""
+    found = named(schema.names, name)
+    if found is not None:
+        _refuse_twice(where, schema, found)
+        return found
+    top, *inner = name.split(".")
+    kind = schema.field(top).type if inner and schema.names.count(top) == 1 else None
+    for each in inner:
+        if kind is not None:
+            is_there = pyarrow.types.is_struct(kind) and kind.get_field_index(each) >= 0
+            kind = kind.field(each).type if is_there else None
+    if kind is None:
         raise DatasetError(f"{where}: {option} names {name!r}; found the columns {_names(schema)}")
-    if count > 1:
+    return name
+
+
+def column_at(table: Any, name: str) -> Any:
+    """A column of a table of Arrow, or a field of its structures."""
+    if name in table.column_names:
+        return table.column(name)
+    top, *inner = name.split(".")
+    return pyarrow.compute.struct_field(table.column(top), inner)
+
+
+def _refuse_twice(where: str, schema: Any, name: str) -> None:
+    if (count := schema.names.count(name)) > 1:
         raise DatasetError(f"{where}: there are {count} columns {name!r}; expected one")
 
 

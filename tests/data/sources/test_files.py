@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listings import touch
+from listings import MakeImage, touch
 
 from featx.backbones.backbone import load_backbone
 from featx.data.scan import scan_images
@@ -58,7 +58,7 @@ def test_a_file_with_a_bracket_in_its_name_is_no_pattern(tmp_path: Path) -> None
             r"^https://example.com/notes.txt is not an image file by its ending",
         ),
         (["1.jpg", 7], r"^found an int, 7; expected the path"),
-        ([], r"^found an empty path; expected the path"),
+        ([], r"^found an empty list; expected the path"),
     ],
 )
 def test_what_is_no_image_file_is_named(tmp_path: Path, names: list[object], message: str) -> None:
@@ -89,3 +89,35 @@ def test_urls_are_image_files_too(photos: Path, tmp_path: Path) -> None:
     assert (both.images, both.computed, both.reused) == (2, 1, 1)
     assert extract(one, lenet, cache=tmp_path / "cache").computed == 0
     np.testing.assert_array_equal(lenet.embed("memory://single/my ant.png"), lenet.embed(file))
+
+
+def test_any_iterable_of_paths_is_a_set(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    names = [str(tmp_path / "1.jpg"), str(tmp_path / "2.jpg")]
+    for source in (
+        set(names),
+        np.array(names),
+        (tmp_path / name for name in ("1.jpg", "2.jpg")),
+        tmp_path.glob("*.jpg"),
+    ):
+        assert scan_images(source).paths.tolist() == ["1.jpg", "2.jpg"]
+    with pytest.raises(DatasetError, match="--label-column has no effect on a list of 2 files, which is one of images"):
+        scan_images(names, label_column="x")
+
+
+def test_home_and_file_urls_are_resolved_wherever_images_are_named(
+    tmp_path: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_image(tmp_path / "photos/my cat.png", seed=0)
+    backbone = load_backbone("lenet5", device="cpu")
+    names = [
+        "~/photos",
+        "~/photos/my cat.png",
+        (tmp_path / "photos").as_uri(),
+        (tmp_path / "photos/my cat.png").as_uri(),
+    ]
+    for name in names:
+        images = scan_images(name)
+        assert (images.root, images.paths.tolist()) == (str(tmp_path / "photos"), ["my cat.png"])
+        assert backbone.embed(name).shape == (1, 84)

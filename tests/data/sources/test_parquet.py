@@ -151,7 +151,7 @@ def test_one_hot_columns_are_several_labels(tmp_path: Path) -> None:
     assert label_names(images) == ["cat|dog", "|", None]
     assert images.columns["id"].tolist() == ["1", "2", "3"]
     columns["cat"] = [3, 0, 1]
-    with pytest.raises(DatasetError, match=r"row 0: a column of --label-columns holds 3; expected 0 or 1$"):
+    with pytest.raises(DatasetError, match="row 0: the column 'cat' holds '3'; expected 0 or 1 in --label-columns"):
         scan_images(write(tmp_path / "x.parquet", columns), label_columns=["cat", "dog"])
 
 
@@ -448,3 +448,35 @@ def test_arrow_files_hold_images_or_their_paths(tmp_path: Path, form: str) -> No
         assert [store.read(each).key for each in images.paths] == list(map(image_key, files))
         assert label_names(images) == ["a", "b"]
         assert images.columns["age"].tolist() == ["3", "4"]
+
+
+# Names of columns, as in tables of paths
+
+
+def test_columns_of_rows_are_found_as_those_of_tables_are(tmp_path: Path) -> None:
+    files = [png(number) for number in range(3)]
+    columns = {"Image": files, "Breed": ["a", "b", "a"], "subset": ["train", "train", "test"], "is_big": [1, 0, 1]}
+    images = scan_images(write(tmp_path / "x.parquet", columns))
+    assert label_names(images) == ["a", "b", "a"]
+    assert images.splits.tolist() == ["train", "train", "test"]
+    assert images.notes == ("x: the column 'subset' is read as the split",)
+    flagged = scan_images(write(tmp_path / "f.parquet", {**columns, "subset": ["x", "y", "z"], "is_test": [0, 0, 1]}))
+    assert flagged.splits.tolist() == [""] * 3
+    assert flagged.columns["subset"].tolist() == ["x", "y", "z"]
+    named = scan_images(tmp_path / "f.parquet", label_column="breed", image_column="image", split_column="IS_TEST")
+    assert named.splits.tolist() == ["train", "train", "test"]
+    assert open_store(named.root).read(named.paths[0]).data == files[0]
+
+
+def test_a_name_with_dots_is_a_field_of_structures(tmp_path: Path) -> None:
+    columns = {"image": [png(0), png(1)], "label": [{"name": "a", "id": 1}, {"name": "b", "id": 2}]}
+    assert label_names(scan_images(write(tmp_path / "x.parquet", columns), label_column="label.name")) == ["a", "b"]
+    with pytest.raises(DatasetError, match=r"--label-column names 'label\.nam'; found the columns 'image', 'label'"):
+        scan_images(tmp_path / "x.parquet", label_column="label.nam")
+
+
+def test_one_hot_columns_of_rows_are_read_as_those_of_tables(tmp_path: Path) -> None:
+    files = [png(0), png(1)]
+    for yes, no in (("1", "0"), (1.0, 0.0), (1, -1), ("true", "false")):
+        path = write(tmp_path / "x.parquet", {"image": files, "cat": [yes, no], "dog": [no, yes]})
+        assert label_names(scan_images(path, label_columns=["cat", "dog"])) == ["cat", "dog"]
