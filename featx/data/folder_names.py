@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote
 
-from featx.data.split_names import splits_of_cells
+from featx.data.split_names import exact_splits, splits_of_cells
 from featx.text import listed
 
 PLAIN_NAMES = {"images", "image", "imgs", "img", "jpegimages", "jpeg", "jpegs", "jpg", "png", "pictures", "pics"}
@@ -74,13 +74,13 @@ def without_masks(folders: Mapping[str, int]) -> tuple[dict[str, int], str]:
         parts = path.split("/")
         for depth in range(len(parts)):
             inside.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
-    masks = {
-        f"{around}/{name}" if around else name
-        for around, names in inside.items()
-        if any(name.lower() in PLAIN_NAMES for name in names)
-        for name in names
-        if all(_is_mask(each) for each in names if each.lower() not in PLAIN_NAMES) and _is_mask(name)
-    }
+    masks = {f"{around}/{name}" if around else name for around, names in inside.items() for name in _masks_among(names)}
+    top = (
+        next(around for around, names in inside.items() if len(names) > 1 or around in folders)
+        if len(folders) > 1
+        else ""
+    )
+    masks |= {f"{top}/{name}" if top else name for name in _masks_beside_splits(inside.get(top, set()))}
     kept = {path: count for path, count in folders.items() if not _lies_in(path, masks)}
     if len(kept) == len(folders) or not kept:
         return dict(folders), ""
@@ -90,6 +90,19 @@ def without_masks(folders: Mapping[str, int]) -> tuple[dict[str, int], str]:
         kept,
         f"{shown} {lie} beside folders of images and {'is' if lie == 'lies' else 'are'} left out: by the name {them} masks",
     )
+
+
+def _masks_among(names: Collection[str]) -> list[str]:
+    """The folders of masks among some, where all others are those of images."""
+    others = [name for name in names if name.lower() not in PLAIN_NAMES]
+    return others if len(others) < len(names) and all(map(_is_mask, others)) else []
+
+
+def _masks_beside_splits(names: Collection[str]) -> list[str]:
+    """The folders of masks among some, where all others are train and another split."""
+    masks = [name for name in names if _is_mask(name)]
+    splits = exact_splits(name for name in names if name not in masks).values()
+    return masks if "train" in splits and len(set(splits)) > 1 and all(splits) else []
 
 
 def without_parts(folders: Mapping[str, int]) -> tuple[dict[str, str], str]:

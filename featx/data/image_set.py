@@ -183,6 +183,16 @@ def check_classes(images: ImageSet) -> Iterator[str]:
             yield f"classes {names} differ only by {how}; they remain separate classes"
     if len(images.classes) == 1:
         yield f"there is one class only, {images.classes[0]!r}: features can be extracted, but a head needs two"
+    if (
+        len(images.classes) > 10
+        and 2 * len(images.classes) > np.count_nonzero(images.labels >= 0)
+        and _are_names(images)
+    ):
+        yield (
+            f"there are {len(images.classes):,} classes in {np.count_nonzero(images.labels >= 0):,} images, such as "
+            f"{images.classes[0]!r} and {images.classes[1]!r}. If those are ids, of patients or of products, they are groups "
+            "(--group-level, --group) and no classes"
+        )
     strange = _classes_without_train(images) if "train" in images.splits else np.zeros(0, dtype=np.int64)
     if not len(strange):
         return
@@ -201,6 +211,11 @@ def check_classes(images: ImageSet) -> Iterator[str]:
         f"class {name!r}{others} no images in train but in val or test (such as {images.paths[rows[0]]}): no head can learn "
         "such a class; ignore this if the labels are numbers (--task regression) or lists (--task multilabel)"
     )
+
+
+def _are_names(images: ImageSet) -> bool:
+    """Whether the classes are neither numbers nor lists of labels."""
+    return not any("|" in name or re.fullmatch(r"-?[\d.,]+(e-?\d+)?", name) for name in images.classes)
 
 
 def _classes_without_train(images: ImageSet) -> np.ndarray:

@@ -45,6 +45,9 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of tables, without ``.txt``, which is mostly another text."""
 
 
+_OF_ONE_IMAGE = (".txt", ".xml", ".json")
+"""Endings of files with the annotations of one image."""
+
 _MOST_OTHERS = 1000
 """Files whose names are looked through, to say what to do with them."""
 
@@ -162,6 +165,8 @@ class Listing:
         """
         if not images:
             how = remedy(self.others[:_MOST_OTHERS]) or f"images end in {' '.join(ENDINGS)}"
+            if any(why.startswith("archives in the archive") for why in self.skipped):
+                how = "unpack it, and name the archives in it"
             raise DatasetError(f"no images in {self.root}; {self.left_out() or 'it is empty'} ({how})")
 
 
@@ -207,6 +212,14 @@ def images_of_listing(listing: Listing, store: Store, name: str, options: ScanOp
 def _tables_beside(listing: Listing) -> Iterator[str]:
     """A note on tables beside images without labels."""
     by_name: dict[str, list[str]] = {}
+    stems = {_stem(path) for path in listing.images}
+    single = [path for path in listing.others if path.lower().endswith(_OF_ONE_IMAGE) and _stem(path) in stems]
+    if 2 * len(single) >= len(listing.images):
+        yield (
+            f"{listing.root.name}: the images have no labels. {len(single):,} files such as {min(single)} have the names of "
+            "images; annotations of single images are not read: convert them to JSON in the form of COCO, or list the images in a table"
+        )
+        return
     for path in sorted(listing.tables, key=lambda path: (path.count("/"), path)):
         by_name.setdefault(path.rpartition("/")[2], []).append(path)
     if not by_name:
@@ -221,6 +234,10 @@ def _tables_beside(listing: Listing) -> Iterator[str]:
         f"{listing.root.name}: the images have no labels. If {listed(named, most=3)} "
         f"{'has' if len(named) == 1 else 'have'} them, {how}{join}"
     )
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
 
 
 def _how_joined(listing: Listing, tables: Sequence[str]) -> str:

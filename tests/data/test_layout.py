@@ -90,6 +90,7 @@ def test_folders_whose_names_hold_the_word_of_a_split_are_splits_and_a_note_stat
         ("images/1 images/2 annotations/trimaps/1", ":*2"),
         ("train/images/1 train/masks/1 test/images/1 test/masks/1", "test: train:"),
         ("images/a/1 images/b/1 masks/a/1 masks/b/1", ":a :b"),
+        ("b/train/good/1 b/test/good/1 b/test/hole/1 b/ground_truth/hole/1", "test:good test:hole train:good"),
         # numbered parts
         ("images_001/images/1 images_002/images/2", ":*2"),
         ("HAM10000_images_part_1/1 HAM10000_images_part_2/2", ":*2"),
@@ -146,7 +147,7 @@ def test_a_plain_layout_is_read_without_a_note(files: str, found: str) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ("train/a/1 test/a/1 ground_truth/a/1", "L has folders of splits and beside them ground_truth, which holds images too"),
+        ("train/a/1 test/a/1 truths/a/1", "L has folders of splits and beside them truths, which holds images too"),
         ("train_set/a/1 train_set/b/1 test_set/a/1 figures/1", r"beside them figures, .* test_set is read as the split test"),
         ("train2017/1 val2017/1 samples/1", "beside them samples"),
         ("train/a/1 train/b/1 extra/a/1 extra/b/1", "beside them extra"),

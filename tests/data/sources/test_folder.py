@@ -278,3 +278,27 @@ def test_a_folder_of_other_files_is_not_read_to_its_end_in_search_of_images(
     with pytest.raises(DatasetError, match=r"no images in .*; 150 left out \(150 with the ending \.log\)"):
         scan_images(tmp_path)
     assert len(opened) < 150
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("labels/", ".txt"), ("", ".xml"), ("", ".json")])
+def test_annotations_of_single_images_are_noted_with_the_remedy(tmp_path: Path, folder: str, ending: str) -> None:
+    images = "images/" if folder else ""
+    touch(
+        tmp_path / "yolo", *(f"{images}{row}.jpg" for row in range(3)), *(f"{folder}{row}{ending}" for row in range(3))
+    )
+    note = scan_images(tmp_path / "yolo").notes[-1]
+    assert (
+        f"3 files such as {folder}0{ending} have the names of images; annotations of single images are not read" in note
+    )
+
+
+def test_classes_that_may_be_ids_are_noted(tmp_path: Path) -> None:
+    touch(tmp_path / "scans", *(f"patient{row:02d}/1.jpg" for row in range(12)))
+    assert (
+        "there are 12 classes in 12 images, such as 'patient00' and 'patient01'. If those are ids"
+        in scan_images(tmp_path / "scans").notes[-1]
+    )
+    touch(tmp_path / "pets", *(f"breed{row % 12:02d}/{row}.jpg" for row in range(24)))
+    assert not scan_images(tmp_path / "pets").notes
+    touch(tmp_path / "ages", *(f"{row}/1.jpg" for row in range(12)))
+    assert not scan_images(tmp_path / "ages").notes
