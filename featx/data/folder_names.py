@@ -75,11 +75,7 @@ def without_masks(folders: Mapping[str, int]) -> tuple[dict[str, int], str]:
         for depth in range(len(parts)):
             inside.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
     masks = {f"{around}/{name}" if around else name for around, names in inside.items() for name in _masks_among(names)}
-    top = (
-        next(around for around, names in inside.items() if len(names) > 1 or around in folders)
-        if len(folders) > 1
-        else ""
-    )
+    top = next((around for around, names in inside.items() if len(names) > 1 or around in folders), "")
     masks |= {f"{top}/{name}" if top else name for name in _masks_beside_splits(inside.get(top, set()))}
     kept = {path: count for path, count in folders.items() if not _lies_in(path, masks)}
     if len(kept) == len(folders) or not kept:
