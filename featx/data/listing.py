@@ -217,8 +217,8 @@ def _tables_beside(listing: Listing) -> Iterator[str]:
     if 2 * len(single) >= len(listing.images):
         yield (
             f"{listing.root.name}: the images have no labels. {len(single):,} files such as {min(single)} have the names of "
-            "images; annotations of single images are not read: convert them to JSON in the form of COCO, or list the images in "
-            "a table"
+            "images; annotations of single images are not read: convert them to JSON in the form of COCO, or list the images "
+            "in a table"
         )
         return
     for path in sorted(listing.tables, key=lambda path: (path.count("/"), path)):
