@@ -184,11 +184,11 @@ def predict(
 
     Args:
         model: a head, a model, or a file of either.
-        images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W), (H, W, 3) or
-            (H, W, 4) of uint8, or the bytes of an image file. A path may also be a folder, whose images are taken in the order
-            of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the built-in scans. An
-            ``ImageSet`` stands for all its images. With a head, a feature set or the path of a feature file stands for its
-            rows: no image is read, and no network runs.
+        images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W) or (H, W, C), which is
+            read as an ``.npy`` file with it, or the bytes of an image file. A path may also be a folder, whose images are taken
+            in the order of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the
+            built-in scans. An ``ImageSet`` stands for all its images. With a head, a feature set or the path of a feature file
+            stands for its rows: no image is read, and no network runs.
         top: number of classes to return for each image.
         cache: the folder of feature files. A head takes the features of images that are in one of them, or in the file that it
             was fitted to, found by the hash of the content, instead of computing them. None: nothing is looked up.

@@ -236,7 +236,7 @@ class Backbone(WithText):
 
         Args:
             images: one image or several, as ``featx.predict`` takes them: a path, the bytes of a file, an image of Pillow, an
-                array (H, W, 3) of uint8, or an iterable of these.
+                array (H, W) or (H, W, C), or an iterable of these.
             layer: a layer spec, as in ``LayerSpec.parse``: of any layer of the network, and of a set of views.
             batch_size: images per forward pass.
             workers: threads that read and decode; by default one per core.

@@ -36,7 +36,7 @@ def array_values(data: bytes) -> Values:
         shape, by_columns, dtype = read(file, max_header_size=4096)
     except Exception as error:  # a header is a Python literal, which may be anything
         raise ImageError("cannot be decoded: an .npy file whose header is damaged") from error
-    _require_image(shape, dtype)
+    require_image(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     if size > len(data) - file.tell():
         raise ImageError(
@@ -64,7 +64,19 @@ def colour_bands(values: Values) -> tuple[int, ...]:
     raise ImageError(f"{values.channels} bands; expected 1 or 3. --bands selects some, such as {example}")
 
 
-def _require_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def array_file(array: np.ndarray) -> bytes:
+    """The bytes of the ``.npy`` file of an array."""
+    file = io.BytesIO()
+    npy.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
+
+
+def require_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an array that is no image, by its shape and dtype.
+
+    Raises:
+        ImageError: it is none.
+    """
     found = f"an array of shape {shape} and dtype {dtype}"
     if dtype.hasobject:
         raise ImageError(f"{found} holds Python objects, which featx never unpickles")

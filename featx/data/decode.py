@@ -44,7 +44,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageFile
 
 from featx.data import turbo
-from featx.data.arrays import array_values, colour_bands
+from featx.data.arrays import array_file, array_values, colour_bands, require_image
 from featx.data.boxes import Box
 from featx.data.deep import deep_colour, deep_grey, heif_values, undeclared_components
 from featx.data.dicom import dicom_values
@@ -201,7 +201,7 @@ def file_of(image: Any) -> Callable[[], bytes] | None:
     """Turn an image in memory into an image file without loss, so that it is decoded by the same rules as any file.
 
     Args:
-        image: an image of Pillow; or an array, (H, W) or (H, W, 3) or (H, W, 4) uint8, or (H, W) uint16.
+        image: an image of Pillow; or an array, (H, W) or (H, W, C), which counts as an ``.npy`` file with it.
 
     Returns:
         A function that returns the bytes of the file, or raises ImageError; None if the argument is no image and no array.
@@ -214,16 +214,18 @@ def file_of(image: Any) -> Callable[[], bytes] | None:
     if not hasattr(image, "__array__"):
         return None
     array = np.asarray(image)
-    found = f"an array of shape {array.shape} and dtype {array.dtype}"
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        found = f"an array of shape {array.shape} and dtype {array.dtype}"
         raise DatasetError(f"{found} has its channels first; expected (H, W, 3): use array.transpose(1, 2, 0)")
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
-    if array.dtype != np.uint8 and not (grey and array.dtype == np.uint16):
-        hint = ": use (array * 255).round().astype('uint8') for values from 0 to 1" if array.dtype.kind == "f" else ""
-        raise DatasetError(f"{found} is no image; expected uint8 from 0 to 255{hint}")
-    if not array.size or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise DatasetError(f"{found} is no image; expected (H, W), (H, W, 3) or (H, W, 4)")
-    return lambda: _as_file(Image.fromarray(array.squeeze(axis=2) if grey and array.ndim == 3 else array))
+    is_photo = array.dtype == np.uint8 and (grey or (array.ndim == 3 and array.shape[2] in (3, 4)))
+    if array.size and (is_photo or (grey and array.dtype == np.uint16)):
+        return lambda: _as_file(Image.fromarray(array.squeeze(axis=2) if grey and array.ndim == 3 else array))
+    try:
+        require_image(array.shape, array.dtype)
+    except ImageError as error:
+        raise DatasetError(str(error)) from None
+    return lambda: array_file(array)
 
 
 def _as_file(image: Image.Image) -> bytes:

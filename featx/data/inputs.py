@@ -23,8 +23,8 @@ _OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml")
 
 _ON_DISK = "an image file, a folder, a table, an archive, or a pattern such as 'new/*.jpg'"
 _EXPECTED = (
-    "an image file, a folder, a table, an archive, a pattern such as 'new/*.jpg', an image of Pillow, an array (H, W, 3) of "
-    "uint8, the bytes of an image file, or an iterable of these"
+    "an image file, a folder, a table, an archive, a pattern such as 'new/*.jpg', an image of Pillow, an array (H, W) or "
+    "(H, W, C), the bytes of an image file, or an iterable of these"
 )
 
 

@@ -195,9 +195,8 @@ def paint_bands(values: Values, transform: Transform) -> np.ndarray:
     """
     if values.channels != transform.channels:
         names = ",".join(map(str, range(1, min(transform.channels, 4) + 1))) + ",…" * (transform.channels > 4)
-        raise ImageError(
-            f"{values.channels} bands; the network takes {transform.channels} (--bands selects them, such as {names})"
-        )
+        hint = f" (--bands selects them, such as {names})" if values.channels > transform.channels else ""
+        raise ImageError(f"{values.channels} bands; the network takes {transform.channels}{hint}")
     black, white = _bounds(values, transform, every=True)
     pixels = np.empty((*values.size[::-1], values.channels), np.uint8)
     for top, bottom in strips(values.size):

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featx.data.decode import decode
+from featx.data.decode import decode, read_pixels
 from featx.data.inputs import image_inputs
 from featx.data.loader import read_images
 from featx.data.scan import scan_images
+from featx.data.transform import Transform
 from featx.errors import DatasetError, ImageError
 
 
@@ -68,6 +69,21 @@ def test_an_image_in_memory_has_the_pixels_of_its_file(in_tmp: Path, make_image:
     assert names(np.stack([expected, expected])) == ["image 0", "image 1"]
 
 
+def test_an_array_is_read_by_the_rules_of_a_file_of_arrays() -> None:
+    levels = np.arange(180, dtype=np.uint8).reshape(12, 5, 3)
+    np.testing.assert_array_equal(pixels(levels / 255), levels)
+    np.testing.assert_array_equal(pixels((levels / 255).astype(np.float16)[::-1]), levels[::-1])
+    np.testing.assert_array_equal(pixels(levels.astype(np.uint16) * 257), levels)
+    with pytest.raises(ImageError, match=r"values from 0 to 179; expected 0 to 1 .*--value-range 0-255 would fit"):
+        pixels(levels.astype(np.float32))
+    with pytest.raises(ImageError, match="5 bands; expected 1 or 3"):
+        pixels(levels.transpose(0, 2, 1))
+    five = Transform(resize=0, crop=4, channels=5, mean=(0.5,) * 5, std=(0.5,) * 5)
+    (read,) = [item.source for item in image_inputs(np.full((8, 8, 5), (9, 8, 7, 6, 5), np.uint8))]
+    assert callable(read)
+    assert read_pixels(read(), five)[:, 0, 0].tolist() == [9, 8, 7, 6, 5]
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "HSV"])
 def test_every_mode_of_pillow_is_read_as_it_is_converted(mode: str) -> None:
     rng = np.random.default_rng(0)
@@ -107,10 +123,10 @@ def test_exif_orientation_and_transparency_of_an_image_of_pillow_count_as_those_
         ({"a": "x.jpg"}, r"the images are a dict, {'a': 'x.jpg'}"),
         ([None], r"image 0 is None"),
         (["a.jpg", 7], r"image 1 is an int, 7"),
-        (np.zeros((4, 4, 3)), r"dtype float64 is no image; expected uint8 .*: use \(array \* 255\)"),
+        (np.zeros((4, 4, 3), complex), r"dtype complex128 is no image; expected integers or floats"),
         (np.zeros((3, 40, 40), np.uint8), r"has its channels first; expected \(H, W, 3\)"),
-        (np.zeros((5, 4, 2), np.uint8), r"expected \(H, W\), \(H, W, 3\) or \(H, W, 4\)"),
-        (np.zeros((4, 4, 3), np.uint16), r"dtype uint16 is no image"),
+        (np.zeros((5, 40, 40), np.float32), r"has its channels first; expected \(H, W, C\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\) and dtype uint8 is no image"),
         ([np.zeros(4, np.uint8)], r"shape \(4,\) and dtype uint8 is no image"),
         (io.StringIO("a.jpg"), r"is a text file; open images with the mode 'rb'"),
     ],
