@@ -184,9 +184,9 @@ def predict(
 
     Args:
         model: a head, a model, or a file of either.
-        images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W) or (H, W, C), which is
-            read as an ``.npy`` file with it, or the bytes of an image file. A path may also be a folder, whose images are taken
-            in the order of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the
+        images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W) or (H, W, C), which
+            is read as an ``.npy`` file with it, or the bytes of an image file. A path may also be a folder, whose images are
+            taken in the order of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the
             built-in scans. An ``ImageSet`` stands for all its images. With a head, a feature set or the path of a feature file
             stands for its rows: no image is read, and no network runs.
         top: number of classes to return for each image.
