@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +26,7 @@ class WebServer:
         sends_sizes: whether answers state the size.
         allows_head: whether HEAD is allowed, as it is not by presigned links for GET.
         statuses: {path: [statuses to answer before the real answer]}; a path is decoded, from the folder on.
+        instead: {path: what answers for it in the place of the server, given the handler; ``answer`` sends an answer}.
         resets: {path: how often the connection breaks in the middle of the file}.
         query: the query that requests must have; "" for none.
         requests: how often each path was asked for, by method and path.
@@ -37,6 +38,7 @@ class WebServer:
         self.etags = self.sends_parts = self.sends_sizes = self.allows_head = True
         self.statuses: dict[str, list[int]] = {}
         self.resets: Counter[str] = Counter()
+        self.instead: dict[str, Callable[[Handler], None]] = {}
         self.query = ""
         self.requests: Counter[tuple[str, str]] = Counter()
         self.connections: set[socket.socket] = set()
@@ -64,10 +66,10 @@ class _Listener(http.server.ThreadingHTTPServer):
 
     def __init__(self, site: WebServer, port: int) -> None:
         self.site = site
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), Handler)
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
+class Handler(http.server.SimpleHTTPRequestHandler):
     server: _Listener
 
     protocol_version = "HTTP/1.1"
@@ -89,7 +91,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         path = unquote(parts.path).lstrip("/")
         self.server.site.requests[self.command, path] += 1
         time.sleep(self.server.site.latency)
-        if queue := self.server.site.statuses.get(path):
+        if path in self.server.site.instead:
+            self.server.site.instead[path](self)
+        elif queue := self.server.site.statuses.get(path):
             self._fail(queue.pop(0))
         elif self.command == "HEAD" and not self.server.site.allows_head:
             self._fail(405)
@@ -103,9 +107,16 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             self._send((self.server.site.folder / path).read_bytes(), path)
 
     def _fail(self, status: int) -> None:
+        self.answer(b"", status)
+
+    def answer(self, data: bytes, status: int = 200, **headers: str) -> None:
+        """Send an answer; underscores in the names of headers stand for hyphens."""
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        for name, value in {"Content_Length": str(len(data)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def _send(self, data: bytes, path: str) -> None:
         whole, etag = len(data), hashlib.md5(data).hexdigest()

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from html.parser import HTMLParser
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+
+_PAGE = re.compile(
+    rb"\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+
+
+def is_page(data: bytes) -> bool:
+    """Whether a file is a page of a web site, by its beginning.
+
+    Examples:
+        >>> is_page(b"<!DOCTYPE html><title>Log in"), is_page(b"path,label")
+        (True, False)
+    """
+    return bool(_PAGE.match(data[:1024].removeprefix(b"\xef\xbb\xbf")))
 
 
 class _Links(HTMLParser):

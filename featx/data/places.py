@@ -134,6 +134,19 @@ def place(location: str | os.PathLike[str]) -> Place:
     return LocalFile(local_path(location))
 
 
+def size_of(file: Place) -> int:
+    """The size of a file in bytes; -1 if there is none. One whose server does not tell it is fetched.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = file.facts()[0]
+    if size == 0:
+        with file.open() as opened:
+            size = opened.seek(0, os.SEEK_END)
+    return size
+
+
 def expand(location: str) -> list[str]:
     """The locations that a name stands for: ``{000..150}`` and ``{a,b}``, and the patterns ``*``, ``?`` and ``[...]``.
 

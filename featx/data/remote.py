@@ -11,16 +11,17 @@ import fnmatch
 import glob
 import hashlib
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from featx.data import web
 from featx.data.file_bytes import MISSING_FACTS, UNKNOWN
-from featx.data.listing_page import entries
+from featx.data.listing_page import entries, is_page
 from featx.data.retries import fault_of, persistently
 from featx.data.urls import is_http, joined, legal, private, public
 from featx.data.web import WebFiles
@@ -80,6 +81,12 @@ _PAGES_AT_ONCE = 16
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 16, 1 << 23
 """Bytes that a file opened for reading fetches at once: the least, and the most where it is read on and on."""
+
+_BEGINNING = 1 << 10
+"""Bytes that show whether a file is a web page."""
+
+_NAMES_OF_PAGES = re.compile(r"(/|\.[sx]?html?)$|^$", re.IGNORECASE)
+"""The ends of the paths of web pages."""
 
 _WEB_FILES = WebFiles()
 
@@ -181,8 +188,25 @@ class RemoteFile:
         Raises:
             OSError: there is no such file, or it cannot be told.
         """
-        self._info = self._ask(lambda system, path: system.info(path))
-        return self._info
+        found: dict[str, Any] = self._ask(lambda system, path: system.info(path))
+        if "html" in str(found.get("mimetype")).lower():
+            self._require_file(self._ask(lambda system, path: _part(system, path, 0, _BEGINNING)))
+        self._info = found
+        return found
+
+    def _require_file(self, data: bytes) -> bytes:
+        """The content of the file, of which the beginning is looked at.
+
+        Raises:
+            OSError: it is a page that a web server sends in the place of a file, with a status as if all were well.
+        """
+        if is_http(self.location) and is_page(data) and not _NAMES_OF_PAGES.search(urlsplit(self.location).path):
+            raise OSError(
+                errno.EACCES,
+                "the server sent a web page in the place of this file, as servers do that want a login",
+                self.location,
+            )
+        return data
 
     @property
     def size(self) -> int:
@@ -204,7 +228,7 @@ class RemoteFile:
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """As ``Place.read``; parts that a server does not send alone are cut out of the whole."""
         if offset == 0 and size is None:
-            return self._ask(lambda system, path: bytes(system.cat_file(path)))
+            return self._require_file(self._ask(lambda system, path: bytes(system.cat_file(path))))
         if size is not None and size <= 0:
             return b""
         total = self.size
@@ -261,7 +285,7 @@ class RemoteFile:
         found = self._ask(request)
         if refused:
             raise refused[0]
-        return found
+        return self._require_file(found[0]), found[1]
 
     def _whole(self) -> bytes:
         """The bytes of a file whose server sends no parts; the last one stays in memory."""

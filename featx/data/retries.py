@@ -62,6 +62,12 @@ _PASSING_WORDS = re.compile(
     re.IGNORECASE,
 )
 _PASSING_NAMES = re.compile(r"Timeout|Connection|Disconnected|Payload|IncompleteRead|Throttl|ServerBusy|ServiceRequest")
+_CUT = re.compile(r"payload ?is ?not ?completed|not enough data|incomplete ?read|connection broken", re.IGNORECASE)
+"""What errors state of an answer that ended too early."""
+
+_NO_HTTP = re.compile(r"BadHttp|BadStatusLine|HttpProcessing|LineTooLong|InvalidHeader|ContentEncoding|Decompress")
+"""Errors about an answer that is no HTTP, such as one with more bytes than it announces, after which the next begins amiss."""
+
 _REFUSED = {401: "no permission", 403: "no permission", 407: "the proxy asks for a password"}
 
 
@@ -92,6 +98,16 @@ def fault_of(error: BaseException) -> Fault:
         (True, True)
     """
     chain = list(_chain(error))
+    if any(_CUT.search(f"{type(each).__name__} {each}") for each in chain):
+        return Fault(
+            "the connection broke before all of the answer had arrived",
+            passing=True,
+            silent=any(map(_is_silent, chain)),
+        )
+    if any(_NO_HTTP.search(type(each).__name__) for each in chain):
+        return Fault("the answer was no valid HTTP", passing=True)
+    if any("TooManyRedirects" in type(each).__name__ for each in chain):
+        return Fault("the server sends the request from one address to the next without an end")
     broken = bool(_PASSING_NAMES.search(type(error).__name__))
     status = 0 if broken else next((found for each in chain if (found := _status(each))), 0)
     cause = _words(error, chain, status)
@@ -100,7 +116,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(cause, missing=missing, passing=status in PASSING_STATUS, delay=_retry_after(chain))
     if any(isinstance(each, socket.gaierror) and not _is_silent(each) for each in chain):
         return Fault("there is no such server")
-    if any(_is_silent(each) for each in chain):
+    if any(map(_is_silent, chain)):
         return Fault(cause, passing=True, silent=True)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | KeyError):
         return Fault(cause, missing=not isinstance(error, IsADirectoryError))

@@ -164,7 +164,7 @@ class _Answer:
     def info(self, size: int | None) -> Info:
         """What the answer states about the file, in the terms of fsspec."""
         versions = {key: found for key in ("ETag", "Content-MD5", "Digest") if (found := self.headers.get(key))}
-        return {"type": "file", "size": size, **versions}
+        return {"type": "file", "size": size, "mimetype": self.headers.get("Content-Type") or "", **versions}
 
     def read(self, most: int | None) -> bytes:
         """The content, without the compression that a server added unasked.

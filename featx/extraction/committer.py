@@ -224,10 +224,11 @@ class Committer:
         if not self.stored:
             written = FeatureFile(partial_path(self._plan.inventory.path), allow_partial=True)
             fault = "gave finite features" if self.computed else "could be decoded"
-            raise DatasetError(
-                f"none of the {len(images)} images in {images.root} {fault}; "
-                f"the first, {written.paths[0]}: {written.error(0)}"
-            )
+            first = f"{written.paths[0]}: {written.error(0)}"
+            if len(images) == 1:
+                fault = "gave no finite features" if self.computed else "could not be decoded"
+                raise DatasetError(f"the only image in {images.root} {fault}: {first}")
+            raise DatasetError(f"none of the {len(images):,} images in {images.root} {fault}; the first, {first}")
         file = self._writer.finish()
         forget_marks(partial_path(file.path))
         record_marks(file.path, seal_of(file, file.images.paths), self._plan.inventory.marks)

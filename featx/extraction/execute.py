@@ -20,7 +20,7 @@ from featx.extraction.encode import encoded_batches, pixel_reader, stacked_pixel
 from featx.extraction.engine_table import ENGINES
 from featx.extraction.engines import Engine, one_thread_each, open_engine
 from featx.extraction.plan import Plan, Work
-from featx.features.feature_file import FeatureFile
+from featx.features.feature_file import DONE, FeatureFile
 from featx.reporter import Reporter
 
 _SAMPLE = 8
@@ -82,9 +82,10 @@ def _take_over(plan: Plan, committer: Committer) -> np.ndarray:
     try:
         rows = committer.take_over(np.arange(len(plan.inventory.images)))
         unread = rows[~committer.keys[rows].any(axis=1)]
-        # If the new file replaces an unfinished one, all of them are read, so that none of its rows is lost. Otherwise only
-        # those that may have features in some views: all others are read once, when they are computed.
-        if committer.resumes or not plan.unfinished:
+        # If the new file replaces an unfinished one with rows of images that are not recognised, all of them are read, so that
+        # none of these is lost. Otherwise only those that may have features in some views: all others are read once, when
+        # they are computed.
+        if committer.resumes or not plan.unfinished or _has_all_of(plan.unfinished, committer, rows):
             unread = unread[plan.known.may_lack_some(plan.inventory.sizes[unread])]
         if len(unread) and not plan.inventory.request.rehash:
             for image in plan.inventory.read(unread):
@@ -95,6 +96,12 @@ def _take_over(plan: Plan, committer: Committer) -> np.ndarray:
         committer.discard()
         raise
     return rows
+
+
+def _has_all_of(unfinished: FeatureFile, committer: Committer, left: np.ndarray) -> bool:
+    """Whether the features of all images that an interrupted run has done are in the new file, in which some rows are left."""
+    done = unfinished.keys[unfinished.status == DONE]
+    return {key.tobytes() for key in done} <= {key.tobytes() for key in np.delete(committer.keys, left, axis=0)}
 
 
 class _Computation:

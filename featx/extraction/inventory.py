@@ -143,13 +143,19 @@ def encoded_paths(images: ImageSet) -> np.ndarray:
     return np.array([os.fsencode(path) for path in images.paths])
 
 
-def unversioned(inventory: Inventory) -> Iterator[str]:
-    """A note that counts the images that each run reads, since nothing else tells whether they have changed."""
-    count = int(((inventory.marks.ctimes == UNKNOWN) & (inventory.sizes >= 0)).sum())
+def unversioned(inventory: Inventory, read: np.ndarray) -> Iterator[str]:
+    """A note that counts the images that each run reads, since nothing else tells whether they have changed.
+
+    Args:
+        inventory: the state of the disk.
+        read: (N,) bool, the images that could be read; all others are tried again anyway.
+    """
+    count = int(((inventory.marks.ctimes == UNKNOWN) & read).sum())
     if count:
+        have, they, their = ("has", "it lies", "its bytes") if count == 1 else ("have", "they lie", "their bytes")
         yield (
-            f"{counted(count, 'image')} {'has' if count == 1 else 'have'} no ETag or other version where they lie, so each run "
-            "reads their bytes to see whether they have changed; only bytes that are new go through the network"
+            f"{counted(count, 'image')} {have} no ETag or other version where {they}, so each run reads {their} to see whether "
+            "they have changed; only bytes that are new go through the network"
         )
 
 

@@ -55,18 +55,19 @@ def unaltered(file: FeatureFile, rows: np.ndarray, now: FileMarks) -> np.ndarray
     Args:
         file: the feature file, complete or not.
         rows: (M,) row numbers in the feature file.
-        now: the M marks of the images at these rows, as they are now.
+        now: the M marks of the images at these rows, as they are now. Sizes and modification times are the same.
 
     Returns:
         (M,) bool.
     """
+    # A version on a server needs no marks, and a run that was interrupted has recorded none for images that came after.
+    by_version = (now.ctimes == 0) & (now.inodes == 0)
     recorded = recorded_marks(file)
     if recorded is None:
-        return np.asarray(_older(file, rows, now.ctimes) & (now.ctimes != UNKNOWN))
+        return np.asarray(by_version | (_older(file, rows, now.ctimes) & (now.ctimes != UNKNOWN)))
     known = recorded.inodes[rows]
-    return np.asarray(
-        (recorded.ctimes[rows] == now.ctimes) & (now.ctimes != UNKNOWN) & ((known == now.inodes) | (known == 0))
-    )
+    same = (recorded.ctimes[rows] == now.ctimes) & (now.ctimes != UNKNOWN) & ((known == now.inodes) | (known == 0))
+    return np.asarray(by_version | same)
 
 
 def recorded_marks(file: FeatureFile) -> FileMarks | None:

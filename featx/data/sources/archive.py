@@ -13,7 +13,7 @@ from pathlib import Path
 
 from featx.data.image_set import ImageSet, assemble
 from featx.data.listing import Listing, images_of_listing, is_junk, why_left_out
-from featx.data.places import is_remote, local_path, place
+from featx.data.places import is_remote, local_path, place, size_of
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources.archive_index import LISTS, ArchiveIndex
 from featx.data.sources.archive_store import (
@@ -161,7 +161,8 @@ def _scanned(store: ArchiveStore) -> list[_Part]:
     missing = [name for name, archive in archives.items() if archive.facts()[0] < 0] if "" not in archives else []
     if missing:
         raise DatasetError(
-            f"{store.location} stands for {counted(len(archives), 'archive')}, of which {len(missing):,} are not there: "
+            f"{store.location} stands for {counted(len(archives), 'archive')}, of which {len(missing):,} "
+            f"{'is' if len(missing) == 1 else 'are'} not there: "
             f"{listed(missing)}. A pattern with * stands for those that are there"
         )
 
@@ -350,7 +351,7 @@ def _class_list(location: str, parts: Sequence[_Part]) -> tuple[str, list[str]]:
         for name in LISTS:
             file = place(f"{around}/{name}")
             try:
-                size = file.facts()[0]
+                size = size_of(file)
                 data = file.read(0, size) if 0 < size <= _LARGEST_LIST else b""
             except OSError:
                 continue

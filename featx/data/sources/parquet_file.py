@@ -50,7 +50,7 @@ def open_parquet(place: Place, size: int = -1) -> Any:
 
     Args:
         place: the file.
-        size: in bytes; -1 where it is not known.
+        size: in bytes; 0 where a server does not tell it, -1 where it has not been asked for.
 
     Raises:
         OSError: it cannot be opened.
@@ -58,7 +58,7 @@ def open_parquet(place: Place, size: int = -1) -> Any:
     if not is_remote(place.location):
         return place.open()
     size = size if size >= 0 else place.facts()[0]
-    return RangesFile(place, size) if size >= 0 else place.open()
+    return RangesFile(place, size) if size > 0 else place.open()
 
 
 def expect_columns(source: Any, metadata: Any, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from featx.data.places import Place
+from featx.data.places import Place, size_of
 from featx.data.sources.archive_index import (
     ArchiveIndex,
     Member,
@@ -64,7 +64,7 @@ def list_tar(file: Place, kind: str) -> ArchiveIndex:
     index = ArchiveIndex(kind)
     links: dict[str, str] = {}
     stream: Any = file.open() if kind == "tar" else Unpacked(file, kind)
-    end = file.facts()[0] if kind == "tar" else -1
+    end = size_of(file) if kind == "tar" else -1
     last = ""
     try:
         for header in _headers(stream, index):

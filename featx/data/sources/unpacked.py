@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from featx.data.places import Place
+from featx.data.places import Place, size_of
 from featx.errors import DatasetError
 
 _INPUT = 1 << 18
@@ -52,7 +52,7 @@ class Unpacked:
         self._new = _decompressor(kind, file.location)
         self._can_copy = kind == "gz"
         self._file: Any = None
-        size = file.facts()[0]
+        size = size_of(file)
         self._limit = max(_SMALL, _LARGEST_RATIO * size) if size >= 0 else None
         self._places = [_Resume(0, 0, None, b"")]
         self._between = _BETWEEN

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from featx.data.places import Place
+from featx.data.places import Place, size_of
 from featx.data.sources.archive_index import ArchiveIndex, Member, is_text, link_target, member_path, why_unsafe
 from featx.errors import DatasetError, ImageError
 
@@ -167,7 +167,7 @@ def _directory(file: Place) -> tuple[bytes, int]:
         DatasetError: there is none.
         struct.error: it is damaged.
     """
-    total = file.facts()[0]
+    total = size_of(file)
     begin = max(0, total - _LONGEST_COMMENT - _END_SIZE)
     tail = file.read(begin, total - begin) if total > 0 else b""
     found = _end_record(tail)
