@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from featx.errors import SettingsError
 from featx.reporter import SILENT, Reporter
-from featx.text import noted, printable
+from featx.text import noted, shown
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 """How much is shown: nothing; stages and progress; also the time at which each stage began, on lines that stay."""
@@ -73,7 +73,7 @@ class LogReporter(Reporter):
 
     def _print(self, text: str) -> None:
         clock = f"[{time.monotonic() - self._began:6.1f} s] " if self.timed else ""
-        _write(f"{clock}{self.title}: {printable(text)}")
+        _write(f"{clock}{self.title}: {shown(text)}")
 
 
 class BarReporter(Reporter):
@@ -97,7 +97,7 @@ class BarReporter(Reporter):
         self.close()
         if self.log:
             self.log.stage(name)
-        self._bar, self._is_stage = self._make_bar(desc=f"{self.title}: {printable(name)}", bar_format="{desc}"), True
+        self._bar, self._is_stage = self._make_bar(desc=f"{self.title}: {shown(name)}", bar_format="{desc}"), True
 
     def progress(self, done: int, total: int, detail: object = "") -> None:
         """Move the bar, and show the detail beside it."""
@@ -105,7 +105,7 @@ class BarReporter(Reporter):
             self.close()
             self._bar = self._make_bar(desc=self.title, unit=f" {self.unit}", total=total, initial=done)
         if text := str(detail):
-            self._bar.set_postfix_str(printable(text), refresh=False)
+            self._bar.set_postfix_str(shown(text), refresh=False)
         self._bar.update(done - self._bar.n)
 
     def milestone(self, sentence: str) -> None:

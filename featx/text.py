@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from featx.confidential import without_secrets
+
 
 def listed(items: Sequence[object], most: int = 10) -> str:
     """Join the first items of a list for a message, and count the rest.
@@ -31,13 +33,13 @@ def counted(count: int, one: str, several: str = "") -> str:
 
 
 def noted(sentence: str) -> str:
-    """A note as it is printed: a warning keeps the word that it begins with.
+    """A note as it is printed, without what grants access in its URLs: a warning keeps the word that it begins with.
 
     Examples:
         >>> noted("two files are not there"), noted("Warning: most files are not there")
         ('Note: two files are not there', 'Warning: most files are not there')
     """
-    return printable(sentence if sentence.startswith("Warning: ") else f"Note: {sentence}")
+    return shown(sentence if sentence.startswith("Warning: ") else f"Note: {sentence}")
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 4) -> str:
@@ -106,6 +108,16 @@ def printable(text: str) -> str:
         'cat\\x1b[2J'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(text: str) -> str:
+    """Make a message ``printable``, and take what grants access out of the URLs in it.
+
+    Examples:
+        >>> shown("reading https://ann:pass@server/a.jpg")
+        'reading https://server/a.jpg'
+    """
+    return printable(without_secrets(text))
 
 
 def printable_lines(text: str) -> str:

@@ -15,7 +15,6 @@ from featx.cli.option_groups import Command
 from featx.cli.options import JSON, VERBOSITY, verbosity
 from featx.cli.output import print_notes, print_result
 from featx.cli.remote_files import with_local_files
-from featx.data.urls import without_secrets
 from featx.errors import FeatxError
 from featx.progress import QUIET, BarReporter, progress_bar
 from featx.reporter import SILENT, ForwardingReporter, Reporter
@@ -33,14 +32,10 @@ class NotesOnce(ForwardingReporter):
         super().__init__(reporter)
         self._shown: set[str] = set()
 
-    def stage(self, name: str) -> None:
-        """Forward the stage, without what grants access in the URLs that the user named."""
-        super().stage(without_secrets(name))
-
     def note(self, sentence: str) -> None:
         """Forward the note, unless it was shown before."""
         if sentence not in self._shown:
-            super().note(without_secrets(sentence))
+            super().note(sentence)
         if self.reporter is not SILENT:
             self._shown.add(sentence)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -28,7 +30,7 @@ from featx.cli.run import run
 from featx.cli.search import search
 from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
 from featx.cli.suggest import suggest
-from featx.data.urls import without_secrets
+from featx.confidential import without_secrets
 from featx.errors import FeatxError, FileError, system_errors
 from featx.system import require_utf8, started
 from featx.text import printable_lines
@@ -40,6 +42,16 @@ _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
 def _shown(error: Exception) -> str:
     """An error without what grants access in the URLs that the user named."""
     return printable_lines(without_secrets(str(error)))
+
+
+@contextlib.contextmanager
+def _without_secrets_in_usage() -> Iterator[None]:
+    """Take what grants access out of an error about the command line, which repeats what the user named."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = without_secrets(error.message)
+        raise
 
 
 class Featx(Group):
@@ -67,7 +79,7 @@ class Featx(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with status 1 after an error of featx, and 130 after Ctrl-C."""
         try:
-            with system_errors():
+            with system_errors(), _without_secrets_in_usage():
                 result = super().invoke(ctx)
                 sys.stdout.flush()
                 return result

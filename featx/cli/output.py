@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from featx.confidential import without_secrets_in
 from featx.layer_spec import VIEWS
 from featx.text import cell, noted, printable
 
@@ -19,7 +20,7 @@ def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -
     if json_object is None:
         show()
     else:
-        click.echo(json.dumps(json_object, ensure_ascii=True))
+        click.echo(json.dumps(without_secrets_in(json_object), ensure_ascii=True))
 
 
 def print_notes(*sentences: str) -> None:

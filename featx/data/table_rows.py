@@ -28,6 +28,7 @@ from featx.data.split_names import splits_of_flags, worded_splits
 from featx.data.table_base import TableFile
 from featx.data.table_boxes import DECIMAL_COMMA, are_boxes, boxed, read_boxes
 from featx.data.table_roles import Roles, find_roles
+from featx.data.urls import is_url
 from featx.errors import DatasetError
 from featx.text import counted, listed, printable, shortened
 
@@ -279,7 +280,8 @@ def meant_paths(cells: Sequence[str], exists: Exists, below: Below | None = None
             meant |= found
             notes.append(rf"{counted(len(found), 'path')} with \ {'is' if len(found) == 1 else 'are'} read with /")
         missing = [base for base in missing if base not in found]
-    bare = [base for base in missing if not base.lower().endswith(ENDINGS)]
+    # The query of a URL, such as a signature, is that of this file and of no other.
+    bare = [base for base in missing if not base.lower().endswith(ENDINGS) and not (is_url(base) and "?" in base)]
     for ending, count, found in _with_endings({base: slashed.get(base, meant[base]) for base in bare}, exists):
         meant |= found
         notes.append(f"{counted(count, 'name')} without an ending {'is' if count == 1 else 'are'} read with {ending}")

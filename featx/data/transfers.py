@@ -85,6 +85,8 @@ def put(path: Path, location: str) -> Facts:
 
     persistently(send, location)
     found = RemoteFile(location).facts()
+    if found[0] < 0:
+        raise OSError(errno.EIO, "the server does not have it, although it took it", public(location))
     if found[0] != path.stat().st_size:
         raise OSError(errno.EIO, f"{found[0]:,} bytes have arrived of {path.stat().st_size:,}", public(location))
     return found
@@ -93,10 +95,21 @@ def put(path: Path, location: str) -> Facts:
 def _rename(system: Any, temporary: str, target: str) -> None:
     """Give a remote file its name, in the place of another."""
     try:
-        system.mv(temporary, target)
+        _move(system, temporary, target)
     except FileExistsError:  # some servers rename nothing to a name that is taken
         system.rm_file(target)
-        system.mv(temporary, target)
+        _move(system, temporary, target)
+
+
+def _move(system: Any, source: str, target: str) -> None:
+    """Move a remote file; ``mv`` of file systems without a way of their own takes ``?``, ``*`` and ``[`` for patterns."""
+    from fsspec import AbstractFileSystem
+
+    if type(system).mv is not AbstractFileSystem.mv:
+        system.mv(source, target)
+        return
+    system.cp_file(source, target)
+    system.rm_file(source)
 
 
 def takes_files(location: str) -> bool:

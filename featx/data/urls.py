@@ -12,22 +12,12 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-
-_SECRET = re.compile(
-    r"x-(amz|goog|ms|oss|cos|obs)-.*|awsaccesskeyid|googleaccessid|ossaccesskeyid|signature|sig|key-pair-id|policy|"
-    r".*token|auth|authorization|api[-_]?key|access[-_]?key|password|passwd|secret|jwt",
-    re.IGNORECASE,
-)
-"""The names of parameters that grant access, or belong to what does."""
-
-_BESIDE_A_SIGNATURE = {
-    *("expires", "expiry", "exp", "se", "sp", "sv", "sr", "st", "ss", "srt", "spr", "sip", "sdd"),
-    *("skoid", "sktid", "skt", "ske", "sks", "skv", "hash", "hmac", "hdnts"),
-}
-"""The names of parameters that count for nothing else where there is a signature."""
+from featx.confidential import is_http as is_http
+from featx.confidential import is_url as is_url
+from featx.confidential import parted
+from featx.confidential import without_secrets as without_secrets
 
 _LEGAL = "%/:?#[]@!$&'()*+,;=~-._"
 """Characters that a URL keeps as they are: those that may stand in one, and % before two digits."""
@@ -61,22 +51,6 @@ class Url:
         return self.location
 
 
-def is_url(location: str | os.PathLike[str]) -> bool:
-    """Whether a location is a URL of any kind, ``file://`` too.
-
-    Examples:
-        >>> is_url("https://server/a.jpg"), is_url("C:/photos"), is_url("photos")
-        (True, False, False)
-    """
-    text = os.fspath(location)
-    return isinstance(text, str) and bool(_URL.match(text))
-
-
-def is_http(location: str) -> bool:
-    """Whether a URL is one of a web server."""
-    return location.lower().startswith(("http://", "https://"))
-
-
 def public(url: str) -> str:
     """The URL without what grants access: what is stored, compared and shown. ``private`` gives the whole URL again.
 
@@ -88,7 +62,7 @@ def public(url: str) -> str:
         >>> private("https://server/a.jpg?v=2")
         'https://ann:pass@server/a.jpg?X-Amz-Signature=12ab&X-Amz-Date=1&v=2'
     """
-    bare, whole, user = _parted(url)
+    bare, whole, user = parted(url)
     if user:
         scheme, rest = bare.split("://", 1)
         _secret_users[scheme, _host(rest)] = user
@@ -144,55 +118,6 @@ def _legal_pattern(url: str) -> str:
 def _host(rest: str) -> str:
     """The host, and its port, at the beginning of what follows a URL's scheme."""
     return re.split(r"[/?#]", rest, maxsplit=1)[0].lower()
-
-
-def _parted(url: str) -> tuple[str, str, str]:
-    """A URL without secrets, the same with its secret parameters, and the user and password that it begins with."""
-    if not is_url(url):
-        return url, url, ""
-    scheme, rest = url.split("://", 1)
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    path = rest[len(host) :]
-    user, _, server = host.rpartition("@")
-    if user and ":" not in user and not is_http(url):  # abfs://container@account
-        user, server = "", host
-    whole = f"{scheme.lower()}://{server.lower() if is_http(url) else server}{path}"
-    return _without_secrets(whole), whole, user
-
-
-def _without_secrets(url: str) -> str:
-    """The URL without the parameters that grant access; byte for byte the same where it has none, as in object stores."""
-    base, mark, rest = url.partition("?")
-    if not mark or not is_http(url):
-        return url
-    query, hash_mark, fragment = rest.partition("#")
-    names = [name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)]
-    if not any(_SECRET.fullmatch(name) for name in names):
-        return url
-    kept = [
-        part
-        for part in query.split("&")
-        if not _SECRET.fullmatch(name := part.partition("=")[0]) and name.lower() not in _BESIDE_A_SIGNATURE
-    ]
-    return f"{base}{'?' if kept else ''}{'&'.join(kept)}{hash_mark}{fragment}"
-
-
-_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"<>\\)]+")
-
-
-_PARAMETER = re.compile(r"[?&]([\w%.-]+)=[^\s&'\"<>#]*")
-"""A parameter of a URL, also of one with spaces in it."""
-
-
-def without_secrets(text: str) -> str:
-    """A message, such as another library's, without what grants access in the URLs in it.
-
-    Examples:
-        >>> without_secrets("403, url='https://server/a.jpg?sig=12ab'")
-        "403, url='https://server/a.jpg'"
-    """
-    bare = _IN_TEXT.sub(lambda match: _parted(match[0])[0], text)
-    return _PARAMETER.sub(lambda match: "" if _SECRET.fullmatch(match[1].lower()) else match[0], bare)
 
 
 def folder_location(url: str) -> str:

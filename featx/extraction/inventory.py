@@ -143,14 +143,14 @@ def encoded_paths(images: ImageSet) -> np.ndarray:
     return np.array([os.fsencode(path) for path in images.paths])
 
 
-def unversioned(inventory: Inventory, read: np.ndarray) -> Iterator[str]:
+def unversioned(inventory: Inventory, file: FeatureFile) -> Iterator[str]:
     """A note that counts the images that each run reads, since nothing else tells whether they have changed.
 
     Args:
         inventory: the state of the disk.
-        read: (N,) bool, the images that could be read; all others are tried again anyway.
+        file: the feature file; images that could not be read are tried again anyway.
     """
-    count = int(((inventory.marks.ctimes == UNKNOWN) & read).sum())
+    count = int(((inventory.marks.ctimes == UNKNOWN) & file.keys.any(axis=1)).sum())
     if count:
         have, they, their = ("has", "it lies", "its bytes") if count == 1 else ("have", "they lie", "their bytes")
         yield (

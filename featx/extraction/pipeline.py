@@ -223,5 +223,10 @@ def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extracti
         backbone=f"{backbone.name}, {backbone.weights} weights",
         engine=outcome.engine,
         failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed),
-        notes=(*backbone.notes, *outcome.notes, *unversioned(inventory, file.keys.any(axis=1)), *repeated_requests()),
+        notes=(
+            *backbone.notes,
+            *outcome.notes,
+            *unversioned(inventory, file),
+            *repeated_requests(),
+        ),
     )

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from command_line import featx
 from conftest import write_image
 from web_server import WebServer, web_server
+
+from featx.cli.main import main
+from featx.cli.output import print_result
+from featx.progress import progress_bar
 
 pytest.importorskip("fsspec", reason="reads remote files")
 
@@ -52,3 +57,40 @@ def test_errors_show_no_secret(server: WebServer, in_tmp: Path, name: str) -> No
     assert "is on another machine" in imported.output
     for secret in ("S1GNATURE", "T0KEN", "Traceback"):
         assert secret not in result.output + imported.output
+
+
+def test_no_secret_is_printed_where_a_url_is_misplaced(photos: Path, in_tmp: Path) -> None:
+    url = f"https://ann:passw0rd@127.0.0.1:1/x?{QUERY}"
+    commands = [
+        ("extract", photos, "-b", "lenet5", "-o", f"{url.partition('?')[0]}.h5?{QUERY}"),
+        ("extract", photos, "-b", "lenet5", "--weights", f"{url.partition('?')[0]}.pth?{QUERY}"),
+        ("run", url),
+        ("cache", url),
+        ("predict", url, url, "--top", url),
+    ]
+    for command in commands:
+        result = CliRunner().invoke(main, [str(argument) for argument in command])
+        assert result.exit_code != 0
+        for secret in ("S1GNATURE", "T0KEN", "passw0rd", "Traceback"):
+            assert secret not in result.output, command
+
+
+def test_no_secret_is_shown_by_a_progress_bar_in_python_or_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("look", "images") as reporter:
+        reporter.stage(f"looking for images in https://ann:passw0rd@server/x?{QUERY}")
+        reporter.note(f"https://server/x?{QUERY} is slow")
+        reporter.milestone(f"read https://server/x?{QUERY}")
+    print_result({"notes": [f"read https://ann:passw0rd@server/x?{QUERY}"], "path": "a?token=1.jpg"}, lambda: None)
+    shown = "".join(capsys.readouterr())
+    assert shown.count("https://server/x?v=1") == 4
+    assert "a?token=1.jpg" in shown
+    for secret in ("S1GNATURE", "T0KEN", "passw0rd"):
+        assert secret not in shown
+
+
+def test_a_signed_image_that_is_missing_is_not_taken_for_another_one(server: WebServer, in_tmp: Path) -> None:
+    lines = [f"{server.url}/photos/{name}?{QUERY},{name[:4]}" for name in ("ants/a.png", "bees/d.png", "none.png")]
+    Path("signed.csv").write_text("\n".join(["path,label", *lines]))
+    result = featx("extract", "signed.csv", "-b", "lenet5")
+    assert "none.png?v=1: cannot be read: there is no such file" in result.output
+    assert "without an ending" not in result.output

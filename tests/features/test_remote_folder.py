@@ -251,3 +251,13 @@ def test_files_are_put_and_fetched_whole(tmp_path: Path, memory: Any) -> None:
     with pytest.raises(FileNotFoundError):
         fetch(f"{URL}/deep/none.bin", tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_whose_name_reads_like_a_pattern_takes_files(photos: Path, machine: Any, memory: Any) -> None:
+    machine("a")
+    cache = f"{URL}/features [1] 2*3?token=4"
+    first = featx.extract(photos, "lenet5", cache=cache)
+    assert any(note.startswith("the features were copied to ") for note in first.notes)
+    assert memory.exists(f"/cache-of-tests/features [1] 2*3?token=4/{first.file.name}")
+    machine("b")
+    assert featx.extract(photos, "lenet5", cache=cache).computed == 0
