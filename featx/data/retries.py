@@ -65,7 +65,7 @@ _PASSING_NAMES = re.compile(r"Timeout|Connection|Disconnected|Payload|Incomplete
 _CUT = re.compile(r"payload ?is ?not ?completed|not enough data|incomplete ?read|connection broken", re.IGNORECASE)
 """What errors state of an answer that ended too early."""
 
-_NO_HTTP = re.compile(r"BadHttp|BadStatusLine|HttpProcessing|LineTooLong|InvalidHeader|ContentEncoding|Decompress")
+_NO_HTTP = re.compile(r"BadStatusLine|LineTooLong|UnknownProtocol|HTTPException|BadHttp|HttpProcessing")
 """Errors about an answer that is no HTTP, such as one with more bytes than it announces, after which the next begins amiss."""
 
 _REFUSED = {401: "no permission", 403: "no permission", 407: "the proxy asks for a password"}
@@ -106,8 +106,6 @@ def fault_of(error: BaseException) -> Fault:
         )
     if any(_NO_HTTP.search(type(each).__name__) for each in chain):
         return Fault("the answer was no valid HTTP", passing=True)
-    if any("TooManyRedirects" in type(each).__name__ for each in chain):
-        return Fault("the server sends the request from one address to the next without an end")
     broken = bool(_PASSING_NAMES.search(type(error).__name__))
     status = 0 if broken else next((found for each in chain if (found := _status(each))), 0)
     cause = _words(error, chain, status)
