@@ -103,9 +103,8 @@ def _rename(system: Any, temporary: str, target: str) -> None:
 
 def _move(system: Any, source: str, target: str) -> None:
     """Move a remote file; ``mv`` of file systems without a way of their own takes ``?``, ``*`` and ``[`` for patterns."""
-    from fsspec import AbstractFileSystem
-
-    if type(system).mv is not AbstractFileSystem.mv:
+    own = next(kind for kind in type(system).__mro__ if "mv" in vars(kind))
+    if own.__module__ != "fsspec.spec":
         system.mv(source, target)
         return
     system.cp_file(source, target)
