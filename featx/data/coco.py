@@ -62,7 +62,7 @@ def rows_of_coco(found: dict[str, Any], where: str) -> tuple[list[dict[str, Any]
                 raise DatasetError(f"{place}: there is no category with the id {shortened(name)}")
         rows.append(
             {
-                "path": image.get("file_name"),
+                "path": _file_of(image),
                 "label": category.get("name") if category else None,
                 "bbox": annotation.get("bbox"),
                 "supercategory": category.get("supercategory") if category else None,
@@ -76,11 +76,19 @@ def rows_of_coco(found: dict[str, Any], where: str) -> tuple[list[dict[str, Any]
     if without := len(images) - len(used):
         notes.append(f"left out: {counted(without, 'image')} without an annotation")
     if not found.get("annotations"):  # the images of a test set
-        rows = [{"path": image.get("file_name"), "image_id": image["id"]} for image in images.values()]
+        rows = [{"path": _file_of(image), "image_id": image["id"]} for image in images.values()]
         notes = ["there are no annotations, so the images are unlabelled"]
     elif not any(row["label"] for row in rows):
         notes.append("the annotations have no categories, so the images are unlabelled")
     return rows, notes
+
+
+def _file_of(image: dict[str, Any]) -> Any:
+    """The file of an image; in LVIS, which names the address in COCO alone, its last folder and its name."""
+    url = image.get("coco_url")
+    if image.get("file_name") is None and isinstance(url, str):
+        return "/".join(url.split("/")[-2:])
+    return image.get("file_name")
 
 
 def _require_objects(found: dict[str, Any], where: str) -> None:

@@ -21,7 +21,7 @@ from featx.data.encoded import is_image_text
 from featx.data.formats import ENDINGS
 from featx.data.moved_paths import Below, moved_paths
 from featx.data.one_hot import one_hot_labels
-from featx.data.places import local_path
+from featx.data.places import is_remote, local_path
 from featx.data.scan_options import ScanOptions
 from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import splits_of_flags, worded_splits
@@ -93,10 +93,10 @@ def read_rows(file: TableFile, options: ScanOptions, exists: Exists, below: Belo
     roles, flags, about = _settled(roles, cells)
     notes += [f"{names}: {note}" for note in about]
     as_given = reader.texts(roles.path, cells[roles.path], path_cell)
-    if options.path_column is None and candidates([roles.path], IDS):
-        _refuse_other_names(file, roles.path, as_given, cells)
     boxes = read_boxes(roles.boxes, cells, reader.fault) if roles.boxes else [None] * len(lines)
     paths, about = meant_paths(as_given, exists, below)
+    if options.path_column is None and candidates([roles.path], IDS):
+        _refuse_other_names(file, roles.path, as_given, cells, are_there=bool(exists(paths).all()))
     notes += [f"{names}: {note}" for note in about]
     paths = boxed(paths, boxes)
     labels = reader.labels(roles, cells, options)
@@ -165,8 +165,10 @@ def _settled(roles: Roles, cells: dict[str, Sequence[Any]]) -> tuple[Roles, dict
     return Roles(roles.path, roles.label, roles.label_columns, split, boxes, tuple(guessed.items())), flags, notes
 
 
-def _refuse_other_names(file: TableFile, column: str, ids: Sequence[str], cells: dict[str, Sequence[Any]]) -> None:
-    """Refuse ids as names of files where another column names other files.
+def _refuse_other_names(
+    file: TableFile, column: str, ids: Sequence[str], cells: dict[str, Sequence[Any]], *, are_there: bool
+) -> None:
+    """Refuse ids as names of files where another column names other files; URLs only if not all ids lead to files.
 
     Raises:
         DatasetError: there is such a column.
@@ -176,7 +178,7 @@ def _refuse_other_names(file: TableFile, column: str, ids: Sequence[str], cells:
         return
     for name, values in cells.items():
         found = [_IMAGE_NAME.search(further_text(values[row])) for row in sample] if name != column else []
-        named = [match for match in found if match]
+        named = [match for match in found if match and not (are_there and is_remote(match[0]))]
         others = sum(ids[row] not in match[1] for row, match in zip(sample, found, strict=False) if match)
         if len(named) == len(sample) and 2 * others > len(named):
             inner = " (a value in nested objects is named with dots: data.image)" if isinstance(values[0], dict) else ""

@@ -31,6 +31,12 @@ _BEGINNING = 1 << 20
 
 _COMMENT = "#"
 
+_ROW_NAMES = "path"
+"""The name of a first column of names of images that the header leaves out."""
+
+_SAMPLE = 20
+"""Rows of which the cells are counted, to find out whether there is such a column."""
+
 
 class TextTable:
     """A table of text; see ``featx.data.table_base.TableFile``.
@@ -58,11 +64,19 @@ class TextTable:
         if first.lower().startswith("sep=") and len(first) == 5:  # Excel's own way to name the separator
             self._skip, separator = 1, separator or first[4]
             beginning = beginning.partition("\n")[2]
+        elif first.strip().isdecimal() and _is_count(where, int(first)):
+            self._skip, beginning = 1, beginning.partition("\n")[2]
+            self.notes.append(f"{Path(where).name}: the first line, {first.strip()}, is read as the number of rows")
         self.separator = separator or self._sniffed(beginning)
         self._header, self.first_row = self._first_row(beginning, self.separator)
         self.names: Sequence[str] = (
             [str(number) for number in range(1, len(self.first_row) + 1)] if numbered else _names(self.first_row)
         )
+        if not numbered and _has_row_names(beginning, self.separator, self.names):
+            self.names = [_ROW_NAMES, *(name for name in self.names if name)]
+            self.notes.append(
+                f"{Path(where).name}: the header has no name for the first column, which is read as the path"
+            )
         self._last = 0
         if numbered and self.separator == " " and len(self.names) >= numbered:
             self._take_rest(numbered)
@@ -194,6 +208,24 @@ def _names(cells: Sequence[str]) -> list[str]:
     """
     names = [cell.strip() for cell in cells]
     return [names[0].lstrip("# ") or names[0], *names[1:]] if names else []
+
+
+def _is_count(where: str, number: int) -> bool:
+    """Whether a number before a list, as in the lists of CelebA, is that of its rows, with or without a header."""
+    with open_text(where) as file:
+        rows = sum(bool(line.strip()) for line in file) - 1
+    return number > 0 and number in (rows, rows - 1)
+
+
+def _has_row_names(beginning: str, separator: str, names: Sequence[str]) -> bool:
+    """Whether rows have one more cell than the header, and names of images in the first, as R writes tables."""
+    with contextlib.suppress(csv.Error), _long_cells():
+        rows = [cells for cells in _reader(io.StringIO(beginning, newline=""), separator) if any(cells)][1:_SAMPLE]
+        width = sum(map(bool, names))
+        return len(rows) > 0 and all(
+            sum(map(bool, cells)) == width + 1 and cells[0].strip().lower().endswith(ENDINGS) for cells in rows
+        )
+    return False
 
 
 def _is_comment(cells: Sequence[str]) -> bool:

@@ -143,3 +143,39 @@ def test_columns_of_0_and_1_beside_no_label_are_named_as_a_remedy(tmp_path: Path
         "x1.jpg": "MEL",
         "x2.jpg": "NV",
     }
+
+
+def test_ids_that_all_lead_to_files_are_taken_beside_the_urls_that_they_came_from(tmp_path: Path) -> None:
+    rows = "id,url,label\n00a3f,http://host/e/Foo.jpg,x\n00b4c,http://host/f/Bar.jpg,y\n"
+    with pytest.raises(DatasetError, match=r"'url' names others, such as 'http://host/e/Foo\.jpg'"):
+        read(tmp_path, rows, "00a3f.jpg", name="t.csv")
+    assert found(read(tmp_path, rows, "00b4c.jpg", name="t.csv")) == {"00a3f.jpg": "x", "00b4c.jpg": "y"}
+
+
+CELEBA = "2\nBald Young \n000001.jpg -1  1\n000002.jpg  1 -1\n"
+
+
+def test_a_number_of_rows_and_a_header_without_the_first_column_are_read_and_said(tmp_path: Path) -> None:
+    files = ("000001.jpg", "000002.jpg")
+    images = read(tmp_path, CELEBA, *files, separator="space", label_columns=("Bald", "Young"))
+    assert found(images) == {"000001.jpg": "Young", "000002.jpg": "Bald"}
+    assert "t.txt: the first line, 2, is read as the number of rows" in images.notes
+    assert "t.txt: the header has no name for the first column, which is read as the path" in images.notes
+    listed = "2\nimage_name   item_id status\n000001.jpg   a train\n000002.jpg   b query\n"
+    images = read(tmp_path, listed, separator="space", label_column="item_id", split_column="status")
+    assert images.splits.tolist() == ["train", "query"]
+    assert found(read(tmp_path, "2\n000001.jpg a\n000002.jpg b\n", **NUMBERED)) == {
+        "000001.jpg": "a",
+        "000002.jpg": "b",
+    }
+    assert label_names(read(tmp_path, "path,label\n2,a\n", "2", name="t.csv")) == ["a"]
+
+
+def test_images_of_coco_without_names_of_files_are_named_by_their_address(tmp_path: Path) -> None:
+    image = {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/7.jpg"}
+    value = {
+        "images": [image],
+        "categories": [{"id": 2, "name": "can"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2}],
+    }
+    assert found(read(tmp_path, json.dumps(value), "val2017/7.jpg", name="t.json")) == {"val2017/7.jpg": "can"}
