@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from featx.data.boxes import Box, split_box, with_box
 from featx.data.cells import cell_text
-from featx.data.table_roles import Boxes
+from featx.data.table_roles import NO_BOXES, Boxes
 from featx.errors import DatasetError
 from featx.text import shortened
 
@@ -21,15 +22,14 @@ _LARGEST = 10**9 - 1
 
 
 def are_boxes(boxes: Boxes, cells: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether the cells of columns are the numbers of boxes, so that their names were guessed right."""
-    some = False
+    """Whether most cells of columns are the numbers of boxes, so that their names were guessed right."""
+    good = bad = 0
     for row in range(_count(boxes, cells)):
         try:
-            numbers = _numbers(boxes, cells, row)
+            good += _numbers(boxes, cells, row) is not None
         except ValueError:
-            return False
-        some = some or numbers is not None
-    return some
+            bad += 1
+    return good > bad
 
 
 def read_boxes(
@@ -48,7 +48,8 @@ def read_boxes(
             numbers = _numbers(boxes, cells, row)
             found.append(None if numbers is None else _box(numbers, boxes.are_corners))
         except ValueError as error:
-            raise fault(row, column, error) from error
+            hint = f"; --box-columns {NO_BOXES} reads no boxes" if boxes.guessed else ""
+            raise fault(row, column, f"{error}{hint}") from error
         fractions = fractions and (numbers is None or all(0 <= number <= 1 for number in numbers))
     first = next((row for row, box in enumerate(found) if box is not None), None)
     if fractions and first is not None:
@@ -83,10 +84,17 @@ def _numbers(boxes: Boxes, cells: Mapping[str, Sequence[Any]], row: int) -> list
     texts = [cell_text(value) for value in values]
     if not any(texts):
         return None
-    numbers = [float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text or "nan") for text in texts]
+    numbers = [_number(text) for text in texts]
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"is {', '.join(text or 'missing' for text in texts)}; expected four numbers, or none of them")
     return numbers
+
+
+def _number(text: str) -> float:
+    """A number with a point or a comma; NaN for other text."""
+    with contextlib.suppress(ValueError):
+        return float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
+    return math.nan
 
 
 def boxed(paths: Sequence[str], boxes: Sequence[Box | None]) -> list[str]:

@@ -634,3 +634,11 @@ def test_lists_of_zero_and_one_are_no_labels(tmp_path: Path) -> None:
 def test_columns_of_zero_and_one_may_have_a_decimal_comma(tmp_path: Path) -> None:
     rows = "path;cat;dog\n1.jpg;1,0;0,0\n2.jpg;0,0;1,0\n"
     assert label_names(read(tmp_path, rows, "1.jpg", "2.jpg", label_columns=["cat", "dog"])) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("bad", ["1,,3,4", "a,b,c,d", "1,1,-5,4"])
+def test_a_malformed_box_among_others_is_an_error_and_does_not_turn_boxes_off(tmp_path: Path, bad: str) -> None:
+    rows = f"path,label,x,y,w,h\n1.jpg,a,1,2,3,4\n2.jpg,b,{bad}\n3.jpg,b,1,2,3,4\n"
+    with pytest.raises(DatasetError, match=r"line 3: the box in x, y, w, h is .*; --box-columns none reads no boxes"):
+        read(tmp_path, rows, "1.jpg", "2.jpg", "3.jpg")
+    assert len(read(tmp_path, rows, box_columns=("none",))) == 3
