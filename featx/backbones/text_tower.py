@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from featx.errors import BackboneError
+from featx.text import printable
 
 BATCH = 256
 """Texts that pass through the tower at once."""
@@ -84,8 +85,15 @@ class WithText:
             not normalised: divide them by their length for the cosine.
 
         Raises:
-            BackboneError: the model has no text tower, or its tokenizer is missing.
+            BackboneError: a text is blank or no Unicode, the model has no text tower, or its tokenizer is missing.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts) or not len(texts):
             raise BackboneError(f"the texts are {texts!r}; expected a list of at least one text")
+        for text in texts:
+            if not text.strip():
+                raise BackboneError(f"the text {text!r} is blank; expected words, such as 'a dog on grass'")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise BackboneError(
+                    f"the text {printable(repr(text))} has bytes that are not UTF-8, which no model reads"
+                )
         return self.text_tower().unit_vectors(texts)

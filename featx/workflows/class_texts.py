@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ from featx.errors import HeadError, SettingsError
 from featx.features.feature_set import FeatureSet
 from featx.heads.targets import label_sets
 from featx.heads.texts import ClassTexts
+from featx.io.strict_json import strict_json
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.system import why_unreadable
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
 ClassNames = Mapping[str, str | Sequence[str]]
 """For each class, the words, or several alternatives, that stand for ``{}`` in a template."""
@@ -98,13 +98,31 @@ def class_texts(
     return ClassTexts(tuple(names), shown, templates, vectors, tower.scale, tower.bias, tower.sigmoid)
 
 
-def notes_on_texts(texts: ClassTexts) -> list[str]:
-    """What the user should know about the texts: which classes are called otherwise, and which templates were used."""
+def notes_on_texts(texts: ClassTexts, features: FeatureSet, task: str) -> list[str]:
+    """What the user should know about the texts.
+
+    These are the templates, and the classes that are called otherwise, have no images, or have the vector of another.
+    """
     renamed = [f"{name} as {words!r}" for name, words in zip(texts.names, texts.words, strict=True) if words != name]
     notes = [f"the texts of the classes: {listed([repr(template) for template in texts.templates], most=3)}"]
     if renamed:
         notes.append(
             f"{len(renamed)} classes have other names in the texts than in the data set: {listed(renamed, most=3)}"
+        )
+    pictured = set(_classes(features, task))
+    if further := [printable(name) for name in texts.names if name not in pictured]:
+        notes.append(
+            f"the data set has no image of {counted(len(further), 'class', 'classes')}: {listed(further, most=3)}"
+        )
+    _, group, sizes = np.unique(np.round(texts.vectors, 5), axis=0, return_inverse=True, return_counts=True)
+    if (sizes > 1).any():
+        first = int(np.flatnonzero(sizes[group] > 1)[0])
+        same = [printable(texts.names[i]) for i in np.flatnonzero(group == group[first])]
+        more = int((sizes > 1).sum()) - 1
+        others = f"; so do {counted(more, 'group')} more" if more else ""
+        notes.append(
+            f"the classes {listed(same, most=3)} have one and the same text vector, so the texts do not tell them apart"
+            f"{others}; --class-names gives them other words"
         )
     return notes
 
@@ -125,7 +143,7 @@ def _read_names(file: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("{"):
-            return _checked(json.loads(text))
+            return _checked(strict_json(text))
         rows = [row for row in csv.reader(text.splitlines()) if row]
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise SettingsError(f"the class names {path} cannot be read: {error}") from error
@@ -134,7 +152,10 @@ def _read_names(file: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
             f"the class names {path} have a row without a text; expected a class, a comma and its text in each row, or "
             "a JSON object"
         )
-    return _checked({row[0]: [cell.strip() for cell in row[1:]] for row in rows})
+    names: dict[str, list[str]] = {}
+    for name, *cells in rows:  # a class may have several rows, and empty cells at its end
+        names.setdefault(name, []).extend(cell.strip() for cell in cells if cell.strip())
+    return _checked(names)
 
 
 def _checked(names: Any) -> dict[str, tuple[str, ...]]:
@@ -145,7 +166,9 @@ def _checked(names: Any) -> dict[str, tuple[str, ...]]:
             (words,) if isinstance(words, str) else tuple(words or ()) if isinstance(words, list | tuple) else ()
         )
         if not (
-            isinstance(name, str) and alternatives and all(isinstance(word, str) and word for word in alternatives)
+            isinstance(name, str)
+            and alternatives
+            and all(isinstance(word, str) and word.strip() for word in alternatives)
         ):
             raise SettingsError(
                 f"the class names have {name!r}: {words!r}; expected a text, or a list of texts, for each class"

@@ -381,7 +381,7 @@ def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Co
     notes = [
         *label_changes(data.file),
         *head.notes_,
-        *(notes_on_texts(head.texts) if head.texts else ()),
+        *(notes_on_texts(head.texts, data.split, head.task_) if head.texts else ()),
         *(evaluated.report.notes if evaluated.report else ()),
     ]
     names, counts = np.unique(data.split.splits[data.split.labels >= 0].astype(str), return_counts=True)

@@ -130,3 +130,40 @@ def test_a_data_set_without_training_images_is_classified_and_judged_whole(tmp_p
     fit = featx.fit_head(found.file, "zeroshot", models=tmp_path / "models")
     assert fit.report is not None
     assert (fit.report.n, fit.head.n_train_) == (16, 0)
+
+
+def test_classes_that_the_texts_do_not_tell_apart_and_those_without_images_are_said(
+    clip_features: Path, tmp_path: Path
+) -> None:
+    names = {"dark": "dog", "light": "dog", "drak": "cat"}
+    for options in ({"model": "zeroshot"}, {"anchor": "zeroshot"}):
+        fit = featx.fit_head(clip_features, class_names=names, models=tmp_path / "models", **options)
+        same = "the classes dark, light have one and the same text vector, so the texts do not tell them apart"
+        assert [note for note in fit.notes if note.startswith(same)]
+        assert "the data set has no image of 1 class: drak" in fit.notes
+    apart = featx.fit_head(clip_features, "zeroshot", models=tmp_path / "models")
+    assert not [note for note in apart.notes if "text vector" in note or "no image of" in note]
+
+
+def test_a_class_may_have_several_rows_of_names_but_a_key_of_json_comes_once(
+    clip_features: Path, tmp_path: Path
+) -> None:
+    features = featx.FeatureSet.load(clip_features)
+    (tmp_path / "names.csv").write_text("dark,dog,\ndark,cat\nlight,light\n")
+    texts = class_texts(features, "classification", class_names=tmp_path / "names.csv")
+    assert texts.words == ("dog; cat", "light")
+    (tmp_path / "names.json").write_text('{"dark": "dog", "dark": "cat"}')
+    with pytest.raises(SettingsError, match=r"names\.json cannot be read: a key of its JSON comes twice"):
+        class_texts(features, "classification", class_names=tmp_path / "names.json")
+    with pytest.raises(SettingsError, match=r"the class names have 'dark': ' '; expected a text"):
+        class_texts(features, "classification", class_names={"dark": " "})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "blank"), (" ", "blank"), ("a \udcff dog", r"bytes that are not UTF-8")]
+)
+def test_a_text_without_words_or_unicode_is_refused(clip_features: Path, text: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        list(featx.search(clip_features, text=text))
+    with pytest.raises((BackboneError, SettingsError), match=rf"{message}|expected a text"):
+        class_texts(featx.FeatureSet.load(clip_features), "classification", class_names={"dark": text})
