@@ -26,6 +26,7 @@ from featx.extraction.lookup import FileFeatures, Network, iter_values, known_in
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
+from featx.features.remote_folder import folder_here
 from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
 from featx.heads.evaluation import trained_on
 from featx.heads.groups import row_groups
@@ -408,7 +409,7 @@ def known_features(model: Model, cache: str | os.PathLike[str] | None) -> FileFe
     """
     if cache is None or isinstance(model, PromotedModel):
         return None
-    return known_in_files(model.backbone.identities, model.head.layer_, Path(cache), model.head.source_)
+    return known_in_files(model.backbone.identities, model.head.layer_, folder_here(cache), model.head.source_)
 
 
 def _predict_inputs(

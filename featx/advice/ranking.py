@@ -155,7 +155,7 @@ def rank(
         group: a column of the data set's table; images of one group never straddle a split or a fold, and the intervals are
             by groups.
         table: the table with that column, where it is not the data set's own.
-        cache: the folder of feature files.
+        cache: the folder of feature files, or its URL.
         workers: see ``extract``.
         out: the figure's file, instead of ``<models>/<data>--rank.png``.
         models: the folder for the figure.
@@ -194,7 +194,7 @@ def rank(
             backbone = load_backbone(
                 name, weights=weights, device=device, value_range=value_range, bands=bands, fit=fit
             )
-            row, report, remarks = _rank_one(images, backbone, (name, weights), folding, Path(cache), workers, reporter)
+            row, report, remarks = _rank_one(images, backbone, (name, weights), folding, cache, workers, reporter)
             row = dataclasses.replace(row, label=label)
         except BackboneError as error:  # its weights may be missing here; the other backbones are still ranked
             failed.append(RankedBackbone(name, weights, why=str(error), label=label))
@@ -257,7 +257,7 @@ def _rank_one(
     backbone: Backbone,
     requested: tuple[str, str],
     folding: _Folding,
-    cache: Path,
+    cache: str | os.PathLike[str],
     workers: int | None,
     reporter: Reporter,
 ) -> tuple[RankedBackbone, ClassificationReport, tuple[str, ...]]:
@@ -268,7 +268,7 @@ def _rank_one(
         backbone: the backbone.
         requested: the name and weights that it was requested by.
         folding: how the images are divided into folds.
-        cache: the folder of feature files.
+        cache: the folder of feature files, or its URL.
         workers: see ``extract``.
         reporter: receives the progress of the extraction.
 

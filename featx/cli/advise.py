@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -124,7 +123,10 @@ _NO_FILE = Needs(
     help="Seed of folds and draws.",
 )
 @WORKERS
-@needing(_NO_FILE, cache_folder("Output"))
+@needing(
+    _NO_FILE,
+    cache_folder("Output", or_url="to which finished files are copied and from which other machines fetch them"),
+)
 @MODELS_FOLDER
 @option(
     "-o", "--out", show_default="<models>/<features>--advice.png", section="Output", needs=ALWAYS, metavar="FILE",
@@ -139,10 +141,11 @@ def advise(
     they are; by default the newest feature file in the cache folder. Heads on each layer and on several, a learning curve, and
     the same network with random weights are compared by cross-validation on the training images; val and test take no part.
     """
-    from featx.features.folder import newest, require_writable
+    from featx.features.folder import require_writable
+    from featx.features.remote_folder import folder_here, newest_file
     from featx.io.file_kinds import is_feature_file
 
-    named = data or str(newest(Path(cache), reporter))
+    named = data or str(newest_file(cache, reporter))
     source: ImageSet | str = named
     if is_feature_file(named):
         refuse_data_options(scan, "with a feature file, whose data set was read already")
@@ -151,7 +154,7 @@ def advise(
 
         reporter.stage(f"looking for images in {named}")
         source = scan_images(named, scan)
-        require_writable(Path(cache))
+        require_writable(folder_here(cache))
         backbone = backbone_name(named, backbone)
 
     stage_of_import(reporter)

@@ -65,7 +65,7 @@ def features_and_queries(
         FeatxError: a file of another kind stands before them.
         CacheMissError: no file is given, and there is none in the folder.
     """
-    from featx.features.folder import newest
+    from featx.features.remote_folder import newest_file
     from featx.io.file_kinds import FEATURE_FILE, HDF5, kind_of_file, misplaced
 
     context = click.get_current_context(silent=True)
@@ -81,7 +81,7 @@ def features_and_queries(
             raise click.UsageError(f"{word} is {FEATURE_FILE}; {more}", context)
     if given:
         return given[0], images
-    path = newest(Path(cache), reporter)
+    path = newest_file(cache, reporter)
     reporter.stage(f"taking {path}")
     return str(path), images
 

@@ -71,7 +71,7 @@ def _show(result: _Evaluated) -> None:
     "--predictions", section="Output", needs=ALWAYS, metavar="FILE",
     help="Write the prediction for each image, its probability and that of the label to FILE (.csv or .parquet).",
 )  # fmt: skip
-@needing(CHECKED, cache_folder("Advanced"))
+@needing(CHECKED, cache_folder("Advanced", or_url="where finished files are copied and fetched"))
 @needing(CHECKED, MODELS_SOURCE)
 @SOURCE_BACKBONE
 @DEVICE

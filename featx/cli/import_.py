@@ -80,7 +80,7 @@ def _show(imported: FeatureImport) -> None:
     help="Feature file to write.",
 )  # fmt: skip
 @needing(with_option("images", "--images"), WORKERS)
-@cache_folder("Output")
+@cache_folder("Output", or_url="to which the file is copied")
 def import_(reporter: Reporter, scan: ScanOptions, **options: Any) -> FeatureImport:
     """Make a feature file of VECTORS that another tool computed, a file or a folder.
 

@@ -130,7 +130,7 @@ _WITH_PAGE = Needs(
     help="Seed of the folds and the map.",
 )  # fmt: skip
 @WORKERS
-@cache_folder("Input")
+@cache_folder("Input", or_url="from which the newest file, or those of DATA, are fetched")
 def inspect(
     reporter: Reporter,
     data: str | None,

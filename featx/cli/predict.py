@@ -144,7 +144,7 @@ def _sheet(
     show_default="the file that the head was fitted to", help="Feature file that has the training images.",
 )  # fmt: skip
 @contact_sheet(with_option("explain", "--explain"))
-@needing(CHECKED, cache_folder("Advanced"))
+@needing(CHECKED, cache_folder("Advanced", or_url="of which the copies on this machine are used"))
 @needing(CHECKED, MODELS_SOURCE)
 @SOURCE_BACKBONE
 @DEVICE

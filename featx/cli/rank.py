@@ -74,7 +74,7 @@ def _show_ranking(result: Ranking) -> None:
     "--seed", default=0, show_default=True, section="Advanced", needs=ALWAYS, metavar="N", help="Seed of the folds."
 )
 @WORKERS
-@cache_folder("Output")
+@cache_folder("Output", or_url="to which finished files are copied and from which other machines fetch them")
 @needing(NO_OUT, MODELS_FOLDER)
 @option(
     "-o",

@@ -8,15 +8,15 @@ from typing import Any
 from featx.errors import SettingsError
 from featx.reporter import SILENT, Reporter
 
-_FILES = ("features", "file", "data")
+_FILES = ("features", "file", "data", "words", "images", "compare")
 """The parameters of commands that may name a feature file."""
+
+_OF_THIS_MACHINE = ("cache", "cache rm")
+"""The commands that list and remove files, which they do on this machine alone."""
 
 
 def with_local_files(command: str, options: Mapping[str, Any], reporter: Reporter = SILENT) -> dict[str, Any]:
     """The options of a command, with the feature files that they name by URLs as files of this machine.
-
-    Where no file is named and ``--cache`` is a URL, the file that was written there last is fetched; ``extract`` itself takes
-    the URL.
 
     Raises:
         SettingsError: the command does not take a URL as ``--cache``.
@@ -25,25 +25,26 @@ def with_local_files(command: str, options: Mapping[str, Any], reporter: Reporte
     found = dict(options)
     for name in _FILES:
         value = found.get(name)
-        if isinstance(value, str) and _is_url(value) and value.partition("?")[0].lower().endswith(".h5"):
-            from featx.features.remote_folder import local_file
-
-            found[name] = str(local_file(value, reporter))
+        if isinstance(value, str):
+            found[name] = _local(value, reporter)
+        elif isinstance(value, tuple):
+            found[name] = tuple(_local(each, reporter) for each in value)
     cache = found.get("cache")
-    if isinstance(cache, str) and _is_url(cache) and command != "extract":
-        if "features" not in found:
-            raise SettingsError(
-                f"featx {command} takes a folder of this machine as --cache, not a URL. featx extract --cache URL keeps copies "
-                "of finished files on a server, and the URL of one of them can be named where a feature file can"
-            )
-        from featx.features.remote_folder import RemoteFolder
-
-        folder = RemoteFolder(cache)
-        if found["features"] is None:
-            found["features"] = str(folder.fetch_newest(reporter))
-            reporter.note(f"taking {found['features']}, the newest file of {folder.location}")
-        found["cache"] = str(folder.folder)
+    if command in _OF_THIS_MACHINE and isinstance(cache, str) and _is_url(cache):
+        raise SettingsError(
+            f"featx {command} takes a folder of this machine as --cache, not a URL; the program of the service lists and "
+            "removes what is on it"
+        )
     return found
+
+
+def _local(value: Any, reporter: Reporter) -> Any:
+    """The copy of a feature file that is named by its URL; any other value as it is."""
+    if not isinstance(value, str) or not _is_url(value) or not value.partition("?")[0].lower().endswith(".h5"):
+        return value
+    from featx.features.remote_folder import local_file
+
+    return str(local_file(value, reporter))
 
 
 def _is_url(text: str) -> bool:

@@ -90,7 +90,7 @@ class _Results(Streamed[Any]):
     help="Let an image of the data set be found by itself. A copy at another path is always found.",
 )  # fmt: skip
 @contact_sheet(ALWAYS)
-@needing(CHECKED, cache_folder("Advanced"))
+@needing(CHECKED, cache_folder("Advanced", or_url="whose newest file is fetched"))
 @SOURCE_BACKBONE
 @DEVICE
 @WORKERS

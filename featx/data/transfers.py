@@ -12,6 +12,7 @@ from typing import Any
 from featx.data.remote import Facts, RemoteFile, facts_of_info, file_system
 from featx.data.retries import persistently
 from featx.data.urls import is_http, public
+from featx.errors import RemoteError
 from featx.io.atomic import replacing, reserve
 
 _PART = 1 << 24
@@ -114,6 +115,25 @@ def _move(system: Any, source: str, target: str) -> None:
 def takes_files(location: str) -> bool:
     """Whether files can be put at a URL: not on a web server."""
     return not is_http(location)
+
+
+def has_bucket(location: str) -> bool:
+    """Whether there is the bucket of a URL; true where nothing tells, as on servers without buckets or without a permission.
+
+    Raises:
+        RemoteError: the server does not answer.
+    """
+    if location.split("://", 1)[0].lower() not in _APPEAR_WHOLE:
+        return True
+    system, path = file_system(location)
+    try:
+        persistently(lambda: system.info(path.split("/", 1)[0]), location)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if isinstance(error, RemoteError):
+            raise
+    return True
 
 
 def names_in(location: str) -> dict[str, Facts]:

@@ -20,6 +20,7 @@ from featx.features.array_set import array_fields
 from featx.features.arrays import checked_fields
 from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE, FeatureFile
+from featx.features.remote_folder import local_file
 from featx.features.split_rows import SplitRows
 from featx.identity import joint_features, joint_identity
 from featx.io.atomic import reserve
@@ -101,7 +102,7 @@ class FeatureSet(SplitRows):
         """Read a feature file, without the images that failed.
 
         Args:
-            path: the path of the file.
+            path: the path of the file; or its URL, from which it is fetched unless the same is here.
             layer: a layer spec, as in ``LayerSpec.parse``: one of the file's layers, or a list or several with commas, whose
                 features are concatenated; after an ``@``, the views. Several layers or views are joined in memory up to
                 ``MOST_IN_MEMORY`` bytes.
@@ -112,7 +113,7 @@ class FeatureSet(SplitRows):
             CorruptFileError: the file is damaged, or a row does not match its checksum.
             OutputError: the disk has no room for features that are too large to be joined in memory.
         """
-        file = FeatureFile(path)
+        file = FeatureFile(local_file(path) if isinstance(path, str) else path)
         rows = np.flatnonzero(file.status == DONE)
         layer = ",".join(names_of(layer, "layer"))
         names = LayerSpec.parse(layer).stored

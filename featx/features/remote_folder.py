@@ -11,21 +11,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from featx.data.image_set import ImageSet
 from featx.data.places import is_remote
 from featx.data.remote import Facts, RemoteFile
-from featx.data.transfers import fetch, names_in, newest_in, put, takes_files
+from featx.data.transfers import fetch, has_bucket, names_in, newest_in, put, takes_files
 from featx.data.urls import folder_location, public
 from featx.errors import CacheMissError, CorruptFileError, FeatxError, OutputError, UnreadableFileError
 from featx.features.feature_file import FeatureFile
-from featx.features.folder import tagged_name
+from featx.features.folder import newest, newest_of, tagged_name
 from featx.features.header import FeatureFileHeader
 from featx.io.atomic import keep
 from featx.reporter import SILENT, Reporter
 from featx.system import home
-from featx.text import brief
+from featx.text import brief, native
 
 _FOLDER = "remote"
 _SYNCED = ".json"
@@ -37,6 +39,7 @@ class RemoteFolder:
 
     Args:
         location: its URL.
+        writes: whether files are copied to it; from a web server they can only be fetched.
 
     Attributes:
         location: the URL, without what grants access.
@@ -47,9 +50,9 @@ class RemoteFolder:
         OutputError: the server takes no files, or there is no place for the folder of this machine.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, writes: bool = True) -> None:
         self.location = folder_location(location)
-        if not takes_files(self.location):
+        if writes and not takes_files(self.location):
             raise OutputError(
                 f"{self.location} is on a web server, which takes no files; expected s3://, gs://, az:// or a folder"
             )
@@ -76,6 +79,10 @@ class RemoteFolder:
         target = self.folder / tagged_name(dataset, root, backbone, identities)
         beginning = target.name[: -_TAG - len(".h5")]
         there = self._names()
+        if not there and not has_bucket(self.location):
+            raise OutputError(
+                f"there is no bucket for {self.location}; --cache names a folder in a bucket that is there"
+            )
         if target.name not in there:
             self._record_path(target.name).unlink(missing_ok=True)
         for name, facts in sorted(there.items()):
@@ -86,6 +93,16 @@ class RemoteFolder:
             ):
                 self._fetch_if_changed(name, facts, reporter)
         return target
+
+    def fetch_of(self, dataset: str, reporter: Reporter = SILENT) -> None:
+        """Fetch the files of data sets of this name, whatever their backbone, as far as they are not here.
+
+        Raises:
+            OutputError, RemoteError: as ``fetch_alike``.
+        """
+        for name, facts in sorted(self._names().items()):
+            if name.startswith(f"{native(dataset)}--") and name.endswith(".h5"):
+                self._fetch_if_changed(name, facts, reporter)
 
     def fetch_newest(self, reporter: Reporter = SILENT) -> Path:
         """Fetch the file that was written last, if it is not here.
@@ -184,6 +201,50 @@ def _digest(path: Path) -> str:
         header = FeatureFileHeader(path)
         return header.digest if header.complete else ""
     return ""
+
+
+def folder_here(cache: str | os.PathLike[str]) -> Path:
+    """The folder of this machine that stands for a folder of feature files: itself, or that of the copies of a URL."""
+    return RemoteFolder(os.fspath(cache), writes=False).folder if is_remote(cache) else Path(cache)
+
+
+def newest_file(cache: str | os.PathLike[str], reporter: Reporter = SILENT) -> Path:
+    """The feature file of a folder that was written or used last; that of a URL is fetched if it is not here.
+
+    Args:
+        cache: the folder, or its URL.
+        reporter: gets a note with the file's name.
+
+    Raises:
+        CacheMissError: the folder has no feature file.
+        OutputError, RemoteError: the server cannot be asked.
+    """
+    if not is_remote(cache):
+        return newest(Path(cache), reporter)
+    folder = RemoteFolder(os.fspath(cache), writes=False)
+    path = folder.fetch_newest(reporter)
+    reporter.note(f"taking {path.name}, the newest file of {folder.location}")
+    return path
+
+
+def newest_file_of(cache: str | os.PathLike[str], images: ImageSet, reporter: Reporter = SILENT) -> Path | None:
+    """The feature file of a data set that was written or used last, whatever its backbone; None if the folder has none.
+
+    Args:
+        cache: the folder, or its URL, from which the files of data sets of this name are fetched.
+        images: the data set.
+        reporter: gets a note with the file's name and those of the others, if there are others.
+
+    Raises:
+        OutputError, RemoteError: the server cannot be asked.
+    """
+    if not is_remote(cache):
+        return newest_of(Path(cache), images, reporter)
+    folder = RemoteFolder(os.fspath(cache), writes=False)
+    folder.fetch_of(images.name, reporter)
+    for note in folder.notes:
+        reporter.note(note)
+    return newest_of(folder.folder, images, reporter)
 
 
 def local_file(location: str, reporter: Reporter = SILENT) -> Path:

@@ -20,8 +20,8 @@ from featx.data.known_image import read_known_image
 from featx.errors import HeadError, ImageError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
-from featx.features.folder import newest
 from featx.features.image_store import image_places
+from featx.features.remote_folder import newest_file
 from featx.heads.head import Head
 from featx.inspection.coordinates import finite_rows, map_coordinates
 from featx.inspection.neighbours import Neighbours, nearest_neighbours
@@ -202,7 +202,7 @@ def _load(
     if head is not None and named == PENULTIMATE and hasattr(head, "layer_"):
         named = head.layer_
     if not isinstance(features, FeatureSet):
-        file = newest(Path(cache), reporter) if features is None else Path(path_of(features, "features"))
+        file = newest_file(cache, reporter) if features is None else Path(path_of(features, "features"))
         reporter.stage(f"reading {file}")
         features = FeatureSet.load(file, named)
     if head is not None:

@@ -20,8 +20,8 @@ from featx.data.splits import join_groups
 from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_file import FAILED, FeatureFile
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import newest, newest_of
 from featx.features.label_changes import label_changes
+from featx.features.remote_folder import newest_file, newest_file_of
 from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.targets import task_of
@@ -216,7 +216,7 @@ def _load(
     layer = ",".join(dict.fromkeys(names_of(layer, "layer")))
     file: Path | None = None
     if data is None:
-        file = newest(Path(cache), reporter)
+        file = newest_file(cache, reporter)
     elif isinstance(data, str | os.PathLike) and is_feature_file(path_of(data, "data")):
         file = Path(data)
     if file is not None or isinstance(data, FeatureSet):
@@ -228,7 +228,7 @@ def _load(
             return data, data.source, ()
     else:
         images = data if isinstance(data, ImageSet) else scan_images(path_of(data, "data"))
-        file = None if backbone else newest_of(Path(cache), images, reporter)
+        file = None if backbone else newest_file_of(cache, images, reporter)
         if file is None:
             name = backbone_name(data, backbone)
             return _extract(images, name, layer, network=network, cache=cache, workers=workers, reporter=reporter)

@@ -19,8 +19,8 @@ from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import CacheMissError, HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import newest, newest_of
 from featx.features.label_changes import label_changes
+from featx.features.remote_folder import newest_file, newest_file_of
 from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.targets import task_of
@@ -233,12 +233,12 @@ def _load(
     if isinstance(data, FeatureSet):
         return data, data.source
     if data is None:
-        file: Path | None = newest(Path(cache), reporter)
+        file: Path | None = newest_file(cache, reporter)
     elif not isinstance(data, ImageSet) and is_feature_file(path_of(data, "features")):
         file = Path(data)
     else:
         images = data if isinstance(data, ImageSet) else scan_images(data)
-        file = newest_of(Path(cache), images, reporter)
+        file = newest_file_of(cache, images, reporter)
         data = images.table or images.root
         words = shlex.join(["featx", "extract", str(data), *images.options.as_words()])
     if file is None:

@@ -18,8 +18,8 @@ from featx.constants import CACHE, MODELS, ZERO_SHOT
 from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
-from featx.features.folder import newest
 from featx.features.label_changes import label_changes
+from featx.features.remote_folder import local_file, newest_file
 from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.registry import auto_candidates, get_kind
@@ -147,7 +147,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
         device=device,
     )  # fmt: skip
-    source = _named(newest(Path(cache), reporter) if features is None else features)
+    source = _named(newest_file(cache, reporter) if features is None else features)
     read = [path for path in (source, table, compare) if isinstance(path, str | os.PathLike)]
     if out:  # before layers are compared, which takes a while
         HeadFiles(Path(out), named=True).require_writable(inputs=read)
@@ -167,8 +167,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
 
 
 def _named(features: FeatureSet | str | os.PathLike[str]) -> FeatureSet | str | os.PathLike[str]:
-    """A feature set, or the checked path of a feature file."""
-    return features if isinstance(features, FeatureSet) else path_of(features, "features")
+    """A feature set, or the checked path of a feature file, which is fetched if it is a URL."""
+    return features if isinstance(features, FeatureSet) else local_file(path_of(features, "features"))
 
 
 def _add_texts(

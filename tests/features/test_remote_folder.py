@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import write_image
@@ -14,13 +15,15 @@ from web_server import web_server
 
 import featx
 from featx.cli.main import main
-from featx.data import retries
+from featx.data import retries, transfers
 from featx.data.transfers import fetch, put
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnreadableFileError
 from featx.extraction.result import Extraction
+from featx.features.feature_set import FeatureSet
 from featx.features.remote_folder import RemoteFolder, local_file
 
 fsspec = pytest.importorskip("fsspec", reason="keeps files on servers")
+MemoryFileSystem = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
 
 URL = "memory://cache-of-tests"
 
@@ -208,9 +211,58 @@ def test_commands_read_feature_files_by_their_urls(photos: Path, machine: Any, m
     assert run("fit-head", "--cache", URL, "--models", str(in_tmp / "models2"))["accuracy"] == head["accuracy"]
     assert run("info", f"{URL}/{name}")["identity"] == extraction["identity"]
     assert run("verify", f"{URL}/{name}")["ok"]
-    refused = CliRunner().invoke(main, ["rank", str(photos), "--cache", URL, "-b", "lenet5"])
+    refused = CliRunner().invoke(main, ["cache", "--cache", URL])
     assert refused.exit_code == 1
-    assert "featx rank takes a folder of this machine as --cache, not a URL" in refused.output
+    assert "featx cache takes a folder of this machine as --cache, not a URL" in refused.output
+
+
+def test_every_command_reads_what_another_machine_computed(photos: Path, in_tmp: Path, machine: Any) -> None:
+    name = Path(run("extract", str(photos), "-b", "lenet5", "--cache", URL)["file"]).name
+    head = run("fit-head", "--cache", URL, "--models", str(in_tmp / "models"))["head"]
+    machine("second")
+    images = len(featx.scan_images(photos))
+    assert run("extract", str(photos), "-b", "lenet5", "--cache", URL)["computed"] == 0
+    assert run("inspect", "--cache", URL)["images"] == images
+    assert run("inspect", str(photos), "--cache", URL)["images"] == images
+    assert run("evaluate", head, str(photos), "--cache", URL)["n"]
+    assert run("rank", str(photos), "-b", "lenet5", "--cache", URL)["ranking"]
+    assert len(run("predict", head, f"{URL}/{name}")["predictions"]) == images
+    assert len(run("search", f"{URL}/{name}", "--row", "0")["results"]) == 1
+    assert len(run("search", "--row", "0", "--cache", URL)["results"]) == 1
+    assert run("export", "--cache", URL, "--to", "x.npy")["images"] == images
+    assert len(FeatureSet.load(f"{URL}/{name}")) == images
+    assert featx.fit_head(f"{URL}/{name}", models=in_tmp / "m").head.kind
+
+
+def test_imported_vectors_are_copied_too(in_tmp: Path, memory: Any, machine: Any) -> None:
+    np.savez(in_tmp / "x.npz", features=np.eye(8, dtype=np.float32), label=["a", "b"] * 4)
+    first = run("import", "x.npz", "--cache", URL)
+    (name,) = names(memory)
+    assert f"the features were copied to {URL}/{name}" in first["notes"]
+    machine("second")
+    assert run("inspect", "--cache", URL)["images"] == 8
+    np.savez(in_tmp / "x.npz", features=np.eye(8, dtype=np.float32)[::-1], label=["a", "b"] * 4)
+    run("import", "x.npz", "--cache", URL)
+    assert len(names(memory)) == 2  # other vectors of the same name take no place
+
+
+def test_a_bucket_that_is_not_there_is_told_before_the_work(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Buckets(MemoryFileSystem):  # type: ignore[misc, valid-type]
+        protocol = "s3"
+
+        def info(self, path: str, **_: Any) -> Any:
+            raise PermissionError(path) if path == "closed" else FileNotFoundError(path)
+
+        def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+            raise FileNotFoundError(path)
+
+    monkeypatch.setattr(transfers, "file_system", lambda location: (Buckets(), location.removeprefix("s3://")))
+    monkeypatch.setattr(RemoteFolder, "copy_back", lambda *_: None)
+    assert not transfers.has_bucket("s3://no/folder")
+    assert transfers.has_bucket("s3://closed/folder")
+    assert transfers.has_bucket("memory://folder")
+    with pytest.raises(OutputError, match="there is no bucket for s3://no/folder"):
+        featx.extract(photos, "lenet5", cache="s3://no/folder")
 
 
 def test_a_file_of_a_web_server_is_fetched_once(photos: Path, tmp_path: Path, machine: Any) -> None:

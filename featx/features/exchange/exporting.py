@@ -18,8 +18,8 @@ from featx.errors import FeatxError, OutputError, SettingsError, system_errors
 from featx.features.exchange import write_arrays, write_csv, write_h5ad, write_parquet
 from featx.features.exchange.content import FIRST_COLUMNS, MARK, Content, content_of
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import newest
 from featx.features.image_store import places_of
+from featx.features.remote_folder import newest_file
 from featx.io import atomic
 from featx.io.outputs import Output, OutputKind, require_outputs
 from featx.progress import shows_progress
@@ -124,7 +124,7 @@ def export_features(
     started = time.perf_counter()
     path = Path(path_of(out, "out"))
     ending = ending_of(path)
-    file = newest(Path(cache), reporter) if features is None else features
+    file = newest_file(cache, reporter) if features is None else features
     names = path.with_suffix(".csv") if ending == ".npy" else None
     outputs = [Output(path, _KIND, named=True), *([Output(names, _NAMES)] if names else [])]
     source = file.source if isinstance(file, FeatureSet) else file

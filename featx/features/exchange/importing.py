@@ -26,8 +26,9 @@ from featx.features.exchange.joining import FoundImages, find_images, join_label
 from featx.features.exchange.layouts import read_vectors
 from featx.features.exchange.vectors import BLOCK, Vectors, let_go
 from featx.features.feature_file import ImageTable
-from featx.features.folder import feature_file_path, require_named, require_writable
+from featx.features.folder import feature_file_path, require_named, require_writable, tagged_name
 from featx.features.lock import write_lock
+from featx.features.remote_folder import RemoteFolder
 from featx.features.writer import FeatureFileWriter
 from featx.identity import joint_identity
 from featx.io.atomic import require_writable as require_writable_file
@@ -120,7 +121,7 @@ def import_features(
         vectors: a file or a folder.
         name: of the data set; by default that of the file or folder.
         out: the feature file to write; by default ``<name>--<tool>.h5`` in ``cache``.
-        cache: folder of feature files.
+        cache: folder of feature files; or its URL, to which the file is copied.
         names: a list of names, one on each line, or a table, in the order of the vectors.
         labels: a table with the labels, the splits and further columns of the images, found by their names.
         images: the images: whatever ``scan_images`` takes. They are found by their names, and give the keys.
@@ -150,13 +151,15 @@ def import_features(
     source = local_path(named)
     scan = ScanOptions.of(options, fields)
     target = Path(path_of(out, "out")) if out is not None else None
+    copies = RemoteFolder(os.fspath(cache)) if is_remote(cache) and target is None else None
+    folder = copies.folder if copies else Path(cache)
     if target is not None:
         require_named(target, *_inputs(source, names, labels))
-    require_writable(Path(cache), target)
+    require_writable(folder, target)
     reporter.stage(f"reading {source}")
     own = _own_columns(scan, labels, vector_column)
     found = read_vectors(
-        source, target.parent if target else Path(cache), names=None if names is None else Path(names), columns=own
+        source, target.parent if target else folder, names=None if names is None else Path(names), columns=own
     )
     _clean_names(found)
     if labels is not None:
@@ -165,7 +168,7 @@ def import_features(
     if images is not None:
         pictures = _find_images(found, images, workers, reporter)
     content = ImportedContent(found, source, name, scan, pictures, backbone)
-    file, notes = _write(content, target, Path(cache), reporter)
+    file, notes = _write_and_copy(content, copies, reporter) if copies else _write(content, target, folder, reporter)
     labelled = content.images.labels != UNLABELLED
     return FeatureImport(
         path=file.path,
@@ -318,6 +321,15 @@ def _write(content: ImportedContent, target: Path | None, cache: Path, reporter:
         except BaseException:
             writer.discard()
             raise
+
+
+def _write_and_copy(content: ImportedContent, copies: RemoteFolder, reporter: Reporter) -> tuple[Any, list[str]]:
+    """Write the file into the folder of copies, under a name that no other vectors have, and copy it to the server."""
+    dataset, root = content.images.name, portable(content.images.root)
+    name = tagged_name(dataset, root, str(content.backbone["name"]), content.identities)
+    file, notes = _write(content, copies.folder / name, copies.folder, reporter)
+    copies.copy_back(file.path, reporter)
+    return file, [*notes, *copies.notes]
 
 
 def _are_values(classes: Sequence[str]) -> bool:
