@@ -67,6 +67,7 @@ from featx.data.samples import (
     FULL_16_BITS,
     Values,
     ValueType,
+    integers,
     lend,
     paint_bands,
     paint_image,
@@ -450,7 +451,11 @@ def _open(
             raise
     if layout.undeclared and not (transform.bands or transform.reads_bands):
         raise layout.band_error()
-    return layout if image is None or layout.undeclared else image
+    deep = transform.reads_bands or transform.value_range not in (None, FULL_16_BITS)
+    if layout.has_deep_planes and not (layout.colour_bands or transform.bands or transform.reads_bands):
+        raise ImageError("a TIFF of planes of 16-bit inks or of premultiplied colour, which is not read")
+    is_own = layout.undeclared or layout.has_deep_planes or (deep and layout.is_deep_colour)
+    return layout if image is None or is_own else image
 
 
 def _samples(data: bytes, kind: str, transform: Transform, max_pixels: int, lease: Lease) -> tuple[Values, Transform]:
@@ -481,7 +486,10 @@ def _tiff_bands(data: bytes, layout: TiffLayout, transform: Transform, max_pixel
     layout.require_readable(max_pixels)
     check_size((layout.bytes, 1), MOST_BYTES * max_pixels)  # Pillow's own limit applies to samples here
     lease.take(2 * layout.bytes + 8 * layout.size[0] * layout.size[1])
-    return tiff_values(data, layout, transform.bands or (() if transform.reads_bands else layout.colour_bands))
+    values = tiff_values(data, layout, transform.bands or (() if transform.reads_bands else layout.colour_bands))
+    if layout.is_deep_colour and not transform.reads_bands and transform.value_range in (None, FULL_16_BITS):
+        return replace(values, type=integers(8), rows=lambda *strip: values.rows(*strip) >> 8)  # as Pillow reads them
+    return values
 
 
 def _load_jpeg(image: ImageFile.ImageFile, data: bytes, *, fraction: bool) -> np.ndarray | None:

@@ -101,6 +101,17 @@ class TiffLayout:
         return bool(self.colour_bands) and not self._fault() and key not in TiffImagePlugin.OPEN_INFO
 
     @property
+    def is_deep_colour(self) -> bool:
+        """Whether the image is of RGB of 16 bits, with or without plain alpha."""
+        return self.bits == 16 and self.photometric == 2 and self.extra in ((), (2,))
+
+    @property
+    def has_deep_planes(self) -> bool:
+        """Whether bands of 16 bits are stored one after another and uncompressed, which Pillow takes for 8 bits."""
+        is_plain = int(self.tags.get(_COMPRESSION, 1)) == 1
+        return self.bits == 16 and self.samples > 1 and is_plain and int(self.tags.get(_PLANAR, 1)) == 2
+
+    @property
     def colour_bands(self) -> tuple[int, ...]:
         """The bands of grey or RGB and of plain alpha; none for other kinds of colour."""
         colours = {0: 1, 1: 1, 2: 3}.get(self.photometric, 0)

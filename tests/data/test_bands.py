@@ -188,3 +188,34 @@ def test_what_cannot_be_read_band_by_band_says_why() -> None:
     wide = tiff(b"", 1, 64, 4, extra=[0] * 3)
     with pytest.raises(ImageError, match=r"^24 x 16 pixels of 4 bands have 12,288 bytes; at most 6,400 are read"):
         levels(wide, max_pixels=400, bands=(1,))
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_colour_of_16_bits_is_the_same_in_planes_and_upright_with_and_without_a_range(
+    planar: int, alpha: bool, order: str
+) -> None:
+    """Pillow takes uncompressed planes of 16 bits for 8 bits."""
+
+    def file(values: np.ndarray, **more: Any) -> bytes:
+        bands = np.dstack([values, np.full(values.shape[:2], 65535)]) if alpha else values
+        stored = bands.transpose(2, 0, 1) if planar == 2 else bands
+        kind = {"extra": [2]} if alpha else {}
+        data = stored.astype(f"{order}u2").tobytes()
+        return tiff(data, 2, 16, bands.shape[2], order=order, planar=planar, **kind, **more)
+
+    full, dark = PICTURE.astype(np.uint16) * 256 + 200, PICTURE.astype(np.uint16) * 16
+    for orientation, turn in ((1, np.s_[:]), (2, np.s_[:, ::-1]), (3, np.s_[::-1, ::-1]), (4, np.s_[::-1])):
+        np.testing.assert_array_equal(decode(file(full[turn], orientation=orientation)), PICTURE)
+        swapped = levels(file(full[turn], orientation=orientation), bands=(3, 2, 1))
+        np.testing.assert_array_equal(swapped, PICTURE[..., ::-1])
+        ranged = levels(file(dark[turn], orientation=orientation), value_range=(0.0, 4080.0))
+        np.testing.assert_array_equal(ranged, PICTURE)
+
+
+def test_planes_of_16_bit_inks_are_an_error_that_bands_avoid() -> None:
+    inks = np.zeros((4, 16, 24), "<u2")
+    with pytest.raises(ImageError, match="planes of 16-bit inks or of premultiplied colour, which is not read"):
+        decode(tiff(inks.tobytes(), 5, 16, 4, planar=2))
+    assert levels(tiff(inks.tobytes(), 5, 16, 4, planar=2), bands=(1,)).max() == 0
