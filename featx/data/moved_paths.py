@@ -25,7 +25,7 @@ def moved_paths(
 
     Leading folders that all have in common and that are not there (``/kaggle/input/birds/``) are passed over. A name without a
     folder, or with some of its folders, is looked for in all folders below the root, and found if a single file has it, with or
-    without its ending.
+    without its ending; where none has, in any case of its letters.
 
     Args:
         lost: paths that are not there, by the cells that they come from.
@@ -78,6 +78,14 @@ def _in_folders(lost: Mapping[str, str], below: Collection[str]) -> tuple[dict[s
         for each in (name, stem) if stem and name.lower().endswith(ENDINGS) else (name,):
             by_name.setdefault(each, []).append(path)
     ends = {cell: _ending_in(path, by_name.get(path.rpartition("/")[2], ())) for cell, path in lost.items()}
+    if not all(ends.values()):
+        folded: dict[str, list[str]] = {}
+        for name, paths in by_name.items():
+            folded.setdefault(name.casefold(), []).extend(paths)
+        for cell, path in lost.items():
+            if not ends[cell]:
+                alike = dict.fromkeys(folded.get(path.rpartition("/")[2].casefold(), ()))
+                ends[cell] = _ending_in(path, alike, fold=True)
     found = {cell: paths[0] for cell, paths in ends.items() if len(paths) == 1}
     notes = []
     if found:
@@ -94,7 +102,12 @@ def _is_relative(path: str) -> bool:
     return bool(path) and not is_remote(path) and not path.startswith("/") and path[1:3] != ":/"
 
 
-def _ending_in(path: str, candidates: Collection[str]) -> list[str]:
-    """The candidates, all of the same name, whose folders end in those of the path."""
-    folder = path.rpartition("/")[0]
-    return [each for each in candidates if not folder or f"/{each.rpartition('/')[0]}".endswith(f"/{folder}")]
+def _ending_in(path: str, candidates: Collection[str], *, fold: bool = False) -> list[str]:
+    """The candidates, all of the same name, whose folders end in those of the path; ``fold``: in any case."""
+    folder = f"/{path.rpartition('/')[0]}"
+    ends = [(each, f"/{each.rpartition('/')[0]}") for each in candidates]
+    return [
+        each
+        for each, inner in ends
+        if folder == "/" or (inner.casefold().endswith(folder.casefold()) if fold else inner.endswith(folder))
+    ]

@@ -259,7 +259,7 @@ def _refuse_other_machine(text: str) -> None:
 def meant_paths(cells: Sequence[str], exists: Exists, below: Below | None = None) -> tuple[list[str], list[str]]:
     r"""The paths that cells of a table stand for, with what is there as a guide.
 
-    A path that is not there may have ``\`` in the place of ``/``, or lack the ending of its file's name, as ids do.
+    A path that is not there may have ``\`` in the place of ``/``, an ending in another case, or, as ids do, none.
 
     Args:
         cells: N paths, with or without boxes.
@@ -282,6 +282,11 @@ def meant_paths(cells: Sequence[str], exists: Exists, below: Below | None = None
             meant |= found
             notes.append(rf"{counted(len(found), 'path')} with \ {'is' if len(found) == 1 else 'are'} read with /")
         missing = [base for base in missing if base not in found]
+    if found := _in_other_case({base: slashed.get(base, meant[base]) for base in missing}, exists):
+        meant |= found
+        are = "is" if len(found) == 1 else "are"
+        notes.append(f"{counted(len(found), 'name')} {are} read with the ending in another case")
+        missing = [base for base in missing if base not in found]
     # The query of a URL, such as a signature, is that of this file and of no other.
     bare = [base for base in missing if not base.lower().endswith(ENDINGS) and not (is_url(base) and "?" in base)]
     for ending, count, found in _with_endings({base: slashed.get(base, meant[base]) for base in bare}, exists):
@@ -298,6 +303,20 @@ def meant_paths(cells: Sequence[str], exists: Exists, below: Below | None = None
 def _missing(bases: list[str], meant: dict[str, str], exists: Exists) -> list[str]:
     there = exists([meant[base] for base in bases])
     return [base for base, is_there in zip(bases, there, strict=True) if not is_there]
+
+
+def _in_other_case(lost: dict[str, str], exists: Exists) -> dict[str, str]:
+    """The paths that are there with the ending in upper or lower case instead, if there are any among a few."""
+    swapped = {}
+    for base, path in lost.items():
+        stem, dot, ending = path.rpartition(".")
+        if dot and path.lower().endswith(ENDINGS):
+            swapped[base] = stem + dot + (ending.lower() if ending != ending.lower() else ending.upper())
+    sample = list(swapped.values())[:: max(1, len(swapped) // _SAMPLE)][:_SAMPLE]
+    if not sample or not exists(sample).any():
+        return {}
+    there = exists(list(swapped.values()))
+    return {base: path for (base, path), is_there in zip(swapped.items(), there, strict=True) if is_there}
 
 
 def _with_endings(bare: dict[str, str], exists: Exists) -> Iterator[tuple[str, int, dict[str, str]]]:

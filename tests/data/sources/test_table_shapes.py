@@ -642,3 +642,14 @@ def test_a_malformed_box_among_others_is_an_error_and_does_not_turn_boxes_off(tm
     with pytest.raises(DatasetError, match=r"line 3: the box in x, y, w, h is .*; --box-columns none reads no boxes"):
         read(tmp_path, rows, "1.jpg", "2.jpg", "3.jpg")
     assert len(read(tmp_path, rows, box_columns=("none",))) == 3
+
+
+def test_names_of_another_case_are_found_where_only_that_leads_to_a_file(tmp_path: Path) -> None:
+    images = read(tmp_path, "path,label\n1.JPG,a\n2.jpg,b\n", "1.jpg", "2.jpg")
+    assert images.paths.tolist() == ["1.jpg", "2.jpg"]
+    assert images.notes == ("t.csv: 1 name is read with the ending in another case",)
+    touch(tmp_path / "root", "Cats/Tom.jpg", "Dogs/Tom.jpg", "Dogs/rex.jpg", "dogs/rex.jpg")
+    rows = "path,label\nCATS/TOM.JPG,a\ndogs\\tom.jpg,b\nDOGS/REX.jpg,c\n"
+    images = read(tmp_path, rows, root=str(tmp_path / "root"))
+    assert images.paths.tolist() == ["Cats/Tom.jpg", "DOGS/REX.jpg", "Dogs/Tom.jpg"]
+    assert "t.csv: 1 name may mean several files below the root, such as Dogs/rex.jpg, dogs/rex.jpg" in images.notes
