@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 import tempfile
@@ -24,6 +25,7 @@ NPZ = ".npz"
 _IDX_NAME = re.compile(r"[-.]idx(\d)[-.]ubyte(\.gz)?$", re.IGNORECASE)
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _PIECE = 1 << 20
+_MOST_READ = 1 << 30
 _LARGEST_RATIO, _SMALL = 100, 1 << 30
 """A file that unpacks to more than so many times its size, and to more than so many bytes, is refused."""
 
@@ -48,7 +50,64 @@ def name_in_idx(name: str) -> str:
     return _IDX_NAME.sub("", name)
 
 
-def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+class Rows:
+    """An array in a file, of which rows are read when they are asked for, by any thread. The file stays open.
+
+    Args:
+        file: that holds it; one that is cut off meanwhile is noticed.
+        start: where its first byte is.
+        dtype: of the array.
+        shape: of the array.
+        by_columns: whether it is stored in the order of Fortran; then it is read as a whole.
+    """
+
+    def __init__(
+        self, file: IO[bytes], start: int, dtype: np.dtype[Any], shape: tuple[int, ...], by_columns: bool = False
+    ) -> None:
+        self._file, self._start, self.dtype, self.shape = file, start, dtype, shape
+        self._stored: np.ndarray | None = (
+            self._read(0, math.prod(shape)).reshape(shape, order="F") if by_columns else None
+        )
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self.shape[0]
+
+    @property
+    def row_size(self) -> int:
+        """The bytes of a row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def row(self, number: int) -> np.ndarray:
+        """Read one row.
+
+        Raises:
+            EOFError: the file has been cut off.
+        """
+        if self._stored is not None:
+            return np.asarray(self._stored[number])
+        count = math.prod(self.shape[1:])
+        return self._read(number * count, count).reshape(self.shape[1:])
+
+    def whole(self) -> np.ndarray:
+        """Read all rows.
+
+        Raises:
+            EOFError: the file has been cut off.
+        """
+        return self._stored if self._stored is not None else self._read(0, math.prod(self.shape)).reshape(self.shape)
+
+    def _read(self, first: int, count: int) -> np.ndarray:
+        size, at, pieces = count * self.dtype.itemsize, self._start + first * self.dtype.itemsize, list[bytes]()
+        while size and (piece := os.pread(self._file.fileno(), min(size, _MOST_READ), at)):
+            pieces.append(piece)
+            size, at = size - len(piece), at + len(piece)
+        if size:
+            raise EOFError("the file has been cut off")
+        return np.frombuffer(b"".join(pieces), self.dtype, count)
+
+
+def read_arrays(path: Path) -> Mapping[str, Rows]:
     """Open the arrays of a file, without reading those that lie in it uncompressed. Others are unpacked to a temporary file.
 
     Args:
@@ -69,7 +128,7 @@ def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
         raise DatasetError(f"{path} cannot be read as arrays: {why}") from error
 
 
-def _of_npz(path: Path) -> dict[str, np.ndarray]:
+def _of_npz(path: Path) -> dict[str, Rows]:
     found = {}
     with zipfile.ZipFile(path) as file:
         for member in file.infolist():
@@ -78,7 +137,7 @@ def _of_npz(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _of_member(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def _of_member(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Rows:
     name = f"{path}, {member.filename}"
     with file.open(member) as raw:
         dtype, shape, by_columns = _header(raw, name)
@@ -86,13 +145,9 @@ def _of_member(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
         size = math.prod(shape) * dtype.itemsize
         if start + size > member.file_size:
             raise DatasetError(f"{name}: the array is cut off ({member.file_size - start:,} of {size:,} bytes)")
-        order = "F" if by_columns else "C"
-        if not size:
-            return np.zeros(shape, dtype)
         if member.compress_type == zipfile.ZIP_STORED:
-            at = _start_of(path, member) + start
-            return np.memmap(path, dtype, "r", at, shape, order)  # type: ignore[call-overload,no-any-return]
-        return _unpacked(raw, name, size, member.compress_size, dtype, shape, order)
+            return Rows(path.open("rb"), _start_of(path, member) + start, dtype, shape, by_columns)
+        return Rows(_unpacked(raw, name, size, member.compress_size), 0, dtype, shape, by_columns)
 
 
 def _header(raw: IO[bytes], name: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
@@ -118,7 +173,7 @@ def _start_of(path: Path, member: zipfile.ZipInfo) -> int:
     return member.header_offset + 30 + int(name) + int(extra)
 
 
-def _of_idx(path: Path) -> np.ndarray:
+def _of_idx(path: Path) -> Rows:
     is_packed = path.suffix.lower() == ".gz"
     with gzip.open(path) if is_packed else path.open("rb") as raw:
         magic = raw.read(4)
@@ -131,25 +186,24 @@ def _of_idx(path: Path) -> np.ndarray:
         start, size = 4 + 4 * magic[3], math.prod(shape) * dtype.itemsize
         there = path.stat().st_size
         if is_packed:
-            return _unpacked(raw, str(path), size, there, dtype, shape, "C")
+            return Rows(_unpacked(raw, str(path), size, there), 0, dtype, shape)
         if start + size > there:
             raise DatasetError(f"{path}: the array is cut off ({there - start:,} of {size:,} bytes)")
-        return np.memmap(path, dtype, "r", start, shape) if size else np.zeros(shape, dtype)
+        return Rows(path.open("rb"), start, dtype, shape)
 
 
-def _unpacked(
-    raw: Any, name: str, size: int, packed: int, dtype: np.dtype[Any], shape: tuple[int, ...], order: str
-) -> np.ndarray:
-    """An array that is unpacked to a temporary file, which is gone with the array."""
+def _unpacked(raw: Any, name: str, size: int, packed: int) -> IO[bytes]:
+    """The bytes of an array, unpacked to a temporary file, which is gone with the array."""
     if size > max(_SMALL, _LARGEST_RATIO * packed):
         raise DatasetError(f"{name}: {packed:,} bytes unpack to {size:,}, as no images do")
-    with tempfile.TemporaryFile() as file:
-        left = size
-        while left and (piece := raw.read(min(_PIECE, left))):
-            file.write(piece)
-            left -= len(piece)
-        raw.read(1)  # the checksum is compared at the end
-        if left:
-            raise DatasetError(f"{name}: the array is cut off ({size - left:,} of {size:,} bytes)")
-        file.flush()
-        return np.memmap(file, dtype, "r", 0, shape, order) if size else np.zeros(shape, dtype)  # type: ignore[call-overload]
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the array keeps it
+    left = size
+    while left and (piece := raw.read(min(_PIECE, left))):
+        file.write(piece)
+        left -= len(piece)
+    if left:
+        file.close()
+        raise DatasetError(f"{name}: the array is cut off ({size - left:,} of {size:,} bytes)")
+    raw.read(1)  # the checksum is compared at the end
+    file.flush()
+    return file

@@ -18,7 +18,7 @@ from featx.data.formats import ENDINGS
 from featx.data.image_set import ImageSet, assemble
 from featx.data.places import is_remote, local_path
 from featx.data.scan_options import NO_OPTIONS, ScanOptions
-from featx.data.sources.array_file import NPZ, is_idx_name, name_in_idx, read_arrays
+from featx.data.sources.array_file import NPZ, Rows, is_idx_name, name_in_idx, read_arrays
 from featx.data.split_names import worded_splits
 from featx.data.store import Store
 from featx.errors import DatasetError, ImageError
@@ -71,7 +71,9 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     splits = worded_splits([_of_split(image) for _, image, _ in pairs])
     are_splits = len(pairs) > 1 and all(splits.values())
     paths, labels, split_of, notes = list[str](), list[str | None](), list[str](), list[str]()
-    names, about = _label_names([(arrays[label] if label else None, len(arrays[image])) for _, image, label in pairs])
+    names, about = _label_names(
+        [(_whole(arrays[label], path) if label else None, len(arrays[image])) for _, image, label in pairs]
+    )
     notes += about
     for (_, image, label), found in zip(pairs, names, strict=True):
         count = len(arrays[image])
@@ -105,7 +107,7 @@ def _idx_files(folder: Path) -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
-def _pairs(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple[str, str, str | None]]:
+def _pairs(arrays: Mapping[str, Rows], where: str) -> list[tuple[str, str, str | None]]:
     """What remains of the names of arrays of images without the word for images, these names, and those of their labels.
 
     Raises:
@@ -114,9 +116,9 @@ def _pairs(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple[str, str,
     kinds: dict[str, dict[str, str]] = {"images": {}, "labels": {}}
     for name, array in arrays.items():
         words = [word.lower() for word in _WORDS.findall(name)]
-        if words and array.ndim in (3, 4) and array.dtype.kind in "uifb" and set(words) & _IMAGES:
+        if words and len(array.shape) in (3, 4) and array.dtype.kind in "uifb" and set(words) & _IMAGES:
             kinds["images"][" ".join(word for word in words if word not in _IMAGES)] = name
-        elif words and array.ndim in (1, 2) and set(words) & _LABELS:
+        elif words and len(array.shape) in (1, 2) and set(words) & _LABELS:
             kinds["labels"][" ".join(word for word in words if word not in _LABELS)] = name
     if not kinds["images"]:
         found = listed([f"{name} {array.shape}" for name, array in arrays.items()]) or "none"
@@ -132,6 +134,13 @@ def _pairs(arrays: Mapping[str, np.ndarray], where: str) -> list[tuple[str, str,
                 "one for each"
             )
     return pairs
+
+
+def _whole(array: Rows, path: Path) -> np.ndarray:
+    try:
+        return array.whole()
+    except (EOFError, OSError) as error:
+        raise DatasetError(f"{path} cannot be read as arrays: {error}") from error
 
 
 def _of_split(name: str) -> str:
@@ -178,7 +187,7 @@ class _Opened:
     """
 
     facts: tuple[int, int, int, int]
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Rows]
 
 
 class ArrayStore:
@@ -197,7 +206,7 @@ class ArrayStore:
         self._opened: dict[Path, _Opened] = {}
         self._lock = threading.Lock()
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Rows]:
         """All arrays by their names in the paths of images.
 
         Raises:
@@ -216,24 +225,30 @@ class ArrayStore:
             name, row = _split(path)
             if name in known and 0 <= row < len(known[name][1]):
                 opened, array = known[name]
-                rows[number] = 128 + array[0].nbytes, *opened.facts[1:]
+                rows[number] = 128 + array.row_size, *opened.facts[1:]
         return FileFacts.of_rows(rows)
 
     def read(self, path: str, admit: Callable[[int], None] = lambda _: None) -> FileBytes:
         """As ``Store.read``."""
         name, row = _split(path)
         try:
-            opened = next((opened for opened in self._files() if name in opened.arrays), None)
+            file = self._file_of(name)
+            opened = self._open(file) if file else None
         except (DatasetError, OSError) as error:
             raise ImageError(f"cannot be read: {error}") from error
-        if opened is None or not 0 <= row < len(opened.arrays[name]):
+        if file is None or opened is None or name not in opened.arrays or not 0 <= row < len(opened.arrays[name]):
             raise ImageError(f"is not in {self.location}")
-        image = opened.arrays[name][row]
-        require_size(image.nbytes)
-        admit(image.nbytes)
+        size = opened.arrays[name].row_size
+        require_size(size)
+        admit(size)
         let_age(opened.facts[1], opened.facts[2])
-        data = _npy(image)
-        return FileBytes(data, 128 + image.nbytes, opened.facts[1], opened.facts[2:])
+        try:
+            data = _npy(opened.arrays[name].row(row))
+            if facts_of(file.stat()) != opened.facts:
+                raise ImageError("changes while it is being read")
+        except (EOFError, OSError) as error:
+            raise ImageError(f"cannot be read: {error}") from error
+        return FileBytes(data, 128 + size, opened.facts[1], opened.facts[2:])
 
     def order(self, paths: Sequence[str]) -> np.ndarray:
         """As ``Store.order``: by rows."""
@@ -252,15 +267,28 @@ class ArrayStore:
         """The files, opened again where they have changed."""
         path = Path(self.location)
         for file in _idx_files(path) if path.is_dir() else [path]:
-            facts = facts_of(file.stat())
+            yield self._open(file)
+
+    def _file_of(self, name: str) -> Path | None:
+        """The file of an array; those of a folder are only listed again for an array that none of them has."""
+        for _ in range(2):
             with self._lock:
-                if file not in self._opened or self._opened[file].facts != facts:
-                    inside = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
-                    prefix = "" if inside == "." else f"{inside}/"
-                    arrays = {prefix + name: array for name, array in read_arrays(file).items()}
-                    self._opened[file] = _Opened(facts, arrays)
-                opened = self._opened[file]
-            yield opened
+                found = next((file for file, opened in self._opened.items() if name in opened.arrays), None)
+            if found is not None:
+                return found
+            list(self._files())
+        return None
+
+    def _open(self, file: Path) -> _Opened:
+        facts = facts_of(file.stat())
+        with self._lock:
+            if file not in self._opened or self._opened[file].facts != facts:
+                root = Path(self.location)
+                inside = file.parent.relative_to(root).as_posix() if file != root else "."
+                prefix = "" if inside == "." else f"{inside}/"
+                arrays = {prefix + name: array for name, array in read_arrays(file).items()}
+                self._opened[file] = _Opened(facts, arrays)
+            return self._opened[file]
 
 
 def _split(path: str) -> tuple[str, int]:

@@ -83,6 +83,29 @@ def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:
         store.read("test_images/0")
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_in_the_order_of_fortran_and_of_other_byte_orders_are_read(
+    tmp_path: Path, save: Callable[..., Any]
+) -> None:
+    save(tmp_path / "a.npz", images=np.asfortranarray(X), labels=Y.astype(">i4"), test_images=X[:0], test_labels=Y[:0])
+    images = scan_images(tmp_path / "a.npz")
+    assert label_names(images) == ["0", "1", "2", "0", "1", "2"]
+    np.save(tmp_path / "row.npy", X[2])
+    assert images.file(2).read().data == (tmp_path / "row.npy").read_bytes()
+
+
+def test_a_file_that_is_cut_off_meanwhile_fails_by_images(tmp_path: Path) -> None:
+    file = medical(tmp_path / "a.npz")
+    store = ArrayStore(str(file))
+    opened = store.arrays()["train_images"]
+    with file.open("r+b") as handle:
+        handle.truncate(300)
+    with pytest.raises(EOFError, match="the file has been cut off"):
+        opened.row(2)
+    with pytest.raises(ImageError, match="cannot be read"):
+        store.read("train_images/2")
+
+
 @pytest.mark.parametrize("around", ["", "raw"])
 def test_a_folder_of_idx_files_is_read_with_its_splits(tmp_path: Path, around: str) -> None:
     digits(tmp_path / "MNIST" / around)
