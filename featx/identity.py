@@ -50,11 +50,27 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
     Examples:
         >>> differences({"dtype": "float32"}, {"dtype": "float16"})
         ['dtype: float32 against float16']
+        >>> differences({"transform": {"crop": 224, "fit": "pad"}}, {"transform": {"crop": 224}})
+        ['transform: fit pad against none']
     """
+    found = []
+    for part in sorted(ours.keys() | theirs.keys()):
+        one, other = ours.get(part), theirs.get(part)
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            found.append(f"{part}: {', '.join(_inner_differences(one, other))}")
+        else:
+            found.append(f"{part}: {brief_value(one)} against {brief_value(other)}")
+    return found
+
+
+def _inner_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """As ``differences`` for a part that has named values itself; one that is left out in a description is "none"."""
     return [
-        f"{part}: {brief_value(ours.get(part))} against {brief_value(theirs.get(part))}"
-        for part in sorted(ours.keys() | theirs.keys())
-        if ours.get(part) != theirs.get(part)
+        f"{name} {brief_value(ours.get(name, 'none'))} against {brief_value(theirs.get(name, 'none'))}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,14 @@ def test_a_vision_transformer_of_torchvision_takes_squares_alone() -> None:
     ):
         load_backbone("vit_b_32", weights="random", size="64x96")
     assert load_backbone("vit_b_32", weights="random", size="64x64", device="cpu").transform.crop == 64
+
+
+def test_a_network_that_interpolates_its_biases_for_another_size_prints_no_warnings() -> None:
+    pytest.importorskip("timm", reason="needs pip install 'featx[timm]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backbone = load_backbone("timm/swin_tiny_patch4_window7_224", weights="random", size="32x64", device="cpu")
+    assert backbone.transform.size == (32, 64)
 
 
 @pytest.mark.parametrize("size", ["0x5", "5x", "x5", "224x448x3", "999999x2", "3000x3000"])

@@ -6,6 +6,7 @@ import csv
 import functools
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -269,7 +270,9 @@ def _for_size(timm: Any, name: str, module: nn.Module, size: ImageSize, channels
                 if side % step:
                     raise ValueError(f"its patches have {step} pixels, of which {side} is not a multiple")
         if hasattr(module, "set_input_size"):
-            module.set_input_size(img_size=sides)  # type: ignore[operator]
+            with warnings.catch_warnings():  # those of torch about timm's interpolation
+                warnings.simplefilter("ignore")
+                module.set_input_size(img_size=sides)  # type: ignore[operator]
             return module
         resized = seeded(functools.partial(timm.create_model, name, img_size=size, **_adapted(channels)))
         if hasattr(module, _EMBEDDING):
