@@ -11,9 +11,11 @@ from pathlib import Path
 
 from featx.data.arrow_table import ARROW_ENDINGS, ArrowTable
 from featx.data.json_table import read_json
+from featx.data.places import is_remote, local_path
 from featx.data.table_base import Fits, TableFile, reading
 from featx.data.text_table import TextTable, checked_separator
 from featx.errors import DatasetError
+from featx.io.file_kinds import POINTER, kind_of_file
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _ARROW = (".parquet", *ARROW_ENDINGS)
@@ -46,6 +48,8 @@ def open_table(
         raise DatasetError(f"--separator has no effect on {where}, whose cells have no separator")
     if numbered and not is_text:
         raise DatasetError(f"{where}: columns have numbers in text tables alone; expected the name of a column")
+    if not is_remote(where) and kind_of_file(local_path(where)) == POINTER:
+        raise DatasetError(f"{where} is {POINTER}; expected a table")
     with reading(where):
         if suffix in _ARROW:
             return ArrowTable(where, asked)

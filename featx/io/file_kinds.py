@@ -25,6 +25,12 @@ IMAGE, ARCHIVE, WEIGHTS, FOLDER, CODE, EMPTY = (
 )
 """The kinds, as they stand in a sentence."""
 
+POINTER = "a pointer of Git LFS, whose file git lfs pull fetches"
+"""A kind, too: clones without Git LFS hold such pointers in the place of data."""
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a pointer begins."""
+
 _BEGINNING = 1 << 16
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _FORMATS = {"featx-head": HEAD, "featx-model": MODEL, "featx-checkpoint": CHECKPOINT}
@@ -101,8 +107,8 @@ def data_hint(path: str | os.PathLike[str]) -> str:
 
 def _by_content(path: Path, beginning: bytes, size: int) -> str:
     """The kind of a file by its first bytes; "" where they do not tell."""
-    if not beginning:
-        return EMPTY
+    if not beginning or beginning.startswith(LFS_POINTER):
+        return POINTER if beginning else EMPTY
     if beginning.startswith(_HDF5):
         return FEATURE_FILE if b"featx" in beginning else HDF5
     if _IMAGES.match(beginning):

@@ -14,6 +14,7 @@ from featx.data.sources.tar_index import BLOCK, check_header, list_tar
 from featx.data.sources.tar_passes import TarPasses
 from featx.data.sources.zip_index import list_zip, read_member
 from featx.errors import DatasetError, FeatxError, ImageError, MachineError
+from featx.io.file_kinds import LFS_POINTER, POINTER
 from featx.text import brief
 
 _KINDS = {
@@ -187,6 +188,8 @@ class ArchiveFile:
     def _kind(self) -> str:
         """The kind of the archive by its first bytes."""
         begin = self.file.read(0, BLOCK)
+        if begin.startswith(LFS_POINTER):
+            raise DatasetError(f"{self.file.location} is {POINTER}; expected an archive")
         if kind := next((kind for start, kind in _KINDS.items() if begin.startswith(start)), ""):
             return kind
         # A zip may begin with a program that unpacks it.

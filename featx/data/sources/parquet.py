@@ -22,6 +22,7 @@ from featx.data.sources.parquet_files import (
 )
 from featx.data.store import ImageFile, Store
 from featx.errors import DatasetError
+from featx.io.file_kinds import TABLE, misplaced
 from featx.text import listed
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def _rows_of(file: str, prefix: str, split: str, options: ScanOptions, images_al
     except FileNotFoundError as error:
         raise DatasetError(f"there is no file {file}") from error
     except parquet_file.FAULTS as error:
+        if not is_remote(file) and (other := misplaced(file, EXPECTED, fits=[TABLE])):
+            raise DatasetError(other) from error
         raise DatasetError(f"{file} is not a Parquet file that can be read: {parquet_file.fault(error)}") from error
     return row_cells.read_rows(table, found, where=file, prefix=prefix, split=split)
 

@@ -653,3 +653,10 @@ def test_names_of_another_case_are_found_where_only_that_leads_to_a_file(tmp_pat
     images = read(tmp_path, rows, root=str(tmp_path / "root"))
     assert images.paths.tolist() == ["Cats/Tom.jpg", "DOGS/REX.jpg", "Dogs/Tom.jpg"]
     assert "t.csv: 1 name may mean several files below the root, such as Dogs/rex.jpg, dogs/rex.jpg" in images.notes
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.json", "t.jsonl", "t.parquet", "t.arrow", "t.zip", "t.tar.gz"])
+def test_a_pointer_of_git_lfs_is_known(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+    with pytest.raises(DatasetError, match="is a pointer of Git LFS, whose file git lfs pull fetches; expected a"):
+        scan_images(tmp_path / name)
