@@ -27,6 +27,7 @@ from urllib.request import getproxies, proxy_bypass
 from featx._version import __version__
 from featx.data.file_bytes import MAX_BYTES
 from featx.data.retries import PASSING_STATUS
+from featx.data.urls import legal
 from featx.text import size_text
 
 LARGEST_WHOLE = 1 << 29
@@ -218,7 +219,9 @@ def _answer(method: str, url: str, headers: Mapping[str, str] | None = None) -> 
             response.read(_BLOCK)
         finally:
             _give_back(connection, response, target)
-        moved = urlsplit(urljoin(target.geturl(), where))
+        # Some servers send names as they are, with spaces and in UTF-8; http.client decodes headers as Latin-1.
+        named = where.strip().encode("latin-1").decode("utf-8", "surrogateescape")
+        moved = urlsplit(urljoin(target.geturl(), legal(named)))
         if moved.scheme not in ("http", "https") or not moved.hostname:
             raise HttpError(response.status, f"redirects to {moved.scheme}://", response.headers)
         if moved[:2] != target[:2]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from featx.data.listing import is_junk, why_left_out
 from featx.data.places import expand, is_remote, local_path
-from featx.data.sources.paths_store import stored_path
 from featx.data.split_names import exact_splits, is_split_alone, worded_splits
-from featx.data.urls import is_http
+from featx.data.urls import as_stored, is_http
 from featx.errors import DatasetError
 from featx.text import listed, portable
 
@@ -65,6 +64,21 @@ def holds_parquet_alone(folder: Path) -> bool:
     return found
 
 
+def pattern_of_folder(folder: str, names: Sequence[str]) -> str:
+    """The location of all Parquet files below a remote folder; "" if there are none.
+
+    Args:
+        folder: its URL.
+        names: of all files that are there, relative to it.
+
+    Raises:
+        DatasetError: they are several data sets.
+    """
+    files = [f"{folder}/{name}" for name in names if _is_listed(name.rpartition("/")[2])]
+    _refuse_several(folder, files)
+    return glob.escape(folder) + _BELOW if files else ""
+
+
 def find_files(text: str) -> tuple[str, str, list[str]]:
     """The Parquet files that a text stands for.
 
@@ -86,7 +100,7 @@ def find_files(text: str) -> tuple[str, str, list[str]]:
             return location, location, [location]
         text = os.path.abspath(path)  # noqa: PTH100 - of a pattern
     elif not is_pattern(text):
-        text = stored_path(text)  # without what grants access
+        text = os.fspath(as_stored(text))  # without what grants access
         return text, text, [text]
     files = expand(text)
     if not files:

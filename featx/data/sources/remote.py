@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from featx.data.arrow_table import ARROW_ENDINGS
 from featx.data.file_bytes import MISSING_FACTS, UNKNOWN, FileBytes, FileFacts, require_size
 from featx.data.image_set import ImageSet
 from featx.data.listing import Listing, images_of_listing
 from featx.data.places import is_remote
 from featx.data.remote import Facts, RemoteFile, facts_of_info, list_files
 from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
-from featx.data.sources import archive
+from featx.data.sources import archive, parquet, parquet_files
 from featx.data.sources.archive_store import is_archive_name, pattern_of_folder
 from featx.data.store import READ_AHEAD
 from featx.data.urls import folder_location, is_http, joined
@@ -22,7 +23,7 @@ from featx.errors import DatasetError, ImageError, MachineError
 
 EXPECTED = "the URL of a folder of images (s3://, gs://, az://, https://)"
 
-OPTIONS: Collection[str] = archive.OPTIONS
+OPTIONS: Collection[str] = tuple(dict.fromkeys((*archive.OPTIONS, *parquet.OPTIONS)))
 """The options of the source; see ``featx.data.scan.Source``."""
 
 _ASKED_AT_ONCE = 64
@@ -58,10 +59,25 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     for path in listed:
         listing.add(path)
     if not listing.images and (archives := [path for path in listed if is_archive_name(path)]):
+        options.require_only((*archive.OPTIONS, *COMMON), location, archive.EXPECTED)
         return archive.scan(pattern_of_folder(location, archives), options)
+    if not listing.images:
+        _refuse_arrow(location, listed)
+        if pattern := parquet_files.pattern_of_folder(location, sorted(listed)):
+            options.require_only((*parquet.OPTIONS, *COMMON), location, parquet.EXPECTED)
+            return parquet.scan(pattern, options)
     options.require_only(COMMON, location, EXPECTED)
     store = RemoteStore(location, {path: facts_of_info(listed[path]) for path in listing.images})
     return images_of_listing(listing, store, listing.root.name, options)
+
+
+def _refuse_arrow(location: str, names: Collection[str]) -> None:
+    """Refuse a folder of Arrow files, which are mapped into memory from a disk."""
+    if any(name.lower().endswith(ARROW_ENDINGS) for name in names):
+        raise DatasetError(
+            f"{location} holds Arrow files, as datasets saves them, which are read from a disk alone; copy the folder to this "
+            "machine, or write the data set as Parquet (its method to_parquet), which is read from servers as well"
+        )
 
 
 class RemoteStore:

@@ -20,7 +20,7 @@ from featx.data.sources.remote import RemoteStore
 from featx.errors import DatasetError, RemoteError
 from featx.extraction.result import Extraction
 
-pytest.importorskip("fsspec", reason="reads remote files")
+fsspec = pytest.importorskip("fsspec", reason="reads remote files")
 pytest.importorskip("aiohttp", reason="reads files of web servers")
 
 ODD = "ants/a b #1?.png"
@@ -166,6 +166,48 @@ def test_parquet_is_read_where_a_server_states_no_size(server: WebServer, tmp_pa
     parquet.write_table(pyarrow.Table.from_pylist(rows), server.folder / "photos.parquet")
     server.sends_sizes = server.sends_parts = False
     assert extracted(f"{server.url}/photos.parquet", tmp_path / "cache").computed == 8
+
+
+# Folders of other things than images
+
+
+@pytest.mark.parametrize("where", ["http", "memory"])
+def test_a_remote_folder_of_parquet_files_is_read_as_a_local_one(where: str, server: WebServer, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    files = sorted((server.folder / "photos").rglob("*.png"))
+    for split, some in (("train", files[::2]), ("test", files[1::2])):
+        rows = [{"image": {"bytes": file.read_bytes(), "path": file.name}, "kind": file.parent.name} for file in some]
+        target = server.folder / f"my rows/data/{split}-00000-of-00001.parquet"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), target)
+    url = f"{server.url}/my rows/"
+    if where == "memory":
+        url = "memory://my rows"
+        for file in (server.folder / "my rows/data").iterdir():
+            fsspec.filesystem("memory").pipe_file(f"/my rows/data/{file.name}", file.read_bytes())
+    here = featx.scan_images(server.folder / "my rows", label_column="kind")
+    there = featx.scan_images(url, label_column="kind")
+    assert (list(there.paths), there.classes) == (list(here.paths), here.classes)
+    assert list(there.splits) == list(here.splits)
+    counts = [extracted(there, tmp_path / "cache") for _ in range(2)]
+    assert [result.computed for result in counts] == [8, 0]
+
+
+def test_a_remote_folder_that_datasets_has_saved_is_refused_with_what_to_do(server: WebServer) -> None:
+    for name in ("dataset_info.json", "state.json", "data-00000-of-00001.arrow"):
+        (server.folder / "saved").mkdir(exist_ok=True)
+        (server.folder / "saved" / name).write_bytes(b"{}")
+    with pytest.raises(DatasetError, match=r"saved holds Arrow files.*copy the folder to this machine.*to_parquet"):
+        featx.scan_images(f"{server.url}/saved")
+
+
+def test_redirects_may_name_their_target_as_people_write_it(server: WebServer, tmp_path: Path) -> None:
+    write_image(server.folder / "elsewhere/é b.png", 99)
+    location = "/elsewhere/é b.png".encode().decode("latin-1")
+    server.instead["photos/bees/0.png"] = lambda handler: handler.answer(b"", 302, Location=location)
+    result = extracted(f"{server.url}/photos", tmp_path / "cache")
+    assert (result.computed, result.failed) == (8, 0)
 
 
 # Runs that end in the middle
