@@ -72,7 +72,7 @@ ONLY_IN = {
     "openTSNE": {"inspection/coordinates"},
     "fsspec": {"data/remote", "data/web"},
     "datasets": {"data/sources/hub"},
-    "huggingface_hub": {"data/sources/hub", "backbones"},
+    "huggingface_hub": {"data/sources/hub", "data/sources/hub_network", "backbones"},
 }
 """Package: the only folders and modules that may import it."""
 

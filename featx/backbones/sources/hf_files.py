@@ -12,6 +12,7 @@ from torch import Tensor
 
 from featx.backbones.sources.source import absolute_path
 from featx.backbones.weight_reader import read_file
+from featx.data.sources.hub_network import offline_without_network
 from featx.errors import BackboneError
 from featx.text import brief, did_you_mean, printable
 
@@ -67,9 +68,10 @@ def _snapshot(short: str, *, with_weights: bool) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
 
     try:
-        folder = fetch(_DESCRIPTIONS + _SAFETENSORS * with_weights)
-        if with_weights and not _weight_files(folder):
-            folder = fetch(_DESCRIPTIONS + _TORCH)
+        with offline_without_network():
+            folder = fetch(_DESCRIPTIONS + _SAFETENSORS * with_weights)
+            if with_weights and not _weight_files(folder):
+                folder = fetch(_DESCRIPTIONS + _TORCH)
     except Exception as error:  # the hub's client passes on those of HTTP, the file system and its own
         beside = f"; for the folder {short}, name hf/./{short}" if Path(short).is_dir() else ""
         raise BackboneError(

@@ -30,6 +30,7 @@ from featx.backbones.sources.source import (
 from featx.backbones.text_tower import TextTower
 from featx.backbones.towers import VisualTower
 from featx.constants import MAX_SIDE
+from featx.data.sources.hub_network import offline_without_network
 from featx.data.transform import Transform
 from featx.errors import BackboneError
 from featx.text import brief, did_you_mean, listed, printable
@@ -363,13 +364,15 @@ def _published_file(open_clip: Any, arch: Arch) -> str:
     """The local path of published weights, which are downloaded into the hub's cache unless they are there."""
     scheme, _, place = arch.name.partition(":")
     if scheme == "hf-hub":
-        return str(open_clip.pretrained.download_pretrained_from_hf(place))
+        with offline_without_network():
+            return str(open_clip.pretrained.download_pretrained_from_hf(place))
     if scheme == "local-dir":
         found = open_clip.factory._find_checkpoint_in_dir(Path(place).expanduser())
         if found is None:
             raise FileNotFoundError(f"there is no file of weights in {place}")
         return str(found)
-    return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(arch.name, arch.tag)))
+    with offline_without_network():
+        return str(open_clip.download_pretrained(open_clip.get_pretrained_cfg(arch.name, arch.tag)))
 
 
 def _text_tower(open_clip: Any, arch: Arch, load: Callable[[], Loaded], name: str) -> TextTower:

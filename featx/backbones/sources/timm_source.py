@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import re
@@ -26,6 +27,7 @@ from featx.backbones.sources.source import (
     size_name,
 )
 from featx.backbones.ways import POSITIONS, Converter
+from featx.data.sources.hub_network import offline_without_network
 from featx.data.transform import Transform, sides_text
 from featx.errors import BackboneError
 from featx.text import brief, did_you_mean
@@ -130,7 +132,8 @@ def _created(timm: Any, name: str, weights: str, channels: int | None) -> nn.Mod
     """A model of timm, with its pretrained weights if these are asked for."""
     create = functools.partial(timm.create_model, name, pretrained=weights == "default")
     try:
-        return seeded(functools.partial(create, **_adapted(channels)))
+        with offline_without_network() if weights == "default" else contextlib.nullcontext():
+            return seeded(functools.partial(create, **_adapted(channels)))
     except Exception as error:  # timm passes on the errors of its hub, urllib and torch
         if channels is not None and weights != "default":
             raise BackboneError(f"timm cannot build {name} for {channels} channels: {brief(error)}") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
+from featx.data.sources.hub_network import offline_without_network
 from featx.data.sources.saved_folder import is_saved
 from featx.errors import DatasetError
 from featx.io.atomic import keep
@@ -129,7 +130,7 @@ def prepared_folder(name: HubName, *, newest: bool = True) -> tuple[Path, tuple[
     except ImportError as error:
         raise DatasetError(f"reading {name} needs datasets: pip install 'featx[hf]'") from error
     try:
-        with _quiet(datasets):
+        with _quiet(datasets), offline_without_network():
             builder = datasets.load_dataset_builder(name.repo, name.config, revision=name.revision)
             builder.download_and_prepare()
     except Exception as error:  # datasets and huggingface_hub raise what their many libraries raise

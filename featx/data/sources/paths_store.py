@@ -11,7 +11,7 @@ import numpy as np
 from featx.data.file_bytes import FileBytes, FileFacts
 from featx.data.places import is_remote, local_path
 from featx.data.remote import Facts
-from featx.data.sources.remote import facts_of_files, read_remote
+from featx.data.sources.remote_images import facts_of_files, read_remote
 from featx.data.store import FolderStore, Store
 from featx.data.urls import is_http, legal, public
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from featx.data.file_bytes import MISSING_FACTS, FileBytes, FileFacts, require_size
 from featx.data.places import LocalFile, Place, is_remote, place
-from featx.data.sources.remote import read_remote
+from featx.data.sources.remote_images import read_remote
 from featx.data.store import FolderStore
 from featx.errors import DatasetError, ImageError
 
