@@ -20,7 +20,14 @@ from featx.data.places import is_remote
 from featx.data.remote import Facts, RemoteFile
 from featx.data.transfers import fetch, has_bucket, names_in, newest_in, put, takes_files
 from featx.data.urls import folder_location, public
-from featx.errors import CacheMissError, CorruptFileError, FeatxError, OutputError, UnreadableFileError
+from featx.errors import (
+    CacheMissError,
+    CorruptFileError,
+    FeatxError,
+    OutputError,
+    UnknownVersionError,
+    UnreadableFileError,
+)
 from featx.features.feature_file import FeatureFile
 from featx.features.folder import newest, newest_of, tagged_name
 from featx.features.header import FeatureFileHeader
@@ -39,7 +46,6 @@ class RemoteFolder:
 
     Args:
         location: its URL.
-        writes: whether files are copied to it; from a web server they can only be fetched.
 
     Attributes:
         location: the URL, without what grants access.
@@ -50,15 +56,17 @@ class RemoteFolder:
         OutputError: the server takes no files, or there is no place for the folder of this machine.
     """
 
-    def __init__(self, location: str, *, writes: bool = True) -> None:
+    def __init__(self, location: str) -> None:
         self.location = folder_location(location)
-        if writes and not takes_files(self.location):
+        if not takes_files(self.location):
             raise OutputError(
-                f"{self.location} is on a web server, which takes no files; expected s3://, gs://, az:// or a folder"
+                f"{self.location} is on a web server, which takes no files; expected s3://, gs://, az:// or a folder. The "
+                "URL of a feature file there can be named where a feature file can"
             )
         name = hashlib.sha256(self.location.encode()).hexdigest()[:16]
         self.folder = home() / _FOLDER / name
         self.notes: list[str] = []
+        self._later: set[str] = set()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,11 +86,7 @@ class RemoteFolder:
         """
         target = self.folder / tagged_name(dataset, root, backbone, identities)
         beginning = target.name[: -_TAG - len(".h5")]
-        there = self._names()
-        if not there and not has_bucket(self.location):
-            raise OutputError(
-                f"there is no bucket for {self.location}; --cache names a folder in a bucket that is there"
-            )
+        there = self.require_there()
         if target.name not in there:
             self._record_path(target.name).unlink(missing_ok=True)
         for name, facts in sorted(there.items()):
@@ -93,6 +97,20 @@ class RemoteFolder:
             ):
                 self._fetch_if_changed(name, facts, reporter)
         return target
+
+    def require_there(self) -> dict[str, Facts]:
+        """Ask the server, before long work, for the files of the folder; a folder that will be made has none.
+
+        Raises:
+            OutputError: there is no such bucket, or it cannot be asked.
+            RemoteError: the server does not answer.
+        """
+        there = self._names()
+        if not there and not has_bucket(self.location):
+            raise OutputError(
+                f"there is no bucket for {self.location}; --cache names a folder in a bucket that is there"
+            )
+        return there
 
     def fetch_of(self, dataset: str, reporter: Reporter = SILENT) -> None:
         """Fetch the files of data sets of this name, whatever their backbone, as far as they are not here.
@@ -128,6 +146,8 @@ class RemoteFolder:
         """Copy a finished file of the folder to the server, unless the same is there. A failure is a note."""
         digest = FeatureFileHeader(path).digest
         if self._synced(path.name)[1] == digest:
+            return
+        if path.name in self._later:
             return
         target = f"{self.location}/{path.name}"
         reporter.stage(f"copying {path.name} to {self.location}")
@@ -168,6 +188,12 @@ class RemoteFolder:
         try:
             facts = fetch(location, path, lambda done, total: reporter.progress(done, total, "bytes"))
             found = FeatureFile(path).digest
+        except UnknownVersionError as error:
+            path.unlink(missing_ok=True)
+            self._later.add(name)
+            self.notes.append(
+                f"{location} is of a later version of featx, so it is neither used nor replaced: {brief(error)}"
+            )
         except (CorruptFileError, UnreadableFileError) as error:
             path.unlink(missing_ok=True)
             self.notes.append(f"{location} is no sound feature file, so it is not used: {brief(error)}")
@@ -205,7 +231,7 @@ def _digest(path: Path) -> str:
 
 def folder_here(cache: str | os.PathLike[str]) -> Path:
     """The folder of this machine that stands for a folder of feature files: itself, or that of the copies of a URL."""
-    return RemoteFolder(os.fspath(cache), writes=False).folder if is_remote(cache) else Path(cache)
+    return RemoteFolder(os.fspath(cache)).folder if is_remote(cache) else Path(cache)
 
 
 def newest_file(cache: str | os.PathLike[str], reporter: Reporter = SILENT) -> Path:
@@ -221,7 +247,7 @@ def newest_file(cache: str | os.PathLike[str], reporter: Reporter = SILENT) -> P
     """
     if not is_remote(cache):
         return newest(Path(cache), reporter)
-    folder = RemoteFolder(os.fspath(cache), writes=False)
+    folder = RemoteFolder(os.fspath(cache))
     path = folder.fetch_newest(reporter)
     reporter.note(f"taking {path.name}, the newest file of {folder.location}")
     return path
@@ -240,7 +266,7 @@ def newest_file_of(cache: str | os.PathLike[str], images: ImageSet, reporter: Re
     """
     if not is_remote(cache):
         return newest_of(Path(cache), images, reporter)
-    folder = RemoteFolder(os.fspath(cache), writes=False)
+    folder = RemoteFolder(os.fspath(cache))
     folder.fetch_of(images.name, reporter)
     for note in folder.notes:
         reporter.note(note)

@@ -17,8 +17,9 @@ import featx
 from featx.cli.main import main
 from featx.data import retries, transfers
 from featx.data.transfers import fetch, put
-from featx.errors import CacheMissError, CorruptFileError, OutputError, UnreadableFileError
+from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.extraction.result import Extraction
+from featx.features import remote_folder
 from featx.features.feature_set import FeatureSet
 from featx.features.remote_folder import RemoteFolder, local_file
 
@@ -261,6 +262,9 @@ def test_a_bucket_that_is_not_there_is_told_before_the_work(photos: Path, monkey
     assert not transfers.has_bucket("s3://no/folder")
     assert transfers.has_bucket("s3://closed/folder")
     assert transfers.has_bucket("memory://folder")
+    np.save(photos.parent / "x.npy", np.eye(4))
+    with pytest.raises(OutputError, match="there is no bucket for s3://no/folder"):
+        featx.import_features(photos.parent / "x.npy", cache="s3://no/folder")
     with pytest.raises(OutputError, match="there is no bucket for s3://no/folder"):
         featx.extract(photos, "lenet5", cache="s3://no/folder")
 
@@ -313,3 +317,30 @@ def test_a_folder_whose_name_reads_like_a_pattern_takes_files(photos: Path, mach
     assert memory.exists(f"/cache-of-tests/features [1] 2*3?token=4/{first.file.name}")
     machine("b")
     assert featx.extract(photos, "lenet5", cache=cache).computed == 0
+
+
+@pytest.mark.parametrize("command", [["fit-head"], ["export", "--to", "x.npy"], ["search", "--row", "0"], ["inspect"]])
+def test_the_folder_of_a_web_server_is_refused_with_the_remedy(in_tmp: Path, command: list[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "--cache", "https://127.0.0.1:9/features"])
+    assert (result.exit_code, "Traceback" in result.output) == (1, False)
+    assert "The URL of a feature file there can be named where a feature file can" in result.output
+
+
+def test_a_file_of_a_later_version_is_neither_used_nor_replaced(
+    photos: Path, memory: Any, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("one")
+    extracted(photos)
+    (name,) = names(memory)
+    before = memory.modified(f"/cache-of-tests/{name}")
+    machine("two")
+
+    def unknown(*_: Any) -> Any:
+        raise UnknownVersionError("version 9; expected 1. A newer featx may read it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_folder, "FeatureFile", unknown)
+        result = extracted(photos)
+    assert result.computed == 40
+    assert any("is of a later version of featx, so it is neither used nor replaced" in note for note in result.notes)
+    assert memory.modified(f"/cache-of-tests/{name}") == before

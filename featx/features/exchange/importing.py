@@ -155,6 +155,8 @@ def import_features(
     folder = copies.folder if copies else Path(cache)
     if target is not None:
         require_named(target, *_inputs(source, names, labels))
+    if copies:
+        copies.require_there()
     require_writable(folder, target)
     reporter.stage(f"reading {source}")
     own = _own_columns(scan, labels, vector_column)
