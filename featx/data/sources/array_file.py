@@ -159,6 +159,8 @@ def _header(raw: IO[bytes], name: str) -> tuple[np.dtype[Any], tuple[int, ...], 
         raise DatasetError(f"{name}: the header of the array is damaged") from error
     if dtype.hasobject:
         raise DatasetError(f"{name}: the array holds Python objects, which featx never unpickles")
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise DatasetError(f"{name}: the header of the array is damaged")
     return dtype, tuple(int(length) for length in shape), bool(by_columns)
 
 

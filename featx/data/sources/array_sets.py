@@ -22,7 +22,7 @@ from featx.data.sources.array_file import NPZ, Rows, is_idx_name, name_in_idx, r
 from featx.data.split_names import worded_splits
 from featx.data.store import Store
 from featx.errors import DatasetError, ImageError
-from featx.text import listed
+from featx.text import listed, printable
 
 EXPECTED = "images in arrays (.npz, or a folder of idx files)"
 
@@ -71,9 +71,11 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
     splits = worded_splits([_of_split(image) for _, image, _ in pairs])
     are_splits = len(pairs) > 1 and all(splits.values())
     paths, labels, split_of, notes = list[str](), list[str | None](), list[str](), list[str]()
-    names, about = _label_names(
-        [(_whole(arrays[label], path) if label else None, len(arrays[image])) for _, image, label in pairs]
-    )
+    given = [(_whole(arrays[label], path) if label else None, len(arrays[image])) for _, image, label in pairs]
+    try:
+        names, about = _label_names(given)
+    except ValueError as error:
+        raise DatasetError(f"{path}: {error}") from error
     notes += about
     for (_, image, label), found in zip(pairs, names, strict=True):
         count = len(arrays[image])
@@ -81,11 +83,16 @@ def scan(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS) -> Ima
         labels += found
         split_of += [splits[_of_split(image)] if are_splits else ""] * count
         if label is None:
-            notes.append(f"there are no labels for the images in {image}")
+            notes.append(f"there are no labels for the images in {printable(image)}")
     shown = listed(
-        [f"{image} {arrays[image].shape}" + (f" with {label}" if label else "") for _, image, label in pairs]
+        [
+            f"{printable(image)} {arrays[image].shape}" + (f" with {printable(label)}" if label else "")
+            for _, image, label in pairs
+        ]
     )
     notes.insert(0, f"the images are the rows of {shown}")
+    if not paths:
+        raise DatasetError(f"{path} has no images: its arrays have no rows")
     name = path.stem if path.is_file() else path.name
     return assemble(name, store, paths, labels, split_of, [f"{path.name}: {note}" for note in notes], options=options)
 
@@ -121,7 +128,7 @@ def _pairs(arrays: Mapping[str, Rows], where: str) -> list[tuple[str, str, str |
         elif words and len(array.shape) in (1, 2) and set(words) & _LABELS:
             kinds["labels"][" ".join(word for word in words if word not in _LABELS)] = name
     if not kinds["images"]:
-        found = listed([f"{name} {array.shape}" for name, array in arrays.items()]) or "none"
+        found = listed([f"{printable(name)} {array.shape} {array.dtype}" for name, array in arrays.items()]) or "none"
         raise DatasetError(
             f"{where} has no array of images: found {found}; expected names such as train_images and train_labels, or "
             "x_train and y_train, and shapes (N, H, W) or (N, H, W, C). Vectors are read by featx import"
@@ -170,7 +177,13 @@ def _label_names(found: Sequence[tuple[np.ndarray | None, int]]) -> tuple[list[l
 def _plain(labels: np.ndarray | None, count: int) -> list[str | None]:
     if labels is None:
         return [None] * count
-    return [cell_text(value) or None for value in np.asarray(labels).reshape(count).tolist()]
+    found = list[str | None]()
+    for row, value in enumerate(np.asarray(labels).reshape(count).tolist()):
+        try:
+            found.append(cell_text(value) or None)
+        except ValueError as error:
+            raise ValueError(f"the label of row {row} {error}") from error
+    return found
 
 
 def _flags(row: np.ndarray) -> str:

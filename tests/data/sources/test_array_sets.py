@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from listings import label_names
+from numpy.lib import format as npy
 
 from featx.data.openers import open_store
 from featx.data.scan import scan_images
@@ -147,6 +148,12 @@ def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def _negative(file: Path) -> None:
+    """A header with a negative number of rows."""
+    with zipfile.ZipFile(file, "w") as archive, archive.open("images.npy", "w") as member:
+        npy.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (-4, 8, 8)})
+
+
 def _flip(file: Path) -> None:
     """Change a byte of a compressed member."""
     with zipfile.ZipFile(file) as archive:
@@ -167,8 +174,14 @@ def _flip(file: Path) -> None:
         ),
         (
             lambda path: np.savez(path, arr_0=X),
-            r"has no array of images: found arr_0 \(6, 8, 9, 3\); expected names such as",
+            r"has no array of images: found arr_0 \(6, 8, 9, 3\) uint8; expected names such as",
         ),
+        (lambda path: np.savez(path, x=X[:0]), "has no images: its arrays have no rows"),
+        (
+            lambda path: np.savez(path, x=X, y=np.array([b"\xff"] * 6)),
+            r"a\.npz: the label of row 0 holds bytes that are not UTF-8",
+        ),
+        (lambda path: _negative(path), "the header of the array is damaged"),
         (
             lambda path: np.savez(path, x=np.array([{}], dtype=object)),
             "holds Python objects, which featx never unpickles",
