@@ -51,10 +51,11 @@ from featx.backbones.sources.source import (
 )
 from featx.backbones.text_tower import TextTower
 from featx.backbones.towers import POOLINGS, ImageTower
+from featx.backbones.ways import tables_in
 from featx.backbones.weight_reader import read_file
 from featx.constants import MAX_SIDE
 from featx.errors import BackboneError
-from featx.text import brief, printable
+from featx.text import brief, listed, printable
 
 _NOT_ARCHITECTURE = {
     *("_name_or_path", "_commit_hash", "auto_map", "architectures", "transformers_version", "dtype", "torch_dtype"),
@@ -119,6 +120,10 @@ class HfSource(Source):
             with forked_random():
                 plan, module, weights, more = _loaded(plans_of(config, raw, short), weights, folder, size, short)
         notes += more
+        if raw.get("auto_map"):
+            notes += (
+                f"hf/{short} names code of its own (auto_map), which never runs: the network is transformers' own",
+            )
         interpolate = _interpolates(module, config, size)
         tower = _tower(module, plan, interpolate, prepared.swap_channels)
         origin = _origin(plan, raw, size if interpolate else None, swap_channels=prepared.swap_channels)
@@ -194,9 +199,15 @@ def _loaded(
         return *fitted_model(plans, read_weights(folder, short), size, f"hf/{short}"), weights, ()
     file, part = split_part(weights)
     path = absolute_path(file)
-    states = states_in(read_file(path), first_model(plans, size)[1], part)
+    content = read_file(path)
+    states = states_in(content, first_model(plans, size)[1], part)
     if not states:
-        raise BackboneError(f"{path} does not hold the tensors of {plans[0].kind}, the model of hf/{short}")
+        names = [name for _, table in tables_in(content) for name in table]
+        found = f"its names are {listed(list(map(printable, names)), most=3)}" if names else "it has no tensors by name"
+        where = f" in a part {printable(repr(part))}" if part else ""
+        raise BackboneError(
+            f"{path} does not hold most of the tensors of {plans[0].kind}, the model of hf/{short}{where}: {found}"
+        )
     for _, state in states[1:]:
         if state.keys() != states[0][1].keys() or any(not torch.equal(t, states[0][1][n]) for n, t in state.items()):
             raise several_networks([name for name, _ in states], path, plans[0].kind)

@@ -264,6 +264,30 @@ def test_a_tensor_that_a_part_of_the_model_has_no_place_for_is_refused(tmp_path:
         load_backbone(f"hf/{tmp_path}/clip", weights=f"{tmp_path}/w.pth", device="cpu")
 
 
+def test_a_file_of_another_model_is_refused_with_its_names(tmp_path: Path) -> None:
+    vision_models.vit(tmp_path / "m")
+    torch.save({"model": {"conv1.weight": torch.ones(2), "bn1.bias": torch.ones(2)}}, tmp_path / "w.pth")
+    for part, where in (("", ""), ("#teacher", " in a part 'teacher'")):
+        with pytest.raises(
+            BackboneError,
+            match=rf"does not hold most of the tensors of ViTForImageClassification, .*{where}: its names are conv1\.weight",
+        ):
+            load_backbone(f"hf/{tmp_path}/m", weights=f"{tmp_path}/w.pth{part}", device="cpu")
+
+
+def test_code_in_the_folder_of_a_known_model_is_not_run_and_a_note_says_so(tmp_path: Path) -> None:
+    vision_models.vit(tmp_path / "m")
+    plain = load_backbone(f"hf/{tmp_path}/m", device="cpu")
+    for file, name in (("config.json", "AutoModel"), ("preprocessor_config.json", "AutoImageProcessor")):
+        stored_config = json.loads((tmp_path / "m" / file).read_text())
+        (tmp_path / "m" / file).write_text(json.dumps({**stored_config, "auto_map": {name: "code.Net"}}))
+    (tmp_path / "m" / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    backbone = load_backbone(f"hf/{tmp_path}/m", device="cpu")
+    assert any("names code of its own (auto_map), which never runs" in note for note in backbone.notes)
+    assert not (tmp_path / "ran").exists()
+    assert backbone.identity == plain.identity
+
+
 def test_a_repository_in_the_cache_of_the_hub_is_found_without_a_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
