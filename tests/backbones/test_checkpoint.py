@@ -231,6 +231,12 @@ def saved(path: Path, state: dict[str, Tensor]) -> str:
     return str(path)
 
 
+def test_a_file_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({"net": load_backbone("lenet5").network.state_dict()}, tmp_path / "w.pth")
+    assert load_backbone("lenet5", weights="~/w.pth#net").weights == f"{tmp_path.resolve()}/w.pth#net"
+
+
 def test_a_named_part_is_part_of_the_stored_weights_and_found_again(tmp_path: Path) -> None:
     lenet, other = (load_backbone("lenet5", weights=weights).network.state_dict() for weights in ("default", "random"))
     torch.save({"student": under("backbone.", other), "teacher": under("backbone.", lenet)}, tmp_path / "dino.pth")

@@ -241,13 +241,13 @@ def load_local_weights(
 
 
 def absolute_path(path: str) -> Path:
-    """The absolute path of a file, with links resolved.
+    """The absolute path of a file, with links resolved, and ``~/`` as a recipe or Python may have it.
 
     Raises:
         BackboneError: the text is not a path.
     """
     try:
-        return Path(path).resolve()
+        return (Path(path).expanduser() if path.startswith("~/") else Path(path)).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character
         raise BackboneError(f"{printable(path)} is not the path of a file: {error}") from error
 
