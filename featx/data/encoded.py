@@ -9,6 +9,9 @@ import re
 from featx.data.formats import format_of
 
 _BASE64 = re.compile(r"\s*(?:data:[\w.+/-]*(?:;[\w=.-]+)*;base64,\s*)?([A-Za-z0-9+/_-]{64})")
+_SURE = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "HEIF", "AVIF", "JPEG2000")
+"""Formats with a beginning so long that no path looks like it: ``/wo`` is that of JPEG XL."""
+
 _PREFIX = re.compile(rb"\s*data:[^,]{0,200},")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -18,14 +21,17 @@ def is_image_text(text: object) -> bool:
 
     Examples:
         >>> png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode()
-        >>> is_image_text(png), is_image_text("data:image/png;base64," + png), is_image_text("photos/cat.png")
+        >>> is_image_text(png), is_image_text("data:image/png;base64," + png), is_image_text("/work/" + 70 * "x")
         (True, True, False)
     """
     match = _BASE64.match(text) if isinstance(text, str) else None
     if match is None:
         return False
     begin = base64.b64decode(match[1].encode().translate(_URL_SAFE))
-    return format_of(begin) is not None
+    form = format_of(begin)
+    if form == "JPEG" and begin[3] < 0xC0:  # no marker of JPEG, but a path such as /9j/cats
+        return False
+    return form in _SURE or (form is not None and match[0].lstrip().startswith("data:"))
 
 
 def image_of_text(text: str | bytes) -> bytes:

@@ -660,3 +660,11 @@ def test_a_pointer_of_git_lfs_is_known(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
     with pytest.raises(DatasetError, match="is a pointer of Git LFS, whose file git lfs pull fetches; expected a"):
         scan_images(tmp_path / name)
+
+
+@pytest.mark.parametrize("folder", ["work", "9j", "woods", "Qk1"])
+def test_a_long_path_is_no_image_in_base64(tmp_path: Path, folder: str) -> None:
+    long = "/".join([folder, *["category_of_images"] * 5])
+    (tmp_path / "t.csv").write_text(f"path,label\n/{long}/1.jpg,a\n{long}/2.jpg,b\n")
+    touch(tmp_path, f"{long}/2.jpg")
+    assert scan_images(tmp_path / "t.csv").paths.tolist() == [f"/{long}/1.jpg", f"{long}/2.jpg"]
