@@ -40,10 +40,10 @@ def read_anndata(root: Any, out: Any, most: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"matrices": [], "anndata": True, "columns": {}, "index": ""}
     places = [("X", root["X"])] if "X" in root else []
-    places += [(f"obsm/{name}", each) for name, each in root["obsm"].items()] if "obsm" in root else []
+    places += [(f"obsm/{name}", each) for name, each in root["obsm"].items()] if _is_group(root, "obsm") else []
     for name, each in places:
         _take_matrix(name, each, found["matrices"], out, most)
-    if "obs" in root:
+    if _is_group(root, "obs"):
         obs = root["obs"]
         found["index"] = text_of(obs.attrs.get("_index", "_index"))
         order = [text_of(name) for name in list(obs.attrs.get("column-order", []))[:_MOST_COLUMNS]]
@@ -52,6 +52,10 @@ def read_anndata(root: Any, out: Any, most: int) -> dict[str, Any]:
             if values is not None:
                 found["columns"][name] = values
     return found
+
+
+def _is_group(root: Any, name: str) -> bool:
+    return name in root and not hasattr(root[name], "dtype")
 
 
 def _take_matrix(name: str, found: Any, matrices: list[dict[str, Any]], out: Any, most: int) -> None:

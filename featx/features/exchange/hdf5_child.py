@@ -54,7 +54,7 @@ def _read(path: str, out: Any, most: int) -> dict[str, Any]:
         return {"fault": str(error)}
     except MemoryError:
         return {"fault": "needs more memory than is given to a file of a stranger"}
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, RuntimeError, TypeError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return {"no_room": os.strerror(error.errno)}
         return {"fault": f"cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"}

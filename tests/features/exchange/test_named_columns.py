@@ -184,6 +184,38 @@ def test_a_hostile_sparse_matrix_is_one_clear_line(tmp_path: Path, parts: dict[s
     ]
 
 
+def _no_group(root: h5py.File) -> None:
+    root["X"], root["obsm"], root["obs"] = X, X, np.zeros(N, dtype=[("index", "S4")])
+
+
+def _wrong_lengths(root: h5py.File) -> None:
+    root["X"] = X
+    obs = root.create_group("obs")
+    obs.attrs["_index"], obs.attrs["column-order"] = "nowhere", ["n"]
+    obs["n/values"], obs["n/mask"] = np.arange(3), np.zeros(N, bool)
+
+
+def _groups_for_parts(root: h5py.File) -> None:
+    group = root.create_group("X")
+    group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", [2, 2]
+    group.create_group("data")
+    group["indices"], group["indptr"] = [0], [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(_no_group, ""), (_wrong_lengths, "cannot be read: zip"), (_groups_for_parts, "'Group'")]
+)
+def test_an_odd_file_of_scanpy_is_read_or_refused_by_its_reader(tmp_path: Path, make: Any, message: str) -> None:
+    with h5py.File(tmp_path / "x.h5ad", "w") as root:
+        root.attrs["encoding-type"] = "anndata"
+        make(root)
+    if message:
+        with pytest.raises(DatasetError, match=f"x.h5ad cannot be read: .*{message.rpartition(' ')[2]}"):
+            read_vectors(tmp_path / "x.h5ad", tmp_path)
+    else:
+        assert read_vectors(tmp_path / "x.h5ad", tmp_path).layers["penultimate"].tolist() == X.tolist()
+
+
 # Lists in text, and other forms of one matrix
 
 
