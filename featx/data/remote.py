@@ -160,6 +160,11 @@ class RemoteFile:
 
     def __init__(self, location: str) -> None:
         self.location = public(legal(location) if is_http(location) else location)
+        if is_http(location):
+            try:
+                urlsplit(self.location)
+            except ValueError as error:
+                raise OSError(errno.EINVAL, f"the URL is malformed: {brief(error)}", self.location) from error
         self._system: tuple[Any, str] | None = None
         self._info: dict[str, Any] | None = None
         self._sends_parts = True
@@ -427,7 +432,7 @@ def _linked_files(location: str) -> Iterator[str]:
     with ThreadPoolExecutor(_PAGES_AT_ONCE) as pool:
         level = [""]
         while level:
-            urls = [joined(location, folder) + "/" if folder else location + "/" for folder in level]
+            urls = [joined(location, f"{folder}/" if folder else "") for folder in level]
             seen |= dict(zip(level, pool.map(_page_entries, urls), strict=True))
             level = [
                 f"{folder}/{name}".lstrip("/")

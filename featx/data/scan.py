@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from featx.data.scan_options import COMMON, NO_OPTIONS, ScanOptions
 from featx.data.sources import archive, array_sets, digits, files, folder, hugging_face, parquet, remote, table
 from featx.data.sources.joined_tables import pattern_of_tables
 from featx.data.store import ImageFile
-from featx.data.urls import as_stored
+from featx.data.urls import as_stored, is_url
 from featx.errors import DatasetError, FeatxError, system_errors
 from featx.io.file_kinds import misplaced
 from featx.text import brief, described
@@ -87,8 +88,16 @@ def located(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
     Examples:
         >>> located("file:///photos/my%20cat.jpg"), located("photos")
         ('/photos/my cat.jpg', 'photos')
+
+    Raises:
+        DatasetError: it is a malformed URL.
     """
     stored = as_stored(source)
+    if is_url(stored):
+        try:
+            _ = urlsplit(os.fspath(stored)).port
+        except ValueError as error:
+            raise DatasetError(f"{os.fspath(stored)} is a malformed URL: {brief(error)}") from error
     is_short = isinstance(stored, str) and (stored.startswith("~") or stored.lower().startswith("file://"))
     return str(local_path(stored)) if is_short else stored
 

@@ -24,6 +24,8 @@ _LEGAL = "%/:?#[]@!$&'()*+,;=~-._"
 
 _secret_queries: dict[str, str] = {}
 _secret_users: dict[tuple[str, str], str] = {}
+_secret_folders: dict[str, str] = {}
+"""The queries of folders, which hold for all that is in them."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,18 @@ def public(url: str) -> str:
 
 def private(url: str) -> str:
     """The URL with what grants access to it, if this process was given that."""
-    whole = _secret_queries.get(url, url)
+    whole = _secret_queries.get(url) or _as_in_folder(url)
     if not is_url(whole):
         return whole
     scheme, rest = whole.split("://", 1)
     user = _secret_users.get((scheme.lower(), _host(rest)))
     return f"{scheme}://{user}@{rest}" if user else whole
+
+
+def _as_in_folder(url: str) -> str:
+    """The URL with the query of the folder that it is in, if there is one that grants access."""
+    base = url.partition("?")[0]
+    return next((f"{base}?{query}" for folder, query in _secret_folders.items() if base.startswith(f"{folder}/")), url)
 
 
 def as_stored(location: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -126,11 +134,15 @@ def folder_location(url: str) -> str:
     Examples:
         >>> folder_location("HTTPS://Server/my photos/")
         'https://server/my%20photos'
+        >>> private(joined(folder_location("https://folders/photos/?token=12ab"), "a.jpg"))
+        'https://folders/photos/a.jpg?token=12ab'
     """
     found = public(legal(url) if is_http(url) else url)
     if is_http(found):
-        parts = urlsplit(found)
+        parts, whole = urlsplit(found), _secret_queries.get(found)
         found = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+        if whole is not None:
+            _secret_folders[found.partition("?")[0]] = whole.partition("?")[2].partition("#")[0]
     scheme, rest = found.split("://", 1)
     return f"{scheme}://{rest.rstrip('/')}"
 
@@ -154,13 +166,16 @@ def joined(location: str, path: str) -> str:
         'https://server/photos/my%20cat%20%231.jpg'
         >>> joined("s3://bucket/photos", "my cat #1.jpg")
         's3://bucket/photos/my cat #1.jpg'
+        >>> joined("https://server/photos?key=1", "a.jpg")
+        'https://server/photos/a.jpg?key=1'
     """
+    location, mark, query = location.partition("?") if is_http(location) else (location, "", "")
     if ".." in path.split("/"):
         scheme, rest = location.split("://", 1)
         host, _, folder = rest.partition("/")
         inner = posixpath.normpath("/" + posixpath.join(folder if not is_http(location) else _plain(folder), path))
         location, path = f"{scheme}://{host}", inner.lstrip("/")
-    return f"{location}/{quote(os.fsencode(path), safe='/~') if is_http(location) else path}"
+    return f"{location}/{quote(os.fsencode(path), safe='/~') if is_http(location) else path}{mark}{query}"
 
 
 def name_of(url: str) -> str:

@@ -94,3 +94,23 @@ def test_a_signed_image_that_is_missing_is_not_taken_for_another_one(server: Web
     result = featx("extract", "signed.csv", "-b", "lenet5")
     assert "none.png?v=1: cannot be read: there is no such file" in result.output
     assert "without an ending" not in result.output
+
+
+@pytest.mark.parametrize("query", [QUERY, "v=1"])
+def test_the_query_of_a_folder_holds_for_all_that_is_in_it(query: str, server: WebServer, in_tmp: Path) -> None:
+    server.query = query
+    result = featx("extract", f"{server.url}/photos/?{query}", "-b", "lenet5")
+    assert "4 computed, 0 reused, 0 failed" in result.output
+    assert "4 reused" in featx("extract", f"{server.url}/photos?{query}", "-b", "lenet5").output
+    kept = b"".join(path.read_bytes() for path in in_tmp.rglob("*.h5"))
+    assert b"T0KEN" not in kept
+
+
+def test_a_malformed_url_is_one_line(server: WebServer, in_tmp: Path) -> None:
+    result = featx("extract", "http://[::1/photos", "-b", "lenet5", status=1)
+    assert "http://[::1/photos is a malformed URL: Invalid IPv6 URL" in result.output
+    names = (f"{server.url}/photos/ants/a.png?{QUERY}", "http://[::1/a.png", f"{server.url}/photos/bees/d.png?{QUERY}")
+    Path("labels.csv").write_text("\n".join(["path,label", *(f"{name},{at % 2}" for at, name in enumerate(names))]))
+    result = featx("extract", "labels.csv", "-b", "lenet5")
+    assert "2 computed, 0 reused, 1 failed" in result.output
+    assert "the URL is malformed: Invalid IPv6 URL" in result.output

@@ -60,13 +60,13 @@ def read_remote(address: str, known: Facts | None, admit: Callable[[int], None])
         ImageError: it is missing, refused or too large.
         RemoteError: the server does not answer.
     """
-    file = RemoteFile(address)
 
     def admit_image(size: int) -> None:
         require_size(size)
         admit(size)
 
     try:
+        file = RemoteFile(address)
         if known and known[0] > 0:
             admit_image(known[0])
             data, found = file.read_all()
