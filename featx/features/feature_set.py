@@ -113,7 +113,7 @@ class FeatureSet(SplitRows):
             CorruptFileError: the file is damaged, or a row does not match its checksum.
             OutputError: the disk has no room for features that are too large to be joined in memory.
         """
-        file = FeatureFile(local_file(path) if isinstance(path, str) else path)
+        file = FeatureFile(local_file(path) if isinstance(path, str) and path else path)
         rows = np.flatnonzero(file.status == DONE)
         layer = ",".join(names_of(layer, "layer"))
         names = LayerSpec.parse(layer).stored
