@@ -234,6 +234,10 @@ def _remedy(closest: Fit, side: int) -> str:
     if channels := _other_channels(closest):
         return f". The file is of a network for images of {counted(channels[0], 'channel')} instead of {channels[1]}"
     if len(faults) > (1 - _FEW) * len(closest.needed):
+        if all(name in closest.misshapen for name in faults) and not closest.strangers:
+            return (
+                ". It has this network's names and other shapes, as a larger or smaller one of its kind: name that one"
+            )
         some = listed([printable(name) for name in names], most=3)
         return f". The file is of another architecture (its names are {some}): name that one with --backbone"
     around = f"{(closest.last or '').partition('.')[0]}."

@@ -394,6 +394,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         small_resnet(blocks=2).state_dict(),
         r"all 60 tensors of resnet10 are in it, but 40 more belong to no part of it, the first layer1\.1\.conv1\.weight\. Name",
     ),
+    "a network of twice the width": (
+        {n: torch.cat([t, t]) if t.ndim else t for n, t in STATE.items()},
+        r"0 of 60 tensors fit; .* conv1\.weight, which has .* It has this network's names and other shapes, as a larger",
+    ),
     "bottleneck blocks": (
         ResNet(Bottleneck, [1, 1, 1, 1]).state_dict(),
         r"does not fit resnet10: 0 of 60 tensors fit; the first .* conv1.* of another architecture \(its names are",
