@@ -214,14 +214,16 @@ def _bounds(values: Values, transform: Transform, *, every: bool = False) -> tup
     """
     black, white = values.type.range(transform.value_range)
     low, high = values.extremes(every=every)
-    least, most = values.nearest(black), values.nearest(white)
-    if not (math.isfinite(low) and math.isfinite(high)) or low < min(black, least) or high > max(white, most):
-        grey = "grey " if values.channels < 3 else ""
-        fault = f"{grey}values from {low:g} to {high:g}; expected {black:g} to {white:g}"
-        is_finite = math.isfinite(low) and math.isfinite(high)
+    grey = "grey " if values.channels < 3 else ""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        kind = "NaN, as files mark missing data" if math.isnan(low) or math.isnan(high) else "infinite"
         raise ImageError(
-            f"{fault} (--value-range {fitting_range(values.type, low, high)} would fit)" if is_finite else fault
+            f"{grey}values that are {kind}; expected {black:g} to {white:g}, so write a number in their place"
         )
+    least, most = values.nearest(black), values.nearest(white)
+    if low < min(black, least) or high > max(white, most):
+        hint = f"--value-range {fitting_range(values.type, low, high)} would fit"
+        raise ImageError(f"{grey}values from {low:g} to {high:g}; expected {black:g} to {white:g} ({hint})")
     return black, white
 
 

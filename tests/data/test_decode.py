@@ -224,7 +224,10 @@ def test_a_float_tiff_of_0_to_1_is_scaled_to_255() -> None:
     ("values", "message"),
     [
         (np.array([[0, 300.0]], np.float32), "grey values from 0 to 300; expected 0 to 1"),
-        (np.array([[0, np.nan]], np.float32), "grey values from nan to nan; expected 0 to 1"),
+        (
+            np.array([[0, np.nan]], np.float32),
+            "grey values that are NaN, as files mark missing data; expected 0 to 1, so write",
+        ),
         (np.array([[-5, 70]], np.int32), "grey values from -5 to 70; expected 0 to 65535"),
         (np.array([[0, 70_000]], np.int32), "grey values from 0 to 70000; expected 0 to 65535"),
     ],
