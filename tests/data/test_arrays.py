@@ -80,10 +80,10 @@ def test_a_value_beyond_the_range_is_an_error_that_names_one_that_fits() -> None
         ImageError, match=r"^grey values from 0 to 189; expected 0 to 1 \(--value-range 0-255 would fit\)$"
     ):
         decode(npy(np.linspace(0, 189, 600, dtype=np.float32).reshape(20, 30)))
-    with pytest.raises(ImageError, match="^grey values that are NaN, as files mark missing data; expected 0 to 1"):
+    with pytest.raises(ImageError, match=r"^grey values that are NaN, as files mark missing data; expected 0 to 1"):
         decode(npy(np.full((4, 4), np.nan)))
     with pytest.raises(
-        ImageError, match="^values that are infinite; expected 0 to 1, so write a number in their place$"
+        ImageError, match=r"^values that are infinite; expected 0 to 1, so write a number in their place$"
     ):
         decode(npy(np.full((4, 4, 3), np.inf)))
     assert peek(npy(np.full((8, 8), 300, np.uint16)), Transform(), max_pixels=100)[1] == 300
