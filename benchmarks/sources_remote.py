@@ -1,13 +1,14 @@
 r"""How fast images behind a web server with latency are extracted, against the same images in a local folder.
 
     python benchmarks/sources_remote.py
+    python benchmarks/sources_remote.py --copies 12
     python benchmarks/sources_remote.py --backbone lenet5 --images FOLDER --latency 0.05 --rounds 3
 
 Prints one JSON line; progress goes to stderr. A server in a process of its own, which keeps the files in memory, waits for the
 latency before each answer. In each round both take turns, with an empty cache, and the listing and the facts of the images
 count. "seconds" are medians; "share" is the median of local / remote seconds over the rounds. "cpu_seconds" are those of this
 process, which show how much work the requests cost where other programs use the machine too. The engine is fixed, so that
-nothing is measured by the way.
+nothing is measured by the way. ``--copies`` makes the data set larger by copies of each image that differ in the last byte.
 
 The server needs a part of a core, which a bucket would not, and the images come with an ETag, as from a bucket.
 """
@@ -32,7 +33,10 @@ from urllib.parse import quote
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 IMAGES = SHARED / "datasets" / "hymenoptera"
-WEIGHTS = {"mobilenet_v1_075": SHARED / "weights" / "mobilenet_v1_075.safetensors"}
+WEIGHTS = {
+    "mobilenet_v1_075": SHARED / "weights" / "mobilenet_v1_075.safetensors",
+    "timm/tf_efficientnet_lite0": SHARED / "weights" / "efficientnet_lite0.safetensors",
+}
 
 
 class _Answering(asyncio.Protocol):
@@ -86,12 +90,23 @@ def _answers(folder: Path) -> dict[str, tuple[bytes, bytes]]:
     }
 
 
+def copy_images(images: Path, folder: Path, copies: int) -> None:
+    """Fill a folder with copies of images whose bytes differ, though the pictures do not."""
+    for path in images.rglob("*"):
+        if path.is_file():
+            target = folder / path.relative_to(images)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for number in range(copies):
+                target.with_stem(f"{target.stem}-{number}").write_bytes(path.read_bytes() + bytes([number]))
+
+
 def measure(
     images: Path = IMAGES,
     backbone: str = "mobilenet_v1_075",
     latency: float = 0.05,
     rounds: int = 3,
     compute: str = "onnxruntime",
+    copies: int = 1,
 ) -> dict[str, Any]:
     """Extract the images from the folder and from the server in turns.
 
@@ -100,6 +115,10 @@ def measure(
     """
     import featx
 
+    if copies > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            copy_images(images, Path(folder), copies)
+            return measure(Path(folder), backbone, latency, rounds, compute)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     server = context.Process(target=serve, args=(str(images), latency, theirs), daemon=True)
@@ -145,12 +164,13 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compute", default="onnxruntime")
+    parser.add_argument("--copies", type=int, default=1)
     given = parser.parse_args()
     found = [
-        measure(given.images, backbone, given.latency, given.rounds, given.compute)
-        for backbone in given.backbone or ("mobilenet_v1_075", "lenet5")
+        measure(given.images, backbone, given.latency, given.rounds, given.compute, given.copies)
+        for backbone in given.backbone or (*WEIGHTS, "lenet5")
     ]
-    versions = {name: version(name) for name in ("torch", "onnxruntime", "fsspec", "aiohttp")}
+    versions = {name: version(name) for name in ("torch", "onnxruntime")}
     print(json.dumps({"results": found, "cores": os.cpu_count(), "machine": platform.machine(), **versions}))
 
 
