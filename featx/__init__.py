@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "features.exchange.importing": ["FeatureImport", "import_features"],
         "features.feature_file": ["FeatureFile"],
         "features.feature_set": ["FeatureSet"],
+        "features.shards": ["MergedShards", "merge_shards"],
         "heads.head": ["Head"],
         "heads.registry": ["register_head"],
         "inference": ["Prediction", "evaluate", "iter_predictions", "load_model", "predict"],
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from featx.features.exchange.importing import import_features as import_features
     from featx.features.feature_file import FeatureFile as FeatureFile
     from featx.features.feature_set import FeatureSet as FeatureSet
+    from featx.features.shards import MergedShards as MergedShards
+    from featx.features.shards import merge_shards as merge_shards
     from featx.heads.head import Head as Head
     from featx.heads.registry import register_head as register_head
     from featx.inference import Prediction as Prediction

@@ -59,6 +59,10 @@ def _check(options: Mapping[str, Any]) -> None:
         raise SettingsError("size and crop both set the size of the images; expected one of them")
     if options["resize"] == 0 and options["fit"] in ("crop", "pad"):
         raise SettingsError(f"a resize of 0 squashes, and fit is {options['fit']}; expected one of them")
+    if options["shard"]:
+        from featx.data.shard import Shard
+
+        Shard.parse(options["shard"])
     if options["fast_decode"] and options["nvjpeg"]:
         raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
 
@@ -181,6 +185,11 @@ def _check(options: Mapping[str, Any]) -> None:
 @option(
     "--wait", is_flag=True, section="Advanced", needs=ALWAYS, help="Wait while another process writes the same file."
 )
+@option(
+    "--shard", section="Output", needs=ALWAYS, metavar="K/N",
+    help="Extract one part of the images only, such as 3/16, the third of 16, on one of several machines that share the cache "
+    "folder. featx cache merge joins the parts.",
+)  # fmt: skip
 @cache_folder("Output", or_url="to which finished files are copied and from which other machines fetch them")
 @option(
     "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
@@ -216,7 +225,9 @@ def extract(
     from featx.data.decode import MAX_PIXELS
     from featx.extraction.pipeline import extract as run
 
-    running = {name: options.pop(name) for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait")}
+    running = {
+        name: options.pop(name) for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait", "shard")
+    }
     name = backbone_name(data, backbone)
     reporter.stage(f"loading {name}")
     loaded = load_backbone(

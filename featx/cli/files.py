@@ -18,10 +18,14 @@ from featx.cli.output import print_csv, print_notes, print_result
 from featx.cli.remote_files import with_local_files
 from featx.constants import CACHE, MODELS
 from featx.errors import CacheMissError, FeatxError, ModelNotFoundError
-from featx.text import printable, size_text
+from featx.text import counted, printable, size_text
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
-    from featx.features.folder import FolderEntry
+    from featx.features.entries import FolderEntry
+    from featx.features.shards import MergedShards
+
+_MOST_MISSING = 10
+"""The most shards with missing images that are listed."""
 
 
 @click.command(
@@ -159,15 +163,15 @@ def _age(modified: float) -> str:
 
 @click.group(
     "cache", cls=Group, invoke_without_command=True, subcommand_metavar="[COMMAND] [ARGS]...",
-    examples=("featx cache", "featx cache rm"),
-    short_help="List the feature files, and remove those that nothing needs.",
+    examples=("featx cache", "featx cache merge", "featx cache rm"),
+    short_help="List the feature files, merge shards, and remove what nothing needs.",
 )  # fmt: skip
 @cache_folder("Input")
 @JSON
 @click.pass_context
 def cache(ctx: click.Context, cache: str, as_json: bool) -> None:
     """List the feature files of the cache folder, the newest first: size, age, state, images, data set and backbone."""
-    from featx.features.folder import list_folder
+    from featx.features.entries import list_folder
 
     if as_json and ctx.invoked_subcommand:
         raise click.UsageError(f"--json has no effect before {ctx.invoked_subcommand}; give it after", ctx)
@@ -202,7 +206,7 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
     finished file has, and files of a data set that is gone, if a file of an existing data set has all their features. A file
     that cannot be read now, or is of a later version of featx, is never removed. Each file is checked again before it goes.
     """
-    from featx.features.folder import describe_files, list_folder, remove
+    from featx.features.entries import describe_files, list_folder, remove
 
     assert ctx.parent
     folder = with_local_files("cache rm", {"cache": cache or str(ctx.parent.params["cache"])})["cache"]
@@ -227,3 +231,76 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
     }
     print_result(facts if as_json else None, lambda: click.echo(text))
     print_notes(*(f"{path} was used or changed meanwhile and is kept" for path in kept))
+
+
+@cache.command(
+    "merge", cls=Command, short_help="Merge the shards that several machines have written.",
+    examples=("featx cache merge", "featx cache merge cache/photos--resnet50--1e21e4f2.shards --strict"),
+)  # fmt: skip
+@click.argument("folders", nargs=-1)
+@option(
+    "--strict", is_flag=True, section="Output", needs=ALWAYS,
+    help="Write nothing as long as an image is missing, and exit with status 1.",
+)  # fmt: skip
+@option("--keep", is_flag=True, section="Output", needs=ALWAYS, help="Keep shards whose rows are all in the file.")
+@option(
+    "--wait", is_flag=True, section="Advanced", needs=ALWAYS, help="Wait while another process writes the same file."
+)
+@option(
+    "--cache",
+    show_default="that of featx cache",
+    section="Input",
+    needs=without_option("folders", "FOLDERS"),
+    metavar="FOLDER",
+    help="Folder of feature files.",
+)
+@JSON
+@click.pass_context
+def cache_merge(
+    ctx: click.Context, folders: tuple[str, ...], strict: bool, keep: bool, wait: bool, cache: str | None, as_json: bool
+) -> None:
+    """Merge the shards in FOLDERS, or in all folders that end in .shards in the cache folder, into feature files.
+
+    featx extract DATA --shard K/N writes shards. The merged file is the one that featx extract DATA writes on one machine, byte
+    for byte. No image is opened and no network is needed. Merging may be repeated at any time, while shards are being written
+    too: then the file has the images that are done, and the next merge replaces it. Shards are removed once the file has all
+    their rows.
+    """
+    from featx.features.shards import merge_shards, shard_folders
+
+    assert ctx.parent
+    place = Path(with_local_files("cache merge", {"cache": cache or str(ctx.parent.params["cache"])})["cache"])
+    found = list(map(Path, folders)) or shard_folders(place)
+    merged = []
+    for folder in found:
+        result = merge_shards(folder, strict=strict, keep=keep, wait=wait, progress=not as_json)
+        merged.append(result)
+        if not as_json:
+            _show_merged(result)
+        print_notes(*result.notes)
+    if as_json:
+        print_result({"merged": [result.as_dict() for result in merged]}, lambda: None)
+    elif not found:
+        click.echo(f"there are no shards in {place}")
+
+
+def _show_merged(result: MergedShards) -> None:
+    """Print what one merge did."""
+    click.echo(
+        printable(
+            f"{result.dataset} through {result.backbone}: {result.merged:,} of {counted(result.images, 'image')} in "
+            f"{counted(result.of, 'shard')}, {result.failed:,} failed, in {result.seconds:.1f} s"
+        )
+    )
+    for sentence in result.missing[:_MOST_MISSING]:
+        click.echo(f"  missing: {sentence}")
+    if (more := len(result.missing) - _MOST_MISSING) > 0:
+        click.echo(f"  and {more} more")
+    if result.missing:
+        click.echo(
+            "featx extract with the same --shard goes on with a shard; without it, it computes all that is missing"
+        )
+    if result.file:
+        click.echo(printable(f"features: {result.file}"))
+    if result.removed:
+        click.echo(f"{counted(result.removed, 'shard')} removed, since the file has their rows")

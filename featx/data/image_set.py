@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import unicodedata
@@ -119,6 +120,16 @@ class ImageSet:
     def facts(self) -> FileFacts:
         """What is known of the N images without reading them."""
         return self.store.facts([split_box(path)[0] for path in self.paths])
+
+    def take(self, rows: np.ndarray) -> ImageSet:
+        """The images in (M,) rows, ascending, as a data set of the same name, root and classes."""
+        return dataclasses.replace(
+            self,
+            paths=self.paths[rows],
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            columns={name: cells[rows] for name, cells in self.columns.items()},
+        )
 
     def order(self, rows: np.ndarray) -> np.ndarray:
         """(M,) int64: the same rows in the order in which reading their images is fastest."""

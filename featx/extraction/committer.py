@@ -221,7 +221,7 @@ class Committer:
             splits = np.full(len(images), "", dtype=object)
             splits[readable] = hash_splits(self.keys[readable], images.labels[readable])
             self._writer.set_splits(splits.tolist())
-        if not self.stored:
+        if not self.stored and not self._request.shard:  # those of other shards may have features
             written = FeatureFile(partial_path(self._plan.inventory.path), allow_partial=True)
             fault = "gave finite features" if self.computed else "could be decoded"
             first = f"{written.paths[0]}: {written.error(0)}"

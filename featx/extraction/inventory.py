@@ -70,6 +70,7 @@ class Inventory:
             "reader": reader_name(),
             **table,
             **options,
+            **({"shard": self.request.shard[1]} if self.request.shard else {}),
         }
 
     @property

@@ -18,8 +18,9 @@ from featx.data.image_set import ImageSet
 from featx.data.places import is_remote
 from featx.data.retries import repeated_requests
 from featx.data.scan import scan_images
+from featx.data.shard import Shard
 from featx.data.urls import public
-from featx.errors import OutputError, system_errors
+from featx.errors import DatasetError, OutputError, system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome, execute
 from featx.extraction.inventory import Inventory, take_inventory, unversioned
@@ -54,6 +55,7 @@ def extract(
     rehash: bool = False,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    shard: Shard | str | None = None,
     wait: bool = False,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
@@ -79,6 +81,9 @@ def extract(
         rehash: trust neither the times of files nor stored features: read every image and check every row.
         strict: stop at the first image that fails. Rows that are done stay in the file.
         max_pixels: an image with more pixels (width x height) fails.
+        shard: extract one part of the data set only, such as "3/16", the third of 16, on one of several machines that share the
+            folder ``cache``. It goes to a file of its own, in a folder that ends in ``.shards``; ``merge_shards`` makes the
+            feature file of the data set of them.
         wait: wait while another process writes the same file, rather than raise.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: gets the progress, in images, with the stage that limits the speed as its detail; and a note before the run
@@ -104,6 +109,8 @@ def extract(
         head = featx.Head("logreg").fit(features)
     """
     started = time.perf_counter()
+    if shard is not None and (out is not None or is_remote(cache)):
+        raise OutputError("shards go to a folder that all machines share; expected a folder as --cache, and no -o")
     copies = _remote_copies(cache, out)
     request = Request(
         images=data if isinstance(data, ImageSet) else scan_images(data),
@@ -117,6 +124,8 @@ def extract(
         strict=strict,
         max_pixels=max_pixels,
     )
+    if shard is not None:
+        request = _part_of(request, Shard.parse(shard))
     if copies:
         images, network = request.images, request.backbone
         target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
@@ -128,6 +137,20 @@ def extract(
         copies.copy_back(result.file, reporter)
         result = dataclasses.replace(result, notes=(*result.notes, *copies.notes))
     return result
+
+
+def _part_of(request: Request, shard: Shard) -> Request:
+    """The request for one shard of its images.
+
+    Raises:
+        DatasetError: there are fewer images than shards.
+    """
+    whole, part = request.images, shard.of_images(request.images)
+    if not len(part):
+        raise DatasetError(f"shard {shard} has no images: the data set has {len(whole)}")
+    note = f"shard {shard} has {len(part):,} of the {len(whole):,} images; featx cache merge joins the shards"
+    part = dataclasses.replace(part, notes=(*part.notes, note))
+    return dataclasses.replace(request, images=part, shard=(shard, shard.described(whole)))
 
 
 def _remote_copies(cache: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> RemoteFolder | None:
@@ -180,9 +203,8 @@ def _remote_facts(request: Request) -> FileFacts | None:
     images = request.images
     if not images.is_remote:
         return None
-    target, _ = request.target()
     if images.asks_for_each and (
-        request.rehash or not knows_of(target.parent, portable(images.root), request.backbone.identities)
+        request.rehash or not knows_of(request.known_in, portable(images.root), request.backbone.identities)
     ):
         return FileFacts.unasked(len(images))
     return images.facts()

@@ -193,7 +193,7 @@ def _known_views(
     notes: list[str] = []
     own_paths = [path, partial_path(path)]
     groups = [identities for form in forms for identities in form.values()]
-    shared = files_sharing(path.parent, groups, without=own_paths, note=notes.append)
+    shared = files_sharing(inventory.request.known_in, groups, without=own_paths, note=notes.append)
     return KnownViews([*holding, *shared], *forms), tuple(notes)
 
 

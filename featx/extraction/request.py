@@ -6,14 +6,16 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from featx.backbones.backbone import Backbone
 from featx.backbones.identities import other_form
 from featx.data.image_set import ImageSet
+from featx.data.shard import Shard
 from featx.errors import CacheMissError, CorruptFileError, DatasetError, EngineError
 from featx.extraction.autotune import AUTO
 from featx.extraction.engine_table import ENGINES
-from featx.features.folder import feature_file_path
+from featx.features.folder import feature_file_path, shard_name
 from featx.features.header import FeatureFileHeader, partial_path
 from featx.text import portable
 
@@ -33,6 +35,7 @@ class Request:
         rehash: read every image and check every row, rather than trust the times of files.
         strict: stop at the first image that fails.
         max_pixels: an image with more pixels (width x height) fails.
+        shard: the part of a data set that the images are, and what its feature file stores about it; or None.
 
     Raises:
         EngineError: an argument is out of range, or the backbone's decoder needs another device.
@@ -48,6 +51,7 @@ class Request:
     rehash: bool
     strict: bool
     max_pixels: int
+    shard: tuple[Shard, dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.compute not in (AUTO, *ENGINES):
@@ -69,6 +73,14 @@ class Request:
         """
         if self.out is not None:
             return self.out, ""
+        if self.shard is not None:
+            return self.cache / shard_name(
+                self.shard[0],
+                self.images.name,
+                portable(self.images.root),
+                self.backbone.name,
+                self.backbone.identities,
+            ), ""
         return feature_file_path(
             self.cache,
             dataset=self.images.name,
@@ -76,6 +88,11 @@ class Request:
             backbone=self.backbone.name,
             identities=self.backbone.identities,
         )
+
+    @property
+    def known_in(self) -> Path:
+        """The folder whose files, and shards, may have features of the images."""
+        return self.cache if self.shard else self.target()[0].parent
 
     def as_stored(self) -> Request:
         """The request with the backbone in the form whose features its file holds; itself if it holds neither form's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 
@@ -52,11 +53,12 @@ class _KnownImages:
                 & (file.images.sizes[at] == sizes[rows])
                 & (file.images.mtimes[at] == mtimes[rows])
             )
-            if marks:
-                now = FileMarks(marks.ctimes[rows[same]], marks.inodes[rows[same]])
-                same[same] = unaltered(file, at[same], now)
-            same[same] = file.vouched(at[same])
-            keys[rows[same]] = file.keys[at[same]]
+            with contextlib.suppress(CacheMissError):  # another process has completed or replaced the file meanwhile
+                if marks:
+                    now = FileMarks(marks.ctimes[rows[same]], marks.inodes[rows[same]])
+                    same[same] = unaltered(file, at[same], now)
+                same[same] = file.vouched(at[same])
+                keys[rows[same]] = file.keys[at[same]]
         return keys
 
     def failures(self, max_pixels: int, reader: str | None = None) -> dict[bytes, str]:
@@ -68,12 +70,13 @@ class _KnownImages:
             max_pixels: the limit of pixels.
             reader: the decoders, as ``pillow.reader_name`` returns them; None for files that do not record them.
         """
-        return {
-            file.keys[row].tobytes(): file.error(row)
-            for file in self.files
-            if file.complete and (file.dataset.get("max_pixels"), file.dataset.get("reader")) == (max_pixels, reader)
-            for row in np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
-        }
+        found: dict[bytes, str] = {}
+        for file in self.files:
+            if file.complete and (file.dataset.get("max_pixels"), file.dataset.get("reader")) == (max_pixels, reader):
+                rows = np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
+                with contextlib.suppress(CacheMissError):  # as above
+                    found |= {file.keys[row].tobytes(): file.error(row) for row in rows}
+        return found
 
 
 class KnownRows(_KnownImages, Collection[bytes]):

@@ -59,6 +59,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "rehash": True,
         "strict": True,
         "wait": True,
+        "shard": "3/16",
         "cache": "c",
         "out": "f.h5",
     },
@@ -163,8 +164,8 @@ COMMANDS = {
         "--dtype float16 --device cpu --size 160x80 --fit pad --in-chans 1 "
         "--resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
         "--max-pixels 1000 --fast-decode "
-        "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --cache c "
-        "--out f.h5",
+        "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --shard 3/16 "
+        "--cache c --out f.h5",
         "featx fit-head f.h5 --model svm --layer layer3 --layer layer4 --views 10crop -C 0.25 --kernel rbf --k 3 "
         "--task classification --class-weight balanced --logit-adjustment 0.5 --calibrate isotonic --reject-below 0.25 "
         "--target-precision 0.75 --prompt 'a {}' --prompt 'the {}' --class-names names.json --anchor zeroshot --cv 4 "

@@ -22,19 +22,11 @@ from featx.errors import (
     UnknownVersionError,
     UnreadableFileError,
 )
+from featx.features import entries, hdf5
 from featx.features import folder as folder_module
-from featx.features import hdf5
+from featx.features.entries import FolderEntry, describe_files, list_folder, remove
 from featx.features.feature_file import FeatureFile
-from featx.features.folder import (
-    FolderEntry,
-    describe_files,
-    feature_file_path,
-    files_sharing,
-    list_folder,
-    newest,
-    remove,
-    require_writable,
-)
+from featx.features.folder import feature_file_path, files_sharing, newest, require_writable
 
 # Where files are, and what they are called
 
@@ -370,13 +362,13 @@ def test_what_cannot_be_removed_says_why(folder: Path) -> None:
 def test_a_file_that_vanishes_while_a_folder_is_listed_does_not_upset_the_list(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modified = folder_module._modified
+    modified = entries.when_modified
 
     def renamed(path: Path) -> float:
         (folder / "whole.h5").unlink(missing_ok=True)
         return modified(path)
 
-    monkeypatch.setattr(folder_module, "_modified", renamed)
+    monkeypatch.setattr(entries, "when_modified", renamed)
     assert states(folder)["whole.h5"].removable == ""
 
 

@@ -21,9 +21,10 @@ from featx.data.store import FolderStore
 from featx.errors import CorruptFileError, FeatxError
 from featx.extraction.reuse import KnownRows
 from featx.features import hdf5
+from featx.features.entries import describe_files, list_folder
 from featx.features.feature_file import FeatureFile, computed_digest
 from featx.features.feature_set import FeatureSet
-from featx.features.folder import describe_files, feature_file_path, files_sharing, list_folder, newest
+from featx.features.folder import feature_file_path, files_sharing, newest
 from featx.features.hdf5 import Table
 from featx.features.header import FeatureFileHeader
 from featx.inspection.info import describe_file

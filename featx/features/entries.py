@@ -1,0 +1,256 @@
+"""What the files in a folder of feature files are, and which of them nothing needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.constants import FROZEN, UNTRAINED
+from featx.data.openers import store_exists
+from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
+from featx.features import hdf5
+from featx.features.feature_file import DONE, FeatureFile
+from featx.features.folder import (
+    ENDINGS,
+    SHARDS,
+    files_and_shards,
+    files_in,
+    final_path,
+    first_bytes,
+    is_ours,
+    is_something_else,
+    when_modified,
+)
+from featx.features.header import FORMAT, VERSIONS
+from featx.features.lock import write_lock
+from featx.io.file_kinds import misplaced
+from featx.system import exists
+
+
+@dataclass(frozen=True)
+class FolderEntry:
+    """One file of a folder of feature files.
+
+    Attributes:
+        path: the path of the file.
+        state: "complete", "partial" (left by an interrupted run), "leftover" (left by a run that was killed before it
+            computed anything), "damaged", "unreadable" (the system cannot read it now), "unknown" (of a later version of
+            featx), or "foreign" (not a feature file).
+        bytes: the space that it takes on the disk.
+        modified: when it was last written or used, in seconds since 1970.
+        dataset: the name of the data set; "" if the file cannot be read.
+        root: the folder of the data set.
+        backbone: the name of the backbone.
+        images: the number of rows.
+        done: the number of rows that have features.
+        removable: why nothing needs the file; "" if something may.
+        fault: why the file cannot be used; "" if it can.
+    """
+
+    path: Path
+    state: str
+    bytes: int
+    modified: float
+    dataset: str = ""
+    root: str = ""
+    backbone: str = ""
+    images: int = 0
+    done: int = 0
+    removable: str = ""
+    fault: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as ``featx cache --json`` prints it."""
+        return {
+            "file": str(self.path),
+            "state": self.state,
+            "bytes": self.bytes,
+            "modified": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.modified)),
+            "dataset": self.dataset,
+            "root": self.root,
+            "backbone": self.backbone,
+            "images": self.images,
+            "done": self.done,
+            "removable": self.removable,
+            "fault": self.fault,
+        }
+
+
+def list_folder(folder: Path) -> list[FolderEntry]:
+    """List the feature files of a folder and of its subfolders for frozen parts and untrained networks, the newest first.
+
+    Raises:
+        CacheMissError: there is no such folder.
+        UnreadableFileError: it cannot be listed.
+    """
+    if not exists(folder):
+        raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
+    files = [path for place in (folder, folder / FROZEN, folder / UNTRAINED) for path in files_and_shards(place)]
+    return [_entry(path) for path in sorted(files, key=when_modified, reverse=True)]
+
+
+def describe_files(paths: Iterable[Path]) -> list[FolderEntry]:
+    """Describe named files.
+
+    Raises:
+        CacheMissError: one of the files does not exist.
+        UnreadableFileError: one of them cannot be read, so that it is not known what it holds.
+        CorruptFileError: one of them is not a feature file, or has a version that this featx does not know.
+    """
+    entries = []
+    for path in paths:
+        if not path.name.endswith(ENDINGS):
+            endings = f"a feature file, which ends in {', '.join(ENDINGS)}"
+            raise CorruptFileError(misplaced(path, endings) or f"{path} is not {endings}")
+        if is_something_else(path):
+            raise CacheMissError(f"there is no feature file {path}")
+        entry = _entry(path)
+        if entry.state == "foreign":
+            raise CorruptFileError(f"{path} is not a feature file of featx; remove it by hand if you do not want it")
+        if entry.state == "unreadable":
+            raise UnreadableFileError(f"{entry.fault}. It may be intact, so it is not removed")
+        if entry.state == "unknown":
+            raise UnknownVersionError(f"{entry.fault}. It may be intact, so it is not removed")
+        entries.append(entry)
+    return entries
+
+
+def remove(entry: FolderEntry) -> int | None:
+    """Remove a feature file, unless a process is writing it or it is no longer as it was described.
+
+    Args:
+        entry: the description on which the removal was decided.
+
+    Returns:
+        The number of bytes that were freed; None if the file has changed since it was described, and was kept.
+
+    Raises:
+        CacheLockedError: a process is writing the file.
+        OutputError: the file cannot be removed.
+    """
+    path = entry.path
+    with write_lock(final_path(path)):
+        now = _entry(path, thorough=True) if os.path.lexists(path) else None
+        if now and (now.state, now.modified, bool(now.removable)) != (
+            entry.state,
+            entry.modified,
+            bool(entry.removable),
+        ):
+            return None
+        try:
+            size = _on_disk(path)
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"cannot remove {path}: {error.strerror}") from error
+    if path.parent.suffix == SHARDS:
+        with contextlib.suppress(OSError):  # it may have others
+            path.parent.rmdir()
+    return size
+
+
+def _entry(path: Path, *, thorough: bool = False) -> FolderEntry:
+    """Describe one file, and whether anything needs it.
+
+    Args:
+        path: the file.
+        thorough: call a file superseded only if the features that another one has instead match their checksums.
+    """
+    size, modified = _on_disk(path), when_modified(path)
+    try:
+        if path.name.endswith(".new") and (is_ours(path) or not any(first_bytes(path))):
+            why = "a run was killed before it began to compute"
+            return FolderEntry(path, "leftover", size, modified, removable=why)
+        file = FeatureFile(path, allow_partial=True)
+        superseded = _superseded(file, thorough)
+    except UnreadableFileError as error:
+        return FolderEntry(path, "unreadable", size, modified, fault=str(error))
+    except UnknownVersionError as error:
+        return FolderEntry(path, "unknown", size, modified, fault=str(error))
+    except (CacheMissError, CorruptFileError) as error:
+        return _unusable(path, size, modified, error)
+    return FolderEntry(
+        path,
+        "complete" if file.complete else "partial",
+        size,
+        modified,
+        dataset=file.dataset["name"],
+        root=file.dataset["root"],
+        backbone=file.backbone["name"],
+        images=len(file),
+        done=int((file.status == DONE).sum()),
+        removable=superseded,
+    )
+
+
+def _unusable(path: Path, size: int, modified: float, error: Exception) -> FolderEntry:
+    """Describe a file that is no feature file of this version: damaged, of a later version, or something else."""
+    try:
+        if not is_ours(path):
+            return FolderEntry(path, "foreign", size, modified, fault=str(error))
+        if not _is_of_this_version(path):
+            return FolderEntry(path, "unknown", size, modified, fault=f"{error}; it may be of a later version of featx")
+    except UnreadableFileError as problem:
+        return FolderEntry(path, "unreadable", size, modified, fault=str(problem))
+    return FolderEntry(path, "damaged", size, modified, removable=str(error), fault=str(error))
+
+
+def _is_of_this_version(path: Path) -> bool:
+    """Whether the version stands at the beginning of a file, even if it is damaged, as this featx writes it."""
+    beginning = first_bytes(path)
+    return FORMAT.encode() not in beginning or any(
+        hdf5.packed_attribute("version", version) in beginning for version in VERSIONS
+    )
+
+
+def _superseded(file: FeatureFile, thorough: bool) -> str:
+    """Why a file is no longer needed: another one has all its features, and no extraction will use this one; "" otherwise."""
+    final = final_path(file.path)
+    if final != file.path:  # an unfinished file is only of use for its finished file
+        return f"{final.name} has all its features" if _has_all(final, file, thorough) else ""
+    if shard := file.dataset.get("shard"):
+        wholes = (path for path in files_in(file.path.parent.parent) if path.suffix == ".h5")
+        whole = next((path for path in wholes if _has_all(path, file, thorough, least=shard["images"])), None)
+        return f"{whole.name} has all its features" if whole else ""
+    if store_exists(file.root):
+        return ""
+    for other in files_in(file.path.parent):
+        if other.suffix == ".h5" and other != file.path and _has_all(other, file, thorough, with_data_set=True):
+            return f"its data set is gone, and {other.name} has all its features"
+    return ""
+
+
+def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bool = False, least: int = 0) -> bool:
+    """Whether a file has the features of all images of another.
+
+    Args:
+        path: the file.
+        file: the other file.
+        thorough: read the features, and require that they match their checksums.
+        with_data_set: also require that the file's own data set still exists.
+        least: the least number of images that it must have.
+    """
+    try:
+        whole = FeatureFile(path)
+        if len(whole) < least or not whole.holds(file.identities) or (with_data_set and not store_exists(whole.root)):
+            return False
+        rows = np.flatnonzero(whole.status == DONE)
+        if thorough:
+            rows = rows[whole.checksums_match_in_all(list(file.layers), rows)]
+    except (CacheMissError, CorruptFileError, UnreadableFileError):
+        return False
+    done = set(map(bytes, whole.keys[rows]))
+    return all(bytes(key) in done for key in file.keys[file.status == DONE])
+
+
+def _on_disk(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
