@@ -560,7 +560,7 @@ def test_archives_behind_urls_are_read_as_local_ones(tmp_path: Path, name: str) 
             assert images.paths.tolist() == [f"{number}.tar/{n}.jpg" for number in range(2) for n in range(3)]
             assert images.file(4).read().data == b"1"
             assert open_store(images.root).read("1.tar/2.jpg").data == b"0"
-        with pytest.raises(DatasetError, match=r"1 are not there: 2\.tar"):
+        with pytest.raises(DatasetError, match=r"1 is not there: 2\.tar"):
             scan_images("memory://archives/shards/{0..2}.tar")
         return
     memory.pipe_file(f"/archives/{name}", make_any(tmp_path / name, PETS).read_bytes())
