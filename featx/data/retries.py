@@ -12,6 +12,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -193,6 +194,13 @@ def _text(error: BaseException) -> str:
         return "it did not answer in time"
     if isinstance(error, http.client.IncompleteRead):
         return "its answer ended early"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of the server is not trusted ({error.verify_message}); the variable SSL_CERT_FILE names a file "
+            "of certificates to trust"
+        )
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS there; its URL may have to begin with http://"
     if isinstance(error, OSError) and error.strerror and not hasattr(error, "host"):
         return str(error.strerror)
     return without_secrets(brief(Exception(str(error)))) if str(error) else type(error).__name__

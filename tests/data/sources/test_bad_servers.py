@@ -138,6 +138,11 @@ def test_a_page_that_asks_for_a_login_is_told_from_a_damaged_file(name: str, ser
         extracted(f"{server.url}/{name}", tmp_path / "cache")
 
 
+def test_a_server_without_tls_is_told_from_one_that_is_gone(server: WebServer) -> None:
+    with pytest.raises(DatasetError, match=r"does not speak TLS there; its URL may have to begin with http://"):
+        featx.scan_images(f"{server.url.replace('http:', 'https:')}/photos")
+
+
 def test_pages_are_told_from_files() -> None:
     assert is_page(b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- a --><HTML lang="en">')
     assert not any(map(is_page, (b"", b"\xff\xd8\xff", b"<svg>", b"path,label\n<html>", b"<htmlish>")))
