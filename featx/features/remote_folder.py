@@ -15,6 +15,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from featx.data.image_set import ImageSet
 from featx.data.places import is_remote
 from featx.data.remote import Facts, RemoteFile
@@ -28,7 +30,7 @@ from featx.errors import (
     UnknownVersionError,
     UnreadableFileError,
 )
-from featx.features.feature_file import FeatureFile
+from featx.features.feature_file import DONE, FeatureFile
 from featx.features.folder import newest, newest_of, tagged_name
 from featx.features.header import FeatureFileHeader
 from featx.io.atomic import keep
@@ -187,7 +189,7 @@ class RemoteFolder:
         location = f"{self.location}/{name}"
         try:
             facts = fetch(location, path, lambda done, total: reporter.progress(done, total, "bytes"))
-            found = FeatureFile(path).digest
+            file = FeatureFile(path)
         except UnknownVersionError as error:
             path.unlink(missing_ok=True)
             self._later.add(name)
@@ -202,8 +204,20 @@ class RemoteFolder:
         except OSError as error:
             self.notes.append(f"{location} could not be fetched: {error.strerror or brief(error)}")
         else:
-            if path.name == name:
-                self._record(name, facts, found)
+            if self._is_sound(file, location) and path.name == name:
+                self._record(name, facts, file.digest)
+
+    def _is_sound(self, file: FeatureFile, location: str) -> bool:
+        """Whether the rows of a file that was fetched match their checksums, for its digest does not cover the features.
+
+        If not, the file gets another name, so that its sound rows are used and the others computed again.
+        """
+        done = np.flatnonzero(file.status == DONE)
+        wrong = int(np.count_nonzero(~file.checksums_match_in_all(list(file.layers), done)))
+        if wrong:
+            file.path.rename(file.path.with_name(f"{file.path.stem}--other.h5"))
+            self.notes.append(f"{location}: {wrong:,} of {len(done):,} rows are damaged and not used")
+        return not wrong
 
     def _synced(self, name: str) -> tuple[Facts, str]:
         """What is known of the server's copy of a file: its facts, and the digest that it has."""

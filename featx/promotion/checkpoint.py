@@ -73,6 +73,15 @@ class Checkpoint:
         is_own = identity == (FORMAT, VERSION, self.run_sha256)
         return (arrays, facts) if is_own and sha256 == digest(arrays, facts) else None
 
+    def set_aside(self) -> Path | None:
+        """Rename a file that ``load`` cannot use, rather than overwrite it, and return its new path; None if there is none."""
+        aside = self.path.with_name(f"{self.path.name}.unusable")
+        try:
+            self.path.replace(aside)
+        except OSError:
+            return None
+        return aside
+
     def remove(self) -> None:
         """Delete the file, if there is one."""
         with contextlib.suppress(OSError):

@@ -318,7 +318,7 @@ def train(
         PromotionError: Not even one image at a time fits in memory, or torch.compile fails.
     """
     settings = trainer.settings
-    history = _resume(trainer, checkpoint) or _start(trainer, source, checkpoint)
+    history = _resume(trainer, checkpoint, reporter) or _start(trainer, source, checkpoint)
     on_epoch(history)
     while history.epoch < settings.epochs and history.epoch - history.best_epoch < settings.patience:
         try:
@@ -364,10 +364,16 @@ def _start(trainer: Trainer, source: BatchSource, checkpoint: Checkpoint) -> Tra
     return history
 
 
-def _resume(trainer: Trainer, checkpoint: Checkpoint) -> TrainingHistory | None:
-    """Restore the trainer from the checkpoint, and return its history; None without a checkpoint."""
+def _resume(trainer: Trainer, checkpoint: Checkpoint, reporter: Reporter) -> TrainingHistory | None:
+    """Restore the trainer from the checkpoint, and return its history; None without a checkpoint that can be used."""
     state = checkpoint.load()
+    trainer.processes.wait()  # all have read it
     if state is None:
+        if not trainer.processes.rank and (aside := checkpoint.set_aside()):
+            reporter.note(
+                f"{checkpoint.path.name} is damaged, or of another version of featx, so training starts anew; the file is kept "
+                f"as {aside.name}"
+            )
         return None
     trainer.restore(*state)
     history = TrainingHistory.from_stored(state[1]["run"])

@@ -20,6 +20,7 @@ from featx.data.transfers import fetch, put
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.extraction.result import Extraction
 from featx.features import remote_folder
+from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.remote_folder import RemoteFolder, local_file
 
@@ -151,6 +152,21 @@ def test_a_damaged_file_on_the_server_is_not_used_and_is_replaced(photos: Path, 
     assert result.computed == 40
     assert any(note.startswith(f"{URL}/{name} is no sound feature file") for note in result.notes)
     assert memory.cat(f"/cache-of-tests/{name}") == result.file.read_bytes()
+
+
+def test_a_damaged_row_on_the_server_is_computed_again_and_the_others_are_used(
+    photos: Path, machine: Any, memory: Any
+) -> None:
+    machine("one")
+    file = extracted(photos).file
+    data = bytearray(file.read_bytes())
+    data[FeatureFile(file).layers["penultimate"].offset + 5] ^= 1
+    memory.pipe_file(f"/cache-of-tests/{file.name}", bytes(data))
+    machine("two")
+    result = extracted(photos)
+    assert (result.computed, result.reused) == (1, 39)
+    assert f"{URL}/{file.name}: 1 of 40 rows are damaged and not used" in result.notes
+    assert memory.cat(f"/cache-of-tests/{file.name}") == file.read_bytes()
 
 
 def test_what_was_finished_here_and_not_copied_is_not_replaced_by_what_another_machine_wrote(

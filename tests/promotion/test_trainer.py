@@ -19,6 +19,7 @@ from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingProgress, ValidationScore
 from featx.promotion.param_groups import trained_blocks
 from featx.promotion.trainer import Trainer, train
+from featx.reporter import Reporter
 
 CLASSES, IMAGES = 3, 48
 
@@ -131,6 +132,24 @@ def test_a_killed_run_is_resumed_and_ends_at_the_very_same_weights(
         {k: v for k, v in e.items() if k not in drop} for e in expected.log
     ]
     assert run.notes == [f"resumed from the checkpoint of epoch {(killed_after - 1) // 3}"]
+
+
+def test_a_checkpoint_that_cannot_be_used_is_kept_and_named(checkpoint: Checkpoint) -> None:
+    checkpoint.path.write_bytes(b"of another version")
+    notes: list[str] = []
+
+    class Noted(Reporter):
+        def note(self, sentence: str) -> None:
+            notes.append(sentence)
+
+    trainer, source = begun(settings(last=1))
+    train(trainer, source, checkpoint, reporter=Noted())
+    aside = checkpoint.path.with_name(checkpoint.path.name + ".unusable")
+    assert aside.read_bytes() == b"of another version"
+    assert notes == [
+        f"{checkpoint.path.name} is damaged, or of another version of featx, so training starts anew; the file is kept as "
+        f"{aside.name}"
+    ]
 
 
 def test_a_compiled_network_trains_and_is_resumed_as_the_plain_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
