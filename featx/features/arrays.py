@@ -10,6 +10,7 @@ import numpy as np
 from featx.data.cells import cell_text
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
+from featx.features.stacked_rows import StackedRows
 from featx.text import listed
 
 
@@ -46,7 +47,9 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"features": features, "labels": labels, "classes": classes, "keys": keys, "columns": further, **columns}
 
 
-def _features(value: Any) -> np.ndarray:
+def _features(value: Any) -> np.ndarray | StackedRows:
+    if isinstance(value, StackedRows):
+        return value
     found = value if isinstance(value, np.ndarray) else _array("features", value)
     if found.dtype.kind in "biu" or (found.dtype.kind == "f" and found is not value):
         found = found.astype(np.float32)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE, FeatureFile
 from featx.features.remote_folder import local_file
 from featx.features.split_rows import SplitRows
+from featx.features.stacked_rows import BLOCK_BYTES, StackedRows, release_pages, select
 from featx.identity import joint_features, joint_identity
 from featx.io.atomic import reserve
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views
@@ -40,7 +41,8 @@ class FeatureSet(SplitRows):
 
     Attributes:
         features: (N, D) float32 or float16; (N, V, D) for V views of each image (test-time augmentation, TTA). One layer in one
-            view of a file is memory-mapped, and so are features that are too large for memory.
+            view of a file is memory-mapped, and so are features that are too large for memory. Those of several files are
+            ``StackedRows``, which are read as an array is.
         labels: (N,) int64 into ``classes``; -1 for an unlabelled image. Lists and whole floats are converted; NaN is -1.
         splits: (N,) str.
         classes: (C,) names of the classes.
@@ -201,6 +203,8 @@ class FeatureSet(SplitRows):
     @property
     def plain(self) -> np.ndarray:
         """The features of the first view, (N, D). In every set of views that is the plain one."""
+        if isinstance(self.features, StackedRows):
+            return cast(np.ndarray, self.features if self.views == 1 else self.features.view(0))
         return self.features if self.features.ndim == 2 else self.features[:, 0]
 
     def to_pandas(self, *, embeddings: bool = True) -> Any:
@@ -224,11 +228,38 @@ class FeatureSet(SplitRows):
 
     def take(self, rows: np.ndarray) -> FeatureSet:
         """Select rows, by number or mask."""
-        parts = {n: getattr(self, n)[rows] for n in ("features", "labels", "splits", "paths", "keys")}
+        parts = {n: getattr(self, n)[rows] for n in ("labels", "splits", "paths", "keys")}
+        parts["features"] = select(self.features, rows, MOST_IN_MEMORY)
         parts["columns"] = {name: cells[rows] for name, cells in self.columns.items()}
         if self.groups is not None:
             parts["groups"] = self.groups[rows]
         return dataclasses.replace(self, **parts)
+
+    def blocks(
+        self, rows: np.ndarray | None = None, *, most: int = BLOCK_BYTES
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Read rows in blocks of bounded memory, however large the features are.
+
+        Args:
+            rows: (n,) int64 row numbers, in the order in which they are read; ascending ones are read fastest. By default all.
+            most: bytes of features in a block, at most, but at least one row.
+
+        Yields:
+            (B,) int64 row numbers, their (B, D) or (B, V, D) features as they are stored, and their (B,) labels. A block is
+            valid until the next one is asked for: of mapped files, its memory is released then.
+
+        Example:
+
+            for rows, X, y in features.blocks(features.rows("train")):
+                gram += X.astype(np.float64).T @ X
+        """
+        step = max(1, most // max(1, self.views * self.width * self.features.itemsize))
+        count = len(self) if rows is None else len(rows)
+        for at in range(0, count, step):
+            some = np.arange(at, min(at + step, count)) if rows is None else np.asarray(rows[at : at + step])
+            consecutive = len(some) > 1 and some[-1] - some[0] == len(some) - 1 and (np.diff(some) == 1).all()
+            yield some, self.features[slice(some[0], some[-1] + 1) if consecutive else some], self.labels[some]
+            release_pages(self.features)
 
     def without_features(self, rows: np.ndarray) -> FeatureSet:
         """Select rows with features of shape (n, 0), so that nothing large is copied."""

@@ -7,7 +7,6 @@ number of classes, labels or targets.
 from __future__ import annotations
 
 import dataclasses
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from featx.features.stacked_rows import release_pages
 from featx.heads.predictors import Predictor, unit_rows
 
 BLOCK_BYTES = 64 << 20
@@ -28,7 +28,7 @@ class Rows:
     """Some rows of a feature matrix, standardised: each column minus its mean, divided by its standard deviation.
 
     Args:
-        features: (M, D) float16, float32 or float64; may be memory-mapped.
+        features: (M, D) float16, float32 or float64; may be memory-mapped, or ``StackedRows`` of several files.
         index: (N,) int64, which rows, in their order; all by default.
         mean: (D,) float64; 0 by default.
         scale: (D,) float64, above 0; 1 by default.
@@ -91,7 +91,7 @@ class Rows:
         for at in range(0, len(index), step := _SCATTERED if forget and scattered else max(1, len(index))):
             block[at : at + step] = self._raw(index[at : at + step])
             if forget:
-                _forget(self.features)
+                release_pages(self.features)
         block -= self.mean.astype(dtype)
         block /= self.scale.astype(dtype)
         return unit_rows(block) if self.unit else block
@@ -173,15 +173,6 @@ def statistics(features: np.ndarray, index: np.ndarray | None = None) -> tuple[n
             count = total
     deviation = np.sqrt(squares / max(count, 1))
     return mean, np.where((least == most) | (deviation == 0), 1.0, deviation)
-
-
-def _forget(features: np.ndarray) -> None:
-    """Release the pages of a mapped file: they count as memory of the process, and can be read again."""
-    mapped = getattr(features, "_mmap", None)
-    if getattr(features, "mode", "r") != "r":  # changes in memory would be lost
-        return
-    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 Folds = tuple[tuple[np.ndarray, np.ndarray], ...]

@@ -288,7 +288,7 @@ def test_reading_a_mapped_file_takes_a_block_of_memory_and_not_the_file(
 def test_rows_that_lie_far_apart_are_read_by_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = draw_features(3000)
     file, forgotten = mapped(tmp_path, features), []
-    monkeypatch.setattr(training_data, "_forget", forgotten.append)
+    monkeypatch.setattr(training_data, "release_pages", forgotten.append)
     for step, pieces in [(7, 4), (1, 1)]:
         index = np.arange(0, len(file), step)
         np.testing.assert_array_equal(Rows(file, index).whole(), features[index])
