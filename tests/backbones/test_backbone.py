@@ -217,7 +217,7 @@ def test_a_way_of_decoding_is_part_of_the_identity() -> None:
         load_backbone("lenet5", decoding="roughly")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["resnet18", "lenet5", "efficientnet_b0"])
 def test_features_of_a_gpu_are_those_of_the_cpu(name: str) -> None:
     layers = ("layer1.0.bn2", "layer1.0.relu_1") if name == "resnet18" else ()

@@ -149,7 +149,7 @@ def test_without_a_gpu_nvjpeg_is_refused_before_any_work(tmp_path: Path, make_im
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("decoding", ["exact", "nvjpeg"])
 @pytest.mark.parametrize("compute", ["eager", "compile"])
 def test_features_of_a_gpu_are_those_of_the_cpu(tmp_path: Path, decoding: str, compute: str) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from sklearn.model_selection import StratifiedKFold
 
 from featx.heads.estimators.linear import LinearPathEstimator
@@ -15,8 +14,7 @@ from featx.heads.solver.matrices import DenseMatrix
 from featx.heads.solver.on_device import DeviceMatrix
 from featx.heads.training_data import Rows, TrainingData
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-EACH_DEVICE = pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda", marks=GPU)])
+EACH_DEVICE = pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda", marks=pytest.mark.cuda)])
 
 
 @EACH_DEVICE
