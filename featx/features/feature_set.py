@@ -19,7 +19,8 @@ from featx.errors import CorruptFileError, OutputError
 from featx.features.array_set import array_fields
 from featx.features.arrays import checked_fields
 from featx.features.exchange.frame import as_frame
-from featx.features.feature_file import DONE, FeatureFile
+from featx.features.feature_file import DONE
+from featx.features.file_set import each_file, folder_of, is_set, open_features
 from featx.features.remote_folder import local_file
 from featx.features.split_rows import SplitRows
 from featx.features.stacked_rows import BLOCK_BYTES, StackedRows, release_pages, select
@@ -101,10 +102,11 @@ class FeatureSet(SplitRows):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: str | Sequence[str] = PENULTIMATE) -> FeatureSet:
-        """Read a feature file, without the images that failed.
+        """Read a feature file, or a set of them, without the images that failed.
 
         Args:
-            path: the path of the file; or its URL, from which it is fetched unless the same is here.
+            path: the path of the file, or of the folder or the manifest of a set; or the URL of a file, from which it is
+                fetched unless the same is here.
             layer: a layer spec, as in ``LayerSpec.parse``: one of the file's layers, or a list or several with commas, whose
                 features are concatenated; after an ``@``, the views. Several layers or views are joined in memory up to
                 ``MOST_IN_MEMORY`` bytes.
@@ -115,32 +117,7 @@ class FeatureSet(SplitRows):
             CorruptFileError: the file is damaged, or a row does not match its checksum.
             OutputError: the disk has no room for features that are too large to be joined in memory.
         """
-        file = FeatureFile(local_file(path) if isinstance(path, str) and path else path)
-        rows = np.flatnonzero(file.status == DONE)
-        layer = ",".join(names_of(layer, "layer"))
-        names = LayerSpec.parse(layer).stored
-        layers = [name for view in names for name in view]
-        matches = file.checksums_match_in_all(layers, rows)
-        if not matches.all():
-            first = file.paths[rows[np.argmin(matches)]]
-            raise CorruptFileError(
-                f"{file.path}: {np.count_nonzero(~matches)} of {len(rows)} rows of layer {layer} do not match their "
-                f"checksums, the first of {first}; the same featx extract with --rehash computes those again"
-            )
-        return cls(
-            features=_join([[file.features(name) for name in view] for view in names], rows, file.path.parent),
-            labels=file.images.labels[rows],
-            splits=file.splits[rows],
-            classes=file.classes,
-            paths=np.array(file.paths, dtype=object)[rows],
-            keys=file.keys[rows],
-            layer=layer,
-            identity=joint_identity([file.layers[name].identity for name in layers]),
-            backbone=file.backbone,
-            dataset=file.dataset,
-            source=file.path.resolve(),
-            columns={name: file.column(name)[rows] for name in file.column_names},
-        )
+        return cls(**_read_fields(local_file(path) if isinstance(path, str) and path else path, layer))
 
     @classmethod
     def from_arrays(
@@ -267,6 +244,57 @@ class FeatureSet(SplitRows):
         return dataclasses.replace(self, features=nothing).take(rows)
 
 
+def _read_fields(path: str | os.PathLike[str], layer: str | Sequence[str]) -> dict[str, Any]:
+    """The fields of a feature set by name, from the files that a path stands for; arguments and errors as of ``load``."""
+    layer = ",".join(names_of(layer, "layer"))
+    names = LayerSpec.parse(layer).stored
+    layers = [name for view in names for name in view]
+    parts: list[dict[str, Any]] = []
+    matrices: list[tuple[Sequence[Sequence[np.ndarray]], np.ndarray]] = []
+    for file in each_file(path):
+        rows = np.flatnonzero(file.status == DONE)
+        matches = file.checksums_match_in_all(layers, rows)
+        if not matches.all():
+            first = file.paths[rows[np.argmin(matches)]]
+            raise CorruptFileError(
+                f"{file.path}: {np.count_nonzero(~matches)} of {len(rows)} rows of layer {layer} do not match their "
+                f"checksums, the first of {first}; the same featx extract with --rehash computes those again"
+            )
+        matrices.append(([[file.features(name) for name in view] for view in names], rows))
+        parts.append(
+            {
+                "labels": file.images.labels[rows],
+                "splits": file.splits[rows],
+                "paths": np.array(file.paths, dtype=object)[rows],
+                "keys": file.keys[rows],
+                "columns": {name: file.column(name)[rows] for name in file.column_names},
+            }
+        )
+    several = is_set(path)
+    place = folder_of(Path(path)) if several else file.path
+    return {
+        **{name: np.concatenate([part[name] for part in parts]) for name in ("labels", "splits", "paths", "keys")},
+        "features": _stack(matrices) if several else _join(*matrices[0], place.parent),
+        "classes": file.classes,
+        "layer": layer,
+        "identity": joint_identity([file.layers[name].identity for name in layers]),
+        "backbone": file.backbone,
+        "dataset": file.dataset,
+        "source": place.resolve(),
+        "columns": {name: np.concatenate([part["columns"][name] for part in parts]) for name in file.column_names},
+    }
+
+
+def _stack(matrices: Sequence[tuple[Sequence[Sequence[np.ndarray]], np.ndarray]]) -> StackedRows:
+    """The features of some rows of several files, which stay in the files."""
+    sizes = [len(views[0][0]) for views, _ in matrices]
+    parts = [views for views, _ in matrices]
+    if all(len(rows) == size for (_, rows), size in zip(matrices, sizes, strict=True)):
+        return StackedRows(parts)
+    starts = np.cumsum([0, *sizes[:-1]])
+    return StackedRows(parts, np.concatenate([rows + start for (_, rows), start in zip(matrices, starts, strict=True)]))
+
+
 def _join(views: Sequence[Sequence[np.ndarray]], rows: np.ndarray, folder: Path) -> np.ndarray:
     """Join some rows of several layers in several views, as ``joint_features`` does.
 
@@ -331,4 +359,4 @@ def views_in(path: str | os.PathLike[str], layer: str) -> str:
         CacheMissError: there is no such file.
         CorruptFileError: the file is damaged.
     """
-    return largest_views(FeatureFile(path).layers, LayerSpec.parse(layer).layers)
+    return largest_views(open_features(path).layers, LayerSpec.parse(layer).layers)

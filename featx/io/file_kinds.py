@@ -14,6 +14,7 @@ from featx.io.tensor_file import read_header
 
 FEATURE_FILE, HEAD, MODEL, CHECKPOINT = "a feature file", "a head", "a promoted model", "a checkpoint of fine-tuning"
 PAGE, PICTURE, RECIPE, TABLE = "a page about a head", "a picture that featx drew", "a recipe", "a table"
+FEATURE_SET = "a set of feature files"
 HDF5, TOML, JSON = "an HDF5 file of another program", "a TOML file", "a JSON file"
 IMAGE, ARCHIVE, WEIGHTS, FOLDER, CODE, EMPTY = (
     "an image",
@@ -24,6 +25,9 @@ IMAGE, ARCHIVE, WEIGHTS, FOLDER, CODE, EMPTY = (
     "an empty file",
 )
 """The kinds, as they stand in a sentence."""
+
+FEATURE_SET_FORMAT, MANIFEST = "featx-feature-set", "manifest.json"
+"""The format that the manifest of a set of feature files states at its beginning, and the name of that file in its folder."""
 
 POINTER = "a pointer of Git LFS, whose file git lfs pull fetches"
 """A kind, too: clones without Git LFS hold such pointers in the place of data."""
@@ -69,20 +73,25 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            return FOLDER
+            return FEATURE_SET if _is_manifest(path / MANIFEST) else FOLDER
         if not stat.S_ISREG(found.st_mode):
             return ""
         with path.open("rb") as file:
             beginning = file.read(_BEGINNING)
     except (OSError, ValueError):
         return ""
+    if path.name == MANIFEST and _is_manifest(path):
+        return FEATURE_SET
     return _by_content(path, beginning, found.st_size) or _ENDINGS.get(path.suffix.lower(), "")
 
 
 def is_feature_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a path stands for a feature file and not for a data set: by its content; if it is not there, by its ending."""
+    """Whether a path stands for a feature file, or a set of them, and not for a data set.
+
+    Its content decides; if it is not there, its ending.
+    """
     kind = kind_of_file(path)
-    return kind == FEATURE_FILE or (not kind and Path(path).suffix == ".h5")
+    return kind in (FEATURE_FILE, FEATURE_SET) or (not kind and Path(path).suffix == ".h5")
 
 
 def misplaced(path: str | os.PathLike[str], wanted: str, *, fits: Collection[str] = ()) -> str:
@@ -126,6 +135,15 @@ def _by_content(path: Path, beginning: bytes, size: int) -> str:
     if beginning.startswith((b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or beginning[257:262] == b"ustar":
         return ARCHIVE
     return RECIPE if path.suffix.lower() == ".toml" and _STEPS.search(beginning) else ""
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a set of feature files."""
+    try:
+        with path.open("rb") as file:
+            return FEATURE_SET_FORMAT.encode() in file.read(100)
+    except (OSError, ValueError):
+        return False
 
 
 def _of_tensors(path: Path, size: int) -> str:
