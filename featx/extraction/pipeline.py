@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
@@ -13,7 +12,6 @@ import numpy as np
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.constants import CACHE
 from featx.data.decode import MAX_PIXELS
-from featx.data.file_bytes import FileFacts
 from featx.data.image_set import ImageSet
 from featx.data.places import is_remote
 from featx.data.retries import repeated_requests
@@ -22,23 +20,19 @@ from featx.data.shard import Shard
 from featx.data.urls import public
 from featx.errors import DatasetError, OutputError, system_errors
 from featx.extraction.autotune import AUTO
-from featx.extraction.execute import Outcome, execute
-from featx.extraction.inventory import Inventory, take_inventory, unversioned
-from featx.extraction.plan import hash_altered, plan
+from featx.extraction.execute import Outcome
+from featx.extraction.inventory import Inventory, unversioned
+from featx.extraction.one_file import run
 from featx.extraction.request import Request
 from featx.extraction.result import Extraction
 from featx.extraction.reuse import count_removed
-from featx.extraction.unchanged import is_unchanged
-from featx.features.feature_file import DONE, FAILED
-from featx.features.file_marks import record_marks, seal_of
-from featx.features.folder import knows_of
-from featx.features.lock import write_lock
+from featx.features.feature_file import DONE
 from featx.features.remote_folder import RemoteFolder
 from featx.layer_spec import views_name
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
-from featx.text import counted, portable
+from featx.text import portable
 
 
 @system_errors()
@@ -131,7 +125,7 @@ def extract(
         target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
         request = dataclasses.replace(request, out=target)
     request = request.as_stored()
-    inventory, outcome = _run(request, wait=wait, reporter=reporter)
+    inventory, outcome = run(request, wait=wait, reporter=reporter)
     result = _summary(inventory, outcome, time.perf_counter() - started)
     if copies:
         copies.copy_back(result.file, reporter)
@@ -168,63 +162,6 @@ def _remote_copies(cache: str | os.PathLike[str], out: str | os.PathLike[str] | 
             f"-o {os.fspath(out)} names a file of this machine, and --cache a folder on a server; give one"
         )
     return RemoteFolder(os.fspath(cache))
-
-
-def _run(request: Request, *, wait: bool, reporter: Reporter) -> tuple[Inventory, Outcome]:
-    """Bring the feature file up to date; without its lock if it is so already."""
-
-    def note_wait(holder: str) -> None:
-        reporter.note(f"waiting for {holder}, which writes the same file")
-
-    reporter.stage(f"looking for known features of {counted(len(request.images), 'image')}")
-    facts = _remote_facts(request)
-    inventory = take_inventory(request, facts)
-    if not request.rehash and is_unchanged(inventory):
-        return inventory, _nothing_done(inventory)
-    hashed = None if request.rehash else hash_altered(inventory, reporter)
-    if hashed and hashed.same:
-        return inventory, _nothing_done(inventory)
-    while True:
-        path = inventory.path
-        with write_lock(path, wait=wait, waiting=note_wait):
-            inventory = take_inventory(
-                request, facts
-            )  # again: another process may have written the file, or taken its name
-            if inventory.path == path:
-                work = plan(inventory, reporter, hashed)
-                return inventory, execute(work, reporter) if work else _nothing_done(inventory)
-
-
-def _remote_facts(request: Request) -> FileFacts | None:
-    """What servers state of the images, asked for once; None for local files, which are looked up again under the lock.
-
-    Where each image costs a request and nothing is known of any, nothing is asked: the answer comes with the bytes.
-    """
-    images = request.images
-    if not images.is_remote:
-        return None
-    if images.asks_for_each and (
-        request.rehash or not knows_of(request.known_in, portable(images.root), request.backbone.identities)
-    ):
-        return FileFacts.unasked(len(images))
-    return images.facts()
-
-
-def _nothing_done(inventory: Inventory) -> Outcome:
-    """The outcome of a run whose complete file is up to date.
-
-    Raises:
-        DatasetError: the run is strict, and the file has a failed image.
-    """
-    file = inventory.earlier
-    assert file is not None
-    failed = np.flatnonzero(file.status == FAILED).tolist()
-    if failed and inventory.request.strict:
-        raise inventory.request.strict_error(failed[0], file.error(failed[0]))
-    record_marks(file.path, seal_of(file, file.images.paths), inventory.marks)
-    with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
-        os.utime(inventory.path)  # the file that was requested last is the newest, which fit-head takes by default
-    return Outcome(file, computed=0, reused=len(file) - len(failed), engine="", notes=inventory.notes)
 
 
 def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extraction:

@@ -17,7 +17,7 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.data import file_bytes, store
 from featx.data.scan import scan_images
 from featx.errors import OutputError
-from featx.extraction import pipeline
+from featx.extraction import one_file
 from featx.extraction.pipeline import extract
 from featx.features import file_marks
 from featx.features.feature_file import FeatureFile
@@ -249,7 +249,7 @@ def test_images_with_later_change_times_need_no_permission_to_write_where_their_
         raise OutputError("the folder cannot be written")
 
     extract(twins, lenet, cache=tmp_path / "cache")
-    monkeypatch.setattr(pipeline, "write_lock", denied)
+    monkeypatch.setattr(one_file, "write_lock", denied)
     change_mode(twins)
     for expected in (8, 0):
         read.clear()
