@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -37,6 +38,45 @@ def pick_device(device: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise BackboneError(f"--device {device}: {brief(error)}; expected auto, cpu, cuda or mps") from error
     return chosen
+
+
+def pick_devices(names: str | Sequence[str | int]) -> tuple[torch.device, ...]:
+    """Turn the names of several devices of one type into devices, without taking memory on any of them.
+
+    Args:
+        names: "all" for every CUDA GPU of this machine; or names with commas between, or in a list: numbers of GPUs, "cuda:1",
+            or "cpu", which may be repeated.
+
+    Raises:
+        BackboneError: the machine does not have one of them, or they are of several types.
+
+    Examples:
+        >>> pick_devices("cpu,cpu")
+        (device(type='cpu'), device(type='cpu'))
+    """
+    words = names.split(",") if isinstance(names, str) else list(map(str, names))
+    words = [word.strip().lower() for word in words if word.strip()]
+    given, count = ",".join(words), torch.cuda.device_count()
+    if words == ["all"]:
+        if not count:
+            raise BackboneError("--devices all: torch finds no CUDA GPU on this machine; expected cpu, or cpu,cpu")
+        words = [str(number) for number in range(count)]
+    devices = []
+    for word in words:
+        match = re.fullmatch(r"(?:(?:cuda:)?(\d{1,4})|(cuda|cpu|mps))", word)
+        if not match:
+            raise BackboneError(
+                f"--devices {given}: {word!r} is no device; expected all, or names such as 0,1 or cpu,cpu"
+            )
+        kind, number = match[2] or "cuda", int(match[1] or 0)
+        if kind == "cuda" and number >= count:
+            here = "no CUDA GPU" if not count else "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+            raise BackboneError(f"--devices {given}: there is no cuda:{number}; torch finds {here} on this machine")
+        devices.append(torch.device(kind, number) if kind == "cuda" else pick_device(kind))
+    if len(kinds := sorted({device.type for device in devices})) != 1:
+        what = f"{' and '.join(kinds)} differ in the last bits of features; expected devices of one type"
+        raise BackboneError(f"--devices {given}: {what if kinds else 'no device is named; expected all, or names'}")
+    return tuple(devices)
 
 
 @contextlib.contextmanager

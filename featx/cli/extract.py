@@ -59,6 +59,8 @@ def _check(options: Mapping[str, Any]) -> None:
         raise SettingsError("size and crop both set the size of the images; expected one of them")
     if options["resize"] == 0 and options["fit"] in ("crop", "pad"):
         raise SettingsError(f"a resize of 0 squashes, and fit is {options['fit']}; expected one of them")
+    if options["devices"] and options["device"] != "auto":
+        raise SettingsError("device and devices both name where the network runs; expected one of them")
     if options["shard"]:
         from featx.data.shard import Shard
 
@@ -111,6 +113,11 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Data type of the stored features.",
 )  # fmt: skip
 @DEVICE
+@option(
+    "--devices", section="Compute", needs=ALWAYS, metavar="all|NAME,...",
+    help="Devices of this machine that run the network together, in a process each: all (GPUs), or names such as 0,1 or "
+    "cuda:0,cuda:1 or cpu,cpu. The file is that of one device.",
+)  # fmt: skip
 @option(
     "--size", type=SIZE_TYPE, show_default="as the weights require", section="Input", needs=ALWAYS, metavar="N|HxW",
     help="Size of the network's input: the side of a square, or height x width, such as 224x448. The length to which images "
@@ -223,11 +230,15 @@ def extract(
     stage_of_import(reporter)
     from featx.backbones.backbone import load_backbone
     from featx.data.decode import MAX_PIXELS
+    from featx.devices import pick_devices
     from featx.extraction.pipeline import extract as run
 
     running = {
-        name: options.pop(name) for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait", "shard")
+        name: options.pop(name)
+        for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait", "devices", "shard")
     }
+    if running["devices"]:
+        options["device"] = str(pick_devices(running["devices"])[0])
     name = backbone_name(data, backbone)
     reporter.stage(f"loading {name}")
     loaded = load_backbone(

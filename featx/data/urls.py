@@ -83,6 +83,17 @@ def private(url: str) -> str:
     return f"{scheme}://{user}@{rest}" if user else whole
 
 
+def secrets() -> tuple[dict[str, str], dict[tuple[str, str], str], dict[str, str]]:
+    """What this process was given that grants access to URLs, for ``adopt_secrets`` in a process that it starts."""
+    return dict(_secret_queries), dict(_secret_users), dict(_secret_folders)
+
+
+def adopt_secrets(given: tuple[dict[str, str], dict[tuple[str, str], str], dict[str, str]]) -> None:
+    """Take over what another process was given, as ``secrets`` returns it."""
+    for own, theirs in zip((_secret_queries, _secret_users, _secret_folders), given, strict=True):
+        own.update(theirs)  # type: ignore[attr-defined]
+
+
 def _as_in_folder(url: str) -> str:
     """The URL with the query of the folder that it is in, if there is one that grants access."""
     base = url.partition("?")[0]

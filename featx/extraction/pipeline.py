@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.restored import restore_backbone
 from featx.constants import CACHE
 from featx.data.decode import MAX_PIXELS
 from featx.data.image_set import ImageSet
@@ -18,6 +21,7 @@ from featx.data.retries import repeated_requests
 from featx.data.scan import scan_images
 from featx.data.shard import Shard
 from featx.data.urls import public
+from featx.devices import pick_devices
 from featx.errors import DatasetError, OutputError, system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome
@@ -49,6 +53,7 @@ def extract(
     rehash: bool = False,
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
+    devices: str | Sequence[str | int] | None = None,
     shard: Shard | str | None = None,
     wait: bool = False,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
@@ -75,6 +80,9 @@ def extract(
         rehash: trust neither the times of files nor stored features: read every image and check every row.
         strict: stop at the first image that fails. Rows that are done stay in the file.
         max_pixels: an image with more pixels (width x height) fails.
+        devices: devices of this machine that compute together: "all" for all CUDA GPUs, "0,1", ["cuda:0", "cuda:1"], or
+            ["cpu", "cpu"]. Each gets a process of its own, which loads the backbone. The file is that of a run on one of
+            them. If a process dies, the others take its images.
         shard: extract one part of the data set only, such as "3/16", the third of 16, on one of several machines that share the
             folder ``cache``. It goes to a file of its own, in a folder that ends in ``.shards``; ``merge_shards`` makes the
             feature file of the data set of them.
@@ -89,7 +97,8 @@ def extract(
     Raises:
         DatasetError: there are no images, or none that can be decoded; with ``strict``, one image failed.
         BackboneError: the backbone cannot be built.
-        EngineError: the engine is not installed, cannot run the network, or does not fit on the device.
+        EngineError: the engine is not installed, cannot run the network, or does not fit on the device; or no one of several
+            devices is left.
         StaleCacheError: ``out`` holds features of another identity.
         CorruptFileError: ``out`` is no readable feature file; it is not overwritten.
         CacheLockedError: another process is writing the same file.
@@ -106,9 +115,10 @@ def extract(
     if shard is not None and (out is not None or is_remote(cache)):
         raise OutputError("shards go to a folder that all machines share; expected a folder as --cache, and no -o")
     copies = _remote_copies(cache, out)
+    several = pick_devices(devices) if devices is not None else ()
     request = Request(
         images=data if isinstance(data, ImageSet) else scan_images(data),
-        backbone=backbone if isinstance(backbone, Backbone) else load_backbone(backbone),
+        backbone=_on_first(backbone, several),
         cache=copies.folder if copies else Path(cache),
         out=Path(out) if out is not None else None,
         compute=compute,
@@ -117,6 +127,7 @@ def extract(
         rehash=rehash,
         strict=strict,
         max_pixels=max_pixels,
+        devices=several,
     )
     if shard is not None:
         request = _part_of(request, Shard.parse(shard))
@@ -131,6 +142,16 @@ def extract(
         copies.copy_back(result.file, reporter)
         result = dataclasses.replace(result, notes=(*result.notes, *copies.notes))
     return result
+
+
+def _on_first(backbone: Backbone | str, devices: Sequence[torch.device]) -> Backbone:
+    """A backbone, on the first of several devices if there are any."""
+    if isinstance(backbone, str):
+        return load_backbone(backbone, device=str(devices[0]) if devices else "auto")
+    if not devices or (backbone.device.type, backbone.device.index or 0) == (devices[0].type, devices[0].index or 0):
+        return backbone
+    described = {"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()}
+    return restore_backbone(described, layers=backbone.identities, name=backbone.name, device=str(devices[0]))
 
 
 def _part_of(request: Request, shard: Shard) -> Request:

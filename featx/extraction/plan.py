@@ -186,15 +186,20 @@ def _known_views(
 ) -> tuple[KnownViews, tuple[str, ...]]:
     """The features in a run's own files, which come first, and in all other files of their folder; and notes."""
     path = inventory.path
-    forms = [
-        {view: form.with_views([view]).identities for view in form.views} for form in (backbone, other_form(backbone))
-    ]
+    forms = identities_by_view(backbone)
     holding = [file for file in own if file.holds(backbone.identities)]
     notes: list[str] = []
     own_paths = [path, partial_path(path)]
     groups = [identities for form in forms for identities in form.values()]
     shared = files_sharing(inventory.request.known_in, groups, without=own_paths, note=notes.append)
     return KnownViews([*holding, *shared], *forms), tuple(notes)
+
+
+def identities_by_view(backbone: Backbone) -> list[dict[View | RandomView, dict[str, str]]]:
+    """The identities of all layers in each view, in both forms of the backbone; see ``featx.backbones.identities``."""
+    return [
+        {view: form.with_views([view]).identities for view in form.views} for form in (backbone, other_form(backbone))
+    ]
 
 
 def _unfinished_file(inventory: Inventory, identities: Mapping[str, str]) -> tuple[FeatureFile | None, tuple[str, ...]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from featx.backbones.backbone import Backbone
 from featx.backbones.identities import other_form
 from featx.data.image_set import ImageSet
@@ -36,6 +38,7 @@ class Request:
         strict: stop at the first image that fails.
         max_pixels: an image with more pixels (width x height) fails.
         shard: the part of a data set that the images are, and what its feature file stores about it; or None.
+        devices: devices that compute together, each in a process of its own; one or none: the backbone's alone.
 
     Raises:
         EngineError: an argument is out of range, or the backbone's decoder needs another device.
@@ -52,6 +55,7 @@ class Request:
     strict: bool
     max_pixels: int
     shard: tuple[Shard, dict[str, Any]] | None = None
+    devices: tuple[torch.device, ...] = ()
 
     def __post_init__(self) -> None:
         if self.compute not in (AUTO, *ENGINES):

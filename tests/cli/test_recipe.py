@@ -41,6 +41,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "views": "flip",
         "dtype": "float16",
         "device": "cpu",
+        "devices": "0,1",
         "size": "160x80",
         "fit": "pad",
         "in-chans": 1,
@@ -161,7 +162,7 @@ COMMANDS = {
         "--root 'more photos' --separator ';' --label-pattern '(?P<label>[a-z]+)' --group-level -1 "
         "--backbone resnet18 --weights random "
         "--layer layer3 --layer layer4 --stages --pooling gem --views flip "
-        "--dtype float16 --device cpu --size 160x80 --fit pad --in-chans 1 "
+        "--dtype float16 --device cpu --devices 0,1 --size 160x80 --fit pad --in-chans 1 "
         "--resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
         "--max-pixels 1000 --fast-decode "
         "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --shard 3/16 "

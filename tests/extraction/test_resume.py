@@ -29,7 +29,7 @@ from fuzz_partial import run as flip_bits
 
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.errors import CacheLockedError, FeatxError, UnreadableFileError
-from featx.extraction import execute
+from featx.extraction import computation
 from featx.extraction.pipeline import extract
 from featx.features import checksums
 from featx.features.feature_file import DONE, FeatureFile
@@ -337,13 +337,13 @@ def test_a_file_that_is_continued_keeps_its_engine(few: Path, tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
     assert FeatureFile(tmp_path / "f.h5.partial", allow_partial=True).engine == "eager"
-    asked, choose = [], execute.choose_engine
+    asked, choose = [], computation.choose_engine
 
     def noted(name: str, *more: Any, **options: Any) -> Any:
         asked.append(name)
         return choose(name, *more, **options)
 
-    monkeypatch.setattr(execute, "choose_engine", noted)
+    monkeypatch.setattr(computation, "choose_engine", noted)
     result = extract(few, lenet, out=tmp_path / "f.h5", batch_size=2)
     assert counts(result) == (8, 4, 4, 0, 0)
     assert asked == ["eager"]
