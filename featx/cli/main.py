@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -38,10 +39,20 @@ from featx.text import printable_lines
 _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
 """Commands that keep what they have done when they are interrupted."""
 
+_SECONDS_OF_FIRST_PROCESS = 10
+"""How long other processes of torchrun leave the word to the first one when there is an error."""
+
 
 def _shown(error: Exception) -> str:
     """An error without what grants access in the URLs that the user named."""
     return printable_lines(without_secrets(str(error)))
+
+
+def _let_first_process_speak() -> None:
+    """In other processes of torchrun, wait before an error is printed: the first one ends them if the error is also its own."""
+    with contextlib.suppress(FeatxError):  # variables that are no numbers are an error of their own
+        if started()[0] > 0:
+            time.sleep(_SECONDS_OF_FIRST_PROCESS)
 
 
 @contextlib.contextmanager
@@ -50,6 +61,7 @@ def _without_secrets_in_usage() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
+        _let_first_process_speak()
         vars(error)["message"] = without_secrets(error.message)
         raise
 
@@ -84,6 +96,7 @@ class Featx(Group):
                 sys.stdout.flush()
                 return result
         except FeatxError as error:
+            _let_first_process_speak()
             if isinstance(error, FileError) and STDOUT in str(error):
                 give_up_stdout()
             if ctx.meta.get(TRACEBACKS):
@@ -117,9 +130,9 @@ def main(ctx: click.Context) -> None:
 
     Extract features once, fit heads in seconds, and promote the best head to a fine-tuned network.
     """
-    if started()[1] > 1 and ctx.invoked_subcommand != "promote":
+    if started()[1] > 1 and ctx.invoked_subcommand not in ("promote", "fit-head"):
         raise click.UsageError(
-            f"torchrun is for featx promote --finetune; featx {ctx.invoked_subcommand} runs in one process"
+            f"torchrun is for featx promote --finetune and featx fit-head; featx {ctx.invoked_subcommand} runs in one process"
         )
 
 

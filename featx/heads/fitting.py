@@ -24,6 +24,7 @@ from featx.heads.groups import notes_on_splits, row_groups, with_splits
 from featx.heads.parameters import check_adjustment, check_for_task
 from featx.heads.postprocess import Postprocess, balanced_weights, fit_postprocess, logit_adjustment
 from featx.heads.predictors import Predictor
+from featx.heads.ranks import alone, current_ranks
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, search, search_share
 from featx.heads.targets import Targets, targets_of, task_of
@@ -195,7 +196,12 @@ def prepare(
     """
     X, index = flatten_views(features.features, rows)
     unit = params.get("texts") is not None  # cosines of embeddings and texts are not standardised
-    mean, scale = statistics(X, index) if not unit else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
+    ranks = None if unit else current_ranks()
+    if ranks is not None:
+        ranks.open(features)
+    mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if not unit:
+        mean, scale = statistics(X, index) if ranks is None else ranks.column_sums(index).statistics()
     if unit:
         require_finite(X, index, where)
         require_width(params["texts"], X.shape[1], features.layer)
@@ -218,6 +224,7 @@ def prepare(
         grouped=len(np.unique(groups)) < len(groups),
         groups=groups,
         views=features.views,
+        ranks=ranks,
     )
 
 
@@ -276,10 +283,10 @@ def _choose(
         notes.append("no class has two training images that could be told apart, so nothing could be cross-validated")
     if len(candidates) == 1 and not needs_held_out:
         training = dataclasses.replace(training, folds=())
-    some, drawn = search_share(training)
+    some, drawn = search_share(alone(training))
     extends = kind.parameter == "C" and given is None
     chosen = search(estimator, some, candidates=candidates, gives_logits=kind.gives_logits, extends=extends)
-    if some is not training:
+    if len(some) < len(training):
         notes.append(
             f"{kind.parameter or 'calibration'} was chosen on {len(some)} of {len(training)} rows, drawn by the seed"
         )

@@ -150,29 +150,64 @@ def mean_over_views(scores: np.ndarray, views: int) -> np.ndarray:
     return scores if views == 1 else scores.reshape(-1, views, scores.shape[1]).mean(axis=1)
 
 
+@dataclass(frozen=True, eq=False)
+class ColumnSums:
+    """What mean and standard deviation of each column of some rows follow from.
+
+    Attributes:
+        count: of the rows.
+        mean: (D,) float64.
+        squares: (D,) float64, the sum of squared differences from the mean.
+        least: (D,) float64.
+        most: (D,) float64.
+    """
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+    def merged(self, other: ColumnSums) -> ColumnSums:
+        """The sums of both sets of rows, as by Chan, Golub and LeVeque (1983)."""
+        total = self.count + other.count
+        if not other.count:
+            return self
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = other.mean - self.mean
+            squares = self.squares + (other.squares + difference**2 * (self.count * other.count / total))
+            mean = self.mean + difference * (other.count / total)
+        return ColumnSums(total, mean, squares, np.minimum(self.least, other.least), np.maximum(self.most, other.most))
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, as the function ``statistics`` returns them."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            deviation = np.sqrt(self.squares / max(self.count, 1))
+            return self.mean, np.where((self.least == self.most) | (deviation == 0), 1.0, deviation)
+
+
+def column_sums(features: np.ndarray, index: np.ndarray | None = None) -> ColumnSums:
+    """Sum the columns of some rows, in one pass over the blocks."""
+    width = features.shape[1]
+    sums = ColumnSums(0, np.zeros(width), np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for _, block in Rows(features, index).blocks(np.float64):
+            mean, least, most = block.mean(axis=0), block.min(axis=0), block.max(axis=0)
+            block -= mean
+            sums = sums.merged(ColumnSums(len(block), mean, np.einsum("nd,nd->d", block, block), least, most))
+    return sums
+
+
 def statistics(features: np.ndarray, index: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Compute mean and standard deviation of each column of some rows, in one pass over the blocks.
 
-    Blocks are merged as by Chan, Golub and LeVeque (1983). The deviation of a constant column is given as 1, so that the
-    column becomes 0. A column with NaN or infinity gets NaN.
+    Blocks are merged by ``ColumnSums``. The deviation of a constant column is given as 1, so that the column becomes 0. A
+    column with NaN or infinity gets NaN.
 
     Returns:
         (D,) and (D,) float64.
     """
-    mean, squares, count = np.zeros(features.shape[1]), np.zeros(features.shape[1]), 0
-    least, most = np.full(features.shape[1], np.inf), np.full(features.shape[1], -np.inf)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for _, block in Rows(features, index).blocks(np.float64):
-            block_mean = block.mean(axis=0)
-            least, most = np.minimum(least, block.min(axis=0)), np.maximum(most, block.max(axis=0))
-            block -= block_mean
-            difference = block_mean - mean
-            total = count + len(block)
-            squares += np.einsum("nd,nd->d", block, block) + difference**2 * (count * len(block) / total)
-            mean += difference * (len(block) / total)
-            count = total
-    deviation = np.sqrt(squares / max(count, 1))
-    return mean, np.where((least == most) | (deviation == 0), 1.0, deviation)
+    return column_sums(features, index).statistics()
 
 
 Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -196,6 +231,7 @@ class TrainingData:
         views: V.
         together: the number of consecutive rows that are views of one image, where each view counts as an image
             (``views_as_images``).
+        ranks: the processes that sum over the rows together, as ``featx.heads.ranks.Ranks``; None: this one does it alone.
     """
 
     rows: Rows
@@ -209,6 +245,7 @@ class TrainingData:
     groups: np.ndarray | None = None
     views: int = 1
     together: int = 1
+    ranks: Any = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -222,11 +259,11 @@ class TrainingData:
         return folds
 
     def take(self, images: np.ndarray) -> TrainingData:
-        """Select some of the images, by (n,) int64, without folds."""
+        """Select some of the images, by (n,) int64, without folds; this process alone reads them."""
         rows = self.rows.take(view_rows(images, self.views))
         groups = None if self.groups is None else self.groups[images]
         return dataclasses.replace(
-            self, rows=rows, y=self.y[images], weight=self.weight[images], groups=groups, folds=()
+            self, rows=rows, y=self.y[images], weight=self.weight[images], groups=groups, folds=(), ranks=None
         )
 
     @cached_property

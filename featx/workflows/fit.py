@@ -36,6 +36,7 @@ from featx.workflows.class_texts import ClassNames, class_texts, notes_on_texts
 from featx.workflows.comparison import Compared, compare_kinds
 from featx.workflows.fit_options import AUTO, BEST, require_compatible, require_texts
 from featx.workflows.fit_result import Fit
+from featx.workflows.fit_together import fits_together
 from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size, head_stem
 from featx.workflows.resampling import Resampling
@@ -44,6 +45,7 @@ from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
 
 @system_errors()
 @shows_progress("fit-head", "fits")
+@fits_together
 def fit_head(  # its options are those of featx fit-head, and most of its lines describe them
     features: FeatureSet | str | os.PathLike[str] | None = None,
     model: str | Head | None = None,
@@ -82,6 +84,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     """Fit a head to the training rows of a feature file, evaluate it on the held-out rows, and save both.
 
     The held-out split is "test" where there is one, else "val". Nothing is chosen on it.
+
+    In processes that torchrun started, logreg, ridge and linear are fitted by all of them, each with its part of the training
+    rows; the first one alone writes, and all return its result.
 
     Args:
         features: a feature set or a feature file; by default the newest in ``cache``.
@@ -128,7 +133,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         reporter: receives the progress of ``model="auto"``, ``cv`` and ``shots``, in fits.
 
     Raises:
-        SettingsError: options that exclude or need one another.
+        SettingsError: options that exclude or need one another, or that several processes cannot fit.
         HeadError: no rows to fit to or to evaluate on, or options that do not suit the head; or no image is new to both heads.
         StaleCacheError: the earlier head was fitted to other features, whose file is gone.
         CacheMissError, CorruptFileError: the feature file is missing or damaged.

@@ -201,10 +201,10 @@ def test_ctrl_c_keeps_completed_work_and_tells_the_user_how_to_resume(split_phot
     assert facts["computed"] + facts["reused"] == 48
 
 
-def test_several_processes_are_for_promotion_alone(in_tmp: Path) -> None:
+def test_several_processes_are_for_promotion_and_heads(in_tmp: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-m", "featx", "extract"],
-        capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "1"},
+        capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "0"},
     )  # fmt: skip
     assert found.returncode == 2
-    assert "torchrun is for featx promote --finetune; featx extract runs in one process" in found.stderr
+    assert "torchrun is for featx promote --finetune and featx fit-head; featx extract runs in one process" in found.stderr

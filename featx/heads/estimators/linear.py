@@ -23,6 +23,7 @@ from featx.heads.solver.losses import Logistic, Loss, Softmax, SquaredHinge
 from featx.heads.solver.matrices import DenseMatrix, Matrix, Rotated, RotatedMatrix, StreamedMatrix
 from featx.heads.solver.newton import HessianModel, refine
 from featx.heads.solver.problems import Problems, Solution
+from featx.heads.solver.summed import LossSums, Sample, SumLosses, SummedRows, sum_losses
 from featx.heads.training_data import TrainingData
 
 C_PATH = tuple(float(f"{c:.6g}") for c in np.logspace(-6, 5, 45))
@@ -56,6 +57,8 @@ MAX_TOGETHER = 3
 """Values of C that are solved together; the further they are from the path so far, the worse their start."""
 MAX_SCORES = 12_500_000
 """Scores of the problems that are solved together. The solver holds two arrays of this size."""
+MAX_STORED = 1 << 28
+"""Bytes of scores of rows in a file above which a fit evaluates them again in each step instead of storing them."""
 SAMPLE_BYTES = 1 << 28
 """Size of the sample of float32 rows whose Hessian is used where not all rows fit in memory."""
 _MIN_SKIPPED = 256
@@ -99,6 +102,7 @@ class LinearPathEstimator:
             self.candidates, self._tol = COARSE_PATH, COARSE_TOL
         self._training: TrainingData | None = None
         self._paths: list[_WarmStarts] = []
+        self._evaluate: tuple[TrainingData, SumLosses] | None = None
 
     def cross_val_scores(
         self, training: TrainingData, candidates: Sequence[float]
@@ -153,7 +157,7 @@ class LinearPathEstimator:
         Warns:
             NotConvergedWarning: the optimum was not reached.
         """
-        in_memory = training.rows.fits
+        in_memory = training.rows.fits and training.ranks is None
         self._prepare(training if in_memory else self._sample(training))
         penalty = np.array([1 / (candidate * float(training.weight.sum()))])
         problem = _one_problem(self._data.weight, penalty, self._matrix.dtype)
@@ -211,12 +215,39 @@ class LinearPathEstimator:
 
     def _minimise_streamed(self, training: TrainingData, penalty: np.ndarray, start: Parameters) -> Solution:
         """Solve one problem on all rows by L-BFGS, in the rotated columns of the sample."""
-        dtype = self._matrix.dtype
+        dtype, preconditioned = self._matrix.dtype, self._rotated.basis is not None
+        if self._is_summed(training):
+            summed, problem = self._summed(training, dtype, rotates=True), _one_problem(np.ones(1), penalty, dtype)
+            return minimise(summed, self._loss, problem, start, tol=FIT_TOL, precondition=preconditioned)
         drawn = np.searchsorted(training.rows.index, self._data.rows.index)
         matrix = RotatedMatrix(StreamedMatrix(training.rows, dtype), self._rotated, drawn)
         problem = _one_problem(training.weight, penalty, dtype)
         loss = self._loss_of(training)
-        return minimise(matrix, loss, problem, start, tol=FIT_TOL, precondition=self._rotated.basis is not None)
+        return minimise(matrix, loss, problem, start, tol=FIT_TOL, precondition=preconditioned)
+
+    def _is_summed(self, training: TrainingData) -> bool:
+        """Whether the loss of all rows is evaluated anew in each step: by several processes, or without room for scores."""
+        stored = 2 * self._loss.outputs * len(training) * np.dtype(np.float64).itemsize
+        return training.ranks is not None or (not training.rows.fits and stored > MAX_STORED)
+
+    def _summed(self, training: TrainingData, dtype: Any, *, rotates: bool) -> SummedRows:
+        """All rows, whose loss is evaluated anew in each step."""
+        weights = self._data.weight / self._data.weight.sum()
+        if self._evaluate is None or self._evaluate[0] is not training:
+            self._evaluate = training, self._sum_losses(training)
+        return SummedRows(self._evaluate[1], dtype, Sample(self._rotated, self._loss, weights), rotates)
+
+    def _sum_losses(self, training: TrainingData) -> SumLosses:
+        """The function that evaluates the loss of all rows."""
+        if training.ranks is None:
+            return _loss_function(training, self._loss_of(training), float(training.weight.sum()))
+        training.ranks.share(training)
+
+        def total(dtype: Any, W: np.ndarray, b: np.ndarray) -> LossSums:
+            sums: LossSums = training.ranks.total("losses", hinge=self.hinge, dtype=np.dtype(dtype).str, W=W, b=b)
+            return sums
+
+        return total
 
     def _refine_float64(self, problem: Problems, rough: Solution) -> Solution:
         """Refine a solution in rotated columns. The rows are float64, so the rotation has lost no digits."""
@@ -245,9 +276,14 @@ class LinearPathEstimator:
         rotated, weight = self._rotated, _one_problem(self._data.weight, penalty, self._matrix.dtype).weights[0]
         hessian = self._matrix if hessian is None else hessian
         model = HessianModel(hessian, weight, self._loss, rotated.rotate, rotated.unrotate, cg_tol)
+        matrix: Matrix | SummedRows = StreamedMatrix(training.rows, np.float64)
+        loss, row_weight = self._loss, np.ones(1)
+        if self._is_summed(training):
+            matrix = self._summed(training, np.float64, rotates=False)
+        else:
+            loss, row_weight = self._loss_of(training), training.weight
         return refine(
-            StreamedMatrix(training.rows, np.float64), self._loss_of(training),
-            _one_problem(training.weight, penalty, np.float64),
+            matrix, loss, _one_problem(row_weight, penalty, np.float64),
             (rotated.unrotate(rough.weight), rough.bias.astype(np.float64)),
             model=model, tol=tol, max_iter=NEWTON_STEPS,
         )  # fmt: skip
@@ -393,6 +429,27 @@ def _make_loss(training: TrainingData, hinge: bool) -> Loss:
     else:
         return Softmax(training.y, training.count)
     return SquaredHinge(positive) if hinge else Logistic(positive)
+
+
+def _loss_function(training: TrainingData, loss: Loss, weight_sum: float) -> SumLosses:
+    """The function that evaluates the loss of some rows, reading them from their file again."""
+    weights = training.weight / weight_sum
+
+    def evaluate(dtype: Any, W: np.ndarray, b: np.ndarray) -> LossSums:
+        return sum_losses(StreamedMatrix(training.rows, dtype), loss, weights, W, b)
+
+    return evaluate
+
+
+def loss_sums(training: TrainingData, *, hinge: bool, weight_sum: float) -> SumLosses:
+    """The function that evaluates the share of some rows in the loss of more.
+
+    Args:
+        training: the rows.
+        hinge: as ``LinearPathEstimator`` has it.
+        weight_sum: the sum of the weights of all rows.
+    """
+    return _loss_function(training, _make_loss(training, hinge), weight_sum)
 
 
 def _identity(weight: np.ndarray) -> np.ndarray:

@@ -23,20 +23,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from featx.errors import HeadError
+from featx.heads.estimators.minibatches import MIN_BATCH, SharedData, TargetFacts, TensorData
 from featx.heads.predictors import HiddenLayerPredictor, LinearPredictor, NotConvergedWarning
-from featx.heads.training_data import Rows, TrainingData, fold_by_fold, view_rows
+from featx.heads.training_data import TrainingData, fold_by_fold, view_rows
 
 EPOCHS, MIN_EPOCHS, MAX_STEPS = 200, 8, 5000
 """The most epochs: EPOCHS, or as many as make MAX_STEPS steps, but at least MIN_EPOCHS. A hidden layer gets half of EPOCHS,
 which had the same losses on the real features at hand."""
-STEPS_PER_EPOCH, MIN_BATCH, MAX_BATCH = 64, 64, 1024
-"""The batch size is a power of 2 that gives about STEPS_PER_EPOCH steps, within these limits."""
 PATIENCE = 0.1
 """Share of the epochs without a lower validation loss after which training stops."""
 VALIDATION_EVERY, MIN_VALIDATION, MAX_VALIDATION = 10, 10, 10_000
 """One row of VALIDATION_EVERY is for validation; none if they were fewer than MIN_VALIDATION, and at most MAX_VALIDATION."""
-BUFFER_BYTES, RUN_BYTES = 256 << 20, 256 << 10
-"""Sizes in bytes of float32 rows from a file: the buffer that is shuffled in memory, and the runs that are read at once."""
 
 _STILL_FALLING = (
     0.03  # share of the total decrease of the loss; the low rates of the last half make up 0.18 of the schedule
@@ -97,7 +94,11 @@ class SgdLinearEstimator:
         # A step of Adam changes each of D weights by the learning rate, and so a score by up to D times as much.
         rate = min(0.3 / training.rows.width, 0.01)
         settings = _Settings(learning_rate=rate, weight_decay=candidate, device=self.device, epochs=EPOCHS)
-        weight, bias = _train(training, settings, _Loss(training.task, self.smoothing, self.huber))
+        loss = _Loss(training.task, self.smoothing, self.huber)
+        if training.ranks is None:
+            weight, bias = _train(training, settings, loss)
+        else:
+            weight, bias = _train_together(training, settings, loss)
         return LinearPredictor(weight, bias)
 
 
@@ -210,112 +211,123 @@ class _Loss:
         return F.huber_loss(out, y, reduction="none", delta=self.huber).mean(dim=1)
 
 
-class _TensorData:
-    """Rows, targets and weights as tensors on a device.
-
-    Attributes:
-        rows: (N, D) float32 if they fit in memory, otherwise the rows of the file.
-        y: (N,) int64 or (N, C) float32; standardised for regression.
-        weight: (N,) float32, 1 on average.
-        mean: (C,) float64, of the targets of a regression; otherwise 0.
-        deviation: (C,) float64, of the targets of a regression; otherwise 1.
-        start: (C,) float32, the best constant scores; 0 for regression.
-        batch_size: of a step, approximately.
-    """
-
-    def __init__(self, training: TrainingData, device: torch.device) -> None:
-        self.device = device
-        weight, y = training.weight / training.weight.mean(), training.y
-        self.mean, self.deviation = np.zeros(training.count), np.ones(training.count)
-        start = np.zeros(training.count)
-        if training.task == "classification":
-            start = np.log(_smoothed_share(np.bincount(y, weight, minlength=training.count), len(y), training.count))
-        elif training.task == "multilabel":
-            share = _smoothed_share(weight @ y, len(y), 2)
-            start = np.log(share / (1 - share))
-        else:
-            self.mean = np.average(y, axis=0, weights=weight)
-            deviation = np.sqrt(np.average((y - self.mean) ** 2, axis=0, weights=weight))
-            self.deviation = np.where(deviation == 0, 1.0, deviation)
-            y = ((y - self.mean) / self.deviation).astype(np.float32)
-        rows = training.rows
-        self.rows: Tensor | Rows = torch.from_numpy(rows.whole()).to(device) if rows.fits else rows
-        self.y = torch.tensor(y, device=device)
-        self.weight = torch.from_numpy(weight.astype(np.float32)).to(device)
-        self.start = torch.from_numpy(start.astype(np.float32)).to(device)
-        self.batch_size = min(max(2 ** round(math.log2(len(y) / STEPS_PER_EPOCH)), MIN_BATCH), MAX_BATCH)
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, index: Tensor) -> Tensor:
-        """Read some rows, (n, D) float32."""
-        if isinstance(self.rows, Tensor):
-            return self.rows[index]
-        return torch.from_numpy(self.rows.take(index.cpu().numpy()).whole()).to(self.device)
-
-    def batches(self, index: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of some rows in random order, each row once, as indices and their (n, D) features.
-
-        Rows of a file are shuffled in buffers of many short runs. A file is fastest to read in runs; and since its rows may be
-        sorted by class, a few long runs would fill a buffer with few classes.
-        """
-        if isinstance(self.rows, Tensor):
-            for part in _equal_parts(_shuffled(index, generator), self.batch_size):
-                yield part, self.rows[part]
-            return
-        row_bytes = 4 * self.rows.width
-        run = max(1, RUN_BYTES // row_bytes)
-        starts = _shuffled(torch.arange(0, len(index), run, device=self.device), generator)
-        for some in starts.split(max(1, BUFFER_BYTES // (row_bytes * run))):
-            at = (some.sort().values[:, None] + torch.arange(run, device=self.device)).flatten()
-            inside = index[at[at < len(index)]]
-            buffer = torch.from_numpy(self.rows.take(inside.cpu().numpy()).whole())
-            order = _shuffled(torch.arange(len(inside), device=self.device), generator)
-            for part in _equal_parts(order, self.batch_size):
-                yield inside[part], buffer[part.to(buffer.device)].to(self.device)
-            del buffer  # before the next one is read, so that only one is in memory
-
-
 def _train(training: TrainingData, settings: _Settings, loss: _Loss) -> list[np.ndarray]:
     """Train a head: its parameters in the order of ``_initial_parameters``, float64, for targets in their own units."""
     if (training.weight == 0).any():
         training = training.take(np.flatnonzero(training.weight))
     with _torch_state(settings, training):
-        data = _TensorData(training, torch.device(settings.device))
-        all_rows = torch.arange(len(data), device=data.device)
-        held = _validation_rows(training)
-        validation = torch.from_numpy(held).to(data.device)
-        train = torch.from_numpy(np.setdiff1d(np.arange(len(data)), held)).to(data.device)
-        steps = math.ceil(len(train) / data.batch_size)
-        epochs = min(settings.epochs, max(MIN_EPOCHS, MAX_STEPS // steps))
-        trainer = _Trainer(data, settings, loss, epochs=epochs, seed=training.seed)
-        parameters, best = trainer.train_with_early_stopping(train, validation)
-        # Of rows that do not fit in memory few are for validation, and another training would read them all again.
-        if len(validation) and training.rows.fits:
-            parameters = trainer.train_as_long(all_rows, best)
-        *hidden, weight, bias = [p.detach().cpu().double().numpy() for p in parameters]
-    return [*hidden, weight * data.deviation[:, None], bias * data.deviation + data.mean]
+        facts, fits = TargetFacts.of(training), training.rows.fits
+        data = TensorData(training, torch.device(settings.device), facts, fits=fits)
+        validation = _Validation.of(data, _validation_rows(training))
+        return _trained(data, settings, loss, validation, seed=training.seed, again=fits)
+
+
+def _trained(
+    data: TensorData, settings: _Settings, loss: _Loss, validation: _Validation, *, seed: int, again: bool
+) -> list[np.ndarray]:
+    """Train a head, with early stopping and, with ``again``, once more on all rows."""
+    all_rows = torch.arange(len(data), device=data.device)
+    train = torch.from_numpy(np.setdiff1d(np.arange(len(data)), validation.rows)).to(data.device)
+    steps = math.ceil(len(train) / data.facts.batch_size)
+    epochs = min(settings.epochs, max(MIN_EPOCHS, MAX_STEPS // steps))
+    trainer = _Trainer(data, settings, loss, epochs=epochs, seed=seed)
+    parameters, best = trainer.train_with_early_stopping(train, validation)
+    # Of rows that do not fit in memory few are for validation, and another training would read them all again.
+    if len(validation.rows) and again:
+        parameters = trainer.train_as_long(all_rows, best)
+    *hidden, weight, bias = [p.detach().cpu().double().numpy() for p in parameters]
+    mean, deviation = data.facts.mean, data.facts.deviation
+    return [*hidden, weight * deviation[:, None], bias * deviation + mean]
+
+
+def _train_together(training: TrainingData, settings: _Settings, loss: _Loss) -> list[np.ndarray]:
+    """Train a head as ``_train`` does, with the rows of all processes; each computes the gradients of its own rows."""
+    ranks = training.ranks
+    if (training.weight == 0).any():
+        training = training.take(np.flatnonzero(training.weight))
+    ranks.share(training)
+    held = _validation_rows(training)
+    some = held if len(held) else np.arange(len(training))[:MAX_VALIDATION]
+    x = training.rows.take(some).whole()
+    found: list[np.ndarray] = ranks.first(
+        "train", settings=settings, loss=loss, facts=TargetFacts.of(training), held=held,
+        scored=(x, training.y[some], training.weight[some]), in_file=not training.rows.fits,
+    )  # fmt: skip
+    return found
+
+
+def train_part(
+    training: TrainingData, messages: Any, *, total: int, first: int, settings: _Settings, loss: _Loss,
+    facts: TargetFacts, held: np.ndarray, scored: tuple[np.ndarray, np.ndarray, np.ndarray], in_file: bool,
+    **_: Any,
+) -> list[np.ndarray]:  # fmt: skip
+    """Train a head together with the other processes, which call this at the same time, each with its rows.
+
+    Args:
+        training: the rows of this process.
+        messages: to the other processes.
+        total: number of rows of all processes.
+        first: number of the first row of this process.
+        settings: of the training.
+        loss: of each row.
+        facts: of the targets of all rows.
+        held: numbers of the rows that are for early stopping.
+        scored: features, targets and weights of the rows whose loss stops the training.
+        in_file: whether all rows together do not fit in memory.
+
+    Returns:
+        The parameters, the same in all processes.
+    """
+    with _torch_state(settings, training):
+        data = SharedData(training, messages, facts, total=total, first=first, in_file=in_file)
+        x, y, weight = scored
+        if training.task == "regression":
+            y = ((y - facts.mean) / facts.deviation).astype(np.float32)
+        weights = torch.from_numpy((weight / facts.mean_weight).astype(np.float32))
+        validation = _Validation(held, torch.from_numpy(x), torch.tensor(y), weights)
+        return _trained(data, settings, loss, validation, seed=training.seed, again=not in_file)
+
+
+@dataclass(frozen=True, eq=False)
+class _Validation:
+    """The rows whose loss stops a training: those that are held out, or all where there are none.
+
+    Attributes:
+        rows: (m,) int64, the rows that are held out.
+        x: (n, D) float32, of the rows whose loss decides.
+        y: their targets.
+        weight: (n,) float32.
+    """
+
+    rows: np.ndarray
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, data: TensorData, rows: np.ndarray) -> _Validation:
+        """Read them."""
+        scored = torch.from_numpy(rows if len(rows) else np.arange(len(data))).to(data.device)
+        return cls(rows, data.take(scored), data.y[scored], data.weight[scored])
 
 
 class _Trainer:
     """Trains one head, each time from the same start with the same random numbers."""
 
-    def __init__(self, data: _TensorData, settings: _Settings, loss: _Loss, *, epochs: int, seed: int) -> None:
+    def __init__(self, data: TensorData, settings: _Settings, loss: _Loss, *, epochs: int, seed: int) -> None:
         self.data, self.settings, self.loss, self.epochs, self.seed = data, settings, loss, epochs, seed
 
-    def train_with_early_stopping(self, rows: Tensor, validation: Tensor) -> tuple[list[Tensor], int]:
+    def train_with_early_stopping(self, rows: Tensor, validation: _Validation) -> tuple[list[Tensor], int]:
         """Train on some rows until the validation loss no longer falls.
 
         Args:
             rows: (n,) int64, the training rows.
-            validation: (m,) int64; if there are none, the loss on the training rows decides.
+            validation: whose loss decides.
 
         Returns:
             The parameters with the lowest loss, and the number of epochs after which they had it.
         """
-        scored = validation if len(validation) else rows
-        x, y, weight = self.data.take(scored), self.data.y[scored], self.data.weight[scored]
+        x, y, weight = validation.x, validation.y, validation.weight
         patience = max(2, round(PATIENCE * self.epochs))
         losses: list[float] = []
         best, best_parameters = 0, list[Tensor]()
@@ -328,7 +340,7 @@ class _Trainer:
             elif epoch - best >= patience:
                 return best_parameters, best
         first_half = min(losses[: len(losses) // 2 + 1])
-        if len(validation) and first_half - losses[best] > _STILL_FALLING * (losses[0] - losses[best]):
+        if len(validation.rows) and first_half - losses[best] > _STILL_FALLING * (losses[0] - losses[best]):
             warnings.warn(
                 f"--model {self.settings.kind} was still improving when its {self.epochs} epochs were over: "
                 f"their second half gave over {_STILL_FALLING:.0%} of what was learnt",
@@ -358,18 +370,18 @@ class _Trainer:
             {"params": parameters[1::2]},
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
-        steps, step = count * math.ceil(len(rows) / data.batch_size), 0
+        steps, step = count * math.ceil(len(rows) / data.facts.batch_size), 0
         for epoch in range(1, count + 1):
             total = torch.zeros((), device=data.device)
-            for part, x in data.batches(rows, generator):
+            for batch in data.batches(rows, generator):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
-                out = _forward(parameters, x, settings.dropout, generator)
-                loss = (self.loss(out, data.y[part]) * data.weight[part]).mean()
+                out = _forward(parameters, batch.x, settings.dropout, generator)
+                loss = data.mean_loss(self.loss(out, batch.y) * batch.weight, batch.size)
                 optimizer.zero_grad()
                 loss.backward()
+                total += data.sum_gradients(parameters, loss.detach())
                 optimizer.step()
-                total += loss.detach()
                 step += 1
             self._require_finite(total, epoch)
             yield parameters
@@ -384,7 +396,7 @@ class _Trainer:
         return value
 
 
-def _initial_parameters(data: _TensorData, settings: _Settings, generator: torch.Generator) -> list[Tensor]:
+def _initial_parameters(data: TensorData, settings: _Settings, generator: torch.Generator) -> list[Tensor]:
     """Weight and bias of each layer, float32.
 
     A hidden layer is drawn as by He et al. (2015). The last layer has weights of 0 and the best constant scores as biases.
@@ -430,24 +442,6 @@ def _validation_rows(training: TrainingData) -> np.ndarray:
         key = y if y.ndim == 1 else y[:, 0]
         order = order[np.argsort(key[order], kind="stable")]
     return view_rows(np.sort(order[rng.integers(every) :: every]), training.together)
-
-
-def _smoothed_share(counts: np.ndarray, total: float, outcomes: int) -> np.ndarray:
-    """Shares of counts, none of them 0 or 1, by additive smoothing (Laplace) with one more row for all outcomes together."""
-    shares: np.ndarray = (counts + 1.0 / outcomes) / (total + 1.0)
-    return shares
-
-
-def _shuffled(values: Tensor, generator: torch.Generator) -> Tensor:
-    return values[torch.randperm(len(values), generator=generator, device=values.device)]
-
-
-def _equal_parts(values: Tensor, most: int) -> Sequence[Tensor]:
-    """Split into parts of equal size, give or take one, of at most ``most``.
-
-    A last part of a few rows would change the weights as much as any other part.
-    """
-    return values.tensor_split(max(1, math.ceil(len(values) / most)))
 
 
 @contextlib.contextmanager

@@ -116,8 +116,11 @@ class _Targets:
             scores is scikit-learn's single score, so that each is half of it.
     """
 
-    def __init__(self, training: TrainingData) -> None:
+    def __init__(self, training: TrainingData, standard: tuple[np.ndarray, np.ndarray] | None = None) -> None:
         self._y, self._task, self._count = training.y, training.task, training.count
+        if standard is not None:  # of more rows than these
+            self.offset, self.scale = standard
+            return
         self.offset, self.scale = np.zeros(training.count), np.ones(training.count)
         if training.task == "classification" and training.count == 2:
             self.scale /= 2
@@ -229,6 +232,36 @@ class _Moments:
         return _RegularisationPath(values, vectors, cross, center, level)
 
 
+def _sum_moments(
+    training: TrainingData, targets: _Targets, dtype: Any, fold_of: np.ndarray | None, folds: int
+) -> list[_Moments]:
+    """Sum the moments of the rows in no fold and of the rows of each fold, in one pass."""
+    moments = [_Moments.zeros(training.rows.width, training.count) for _ in range(1 + folds)]
+    for rows, block in training.rows.blocks(dtype, most=_SUM_BYTES):
+        y, weight = targets.block(rows), training.weight[rows]
+        for at in range(len(moments)):
+            here = np.arange(len(block)) if fold_of is None else np.flatnonzero(fold_of[rows] == at - 1)
+            if len(here):
+                some = slice(None) if len(here) == len(block) else here
+                moments[at] = moments[at].with_block(block[some], y[some], weight[some])
+    return moments
+
+
+def sum_moments(training: TrainingData, offset: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Sum the moments of some rows of more, in float64.
+
+    Args:
+        training: the rows.
+        offset: (C,) of the targets of all rows.
+        scale: (C,) of the targets of all rows.
+
+    Returns:
+        The weight, sums, targets, squares and products of ``_Moments``.
+    """
+    found = _sum_moments(training, _Targets(training, (offset, scale)), np.float64, None, 0)[0]
+    return np.asarray(found.weight), found.rows, found.targets, found.squares, found.cross
+
+
 class _PrimalProblem:
     """Ridge regression with more rows than features.
 
@@ -245,8 +278,14 @@ class _PrimalProblem:
             1 if self._dtype is np.float32 else training.rows.width
         )  # float32's errors are of blocks, and average out
         self._precision = float(np.finfo(self._dtype).eps) * many
-        self._fold_of = training.fold_of if use_folds else np.full(len(training), -1)
-        self._moments = self._sum_moments(len(training.folds) if use_folds else 0, training.count)
+        self._fold_of = training.fold_of if use_folds else None
+        if training.ranks is None:
+            folds = len(training.folds) if use_folds else 0
+            self._moments = _sum_moments(training, self.targets, self._dtype, self._fold_of, folds)
+        else:
+            training.ranks.share(training)
+            sums = training.ranks.total("moments", offset=self.targets.offset, scale=self.targets.scale)
+            self._moments = [_Moments(float(sums[0]), *sums[1:])]
 
     @cached_property
     def path(self) -> _RegularisationPath:
@@ -264,6 +303,7 @@ class _PrimalProblem:
         for fold in range(1, len(self._moments)):
             others = [moments for at, moments in enumerate(self._moments) if at != fold]
             paths.append(sum(others[1:], others[0]).path(self._precision))
+        assert self._fold_of is not None
         return _scores(self._rows, self._fold_of, paths, penalties, self._dtype)
 
     def leave_one_out_scores(self, penalties: np.ndarray) -> Iterator[np.ndarray]:
@@ -294,18 +334,6 @@ class _PrimalProblem:
         least = penalties / (path.values.max(initial=0.0) + penalties)
         np.maximum(freedom, (1 - self._weight / total)[:, None] * least, out=freedom)
         return freedom
-
-    def _sum_moments(self, folds: int, count: int) -> list[_Moments]:
-        """Sum the moments of the rows in no fold and of the rows of each fold, in one pass."""
-        moments = [_Moments.zeros(self._rows.width, count) for _ in range(1 + folds)]
-        for rows, block in self._rows.blocks(self._dtype, most=_SUM_BYTES):
-            targets, weight = self.targets.block(rows), self._weight[rows]
-            for at in range(len(moments)):
-                here = np.flatnonzero(self._fold_of[rows] == at - 1)
-                if len(here):
-                    some = slice(None) if len(here) == len(block) else here
-                    moments[at] = moments[at].with_block(block[some], targets[some], weight[some])
-        return moments
 
 
 class _DualProblem:

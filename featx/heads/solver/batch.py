@@ -13,6 +13,7 @@ from featx.heads.solver.line_search import PenaltyAlongLine, line_search
 from featx.heads.solver.losses import Loss
 from featx.heads.solver.matrices import Matrix
 from featx.heads.solver.problems import Problems, Solution
+from featx.heads.solver.summed import LossOfBatch, SummedRows
 
 MIN_OBJECTIVE = 1e-12
 """Gaps are relative to the objective, but at least to this many nats per row: smaller objectives are not distinguished."""
@@ -24,7 +25,7 @@ class Batch:
     """The problems that are not solved yet.
 
     Args:
-        matrix: (N, D).
+        matrix: (N, D), or rows of one problem that are read elsewhere.
         loss: of K outputs.
         problems: P problems.
         start: (K, P, D) weights and (K, P) intercepts.
@@ -49,7 +50,7 @@ class Batch:
 
     def __init__(
         self,
-        matrix: Matrix,
+        matrix: Matrix | SummedRows,
         loss: Loss,
         problems: Problems,
         start: tuple[np.ndarray, np.ndarray],
@@ -62,7 +63,11 @@ class Batch:
         self.W, self.b = start[0].astype(matrix.dtype), start[1].astype(matrix.dtype)
         self.stuck, self._moved = np.zeros(count, dtype=bool), False
         self.step_length = self.first_step = np.ones(count) if first_step is None else first_step
-        self.loss = BlockwiseLoss(matrix, loss, problems, width=start[0].shape[2])
+        self.loss: LossOfBatch = (
+            matrix.losses()
+            if isinstance(matrix, SummedRows)
+            else BlockwiseLoss(matrix, loss, problems, width=start[0].shape[2])
+        )
         self.objective, (self.g, self.gb) = self.loss.start(self.W, self.b)
         self.objective += self.penalty * self._half_square(self.W, self.b)
         self._add_penalty_gradient(self.g, self.gb)

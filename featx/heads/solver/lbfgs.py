@@ -21,6 +21,7 @@ from featx.heads.solver.batch import Batch, inner_product
 from featx.heads.solver.losses import Loss
 from featx.heads.solver.matrices import Matrix
 from featx.heads.solver.problems import Problems, Solution
+from featx.heads.solver.summed import SummedRows
 
 HISTORY = 10
 """Pairs of steps and gradient differences that L-BFGS stores."""
@@ -28,7 +29,7 @@ MAX_ITER = 2000
 
 
 def minimise(
-    matrix: Matrix,
+    matrix: Matrix | SummedRows,
     loss: Loss,
     problems: Problems,
     start: tuple[np.ndarray, np.ndarray],
@@ -41,7 +42,7 @@ def minimise(
     """Solve P problems by L-BFGS.
 
     Args:
-        matrix: (N, D).
+        matrix: (N, D), or rows of one problem that are read elsewhere.
         loss: of K outputs.
         problems: P problems.
         start: (K, P, D) weights and (K, P) intercepts.

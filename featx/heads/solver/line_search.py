@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featx.heads.solver.blockwise import BlockwiseLoss
+from featx.heads.solver.summed import LossOfBatch
 
 CURVATURE_CONDITION = 0.5
 """A step is accepted when the absolute slope has fallen to this share of its start: c2 of the strong Wolfe conditions."""
@@ -44,7 +44,7 @@ class Step:
 
 
 def line_search(
-    loss: BlockwiseLoss,
+    loss: LossOfBatch,
     direction: tuple[np.ndarray, np.ndarray],
     penalty: PenaltyAlongLine,
     *,

@@ -14,6 +14,7 @@ from featx.heads.solver.batch import Batch, inner_product
 from featx.heads.solver.losses import Loss
 from featx.heads.solver.matrices import Matrix
 from featx.heads.solver.problems import Problems, Solution
+from featx.heads.solver.summed import SummedRows
 
 WEIGHT_TOL = 1e-3
 """Distance of the weights from their optimum, relative to their norm, below which no further step is needed."""
@@ -44,7 +45,7 @@ class HessianModel:
 
 
 def refine(
-    matrix: Matrix,
+    matrix: Matrix | SummedRows,
     loss: Loss,
     problem: Problems,
     start: tuple[np.ndarray, np.ndarray],
@@ -60,7 +61,7 @@ def refine(
     the gap already.
 
     Args:
-        matrix: (N, D) float64.
+        matrix: (N, D) float64, or rows of one problem that are read elsewhere.
         loss: of K outputs.
         problem: one problem.
         start: (K, 1, D) weights and (K, 1) intercepts, near the minimum.

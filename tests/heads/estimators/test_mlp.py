@@ -14,8 +14,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from featx.errors import HeadError
-from featx.heads.estimators import mlp
-from featx.heads.estimators.mlp import MlpEstimator, SgdLinearEstimator, _TensorData, _validation_rows
+from featx.heads.estimators import minibatches, mlp
+from featx.heads.estimators.minibatches import TargetFacts, TensorData
+from featx.heads.estimators.mlp import MlpEstimator, SgdLinearEstimator, _validation_rows
 from featx.heads.predictors import HiddenLayerPredictor, NotConvergedWarning
 from featx.heads.training_data import Rows, TrainingData
 
@@ -42,8 +43,8 @@ def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def from_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read rows from a file, 40 rows of width 5 per buffer, in runs of 4."""
     monkeypatch.setattr("featx.heads.training_data.MOST_IN_MEMORY", 0)
-    monkeypatch.setattr(mlp, "BUFFER_BYTES", 40 * 5 * 4)
-    monkeypatch.setattr(mlp, "RUN_BYTES", 4 * 5 * 4)
+    monkeypatch.setattr(minibatches, "BUFFER_BYTES", 40 * 5 * 4)
+    monkeypatch.setattr(minibatches, "RUN_BYTES", 4 * 5 * 4)
 
 
 def blobs(each: int, *, count: int = 3, gap: float = 6.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -261,13 +262,17 @@ def test_rows_of_a_file_give_nearly_the_same_head_as_rows_in_memory(
 def test_batches_of_a_file_have_each_row_once_and_mix_classes() -> None:
     Z, y = blobs(60)
     order = np.argsort(y, kind="stable")
-    data = _TensorData(make_training(Z[order], y[order]), torch.device("cpu"))
+    training = make_training(Z[order], y[order])
+    data = TensorData(training, torch.device("cpu"), TargetFacts.of(training), fits=False)
     index = torch.arange(1, len(y))
     batches = list(data.batches(index, torch.Generator().manual_seed(0)))
-    assert sorted(torch.cat([part for part, _ in batches]).tolist()) == index.tolist()
-    for part, rows in batches:
-        np.testing.assert_array_equal(rows.numpy(), Z[order][part])
-        assert len(set(y[order][part].tolist())) > 1
+    row_of = {tuple(row): at for at, row in enumerate(Z[order].astype(np.float32).tolist())}
+    parts = [[row_of[tuple(row)] for row in batch.x.tolist()] for batch in batches]
+    assert sorted(at for part in parts for at in part) == index.tolist()
+    for part, batch in zip(parts, batches, strict=True):
+        assert batch.y.tolist() == y[order][part].tolist()
+        assert batch.size == len(part)
+        assert len(set(batch.y.tolist())) > 1
 
 
 def test_a_tenth_of_each_class_is_for_validation() -> None:

@@ -1,0 +1,92 @@
+"""Heads that two processes fit together, under torchrun, on the CPU by gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+import featx
+from featx.errors import SettingsError
+from featx.heads.estimators import mlp
+from featx.workflows.fit_together import require_together
+from tests.workflows.digit_features import digit_features, regression_features
+from tests.workflows.fits_together import EPOCHS
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
+    return subprocess.run([*TORCHRUN, *map(str, words)], capture_output=True, text=True, timeout=300, env=env)
+
+
+def objective(head: featx.Head, features: featx.FeatureSet, C: float) -> float:
+    """The objective of ridge or logreg that a head reaches on the rows that it was fitted to."""
+    train = features.split("train")
+    scores = ((train.features - head.mean_) / head.scale_) @ head.predictor_.weight.T + head.predictor_.bias
+    y = np.searchsorted(head.classes_, np.array(train.classes, dtype=object)[train.labels].astype(str))
+    penalty = float(np.sum(head.predictor_.weight**2))
+    if head.kind == "ridge":
+        return float(np.sum((np.where(np.arange(scores.shape[1]) == y[:, None], 1, -1) - scores) ** 2)) + penalty / (
+            2 * C
+        )
+    return C * float(np.sum(logsumexp(scores, axis=1) - scores[np.arange(len(y)), y])) + penalty / 2
+
+
+def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "EPOCHS", EPOCHS)
+    found = run("tests.workflows.fits_together", tmp_path)
+    assert found.returncode == 0, found.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["ridge"] == second["ridge"]  # all processes return the result
+    assert first["different"] == second["different"]
+    assert "rank 1 of 2 processes: the feature set holds other features than rank 0 reads (digest" in first["different"]
+    features = digit_features()
+    for kind in ("ridge", "logreg"):
+        alone, together = featx.Head(kind, C=0.3).fit(features), featx.Head.load(tmp_path / f"{kind}.safetensors")
+        assert objective(together, features, 0.3) == pytest.approx(objective(alone, features, 0.3), rel=1e-6)
+        np.testing.assert_allclose(together.predictor_.weight, alone.predictor_.weight, atol=1e-4)
+    ridge = featx.Head("ridge", C=0.3).fit(regression_features())
+    numbers = featx.Head.load(tmp_path / "numbers.safetensors")
+    np.testing.assert_allclose(numbers.predictor_.weight, ridge.predictor_.weight, rtol=1e-6, atol=1e-9)
+    trained, linear = featx.Head("linear").fit(features), featx.Head.load(tmp_path / "linear.safetensors")
+    np.testing.assert_allclose(linear.predictor_.weight, trained.predictor_.weight, atol=1e-4)
+    np.testing.assert_allclose(linear.predictor_.bias, trained.predictor_.bias, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("svm", {}, "torchrun is for --model logreg, ridge and linear, and the model is svm; use one process"),
+        ("auto", {}, r"the model is a comparison of all kinds \(auto\)"),
+        (featx.Head("knn"), {}, "the model is knn"),
+        (
+            None,
+            {"anchor": "zeroshot", "layer": ("best",)},
+            "--anchor and --layer best cannot be combined with torchrun",
+        ),
+        (
+            "ridge",
+            {"device": "cuda"},
+            "--device cannot be combined with torchrun, whose processes fit heads on the CPU",
+        ),
+    ],
+)
+def test_what_several_processes_cannot_fit_is_said(model: object, options: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        require_together(model, options)
+
+
+def test_a_process_that_torchrun_did_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(SettingsError, match=r"MASTER_ADDR and MASTER_PORT not set.*start them with torchrun"):
+        featx.fit_head(digit_features(), "ridge")
