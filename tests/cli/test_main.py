@@ -207,4 +207,6 @@ def test_several_processes_are_for_promotion_and_heads(in_tmp: Path) -> None:
         capture_output=True, text=True, env={**os.environ, "WORLD_SIZE": "2", "RANK": "0"},
     )  # fmt: skip
     assert found.returncode == 2
-    assert "torchrun is for featx promote --finetune and featx fit-head; featx extract runs in one process" in found.stderr
+    assert (
+        "torchrun is for featx promote --finetune and featx fit-head; featx extract runs in one process" in found.stderr
+    )
