@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,10 +158,14 @@ class LinearPathEstimator:
             NotConvergedWarning: the optimum was not reached.
         """
         in_memory = training.rows.fits and training.ranks is None
-        self._prepare(training if in_memory else self._sample(training))
+        self._prepare(training if in_memory else _sample(training, self._training))
         penalty = np.array([1 / (candidate * float(training.weight.sum()))])
         problem = _one_problem(self._data.weight, penalty, self._matrix.dtype)
-        first = self._minimise(problem, self._start(candidate), SEARCH_TOL if self.coarse else FIRST_TOL)
+        first = self._minimise(
+            problem,
+            _start(self._paths, float(np.log(candidate)), self._loss.outputs, self._rotated.coordinates.shape[1]),
+            SEARCH_TOL if self.coarse else FIRST_TOL,
+        )
         if self.coarse and in_memory:
             weight, bias = self._rotated.unrotate(first.weight).astype(np.float64), first.bias.astype(np.float64)
             return self._predictor(training, candidate, dataclasses.replace(first, weight=weight, bias=bias))
@@ -216,7 +220,7 @@ class LinearPathEstimator:
     def _minimise_streamed(self, training: TrainingData, penalty: np.ndarray, start: Parameters) -> Solution:
         """Solve one problem on all rows by L-BFGS, in the rotated columns of the sample."""
         dtype, preconditioned = self._matrix.dtype, self._rotated.basis is not None
-        if self._is_summed(training):
+        if _is_summed(training, self._loss.outputs):
             summed, problem = self._summed(training, dtype, rotates=True), _one_problem(np.ones(1), penalty, dtype)
             return minimise(summed, self._loss, problem, start, tol=FIT_TOL, precondition=preconditioned)
         drawn = np.searchsorted(training.rows.index, self._data.rows.index)
@@ -225,29 +229,12 @@ class LinearPathEstimator:
         loss = self._loss_of(training)
         return minimise(matrix, loss, problem, start, tol=FIT_TOL, precondition=preconditioned)
 
-    def _is_summed(self, training: TrainingData) -> bool:
-        """Whether the loss of all rows is evaluated anew in each step: by several processes, or without room for scores."""
-        stored = 2 * self._loss.outputs * len(training) * np.dtype(np.float64).itemsize
-        return training.ranks is not None or (not training.rows.fits and stored > MAX_STORED)
-
     def _summed(self, training: TrainingData, dtype: Any, *, rotates: bool) -> SummedRows:
         """All rows, whose loss is evaluated anew in each step."""
         weights = self._data.weight / self._data.weight.sum()
         if self._evaluate is None or self._evaluate[0] is not training:
-            self._evaluate = training, self._sum_losses(training)
+            self._evaluate = training, _sum_losses(training, self.hinge, self._loss_of)
         return SummedRows(self._evaluate[1], dtype, Sample(self._rotated, self._loss, weights), rotates)
-
-    def _sum_losses(self, training: TrainingData) -> SumLosses:
-        """The function that evaluates the loss of all rows."""
-        if training.ranks is None:
-            return _loss_function(training, self._loss_of(training), float(training.weight.sum()))
-        training.ranks.share(training)
-
-        def total(dtype: Any, W: np.ndarray, b: np.ndarray) -> LossSums:
-            sums: LossSums = training.ranks.total("losses", hinge=self.hinge, dtype=np.dtype(dtype).str, W=W, b=b)
-            return sums
-
-        return total
 
     def _refine_float64(self, problem: Problems, rough: Solution) -> Solution:
         """Refine a solution in rotated columns. The rows are float64, so the rotation has lost no digits."""
@@ -276,12 +263,12 @@ class LinearPathEstimator:
         rotated, weight = self._rotated, _one_problem(self._data.weight, penalty, self._matrix.dtype).weights[0]
         hessian = self._matrix if hessian is None else hessian
         model = HessianModel(hessian, weight, self._loss, rotated.rotate, rotated.unrotate, cg_tol)
-        matrix: Matrix | SummedRows = StreamedMatrix(training.rows, np.float64)
-        loss, row_weight = self._loss, np.ones(1)
-        if self._is_summed(training):
-            matrix = self._summed(training, np.float64, rotates=False)
+        if _is_summed(training, self._loss.outputs):
+            matrix: Matrix | SummedRows = self._summed(training, np.float64, rotates=False)
+            loss, row_weight = self._loss, np.ones(1)
         else:
-            loss, row_weight = self._loss_of(training), training.weight
+            matrix, loss = StreamedMatrix(training.rows, np.float64), self._loss_of(training)
+            row_weight = training.weight
         return refine(
             matrix, loss, _one_problem(row_weight, penalty, np.float64),
             (rotated.unrotate(rough.weight), rough.bias.astype(np.float64)),
@@ -300,23 +287,6 @@ class LinearPathEstimator:
         rough = minimise(matrix, self._loss, problem, start, tol=FIT_TOL, precondition=preconditioned)
         return self._refine_streamed(training, penalty, rough, FIT_TOL, hessian=matrix, cg_tol=1e-6)
 
-    def _start(self, candidate: float) -> Parameters:
-        """(K, 1, r) and (K, 1) to start the final fit from: the mean over the folds at that C, or zeros."""
-        at = float(np.log(candidate))
-        means = [path.means[at] for path in self._paths if at in path.means]
-        outputs = self._loss.outputs
-        if not means:
-            return np.zeros((outputs, 1, self._rotated.coordinates.shape[1])), np.zeros((outputs, 1))
-        return np.mean([weight for weight, _ in means], axis=0), np.mean([bias for _, bias in means], axis=0)
-
-    def _sample(self, training: TrainingData) -> TrainingData:
-        """Return the rows of the search, or draw a sample of ``SAMPLE_BYTES`` at even distances."""
-        searched = self._training
-        if searched is not None and searched.rows.features is training.rows.features:
-            return searched
-        step = math.ceil(len(training) * 4 * training.rows.width / SAMPLE_BYTES)
-        return training.take(np.arange(0, len(training), step))
-
     def _predictor(self, training: TrainingData, candidate: float, solution: Solution) -> Any:
         """Make a predictor of a solution in the original columns, and warn if it did not converge."""
         self.solution_ = solution
@@ -332,7 +302,6 @@ class LinearPathEstimator:
         return LinearPredictor(weight, bias)
 
     def _loss_of(self, training: TrainingData) -> Loss:
-        """The loss of some training data."""
         return _make_loss(training, self.hinge)
 
     def _prepare(self, training: TrainingData) -> None:
@@ -398,6 +367,22 @@ class _WarmStarts:
         return ahead, np.tile(bias, len(log_C)) + steps * np.tile(bias - bias_before, len(log_C))
 
 
+def _sample(training: TrainingData, searched: TrainingData | None) -> TrainingData:
+    """Return the rows of the search, or draw a sample of ``SAMPLE_BYTES`` at even distances."""
+    if searched is not None and searched.rows.features is training.rows.features:
+        return searched
+    step = math.ceil(len(training) * 4 * training.rows.width / SAMPLE_BYTES)
+    return training.take(np.arange(0, len(training), step))
+
+
+def _start(paths: Sequence[_WarmStarts], log_C: float, outputs: int, width: int) -> Parameters:
+    """(K, 1, r) and (K, 1) to start the final fit from: the mean over the folds at that C, or zeros."""
+    means = [path.means[log_C] for path in paths if log_C in path.means]
+    if not means:
+        return np.zeros((outputs, 1, width)), np.zeros((outputs, 1))
+    return np.mean([weight for weight, _ in means], axis=0), np.mean([bias for _, bias in means], axis=0)
+
+
 def _chunks(folds: int, scores: int) -> list[np.ndarray]:
     """Split the folds, each with so many scores, into chunks that are solved one after the other."""
     return np.array_split(np.arange(folds), min(folds, math.ceil(folds * scores / MAX_SCORES)))
@@ -429,6 +414,25 @@ def _make_loss(training: TrainingData, hinge: bool) -> Loss:
     else:
         return Softmax(training.y, training.count)
     return SquaredHinge(positive) if hinge else Logistic(positive)
+
+
+def _is_summed(training: TrainingData, outputs: int) -> bool:
+    """Whether the loss of all rows is evaluated anew in each step: by several processes, or without room for scores."""
+    stored = 2 * outputs * len(training) * np.dtype(np.float64).itemsize
+    return training.ranks is not None or (not training.rows.fits and stored > MAX_STORED)
+
+
+def _sum_losses(training: TrainingData, hinge: bool, loss_of: Callable[[TrainingData], Loss]) -> SumLosses:
+    """The function that evaluates the loss of all rows, here or in several processes."""
+    if training.ranks is None:
+        return _loss_function(training, loss_of(training), float(training.weight.sum()))
+    training.ranks.share(training)
+
+    def total(dtype: Any, W: np.ndarray, b: np.ndarray) -> LossSums:
+        sums: LossSums = training.ranks.total("losses", hinge=hinge, dtype=np.dtype(dtype).str, W=W, b=b)
+        return sums
+
+    return total
 
 
 def _loss_function(training: TrainingData, loss: Loss, weight_sum: float) -> SumLosses:
