@@ -59,8 +59,22 @@ class Shard:
 
     def rows(self, images: int) -> np.ndarray:
         """(M,) int64: the rows of the images that belong to the shard, ascending, of a data set of N images."""
-        block = max(1, min(_BLOCK, images // (8 * self.of)))
+        block = self._block(images)
         return np.flatnonzero(np.arange(images) // block % self.of == self.number - 1)
+
+    def size(self, images: int) -> int:
+        """M, the number of these rows.
+
+        Examples:
+            >>> [Shard(number, 3).size(10) for number in (1, 2, 3)]
+            [4, 3, 3]
+        """
+        block = self._block(images)
+        turns, rest = divmod(images, block * self.of)
+        return turns * block + min(block, max(0, rest - block * (self.number - 1)))
+
+    def _block(self, images: int) -> int:
+        return max(1, min(_BLOCK, images // (8 * self.of)))
 
     def of_images(self, images: ImageSet) -> ImageSet:
         """The images of the shard."""

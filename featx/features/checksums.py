@@ -82,7 +82,15 @@ def block_checksums(checksums: np.ndarray, width: int) -> np.ndarray:
     return checksums[:, 0]
 
 
-def rows_match(file: int, *, offset: int, width: int, rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def rows_match(
+    file: int,
+    *,
+    offset: int,
+    width: int,
+    rows: np.ndarray,
+    expected: np.ndarray,
+    into: np.ndarray | None = None,
+) -> np.ndarray:
     """Verify rows of a matrix in a file, which are read in blocks, in threads, with little memory.
 
     Args:
@@ -91,6 +99,7 @@ def rows_match(file: int, *, offset: int, width: int, rows: np.ndarray, expected
         width: the bytes of one row.
         rows: (R,) int64 row numbers; ascending ones are read fastest.
         expected: (R,) uint32, the checksum of each of these rows.
+        into: (R, width) uint8, gets the bytes that were verified.
 
     Returns:
         (R,) bool: whether the row matches its checksum.
@@ -105,6 +114,8 @@ def rows_match(file: int, *, offset: int, width: int, rows: np.ndarray, expected
     def verify(some: Sequence[tuple[int, int]]) -> None:
         for first, last in some:
             data = read_at(file, (last - first) * width, offset + int(rows[first]) * width)
+            if into is not None:
+                into[first:last].reshape(-1)[: len(data)] = np.frombuffer(data, np.uint8)
             if expected_of_run.get(first) == zlib.crc32(data):
                 matches[first:last] = True
             else:  # the run is shorter than a block, or one of its rows does not match
@@ -113,6 +124,9 @@ def rows_match(file: int, *, offset: int, width: int, rows: np.ndarray, expected
                 matches[first:last] = found == expected[first:last]
 
     share = max(1, -(-len(runs) // _MOST_TASKS))
+    if len(runs) <= 1:
+        verify(runs)
+        return matches
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, thread_name_prefix="featx-checksums") as pool:
         list(pool.map(verify, (runs[at : at + share] for at in range(0, len(runs), share))))

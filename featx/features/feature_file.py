@@ -293,6 +293,34 @@ class FeatureFile(FeatureFileHeader):
             raise UnreadableFileError(f"{self.path}: its tables take {need_text}; the memory is {memory_text}")
 
 
+def read_verified(file: FeatureFile, layer: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read rows of a layer once, and compare what was read with their checksums.
+
+    Args:
+        file: the file.
+        layer: the name of the layer.
+        rows: (R,) row numbers; ascending ones are read fastest.
+
+    Returns:
+        (R,) bool, whether the row is done and matches its checksum; (R, D) features; and (R,) uint32, the CRC-32 of each row
+        that matches.
+
+    Raises:
+        CacheMissError: the file has no such layer.
+        UnreadableFileError: the system cannot read it.
+    """
+    entry, rows = file.layer(layer), np.asarray(rows, dtype=np.int64)
+    if not file.complete:  # the checksums cover more than the features
+        sound = file.checksums_match(layer, rows)
+        features = np.array(file.features(layer)[rows])
+        return sound, features, checksums.row_checksums(features)
+    width, expected = entry.dim * entry.dtype.itemsize, file._checksums[layer][rows]
+    data = np.zeros((len(rows), width), np.uint8)
+    with read_errors(file.path), file._file.needed() as opened:
+        sound = checksums.rows_match(opened, offset=entry.offset, width=width, rows=rows, expected=expected, into=data)
+    return sound & (file.status[rows] == DONE), data.view(entry.dtype), expected
+
+
 def computed_digest(file: FeatureFile, final: Mapping[str, np.ndarray] | None = None) -> str:
     """Compute the SHA-256, in hex, of everything but the features, which have their checksums.
 

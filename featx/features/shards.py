@@ -8,18 +8,17 @@ identities are not mixed. Merging copies rows; it opens no image and needs no ne
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from operator import attrgetter
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.data.shard import Shard
 from featx.data.splits import hash_splits
 from featx.errors import (
     CacheLockedError,
@@ -27,21 +26,29 @@ from featx.errors import (
     CorruptFileError,
     DatasetError,
     OutputError,
-    SettingsError,
-    UnreadableFileError,
     system_errors,
 )
-from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable
-from featx.features.folder import SHARDS, feature_file_path, files_in, set_aside
+from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, read_verified
+from featx.features.folder import SHARDS, feature_file_path, set_aside
 from featx.features.header import partial_path
 from featx.features.lock import write_lock
+from featx.features.shard_files import ShardRows, Shards, by_source, read_shards
 from featx.features.writer import FeatureFileWriter
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
 from featx.text import counted, listed
 
-_BLOCK = 1 << 25
-"""Bytes of features that are copied at once."""
+_SPAN = 1 << 25
+"""Bytes of consecutive features of the file whose shards are read one after the other."""
+
+_BLOCK = 1 << 22
+"""The most bytes of features that are read at once."""
+
+_READERS, _AHEAD = 2, 8
+"""Threads that read shards, and blocks that they are ahead of the writer."""
+
+_Block = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
+"""What was read: (R,) bool, (R, D) of each layer, (R,) uint32 of each layer."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def merge_shards(
         print(featx.merge_shards("cache/photos--resnet50--1e21e4f2.shards").file)
     """
     started = time.perf_counter()
-    shards = _read_shards(Path(folder))
+    shards = read_shards(Path(folder))
     while True:
         rows = shards.rows()
         missing = tuple(shards.missing(rows))
@@ -178,164 +185,8 @@ class _DamagedError(Exception):
     """Rows of shards do not match their checksums."""
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of shards, sorted by path.
-
-    Attributes:
-        source: (M,) the number of the file in ``_Shards.files``.
-        row: (M,) the row in it.
-        paths, keys, status: of the images.
-    """
-
-    source: np.ndarray
-    row: np.ndarray
-    paths: np.ndarray
-    keys: np.ndarray
-    status: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-
-@dataclass
-class _Shards:
-    """The shards of one state of one data set.
-
-    Attributes:
-        folder: where they are.
-        files: their feature files, those that are complete first.
-        notes: what is wrong with others in the folder.
-        damaged: rows that do not match their checksums, by the number of the file.
-    """
-
-    folder: Path
-    files: list[FeatureFile]
-    notes: list[str]
-    damaged: dict[int, set[int]] = field(default_factory=dict)
-
-    @property
-    def images(self) -> int:
-        """Images of the whole data set."""
-        return int(self.files[0].dataset["shard"]["images"])
-
-    @property
-    def of(self) -> int:
-        """How many shards there are to be."""
-        return int(self.files[0].dataset["shard"]["of"])
-
-    @cached_property
-    def layers(self) -> list[str]:
-        """The layers of each file."""
-        return list(self.files[0].layers)
-
-    def number(self, source: int) -> int:
-        """The number of the shard that a file is."""
-        return int(self.files[source].dataset["shard"]["number"])
-
-    def rows(self) -> _Rows:
-        """The rows to merge: of several of one image those that have features, and of these the first file's."""
-        found: list[tuple[int, np.ndarray]] = []
-        for state in (DONE, FAILED):
-            for number, file in enumerate(self.files):
-                rows = np.flatnonzero(file.status == state)
-                if not file.complete:  # no checksum covers the reason of a failure
-                    rows = rows[file.vouched(rows)] if state == DONE else rows[:0]
-                found.append((number, np.setdiff1d(rows, list(self.damaged.get(number, ())))))
-        paths = np.concatenate([self.files[number].images.paths[rows] for number, rows in found])
-        source = np.repeat([number for number, _ in found], [len(rows) for _, rows in found])
-        row = np.concatenate([rows for _, rows in found])
-        paths, first = np.unique(paths, return_index=True)
-        taken = source[first], row[first]
-        return _Rows(*taken, paths, self.column(*taken, "keys"), self.column(*taken, "status"))
-
-    def column(self, source: np.ndarray, row: np.ndarray, name: str) -> np.ndarray:
-        """The values of a table, an attribute of ``FeatureFile``, in these rows of these files."""
-
-        def table(file: FeatureFile) -> np.ndarray:
-            found: np.ndarray = attrgetter(name)(file)
-            return found
-
-        tables = list(map(table, self.files))
-        out = np.zeros((len(row), *tables[0].shape[1:]), dtype=np.result_type(*tables))
-        for number, values in enumerate(tables):
-            some = source == number
-            out[some] = values[row[some]]
-        return out
-
-    def missing(self, rows: _Rows) -> Iterator[str]:
-        """What is not there yet, one sentence per shard."""
-        there = Counter(map(self.number, rows.source.tolist()))
-        known = set(map(self.number, range(len(self.files))))
-        for number in range(1, self.of + 1):
-            expected = len(Shard(number, self.of).rows(self.images))
-            if there[number] >= expected:
-                continue
-            state = f"{there[number]:,} of {expected:,} images" if number in known else "not begun"
-            yield f"shard {number}/{self.of}: {state}"
-
-
-def _read_shards(folder: Path) -> _Shards:
-    """Open the shards in a folder; of several states of the data set, those of the newest one count.
-
-    Raises:
-        CacheMissError: there are none.
-    """
-    states: dict[tuple[Any, ...], list[FeatureFile]] = {}
-    notes: list[str] = []
-    if not folder.is_dir():
-        raise CacheMissError(f"there is no folder {folder}; featx extract DATA --shard K/N makes one")
-    for path in files_in(folder):
-        if path.name.endswith(".new"):
-            continue
-        try:
-            file = FeatureFile(path, allow_partial=True)
-        except (CacheMissError, CorruptFileError, UnreadableFileError) as error:
-            notes.append(f"{error}. It is not merged; the same featx extract makes it again")
-            continue
-        shard = _description(file)
-        if shard is None:
-            notes.append(f"{path} is a feature file, but no shard. It is not merged")
-            continue
-        file.release()
-        described = {**file.dataset, "shard": {**shard, "number": 0}}
-        states.setdefault((file.identity, repr(sorted(described.items()))), []).append(file)
-    if not states:
-        raise CacheMissError(f"there are no shards in {folder}" + (f": {notes[0]}" if notes else ""))
-    newest, *others = sorted(states.values(), key=_newest, reverse=True)
-    for files in others:
-        names = listed([file.path.name for file in files], most=3)
-        what = "other features" if files[0].identity != newest[0].identity else "an earlier state of the data set"
-        notes.append(
-            f"{counted(len(files), 'file')} of {what} {'is' if len(files) == 1 else 'are'} not merged: {names}"
-        )
-    newest.sort(key=lambda file: (not file.complete, file.path.name))
-    return _Shards(folder, newest, notes)
-
-
-def _newest(files: Sequence[FeatureFile]) -> float:
-    times = []
-    for file in files:
-        with contextlib.suppress(OSError):
-            times.append(file.path.stat().st_mtime)
-    return max(times, default=0.0)
-
-
-def _description(file: FeatureFile) -> dict[str, Any] | None:
-    """What a feature file tells of the shard that it is; None if it is none."""
-    shard = file.dataset.get("shard")
-    if not isinstance(shard, dict):
-        return None
-    number, of, images = (shard.get(name) for name in ("number", "of", "images"))
-    if type(number) is not int or type(of) is not int or type(images) is not int:
-        return None
-    with contextlib.suppress(SettingsError):
-        return shard if len(Shard(number, of).rows(images)) == len(file) else None
-    return None
-
-
 def _write(
-    shards: _Shards, rows: _Rows, *, whole: bool, wait: bool, reporter: Reporter
+    shards: Shards, rows: ShardRows, *, whole: bool, wait: bool, reporter: Reporter
 ) -> tuple[Path | None, tuple[str, ...]]:
     """Write the feature file of these rows; returns its path, or None if an earlier file must stay, and notes.
 
@@ -371,7 +222,7 @@ def _write(
         return path, tuple(notes)
 
 
-def _has_others(path: Path, rows: _Rows) -> bool:
+def _has_others(path: Path, rows: ShardRows) -> bool:
     """Whether a feature file, complete or not, has features of images that are not among these rows."""
     try:
         file = FeatureFile(path, allow_partial=True)
@@ -386,8 +237,9 @@ def _has_others(path: Path, rows: _Rows) -> bool:
 class _Merging:
     """Writes one feature file from the rows of shards."""
 
-    def __init__(self, shards: _Shards, rows: _Rows, path: Path) -> None:
+    def __init__(self, shards: Shards, rows: ShardRows, path: Path) -> None:
         self._shards, self._rows = shards, rows
+        self._locks = [threading.Lock() for _ in shards.files]  # since a file is opened and closed again for each block
         first = shards.files[0]
         self._labels = shards.column(rows.source, rows.row, "images.labels")
         self._is_hashed = first.dataset["splits"] == "hash"
@@ -411,12 +263,11 @@ class _Merging:
         )
 
     def _further_columns(self) -> dict[str, np.ndarray]:
-        source, row = self._rows.source, self._rows.row
+        row = self._rows.row
         found = {name: np.empty(len(row), dtype=object) for name in self._shards.files[0].column_names}
-        for number, file in enumerate(self._shards.files):
-            some = source == number
+        for number, some in self._rows.by_source:
             for name, cells in found.items():
-                cells[some] = file.column(name)[row[some]]
+                cells[some] = self._shards.files[number].column(name)[row[some]]
         return found
 
     def copy(self, reporter: Reporter) -> FeatureFile:
@@ -442,21 +293,51 @@ class _Merging:
         return writer.finish()
 
     def _copy_features(self, todo: np.ndarray, reporter: Reporter) -> None:
-        rows, shards = self._rows, self._shards
-        width = sum(layer.dim * layer.dtype.itemsize for layer in shards.files[0].layers.values())
-        step = max(1, _BLOCK // width)
+        """Read rows in threads, some blocks ahead, and write them in this one, in order."""
+        done = 0
+        ahead: deque[tuple[int, np.ndarray, Future[_Block]]] = deque()
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="featx-merge") as pool:
+            try:
+                for number, mine in self._blocks(todo):
+                    ahead.append((number, mine, pool.submit(self._read, number, self._rows.row[mine])))
+                    if len(ahead) > _AHEAD:
+                        done += self._write_block(*ahead.popleft())
+                        reporter.progress(done, len(todo))
+                while ahead:
+                    done += self._write_block(*ahead.popleft())
+                    reporter.progress(done, len(todo))
+            finally:
+                for _, _, reading in ahead:
+                    reading.cancel()
+
+    def _blocks(self, todo: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Rows to copy, in blocks from one file each."""
+        width = sum(layer.dim * layer.dtype.itemsize for layer in self._shards.files[0].layers.values())
+        step, most = max(1, _SPAN // width), max(1, _BLOCK // width)
         for at in range(0, len(todo), step):
             some = todo[at : at + step]
-            for number in np.unique(rows.source[some]).tolist():
-                file, mine = shards.files[number], some[rows.source[some] == number]
-                theirs = rows.row[mine]
-                with file.needed():
-                    sound = file.checksums_match_in_all(shards.layers, theirs)
-                    if not sound.all():
-                        self._report_damage(number, theirs[~sound])
-                    features = {layer: file.features(layer)[theirs] for layer in shards.layers}
-                self._writer.write(mine, rows.keys[mine], features)
-            reporter.progress(min(at + step, len(todo)), len(todo))
+            for number, mine in by_source(self._rows.source[some]):
+                for first in range(0, len(mine), most):
+                    yield number, some[mine[first : first + most]]
+
+    def _read(self, number: int, rows: np.ndarray) -> _Block:
+        """Rows of a file: which of them match their checksums, their features, and these checksums."""
+        file, layers = self._shards.files[number], self._shards.layers
+        with self._locks[number], file.needed():
+            found = {layer: read_verified(file, layer, rows) for layer in layers}
+        sound = np.logical_and.reduce([each[0] for each in found.values()])
+        return (
+            sound,
+            {layer: each[1] for layer, each in found.items()},
+            {layer: each[2] for layer, each in found.items()},
+        )
+
+    def _write_block(self, number: int, mine: np.ndarray, reading: Future[_Block]) -> int:
+        sound, features, known = reading.result()
+        if not sound.all():
+            self._report_damage(number, self._rows.row[mine][~sound])
+        self._writer.write(mine, self._rows.keys[mine], features, known)
+        return len(mine)
 
     def _report_damage(self, number: int, rows: np.ndarray) -> None:
         file = self._shards.files[number]
@@ -468,7 +349,7 @@ class _Merging:
         raise _DamagedError
 
 
-def _remove(shards: _Shards) -> int:
+def _remove(shards: Shards) -> int:
     """Remove shards whose rows are all in the file, unless a process is writing them; returns how many were removed."""
     removed = 0
     for file in shards.files:

@@ -72,7 +72,7 @@ class StructuredFile:
             data: the rows.
         """
         entry = self.structure.tables[table]
-        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
+        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         with self.output_errors():
             _write_all(self._file, raw, entry.offset + row * (entry.nbytes // max(1, entry.shape[0])))
 
@@ -154,7 +154,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write_all(file: int, data: bytes, offset: int) -> None:
+def _write_all(file: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data)
     while view:
         count = os.pwrite(file, view, offset)

@@ -102,7 +102,13 @@ class FeatureFileWriter:
             self._file = StructuredFile(path.with_name(path.name + ".new"), structure)
             self._create()
 
-    def write(self, rows: Sequence[int] | np.ndarray, keys: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
+    def write(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        keys: np.ndarray,
+        features: Mapping[str, np.ndarray],
+        known: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Commit rows: first the features, then their checksums and keys, then their status.
 
         Until the file is complete, a checksum covers what is known of the image too: it is that of the features, xor that of
@@ -112,6 +118,7 @@ class FeatureFileWriter:
             rows: (B,) row numbers.
             keys: (B, 16) uint8, the content hashes of the images.
             features: (B, D) for each layer.
+            known: (B,) uint32 for each layer, the CRC-32 of the features, where they come from a file that has it.
 
         Raises:
             OutputError: the file cannot be written.
@@ -121,7 +128,8 @@ class FeatureFileWriter:
         facts = checksums.fact_checksums(*(self._columns[name][numbers] for name in _FACTS), keys)
         for layer in self._layers:
             block = np.ascontiguousarray(features[layer], dtype=self._dtype)
-            checks = (checksums.row_checksums(block) ^ facts).astype("<u4")
+            plain = known[layer] if known else checksums.row_checksums(block)
+            checks = (plain ^ facts).astype("<u4")
             for name, data in (("features", block), ("checks", checks)):
                 self._file.put_rows(f"{name}/{layer}", numbers, runs, data)
         self._file.put_rows("images/key", numbers, runs, np.ascontiguousarray(keys))
@@ -160,7 +168,8 @@ class FeatureFileWriter:
     def set_splits(self, splits: Sequence[str]) -> None:
         """Write the split of every image, for a data set that names no splits."""
         width = self._file.structure.tables["images/split"].dtype.itemsize
-        self._file.put("images/split", 0, b"".join(split.encode().ljust(width, b"\0") for split in splits))
+        padded = {split: split.encode().ljust(width, b"\0") for split in set(splits)}
+        self._file.put("images/split", 0, b"".join(map(padded.__getitem__, splits)))
 
     def publish(self) -> None:
         """Replace an older partial file: from now on an interrupted run leaves this one."""

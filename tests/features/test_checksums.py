@@ -43,3 +43,17 @@ def test_no_rows_match_without_reading() -> None:
 def test_runs_end_where_row_numbers_jump_and_at_the_longest_length() -> None:
     assert list(consecutive_runs(np.array([3, 4, 5, 9, 8, 9]), 2)) == [(0, 2), (2, 3), (3, 4), (4, 6)]
     assert list(consecutive_runs(np.array([], dtype=np.int64), 2)) == []
+
+
+def test_the_bytes_that_were_verified_are_those_of_the_rows(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).integers(0, 256, (5000, 400), dtype=np.uint8)
+    file = tmp_path / "matrix"
+    file.write_bytes(matrix.tobytes())
+    rows = np.array([*range(100, 4000), 7, 4990, 4999])
+    expected = row_checksums(matrix)[rows]
+    expected[17] ^= 1
+    into = np.zeros((len(rows), 400), np.uint8)
+    with file.open("rb") as opened:
+        matches = rows_match(opened.fileno(), offset=0, width=400, rows=rows, expected=expected, into=into)
+    assert np.flatnonzero(~matches).tolist() == [17]
+    assert np.array_equal(into, matrix[rows])
