@@ -25,7 +25,7 @@ from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError, SettingsError, StaleCacheError, system_errors
 from featx.extraction.pipeline import extract
-from featx.features.feature_file import FeatureFile
+from featx.features.file_set import Features, open_features
 from featx.features.image_store import image_places
 from featx.features.label_changes import label_changes
 from featx.io.file_kinds import is_feature_file
@@ -186,7 +186,7 @@ def advise(
             raise SettingsError(
                 f"{data} is a feature file, whose images were read already; --value-range, --bands and --fit are for a data set"
             )
-        file = FeatureFile(data)
+        file = open_features(data)
         network, notes = _restore(file, backbone, weights, device)
         notes = (*label_changes(file.path), *notes)
     else:
@@ -194,7 +194,7 @@ def advise(
         load = functools.partial(load_backbone, value_range=value_range, bands=bands, fit=fit)
         network = load(backbone or "resnet50", weights=weights, stages=True, device=device)
         extraction = extract(images, network, cache=cache, workers=workers, reporter=reporter)
-        file, notes = FeatureFile(extraction.file), extraction.remarks
+        file, notes = open_features(extraction.file), extraction.remarks
     picture = Path(out) if out else Path(models) / f"{file.path.stem}--advice.png"
     _require_picture(picture, data, backbone, weights, file, named=bool(out))
     measurements = gather(file, network, seed=seed, group=group, table=table, workers=workers, reporter=reporter)
@@ -219,7 +219,7 @@ def _require_picture(
     data: ImageSet | str | os.PathLike[str],
     backbone: str | None,
     weights: str,
-    file: FeatureFile | None = None,
+    file: Features | None = None,
     *,
     named: bool = True,
 ) -> None:
@@ -241,7 +241,7 @@ def _labelled_images(data: ImageSet | str | os.PathLike[str]) -> ImageSet:
 
 
 def _restore(
-    file: FeatureFile, backbone: str | None, weights: str, device: str
+    file: Features, backbone: str | None, weights: str, device: str
 ) -> tuple[Backbone | None, tuple[str, ...]]:
     """Load the backbone of a feature file; None, and a note, if it is not available here."""
     identities = {name: file.layers[name].identity for name in plain_layers(file.layers)}

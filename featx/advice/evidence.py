@@ -24,8 +24,8 @@ from featx.constants import UNTRAINED
 from featx.data.image_set import ImageSet
 from featx.errors import AdviceError, FeatxError
 from featx.extraction.pipeline import extract
-from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import Features
 from featx.features.image_store import image_store
 from featx.heads.groups import GroupedLoader, row_groups, splits_for
 from featx.heads.head import Head
@@ -193,7 +193,7 @@ class LayerData:
 
 
 def gather(
-    file: FeatureFile,
+    file: Features,
     network: Backbone | None,
     *,
     seed: int = 0,
@@ -253,7 +253,7 @@ def gather(
 
 
 def load_layers(
-    file: FeatureFile, *, seed: int, group: str | None = None, table: str | os.PathLike[str] | None = None
+    file: Features, *, seed: int, group: str | None = None, table: str | os.PathLike[str] | None = None
 ) -> tuple[LayerData, list[str]]:
     """Load all layers of a feature file and choose the rows to compare heads on.
 

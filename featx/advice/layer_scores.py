@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 
 from featx.arguments import names_of
-from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.heads.groups import row_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.search import losses
@@ -158,7 +158,7 @@ def score_layers(
     load = load or partial(FeatureSet.load, path)
     return tuple(
         score_layer(load(str(LayerSpec.parse(layer, views))), head)
-        for layer in names_of(layers, "layers") or sorted(plain_layers(FeatureFile(path).layers), key=by_depth)
+        for layer in names_of(layers, "layers") or sorted(plain_layers(open_features(path).layers), key=by_depth)
     )
 
 

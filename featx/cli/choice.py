@@ -66,19 +66,21 @@ def features_and_queries(
         CacheMissError: no file is given, and there is none in the folder.
     """
     from featx.features.remote_folder import newest_file
-    from featx.io.file_kinds import FEATURE_FILE, HDF5, kind_of_file, misplaced
+    from featx.io.file_kinds import FEATURE_FILE, FEATURE_SET, HDF5, kind_of_file, misplaced
 
     context = click.get_current_context(silent=True)
     is_given = bool(words) and not _is_data(words[0])
     given, images = list(words[:is_given]), list(words[is_given:])
-    if given and (found := misplaced(given[0], f"a feature file before {missing}", fits=(FEATURE_FILE, HDF5))):
+    if given and (
+        found := misplaced(given[0], f"a feature file before {missing}", fits=(FEATURE_FILE, FEATURE_SET, HDF5))
+    ):
         raise FeatxError(found)
     if not images and not rows:
         raise click.UsageError(f"Missing argument '{missing}'.", context)
     for word in images:
-        if kind_of_file(word) == FEATURE_FILE:
+        if (kind := kind_of_file(word)) in (FEATURE_FILE, FEATURE_SET):
             more = "one is searched" if given else "it stands before the images"
-            raise click.UsageError(f"{word} is {FEATURE_FILE}; {more}", context)
+            raise click.UsageError(f"{word} is {kind}; {more}", context)
     if given:
         return given[0], images
     path = newest_file(cache, reporter)

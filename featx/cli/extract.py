@@ -65,6 +65,8 @@ def _check(options: Mapping[str, Any]) -> None:
         from featx.data.shard import Shard
 
         Shard.parse(options["shard"])
+        if options["split_rows"]:
+            raise SettingsError("shard and split-rows both divide the data set into files; expected one of them")
     if options["fast_decode"] and options["nvjpeg"]:
         raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
 
@@ -197,10 +199,15 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Extract one part of the images only, such as 3/16, the third of 16, on one of several machines that share the cache "
     "folder. featx cache merge joins the parts.",
 )  # fmt: skip
+@option(
+    "--split-rows", type=COUNT, section="Output", needs=ALWAYS, metavar="N",
+    help="Keep the data set in several feature files of at most N images each, in a folder that ends in .set, which all "
+    "commands take as one.",
+)  # fmt: skip
 @cache_folder("Output", or_url="to which finished files are copied and from which other machines fetch them")
 @option(
     "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
-    help="Feature file to write, instead of one named in the cache folder.",
+    help="Feature file to write, instead of one named in the cache folder; with --split-rows a folder.",
 )  # fmt: skip
 def extract(
     reporter: Reporter, data: str | list[str], backbone: str | None, layer: tuple[str, ...], fast_decode: bool, nvjpeg: bool,
@@ -222,10 +229,10 @@ def extract(
     # These come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
     reporter.stage(f"looking for images in {data if isinstance(data, str) else counted(len(data), 'place')}")
     images = scan_images(data, scan)
-    if out:
+    if out and not options["split_rows"]:
         require_named(Path(out), images.table, options["weights"], (backbone or "").rpartition(":")[0])
     if not is_url(cache):  # what a server takes is known when it is asked
-        require_writable(Path(cache), Path(out) if out else None)
+        require_writable(Path(cache), Path(out) if out and not options["split_rows"] else None)
 
     stage_of_import(reporter)
     from featx.backbones.backbone import load_backbone
@@ -235,7 +242,9 @@ def extract(
 
     running = {
         name: options.pop(name)
-        for name in ("compute", "batch_size", "workers", "rehash", "strict", "wait", "devices", "shard")
+        for name in (
+            "compute", "batch_size", "workers", "rehash", "strict", "wait", "devices", "shard", "split_rows",
+        )
     }
     if running["devices"]:
         options["device"] = str(pick_devices(running["devices"])[0])

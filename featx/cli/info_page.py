@@ -47,6 +47,7 @@ def _show_features(facts: Mapping[str, Any], file: str) -> None:
     parts = facts["backbone"]["parts"]
     _show_lines({
         "images": f"{facts['images']:,}: {facts['done']:,} done{failed}",
+        "files": f"{len(facts['files']):,}, of one set" if "files" in facts else "",
         "data set": _data_set(facts["dataset"]),
         "columns": listed(facts["columns"]),
         "backbone": _backbone(facts["backbone"]),

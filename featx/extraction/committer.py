@@ -9,7 +9,7 @@ import numpy as np
 from featx.data.file_bytes import UNKNOWN
 from featx.data.loader import LoadedImage
 from featx.data.pillow import reader_name
-from featx.data.splits import hash_splits
+from featx.data.splits import hash_position, hash_splits, split_at
 from featx.errors import DatasetError
 from featx.extraction.plan import Plan, Work
 from featx.features.feature_file import DONE, FAILED, FeatureFile
@@ -219,9 +219,11 @@ class Committer:
         readable = self.keys.any(axis=1)
         if "" in images.splits:
             splits = np.full(len(images), "", dtype=object)
-            splits[readable] = hash_splits(self.keys[readable], images.labels[readable])
+            keys, labels = self.keys[readable], images.labels[readable]
+            # That a class has images in each split is seen to when the others of the set are known.
+            splits[readable] = split_at(hash_position(keys)) if self._request.in_set else hash_splits(keys, labels)
             self._writer.set_splits(splits.tolist())
-        if not self.stored and not self._request.shard:  # those of other shards may have features
+        if not self.stored and not (self._request.shard or self._request.in_set):  # those of other parts may have some
             written = FeatureFile(partial_path(self._plan.inventory.path), allow_partial=True)
             fault = "gave finite features" if self.computed else "could be decoded"
             first = f"{written.paths[0]}: {written.error(0)}"

@@ -18,7 +18,7 @@ from featx.data.loader import LoadedImage, PixelReader, Workers, batched, read_i
 from featx.data.nvjpeg import coded_reader, pixels_on
 from featx.data.store import ImageFile
 from featx.extraction.engines import Engine
-from featx.features.feature_file import FeatureFile
+from featx.features.file_set import Features
 from featx.features.image_store import image_store
 from featx.layer_spec import RandomView, View
 
@@ -87,7 +87,7 @@ def encoded_batches(
 
 
 def encode_images(
-    cache: FeatureFile, rows: np.ndarray, count: int, backbone: Backbone
+    cache: Features, rows: np.ndarray, count: int, backbone: Backbone
 ) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """Compute the features of images of a feature file again, by the backbone alone, without an engine.
 

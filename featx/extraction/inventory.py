@@ -144,14 +144,18 @@ def encoded_paths(images: ImageSet) -> np.ndarray:
     return np.array([os.fsencode(path) for path in images.paths])
 
 
-def unversioned(inventory: Inventory, file: FeatureFile) -> Iterator[str]:
-    """A note that counts the images that each run reads, since nothing else tells whether they have changed.
+def count_unversioned(inventory: Inventory, file: FeatureFile) -> int:
+    """The number of images that each run reads, since nothing else tells whether they have changed.
 
     Args:
         inventory: the state of the disk.
         file: the feature file; images that could not be read are tried again anyway.
     """
-    count = int(((inventory.marks.ctimes == UNKNOWN) & file.keys.any(axis=1)).sum())
+    return int(((inventory.marks.ctimes == UNKNOWN) & file.keys.any(axis=1)).sum())
+
+
+def unversioned(count: int) -> Iterator[str]:
+    """A note on the images that ``count_unversioned`` counts."""
     if count:
         have, they, their = ("has", "it lies", "its bytes") if count == 1 else ("have", "they lie", "their bytes")
         yield (

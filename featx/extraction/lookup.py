@@ -15,8 +15,8 @@ from featx.data.loader import LoadedImage, Readable, batched, default_batch_size
 from featx.data.transform import Transform
 from featx.errors import FeatxError
 from featx.extraction.reuse import KnownViews
-from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import each_file
 from featx.features.folder import files_sharing
 from featx.identity import joint_features
 from featx.layer_spec import LayerSpec, RandomView, View
@@ -139,7 +139,7 @@ def known_in_files(
     files = [file for file in files_sharing(folder, by_view.values()) if file.complete] if folder else []
     if own and own.resolve() not in [file.path.resolve() for file in files]:
         with contextlib.suppress(FeatxError):
-            files += [file for file in [FeatureFile(own)] if any(map(file.holds, by_view.values()))]
+            files += [file for file in each_file(own) if any(map(file.holds, by_view.values()))]
     return FileFeatures(KnownViews(files, by_view), layer) if files else None
 
 

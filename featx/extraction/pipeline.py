@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,17 @@ from featx.data.scan import scan_images
 from featx.data.shard import Shard
 from featx.data.urls import public
 from featx.devices import pick_devices
-from featx.errors import DatasetError, OutputError, system_errors
+from featx.errors import DatasetError, OutputError, SettingsError, system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.execute import Outcome
-from featx.extraction.inventory import Inventory, unversioned
+from featx.extraction.inventory import count_unversioned, unversioned
 from featx.extraction.one_file import run
 from featx.extraction.request import Request
 from featx.extraction.result import Extraction
 from featx.extraction.reuse import count_removed
+from featx.extraction.split_rows import extract_set
 from featx.features.feature_file import DONE
+from featx.features.manifest import SETS
 from featx.features.remote_folder import RemoteFolder
 from featx.layer_spec import views_name
 from featx.progress import shows_progress
@@ -55,6 +57,7 @@ def extract(
     max_pixels: int = MAX_PIXELS,
     devices: str | Sequence[str | int] | None = None,
     shard: Shard | str | None = None,
+    split_rows: int | None = None,
     wait: bool = False,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
@@ -86,6 +89,8 @@ def extract(
         shard: extract one part of the data set only, such as "3/16", the third of 16, on one of several machines that share the
             folder ``cache``. It goes to a file of its own, in a folder that ends in ``.shards``; ``merge_shards`` makes the
             feature file of the data set of them.
+        split_rows: keep the data set in several feature files of at most as many images each, in a folder that ends in
+            ``.set``, which every function takes as one. Files whose images have not changed stay as they are.
         wait: wait while another process writes the same file, rather than raise.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: gets the progress, in images, with the stage that limits the speed as its detail; and a note before the run
@@ -114,6 +119,8 @@ def extract(
     started = time.perf_counter()
     if shard is not None and (out is not None or is_remote(cache)):
         raise OutputError("shards go to a folder that all machines share; expected a folder as --cache, and no -o")
+    if split_rows is not None:
+        _require_set(split_rows, shard=shard, out=out, cache=cache)
     copies = _remote_copies(cache, out)
     several = pick_devices(devices) if devices is not None else ()
     request = Request(
@@ -131,13 +138,19 @@ def extract(
     )
     if shard is not None:
         request = _part_of(request, Shard.parse(shard))
+    if split_rows is not None:
+        done = extract_set(request, split_rows, wait=wait, reporter=reporter)
+        notes = unversioned(done.unversioned)
+        return _summary(request, done.folder, done.outcomes, done.removed, notes, time.perf_counter() - started)
     if copies:
         images, network = request.images, request.backbone
         target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
         request = dataclasses.replace(request, out=target)
     request = request.as_stored()
     inventory, outcome = run(request, wait=wait, reporter=reporter)
-    result = _summary(inventory, outcome, time.perf_counter() - started)
+    removed = count_removed(inventory.earlier.keys, outcome.file.keys) if inventory.earlier else 0
+    notes = unversioned(count_unversioned(inventory, outcome.file))
+    result = _summary(inventory.request, inventory.path, [outcome], removed, notes, time.perf_counter() - started)
     if copies:
         copies.copy_back(result.file, reporter)
         result = dataclasses.replace(result, notes=(*result.notes, *copies.notes))
@@ -185,28 +198,58 @@ def _remote_copies(cache: str | os.PathLike[str], out: str | os.PathLike[str] | 
     return RemoteFolder(os.fspath(cache))
 
 
-def _summary(inventory: Inventory, outcome: Outcome, seconds: float) -> Extraction:
-    file, earlier, backbone = outcome.file, inventory.earlier, inventory.request.backbone
-    failed = np.flatnonzero(file.status != DONE).tolist()
+def _require_set(
+    split_rows: int, *, shard: object, out: str | os.PathLike[str] | None, cache: str | os.PathLike[str]
+) -> None:
+    """Check the arguments of an extraction into several files.
+
+    Raises:
+        SettingsError: the number of rows, or another argument excludes it.
+        OutputError: the files cannot go where they are to go.
+    """
+    if type(split_rows) is not int or split_rows < 1:
+        raise SettingsError(f"split_rows is {split_rows!r}; expected the most images of a file, a whole number above 0")
+    if shard is not None:
+        raise SettingsError("shard and split_rows both divide the data set into files; expected one of them")
+    if is_remote(cache):
+        raise OutputError(f"{public(os.fspath(cache))} takes single files; a set of files goes to a folder as --cache")
+    if out is not None and Path(out).suffix != SETS:
+        raise OutputError(
+            f"{os.fspath(out)} is to hold several files; expected the name of a folder that ends in {SETS}"
+        )
+    if out is not None and os.path.lexists(out) and not Path(out).is_dir():
+        raise OutputError(f"{os.fspath(out)} is a file; expected the name of a folder for the set of feature files")
+
+
+def _summary(
+    request: Request, path: Path, outcomes: Sequence[Outcome], removed: int, notes: Iterable[str], seconds: float
+) -> Extraction:
+    """What a run did, from the outcome of each of its files."""
+    files, backbone = [outcome.file for outcome in outcomes], request.backbone
+    failures = [
+        (os.fsdecode(file.images.paths[row]), file.error(row))
+        for file in files
+        for row in np.flatnonzero(file.status != DONE).tolist()
+    ]
     return Extraction(
-        file=inventory.path,
-        images=len(file),
-        computed=outcome.computed,
-        reused=outcome.reused,
-        failed=len(failed),
-        removed=count_removed(earlier.keys, file.keys) if earlier else 0,
+        file=path,
+        images=sum(map(len, files)),
+        computed=sum(outcome.computed for outcome in outcomes),
+        reused=sum(outcome.reused for outcome in outcomes),
+        failed=len(failures),
+        removed=removed,
         seconds=seconds,
         layers=backbone.layer_widths,
         views=views_name(backbone.views),
-        identity=file.identity,
-        dataset=inventory.images.name,
+        identity=files[0].identity,
+        dataset=request.images.name,
         backbone=f"{backbone.name}, {backbone.weights} weights",
-        engine=outcome.engine,
-        failures=tuple((os.fsdecode(file.images.paths[row]), file.error(row)) for row in failed),
+        engine=next((outcome.engine for outcome in outcomes if outcome.engine), ""),
+        failures=tuple(failures),
         notes=(
             *backbone.notes,
-            *outcome.notes,
-            *unversioned(inventory, file),
+            *dict.fromkeys(note for outcome in outcomes for note in outcome.notes),
+            *notes,
             *repeated_requests(),
         ),
     )

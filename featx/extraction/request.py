@@ -39,6 +39,7 @@ class Request:
         max_pixels: an image with more pixels (width x height) fails.
         shard: the part of a data set that the images are, and what its feature file stores about it; or None.
         devices: devices that compute together, each in a process of its own; one or none: the backbone's alone.
+        in_set: whether the images are a part of a data set whose features are kept in several files; ``out`` is one of them.
 
     Raises:
         EngineError: an argument is out of range, or the backbone's decoder needs another device.
@@ -56,6 +57,7 @@ class Request:
     max_pixels: int
     shard: tuple[Shard, dict[str, Any]] | None = None
     devices: tuple[torch.device, ...] = ()
+    in_set: bool = False
 
     def __post_init__(self) -> None:
         if self.compute not in (AUTO, *ENGINES):
@@ -95,7 +97,9 @@ class Request:
 
     @property
     def known_in(self) -> Path:
-        """The folder whose files, and shards, may have features of the images."""
+        """The folder whose files, shards and sets may have features of the images."""
+        if self.in_set and self.out is not None:
+            return self.out.parent.parent
         return self.cache if self.shard else self.target()[0].parent
 
     def as_stored(self) -> Request:

@@ -17,6 +17,7 @@ from featx.data.openers import store_exists
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile
+from featx.features.file_set import FeatureFileSet, folder_of, is_set
 from featx.features.folder import (
     ENDINGS,
     SHARDS,
@@ -26,20 +27,22 @@ from featx.features.folder import (
     first_bytes,
     is_ours,
     is_something_else,
+    sets_in,
     when_modified,
 )
 from featx.features.header import FORMAT, VERSIONS
 from featx.features.lock import write_lock
-from featx.io.file_kinds import misplaced
+from featx.features.manifest import SETS, ListedFile, Manifest
+from featx.io.file_kinds import MANIFEST, misplaced
 from featx.system import exists
 
 
 @dataclass(frozen=True)
 class FolderEntry:
-    """One file of a folder of feature files.
+    """One file of a folder of feature files, or one set of files.
 
     Attributes:
-        path: the path of the file.
+        path: the path of the file, or of the folder of the set.
         state: "complete", "partial" (left by an interrupted run), "leftover" (left by a run that was killed before it
             computed anything), "damaged", "unreadable" (the system cannot read it now), "unknown" (of a later version of
             featx), or "foreign" (not a feature file).
@@ -86,6 +89,8 @@ class FolderEntry:
 def list_folder(folder: Path) -> list[FolderEntry]:
     """List the feature files of a folder and of its subfolders for frozen parts and untrained networks, the newest first.
 
+    A set is one entry; files in its folder that do not belong to it are entries of their own.
+
     Raises:
         CacheMissError: there is no such folder.
         UnreadableFileError: it cannot be listed.
@@ -93,6 +98,9 @@ def list_folder(folder: Path) -> list[FolderEntry]:
     if not exists(folder):
         raise CacheMissError(f"there is no folder {folder}; featx extract makes one")
     files = [path for place in (folder, folder / FROZEN, folder / UNTRAINED) for path in files_and_shards(place)]
+    sets = sets_in(folder)
+    listed = {path / file.name for path in sets for file in _manifest_files(path)}
+    files = [*sets, *(path for path in files if path not in listed)]
     return [_entry(path) for path in sorted(files, key=when_modified, reverse=True)]
 
 
@@ -106,24 +114,35 @@ def describe_files(paths: Iterable[Path]) -> list[FolderEntry]:
     """
     entries = []
     for path in paths:
+        if is_set(path):
+            entries.append(_usable(_entry(folder_of(path))))
+            continue
         if not path.name.endswith(ENDINGS):
             endings = f"a feature file, which ends in {', '.join(ENDINGS)}"
             raise CorruptFileError(misplaced(path, endings) or f"{path} is not {endings}")
         if is_something_else(path):
             raise CacheMissError(f"there is no feature file {path}")
-        entry = _entry(path)
-        if entry.state == "foreign":
-            raise CorruptFileError(f"{path} is not a feature file of featx; remove it by hand if you do not want it")
-        if entry.state == "unreadable":
-            raise UnreadableFileError(f"{entry.fault}. It may be intact, so it is not removed")
-        if entry.state == "unknown":
-            raise UnknownVersionError(f"{entry.fault}. It may be intact, so it is not removed")
-        entries.append(entry)
+        entries.append(_usable(_entry(path)))
     return entries
 
 
+def _usable(entry: FolderEntry) -> FolderEntry:
+    """The entry of a file that may be removed.
+
+    Raises:
+        UnreadableFileError, UnknownVersionError, CorruptFileError: as of ``describe_files``.
+    """
+    if entry.state == "foreign":
+        raise CorruptFileError(f"{entry.path} is not a feature file of featx; remove it by hand if you do not want it")
+    if entry.state == "unreadable":
+        raise UnreadableFileError(f"{entry.fault}. It may be intact, so it is not removed")
+    if entry.state == "unknown":
+        raise UnknownVersionError(f"{entry.fault}. It may be intact, so it is not removed")
+    return entry
+
+
 def remove(entry: FolderEntry) -> int | None:
-    """Remove a feature file, unless a process is writing it or it is no longer as it was described.
+    """Remove a feature file or a set, unless a process is writing it or it is no longer as it was described.
 
     Args:
         entry: the description on which the removal was decided.
@@ -136,7 +155,7 @@ def remove(entry: FolderEntry) -> int | None:
         OutputError: the file cannot be removed.
     """
     path = entry.path
-    with write_lock(final_path(path)):
+    with write_lock(path / MANIFEST if path.suffix == SETS else final_path(path)):
         now = _entry(path, thorough=True) if os.path.lexists(path) else None
         if now and (now.state, now.modified, bool(now.removable)) != (
             entry.state,
@@ -146,13 +165,32 @@ def remove(entry: FolderEntry) -> int | None:
             return None
         try:
             size = _on_disk(path)
-            path.unlink()
+            if path.suffix == SETS:
+                _remove_set(path)
+            else:
+                path.unlink()
         except OSError as error:
             raise OutputError(f"cannot remove {path}: {error.strerror}") from error
-    if path.parent.suffix == SHARDS:
+    place = path if path.suffix == SETS else path.parent
+    if place.suffix in (SHARDS, SETS):
         with contextlib.suppress(OSError):  # it may have others
-            path.parent.rmdir()
+            place.rmdir()
     return size
+
+
+def _remove_set(folder: Path) -> None:
+    """Remove the manifest of a set, and then the files that it lists."""
+    files = _manifest_files(folder)
+    (folder / MANIFEST).unlink()
+    for file in files:
+        (folder / file.name).unlink(missing_ok=True)
+
+
+def _manifest_files(folder: Path) -> tuple[ListedFile, ...]:
+    """The files that the manifest of a set lists; none if it cannot be read."""
+    with contextlib.suppress(CacheMissError, CorruptFileError, UnreadableFileError):
+        return Manifest.read(folder).files
+    return ()
 
 
 def _entry(path: Path, *, thorough: bool = False) -> FolderEntry:
@@ -163,6 +201,8 @@ def _entry(path: Path, *, thorough: bool = False) -> FolderEntry:
         thorough: call a file superseded only if the features that another one has instead match their checksums.
     """
     size, modified = _on_disk(path), when_modified(path)
+    if path.suffix == SETS:
+        return _set_entry(path, size, modified)
     try:
         if path.name.endswith(".new") and (is_ours(path) or not any(first_bytes(path))):
             why = "a run was killed before it began to compute"
@@ -187,6 +227,21 @@ def _entry(path: Path, *, thorough: bool = False) -> FolderEntry:
         done=int((file.status == DONE).sum()),
         removable=superseded,
     )
+
+
+def _set_entry(folder: Path, size: int, modified: float) -> FolderEntry:
+    """Describe a set. One that is not whole is damaged, but its files may have features that nothing else has."""
+    try:
+        files = FeatureFileSet(folder)
+    except UnreadableFileError as error:
+        return FolderEntry(folder, "unreadable", size, modified, fault=str(error))
+    except UnknownVersionError as error:
+        return FolderEntry(folder, "unknown", size, modified, fault=str(error))
+    except (CacheMissError, CorruptFileError) as error:
+        return FolderEntry(folder, "damaged", size, modified, fault=str(error))
+    done = int((files.status == DONE).sum())
+    name, root = files.dataset["name"], files.dataset["root"]
+    return FolderEntry(folder, "complete", size, modified, name, root, files.backbone["name"], len(files), done)
 
 
 def _unusable(path: Path, size: int, modified: float, error: Exception) -> FolderEntry:
@@ -250,6 +305,9 @@ def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bo
 
 
 def _on_disk(path: Path) -> int:
+    """The bytes that a file takes on the disk; of a set, those of its manifest and the files that it lists."""
+    if path.suffix == SETS:
+        return sum(_on_disk(path / name) for name in (MANIFEST, *(file.name for file in _manifest_files(path))))
     try:
         return path.stat().st_blocks * 512
     except OSError:

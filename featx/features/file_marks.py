@@ -84,6 +84,8 @@ def is_own(path: Path | None) -> bool:
     A feature file of somebody else names URLs that nobody here has asked for. ``featx extract`` on its data, with the file in
     the cache folder, makes it one of this user's, without a forward pass. The content of the file counts, not its place.
     """
+    if path and path.is_dir():  # a set, whose files are read by the same run
+        return any(map(is_own, sorted(path.glob("*.h5"))))
     with contextlib.suppress(FeatxError, OSError):
         header = FeatureFileHeader(path) if path else None
         if header is None or not header.complete:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -126,14 +126,14 @@ class FeatureFileSet:
         """
         return self.files[0].layer(name)
 
-    def features(self, layer: str) -> StackedRows:
-        """The features of a layer, memory-mapped: they are read as an (N, D) array is.
+    def features(self, layer: str) -> np.ndarray:
+        """The features of a layer, memory-mapped: ``StackedRows``, which are read as an (N, D) array is.
 
         Raises:
             CacheMissError: the files have no such layer.
             UnreadableFileError: the system cannot map a file.
         """
-        return StackedRows([[[file.features(layer)]] for file in self.files])
+        return cast(np.ndarray, StackedRows([[[file.features(layer)]] for file in self.files]))
 
     def checksums(self, layer: str) -> np.ndarray:
         """The CRC-32 of each row's features in a layer: (N,) uint32."""

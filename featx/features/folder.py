@@ -18,8 +18,9 @@ from featx.features import hdf5
 from featx.features.feature_file import FeatureFile
 from featx.features.header import FORMAT, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error
+from featx.features.manifest import SETS, Manifest
 from featx.features.open_file import is_denied, read_errors
-from featx.io.file_kinds import FOLDER, misplaced
+from featx.io.file_kinds import FOLDER, MANIFEST, misplaced
 from featx.io.outputs import Output, OutputKind, require_replaceable, require_separate
 from featx.reporter import SILENT, Reporter, note_choice
 from featx.text import native, portable
@@ -91,6 +92,27 @@ def shard_name(shard: object, dataset: str, root: str, backbone: str, identities
     return Path(f"{name}{SHARDS}") / f"{number.zfill(len(of))}-of-{of}.h5"
 
 
+def set_folder(folder: Path, dataset: str, root: str, backbone: str, identities: Mapping[str, str]) -> Path:
+    """The folder of the set that holds, or will hold, features of a data set in several files.
+
+    It is ``<dataset>--<backbone>.set``, or the same with a short hash if that name is taken by other features, or by another
+    data set of the same name. The arguments are as of ``feature_file_path``.
+
+    Raises:
+        UnreadableFileError: a set of such a name cannot be listed now.
+    """
+    plain = folder / native(f"{dataset}--{portable(_file_stem(backbone))}{SETS}")
+    tagged = folder / tagged_name(dataset, root, backbone, identities).removesuffix(".h5")
+    tagged = tagged.with_name(tagged.name + SETS)
+    for path in (plain, tagged):
+        for file in files_in(path):
+            with contextlib.suppress(CacheMissError, CorruptFileError, UnreadableFileError):
+                header = FeatureFileHeader(file)
+                if header.holds(identities) and header.dataset["root"] == root:
+                    return path
+    return tagged if os.path.lexists(plain) and files_in(plain) else plain
+
+
 def files_sharing(
     folder: Path,
     identities: Iterable[Mapping[str, str]],
@@ -144,7 +166,7 @@ def knows_of(folder: Path, root: str, identities: Mapping[str, str]) -> bool:
 
 
 def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
-    """The feature file of a folder that was written or used last.
+    """The feature file, or the set of them, of a folder that was written or used last.
 
     Args:
         folder: the folder of feature files.
@@ -155,7 +177,7 @@ def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
     """
     if wrong := misplaced(folder, "a folder of feature files", fits=[FOLDER]):
         raise CacheMissError(wrong)
-    files = sorted((path for path in files_in(folder) if path.suffix == ".h5"), key=when_modified, reverse=True)
+    files = _finished(folder)
     if not files:
         raise CacheMissError(f"there is no feature file in {folder}; run featx extract first, or name a file")
     note_choice(files, "feature files", reporter)
@@ -163,7 +185,7 @@ def newest(folder: Path, reporter: Reporter = SILENT) -> Path:
 
 
 def newest_of(folder: Path, images: ImageSet, reporter: Reporter = SILENT) -> Path | None:
-    """The feature file of a data set that was written or used last, whatever its backbone; None if the folder has none.
+    """The feature file, or set, of a data set that was written or used last, whatever its backbone; None if there is none.
 
     Args:
         folder: the folder of feature files.
@@ -172,13 +194,27 @@ def newest_of(folder: Path, images: ImageSet, reporter: Reporter = SILENT) -> Pa
     """
     table = portable(str(images.table)) if images.table else None
     files = []
-    for path in sorted((path for path in files_in(folder) if path.suffix == ".h5"), key=when_modified, reverse=True):
+    for path in _finished(folder):
         with contextlib.suppress(CacheMissError, CorruptFileError, UnreadableFileError):
-            header = FeatureFileHeader(path)
+            header = FeatureFileHeader(path / Manifest.read(path).files[0].name if path.suffix == SETS else path)
             if header.root == images.root and header.dataset.get("table") == table:
                 files.append(path)
     note_choice(files, "feature files of this data set", reporter)
     return files[0] if files else None
+
+
+def _finished(folder: Path) -> list[Path]:
+    """The finished feature files in a folder, and the folders of its sets, the newest first."""
+    files = [path for path in files_in(folder) if path.suffix == ".h5"]
+    return sorted([*files, *sets_in(folder)], key=when_modified, reverse=True)
+
+
+def sets_in(folder: Path) -> list[Path]:
+    """The folders of the sets in a folder that have a manifest."""
+    with contextlib.suppress(OSError):
+        names = sorted(name for name in os.listdir(folder) if name.endswith(SETS))  # noqa: PTH208
+        return [path for path in map(folder.joinpath, names) if (path / MANIFEST).is_file()]
+    return []
 
 
 def require_writable(folder: Path, file: Path | None = None) -> None:
@@ -278,11 +314,11 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def files_and_shards(folder: Path) -> list[Path]:
-    """The feature files in a folder and in its folders of shards."""
+    """The feature files in a folder, in its folders of shards, and in its sets."""
     files = files_in(folder)
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):  # noqa: PTH208
-            if name.endswith(SHARDS):
+            if name.endswith((SHARDS, SETS)):
                 files += files_in(folder / name)
     return files
 
@@ -298,9 +334,9 @@ def is_something_else(path: Path) -> bool:
 
 
 def when_modified(path: Path) -> float:
-    """When a file was last written or used, in seconds since 1970; 0 if it has just been renamed."""
+    """When a file or a set was last written or used, in seconds since 1970; 0 if it has just been renamed."""
     try:
-        return path.stat().st_mtime
+        return (path / MANIFEST if path.suffix == SETS else path).stat().st_mtime
     except OSError:  # the file has just been renamed
         return 0.0
 

@@ -12,9 +12,9 @@ from featx.data.places import is_remote
 from featx.data.store import Store
 from featx.data.transform import Transform
 from featx.errors import DatasetError
-from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
+from featx.features.file_set import Features
 from featx.text import native
 
 
@@ -43,7 +43,7 @@ def image_store(dataset: Mapping[str, Any], paths: Iterable[str], source: Path |
     return open_store(root)
 
 
-def image_places(features: FeatureSet | FeatureFile | None) -> tuple[str, set[str]]:
+def image_places(features: FeatureSet | Features | None) -> tuple[str, set[str]]:
     """The root of a data set and the paths of its images, which no result may take the place of; nothing without features."""
     return places_of(features.dataset, features.paths) if features else ("", set())
 

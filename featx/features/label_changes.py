@@ -23,7 +23,7 @@ from featx.data.sources.table import TABLE_ENDINGS, read_labels
 from featx.data.split_names import splits_of_cells
 from featx.data.store import FolderStore
 from featx.errors import DatasetError, FeatxError
-from featx.features.feature_file import FeatureFile
+from featx.features.file_set import Features, open_features
 from featx.system import why_unreadable
 from featx.text import brief, native, printable
 
@@ -47,7 +47,7 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
             print(note)
     """
     try:
-        file = FeatureFile(path) if path is not None else None
+        file = open_features(path) if path is not None else None
     except FeatxError:
         return ()
     if file is None or FOREIGN in file.backbone["parts"]:  # the labels of imported features come from elsewhere
@@ -67,7 +67,7 @@ def label_changes(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
     )
 
 
-def _table_changes(file: FeatureFile, table: Path) -> list[str]:
+def _table_changes(file: Features, table: Path) -> list[str]:
     # A feature file may come from a stranger, so the file that it names is opened only if it can be a table.
     if is_table_pattern(str(table)):
         if any(map(why_unreadable, expand(str(table)))):
@@ -82,7 +82,7 @@ def _table_changes(file: FeatureFile, table: Path) -> list[str]:
     return _differences(file, now, labels_count=options.label_pattern is None)
 
 
-def _differences(file: FeatureFile, now: Mapping[str, tuple[str, str]], *, labels_count: bool = True) -> list[str]:
+def _differences(file: Features, now: Mapping[str, tuple[str, str]], *, labels_count: bool = True) -> list[str]:
     """How the label and the split of each image, by its path, differ from those in a feature file."""
     names = [*file.classes, ""]  # the label -1 of an image without a label is the last
     known = splits_of_cells({split for _, split in now.values()})
@@ -105,7 +105,7 @@ def _differences(file: FeatureFile, now: Mapping[str, tuple[str, str]], *, label
     ]
 
 
-def _is_folder(file: FeatureFile) -> bool:
+def _is_folder(file: Features) -> bool:
     """Whether the images of a feature file are files in a local folder."""
     try:
         return isinstance(root_of(open_store(file.root)), FolderStore)
@@ -113,7 +113,7 @@ def _is_folder(file: FeatureFile) -> bool:
         return False
 
 
-def _listed_changes(file: FeatureFile) -> list[str]:
+def _listed_changes(file: Features) -> list[str]:
     """What has changed in local data that are neither a folder nor a table, if their facts tell that something has."""
     if is_remote(file.root) or not store_exists(file.root):
         return []
@@ -129,7 +129,7 @@ def _listed_changes(file: FeatureFile) -> list[str]:
     return _differences(file, {path: (names[label], split) for path, label, split in rows})
 
 
-def _folder_changes(file: FeatureFile) -> list[str]:
+def _folder_changes(file: Features) -> list[str]:
     root = Path(file.root)
     stored: dict[str, set[str]] = defaultdict(set)
     for path in file.paths:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.features.feature_file import FAILED, FeatureFile
+from featx.features.feature_file import FAILED
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.heads.head import Head
 from featx.reporter import SILENT, Reporter
 
@@ -37,7 +38,7 @@ def values_of_features(
     """
     failed: list[tuple[str, str]] = []
     if not isinstance(features, FeatureSet):
-        file = FeatureFile(Path(features))
+        file = open_features(Path(features))
         failed = [(file.paths[row], file.error(row)) for row in np.flatnonzero(file.status == FAILED).tolist()]
         features = FeatureSet.load(file.path, head.layer_)
     head.require_identity(features)

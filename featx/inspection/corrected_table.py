@@ -16,8 +16,9 @@ from featx.data.sources.paths_store import stored_path
 from featx.data.sources.table import read_table
 from featx.data.split_names import splits_of_cells
 from featx.errors import DatasetError, OutputError
-from featx.features.feature_file import DONE, FeatureFile
+from featx.features.feature_file import DONE
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.features.image_store import image_places
 from featx.inspection.data_table import (
     absolute,
@@ -234,7 +235,7 @@ def _notes_on_rest(inspection: Inspection, fixed: Fix) -> list[str]:
     notes = []
     features = inspection.features
     if features.source is not None:
-        failed = int(np.count_nonzero(FeatureFile(features.source, allow_partial=True).status != DONE))
+        failed = int(np.count_nonzero(open_features(features.source, allow_partial=True).status != DONE))
         if failed:
             notes.append(f"{counted(failed, 'image')} that featx extract could not read are left out of the table")
     if len(fixed.conflicts):

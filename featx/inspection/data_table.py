@@ -19,8 +19,8 @@ from featx.data.sources.table import TABLE_ENDINGS, read_columns
 from featx.data.store import FolderStore
 from featx.data.table_roles import NO_BOXES
 from featx.errors import DatasetError
-from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views, plain_layers
 from featx.system import why_unreadable
 from featx.text import counted, native
@@ -120,7 +120,7 @@ def extract_options(features: FeatureSet) -> list[str]:
     spec = LayerSpec.parse(features.layer)
     layers, views = spec.layer.split(","), spec.views_name
     if features.source is not None and not why_unreadable(features.source):
-        stored = FeatureFile(features.source, allow_partial=True).layers
+        stored = open_features(features.source, allow_partial=True).layers
         layers = plain_layers(stored)
         views = largest_views(stored, layers)
     for layer in layers:

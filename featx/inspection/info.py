@@ -11,7 +11,8 @@ import numpy as np
 
 from featx.arguments import path_of
 from featx.errors import CacheMissError, CorruptFileError, ModelNotFoundError, system_errors
-from featx.features.feature_file import DONE, FAILED, FeatureFile
+from featx.features.feature_file import DONE, FAILED
+from featx.features.file_set import FeatureFileSet, Features, is_set, open_features
 from featx.features.hdf5 import SIGNATURE
 from featx.heads import head_file
 from featx.inspection.verify import image_path
@@ -23,7 +24,7 @@ from featx.system import MISSING, why_unreadable
 FEATURE_FILE, HEAD, PROMOTED_MODEL = "feature file", "head", "promoted model"
 """The kinds of files."""
 
-_KINDS = (file_kinds.FEATURE_FILE, file_kinds.HDF5, file_kinds.HEAD, file_kinds.MODEL)
+_KINDS = (file_kinds.FEATURE_FILE, file_kinds.FEATURE_SET, file_kinds.HDF5, file_kinds.HEAD, file_kinds.MODEL)
 _REPORTS = ("report", "head_report", "finetuned_report", "held_out")
 _TABLES = ("per_class", "per_label", "confusion", "reliability")  # of a report; too long for a description
 
@@ -58,13 +59,15 @@ def file_kind(path: str | os.PathLike[str]) -> str:
         path: the file.
 
     Returns:
-        "feature file" for any HDF5 file, otherwise "head" or "promoted model".
+        "feature file" for any HDF5 file and for a set of feature files, otherwise "head" or "promoted model".
 
     Raises:
         CacheMissError, ModelNotFoundError: the file does not exist.
         CorruptFileError: it is neither an HDF5 file nor a valid head or model.
     """
     path = Path(path_of(path, "path"))
+    if is_set(path):
+        return FEATURE_FILE
     why = why_unreadable(path)
     if why == MISSING:
         raise (CacheMissError if path.suffix == ".h5" else ModelNotFoundError)(f"there is no file {path}")
@@ -82,7 +85,7 @@ def file_kind(path: str | os.PathLike[str]) -> str:
 
 
 def _describe_features(path: Path) -> dict[str, Any]:
-    cache = FeatureFile(path, allow_partial=True)
+    cache = open_features(path, allow_partial=True)
     failed = np.flatnonzero(cache.status == FAILED)
     rows = _rows_by_split(cache)
     labels = cache.images.labels
@@ -101,12 +104,13 @@ def _describe_features(path: Path) -> dict[str, Any]:
         "dataset": cache.dataset,
         "backbone": cache.backbone,
         "identity": cache.identity,
-        "bytes": path.stat().st_size,
+        "bytes": cache.size if isinstance(cache, FeatureFileSet) else path.stat().st_size,
+        **({"files": [str(file.path) for file in cache.files]} if isinstance(cache, FeatureFileSet) else {}),
         "failures": {image_path(cache, row): cache.error(row) for row in failed.tolist()},
     }
 
 
-def _rows_by_split(cache: FeatureFile) -> dict[str, dict[str, int]]:
+def _rows_by_split(cache: Features) -> dict[str, dict[str, int]]:
     """Count the rows of each split by class: {split: {class: rows}}."""
     names = [*cache.classes, "(unlabelled)"]  # the label -1 indexes the last one
     splits, labels = cache.splits, cache.images.labels

@@ -18,8 +18,9 @@ from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.scan import scan_images
 from featx.data.splits import join_groups
 from featx.errors import HeadError, SettingsError, system_errors
-from featx.features.feature_file import FAILED, FeatureFile
+from featx.features.feature_file import FAILED
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.features.label_changes import label_changes
 from featx.features.remote_folder import newest_file, newest_file_of
 from featx.heads.groups import with_groups, with_splits
@@ -241,7 +242,7 @@ def _failures(file: Path | None) -> tuple[tuple[str, str], ...]:
     """The path of each image that has no features, and why."""
     if file is None:
         return ()
-    cache = FeatureFile(file)
+    cache = open_features(file)
     return tuple((image_path(cache, row), cache.error(row)) for row in np.flatnonzero(cache.status == FAILED).tolist())
 
 

@@ -16,8 +16,9 @@ from featx.data.sources.table import read_labels
 from featx.data.table_roles import NO_BOXES
 from featx.data.table_rows import meant_paths
 from featx.errors import DatasetError, OutputError
-from featx.features.feature_file import DONE, FeatureFile
+from featx.features.feature_file import DONE
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.features.image_store import image_places
 from featx.inspection.data_table import extract_command, further_columns, notes_on_paths, paths_for, table_of
 from featx.io.outputs import Output, require_outputs
@@ -108,7 +109,7 @@ def _failed(features: FeatureSet) -> FeatureSet | None:
     """The images of the feature file that have no features."""
     if features.source is None:
         return None
-    file = FeatureFile(features.source, allow_partial=True)
+    file = open_features(features.source, allow_partial=True)
     rows = np.flatnonzero(file.status != DONE)
     facts = features.without_features(np.zeros(len(rows), dtype=np.int64)) if len(features) else None
     if facts is None or not len(rows):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featx.arguments import path_of
 from featx.constants import INPUT
-from featx.errors import BackboneError, CorruptFileError, system_errors
-from featx.features.feature_file import DONE, TODO, FeatureFile
-from featx.io.file_kinds import FEATURE_FILE, HDF5, misplaced
+from featx.errors import BackboneError, CacheMissError, CorruptFileError, system_errors
+from featx.features.feature_file import DONE, TODO
+from featx.features.file_set import Features, open_features
+from featx.features.manifest import manifest_path
+from featx.io.file_kinds import FEATURE_FILE, FEATURE_SET, HDF5, misplaced
 
 TOLERANCE = {"float32": 1e-3, "float16": 5e-3}
 """Relative difference (L2) that a recomputed row may have: other processors, thread counts and versions of torch change a
@@ -30,7 +33,7 @@ def verify_file(
     weights: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Verify a whole feature file.
+    """Verify a whole feature file, or a set of them.
 
     That covers its structure and size, the digest of its tables, the checksum of every row, NaN and infinity, and that copies
     of an image have the same features.
@@ -58,11 +61,13 @@ def verify_file(
         print(result["ok"], result["problems"], result["largest_difference"])
     """
     path = path_of(path, "path")
-    if found := misplaced(path, "a feature file, which featx extract makes", fits=[FEATURE_FILE, HDF5]):
+    if found := misplaced(path, "a feature file, which featx extract makes", fits=[FEATURE_FILE, FEATURE_SET, HDF5]):
         raise CorruptFileError(found)
     try:
-        cache = FeatureFile(path, allow_partial=True)
-    except CorruptFileError as error:
+        cache = open_features(path, allow_partial=True)
+    except (CorruptFileError, CacheMissError) as error:
+        if isinstance(error, CacheMissError) and not manifest_path(Path(path)).is_file():
+            raise
         return {"ok": False, "rows": 0, "bad_rows": 0, "duplicates": 0, "problems": [str(error)]}
     done = np.flatnonzero(cache.status == DONE)
     problems, bad_rows = [*_table_problems(cache)], set[int]()
@@ -82,12 +87,12 @@ def verify_file(
     return {"ok": not problems, **result, "bad_rows": len(bad_rows), "problems": problems}
 
 
-def image_path(cache: FeatureFile, row: int) -> str:
+def image_path(cache: Features, row: int) -> str:
     """Return the path of a row's image, as text, relative to the data set's root."""
     return os.fsdecode(cache.images.paths[row])
 
 
-def _table_problems(cache: FeatureFile) -> Iterator[str]:
+def _table_problems(cache: Features) -> Iterator[str]:
     """Check the tables: every row present, each path once, a key for every row, and equal features for copies of an image."""
     if not cache.complete:
         present = np.count_nonzero(cache.status != TODO)
@@ -102,7 +107,7 @@ def _table_problems(cache: FeatureFile) -> Iterator[str]:
     yield from _copy_problems(cache, np.flatnonzero(done))
 
 
-def _copy_problems(cache: FeatureFile, rows: np.ndarray) -> Iterator[str]:
+def _copy_problems(cache: Features, rows: np.ndarray) -> Iterator[str]:
     """Compare copies of an image, neighbours once sorted by key, by the checksums of their features."""
     order = rows[np.lexsort(cache.keys[rows].T)]
     copies = np.flatnonzero((cache.keys[order[1:]] == cache.keys[order[:-1]]).all(axis=1))
@@ -116,7 +121,7 @@ def _copy_problems(cache: FeatureFile, rows: np.ndarray) -> Iterator[str]:
             )
 
 
-def _not_finite(cache: FeatureFile, layer: str, rows: np.ndarray) -> np.ndarray:
+def _not_finite(cache: Features, layer: str, rows: np.ndarray) -> np.ndarray:
     """Return those of some rows that contain NaN or infinity, read in blocks."""
     features, step = cache.features(layer), max(1, _BLOCK_VALUES // cache.layers[layer].dim)
     blocks = (rows[at : at + step] for at in range(0, len(rows), step))
@@ -125,7 +130,7 @@ def _not_finite(cache: FeatureFile, layer: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _recompute(
-    cache: FeatureFile, count: int, *, backbone: str | None, weights: str | None, device: str
+    cache: Features, count: int, *, backbone: str | None, weights: str | None, device: str
 ) -> dict[str, Any]:
     """Extract random rows again, and compare them with the stored ones."""
     if any(layer.endswith(INPUT) for layer in cache.layers):

@@ -12,8 +12,8 @@ from featx.data.file_bytes import FileBytes, read_file
 from featx.data.known_image import read_known_image
 from featx.data.transform import Transform
 from featx.errors import ImageError
-from featx.features.feature_file import FeatureFile
 from featx.features.file_marks import is_own
+from featx.features.file_set import open_features
 from featx.features.image_store import stored_transform
 from featx.report.html import Page, SheetImage, SheetRow, write_sheet
 from featx.retrieval.explanation import Explanation, TrainingImage
@@ -117,7 +117,7 @@ class _Thumbnails:
     """
 
     def __init__(self, file: str | os.PathLike[str], also: Sequence[str | os.PathLike[str]]) -> None:
-        self._file, self._also, self._left = FeatureFile(file), also, MOST_THUMBNAILS
+        self._file, self._also, self._left = open_features(file), also, MOST_THUMBNAILS
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

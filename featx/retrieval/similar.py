@@ -22,8 +22,9 @@ from featx.data.loader import batched
 from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, SettingsError, system_errors
 from featx.extraction.lookup import ImageValues, Network, SetFeatures, iter_values
-from featx.features.feature_file import DONE, FeatureFile
+from featx.features.feature_file import DONE
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import open_features
 from featx.heads.training_data import Rows
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.progress import shows_progress
@@ -226,7 +227,7 @@ class _Images:
             if layer is not None and layer != features.layer:
                 raise SettingsError(f"the layer is {layer!r}; the features given are of {features.layer!r}")
             return cls(features, np.arange(len(features)), len(features), lambda _: "")
-        file = FeatureFile(features)
+        file = open_features(features)
         if layer is None:
             layer = PENULTIMATE if PENULTIMATE in file.layers else next(iter(file.layers))
         rows = np.flatnonzero(file.status == DONE)

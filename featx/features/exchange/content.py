@@ -14,8 +14,9 @@ from featx._version import __version__
 from featx.data.image_set import UNLABELLED
 from featx.errors import CorruptFileError, HeadError, SettingsError
 from featx.features.exchange.vectors import let_go
-from featx.features.feature_file import DONE, FeatureFile
+from featx.features.feature_file import DONE
 from featx.features.feature_set import FeatureSet
+from featx.features.file_set import Features, open_features
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.text import counted, to_utf8
 
@@ -127,7 +128,7 @@ def content_of(
         if layers not in (None, [features.layer], (features.layer,)):
             raise SettingsError(f"the feature set holds the layer {features.layer}; expected no other to be named")
         return _of_set(features)
-    file = FeatureFile(features)
+    file = open_features(features)
     names = list(layers or ())
     if one_matrix:
         return _of_set(FeatureSet.load(file.path, names or _only_layer(file)), file)
@@ -137,7 +138,7 @@ def content_of(
     return _of_file(file, stored)
 
 
-def _only_layer(file: FeatureFile) -> str:
+def _only_layer(file: Features) -> str:
     if PENULTIMATE in file.layers or len(file.layers) == 1:
         return PENULTIMATE if PENULTIMATE in file.layers else next(iter(file.layers))
     raise SettingsError(
@@ -145,7 +146,7 @@ def _only_layer(file: FeatureFile) -> str:
     )
 
 
-def _of_file(file: FeatureFile, stored: Sequence[str]) -> Content:
+def _of_file(file: Features, stored: Sequence[str]) -> Content:
     rows = np.flatnonzero(file.status == DONE)
     matches = file.checksums_match_in_all(stored, rows)
     if not matches.all():
@@ -173,7 +174,7 @@ def _of_file(file: FeatureFile, stored: Sequence[str]) -> Content:
     )
 
 
-def _of_set(features: FeatureSet, file: FeatureFile | None = None) -> Content:
+def _of_set(features: FeatureSet, file: Features | None = None) -> Content:
     if not len(features):
         raise HeadError("there is no row to export")
     columns = dict(features.columns)

@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from featx.errors import DatasetError, OutputError
+from featx.features.stacked_rows import StackedRows
 from featx.text import listed, size_text
 
 BLOCK = 16 << 20
@@ -121,8 +122,11 @@ def mapped(
     return np.memmap(file, dtype, "r", offset, (rows, width))
 
 
-def let_go(array: np.ndarray) -> None:
+def let_go(array: np.ndarray | StackedRows) -> None:
     """Let the system take back the memory of what was read of a mapped file."""
+    if isinstance(array, StackedRows):
+        array.forget()
+        return
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
