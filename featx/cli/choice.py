@@ -103,10 +103,11 @@ def _is_data(word: str) -> bool:
     from featx.data.formats import ENDINGS
     from featx.data.places import is_remote
     from featx.data.scan import is_data_set
-    from featx.io.file_kinds import IMAGE, PICTURE, kind_of_file
+    from featx.io.file_kinds import FEATURE_SET, IMAGE, PICTURE, kind_of_file
 
-    if word == "-" or is_remote(word) or is_data_set(word):
+    kind = kind_of_file(word)
+    if word == "-" or is_remote(word) or (kind != FEATURE_SET and is_data_set(word)):
         return True
-    if kind := kind_of_file(word):
+    if kind:
         return kind in (IMAGE, PICTURE)
     return glob.has_magic(word) or word.lower().endswith(ENDINGS)

@@ -243,7 +243,15 @@ def extract(
     running = {
         name: options.pop(name)
         for name in (
-            "compute", "batch_size", "workers", "rehash", "strict", "wait", "devices", "shard", "split_rows",
+            "compute",
+            "batch_size",
+            "workers",
+            "rehash",
+            "strict",
+            "wait",
+            "devices",
+            "shard",
+            "split_rows",
         )
     }
     if running["devices"]:
