@@ -39,7 +39,7 @@ from featx.text import printable_lines
 _RESUMABLE = ("extract", "rank", "advise", "run", "evaluate", "promote")
 """Commands that keep what they have done when they are interrupted."""
 
-_SECONDS_OF_FIRST_PROCESS = 10
+_SECONDS_OF_FIRST_PROCESS = 60
 """How long other processes of torchrun leave the word to the first one when there is an error."""
 
 

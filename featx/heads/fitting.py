@@ -26,14 +26,18 @@ from featx.heads.postprocess import Postprocess, balanced_weights, fit_postproce
 from featx.heads.predictors import Predictor
 from featx.heads.ranks import alone, current_ranks
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
-from featx.heads.search import Search, search, search_share
+from featx.heads.search import Search, draw_share, most_searched, search, search_share
 from featx.heads.targets import Targets, targets_of, task_of
 from featx.heads.texts import ClassTexts, require_width
 from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics
 from featx.metrics.reports import Report
+from featx.text import size_text
 
 SEARCH_FOLDS = 5
 """The folds of the cross-validation that hyper-parameters are chosen by."""
+
+MOST_IN_FOLDS = 2_000_000
+"""The most images in a file that are divided into folds and groups as a whole; of more, only those that C is chosen on are."""
 
 _MAX_SINGLE_THREAD = 1_000_000  # elements; below it, threads wait for each other longer than they work
 
@@ -74,7 +78,8 @@ def fit_to(
         notes = (*notes, *notes_on_splits(features))
         rows = features.rows(split)
     facts = features.without_features(rows)
-    targets = targets_of(facts, task, where=where)
+    targets, keys = targets_of(facts, task, where=where), np.ascontiguousarray(facts.keys)
+    del facts  # some bytes of each row
     training = prepare(features, rows, targets, task, params, where=where)
     with warnings.catch_warnings(record=True) as caught, useful_threads(training):
         warnings.simplefilter("always")
@@ -100,8 +105,8 @@ def fit_to(
         "group_": features.group,
         "n_train_": len(rows),
         "n_features_in_": features.width,
-        "train_keys_": np.ascontiguousarray(facts.keys),
-        "notes_": [*notes, *fit.notes, *messages],
+        "train_keys_": keys,
+        "notes_": [*notes, *_notes_on_memory(training), *fit.notes, *messages],
     }
 
 
@@ -212,20 +217,44 @@ def prepare(
         )
     count, seed = len(targets.names), params["seed"]
     weight = balanced_weights(targets.y, count)[targets.y] if params["class_weight"] else np.ones(len(targets.y))
-    groups = row_groups(features, rows)
-    return TrainingData(
+    training = TrainingData(
         Rows(X, index, mean=mean, scale=scale, unit=unit),
         targets.y,
         count,
         task,
         weight,
-        search_folds(targets, task, groups, seed),
         seed=seed,
+        views=features.views,
+    )
+    if training.rows.fits or len(training) <= MOST_IN_FOLDS:
+        return dataclasses.replace(_with_folds(training, features, rows, targets), ranks=ranks)
+    drawn = draw_share(targets.y, task, most=most_searched(training), seed=seed)
+    some = Targets(targets.names, targets.y[drawn])
+    return dataclasses.replace(
+        training, share=(_with_folds(training.take(drawn), features, rows[drawn], some), drawn), ranks=ranks
+    )
+
+
+def _with_folds(training: TrainingData, features: FeatureSet, rows: np.ndarray, targets: Targets) -> TrainingData:
+    """Training data with groups and folds, from the (n,) rows of a feature set that they are."""
+    groups = row_groups(features, rows)
+    return dataclasses.replace(
+        training,
+        folds=search_folds(targets, training.task, groups, training.seed),
         grouped=len(np.unique(groups)) < len(groups),
         groups=groups,
-        views=features.views,
-        ranks=ranks,
     )
+
+
+def _notes_on_memory(training: TrainingData) -> list[str]:
+    """Say that rows are read from their file, and by how many processes."""
+    rows = training.rows
+    together = f", by {training.ranks.count} processes" if training.ranks is not None else ""
+    if rows.fits:
+        return []
+    return [
+        f"the {len(rows)} training rows take {size_text(rows.memory_bytes)}, so they were read block by block{together}"
+    ]
 
 
 def useful_threads(training: TrainingData) -> threadpool_limits:
@@ -279,10 +308,10 @@ def _choose(
     given = params[kind.parameter] if kind.parameter in ("C", "k") else None
     candidates = estimator.candidates if given is None else (float(given),)
     notes = []
-    if not training.folds:
+    if not (training if training.share is None else training.share[0]).folds:
         notes.append("no class has two training images that could be told apart, so nothing could be cross-validated")
     if len(candidates) == 1 and not needs_held_out:
-        training = dataclasses.replace(training, folds=())
+        training = dataclasses.replace(training, folds=(), share=None)
     some, drawn = search_share(alone(training))
     extends = kind.parameter == "C" and given is None
     chosen = search(estimator, some, candidates=candidates, gives_logits=kind.gives_logits, extends=extends)
@@ -307,7 +336,7 @@ def _postprocess(training: TrainingData, chosen: Search, params: Mapping[str, An
         offset=offset,
         reject_below=params["reject_below"],
         target_precision=params["target_precision"],
-        groups=None if training.groups is None else training.groups[chosen.rows],
+        groups=training.groups_of(chosen.rows),
     )
 
 
@@ -331,8 +360,7 @@ def _report(
         notes.append(f"{parameter} was chosen on these same rows, which flatters them a little")
     if params["target_precision"] is not None:
         notes.append("the rejection threshold was chosen on these same rows, which flatters what is accepted")
-    y, groups = training.y[chosen.rows], training.groups
-    groups = None if groups is None else groups[chosen.rows]
+    y, groups = training.y[chosen.rows], training.groups_of(chosen.rows)
     return make_report(postprocess, classes, y, outputs, split="train, cross-validated", groups=groups, notes=notes)
 
 

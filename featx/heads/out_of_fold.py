@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.fitting import device_name, prepare, search_folds, useful_threads
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
+from featx.heads.ranks import alone
 from featx.heads.registry import EstimatorOptions, get_kind
 from featx.heads.targets import Targets, targets_of
 from featx.heads.training_data import Folds
@@ -73,7 +75,9 @@ def _scores(
     """Fit each fold once, and score the images that it holds out: (n, C), NaN for images that none does."""
     if not folds:
         return np.full((len(rows), len(head.names_)), np.nan)
-    training = prepare(features, rows, targets, head.task_, head.get_params(), where="the training images")
+    training = alone(prepare(features, rows, targets, head.task_, head.get_params(), where="the training images"))
+    if training.share is not None:  # every image is to be predicted, not only those that C was chosen on
+        training = dataclasses.replace(training, folds=folds, share=None)
     texts = None if head.texts is None else head.texts.of_classes(head.names_)
     options = EstimatorOptions(head.task_, head.kernel, device_name(head.device), coarse, texts)
     estimator = get_kind(head.kind, kernel=head.kernel).estimator(options)

@@ -23,6 +23,7 @@ C_LIMITS = (1e-9, 1e8)
 MAX_SEARCH_BYTES = 1 << 28
 """The most bytes of float32 features that hyper-parameters are chosen on; of larger data, a stratified share of the rows."""
 _MIN_SEARCH_ROWS = 1000  # the share has at least as many
+_MIN_OF_CLASS = 10  # images of each class or label in a share that is drawn at random
 _EXTENSION = 4  # values of C that are added at a time
 _MAX_CALIBRATION_SCORES = 1_000_000  # scores that a candidate's temperature is fitted to; the chosen one's, to all
 
@@ -121,7 +122,9 @@ def search_share(training: TrainingData) -> tuple[TrainingData, np.ndarray]:
     Returns:
         The data of these rows; and (n,) int64, which of the rows they are.
     """
-    most = max(_MIN_SEARCH_ROWS, MAX_SEARCH_BYTES // (4 * training.rows.width * training.views))
+    if training.share is not None:
+        return training.share
+    most = most_searched(training)
     if len(training) <= most or not training.folds:
         return training, np.arange(len(training))
     rng = np.random.default_rng(training.seed)
@@ -134,6 +137,55 @@ def search_share(training: TrainingData) -> tuple[TrainingData, np.ndarray]:
         (np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(len(training.folds))
     )
     return dataclasses.replace(training.take(drawn), folds=folds), drawn
+
+
+def most_searched(training: TrainingData) -> int:
+    """The most images that hyper-parameters are chosen on."""
+    return max(_MIN_SEARCH_ROWS, MAX_SEARCH_BYTES // (4 * training.rows.width * training.views))
+
+
+def draw_share(y: np.ndarray, task: str, *, most: int, seed: int) -> np.ndarray:
+    """Draw images of data that are too large to be divided into folds as a whole.
+
+    Args:
+        y: targets, as in ``TrainingData``.
+        task: one of ``TASKS``.
+        most: images, but for a few of rare classes or labels.
+        seed: of the draw.
+
+    Returns:
+        (n,) int64, ascending: each image with the same chance, and at least ``_MIN_OF_CLASS`` of each class or label that has
+        as many.
+
+    Examples:
+        >>> y = np.array([0] * 1000 + [1] * 3)
+        >>> drawn = draw_share(y, "classification", most=100, seed=0)
+        >>> np.bincount(y[drawn])[1], 50 < len(drawn) < 150
+        (np.int64(3), True)
+    """
+    if len(y) <= most:
+        return np.arange(len(y))
+    chance = np.random.default_rng(seed).random(len(y), dtype=np.float32)
+    drawn = chance < most / len(y)
+    if task == "classification":
+        present = np.bincount(y)
+        rare = np.flatnonzero(np.bincount(y[drawn], minlength=len(present)) < np.minimum(present, _MIN_OF_CLASS))
+        members = [np.flatnonzero(y == label) for label in rare] if len(rare) < 20 else _members(y, rare)
+    elif task == "multilabel":
+        rare = np.flatnonzero(y[drawn].sum(axis=0) < np.minimum(y.sum(axis=0), _MIN_OF_CLASS))
+        members = [np.flatnonzero(y[:, label]) for label in rare]
+    else:
+        members = []
+    for rows in members:
+        drawn[rows[np.argsort(chance[rows], kind="stable")[:_MIN_OF_CLASS]]] = True
+    return np.flatnonzero(drawn)
+
+
+def _members(y: np.ndarray, classes: np.ndarray) -> list[np.ndarray]:
+    """The images of each of some classes."""
+    rows = np.flatnonzero(np.isin(y, classes))
+    order = rows[np.argsort(y[rows], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(y[order])) + 1)
 
 
 def losses(scores: np.ndarray, y: np.ndarray, task: str, *, smoothed: bool = False) -> np.ndarray:

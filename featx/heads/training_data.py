@@ -14,13 +14,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from featx.data.memory import machine_memory
 from featx.features.stacked_rows import release_pages
 from featx.heads.predictors import Predictor, unit_rows
 
 BLOCK_BYTES = 64 << 20
 """Bytes of float32 features that are processed at a time when they are read from a file."""
 MOST_IN_MEMORY = 1 << 30
-"""The most bytes of float32 features that are held in memory, standardised; larger data are read again in each pass."""
+"""The most bytes of float32 features that are held in memory, standardised, if that is a quarter of it or less; larger data are
+read again in each pass."""
 _SCATTERED = 128  # rows read at a time when they are scattered: each may bring some MB of a mapped file into memory
 
 
@@ -68,7 +70,12 @@ class Rows:
     @property
     def fits(self) -> bool:
         """Whether the rows, standardised as float32, may be held in memory."""
-        return 4 * len(self) * self.width <= MOST_IN_MEMORY
+        return self.memory_bytes <= min(MOST_IN_MEMORY, machine_memory() // 4)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the rows take as float32."""
+        return 4 * len(self) * self.width
 
     def take(self, rows: np.ndarray) -> Rows:
         """Select some of these rows, by (n,) int64 or bool."""
@@ -231,6 +238,8 @@ class TrainingData:
         views: V.
         together: the number of consecutive rows that are views of one image, where each view counts as an image
             (``views_as_images``).
+        share: of data that do not fit in memory, the images that hyper-parameters are chosen on, with folds and groups, and
+            (n,) int64, ascending, which images they are; or None. Then the data as a whole have no folds and no groups.
         ranks: the processes that sum over the rows together, as ``featx.heads.ranks.Ranks``; None: this one does it alone.
     """
 
@@ -245,10 +254,18 @@ class TrainingData:
     groups: np.ndarray | None = None
     views: int = 1
     together: int = 1
+    share: tuple[TrainingData, np.ndarray] | None = None
     ranks: Any = None
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def groups_of(self, images: np.ndarray) -> np.ndarray | None:
+        """(n,) int64, which of some images belong together; of data with a ``share``, those must be in it."""
+        if self.share is not None:
+            part, drawn = self.share
+            return part.groups_of(np.searchsorted(drawn, images))
+        return None if self.groups is None else self.groups[images]
 
     @property
     def fold_of(self) -> np.ndarray:
@@ -263,7 +280,14 @@ class TrainingData:
         rows = self.rows.take(view_rows(images, self.views))
         groups = None if self.groups is None else self.groups[images]
         return dataclasses.replace(
-            self, rows=rows, y=self.y[images], weight=self.weight[images], groups=groups, folds=(), ranks=None
+            self,
+            rows=rows,
+            y=self.y[images],
+            weight=self.weight[images],
+            groups=groups,
+            folds=(),
+            share=None,
+            ranks=None,
         )
 
     @cached_property

@@ -16,14 +16,15 @@ from sklearn.model_selection import StratifiedKFold
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads import training_data
+from featx.heads import fitting, training_data
 from featx.heads.estimators import linear, mlp
 from featx.heads.estimators.linear import C_PATH
 from featx.heads.folds import make_folds
 from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
+from featx.heads.out_of_fold import predict_held_out
 from featx.heads.postprocess import fit_temperature
-from featx.heads.search import EQUAL_LOSS, losses
+from featx.heads.search import EQUAL_LOSS, draw_share, losses
 
 
 @pytest.fixture(autouse=True)
@@ -263,7 +264,10 @@ def test_of_very_many_rows_a_share_that_has_each_class_chooses(
     monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 1)
     some = new(name).fit(features)
     said = "k" if name == "knn" else "C"
-    assert some.notes_ == [f"{said} was chosen on 1000 of 1500 rows, drawn by the seed"]
+    assert some.notes_ == [
+        "the 1500 training rows take 48.0 kB, so they were read block by block",
+        f"{said} was chosen on 1000 of 1500 rows, drawn by the seed",
+    ]
     assert some.n_train_ == 1500
     found, expected = (head.predict_proba(features.features) for head in (some, every))
     assert np.abs(found - expected).mean() < 0.02
@@ -282,3 +286,39 @@ def test_labels_that_cannot_be_learnt_make_no_fit_fail(name: str, seed: int) -> 
     head = new(name).fit(features)
     assert np.isfinite(head.predict_proba(X)).all()
     assert not head.notes_
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm", "ridge", "knn"])
+def test_of_more_rows_than_are_divided_into_folds_those_are_that_choose(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = big(tmp_path)
+    every = new(name).fit(features)
+    monkeypatch.setattr("featx.heads.search.MAX_SEARCH_BYTES", 1)
+    monkeypatch.setattr("featx.heads.search._MIN_SEARCH_ROWS", 600)
+    monkeypatch.setattr("featx.heads.estimators.linear.MAX_STORED", 0)
+    monkeypatch.setattr(training_data, "MOST_IN_MEMORY", 1)
+    monkeypatch.setattr(fitting, "MOST_IN_FOLDS", 0)
+    some = new(name, calibrate="temperature").fit(features, cross_validate=True)
+    assert some.n_train_ == 1500
+    assert 500 < some.held_out_.n < 700
+    assert some.held_out_.accuracy == pytest.approx(every.evaluate(features, split="train").accuracy, abs=0.06)
+    found, expected = (head.predict(features.features) for head in (some, every))
+    assert np.mean(found == expected) > 0.95
+    assert_same_state(some, new(name, calibrate="temperature").fit(features, cross_validate=True))
+    assert len(predict_held_out(some, features, np.arange(1500)).rows) == 1500  # all of them, in folds of their own
+
+
+def test_a_share_of_very_many_rows_has_some_of_each_class_and_label() -> None:
+    y = np.array([0] * 5000 + [1] * 40 + [2] * 3 + list(range(3, 33)))
+    drawn = draw_share(y, "classification", most=200, seed=0)
+    counts = np.bincount(y[drawn])
+    assert counts[1:4].tolist() == [10, 3, 1]
+    assert (counts[3:] == 1).all()
+    assert 100 < counts[0] < 300
+    assert np.array_equal(drawn, draw_share(y, "classification", most=200, seed=0))
+    labels = (y[:, None] == np.arange(3)).astype(np.float32)
+    drawn = draw_share(labels, "multilabel", most=200, seed=0)
+    assert labels[drawn].sum(axis=0)[1:].tolist() == [10, 3]
+    assert 100 < len(draw_share(y[:, None] * 0.5, "regression", most=200, seed=0)) < 300
+    assert draw_share(y, "classification", most=10**6, seed=0).tolist() == list(range(len(y)))

@@ -8,18 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fits_together
 import numpy as np
 import pytest
+from digit_features import digit_features, regression_features
+from fits_together import EPOCHS
 from scipy.special import logsumexp
 
 import featx
 from featx.errors import SettingsError
 from featx.heads.estimators import mlp
 from featx.workflows.fit_together import require_together
-from tests.workflows.digit_features import digit_features, regression_features
-from tests.workflows.fits_together import EPOCHS
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -42,7 +43,7 @@ def objective(head: featx.Head, features: featx.FeatureSet, C: float) -> float:
 
 def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "EPOCHS", EPOCHS)
-    found = run("tests.workflows.fits_together", tmp_path)
+    found = run(fits_together.__file__, tmp_path)
     assert found.returncode == 0, found.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["ridge"] == second["ridge"]  # all processes return the result
@@ -82,6 +83,20 @@ def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.M
 def test_what_several_processes_cannot_fit_is_said(model: object, options: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         require_together(model, options)
+
+
+def test_the_command_prints_and_writes_in_one_process(split_photos: Path, in_tmp: Path) -> None:
+    featx.extract(split_photos, "lenet5")
+    found = run("-m", "featx", "fit-head", "--model", "ridge", "--predictions", "each.csv", "--json")
+    assert found.returncode == 0, found.stderr
+    facts = json.loads(found.stdout)  # one object: one process prints
+    alone = featx.fit_head(model="ridge", predictions="alone.csv", out="alone.safetensors")
+    assert facts["accuracy"] == alone.report.accuracy
+    assert facts["C"] == alone.head.C_
+    np.testing.assert_allclose(
+        featx.Head.load(facts["head"]).predictor_.weight, alone.head.predictor_.weight, atol=1e-6
+    )
+    assert Path("each.csv").read_text().count("\n") == Path("alone.csv").read_text().count("\n")
 
 
 def test_a_process_that_torchrun_did_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,8 @@ class KNearestEstimator:
         """Return the T with the least held-out loss for this k, which is computed now if no search has done so."""
         if len(self.temperatures) == 1:
             return self.temperatures[0]
+        if training.share is not None:
+            training = training.share[0].views_as_images
         if not training.folds:
             return DEFAULT_TEMPERATURE
         if self._chosen is None or self._chosen[0] is not training or candidate not in self._chosen[1]:

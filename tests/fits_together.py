@@ -6,11 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+from digit_features import digit_features, regression_features
+
 import featx
 from featx.errors import FeatxError
 from featx.heads.estimators import mlp
 from featx.system import started
-from tests.workflows.digit_features import digit_features, regression_features
 
 EPOCHS = 6
 """Passes of the linear head over the rows, here and in the test."""
