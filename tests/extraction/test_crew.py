@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from extractions import MakeImage, counts, own_network
 from feature_files import flip
 from made import Recorder
 from web_server import web_server
 
 from featx.backbones.backbone import Backbone, load_backbone
+from featx.cli.main import main
 from featx.data import memory
 from featx.data.scan import scan_images
 from featx.data.urls import secrets
@@ -356,6 +358,20 @@ def test_an_error_of_one_device_leaves_the_others_at_work_if_it_is_its_own(
 
 
 # Names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "cpu,cpu", "--device", "cpu"], "device and devices both name where the network runs"),
+        (["--devices", "cpu,x"], "--devices cpu,x: 'x' is no device"),
+    ],
+)
+def test_the_command_refuses_devices_in_one_line(options: list[str], message: str, in_tmp: Path) -> None:
+    result = CliRunner().invoke(main, ["extract", "digits", "-q", *options])
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {message}")
+    assert result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize(
