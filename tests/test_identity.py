@@ -11,4 +11,4 @@ def test_differences_name_the_parts_with_both_values() -> None:
     found = differences(ours, theirs)
     assert found[0] == "dtype: float32 against float16"
     assert found[1] == f"long: None against {'x' * 197}..."
-    assert found[2:] == ['transform: {"crop": 224} against {"crop": 32}']
+    assert found[2:] == ["transform: crop 224 against 32"]

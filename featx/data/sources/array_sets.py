@@ -101,9 +101,12 @@ def _idx_files(folder: Path) -> list[Path]:
     """The idx files right in a folder or in a folder in it, sorted; none if there are images too."""
     found: dict[str, Path] = {}
     try:
-        inner = [Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            inner = [Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         for here in [folder, *sorted(inner)[:20]]:
-            for entry in os.scandir(here):
+            with os.scandir(here) as entries:
+                files = list(entries)
+            for entry in files:
                 if entry.name.lower().endswith(ENDINGS) and entry.is_file():
                     return []
                 if is_idx_name(entry.name) and entry.is_file():
