@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,34 @@ from common import peak_bytes
 WIDTH, CLASSES, HIDDEN, BLOCK = 768, 10, 64, 1 << 15
 
 
-def make(path: Path, rows: int) -> None:
-    """Write (rows, WIDTH) float16 features, unless they are there; row i is of class i mod CLASSES."""
-    if path.exists() and path.stat().st_size == rows * WIDTH * 2:
-        return
+def fake_blocks(rows: int, most: int | None = None) -> Iterator[np.ndarray]:
+    """(rows, WIDTH) float16 features, block by block; row i is of class i mod CLASSES.
+
+    Args:
+        rows: of all.
+        most: a block ends at each multiple of this number of rows.
+    """
     rng = np.random.default_rng(0)
     projection = (rng.normal(size=(HIDDEN, WIDTH)) / np.sqrt(HIDDEN)).astype(np.float32)
     centres = (rng.normal(size=(CLASSES, HIDDEN)) * 0.25).astype(np.float32)
     spread = (np.arange(1, HIDDEN + 1) ** -0.5 * 3).astype(np.float32)
     noise = (0.3 * rng.normal(size=(2 * BLOCK, WIDTH))).astype(np.float32)
-    with path.open("wb") as file:
-        for at in range(0, rows, BLOCK):
-            which = np.arange(at, min(at + BLOCK, rows)) % CLASSES
+    for first in range(0, rows, most or rows):
+        end = min(first + (most or rows), rows)
+        for at in range(first, end, BLOCK):
+            which = np.arange(at, min(at + BLOCK, end)) % CLASSES
             hidden = rng.standard_normal((len(which), HIDDEN), dtype=np.float32) * spread + centres[which]
             shift = int(rng.integers(BLOCK))
-            file.write((hidden @ projection + noise[shift : shift + len(which)] + 0.5).astype(np.float16).tobytes())
+            yield (hidden @ projection + noise[shift : shift + len(which)] + 0.5).astype(np.float16)
+
+
+def make(path: Path, rows: int) -> None:
+    """Write (rows, WIDTH) float16 features, unless they are there."""
+    if path.exists() and path.stat().st_size == rows * WIDTH * 2:
+        return
+    with path.open("wb") as file:
+        for block in fake_blocks(rows):
+            file.write(block.tobytes())
 
 
 def feature_set(path: Path, rows: int) -> Any:
