@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from featx.data.cells import cell_text
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
+from featx.features.encoded_paths import EncodedPaths
 from featx.features.stacked_rows import StackedRows
 from featx.text import listed
 
@@ -99,6 +100,8 @@ def _classes(value: Any) -> tuple[str, ...]:
 
 def _column(name: str, value: Any) -> np.ndarray:
     """(N,) names; those of a list become an object array."""
+    if isinstance(value, EncodedPaths):
+        return cast(np.ndarray, value)
     found = value if isinstance(value, np.ndarray) else _array(name, value, dtype=object)
     if found.ndim != 1:
         raise HeadError(f"{name} are {value!r}; expected one name for each image")

@@ -18,6 +18,7 @@ from featx.arguments import names_of
 from featx.errors import CorruptFileError, OutputError
 from featx.features.array_set import array_fields
 from featx.features.arrays import checked_fields
+from featx.features.encoded_paths import EncodedPaths
 from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE
 from featx.features.file_set import each_file, folder_of, is_set, open_features
@@ -47,7 +48,7 @@ class FeatureSet(SplitRows):
         labels: (N,) int64 into ``classes``; -1 for an unlabelled image. Lists and whole floats are converted; NaN is -1.
         splits: (N,) str.
         classes: (C,) names of the classes.
-        paths: (N,) str, relative to the data set's root.
+        paths: (N,) str, relative to the data set's root; of several files ``EncodedPaths``, which take less memory.
         keys: (N, 16) uint8, the content hashes of the images.
         layer: the layer spec of the features, as in ``LayerSpec.parse``.
         identity: SHA-256, in hex, of everything that the features depend on; "" for features that are not from a backbone.
@@ -205,7 +206,8 @@ class FeatureSet(SplitRows):
 
     def take(self, rows: np.ndarray) -> FeatureSet:
         """Select rows, by number or mask."""
-        parts = {n: getattr(self, n)[rows] for n in ("labels", "splits", "paths", "keys")}
+        parts = {n: getattr(self, n)[rows] for n in ("labels", "splits", "keys")}
+        parts["paths"] = self.paths.take(rows) if isinstance(self.paths, EncodedPaths) else self.paths[rows]
         parts["features"] = select(self.features, rows, MOST_IN_MEMORY)
         parts["columns"] = {name: cells[rows] for name, cells in self.columns.items()}
         if self.groups is not None:
@@ -265,15 +267,17 @@ def _read_fields(path: str | os.PathLike[str], layer: str | Sequence[str]) -> di
             {
                 "labels": file.images.labels[rows],
                 "splits": file.splits[rows],
-                "paths": np.array(file.paths, dtype=object)[rows],
+                "paths": file.images.paths[rows],
                 "keys": file.keys[rows],
                 "columns": {name: file.column(name)[rows] for name in file.column_names},
             }
         )
     several = is_set(path)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in ("labels", "splits", "paths", "keys")}
     place = folder_of(Path(path)) if several else file.path
     return {
-        **{name: np.concatenate([part[name] for part in parts]) for name in ("labels", "splits", "paths", "keys")},
+        **joined,
+        "paths": EncodedPaths(joined["paths"]) if several else np.asarray(EncodedPaths(joined["paths"])),
         "features": _stack(matrices) if several else _join(*matrices[0], place.parent),
         "classes": file.classes,
         "layer": layer,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from featx.features.encoded_paths import EncodedPaths
 from featx.features.feature_set import FeatureSet
 from featx.features.stacked_rows import StackedRows
 from featx.heads.training_data import Rows, statistics
@@ -117,3 +119,18 @@ def test_a_feature_set_is_read_in_blocks(stacked: StackedRows, whole: np.ndarray
         np.testing.assert_array_equal(np.concatenate([X for _, X, _ in blocks]), whole[every])
         np.testing.assert_array_equal(np.concatenate([y for _, _, y in blocks]), every % 2)
     assert isinstance(features.take(np.array([3, 1])).features, np.ndarray)
+
+
+def test_encoded_paths_are_read_as_an_array_of_text() -> None:
+    names = np.array(["a/1.png", "b/caf\udce9.png", "b/ö.png", "c.png"], dtype=object)
+    paths = EncodedPaths(np.array([os.fsencode(name) for name in names]))
+    assert (len(paths), paths.shape, paths.ndim, paths.dtype, paths.size) == (4, (4,), 1, names.dtype, 4)
+    assert paths[1] == names[1]
+    for which in (slice(1, 3), [2, 0], np.array([True, False, False, True]), np.array([], dtype=int)):
+        np.testing.assert_array_equal(paths[which], names[which])
+    assert paths.take(np.array([2, 0])).tolist() == names[[2, 0]].tolist()
+    assert paths.tolist() == list(paths) == names.tolist()
+    assert (paths == "c.png").tolist() == [False, False, False, True]
+    assert (paths != paths.take(np.array([0, 1, 3, 2]))).tolist() == [False, False, True, True]
+    assert np.asarray(paths, dtype=str)[3] == "c.png"
+    assert np.argsort(paths).tolist() == np.argsort(names).tolist()

@@ -185,7 +185,7 @@ def _of_set(features: FeatureSet, file: Features | None = None) -> Content:
     return Content(
         layers=layers,
         rows=None,
-        paths=features.paths,
+        paths=np.asarray(features.paths),
         labels=features.labels,
         classes=features.classes,
         splits=features.splits,
