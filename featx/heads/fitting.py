@@ -27,7 +27,7 @@ from featx.heads.predictors import Predictor
 from featx.heads.ranks import alone, current_ranks
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, draw_share, most_searched, search, search_share
-from featx.heads.targets import Targets, targets_of, task_of
+from featx.heads.targets import Targets, labels_alone, targets_of, task_of
 from featx.heads.texts import ClassTexts, require_width
 from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics
 from featx.metrics.reports import Report
@@ -77,9 +77,7 @@ def fit_to(
         features = with_splits(features, task)
         notes = (*notes, *notes_on_splits(features))
         rows = features.rows(split)
-    facts = features.without_features(rows)
-    targets, keys = targets_of(facts, task, where=where), np.ascontiguousarray(facts.keys)
-    del facts  # some bytes of each row
+    targets = targets_of(labels_alone(features, rows), task, where=where)
     training = prepare(features, rows, targets, task, params, where=where)
     with warnings.catch_warnings(record=True) as caught, useful_threads(training):
         warnings.simplefilter("always")
@@ -105,7 +103,7 @@ def fit_to(
         "group_": features.group,
         "n_train_": len(rows),
         "n_features_in_": features.width,
-        "train_keys_": keys,
+        "train_keys_": np.ascontiguousarray(features.keys[rows]),
         "notes_": [*notes, *_notes_on_memory(training), *fit.notes, *messages],
     }
 

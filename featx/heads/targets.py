@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -107,6 +108,16 @@ def targets_of(rows: FeatureSet, task: str, known: Sequence[str] | None = None, 
     return _classification(rows, known, where)
 
 
+def labels_alone(features: FeatureSet, rows: np.ndarray) -> FeatureSet:
+    """Select rows with their labels alone, for ``targets_of``: of very many, the other columns take memory."""
+    count = len(rows)
+    nothing = np.broadcast_to(np.array("", dtype=object), count)
+    return dataclasses.replace(
+        features, features=np.empty((count, 0), dtype=np.float32), labels=features.labels[rows], splits=nothing, paths=nothing,
+        keys=np.broadcast_to(np.zeros(16, dtype=np.uint8), (count, 16)), groups=None, columns={},
+    )  # fmt: skip
+
+
 def label_sets(rows: FeatureSet) -> tuple[tuple[str, ...], np.ndarray]:
     """Split labels such as ``cat|dog`` at the ``|``, strip spaces, and drop empty parts.
 
@@ -199,11 +210,14 @@ def require_train_classes(features: FeatureSet, task: str) -> None:
 def _classification(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Targets:
     if known is not None:
         return Targets(tuple(known), known_labels(rows.labels, rows.classes, known, where=where))
-    present, y = np.unique(rows.labels, return_inverse=True)
+    present = np.flatnonzero(np.bincount(rows.labels, minlength=len(rows.classes)))
+    number = np.zeros(len(rows.classes), dtype=np.int64)
+    number[present] = np.arange(len(present))
+    y = number[rows.labels]
     names = tuple(rows.classes[label] for label in present)
     if len(names) < 2:
         raise HeadError(f"{where} has one class only, {listed(list(map(repr, names)))}; expected at least two")
-    return Targets(names, y.astype(np.int64))
+    return Targets(names, y)
 
 
 def _multilabel(rows: FeatureSet, known: Sequence[str] | None, where: str) -> Targets:
