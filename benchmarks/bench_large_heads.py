@@ -2,7 +2,6 @@
 
     python benchmarks/bench_large_heads.py                          # 250,000 and 1,000,000 rows of 768 float16; some minutes
     python benchmarks/bench_large_heads.py --rows 10000000          # 15.4 GB on the disk of --folder
-    python benchmarks/bench_large_heads.py --models logreg --processes 2   # the same fit by two processes, through torchrun
 
 A fake backbone makes the features: hidden variables of falling variance about the centre of each class, projected, with noise.
 They lie in a memory-mapped file, as those of a feature file do. Each fit is a process of its own, with C given, as

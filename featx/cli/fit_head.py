@@ -155,6 +155,7 @@ def _check(options: Mapping[str, Any]) -> None:
         "featx fit-head --model logreg",
         "featx fit-head --model auto --report",
         "featx fit-head cache/photos--resnet50.h5 --cv 5 --repeat 10",
+        "torchrun --nproc-per-node 2 -m featx fit-head --model logreg",
         "featx fit-head --model zeroshot --prompt 'a photo of a {}' --prompt 'a drawing of a {}'",
     ),
 )  # fmt: skip
