@@ -27,6 +27,8 @@ def main() -> None:
             digit_features(), kind, C=None if kind == "linear" else 0.3, out=folder / f"{kind}.safetensors"
         )
         found[kind] = fit.report.accuracy if fit.report else None
+    folds = featx.fit_head(digit_features(), "ridge", C=0.3, cv=2, out=folder / "folds.safetensors").cross_validated
+    found["folds"] = folds.mean("accuracy") if folds else None
     featx.fit_head(regression_features(), "ridge", C=0.3, out=folder / "numbers.safetensors")
     found["different"] = _error(digit_features(seed=rank))
     (folder / f"{rank}.json").write_text(json.dumps(found))

@@ -24,7 +24,7 @@ from featx.heads.groups import notes_on_splits, row_groups, with_splits
 from featx.heads.parameters import check_adjustment, check_for_task
 from featx.heads.postprocess import Postprocess, balanced_weights, fit_postprocess, logit_adjustment
 from featx.heads.predictors import Predictor
-from featx.heads.ranks import alone, current_ranks
+from featx.heads.ranks import alone, ranks_for
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, draw_share, most_searched, search, search_share
 from featx.heads.targets import Targets, labels_alone, targets_of, task_of
@@ -199,9 +199,7 @@ def prepare(
     """
     X, index = flatten_views(features.features, rows)
     unit = params.get("texts") is not None  # cosines of embeddings and texts are not standardised
-    ranks = None if unit else current_ranks()
-    if ranks is not None:
-        ranks.open(features)
+    ranks = None if unit else ranks_for(features)
     mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if not unit:
         mean, scale = statistics(X, index) if ranks is None else ranks.column_sums(index).statistics()

@@ -74,17 +74,21 @@ class Ranks:
 
     # The questions
 
-    def open(self, features: FeatureSet) -> None:
-        """Have every process open the features that a head is to be fitted to.
+    def open(self, features: FeatureSet) -> bool:
+        """Have every process open the features that a head is to be fitted to, unless others are open.
+
+        Returns:
+            Whether these are open.
 
         Raises:
             FeatxError: a process cannot, or has others.
         """
-        if self._opened is features.features:
-            return
+        if self._opened is not None:
+            return self._opened is features.features
         self._part.use(features)
         self._ask("open", same={"layer": features.layer, "facts": facts_of(features)})
         self._opened = features.features
+        return True
 
     def column_sums(self, index: np.ndarray) -> ColumnSums:
         """The sums that mean and deviation of each column of (n,) rows follow from."""
@@ -176,9 +180,16 @@ def _answer(part: Part, what: str, arguments: Mapping[str, Any], summed: bool) -
     return messages.reduce(found) if summed else messages.gather(found)
 
 
-def current_ranks() -> Ranks | None:
-    """The processes that fit heads together now; None where this one fits alone."""
-    return _CURRENT.get()
+def ranks_for(features: FeatureSet) -> Ranks | None:
+    """The processes that fit heads to some features together now; None where this one fits alone.
+
+    The first features of a ``fitting_together`` are those that all processes read; heads of others are fitted by this one.
+
+    Raises:
+        FeatxError: a process cannot open them, or has others.
+    """
+    ranks = _CURRENT.get()
+    return ranks if ranks is not None and ranks.open(features) else None
 
 
 @contextlib.contextmanager

@@ -50,6 +50,8 @@ def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.M
     assert first["different"] == second["different"]
     assert "rank 1 of 2 processes: the feature set holds other features than rank 0 reads (digest" in first["different"]
     features = digit_features()
+    folds = featx.fit_head(features, "ridge", C=0.3, cv=2, out=tmp_path / "alone.safetensors").cross_validated
+    assert first["folds"] == pytest.approx(folds.mean("accuracy"), abs=1e-3)
     for kind in ("ridge", "logreg"):
         alone, together = featx.Head(kind, C=0.3).fit(features), featx.Head.load(tmp_path / f"{kind}.safetensors")
         assert objective(together, features, 0.3) == pytest.approx(objective(alone, features, 0.3), rel=1e-6)
