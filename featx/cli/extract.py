@@ -11,7 +11,7 @@ import click
 
 from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS, CHECKED, Needs
+from featx.cli.needs import ALWAYS, CHECKED, Needs, with_option
 from featx.cli.option_groups import option
 from featx.cli.options import COUNT, DEVICE, FIT, PIXEL_VALUES, SIZE_TYPE, BatchSize, cache_folder, data_options
 from featx.cli.output import in_views
@@ -67,6 +67,10 @@ def _check(options: Mapping[str, Any]) -> None:
         Shard.parse(options["shard"])
         if options["split_rows"]:
             raise SettingsError("shard and split-rows both divide the data set into files; expected one of them")
+    if options["ray"]:
+        from featx.extraction.cluster.settings import RaySettings
+
+        RaySettings(options["ray"], options["ray_actors"], options["ray_gpus"])
     if options["fast_decode"] and options["nvjpeg"]:
         raise SettingsError("fast-decode and nvjpeg are two ways to decode a JPEG; expected one of them")
 
@@ -204,6 +208,19 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Keep the data set in several feature files of at most N images each, in a folder that ends in .set, which all "
     "commands take as one.",
 )  # fmt: skip
+@option(
+    "--ray", section="Compute", needs=ALWAYS, metavar="auto|HOST:PORT|local",
+    help="Read, decode and run the network on a cluster of Ray: the one that this machine belongs to (auto), that of a head "
+    "node, or processes of this machine (local). This process plans and writes.",
+)  # fmt: skip
+@option(
+    "--ray-actors", type=COUNT, show_default="one per GPU, or most of the cores", section="Compute",
+    needs=with_option("ray", "--ray"), metavar="N", help="Number of processes of the cluster that run the network.",
+)  # fmt: skip
+@option(
+    "--ray-gpus", type=click.FloatRange(0), show_default="1 where the cluster has GPUs", section="Compute",
+    needs=with_option("ray", "--ray"), metavar="G", help="GPUs of each of these processes; 0.5 lets two share one.",
+)  # fmt: skip
 @cache_folder("Output", or_url="to which finished files are copied and from which other machines fetch them")
 @option(
     "-o", "--out", section="Output", needs=ALWAYS, metavar="FILE",
@@ -243,15 +260,8 @@ def extract(
     running = {
         name: options.pop(name)
         for name in (
-            "compute",
-            "batch_size",
-            "workers",
-            "rehash",
-            "strict",
-            "wait",
-            "devices",
-            "shard",
-            "split_rows",
+            *("compute", "batch_size", "workers", "rehash", "strict", "wait", "devices", "shard", "split_rows"),
+            *("ray", "ray_actors", "ray_gpus"),
         )
     }
     if running["devices"]:

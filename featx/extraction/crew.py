@@ -111,11 +111,13 @@ class Crew:
         setting: the same with the engine that was chosen.
         engine: the name of the engine; "" if no image has needed one.
         notes: sentences for the user.
+        stages: empty; the progress shows which stage limits.
     """
 
     def __init__(self, plan: Plan, committer: Committer, setting: Setting, reporter: Reporter) -> None:
         self.setting, self.engine = setting, ""
         self.notes: list[str] = []
+        self.stages: dict[str, float] = {}
         self._plan, self._committer, self._reporter = plan, committer, reporter
         self._members: list[_Member] = []
         self._computed: dict[str, int] = {}

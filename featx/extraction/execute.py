@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from featx.data.store import ImageFile
+from featx.extraction.cluster.computation import RayComputation
 from featx.extraction.committer import Committer
 from featx.extraction.computation import Computation, Setting
 from featx.extraction.crew import Crew
@@ -26,6 +27,7 @@ class Outcome:
         reused: images whose features were copied, or were there already.
         engine: the engine that ran the network; "" if nothing was computed.
         notes: sentences for the user.
+        stages: the images per second of each stage, on a cluster; see ``Extraction``.
     """
 
     file: FeatureFile
@@ -33,6 +35,7 @@ class Outcome:
     reused: int
     engine: str
     notes: tuple[str, ...]
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def execute(plan: Plan, reporter: Reporter) -> Outcome:
@@ -60,7 +63,8 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
         begun_by=committer.engine,
     )
     computation = Computation(setting, committer, reporter, len(plan.keys))
-    with Crew(plan, committer, setting, reporter) as crew:
+    others = RayComputation if request.ray else Crew
+    with others(plan, committer, setting, reporter) as crew:
         computer = _Computer(plan, committer, computation, crew)
         while len(rows):
             rows = computer.run(rows)
@@ -71,6 +75,7 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
         reused=committer.reused,
         engine=computer.engine,
         notes=(*plan.notes, *computer.notes, *crew.notes, *computation.notes),
+        stages=crew.stages,
     )
 
 
@@ -102,13 +107,13 @@ def _has_all_of(unfinished: FeatureFile, committer: Committer, left: np.ndarray)
 
 
 class _Computer:
-    """Computes the rows that are left: on several devices if they are asked for and pay, or in this process.
+    """Computes the rows that are left: on a cluster or several devices if they are asked for and pay, or in this process.
 
     Attributes:
         notes: sentences for the user.
     """
 
-    def __init__(self, plan: Plan, committer: Committer, computation: Computation, crew: Crew) -> None:
+    def __init__(self, plan: Plan, committer: Committer, computation: Computation, crew: Crew | RayComputation) -> None:
         self.notes: list[str] = []
         self._plan, self._committer, self._computation, self._crew = plan, committer, computation, crew
         self._is_first = True

@@ -24,6 +24,7 @@ from featx.data.urls import public
 from featx.devices import pick_devices
 from featx.errors import DatasetError, OutputError, SettingsError, system_errors
 from featx.extraction.autotune import AUTO
+from featx.extraction.cluster.settings import RaySettings
 from featx.extraction.execute import Outcome
 from featx.extraction.inventory import count_unversioned, unversioned
 from featx.extraction.one_file import run
@@ -58,6 +59,9 @@ def extract(
     devices: str | Sequence[str | int] | None = None,
     shard: Shard | str | None = None,
     split_rows: int | None = None,
+    ray: str | None = None,
+    ray_actors: int | None = None,
+    ray_gpus: float | None = None,
     wait: bool = False,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
@@ -91,6 +95,10 @@ def extract(
             feature file of the data set of them.
         split_rows: keep the data set in several feature files of at most as many images each, in a folder that ends in
             ``.set``, which every function takes as one. Files whose images have not changed stay as they are.
+        ray: read, decode and run the network on a cluster of Ray (``pip install 'featx[ray]'``): "auto" for the one that this
+            machine belongs to, HOST:PORT of its head, or "local" for processes of this machine. This process plans and writes.
+        ray_actors: processes of the cluster that run the network; by default one for each GPU, or for most of the cores.
+        ray_gpus: GPUs of each of them, or a fraction; by default 1 where the cluster has GPUs.
         wait: wait while another process writes the same file, rather than raise.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: gets the progress, in images, with the stage that limits the speed as its detail; and a note before the run
@@ -102,8 +110,8 @@ def extract(
     Raises:
         DatasetError: there are no images, or none that can be decoded; with ``strict``, one image failed.
         BackboneError: the backbone cannot be built.
-        EngineError: the engine is not installed, cannot run the network, or does not fit on the device; or no one of several
-            devices is left.
+        EngineError: the engine is not installed, cannot run the network, or does not fit on the device; no one of several
+            devices is left; or the cluster cannot be reached, lacks what is asked for, or has another featx.
         StaleCacheError: ``out`` holds features of another identity.
         CorruptFileError: ``out`` is no readable feature file; it is not overwritten.
         CacheLockedError: another process is writing the same file.
@@ -117,10 +125,8 @@ def extract(
         head = featx.Head("logreg").fit(features)
     """
     started = time.perf_counter()
-    if shard is not None and (out is not None or is_remote(cache)):
-        raise OutputError("shards go to a folder that all machines share; expected a folder as --cache, and no -o")
-    if split_rows is not None:
-        _require_set(split_rows, shard=shard, out=out, cache=cache)
+    cluster = RaySettings(ray, ray_actors, ray_gpus) if ray is not None else None
+    _require_place(shard, split_rows, out=out, cache=cache)
     copies = _remote_copies(cache, out)
     several = pick_devices(devices) if devices is not None else ()
     request = Request(
@@ -135,6 +141,7 @@ def extract(
         strict=strict,
         max_pixels=max_pixels,
         devices=several,
+        ray=cluster,
     )
     if shard is not None:
         request = _part_of(request, Shard.parse(shard))
@@ -142,11 +149,7 @@ def extract(
         done = extract_set(request, split_rows, wait=wait, reporter=reporter)
         notes = unversioned(done.unversioned)
         return _summary(request, done.folder, done.outcomes, done.removed, notes, time.perf_counter() - started)
-    if copies:
-        images, network = request.images, request.backbone
-        target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
-        request = dataclasses.replace(request, out=target)
-    request = request.as_stored()
+    request = (_fetched(request, copies, reporter) if copies else request).as_stored()
     inventory, outcome = run(request, wait=wait, reporter=reporter)
     removed = count_removed(inventory.earlier.keys, outcome.file.keys) if inventory.earlier else 0
     notes = unversioned(count_unversioned(inventory, outcome.file))
@@ -155,6 +158,31 @@ def extract(
         copies.copy_back(result.file, reporter)
         result = dataclasses.replace(result, notes=(*result.notes, *copies.notes))
     return result
+
+
+def _require_place(
+    shard: Shard | str | None,
+    split_rows: int | None,
+    *,
+    out: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str],
+) -> None:
+    """Refuse a place that shards, or several files, cannot go to.
+
+    Raises:
+        OutputError, SettingsError: as of ``extract``.
+    """
+    if shard is not None and (out is not None or is_remote(cache)):
+        raise OutputError("shards go to a folder that all machines share; expected a folder as --cache, and no -o")
+    if split_rows is not None:
+        _require_set(split_rows, shard=shard, out=out, cache=cache)
+
+
+def _fetched(request: Request, copies: RemoteFolder, reporter: Reporter) -> Request:
+    """The request whose file is a copy of that on a server, if there is one of the same data set and backbone."""
+    images, network = request.images, request.backbone
+    target = copies.fetch_alike(images.name, portable(images.root), network.name, network.identities, reporter)
+    return dataclasses.replace(request, out=target)
 
 
 def _on_first(backbone: Backbone | str, devices: Sequence[torch.device]) -> Backbone:
@@ -246,6 +274,7 @@ def _summary(
         backbone=f"{backbone.name}, {backbone.weights} weights",
         engine=next((outcome.engine for outcome in outcomes if outcome.engine), ""),
         failures=tuple(failures),
+        stages=outcomes[-1].stages,
         notes=(
             *backbone.notes,
             *dict.fromkeys(note for outcome in outcomes for note in outcome.notes),

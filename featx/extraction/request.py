@@ -16,6 +16,7 @@ from featx.data.image_set import ImageSet
 from featx.data.shard import Shard
 from featx.errors import CacheMissError, CorruptFileError, DatasetError, EngineError
 from featx.extraction.autotune import AUTO
+from featx.extraction.cluster.settings import RaySettings
 from featx.extraction.engine_table import ENGINES
 from featx.features.folder import feature_file_path, shard_name
 from featx.features.header import FeatureFileHeader, partial_path
@@ -40,6 +41,7 @@ class Request:
         shard: the part of a data set that the images are, and what its feature file stores about it; or None.
         devices: devices that compute together, each in a process of its own; one or none: the backbone's alone.
         in_set: whether the images are a part of a data set whose features are kept in several files; ``out`` is one of them.
+        ray: the cluster that reads, decodes and runs the network; or None for this process.
 
     Raises:
         EngineError: an argument is out of range, or the backbone's decoder needs another device.
@@ -58,6 +60,7 @@ class Request:
     shard: tuple[Shard, dict[str, Any]] | None = None
     devices: tuple[torch.device, ...] = ()
     in_set: bool = False
+    ray: RaySettings | None = None
 
     def __post_init__(self) -> None:
         if self.compute not in (AUTO, *ENGINES):
@@ -71,6 +74,12 @@ class Request:
             raise EngineError(
                 f"nvjpeg decodes on a CUDA GPU, and the backbone is on {self.backbone.device}; expected --device cuda"
             )
+        if self.ray and self.backbone.transform.decoding == "nvjpeg":
+            raise EngineError("nvjpeg decodes on the GPU, and with Ray images are decoded apart from it, on CPUs")
+        if self.ray and self.devices:
+            raise EngineError("devices are those of this machine, and ray names a cluster; expected one of them")
+        if self.ray and size == AUTO:
+            raise EngineError("batch_size auto measures the GPU of one machine; with Ray expected a number")
 
     def target(self) -> tuple[Path, str]:
         """The feature file to write, and a note if a damaged file occupies its usual name; "" if none does.

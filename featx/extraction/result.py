@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Extraction:
         engine: the engine that ran the network; "" if nothing was computed.
         failures: (path, reason) of each failed image.
         notes: what else the user should know, one sentence each.
+        stages: on a cluster, the images per second of one worker of each stage: "decode", "encode" and "write"; else empty.
 
     Examples:
         >>> result = Extraction(
@@ -65,6 +66,7 @@ class Extraction:
     engine: str = ""
     failures: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:
@@ -109,4 +111,5 @@ class Extraction:
             "engine": self.engine,
             "failures": [{"path": path, "error": error} for path, error in self.failures],
             "notes": list(self.notes),
+            **({"stages": {stage: round(rate, 1) for stage, rate in self.stages.items()}} if self.stages else {}),
         }

@@ -110,6 +110,11 @@ class KnownRows(_KnownImages, Collection[bytes]):
             return False
         return bool(self._find(np.frombuffer(key, dtype=np.uint8)[None])[0][0])
 
+    def keys(self) -> np.ndarray:
+        """(K,) S16, the sorted keys of images that have features."""
+        keys = np.unique(self._keys)
+        return keys[~np.isin(keys, np.array(sorted(self._unsound), dtype="S16"))] if self._unsound else keys
+
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """(M,) bool: which of (M, 16) keys are contained."""
         found = self._find(keys)[0]
@@ -192,6 +197,13 @@ class KnownViews(_KnownImages, Container[bytes]):
 
     def __contains__(self, key: object) -> bool:
         return all(key in part for part in self.parts.values())
+
+    def keys(self) -> np.ndarray:
+        """(K,) S16, the sorted keys of images whose features of all views are in files."""
+        first, *others = (part.keys() for part in self.parts.values())
+        for keys in others:
+            first = np.intersect1d(first, keys, assume_unique=True)
+        return first
 
     def may_lack_some(self, sizes: np.ndarray) -> np.ndarray:
         """(N,) bool: which images, by size in bytes, may have features in some of the views but not in all."""

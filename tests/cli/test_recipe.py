@@ -62,6 +62,9 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "wait": True,
         "shard": "3/16",
         "split-rows": 1000,
+        "ray": "auto",
+        "ray-actors": 2,
+        "ray-gpus": 0.5,
         "cache": "c",
         "out": "f.h5",
     },
@@ -167,7 +170,7 @@ COMMANDS = {
         "--resize 96 --crop 80 --value-range 12 --bands 4,3,2 --background black "
         "--max-pixels 1000 --fast-decode "
         "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --shard 3/16 "
-        "--split-rows 1000 "
+        "--split-rows 1000 --ray auto --ray-actors 2 --ray-gpus 0.5 "
         "--cache c --out f.h5",
         "featx fit-head f.h5 --model svm --layer layer3 --layer layer4 --views 10crop -C 0.25 --kernel rbf --k 3 "
         "--task classification --class-weight balanced --logit-adjustment 0.5 --calibrate isotonic --reject-below 0.25 "
