@@ -53,6 +53,8 @@ class Places:
         """What this machine does not see as the driver does; "" if it sees all samples."""
         try:
             store = open_store(self.location)
+            if not store.exists():
+                return f"does not see {self.location}"
             for name, size in self.samples:
                 path = os.fsdecode(name)
                 found = int(store.facts([split_box(path)[0]]).sizes[0])

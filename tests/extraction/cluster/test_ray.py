@@ -256,26 +256,29 @@ def test_machines_are_asked_before_anything_runs(
         connection.require_alike(str(tmp_path), ((b"a.png", size), (b"b.png", 7)))
     with pytest.raises(DatasetError, match=rf"finds {size:,} bytes instead of 7 at .*a\.png"):
         connection.require_alike(str(tmp_path), ((b"a.png", 7),))
-    with pytest.raises(DatasetError, match=r"cannot open the images: .*gone\.tar"):
+    with pytest.raises(DatasetError, match=r"does not see .*gone\.tar; all machines"):
         connection.require_alike(str(tmp_path / "gone.tar"), ())
     monkeypatch.setattr(connection, "__version__", "0.0.1")
     with pytest.raises(EngineError, match=r"has featx .*, and this one 0\.0\.1; install the same version on all"):
         connection.require_alike(str(tmp_path), ())
 
 
-def test_a_machine_without_featx_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = ray.remote
+def test_a_machine_without_featx_says_so() -> None:
+    from ray import cloudpickle
 
-    def without_featx(**options: Any) -> Any:
-        return original(
-            **options, runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent / "without_featx")}}
-        )
+    from featx.extraction.cluster.workers import look_around
 
-    monkeypatch.setattr(ray, "remote", without_featx)
-    with pytest.raises(
-        EngineError, match=r"the machine \S+ cannot import what it needs .*install featx\[ray\] on all machines"
-    ):
-        connection.require_alike("/", ())
+    folders = [str(Path(__file__).parent / "without_featx"), str(Path(ray.__file__).parents[1])]
+    sent = cloudpickle.dumps(look_around())
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)('1.0', '/', (), None))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        input=sent,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        check=False,
+    )
+    assert b"cannot import what it needs (No module named featx); install featx[ray] on all machines" in ran.stdout, ran
 
 
 @pytest.mark.parametrize(
