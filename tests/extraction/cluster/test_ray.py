@@ -272,7 +272,7 @@ def test_a_machine_without_featx_says_so() -> None:
     sent = cloudpickle.dumps(look_around())
     code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)('1.0', '/', (), None))"
     ran = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         input=sent,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
