@@ -128,7 +128,8 @@ def _require_answer(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError, UnicodeError) as error:
-            raise EngineError(f"no cluster of Ray answers at {address}: {brief(error)}; {advice}") from error
+            why = error.strerror if isinstance(error, OSError) and error.strerror else brief(error)
+            raise EngineError(f"no cluster of Ray answers at {address}: {why}; {advice}") from error
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=_CONNECT, check=False
@@ -137,13 +138,14 @@ def _require_answer(address: str) -> None:
         raise EngineError(f"no cluster of Ray answers at {where} within {_CONNECT:.0f} s; {advice}") from error
     if probe.returncode:
         lines = [line for line in probe.stderr.splitlines() if line.strip()] or ["it ended without a message"]
-        raise EngineError(f"cannot connect to Ray at {where}: {brief(Exception(_last_error(lines)))}; {advice}")
+        raise EngineError(f"cannot connect to Ray at {where}: {_last_error(lines)}; {advice}")
 
 
 def _last_error(lines: list[str]) -> str:
-    """The message of the exception at the end of a traceback."""
+    """The message of the exception at the end of a traceback, without its advice."""
     errors = [line for line in lines if not line.startswith((" ", "["))]
-    return (errors or lines)[-1].partition(": ")[2] or lines[-1]
+    message = (errors or lines)[-1].partition(": ")[2] or lines[-1]
+    return brief(Exception(message.partition(". Please ")[0].rstrip(".")))
 
 
 def _nodes() -> list[dict[str, Any]]:
