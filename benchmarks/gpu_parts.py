@@ -341,6 +341,14 @@ def extraction(
     }
 
 
+def some_images(setting: Setting, folder: Path, count: int) -> None:
+    """A folder with so many of the images."""
+    for path in sorted(setting.images.rglob("*.jpg"))[:: max(1, setting.count // count)]:
+        link = folder / path.relative_to(setting.images)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, link)
+
+
 def devices(setting: Setting, found: Findings) -> None:
     """``featx extract --devices`` against one process, byte for byte."""
     import torch
@@ -353,7 +361,9 @@ def devices(setting: Setting, found: Findings) -> None:
     count = torch.cuda.device_count()
     names = ",".join(f"cuda:{number}" for number in range(count)) if setting.on_gpu else "cpu,cpu"
     one = "cuda:0" if setting.on_gpu else "cpu"
-    common = [str(setting.images), "--weights", "random", "--compute", "eager", "--json"]
+    images = Path(setting.folder, "images-of-devices")
+    some_images(setting, images, 4000)
+    common = [str(images), "--weights", "random", "--compute", "eager", "--json"]
     common += ["--backbone", "lenet5" if setting.tiny else "resnet50"]
     files: dict[str, bytes] = {}
     for name, more in (("plain", ["--device", one]), ("devices", ["--devices", names])):
@@ -381,10 +391,7 @@ def finetuning(setting: Setting, found: Findings) -> None:
     from featx.promotion.config import FineTuning
 
     folder = Path(setting.folder, "tuning")
-    for path in sorted(setting.images.rglob("*.jpg"))[:: 1 if setting.tiny else 6]:
-        link = folder / "images" / path.relative_to(setting.images)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, link)
+    some_images(setting, folder / "images", 2000)
     backbone = setting.network("resnet50")
     features = featx.extract(folder / "images", backbone, cache=folder / "cache", compute="eager").load()
     head = Head("logreg", C=1.0).fit(features)
@@ -465,12 +472,12 @@ PARTS = {
     "machine": Part(machine, 30),
     "decoding": Part(decoding, 30),
     "resnet50": Part(_network("resnet50"), 80),
-    "tests": Part(tests, 75),
+    "tests": Part(tests, 70),
     "vit_b_16": Part(_network("vit_b_16"), 75),
     "convnext_base": Part(_network("convnext_base"), 75),
     "heads": Part(heads, 30),
     "finetuning": Part(finetuning, 30),
-    "devices": Part(devices, 25),
+    "devices": Part(devices, 30),
 }
 """The parts, in their order."""
 

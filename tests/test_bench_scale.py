@@ -76,7 +76,7 @@ def test_the_rates_of_merges_are_told_apart_by_images_and_bytes() -> None:
 def test_everything_is_measured_in_a_trial(tmp_path: Path) -> None:
     setting = bench_scale.Setting(tmp_path, tiny=True, rounds=1)
     found = {name: measure(setting) for name, measure in bench_scale.MEASURED.items()}
-    assert found["overhead"]["images"] == {"1": 32, "2": 64}
+    assert found["overhead"]["images"] == {"2": 64}
     assert all(case["images_per_second"] > 0 for case in found["merging"]["cases"])
     model = bench_scale.model(found)
     assert model["own_sets"]["files"] == 100
