@@ -187,7 +187,7 @@ def _fetched(request: Request, copies: RemoteFolder, reporter: Reporter) -> Requ
 
 def _on_first(backbone: Backbone | str, devices: Sequence[torch.device]) -> Backbone:
     """A backbone, on the first of several devices if there are any."""
-    if isinstance(backbone, str):
+    if not isinstance(backbone, Backbone):
         return load_backbone(backbone, device=str(devices[0]) if devices else "auto")
     if not devices or (backbone.device.type, backbone.device.index or 0) == (devices[0].type, devices[0].index or 0):
         return backbone

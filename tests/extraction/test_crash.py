@@ -151,14 +151,14 @@ def test_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     split_photos: Path, in_tmp: Path, more: dict[str, Any]
 ) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", _KILLED_TRAINING, str(split_photos), "20", json.dumps(more)],
+        [sys.executable, "-c", _KILLED_TRAINING, str(split_photos), "10", json.dumps(more)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     seen = json.loads(run.stdout.splitlines()[-1])
     assert (seen["different"], seen["left"]) == (0, 0)
-    assert seen["kills"] == 20
-    assert seen["resumed"] >= 5
+    assert seen["kills"] == 10
+    assert seen["resumed"] >= 3
     assert seen["completed"] >= 1
 
 
@@ -166,12 +166,12 @@ def test_training_that_is_killed_again_and_again_ends_with_the_same_weights(
 def test_a_run_that_is_killed_again_and_again_loses_nothing_and_ends_with_the_same_bytes(
     hymenoptera: Path, mobilenet_weights: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", _KILLER, hymenoptera / "val", mobilenet_weights, tmp_path, "60", "7"]
+    command = [sys.executable, "-c", _KILLER, hymenoptera / "val", mobilenet_weights, tmp_path, "40", "7"]
     seen = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert seen["kills"] >= 60
+    assert seen["kills"] >= 40
     assert seen["completed"] >= 1
-    assert seen["resumed"] >= 20
-    assert len(set(seen["progress"])) >= 15  # the kills came at different moments
+    assert seen["resumed"] >= 13
+    assert len(set(seen["progress"])) >= 12  # the kills came at different moments
     assert {name: seen[name] for name in ("lost", "wrong", "unsound", "different")} == dict.fromkeys(
         ("lost", "wrong", "unsound", "different"), 0
     )

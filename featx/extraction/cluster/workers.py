@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from featx.data.augment import read_random_view
 from featx.data.boxes import split_box
@@ -154,6 +153,8 @@ def decode(table: Any, decoding: Decoding) -> Any:
         _checked[places] = places.fault()
     if fault := _checked[places]:
         return _refused("DatasetError", f"{_node()} {fault}; {SHARED}")
+    import ray
+
     known = _Keys(ray.get(decoding.known)) if decoding.known is not None else ()
     try:
         store = open_store(places.location)
@@ -171,6 +172,8 @@ SHARED = "all machines of the cluster must see the images under the same path, o
 
 
 def _node() -> str:
+    import ray
+
     return f"the machine {ray.util.get_node_ip_address()}"
 
 

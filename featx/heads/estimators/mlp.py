@@ -56,6 +56,7 @@ class SgdLinearEstimator:
         candidates: values of AdamW's weight decay; only 0.
 
     Examples:
+        >>> from featx.heads.training_data import Rows
         >>> rows = Rows(np.array([[-2.0], [-1.0], [1.0], [2.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1, 1]), 2, "classification", np.ones(4))
         >>> predictor = SgdLinearEstimator().fit(training)
@@ -117,6 +118,7 @@ class MlpEstimator:
         candidates: values of AdamW's weight decay, the largest first.
 
     Examples:
+        >>> from featx.heads.training_data import Rows
         >>> rows = Rows(np.array([[-2.0], [-1.0], [1.0], [2.0]]))
         >>> training = TrainingData(rows, np.array([0, 0, 1, 1]), 2, "classification", np.ones(4))
         >>> predictor = MlpEstimator(width=8).fit(training, 1.0)
