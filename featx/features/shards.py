@@ -29,7 +29,7 @@ from featx.errors import (
     system_errors,
 )
 from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, read_verified
-from featx.features.folder import SHARDS, feature_file_path, set_aside
+from featx.features.folder import SHARDS, feature_file_path, final_path, set_aside
 from featx.features.header import partial_path
 from featx.features.lock import write_lock
 from featx.features.shard_files import ShardRows, Shards, by_source, read_shards
@@ -354,13 +354,10 @@ def _remove(shards: Shards) -> int:
     removed = 0
     for file in shards.files:
         path = file.path
-        final = path.with_name(path.name.removesuffix(".partial"))
-        with contextlib.suppress(CacheLockedError, OSError, OutputError), write_lock(final):
+        with contextlib.suppress(CacheLockedError, OSError, OutputError), write_lock(final_path(path)):
             if FeatureFile(path, allow_partial=True).digest == file.digest:
                 path.unlink()
                 removed += 1
-    with contextlib.suppress(OSError):
-        for lock in shards.folder.glob(".*.lock"):
-            lock.unlink()
+    with contextlib.suppress(OSError):  # a process may be writing one
         shards.folder.rmdir()
     return removed

@@ -294,6 +294,8 @@ def test_one_process_merges_and_shards_that_are_written_stay(parts: Parts) -> No
         parts.merge()
     with write_lock(parts.shard(2)):
         assert parts.merge().removed == 3
+        with pytest.raises(CacheLockedError), write_lock(parts.shard(2)):  # the lock of its writer is still there
+            pass
     assert parts.shard(2).exists()
 
 
