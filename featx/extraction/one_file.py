@@ -19,7 +19,7 @@ from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import FAILED
 from featx.features.file_marks import record_marks, seal_of
 from featx.features.folder import knows_of
-from featx.features.lock import write_lock
+from featx.features.lock import note_waits, write_lock
 from featx.reporter import Reporter
 from featx.text import counted, portable
 
@@ -70,10 +70,6 @@ def run(
         looked: what a look has found, if there was one.
         out: the file to write instead if anything is to do.
     """
-
-    def note_wait(holder: str) -> None:
-        reporter.note(f"waiting for {holder}, which writes the same file")
-
     looked = looked or look(request, reporter)
     if looked.outcome:
         return looked.inventory, looked.outcome
@@ -83,7 +79,7 @@ def run(
         inventory = take_inventory(request, looked.facts)
     while True:
         path = inventory.path
-        with write_lock(path, wait=wait, waiting=note_wait):
+        with write_lock(path, wait=wait, waiting=note_waits(reporter)):
             inventory = take_inventory(
                 request, looked.facts
             )  # again: another process may have written the file, or taken its name

@@ -38,7 +38,7 @@ from featx.features.feature_file import DONE, FeatureFile
 from featx.features.file_marks import forget_marks
 from featx.features.folder import files_in, final_path, set_folder
 from featx.features.header import FeatureFileHeader
-from featx.features.lock import write_lock
+from featx.features.lock import note_waits, write_lock
 from featx.features.manifest import ListedFile, Manifest
 from featx.features.resplit import write_with_splits
 from featx.io.file_kinds import MANIFEST
@@ -129,10 +129,7 @@ def extract_set(request: Request, split_rows: int, *, wait: bool, reporter: Repo
     if outcomes := update.unchanged():
         return SetOutcome(folder, outcomes, 0, update.unversioned)
 
-    def note_wait(holder: str) -> None:
-        reporter.note(f"waiting for {holder}, which writes the same set")
-
-    with write_lock(folder / MANIFEST, wait=wait, waiting=note_wait):
+    with write_lock(folder / MANIFEST, wait=wait, waiting=note_waits(reporter, "set")):
         update.unversioned = 0
         outcomes, removed = update.write()
         return SetOutcome(folder, outcomes, removed, update.unversioned)

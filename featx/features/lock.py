@@ -14,6 +14,7 @@ from pathlib import Path
 
 from featx.errors import CacheLockedError, OutputError
 from featx.features.structured_file import output_error
+from featx.reporter import Reporter
 
 _HOLDER_DELAY = 0.05
 """Seconds within which a process that has locked the file also writes its name into it."""
@@ -59,6 +60,11 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
                 if _is_at(handle, lock):
                     lock.unlink()
             os.close(handle)
+
+
+def note_waits(reporter: Reporter, what: str = "file") -> Callable[[str], None]:
+    """What ``write_lock`` takes as ``waiting``: a note that tells which process is waited for."""
+    return lambda holder: reporter.note(f"waiting for {holder}, which writes the same {what}")
 
 
 _held: set[int] = set()

@@ -31,7 +31,7 @@ from featx.errors import (
 from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, read_verified
 from featx.features.folder import SHARDS, feature_file_path, final_path, set_aside
 from featx.features.header import partial_path
-from featx.features.lock import write_lock
+from featx.features.lock import note_waits, write_lock
 from featx.features.shard_files import ShardRows, Shards, by_source, read_shards
 from featx.features.writer import FeatureFileWriter
 from featx.progress import shows_progress
@@ -205,10 +205,7 @@ def _write(
     )
     notes = [note] if note else []
 
-    def note_wait(holder: str) -> None:
-        reporter.note(f"waiting for {holder}, which writes the same file")
-
-    with write_lock(path, wait=wait, waiting=note_wait):
+    with write_lock(path, wait=wait, waiting=note_waits(reporter)):
         if not whole and _has_others(path, rows):
             return None, (
                 *notes,

@@ -27,7 +27,7 @@ from featx.features.exchange.layouts import read_vectors
 from featx.features.exchange.vectors import BLOCK, Vectors, let_go
 from featx.features.feature_file import ImageTable
 from featx.features.folder import feature_file_path, require_named, require_writable, tagged_name
-from featx.features.lock import write_lock
+from featx.features.lock import note_waits, write_lock
 from featx.features.remote_folder import RemoteFolder
 from featx.features.writer import FeatureFileWriter
 from featx.identity import joint_identity
@@ -292,7 +292,7 @@ def _write(content: ImportedContent, target: Path | None, cache: Path, reporter:
     require_writable_file(target, sum(matrix.size for matrix in content.layers.values()) * content.dtype.itemsize)
     reporter.stage(f"writing {target}")
     options = images.options.as_dict()
-    with write_lock(target, wait=True, waiting=reporter.note):
+    with write_lock(target, wait=True, waiting=note_waits(reporter)):
         writer = FeatureFileWriter(
             target,
             images=ImageTable(
