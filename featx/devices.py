@@ -21,7 +21,8 @@ def pick_device(device: str = "auto") -> torch.device:
             that torchrun starts gets a GPU of its own.
 
     Raises:
-        BackboneError: torch does not know the device, or the machine does not have it.
+        BackboneError: torch does not know the device, or the machine does not have it, or has fewer GPUs than torchrun starts
+            processes.
 
     Examples:
         >>> pick_device("cpu")
@@ -29,7 +30,12 @@ def pick_device(device: str = "auto") -> torch.device:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            own = environment_number("LOCAL_RANK", default=-1)
+            own, count = environment_number("LOCAL_RANK", default=-1), torch.cuda.device_count()
+            if own >= count:
+                raise BackboneError(
+                    f"process {own} of this machine (counted from 0) has no GPU of its own; torch finds {count}. Expected at "
+                    "most as many processes (--nproc-per-node) as GPUs, or --device cpu"
+                )
             return torch.device("cuda", own) if own >= 0 else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:

@@ -20,3 +20,16 @@ def test_the_device_is_picked_when_none_is_named() -> None:
 def test_a_device_that_is_not_there_is_an_error_that_names_those_that_may_be(device: str) -> None:
     with pytest.raises(BackboneError, match=f"--device {device}: .*; expected auto, cpu, cuda or mps"):
         load_backbone("lenet5", device=device)
+
+
+def test_each_process_of_torchrun_has_a_gpu_of_its_own_or_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device() == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device() == torch.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(
+        BackboneError, match=r"process 2 of this machine .* torch finds 2. Expected at most .* or --device cpu"
+    ):
+        pick_device()

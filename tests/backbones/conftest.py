@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from networks import FACTORIES
 
+from featx.backbones import backbone as backbone_module
 from featx.backbones.backbone import Backbone, load_backbone
+from featx.devices import pick_device
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _on_the_processor() -> Iterator[None]:
+    """These tests compare a network, layer by layer, with tensors in the processor's memory; where no device is named, it
+    stays there on a machine with a GPU too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            backbone_module, "pick_device", lambda device="auto": pick_device("cpu" if device == "auto" else device)
+        )
+        yield
 
 
 @pytest.fixture(scope="module")
