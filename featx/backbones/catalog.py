@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from featx.arguments import names_of
@@ -175,7 +174,7 @@ class _Memo:
     """
 
     def __init__(self, package: str) -> None:
-        versions = [torch.__version__, torchvision.__version__]
+        versions = [torch.__version__, _version_of("torchvision")]
         if package:
             versions = [package, _version_of(package), torch.__version__]
         self._file = home() / f"backbones-{_RULES}-{'-'.join(versions)}.json"

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from featx.backbones.blocks import channels_last, find_stages, first_tensor
 from featx.errors import BackboneError
@@ -182,6 +181,8 @@ def _trace(
     network: nn.Module, name: str, classifier: str, nodes: Sequence[str], not_modules: Sequence[str], images: Tensor
 ) -> nn.Module:
     """A graph that returns the requested nodes. It includes the classifier, whose hook reads the penultimate embedding."""
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
     modules = [module for module, _ in network.named_modules() if module]
     try:
         _, graph_nodes = get_graph_node_names(network)

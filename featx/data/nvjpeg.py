@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from featx.data.decode import MAX_PIXELS, is_plain_jpeg, read_views
 from featx.data.file_bytes import FileBytes
@@ -67,6 +66,8 @@ def _decoded(
 ) -> list[Tensor]:
     if not files:
         return []
+    from torchvision.io import ImageReadMode, decode_jpeg
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision warns at every call that its decoders will move to torchcodec
         coded = [torch.from_numpy(file.copy()) for file in files]

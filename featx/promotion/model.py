@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import SqueezeNet
 
 from featx.arguments import path_of
 from featx.backbones import registry
@@ -255,7 +255,8 @@ def set_classifier(network: nn.Module, classifier: str, weight: np.ndarray, bias
         if bias is not None and new.bias is not None:
             new.bias.copy_(torch.from_numpy(bias))
     network.set_submodule(classifier, new)
-    if isinstance(network, SqueezeNet):
+    models = sys.modules.get("torchvision.models")  # imported where the network is one of them
+    if models is not None and isinstance(network, models.SqueezeNet):
         network.classifier[2] = nn.Identity()  # its ReLU between convolution and pooling would clip the head's logits
 
 

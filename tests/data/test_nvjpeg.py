@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from featx.backbones.backbone import load_backbone
-from featx.data import nvjpeg
 from featx.data.decode import is_plain_jpeg, read_pixels, read_views
 from featx.data.file_bytes import FileBytes
 from featx.data.nvjpeg import coded_reader, pixels_on
@@ -117,7 +117,7 @@ def test_files_and_pixels_keep_their_places_in_a_batch() -> None:
 
 
 def test_what_nvjpeg_refuses_is_decoded_by_the_cpu_alone_and_not_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode, asked = nvjpeg.decode_jpeg, []
+    decode, asked = torchvision.io.decode_jpeg, []
 
     def picky(files: list[torch.Tensor], **options: Any) -> list[torch.Tensor]:
         asked.append(len(files))
@@ -125,7 +125,7 @@ def test_what_nvjpeg_refuses_is_decoded_by_the_cpu_alone_and_not_the_rest(monkey
             raise RuntimeError("nvjpegDecode failed: 2")
         return decode(files, **options)
 
-    monkeypatch.setattr(nvjpeg, "decode_jpeg", picky)
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", picky)
     files = [photograph(60 + 4 * n, 48) for n in range(4)]
     refused = files[2]
     batch = pixels_on(CPU, [np.frombuffer(data, np.uint8) for data in files], TRANSFORM, VIEWS["plain"])

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models.vision_transformer import interpolate_embeddings
 
 from featx.backbones import weights as weight_files
 from featx.backbones.checkpoint import split_part
@@ -33,10 +31,17 @@ from featx.system import MISSING, why_unreadable
 from featx.text import brief
 
 
+def _models() -> Any:
+    """The models of torchvision, which takes longer to import than torch: only where a network may be one of them."""
+    from torchvision import models
+
+    return models
+
+
 @functools.cache
 def torchvision_names() -> tuple[str, ...]:
     """The name of every classification model of the installed torchvision."""
-    return tuple(models.list_models(module=models))
+    return tuple(_models().list_models(module=_models()))
 
 
 class TorchvisionSource(Source):
@@ -102,7 +107,7 @@ class TorchvisionSource(Source):
 
     def has_local_weights(self, name: str) -> bool:
         """Whether torch.hub's folder holds the default weights of a model."""
-        return weight_files.cached_path(models.get_model_weights(name).DEFAULT.url).exists()
+        return weight_files.cached_path(_models().get_model_weights(name).DEFAULT.url).exists()
 
     def published_top1(self, name: str, weights: str) -> float | None:
         """The ImageNet-1k top-1 accuracy in % of published weights, or None for other weights.
@@ -111,7 +116,7 @@ class TorchvisionSource(Source):
             name: the name of a model.
             weights: as in ``Network.weights``. A file counts as published if it has the name of a published file.
         """
-        entries = models.get_model_weights(name)
+        entries = _models().get_model_weights(name)
         files = {Path(entry.url).name: entry for entry in entries}
         entry = {**files, **entries.__members__, "default": entries.DEFAULT}.get(Path(weights).name)
         top1: float | None = None if entry is None else entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]
@@ -120,7 +125,7 @@ class TorchvisionSource(Source):
 
 def _weights_entry(name: str, weights: str) -> tuple[Any, Path | None]:
     """The entry of torchvision's weights whose transform applies, and the local file of the weights if one is named."""
-    entries = models.get_model_weights(name)
+    entries = _models().get_model_weights(name)
     if weights in entries.__members__:
         return entries[weights], None
     if weights in ("default", "random"):
@@ -144,7 +149,7 @@ def _build_module(name: str, image_size: int | None = None, *, initialise: bool 
         options = {"image_size": image_size or _usual_size(name)}
     elif name.startswith("maxvit_"):
         options = {"input_size": (image_size or _usual_size(name),) * 2}
-    module: nn.Module = models.get_model(name, weights=None, **options)
+    module: nn.Module = _models().get_model(name, weights=None, **options)
     return module
 
 
@@ -170,7 +175,7 @@ def _side(name: str, size: ImageSize | None) -> int | None:
 
 
 def _usual_size(name: str) -> int:
-    size: int = models.get_model_weights(name).DEFAULT.meta["min_size"][0]
+    size: int = _models().get_model_weights(name).DEFAULT.meta["min_size"][0]
     return size
 
 
@@ -179,17 +184,18 @@ def _for_size(name: str, module: nn.Module, size: int) -> nn.Module:
     with _as_size_errors(name, size):
         resized = seeded(functools.partial(_build_module, name, size))
         state = module.state_dict()
-        if isinstance(module, models.VisionTransformer):
-            state = interpolate_embeddings(size, module.patch_size, state)
+        if isinstance(module, _models().VisionTransformer):
+            state = _models().vision_transformer.interpolate_embeddings(size, module.patch_size, state)
         weight_files.copy_into(resized, state, strict=True)
     return resized
 
 
 def _interpolated(state: dict[str, Tensor], module: nn.Module, *, size: int) -> Mapping[str, Tensor]:
     """The tensors of a vision transformer for images of another size, with interpolated position embeddings."""
-    if not isinstance(module, models.VisionTransformer):
+    if not isinstance(module, _models().VisionTransformer):
         return {}
-    adapted: Mapping[str, Tensor] = interpolate_embeddings(size, module.patch_size, OrderedDict(state))
+    interpolate = _models().vision_transformer.interpolate_embeddings
+    adapted: Mapping[str, Tensor] = interpolate(size, module.patch_size, OrderedDict(state))
     return adapted
 
 
