@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny networks, and results that do not depend on it
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes would compile featx again
 
 import numpy as np
 import pytest

@@ -177,7 +177,10 @@ def test_ants_and_bees_with_random_labels_are_chance(hymenoptera: Path, mobilene
     paths = sorted(path for path in hymenoptera.rglob("*.jpg"))
     rows = [f"{path},{rng.choice(['one', 'two'])},train" for path in paths]
     Path("noise.csv").write_text("\n".join(["path,label,split", *rows]))
-    found = real("noise.csv", mobilenet_weights)
+    backbone = featx.load_backbone(
+        "mobilenet_v1_075", weights=str(mobilenet_weights), device="cpu", stages=True, resize=128, crop=112
+    )
+    found = real(featx.extract("noise.csv", backbone).file, mobilenet_weights)
     assert (found.cell, found.recommendation) == ("chance", "none")
 
 

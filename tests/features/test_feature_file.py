@@ -291,7 +291,7 @@ def test_readers_in_threads_see_one_whole_file_or_the_next_while_it_is_replaced(
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for number in range(1, 25):
+    for number in range(1, 11):
         write(number)
     stop.set()
     for reader in readers:

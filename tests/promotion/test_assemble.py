@@ -34,7 +34,8 @@ def test_every_linear_head_becomes_a_network_with_its_logits(features: FeatureSe
 
 
 @pytest.mark.parametrize(
-    ("name", "crop"), [("squeezenet1_1", 64), ("vgg11", 32), ("densenet121", 32), ("inception_v3", 80), ("swin_t", 32)]
+    ("name", "crop"),
+    [("squeezenet1_1", 64), ("alexnet", 64), ("densenet121", 32), ("inception_v3", 80), ("swin_t", 32)],
 )
 def test_networks_of_every_build_take_the_head(split_photos: Path, in_tmp: Path, name: str, crop: int) -> None:
     head = Head("logreg", C=1.0).fit(featx.extract(split_photos, small_backbone(name, crop)).load())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import featx as run_featx
 from safetensors.torch import load_file
 
 import featx
@@ -18,34 +19,59 @@ from featx.errors import FeatxError
 from featx.heads.head import Head
 from featx.promotion.distributed import AccelerateGroup, ProcessGroup
 
-RUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "featx")
-OPTIONS = ("--finetune", "--epochs", "2", "--batch-size", "8", "--lr", "0.01", "--device", "cpu", "--json")
+COMMAND = (
+    "promote",
+    "head.safetensors",
+    "--finetune",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--lr",
+    "0.01",
+    "--device",
+    "cpu",
+)
+CASES = [("--mixup", "0"), ("--last", "1", "--ema", "0.9"), ("--train-bn", "--repeats", "2")]
+
+_ONE_AFTER_ANOTHER = """
+import json, os, runpy, sys
+for number, words in enumerate(json.loads(sys.argv[1])):
+    sys.argv = ["featx", *words]
+    with open(f"{number}-{os.environ['RANK']}.json", "w") as sys.stdout:
+        try:
+            runpy.run_module("featx", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                raise
+"""
+"""Several commands in the same processes, which take longer to start than to train."""
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=env)
-
-
-@pytest.mark.parametrize("more", [("--mixup", "0"), ("--last", "1", "--ema", "0.9"), ("--train-bn", "--repeats", "2")])
-def test_two_processes_end_where_one_does(split_photos: Path, in_tmp: Path, more: tuple[str, ...]) -> None:
+def test_two_processes_end_where_one_does(split_photos: Path, in_tmp: Path) -> None:
     pytest.importorskip("accelerate")
     Head("ridge").fit(featx.extract(split_photos, "lenet5").load()).save("head.safetensors")
-    one = run(sys.executable, "-m", "featx", "promote", "head.safetensors", *OPTIONS, *more, "-o", "one.safetensors")
-    two = run(*RUN, "promote", "head.safetensors", *OPTIONS, *more, "-o", "two.safetensors")
-    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
-    alone, together = json.loads(one.stdout), json.loads(two.stdout)  # one object: one process prints
-    assert together["verdict"] == alone["verdict"]
-    for name in ("loss", "log_loss", "accuracy"):
-        np.testing.assert_allclose(
-            [entry[name] for entry in together["log"][1:]], [entry[name] for entry in alone["log"][1:]], rtol=1e-3
-        )
-    if alone["repeats"]:
-        assert [s["n"] for s in together["repeats"]["splits"]] == [s["n"] for s in alone["repeats"]["splits"]]
-    first, second = load_file("one.safetensors"), load_file("two.safetensors")
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=1e-3, atol=1e-4)
+    Path("each.py").write_text(_ONE_AFTER_ANOTHER)
+    each = [[*COMMAND, *more, "--json", "-o", f"two-{number}.safetensors"] for number, more in enumerate(CASES)]
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "each.py", json.dumps(each)],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    for number, more in enumerate(CASES):
+        alone = json.loads(run_featx(*COMMAND, *more, "--json", "-o", f"one-{number}.safetensors").stdout)
+        together = json.loads(Path(f"{number}-0.json").read_text())
+        assert Path(f"{number}-1.json").read_text() == "", "one process prints"
+        assert together["verdict"] == alone["verdict"], more
+        for name in ("loss", "log_loss", "accuracy"):
+            found, expected = ([entry[name] for entry in result["log"][1:]] for result in (together, alone))
+            np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=f"{name} with {more}")
+        if alone["repeats"]:
+            assert [s["n"] for s in together["repeats"]["splits"]] == [s["n"] for s in alone["repeats"]["splits"]]
+        first, second = load_file(f"one-{number}.safetensors"), load_file(f"two-{number}.safetensors")
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            torch.testing.assert_close(second[name], tensor, rtol=1e-3, atol=1e-4)
     assert not list(Path().glob("*.checkpoint"))
 
 
