@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny networks, and results that do not depend on it
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes would compile featx again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes would compile featx again,
+sys.dont_write_bytecode = False  # and pytest all tests in each run
 
 import numpy as np
 import pytest
@@ -36,6 +38,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The built-in digits, memos and downloads of the tests stay out of the user's own folders."""
     os.environ["FEATX_HOME"] = str(tmp_path_factory.mktemp("home"))
     os.environ["TORCH_HOME"] = str(tmp_path_factory.mktemp("torch"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _disk_that_is_not_waited_for() -> Iterator[None]:
+    """No test cuts the power, so that data may stay in the memory of the kernel; a descriptor has to be open all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: os.fstat(handle) and None)
+        yield
 
 
 @pytest.fixture(scope="session")

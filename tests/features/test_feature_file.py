@@ -279,7 +279,7 @@ def test_readers_in_threads_see_one_whole_file_or_the_next_while_it_is_replaced(
 
     def read() -> None:
         try:
-            while not stop.is_set():
+            while not stop.wait(0.001):  # or the writer waits long for its turn
                 file = FeatureFile(path)
                 numbers = {float(value) for name in DIMS for value in file.features(name).ravel()}
                 seen.append(numbers | {float(file.dataset["root"][1:])})
@@ -291,7 +291,7 @@ def test_readers_in_threads_see_one_whole_file_or_the_next_while_it_is_replaced(
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for number in range(1, 11):
+    for number in range(1, 25):
         write(number)
     stop.set()
     for reader in readers:
