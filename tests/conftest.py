@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny networks, and results that do not depend on it
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes would compile featx again,
-sys.dont_write_bytecode = False  # and pytest all tests in each run
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes would compile featx again
 
 import numpy as np
 import pytest
 from browser import Chromium, started
 from PIL import Image
 
+sys.dont_write_bytecode = False  # or each run would compile all tests again
 collect_ignore = ["images"]  # files to decode and the programs that made them, without tests
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"

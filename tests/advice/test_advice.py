@@ -161,6 +161,14 @@ def real(data: str | Path, weights: Path, **options: Any) -> Advice:
     return advise(data, "mobilenet_v1_075", weights=str(weights), device="cpu", **options)
 
 
+def smaller(data: str, weights: Path, side: int) -> Path:
+    """Features of images of fewer pixels than the network was trained on, which take less time."""
+    network = featx.load_backbone(
+        "mobilenet_v1_075", weights=str(weights), device="cpu", stages=True, resize=side, crop=side
+    )
+    return featx.extract(data, network).file
+
+
 @pytest.mark.real
 def test_ants_and_bees_need_only_a_head(hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path) -> None:
     found = real(hymenoptera, mobilenet_weights)
@@ -177,10 +185,7 @@ def test_ants_and_bees_with_random_labels_are_chance(hymenoptera: Path, mobilene
     paths = sorted(path for path in hymenoptera.rglob("*.jpg"))
     rows = [f"{path},{rng.choice(['one', 'two'])},train" for path in paths]
     Path("noise.csv").write_text("\n".join(["path,label,split", *rows]))
-    backbone = featx.load_backbone(
-        "mobilenet_v1_075", weights=str(mobilenet_weights), device="cpu", stages=True, resize=128, crop=112
-    )
-    found = real(featx.extract("noise.csv", backbone).file, mobilenet_weights)
+    found = real(smaller("noise.csv", mobilenet_weights, 112), mobilenet_weights)
     assert (found.cell, found.recommendation) == ("chance", "none")
 
 
@@ -204,7 +209,7 @@ def test_waste_is_worth_fine_tuning_and_few_of_its_images_a_head(
 
 @pytest.mark.real
 def test_digits_are_unlike_photographs(mobilenet_weights: Path, in_tmp: Path) -> None:
-    found = real("digits", mobilenet_weights)
+    found = real(smaller("digits", mobilenet_weights, 192), mobilenet_weights)
     assert (found.cell, found.recommendation) == ("little-unlike", "head-inner")
     assert found.layer == "features.11"
     assert found.accuracies["features.11"] > found.accuracies["penultimate"], "the curve peaks before the last layer"
