@@ -19,7 +19,7 @@ are JPEGs of 500 x 375 pixels, made before the first part. The parts:
   "extraction" is ``featx.extract`` from files to a feature file; "steady" is without the first quarter of the images, so
   without opening the engine. "limited_by" is the slower of decoding and the device, each measured alone, "share_of_limit" how
   much of its rate the extraction reached, "busiest" what featx showed beside its progress.
-- devices: the same by ``featx extract --devices``, if featx has it, with all devices there are.
+- devices: the same by ``featx extract --devices``, with all GPUs; or with the only one named four times, for four processes.
 - finetuning: two epochs of a whole network. heads: ``Head(device=...)`` against the processor.
 
 Networks have random weights: speed does not depend on them.
@@ -48,7 +48,7 @@ from gpu_parts import NETWORKS, PARTS, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MINUTES = 7.5
+MINUTES = 7.7
 """The most that all parts take together."""
 
 PACKAGES = (
@@ -176,8 +176,8 @@ def tables(found: Mapping[str, Any]) -> str:
     card = machine.get("card") or "no GPU"
     own = found["versions"]
     columns = (
-        "images/s", "network alone, float32", "bfloat16", "compiled, float32", "compiled, bfloat16", "GB of the card",
-        "extraction, float32", "compiled, bfloat16", "the same, nvJPEG", "limited by",
+        "images/s", "network alone, float32", "bfloat16", "compiled, bfloat16", "GB of the card",
+        "extraction, float32", "compiled, bfloat16", "the same, nvJPEG", "share of the slower stage, alone",
     )  # fmt: skip
     lines = [
         f"Measured on {card} ({machine.get('card_gb', 0)} GB) with {machine.get('cores')} cores of {machine.get('processor')}, "
@@ -192,11 +192,9 @@ def tables(found: Mapping[str, Any]) -> str:
         part = found.get(name, {})
         device, extraction = part.get("device", {}), part.get("extraction", {})
         memory = max((each.get("card_gb", 0) for each in device.values() if isinstance(each, dict)), default=0)
-        alone = [
-            _rate(device.get(key)) for key in ("eager float32", "eager bfloat16", "compile float32", "compile bfloat16")
-        ]
+        alone = [_rate(device.get(key)) for key in ("eager float32", "eager bfloat16", "compile bfloat16")]
         whole = [extraction.get(key) for key in ("eager float32", "compile bfloat16", "compile bfloat16 nvjpeg")]
-        limits = ", ".join(each.get("limited_by", NONE) if isinstance(each, dict) else NONE for each in whole)
+        limits = ", ".join(_limit(each) for each in whole)
         cells = [*alone, f"{memory:g}" if memory else NONE, *(_rate(each, "steady") for each in whole), limits]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", _sentences(found), ""]
@@ -222,7 +220,7 @@ def _sentences(found: Mapping[str, Any]) -> str:
     for kind, each in heads.get("kinds", {}).items():
         if isinstance(each, dict) and "speedup" in each:
             said.append(
-                f"{kind} on {heads['rows']:,} x {heads['dim']} features in {heads['classes']} classes: "
+                f"{kind} on {each['rows']:,} x {heads['dim']} features in {heads['classes']} classes: "
                 f"{each['device_seconds']:g} s on the card, {each['cpu_seconds']:g} s on the processor; the same class for "
                 f"{100 * each['same_class']:.4g} % of 2,000 rows."
             )
@@ -236,6 +234,13 @@ def _sentences(found: Mapping[str, Any]) -> str:
 
 def _rate(entry: Any, key: str = "per_second") -> str:
     return f"{entry[key]:,.0f}" if isinstance(entry, dict) and entry.get(key) else NONE
+
+
+def _limit(entry: Any) -> str:
+    """The slower of decoding and the network, each measured alone, and the share of its rate that was reached."""
+    if not isinstance(entry, dict) or "limited_by" not in entry:
+        return NONE
+    return f"{'the network' if entry['limited_by'] == 'device' else 'decoding'}: {100 * entry['share_of_limit']:.0f} %"
 
 
 def _per_second(entry: Any) -> str:
