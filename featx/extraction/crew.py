@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from featx.extraction.committer import Committer
 from featx.extraction.computation import Setting
 from featx.extraction.device_process import Asks, Begin, Choose, Chosen, Fault, Images, Note, Ready, Results, Start
 from featx.extraction.plan import Plan, Work
+from featx.extraction.workforce import Workforce
 from featx.features.header import partial_path
 from featx.reporter import Reporter
 from featx.text import counted, listed
@@ -98,36 +99,17 @@ class _Member:
         return max(least, round(_AHEAD * (self.settled - self.since[1]) / elapsed))
 
 
-class Crew:
-    """The devices that a request names, at work on one plan. Their processes are started when they are first needed.
-
-    Args:
-        plan: what is to do.
-        committer: writes the rows.
-        setting: how images are computed in this process.
-        reporter: gets the progress, and notes.
-
-    Attributes:
-        setting: the same with the engine that was chosen.
-        engine: the name of the engine; "" if no image has needed one.
-        notes: sentences for the user.
-        stages: empty; the progress shows which stage limits.
-    """
+class Crew(Workforce):
+    """The devices that a request names, with a process for each; ``stages`` stay empty: the progress shows which one limits."""
 
     def __init__(self, plan: Plan, committer: Committer, setting: Setting, reporter: Reporter) -> None:
-        self.setting, self.engine = setting, ""
-        self.notes: list[str] = []
-        self.stages: dict[str, float] = {}
-        self._plan, self._committer, self._reporter = plan, committer, reporter
+        super().__init__(plan, committer, setting, reporter)
         self._members: list[_Member] = []
-        self._computed: dict[str, int] = {}
         self._decider: _Member | None = None
         self._queue: deque[int] = deque()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the processes, which have nothing to lose."""
         for member in self._members:
             self._end(member)
         self._members = []
@@ -137,14 +119,7 @@ class Crew:
         return len(self._devices(work)) > 1
 
     def run(self, work: Work, engine: str) -> list[int]:
-        """Compute the images of some work.
-
-        Args:
-            work: as ``pays`` was asked about.
-            engine: the engine that this process has chosen already; "" if it has not.
-
-        Returns:
-            Rows to compute again, because what was known of them turned out to be damaged.
+        """Compute the images of some work, as ``Workforce.run``.
 
         Raises:
             DatasetError: the run is strict, and an image failed.
@@ -152,7 +127,7 @@ class Crew:
             EngineError: no device is left.
         """
         if engine:
-            self.setting = dataclasses.replace(self.setting, compute=engine)
+            self._choose(engine)
         self._queue.extend(self._plan.inventory.images.order(work.rows).tolist())
         if not self._members:
             self._start(work)
@@ -257,11 +232,9 @@ class Crew:
             known = np.array(results.known)
             again += known[~committer.copy_known(known)].tolist()
             settled += results.known
-        computed = committer.computed
         for rows, keys, features in results.batches:
             again += committer.store(work, rows, keys, features)
             settled += rows.tolist()
-        self._computed[str(member.device)] = self._computed.get(str(member.device), 0) + committer.computed - computed
         again += committer.copy_duplicates(results.duplicates, results.first_row)
         settled += [row for row, _ in results.duplicates]
         for row, key, reason in results.failed:

@@ -13,6 +13,7 @@ from featx.extraction.committer import Committer
 from featx.extraction.computation import Computation, Setting
 from featx.extraction.crew import Crew
 from featx.extraction.plan import Plan, Work
+from featx.extraction.workforce import Workforce
 from featx.features.feature_file import DONE, FeatureFile
 from featx.reporter import Reporter
 
@@ -51,7 +52,6 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
         OutputError: the file cannot be written.
     """
     committer = Committer(plan)
-    rows = _take_over(plan, committer)
     request = plan.inventory.request
     setting = Setting(
         backbone=plan.backbone,
@@ -63,8 +63,9 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
         begun_by=committer.engine,
     )
     computation = Computation(setting, committer, reporter, len(plan.keys))
-    others = RayComputation if request.ray else Crew
+    others: type[Workforce] = RayComputation if request.ray else Crew
     with others(plan, committer, setting, reporter) as crew:
+        rows = _take_over(plan, committer, crew)
         computer = _Computer(plan, committer, computation, crew)
         while len(rows):
             rows = computer.run(rows)
@@ -79,8 +80,11 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
     )
 
 
-def _take_over(plan: Plan, committer: Committer) -> np.ndarray:
-    """Fill every row whose image is known, and publish the file; returns the rows that are left, ascending."""
+def _take_over(plan: Plan, committer: Committer, crew: Workforce) -> np.ndarray:
+    """Fill every row whose image is known, and publish the file; returns the rows that are left, ascending.
+
+    Whatever would be refused later is refused before the file is published.
+    """
     try:
         rows = committer.take_over(np.arange(len(plan.inventory.images)))
         unread = rows[~committer.keys[rows].any(axis=1)]
@@ -93,6 +97,8 @@ def _take_over(plan: Plan, committer: Committer) -> np.ndarray:
             for image in plan.inventory.read(unread):
                 committer.observe(image)
             rows = committer.take_over(rows)
+        if len(rows):
+            crew.prepare(rows)
         committer.publish()
     except BaseException:
         committer.discard()
@@ -113,7 +119,7 @@ class _Computer:
         notes: sentences for the user.
     """
 
-    def __init__(self, plan: Plan, committer: Committer, computation: Computation, crew: Crew | RayComputation) -> None:
+    def __init__(self, plan: Plan, committer: Committer, computation: Computation, crew: Workforce) -> None:
         self.notes: list[str] = []
         self._plan, self._committer, self._computation, self._crew = plan, committer, computation, crew
         self._is_first = True

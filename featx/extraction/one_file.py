@@ -69,10 +69,15 @@ def run(
         reporter: gets the progress.
         looked: what a look has found, if there was one.
         out: the file to write instead if anything is to do.
+
+    Raises:
+        EngineError: something is to do, and the cluster that is asked for does not answer; then nothing is written.
     """
     looked = looked or look(request, reporter)
     if looked.outcome:
         return looked.inventory, looked.outcome
+    if request.ray:
+        request.ray.require_answer()
     inventory = looked.inventory
     if out is not None:
         request = dataclasses.replace(request, out=out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -24,6 +25,7 @@ from featx.data.urls import public
 from featx.devices import pick_devices
 from featx.errors import DatasetError, OutputError, SettingsError, system_errors
 from featx.extraction.autotune import AUTO
+from featx.extraction.cluster.connection import Connection
 from featx.extraction.cluster.settings import RaySettings
 from featx.extraction.execute import Outcome
 from featx.extraction.inventory import count_unversioned, unversioned
@@ -125,7 +127,7 @@ def extract(
         head = featx.Head("logreg").fit(features)
     """
     started = time.perf_counter()
-    cluster = RaySettings(ray, ray_actors, ray_gpus) if ray is not None else None
+    cluster = Connection(RaySettings(ray, ray_actors, ray_gpus)) if ray is not None else None
     _require_place(shard, split_rows, out=out, cache=cache)
     copies = _remote_copies(cache, out)
     several = pick_devices(devices) if devices is not None else ()
@@ -145,6 +147,20 @@ def extract(
     )
     if shard is not None:
         request = _part_of(request, Shard.parse(shard))
+    with cluster or contextlib.nullcontext():
+        return _extracted(request, copies, split_rows, started, wait=wait, reporter=reporter)
+
+
+def _extracted(
+    request: Request,
+    copies: RemoteFolder | None,
+    split_rows: int | None,
+    started: float,
+    *,
+    wait: bool,
+    reporter: Reporter,
+) -> Extraction:
+    """Carry out a request, and say what was done."""
     if split_rows is not None:
         done = extract_set(request, split_rows, wait=wait, reporter=reporter)
         notes = unversioned(done.unversioned)

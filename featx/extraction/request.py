@@ -16,7 +16,7 @@ from featx.data.image_set import ImageSet
 from featx.data.shard import Shard
 from featx.errors import CacheMissError, CorruptFileError, DatasetError, EngineError
 from featx.extraction.autotune import AUTO
-from featx.extraction.cluster.settings import RaySettings
+from featx.extraction.cluster.connection import Connection
 from featx.extraction.engine_table import ENGINES
 from featx.features.folder import feature_file_path, shard_name
 from featx.features.header import FeatureFileHeader, partial_path
@@ -60,7 +60,7 @@ class Request:
     shard: tuple[Shard, dict[str, Any]] | None = None
     devices: tuple[torch.device, ...] = ()
     in_set: bool = False
-    ray: RaySettings | None = None
+    ray: Connection | None = None
 
     def __post_init__(self) -> None:
         if self.compute not in (AUTO, *ENGINES):

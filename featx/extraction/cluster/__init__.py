@@ -11,11 +11,11 @@ from featx._lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    {"computation": ["RayComputation"], "connection": ["Cluster", "connected"], "settings": ["RaySettings"]},
+    {"computation": ["RayComputation"], "connection": ["Cluster", "Connection"], "settings": ["RaySettings"]},
 )
 
 if TYPE_CHECKING:
     from featx.extraction.cluster.computation import RayComputation as RayComputation
     from featx.extraction.cluster.connection import Cluster as Cluster
-    from featx.extraction.cluster.connection import connected as connected
+    from featx.extraction.cluster.connection import Connection as Connection
     from featx.extraction.cluster.settings import RaySettings as RaySettings

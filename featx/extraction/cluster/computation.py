@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Generator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,13 @@ from featx.data.loader import LoadedImage, read_images
 from featx.data.urls import secrets
 from featx.errors import EngineError, FeatxError
 from featx.extraction.autotune import AUTO
-from featx.extraction.cluster.connection import Cluster, connected, require_alike
+from featx.extraction.cluster.connection import Cluster, Connection, machines
 from featx.extraction.committer import Committer
-from featx.extraction.computation import Setting
 from featx.extraction.dark_images import dark_note
 from featx.extraction.encode import pixel_reader
 from featx.extraction.engine_table import ENGINES
 from featx.extraction.plan import Plan, Work
+from featx.extraction.workforce import Workforce
 from featx.reporter import Reporter
 from featx.text import brief, counted
 
@@ -39,78 +38,61 @@ _LOOKED_AT = 8
 """Images that the driver looks at itself."""
 
 
-class RayComputation:
-    """A cluster at work on one plan, which the driver connects to when it is first needed. It is used as a ``Crew`` is.
+class RayComputation(Workforce):
+    """The cluster that a request names; ``stages`` are images per second of one worker of each stage."""
 
-    Args:
-        plan: what is to do.
-        committer: writes the rows.
-        setting: how images are computed in this process.
-        reporter: gets the progress, and notes.
+    def prepare(self, rows: np.ndarray) -> None:
+        """Connect to the cluster, all of whose machines must have the same featx and network, and see the same images."""
+        inventory, connection, reporter = self._plan.inventory, self._connection, self._reporter
+        reporter.stage("connecting to Ray")
+        cluster = connection.cluster()
+        reporter.stage(f"waiting for {counted(cluster.machines, 'machine')} of the cluster")
+        connection.require_alike(self._network(), inventory.images.root, self._samples(rows))
 
-    Attributes:
-        setting: the same with the engine of the cluster.
-        engine: the name of the engine; "" if no image has needed one.
-        notes: sentences for the user.
-        stages: images per second of each stage, of one worker of it.
-    """
-
-    def __init__(self, plan: Plan, committer: Committer, setting: Setting, reporter: Reporter) -> None:
-        self.setting, self.engine = setting, ""
-        self.notes: list[str] = []
-        self.stages: dict[str, float] = {}
-        self._plan, self._committer, self._reporter = plan, committer, reporter
-        self._open = contextlib.ExitStack()
-        self._cluster: Cluster | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def pays(self, work: Work) -> bool:  # noqa: ARG002 - as of a crew
+    def pays(self, work: Work) -> bool:  # noqa: ARG002 - as of all
         """Whether some work goes to the cluster: all of it does, since it is asked for."""
         return True
 
     def run(self, work: Work, engine: str) -> list[int]:
         """Read the images of some work on the cluster, send them through the network, and write what comes back.
 
-        Args:
-            work: the work.
-            engine: the engine that was chosen already; "" if there is none.
-
-        Returns:
-            Rows to compute again, because what was known of them turned out to be damaged.
-
         Raises:
-            EngineError: the cluster cannot be reached, lacks what is asked for, or fails.
+            EngineError: the cluster fails.
             DatasetError: a machine does not see the images; or the run is strict, and one failed.
-            BackboneError, StaleCacheError: a worker cannot build the network, or it has other weights there.
+            BackboneError, StaleCacheError: a worker that came later cannot build the network, or it has other weights there.
         """
-        cluster = self._cluster = self._cluster or self._connected(work)
+        self._look_at(work)
+        cluster, before = self._connection.cluster(), machines()
         self.engine = engine or self.engine or self._engine()
-        self.setting = dataclasses.replace(self.setting, compute=self.engine)
+        self._choose(self.engine)
         self._committer.record_engine(self.engine)
         arrivals = _Arrivals(self._plan, self._committer, work, cluster, self._reporter)
+        self._reporter.stage(f"loading {self._plan.backbone.name} in {counted(cluster.actors, 'process', 'processes')}")
         with contextlib.closing(_batches(self._dataset(work, cluster))) as batches:
             for table in batches:
                 arrivals.commit(table)
         arrivals.require_all()
         self.stages = arrivals.rates()
         self.notes.append(arrivals.note())
+        if lost := len(before - machines()):
+            self.notes.append(f"Ray: {counted(lost, 'machine')} left the cluster, and others did the work again")
         return arrivals.damaged
 
-    def _connected(self, work: Work) -> Cluster:
-        """Connect to the cluster, all of whose machines have the same featx and see the same images."""
-        settings, reporter = self._plan.inventory.request.ray, self._reporter
-        assert settings is not None
-        self._look_at(work)
-        reporter.stage("connecting to Ray")
-        cluster = self._open.enter_context(connected(settings))
-        reporter.stage(f"waiting for {counted(cluster.machines, 'machine')} of the cluster")
-        require_alike(self._plan.inventory.images.root, self._samples(work))
-        return cluster
+    @property
+    def _connection(self) -> Connection:
+        connection = self._plan.inventory.request.ray
+        assert connection is not None
+        return connection
+
+    def _network(self) -> dict[str, Any]:
+        """What workers build the network from, as ``Encoding`` has it."""
+        backbone = self._plan.backbone
+        return {
+            "name": backbone.name,
+            "described": {"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
+            "identities": backbone.identities,
+            "folder": os.getcwd(),  # noqa: PTH109 - as text
+        }
 
     def _engine(self) -> str:
         """The engine of all workers: as named, or the one that began the file, or torch itself, which is everywhere."""
@@ -130,10 +112,10 @@ class RayComputation:
             self._reporter.note(note)
             self.notes.append(note)
 
-    def _samples(self, work: Work) -> tuple[tuple[bytes, int], ...]:
+    def _samples(self, rows: np.ndarray) -> tuple[tuple[bytes, int], ...]:
         """The path and size of some images that the driver sees."""
         inventory = self._plan.inventory
-        there = work.rows[inventory.sizes[work.rows] >= 0]
+        there = rows[inventory.sizes[rows] >= 0]
         some = there[np.unique(np.linspace(0, len(there) - 1, _SAMPLES).astype(int))] if len(there) else there
         return tuple((os.fsencode(inventory.images.paths[row]), int(inventory.sizes[row])) for row in some.tolist())
 
@@ -152,7 +134,7 @@ class RayComputation:
         request, images, known = inventory.request, inventory.images, self._plan.known.keys()
         assert not isinstance(request.batch_size, str)
         decoding = Decoding(
-            Places(images.root, self._samples(work)),
+            Places(images.root, self._samples(work.rows)),
             backbone.transform,
             work.views,
             request.max_pixels,
@@ -160,14 +142,7 @@ class RayComputation:
             secrets(),
         )
         encoding = Encoding(
-            backbone.name,
-            {"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
-            backbone.identities,
-            work.views,
-            cluster.device,
-            self.engine,
-            request.batch_size,
-            os.getcwd(),  # noqa: PTH109 - as text
+            **self._network(), views=work.views, device=cluster.device, engine=self.engine, batch=request.batch_size
         )
         rows = images.order(work.rows)
         size, block = _sizes(len(rows), work, self._plan, cluster)
@@ -231,13 +206,16 @@ def _batches(dataset: Any) -> Generator[Any, None, None]:
         EngineError: the cluster fails.
     """
     import ray
+    from ray.data.exceptions import ExecutionTimeoutError
 
+    go_on = "what is done is kept, and the same command goes on"
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+    except ExecutionTimeoutError as error:
+        seconds = dataset.context.execution_no_progress_timeout_s
+        raise EngineError(f"no image has come back from the cluster for {seconds:,.0f} s; {go_on}") from error
     except ray.exceptions.RayError as error:
-        raise EngineError(
-            f"Ray ended the run: {brief(error)}; what is done is kept, and the same command goes on"
-        ) from error
+        raise EngineError(f"Ray ended the run: {brief(error)}; {go_on}") from error
 
 
 class _Arrivals:

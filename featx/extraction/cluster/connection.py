@@ -9,13 +9,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from featx._version import __version__
+from featx import errors
 from featx.data.urls import secrets
-from featx.errors import DatasetError, EngineError
+from featx.errors import EngineError, FeatxError
 from featx.extraction.cluster.settings import AUTO, LOCAL, RaySettings
 from featx.system import cores
 from featx.text import brief, counted, listed
@@ -23,8 +24,8 @@ from featx.text import brief, counted, listed
 _CONNECT = 60.0
 """Seconds in which a cluster must answer."""
 
-_LOOK = 180.0
-"""Seconds in which every machine must have started a worker and imported featx."""
+_LOOK = 300.0
+"""Seconds in which all machines must have started a worker, imported featx and loaded the network."""
 
 _SPARE = 2
 """Cores without a process that runs the network: this one needs one, and Ray Data has stalled where all were taken."""
@@ -34,7 +35,10 @@ _OBJECTS = 1 << 30
 
 _PROBE = """
 import sys, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except Exception as error:
+    sys.exit("cannot connect: " + " ".join(str(error).split()))
 """
 
 
@@ -60,47 +64,128 @@ class Cluster:
         return "cuda" if self.gpus else "cpu"
 
 
-@contextlib.contextmanager
-def connected(settings: RaySettings) -> Iterator[Cluster]:
-    """Connect to a cluster, or start a local one; a connection that the process has already is used and kept.
+class Connection:
+    """The connection to the cluster that is asked for, made when it is first needed. It serves all files of a set.
 
-    Raises:
-        EngineError: there is no cluster at the address, or it lacks what is asked for.
+    A connection that the process has already is used, and kept.
     """
+
+    def __init__(self, settings: RaySettings) -> None:
+        self._settings = settings
+        self._answered = False
+        self._cluster: Cluster | None = None
+        self._alike: set[str] = set()
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self._cluster = None
+        self._alike.clear()
+
+    def require_answer(self) -> None:
+        """Refuse an address where no cluster answers. Nothing is started on the cluster.
+
+        Raises:
+            EngineError: there is none, or it has another version of Ray or Python.
+        """
+        if not self._answered and self._settings.address != LOCAL and not _is_connected():
+            _require_answer(self._settings.address)
+        self._answered = True
+
+    def cluster(self) -> Cluster:
+        """Connect to the cluster, or start a local one.
+
+        Raises:
+            EngineError: there is no cluster at the address, or it lacks what is asked for.
+        """
+        if self._cluster is None:
+            self.require_answer()
+            self._open.enter_context(_connected(self._settings.address))
+            self._cluster = _sized(self._settings, _nodes())
+        return self._cluster
+
+    def require_alike(self, network: Mapping[str, Any], location: str, samples: tuple[tuple[bytes, int], ...]) -> None:
+        """Ask each machine once, before anything runs, whether it makes the same features of the same images.
+
+        Args:
+            network: the arguments of ``workers.network_fault``.
+            location: of the store of the images.
+            samples: the path and size of some of them.
+
+        Raises:
+            EngineError: a machine lacks featx, or has another version of it or of what it uses.
+            DatasetError: a machine does not see the images.
+            BackboneError, StaleCacheError: a machine cannot build the network, or has other weights.
+        """
+        if (question := repr((network, location))) not in self._alike:
+            _require_alike(network, location, samples)
+            self._alike.add(question)
+
+
+def _is_connected() -> bool:
+    """Whether this process has a connection."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
     for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
         os.environ.setdefault(name, value)  # nothing is sent to Ray's makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     import ray.data
 
-    own = not ray.is_initialized()
-    if own:
-        _connect(settings.address)
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL + 1)
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address)
     try:
-        yield _sized(settings, _nodes())
+        with _prints_dropped():
+            yield
     finally:
-        if own:
-            ray.shutdown()
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _prints_dropped() -> Iterator[None]:
+    """Drop what Ray prints on stdout when a process or a machine is lost, for which it has no setting."""
+    import ray
+
+    module: Any = getattr(ray, "_private", None)
+    worker: Any = getattr(module, "worker", None)
+    prints = getattr(worker, "print_to_stdstream", None)
+    if prints is None:
+        yield
+        return
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = prints
 
 
 def _connect(address: str) -> None:
+    """Connect to a cluster that answers, or start a local one."""
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        if address == LOCAL:
-            cpus = cores() + _SPARE
-            with _stderr_closed():
+        with _stderr_closed():
+            if address == LOCAL:
+                cpus = cores() + _SPARE
                 ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=_OBJECTS, **quiet)
-        else:
-            _require_answer(address)
-            with _stderr_closed():
+            else:
                 ray.init(address, **quiet)
-    except EngineError:
-        raise
     except Exception as error:  # Ray raises errors of any type
         raise EngineError(f"cannot connect to Ray ({address}): {brief(error)}") from error
 
@@ -137,15 +222,9 @@ def _require_answer(address: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"no cluster of Ray answers at {where} within {_CONNECT:.0f} s; {advice}") from error
     if probe.returncode:
-        lines = [line for line in probe.stderr.splitlines() if line.strip()] or ["it ended without a message"]
-        raise EngineError(f"cannot connect to Ray at {where}: {_last_error(lines)}; {advice}")
-
-
-def _last_error(lines: list[str]) -> str:
-    """The message of the exception at the end of a traceback, without its advice."""
-    errors = [line for line in lines if not line.startswith((" ", "["))]
-    message = (errors or lines)[-1].partition(": ")[2] or lines[-1]
-    return brief(Exception(message.partition(". Please ")[0].rstrip(".")))
+        lines = [line for line in probe.stderr.splitlines() if line.strip()] or ["its client ended without a message"]
+        message = lines[-1].removeprefix("cannot connect: ").partition(". Please ")[0].rstrip(".")
+        raise EngineError(f"cannot connect to Ray at {where}: {brief(Exception(message))}; {advice}")
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -184,40 +263,36 @@ def _sized(settings: RaySettings, nodes: list[dict[str, Any]]) -> Cluster:
     return Cluster(len(nodes), total - actors if each else actors, actors, each)
 
 
-def require_alike(location: str, samples: tuple[tuple[bytes, int], ...]) -> None:
-    """Ask each machine whether it has the same featx and sees the same images, before anything runs.
-
-    Args:
-        location: of the store of the images.
-        samples: the path and size of some of them.
-
-    Raises:
-        EngineError: a machine lacks featx, or has another version.
-        DatasetError: a machine does not see the images.
-    """
+def _require_alike(network: Mapping[str, Any], location: str, samples: tuple[tuple[bytes, int], ...]) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from featx.extraction.cluster.workers import SHARED, look_around
+    from featx.extraction.cluster.workers import look_around, versions
 
     look = ray.remote(num_cpus=0, max_retries=0)(look_around())
     asked = {}
     for node in _nodes():
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[node["NodeManagerAddress"], node["NodeID"]] = look.options(scheduling_strategy=there).remote(
-            __version__, location, samples, secrets()
+            versions(), dict(network), location, samples, secrets()
         )
-    faults = dict[str, str]()
+    faults = dict[str, tuple[str, str]]()
+    until = time.monotonic() + _LOOK
     for (machine, _), answer in asked.items():
         try:
-            if fault := ray.get(answer, timeout=_LOOK):
+            if fault := ray.get(answer, timeout=max(0.0, until - time.monotonic())):
                 faults[machine] = fault
         except ray.exceptions.GetTimeoutError:
-            faults[machine] = f"has not started a worker in {_LOOK:.0f} s"
+            faults[machine] = "EngineError", f"has not started a worker and loaded the network in {_LOOK:.0f} s"
         except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
             continue  # it has left the cluster meanwhile
         except Exception as error:  # whatever a broken installation raises
-            faults[machine] = f"cannot run featx: {brief(error)}"
+            faults[machine] = "EngineError", f"cannot run featx: {brief(error)}"
     if faults:
-        text = listed([f"the machine {machine} {fault}" for machine, fault in faults.items()], most=1)
-        raise (DatasetError if SHARED in text else EngineError)(text)
+        kind: type[FeatxError] = getattr(errors, next(iter(faults.values()))[0], EngineError)
+        raise kind(listed([f"the machine {machine} {fault}" for machine, (_, fault) in faults.items()], most=1))
+
+
+def machines() -> set[str]:
+    """The machines that the cluster has now."""
+    return {node["NodeID"] for node in _nodes()}

@@ -7,6 +7,7 @@ would be retried and reported with its traceback.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -18,10 +19,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from featx._version import __version__
 from featx.data.augment import read_random_view
 from featx.data.boxes import split_box
 from featx.data.loader import LoadedImage, PixelReader, read_images, views_reader
 from featx.data.openers import open_store
+from featx.data.pillow import reader_name
 from featx.data.store import ImageFile
 from featx.data.transform import Transform
 from featx.data.urls import adopt_secrets
@@ -227,15 +230,10 @@ class Encoder:
     def _restored(self) -> Any:
         import torch
 
-        from featx.backbones.restored import restore_backbone
-
         encoding = self._encoding
         if encoding.device == "cuda" and not torch.cuda.is_available():
             raise FeatxError("torch finds no CUDA GPU, although Ray has given one to this worker")
-        with _in_folder(encoding.folder):
-            return restore_backbone(
-                encoding.described, layers=encoding.identities, name=encoding.name, device=encoding.device
-            )
+        return restored(encoding.described, encoding.identities, encoding.name, encoding.device, encoding.folder)
 
     def __call__(self, table: Any) -> Any:
         """Run the network on the images of a table that have pixels.
@@ -303,6 +301,14 @@ class Encoder:
         return split_views(rows, self._encoding.views)
 
 
+def restored(described: Mapping[str, Any], identities: Mapping[str, str], name: str, device: str, folder: str) -> Any:
+    """The backbone that the driver has, built here; see ``Encoding`` for the arguments."""
+    from featx.backbones.restored import restore_backbone
+
+    with _in_folder(folder):
+        return restore_backbone(described, layers=identities, name=name, device=device)
+
+
 @contextlib.contextmanager
 def _in_folder(folder: str) -> Iterator[None]:
     """Work in a folder, where there is one of this name."""
@@ -333,25 +339,69 @@ def error_text(cell: bytes) -> str:
     return from_utf8(cell)
 
 
-def look_around() -> Callable[[str, str, tuple[tuple[bytes, int], ...], Any], str]:
+def versions() -> dict[str, str]:
+    """What decides the features beside the backbone: featx, torch, and what decodes images."""
+    torch = importlib.import_module("torch").__version__.partition("+")[0]  # builds for CPUs and GPUs have one version
+    return {"featx": __version__, "torch": torch, "a decoder of images": reader_name()}
+
+
+def network_fault(
+    described: Mapping[str, Any], identities: Mapping[str, str], name: str, folder: str
+) -> tuple[str, str]:
+    """Why this machine cannot build the network that the driver has.
+
+    Args:
+        described: as of ``Encoding``.
+        identities: as of ``Encoding``.
+        name: as of ``Encoding``.
+        folder: as of ``Encoding``.
+
+    Returns:
+        The name of the error's class, and its message; ("", "") if it can.
+    """
+    try:
+        restored(described, identities, name, "cpu", folder)
+    except FeatxError as error:
+        return type(error).__name__, str(error)
+    except Exception as error:  # of torch or a file of code
+        return "BackboneError", f"{name} cannot be loaded: {brief(error)}"
+    return "", ""
+
+
+def look_around() -> Callable[..., tuple[str, str] | None]:
     """The function with which each machine is asked, before anything runs, whether it can take part.
 
     It is sent by its code, not by its name, since featx may be missing there.
     """
 
-    def look(version: str, location: str, samples: tuple[tuple[bytes, int], ...], secrets: Any) -> str:
+    def look(
+        expected: dict[str, str],
+        network: dict[str, Any],
+        location: str,
+        samples: tuple[tuple[bytes, int], ...],
+        secrets: Any,
+    ) -> tuple[str, str] | None:
         import importlib
 
+        everywhere = "install the same version on all machines of the cluster"
         try:
             there = importlib.import_module("featx").__version__
-            if there != version:
-                return f"has featx {there}, and this one {version}; install the same version on all of them"
+            if there != expected["featx"]:
+                return "EngineError", f"has featx {there}, and this one {expected['featx']}; {everywhere}"
             workers = importlib.import_module("featx.extraction.cluster.workers")
-            importlib.import_module("torch")
+            found = workers.versions()
         except ImportError as error:
-            return f"cannot import what it needs ({error}); install featx[ray] on all machines of the cluster"
+            return (
+                "EngineError",
+                f"cannot import what it needs ({error}); install featx[ray] on all machines of the cluster",
+            )
+        for what, version in expected.items():
+            if found[what] != version:
+                return "EngineError", f"has {what} {found[what]}, and this one {version}; {everywhere}"
         workers.adopt_secrets(secrets)
-        fault: str = workers.Places(location, samples).fault()
-        return f"{fault}; {workers.SHARED}" if fault else ""
+        if fault := workers.Places(location, samples).fault():
+            return "DatasetError", f"{fault}; {workers.SHARED}"
+        kind, fault = workers.network_fault(**network)
+        return (kind, f"cannot take part: {fault}") if kind else None
 
     return look
