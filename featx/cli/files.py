@@ -271,9 +271,17 @@ def cache_merge(
     assert ctx.parent
     place = Path(with_local_files("cache merge", {"cache": cache or str(ctx.parent.params["cache"])})["cache"])
     found = list(map(Path, folders)) or shard_folders(place)
-    merged = []
+    merged: list[MergedShards] = []
+    errors: list[FeatxError] = []
     for folder in found:
-        result = merge_shards(folder, strict=strict, keep=keep, wait=wait, progress=not as_json)
+        try:
+            result = merge_shards(folder, strict=strict, keep=keep, wait=wait, progress=not as_json)
+        except FeatxError as error:  # the others are merged nevertheless
+            if folders or folder.is_dir():
+                errors.append(error)
+            else:
+                print_notes(f"another process has merged {folder} meanwhile")
+            continue
         merged.append(result)
         if not as_json:
             _show_merged(result)
@@ -282,6 +290,9 @@ def cache_merge(
         print_result({"merged": [result.as_dict() for result in merged]}, lambda: None)
     elif not found:
         click.echo(f"there are no shards in {place}")
+    if errors:
+        print_notes(*map(str, errors[:-1]))
+        raise errors[-1]
 
 
 def _show_merged(result: MergedShards) -> None:

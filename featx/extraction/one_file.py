@@ -19,7 +19,7 @@ from featx.extraction.unchanged import is_unchanged
 from featx.features.feature_file import FAILED
 from featx.features.file_marks import record_marks, seal_of
 from featx.features.folder import knows_of
-from featx.features.lock import note_waits, write_lock
+from featx.features.lock import note_waits, remove_abandoned_lock, write_lock
 from featx.reporter import Reporter
 from featx.text import counted, portable
 
@@ -75,6 +75,7 @@ def run(
     """
     looked = looked or look(request, reporter)
     if looked.outcome:
+        remove_abandoned_lock(looked.inventory.path)
         return looked.inventory, looked.outcome
     if request.ray:
         request.ray.require_answer()

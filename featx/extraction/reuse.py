@@ -64,7 +64,8 @@ class _KnownImages:
     def failures(self, max_pixels: int, reader: str | None = None) -> dict[bytes, str]:
         """The reasons why images failed, by key, from the complete files that were made in the same way.
 
-        In the file of an interrupted run no checksum covers a reason, so those images are read again.
+        In the file of an interrupted run no checksum covers a reason, so those images are read again. That of a run that was
+        killed between completing its file and renaming it has no reasons any more once it is continued.
 
         Args:
             max_pixels: the limit of pixels.
@@ -75,7 +76,8 @@ class _KnownImages:
             if file.complete and (file.dataset.get("max_pixels"), file.dataset.get("reader")) == (max_pixels, reader):
                 rows = np.flatnonzero((file.status == FAILED) & file.keys.any(axis=1)).tolist()
                 with contextlib.suppress(CacheMissError):  # as above
-                    found |= {file.keys[row].tobytes(): file.error(row) for row in rows}
+                    reasons = {file.keys[row].tobytes(): file.error(row) for row in rows}
+                    found |= {key: reason for key, reason in reasons.items() if reason}
         return found
 
 

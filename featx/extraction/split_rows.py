@@ -38,7 +38,7 @@ from featx.features.feature_file import DONE, FeatureFile
 from featx.features.file_marks import forget_marks
 from featx.features.folder import files_in, final_path, set_folder
 from featx.features.header import FeatureFileHeader
-from featx.features.lock import note_waits, write_lock
+from featx.features.lock import note_waits, remove_abandoned_lock, require_locks, write_lock
 from featx.features.manifest import ListedFile, Manifest
 from featx.features.resplit import write_with_splits
 from featx.io.file_kinds import MANIFEST
@@ -127,6 +127,7 @@ def extract_set(request: Request, split_rows: int, *, wait: bool, reporter: Repo
     folder, request = _place(request)
     update = _Update(folder, request, split_rows, reporter)
     if outcomes := update.unchanged():
+        remove_abandoned_lock(folder / MANIFEST)
         return SetOutcome(folder, outcomes, 0, update.unversioned)
 
     with write_lock(folder / MANIFEST, wait=wait, waiting=note_waits(reporter, "set")):
@@ -315,6 +316,7 @@ class _Update:
                 if not file.complete and any(bytes(key) not in have for key in file.keys[file.status == DONE]):
                     continue
                 with write_lock(final_path(path)):
+                    require_locks()
                     path.unlink()
                     forget_marks(path)
 

@@ -96,7 +96,7 @@ def set_folder(folder: Path, dataset: str, root: str, backbone: str, identities:
     """The folder of the set that holds, or will hold, features of a data set in several files.
 
     It is ``<dataset>--<backbone>.set``, or the same with a short hash if that name is taken by other features, or by another
-    data set of the same name. The arguments are as of ``feature_file_path``.
+    data set of the same name. A file that was not begun takes no name. The arguments are as of ``feature_file_path``.
 
     Raises:
         UnreadableFileError: a set of such a name cannot be listed now.
@@ -110,7 +110,8 @@ def set_folder(folder: Path, dataset: str, root: str, backbone: str, identities:
                 header = FeatureFileHeader(file)
                 if header.holds(identities) and header.dataset["root"] == root:
                     return path
-    return tagged if os.path.lexists(plain) and files_in(plain) else plain
+    taken = os.path.lexists(plain) and any(not file.name.endswith(".new") for file in files_in(plain))
+    return tagged if taken else plain
 
 
 def files_sharing(

@@ -10,14 +10,21 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from featx.errors import CacheLockedError, OutputError
-from featx.features.structured_file import output_error
+from featx.errors import CacheLockedError, FeatxError, OutputError
+from featx.io.atomic import output_error
 from featx.reporter import Reporter
 
 _HOLDER_DELAY = 0.05
 """Seconds within which a process that has locked the file also writes its name into it."""
+
+_MOST = 200
+"""Bytes of a lock file that are read."""
+
+_TRUSTED = 0.1
+"""Seconds for which a lock that was seen is taken to be there still; servers keep that of a silent machine for longer."""
 
 
 @contextlib.contextmanager
@@ -30,7 +37,7 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
         waiting: called once before a wait, with a description of the process that holds the lock.
 
     Raises:
-        CacheLockedError: another process holds the lock.
+        CacheLockedError: another process holds the lock; or the block failed after this process had lost it.
         OutputError: the folder cannot be written.
 
     Examples:
@@ -39,27 +46,59 @@ def write_lock(path: Path, *, wait: bool = False, waiting: Callable[[str], None]
         ...     print([path.name for path in Path(folder).iterdir()])
         ['.photos--resnet50.h5.lock']
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = _lock_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _claim(lock, path, wait=wait, waiting=waiting)
+        handle, mark = _claim(lock, path, wait=wait, waiting=waiting)
     except CacheLockedError:
         raise
     except OSError as error:
         raise folder_error(path.parent, error) from error
     owner = os.getpid()
-    _held.add(handle)
+    held = _held[handle] = _Held(path, lock, mark, _clock())
     try:
         yield
+    except (FeatxError, OSError) as error:
+        if os.getpid() == owner and not isinstance(error, CacheLockedError) and held.is_lost(handle):
+            raise held.error() from error  # what the other process did is the cause
+        raise
     finally:
         if os.getpid() == owner:  # a forked child has closed it
-            _held.discard(handle)
+            del _held[handle]
             # Removed while it is locked: a waiting process notices that the file is gone, and creates another. Where it cannot
             # be removed it does no harm, and the error of the block matters more.
             with contextlib.suppress(OSError):
-                if _is_at(handle, lock):
+                if not held.is_lost(handle):
                     lock.unlink()
             os.close(handle)
+
+
+def require_locks() -> None:
+    """Check that this process still has all locks that it holds, as before each write of what they protect.
+
+    A machine that does not answer for long, since it is suspended or cut off, loses its locks on a file server, and wakes up
+    without knowing. Lock files may be removed by hand, too. Another process may then be writing the same file, or have
+    completed it.
+
+    Raises:
+        CacheLockedError: another process has the lock, or may have it.
+    """
+    for handle, held in list(_held.items()):
+        if not 0 <= (now := _clock()) - held.seen <= _TRUSTED:
+            if held.is_lost(handle):
+                raise held.error()
+            held.seen = now
+
+
+def remove_abandoned_lock(path: Path) -> None:
+    """Remove the lock file that a killed process has left beside a file which nobody writes."""
+    if os.path.lexists(_lock_of(path)):
+        with contextlib.suppress(CacheLockedError, OutputError), write_lock(path):
+            pass
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def note_waits(reporter: Reporter, what: str = "file") -> Callable[[str], None]:
@@ -67,8 +106,49 @@ def note_waits(reporter: Reporter, what: str = "file") -> Callable[[str], None]:
     return lambda holder: reporter.note(f"waiting for {holder}, which writes the same {what}")
 
 
-_held: set[int] = set()
-"""The descriptors of the locks that this process holds."""
+@dataclass
+class _Held:
+    """A lock that this process holds.
+
+    Attributes:
+        path: what it protects.
+        lock: the lock file.
+        mark: what that holds: the name of this process, unless the file cannot be written.
+        seen: when the lock was last seen to be there.
+    """
+
+    path: Path
+    lock: Path
+    mark: bytes
+    seen: float
+
+    def is_lost(self, handle: int) -> bool:
+        """Whether the lock file is gone, is another one, or names another process."""
+        try:
+            again = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # which asks a server; stat may not
+            try:
+                same = os.path.samestat(os.fstat(handle), os.fstat(again))
+                return not same or os.pread(again, _MOST, 0) != self.mark
+            finally:
+                os.close(again)
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ESTALE)
+
+    def error(self) -> CacheLockedError:
+        """The error for a lock that is lost."""
+        return CacheLockedError(
+            f"{self.path} is no longer locked by this process: its lock went to another one, as it may when a machine is "
+            "suspended for long, or the lock file was removed; what is done is kept, and the same command goes on"
+        )
+
+
+_held: dict[int, _Held] = {}
+"""The locks that this process holds, by their descriptors."""
+
+
+def _clock() -> float:
+    """Seconds that pass while the machine is suspended, too, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _let_go_in_child() -> None:
@@ -82,8 +162,8 @@ def _let_go_in_child() -> None:
 os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None] | None) -> int:
-    """Lock the lock file and return its descriptor."""
+def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None] | None) -> tuple[int, bytes]:
+    """Lock the lock file; returns its descriptor and what it holds."""
     while True:
         handle, writable = _open(lock)
         try:
@@ -91,7 +171,7 @@ def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None]
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 time.sleep(_HOLDER_DELAY)
-                holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+                holder = os.pread(handle, _MOST, 0).decode(errors="replace").strip() or "another process"
                 if not wait:
                     raise CacheLockedError(
                         f"{path} is being written by {holder}; --wait waits for it, or end that process"
@@ -105,7 +185,7 @@ def _claim(lock: Path, path: Path, *, wait: bool, waiting: Callable[[str], None]
                     os.ftruncate(handle, 0)
                     since = time.strftime("%Y-%m-%d %H:%M:%S")
                     os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
-                return handle
+                return handle, os.pread(handle, _MOST, 0)
         except BaseException:
             os.close(handle)
             raise

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
+from featx.features.lock import require_locks
 from featx.features.open_file import read_errors
-from featx.features.structured_file import output_error, sync_folder
+from featx.features.structured_file import sync_folder
 from featx.identity import brief_value
-from featx.io.atomic import replacing
+from featx.io.atomic import output_error, replacing
 from featx.io.file_kinds import FEATURE_SET_FORMAT, MANIFEST
 from featx.io.strict_json import strict_json
 
@@ -88,6 +89,7 @@ class Manifest:
         }
         data = (json.dumps(described, indent=1, ensure_ascii=True) + "\n").encode()
         path = folder / MANIFEST
+        require_locks()
         try:
             with replacing(path) as file:
                 file.write(data)

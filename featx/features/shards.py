@@ -8,6 +8,7 @@ identities are not mixed. Merging copies rows; it opens no image and needs no ne
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
@@ -46,6 +47,9 @@ _BLOCK = 1 << 22
 
 _READERS, _AHEAD = 2, 8
 """Threads that read shards, and blocks that they are ahead of the writer."""
+
+_MOST_ATTEMPTS = 20
+"""How often shards are read again that others complete meanwhile, besides once for each."""
 
 _Block = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
 """What was read: (R,) bool, (R, D) of each layer, (R,) uint32 of each layer."""
@@ -142,16 +146,20 @@ def merge_shards(
     """
     started = time.perf_counter()
     shards = read_shards(Path(folder))
-    while True:
-        rows = shards.rows()
-        missing = tuple(shards.missing(rows))
-        if missing and strict:
-            raise DatasetError(f"{folder} is not complete: {listed(missing, most=3)}")
+    for attempt in itertools.count(1):
         try:
+            rows = shards.rows()
+            missing = tuple(shards.missing(rows))
+            if missing and strict:
+                raise DatasetError(f"{folder} is not complete: {listed(missing, most=3)}")
             file, notes = _write(shards, rows, whole=not missing, wait=wait, reporter=reporter)
             break
         except _DamagedError:
             continue  # without those rows
+        except CacheMissError:  # a process has completed, replaced or removed a shard meanwhile
+            if attempt > _MOST_ATTEMPTS + shards.of:
+                raise
+            shards = read_shards(Path(folder))
     removed = _remove(shards) if file and not missing and not keep else 0
     first = shards.files[0]
     return MergedShards(
@@ -275,7 +283,7 @@ class _Merging:
             if writer.resumed:
                 kept = writer.kept & (writer.resumed.keys == rows.keys).all(axis=1)
             self._copy_features(np.flatnonzero((rows.status == DONE) & ~kept), reporter)
-        except _DamagedError:
+        except BaseException:
             writer.discard()
             raise
         writer.publish()

@@ -15,14 +15,16 @@ import numpy as np
 from featx.errors import FeatxError, OutputError
 from featx.features import hdf5
 from featx.features.hdf5 import Structure
+from featx.features.lock import require_locks
 from featx.features.open_file import read_at
-from featx.io.atomic import full_disk, reserve
-from featx.system import nearest_folder
+from featx.io.atomic import output_error, reserve
 from featx.text import size_text
 
 
 class StructuredFile:
     """A file of a known HDF5 structure, for writing. Every method raises an OutputError if the disk fails.
+
+    What changes the file raises a CacheLockedError if this process has lost a lock that it held, see ``require_locks``.
 
     Attributes:
         path: the present path of the file.
@@ -73,6 +75,7 @@ class StructuredFile:
         """
         entry = self.structure.tables[table]
         raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        require_locks()
         with self.output_errors():
             _write_all(self._file, raw, entry.offset + row * (entry.nbytes // max(1, entry.shape[0])))
 
@@ -91,6 +94,7 @@ class StructuredFile:
     def set_attributes(self, attrs: Mapping[str, hdf5.Value]) -> None:
         """Change attributes in place by one write into one sector, so that a kill leaves the old or the new values."""
         new = hdf5.pack({**self.structure.attrs, **attrs}, self.structure.tables)
+        require_locks()
         with self.output_errors():
             old = read_at(self._file, len(new.data), 0)
             changed = [at for at, (a, b) in enumerate(zip(old, new.data, strict=True)) if a != b]
@@ -107,9 +111,16 @@ class StructuredFile:
 
     def rename(self, path: Path) -> None:
         """Move the file to another path in its folder, replacing what is there."""
+        require_locks()
         with self.output_errors():
             self.path.replace(path)
         self.path = path
+
+    def remove(self) -> None:
+        """Remove the file, unless another process has put one of its own in its place."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._file), self.path.lstat()):
+                self.path.unlink()
 
     @contextlib.contextmanager
     def output_errors(self) -> Iterator[None]:
@@ -138,11 +149,6 @@ def require_space(path: Path, need: int) -> None:
             f"{path} needs {size_text(need)}, {size_text(free)} free; --cache names another folder, "
             "--dtype float16 halves the size, featx cache rm removes files that nothing needs"
         )
-
-
-def output_error(path: Path, need: int, error: OSError) -> OutputError:
-    """The error for a file that cannot be written, with the free space if the disk is full."""
-    return OutputError(f"cannot write {path}: {error.strerror or error}{full_disk(nearest_folder(path), need, error)}")
 
 
 def sync_folder(folder: Path) -> None:

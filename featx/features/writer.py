@@ -179,7 +179,7 @@ class FeatureFileWriter:
     def discard(self) -> None:
         """Remove a file that was never published. The file of an interrupted run stays."""
         if self._file.path.name.endswith(".new"):
-            self._file.path.unlink(missing_ok=True)
+            self._file.remove()
 
     def finish(self) -> FeatureFile:
         """Mark the file complete, sync it and rename it to its final path.

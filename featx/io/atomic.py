@@ -194,6 +194,11 @@ def full_disk(folder: Path, need: int, error: OSError) -> str:
     return f"; it needs {size_text(need)}, {size_text(free)} free"
 
 
+def output_error(path: Path, need: int, error: OSError) -> OutputError:
+    """The error for a file that cannot be written, with the free space if the disk is full."""
+    return OutputError(f"cannot write {path}: {error.strerror or error}{full_disk(nearest_folder(path), need, error)}")
+
+
 def reason(error: OSError | ValueError) -> str:
     """The operating system's explanation of a failure."""
     return getattr(error, "strerror", None) or str(error)

@@ -330,6 +330,28 @@ def test_a_run_that_was_killed_between_completing_and_renaming_is_only_renamed(
     assert path.read_bytes() == whole
 
 
+def test_reasons_of_failures_survive_a_kill_between_completing_and_renaming(
+    spoilt: Path, tmp_path: Path, lenet: Backbone, encoded: list[int]
+) -> None:
+    path = extract(spoilt, lenet, out=tmp_path / "f.h5").file
+    whole = path.read_bytes()
+    path.rename(tmp_path / "f.h5.partial")
+    encoded.clear()
+    assert counts(extract(spoilt, lenet, out=path)) == (11, 0, 8, 3, 0)
+    assert encoded == []
+    assert path.read_bytes() == whole
+
+
+def test_the_lock_file_of_a_run_that_was_killed_after_renaming_goes_with_the_next_run(
+    few: Path, tmp_path: Path, lenet: Backbone
+) -> None:
+    extract(few, lenet, out=tmp_path / "f.h5")
+    lock = tmp_path / ".f.h5.lock"
+    lock.write_text("process 1 on elsewhere since 2001-01-01 00:00:00")
+    assert extract(few, lenet, out=tmp_path / "f.h5").computed == 0
+    assert not lock.exists()
+
+
 def test_a_file_that_is_continued_keeps_its_engine(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lenet = load_backbone("lenet5", device="cpu")
     with pytest.MonkeyPatch.context() as patch:

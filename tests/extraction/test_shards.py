@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from featx.errors import CacheLockedError, CacheMissError, DatasetError, OutputE
 from featx.extraction.pipeline import extract
 from featx.extraction.result import Extraction
 from featx.extraction.reuse import KnownViews
+from featx.features import lock as lock_module
+from featx.features import shards
 from featx.features.entries import list_folder, remove
 from featx.features.feature_file import FeatureFile
 from featx.features.header import partial_path
@@ -376,23 +378,102 @@ def test_the_example_for_slurm_runs_as_four_processes(photos: Path, tmp_path: Pa
     assert len(scan_images(photos)) == merged.images
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_processes_that_are_killed_lose_nothing(photos: Path, tmp_path: Path) -> None:
-    code = (
-        f"import fuzz_shards, pathlib; print(fuzz_shards.run({str(photos)!r}, pathlib.Path({str(tmp_path)!r}), 5, 3))"
-    )
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen = ast.literal_eval(done.stdout)
-    assert seen["kills"] >= 5
-    assert (seen["failed"], seen["different"]) == (0, 0), done.stderr
+class _At(Reporter):
+    """Does something once, when half of the images are done."""
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        self._what, self._waits = what, True
+
+    def progress(self, done: int, total: int, detail: object = "") -> None:
+        if self._waits and done >= total // 2:
+            self._waits = False
+            self._what()
+
+
+@contextlib.contextmanager
+def _asleep(lock: Path) -> Iterator[None]:
+    """What happens in the block is done by another process, which got the lock of this one meanwhile."""
+    lock.unlink()
+    held = dict(lock_module._held)
+    lock_module._held.clear()
+    yield
+    lock_module._held.update(held)
+
+
+def test_a_worker_that_wakes_up_after_another_one_got_its_lock_writes_nothing_more(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep() -> None:
+        with _asleep(parts.folder / ".2-of-4.h5.lock"):
+            parts.extract(2)
+            done.append(parts.shard(2).read_bytes())
+
+    monkeypatch.setattr(lock_module, "_TRUSTED", -1)
+    parts.extract(1, 3, 4)
+    done: list[bytes] = []
+    with pytest.raises(
+        CacheLockedError, match=r"2-of-4\.h5 is no longer locked by this process: .* same command goes on"
+    ):
+        parts.extract(2, reporter=_At(sleep))
+    assert [parts.shard(2).read_bytes()] == done
+    assert parts.is_whole(parts.merge(strict=True).file)
+    assert [path.name for path in parts.cache.iterdir()] == ["photos--lenet5.h5"]
+
+
+def test_a_committer_that_wakes_up_after_another_one_has_merged_leaves_its_file(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep() -> None:
+        with _asleep(parts.cache / ".photos--lenet5.h5.lock"):
+            assert parts.is_whole(parts.merge().file)
+
+    monkeypatch.setattr(lock_module, "_TRUSTED", -1)
+    parts.extract(1, 2, 3, 4)
+    with pytest.raises(CacheLockedError, match=r"photos--lenet5\.h5 is no longer locked by this process"):
+        parts.merge(reporter=_At(sleep))
+    assert parts.is_whole(parts.cache / "photos--lenet5.h5")
+    assert [path.name for path in parts.cache.iterdir()] == ["photos--lenet5.h5"]
+
+
+@pytest.mark.parametrize("moment", ["read", "copied"])
+def test_shards_that_are_completed_while_they_are_merged_are_read_again(
+    moment: str, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def complete(*arguments: Any, **options: Any) -> Any:
+        if partial_path(parts.shard(4)).exists():
+            parts.extract(4)
+        return original(*arguments, **options)
+
+    parts.extract(1, 2, 3)
+    with pytest.raises(KeyboardInterrupt):
+        parts.extract(4, reporter=_Interrupt())
+    place: Any = shards.Shards if moment == "read" else shards._Merging
+    name = "rows" if moment == "read" else "_copy_features"
+    original = getattr(place, name)
+    monkeypatch.setattr(place, name, complete)
+    merged = parts.merge(strict=moment == "read")
+    assert merged.merged == 40
+    assert parts.is_whole(merged.file)
+
+
+def test_the_command_merges_what_it_can_and_then_says_what_it_could_not(parts: Parts) -> None:
+    parts.extract(1, 2, 3, 4)
+    (parts.cache / "others--lenet5--12345678.shards").mkdir()  # a worker that was killed when it began
+    result = CliRunner().invoke(main, ["cache", "merge", "--cache", str(parts.cache)])
+    assert result.exit_code == 1
+    assert "Error: there are no shards in " in result.output
+    assert parts.is_whole(parts.cache / "photos--lenet5.h5")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+@pytest.mark.parametrize(("kind", "processes", "kills"), [("shards", 2, 4), ("devices", 2, 4)])
+def test_processes_that_are_killed_lose_nothing(kind: str, processes: int, kills: int) -> None:
+    command = [sys.executable, ROOT / "tests" / "fuzz_kills.py", kind, str(processes), str(kills), "3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"kills: {kills}" in done.stdout
+    assert "different: 0\nleft: 0\nfailed: 0\n" in done.stdout
 
 
 def test_a_file_that_another_process_completes_meanwhile_is_passed_over(parts: Parts, lenet: Backbone) -> None:

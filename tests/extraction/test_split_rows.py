@@ -368,3 +368,15 @@ def test_ranges_stay_where_they_are() -> None:
     assert divide(paths, 5, files) == [(0, 3, 0), (3, 7, None), (7, 12, 1), (12, 17, 2), (17, 20, None)]
     assert divide(paths[12:], 9, files) == [(0, 8, 2)]
     assert divide(paths[:3], 9, files) == [(0, 3, 0)]
+
+
+def test_a_set_whose_first_file_was_not_begun_keeps_its_name(few: Path, tmp_path: Path, lenet: Backbone) -> None:
+    folder = tmp_path / "c" / f"{few.name}--lenet5.set"
+    folder.mkdir(parents=True)
+    (folder / "0001.h5.new").write_bytes(bytes(5000))  # of a run that was killed while it laid the file out
+    (folder / ".manifest.json.lock").touch()
+    result = extract(few, lenet, cache=tmp_path / "c", split_rows=5)
+    assert result.file == folder
+    (folder / ".manifest.json.lock").touch()
+    assert extract(few, lenet, cache=tmp_path / "c", split_rows=5).computed == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["0001.h5", "0002.h5", "manifest.json"]

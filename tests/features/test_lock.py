@@ -17,7 +17,7 @@ from feature_files import HOLD_LOCK, holder_of
 
 from featx.errors import CacheLockedError, OutputError
 from featx.features import lock as lock_module
-from featx.features.lock import write_lock
+from featx.features.lock import require_locks, write_lock
 
 
 def test_a_second_writer_is_refused_until_the_first_one_ends_however_it_ends(tmp_path: Path) -> None:
@@ -289,3 +289,47 @@ def test_a_lock_that_cannot_be_removed_does_not_hide_the_real_error(
     monkeypatch.undo()
     with write_lock(tmp_path / "f.h5"):
         pass
+
+
+@pytest.mark.parametrize("how", ["removed", "given to another process", "removed and made again"])
+def test_a_lock_that_went_to_another_process_is_noticed_and_left_to_it(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_module, "_TRUSTED", -1)
+    path, lock = tmp_path / "f.h5", tmp_path / ".f.h5.lock"
+    with write_lock(path):
+        require_locks()
+        before = lock.read_text()
+        if how.startswith("removed"):
+            lock.unlink()
+        if how != "removed":
+            lock.write_text(
+                before if how.endswith("again") else "process 1 on another-machine since 2026-01-01 00:00:00"
+            )
+        with pytest.raises(CacheLockedError, match=r"f\.h5 is no longer locked by this process: .* suspended for long"):
+            require_locks()
+    assert lock.exists() == (how != "removed")
+    require_locks()
+
+
+def test_an_error_after_a_lock_was_lost_names_the_lock(tmp_path: Path) -> None:
+    def write() -> None:
+        with write_lock(tmp_path / "f.h5"):
+            (tmp_path / ".f.h5.lock").unlink()
+            raise OutputError("cannot write f.h5: No such file or directory")
+
+    with pytest.raises(CacheLockedError, match="no longer locked") as caught:
+        write()
+    assert isinstance(caught.value.__cause__, OutputError)
+
+
+def test_a_lock_is_looked_at_again_only_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(lock_module, "_clock", lambda: now[0])
+    with write_lock(tmp_path / "f.h5"):
+        (tmp_path / ".f.h5.lock").unlink()
+        now[0] += 0.05
+        require_locks()
+        now[0] += 3600
+        with pytest.raises(CacheLockedError, match="no longer locked"):
+            require_locks()
