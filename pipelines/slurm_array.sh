@@ -11,7 +11,8 @@
 #     sbatch --dependency=afterany:"$job" --wrap "featx cache merge --strict"
 #
 # A task that was killed goes on where it stopped: SHARDS=16 sbatch --array=7 pipelines/slurm_array.sh. Any other scheduler that
-# numbers its tasks from 1 runs the one command below.
+# numbers its tasks from 1 runs the one command below. SPLIT_ROWS=10000000 makes a set of files of so many images.
 set -eu
 : "${DATA:=photos/}" "${BACKBONE:=resnet50}" "${CACHE:=cache}" "${SHARDS:=${SLURM_ARRAY_TASK_COUNT:-16}}"
-exec "${FEATX:-featx}" extract "$DATA" --backbone "$BACKBONE" --cache "$CACHE" --shard "$SLURM_ARRAY_TASK_ID/$SHARDS"
+exec "${FEATX:-featx}" extract "$DATA" --backbone "$BACKBONE" --cache "$CACHE" --shard "$SLURM_ARRAY_TASK_ID/$SHARDS" \
+    ${SPLIT_ROWS:+--split-rows "$SPLIT_ROWS"}

@@ -3,6 +3,7 @@
     python tests/fuzz_kills.py shards 4 50 0     # four workers on shards, and a committer that merges them meanwhile
     python tests/fuzz_kills.py devices 2 50 0    # --devices cpu,cpu: the process that writes, and those of the devices
     python tests/fuzz_kills.py set 1 50 0        # --split-rows
+    python tests/fuzz_kills.py set-shards 4 50 0 # shards that become a set
 
 The arguments are the kind, the number of processes, that of kills, and the seed. In each round some processes get SIGKILL, one
 or several at once, or SIGSTOP: at a random time, or while they do something that takes little time and is picked at random.
@@ -42,11 +43,12 @@ import torch
 from PIL import Image
 
 from featx.cli.main import main as featx
-from featx.extraction import crew, device_process, one_file, split_rows
+from featx.extraction import crew, device_process, one_file
 from featx.extraction.committer import Committer
 from featx.extraction.computation import Computation
 from featx.features import shards
 from featx.features.manifest import Manifest
+from featx.features.set_update import SetUpdate
 from featx.features.structured_file import StructuredFile
 from featx.features.writer import FeatureFileWriter
 
@@ -76,9 +78,9 @@ _COMMITTER = {
     "removing shards": (shards, "_remove"),
 }
 _SET = {
-    "settling splits": (split_rows._Update, "_settle_splits"),
+    "settling splits": (SetUpdate, "with_splits"),
     "writing the manifest": (Manifest, "write"),
-    "removing replaced files": (split_rows._Update, "_remove_others"),
+    "removing replaced files": (SetUpdate, "_remove_others"),
 }
 _DRIVER = {**_WORKER, "computing": (crew.Crew, "run")}
 _DEVICE = {
@@ -92,6 +94,7 @@ ROLES: dict[str, dict[str, tuple[Any, str]]] = {
     "driver": _DRIVER,
     "device": _DEVICE,
     "set": {**_WORKER, **_SET},
+    "committer of a set": {**_COMMITTER, "writing the manifest": (Manifest, "write")},
 }
 """What the processes of each role do, and the functions that do it."""
 
@@ -294,7 +297,7 @@ class Trial:
     """One cache folder, in which processes work, are killed and go on.
 
     Args:
-        kind: "shards", "devices" or "set".
+        kind: "shards", "devices", "set" or "set-shards".
         processes: workers or devices.
         folder: for everything.
         seed: of all that is random.
@@ -313,10 +316,15 @@ class Trial:
         assert not self.seen.failed
 
     def _extract(self, *options: str) -> list[str]:
-        return ["extract", str(self.data), *_SETTINGS, "-j", "1" if self.kind == "shards" else "2", *options]
+        return ["extract", str(self.data), *_SETTINGS, "-j", "1" if self.has_shards else "2", *options]
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether workers make shards."""
+        return self.kind in ("shards", "set-shards")
 
     def _of_set(self) -> list[str]:
-        return ["--split-rows", "100"] if self.kind == "set" else []
+        return ["--split-rows", "100"] if self.kind in ("set", "set-shards") else []
 
     def _commands(self) -> list[Command]:
         """The commands of a round."""
@@ -328,11 +336,13 @@ class Trial:
         numbers = list(range(1, self.processes + 1))
         if self.chance.random() < 0.2:
             numbers[0] = numbers[-1]  # two on the same
-        work = [Command(self._extract(*cache, "--shard", f"{k}/{self.processes}"), "worker") for k in numbers]
+        shard = [*cache, *self._of_set(), "--shard"]
+        work = [Command(self._extract(*shard, f"{k}/{self.processes}"), "worker") for k in numbers]
         return [*work, self._merge(repeats=8)]
 
     def _merge(self, *options: str, repeats: int = 1) -> Command:
-        return Command(["cache", "merge", "--cache", str(self.cache), *options], "committer", repeats)
+        role = "committer of a set" if self.kind == "set-shards" else "committer"
+        return Command(["cache", "merge", "--cache", str(self.cache), *options], role, repeats)
 
     def round(self, most: int) -> None:
         """Kill and pause some processes, one or more times, and complete what they have left."""
@@ -340,7 +350,7 @@ class Trial:
             if self.seen.kills < most:
                 self._wave(most)
         last = self._commands()
-        if self.kind == "shards":
+        if self.has_shards:
             for number, command in enumerate(last[:-1], start=1):
                 command.arguments = [*command.arguments[:-1], f"{number}/{self.processes}"]
             self._finish(last[:-1])
@@ -362,7 +372,7 @@ class Trial:
         """Start all commands, and send signals to some of them."""
         commands = self._commands()
         victims = self.chance.sample(commands, self.chance.choice((1, 1, 1, min(2, len(commands)))))
-        if self.kind == "shards" and self.chance.random() < 0.3:
+        if self.has_shards and self.chance.random() < 0.3:
             victims = [commands[-1]]
         for command in victims:
             if self.chance.random() < 0.8:
@@ -441,7 +451,7 @@ class Trial:
             self.seen.locks_lost += 1
         if locks:
             again = [Command(paused.arguments, paused.role)]
-            if self.kind == "shards" and self.chance.random() < 0.5:
+            if self.has_shards and self.chance.random() < 0.5:
                 again.append(self._merge())
             for command in again:
                 self._finish([command])

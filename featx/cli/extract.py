@@ -65,8 +65,6 @@ def _check(options: Mapping[str, Any]) -> None:
         from featx.data.shard import Shard
 
         Shard.parse(options["shard"])
-        if options["split_rows"]:
-            raise SettingsError("shard and split-rows both divide the data set into files; expected one of them")
     if options["ray"]:
         from featx.extraction.cluster.settings import RaySettings
 

@@ -242,6 +242,10 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
     "--strict", is_flag=True, section="Output", needs=ALWAYS,
     help="Write nothing as long as an image is missing, and exit with status 1.",
 )  # fmt: skip
+@option(
+    "--split-rows", type=COUNT, show_default="as the shards were extracted", section="Output", needs=ALWAYS, metavar="N",
+    help="Make a set of feature files of at most N images each.",
+)  # fmt: skip
 @option("--keep", is_flag=True, section="Output", needs=ALWAYS, help="Keep shards whose rows are all in the file.")
 @option(
     "--wait", is_flag=True, section="Advanced", needs=ALWAYS, help="Wait while another process writes the same file."
@@ -256,15 +260,13 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
 )
 @JSON
 @click.pass_context
-def cache_merge(
-    ctx: click.Context, folders: tuple[str, ...], strict: bool, keep: bool, wait: bool, cache: str | None, as_json: bool
-) -> None:
+def cache_merge(ctx: click.Context, folders: tuple[str, ...], cache: str | None, as_json: bool, **options: Any) -> None:
     """Merge the shards in FOLDERS, or in all folders that end in .shards in the cache folder, into feature files.
 
     featx extract DATA --shard K/N writes shards. The merged file is the one that featx extract DATA writes on one machine, byte
-    for byte. No image is opened and no network is needed. Merging may be repeated at any time, while shards are being written
-    too: then the file has the images that are done, and the next merge replaces it. Shards are removed once the file has all
-    their rows.
+    for byte; of shards that were extracted with --split-rows, it is the set of files. No image is opened and no network is
+    needed. Merging may be repeated at any time, while shards are being written too: then the file has the images that are
+    done, and the next merge replaces it. Shards are removed once the file has all their rows.
     """
     from featx.features.shards import merge_shards, shard_folders
 
@@ -275,7 +277,7 @@ def cache_merge(
     errors: list[FeatxError] = []
     for folder in found:
         try:
-            result = merge_shards(folder, strict=strict, keep=keep, wait=wait, progress=not as_json)
+            result = merge_shards(folder, progress=not as_json, **options)
         except FeatxError as error:  # the others are merged nevertheless
             if folders or folder.is_dir():
                 errors.append(error)

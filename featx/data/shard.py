@@ -80,13 +80,15 @@ class Shard:
         """The images of the shard."""
         return images.take(self.rows(len(images)))
 
-    def described(self, images: ImageSet) -> dict[str, Any]:
+    def described(self, images: ImageSet, split_rows: int | None = None) -> dict[str, Any]:
         """What the feature file of the shard stores about it, as part of ``dataset``.
 
         Args:
             images: the whole data set.
+            split_rows: the most images of a file, if the shards become a set of files.
         """
-        return {"number": self.number, "of": self.of, "images": len(images), "listing": _listing(images)}
+        found = {"number": self.number, "of": self.of, "images": len(images), "listing": _listing(images)}
+        return found if split_rows is None else {**found, "split_rows": split_rows}
 
 
 def _listing(images: ImageSet) -> str:

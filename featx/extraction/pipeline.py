@@ -23,7 +23,7 @@ from featx.data.scan import scan_images
 from featx.data.shard import Shard
 from featx.data.urls import public
 from featx.devices import pick_devices
-from featx.errors import DatasetError, OutputError, SettingsError, system_errors
+from featx.errors import DatasetError, OutputError, system_errors
 from featx.extraction.autotune import AUTO
 from featx.extraction.cluster.connection import Connection
 from featx.extraction.cluster.settings import RaySettings
@@ -35,7 +35,7 @@ from featx.extraction.result import Extraction
 from featx.extraction.reuse import count_removed
 from featx.extraction.split_rows import extract_set
 from featx.features.feature_file import DONE
-from featx.features.manifest import SETS
+from featx.features.manifest import SETS, require_split_rows
 from featx.features.remote_folder import RemoteFolder
 from featx.layer_spec import views_name
 from featx.progress import shows_progress
@@ -94,7 +94,7 @@ def extract(
             them. If a process dies, the others take its images.
         shard: extract one part of the data set only, such as "3/16", the third of 16, on one of several machines that share the
             folder ``cache``. It goes to a file of its own, in a folder that ends in ``.shards``; ``merge_shards`` makes the
-            feature file of the data set of them.
+            feature file of the data set of them; with ``split_rows``, the set of files.
         split_rows: keep the data set in several feature files of at most as many images each, in a folder that ends in
             ``.set``, which every function takes as one. Files whose images have not changed stay as they are.
         ray: read, decode and run the network on a cluster of Ray (``pip install 'featx[ray]'``): "auto" for the one that this
@@ -146,7 +146,7 @@ def extract(
         ray=cluster,
     )
     if shard is not None:
-        request = _part_of(request, Shard.parse(shard))
+        request = _part_of(request, Shard.parse(shard), split_rows)
     with cluster or contextlib.nullcontext():
         return _extracted(request, copies, split_rows, started, wait=wait, reporter=reporter)
 
@@ -161,7 +161,7 @@ def _extracted(
     reporter: Reporter,
 ) -> Extraction:
     """Carry out a request, and say what was done."""
-    if split_rows is not None:
+    if split_rows is not None and request.shard is None:
         done = extract_set(request, split_rows, wait=wait, reporter=reporter)
         notes = unversioned(done.unversioned)
         return _summary(request, done.folder, done.outcomes, done.removed, notes, time.perf_counter() - started)
@@ -191,7 +191,8 @@ def _require_place(
     if shard is not None and (out is not None or is_remote(cache)):
         raise OutputError("shards go to a folder that all machines share; expected a folder as --cache, and no -o")
     if split_rows is not None:
-        _require_set(split_rows, shard=shard, out=out, cache=cache)
+        require_split_rows(split_rows)
+        _require_set(out=out, cache=cache)
 
 
 def _fetched(request: Request, copies: RemoteFolder, reporter: Reporter) -> Request:
@@ -211,7 +212,7 @@ def _on_first(backbone: Backbone | str, devices: Sequence[torch.device]) -> Back
     return restore_backbone(described, layers=backbone.identities, name=backbone.name, device=str(devices[0]))
 
 
-def _part_of(request: Request, shard: Shard) -> Request:
+def _part_of(request: Request, shard: Shard, split_rows: int | None) -> Request:
     """The request for one shard of its images.
 
     Raises:
@@ -222,7 +223,7 @@ def _part_of(request: Request, shard: Shard) -> Request:
         raise DatasetError(f"shard {shard} has no images: the data set has {len(whole)}")
     note = f"shard {shard} has {len(part):,} of the {len(whole):,} images; featx cache merge joins the shards"
     part = dataclasses.replace(part, notes=(*part.notes, note))
-    return dataclasses.replace(request, images=part, shard=(shard, shard.described(whole)))
+    return dataclasses.replace(request, images=part, shard=(shard, shard.described(whole, split_rows)))
 
 
 def _remote_copies(cache: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> RemoteFolder | None:
@@ -242,19 +243,12 @@ def _remote_copies(cache: str | os.PathLike[str], out: str | os.PathLike[str] | 
     return RemoteFolder(os.fspath(cache))
 
 
-def _require_set(
-    split_rows: int, *, shard: object, out: str | os.PathLike[str] | None, cache: str | os.PathLike[str]
-) -> None:
-    """Check the arguments of an extraction into several files.
+def _require_set(*, out: str | os.PathLike[str] | None, cache: str | os.PathLike[str]) -> None:
+    """Check that several files can go to a place.
 
     Raises:
-        SettingsError: the number of rows, or another argument excludes it.
-        OutputError: the files cannot go where they are to go.
+        OutputError: they cannot.
     """
-    if type(split_rows) is not int or split_rows < 1:
-        raise SettingsError(f"split_rows is {split_rows!r}; expected the most images of a file, a whole number above 0")
-    if shard is not None:
-        raise SettingsError("shard and split_rows both divide the data set into files; expected one of them")
     if is_remote(cache):
         raise OutputError(f"{public(os.fspath(cache))} takes single files; a set of files goes to a folder as --cache")
     if out is not None and Path(out).suffix != SETS:

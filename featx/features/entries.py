@@ -16,8 +16,8 @@ from featx.constants import FROZEN, UNTRAINED
 from featx.data.openers import store_exists
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
-from featx.features.feature_file import DONE, FeatureFile
-from featx.features.file_set import FeatureFileSet, folder_of, is_set
+from featx.features.feature_file import DONE, FeatureFile, are_among
+from featx.features.file_set import FeatureFileSet, folder_of, is_set, open_features
 from featx.features.folder import (
     ENDINGS,
     SHARDS,
@@ -122,6 +122,10 @@ def describe_files(paths: Iterable[Path]) -> list[FolderEntry]:
             raise CorruptFileError(misplaced(path, endings) or f"{path} is not {endings}")
         if is_something_else(path):
             raise CacheMissError(f"there is no feature file {path}")
+        if path.name in {file.name for file in _manifest_files(path.parent)}:
+            raise CorruptFileError(
+                f"{path} is a part of the set {path.parent}, which cannot be read without it; name that"
+            )
         entries.append(_usable(_entry(path)))
     return entries
 
@@ -270,7 +274,8 @@ def _superseded(file: FeatureFile, thorough: bool) -> str:
     if final != file.path:  # an unfinished file is only of use for its finished file
         return f"{final.name} has all its features" if _has_all(final, file, thorough) else ""
     if shard := file.dataset.get("shard"):
-        wholes = (path for path in files_in(file.path.parent.parent) if path.suffix == ".h5")
+        place = file.path.parent.parent
+        wholes = [*(path for path in files_in(place) if path.suffix == ".h5"), *sets_in(place)]
         whole = next((path for path in wholes if _has_all(path, file, thorough, least=shard["images"])), None)
         return f"{whole.name} has all its features" if whole else ""
     if store_exists(file.root):
@@ -292,7 +297,7 @@ def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bo
         least: the least number of images that it must have.
     """
     try:
-        whole = FeatureFile(path)
+        whole = open_features(path)
         if len(whole) < least or not whole.holds(file.identities) or (with_data_set and not store_exists(whole.root)):
             return False
         rows = np.flatnonzero(whole.status == DONE)
@@ -300,8 +305,7 @@ def _has_all(path: Path, file: FeatureFile, thorough: bool, *, with_data_set: bo
             rows = rows[whole.checksums_match_in_all(list(file.layers), rows)]
     except (CacheMissError, CorruptFileError, UnreadableFileError):
         return False
-    done = set(map(bytes, whole.keys[rows]))
-    return all(bytes(key) in done for key in file.keys[file.status == DONE])
+    return are_among(file.keys[file.status == DONE], whole.keys[rows])
 
 
 def _on_disk(path: Path) -> int:

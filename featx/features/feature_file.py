@@ -321,6 +321,18 @@ def read_verified(file: FeatureFile, layer: str, rows: np.ndarray) -> tuple[np.n
     return sound & (file.status[rows] == DONE), data.view(entry.dtype), expected
 
 
+def are_among(keys: np.ndarray, others: np.ndarray) -> bool:
+    """Whether all of (N, 16) uint8 keys are among (M, 16) others.
+
+    Examples:
+        >>> keys = np.arange(48, dtype=np.uint8).reshape(3, 16)
+        >>> are_among(keys[1:], keys), are_among(keys, keys[1:])
+        (True, False)
+    """
+    one, other = (np.ascontiguousarray(each).view("V16").ravel() for each in (keys, others))
+    return bool(np.isin(one, other).all())
+
+
 def computed_digest(file: FeatureFile, final: Mapping[str, np.ndarray] | None = None) -> str:
     """Compute the SHA-256, in hex, of everything but the features, which have their checksums.
 

@@ -22,7 +22,9 @@ from featx.features.encoded_paths import EncodedPaths
 from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE
 from featx.features.file_set import each_file, folder_of, is_set, open_features
+from featx.features.manifest import Manifest
 from featx.features.remote_folder import local_file
+from featx.features.shared_reading import read_shared
 from featx.features.split_rows import SplitRows
 from featx.features.stacked_rows import BLOCK_BYTES, StackedRows, release_pages, select
 from featx.identity import joint_features, joint_identity
@@ -48,7 +50,7 @@ class FeatureSet(SplitRows):
         labels: (N,) int64 into ``classes``; -1 for an unlabelled image. Lists and whole floats are converted; NaN is -1.
         splits: (N,) str.
         classes: (C,) names of the classes.
-        paths: (N,) str, relative to the data set's root; of several files ``EncodedPaths``, which take less memory.
+        paths: (N,) str, relative to the data set's root; from files ``EncodedPaths``, which take less memory than an array.
         keys: (N, 16) uint8, the content hashes of the images.
         layer: the layer spec of the features, as in ``LayerSpec.parse``.
         identity: SHA-256, in hex, of everything that the features depend on; "" for features that are not from a backbone.
@@ -249,18 +251,28 @@ class FeatureSet(SplitRows):
 def _read_fields(path: str | os.PathLike[str], layer: str | Sequence[str]) -> dict[str, Any]:
     """The fields of a feature set by name, from the files that a path stands for; arguments and errors as of ``load``."""
     layer = ",".join(names_of(layer, "layer"))
+    return read_shared(layer, lambda number, of: _read_checked(path, layer, number, of))
+
+
+def _read_checked(path: str | os.PathLike[str], layer: str, number: int, of: int) -> dict[str, Any]:
+    """The fields, where process ``number`` of ``of`` that read the same files checks its part of the rows."""
     names = LayerSpec.parse(layer).stored
     layers = [name for view in names for name in view]
     parts: list[dict[str, Any]] = []
     matrices: list[tuple[Sequence[Sequence[np.ndarray]], np.ndarray]] = []
+    several, at = is_set(path), 0
+    total = Manifest.read(Path(path)).rows if several else 0
     for file in each_file(path):
         rows = np.flatnonzero(file.status == DONE)
-        matches = file.checksums_match_in_all(layers, rows)
+        total = total or len(file)
+        first, last = (np.searchsorted(rows, total * part // of - at) for part in (number, number + 1))
+        at += len(file)
+        matches = file.checksums_match_in_all(layers, rows[first:last])
         if not matches.all():
-            first = file.paths[rows[np.argmin(matches)]]
+            bad = file.paths[rows[first + np.argmin(matches)]]
             raise CorruptFileError(
-                f"{file.path}: {np.count_nonzero(~matches)} of {len(rows)} rows of layer {layer} do not match their "
-                f"checksums, the first of {first}; the same featx extract with --rehash computes those again"
+                f"{file.path}: {np.count_nonzero(~matches)} of {len(matches)} rows of layer {layer} do not match their "
+                f"checksums, the first of {bad}; the same featx extract with --rehash computes those again"
             )
         matrices.append(([[file.features(name) for name in view] for view in names], rows))
         parts.append(
@@ -272,12 +284,13 @@ def _read_fields(path: str | os.PathLike[str], layer: str | Sequence[str]) -> di
                 "columns": {name: file.column(name)[rows] for name in file.column_names},
             }
         )
-    several = is_set(path)
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in ("labels", "splits", "paths", "keys")}
+    joined = {
+        name: np.concatenate([part.pop(name) for part in parts]) for name in ("labels", "splits", "paths", "keys")
+    }
     place = folder_of(Path(path)) if several else file.path
     return {
         **joined,
-        "paths": EncodedPaths(joined["paths"]) if several else np.asarray(EncodedPaths(joined["paths"])),
+        "paths": EncodedPaths(joined["paths"]),
         "features": _stack(matrices) if several else _join(*matrices[0], place.parent),
         "classes": file.classes,
         "layer": layer,

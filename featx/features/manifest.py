@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
+from featx.errors import (
+    CacheMissError,
+    CorruptFileError,
+    OutputError,
+    SettingsError,
+    UnknownVersionError,
+    UnreadableFileError,
+)
 from featx.features.lock import require_locks
 from featx.features.open_file import read_errors
 from featx.features.structured_file import sync_folder
@@ -56,6 +63,7 @@ class Manifest:
         backbone: the name of the backbone.
         split_rows: the most rows of a file.
         files: in the order of the paths.
+        missing: images that the data set has besides; those of shards that were not there when they were merged.
     """
 
     identity: str
@@ -64,6 +72,7 @@ class Manifest:
     backbone: str
     split_rows: int
     files: tuple[ListedFile, ...]
+    missing: int = 0
 
     @property
     def rows(self) -> int:
@@ -85,6 +94,7 @@ class Manifest:
             "backbone": self.backbone,
             "split_rows": self.split_rows,
             "rows": self.rows,
+            **({"missing": self.missing} if self.missing else {}),
             "files": [vars(file) for file in self.files],
         }
         data = (json.dumps(described, indent=1, ensure_ascii=True) + "\n").encode()
@@ -150,13 +160,25 @@ class Manifest:
                     raise ValueError(f"the file {file.name!r} has no valid name or digest")
             if len({file.name for file in files}) < len(files):
                 raise ValueError("a file is listed twice")
-            manifest = cls(identity, dataset, root, backbone, _number(found, "split_rows"), files)
+            missing = _number(found, "missing") if "missing" in found else 0
+            manifest = cls(identity, dataset, root, backbone, _number(found, "split_rows"), files, missing)
             if manifest.rows != _number(found, "rows"):
                 raise ValueError("the rows of its files do not add up")
         except ValueError as error:
             shown = brief_value(str(error))
             raise CorruptFileError(f"{path} is damaged: {shown}; the same featx extract makes it again") from error
         return manifest
+
+
+def require_split_rows(split_rows: object) -> int:
+    """The most images of a file of a set, as it was given.
+
+    Raises:
+        SettingsError: it is no whole number above 0.
+    """
+    if type(split_rows) is not int or split_rows < 1:
+        raise SettingsError(f"split_rows is {split_rows!r}; expected the most images of a file, a whole number above 0")
+    return split_rows
 
 
 def manifest_path(path: Path) -> Path:

@@ -19,6 +19,8 @@ from featx.features.feature_file import DONE, FAILED, FeatureFile
 from featx.features.folder import files_in
 from featx.text import counted, listed
 
+_SPLIT_ROWS = "split_rows"
+
 
 @dataclass(frozen=True)
 class ShardRows:
@@ -43,6 +45,10 @@ class ShardRows:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def take(self, part: slice) -> ShardRows:
+        """Some of the rows, one after the other."""
+        return ShardRows(*(getattr(self, name)[part] for name in ("source", "row", "paths", "keys", "status")))
 
 
 @dataclass
@@ -70,6 +76,13 @@ class Shards:
     def of(self) -> int:
         """How many shards there are to be."""
         return int(self.files[0].dataset["shard"]["of"])
+
+    @property
+    def split_rows(self) -> int | None:
+        """The most rows of a file, if a set is to be made of them: as the shard says that was written last."""
+        last = max(self.files, key=lambda file: _newest([file]))
+        found: int | None = last.dataset["shard"].get(_SPLIT_ROWS)
+        return found
 
     @cached_property
     def layers(self) -> list[str]:
@@ -109,6 +122,13 @@ class Shards:
             out[some] = tables[number][row[some]]
         return out
 
+    def positions(self, rows: ShardRows) -> np.ndarray:
+        """(M,) int64: which rows of the whole data set these are."""
+        found = np.empty(len(rows), dtype=np.int64)
+        for source, some in rows.by_source:
+            found[some] = Shard(self.number(source), self.of).rows(self.images)[rows.row[some]]
+        return found
+
     def missing(self, rows: ShardRows) -> Iterator[str]:
         """What is not there yet, one sentence per shard."""
         there: Counter[int] = Counter()
@@ -128,6 +148,12 @@ def by_source(source: np.ndarray) -> list[tuple[int, np.ndarray]]:
     order = np.argsort(source, kind="stable")
     numbers, first = np.unique(source[order], return_index=True)
     return list(zip(numbers.tolist(), np.split(order, first[1:]), strict=True)) if len(source) else []
+
+
+def narrow(texts: np.ndarray) -> np.ndarray:
+    """(N,) bytes in an array whose items are no wider than the longest of them."""
+    width = int(np.char.str_len(texts).max(initial=1))
+    return texts.astype(f"S{width}") if width < texts.dtype.itemsize else texts
 
 
 def read_shards(folder: Path) -> Shards:
@@ -153,7 +179,7 @@ def read_shards(folder: Path) -> Shards:
             notes.append(f"{path} is a feature file, but no shard. It is not merged")
             continue
         file.release()
-        described = {**file.dataset, "shard": {**shard, "number": 0}}
+        described = {**file.dataset, "shard": {**shard, "number": 0, _SPLIT_ROWS: 0}}
         states.setdefault((file.identity, repr(sorted(described.items()))), []).append(file)
     if not states:
         raise CacheMissError(f"there are no shards in {folder}" + (f": {notes[0]}" if notes else ""))
@@ -181,7 +207,9 @@ def _description(file: FeatureFile) -> dict[str, Any] | None:
     shard = file.dataset.get("shard")
     if not isinstance(shard, dict):
         return None
-    number, of, images = (shard.get(name) for name in ("number", "of", "images"))
+    number, of, images, most = (shard.get(name) for name in ("number", "of", "images", _SPLIT_ROWS))
+    if most is not None and (type(most) is not int or most < 1):
+        return None
     if type(number) is not int or type(of) is not int or type(images) is not int:
         return None
     with contextlib.suppress(SettingsError):

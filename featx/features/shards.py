@@ -1,4 +1,4 @@
-"""Shards: feature files of the parts of one data set, made by several processes or machines, and merged into one file.
+"""Shards: feature files of the parts of one data set, made by several processes or machines, and merged into one file or a set.
 
 A shard is a feature file like any other, whose ``dataset`` tells which part of what it holds (``featx.data.shard``). So what
 holds for a feature file holds for it: a killed run goes on where it stopped, rows have checksums, and features of other
@@ -29,15 +29,26 @@ from featx.errors import (
     OutputError,
     system_errors,
 )
-from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, read_verified
-from featx.features.folder import SHARDS, feature_file_path, final_path, set_aside
-from featx.features.header import partial_path
+from featx.features.feature_file import DONE, FAILED, FeatureFile, ImageTable, are_among, read_verified
+from featx.features.folder import (
+    SHARDS,
+    feature_file_path,
+    files_in,
+    final_path,
+    set_aside,
+    set_folder,
+    tagged_name,
+)
+from featx.features.header import FeatureFileHeader, partial_path
 from featx.features.lock import note_waits, write_lock
-from featx.features.shard_files import ShardRows, Shards, by_source, read_shards
+from featx.features.manifest import SETS, require_split_rows
+from featx.features.set_update import SetUpdate
+from featx.features.shard_files import ShardRows, Shards, by_source, narrow, read_shards
 from featx.features.writer import FeatureFileWriter
+from featx.io.file_kinds import MANIFEST
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
-from featx.text import counted, listed
+from featx.text import counted, listed, portable
 
 _SPAN = 1 << 25
 """Bytes of consecutive features of the file whose shards are read one after the other."""
@@ -60,7 +71,7 @@ class MergedShards:
     """What merging the shards of one data set did.
 
     Attributes:
-        file: the feature file; None if none was written.
+        file: the feature file, or the folder of the set of them; None if none was written.
         folder: the folder of the shards.
         dataset: the name of the data set.
         backbone: the name of the backbone.
@@ -110,6 +121,7 @@ class MergedShards:
 def merge_shards(
     folder: str | Path,
     *,
+    split_rows: int | None = None,
     strict: bool = False,
     keep: bool = False,
     wait: bool = False,
@@ -119,10 +131,12 @@ def merge_shards(
     """Merge the shards of a data set, which ``extract(..., shard="3/16")`` writes, into its feature file.
 
     The file is, byte for byte, the one that a single run on the whole data set writes. Merging may be repeated at any time,
-    while shards are being written too: then the file has the images that are done, and the next merge replaces it.
+    while shards are being written too: then the file has the images that are done, and the next merge replaces it. Shards that
+    were extracted with ``split_rows`` become a set of files in the same way.
 
     Args:
         folder: the folder of the shards, ``<dataset>--<backbone>--<hash>.shards`` in the folder of feature files.
+        split_rows: make a set of files of at most as many images each; by default as the shards were extracted.
         strict: write nothing as long as an image is missing, and raise.
         keep: keep the shards when the file has all their rows.
         wait: wait while another process writes the same file, rather than raise.
@@ -133,6 +147,7 @@ def merge_shards(
         What the file has, and what is missing.
 
     Raises:
+        SettingsError: ``split_rows`` is no number of images.
         CacheMissError: there are no shards.
         DatasetError: no image has features; or the merge is strict, and images are missing.
         CacheLockedError: another process is writing the same file.
@@ -145,6 +160,8 @@ def merge_shards(
         print(featx.merge_shards("cache/photos--resnet50--1e21e4f2.shards").file)
     """
     started = time.perf_counter()
+    if split_rows is not None:
+        require_split_rows(split_rows)
     shards = read_shards(Path(folder))
     for attempt in itertools.count(1):
         try:
@@ -152,7 +169,7 @@ def merge_shards(
             missing = tuple(shards.missing(rows))
             if missing and strict:
                 raise DatasetError(f"{folder} is not complete: {listed(missing, most=3)}")
-            file, notes = _write(shards, rows, whole=not missing, wait=wait, reporter=reporter)
+            file, notes = _write(shards, rows, split_rows or shards.split_rows, wait=wait, reporter=reporter)
             break
         except _DamagedError:
             continue  # without those rows
@@ -194,37 +211,64 @@ class _DamagedError(Exception):
 
 
 def _write(
-    shards: Shards, rows: ShardRows, *, whole: bool, wait: bool, reporter: Reporter
+    shards: Shards, rows: ShardRows, split_rows: int | None, *, wait: bool, reporter: Reporter
 ) -> tuple[Path | None, tuple[str, ...]]:
-    """Write the feature file of these rows; returns its path, or None if an earlier file must stay, and notes.
+    """Write the feature file of these rows, or the set; returns its path, or None if an earlier one must stay, and notes.
 
     Raises:
         _DamagedError: rows do not match their checksums; ``shards.damaged`` has them.
     """
-    first = shards.files[0]
     if not (rows.status == DONE).any():
         raise DatasetError(f"no image in the shards in {shards.folder} has features")
-    path, note = feature_file_path(
-        shards.folder.parent,
-        dataset=first.dataset["name"],
-        root=first.dataset["root"],
-        backbone=first.backbone["name"],
-        identities=first.identities,
-    )
-    notes = [note] if note else []
-
-    with write_lock(path, wait=wait, waiting=note_waits(reporter)):
-        if not whole and _has_others(path, rows):
-            return None, (
-                *notes,
-                f"{path} has images that are not merged yet, so it stays as it is until all are there",
-            )
-        unfinished = partial_path(path)
-        if _has_others(unfinished, rows):
-            notes.append(f"an interrupted run left other rows, now stored in {set_aside(unfinished, 'other')}")
-        merging = _Merging(shards, rows, path)
-        merging.copy(reporter)
+    path, notes = _target(shards, is_set=split_rows is not None)
+    missing = shards.images - len(rows)
+    waiting = note_waits(reporter, "set" if split_rows else "file")
+    with write_lock(path / MANIFEST if split_rows else path, wait=wait, waiting=waiting):
+        update = SetUpdate(path, split_rows) if split_rows else None
+        if missing and (update.is_whole if update else _has_others(path, rows)):
+            stays = f"{path} has images that are not merged yet, so it stays as it is until all are there"
+            return None, (*notes, stays)
+        merging = _Merging(shards, rows, reporter)
+        if update:
+            notes += merging.write_set(update)
+        else:
+            notes += _set_others_aside(path, rows)
+            merging.write(slice(0, len(rows)), path)
         return path, tuple(notes)
+
+
+def _target(shards: Shards, *, is_set: bool) -> tuple[Path, list[str]]:
+    """The path of the feature file, or of the set, that the shards become, and notes.
+
+    One with further layers, which the shards lack, keeps its name.
+    """
+    first, folder = shards.files[0], shards.folder.parent
+    dataset, root, backbone, identities = first.dataset["name"], first.root, first.backbone["name"], first.identities
+    described = (dataset, portable(root), backbone, identities)
+    if is_set:
+        path, note = set_folder(folder, *described), ""
+        present = files_in(path)[:1]
+    else:
+        path, note = feature_file_path(
+            folder, dataset=dataset, root=portable(root), backbone=backbone, identities=identities
+        )
+        present = [path]
+    notes = [note] if note else []
+    for file in present:
+        with contextlib.suppress(CacheMissError, CorruptFileError):
+            if len(FeatureFileHeader(file).layers) > len(first.layers):
+                notes.append(f"{path} has layers that the shards lack, so it stays as it is")
+                tagged = folder / tagged_name(*described)
+                path = tagged.with_suffix(SETS) if is_set else tagged
+    return path, notes
+
+
+def _set_others_aside(path: Path, rows: ShardRows) -> list[str]:
+    """Rename what an interrupted run left at a path, if it has rows that are not merged; returns notes."""
+    unfinished = partial_path(path)
+    if not _has_others(unfinished, rows):
+        return []
+    return [f"an interrupted run left other rows, now stored in {set_aside(unfinished, 'other')}"]
 
 
 def _has_others(path: Path, rows: ShardRows) -> bool:
@@ -235,37 +279,35 @@ def _has_others(path: Path, rows: ShardRows) -> bool:
         return False
     except CorruptFileError:
         return path.name.endswith(".partial")  # it is set aside
-    have = set(map(bytes, rows.keys[rows.status == DONE]))
-    return any(bytes(key) not in have for key in file.keys[file.status == DONE])
+    return not are_among(file.keys[file.status == DONE], rows.keys[rows.status == DONE])
 
 
 class _Merging:
-    """Writes one feature file from the rows of shards."""
+    """Writes feature files from the rows of shards.
 
-    def __init__(self, shards: Shards, rows: ShardRows, path: Path) -> None:
-        self._shards, self._rows = shards, rows
+    Args:
+        shards: the shards.
+        rows: of them.
+        reporter: gets the progress, in images of all files.
+    """
+
+    def __init__(self, shards: Shards, rows: ShardRows, reporter: Reporter) -> None:
+        self._shards, self._rows, self._reporter = shards, rows, reporter
         self._locks = [threading.Lock() for _ in shards.files]  # since a file is opened and closed again for each block
         first = shards.files[0]
-        self._labels = shards.column(rows.source, rows.row, "images.labels")
-        self._is_hashed = first.dataset["splits"] == "hash"
-        splits = shards.column(rows.source, rows.row, "images.splits")
-        self._writer = FeatureFileWriter(
-            path,
-            images=ImageTable(
-                paths=rows.paths,
-                labels=self._labels,
-                splits=np.full(len(rows), b"", dtype="S1") if self._is_hashed else splits,
-                sizes=shards.column(rows.source, rows.row, "images.sizes"),
-                mtimes=shards.column(rows.source, rows.row, "images.mtimes"),
-            ),
-            classes=first.classes,
-            layers={name: (layer.dim, layer.identity) for name, layer in first.layers.items()},
-            dtype=next(iter(first.layers.values())).dtype.name,
-            identity=first.identity,
-            backbone=first.backbone,
-            dataset={name: value for name, value in first.dataset.items() if name != "shard"},
-            columns=self._further_columns(),
+        self._labels, self._sizes, self._mtimes = (
+            shards.column(rows.source, rows.row, f"images.{name}") for name in ("labels", "sizes", "mtimes")
         )
+        self._is_hashed = first.dataset["splits"] == "hash"
+        if self._is_hashed:
+            self._splits = np.full(len(rows), "", dtype=object)
+            readable = rows.keys.any(axis=1)
+            self._splits[readable] = hash_splits(rows.keys[readable], self._labels[readable])
+        else:
+            self._splits = shards.column(rows.source, rows.row, "images.splits")
+        self._dataset = {name: value for name, value in first.dataset.items() if name != "shard"}
+        self._columns = self._further_columns()
+        self._done, self._total = 0, int((rows.status == DONE).sum())
 
     def _further_columns(self) -> dict[str, np.ndarray]:
         row = self._rows.row
@@ -275,14 +317,59 @@ class _Merging:
                 cells[some] = self._shards.files[number].column(name)[row[some]]
         return found
 
-    def copy(self, reporter: Reporter) -> FeatureFile:
-        """Copy all rows, and complete the file."""
-        rows, writer = self._rows, self._writer
+    def write_set(self, update: SetUpdate) -> list[str]:
+        """Write the files of a set that are not there yet, and its manifest, under the lock of the set; returns notes."""
+        rows, missing = self._rows, self._shards.images - len(self._rows)
+        if missing:
+            ranges = update.ranges_so_far(self._shards.positions(rows), self._shards.images)
+        else:
+            ranges = update.ranges(rows.paths)
+        files, notes = list[FeatureFile](), list[str]()
+        for each in ranges:
+            part = slice(*each.rows)
+            names = filter(None, dict.fromkeys((each.present, each.successor)))
+            file = next(filter(None, (self._written(part, update.folder / name) for name in names)), None)
+            if file is None:
+                path = update.folder / each.successor
+                with write_lock(path, wait=True):
+                    notes += _set_others_aside(path, rows)
+                    file = self.write(part, path)
+            file.release()
+            files.append(file)
+        update.finish(files, missing)
+        return notes
+
+    def write(self, part: slice, path: Path) -> FeatureFile:
+        """Write some of the rows to a file, under its lock.
+
+        Raises:
+            _DamagedError: a row of a shard does not match its checksum.
+        """
+        rows, first = self._rows.take(part), self._shards.files[0]
+        splits = np.full(len(rows), b"", dtype="S1") if self._is_hashed else narrow(self._splits[part])
+        writer = FeatureFileWriter(
+            path,
+            images=ImageTable(
+                paths=narrow(rows.paths),
+                labels=self._labels[part],
+                splits=splits,
+                sizes=self._sizes[part],
+                mtimes=self._mtimes[part],
+            ),
+            classes=first.classes,
+            layers={name: (layer.dim, layer.identity) for name, layer in first.layers.items()},
+            dtype=next(iter(first.layers.values())).dtype.name,
+            identity=first.identity,
+            backbone=first.backbone,
+            dataset=self._dataset,
+            columns={name: cells[part] for name, cells in self._columns.items()},
+        )
         try:
             kept = np.zeros(len(rows), dtype=bool)
             if writer.resumed:
                 kept = writer.kept & (writer.resumed.keys == rows.keys).all(axis=1)
-            self._copy_features(np.flatnonzero((rows.status == DONE) & ~kept), reporter)
+            self._done += int(np.count_nonzero(kept))
+            self._copy_features(writer, rows, np.flatnonzero((rows.status == DONE) & ~kept))
         except BaseException:
             writer.discard()
             raise
@@ -291,37 +378,55 @@ class _Merging:
             file = self._shards.files[int(rows.source[row])]
             writer.fail(row, rows.keys[row].tobytes(), file.error(int(rows.row[row])))
         if self._is_hashed:
-            splits = np.full(len(rows), "", dtype=object)
-            readable = rows.keys.any(axis=1)
-            splits[readable] = hash_splits(rows.keys[readable], self._labels[readable])
-            writer.set_splits(splits.tolist())
+            writer.set_splits(self._splits[part].tolist())
         return writer.finish()
 
-    def _copy_features(self, todo: np.ndarray, reporter: Reporter) -> None:
+    def _written(self, part: slice, path: Path) -> FeatureFile | None:
+        """The file at a path if it has just these rows, as far as its tables tell; else None."""
+        with contextlib.suppress(CacheMissError, CorruptFileError):
+            file, rows, first = FeatureFile(path), self._rows.take(part), self._shards.files[0]
+            table = file.images
+            facts = (file.identity, file.dataset, file.classes, file.column_names, len(file))
+            if facts != (first.identity, self._dataset, first.classes, first.column_names, len(rows)):
+                return None
+            splits = file.splits if self._is_hashed else table.splits
+            pairs = [
+                (table.paths, rows.paths),
+                (table.labels, self._labels[part]),
+                (splits, self._splits[part]),
+                (table.sizes, self._sizes[part]),
+                (table.mtimes, self._mtimes[part]),
+                (file.keys, rows.keys),
+                (file.status, rows.status),
+                *((file.column(name), cells[part]) for name, cells in self._columns.items()),
+            ]
+            if all(np.array_equal(one, other) for one, other in pairs):
+                self._done += int((rows.status == DONE).sum())
+                return file
+        return None
+
+    def _copy_features(self, writer: FeatureFileWriter, rows: ShardRows, todo: np.ndarray) -> None:
         """Read rows in threads, some blocks ahead, and write them in this one, in order."""
-        done = 0
         ahead: deque[tuple[int, np.ndarray, Future[_Block]]] = deque()
         with ThreadPoolExecutor(_READERS, thread_name_prefix="featx-merge") as pool:
             try:
-                for number, mine in self._blocks(todo):
-                    ahead.append((number, mine, pool.submit(self._read, number, self._rows.row[mine])))
+                for number, mine in self._blocks(rows, todo):
+                    ahead.append((number, mine, pool.submit(self._read, number, rows.row[mine])))
                     if len(ahead) > _AHEAD:
-                        done += self._write_block(*ahead.popleft())
-                        reporter.progress(done, len(todo))
+                        self._write_block(writer, rows, *ahead.popleft())
                 while ahead:
-                    done += self._write_block(*ahead.popleft())
-                    reporter.progress(done, len(todo))
+                    self._write_block(writer, rows, *ahead.popleft())
             finally:
                 for _, _, reading in ahead:
                     reading.cancel()
 
-    def _blocks(self, todo: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def _blocks(self, rows: ShardRows, todo: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Rows to copy, in blocks from one file each."""
         width = sum(layer.dim * layer.dtype.itemsize for layer in self._shards.files[0].layers.values())
         step, most = max(1, _SPAN // width), max(1, _BLOCK // width)
         for at in range(0, len(todo), step):
             some = todo[at : at + step]
-            for number, mine in by_source(self._rows.source[some]):
+            for number, mine in by_source(rows.source[some]):
                 for first in range(0, len(mine), most):
                     yield number, some[mine[first : first + most]]
 
@@ -337,12 +442,15 @@ class _Merging:
             {layer: each[2] for layer, each in found.items()},
         )
 
-    def _write_block(self, number: int, mine: np.ndarray, reading: Future[_Block]) -> int:
+    def _write_block(
+        self, writer: FeatureFileWriter, rows: ShardRows, number: int, mine: np.ndarray, reading: Future[_Block]
+    ) -> None:
         sound, features, known = reading.result()
         if not sound.all():
-            self._report_damage(number, self._rows.row[mine][~sound])
-        self._writer.write(mine, self._rows.keys[mine], features, known)
-        return len(mine)
+            self._report_damage(number, rows.row[mine][~sound])
+        writer.write(mine, rows.keys[mine], features, known)
+        self._done += len(mine)
+        self._reporter.progress(self._done, self._total)
 
     def _report_damage(self, number: int, rows: np.ndarray) -> None:
         file = self._shards.files[number]

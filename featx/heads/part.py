@@ -13,6 +13,7 @@ import numpy as np
 
 from featx.errors import FeatxError
 from featx.features.feature_set import FeatureSet
+from featx.features.shared_reading import Read, reading_shared
 from featx.heads.training_data import ColumnSums, Rows, TrainingData, column_sums
 
 
@@ -22,6 +23,9 @@ class Part:
     Args:
         messages: to the other processes, as ``featx.heads.ranks.Messages``.
         load: loads a layer of the features; not needed by the first process.
+
+    Attributes:
+        fields: what the first process has read.
     """
 
     def __init__(self, messages: Any, load: Callable[[str], FeatureSet] | None = None) -> None:
@@ -30,6 +34,22 @@ class Part:
         self._training: TrainingData | None = None
         self._shared: Mapping[str, Any] = {}
         self._losses: tuple[Any, Any] | None = None
+        self.fields: dict[str, Any] = {}
+
+    def read(self, read: Read | None = None, layer: str = "") -> None:
+        """Read the features of a layer, of which this process checks its part.
+
+        Args:
+            read: how, in the first process, which keeps the ``fields``; None: this one loads the layer.
+            layer: the layer.
+        """
+        part = self.messages.rank, self.messages.count
+        if read is not None:
+            self.fields = read(*part)
+            return
+        assert self._load is not None
+        with reading_shared(lambda _, read: read(*part)):
+            self._features = self._load(layer)
 
     def use(self, features: FeatureSet) -> None:
         """Take features that are open already."""

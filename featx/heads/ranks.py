@@ -19,6 +19,7 @@ import numpy as np
 
 from featx.errors import FeatxError
 from featx.features.feature_set import FeatureSet
+from featx.features.shared_reading import Read, reading_shared
 from featx.heads.part import Part, facts_of
 from featx.heads.training_data import ColumnSums, TrainingData
 
@@ -66,6 +67,7 @@ class Ranks:
         self.messages = messages
         self._part = Part(messages)
         self._opened: np.ndarray | None = None
+        self._has_read = False
 
     @property
     def count(self) -> int:
@@ -73,6 +75,23 @@ class Ranks:
         return self.messages.count
 
     # The questions
+
+    def read(self, layer: str, read: Read) -> dict[str, Any]:
+        """Have every process read the features that this one reads first, and check its part of their rows.
+
+        Args:
+            layer: what is read.
+            read: reads it in this process, which checks the rows of later ones alone.
+
+        Raises:
+            FeatxError: a process cannot read them, or rows are damaged.
+        """
+        if self._has_read:
+            return read(0, 1)
+        self._has_read = True
+        self._ask("read", same={"layer": layer}, own={"read": read})
+        fields, self._part.fields = self._part.fields, {}
+        return fields
 
     def open(self, features: FeatureSet) -> bool:
         """Have every process open the features that a head is to be fitted to, unless others are open.
@@ -129,11 +148,12 @@ class Ranks:
 
     def _ask(
         self, what: str, *, each: Sequence[Mapping[str, Any]] = (), same: Mapping[str, Any] | None = None,
-        summed: bool = False,
+        own: Mapping[str, Any] | None = None, summed: bool = False,
     ) -> Any:  # fmt: skip
+        """Ask every process, by the name of a method of ``Part`` and its arguments: for each, for all, and for this one."""
         self.messages.broadcast((what, dict(same or {}), bool(each), summed))
-        own = self.messages.scatter(each) if each else {}
-        return _answer(self._part, what, {**(same or {}), **own}, summed)
+        mine = self.messages.scatter(each) if each else {}
+        return _answer(self._part, what, {**(same or {}), **mine, **(own or {})}, summed)
 
 
 def answer_all(messages: Messages, load: Callable[[str], FeatureSet]) -> None:
@@ -193,12 +213,18 @@ def ranks_for(features: FeatureSet) -> Ranks | None:
 
 
 @contextlib.contextmanager
-def fitting_together(messages: Messages) -> Iterator[None]:
-    """Within this context of the first process, heads are fitted by all processes. The others ``answer_all``."""
+def fitting_together(messages: Messages, *, from_file: bool) -> Iterator[None]:
+    """Within this context of the first process, heads are fitted by all processes. The others ``answer_all``.
+
+    Args:
+        messages: to the others.
+        from_file: whether the features are loaded first, by all processes.
+    """
     ranks = Ranks(messages)
     token = _CURRENT.set(ranks)
     try:
-        yield
+        with reading_shared(ranks.read) if from_file else contextlib.nullcontext():
+            yield
     except BaseException as error:
         with contextlib.suppress(FeatxError):
             ranks.end(str(error) or type(error).__name__)

@@ -46,7 +46,7 @@ def fits_together(function: Callable[P, R]) -> Callable[P, R]:
                 answer_all(messages, _loader(given.get("features"), given.get("cache", CACHE)))
                 other: R = messages.broadcast(None)
                 return other
-            with fitting_together(messages):
+            with fitting_together(messages, from_file=not isinstance(given.get("features"), FeatureSet)):
                 fit = function(*args, **kwargs)
             messages.broadcast(fit)
             return fit

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +30,6 @@ from featx.errors import (
 )
 from featx.extraction.pipeline import extract
 from featx.extraction.result import Extraction
-from featx.extraction.split_rows import divide
 from featx.features.entries import describe_files, list_folder, remove
 from featx.features.feature_file import FeatureFile
 from featx.features.feature_set import FeatureSet
@@ -34,6 +37,7 @@ from featx.features.file_set import FeatureFileSet, open_features
 from featx.features.folder import newest
 from featx.features.lock import write_lock
 from featx.features.manifest import ListedFile, Manifest
+from featx.features.set_update import divide
 from featx.features.stacked_rows import StackedRows
 from featx.heads.head import Head
 from featx.inspection.verify import verify_file
@@ -295,6 +299,8 @@ def test_a_set_is_listed_and_removed_as_one(sets: Sets) -> None:
     (sets.folder / "0009.h5.new").unlink()
     (named,) = describe_files([sets.folder / "manifest.json"])
     assert named == entry
+    with pytest.raises(CorruptFileError, match=r"0001\.h5 is a part of the set"):
+        describe_files([sets.folder / "0001.h5"])
     assert remove(named)
     assert list(sets.cache.iterdir()) == []
 
@@ -337,8 +343,6 @@ def test_what_cannot_be_is_said(sets: Sets, tmp_path: Path, monkeypatch: pytest.
     for rows in (0, -3, 2.5, True):
         with pytest.raises(SettingsError, match="split_rows is"):
             sets.make(rows=rows)
-    with pytest.raises(SettingsError, match="expected one of them"):
-        sets.make(shard="1/2")
     with pytest.raises(OutputError, match=r"ends in \.set"):
         sets.make(out=tmp_path / "x.h5")
     (tmp_path / "x.set").touch()
@@ -359,6 +363,19 @@ def test_a_named_folder_holds_the_set(sets: Sets, tmp_path: Path) -> None:
     assert result.file == tmp_path / "elsewhere" / "mine.set"
     assert len(result.load()) == 25
     assert sets.make(out=result.file).computed == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_runs_that_are_killed_lose_nothing(photos: Path, tmp_path: Path) -> None:
+    call = f"fuzz_sets.run({str(photos)!r}, pathlib.Path({str(tmp_path / 'trials')!r}), 4, 2, 9)"
+    path = os.pathsep.join(str(Path(__file__).parents[number]) for number in (1, 2))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import fuzz_sets, pathlib; print({call})"],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = ast.literal_eval(done.stdout)
+    assert (seen["kills"], seen["wrong"]) == (4, 0), done.stderr
 
 
 def test_ranges_stay_where_they_are() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,16 @@ import fits_together
 import numpy as np
 import pytest
 from digit_features import digit_features, regression_features
+from feature_files import flip
 from fits_together import EPOCHS
 from scipy.special import logsumexp
 
 import featx
+from featx.backbones.backbone import load_backbone
 from featx.errors import SettingsError
+from featx.features.feature_file import FeatureFile, ImageTable
+from featx.features.set_update import SetUpdate
+from featx.features.writer import FeatureFileWriter
 from featx.heads.estimators import mlp
 from featx.workflows.fit_together import require_together
 
@@ -41,8 +47,42 @@ def objective(head: featx.Head, features: featx.FeatureSet, C: float) -> float:
     return C * float(np.sum(logsumexp(scores, axis=1) - scores[np.arange(len(y)), y])) + penalty / 2
 
 
+def write_features(features: featx.FeatureSet, path: Path, rows: np.ndarray) -> FeatureFile:
+    """Some of the rows as a feature file."""
+    path.parent.mkdir(exist_ok=True)
+    images = ImageTable(
+        paths=np.array([b"%05d.png" % row for row in rows]),
+        labels=features.labels[rows],
+        splits=features.splits[rows].astype(bytes),
+        sizes=rows,
+        mtimes=rows,
+    )
+    backbone = load_backbone("lenet5", device="cpu")
+    writer = FeatureFileWriter(
+        path, images=images, classes=features.classes, layers={"penultimate": (features.width, "a" * 64)}, dtype="float32",
+        identity="c" * 64, backbone={"name": "lenet5", "weights": "default", "parts": backbone.describe()},
+        dataset={"name": "digits", "root": "/digits", "splits": "given"},
+    )  # fmt: skip
+    writer.publish()
+    writer.write(np.arange(len(rows)), features.keys[rows], {"penultimate": features.features[rows]})
+    return writer.finish()
+
+
+def make_files(folder: Path) -> None:
+    """The digits as a feature file, as a set, and as a set with a damaged row in the part of the second process."""
+    features = digit_features()
+    write_features(features, folder / "one.h5", np.arange(len(features)))
+    parts = np.split(np.arange(len(features)), range(700, len(features), 700))
+    files = [write_features(features, folder / "several.set" / f"{n:04d}.h5", rows) for n, rows in enumerate(parts, 1)]
+    SetUpdate(folder / "several.set", 700).finish(files)
+    shutil.copytree(folder / "several.set", folder / "damaged.set")
+    file = FeatureFile(folder / "damaged.set" / "0003.h5")
+    flip(file.path, file.layer("penultimate").offset + 9)
+
+
 def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "EPOCHS", EPOCHS)
+    make_files(tmp_path)
     found = run(fits_together.__file__, tmp_path)
     assert found.returncode == 0, found.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
@@ -62,6 +102,17 @@ def test_two_processes_fit_the_head_of_one(tmp_path: Path, monkeypatch: pytest.M
     trained, linear = featx.Head("linear").fit(features), featx.Head.load(tmp_path / "linear.safetensors")
     np.testing.assert_allclose(linear.predictor_.weight, trained.predictor_.weight, atol=1e-4)
     np.testing.assert_allclose(linear.predictor_.bias, trained.predictor_.bias, atol=1e-4)
+    assert "rank 1 of 2 processes" in first["damaged"]
+    assert "0003.h5: 1 of 397 rows of layer penultimate do not match" in first["damaged"]
+    for name in ("one.h5", "several.set"):
+        of_file = featx.FeatureSet.load(tmp_path / name)
+        for kind in ("ridge", "logreg"):
+            alone = featx.Head(kind, C=0.3).fit(of_file)
+            together = featx.Head.load(tmp_path / f"{name}-{kind}.safetensors")
+            assert objective(together, of_file, 0.3) == pytest.approx(objective(alone, of_file, 0.3), rel=1e-6)
+        read = [each[f"checked {name}"] for each in (first, second)]
+        assert sum(len(rows) for each in read for rows in each.values()) == 2 * 1797  # of two heads; no row twice
+        assert len(read[0]) + len(read[1]) == (2 if name == "one.h5" else 4)  # files; the second one is read by both
 
 
 @pytest.mark.parametrize(
