@@ -28,12 +28,13 @@ from common import peak_bytes
 WIDTH, CLASSES, HIDDEN, BLOCK = 768, 10, 64, 1 << 15
 
 
-def fake_blocks(rows: int, most: int | None = None) -> Iterator[np.ndarray]:
-    """(rows, WIDTH) float16 features, block by block; row i is of class i mod CLASSES.
+def fake_blocks(rows: int, most: int | None = None, width: int = WIDTH) -> Iterator[np.ndarray]:
+    """(rows, width) float16 features, block by block; row i is of class i mod CLASSES.
 
     Args:
         rows: of all.
         most: a block ends at each multiple of this number of rows.
+        width: at most WIDTH.
     """
     rng = np.random.default_rng(0)
     projection = (rng.normal(size=(HIDDEN, WIDTH)) / np.sqrt(HIDDEN)).astype(np.float32)
@@ -46,7 +47,8 @@ def fake_blocks(rows: int, most: int | None = None) -> Iterator[np.ndarray]:
             which = np.arange(at, min(at + BLOCK, end)) % CLASSES
             hidden = rng.standard_normal((len(which), HIDDEN), dtype=np.float32) * spread + centres[which]
             shift = int(rng.integers(BLOCK))
-            yield (hidden @ projection + noise[shift : shift + len(which)] + 0.5).astype(np.float16)
+            noisy = noise[shift : shift + len(which), :width]
+            yield (hidden @ projection[:, :width] + noisy + 0.5).astype(np.float16)
 
 
 def make(path: Path, rows: int) -> None:

@@ -2,9 +2,11 @@
 
     python benchmarks/bench_sets.py                                       # 1,000,000 rows of 768 float16 in 4 files, 1.6 GB
     python benchmarks/bench_sets.py --rows 10000000 --split-rows 2500000 --folder /data   # 16 GB on the disk of --folder
+    python benchmarks/bench_sets.py --rows 5000000 --split-rows 5000000 --width 8 --measure file   # one file of many images
 
 A fake backbone makes the features, those of ``bench_large_heads.py``; featx's own writer writes them, and the set is removed at
 the end. Each measurement is a process of its own: ``load`` is ``FeatureSet.load``, which checks the checksum of every row;
+``file`` is the same with the first file alone;
 ``blocks`` goes through all rows once; ``gather`` reads 100,000 rows drawn at random; the heads are fitted with C = 1.
 ``peak_bytes`` is the peak memory of the process.
 """
@@ -35,11 +37,11 @@ IDENTITY = "f" * 64
 LOADS = ("load", "blocks", "gather")
 
 
-def make(folder: Path, rows: int, split_rows: int) -> float:
+def make(folder: Path, rows: int, split_rows: int, width: int = WIDTH) -> float:
     """Write a set of fake features, and return the seconds that it took."""
     started = time.perf_counter()
     folder.mkdir(parents=True)
-    blocks, listed = fake_blocks(rows, split_rows), []
+    blocks, listed = fake_blocks(rows, split_rows, width), []
     for number, first in enumerate(range(0, rows, split_rows), 1):
         which = np.arange(first, min(first + split_rows, rows))
         digits = np.char.zfill(which.astype("S10"), 10)
@@ -52,7 +54,7 @@ def make(folder: Path, rows: int, split_rows: int) -> float:
         )
         writer = FeatureFileWriter(
             folder / f"{number:04d}.h5", images=images, classes=[f"class {n}" for n in range(CLASSES)],
-            layers={"penultimate": (WIDTH, IDENTITY)}, dtype="float16", identity=IDENTITY,
+            layers={"penultimate": (width, IDENTITY)}, dtype="float16", identity=IDENTITY,
             backbone={"name": "fake", "weights": "none", "parts": {}},
             dataset={"name": "photos", "root": "/photos", "splits": "given"},
         )  # fmt: skip
@@ -72,7 +74,7 @@ def make(folder: Path, rows: int, split_rows: int) -> float:
 def measure_here(folder: Path, what: str) -> dict[str, Any]:
     """Do one thing in this process, and measure it."""
     started = time.perf_counter()
-    features = FeatureSet.load(folder)
+    features = FeatureSet.load(folder / "0001.h5" if what == "file" else folder)
     found: dict[str, Any] = {
         "what": what,
         "rows": len(features),
@@ -87,7 +89,7 @@ def measure_here(folder: Path, what: str) -> dict[str, Any]:
         rows = np.random.default_rng(0).permutation(len(features))[:100_000]
         for at in range(0, len(rows), 1000):
             assert features.features[rows[at : at + 1000]].shape[1] == WIDTH
-    elif what != "load":
+    elif what not in ("load", "file"):
         import featx
 
         head = featx.Head(what, C=1.0).fit(features)
@@ -96,11 +98,11 @@ def measure_here(folder: Path, what: str) -> dict[str, Any]:
     return {**found, "seconds": round(time.perf_counter() - started, 2), "peak_bytes": peak_bytes()}
 
 
-def measure(folder: Path, rows: int, split_rows: int, whats: list[str]) -> dict[str, Any]:
+def measure(folder: Path, rows: int, split_rows: int, whats: list[str], width: int = WIDTH) -> dict[str, Any]:
     """Make a set, measure each thing in a process of its own, and remove the set."""
     place = folder / "photos--fake.set"
     try:
-        seconds = make(place, rows, split_rows)
+        seconds = make(place, rows, split_rows, width)
         size = sum(path.stat().st_size for path in place.iterdir())
         found = []
         for what in whats:
@@ -114,6 +116,7 @@ def measure(folder: Path, rows: int, split_rows: int, whats: list[str]) -> dict[
     return {
         "rows": rows,
         "split_rows": split_rows,
+        "width": width,
         "bytes": size,
         "write_seconds": round(seconds, 2),
         "measured": found,
@@ -125,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--split-rows", type=int, default=250_000)
+    parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--measure", nargs="+", default=[*LOADS, "ridge", "logreg"])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--here", help=argparse.SUPPRESS)
@@ -133,7 +137,7 @@ def main() -> None:
         print(json.dumps(measure_here(options.folder, options.here)))
         return
     with tempfile.TemporaryDirectory() as made:
-        found = measure(options.folder or Path(made), options.rows, options.split_rows, options.measure)
+        found = measure(options.folder or Path(made), options.rows, options.split_rows, options.measure, options.width)
     print(json.dumps({**found, "versions": {name: version(name) for name in ("featx", "numpy", "scipy")}}))
 
 

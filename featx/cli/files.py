@@ -260,7 +260,9 @@ def cache_rm(ctx: click.Context, files: tuple[str, ...], yes: bool, cache: str |
 )
 @JSON
 @click.pass_context
-def cache_merge(ctx: click.Context, folders: tuple[str, ...], cache: str | None, as_json: bool, **options: Any) -> None:
+def cache_merge(
+    ctx: click.Context, /, folders: tuple[str, ...], cache: str | None, as_json: bool, **options: Any
+) -> None:
     """Merge the shards in FOLDERS, or in all folders that end in .shards in the cache folder, into feature files.
 
     featx extract DATA --shard K/N writes shards. The merged file is the one that featx extract DATA writes on one machine, byte

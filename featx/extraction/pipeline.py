@@ -284,7 +284,7 @@ def _summary(
         backbone=f"{backbone.name}, {backbone.weights} weights",
         engine=next((outcome.engine for outcome in outcomes if outcome.engine), ""),
         failures=tuple(failures),
-        stages=outcomes[-1].stages,
+        stages=next((outcome.stages for outcome in reversed(outcomes) if outcome.stages), {}),
         notes=(
             *backbone.notes,
             *dict.fromkeys(note for outcome in outcomes for note in outcome.notes),
