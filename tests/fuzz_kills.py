@@ -363,8 +363,6 @@ class Trial:
         if others := sorted(found.keys() - self.expected.keys()):
             self.seen.left += 1
             sys.stderr.write(f"left: {others}\n")
-        if os.environ.get("FUZZ_VERBOSE"):
-            sys.stderr.write(f"{time.monotonic():.1f} {self.seen}\n")
         if self.chance.random() < 0.7:
             shutil.rmtree(self.cache)
 
@@ -511,14 +509,17 @@ def _text(path: Path) -> str:
 
 
 def _contents(cache: Path) -> dict[str, bytes]:
-    """The bytes of all files in a cache folder, by their paths; folders of shards count as files."""
+    """The bytes of all files in a cache folder, by their paths; folders of shards count as files.
+
+    Temporary files of less than a minute do not count; the next write of the same name removes them.
+    """
     return dict(_files(cache))
 
 
 def _files(cache: Path) -> Iterator[tuple[str, bytes]]:
     for path in cache.rglob("*"):
         name = str(path.relative_to(cache))
-        if path.is_file():
+        if path.is_file() and path.suffix != ".featx-temporary":
             yield name, path.read_bytes()
         elif path.suffix == shards.SHARDS:
             yield name, b""

@@ -10,6 +10,7 @@ the first row is written.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
@@ -179,6 +180,7 @@ def parse(file: int, name: object, *, torn: Mapping[str, Value] | None = None) -
     return structure
 
 
+@functools.lru_cache(maxsize=1024)  # shards of one data set have the same headers, but for the root's
 def checksum(data: bytes) -> int:
     """The 32-bit checksum that HDF5 stores with its headers: Bob Jenkins's lookup3, ``hashlittle`` with initval 0."""
     a = b = c = (0xDEADBEEF + len(data)) & _M
@@ -270,6 +272,10 @@ def _superblock(end: int) -> bytes:
     return data + struct.pack("<I", checksum(data))
 
 
+_HEADER = 14
+"""Bytes of a header besides its messages."""
+
+
 def _header(messages: list[bytes]) -> bytes:
     body = b"".join(messages)
     data = b"OHDR" + struct.pack("<BBI", 2, 2, len(body)) + body
@@ -300,7 +306,7 @@ def _group_header(targets: Mapping[str, int]) -> bytes:
 
 def _root_header(attrs: Mapping[str, Value], targets: Mapping[str, int], heap: _Heap) -> bytes:
     links, values = _links(targets), [_attribute(name, value, heap) for name, value in attrs.items()]
-    padding = -(_SUPERBLOCK + len(_header([*links, *values])) + 4) % SECTOR
+    padding = -(_SUPERBLOCK + _HEADER + sum(map(len, [*links, *values])) + 4) % SECTOR
     return _header([*links, _message(_NIL, bytes(padding)), *values])
 
 
