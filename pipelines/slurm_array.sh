@@ -1,6 +1,7 @@
 #!/bin/sh
 #SBATCH --job-name=featx
 #SBATCH --array=1-16
+#SBATCH --ntasks=1
 #SBATCH --cpus-per-task=8
 #SBATCH --gpus-per-task=1
 #SBATCH --time=04:00:00

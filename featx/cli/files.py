@@ -268,21 +268,21 @@ def cache_merge(
     featx extract DATA --shard K/N writes shards. The merged file is the one that featx extract DATA writes on one machine, byte
     for byte; of shards that were extracted with --split-rows, it is the set of files. No image is opened and no network is
     needed. Merging may be repeated at any time, while shards are being written too: then the file has the images that are
-    done, and the next merge replaces it. Shards are removed once the file has all their rows.
+    done, and the next merge replaces it. Shards are removed once the file has all their rows. Folders that cannot be
+    merged are named, and the exit status is 1; the others are merged all the same.
     """
     from featx.features.shards import merge_shards, shard_folders
 
     assert ctx.parent
     place = Path(with_local_files("cache merge", {"cache": cache or str(ctx.parent.params["cache"])})["cache"])
-    found = list(map(Path, folders)) or shard_folders(place)
-    merged: list[MergedShards] = []
-    errors: list[FeatxError] = []
+    found = [each for folder in folders for each in _folders_of_shards(folder)] or shard_folders(place)
+    merged, failed = [], []
     for folder in found:
         try:
             result = merge_shards(folder, progress=not as_json, **options)
         except FeatxError as error:  # the others are merged nevertheless
             if folders or folder.is_dir():
-                errors.append(error)
+                failed.append((folder, str(error)))
             else:
                 print_notes(f"another process has merged {folder} meanwhile")
             continue
@@ -291,12 +291,23 @@ def cache_merge(
             _show_merged(result)
         print_notes(*result.notes)
     if as_json:
-        print_result({"merged": [result.as_dict() for result in merged]}, lambda: None)
+        errors = [{"folder": str(folder), "error": error} for folder, error in failed]
+        print_result({"merged": [result.as_dict() for result in merged], "errors": errors}, lambda: None)
     elif not found:
         click.echo(f"there are no shards in {place}")
-    if errors:
-        print_notes(*map(str, errors[:-1]))
-        raise errors[-1]
+    for _, sentence in failed:
+        click.echo(f"Error: {printable(sentence)}", err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _folders_of_shards(folder: str) -> list[Path]:
+    """The folder of shards that was named, or those in the folder of feature files that was named instead."""
+    from featx.features.folder import SHARDS
+    from featx.features.shards import shard_folders
+
+    path = Path(folder)
+    return (shard_folders(path) if path.is_dir() and path.suffix != SHARDS else []) or [path]
 
 
 def _show_merged(result: MergedShards) -> None:

@@ -11,8 +11,8 @@ from featx.reporter import SILENT, Reporter
 _FILES = ("features", "file", "data", "words", "images", "compare")
 """The parameters of commands that may name a feature file."""
 
-_OF_THIS_MACHINE = ("cache", "cache rm")
-"""The commands that list and remove files, which they do on this machine alone."""
+_OF_THIS_MACHINE = ("cache", "cache rm", "cache merge")
+"""The commands that list, merge and remove files, which they do on this machine alone."""
 
 
 def with_local_files(command: str, options: Mapping[str, Any], reporter: Reporter = SILENT) -> dict[str, Any]:

@@ -73,6 +73,26 @@ class Shard:
         turns, rest = divmod(images, block * self.of)
         return turns * block + min(block, max(0, rest - block * (self.number - 1)))
 
+    def positions(self, rows: np.ndarray, images: int) -> np.ndarray:
+        """(M,) int64: the rows of a data set of N images that these rows of the shard are.
+
+        Examples:
+            >>> Shard(2, 3).positions(np.array([0, 2]), 10)
+            array([1, 7])
+        """
+        block = self._block(images)
+        turns, rest = np.divmod(np.asarray(rows, dtype=np.int64), block)
+        return (turns * self.of + self.number - 1) * block + rest
+
+    def numbers(self, positions: np.ndarray, images: int) -> np.ndarray:
+        """(M,) int64: the numbers of the shards, of as many as of this one, that these rows of a data set belong to.
+
+        Examples:
+            >>> Shard(2, 3).numbers(np.array([1, 7, 9]), 10)
+            array([2, 2, 1])
+        """
+        return np.asarray(positions, dtype=np.int64) // self._block(images) % self.of + 1
+
     def _block(self, images: int) -> int:
         return max(1, min(_BLOCK, images // (8 * self.of)))
 

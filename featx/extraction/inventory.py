@@ -19,6 +19,7 @@ from featx.errors import CacheMissError, CorruptFileError, StaleCacheError, Unre
 from featx.extraction.request import Request
 from featx.features.feature_file import FeatureFile, ImageTable
 from featx.features.file_marks import FileMarks, recorded_marks
+from featx.features.folder import is_lost
 from featx.identity import differences
 from featx.text import counted, portable
 
@@ -120,7 +121,7 @@ def take_inventory(request: Request, facts: FileFacts | None = None) -> Inventor
     path, note = request.target()
     facts = facts or request.images.facts()
     marks = FileMarks(facts.ctimes.copy(), facts.inodes.copy())
-    earlier = _earlier_file(path, request.backbone)
+    earlier, damage = _earlier_file(path, request)
     recorded = recorded_marks(earlier) if earlier else None
     if recorded and not recorded.inodes.any():  # they were found to change by themselves
         marks.inodes[:] = 0
@@ -133,7 +134,7 @@ def take_inventory(request: Request, facts: FileFacts | None = None) -> Inventor
         marks=marks,
         notes=(
             *request.images.notes,
-            *([note] if note else []),
+            *filter(None, (note, damage)),
             *_backbone_notes(request.backbone),
         ),
     )
@@ -174,20 +175,25 @@ def _backbone_notes(backbone: Backbone) -> Iterator[str]:
         )
 
 
-def _earlier_file(path: Path, backbone: Backbone) -> FeatureFile | None:
-    """Open the complete file that is to be replaced; None if there is none."""
+def _earlier_file(path: Path, request: Request) -> tuple[FeatureFile | None, str]:
+    """Open the complete file that is to be replaced: None if there is none, or a damaged shard; and a note about the latter.
+
+    A shard has a name that only featx gives, and no other name can be given to it, so a damaged one is made again.
+    """
+    backbone = request.backbone
     try:
         file = FeatureFile(path)
     except CacheMissError:
-        return None
+        return None, ""
     except UnreadableFileError as error:
-        raise UnreadableFileError(f"{error}. It is not overwritten; -o names another file") from error
+        raise UnreadableFileError(f"{error}. It is not overwritten; {request.way_out}") from error
     except CorruptFileError as error:  # it may be somebody's only copy of something else
-        raise type(error)(f"{error}. It is not overwritten; -o names another file") from error
+        if request.shard and is_lost(path, error):
+            return None, f"{error}. It is made again"
+        raise type(error)(f"{error}. It is not overwritten; {request.way_out}") from error
     if not file.holds(backbone.identities):
         parts = differences(file.backbone["parts"], backbone.describe())
         raise StaleCacheError(
-            f"{path} holds other features ({'; '.join(parts) or 'other layers: ' + ', '.join(file.layers)}); "
-            "name another file with -o"
+            f"{path} holds other features ({'; '.join(parts) or 'other layers: ' + ', '.join(file.layers)}); {request.way_out}"
         )
-    return file
+    return file, ""

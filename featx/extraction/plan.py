@@ -216,7 +216,7 @@ def _unfinished_file(inventory: Inventory, identities: Mapping[str, str]) -> tup
         return None, ()
     except UnreadableFileError as error:
         raise UnreadableFileError(
-            f"{error}. An interrupted run left it, so nothing is computed until it can be read; -o names another file"
+            f"{error}. An interrupted run left it, so nothing is computed until it can be read; {inventory.request.way_out}"
         ) from error
     except CorruptFileError as error:
         aside = set_aside(partial, "unusable")

@@ -111,6 +111,11 @@ class Request:
             return self.out.parent.parent
         return self.cache if self.shard else self.target()[0].parent
 
+    @property
+    def way_out(self) -> str:
+        """What the user can do if the file must not be overwritten."""
+        return "move it away, since a shard has no other name" if self.shard else "-o names another file"
+
     def as_stored(self) -> Request:
         """The request with the backbone in the form whose features its file holds; itself if it holds neither form's.
 

@@ -15,7 +15,6 @@ import numpy as np
 from featx.constants import FROZEN, UNTRAINED
 from featx.data.openers import store_exists
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
-from featx.features import hdf5
 from featx.features.feature_file import DONE, FeatureFile, are_among
 from featx.features.file_set import FeatureFileSet, folder_of, is_set, open_features
 from featx.features.folder import (
@@ -25,12 +24,12 @@ from featx.features.folder import (
     files_in,
     final_path,
     first_bytes,
+    is_of_this_version,
     is_ours,
     is_something_else,
     sets_in,
     when_modified,
 )
-from featx.features.header import FORMAT, VERSIONS
 from featx.features.lock import write_lock
 from featx.features.manifest import SETS, ListedFile, Manifest
 from featx.io.file_kinds import MANIFEST, misplaced
@@ -253,19 +252,11 @@ def _unusable(path: Path, size: int, modified: float, error: Exception) -> Folde
     try:
         if not is_ours(path):
             return FolderEntry(path, "foreign", size, modified, fault=str(error))
-        if not _is_of_this_version(path):
+        if not is_of_this_version(path):
             return FolderEntry(path, "unknown", size, modified, fault=f"{error}; it may be of a later version of featx")
     except UnreadableFileError as problem:
         return FolderEntry(path, "unreadable", size, modified, fault=str(problem))
     return FolderEntry(path, "damaged", size, modified, removable=str(error), fault=str(error))
-
-
-def _is_of_this_version(path: Path) -> bool:
-    """Whether the version stands at the beginning of a file, even if it is damaged, as this featx writes it."""
-    beginning = first_bytes(path)
-    return FORMAT.encode() not in beginning or any(
-        hdf5.packed_attribute("version", version) in beginning for version in VERSIONS
-    )
 
 
 def _superseded(file: FeatureFile, thorough: bool) -> str:

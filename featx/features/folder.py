@@ -16,7 +16,7 @@ from featx.data.image_set import ImageSet
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
 from featx.features.feature_file import FeatureFile
-from featx.features.header import FORMAT, FeatureFileHeader, partial_path
+from featx.features.header import FORMAT, VERSIONS, FeatureFileHeader, partial_path
 from featx.features.lock import folder_error
 from featx.features.manifest import SETS, Manifest
 from featx.features.open_file import is_denied, read_errors
@@ -284,6 +284,26 @@ def is_ours(path: Path) -> bool:
     """Whether featx wrote a file, even if it is damaged: the names of its attributes stand at its beginning."""
     beginning = first_bytes(path)
     return FORMAT.encode() in beginning or hdf5.TEXT_CRC.encode() in beginning
+
+
+def is_lost(path: Path, error: CorruptFileError) -> bool:
+    """Whether a file that cannot be opened is one of featx without content that any version could read.
+
+    Args:
+        path: the file.
+        error: why it cannot be opened.
+    """
+    if isinstance(error, UnknownVersionError) or is_something_else(path):
+        return False
+    return (is_ours(path) and is_of_this_version(path)) or not any(first_bytes(path))
+
+
+def is_of_this_version(path: Path) -> bool:
+    """Whether the version stands at the beginning of a file, even if it is damaged, as this featx writes it."""
+    beginning = first_bytes(path)
+    return FORMAT.encode() not in beginning or any(
+        hdf5.packed_attribute("version", version) in beginning for version in VERSIONS
+    )
 
 
 def first_bytes(path: Path) -> bytes:

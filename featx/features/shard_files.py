@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,10 +15,14 @@ import numpy as np
 from featx.data.shard import Shard
 from featx.errors import CacheMissError, CorruptFileError, SettingsError, UnreadableFileError
 from featx.features.feature_file import DONE, FAILED, FeatureFile
-from featx.features.folder import files_in
+from featx.features.file_set import open_features
+from featx.features.folder import SHARDS, files_in, is_lost, when_modified
 from featx.text import counted, listed
 
 _SPLIT_ROWS = "split_rows"
+
+_READER = "reader"
+"""What describes the decoders of a machine in ``dataset``. Which images fail depends on them, and features do not."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class ShardRows:
 
 @dataclass
 class Shards:
-    """The shards of one state of one data set.
+    """The shards of one state of one data set, which may have been divided into different numbers of them.
 
     Attributes:
         folder: where they are.
@@ -72,15 +75,15 @@ class Shards:
         """Images of the whole data set."""
         return int(self.files[0].dataset["shard"]["images"])
 
-    @property
+    @cached_property
     def of(self) -> int:
-        """How many shards there are to be."""
-        return int(self.files[0].dataset["shard"]["of"])
+        """How many shards there are to be: as many as of the one that was written last."""
+        return self.shard(max(range(len(self.files)), key=lambda source: modified(self.files[source : source + 1]))).of
 
     @property
     def split_rows(self) -> int | None:
         """The most rows of a file, if a set is to be made of them: as the shard says that was written last."""
-        last = max(self.files, key=lambda file: _newest([file]))
+        last = max(self.files, key=lambda file: modified([file]))
         found: int | None = last.dataset["shard"].get(_SPLIT_ROWS)
         return found
 
@@ -89,9 +92,32 @@ class Shards:
         """The layers of each file."""
         return list(self.files[0].layers)
 
-    def number(self, source: int) -> int:
-        """The number of the shard that a file is."""
-        return int(self.files[source].dataset["shard"]["number"])
+    @cached_property
+    def dataset(self) -> dict[str, Any]:
+        """The description of the data set for the merged file.
+
+        If images failed on machines whose decoders differ, no decoders are named, so that the next extraction tries them again.
+        """
+        described = {name: value for name, value in self.files[0].dataset.items() if name != "shard"}
+        failing = {file.dataset.get(_READER) for file in self.files if (file.status == FAILED).any()}
+        if failing - {described.get(_READER)}:
+            described.pop(_READER, None)
+        return described
+
+    def shard(self, source: int) -> Shard:
+        """Which shard a file is."""
+        found = self.files[source].dataset["shard"]
+        return Shard(int(found["number"]), int(found["of"]))
+
+    def require_unchanged(self) -> None:
+        """Check that the files are still there.
+
+        Raises:
+            CacheMissError: one was removed or replaced, or has got its final name.
+        """
+        for file in self.files:
+            with file.needed():
+                pass
 
     def rows(self) -> ShardRows:
         """The rows to merge: of several of one image those that have features, and of these the first file's."""
@@ -126,21 +152,21 @@ class Shards:
         """(M,) int64: which rows of the whole data set these are."""
         found = np.empty(len(rows), dtype=np.int64)
         for source, some in rows.by_source:
-            found[some] = Shard(self.number(source), self.of).rows(self.images)[rows.row[some]]
+            found[some] = self.shard(source).positions(rows.row[some], self.images)
         return found
 
     def missing(self, rows: ShardRows) -> Iterator[str]:
         """What is not there yet, one sentence per shard."""
-        there: Counter[int] = Counter()
-        for source, some in rows.by_source:
-            there[self.number(source)] += len(some)
-        known = set(map(self.number, range(len(self.files))))
-        for number in range(1, self.of + 1):
-            expected = Shard(number, self.of).size(self.images)
+        of = self.of
+        there = np.bincount(Shard(1, of).numbers(self.positions(rows), self.images), minlength=of + 1)
+        known = {shard.number for shard in map(self.shard, range(len(self.files))) if shard.of == of}
+        for number in range(1, of + 1):
+            expected = Shard(number, of).size(self.images)
             if there[number] >= expected:
                 continue
-            state = f"{there[number]:,} of {expected:,} images" if number in known else "not begun"
-            yield f"shard {number}/{self.of}: {state}"
+            begun = number in known or there[number]
+            state = f"{there[number]:,} of {expected:,} images" if begun else "not begun"
+            yield f"shard {number}/{of}: {state}"
 
 
 def by_source(source: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -165,41 +191,100 @@ def read_shards(folder: Path) -> Shards:
     states: dict[tuple[Any, ...], list[FeatureFile]] = {}
     notes: list[str] = []
     if not folder.is_dir():
-        raise CacheMissError(f"there is no folder {folder}; featx extract DATA --shard K/N makes one")
+        there = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise CacheMissError(f"{there}; featx extract DATA --shard K/N makes one, whose name ends in {SHARDS}")
     for path in files_in(folder):
         if path.name.endswith(".new"):
             continue
-        try:
-            file = FeatureFile(path, allow_partial=True)
-        except (CacheMissError, CorruptFileError, UnreadableFileError) as error:
-            notes.append(f"{error}. It is not merged; the same featx extract makes it again")
+        file, note = _opened(path)
+        notes += [note] if note else []
+        if file is None:
             continue
-        shard = _description(file)
-        if shard is None:
-            notes.append(f"{path} is a feature file, but no shard. It is not merged")
-            continue
-        file.release()
-        described = {**file.dataset, "shard": {**shard, "number": 0, _SPLIT_ROWS: 0}}
-        states.setdefault((file.identity, repr(sorted(described.items()))), []).append(file)
+        states.setdefault(_state(file), []).append(file)
     if not states:
         raise CacheMissError(f"there are no shards in {folder}" + (f": {notes[0]}" if notes else ""))
-    newest, *others = sorted(states.values(), key=_newest, reverse=True)
+    newest, *others = sorted(states.values(), key=modified, reverse=True)
     for files in others:
         names = listed([file.path.name for file in files], most=3)
-        what = "other features" if files[0].identity != newest[0].identity else "an earlier state of the data set"
-        notes.append(
-            f"{counted(len(files), 'file')} of {what} {'is' if len(files) == 1 else 'are'} not merged: {names}"
-        )
+        is_, what = "is" if len(files) == 1 else "are", _difference(files[0], newest[0])
+        notes.append(f"{counted(len(files), 'file')} of {what} {is_} not merged: {names}")
     newest.sort(key=lambda file: (not file.complete, file.path.name))
     return Shards(folder, newest, notes)
 
 
-def _newest(files: Sequence[FeatureFile]) -> float:
+def _opened(path: Path) -> tuple[FeatureFile | None, str]:
+    """The feature file of a shard, released; or None, and a note that tells what is there instead."""
+    try:
+        file = FeatureFile(path, allow_partial=True)
+    except CacheMissError:  # it has just been completed or removed
+        return None, ""
+    except UnreadableFileError as error:
+        return None, f"{error}. It is not merged until it can be read"
+    except CorruptFileError as error:
+        again = "; the same featx extract makes it again" if is_lost(path, error) else ""
+        return None, f"{error}. It is not merged{again}"
+    if _description(file) is None:
+        return None, f"{path} is a feature file, but no shard. It is not merged"
+    if not file.complete and not path.name.endswith(".partial"):
+        return None, f"{path} has the name of a finished file, and is marked as unfinished. It is not merged"
+    file.release()
+    return file, ""
+
+
+def is_newer(path: Path, shards: Shards, rows: ShardRows) -> bool:
+    """Whether a feature file, or a set, was written after all shards, and has rows that are not the same among theirs.
+
+    So it is of a later state of the data set, which a merge must not undo.
+
+    Args:
+        path: the feature file, or the folder of the set; there may be none.
+        shards: the shards.
+        rows: of them.
+    """
+    try:
+        if when_modified(path) <= modified(shards.files):
+            return False
+        file = open_features(path)
+    except (CacheMissError, CorruptFileError):
+        return False
+    first = shards.files[0]
+    table, done = file.images, file.status == DONE
+    at = np.searchsorted(rows.paths, table.paths).clip(max=len(rows) - 1)
+    same = rows.paths[at] == table.paths
+    same &= shards.column(rows.source, rows.row, "images.labels")[at] == table.labels
+    same &= ~done | (rows.keys[at] == file.keys).all(axis=1) & (rows.status[at] == DONE)
+    if first.dataset["splits"] != "hash":
+        same &= shards.column(rows.source, rows.row, "images.splits")[at] == table.splits
+    return not same.all() or (file.classes, file.column_names) != (first.classes, first.column_names)
+
+
+def modified(files: Sequence[FeatureFile]) -> float:
+    """When the newest of some files was written, in seconds since 1970."""
     times = []
     for file in files:
         with contextlib.suppress(OSError):
             times.append(file.path.stat().st_mtime)
     return max(times, default=0.0)
+
+
+def _state(file: FeatureFile) -> tuple[str, str]:
+    """What shards have in common that can be merged: not their number, nor that of all, nor the version of the decoders."""
+    described = {name: value for name, value in file.dataset.items() if name != _READER}
+    described["shard"] = {
+        name: value for name, value in described["shard"].items() if name not in ("number", "of", _SPLIT_ROWS)
+    }
+    return file.identity, repr(sorted(described.items()))
+
+
+def _difference(file: FeatureFile, newest: FeatureFile) -> str:
+    """Of what a shard is that cannot be merged with the newest one."""
+    if file.identity != newest.identity:
+        return "other features"
+    if any(file.dataset["shard"].get(name) != newest.dataset["shard"].get(name) for name in ("images", "listing")):
+        return "an earlier state of the data set"
+    names = sorted({*file.dataset, *newest.dataset} - {"shard", _READER})
+    differ = [name for name in names if file.dataset.get(name) != newest.dataset.get(name)]
+    return f"extractions with other options ({listed(differ, most=3)})"
 
 
 def _description(file: FeatureFile) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ from featx.features.header import FeatureFileHeader, partial_path
 from featx.features.lock import note_waits, write_lock
 from featx.features.manifest import SETS, require_split_rows
 from featx.features.set_update import SetUpdate
-from featx.features.shard_files import ShardRows, Shards, by_source, narrow, read_shards
+from featx.features.shard_files import ShardRows, Shards, by_source, is_newer, narrow, read_shards
 from featx.features.writer import FeatureFileWriter
 from featx.io.file_kinds import MANIFEST
 from featx.progress import shows_progress
@@ -202,7 +202,8 @@ def shard_folders(cache: Path) -> list[Path]:
         CacheMissError: there is no such folder.
     """
     if not cache.is_dir():
-        raise CacheMissError(f"there is no folder {cache}; featx extract makes one")
+        there = f"{cache} is no folder" if cache.exists() else f"there is no folder {cache}"
+        raise CacheMissError(f"{there}; expected one that featx extract DATA --shard K/N has written into")
     return sorted(path for path in cache.iterdir() if path.suffix == SHARDS and path.is_dir())
 
 
@@ -217,6 +218,7 @@ def _write(
 
     Raises:
         _DamagedError: rows do not match their checksums; ``shards.damaged`` has them.
+        CacheMissError: a shard is no longer there, or the file gets another name, so that the shards are to be read again.
     """
     if not (rows.status == DONE).any():
         raise DatasetError(f"no image in the shards in {shards.folder} has features")
@@ -224,6 +226,12 @@ def _write(
     missing = shards.images - len(rows)
     waiting = note_waits(reporter, "set" if split_rows else "file")
     with write_lock(path / MANIFEST if split_rows else path, wait=wait, waiting=waiting):
+        shards.require_unchanged()
+        if _target(shards, is_set=split_rows is not None)[0] != path:
+            raise CacheMissError(f"{path} has become the file of another extraction meanwhile")
+        if is_newer(path, shards, rows):
+            stays = f"{path} is newer than the shards, and has other images or labels, so it stays as it is"
+            return None, (*notes, f"{stays}; featx extract brings it up to date")
         update = SetUpdate(path, split_rows) if split_rows else None
         if missing and (update.is_whole if update else _has_others(path, rows)):
             stays = f"{path} has images that are not merged yet, so it stays as it is until all are there"
@@ -305,7 +313,7 @@ class _Merging:
             self._splits[readable] = hash_splits(rows.keys[readable], self._labels[readable])
         else:
             self._splits = shards.column(rows.source, rows.row, "images.splits")
-        self._dataset = {name: value for name, value in first.dataset.items() if name != "shard"}
+        self._dataset = shards.dataset
         self._columns = self._further_columns()
         self._done, self._total = 0, int((rows.status == DONE).sum())
 
@@ -455,9 +463,10 @@ class _Merging:
     def _report_damage(self, number: int, rows: np.ndarray) -> None:
         file = self._shards.files[number]
         self._shards.damaged.setdefault(number, set()).update(rows.tolist())
+        does, counts, them = ("does", "counts", "it") if len(rows) == 1 else ("do", "count", "them")
         self._shards.notes.append(
-            f"{counted(len(rows), 'row')} of {file.path} {'does' if len(rows) == 1 else 'do'} not match the checksums, and "
-            "count as missing; the same featx extract with --rehash makes them again"
+            f"{counted(len(rows), 'row')} of {file.path} {does} not match the checksums, and {counts} as missing; the same "
+            f"featx extract with --rehash makes {them} again"
         )
         raise _DamagedError
 

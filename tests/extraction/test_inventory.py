@@ -94,7 +94,7 @@ def test_a_named_file_with_other_features_is_stale_and_stays_as_it_is(
     extract(few, lenet, out=out)
     before = out.read_bytes()
     encoded.clear()
-    with pytest.raises(StaleCacheError, match=rf"mine\.h5 holds other features \({part}\); name another file with -o"):
+    with pytest.raises(StaleCacheError, match=rf"mine\.h5 holds other features \({part}\); -o names another file"):
         extract(few, load_backbone("lenet5", device="cpu", **options), out=out)
     assert out.read_bytes() == before
     assert encoded == []

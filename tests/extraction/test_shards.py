@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,8 @@ from featx.backbones.backbone import Backbone, load_backbone
 from featx.cli.main import main
 from featx.data.scan import scan_images
 from featx.data.shard import Shard
-from featx.errors import CacheLockedError, CacheMissError, DatasetError, OutputError, SettingsError
+from featx.errors import CacheLockedError, CacheMissError, CorruptFileError, DatasetError, OutputError, SettingsError
+from featx.extraction import inventory
 from featx.extraction.pipeline import extract
 from featx.extraction.result import Extraction
 from featx.extraction.reuse import KnownViews
@@ -324,6 +326,129 @@ def test_shards_without_a_readable_image_are_merged_too(tmp_path: Path, make_ima
     assert parts.is_whole(parts.merge().file)
 
 
+def test_a_file_of_a_later_state_of_the_data_is_not_replaced_by_earlier_shards(
+    parts: Parts, lenet: Backbone, make_image: MakeImage
+) -> None:
+    parts.extract(1, 2, 3, 4)
+    make_image(parts.data / "dark" / "00-later.png", seed=4, tint=90)
+    later = extract(parts.data, lenet, cache=parts.cache, **ENGINE)
+    assert (later.computed, later.images) == (1, 41)
+    kept = later.file.read_bytes()
+    merged = parts.merge()
+    assert merged.file is None
+    assert "is newer than the shards, and has other images or labels" in merged.notes[0]
+    (parts.data / "dark" / "00-later.png").unlink()
+    (parts.data / "dark" / "01.png").rename(parts.data / "light" / "01-was-dark.png")
+    relabelled = extract(parts.data, lenet, cache=parts.cache, **ENGINE).file.read_bytes()
+    assert parts.merge().file is None
+    assert later.file.read_bytes() == relabelled != kept
+    (parts.data / "light" / "01-was-dark.png").rename(parts.data / "dark" / "01.png")
+    os.utime(later.file, (0, 0))  # older than the shards
+    assert parts.is_whole(parts.merge().file)
+
+
+def test_shards_of_another_number_of_parts_are_merged_too(parts: Parts) -> None:
+    parts.extract(1, 2, 3)
+    parts.of = 8
+    parts.extract(4)
+    merged = parts.merge(keep=True)
+    assert (merged.merged, merged.of, merged.missing) == (35, 8, ("shard 8/8: not begun",))
+    parts.extract(*range(1, 9))
+    merged = parts.merge()
+    assert (merged.removed, merged.of, merged.notes) == (11, 8, ())
+    assert parts.is_whole(merged.file)
+
+
+def test_shards_of_machines_with_other_decoders_are_merged_and_failures_are_tried_again(
+    parts: Parts, lenet: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.extract(1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(inventory, "reader_name", lambda: "featx 3, Pillow 0.1")
+        parts.extract(3, 4)
+    merged = parts.merge()
+    assert (merged.merged, merged.failed, merged.notes) == (40, 2, ())
+    assert extract(parts.data, lenet, cache=parts.cache, **ENGINE).failed == 2
+    assert parts.is_whole(merged.file)
+
+
+def test_a_merge_that_waited_takes_what_is_there_by_then(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts.extract(1, 2, 3)
+    with pytest.raises(KeyboardInterrupt):
+        parts.extract(4, reporter=_Interrupt())
+
+    def lock(path: Path, **options: Any) -> Any:
+        monkeypatch.setattr(shards, "write_lock", write_lock)
+        parts.extract(4)  # while the lock is waited for
+        return write_lock(path, **options)
+
+    monkeypatch.setattr(shards, "write_lock", lock)
+    assert parts.is_whole(parts.merge(wait=True).file)
+
+
+def test_a_merge_that_waited_replaces_no_file_of_another_data_set(
+    parts: Parts, lenet: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.extract(1, 2, 3, 4)
+    shutil.copytree(parts.data, tmp_path / "other" / "photos")
+
+    def lock(path: Path, **options: Any) -> Any:
+        monkeypatch.setattr(shards, "write_lock", write_lock)
+        extract(tmp_path / "other" / "photos", lenet, cache=parts.cache, **ENGINE)  # has the same name
+        return write_lock(path, **options)
+
+    monkeypatch.setattr(shards, "write_lock", lock)
+    merged = parts.merge(wait=True)
+    assert parts.is_whole(merged.file)
+    assert merged.file != parts.cache / "photos--lenet5.h5"
+    assert FeatureFile(parts.cache / "photos--lenet5.h5").root == str(tmp_path / "other" / "photos")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "zeros", "one bit of the tables"])
+def test_a_damaged_shard_is_made_again_by_the_same_command(parts: Parts, damage: str) -> None:
+    parts.extract(1, 2, 3, 4)
+    shard = parts.shard(2)
+    data = shard.read_bytes()
+    broken = {"empty": b"", "cut off": data[:9000], "zeros": bytes(len(data))}.get(damage)
+    shard.write_bytes(broken if broken is not None else data[:6000] + bytes([data[6000] ^ 1]) + data[6001:])
+    assert "the same featx extract makes it again" in parts.merge().notes[0]
+    (made,) = parts.extract(2)
+    assert any(note.endswith("It is made again") for note in made.notes)
+    assert shard.read_bytes() == data
+    assert parts.is_whole(parts.merge().file)
+
+
+def test_a_file_that_featx_has_not_made_is_not_overwritten_by_a_shard(parts: Parts) -> None:
+    parts.extract(1, 2)
+    parts.shard(2).write_text("a thesis")
+    (note,) = parts.merge().notes
+    assert note.endswith("is not an HDF5 file. It is not merged")
+    with pytest.raises(CorruptFileError, match="not overwritten; move it away, since a shard has no other name"):
+        parts.extract(2)
+
+
+def test_one_folder_that_cannot_be_merged_does_not_stop_the_others(photos: Path, in_tmp: Path) -> None:
+    def run(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == status, result.output
+        return result.output
+
+    shutil.copytree(photos, "zoo")
+    run("extract", str(photos), "-b", "lenet5", "--shard", "1/2")
+    run("extract", "zoo", "-b", "lenet5", "--shard", "1/1")
+    Path("cache/begun--lenet5--00000000.shards").mkdir()
+    out = run("cache", "merge", "cache", "--strict", status=1)
+    assert "Error: there are no shards in cache/begun--lenet5--00000000.shards" in out
+    assert re.search(r"Error: .*is not complete: shard 2/2: not begun", out)
+    assert "features: cache/zoo--lenet5.h5" in out
+    errors = json.loads(CliRunner().invoke(main, ["cache", "merge", "--strict", "--json"]).stdout)["errors"]
+    assert [Path(each["folder"]).name.partition("--")[0] for each in errors] == ["begun", "photos"]
+    out = run("cache", "merge", status=1)
+    assert "photos through lenet5: 20 of 40 images" in out
+    assert "is no folder" in run("cache", "merge", "cache/zoo--lenet5.h5", status=1)
+    assert "takes a folder of this machine as --cache" in run("cache", "merge", "--cache", "s3://b/c", status=1)
+
+
 # The command line, and several processes at once
 
 
@@ -454,15 +579,6 @@ def test_shards_that_are_completed_while_they_are_merged_are_read_again(
     merged = parts.merge(strict=moment == "read")
     assert merged.merged == 40
     assert parts.is_whole(merged.file)
-
-
-def test_the_command_merges_what_it_can_and_then_says_what_it_could_not(parts: Parts) -> None:
-    parts.extract(1, 2, 3, 4)
-    (parts.cache / "others--lenet5--12345678.shards").mkdir()  # a worker that was killed when it began
-    result = CliRunner().invoke(main, ["cache", "merge", "--cache", str(parts.cache)])
-    assert result.exit_code == 1
-    assert "Error: there are no shards in " in result.output
-    assert parts.is_whole(parts.cache / "photos--lenet5.h5")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
