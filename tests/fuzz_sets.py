@@ -39,8 +39,8 @@ _MARKS = ("fsync", "replace", "rename")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of all files of a set, and of what is left beside them, but for what is removed after a minute."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".featx-temporary"}
+    """The bytes of all files of a set, and of what is left beside them."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def forked(work: Callable[[], object]) -> int:

@@ -76,6 +76,10 @@ class EncodedPaths:
         """All paths."""
         return list(self)
 
+    def copy(self) -> np.ndarray:
+        """All paths as an array, which may be changed."""
+        return np.asarray(self)
+
     def astype(self, dtype: Any, copy: bool = True) -> np.ndarray:  # noqa: ARG002 - as of an array
         """All paths as an array."""
         return self.__array__(dtype)

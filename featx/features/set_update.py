@@ -31,6 +31,7 @@ from featx.features.folder import files_in, final_path
 from featx.features.lock import remove_abandoned_lock, require_locks, write_lock
 from featx.features.manifest import ListedFile, Manifest
 from featx.features.resplit import write_with_splits
+from featx.io.atomic import temporaries_of
 from featx.io.file_kinds import MANIFEST
 
 
@@ -206,7 +207,7 @@ class SetUpdate:
     def tidy(self, files: Sequence[FeatureFile]) -> None:
         """Remove what a killed run left beside the earlier set, which has these files, unless a process is writing it."""
         others = [path for path in files_in(self.folder) if path.name not in self._listed]
-        if self.before and (others or any(self._locks())):
+        if self.before and (others or any(self._locks()) or temporaries_of(self.folder / MANIFEST)):
             with contextlib.suppress(CacheLockedError, OutputError), write_lock(self.folder / MANIFEST):
                 if _readable_manifest(self.folder) == self.before:
                     self._remove_others(self.before, files)
@@ -240,6 +241,9 @@ class SetUpdate:
                     require_locks()
                     path.unlink()
                     forget_marks(path)
+        for path in temporaries_of(self.folder / MANIFEST):  # only who has the lock writes the manifest
+            with contextlib.suppress(OSError):
+                path.unlink()
         for path in list(self._locks()):
             if path.name != MANIFEST:
                 remove_abandoned_lock(path)

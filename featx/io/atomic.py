@@ -82,7 +82,9 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         OSError: the file cannot be written.
     """
     beginning = f".{path.name[:_MOST_OF_NAME]}."
-    _remove_abandoned(path.parent, beginning)
+    for left in temporaries_of(path):
+        with contextlib.suppress(OSError):
+            _remove_if_abandoned(left)
     temporary = path.with_name(f"{beginning}{secrets.token_hex(4)}{_TEMPORARY}")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -102,13 +104,13 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def _remove_abandoned(folder: Path, beginning: str) -> None:
-    """Remove temporary files that no process holds open, as a killed one leaves them."""
+def temporaries_of(path: Path) -> list[Path]:
+    """The files beside a path that are written to take its place, or were when a process was killed."""
+    beginning = f".{path.name[:_MOST_OF_NAME]}."
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):  # noqa: PTH208 - names are enough
-            if name.startswith(beginning) and name.endswith(_TEMPORARY):
-                with contextlib.suppress(OSError):
-                    _remove_if_abandoned(folder / name)
+        names = [name for name in os.listdir(path.parent) if name.startswith(beginning)]  # noqa: PTH208 - names are enough
+        return [path.with_name(name) for name in names if name.endswith(_TEMPORARY)]
+    return []
 
 
 def _remove_if_abandoned(path: Path) -> None:
