@@ -1,6 +1,6 @@
 """What scaling out costs: the overhead of shards, how fast they are merged, and what a billion images on 64 GPUs would take.
 
-    python benchmarks/bench_scale.py                        # all of it, about eight minutes
+    python benchmarks/bench_scale.py                        # all of it, about twelve minutes
     python benchmarks/bench_scale.py --part merging --part model
     python benchmarks/bench_scale.py --realtime             # as root, where other programs use the machine too
     python benchmarks/bench_scale.py --tiny                 # a trial in some seconds, which measures nothing
@@ -12,6 +12,9 @@ Prints one JSON line; progress goes to stderr. The parts:
   Imports, the loading of the network and a first extraction of two images are over when the clock starts ("start_seconds").
   Every shard opens and proves the engine again, so there are two sizes: "overhead_of_all" is of each, "overhead_steady" that of
   the images between the two.
+- ray: one process with two threads against ``--ray local``, two processes of Ray Data with a core each, both with torch itself
+  ("eager"), in turns, for two numbers of images. "images_per_second" is that of the images between the two, and
+  "start_seconds" what the larger one takes beside that, with the start of the cluster and of its processes.
 - listing: seconds for each image of ``scan_images`` and of the sizes and times of files, of a folder and of tar files.
 - decoding: images/s of one core, from a file to a crop. writing: rows/s that a worker writes, in batches of 64.
 - merging: ``merge_shards`` of synthetic shards with rows of 4 kB and less; "disk" is a file of the same size, written and
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -318,6 +322,58 @@ def child(images: str, cache: str, shards: Sequence[str], workers: int, tiny: bo
     print(json.dumps({"computed": computed}))
 
 
+def ray(setting: Setting) -> dict[str, Any]:
+    """Ray Data on this machine against a plain run, on the same two cores."""
+    if not importlib.util.find_spec("ray"):
+        return {"skipped": "needs Ray: pip install 'featx[ray]'"}
+    few, many = sizes = (1, 2) if setting.tiny else (1, 4)
+    seconds, counts = dict[tuple[str, int], list[float]](), dict[int, int]()
+    for size in sizes:
+        images = setting.folder / f"images-ray-{size}"
+        if setting.tiny:
+            tiny_images(images, 32 * size)
+        else:
+            copy_images(IMAGES, images, size)
+    for turn in range(setting.rounds):
+        for way, size in ((way, size) for way in ("plain", "ray") for size in sizes):
+            task = {"images": str(setting.folder / f"images-ray-{size}"), "tiny": setting.tiny, "ray": way == "ray"}
+            command = [sys.executable, __file__, "--child", json.dumps(task)]
+            with setting.undisturbed():
+                said = subprocess.run(command, capture_output=True, text=True, check=False)
+            if said.returncode:
+                raise RuntimeError(f"a process failed: {said.stderr}")
+            took, counts[size] = json.loads(said.stdout.splitlines()[-1])
+            seconds.setdefault((way, size), []).append(took)
+            say(f"round {turn}, {way}, {counts[size]} images: {took:.1f} s")
+    between = {way: np.subtract(seconds[way, many], seconds[way, few]) for way in ("plain", "ray")}
+    rates = {way: (counts[many] - counts[few]) / float(np.median(took)) for way, took in between.items()}
+    return {
+        "backbone": "lenet5" if setting.tiny else "mobilenet_v1_075",
+        "images": list(counts.values()),
+        "seconds": {way: [median(seconds[way, size]) for size in sizes] for way in between},
+        "images_per_second": {way: float(f"{rate:.4g}") for way, rate in rates.items()},
+        "start_seconds": {
+            way: round(statistics.median(seconds[way, many]) - counts[many] / float(rate), 2)
+            for way, rate in rates.items()
+        },
+        "overhead_steady": round(rates["plain"] / rates["ray"] - 1, 3),
+        "overhead_of_rounds": (between["ray"] / between["plain"] - 1).round(3).tolist(),
+    }
+
+
+def ray_child(images: str, ray: bool, tiny: bool) -> None:
+    """Seconds of one extraction, with Ray or without, and its images. The network is loaded when they begin."""
+    import featx
+
+    name = "lenet5" if tiny else "mobilenet_v1_075"
+    backbone = featx.load_backbone(name, weights=str(WEIGHTS.get(name, "default")), device="cpu")
+    way: dict[str, Any] = {"ray": "local", "ray_actors": PROCESSES, "ray_gpus": 0} if ray else {"workers": PROCESSES}
+    with tempfile.TemporaryDirectory() as cache:
+        began = time.perf_counter()
+        result = featx.extract(images, backbone, cache=cache, compute="eager", **way)
+        print(json.dumps([time.perf_counter() - began, result.computed]))
+
+
 def tiny_images(folder: Path, count: int) -> None:
     """Images of some pixels, 16 to a class."""
     for number in range(count):
@@ -525,6 +581,7 @@ def model(found: Mapping[str, Any]) -> dict[str, Any]:
 
 MEASURED: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "overhead": overhead,
+    "ray": ray,
     "listing": listing,
     "decoding": decoding,
     "writing": writing,
@@ -543,7 +600,8 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(**json.loads(options.child))
+        task = json.loads(options.child)
+        (ray_child if "ray" in task else child)(**task)
         return
     parts = options.part or [*MEASURED, "model"]
     if "model" in parts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
 from pathlib import Path
 
 import bench_scale
@@ -75,9 +77,30 @@ def test_the_rates_of_merges_are_told_apart_by_images_and_bytes() -> None:
 
 def test_everything_is_measured_in_a_trial(tmp_path: Path) -> None:
     setting = bench_scale.Setting(tmp_path, tiny=True, rounds=1)
-    found = {name: measure(setting) for name, measure in bench_scale.MEASURED.items()}
+    found = {name: measure(setting) for name, measure in bench_scale.MEASURED.items() if name != "ray"}
     assert found["overhead"]["images"] == {"2": 64}
     assert all(case["images_per_second"] > 0 for case in found["merging"]["cases"])
     model = bench_scale.model(found)
     assert model["own_sets"]["files"] == 100
     assert model["one_set"]["hours"]["all"] > 0
+
+
+def test_the_start_of_a_cluster_is_told_apart_from_its_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        task = json.loads(command[-1])
+        images = sum(1 for _ in Path(task["images"]).rglob("*.ppm"))
+        seconds = 10 + images / 16 if task["ray"] else 1 + images / 32
+        return subprocess.CompletedProcess(command, 0, f"a line\n[{seconds}, {images}]\n", "")
+
+    bench_scale.tiny_images(tmp_path / "images", 4)
+    bench_scale.ray_child(str(tmp_path / "images"), False, True)
+    assert json.loads(capsys.readouterr().out)[1] == 4
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    found = bench_scale.ray(bench_scale.Setting(tmp_path, tiny=True, rounds=1))
+    assert found["images"] == [32, 64]
+    assert found["images_per_second"] == {"plain": 32, "ray": 16}
+    assert found["start_seconds"] == {"plain": 1, "ray": 10}
+    assert found["overhead_steady"] == 1

@@ -6,11 +6,12 @@ import contextlib
 import os
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featx import errors
+from featx.data.file_bytes import UNKNOWN
 from featx.data.loader import LoadedImage, read_images
 from featx.data.urls import secrets
 from featx.errors import EngineError, FeatxError
@@ -24,6 +25,9 @@ from featx.extraction.plan import Plan, Work
 from featx.extraction.workforce import Workforce
 from featx.reporter import Reporter
 from featx.text import brief, counted
+
+if TYPE_CHECKING:
+    from featx.extraction.cluster.workers import Samples
 
 _BATCH_BYTES = 1 << 25
 """Bytes of pixels that are decoded, sent and encoded at once, if a batch of the network is not larger."""
@@ -73,7 +77,8 @@ class RayComputation(Workforce):
                 arrivals.commit(table)
         arrivals.require_all()
         self.stages = arrivals.rates()
-        self.notes.append(arrivals.note())
+        if not self._plan.inventory.request.in_set:  # a note for each file of a set would be many
+            self.notes.append(arrivals.note())
         if lost := len(before - machines()):
             self.notes.append(f"Ray: {counted(lost, 'machine')} left the cluster, and others did the work again")
         return arrivals.damaged
@@ -112,12 +117,16 @@ class RayComputation(Workforce):
             self._reporter.note(note)
             self.notes.append(note)
 
-    def _samples(self, rows: np.ndarray) -> tuple[tuple[bytes, int], ...]:
-        """The path and size of some images that the driver sees."""
+    def _samples(self, rows: np.ndarray) -> Samples:
+        """Some images that the driver sees."""
         inventory = self._plan.inventory
         there = rows[inventory.sizes[rows] >= 0]
         some = there[np.unique(np.linspace(0, len(there) - 1, _SAMPLES).astype(int))] if len(there) else there
-        return tuple((os.fsencode(inventory.images.paths[row]), int(inventory.sizes[row])) for row in some.tolist())
+        asked = (inventory.sizes != 0) | (inventory.marks.ctimes != UNKNOWN)  # see FileFacts.unasked
+        return tuple(
+            (os.fsencode(inventory.images.paths[row]), int(inventory.sizes[row]) if asked[row] else None)
+            for row in some.tolist()
+        )
 
     def _dataset(self, work: Work, cluster: Cluster) -> Any:
         """The plan of Ray Data: rows and paths, then tasks that decode, then actors that run the network.

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from featx import errors
 from featx.data.urls import secrets
@@ -20,6 +20,9 @@ from featx.errors import EngineError, FeatxError
 from featx.extraction.cluster.settings import AUTO, LOCAL, RaySettings
 from featx.system import cores
 from featx.text import brief, counted, listed
+
+if TYPE_CHECKING:
+    from featx.extraction.cluster.workers import Samples
 
 _CONNECT = 60.0
 """Seconds in which a cluster must answer."""
@@ -107,13 +110,13 @@ class Connection:
             self._cluster = _sized(self._settings, _nodes())
         return self._cluster
 
-    def require_alike(self, network: Mapping[str, Any], location: str, samples: tuple[tuple[bytes, int], ...]) -> None:
+    def require_alike(self, network: Mapping[str, Any], location: str, samples: Samples) -> None:
         """Ask each machine once, before anything runs, whether it makes the same features of the same images.
 
         Args:
             network: the arguments of ``workers.network_fault``.
             location: of the store of the images.
-            samples: the path and size of some of them.
+            samples: some of them.
 
         Raises:
             EngineError: a machine lacks featx, or has another version of it or of what it uses.
@@ -263,7 +266,7 @@ def _sized(settings: RaySettings, nodes: list[dict[str, Any]]) -> Cluster:
     return Cluster(len(nodes), total - actors if each else actors, actors, each)
 
 
-def _require_alike(network: Mapping[str, Any], location: str, samples: tuple[tuple[bytes, int], ...]) -> None:
+def _require_alike(network: Mapping[str, Any], location: str, samples: Samples) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

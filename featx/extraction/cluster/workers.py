@@ -32,6 +32,9 @@ from featx.errors import FeatxError
 from featx.layer_spec import RandomView, View
 from featx.text import brief, from_utf8
 
+Samples = tuple[tuple[bytes, int | None], ...]
+"""Paths of images, in the bytes of the file system, and their sizes in bytes; None for one that was not asked for."""
+
 FEATURES = "features of "
 """Begins the names of the columns with features, which end in the name of the layer."""
 
@@ -45,11 +48,11 @@ class Places:
 
     Attributes:
         location: of the store.
-        samples: the path, in the bytes of the file system, and the size in bytes of some images.
+        samples: some of them, as ``Samples``.
     """
 
     location: str
-    samples: tuple[tuple[bytes, int], ...]
+    samples: Samples
 
     def fault(self) -> str:
         """What this machine does not see as the driver does; "" if it sees all samples."""
@@ -60,7 +63,7 @@ class Places:
             for name, size in self.samples:
                 path = os.fsdecode(name)
                 found = int(store.facts([split_box(path)[0]]).sizes[0])
-                if found != size:
+                if found < 0 or size not in (None, found):
                     what = f"finds {found:,} bytes instead of {size:,} at" if found >= 0 else "does not see"
                     return f"{what} {ImageFile(store, path).name}"
         except FeatxError as error:
@@ -378,7 +381,7 @@ def look_around() -> Callable[..., tuple[str, str] | None]:
         expected: dict[str, str],
         network: dict[str, Any],
         location: str,
-        samples: tuple[tuple[bytes, int], ...],
+        samples: Any,
         secrets: Any,
     ) -> tuple[str, str] | None:
         import importlib

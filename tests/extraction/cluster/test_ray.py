@@ -11,18 +11,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from extractions import MakeImage, counts, interrupt
 from ray_cluster import two_machines, within
 
 from featx.backbones.backbone import Backbone, load_backbone
+from featx.data.file_bytes import FileFacts
 from featx.errors import DatasetError, EngineError, FeatxError, StaleCacheError
 from featx.extraction.cluster import connection, workers
+from featx.extraction.cluster.computation import RayComputation
 from featx.extraction.cluster.settings import RaySettings
 from featx.extraction.pipeline import extract
 from featx.features.feature_file import DONE, FeatureFile
+from featx.features.file_marks import FileMarks
 from featx.reporter import Reporter
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'featx[ray]'")
@@ -212,14 +217,14 @@ def test_machines_are_asked_before_anything_runs(
     described = {"name": lenet.name, "weights": lenet.weights, "parts": lenet.describe()}
     network = {"described": described, "identities": lenet.identities, "name": "lenet5", "folder": str(tmp_path)}
 
-    def ask(location: Path, *samples: tuple[bytes, int]) -> None:
+    def ask(location: Path, *samples: tuple[bytes, int | None]) -> None:
         connection.Connection(RaySettings("auto")).require_alike(network, str(location), samples)
 
-    ask(tmp_path, (b"a.png", size))
+    ask(tmp_path, (b"a.png", size), (b"a.png", None))
     with pytest.raises(
         DatasetError, match=r"the machine \S+ does not see .*b\.png; all machines of the cluster must see"
     ):
-        ask(tmp_path, (b"a.png", size), (b"b.png", 7))
+        ask(tmp_path, (b"a.png", size), (b"b.png", None))
     with pytest.raises(DatasetError, match=rf"finds {size:,} bytes instead of 7 at .*a\.png"):
         ask(tmp_path, (b"a.png", 7))
     with pytest.raises(DatasetError, match=r"does not see .*gone\.tar; all machines"):
@@ -298,6 +303,17 @@ def test_a_cluster_that_lacks_what_is_asked_for_is_refused(settings: RaySettings
     nodes = [{"Resources": {"CPU": 2.0, "GPU": 1.0}}] * 2
     with pytest.raises(EngineError, match=message):
         connection._sized(settings, nodes)
+
+
+def test_the_size_of_an_image_that_no_server_was_asked_for_is_not_compared() -> None:
+    unasked, facts = FileFacts.unasked(2), FileFacts.of_rows(np.array([[7, 1, 1, 1], [-1, -1, -1, -1]]))
+    for found, size in ((unasked, None), (facts, 7)):
+        images = SimpleNamespace(paths=np.array(["a", "b"], dtype=object))
+        marks = FileMarks(found.ctimes, found.inodes)
+        plan = SimpleNamespace(inventory=SimpleNamespace(sizes=found.sizes, marks=marks, images=images))
+        samples = RayComputation(plan, None, None, None)._samples(np.array([0, 1]))
+        assert samples[0] == (b"a", size)
+        assert len(samples) == (1 if size else 2)
 
 
 def test_an_address_where_no_cluster_answers_is_refused_before_anything_is_written(
