@@ -109,6 +109,8 @@ def misplaced(path: str | os.PathLike[str], wanted: str, *, fits: Collection[str
 def data_hint(path: str | os.PathLike[str]) -> str:
     """What to do with a data set or a folder in the place of a feature file, as the end of a message; "" for others."""
     inside = next(iter(sorted(Path(path).glob("*.h5"))), None)
+    if inside and Path(path).suffix == ".shards":
+        return f"; featx cache merge {os.fspath(path)} joins the shards in it"
     if inside:
         return f"; name one of those in it, such as {inside}"
     return f"; run featx extract {os.fspath(path)} first" if kind_of_file(path) in (FOLDER, TABLE, ARCHIVE) else ""

@@ -100,6 +100,13 @@ def test_a_data_set_in_the_place_of_features_is_to_be_extracted_first(
     )
 
 
+def test_a_folder_of_shards_is_to_be_merged(in_tmp: Path) -> None:
+    folder = Path("photos--lenet5--12345678.shards")
+    folder.mkdir()
+    (folder / "1-of-2.h5").touch()
+    assert f"featx cache merge {folder} joins the shards in it" in run("fit-head", folder, status=1).stderr
+
+
 def test_a_head_is_evaluated_on_a_feature_file(kinds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(kinds)
     assert run("evaluate", "head.safetensors", "x.h5").stdout == run("evaluate", "head.safetensors", "set").stdout
