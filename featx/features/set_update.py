@@ -234,9 +234,10 @@ class SetUpdate:
         keys = np.concatenate([file.keys for file in files])
         for path in others:
             with contextlib.suppress(CacheMissError, CorruptFileError, UnreadableFileError, CacheLockedError, OSError):
-                file = FeatureFile(path, allow_partial=True)
-                if not file.complete and not are_among(file.keys[file.status == DONE], keys):
-                    continue
+                if not path.name.endswith(".new"):  # such a file has no rows yet, and may not be laid out
+                    file = FeatureFile(path, allow_partial=True)
+                    if not file.complete and not are_among(file.keys[file.status == DONE], keys):
+                        continue
                 with write_lock(final_path(path)):
                     require_locks()
                     path.unlink()

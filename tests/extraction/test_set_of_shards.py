@@ -75,6 +75,7 @@ def test_shards_in_any_order_become_the_set_of_a_single_run_byte_for_byte(parts:
     merged = parts.merge(keep=True)
     assert parts.is_whole(merged)
     assert (merged.merged, merged.failed, merged.missing, merged.removed) == (30, 1, (), 0)
+    (merged.file or Path()).joinpath("0001-2.h5.new").write_bytes(b"a merge that was killed while it laid out a file")
     times = {path: path.stat().st_mtime_ns for path in parts.cache.glob("*.set/*.h5")}
     merged = parts.merge()
     assert parts.is_whole(merged)
