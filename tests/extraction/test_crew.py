@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,10 @@ def photos(tmp_path: Path, make_image: MakeImage) -> Path:
 
 
 @pytest.fixture
-def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.device]]:
     """Threads of this process do what the processes of devices do; the devices that were started."""
     started: list[torch.device] = []
+    ended: list[object] = []
 
     def start(device: torch.device) -> crew._Member:
         ours, theirs = socket.socketpair()
@@ -70,9 +71,13 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
         return crew._Member(device, process, crew.Connection(ours.detach()))
 
     monkeypatch.setattr(crew, "_started", start)
-    monkeypatch.setattr(device_process.os, "kill", lambda *_: None)
+    monkeypatch.setattr(device_process.os, "kill", lambda *_: ended.append(1))
     monkeypatch.setattr(memory.BUDGET, "limit", memory.BUDGET.limit)
-    return started
+    yield started
+    until = time.monotonic() + 60
+    while len(ended) < len(started):  # later, each would end the process of the tests
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def children() -> list[int]:
