@@ -63,13 +63,14 @@ def make(path: Path, rows: int) -> None:
 def feature_set(path: Path, rows: int) -> Any:
     """The features as a feature set, with the tables that a feature file has."""
     import featx
+    from featx.features.encoded_paths import EncodedPaths
 
     return featx.FeatureSet(
         features=np.memmap(path, np.float16, "r", shape=(rows, WIDTH)),
         labels=np.arange(rows) % CLASSES,
         splits=np.array(["train", "test"], dtype=object)[(np.arange(rows) % 100 == 99).astype(np.int64)],
         classes=tuple(f"class {n}" for n in range(CLASSES)),
-        paths=np.array([f"{n % CLASSES}/{n:08}.jpg" for n in range(rows)], dtype=object),
+        paths=EncodedPaths(np.array([b"%d/%08d.jpg" % (n % CLASSES, n) for n in range(rows)])),
         keys=np.random.default_rng(1).integers(0, 256, (rows, 16), dtype=np.uint8),
     )
 

@@ -19,6 +19,7 @@ from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.heads.evaluation import are_copies
 from featx.heads.groups import splits_for
 from featx.heads.head import Head
 from featx.heads.out_of_fold import predict_held_out
@@ -141,7 +142,6 @@ def prediction_columns(features: FeatureSet, predicted: Predictions, by: Predict
     made = {"classification": _of_classes, "multilabel": _of_label_sets, "regression": _of_numbers}[by.task]
     prediction, probability, own, correct, further = made(facts, labels, predicted.outputs, by)
     known = np.isfinite(predicted.outputs).all(axis=1)
-    train = set(map(bytes, by.train_keys))
     columns = {
         "path": facts.paths,
         "split": facts.splits,
@@ -152,7 +152,7 @@ def prediction_columns(features: FeatureSet, predicted: Predictions, by: Predict
         "correct": [value if is_known else None for value, is_known in zip(correct, known, strict=True)],
         "predicted_by": predicted.by,
         "fold": [fold if fold >= 0 else None for fold in predicted.fold.tolist()],
-        "trained_on": [bytes(key) in train for key in facts.keys],
+        "trained_on": are_copies(facts.keys, by.train_keys).tolist(),
         "key": [bytes(key).hex() for key in facts.keys],
         **further,
     }
