@@ -192,6 +192,13 @@ class Setting:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             time.sleep(_PAUSE)
 
+    def make_images(self, images: Path, size: int) -> None:
+        """Make a folder of so many copies of the photographs, or of a few tiny images for each in a trial."""
+        if self.tiny:
+            tiny_images(images, 32 * size)
+        else:
+            copy_images(IMAGES, images, size)
+
 
 def seconds_of(action: Callable[[], object]) -> float:
     """Wall time."""
@@ -215,11 +222,7 @@ def overhead(setting: Setting) -> dict[str, Any]:
     sizes = (2,) if setting.tiny else (3, 9)
     found: dict[str, list[dict[str, Any]]] = {}
     for size in sizes:
-        images = setting.folder / f"images-{size}"
-        if setting.tiny:
-            tiny_images(images, 32 * size)
-        else:
-            copy_images(IMAGES, images, size)
+        setting.make_images(setting.folder / f"images-{size}", size)
     for turn in range(setting.rounds):
         for size in sizes:
             for way in ("plain", "shards"):
@@ -329,11 +332,7 @@ def ray(setting: Setting) -> dict[str, Any]:
     few, many = sizes = (1, 2) if setting.tiny else (1, 4)
     seconds, counts = dict[tuple[str, int], list[float]](), dict[int, int]()
     for size in sizes:
-        images = setting.folder / f"images-ray-{size}"
-        if setting.tiny:
-            tiny_images(images, 32 * size)
-        else:
-            copy_images(IMAGES, images, size)
+        setting.make_images(setting.folder / f"images-ray-{size}", size)
     for turn in range(setting.rounds):
         for way, size in ((way, size) for way in ("plain", "ray") for size in sizes):
             task = {"images": str(setting.folder / f"images-ray-{size}"), "tiny": setting.tiny, "ray": way == "ray"}

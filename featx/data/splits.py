@@ -45,6 +45,27 @@ def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return splits
 
 
+def hash_splits_of_readable(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """As ``hash_splits``, of images of which some could not be read: their keys are 0, and they have no split.
+
+    Args:
+        keys: (N, 16) uint8.
+        labels: (N,) int64.
+
+    Returns:
+        (N,) object: "train", "val", "test", or "".
+
+    Examples:
+        >>> keys = np.zeros((2, 16), dtype=np.uint8)
+        >>> keys[1] = 255
+        >>> hash_splits_of_readable(keys, np.zeros(2, dtype=np.int64)).tolist()
+        ['', 'train']
+    """
+    splits, readable = np.full(len(keys), "", dtype=object), keys.any(axis=1)
+    splits[readable] = hash_splits(keys[readable], labels[readable])
+    return splits
+
+
 def hash_position(keys: np.ndarray) -> np.ndarray:
     """Map (N, 16) uint8 hashes evenly to (N,) float64 positions in 0..1, for ``split_at``."""
     position: np.ndarray = keys[:, :8].copy().view(">u8").ravel().astype(np.float64) / 2.0**64

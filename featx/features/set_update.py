@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.data.splits import hash_splits
+from featx.data.splits import hash_splits_of_readable
 from featx.errors import (
     CacheLockedError,
     CacheMissError,
@@ -162,8 +162,7 @@ class SetUpdate:
         """Give each image the split by its hash that it has in a single file: the others of its class may decide."""
         keys = np.concatenate([file.keys for file in files])
         labels = np.concatenate([file.images.labels for file in files])
-        splits, readable = np.full(len(keys), "", dtype=object), keys.any(axis=1)
-        splits[readable] = hash_splits(keys[readable], labels[readable])
+        splits = hash_splits_of_readable(keys, labels)
         settled, at = [], 0
         for file in files:
             own = splits[at : at + len(file)]

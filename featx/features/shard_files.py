@@ -78,14 +78,18 @@ class Shards:
     @cached_property
     def of(self) -> int:
         """How many shards there are to be: as many as of the one that was written last."""
-        return self.shard(max(range(len(self.files)), key=lambda source: modified(self.files[source : source + 1]))).of
+        return self.shard(self._last).of
 
     @property
     def split_rows(self) -> int | None:
         """The most rows of a file, if a set is to be made of them: as the shard says that was written last."""
-        last = max(self.files, key=lambda file: modified([file]))
-        found: int | None = last.dataset["shard"].get(_SPLIT_ROWS)
+        found: int | None = self.files[self._last].dataset["shard"].get(_SPLIT_ROWS)
         return found
+
+    @cached_property
+    def _last(self) -> int:
+        """The number of the file that was written last."""
+        return max(range(len(self.files)), key=lambda source: modified(self.files[source : source + 1]))
 
     @cached_property
     def layers(self) -> list[str]:

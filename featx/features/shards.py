@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.data.splits import hash_splits
+from featx.data.splits import hash_splits_of_readable
 from featx.errors import (
     CacheLockedError,
     CacheMissError,
@@ -308,9 +308,7 @@ class _Merging:
         )
         self._is_hashed = first.dataset["splits"] == "hash"
         if self._is_hashed:
-            self._splits = np.full(len(rows), "", dtype=object)
-            readable = rows.keys.any(axis=1)
-            self._splits[readable] = hash_splits(rows.keys[readable], self._labels[readable])
+            self._splits = hash_splits_of_readable(rows.keys, self._labels)
         else:
             self._splits = shards.column(rows.source, rows.row, "images.splits")
         self._dataset = shards.dataset
