@@ -21,7 +21,7 @@ FOLDER = Path(featx.__file__).parent
 
 ORDER = (
     {"base"},
-    {"io", "metrics"},
+    {"io", "metrics", "tracking"},
     {"data"},
     {"backbones", "features"},
     {"extraction", "heads"},
@@ -29,7 +29,8 @@ ORDER = (
     {"promotion", "advice"},
     {"inspection"},
     {"workflows", "inference"},
-    {"retrieval"},
+    {"retrieval", "deployment", "sklearn"},
+    {"serving"},
     {"cli"},
 )
 """A folder may import those of the lines above it, and no folder of its own line. "base" are the modules beside the folders,
