@@ -44,6 +44,7 @@ ONLY_IN = {
     "pandas": {"features/exchange/frame"},
     "torch": {
         "backbones",
+        "deployment",
         "extraction",
         "promotion",
         "devices",

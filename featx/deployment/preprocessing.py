@@ -1,0 +1,85 @@
+"""Resize, crop, pad and mirror as a torch module: the same pixels as ``featx.data.decode`` makes of an image file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from featx.data.transform import INTERPOLATIONS, Transform, ends_kept, resized_size, seen
+from featx.layer_spec import PLAIN, View
+
+LUMA = (19595, 38470, 7471)
+"""The weights of R, G and B in grey, ITU-R BT.601 in units of 1 / 65536, as Pillow's mode L has them."""
+
+
+class Preprocess(nn.Module):
+    """Turn decoded images of any one size into the input of a network, in views.
+
+    Args:
+        transform: how an image becomes the network's input.
+        views: the V views of each image.
+
+    Examples:
+        >>> preprocess = Preprocess(Transform(resize=32, crop=28))
+        >>> preprocess(torch.zeros(2, 60, 40, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 1, 3, 28, 28])
+    """
+
+    def __init__(self, transform: Transform, views: Sequence[View] = (PLAIN,)) -> None:
+        super().__init__()
+        self.transform, self.views = transform, tuple(views)
+
+    @property
+    def bands(self) -> int:
+        """The channels of the images that are taken: 3 (RGB), also for a network of grey; else the bands of the network."""
+        return self.transform.channels if self.transform.reads_bands else 3
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Resize and crop.
+
+        Args:
+            pixels: (N, H, W, 3) uint8, RGB, upright; of a network that reads bands, as many channels as it has.
+
+        Returns:
+            (N, V, C, h, w) uint8.
+        """
+        kept = pixels[:, *ends_kept(tuple(pixels.shape[1:3]), self.transform)]
+        images = self._resized(grey(kept) if self.transform.channels == 1 else kept)
+        return torch.stack([self._cut(images, view) for view in self.views], dim=1)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, C, H', W'); the channels stay last in memory, which torch detects."""
+        shape = images.shape[1], images.shape[2]
+        size, images = resized_size(shape, self.transform), images.permute(0, 3, 1, 2)
+        if size == shape:
+            return images
+        mode = INTERPOLATIONS[self.transform.interpolation]
+        return F.interpolate(images, size, mode=mode, antialias=mode != "nearest-exact")
+
+    def _cut(self, images: Tensor, view: View) -> Tensor:
+        """The region of one view, padded: (N, C, h, w)."""
+        kept = images[:, :, *seen(images.shape[2:], self.transform, view)]
+        (height, width), (rows, columns) = self.transform.size, kept.shape[2:]
+        if (rows, columns) != (height, width):
+            level = torch.tensor(self.transform.padding, dtype=torch.uint8, device=images.device).view(1, -1, 1, 1)
+            top, left = (height - rows) // 2, (width - columns) // 2
+            canvas = level.repeat(len(images), 1, height, width)
+            canvas[:, :, top : top + rows, left : left + columns] = kept
+            kept = canvas
+        return kept.flip(3) if view.mirrored else kept
+
+
+def grey(pixels: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 RGB to (N, H, W, 1) uint8 grey, to the level as Pillow's ``convert("L")``.
+
+    Examples:
+        >>> grey(torch.tensor([[[[255, 255, 255], [10, 20, 30]]]], dtype=torch.uint8)).tolist()
+        [[[[255], [18]]]]
+    """
+    red, green, blue = pixels.to(torch.int32).split(1, dim=3)
+    weighted = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    rounded: Tensor = (weighted + 32768) >> 16
+    return rounded.to(torch.uint8)
