@@ -29,11 +29,11 @@ extract ../shared/datasets/hymenoptera --backbone mobilenet_v1_075 --weights WEI
 fit-head cache/digits--lenet5.h5 --report --cv 3 --json
 fit-head cache/digits--lenet5.h5 --model linear --json
 fit-head cache/digits--lenet5.h5 --model svm --json
-fit-head cache/digits--lenet5.h5 --model ridge --precision 0.99 --json
+fit-head cache/digits--lenet5.h5 --model ridge --precision 0.99 -o models/digits--lenet5--ridge.safetensors --json
 fit-head cache/digits--lenet5.h5 --model knn --json
 fit-head cache/digits--lenet5.h5 --model centroid --calibrate isotonic --json
 fit-head cache/few--lenet5.h5 --model mlp --json
-fit-head cache/groups--lenet5.h5 --group person --cv 3 --json
+fit-head cache/groups--lenet5.h5 --group person --cv 3 -o models/groups--lenet5--flip--logreg.safetensors --json
 fit-head cache/hymenoptera--mobilenet_v1_075.h5 --layer best --shots 2,5 --repeat 2 --report --json
 
 # Networks
@@ -106,7 +106,8 @@ fit-head cache/trashnet--mobilenet_v1_075.h5 --layer features.9:gem --model ridg
 
 # Networks: inner layers, views, other ways to train, other splits, a recipe
 promote models/digits--lenet5--svm.safetensors
-promote models/photos--mobilenet_v1_075--flip--logreg.safetensors --finetune --epochs 1 --last 1 --views 1 --json
+promote models/photos--mobilenet_v1_075--flip--logreg.safetensors --finetune --epochs 1 --last 1 --views 1 \
+-o models/photos--mobilenet_v1_075--flip--logreg--promoted.safetensors --json
 promote models/hymenoptera--mobilenet_v1_075--logreg.safetensors --json
 promote models/digits--lenet5--features.3+penultimate--logreg.safetensors --json
 promote models/groups--lenet5--flip--logreg.safetensors --finetune --epochs 3 --no-flip --repeats 2 --lr 0.003 --json

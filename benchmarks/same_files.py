@@ -14,8 +14,9 @@ Times are measured, and so differ from run to run of the very same code. They al
 itself, is equal to the byte. Set aside are
 
 - of ``--json`` the values of ``MEASURED``; that a key is there still counts;
-- in heads and models (.safetensors) the values of "seconds", and "sha256", which is over them too. That it is the digest that
-  the format asks for is checked here for each file instead. The tensors, and all other bytes of the header, are compared;
+- in heads and models (.safetensors) the values of "seconds" and "at", and "sha256", which is over them too. That
+  it is the digest that the format asks for is checked here for each file instead. The tensors, and all other bytes of the
+  header, are compared;
 - of a model's epochs (.csv) the column "seconds";
 - the digits, which featx writes on first use, get one modification time, since feature files keep it.
 
@@ -73,7 +74,7 @@ RENAMED = {
 }
 """Options of a command that have another name since; whichever a side's ``--help`` knows is used."""
 
-MEASURED = {"seconds", "images_per_second", "modified", "sha256", "bytes"}
+MEASURED = {"seconds", "images_per_second", "modified", "sha256", "bytes", "at"}
 """Keys of ``--json`` whose values are times and speeds, or go over them: the digest of a head or model, and its length, which
 is that of a number of seconds too."""
 
@@ -84,7 +85,7 @@ TOLD = {".png", ".html"}
 """Endings of files whose differences are told, but are no error."""
 
 _TIME = 1_700_000_000
-_TIMED = re.compile(rb'(\\"seconds\\": )[-+.e0-9]+|(\\"sha256\\": \\")[0-9a-f]{64}')
+_TIMED = re.compile(rb'(\\"seconds\\": )[-+.e0-9]+|(\\"sha256\\": \\")[0-9a-f]{64}|(\\"at\\": \\")[-+:T0-9]+')
 _SHOWN_TIMES = re.compile(
     r"\d[\d,.]* ?(?:s|min|h|ms|images/s)\b|\d{4}-\d\d-\d\d[T ][\d:+]+"
     r"|'?seconds'?: +[\d.]+|bytes: +[\d.]+|sha256: +[0-9a-f]{64}"
@@ -294,14 +295,16 @@ def _of_tensors(raw: str, data: bytes) -> Written:
         facts = json.loads(header["__metadata__"]["featx"])
     except (ValueError, KeyError, SafetensorError):
         return Written(raw, raw)
-    timeless = _TIMED.sub(rb"\1\2", data[8:end].rstrip(b" "))
+    timeless = _TIMED.sub(rb"\1\2\3", data[8:end].rstrip(b" "))
     wordless = timeless
     for key in facts.keys() & SENTENCES:  # the header is JSON, and the facts are JSON in a string of it
         quoted, value = (json.dumps(json.dumps(part))[1:-1].encode() for part in (key, facts[key]))
         wordless = wordless.replace(quoted + b": " + value, quoted)
     parts = {f"tensor {name}": f"{a.dtype} {a.shape} {_sha256(a.tobytes())}" for name, a in arrays.items()}
     asked = facts.pop("sha256", "")
-    parts |= {f"fact {key}": re.sub(r'("seconds": )[^,}]+', r"\1TIME", json.dumps({key: facts[key]})) for key in facts}
+    parts |= {
+        f"fact {key}": re.sub(r'("(?:seconds|at)": )[^,}]+', r"\1TIME", json.dumps({key: facts[key]})) for key in facts
+    }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + b"\0")
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode() + array.tobytes())

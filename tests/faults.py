@@ -274,7 +274,7 @@ SCENARIOS = {
     "finetune": Scenario(
         ("promote", _HEAD, "--finetune", "--epochs", "1", "--last", "1", "--repeats", "0"),
         _fitted,
-        (*_FEATURES, _HEAD, "models/*--promoted.safetensors", "models/*--promoted.csv", "models/*--promoted.png"),
+        (*_FEATURES, _HEAD, *(f"models/*--promoted--epochs1--*.{end}" for end in ("safetensors", "csv", "png"))),
     ),
     "predict": Scenario(("predict", _HEAD, "set/test/dark"), _fitted, (*_FEATURES, _HEAD)),
     "evaluate": Scenario(("evaluate", _HEAD, "set"), _fitted, (*_FEATURES, _HEAD)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -227,12 +228,15 @@ class Head(ArrayEstimator):
         """The hyper-parameters in use; None where the kind has none such."""
         return head_file.parameters_in_use(self.get_params(), vars(self))
 
-    def save(self, path: str | os.PathLike[str], *, report: Report | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, report: Report | None = None, made: Mapping[str, Any] | None = None
+    ) -> Path:
         """Write the head as one .safetensors file: arrays, and JSON in its metadata.
 
         Args:
             path: of the file.
             report: on the held-out split, to be stored with the head.
+            made: how it was made, as ``featx.heads.refits.Made`` has it, to be stored too.
 
         Returns:
             The path.
@@ -242,7 +246,7 @@ class Head(ArrayEstimator):
             HeadError: the head is not fitted, or an attribute was set to something that could not be read again.
         """
         require_fitted(self, "save")
-        head_file.write_head(Path(path), self.get_params(), vars(self), report=report)
+        head_file.write_head(Path(path), self.get_params(), vars(self), report=report, made=made)
         return Path(path)
 
     @classmethod

@@ -150,8 +150,9 @@ def parameters_in_use(params: Mapping[str, Any], fitted: Mapping[str, Any]) -> d
 
 
 def write_head(
-    path: Path, params: Mapping[str, Any], fitted: Mapping[str, Any], *, report: Report | None = None
-) -> None:
+    path: Path, params: Mapping[str, Any], fitted: Mapping[str, Any], *, report: Report | None = None,
+    made: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Write a fitted head as one .safetensors file: arrays, and JSON in its metadata.
 
     Args:
@@ -159,6 +160,7 @@ def write_head(
         params: the arguments of ``Head``.
         fitted: its fitted attributes.
         report: on the held-out split, to be stored with the head.
+        made: how it was made, from ``featx.heads.refits.Made``, to be stored too.
 
     Raises:
         OutputError: the file cannot be written, or there is a file at the path that is not a head.
@@ -197,6 +199,8 @@ def write_head(
     }  # fmt: skip
     if params["texts"] is not None:
         arrays["texts"], metadata["texts"] = params["texts"].vectors, params["texts"].facts
+    if made is not None:
+        metadata["made"] = dict(made)
     require_replaceable(path, HEAD.kind)
     model_file.write(path, arrays, metadata, HEAD)
 

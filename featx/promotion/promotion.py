@@ -21,6 +21,7 @@ from featx.heads.asked_groups import AskedGroups
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
+from featx.heads.refits import Replaced
 from featx.io.outputs import Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.progress import shows_progress
@@ -30,6 +31,7 @@ from featx.promotion.epoch_log import EpochLog, log_files
 from featx.promotion.finetune_run import FineTuner, FineTuningRun
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
+from featx.promotion.model_place import made_of, model_place
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.splits import standard_split
 from featx.promotion.verdict import evidence_of, verdict_of
@@ -55,6 +57,7 @@ class Promotion:
         repeats: The runs on other splits; empty unless they were needed.
         seconds: Wall time.
         notes: Further sentences for the user.
+        replaced: The model whose file was overwritten, if it was of other settings, images or labels; else None.
 
     Example:
 
@@ -76,6 +79,7 @@ class Promotion:
     repeats: tuple[FineTuningRun, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    replaced: Replaced | None = None
 
     @property
     def epochs(self) -> int:
@@ -108,6 +112,7 @@ class Promotion:
             "alpha": self.run.history.alpha if self.run else None,
             **evidence_of(self.run, self.repeats),
             "seconds": round(self.seconds, 3),
+            "replaced": self.replaced.as_dict() if self.replaced else None,
             "notes": list(self.notes),
         }
 
@@ -157,7 +162,8 @@ def promote(
         weights: Weights to load instead of the stored ones, where the file has moved.
         device: Device to run on: "auto", "cpu", "cuda", ...
         workers: Threads that read and decode images; by default one per core.
-        out: Path of the model's file, instead of ``<models>/<head>--promoted.safetensors``.
+        out: Path of the model's file, instead of ``<models>/<head>--promoted--<settings>.safetensors``, where the settings are
+            those that are not the defaults. The same settings take the same name again.
         models: Folder of models.
         tensorboard: Also write the epochs for TensorBoard, into ``<model>.tensorboard``.
         progress: Show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
@@ -181,7 +187,8 @@ def promote(
     started = time.perf_counter()
     settings = settings or FineTuning()
     file, head = (None, head) if isinstance(head, Head) else (Path(path_of(head, "head")), Head.load(head))
-    path = Path(out) if out else Path(models) / f"{_stem(head, file)}--promoted.safetensors"
+    place = model_place(head, file, settings if finetune else None, models=models, out=out)
+    path = place.path
     read = [each for each in (file, features, table, weights, backbone) if isinstance(each, str | os.PathLike)]
 
     def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
@@ -195,9 +202,10 @@ def promote(
     )  # fmt: skip
     reporter.stage("comparing the logits of the network with those of the head")
     proof = prove(assembly)
-    head_report = head.evaluate(assembly.features, split=assembly.test_split)
+    head_report, judged, _ = head.judge(assembly.features, split=assembly.test_split)
     assert isinstance(head_report, ClassificationReport)  # a linear head is a classifier
-    facts = _facts(proof, head_report, settings if finetune else None)
+    made = made_of(head, settings if finetune else None, assembly.features, judged)
+    facts = {**_facts(proof, head_report, settings if finetune else None), "made": made.as_dict()}
     tuned = _FineTuned()
     if finetune:
         _require_savable(assembly, facts, path)  # before hours of training
@@ -206,6 +214,7 @@ def promote(
     decision = _decide(assembly, head_report, tuned, settings)
     seconds = time.perf_counter() - started
     model = _model(assembly, decision.network, {**facts, **_outcome(decision, tuned), "seconds": seconds})
+    replaced = place.replaced(made)
     _save(model, path, assembly, tuned)
     return Promotion(
         model=model,
@@ -219,16 +228,17 @@ def promote(
         run=tuned.run,
         repeats=tuned.repeats,
         seconds=seconds,
-        notes=(*label_changes(assembly.features.source), *_note_on_views(assembly), *tuned.notes),
+        notes=(
+            *([replaced.sentence] if replaced else []),
+            *label_changes(assembly.features.source),
+            *_note_on_views(assembly),
+            *tuned.notes,
+        ),
+        replaced=replaced,
     )
 
 
 # Assemble
-
-
-def _stem(head: Head, file: Path | None) -> str:
-    """Return the name of a head's file without its ending, or one made of its data set and kind."""
-    return file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
 
 
 def _sources(head: Head) -> list[str]:

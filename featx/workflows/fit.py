@@ -22,6 +22,7 @@ from featx.features.label_changes import label_changes
 from featx.features.remote_folder import local_file, newest_file
 from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
+from featx.heads.refits import Made, Replaced
 from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
@@ -38,7 +39,8 @@ from featx.workflows.fit_options import AUTO, BEST, require_compatible, require_
 from featx.workflows.fit_result import Fit
 from featx.workflows.fit_together import fits_together
 from featx.workflows.head_comparison import HeadComparison, compare_with
-from featx.workflows.head_files import HeadFiles, head_size, head_stem
+from featx.workflows.head_files import HeadFiles, head_size
+from featx.workflows.head_place import fit_options, head_place, made_of
 from featx.workflows.resampling import Resampling
 from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
 
@@ -126,7 +128,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         device: as ``Head`` takes it.
         cache: folder of feature files.
         models: folder of heads.
-        out: file of the head, instead of ``<models>/<features>--<kind>.safetensors``.
+        out: file of the head, instead of ``<models>/<features>--<kind>--<options>.safetensors``, where options are those that
+            are not the defaults. The same options take the same name again.
         compare: an earlier head or its file. Both heads are judged on the held-out images that are new to both, as
             ``featx.workflows.unseen.unseen_rows`` selects them. The labels of ``features`` count for both.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
@@ -160,15 +163,17 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     data = _with_earlier(data, compare)
-    name = Path(out) if out else Path(models) / f"{head_stem(data.features, head, auto=auto)}.safetensors"
+    options = fit_options(data.features, head, auto=auto, table=table)
+    place = head_place(data.features, head, options, models=models, out=out)
     each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
-    files = HeadFiles(name, named=bool(out), each_image=each_image)
+    files = HeadFiles(place.path, named=bool(out), each_image=each_image)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
     evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
     page = names_of(images, "images") if report else None
-    return _save(data, head, evaluated, compared, files, page=page, reporter=reporter)
+    made = made_of(options, data.split, evaluated.rows)
+    return _save(data, head, evaluated, compared, files, made, place.replaced(made), page=page, reporter=reporter)
 
 
 def _named(features: FeatureSet | str | os.PathLike[str]) -> FeatureSet | str | os.PathLike[str]:
@@ -426,18 +431,18 @@ def _why_left_out(split: str, task: str) -> str:
 
 
 def _save(
-    data: _Data, head: Head, evaluated: _Evaluated, compared: tuple[Compared, ...], files: HeadFiles, *,
-    page: Sequence[str | os.PathLike[str]] | None, reporter: Reporter,
+    data: _Data, head: Head, evaluated: _Evaluated, compared: tuple[Compared, ...], files: HeadFiles, made: Made,
+    replaced: Replaced | None, *, page: Sequence[str | os.PathLike[str]] | None, reporter: Reporter,
 ) -> Fit:  # fmt: skip
     """Write the head, its predictions for images without a label, its pictures and, unless ``page`` is None, its page."""
-    head.save(files.path, report=evaluated.report)
+    head.save(files.path, report=evaluated.report, made=made.as_dict())
     fit = Fit(
         head,
         evaluated.report,
         files.path,
         picture=None,
         features=data.file,
-        notes=tuple(_notes(data, head, evaluated, compared)),
+        notes=(*([replaced.sentence] if replaced else []), *_notes(data, head, evaluated, compared)),
         compared=compared,
         layers=data.layers,
         cross_validated=evaluated.cross_validated,
@@ -445,6 +450,7 @@ def _save(
         unlabelled=files.write_predictions(data.features, head),
         predictions=files.write_each_image(data.split, head),
         against=evaluated.against,
+        replaced=replaced,
     )
     subject = subject_of(head)
     fit = dataclasses.replace(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from featx.heads.head import Head
+from featx.heads.refits import Replaced
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.workflows.comparison import Compared
@@ -33,6 +34,7 @@ class Fit:
         unlabelled: CSV file of predictions for images without a label, or None.
         predictions: file of predictions for each labelled image, or None.
         against: the comparison with an earlier head, or None.
+        replaced: the head whose file was overwritten, if it was of other options, images or labels; else None.
     """
 
     head: Head
@@ -50,6 +52,7 @@ class Fit:
     unlabelled: Path | None = None
     predictions: Path | None = None
     against: HeadComparison | None = None
+    replaced: Replaced | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``featx fit-head --json`` prints."""
@@ -79,6 +82,7 @@ class Fit:
             "unlabelled": _text(self.unlabelled),
             "predictions": _text(self.predictions),
             "features": _text(self.features),
+            "replaced": self.replaced.as_dict() if self.replaced else None,
             "seconds": round(head.seconds_, 4),
             "notes": list(self.notes),
         }

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from featx.constants import ZERO_SHOT
 from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
@@ -21,7 +20,6 @@ from featx.heads.head_file import HEAD
 from featx.heads.prediction_table import EACH_IMAGE, PredictedBy, predict_each, write_predictions
 from featx.io.outputs import CONFUSION, FEW_SHOT_CURVE, PAGE, Output, require_outputs, write_output
 from featx.io.tables import table_kind
-from featx.layer_spec import PENULTIMATE
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
@@ -144,19 +142,6 @@ class HeadFiles:
         points = [(n, result.mean("accuracy"), result.deviation("accuracy")) for n, result in shots]
         plots.save_png(plots.shots_figure(points, subject=subject), self.curve, FEW_SHOT_CURVE)
         return self.curve
-
-
-def head_stem(features: FeatureSet, head: Head, *, auto: bool) -> str:
-    """The name of a head's file without its ending: the features, the layer and views unless they are plain, the kind."""
-    parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
-    layer, _, views = features.layer.partition("@")
-    parts += [layer.replace(":", "_").replace(",", "+")] if layer != PENULTIMATE else []
-    parts += [views] if views else []
-    variant = (
-        "-rbf" if head.kernel == "rbf" else "-anchored" if head.texts is not None and head.kind != ZERO_SHOT else ""
-    )
-    parts += ["auto" if auto else f"{head.kind}{variant}"]
-    return "--".join(parts)
 
 
 def head_size(features: FeatureSet, head: Head) -> int:

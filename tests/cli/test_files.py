@@ -113,7 +113,7 @@ def test_the_page_about_a_head_shows_its_choice_and_results(fitted: Path) -> Non
 
 def test_the_page_about_a_fine_tuned_model_shows_the_evidence_and_the_epochs(fitted: Path) -> None:
     featx("promote", "--finetune", "--epochs", "2", "--repeats", "0")
-    model = "models/split--lenet5--logreg--promoted.safetensors"
+    model = "models/split--lenet5--logreg--promoted--epochs2--repeats0.safetensors"
     facts, page = json.loads(featx("info", model, "--json").stdout), featx("info", model).stdout
     assert f"verdict      {facts['verdict']}: {facts['why']}" in page
     assert f"p = {facts['paired']['p_value']:.4f}" in page

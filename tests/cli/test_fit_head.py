@@ -30,10 +30,10 @@ def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
         "dark                 8      0\n"
         "light                0      8\n"
         "\n"
-        "head: models/split--lenet5--logreg.safetensors\n"
-        "confusion matrix: models/split--lenet5--logreg.png\n"
+        "head: models/split--lenet5--logreg--C1.safetensors\n"
+        "confusion matrix: models/split--lenet5--logreg--C1.png\n"
     )  # fmt: skip
-    assert Path("models/split--lenet5--logreg.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("models/split--lenet5--logreg--C1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_regression_needs_no_kind_of_head_in_options_and_recipes(split_photos: Path, in_tmp: Path) -> None:

@@ -34,5 +34,5 @@ def test_fine_tuning_prints_the_epochs_and_both_side_by_side(fitted: Path) -> No
     assert lines[at + 1].split()[:2] == ["head", "1.0000"]
     assert lines[at + 2].split()[0] == "fine-tuned"
     assert lines[at + 4].startswith("kept-head: ")
-    assert lines[-2] == "model: models/split--lenet5--logreg--promoted.safetensors"
-    assert lines[-1].startswith("epochs: models/split--lenet5--logreg--promoted.csv")
+    assert lines[-2] == "model: models/split--lenet5--logreg--promoted--epochs1.safetensors"
+    assert lines[-1].startswith("epochs: models/split--lenet5--logreg--promoted--epochs1.csv")

@@ -112,7 +112,7 @@ def test_the_commands_fit_evaluate_and_show_both_heads(clip_features: Path, in_t
     ).output
     assert "zeroshot on penultimate" in out
     assert "the texts of 2 classes, fitted to no image" in out
-    zeroshot, *_ = Path("models").glob("*--zeroshot.safetensors")
+    zeroshot, *_ = Path("models").glob("*--zeroshot--prompts.safetensors")
     assert "accuracy" in run("evaluate", str(zeroshot), str(clip_features)).output
     assert "zeroshot" in run("info", str(zeroshot)).output
     anchored = run(

@@ -30,9 +30,9 @@ def test_fit_head_writes_the_head_its_report_and_a_picture(tmp_path: Path) -> No
     features = photos()
     features.splits[60:63] = "pretrain"
     fit = fit_head(features, Head("svm", C=0.1), models=tmp_path / "models")
-    assert fit.path == tmp_path / "models" / "pets--svm.safetensors"
-    assert fit.picture == tmp_path / "models" / "pets--svm.png"
-    assert sorted(p.name for p in fit.path.parent.iterdir()) == ["pets--svm.png", "pets--svm.safetensors"]
+    assert fit.path == tmp_path / "models" / "pets--svm--C0.1.safetensors"
+    assert fit.picture == tmp_path / "models" / "pets--svm--C0.1.png"
+    assert sorted(p.name for p in fit.path.parent.iterdir()) == ["pets--svm--C0.1.png", "pets--svm--C0.1.safetensors"]
     assert fit.picture.read_bytes().startswith(b"\x89PNG")
     assert model_file.read_metadata(fit.path, HEAD)["report"] == fit.report.as_dict()
     assert Head.load(fit.path).evaluate(features).as_dict() == fit.report.as_dict()

@@ -25,8 +25,8 @@ from featx.workflows.fit import fit_head
 @pytest.mark.parametrize(
     ("head", "changes", "name"),
     [
-        (Head("logreg", C=1.0), {"source": Path("cache/pets--lenet5.h5")}, "pets--lenet5--logreg.safetensors"),
-        (Head("svm", C=1.0, kernel="rbf"), {"layer": "pool"}, "pets--pool--svm-rbf.safetensors"),
+        (Head("logreg"), {"source": Path("cache/pets--lenet5.h5")}, "pets--lenet5--logreg.safetensors"),
+        (Head("svm", C=1.0, kernel="rbf"), {"layer": "pool"}, "pets--pool--svm-rbf--C1.safetensors"),
         (Head("centroid"), {"dataset": {}}, "features--centroid.safetensors"),
     ],
 )
@@ -123,7 +123,7 @@ def test_images_without_a_label_are_ignored_and_then_predicted(tmp_path: Path) -
     features = unlabelled(photos(), [3, 4, 62])
     fit = fit_head(features, Head("logreg", C=0.1), models=tmp_path)
     assert (fit.head.n_train_, fit.report.n) == (58, 44)
-    assert fit.unlabelled == tmp_path / "pets--logreg--unlabelled.csv"
+    assert fit.unlabelled == tmp_path / "pets--logreg--C0.1--unlabelled.csv"
     header, *lines = read_csv(fit.unlabelled)
     assert header == ["path", "label", "probability"]
     p = fit.head.predict_proba(features.features[[3, 4, 62]])

@@ -115,7 +115,7 @@ def test_few_shot_heads_are_fitted_to_drawn_rows_and_evaluated_on_the_held_out_s
             found.append(head.evaluate(features, split="test").accuracy)
         np.testing.assert_array_equal(result.values["accuracy"].ravel(), found)
         assert (result.repeats, result.n) == (3, 45)
-    assert fit.shots_picture == tmp_path / "pets--ridge--shots.png"
+    assert fit.shots_picture == tmp_path / "pets--ridge--seed5--shots.png"
     assert fit.shots_picture.read_bytes().startswith(b"\x89PNG")
     assert [line["shots"] for line in fit.as_dict()["shots"]] == [1, 4]
     assert recorder.calls == [(n, 7) for n in range(1, 8)]
