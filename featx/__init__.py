@@ -47,6 +47,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "reporter": ["Reporter"],
         "retrieval.explanation": ["Explanation", "explain", "iter_explanations"],
         "retrieval.similar": ["SearchResult", "search"],
+        "tracking.tracker": ["Tracker"],
         "workflows.fit": ["fit_head"],
         "workflows.fit_result": ["Fit"],
     },
@@ -103,5 +104,6 @@ if TYPE_CHECKING:
     from featx.retrieval.explanation import iter_explanations as iter_explanations
     from featx.retrieval.similar import SearchResult as SearchResult
     from featx.retrieval.similar import search as search
+    from featx.tracking.tracker import Tracker as Tracker
     from featx.workflows.fit import fit_head as fit_head
     from featx.workflows.fit_result import Fit as Fit

@@ -64,6 +64,9 @@ MAX_CHANNELS = 1024
 FITS = ("crop", "pad", "squash")
 """How an image of another shape becomes the network's input."""
 
+TRACKERS = ("mlflow", "wandb", "tensorboard")
+"""The tools that runs can be tracked by."""
+
 CACHE, MODELS = "cache", "models"
 """The default folders of feature files, and of heads and models."""
 

@@ -16,13 +16,14 @@ from featx.cli.options import (
     MODELS_FOLDER,
     POSITIVE,
     SHARE,
+    TRACKING,
     FoldsType,
     Numbers,
     cache_folder,
     needing,
     task_option,
 )
-from featx.cli.output import digits, in_views, print_columns
+from featx.cli.output import digits, in_views, print_columns, print_places
 from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, KERNELS, KINDS, ZERO_SHOT
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
@@ -130,6 +131,7 @@ def _show_files(result: Fit) -> None:
     for name, file in files.items():
         if file:
             click.echo(f"{name}: {file}")
+    print_places(result.tracked)
 
 
 _ON_DEVICE = Needs(
@@ -274,6 +276,7 @@ def _check(options: Mapping[str, Any]) -> None:
     cache_folder("Input", or_url="whose newest file is fetched"),
 )
 @needing(NO_OUT, MODELS_FOLDER)
+@TRACKING
 @option(
     "-o",
     "--out",

@@ -11,7 +11,7 @@ import click
 
 from featx.cli.needs import ALWAYS, CHECKED, Condition, with_option
 from featx.cli.option_groups import option
-from featx.constants import CACHE, FITS, MODELS, TASKS
+from featx.constants import CACHE, FITS, MODELS, TASKS, TRACKERS
 from featx.data.scan_options import ScanOptions
 from featx.layer_spec import PENULTIMATE
 from featx.progress import NORMAL, QUIET, VERBOSE
@@ -216,6 +216,20 @@ GROUPS = options(
     ),
 )  # fmt: skip
 """The groups of the images."""
+
+TRACKING = options(
+    option(
+        "--track", type=click.Choice(TRACKERS), multiple=True, section="Output", needs=ALWAYS, metavar="TOOL",
+        help=f"Log parameters, epochs, results, pictures and the model file to {TRACKERS[0]}, {TRACKERS[1]} (offline unless "
+        f"WANDB_MODE is set) or {TRACKERS[2]}. May be repeated.",
+    ),
+    option(
+        "--experiment", section="Output", needs=with_option("track", "--track"), metavar="NAME",
+        show_default="MLFLOW_EXPERIMENT_NAME or WANDB_PROJECT, else featx",
+        help="Experiment or project of --track.",
+    ),
+)  # fmt: skip
+"""The tools that a run is tracked by."""
 
 HEAD_TABLE = option(
     "--table", section="Advanced", needs=CHECKED, metavar="FILE",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from featx.confidential import without_secrets_in
 from featx.layer_spec import VIEWS
-from featx.text import cell, noted, printable
+from featx.text import cell, noted, printable, shown
 
 
 def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:
@@ -52,6 +52,12 @@ def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]], *, text: 
             cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(line, widths, left, strict=True)
         ]
         click.echo("  ".join(cells).rstrip() if text else "  ".join(cells))
+
+
+def print_places(places: Mapping[str, str]) -> None:
+    """Print where each tool that tracks a run has it."""
+    for tool, place in places.items():
+        click.echo(f"tracked by {tool}: {shown(place)}")
 
 
 def in_views(views: str) -> str:

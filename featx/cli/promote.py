@@ -21,9 +21,11 @@ from featx.cli.options import (
     SHARE,
     SHARE_BELOW_1,
     SOURCE_BACKBONE,
+    TRACKING,
     WORKERS,
     needing,
 )
+from featx.cli.output import print_places
 from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS, FineTuning
 from featx.reporter import Reporter, stage_of_import
 
@@ -83,6 +85,7 @@ def show_promotion(result: Promotion) -> None:
     click.echo(f"model: {result.path}")
     if result.run:
         click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}")
+    print_places(result.tracked)
 
 
 def _show_history(run: FineTuningRun) -> None:
@@ -234,8 +237,9 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 @WORKERS
 @option(
     "--tensorboard", is_flag=True, section="Advanced", needs=_FINETUNE,
-    help="Write the epochs for TensorBoard too, into <model>.tensorboard.",
+    help="Write the epochs for TensorBoard too, into <model>.tensorboard, as --track tensorboard does.",
 )  # fmt: skip
+@TRACKING
 @needing(
     Needs("with both HEAD and --out", lambda options: not (options["head"] and options["out"])), MODELS_FOLDER,
 )  # fmt: skip

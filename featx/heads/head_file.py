@@ -243,6 +243,11 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return params, _fitted_attributes(arrays, meta)
 
 
+def short_weights(backbone: Mapping[str, Any]) -> str:
+    """The weights of a stored backbone by name: of a file or URL the last part alone, which names no folder and no server."""
+    return str(backbone.get("weights") or "default").partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
 def _form(params: Mapping[str, Any], task: str) -> str:
     """The name of the predictor that a head with these parameters has."""
     if params["texts"] is not None:

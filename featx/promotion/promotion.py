@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from featx.arguments import path_of
+from featx.arguments import names_of, path_of
 from featx.constants import MODELS
 from featx.errors import CacheMissError, system_errors
 from featx.features.feature_set import FeatureSet
@@ -21,7 +22,7 @@ from featx.heads.asked_groups import AskedGroups
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
-from featx.heads.refits import Replaced
+from featx.heads.refits import Place, Replaced
 from featx.io.outputs import Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.progress import shows_progress
@@ -34,10 +35,12 @@ from featx.promotion.model_file import MODEL
 from featx.promotion.model_place import made_of, model_place
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.splits import standard_split
+from featx.promotion.tracked import log_results, params_of
 from featx.promotion.verdict import evidence_of, verdict_of
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
+from featx.tracking.dispatch import Trackers
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,7 @@ class Promotion:
         seconds: Wall time.
         notes: Further sentences for the user.
         replaced: The model whose file was overwritten, if it was of other settings, images or labels; else None.
+        tracked: Where each tool of ``track`` has the run, in words.
 
     Example:
 
@@ -80,6 +84,7 @@ class Promotion:
     seconds: float
     notes: tuple[str, ...] = ()
     replaced: Replaced | None = None
+    tracked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -113,6 +118,7 @@ class Promotion:
             **evidence_of(self.run, self.repeats),
             "seconds": round(self.seconds, 3),
             "replaced": self.replaced.as_dict() if self.replaced else None,
+            "tracked": dict(self.tracked),
             "notes": list(self.notes),
         }
 
@@ -133,6 +139,9 @@ def promote(
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
     tensorboard: bool = False,
+    track: str | Sequence[str] = (),
+    experiment: str | None = None,
+    callbacks: Sequence[Any] = (),
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Promotion:
@@ -165,7 +174,11 @@ def promote(
         out: Path of the model's file, instead of ``<models>/<head>--promoted--<settings>.safetensors``, where the settings are
             those that are not the defaults. The same settings take the same name again.
         models: Folder of models.
-        tensorboard: Also write the epochs for TensorBoard, into ``<model>.tensorboard``.
+        tensorboard: Also write the epochs for TensorBoard, into ``<model>.tensorboard``, as ``track="tensorboard"`` does.
+        track: "mlflow", "wandb" or "tensorboard", or several: log parameters, epochs, results and the model there.
+        experiment: Name of the experiment (MLflow) or project (Weights & Biases); by default what their variables name, else
+            "featx".
+        callbacks: Objects with methods of ``featx.Tracker``, which are told the same.
         progress: Show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: Receives the progress of fine-tuning, with a ``TrainingProgress`` as its detail, and notes on the disk space
             that cached activations take and on repeats.
@@ -173,7 +186,8 @@ def promote(
     Raises:
         HeadError: The head is not linear, has no backbone, or is on a layer where the network cannot end.
         PromotionError: The network's logits differ from the head's, or it cannot be trained.
-        SettingsError: The network has no such block to train from, or a table is given for a head without groups.
+        SettingsError: The network has no such block to train from, a table is given for a head without groups, or a tool of
+            ``track`` is not installed.
         StaleCacheError: The features or the backbone are not those that the head was fitted to, or an image has changed.
         CacheMissError: The feature file is gone.
         OutputError: The model cannot be written.
@@ -186,32 +200,54 @@ def promote(
     """
     started = time.perf_counter()
     settings = settings or FineTuning()
+    names = [*names_of(track, "track"), *(["tensorboard"] if tensorboard and finetune else [])]
+    trackers = Trackers.of(names, callbacks, experiment=experiment, reporter=reporter)
     file, head = (None, head) if isinstance(head, Head) else (Path(path_of(head, "head")), Head.load(head))
     place = model_place(head, file, settings if finetune else None, models=models, out=out)
-    path = place.path
     read = [each for each in (file, features, table, weights, backbone) if isinstance(each, str | os.PathLike)]
 
     def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
-        outputs = [Output(path, MODEL.kind, size, named=bool(out)), *(log_files(path) if finetune else ())]
+        output = Output(place.path, MODEL.kind, size, named=bool(out))
         images = image_places(features)
-        require_outputs(outputs, [*read, *_sources(head)], images=images)
+        require_outputs([output, *(log_files(place.path) if finetune else ())], [*read, *_sources(head)], images=images)
 
     reporter.stage("loading the backbone")
     assembly = _assemble(
         head, features, require_writable, table=table, backbone=backbone, weights=weights, device=device, workers=workers,
     )  # fmt: skip
+    with trackers.run("promote", place.path):
+        promotion = _promote(assembly, file, place, settings if finetune else None, trackers, reporter, started)
+        log_results(
+            trackers, place.path, verdict=(promotion.verdict, promotion.why), proof=promotion.proof,
+            head_report=promotion.head_report, report=promotion.report, run=promotion.run, seconds=promotion.seconds,
+        )  # fmt: skip
+    return dataclasses.replace(promotion, notes=(*promotion.notes, *trackers.notes), tracked={**trackers.places})
+
+
+def _promote(
+    assembly: Assembly,
+    file: Path | None,
+    place: Place,
+    settings: FineTuning | None,
+    trackers: Trackers,
+    reporter: Reporter,
+    started: float,
+) -> Promotion:
+    """Prove the network, fine-tune it if there are settings, decide which one is better, and save that one."""
+    head, path = assembly.head, place.path
     reporter.stage("comparing the logits of the network with those of the head")
     proof = prove(assembly)
     head_report, judged, _ = head.judge(assembly.features, split=assembly.test_split)
     assert isinstance(head_report, ClassificationReport)  # a linear head is a classifier
-    made = made_of(head, settings if finetune else None, assembly.features, judged)
-    facts = {**_facts(proof, head_report, settings if finetune else None), "made": made.as_dict()}
+    made = made_of(head, settings, assembly.features, judged)
+    facts = {**_facts(proof, head_report, settings), "made": made.as_dict()}
+    trackers.log_params(params_of(assembly, file, settings))
     tuned = _FineTuned()
-    if finetune:
+    if settings:
         _require_savable(assembly, facts, path)  # before hours of training
         reporter.stage("fine-tuning")
-        tuned = _fine_tune(assembly, settings, path, tensorboard=tensorboard, reporter=reporter)
-    decision = _decide(assembly, head_report, tuned, settings)
+        tuned = _fine_tune(assembly, settings, path, trackers=trackers, reporter=reporter)
+    decision = _decide(assembly, head_report, tuned, settings or FineTuning())
     seconds = time.perf_counter() - started
     model = _model(assembly, decision.network, {**facts, **_outcome(decision, tuned), "seconds": seconds})
     replaced = place.replaced(made)
@@ -318,12 +354,12 @@ class _FineTuned:
 
 
 def _fine_tune(
-    assembly: Assembly, settings: FineTuning, path: Path, *, tensorboard: bool, reporter: Reporter
+    assembly: Assembly, settings: FineTuning, path: Path, *, trackers: Trackers, reporter: Reporter
 ) -> _FineTuned:
     """Fine-tune on the data set's own split, with a log beside the model, and on others where they can prove a gain."""
     is_main = assembly.data.processes.is_main
     tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT)
-    log = EpochLog(path, subject=subject_of(assembly.head, "fine-tuned"), tensorboard=tensorboard) if is_main else None
+    log = EpochLog(path, subject=subject_of(assembly.head, "fine-tuned"), trackers=trackers) if is_main else None
     run, network = tuner.run(standard_split(assembly), on_epoch=log.write if log else lambda _: None)
     if log:
         log.close(run.history)

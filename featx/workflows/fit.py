@@ -15,10 +15,8 @@ import numpy as np
 from featx.advice.layer_scores import best_layer, score_layers
 from featx.arguments import counts_of, names_of, path_of
 from featx.constants import CACHE, MODELS, ZERO_SHOT
-from featx.data.image_set import PRETRAIN
 from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
-from featx.features.label_changes import label_changes
 from featx.features.remote_folder import local_file, newest_file
 from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
@@ -26,18 +24,19 @@ from featx.heads.refits import Made, Replaced
 from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
-from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.progress import shows_progress
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
-from featx.text import listed
-from featx.workflows.class_texts import ClassNames, class_texts, notes_on_texts
+from featx.tracking.dispatch import Trackers
+from featx.workflows.class_texts import ClassNames, class_texts
 from featx.workflows.comparison import Compared, compare_kinds
+from featx.workflows.fit_notes import notes_on_fit
 from featx.workflows.fit_options import AUTO, BEST, require_compatible, require_texts
 from featx.workflows.fit_result import Fit
 from featx.workflows.fit_together import fits_together
+from featx.workflows.fit_tracked import log_fit, params_before
 from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size
 from featx.workflows.head_place import fit_options, head_place, made_of
@@ -80,6 +79,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     models: str | os.PathLike[str] = MODELS,
     out: str | os.PathLike[str] | None = None,
     compare: Head | str | os.PathLike[str] | None = None,
+    track: str | Sequence[str] = (),
+    experiment: str | None = None,
+    callbacks: Sequence[Any] = (),
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
     reporter: Reporter = SILENT,
 ) -> Fit:
@@ -132,11 +134,16 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
             are not the defaults. The same options take the same name again.
         compare: an earlier head or its file. Both heads are judged on the held-out images that are new to both, as
             ``featx.workflows.unseen.unseen_rows`` selects them. The labels of ``features`` count for both.
+        track: "mlflow", "wandb" or "tensorboard", or several: log parameters, the search, results, pictures and the head there.
+        experiment: name of the experiment (MLflow) or project (Weights & Biases); by default what their variables name, else
+            "featx".
+        callbacks: objects with methods of ``featx.Tracker``, which are told the same.
         progress: show the progress on stderr: a bar on a terminal or in a notebook, lines elsewhere.
         reporter: receives the progress of ``model="auto"``, ``cv`` and ``shots``, in fits.
 
     Raises:
-        SettingsError: options that exclude or need one another, or that several processes cannot fit.
+        SettingsError: options that exclude or need one another, or that several processes cannot fit; or a tool of ``track``
+            is not installed.
         HeadError: no rows to fit to or to evaluate on, or options that do not suit the head; or no image is new to both heads.
         StaleCacheError: the earlier head was fitted to other features, whose file is gone.
         CacheMissError, CorruptFileError: the feature file is missing or damaged.
@@ -150,6 +157,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     shots, prompts, auto = counts_of(shots, "shots"), names_of(prompts, "prompts"), model == AUTO
     require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
     require_texts(model=model, prompts=prompts, class_names=class_names, anchor=anchor)
+    trackers = Trackers.of(track, callbacks, experiment=experiment, reporter=reporter)
     head = _make_head(
         model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
@@ -162,18 +170,58 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
-    data = _with_earlier(data, compare)
-    options = fit_options(data.features, head, auto=auto, table=table)
-    place = head_place(data.features, head, options, models=models, out=out)
-    each_image = None if predictions is None else Path(path_of(predictions, "predictions"))
-    files = HeadFiles(place.path, named=bool(out), each_image=each_image)
+    page = names_of(images, "images") if report else None
+    asked = _Asked(auto, cv, repeat, shots, page, table, models, out, predictions)
+    return _run(_with_earlier(data, compare), head, asked, read, trackers, reporter)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted of a fit, as ``fit_head`` takes it.
+
+    Attributes:
+        auto: to fit every kind that suits the data, and to select one.
+        cv, repeat, shots: evaluations.
+        page: further folders of images for the HTML page; None: no page.
+        table, models, out, predictions: files.
+    """
+
+    auto: bool
+    cv: int | str | None
+    repeat: int
+    shots: Sequence[int]
+    page: Sequence[str] | None
+    table: str | os.PathLike[str] | None
+    models: str | os.PathLike[str]
+    out: str | os.PathLike[str] | None
+    predictions: str | os.PathLike[str] | None
+
+
+def _run(
+    data: _Data,
+    head: Head,
+    asked: _Asked,
+    read: Sequence[str | os.PathLike[str]],
+    trackers: Trackers,
+    reporter: Reporter,
+) -> Fit:
+    """Fit, evaluate and save, with the trackers told; ``read`` are the files that are read."""
+    auto, cv, repeat, shots = asked.auto, asked.cv, asked.repeat, asked.shots
+    options = fit_options(data.features, head, auto=auto, table=asked.table)
+    place = head_place(data.features, head, options, models=asked.models, out=asked.out)
+    files = HeadFiles.of(place.path, named=bool(asked.out), predictions=asked.predictions)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
     fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
-    head, compared = _fit(data, head, auto=auto, cross_validate=report or predictions is not None, fits=fits)
-    evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
-    page = names_of(images, "images") if report else None
-    made = made_of(options, data.split, evaluated.rows)
-    return _save(data, head, evaluated, compared, files, made, place.replaced(made), page=page, reporter=reporter)
+    with trackers.run("fit-head", files.path):
+        trackers.log_params(params_before(data.split, options, held_out=data.held_out))
+        out_of_fold = asked.page is not None or asked.predictions is not None
+        head, compared = _fit(data, head, auto=auto, cross_validate=out_of_fold, fits=fits)
+        evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
+        made = made_of(options, data.split, evaluated.rows)
+        replaced = place.replaced(made)
+        fit = _save(data, head, evaluated, compared, files, made, replaced, page=asked.page, reporter=reporter)
+        log_fit(trackers, fit)
+    return dataclasses.replace(fit, notes=(*fit.notes, *trackers.notes), tracked=trackers.places)
 
 
 def _named(features: FeatureSet | str | os.PathLike[str]) -> FeatureSet | str | os.PathLike[str]:
@@ -387,47 +435,12 @@ def _evaluate(
 
 
 def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared]) -> list[str]:
-    """What the user should know: the notes of the head and its report, unused images, and what makes a result optimistic."""
-    notes = [
-        *label_changes(data.file),
-        *head.notes_,
-        *(notes_on_texts(head.texts, data.split, head.task_) if head.texts else ()),
-        *(evaluated.report.notes if evaluated.report else ()),
-    ]
-    names, counts = np.unique(data.split.splits[data.split.labels >= 0].astype(str), return_counts=True)
-    notes += [
-        f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"
-        for name, count in zip(names, counts, strict=True)
-        if name not in ("train", data.held_out)
-    ]
+    """What the user should know."""
     chosen = [what for what, lines in (("kind of head", compared), ("layer", data.layers)) if lines]
-    if chosen and evaluated.cross_validated:
-        notes.append(
-            f"the {' and the '.join(chosen)} {'were' if chosen[1:] else 'was'} chosen on training images that cross-validation "
-            "evaluates too, so its result is optimistic"
-        )
-    return notes + _note_on_fonts(evaluated.report)
-
-
-def _note_on_fonts(report: Report | None) -> list[str]:
-    """Say which characters of class names the confusion matrix shows as boxes."""
-    from featx.report import plots  # it imports matplotlib
-
-    if not isinstance(report, ClassificationReport) or not (missing := plots.missing_characters(report.classes)):
-        return []
-    return [
-        f"no font that is installed here has the characters {listed(missing)} of the class names, so pictures show boxes; "
-        "install one, such as Noto Sans CJK (apt install fonts-noto-cjk); the page of --report shows the names"
-    ]
-
-
-def _why_left_out(split: str, task: str) -> str:
-    """Why the images of a split that neither fits nor evaluates a head were not used, as the end of a sentence."""
-    if split == PRETRAIN:
-        return ": the backbone was made with them"
-    if split == "val" and task == "classification":  # the only heads that can be promoted
-        return ": they are kept as the validation set of promote --finetune"
-    return ""
+    return notes_on_fit(
+        data.file, data.split, head, evaluated.report, held_out=data.held_out, chosen=chosen,
+        cross_validated=evaluated.cross_validated is not None,
+    )  # fmt: skip
 
 
 def _save(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Fit:
         predictions: file of predictions for each labelled image, or None.
         against: the comparison with an earlier head, or None.
         replaced: the head whose file was overwritten, if it was of other options, images or labels; else None.
+        tracked: where each tool of ``track`` has the run, in words.
     """
 
     head: Head
@@ -53,6 +55,7 @@ class Fit:
     predictions: Path | None = None
     against: HeadComparison | None = None
     replaced: Replaced | None = None
+    tracked: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``featx fit-head --json`` prints."""
@@ -83,6 +86,7 @@ class Fit:
             "predictions": _text(self.predictions),
             "features": _text(self.features),
             "replaced": self.replaced.as_dict() if self.replaced else None,
+            "tracked": dict(self.tracked),
             "seconds": round(head.seconds_, 4),
             "notes": list(self.notes),
         }

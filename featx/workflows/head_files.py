@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.arguments import path_of
 from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
@@ -49,6 +50,11 @@ class HeadFiles:
     path: Path
     named: bool = False
     each_image: Path | None = None
+
+    @classmethod
+    def of(cls, path: Path, *, named: bool, predictions: str | os.PathLike[str] | None) -> HeadFiles:
+        """The files beside a head; ``predictions`` is the table that the user named, if any."""
+        return cls(path, named, None if predictions is None else Path(path_of(predictions, "predictions")))
 
     @property
     def picture(self) -> Path:

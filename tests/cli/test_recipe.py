@@ -98,6 +98,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "device": "cuda:1",
         "cache": "c",
         "models": "m",
+        "track": ["mlflow", "wandb"],
+        "experiment": "pets",
         "out": "h.safetensors",
     },
     "promote": {
@@ -137,6 +139,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "device": "cpu",
         "workers": 4,
         "models": "m",
+        "track": ["tensorboard"],
+        "experiment": "pets",
         "out": "p.safetensors",
     },
 }
@@ -177,13 +181,13 @@ COMMANDS = {
         "--target-precision 0.75 --prompt 'a {}' --prompt 'the {}' --class-names names.json --anchor zeroshot --cv 4 "
         "--repeat 2 --shots 1,2 --compare earlier.safetensors "
         "--predictions each.csv --group patient --table t.csv --report --images 'more photos' --seed 9 "
-        "--device cuda:1 --cache c --models m --out h.safetensors",
+        "--device cuda:1 --cache c --models m --track mlflow --track wandb --experiment pets --out h.safetensors",
         "featx promote h.safetensors --finetune --epochs 2 --lr 0.5 --backbone-lr 0.25 --layer-decay 0.5 --from-layer layer4 "
         "--last 2 --train-bn --optimizer sgd --weight-decay 0.0 --clip 2.5 --batch-size 7 --warmup 0.25 --patience 1 "
         "--augment randaugment --crop-scale 0.75 --no-flip --mixup 0.5 --label-smoothing 0.125 --class-weight balanced "
         "--ema 0.5 --cached-crops 2 --compile --no-interpolate --significance 0.25 --repeats 3 --seed 3 --features f.h5 "
-        "--table t.csv --backbone net.py:make --weights w.pth --device cpu --workers 4 --tensorboard --models m "
-        "--out p.safetensors",
+        "--table t.csv --backbone net.py:make --weights w.pth --device cpu --workers 4 --tensorboard "
+        "--track tensorboard --experiment pets --models m --out p.safetensors",
     ),
 }
 """The commands of the recipes of this repository, and of one with every key: recorded when recipes had a parser of their own,
@@ -343,7 +347,7 @@ def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path])
     keys = (
         "features, model, layer, views, C, kernel, k, task, class-weight, logit-adjustment, "
         "calibrate, reject-below, target-precision, prompts, class-names, anchor, cv, repeat, shots, "
-        "compare, predictions, group, table, report, images, seed, device, cache, models, out"
+        "compare, predictions, group, table, report, images, seed, device, cache, models, track, experiment, out"
     )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
 

@@ -1,0 +1,79 @@
+"""What the user should know about a fit, one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from featx.data.image_set import PRETRAIN
+from featx.features.feature_set import FeatureSet
+from featx.features.label_changes import label_changes
+from featx.heads.head import Head
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.reports import Report
+from featx.text import listed
+from featx.workflows.class_texts import notes_on_texts
+
+
+def notes_on_fit(
+    file: Path | None,
+    split: FeatureSet,
+    head: Head,
+    report: Report | None,
+    *,
+    held_out: str,
+    chosen: Sequence[str],
+    cross_validated: bool,
+) -> list[str]:
+    """The notes of the head and its report, unused images, and what makes a result optimistic.
+
+    Args:
+        file: the feature file, or None.
+        split: the rows, in the splits that the head uses.
+        head: fitted.
+        report: on the held-out split, or None.
+        held_out: that split, or "".
+        chosen: what was chosen by cross-validation besides the hyper-parameter: "kind of head", "layer".
+        cross_validated: whether cross-validation evaluates the head too.
+    """
+    notes = [
+        *label_changes(file),
+        *head.notes_,
+        *(notes_on_texts(head.texts, split, head.task_) if head.texts else ()),
+        *(report.notes if report else ()),
+    ]
+    names, counts = np.unique(split.splits[split.labels >= 0].astype(str), return_counts=True)
+    notes += [
+        f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"
+        for name, count in zip(names, counts, strict=True)
+        if name not in ("train", held_out)
+    ]
+    if chosen and cross_validated:
+        notes.append(
+            f"the {' and the '.join(chosen)} {'were' if chosen[1:] else 'was'} chosen on training images that cross-validation "
+            "evaluates too, so its result is optimistic"
+        )
+    return notes + _note_on_fonts(report)
+
+
+def _note_on_fonts(report: Report | None) -> list[str]:
+    """Say which characters of class names the confusion matrix shows as boxes."""
+    from featx.report import plots  # it imports matplotlib
+
+    if not isinstance(report, ClassificationReport) or not (missing := plots.missing_characters(report.classes)):
+        return []
+    return [
+        f"no font that is installed here has the characters {listed(missing)} of the class names, so pictures show boxes; "
+        "install one, such as Noto Sans CJK (apt install fonts-noto-cjk); the page of --report shows the names"
+    ]
+
+
+def _why_left_out(split: str, task: str) -> str:
+    """Why the images of a split that neither fits nor evaluates a head were not used, as the end of a sentence."""
+    if split == PRETRAIN:
+        return ": the backbone was made with them"
+    if split == "val" and task == "classification":  # the only heads that can be promoted
+        return ": they are kept as the validation set of promote --finetune"
+    return ""
