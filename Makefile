@@ -46,6 +46,7 @@ docs: $(READY) ## write the pages and the picture made from the code, and build 
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/python docs/make_python_reference.py
 	$(BIN)/python docs/make_picture.py
+	$(BIN)/python docs/make_notebook.py
 	$(MKDOCS)
 
 docs-check: $(READY) ## fail where a page, the picture or a link is out of date

@@ -73,6 +73,9 @@ CACHE, MODELS = "cache", "models"
 UNTRAINED = "untrained"
 """The subfolder of the cache for features of networks with random weights, which ``advise`` compares with."""
 
+EMBEDDED = "embedded"
+"""The subfolder of the cache for features of images that belong to no data set."""
+
 FROZEN, INPUT = "frozen", ".input"
 """The subfolder of the cache for the outputs of a network's frozen part, and the ending of such a layer's name."""
 

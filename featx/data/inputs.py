@@ -64,7 +64,7 @@ def image_inputs(images: Any) -> Iterator[ImageInput]:
             yield from found
             number += len(found)
         else:
-            yield _in_memory(item, number)
+            yield image_in_memory(item, number)
             number += 1
 
 
@@ -102,8 +102,12 @@ def _on_disk(path: Path) -> ImageInput:
     return ImageInput(str(path), path)
 
 
-def _in_memory(item: Any, number: int) -> ImageInput:
-    """An image in memory; what is none raises DatasetError, because it is a fault of the call and not of an image."""
+def image_in_memory(item: Any, number: int) -> ImageInput:
+    """An image in memory, which gets the name "image 3" after its number unless it has one.
+
+    Raises:
+        DatasetError: it is none, which is a fault of the call and not of an image.
+    """
     name = f"image {number}"
     if isinstance(item, ImageFile):
         return ImageInput(item.name, item)

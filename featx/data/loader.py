@@ -183,6 +183,19 @@ def _in_order(
 def _read(source: _Source, admit: Callable[[int], None], held: contextlib.ExitStack) -> FileBytes:
     if isinstance(source, FetchedImage):
         return held.enter_context(source.read(admit))
+    return read_source(source, admit)
+
+
+def read_source(source: Readable, admit: Callable[[int], None] = lambda _: None) -> FileBytes:
+    """Read the bytes of an image.
+
+    Args:
+        source: the image.
+        admit: called with its size in bytes before a file is read into memory; it may wait.
+
+    Raises:
+        ImageError: it is missing or cannot be read.
+    """
     if isinstance(source, ImageFile):
         return source.read(admit)
     if isinstance(source, Path):

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from featx.constants import EMBEDDED
 from featx.data.image_set import ImageSet
 from featx.errors import CacheMissError, CorruptFileError, OutputError, UnknownVersionError, UnreadableFileError
 from featx.features import hdf5
@@ -335,8 +336,8 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def files_and_shards(folder: Path) -> list[Path]:
-    """The feature files in a folder, in its folders of shards, and in its sets."""
-    files = files_in(folder)
+    """The feature files in a folder, in its folders of shards, in its sets, and those of images that belong to no data set."""
+    files = [*files_in(folder), *files_in(folder / EMBEDDED)]
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):  # noqa: PTH208
             if name.endswith((SHARDS, SETS)):

@@ -22,7 +22,7 @@ from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
 from featx.heads.groups import notes_on_splits, row_groups, with_splits
 from featx.heads.parameters import check_adjustment, check_for_task
-from featx.heads.postprocess import Postprocess, balanced_weights, fit_postprocess, logit_adjustment
+from featx.heads.postprocess import Postprocess, class_weights, fit_postprocess, logit_adjustment
 from featx.heads.predictors import Predictor
 from featx.heads.ranks import alone, ranks_for
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
@@ -212,7 +212,9 @@ def prepare(
             f"features of {where} are so large that their standard deviation overflows; run featx extract again"
         )
     count, seed = len(targets.names), params["seed"]
-    weight = balanced_weights(targets.y, count)[targets.y] if params["class_weight"] else np.ones(len(targets.y))
+    of_class, weight = params["class_weight"], np.ones(len(targets.y))
+    if of_class:
+        weight = class_weights(of_class, targets.y, targets.names)[targets.y]
     training = TrainingData(
         Rows(X, index, mean=mean, scale=scale, unit=unit),
         targets.y,

@@ -41,7 +41,8 @@ class Head(ArrayEstimator):
         k: number of neighbours, for knn.
         seed: of the folds, and of minibatches.
         task: "classification", "multilabel" (labels such as ``cat|dog``), "regression", or "auto": from the labels.
-        class_weight: "balanced": each class has the same weight, however many images it has.
+        class_weight: "balanced": each class has the same weight, however many images it has. Or the weight of each class by
+            its name, such as ``{"cat": 2}``; others have the weight 1.
         logit_adjustment: this times the log of each class's share of the training rows is subtracted from its logit
             (Menon et al., 2021); 1 treats all classes as equally likely. Not together with ``class_weight``.
         calibrate: "temperature", "isotonic" (Zadrozny and Elkan, 2002) or "none", fitted to held-out rows; None: a
@@ -111,7 +112,7 @@ class Head(ArrayEstimator):
         k: int | None = None,
         seed: int = 0,
         task: str = "auto",
-        class_weight: str | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
         logit_adjustment: float = 0.0,
         calibrate: str | None = None,
         reject_below: float | None = None,

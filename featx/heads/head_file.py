@@ -17,12 +17,13 @@ from featx.constants import CALIBRATIONS, KERNELS, TASKS
 from featx.data.transform import Transform
 from featx.errors import CorruptFileError
 from featx.heads.parameters import check_for_task, check_parameters
-from featx.heads.postprocess import Isotonic, Postprocess
+from featx.heads.postprocess import Isotonic, Postprocess, class_name
 from featx.heads.predictors import CosinePredictor
 from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, predictor_classes
 from featx.heads.search import Tried
 from featx.heads.texts import ClassTexts
 from featx.io import model_file
+from featx.io.atomic import write_whole
 from featx.io.model_file import Schema
 from featx.io.outputs import require_replaceable
 from featx.io.schema import (
@@ -79,7 +80,7 @@ _METADATA = {
     "parameters": {
         **SEARCHED,
         "weight_decay": (NULL, NUMBER),
-        "class_weight": (NULL, one_of("balanced")),
+        "class_weight": (NULL, (one_of("balanced"), OBJECT)),
         "logit_adjustment": NUMBER,
         "calibrate": (NULL, one_of(*CALIBRATIONS)),
         "group": (NULL, TEXT),
@@ -141,12 +142,19 @@ def parameters_in_use(params: Mapping[str, Any], fitted: Mapping[str, Any]) -> d
     return {
         **{name: fitted[f"{name}_"] for name in PARAMETERS},
         "kernel": params["kernel"] if len(HEAD_KINDS[params["kind"]].kernels) > 1 else None,
-        "class_weight": params["class_weight"],
+        "class_weight": _by_name(params["class_weight"]),
         "logit_adjustment": params["logit_adjustment"],
         "calibrate": params["calibrate"],
         "group": fitted["group_"],
         "seed": params["seed"],
     }
+
+
+def _by_name(class_weight: Any) -> Any:
+    """The weights of classes by their names, as JSON holds them; "balanced" and None as they are."""
+    if not isinstance(class_weight, Mapping):
+        return class_weight
+    return {class_name(name): float(weight) for name, weight in class_weight.items()}
 
 
 def write_head(
@@ -164,6 +172,19 @@ def write_head(
 
     Raises:
         OutputError: the file cannot be written, or there is a file at the path that is not a head.
+        HeadError: an attribute was set to something that could not be read again.
+    """
+    require_replaceable(path, HEAD.kind)
+    write_whole(path, pack_head(path, params, fitted, report=report, made=made))
+
+
+def pack_head(
+    path: Path, params: Mapping[str, Any], fitted: Mapping[str, Any], *, report: Report | None = None,
+    made: Mapping[str, Any] | None = None,
+) -> bytes:  # fmt: skip
+    """Make the whole file of a fitted head in memory. The arguments are as above; the path is for messages.
+
+    Raises:
         HeadError: an attribute was set to something that could not be read again.
     """
     predictor, postprocess = fitted["predictor_"], fitted["postprocess_"]
@@ -201,8 +222,7 @@ def write_head(
         arrays["texts"], metadata["texts"] = params["texts"].vectors, params["texts"].facts
     if made is not None:
         metadata["made"] = dict(made)
-    require_replaceable(path, HEAD.kind)
-    model_file.write(path, arrays, metadata, HEAD)
+    return model_file.pack(path, arrays, metadata, HEAD)
 
 
 def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -212,7 +232,21 @@ def read_head(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelNotFoundError: the file does not exist, or cannot be opened.
         CorruptFileError: not a head, or a damaged one; the message names the fault.
     """
-    arrays, meta = model_file.read(path, HEAD)
+    return _from_contents(path, *model_file.read(path, HEAD))
+
+
+def unpack_head(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the file of a head that is in memory, as ``pack_head`` makes it; the path is for messages.
+
+    Raises:
+        CorruptFileError: as ``read_head``.
+    """
+    return _from_contents(path, *model_file.unpack(path, data, HEAD))
+
+
+def _from_contents(
+    path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     stored, task = meta["parameters"], meta["task"]
     params = {
         "kind": meta["kind"],

@@ -15,7 +15,7 @@ from featx.heads.targets import AUTO
 from featx.heads.texts import ClassTexts
 from featx.text import described
 
-_NAMES = ("kind", "kernel", "task", "class_weight", "calibrate", "device")
+_NAMES = ("kind", "kernel", "task", "calibrate", "device")
 _WHOLE_NUMBERS = ("k", "seed")
 _NUMBERS = ("C", "logit_adjustment", "reject_below", "target_precision")
 _FOR_CLASSIFICATION = ("class_weight", "logit_adjustment", "reject_below", "target_precision")
@@ -44,13 +44,26 @@ def check_parameters(params: Mapping[str, Any]) -> None:
         raise HeadError(
             f"k is {params['k']} for {kind.name}; expected a number of neighbours, at least 1, and only for {with_k}"
         )
-    for name, choices in (("class_weight", ("balanced",)), ("calibrate", CALIBRATIONS)):
-        if params[name] not in (None, *choices):
-            raise HeadError(f"{name} is {params[name]!r}; expected one of {', '.join(choices)}")
+    if params["calibrate"] not in (None, *CALIBRATIONS):
+        raise HeadError(f"calibrate is {params['calibrate']!r}; expected one of {', '.join(CALIBRATIONS)}")
+    _check_class_weight(params["class_weight"])
     if params["seed"] is not None and not 0 <= params["seed"] < 2**32:
         raise HeadError(f"seed is {params['seed']}; expected 0 to {2**32 - 1}")
     _check_decisions(params)
     _check_texts(params, kind)
+
+
+def _check_class_weight(value: Any) -> None:
+    if value is None or (isinstance(value, str) and value == "balanced"):
+        return
+    if not isinstance(value, Mapping):
+        found = repr(value) if isinstance(value, str) else described(value)
+        raise HeadError(
+            f"class_weight is {found}; expected balanced, or a weight for each class: {{{{class: weight}}}}"
+        )
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not 0 <= float(weight) < math.inf:
+            raise HeadError(f"class_weight[{name!r}] is {described(weight)}; expected a finite number of at least 0")
 
 
 def _check_texts(params: Mapping[str, Any], kind: HeadKind) -> None:

@@ -359,6 +359,39 @@ def logit_adjustment(prior: np.ndarray, tau: float) -> np.ndarray:
     return adjustment
 
 
+def class_weights(setting: str | Mapping[Any, float], y: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The weight of a row of each class.
+
+    Args:
+        setting: "balanced", as ``balanced_weights``; or the weight of each class by its name, where others have weight 1.
+        y: (N,) int64 in 0..C - 1, each of which some row has.
+        names: (C,) of the classes.
+
+    Returns:
+        (C,) float64.
+
+    Raises:
+        HeadError: a class has no rows, or no class has a weight above 0.
+
+    Examples:
+        >>> class_weights({"cat": 3, 7: 0.5}, np.array([0, 1]), ("7", "cat")).tolist()
+        [0.5, 3.0]
+    """
+    if isinstance(setting, str):
+        return balanced_weights(y, len(names))
+    by_name = {class_name(name): float(weight) for name, weight in setting.items()}
+    weights = np.array([by_name.get(name, 1.0) for name in names])
+    if not (weights > 0).any():
+        raise HeadError("class_weight gives every class the weight 0; expected a weight above 0 for some class")
+    return weights
+
+
+def class_name(value: Any) -> str:
+    """The name of a class that is text, a number or a boolean, as ``featx.features.array_labels`` names it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def balanced_weights(y: np.ndarray, count: int) -> np.ndarray:
     """Compute the weight of a row of each class so that all classes count equally: N / (C n), scikit-learn's "balanced".
 

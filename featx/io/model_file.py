@@ -154,8 +154,26 @@ def read(path: Path, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, A
         CorruptFileError: not a file of this format, or one that has changed since it was written.
     """
     with _opened(path, (schema,)) as file:
-        header = _read_header(path, file, os.fstat(file.fileno()).st_size, (schema,))
-        arrays = {name: _tensor(path, file, tensor) for name, tensor in header.tensors.items()}
+        return _read_all(path, file, os.fstat(file.fileno()).st_size, schema)
+
+
+def unpack(path: Path, data: bytes, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a file that is in memory, as ``pack`` makes it: its arrays and its JSON.
+
+    Args:
+        path: where it came from, for messages.
+        data: the whole file.
+        schema: of the format.
+
+    Raises:
+        CorruptFileError: as ``read``.
+    """
+    return _read_all(path, io.BytesIO(data), len(data), schema)
+
+
+def _read_all(path: Path, file: BinaryIO, size: int, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    header = _read_header(path, file, size, (schema,))
+    arrays = {name: _tensor(path, file, tensor) for name, tensor in header.tensors.items()}
     if header.metadata.pop("sha256") != digest(arrays, header.metadata):
         raise CorruptFileError(f"{path} is damaged: its arrays and metadata do not match their checksum")
     header.require_content(path, arrays)

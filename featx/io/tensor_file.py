@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -99,5 +100,7 @@ def read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray:
         ValueError: the file was cut while it was read.
     """
     file.seek(tensor.begin)
-    flat = np.fromfile(file, DTYPES[tensor.dtype], math.prod(tensor.shape))
-    return flat.reshape(tensor.shape)
+    dtype, count = DTYPES[tensor.dtype], math.prod(tensor.shape)
+    if isinstance(file, io.BytesIO):
+        return np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(tensor.shape).copy()
+    return np.fromfile(file, dtype, count).reshape(tensor.shape)

@@ -13,7 +13,7 @@ from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
-from featx.heads.postprocess import balanced_weights
+from featx.heads.postprocess import class_weights
 from featx.heads.targets import targets_of
 from featx.heads.training_data import Rows, TrainingData, flatten_views
 from featx.system import exists
@@ -61,7 +61,7 @@ def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | 
     rows = _rows(head, found)
     facts = found.without_features(rows)
     y, count = targets_of(facts, head.task_, head.names_).y, len(head.names_)
-    weight = balanced_weights(y, count)[y] if head.class_weight else np.ones(len(y))
+    weight = class_weights(head.class_weight, y, head.names_)[y] if head.class_weight else np.ones(len(y))
     X, index = flatten_views(found.features, rows)
     standardised = Rows(X, index, mean=head.mean_, scale=head.scale_)
     plain = Rows(found.plain, rows, mean=head.mean_, scale=head.scale_)

@@ -41,7 +41,7 @@ from featx.heads.head import Head
             "logreg cannot do regression; expected one of ridge, svm, linear, knn, mlp",
         ),
         ({"kind": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
-        ({"class_weight": "even"}, "class_weight is 'even'; expected one of balanced"),
+        ({"class_weight": "even"}, "class_weight is 'even'; expected balanced, or a weight for each class"),
         ({"calibrate": "platt"}, "calibrate is 'platt'; expected one of temperature, isotonic, none"),
         ({"kind": "random_forest"}, "there is no head 'random_forest'; expected one of logreg"),
         ({"kind": np.zeros((2, 2))}, "kind is an ndarray.*; expected a name"),
