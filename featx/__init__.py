@@ -48,8 +48,11 @@ __getattr__, __dir__, __all__ = lazy_names(
         "retrieval.explanation": ["Explanation", "explain", "iter_explanations"],
         "retrieval.similar": ["SearchResult", "search"],
         "tracking.tracker": ["Tracker"],
+        "workflows.compare_files": ["compare_heads"],
         "workflows.fit": ["fit_head"],
         "workflows.fit_result": ["Fit"],
+        "workflows.head_comparison": ["HeadComparison"],
+        "workflows.head_list": ["HeadList", "list_heads"],
     },
 )
 __all__ += ["__version__"]
@@ -105,5 +108,9 @@ if TYPE_CHECKING:
     from featx.retrieval.similar import SearchResult as SearchResult
     from featx.retrieval.similar import search as search
     from featx.tracking.tracker import Tracker as Tracker
+    from featx.workflows.compare_files import compare_heads as compare_heads
     from featx.workflows.fit import fit_head as fit_head
     from featx.workflows.fit_result import Fit as Fit
+    from featx.workflows.head_comparison import HeadComparison as HeadComparison
+    from featx.workflows.head_list import HeadList as HeadList
+    from featx.workflows.head_list import list_heads as list_heads

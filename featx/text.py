@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -128,6 +129,17 @@ def printable_lines(text: str) -> str:
         'cat\\x1b[2J\ndog'
     """
     return "\n".join(map(printable, text.split("\n")))
+
+
+def columns_of(text: str) -> int:
+    r"""The columns of a terminal that a text takes: two for each character of East Asian width, none for a combining one.
+
+    Examples:
+        >>> columns_of("bees"), columns_of("蜜蜂"), columns_of("e\u0301")
+        (4, 4, 1)
+    """
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)
 
 
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are the full-width forms

@@ -20,6 +20,7 @@ from featx.cli.export import export
 from featx.cli.extract import extract
 from featx.cli.files import cache, info, verify
 from featx.cli.fit_head import fit_head
+from featx.cli.heads import heads
 from featx.cli.import_ import import_
 from featx.cli.inspect import inspect
 from featx.cli.option_groups import Group
@@ -114,7 +115,7 @@ class Featx(Group):
         "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
         "Looking at the data": ("inspect", "search", "suggest"),
-        "Files": ("info", "verify", "cache", "export", "import"),
+        "Files": ("heads", "info", "verify", "cache", "export", "import"),
     },
     examples=(
         "featx extract photos/ --backbone resnet50",
@@ -149,6 +150,7 @@ for _command in (
     inspect,
     search,
     suggest,
+    heads,
     info,
     verify,
     cache,

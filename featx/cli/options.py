@@ -219,12 +219,12 @@ GROUPS = options(
 
 TRACKING = options(
     option(
-        "--track", type=click.Choice(TRACKERS), multiple=True, section="Output", needs=ALWAYS, metavar="TOOL",
+        "--track", type=click.Choice(TRACKERS), multiple=True, section="Advanced", needs=ALWAYS, metavar="TOOL",
         help=f"Log parameters, epochs, results, pictures and the model file to {TRACKERS[0]}, {TRACKERS[1]} (offline unless "
         f"WANDB_MODE is set) or {TRACKERS[2]}. May be repeated.",
     ),
     option(
-        "--experiment", section="Output", needs=with_option("track", "--track"), metavar="NAME",
+        "--experiment", section="Advanced", needs=with_option("track", "--track"), metavar="NAME",
         show_default="MLFLOW_EXPERIMENT_NAME or WANDB_PROJECT, else featx",
         help="Experiment or project of --track.",
     ),

@@ -12,7 +12,7 @@ import click
 
 from featx.confidential import without_secrets_in
 from featx.layer_spec import VIEWS
-from featx.text import cell, noted, printable, shown
+from featx.text import cell, columns_of, noted, printable, shown
 
 
 def print_result(json_object: dict[str, Any] | None, show: Callable[[], None]) -> None:
@@ -45,11 +45,12 @@ def digits(value: float | None) -> str:
 def print_columns(head: Sequence[str], lines: Sequence[Sequence[Any]], *, text: Collection[str] = ()) -> None:
     """Print a table: the first column and those named in ``text`` are aligned to the left, all others to the right."""
     texts = [[printable(cell) if isinstance(cell, str) else f"{cell:,}" for cell in line] for line in (head, *lines)]
-    widths = [max(len(line[column]) for line in texts) for column in range(len(head))]
+    widths = [max(columns_of(line[column]) for line in texts) for column in range(len(head))]
     left = [column == 0 or name in text for column, name in enumerate(head)]
     for line in texts:
+        gaps = [" " * (w - columns_of(cell)) for cell, w in zip(line, widths, strict=True)]
         cells = [
-            cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in zip(line, widths, left, strict=True)
+            f"{cell}{gap}" if is_left else f"{gap}{cell}" for cell, gap, is_left in zip(line, gaps, left, strict=True)
         ]
         click.echo("  ".join(cells).rstrip() if text else "  ".join(cells))
 

@@ -205,6 +205,25 @@ def newest_of(folder: Path, images: ImageSet, reporter: Reporter = SILENT) -> Pa
     return files[0] if files else None
 
 
+def files_of(folder: Path, *, name: str, root: str) -> list[Path]:
+    """The finished feature files, and sets, of a data set, the newest first, whatever their backbone.
+
+    Args:
+        folder: the folder of feature files.
+        name: of the data set.
+        root: its folder, as its files state it.
+    """
+    found = []
+    for path in _finished(folder):
+        with contextlib.suppress(CacheMissError, CorruptFileError, UnreadableFileError):
+            dataset = FeatureFileHeader(
+                path / Manifest.read(path).files[0].name if path.suffix == SETS else path
+            ).dataset
+            if (dataset["name"], dataset["root"]) == (name, root):
+                found.append(path)
+    return found
+
+
 def _finished(folder: Path) -> list[Path]:
     """The finished feature files in a folder, and the folders of its sets, the newest first."""
     files = [path for path in files_in(folder) if path.suffix == ".h5"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -45,9 +46,22 @@ def judge(
     return report, rows, outputs
 
 
-def predict_known(
-    head: FittedHead, features: FeatureSet, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Scorer(Protocol):
+    """What ``predict_known`` needs of a head."""
+
+    @property
+    def task_(self) -> str:
+        """One of ``TASKS``."""
+
+    @property
+    def names_(self) -> tuple[str, ...]:
+        """The names of the classes."""
+
+    def predict_rows(self, features: FeatureSet, rows: np.ndarray) -> np.ndarray:
+        """The (n, C) outputs for some rows."""
+
+
+def predict_known(head: Scorer, features: FeatureSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict those of some rows that can be judged: with labels that the head was fitted to, and with finite outputs.
 
     Args:

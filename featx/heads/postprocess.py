@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import special
-from scipy.optimize import minimize_scalar
-from sklearn.isotonic import IsotonicRegression
 
 from featx.errors import HeadError
 from featx.heads.rejection import threshold_for_precision
@@ -142,6 +139,8 @@ def fit_postprocess(
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """(N, C) logits to (N, C) probabilities of classes; a row with NaN or positive infinity becomes NaN."""
+    from scipy import special  # this and the imports of scikit-learn here take longer than reading a hundred heads
+
     with np.errstate(over="ignore", invalid="ignore"):
         probabilities: np.ndarray = special.softmax(logits, axis=1)
     return probabilities
@@ -209,6 +208,8 @@ def fit_temperature(
         task: "classification" or "multilabel".
         weight: (N,) the weight of each row; equal by default.
     """
+    from scipy.optimize import minimize_scalar
+
     multilabel = task == "multilabel"
     if not multilabel:
         scores = scores - scores.mean(axis=1, keepdims=True)  # changes no softmax
@@ -280,6 +281,8 @@ def fit_isotonic(probabilities: np.ndarray, y: np.ndarray, *, weight: np.ndarray
         y: (N,) int64 of classes; or (N, C) of 0 and 1, labels.
         weight: (N,) the weight of each row; equal by default.
     """
+    from sklearn.isotonic import IsotonicRegression
+
     count = probabilities.shape[1]
     hits = y if y.ndim == 2 else y[:, None] == np.arange(count)
     knots = np.empty((2, count, KNOTS))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
-from sklearn.metrics.pairwise import rbf_kernel
 
 from featx.heads import nearest
 from featx.io.schema import TINY, ArraySpec
@@ -140,6 +139,8 @@ class KernelPredictor:
 
     def decision_function(self, Z: np.ndarray) -> np.ndarray:
         """Score (N, D) standardised features: (N, C) float64."""
+        from sklearn.metrics.pairwise import rbf_kernel  # takes a second to import, and few heads need it
+
         support, out = self.support.astype(np.float64), np.empty((len(Z), len(self.bias)))
         step = nearest.block_rows(2 * len(support))
         for at in range(0, len(Z), step):

@@ -112,7 +112,7 @@ class Replaced:
         result = f"; its {self.result}" if self.result else ""
         why = {
             "options": ", with other options",
-            "data": ", before images, labels or splits changed",
+            "data": ", with the same options but other images, labels or splits",
         }.get(self.why, "")
         return f"{self.path} replaces a {self.what} {made}{why}{result}"
 
@@ -175,7 +175,7 @@ class Place:
         else:
             chosen = next((f", {name}={parameters[name]:g}" for name in ("C", "k") if parameters.get(name)), "")
             what = f"head ({self.there['kind']}{chosen})"
-        why = "" if earlier is None else "data" if self.same else "options"
+        why = "" if earlier is None else "data" if dict(earlier.options) == dict(made.options) else "options"
         at = earlier.at if earlier else ""
         return Replaced(self.path, what, why, StoredResult.of(self.there.get("report")), int(self.there["n_train"]), at)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,12 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.evaluation import make_report, predict_known
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
-from featx.metrics.grouped import flip_test, number_groups
+from featx.metrics.grouped import flip_test, mean_and_error, number_groups, student_quantile
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.paired import PairedTest
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
+from featx.promotion.on_images import PromotedOnImages
 from featx.text import counted
 from featx.workflows.unseen import EarlierHead, Unseen
 
@@ -34,6 +36,10 @@ class HeadComparison:
 
     Attributes:
         earlier: the file of the earlier head, or its kind.
+        difference: of the shares that are right, the second less the first, with its 95 % interval; of a regression and of
+            several labels, of the mean losses. None for a single image or group.
+        called: what the two are called in sentences.
+        short: what they are called in tables.
         task: of both.
         split: the held-out split.
         left_out: number of images of that split that are not compared, by the reason.
@@ -64,6 +70,9 @@ class HeadComparison:
     rows: np.ndarray
     answers: tuple[np.ndarray, np.ndarray]
     confidence: tuple[np.ndarray, np.ndarray]
+    difference: tuple[float, float, float] | None = None
+    called: tuple[str, str] = ("the earlier head", "the new head")
+    short: tuple[str, str] = ("earlier", "new")
 
     @property
     def verdict(self) -> str:
@@ -79,36 +88,48 @@ class HeadComparison:
         found = f"on {counted(self.paired.n, 'image')} of split {self.split}, "
         if self.losses is None:
             first, second = len(self.paired.first_only), len(self.paired.second_only)
-            found += f"the new head alone is right on {second} and the earlier head alone on {first}"
+            found += f"{self.called[1]} alone is right on {second} and {self.called[0]} alone on {first}"
         else:
             earlier, new = self.losses
-            found += (
-                f"the mean {_LOSS[self.task]} of the new head is {new:.4g} and that of the earlier head {earlier:.4g}"
-            )
+            found += f"the mean {_LOSS[self.task]} of {self.called[1]} is {new:.4g} and that of {self.called[0]} {earlier:.4g}"
         p = f"p = {self.p_value:.2g}, {self.method}"
         if self.verdict == UNDECIDED:
             return f"No difference is shown ({p}): {found}; this does not prove that the heads are equally good."
-        return f"The new head is {self.verdict} ({p}): {found}."
+        name = self.called[1]
+        subject = f"T{name[1:]}" if name.startswith("the ") else name
+        return f"{subject} is {self.verdict} ({p}): {found}."
 
     @property
     def good(self) -> str:
         """What a head is on an image that counts for it, in words."""
         return "closer" if self.task == "regression" else "right"
 
-    def as_dict(self) -> dict[str, Any]:
-        """The comparison as ``featx fit-head --json`` prints it."""
-        earlier, new = self.earlier_report.as_dict(), self.report.as_dict()
+    def as_pair(self) -> dict[str, Any]:
+        """The comparison as ``featx heads --json`` prints it."""
+        facts = self.as_dict("first", "second")
+        del facts["head"]
+        return {"heads": list(self.called), **facts}
+
+    def as_dict(self, first: str = "earlier", second: str = "new") -> dict[str, Any]:
+        """The comparison as ``featx fit-head --json`` prints it.
+
+        Args:
+            first: the name of the first head in the keys.
+            second: the name of the second one.
+        """
         return {
             "head": self.earlier,
             "split": self.split,
             "left_out": dict(self.left_out),
             "labels_changed": self.labels_changed,
-            "earlier": earlier,
-            "new": new,
-            **self.paired.as_dict("earlier", "new"),
+            first: self.earlier_report.as_dict(),
+            second: self.report.as_dict(),
+            **self.paired.as_dict(first, second),
+            "difference": None if self.difference is None else self.difference[0],
+            "difference_interval": None if self.difference is None else list(self.difference[1:]),
             "p_value": self.p_value,
             "test": self.method,
-            "losses": None if self.losses is None else dict(zip(("earlier", "new"), self.losses, strict=True)),
+            "losses": None if self.losses is None else dict(zip((first, second), self.losses, strict=True)),
             "verdict": self.verdict,
             "sentence": self.sentence,
         }
@@ -119,8 +140,8 @@ class HeadComparison:
         (name, *earlier), (_, *new) = _judged_by(self.earlier_report), _judged_by(self.report)
         return (
             ("head", name, "95 % interval", f"{self.good} alone"),
-            ("earlier", *earlier, f"{len(self.paired.first_only):,}"),
-            ("new", *new, f"{len(self.paired.second_only):,}"),
+            (self.short[0], *earlier, f"{len(self.paired.first_only):,}"),
+            (self.short[1], *new, f"{len(self.paired.second_only):,}"),
         )
 
     @property
@@ -130,13 +151,15 @@ class HeadComparison:
         sentences = [f"left out of split {self.split}: {', '.join(left)}"] if left else []
         if self.labels_changed:
             sentences.append(
-                f"{counted(self.labels_changed, 'compared image')} had another label when the earlier head was fitted; the "
+                f"{counted(self.labels_changed, 'compared image')} had another label when {self.called[0]} was fitted; the "
                 "present labels count for both heads"
             )
         return tuple(sentences)
 
 
-def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: FeatureSet) -> HeadComparison:
+def compare_with(
+    earlier: EarlierHead, unseen: Unseen, head: Head | PromotedOnImages, features: FeatureSet
+) -> HeadComparison:
     """Judge two heads on the same images.
 
     Args:
@@ -151,7 +174,7 @@ def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: Fea
     old = earlier.head
     if old.task_ != head.task_:
         raise HeadError(
-            f"{earlier.name} is a head for {old.task_}, the new one for {head.task_}; expected two of one task"
+            f"{earlier.name} is a head for {old.task_}, the other one for {head.task_}; expected two of one task"
         )
     theirs, y_old, p_old = predict_known(old, earlier.rows_of(features, unseen.rows), np.arange(len(unseen.rows)))
     ours, y_new, p_new = predict_known(head, features, unseen.rows)
@@ -193,6 +216,9 @@ def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: Fea
         if by_loss
         else paired.method,
         losses=(float(losses[0].mean()), float(losses[1].mean())) if by_loss else None,
+        difference=_difference(losses[1] - losses[0], groups)
+        if by_loss
+        else _difference(rights[1].astype(np.float64) - rights[0], groups, paired),
         rows=rows,
         answers=(_answers(old, p_old), _answers(head, p_new)),
         confidence=(_confidence(old, p_old), _confidence(head, p_new)),
@@ -201,6 +227,36 @@ def compare_with(earlier: EarlierHead, unseen: Unseen, head: Head, features: Fea
 
 _LOSS = {"multilabel": "log loss", "regression": "squared error"}
 """What the paired test of a task compares."""
+
+
+def _difference(
+    each: np.ndarray, groups: np.ndarray, paired: PairedTest | None = None
+) -> tuple[float, float, float] | None:
+    """The mean of (n,) differences with its 95 % interval, by groups; None for a single image or group.
+
+    That of the accuracies of ``paired`` is the adjusted interval of Bonett and Price (2012), which holds for few images too.
+    """
+    independent = len(np.unique(groups))
+    if independent < 2:
+        return None
+    if paired is not None and number_groups(groups) is None:
+        return paired.gained / paired.n, *_bonett_price(len(paired.first_only), len(paired.second_only), paired.n)
+    mean, error = mean_and_error(each, groups)
+    margin = student_quantile(0.975, independent - 1) * error
+    return mean, mean - margin, mean + margin
+
+
+def _bonett_price(first: int, second: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares of the same n images, of which so many are right for one alone.
+
+    Examples:
+        >>> low, high = _bonett_price(2, 12, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.024, 0.173)
+    """
+    p1, p2 = (first + 1) / (n + 2), (second + 1) / (n + 2)
+    margin = 1.959964 * math.sqrt((p1 + p2 - (p2 - p1) ** 2) / (n + 2))
+    return max(-1.0, p2 - p1 - margin), min(1.0, p2 - p1 + margin)
 
 
 def _units(groups: np.ndarray, count: int) -> str:
@@ -220,7 +276,7 @@ def _losses(task: str, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     return wrong
 
 
-def _right(head: Head, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+def _right(head: Head | PromotedOnImages, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Whether each image is classified correctly, (n,) bool; with several labels, whether all are."""
     thresholds = head.thresholds_
     if thresholds is None:
@@ -228,7 +284,7 @@ def _right(head: Head, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     return np.asarray(((outputs >= thresholds) == (y > 0.5)).all(axis=1))
 
 
-def _answers(head: Head, outputs: np.ndarray) -> np.ndarray:
+def _answers(head: Head | PromotedOnImages, outputs: np.ndarray) -> np.ndarray:
     """What a head predicts for each image, in words, (n,) object."""
     if head.task_ == "classification":
         names: np.ndarray = np.array(head.names_, dtype=object)[outputs.argmax(axis=1)]
@@ -236,11 +292,11 @@ def _answers(head: Head, outputs: np.ndarray) -> np.ndarray:
     answers = np.empty(len(outputs), dtype=object)
     for row, p in enumerate(outputs):
         decided = head.decide(p)
-        answers[row] = f"{decided:.6g}" if isinstance(decided, float) else "|".join(decided) or "|"
+        answers[row] = f"{decided:.6g}" if isinstance(decided, float) else "|".join(decided or ()) or "|"
     return answers
 
 
-def _confidence(head: Head, outputs: np.ndarray) -> np.ndarray:
+def _confidence(head: Head | PromotedOnImages, outputs: np.ndarray) -> np.ndarray:
     """The probability of each prediction, (n,); of several labels, that all decisions are right; NaN for a regression."""
     if head.task_ == "regression":
         return np.full(len(outputs), np.nan)

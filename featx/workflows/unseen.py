@@ -21,6 +21,7 @@ from featx.heads import nearest
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.inspection.neighbours import SHARE_OF_MEDIAN, unit_rows
+from featx.promotion.on_images import PromotedOnImages
 
 _SAMPLE = 2000
 """The most images whose distance to their nearest neighbour is measured for the threshold."""
@@ -34,26 +35,29 @@ class EarlierHead:
     """A head that was fitted before, with the features that it can predict.
 
     Attributes:
-        head: fitted.
+        head: fitted; or a promoted model.
         name: of its file; its kind where it comes from none.
         features: of the head's identity.
         at: (N,) int64, the row in ``features`` of each image of the new features; -1 where it is not among them.
         others: further features of its identity, from the file that it was fitted to.
     """
 
-    head: Head
+    head: Head | PromotedOnImages
     name: str
     features: FeatureSet
     at: np.ndarray
     others: tuple[FeatureSet, ...] = ()
 
     @classmethod
-    def load(cls, head: Head | str | os.PathLike[str], features: FeatureSet) -> EarlierHead:
+    def load(
+        cls, head: Head | str | os.PathLike[str], features: FeatureSet, *, more: Sequence[Path] = ()
+    ) -> EarlierHead:
         """Load a head, and find the features that it can predict: the new ones, the same file's, or those it was fitted to.
 
         Args:
             head: fitted, or its file.
             features: N images, of any identity.
+            more: further feature files that may be those that it was fitted to.
 
         Raises:
             ModelNotFoundError, CorruptFileError: the file is missing, or holds no head.
@@ -61,7 +65,7 @@ class EarlierHead:
         """
         name = head.kind if isinstance(head, Head) else path_of(head, "compare")
         head = head if isinstance(head, Head) else Head.load(head)
-        found = [each for each in _features_for(head, features) if each.identity == head.identity_]
+        found = [each for each in _features_for(head, features, more) if each.identity == head.identity_]
         if not found:
             head.require_identity(features)
         same = found[0] is features
@@ -83,7 +87,8 @@ class EarlierHead:
         """
         before: dict[bytes, set[str]] = {}
         for features in (*self.others, self.features):
-            if features.source is not None and features.source == _resolved(self.head.source_):
+            own = None if isinstance(self.head, PromotedOnImages) else _resolved(self.head.source_)
+            if features.source is not None and features.source == own:
                 names = [*features.classes, ""]
                 for key, label in zip(map(bytes, features.keys), features.labels.tolist(), strict=True):
                     before.setdefault(key, set()).add(names[label])
@@ -106,7 +111,9 @@ class Unseen:
     left_out: Mapping[str, int]
 
 
-def unseen_rows(features: FeatureSet, earlier: EarlierHead, *, held_out: str) -> Unseen:
+def unseen_rows(
+    features: FeatureSet, earlier: EarlierHead, *, held_out: str, trained: np.ndarray | None = None
+) -> Unseen:
     """Select the labelled images of the held-out split that are new to both heads.
 
     Left out are copies of images that either was fitted to, images of one group with such, and near-duplicates of images that
@@ -117,6 +124,8 @@ def unseen_rows(features: FeatureSet, earlier: EarlierHead, *, held_out: str) ->
         features: N images, in the splits that the new head is fitted and judged by.
         earlier: the other head.
         held_out: the split.
+        trained: (n, 16) uint8, the content hashes of the images that the new head was fitted to, where it may have been fitted
+            to others than the training images of the features.
 
     Raises:
         HeadError: none is left.
@@ -124,6 +133,8 @@ def unseen_rows(features: FeatureSet, earlier: EarlierHead, *, held_out: str) ->
     rows, train = features.rows(held_out), features.rows("train")
     unknown = {bytes(16)}
     ours, theirs = (set(map(bytes, keys)) - unknown for keys in (features.keys[train], earlier.head.train_keys_))
+    if trained is not None:
+        ours |= set(map(bytes, trained)) - unknown
     seen = np.array([bytes(key) in ours or bytes(key) in theirs for key in features.keys], dtype=bool)
     seen[train] = True
     groups = row_groups(features, np.arange(len(features)))
@@ -149,11 +160,11 @@ def unseen_rows(features: FeatureSet, earlier: EarlierHead, *, held_out: str) ->
     return Unseen(held_out, remaining[~near], left_out)
 
 
-def _features_for(head: Head, features: FeatureSet) -> Iterator[FeatureSet]:
+def _features_for(head: Head, features: FeatureSet, more: Sequence[Path]) -> Iterator[FeatureSet]:
     """The features that a head may be able to predict."""
     yield features
     file = features.source
-    for path in dict.fromkeys([file, _resolved(head.source_)]):
+    for path in dict.fromkeys([file, _resolved(head.source_), *map(_resolved, more)]):
         if path is not None and not (path == file and head.layer_ == features.layer):
             with contextlib.suppress(FeatxError):  # the file is gone, or has no such layer
                 yield FeatureSet.load(path, head.layer_)

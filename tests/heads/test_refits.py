@@ -48,7 +48,7 @@ def test_a_fit_to_more_images_takes_the_same_name_and_says_what_it_replaces(tmp_
     assert (again.replaced.why, again.replaced.n_train) == ("data", 60)
     assert again.notes[0].startswith(f"{first.path} replaces a head (centroid) fitted to 60 images at 20")
     assert again.notes[0].endswith(
-        f"before images, labels or splits changed; its accuracy {first.report.accuracy:.4f} "
+        f"with the same options but other images, labels or splits; its accuracy {first.report.accuracy:.4f} "
         f"({first.report.interval[0]:.4f} to {first.report.interval[1]:.4f}) on 45 images of split test"
     )
     facts = again.as_dict()["replaced"]

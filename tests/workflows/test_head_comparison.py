@@ -201,7 +201,7 @@ def test_heads_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         compared(features, Head("ridge", C=0.1).fit(features, split="all"), tmp_path)
     values = with_labels(features, [str(number) for number in features.labels])
     regression = Head("ridge", C=0.1, task="regression").fit(values)
-    with pytest.raises(HeadError, match="ridge is a head for regression, the new one for classification"):
+    with pytest.raises(HeadError, match="ridge is a head for regression, the other one for classification"):
         compared(features, regression, tmp_path)
     with pytest.raises(HeadError, match="--compare judges both heads on a held-out split"):
         compared(dataclasses.replace(features, splits=np.full(len(features), "train")), earlier, tmp_path, cv=2)
