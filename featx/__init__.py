@@ -20,6 +20,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "data.image_set": ["ImageSet"],
         "data.scan": ["scan_images"],
         "data.transform": ["Transform"],
+        "deployment.exporting": ["export_model"],
+        "deployment.job": ["ModelExport"],
         "errors": ["FeatxError"],
         "extraction.pipeline": ["extract"],
         "extraction.result": ["Extraction"],
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from featx.data.image_set import ImageSet as ImageSet
     from featx.data.scan import scan_images as scan_images
     from featx.data.transform import Transform as Transform
+    from featx.deployment.exporting import export_model as export_model
+    from featx.deployment.job import ModelExport as ModelExport
     from featx.errors import FeatxError as FeatxError
     from featx.extraction.pipeline import extract as extract
     from featx.extraction.result import Extraction as Extraction

@@ -42,6 +42,9 @@ TOOLS = ("embedding-atlas",)
 MAPS = ("pca", "tsne")
 """The ways to place images on a map."""
 
+EXPORT_PRECISIONS = ("float32", "float16", "int8")
+"""The precisions of the network of an exported model."""
+
 EXPORT_PIXELS = ("thumbnail", "full", "none")
 """What an export has of each image: a small JPEG, the file, or nothing."""
 

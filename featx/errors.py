@@ -110,6 +110,10 @@ class PromotionError(FeatxError, ValueError):
     """A head that cannot be moved onto its backbone, or a network that cannot be fine-tuned."""
 
 
+class ExportError(FeatxError, RuntimeError):
+    """A model that cannot be exported, or an exported one that does not predict what featx predicts."""
+
+
 class AdviceError(FeatxError, ValueError):
     """Data that backbones or layers cannot be compared on."""
 

@@ -363,7 +363,7 @@ def _evaluate_promoted(
 ) -> ClassificationReport:
     fitted_with = model.metadata["head"]["parameters"].get("group")
     groups.require_column(fitted_with)  # before the images are read
-    rows, remarks = group_rows(_with_keys(images), groups, fitted_with)
+    rows, remarks = group_rows(with_keys(images), groups, fitted_with)
     split = split or default_split(rows, model.train_keys)
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
@@ -426,7 +426,7 @@ def _predict_inputs(
             yield image.name, image.values, image.error
 
 
-def _with_keys(images: ImageSet) -> FeatureSet:
+def with_keys(images: ImageSet) -> FeatureSet:
     """Return an image set with content keys and splits, as a feature set without features.
 
     Files that cannot be read get a key of zeros; the reader reports them later.

@@ -26,7 +26,7 @@ from featx.errors import (
 from featx.features.feature_set import FeatureSet, views_in
 from featx.heads.asked_groups import AskedGroups, group_rows
 from featx.heads.head import Head
-from featx.inference import HeadOnBackbone, _with_keys, evaluate, iter_predictions, load_model, predict
+from featx.inference import HeadOnBackbone, evaluate, iter_predictions, load_model, predict, with_keys
 from featx.inspection.info import describe_file, file_kind
 from featx.inspection.verify import verify_file
 from featx.layer_spec import VIEWS
@@ -345,7 +345,7 @@ def test_a_promoted_model_is_evaluated_by_the_groups_of_its_head(photos: Path, i
     paths = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
     lines = [f"{path},{path.parent.name},p{number // 4}" for number, path in enumerate(paths)]
     (photos / "t.csv").write_text("\n".join(["path,label,patient", *lines]))
-    rows = _with_keys(featx.scan_images(photos / "t.csv"))
+    rows = with_keys(featx.scan_images(photos / "t.csv"))
     grouped, notes = group_rows(rows, AskedGroups(None, None), "patient")
     assert notes == []
     assert grouped.groups.tolist() == [f"p{number // 4}" for number in range(len(paths))]

@@ -45,7 +45,7 @@ def model_and_data(
             raise click.UsageError(
                 f"{word} is {kind}; it stands before the data", click.get_current_context(silent=True)
             )
-    return (given[0] if given else str(_newest(models, reporter))), data
+    return (given[0] if given else str(newest_model(models, reporter))), data
 
 
 def features_and_queries(
@@ -88,7 +88,12 @@ def features_and_queries(
     return str(path), images
 
 
-def _newest(models: str, reporter: Reporter) -> Path:
+def newest_model(models: str, reporter: Reporter) -> Path:
+    """The newest head or promoted model of a folder; a note names the others.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
     from featx.heads.head_file import HEAD as HEAD_SCHEMA
     from featx.io.model_file import newest
     from featx.promotion.model_file import MODEL as MODEL_SCHEMA

@@ -337,11 +337,15 @@ def ends_kept(shape: tuple[int, ...], transform: Transform) -> tuple[slice, slic
     """The rows and columns of an (H, W) image that remain when the ends of a very long one are cut off; see ``decode``."""
     if transform.fitting != "crop":
         return slice(None), slice(None)
-    longer, shorter = max(transform.size), min(transform.size)
-    times = max(8, math.ceil(longer / transform.resize) + 1, math.ceil(longer / shorter) + 1)
-    longest = times * min(shape)
+    longest = most_times_longer(transform) * min(shape)
     top, left = (max(0, length - longest) // 2 for length in shape)
     return slice(top, top + longest), slice(left, left + longest)
+
+
+def most_times_longer(transform: Transform) -> int:
+    """How many times as long as the shorter side of an image the longer one may stay."""
+    longer, shorter = max(transform.size), min(transform.size)
+    return max(8, math.ceil(longer / transform.resize) + 1, math.ceil(longer / shorter) + 1)
 
 
 def resized_size(shape: tuple[int, ...], transform: Transform) -> tuple[int, int]:

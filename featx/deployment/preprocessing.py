@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featx.data.transform import INTERPOLATIONS, Transform, ends_kept, resized_size, seen
+from featx.deployment.resampling import resampled
 from featx.layer_spec import PLAIN, View
 
 LUMA = (19595, 38470, 7471)
@@ -50,6 +51,10 @@ class Preprocess(nn.Module):
         images = self._resized(grey(kept) if self.transform.channels == 1 else kept)
         return torch.stack([self._cut(images, view) for view in self.views], dim=1)
 
+    def exported(self) -> nn.Module:
+        """The same, in operations that an exported graph has for images of any size."""
+        return _Exported(self)
+
     def _resized(self, images: Tensor) -> Tensor:
         """(N, H, W, C) to (N, C, H', W'); the channels stay last in memory, which torch detects."""
         shape = images.shape[1], images.shape[2]
@@ -70,6 +75,16 @@ class Preprocess(nn.Module):
             canvas[:, :, top : top + rows, left : left + columns] = kept
             kept = canvas
         return kept.flip(3) if view.mirrored else kept
+
+
+class _Exported(nn.Module):
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.transform, self.views = preprocess.transform, preprocess.views
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = grey(pixels) if self.transform.channels == 1 else pixels
+        return resampled(images, self.transform, self.views)
 
 
 def grey(pixels: Tensor) -> Tensor:

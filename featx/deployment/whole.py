@@ -20,7 +20,6 @@ from featx.data.transform import Transform
 from featx.deployment.layers import HeadLayers, PostprocessLayers
 from featx.deployment.preprocessing import Preprocess
 from featx.devices import full_float32
-from featx.extraction.network_copy import Encoder
 from featx.heads.head_file import HEAD
 from featx.heads.postprocess import Postprocess
 from featx.inference import HeadOnBackbone, Model, load_model
@@ -144,10 +143,11 @@ class WholeModel(nn.Module):
             HeadError: the head has a predictor of its own (``register_head``).
         """
         if isinstance(model, HeadOnBackbone):
-            scores = Scores(_Embedder(model), HeadLayers(model.head, dtype), model.head.postprocess_, dtype)
+            head = HeadLayers(model.head, dtype)
+            scores = Scores(model.transform, _Embedder(model), head, model.head.postprocess_, dtype)
         else:
             blank = Postprocess("classification", 1.0, np.zeros(len(model.classes)), reject_below=model.reject_below)
-            scores = Scores(_Network(model), None, blank, dtype)
+            scores = Scores(model.transform, _Network(model), None, blank, dtype)
             report = model.metadata["report"] if report is None else report
         facts = _facts(model, report, name)
         return cls(Preprocess(model.transform, model.views), scores, facts, report).to(model.device)
@@ -178,33 +178,48 @@ class WholeModel(nn.Module):
 
 
 class Scores(nn.Module):
-    """From uint8 views to the outputs of a whole model.
+    """From uint8 views to the outputs of a whole model, in three steps: normalise, run the network, decide.
 
     Args:
-        network: (B, C, h, w) uint8 to (B, D) float32 embeddings; or, without a head, to (B, C) logits and embeddings.
+        transform: gives the mean and deviation that pixels are normalised with.
+        network: (B, C, h, w) normalised images to (B, D) float32 embeddings; without a head, to (B, C) logits and embeddings.
         head: (N, V, D) embeddings to (N, C) scores, or None.
         postprocess: what becomes of the scores.
         dtype: the floating-point type of ``head`` and ``postprocess``.
     """
 
     def __init__(
-        self, network: nn.Module, head: HeadLayers | None, postprocess: Postprocess, dtype: torch.dtype
+        self,
+        transform: Transform,
+        network: nn.Module,
+        head: HeadLayers | None,
+        postprocess: Postprocess,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.network, self.head, self.dtype = network, head, dtype
+        self.transform, self.network, self.head, self.dtype = transform, network, head, dtype
         self.decide = None if postprocess.task == "regression" else PostprocessLayers(postprocess, dtype)
 
     def forward(self, views: Tensor) -> Classified | Measured:
         """Predict from (N, V, C, h, w) uint8."""
         with full_float32():
-            rows = self.network(views.flatten(0, 1))
-        if self.head is not None:
-            embedding = rows.unflatten(0, (-1, views.shape[1]))
+            rows = self.network(self.images(views))
+        return self.outputs(rows, views.shape[1])
+
+    def images(self, views: Tensor) -> Tensor:
+        """(N, V, C, h, w) uint8 to (N V, C, h, w) float32: what the network takes."""
+        return normalise(views.flatten(0, 1), self.transform)
+
+    def outputs(self, rows: Tensor | tuple[Tensor, Tensor], views: int) -> Classified | Measured:
+        """What the network gives for N images in so many views, to the outputs."""
+        if isinstance(rows, Tensor):
+            assert self.head is not None
+            embedding = rows.unflatten(0, (-1, views))
             scores = self.head(embedding)
         else:
-            logits, rows = rows
-            embedding = rows.unflatten(0, (-1, views.shape[1]))
-            scores = logits.to(self.dtype).unflatten(0, (-1, views.shape[1])).mean(dim=1)
+            logits, inputs = rows
+            embedding = inputs.unflatten(0, (-1, views))
+            scores = logits.to(self.dtype).unflatten(0, (-1, views)).mean(dim=1)
         mean = embedding.mean(dim=1)
         if self.decide is None:
             return Measured(scores[:, 0].to(torch.float32), mean)
@@ -213,38 +228,42 @@ class Scores(nn.Module):
 
 
 class _Embedder(nn.Module):
-    """The backbone of a head: (B, C, h, w) uint8 to the (B, D) float32 features of the head's layers, side by side."""
+    """The backbone of a head: (B, C, h, w) normalised images to the (B, D) float32 features of its layers, side by side."""
 
     def __init__(self, model: HeadOnBackbone) -> None:
         super().__init__()
-        names, layers = [*model.backbone.layer_widths], LayerSpec.parse(model.head.layer_).layers
-        self.encoder = Encoder(model.backbone, plain=True)
+        backbone = model.backbone
+        names, layers = [*backbone.layer_widths], LayerSpec.parse(model.head.layer_).layers
+        self.extractor = copy.deepcopy(backbone.extractor).eval()  # the copy of a traced graph is in training mode
+        self.extractor.attach()
         self.columns = tuple(names.index(layer) for layer in layers)
-        self.is_half = model.backbone.dtype == "float16"  # the head was fitted to features of that precision
+        self.autocast = backbone.autocast
+        self.is_half = backbone.dtype == "float16"  # the head was fitted to features of that precision
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        outputs = self.encoder(pixels)
+    def forward(self, images: Tensor) -> Tensor:
+        with self.autocast():
+            outputs = [*self.extractor(images).values()]
         features = torch.cat([outputs[column] for column in self.columns], dim=1)
         return features.half().float() if self.is_half else features
 
 
 class _Network(nn.Module):
-    """The network of a promoted model: (B, C, h, w) uint8 to (B, C) logits and (B, D) inputs of its classifier, pooled."""
+    """The network of a promoted model: (B, C, h, w) normalised images to (B, C) logits and (B, D) inputs of its classifier."""
 
     def __init__(self, model: PromotedModel) -> None:
         super().__init__()
         self.network = copy.deepcopy(model.network).eval()  # the copy of a traced graph is in training mode
-        self.transform, self.classifier = model.transform, model.metadata["classifier"]
+        self.classifier, self.size = model.metadata["classifier"], model.transform.size
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
         classifier = self.network.get_submodule(self.classifier)
         hook = classifier.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         try:
-            logits = self.network(normalise(pixels, self.transform))
+            logits = self.network(images)
         finally:
             hook.remove()
-        return logits, pool(LayerNode(PENULTIMATE), seen[-1], self.transform.size)
+        return logits, pool(LayerNode(PENULTIMATE), seen[-1], self.size)
 
 
 _TABLES = ("per_class", "per_label", "confusion", "reliability", "notes")  # of a report; too long for ``facts``

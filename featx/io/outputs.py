@@ -42,7 +42,7 @@ class OutputKind:
     @property
     def article(self) -> str:
         """The noun with its article."""
-        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+        return f"{'an' if self.noun[0].lower() in 'aeiou' else 'a'} {self.noun}"
 
 
 @dataclass(frozen=True)

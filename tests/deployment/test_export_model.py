@@ -1,0 +1,170 @@
+"""A model is exported, proved, written, and runs without featx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from command_line import featx as run_featx
+from PIL import Image
+
+import featx
+from featx.deployment import WholeModel, onnx_file, proof
+from featx.deployment.onnx_graph import Graph
+from featx.errors import ExportError, OutputError, SettingsError
+from featx.heads.head import Head
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _network_exported_once() -> Iterator[None]:
+    """Preprocessing and network are the same in all tests, and take seconds to export; heads are exported each time."""
+    made: dict[str, Graph] = {}
+    export = Graph.of
+
+    def of(whole: WholeModel) -> Graph:
+        key = str(whole.facts["identity"])
+        if key in made:
+            return made[key].with_head_of(whole)
+        return made.setdefault(key, export(whole))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Graph, "of", of)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of two tints and sizes, a head on LeNet-5's features of them that rejects, and its export."""
+    folder = tmp_path_factory.mktemp("export")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6)):
+        for name, tint in (("dark one", 60), ("light", 190)):
+            (folder / "photos" / split / name).mkdir(parents=True)
+            for number in range(count):
+                size = (40 + 3 * number, 33, 3)
+                pixels = np.clip(rng.normal(tint, 40, size), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / "photos" / split / name / f"{number}.png")
+    features = featx.extract(folder / "photos", "lenet5", cache=folder / "cache").load()
+    head = Head("svm", kernel="rbf", reject_below=0.7, calibrate="isotonic").fit(features)
+    head.save(folder / "head.safetensors", report=head.evaluate(features))
+    featx.export_model(folder / "head.safetensors", folder / "model.onnx")
+    return folder
+
+
+def opened(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def test_the_model_runs_in_onnx_runtime_alone_on_images_that_pillow_opens(place: Path) -> None:
+    files = sorted((place / "photos" / "val").rglob("*.png"))
+    session, classes = opened(place / "model.onnx"), featx.Head.load(place / "head.safetensors").names_
+    decisions = set()
+    for prediction in featx.predict(place / "head.safetensors", files, top=2, cache=None):
+        pixels = np.asarray(Image.open(prediction.path).convert("RGB"))
+        p, label, embedding = session.run(None, {"image": pixels})
+        assert dict(zip(classes, p[0].tolist(), strict=True)) == pytest.approx(dict(prediction.top), abs=1e-5)
+        assert (None if label[0] == -1 else classes[label[0]]) == prediction.value
+        assert embedding.shape == (1, 84)
+        decisions.add(prediction.value)
+    assert len(decisions) > 1
+
+
+def test_a_batch_gives_what_its_images_give_alone(place: Path) -> None:
+    session = opened(place / "model.onnx")
+    batch = np.random.default_rng(1).integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
+    together = session.run(None, {"image": batch})
+    for row, pixels in enumerate(batch):
+        for found, alone in zip(together, session.run(None, {"image": pixels}), strict=True):
+            np.testing.assert_allclose(found[row], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 4), (2, 5, 6, 1), (3, 5, 6, 4)])
+def test_other_channels_are_refused(shape: tuple[int, ...], place: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(place / "model.onnx", options)
+    with pytest.raises(Exception, match="cannot be reshaped"):
+        session.run(None, {"image": np.zeros(shape, np.uint8)})
+
+
+def test_the_file_says_what_the_model_is_and_how_it_was_proved(place: Path) -> None:
+    metadata = opened(place / "model.onnx").get_modelmeta()
+    facts = metadata.custom_metadata_map
+    assert json.loads(facts["classes"]) == ["dark one", "light"]
+    assert facts["identity"] == Head.load(place / "head.safetensors").identity_
+    assert facts["featx"] == featx.__version__
+    assert (facts["split"], facts["n"], facts["reject_below"]) == ("val", "12", "0.7")
+    assert len(json.loads(facts["interval"])) == 2
+    assert facts["dataset"] == "photos"
+    assert str(place) not in "".join(facts.values())
+    proved = json.loads(facts["proof"])
+    assert (proved["images"], proved["same_labels"]) == (36, 36)
+    assert proved["largest_difference"] <= proof.TOLERANCE
+    assert metadata.producer_name == "featx"
+    assert onnx_file.read_facts(place / "model.onnx")["classes"] == ["dark one", "light"]
+
+
+def test_the_operators_are_those_of_opset_18(place: Path) -> None:
+    model = onnx.load(place / "model.onnx")
+    assert {(each.domain, each.version) for each in model.opset_import} == {("", 18)}
+    assert model.ir_version == 8
+    assert not model.functions
+
+
+def test_a_model_that_predicts_otherwise_is_not_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = onnx_file.runner
+
+    def shifted(session: Any) -> Any:
+        run = real(session)
+
+        def wrong(pixels: np.ndarray) -> Mapping[str, np.ndarray]:
+            found = run(pixels)
+            return {**found, "probabilities": found["probabilities"] + 2e-4}
+
+        return wrong
+
+    monkeypatch.setattr(onnx_file, "runner", shifted)
+    with pytest.raises(ExportError, match=r"not the same as in featx: on 36 images the largest difference is 0\.0002"):
+        featx.export_model(place / "head.safetensors", place / "wrong.onnx")
+    assert not (place / "wrong.onnx").exists()
+
+
+def test_a_file_of_somebody_else_is_not_replaced(place: Path) -> None:
+    (place / "theirs.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    with pytest.raises(OutputError, match="exists and is not an ONNX model of featx"):
+        featx.export_model(place / "head.safetensors", place / "theirs.onnx")
+
+
+def test_images_that_are_gone_need_a_folder(place: Path, tmp_path: Path) -> None:
+    head = Head.load(place / "head.safetensors")
+    head.source_, head.dataset_ = None, {**head.dataset_, "root": str(tmp_path / "gone")}
+    head.save(tmp_path / "moved.safetensors")
+    with pytest.raises(ExportError, match="name a folder of such images with --images"):
+        featx.export_model(tmp_path / "moved.safetensors", tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_unknown_formats_and_precisions_are_refused_by_name(place: Path) -> None:
+    with pytest.raises(SettingsError, match=r"model\.tflite is no format of a model; expected model\.onnx"):
+        featx.export_model(place / "head.safetensors", "model.tflite")
+    with pytest.raises(SettingsError, match="precision is 'int4'; expected float32, float16, int8"):
+        featx.export_model(place / "head.safetensors", "x.onnx", precision="int4")
+
+
+def test_the_command_refuses_what_does_not_fit_together(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    features = str(next(Path("cache").glob("*.h5")))
+    for words, message in (
+        ((features, "--to", "x.onnx"), "is a feature file; expected a head or a promoted model for --to x.onnx"),
+        (("head.safetensors", "--to", "x.parquet"), "x.parquet is no format of a model"),
+        (("head.safetensors", "--to", "x.onnx", "--layer", "y"), "--layer has no effect with a model"),
+        ((features, "--to", "x.npy", "--precision", "int8"), "--precision has no effect with features"),
+    ):
+        result = run_featx("export", *words, status=2 if "no effect" in message else 1)
+        assert message in result.stderr
