@@ -42,19 +42,22 @@ class Tab:
 
     Attributes:
         page: Playwright's handle: mouse, keyboard, locators, screenshots.
-        path: the file.
+        path: the file, or the URL of a page of a local service.
         requests: the address of everything that was requested, blocked or not.
         errors: messages of errors on the console, and exceptions that nothing caught.
     """
 
     page: Page
-    path: Path
+    path: Path | str
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
     def foreign(self) -> list[str]:
-        """The requests for anything but the page itself and the folder of its thumbnails."""
+        """The requests for anything but the page itself and the folder of its thumbnails, or its own service."""
+        if isinstance(self.path, str):
+            service = "/".join(self.path.split("/")[:3]) + "/"
+            return [url for url in self.requests if not url.startswith((*WITHIN, service))]
         folder = self.path.with_name(f"{self.path.stem}_files")
 
         def is_own(url: str) -> bool:
@@ -115,7 +118,7 @@ class Chromium:
 
     def __call__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         width: int = 1280,
         height: int = 900,
@@ -127,7 +130,7 @@ class Chromium:
         """Open a page.
 
         Args:
-            path: of the file.
+            path: of the file, or the URL of a page of a local service.
             width: of the window, in CSS pixels.
             height: of the window.
             scheme: that the user prefers, "light" or "dark".
@@ -146,14 +149,14 @@ class Chromium:
         if not storage:
             context.add_init_script(_WITHOUT_STORAGE)
         page = context.new_page()
-        tab = Tab(page, path.resolve())
+        tab = Tab(page, path if isinstance(path, str) else path.resolve())
         self._open.append((context, tab if checked else None))
         page.on("request", lambda request: tab.requests.append(request.url))
         page.on("console", lambda message: _note_error(tab, message))
         page.on("pageerror", lambda error: tab.errors.append(str(error)))
         page.on("crash", lambda _: tab.errors.append("the page crashed"))
         page.on("dialog", lambda dialog: _answer(tab, dialog))
-        page.goto(tab.path.as_uri())
+        page.goto(tab.path if isinstance(tab.path, str) else tab.path.as_uri())
         return tab
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from featx.cli.main import main
 
 _PROGRESS = re.compile(
-    rb"^(extract|fit-head|promote|predict|evaluate|rank|advise|inspect|search|suggest|export|measure|heads): .*\n",
+    rb"^(extract|fit-head|promote|predict|evaluate|rank|advise|inspect|search|suggest|serve|export|measure|heads): .*\n",
     re.MULTILINE,
 )
 

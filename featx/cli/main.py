@@ -30,6 +30,7 @@ from featx.cli.promote import promote
 from featx.cli.rank import rank
 from featx.cli.run import run
 from featx.cli.search import search
+from featx.cli.serve import serve
 from featx.cli.streams import STDOUT, give_up_stdout, prepare_streams
 from featx.cli.suggest import suggest
 from featx.confidential import without_secrets
@@ -112,7 +113,7 @@ class Featx(Group):
 @click.group(
     "featx", cls=Featx,
     sections={
-        "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "run"),
+        "From images to a model": ("extract", "fit-head", "promote", "evaluate", "predict", "serve", "run"),
         "Choosing a backbone": ("backbones", "rank", "advise"),
         "Looking at the data": ("inspect", "search", "suggest"),
         "Files": ("heads", "info", "verify", "cache", "export", "import"),
@@ -143,6 +144,7 @@ for _command in (
     promote,
     evaluate,
     predict,
+    serve,
     run,
     backbones,
     rank,

@@ -19,6 +19,8 @@ SECTIONS = (
     "Evaluation",
     "Corrected table",
     "Data",
+    "Server",
+    "Limit",
     "Compute",
     "Output",
     "Advanced",
