@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from featx.backbones.backbone import Backbone
+from featx.backbones.identities import other_form
 from featx.constants import EMBEDDED
 from featx.data.decode import MAX_PIXELS
 from featx.data.file_bytes import NO_KEY, FileBytes, FileFacts
@@ -33,7 +36,7 @@ from featx.extraction.lookup import FileFeatures, ImageValues, Network, iter_val
 from featx.extraction.pipeline import extract
 from featx.extraction.reuse import KnownRows
 from featx.features.feature_file import DONE, FeatureFile, ImageTable
-from featx.features.folder import files_in, final_path, tagged_name
+from featx.features.folder import files_and_shards, files_in, final_path, tagged_name
 from featx.features.lock import remove_abandoned_lock, write_lock
 from featx.features.writer import FeatureFileWriter
 from featx.identity import joint_features
@@ -50,6 +53,9 @@ _FEW = 32
 
 _MOST_FILES = 8
 """Files of a network's features from which on the small ones are merged."""
+
+_MOST_INDEXES = 2
+"""Indexes of known features that a thread keeps."""
 
 _BLOCK = 1 << 25
 """Bytes of features that are copied at once."""
@@ -178,7 +184,7 @@ class _Keeping:
 
     def _take_known(self, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Fill in rows whose features are in files, and return those that are left."""
-        known = known_in_files(self._backbone.identities, self._layer, self._cache)
+        known = _known(self._backbone, self._layer, self._cache)
         if known is None:
             return rows
         left = np.ones(len(rows), dtype=bool)
@@ -342,6 +348,33 @@ class _Keeping:
         except BaseException:
             writer.discard()
             raise
+
+
+_of_thread = threading.local()
+_other_forms: weakref.WeakKeyDictionary[Backbone, dict[str, str]] = weakref.WeakKeyDictionary()
+
+
+def _known(backbone: Backbone, layer: str, cache: Path) -> FileFeatures | None:
+    """The features in the files of a folder, whose index is made again if a file has changed; each thread has its own."""
+    if backbone not in _other_forms:  # it may take a forward pass
+        _other_forms[backbone] = other_form(backbone).identities
+    seen = getattr(_of_thread, "seen", None)
+    if seen is None:
+        seen = _of_thread.seen = {}
+    files = []
+    for path in files_and_shards(cache):
+        with contextlib.suppress(OSError):  # it has just been merged
+            found = path.stat()
+            files.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
+    key = (os.fspath(cache.absolute()), layer, backbone.identity_of(layer))
+    if key not in seen or seen[key][0] != files:
+        known = known_in_files(backbone.identities, layer, cache, other=_other_forms[backbone])
+        seen.pop(key, None)
+        seen[key] = (files, known)
+        while len(seen) > _MOST_INDEXES:
+            del seen[next(iter(seen))]
+    index: FileFeatures | None = seen[key][1]
+    return index
 
 
 def _copy_rows(writer: FeatureFileWriter, rows: KnownRows, keys: np.ndarray) -> None:

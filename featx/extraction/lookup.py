@@ -122,7 +122,12 @@ class ImageValues:
 
 
 def known_in_files(
-    identities: Mapping[str, str], layer: str, folder: Path | None, own: Path | None = None
+    identities: Mapping[str, str],
+    layer: str,
+    folder: Path | None,
+    own: Path | None = None,
+    *,
+    other: Mapping[str, str] | None = None,
 ) -> FileFeatures | None:
     """The features of a layer that are in the files of a folder, and in one file besides; None where there are none.
 
@@ -131,16 +136,20 @@ def known_in_files(
         layer: a layer spec, as in ``LayerSpec.parse``.
         folder: of feature files; None: only the one file.
         own: the one file, which may be gone, or hold other features by now.
+        other: the same features under the other form of their identities (``featx.backbones.identities``), which count too.
     """
     spec = LayerSpec.parse(layer)
-    by_view: dict[View | RandomView, dict[str, str]] = {
-        view: {name: identities[name] for name in names} for view, names in zip(spec.views, spec.stored, strict=True)
-    }
-    files = [file for file in files_sharing(folder, by_view.values()) if file.complete] if folder else []
+    forms: list[dict[View | RandomView, dict[str, str]]] = [
+        {view: {name: form[name] for name in names} for view, names in zip(spec.views, spec.stored, strict=True)}
+        for form in (identities, other)
+        if form is not None
+    ]
+    groups = [names for form in forms for names in form.values()]
+    files = [file for file in files_sharing(folder, groups) if file.complete] if folder else []
     if own and own.resolve() not in [file.path.resolve() for file in files]:
         with contextlib.suppress(FeatxError):
-            files += [file for file in each_file(own) if any(map(file.holds, by_view.values()))]
-    return FileFeatures(KnownViews(files, by_view), layer) if files else None
+            files += [file for file in each_file(own) if any(map(file.holds, groups))]
+    return FileFeatures(KnownViews(files, *forms), layer) if files else None
 
 
 def iter_values(

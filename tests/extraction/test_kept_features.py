@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from featx.backbones.backbone import Backbone, load_backbone
+from featx.backbones.identities import other_form
 from featx.constants import EMBEDDED
 from featx.data.inputs import ImageInput, image_in_memory
 from featx.extraction import kept_features, one_file
@@ -199,3 +200,13 @@ def test_views_are_kept_too(backbone: Backbone, computed: list[int], tmp_path: P
         found = embed_images(both, "penultimate@flip", inputs(range(4)), cache=tmp_path).values
         np.testing.assert_allclose(found, backbone.embed(list(PIXELS[:4]), layer="penultimate@flip"), atol=1e-4)
     assert computed == [4]
+
+
+def test_features_under_the_other_form_of_their_identity_are_known(
+    photos: Path, backbone: Backbone, computed: list[int], tmp_path: Path
+) -> None:
+    extract(photos, other_form(backbone), cache=tmp_path)
+    images = [ImageInput(path.name, path) for path in sorted(photos.rglob("*.png"))]
+    found = embed_images(backbone, "penultimate", images, cache=tmp_path)
+    assert not any(found.errors)
+    assert computed == []

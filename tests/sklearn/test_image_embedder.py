@@ -106,7 +106,6 @@ def test_what_is_no_column_of_images_is_refused(X: Any, message: str) -> None:
     ("params", "message"),
     [
         ({"backbone": 3}, "backbone is an int, 3; expected a name"),
-        ({"layer": "nowhere"}, "lenet5 has no layer 'nowhere'"),
         ({"pooling": "median"}, "there is no pooling 'median'"),
         ({"views": "both"}, "there are no views 'both'"),
         ({"options": {"zoom": 2}}, "there is no option zoom; expected arguments of load_backbone: .*size"),
