@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import numpy as np
+from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
@@ -26,7 +27,8 @@ def to_head(pipeline: Any) -> Head:
 
     Args:
         pipeline: a fitted ``Pipeline`` of an ``ImageEmbedder`` and a ``HeadClassifier`` or ``HeadRegressor``, perhaps with a
-            ``StandardScaler`` between them.
+            ``StandardScaler`` between them; or a fitted search, whose best pipeline is one. The ``ImageEmbedder`` may be the
+            only transformer of a ``ColumnTransformer``.
 
     Raises:
         HeadError: the pipeline has other steps, or is not linear and averages the features of several views.
@@ -36,10 +38,13 @@ def to_head(pipeline: Any) -> Head:
         pipeline = make_pipeline(ImageEmbedder("resnet50"), HeadClassifier()).fit(paths, labels)
         to_head(pipeline).save("models/flowers.safetensors")
     """
+    pipeline = getattr(pipeline, "best_estimator_", pipeline)
     if not isinstance(pipeline, Pipeline):
         raise HeadError(f"to_head got {described(pipeline)}; expected a fitted Pipeline(ImageEmbedder, HeadClassifier)")
     steps = [step for _, step in pipeline.steps if step is not None and step != "passthrough"]
     embedder, *between, estimator = steps if len(steps) > 1 else (None, None)
+    if isinstance(embedder, ColumnTransformer):
+        embedder = _only_one_of(embedder)
     if not isinstance(embedder, ImageEmbedder) or not isinstance(estimator, HeadClassifier | HeadRegressor):
         found = ", ".join(type(step).__name__ for step in steps)
         raise HeadError(
@@ -63,6 +68,12 @@ def to_head(pipeline: Any) -> Head:
         backbone_={"name": backbone.name, "weights": backbone.weights, "parts": backbone.describe()},
     )
     return head
+
+
+def _only_one_of(columns: ColumnTransformer) -> Any:
+    """The only transformer of a ``ColumnTransformer``; itself if it has several."""
+    fitted = [step for _, step, _ in getattr(columns, "transformers_", columns.transformers) if step != "drop"]
+    return fitted[0] if len(fitted) == 1 else columns
 
 
 def _fold(step: Any, head: Head) -> None:

@@ -191,6 +191,10 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
+    def _more_tags(self) -> dict[str, Any]:
+        """The same for scikit-learn 1.5."""
+        return {"X_types": ["1dlabels", "string"], "requires_fit": False, "no_validation": True, "preserves_dtype": []}
+
     def _check_parameters(self) -> None:
         if self.errors not in ("raise", "nan"):
             raise SettingsError(f"errors is {described(self.errors)}; expected 'raise' or 'nan'")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -52,6 +54,21 @@ def test_the_head_of_a_regression_predicts_numbers(tmp_path: Path) -> None:
     file = to_head(pipeline).save(tmp_path / "head.safetensors")
     values = [prediction.value for prediction in predict(file, list(IMAGES), cache=None)]
     np.testing.assert_allclose(np.array(values, dtype=float), pipeline.predict(IMAGES), atol=1e-6)
+
+
+def test_the_best_pipeline_of_a_search_on_a_data_frame_is_a_head(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is an extra")
+    frame = pandas.DataFrame({"image": list(IMAGES), "age": LABELS})
+    pipeline = make_pipeline(make_column_transformer((embedder(), ["image"])), HeadClassifier("ridge"))
+    search = GridSearchCV(pipeline, {"headclassifier__C": [0.01, 0.1]}, cv=2).fit(frame, LABELS)
+    file = to_head(search).save(tmp_path / "head.safetensors")
+    values = [prediction.value for prediction in predict(file, list(IMAGES), cache=None)]
+    assert values == search.predict(frame).astype(str).tolist()
+    both = make_pipeline(
+        make_column_transformer((embedder(), ["image"]), ("passthrough", ["age"])), HeadClassifier("centroid")
+    )
+    with pytest.raises(HeadError, match="the pipeline is ColumnTransformer, HeadClassifier; expected an ImageEmbedder"):
+        to_head(both.fit(frame, LABELS))
 
 
 def test_what_is_no_head_is_refused_with_the_reason() -> None:
