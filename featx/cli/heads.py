@@ -183,9 +183,8 @@ def _show_comparison(found: HeadComparison) -> None:
     click.echo(f"{counted(found.paired.n, 'image')} of split {found.split} that neither has seen:")
     header, *lines = found.lines
     print_columns(header, lines)
-    if (difference := found.difference) is not None:
-        low, high = difference[1:]
-        click.echo(f"difference {difference[0]:+.4f} (95 % interval {low:+.4f} to {high:+.4f}), second less first")
+    if found.difference_text:
+        click.echo(printable(found.difference_text))
     for name, paths in zip(found.short, (found.paired.first_only, found.paired.second_only), strict=True):
         if paths:
             click.echo(

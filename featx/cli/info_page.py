@@ -71,7 +71,7 @@ def _show_head(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - a
         "settings": _settings(parameters),
         "rejects": _rejects(facts.get("reject_below")),
         "temperature": f"{facts['temperature']:.4f}" if facts.get("temperature", 1) != 1 else "",
-        "fitted to": f"{counted(facts['n_train'], 'image')} in {facts['seconds']:.2f} s",
+        "fitted to": f"{counted(facts['n_train'], 'image')} in {facts['seconds']:.2f} s{_made(facts.get('made'))}",
         "data set": _data_set(facts["dataset"]),
         "backbone": _backbone(facts["backbone"]),
         "layer": facts["layer"],
@@ -92,7 +92,7 @@ def _show_model(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - 
         "classes": _classes(facts),
         "rejects": _rejects(facts.get("reject_below")),
         "data set": _data_set(facts["dataset"]),
-        "fitted to": f"{counted(facts['n_train'], 'image')}, in {facts['seconds']:.1f} s",
+        "fitted to": f"{counted(facts['n_train'], 'image')}, in {facts['seconds']:.1f} s{_made(facts.get('made'))}",
         "images are": _transform(facts["transform"]),
         "fine-tuning": _settings(facts["settings"] or {}),
         "epochs are": f"compared on {facts['chosen_on']}" if facts.get("chosen_on") else "",
@@ -107,6 +107,13 @@ def _show_model(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - 
             [str(entry.get("epoch")), *(_number(entry.get(name)) for name in names[1:])] for entry in log[:_MOST_EPOCHS]
         ]
         print_columns(["epoch", "training loss", "log loss", "accuracy"], lines)
+
+
+def _made(made: Any) -> str:
+    """When a file was made and by which featx, as the end of a line; "" where it does not state it."""
+    if not isinstance(made, dict) or not isinstance(made.get("at"), str) or not made["at"]:
+        return ""
+    return f", at {made['at'][:16].replace('T', ' ')} UTC by featx {made.get('featx')}"
 
 
 def _show_lines(lines: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from featx.cli.needs import ALWAYS, CHECKED, Condition, with_option
+from featx.cli.needs import ALWAYS, CHECKED, Condition, Needs, with_option
 from featx.cli.option_groups import option
 from featx.constants import CACHE, FITS, MODELS, TASKS, TRACKERS
 from featx.data.scan_options import ScanOptions
@@ -217,6 +217,11 @@ GROUPS = options(
 )  # fmt: skip
 """The groups of the images."""
 
+_NAMED = Needs(
+    "without --track mlflow or wandb",
+    lambda options: any(name in options["track"] for name in ("mlflow", "wandb")),
+)
+
 TRACKING = options(
     option(
         "--track", type=click.Choice(TRACKERS), multiple=True, section="Advanced", needs=ALWAYS, metavar="TOOL",
@@ -224,7 +229,7 @@ TRACKING = options(
         f"WANDB_MODE is set) or {TRACKERS[2]}. May be repeated.",
     ),
     option(
-        "--experiment", section="Advanced", needs=with_option("track", "--track"), metavar="NAME",
+        "--experiment", section="Advanced", needs=_NAMED, metavar="NAME",
         show_default="MLFLOW_EXPERIMENT_NAME or WANDB_PROJECT, else featx",
         help="Experiment or project of --track.",
     ),

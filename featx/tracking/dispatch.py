@@ -73,8 +73,10 @@ class Trackers:
                 raise SettingsError(
                     f"callbacks holds {described(each)}; expected objects with methods of featx.Tracker, such as log_metrics"
                 )
-        if experiment is not None and not (names or given):
-            raise SettingsError("experiment (--experiment) names a run of track (--track), and none is given")
+        if experiment is not None and not (names.keys() - {"tensorboard"} or given):
+            raise SettingsError(
+                "experiment (--experiment) is for track (--track) mlflow and wandb; expected one of them"
+            )
         if started()[0]:
             return cls()
         return cls([*map(_new, names), *given], experiment=experiment, reporter=reporter)

@@ -18,8 +18,13 @@ from featx.tracking.tracker import TrackedRun, Tracker, Value
 EXPERIMENT = "featx"
 """The experiment where none is named."""
 
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own settings would wait for minutes for a server that is away. What the environment sets is left as it is."""
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""MLflow's own settings would wait for minutes for a server that is away, and report its use to its makers. What the
+environment sets is left as it is."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SECONDS = 5.0
@@ -46,8 +51,9 @@ class MLflowTracker(Tracker):
 
     def on_start(self, run: TrackedRun) -> None:
         """Create the run."""
-        import mlflow
-        from mlflow.tracking import MlflowClient
+        with self._settings():
+            import mlflow
+            from mlflow.tracking import MlflowClient
 
         self._uri = _tracking_uri(mlflow)
         with self._settings():
@@ -115,8 +121,8 @@ class MLflowTracker(Tracker):
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
         """MLflow's settings for the calls in the block, as far as the environment does not set them."""
-        wanted = dict(_PATIENCE)
-        if self._uri.startswith("file:") or "://" not in self._uri:
+        wanted = dict(_SETTINGS)
+        if self._uri and (self._uri.startswith("file:") or "://" not in self._uri):
             wanted["MLFLOW_ALLOW_FILE_STORE"] = "true"  # a folder was asked for, or is all that there is
         added = {name: value for name, value in wanted.items() if name not in os.environ}
         os.environ.update(added)

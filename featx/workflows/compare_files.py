@@ -94,7 +94,20 @@ def compare_heads(
     compared = compare_with(earlier, unseen, other, whole)
     short = [Path(name).stem if name.endswith(".safetensors") else name for name in names]
     called = (names[0], names[1]) if short[0] == short[1] else (short[0], short[1])
-    return dataclasses.replace(compared, called=called, short=called)
+    further = tuple(_chosen_on(each, name, held_out) for each, name in zip((one, other), called, strict=True))
+    return dataclasses.replace(compared, called=called, short=called, further=tuple(filter(None, further)))
+
+
+def _chosen_on(model: Judged, name: str, split: str) -> str:
+    """A sentence about a fine-tuned model on other images than those of its verdict; "" for all others."""
+    if not isinstance(model, PromotedOnImages) or not model.model.metadata["log"]:
+        return ""
+    judged = model.model.metadata["report"]["split"]
+    if judged == split:
+        return ""
+    return (
+        f"{name} may have been chosen on images of split {split}, which flatters it; its verdict fell on split {judged}"
+    )
 
 
 def _name(model: object, ordinal: str) -> str:

@@ -38,6 +38,7 @@ class HeadComparison:
         earlier: the file of the earlier head, or its kind.
         difference: of the shares that are right, the second less the first, with its 95 % interval; of a regression and of
             several labels, of the mean losses. None for a single image or group.
+        further: more that a reader should know, a sentence each.
         called: what the two are called in sentences.
         short: what they are called in tables.
         task: of both.
@@ -71,6 +72,7 @@ class HeadComparison:
     answers: tuple[np.ndarray, np.ndarray]
     confidence: tuple[np.ndarray, np.ndarray]
     difference: tuple[float, float, float] | None = None
+    further: tuple[str, ...] = ()
     called: tuple[str, str] = ("the earlier head", "the new head")
     short: tuple[str, str] = ("earlier", "new")
 
@@ -98,6 +100,15 @@ class HeadComparison:
         name = self.called[1]
         subject = f"T{name[1:]}" if name.startswith("the ") else name
         return f"{subject} is {self.verdict} ({p}): {found}."
+
+    @property
+    def difference_text(self) -> str:
+        """The difference with its interval, in words; "" if there is none."""
+        if self.difference is None:
+            return ""
+        measure = "accuracy" if self.losses is None else f"mean {_LOSS[self.task]}"
+        middle, low, high = (f"{each:+.4f}" if self.losses is None else f"{each:+.4g}" for each in self.difference)
+        return f"{measure} of {self.called[1]} less that of {self.called[0]}: {middle} (95 % interval {low} to {high})"
 
     @property
     def good(self) -> str:
@@ -154,7 +165,7 @@ class HeadComparison:
                 f"{counted(self.labels_changed, 'compared image')} had another label when {self.called[0]} was fitted; the "
                 "present labels count for both heads"
             )
-        return tuple(sentences)
+        return (*sentences, *self.further)
 
 
 def compare_with(

@@ -139,7 +139,7 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "device": "cpu",
         "workers": 4,
         "models": "m",
-        "track": ["tensorboard"],
+        "track": ["tensorboard", "mlflow"],
         "experiment": "pets",
         "out": "p.safetensors",
     },
@@ -187,7 +187,7 @@ COMMANDS = {
         "--augment randaugment --crop-scale 0.75 --no-flip --mixup 0.5 --label-smoothing 0.125 --class-weight balanced "
         "--ema 0.5 --cached-crops 2 --compile --no-interpolate --significance 0.25 --repeats 3 --seed 3 --features f.h5 "
         "--table t.csv --backbone net.py:make --weights w.pth --device cpu --workers 4 --tensorboard "
-        "--track tensorboard --experiment pets --models m --out p.safetensors",
+        "--track tensorboard --track mlflow --experiment pets --models m --out p.safetensors",
     ),
 }
 """The commands of the recipes of this repository, and of one with every key: recorded when recipes had a parser of their own,

@@ -33,7 +33,9 @@ def test_promote_has_its_epochs_in_tensorboard_once_however_it_is_asked(fitted: 
 
 
 def test_an_experiment_without_a_tracker_is_a_mistake(in_tmp: Path) -> None:
-    assert "--experiment has no effect without --track" in featx("fit-head", "--experiment", "x", status=2).stderr
+    assert "--experiment has no effect without --track mlflow or wandb" in (
+        featx("fit-head", "--experiment", "x", "--track", "tensorboard", status=2).stderr
+    )
     assert (
         "'mlflwo' is not one of 'mlflow', 'wandb', 'tensorboard'"
         in featx("promote", "--track", "mlflwo", status=2).stderr

@@ -182,7 +182,7 @@ def test_wrong_arguments_are_refused_before_anything_is_read(monkeypatch: pytest
         ({"track": "mlflwo"}, r"there is no tracker 'mlflwo'; did you mean mlflow\?; expected one of mlflow, wandb"),
         ({"callbacks": [3]}, r"callbacks holds an int, 3; expected objects with methods of featx\.Tracker"),
         ({"callbacks": [Told]}, "callbacks holds a type"),
-        ({"experiment": "pets"}, r"experiment \(--experiment\) names a run of track \(--track\), and none is given"),
+        ({"experiment": "pets"}, r"experiment \(--experiment\) is for track \(--track\) mlflow and wandb"),
     ):
         with pytest.raises(SettingsError, match=message):
             fit_head("no such file", **arguments)  # type: ignore[arg-type]
