@@ -39,7 +39,14 @@ SECTIONS = {
     ),
     "Comparing and advising": ("rank", "Ranking", "advise", "Advice"),
     "Promotion": ("promote", "FineTuning", "Promotion", "PromotedModel"),
-    "Prediction": ("load_model", "predict", "iter_predictions", "Prediction"),
+    "Prediction": (
+        "load_model",
+        "predict",
+        "iter_predictions",
+        "write_predictions",
+        "WrittenPredictions",
+        "Prediction",
+    ),
     "Progress and errors": ("Reporter", "FeatxError"),
 }
 OTHERS = "Other names"

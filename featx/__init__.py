@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "reporter": ["Reporter"],
         "retrieval.explanation": ["Explanation", "explain", "iter_explanations"],
         "retrieval.similar": ["SearchResult", "search"],
+        "streaming.writing": ["WrittenPredictions", "write_predictions"],
         "tracking.tracker": ["Tracker"],
         "workflows.compare_files": ["compare_heads"],
         "workflows.fit": ["fit_head"],
@@ -111,6 +112,8 @@ if TYPE_CHECKING:
     from featx.retrieval.explanation import iter_explanations as iter_explanations
     from featx.retrieval.similar import SearchResult as SearchResult
     from featx.retrieval.similar import search as search
+    from featx.streaming.writing import WrittenPredictions as WrittenPredictions
+    from featx.streaming.writing import write_predictions as write_predictions
     from featx.tracking.tracker import Tracker as Tracker
     from featx.workflows.compare_files import compare_heads as compare_heads
     from featx.workflows.fit import fit_head as fit_head

@@ -19,6 +19,9 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 INTERVAL = 2.0
 """Seconds that a stage takes at least before a log gets a line for each tenth of it."""
 
+UNKNOWN_INTERVAL = 10.0
+"""Seconds between two lines of a log where it is not known how much there is to do."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,12 +51,15 @@ class LogReporter(Reporter):
         if total != self._total or done < self._done:
             self._start_work(done, total)
         self._done = done
-        tenth, seconds = 10 * done // max(total, 1), time.monotonic() - self._work_began
+        seconds = time.monotonic() - self._work_began
+        tenth = 10 * done // total if total else int(seconds / UNKNOWN_INTERVAL)
         if tenth == self._tenth or seconds < INTERVAL or self._has_milestones:
             return
         self._tenth = tenth
         speed = (done - self._first) / seconds
-        parts = [f"{done:,} of {total:,} {self.unit} ({100 * done // total} %)"]
+        parts = [f"{done:,} of {total:,} {self.unit} ({100 * done // total} %)" if total else f"{done:,} {self.unit}"]
+        if speed > 0 and not total:
+            parts.append(f"{speed:,.0f} {self.unit}/s")
         if speed > 0 and done < total:
             parts.append(f"{_duration((total - done) / speed)} left")
         self._print(", ".join([*parts, *([str(detail)] if str(detail) else [])]))
@@ -69,7 +75,7 @@ class LogReporter(Reporter):
 
     def _start_work(self, done: int, total: int) -> None:
         self._work_began, self._first, self._done, self._total = time.monotonic(), done, done, total
-        self._tenth, self._has_milestones = 10 * done // max(total, 1), False
+        self._tenth, self._has_milestones = 10 * done // total if total else 0, False
 
     def _print(self, text: str) -> None:
         clock = f"[{time.monotonic() - self._began:6.1f} s] " if self.timed else ""
@@ -101,9 +107,9 @@ class BarReporter(Reporter):
 
     def progress(self, done: int, total: int, detail: object = "") -> None:
         """Move the bar, and show the detail beside it."""
-        if self._bar is None or self._is_stage or self._bar.total != total or done < self._bar.n:
+        if self._bar is None or self._is_stage or self._bar.total != (total or None) or done < self._bar.n:
             self.close()
-            self._bar = self._make_bar(desc=self.title, unit=f" {self.unit}", total=total, initial=done)
+            self._bar = self._make_bar(desc=self.title, unit=f" {self.unit}", total=total or None, initial=done)
         if text := str(detail):
             self._bar.set_postfix_str(shown(text), refresh=False)
         self._bar.update(done - self._bar.n)

@@ -34,7 +34,7 @@ class Reporter:
 
         Args:
             done: items done so far (images, fits, backbones), of the current stage.
-            total: items in the current stage.
+            total: items in the current stage; 0 where that is not known.
             detail: what else is known at this point; its text fits beside a progress bar.
         """
 

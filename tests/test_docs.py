@@ -80,7 +80,8 @@ def test_the_json_page_lists_every_key(command: str, photos: Path, in_tmp: Path)
     if command == "evaluate":
         printed["evaluate"] = run("evaluate", head, str(photos))
     if command == "predict":
-        printed["predict"] = run("predict", head, str(photos / "dark" / "00.png"))
+        image = str(photos / "dark" / "00.png")
+        printed["predict"] = {**run("predict", head, image), **run("predict", head, image, "-o", "out.csv")}
     if command == "verify":
         printed["verify"] = run("verify", "--recompute", "2", str(printed["extract"]["file"]))
     if command == "cache":

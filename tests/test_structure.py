@@ -29,7 +29,7 @@ ORDER = (
     {"promotion", "advice"},
     {"inspection"},
     {"workflows", "inference"},
-    {"retrieval", "deployment", "sklearn"},
+    {"retrieval", "deployment", "sklearn", "streaming"},
     {"serving"},
     {"cli"},
 )

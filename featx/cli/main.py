@@ -24,7 +24,7 @@ from featx.cli.heads import heads
 from featx.cli.import_ import import_
 from featx.cli.inspect import inspect
 from featx.cli.option_groups import Group
-from featx.cli.options import TRACEBACKS
+from featx.cli.options import RESUMABLE, TRACEBACKS
 from featx.cli.predict import predict
 from featx.cli.promote import promote
 from featx.cli.rank import rank
@@ -106,7 +106,8 @@ class Featx(Group):
             raise click.ClickException(_shown(error)) from error
         except KeyboardInterrupt:
             kept = " Completed work is kept: the same command resumes it."
-            click.echo(f"\nInterrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}", err=True)
+            resumable = ctx.invoked_subcommand in _RESUMABLE or ctx.meta.get(RESUMABLE)
+            click.echo(f"\nInterrupted.{kept if resumable else ''}", err=True)
             ctx.exit(130)
 
 

@@ -164,6 +164,9 @@ def verbosity(ctx: click.Context) -> int:
 TRACEBACKS = "featx.tracebacks"
 """The key of the context's ``meta`` under which ``--verbose`` asks for the traceback of an error."""
 
+RESUMABLE = "featx.resumable"
+"""The key under which a command states that it keeps what it has done, where that depends on its options."""
+
 JSON = option(
     "--json", "as_json", is_flag=True, section="Output", needs=ALWAYS, help="Print one JSON object instead of text."
 )

@@ -83,9 +83,19 @@ class Streamed(Generic[Made]):
             return "no images were given"
         if self.failed < self.images:
             return ""
-        if self.images > 1:
-            return f"all {self.images:,} images failed, the last one because: {self.last_error}"
-        return f"the image failed: {self.last_error}"
+        return all_failed(self.images, self.last_error)
+
+
+def all_failed(images: int, last_error: str) -> str:
+    """Why no image has a result.
+
+    Args:
+        images: their number.
+        last_error: the name of the last one, and why it failed.
+    """
+    if images > 1:
+        return f"all {images:,} images failed, the last one because: {last_error}"
+    return f"the image failed: {last_error}"
 
 
 def show_nothing(_: object) -> None:
@@ -112,6 +122,11 @@ def given_images(images: Sequence[str], scan: ScanOptions) -> Any:
             scan.require_only((), image, "the list on standard input" if image == "-" else "an image file or a pattern")
         found += list_images(image, scan)
     return found
+
+
+def given_parts(images: Sequence[str]) -> list[Any]:
+    """The images of the command line, in which an iterator over the paths on standard input stands for a dash."""
+    return [_listed_on_stdin() if image == "-" else image for image in images]
 
 
 def _named(images: Iterable[str]) -> Iterator[str]:

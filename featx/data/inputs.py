@@ -28,7 +28,7 @@ _EXPECTED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageInput:
     """One image to predict.
 

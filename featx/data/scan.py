@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from featx.data.columns import beside
 from featx.data.foreign import remedy
 from featx.data.image_set import ImageSet, check_classes
 from featx.data.path_labels import with_path_labels
@@ -80,6 +81,55 @@ def list_images(source: str | os.PathLike[str], options: ScanOptions = NO_OPTION
         return kind.list_images(source, options)
     images = scan_images(source, options)
     return [images.file(row) for row in images.order(np.arange(len(images))).tolist()]
+
+
+def list_rows(
+    source: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS
+) -> tuple[list[ImageFile], dict[str, Sequence[str]], list[str]]:
+    """List the images of a data set as ``list_images`` does, with what its table or its rows state about each.
+
+    Args:
+        source: as in ``scan_images``.
+        options: as there.
+
+    Returns:
+        N images; N cells of each column by its name, "" where there is none; and notes. The columns are those of a table, as
+        they stand there; of Parquet files, archives and data sets of the hub ``label``, ``split`` and the further columns that
+        ``scan_images`` finds. A folder has none.
+
+    Raises:
+        DatasetError: as ``list_images``.
+    """
+    source = located(source)
+    kind = next((kind for kind in SOURCES if kind.matches(source)), None)
+    if kind is table:
+        options.require_only((*table.OPTIONS, *COMMON), source, table.EXPECTED)
+        images, cells = table.list_rows(source, options)
+        return images, dict(cells), []
+    if kind is None or kind in (folder, digits, files):
+        return list_images(source, options), {}, []
+    if not isinstance(kind, Lister):
+        found = scan_images(source, options)
+        rows = found.order(np.arange(len(found)))
+        return [found.file(row) for row in rows.tolist()], columns_of(found.take(rows)), []
+    images = list_images(source, options)
+    try:
+        found = scan_images(source, options)
+    except DatasetError as error:
+        return images, {}, [f"labels and further columns of {os.fspath(source)} are not carried along: {error}"]
+    row_of = {path: row for row, path in enumerate(found.paths)}
+    rows = np.array([row_of.get(image.path, -1) for image in images], dtype=np.int64)
+    if (rows < 0).any():
+        return images, {}, []
+    return images, columns_of(found.take(rows)), []
+
+
+def columns_of(images: ImageSet) -> dict[str, Sequence[str]]:
+    """The labels, the splits and the further columns of images, as far as there are any."""
+    labels = np.array([*images.classes, ""], dtype=object)[images.labels]
+    own = {"label": labels, "split": images.splits}
+    own = {name: cells for name, cells in own.items() if any(cells)}
+    return {**own, **beside(images.columns, own)}
 
 
 def located(source: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -103,7 +103,7 @@ class FolderStore:
         return os.path.lexists(self.location)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image of a store.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from featx.backbones.backbone import Backbone
 from featx.data.loader import LoadedImage, Workers, read_images
@@ -19,7 +18,7 @@ from featx.extraction.autotune import AUTO, Chosen, choose_engine, largest_usefu
 from featx.extraction.dark_images import dark_note
 from featx.extraction.encode import encoded_batches, pixel_reader, stacked_pixels
 from featx.extraction.engine_table import ENGINES
-from featx.extraction.engines import Engine, one_thread_each, open_engine
+from featx.extraction.engines import Engine, one_core, one_thread_each, open_engine
 from featx.extraction.plan import Work
 from featx.reporter import Reporter
 
@@ -147,7 +146,7 @@ class Computation:
         if self._images is None or self._images[0] is not work:
             self._images = work, _NewImages(self.setting, self._sink, backbone, self.progress)
         source, meter = self._images[1], self.meter
-        with one_thread_each(), Workers(self.setting.workers, meter=meter, begin=_one_thread) as pool:
+        with one_thread_each(), Workers(self.setting.workers, meter=meter, begin=one_core) as pool:
             source.remembers = self.engine is None
             images = source.read(files, pool)
             if sample := list(itertools.islice(images, _SAMPLE)):
@@ -283,7 +282,3 @@ class _Union(Container[bytes]):
 
     def __contains__(self, key: object) -> bool:
         return any(key in each for each in self._collections)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

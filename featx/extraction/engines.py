@@ -228,7 +228,7 @@ def images_per_second(engine: Engine, pixels: np.ndarray, seconds: float = 1.0) 
         seconds: how long to measure.
     """
     batch = np.resize(pixels, (engine.batch, *pixels.shape[1:]))
-    with one_thread_each(), ThreadPoolExecutor(engine.lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_thread_each(), ThreadPoolExecutor(engine.lanes, initializer=one_core) as pool:
         list(pool.map(engine, [batch] * engine.lanes))  # each lane once, for its buffers
         began = time.perf_counter()
 
@@ -253,6 +253,11 @@ def one_thread_each() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_core() -> None:
+    """Let the calling thread run each pass on one core."""
+    torch.set_num_threads(1)
 
 
 def _padded(pixels: Tensor, size: int) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +13,15 @@ from typing import Protocol
 import numpy as np
 
 from featx.data.inputs import ImageInput
-from featx.data.loader import LoadedImage, Readable, batched, default_batch_size, read_images, views_reader
+from featx.data.loader import (
+    LoadedImage,
+    PixelReader,
+    Readable,
+    Workers,
+    default_batch_size,
+    read_images,
+    views_reader,
+)
 from featx.data.transform import Transform
 from featx.errors import FeatxError
 from featx.extraction.reuse import KnownViews
@@ -95,6 +105,9 @@ class Network:
         device: the type of torch device, "cpu" or another.
         compute: from (B, V, 3, H, W) uint8 to (B, ...) values.
         from_features: from the (B, D) or (B, V, D) features of known images to the values.
+        lanes: whether several threads may compute at once, each on one core, as on the CPU is fastest. The values of an image
+            must then not depend on which others are in its batch.
+        prepare: called with the pixels of each batch before they are computed, by the thread that iterates.
     """
 
     transform: Transform
@@ -102,6 +115,8 @@ class Network:
     device: str
     compute: Callable[[np.ndarray], np.ndarray]
     from_features: Callable[[np.ndarray], np.ndarray] = np.asarray
+    lanes: bool = False
+    prepare: Callable[[np.ndarray], object] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +128,14 @@ class ImageValues:
         key: the 16 bytes of its ``image_key``; zeros if it could not be read.
         values: None if the image failed.
         error: why it failed, else "".
+        known: whether the values are of features that were known, and not computed.
     """
 
     name: str
     key: bytes
     values: np.ndarray | None
     error: str = ""
+    known: bool = False
 
 
 def known_in_files(
@@ -169,7 +186,33 @@ def iter_values(
         workers: threads that read and decode; by default one per core.
         reporter: receives the progress, in images.
     """
-    total = len(inputs) if isinstance(inputs, list) else 0
+    total, done = len(inputs) if isinstance(inputs, list) else 0, 0
+    for batch in iter_batches(network, inputs, known=known, workers=workers):
+        yield from batch
+        done += len(batch)
+        reporter.progress(done, total)
+
+
+def iter_batches(
+    network: Network,
+    inputs: Iterable[ImageInput],
+    *,
+    known: KnownFeatures | None = None,
+    workers: int | None = None,
+    most: int = 0,
+) -> Iterator[list[ImageValues]]:
+    """Yield the values of images as ``iter_values`` does, in batches.
+
+    Where a batch ends depends on its images alone, and not on when they are read: it has so many images for the network as suit
+    the device, or ``most``. Iterating anew from the first image after a batch gives the same batches.
+
+    Args:
+        network: as ``iter_values`` takes it.
+        inputs: as there.
+        known: as there.
+        workers: threads that read and decode, and run the network where it has ``lanes``.
+        most: images of a batch, of which most may have known features; by default as many as the network takes at once.
+    """
     ahead: dict[int, ImageInput] = {}
 
     def sources() -> Iterator[tuple[int, Readable]]:
@@ -178,21 +221,109 @@ def iter_values(
             yield row, each.source
 
     read = views_reader(network.transform, network.views)
-    images = read_images(sources(), read, workers=workers or cores(), known=() if known is None else known)
-    done = 0
-    for batch in batched(images, max(1, default_batch_size(network.device) // len(network.views))):
-        cached = _cached(network, batch, known)
-        # A row that turned out to be damaged was not decoded, because its key is known: it is decoded now.
-        again = ((image.row, ahead[image.row].source) for image in batch if _is_missing(image, cached))
-        late = {image.row: image for image in read_images(again, read, workers=1)} if known else {}
-        rows = [late.get(image.row, image) for image in batch]
-        pixels = [image.pixels for image in rows if image.pixels is not None]
-        computed = iter(network.compute(np.stack(pixels)) if pixels else ())
-        for image in rows:
-            values = next(computed) if image.pixels is not None else cached.get(image.row)
-            yield ImageValues(ahead.pop(image.row).name, image.key, values, image.error)
-        done += len(batch)
-        reporter.progress(done, max(total, done))
+    size = max(1, default_batch_size(network.device) // len(network.views))
+    with _lanes(network, workers or cores()) as pool:
+        images = read_images(sources(), read, workers=pool, known=() if known is None else known)
+        running = deque[_Batch]()
+        try:
+            for images_of_batch in _divided(images, size, max(size, most)):
+                running.append(_started(network, images_of_batch, ahead, known, read, pool if network.lanes else None))
+                while running and (len(running) > 2 * pool.count or running[0].is_done):
+                    yield running.popleft().values(ahead)
+            while running:
+                yield running.popleft().values(ahead)
+        finally:
+            for batch in running:
+                batch.cancel()
+
+
+@contextlib.contextmanager
+def _lanes(network: Network, count: int) -> Iterator[Workers]:
+    """The threads that read and decode and, where the network allows it, run it too, each pass on one core."""
+    if not network.lanes:
+        with Workers(count) as pool:
+            yield pool
+        return
+    from featx.extraction.engines import one_core, one_thread_each
+
+    with one_thread_each(), Workers(count, begin=one_core) as pool:
+        yield pool
+
+
+def _divided(images: Iterable[LoadedImage], size: int, most: int) -> Iterator[list[LoadedImage]]:
+    """Divide images into lists of which each has ``size`` images with pixels, or is ``most`` images long."""
+    some: list[LoadedImage] = []
+    pixels = 0
+    for image in images:
+        some.append(image)
+        pixels += image.pixels is not None
+        if pixels == size or len(some) == most:
+            yield some
+            some, pixels = [], 0
+    if some:
+        yield some
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Images whose values are being computed.
+
+    Attributes:
+        rows: the images, those decoded whose features turned out to be damaged.
+        cached: the values of those whose features are known, by row.
+        computed: gives the values of those with pixels, in order.
+    """
+
+    rows: Sequence[LoadedImage]
+    cached: Mapping[int, np.ndarray]
+    computed: Future[np.ndarray] | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self.computed is None or self.computed.done()
+
+    def values(self, ahead: dict[int, ImageInput]) -> list[ImageValues]:
+        """The values of all images, once they are computed; removes their names from ``ahead``."""
+        computed = iter(() if self.computed is None else self.computed.result())
+        found = []
+        for image in self.rows:
+            values = next(computed) if image.pixels is not None else self.cached.get(image.row)
+            is_known = image.pixels is None and values is not None
+            found.append(ImageValues(ahead.pop(image.row).name, image.key, values, image.error, is_known))
+        return found
+
+    def cancel(self) -> None:
+        """Compute nothing if that has not begun."""
+        if self.computed is not None:
+            self.computed.cancel()
+
+
+def _started(
+    network: Network,
+    images: Sequence[LoadedImage],
+    ahead: Mapping[int, ImageInput],
+    known: KnownFeatures | None,
+    read: PixelReader,
+    pool: Workers | None,
+) -> _Batch:
+    """Look up what is known of a batch, and compute the rest: in a thread of ``pool``, or at once where there is none."""
+    cached = _cached(network, images, known)
+    # A row that turned out to be damaged was not decoded, because its key is known: it is decoded now.
+    again = ((image.row, ahead[image.row].source) for image in images if _is_missing(image, cached))
+    late = {image.row: image for image in read_images(again, read, workers=1)} if known else {}
+    rows = [late.get(image.row, image) for image in images]
+    pixels = [image.pixels for image in rows if image.pixels is not None]
+    if not pixels:
+        return _Batch(rows, cached, None)
+    stacked = np.stack(pixels)
+    if network.prepare:
+        network.prepare(stacked)
+    if pool is not None:
+        return _Batch(rows, cached, pool.start("forward", network.compute, stacked))
+    now: Future[np.ndarray] = Future()
+    now.set_result(network.compute(stacked))
+    return _Batch(rows, cached, now)
 
 
 def _is_missing(image: LoadedImage, cached: Mapping[int, np.ndarray]) -> bool:

@@ -36,12 +36,7 @@ def values_of_features(
         CacheMissError, CorruptFileError: the file or layer is missing or damaged.
         StaleCacheError: the features are others than those of the head.
     """
-    failed: list[tuple[str, str]] = []
-    if not isinstance(features, FeatureSet):
-        file = open_features(Path(features))
-        failed = [(file.paths[row], file.error(row)) for row in np.flatnonzero(file.status == FAILED).tolist()]
-        features = FeatureSet.load(file.path, head.layer_)
-    head.require_identity(features)
+    features, failed = rows_and_failures(head, features)
     for at in range(0, len(features), _BLOCK):
         rows = np.arange(at, min(at + _BLOCK, len(features)))
         for row, values in zip(rows.tolist(), head.predict_rows(features, rows), strict=True):
@@ -49,3 +44,24 @@ def values_of_features(
         reporter.progress(int(rows[-1]) + 1, len(features))
     for path, why in failed:
         yield path, None, why
+
+
+def rows_and_failures(
+    head: Head, features: FeatureSet | str | os.PathLike[str]
+) -> tuple[FeatureSet, list[tuple[str, str]]]:
+    """The rows that a head can predict, and the paths of the images that failed, with the reasons.
+
+    Args:
+        head: a fitted head.
+        features: as ``values_of_features`` takes them.
+
+    Raises:
+        CacheMissError, CorruptFileError, StaleCacheError: as of ``values_of_features``.
+    """
+    failed: list[tuple[str, str]] = []
+    if not isinstance(features, FeatureSet):
+        file = open_features(Path(features))
+        failed = [(file.paths[row], file.error(row)) for row in np.flatnonzero(file.status == FAILED).tolist()]
+        features = FeatureSet.load(file.path, head.layer_)
+    head.require_identity(features)
+    return features, failed

@@ -19,15 +19,20 @@ from featx.io import atomic
 from featx.io.outputs import OutputKind, require_replaceable, write_output
 from featx.text import cell, to_utf8
 
-CSV, PARQUET = ".csv", ".parquet"
-"""The endings of the tables that featx writes."""
+CSV, LINES, PARQUET = ".csv", ".jsonl", ".parquet"
+"""The endings of the tables that featx writes; JSON Lines are only those of ``featx predict``."""
 
 _BEGINNING = 1 << 16
 _BETWEEN = "|"  # between the items of a list in a cell of CSV, as between the labels of an image
 
 
 def table_kind(
-    noun: str, columns: Sequence[str], *, more: str | tuple[str, ...] = "", option: str = "--out"
+    noun: str,
+    columns: Sequence[str],
+    *,
+    more: str | tuple[str, ...] = "",
+    option: str = "--out",
+    lines: bool = False,
 ) -> OutputKind:
     """A kind of table, as an output.
 
@@ -39,6 +44,7 @@ def table_kind(
         columns: the columns that every such table begins with.
         more: what the names of all further columns begin with, or several such beginnings; "": there are none.
         option: the option of the command line that names such a file.
+        lines: whether it may also be JSON Lines, whose first object must then have these keys.
 
     Examples:
         >>> kind = table_kind("table of predictions", ("path", "label"), more="p_")
@@ -51,9 +57,14 @@ def table_kind(
             beginning = file.read(_BEGINNING)
         if beginning.startswith(b"PAR1"):
             return _marked(path) == noun
+        if lines and beginning.startswith(b"{"):
+            return beginning.startswith(b"{" + json.dumps(columns[0]).encode()) and all(
+                json.dumps(name).encode() + b":" in beginning for name in columns
+            )
         return _has_header(beginning, columns, more)
 
-    return OutputKind(noun, CSV, is_own, other_suffixes=(PARQUET,), option=option, missing=_missing)
+    endings = (LINES, PARQUET) if lines else (PARQUET,)
+    return OutputKind(noun, CSV, is_own, other_suffixes=endings, option=option, missing=_missing)
 
 
 def write_table(
@@ -190,6 +201,16 @@ def _cells(values: Sequence[Any] | np.ndarray, exact: bool) -> list[Any]:
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         return [_number(value) for value in values.tolist()]
     return [_cell(value, exact) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of CSV for people and spreadsheets, as ``write_table`` writes it.
+
+    Examples:
+        >>> csv_cell("=1+1"), csv_cell(0.1234567891), csv_cell(None)
+        ("'=1+1", '0.123456789', '')
+    """
+    return _cell(value, False)
 
 
 def _cell(value: Any, exact: bool) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,32 @@ class PromotedModel:
     def predict_values(self, pixels: np.ndarray) -> np.ndarray:
         """Return ``predict_proba(pixels)``: what ``predict`` and ``evaluate`` use for models and heads alike."""
         return self.predict_proba(pixels)
+
+    def for_threads(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a ``predict_values`` that several threads may call at once: each has its own copy of the network.
+
+        The copies share the weights. A network may keep state in itself while it runs, so that the network itself would not do.
+        None if the network is of the user's own code, or if a copy gives other values.
+        """
+        if self.metadata["origin"]["source"] == "file":
+            return None
+        shared: dict[int, Any] = {id(each): each for each in (*self.network.parameters(), *self.network.buffers())}
+        own, copying = threading.local(), threading.Lock()
+
+        def predict_values(pixels: np.ndarray) -> np.ndarray:
+            if not hasattr(own, "model"):
+                with copying:
+                    own.model = copy.copy(self)
+                    own.model.network = copy.deepcopy(self.network, dict(shared)).eval()
+            values: np.ndarray = own.model.predict_values(pixels)
+            return values
+
+        noise = np.random.default_rng(0).integers(0, 256, (1, len(self.views), *self.transform.shape), dtype=np.uint8)
+        try:
+            same = np.allclose(predict_values(noise), self.predict_values(noise), atol=1e-5, equal_nan=True)
+        except (RuntimeError, TypeError, ValueError, AttributeError):  # what cannot be copied runs as it is
+            return None
+        return predict_values if same else None
 
     def decide(self, p: np.ndarray) -> str | None:
         """Return the most probable class of (C,) probabilities, or None if it is less probable than ``reject_below``."""

@@ -28,8 +28,17 @@ from featx.data.table_base import EXPECTED, TABLE_ENDINGS, refuse_twice
 from featx.data.table_boxes import are_boxes, boxed, read_boxes
 from featx.data.table_files import open_table
 from featx.data.table_roles import find_boxes, open_by, path_column
-from featx.data.table_rows import Exists, Rows, exists_in, meant_paths, path_cell, read_rows, subfolders_with
-from featx.data.urls import folder_location
+from featx.data.table_rows import (
+    Exists,
+    Rows,
+    exists_in,
+    further_text,
+    meant_paths,
+    path_cell,
+    read_rows,
+    subfolders_with,
+)
+from featx.data.urls import folder_location, without_secrets
 from featx.errors import DatasetError
 from featx.text import counted, listed, shortened
 
@@ -38,6 +47,7 @@ __all__ = [
     "OPTIONS",
     "TABLE_ENDINGS",
     "list_images",
+    "list_rows",
     "matches",
     "read_cells",
     "read_columns",
@@ -105,12 +115,34 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
     Raises:
         DatasetError: the table cannot be read, has no rows or an empty path.
     """
+    return _listed(data, options, others=False)[0]
+
+
+def list_rows(
+    data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS
+) -> tuple[list[ImageFile], dict[str, list[str]]]:
+    """List the images of a table as ``list_images`` does, with the text of all its cells.
+
+    Returns:
+        N images, and N cells of each column by its name, in the order of the table. The column of the paths is left out if its
+        cells are the names of the images as they are; a column whose name occurs twice is left out, too.
+
+    Raises:
+        DatasetError: as ``list_images``.
+    """
+    return _listed(data, options, others=True)
+
+
+def _listed(
+    data: str | os.PathLike[str], options: ScanOptions, *, others: bool
+) -> tuple[list[ImageFile], dict[str, list[str]]]:
     is_near = options.root is None and not is_remote(data)
     root = FolderStore(_folder_of(local_path(data))) if is_near else _root_of(_located(data), options)
     file = open_by(str(data if is_remote(data) else local_path(data)), options)
     column, _ = path_column(file, options)
     boxes = find_boxes(file, options, [column])
-    lines, cells = file.read([column, *(boxes.names if boxes else ())])
+    further = [name for name in dict.fromkeys(file.names) if others and name and not file.why_left_out(name)]
+    lines, cells = file.read(list(dict.fromkeys([column, *(boxes.names if boxes else ()), *further])))
     if not len(lines):
         raise DatasetError(f"{file.where} has no rows")
     where = [f"{file.where}, {file.unit} {number}" for number in lines]
@@ -120,7 +152,17 @@ def list_images(data: str | os.PathLike[str], options: ScanOptions = NO_OPTIONS)
         parts = read_boxes(boxes, cells, lambda row, name, why: DatasetError(f"{where[row]}: the {name} {why}"))
         paths = boxed(paths, parts)
     store = store_of_paths(root, (split_box(path)[0] for path in paths))
-    return [ImageFile(store, path) for path in paths]
+    images = [ImageFile(store, path) for path in paths]
+    found = {name: list(map(_further, cells[name])) for name in further}
+    if column in found and all(image.name == text for image, text in zip(images, texts, strict=True)):
+        del found[column]
+    return images, found
+
+
+def _further(value: Any) -> str:
+    """The text of a cell that is carried along, without what grants access in a URL."""
+    text = further_text(value)
+    return without_secrets(text) if "://" in text else text
 
 
 def read_labels(
