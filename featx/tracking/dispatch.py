@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Trackers:
                 experiment without a tracker.
         """
         names = dict.fromkeys(names_of(track, "track"))
-        given = [callbacks] if isinstance(callbacks, Tracker) else list(callbacks)
+        given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
         for name in names:
             _require_installed(name)
         for each in given:
@@ -113,8 +114,10 @@ class Trackers:
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log those of some values that are finite numbers."""
-        if self._trackers and (finite := {name: float(value) for name, value in metrics.items() if _is_number(value)}):
-            self._call("log_metrics", finite, step)
+        if self._trackers:
+            finite = {_metric(name): float(value) for name, value in metrics.items() if _is_number(value)}
+            if finite:
+                self._call("log_metrics", finite, step)
 
     def log_image(self, name: str, path: Path | None) -> None:
         """Log a picture, if there is one."""
@@ -189,6 +192,16 @@ def _value(value: Any) -> Value:
         return value
     text = without_secrets_in(str(value))
     return text if len(text) <= _MOST_OF_TEXT else f"{text[: _MOST_OF_TEXT - 3]}..."
+
+
+def _metric(name: str) -> str:
+    """The name of a metric with the characters alone that every tool takes: layers have commas and colons.
+
+    Examples:
+        >>> _metric("layer_loss/layer3:gem,penultimate")
+        'layer_loss/layer3_gem_penultimate'
+    """
+    return re.sub(r"[^A-Za-z0-9_./ -]+", "_", name)
 
 
 def _is_number(value: Any) -> bool:

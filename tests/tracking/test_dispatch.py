@@ -182,6 +182,7 @@ def test_wrong_arguments_are_refused_before_anything_is_read(monkeypatch: pytest
         ({"track": "mlflwo"}, r"there is no tracker 'mlflwo'; did you mean mlflow\?; expected one of mlflow, wandb"),
         ({"callbacks": [3]}, r"callbacks holds an int, 3; expected objects with methods of featx\.Tracker"),
         ({"callbacks": [Told]}, "callbacks holds a type"),
+        ({"callbacks": 3}, "callbacks holds an int"),
         ({"experiment": "pets"}, r"experiment \(--experiment\) is for track \(--track\) mlflow and wandb"),
     ):
         with pytest.raises(SettingsError, match=message):
