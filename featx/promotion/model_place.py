@@ -64,8 +64,8 @@ def made_of(head: Head, settings: FineTuning | None, features: FeatureSet, judge
     train, classes = features.rows("train"), features.classes
     return Made.now(
         _options(head, settings),
-        fitted_to=images_digest(features.keys[train], features.labels[train], classes),
-        judged=images_digest(features.keys[judged], features.labels[judged], classes),
+        fitted_to=images_digest(features.keys, features.labels, classes, train),
+        judged=images_digest(features.keys, features.labels, classes, judged),
     )
 
 

@@ -132,6 +132,6 @@ def made_of(options: Mapping[str, Any], features: FeatureSet, judged: np.ndarray
     classes = features.classes
     return Made.now(
         options,
-        fitted_to=images_digest(features.keys[train], features.labels[train], classes),
-        judged="" if judged is None else images_digest(features.keys[judged], features.labels[judged], classes),
+        fitted_to=images_digest(features.keys, features.labels, classes, train),
+        judged="" if judged is None else images_digest(features.keys, features.labels, classes, judged),
     )

@@ -12,7 +12,7 @@ from made import new, photos
 
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
-from featx.heads.refits import Made
+from featx.heads.refits import Made, images_digest
 from featx.io.model_file import read_metadata
 from featx.workflows.fit import fit_head
 
@@ -108,6 +108,24 @@ def test_a_file_states_its_options_and_which_images_judged_it(tmp_path: Path) ->
     assert [each.options["model"] for each in made if each] == ["centroid", "ridge", "knn"]
     first, second, third = (each.judged for each in made if each)
     assert first == second != third
+
+
+def test_a_digest_counts_copies_and_tells_labels_apart_at_any_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(0, 256, (50, 16), dtype=np.uint8)
+    labels, names = np.arange(50) % 3 - 1, ["ant", "bee"]
+    whole = images_digest(keys, labels, names)
+    order = np.random.default_rng(1).permutation(50)
+    assert images_digest(keys[order], labels[order], names) == whole
+    assert images_digest(keys, labels, names, order) == whole
+    monkeypatch.setattr("featx.heads.refits._ROWS_AT_ONCE", 7)
+    assert images_digest(keys, labels, names) == whole
+    twice = np.append(np.arange(50), 0)
+    others = {images_digest(keys, labels, names, rows) for rows in (twice, order[:49], np.append(twice, 0))}
+    swapped = labels.copy()
+    swapped[[1, 2]] = swapped[[2, 1]]
+    others |= {images_digest(keys, swapped, names), images_digest(keys, labels, ["ant", "cat"])}
+    assert len(others - {whole}) == 5
+    assert images_digest(keys[:0], labels[:0], names) == ""
 
 
 @pytest.mark.parametrize("stored", [None, 3, {"options": 1}, {"options": {}, "at": 5}])
