@@ -69,13 +69,6 @@ class _Paths:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the paths to an app."""
-        for path, answer, summary, responses in (
-            ("/model", self.model, "Describe the model", schema.MODEL),
-            ("/healthz", self.healthz, "Whether the service runs", schema.HEALTH),
-            ("/readyz", self.readyz, "Whether the service takes requests now", schema.HEALTH),
-            ("/metrics", self.metrics, "Counters for Prometheus", schema.METRICS),
-        ):
-            app.add_api_route(path, answer, summary=summary, responses=responses)
         app.add_api_route(
             "/predict",
             self.predict,
@@ -84,6 +77,13 @@ class _Paths:
             openapi_extra=schema.PREDICT,
             responses=schema.PREDICTED,
         )
+        for path, answer, summary, responses in (
+            ("/model", self.model, "Describe the model", schema.MODEL),
+            ("/healthz", self.healthz, "Whether the service runs", schema.HEALTH),
+            ("/readyz", self.readyz, "Whether the service takes requests now", schema.HEALTH),
+            ("/metrics", self.metrics, "Counters for Prometheus", schema.METRICS),
+        ):
+            app.add_api_route(path, answer, summary=summary, responses=responses)
 
     async def predict(self, request: Request) -> Response:
         self._require_token(request)

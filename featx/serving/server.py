@@ -80,7 +80,7 @@ def run(app: FastAPI, listener: socket.socket, *, ready: Callable[[], object]) -
     Args:
         app: of ``create_app``.
         listener: as ``bind`` returns it.
-        ready: called when clients can connect.
+        ready: called when clients can connect; an error that it raises ends the server before it begins.
 
     Raises:
         FeatxError: another process has taken the port meanwhile.
@@ -108,20 +108,16 @@ def run(app: FastAPI, listener: socket.socket, *, ready: Callable[[], object]) -
     def stopping() -> None:
         service.stopping = True
 
-    _Server(config, ready, stopping).run([listener])
+    ready()  # connections wait in the backlog of the socket for the moment until the loop runs
+    _Server(config, stopping).run([listener])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which returns after a signal instead of raising it again."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object], stopping: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], object]) -> None:
         super().__init__(config)
-        self._ready, self._stopping = ready, stopping
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell that the server is ready."""
-        await super().startup(sockets)
-        self._ready()
+        self._stopping = stopping
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

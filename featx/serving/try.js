@@ -19,7 +19,9 @@ async function describe() {
   const { accuracy, interval, n, split } = model.report ?? {};
   const measured = accuracy === undefined || !interval ? "" :
     ` Accuracy ${percent(accuracy)} (95 % interval ${percent(interval[0])} to ${percent(interval[1])}) on ${n} images of ${split}.`;
-  at("model").textContent = `${model.name}: ${model.kind} on ${model.backbone}, ${model.classes.length} classes.${measured}`;
+  const count = { classification: " classes", multilabel: " labels" }[model.task];
+  const classes = count ? `, ${model.classes.length}${count}` : "";
+  at("model").textContent = `${model.name}: ${model.kind} on ${model.backbone}${classes}.${measured}`;
 }
 
 function show(prediction, file) {
@@ -28,6 +30,7 @@ function show(prediction, file) {
   image.alt = "";
   image.src = URL.createObjectURL(file);
   image.onload = () => URL.revokeObjectURL(image.src);
+  image.onerror = () => { image.hidden = true; };
   const text = add(item, "div");
   add(text, "b", file.name);
   if (prediction.error) {

@@ -41,6 +41,8 @@ class Running:
         self.thread = threading.Thread(target=server.run, args=(app, listener), kwargs={"ready": ready.set})
         self.thread.start()
         assert ready.wait(20)
+        while not (self.servers and self.servers[0].started):
+            time.sleep(0.01)
 
     def _noting(self, startup: Any) -> Any:
         async def noted(started: Any, sockets: Any = None) -> None:
@@ -197,6 +199,32 @@ def test_a_stop_answers_what_is_there_refuses_what_is_late_and_ends(
     assert batcher.is_alive  # because none of its threads is left
     with pytest.raises(ConnectionRefusedError):
         service.connect()
+
+
+def test_the_images_of_a_client_that_went_while_they_waited_are_left_out(
+    model: Any, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(model, monkeypatch, protocol, workers=1) as service:
+        batcher, gate, decoded = service.app.state.service.batcher, threading.Event(), list[bytes]()
+        decode = batcher._decode
+        monkeypatch.setattr(batcher, "_decode", lambda data: decoded.append(data) or (gate.wait(10) and decode(data)))
+        first, gone, last = (service.connect() for _ in range(3))
+        first.sendall(POST + PNG)
+        while not decoded:
+            time.sleep(0.01)
+        gone.sendall(POST + PNG)
+        while batcher.waiting < 1:
+            time.sleep(0.01)
+        last.sendall(POST + PNG)
+        while batcher.waiting < 2:
+            time.sleep(0.01)
+        gone.close()
+        held = service.app.state.service.held
+        while held.bytes > 2 * len(PNG):
+            time.sleep(0.01)
+        gate.set()
+        assert [each.recv(1 << 16)[9:12] for each in (first, last)] == [b"200", b"200"]
+        assert len(decoded) == 2
 
 
 def test_an_address_that_cannot_be_had_is_one_line() -> None:
