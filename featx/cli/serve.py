@@ -24,6 +24,7 @@ from featx.cli.options import (
     options,
     verbosity,
 )
+from featx.cli.output import print_notes
 from featx.extraction.engine_table import ENGINES
 from featx.progress import progress_bar
 from featx.reporter import Reporter, stage_of_import
@@ -148,7 +149,7 @@ def _serve(
                 if token is None
                 else "the token passes the network in plain text"
             )
-            reporter.note(f"Warning: {host} is not an address of this machine alone: {note}")
+            print_notes(f"Warning: {host} is not an address of this machine alone: {note}")  # with --quiet too
         stage_of_import(reporter)
         app = create_app(
             file, limits=_limits(**limits), token=token, allow_origins=allow_origin, compute=compute, workers=workers,

@@ -50,7 +50,7 @@ def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_it_prints_its_address_answers_and_ends_with_status_0_after_a_signal(head_file: Path, photos: Path) -> None:
     """The newest model, a token from the environment, a service that others reach, and the access log."""
-    with started("--host", "0.0.0.0", "--access-log", "--json", FEATX_TOKEN="s3cret") as process:
+    with started("--host", "0.0.0.0", "--access-log", "--json", "-q", FEATX_TOKEN="s3cret") as process:
         assert process.stdout
         ready = json.loads(process.stdout.readline())
         assert (ready["model"], ready["task"], ready["engine"]) == (
