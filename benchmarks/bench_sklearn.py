@@ -107,6 +107,9 @@ def measure_heads(X: np.ndarray, y: np.ndarray, rounds: int) -> dict[str, Any]:
     for name, estimator in fitted.items():
         head = getattr(estimator, "head_", estimator)
         weight = head.predictor_.weight if isinstance(head, Head) else estimator[-1].coef_
+        weight = (
+            weight[1] - weight[0] if len(weight) == 2 else weight
+        )  # two classes have one vector, as in scikit-learn
         probabilities = estimator.predict_proba(X[train])
         found[name] = {
             "fit, s": round(statistics.median(seconds[name]), 4),

@@ -142,7 +142,7 @@ def parameters_in_use(params: Mapping[str, Any], fitted: Mapping[str, Any]) -> d
     return {
         **{name: fitted[f"{name}_"] for name in PARAMETERS},
         "kernel": params["kernel"] if len(HEAD_KINDS[params["kind"]].kernels) > 1 else None,
-        "class_weight": _by_name(params["class_weight"]),
+        "class_weight": weights_by_name(params["class_weight"]),
         "logit_adjustment": params["logit_adjustment"],
         "calibrate": params["calibrate"],
         "group": fitted["group_"],
@@ -150,7 +150,7 @@ def parameters_in_use(params: Mapping[str, Any], fitted: Mapping[str, Any]) -> d
     }
 
 
-def _by_name(class_weight: Any) -> Any:
+def weights_by_name(class_weight: Any) -> Any:
     """The weights of classes by their names, as JSON holds them; "balanced" and None as they are."""
     if not isinstance(class_weight, Mapping):
         return class_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     kernel: str = "linear",
     k: int | None = None,
     task: str = "auto",
-    class_weight: str | None = None,
+    class_weight: str | Mapping[Any, float] | None = None,
     logit_adjustment: float = 0.0,
     calibrate: str | None = None,
     reject_below: float | None = None,

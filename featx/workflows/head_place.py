@@ -12,7 +12,7 @@ import numpy as np
 from featx.constants import DEFAULT_TEMPLATE, ZERO_SHOT
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
-from featx.heads.head_file import HEAD
+from featx.heads.head_file import HEAD, weights_by_name
 from featx.heads.refits import Made, Place, images_digest, same_data, tag, with_options
 from featx.heads.registry import get_kind
 from featx.layer_spec import PENULTIMATE
@@ -36,7 +36,8 @@ def fit_options(
         "task": task,
         "layer": features.layer,
         "kernel": None if head.kernel == "linear" else head.kernel,
-        **{name: params[name] for name in ("C", "k", "class_weight", "reject_below", "target_precision")},
+        **{name: params[name] for name in ("C", "k", "reject_below", "target_precision")},
+        "class_weight": weights_by_name(head.class_weight),
         "logit_adjustment": head.logit_adjustment or None,
         "calibrate": None if head.calibrate == default else head.calibrate,
         "seed": head.seed or None,
@@ -67,6 +68,11 @@ _WORDS = {
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
+    if isinstance(weights := options.get("class_weight"), Mapping):
+        options = {
+            **options,
+            "class_weight": "-".join(["weights", *(f"{name}-{w:.12g}" for name, w in weights.items())]),
+        }
     words = [form.format(options[name]) for name, form in _WORDS.items() if name in options]
     if "calibrate" in options:
         words.append({"none": "uncalibrated"}.get(options["calibrate"], options["calibrate"]))

@@ -109,6 +109,21 @@ def test_balanced_weights_find_rare_classes_more_often(name: str) -> None:
     assert even.parameters["class_weight"] == "balanced"
 
 
+def test_a_weight_for_each_class_is_kept_in_the_file_by_its_name(tmp_path: Path) -> None:
+    features = uneven()
+    rows = np.bincount(features.labels[features.splits == "train"])
+    weights = dict(zip(features.classes, rows.sum() / (3 * rows), strict=True))  # those of "balanced"
+    head = new("ridge", class_weight=weights).fit(features)
+    even = new("ridge", class_weight="balanced").fit(features)
+    np.testing.assert_allclose(head.predict_proba(features.features), even.predict_proba(features.features))
+    loaded = Head.load(head.save(tmp_path / "head.safetensors"))
+    assert loaded.class_weight == head.parameters["class_weight"] == {name: float(w) for name, w in weights.items()}
+    one = {name: weight for name, weight in weights.items() if name == "cat"}
+    assert new("ridge", class_weight=one).fit(features).parameters["class_weight"] == {"cat": pytest.approx(120 / 30)}
+    with pytest.raises(HeadError, match="class_weight gives every class the weight 0"):
+        new("ridge", class_weight=dict.fromkeys(features.classes, 0)).fit(features)
+
+
 @pytest.mark.parametrize("name", ["logreg", "ridge", "knn"])
 def test_logit_adjustment_takes_the_log_of_each_class_s_share_from_the_logits(name: str, tmp_path: Path) -> None:
     features = uneven()
