@@ -105,6 +105,7 @@ def _show_features(exported: FeatureExport) -> None:
     examples=(
         "featx export models/photos--resnet50--logreg.safetensors --to photos.onnx",
         "featx export --to photos.onnx --precision int8",
+        "featx export models/photos--resnet50--logreg.safetensors --to photos/",
         "featx export cache/photos--resnet50.h5 --to photos.parquet",
         "featx export --to photos.h5ad",
         "featx export cache/photos--resnet50.h5 --for embedding-atlas -o photos.parquet",
@@ -114,7 +115,8 @@ def _show_features(exported: FeatureExport) -> None:
 @option(
     "--to", section="Output", needs=CHECKED, metavar="FILE",
     help="File to write; its ending is the format. Of features and all that is known of the images: .parquet, .h5ad "
-    "(AnnData) and .safetensors hold all layers, .npy and .csv one matrix. Of a model: .onnx; or .xml (OpenVINO).",
+    "(AnnData) and .safetensors hold all layers, .npy and .csv one matrix. Of a model: .onnx; .xml (OpenVINO); "
+    ".pt2 (torch.export); or a folder/ to hand over.",
 )  # fmt: skip
 @option(
     "--for", "tool", type=click.Choice(TOOLS), section="Output", needs=CHECKED, metavar="TOOL",
@@ -184,14 +186,16 @@ def export(
     """Write features for other tools, or a model as a file that runs without featx.
 
     FEATURES is a feature file, by default the newest in the cache folder. MODEL is a head, with its backbone, or a promoted
-    model; with --to model.onnx it is by default the newest in the folder of models.
+    model; with --to model.onnx, model.pt2 or model/ it is by default the newest in the folder of models.
 
     --to with the ending of features writes them with the path, label, split and key of each image, and the further columns of
     the data set. Beside x.npy, which is a bare matrix, these are written as x.csv. Images that failed are left out.
 
     --to model.onnx writes a model that takes the pixels of decoded images, (N, H, W, 3) or (H, W, 3) uint8 RGB of any size, and
     gives probabilities, label and embedding. Resizing, the network, calibration and rejection are inside. Before it is
-    written, it is compared with featx on 64 images of the data set.
+    written, it is compared with featx on 64 images of the data set. --to model.pt2 writes the same for torch.export.
+    --to model/ writes a folder to hand over: that program, the network's weights for timm, transformers or torchvision, a model
+    card, and a script that predicts with torch alone.
 
     --for embedding-atlas writes a Parquet file with a row for each image: its path, label and split, its place on a map (x, y),
     its nearest neighbours (neighbors), the image itself (image), and what featx inspect found.

@@ -12,8 +12,10 @@ from featx.arguments import names_of, path_of
 from featx.constants import EXPORT_PRECISIONS
 from featx.deployment.formats import ENDINGS, expected, format_of
 from featx.deployment.graph_exports import write_onnx, write_openvino
+from featx.deployment.handover import write_folder
 from featx.deployment.job import ExportJob, ModelExport
 from featx.deployment.own_images import OwnImages
+from featx.deployment.torch_program import write_torch_export
 from featx.errors import SettingsError, system_errors
 from featx.heads.head_file import HEAD
 from featx.inference import HeadOnBackbone, Model, load_model
@@ -47,8 +49,9 @@ def export_model(
 
     Args:
         model: a head on its backbone or a promoted model, or a file of either.
-        to: the file: ``model.onnx``; or ``model.xml`` for OpenVINO, with ``model.bin`` beside it. "onnx" and "openvino" stand
-            for a file beside the model's own.
+        to: ``model.onnx``; ``model.xml`` for OpenVINO, with ``model.bin`` beside it; ``model.pt2``, a program of torch.export;
+            or a folder, ``model/``, with that program, weights for timm or transformers, a model card and a script.
+            "onnx", "openvino", "torch-export" and "folder" stand for one of them beside the model's own file.
         precision: "float32"; "float16"; or "int8", whose ranges are measured on training images. The network alone is changed.
             Accuracy, size and speed are then measured before and after, on the split that judges the model.
         images: a folder, or folders, in which the images of the data set may lie now; any other such images serve as well.
@@ -92,9 +95,8 @@ def export_model(
         path=_path(wanted, form, file),
         precision=precision,
         inputs=tuple(str(each) for each in (file, features, weights, *_sources(loaded)) if each),
-        report=stored.get("report"),
+        stored=stored,
         name=file.stem if file else "",
-        digest=stored.get("sha256", ""),
         find=lambda: OwnImages.of(loaded, features=features, folders=folders, workers=workers),
         batch_only=batch_only,
         reporter=reporter,
@@ -102,7 +104,12 @@ def export_model(
     return replace(_WRITERS[form](job), seconds=time.perf_counter() - started)
 
 
-_WRITERS: dict[str, Callable[[ExportJob], ModelExport]] = {"onnx": write_onnx, "openvino": write_openvino}
+_WRITERS: dict[str, Callable[[ExportJob], ModelExport]] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "torch-export": write_torch_export,
+    "folder": write_folder,
+}
 """What writes each format of ``formats.ENDINGS``."""
 
 
@@ -110,7 +117,7 @@ def _path(wanted: str, form: str, file: Path | None) -> Path:
     """The file of an export: the one that is named, or for the name of a format one beside the model's."""
     if wanted != form:
         return Path(wanted)
-    return (file or Path("model")).with_suffix(ENDINGS[form][0])
+    return (file or Path("model")).with_suffix(ENDINGS[form][0].rstrip("/"))
 
 
 def _sources(model: Model) -> list[str]:

@@ -69,9 +69,8 @@ class ExportJob:
         path: where it goes.
         precision: "float32", "float16" or "int8".
         inputs: the files that are read, which no result may take the place of.
-        report: the report that the model's file holds, or None.
+        stored: the metadata of the model's file, with its report; empty for a model in memory.
         name: what to call it.
-        digest: the checksum that the model's file holds; "" for a model in memory.
         find: finds the images of its data set.
         batch_only: declare the input of an ONNX model as (N, H, W, 3).
         reporter: receives the progress.
@@ -81,18 +80,17 @@ class ExportJob:
     path: Path
     precision: str
     inputs: tuple[str, ...]
-    report: dict[str, Any] | None
+    stored: dict[str, Any]
     name: str
-    digest: str
     find: Callable[[], OwnImages]
     batch_only: bool
     reporter: Reporter
 
     def whole(self, dtype: torch.dtype = torch.float64) -> WholeModel:
         """The model as one torch module, whose head computes in a floating-point type."""
-        whole = WholeModel.of(self.model, report=self.report, name=self.name, dtype=dtype)
-        if self.digest:
-            whole.facts["sha256"] = self.digest
+        whole = WholeModel.of(self.model, report=self.stored.get("report"), name=self.name, dtype=dtype)
+        if self.stored:
+            whole.facts["sha256"] = self.stored["sha256"]
         return whole
 
     @cached_property

@@ -129,10 +129,24 @@ def network_of(head: Head, backbone: Backbone) -> nn.Module:
     Raises:
         HeadError: The head is not linear, or the network cannot end at its layer.
     """
-    weight, bias = head.as_linear()
-    classifier = head_name(head.layer, backbone.classifier)
+    return network_with(head.layer, *head.as_linear(), backbone)
+
+
+def network_with(layer: str, weight: np.ndarray, bias: np.ndarray, backbone: Backbone) -> nn.Module:
+    """Return a new network that is a linear layer on a copy of a backbone, on the backbone's device and in eval mode.
+
+    Args:
+        layer: The layers whose features the linear layer takes, as in ``LayerSpec.parse``.
+        weight: (C, D).
+        bias: (C,).
+        backbone: Whose network is copied.
+
+    Raises:
+        HeadError: The network cannot end at the layer.
+    """
+    classifier = head_name(layer, backbone.classifier)
     network = end_at_layer(
-        head.layer, copy.deepcopy(backbone.network), weight.shape[1], classifier, images=backbone.transform.size
+        layer, copy.deepcopy(backbone.network), weight.shape[1], classifier, images=backbone.transform.size
     )
     set_classifier(network, classifier, weight, bias)
     return network.to(backbone.device).eval()

@@ -112,7 +112,7 @@ class HfSource(Source):
         short = name.removeprefix(self.prefix)
         folder = folder_of(short, with_weights=weights == "default")
         raw = read_config(folder, short)
-        with _quiet():
+        with quiet_transformers():
             config = config_of(raw, short)
             processor, notes = processor_of(folder, config, short)
             prepared = preparation_of(processor, short)
@@ -151,7 +151,7 @@ class HfSource(Source):
                     f"transformers has no vision model {name} of type {printable(str(raw['model_type']))}"
                 )
             plan = Plan(config, origin["name"], pooling, keep_classifier=last is not None)
-            with _quiet():
+            with quiet_transformers():
                 module = seeded(lambda: random_model(plan))
         except BackboneError:
             raise
@@ -169,7 +169,7 @@ def _import_transformers() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """A context in which transformers prints no warnings and no progress; featx reports what matters."""
     logging: Any = import_module("transformers.utils.logging")
     level = logging.get_verbosity()
@@ -219,7 +219,7 @@ def _loaded(
 
 def _text_tower(plan: Plan, weights: str, folder: Path, short: str) -> TextTower:
     """The text tower of a model, from the same weights as its image tower."""
-    with _quiet(), forked_random():
+    with quiet_transformers(), forked_random():
         model = _loaded([plan], weights, folder, _native_size(plan.config), short)[1]
         return text_tower_of(model.eval(), folder, short)
 
