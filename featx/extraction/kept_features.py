@@ -4,7 +4,7 @@
 belong to no data set. Their features are kept in files of their own, in the subfolder ``embedded`` of the cache. Extraction and
 prediction find them there too, as this module finds those that an extraction has made.
 
-One process at a time computes features of a network, and it holds the lock for at most ``MOST_AT_ONCE`` images: another one
+One process at a time computes features of a network, and it holds the lock for some thousands of images: another one
 that wants the same images waits and then reads them. Readers never wait. Each call that computes something adds a file; small
 files are merged, so that their number grows with the logarithm of the number of images.
 """
@@ -46,7 +46,10 @@ from featx.system import cores
 from featx.text import portable
 
 MOST_AT_ONCE = 2048
-"""Images that a process computes before it lets another one have its turn."""
+"""Images that a process computes on the CPU before it lets another one have its turn."""
+
+_ON_GPU = 8
+"""How many times as many on another device, which takes about as long for them."""
 
 _FEW = 32
 """Images up to which the network runs without an extraction, whose engine is opened and compared with the network first."""
@@ -189,7 +192,7 @@ class _Keeping:
             return rows
         left = np.ones(len(rows), dtype=bool)
         width = max(1, self._found.values[:1].nbytes)
-        there = np.flatnonzero(_contained(known, keys[rows]))
+        there = np.flatnonzero(known.holds(keys[rows]))
         for at in range(0, len(there), max(1, _BLOCK // width)):
             some = there[at : at + max(1, _BLOCK // width)]
             intact, features = known.take(keys[rows[some]])
@@ -200,13 +203,13 @@ class _Keeping:
 
     def _compute_new(self, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Compute the first of some rows into a new file, with all copies of their images, and return those that are left."""
-        names = [key.tobytes().hex() for key in keys[rows]]
-        first: dict[str, int] = {}
-        for row, name in zip(rows.tolist(), names, strict=True):
-            if name in first or len(first) < MOST_AT_ONCE:
-                first.setdefault(name, row)
-        here = np.array([name in first for name in names])
-        these = [name for name in names if name in first]
+        texts = np.ascontiguousarray(keys[rows]).view("S16").ravel()
+        _, firsts, of_row = np.unique(texts, return_index=True, return_inverse=True)
+        most = MOST_AT_ONCE if self._backbone.device.type == "cpu" else _ON_GPU * MOST_AT_ONCE
+        chosen = np.sort(firsts)[:most]
+        here = np.isin(firsts[of_row.ravel()], chosen)
+        first = {keys[row].tobytes().hex(): row for row in rows[chosen].tolist()}
+        these = [key.tobytes().hex() for key in keys[rows[here]]]
         if len(first) <= _FEW:
             self._compute_few(first, rows[here], these)
         else:
@@ -387,11 +390,6 @@ def _copy_rows(writer: FeatureFileWriter, rows: KnownRows, keys: np.ndarray) -> 
             writer.write(some[intact], keys[some[intact]], features)
         for row in some[~intact].tolist():
             writer.fail(row, NO_KEY, "its features were damaged")
-
-
-def _contained(known: FileFeatures, keys: np.ndarray) -> np.ndarray:
-    """(M,) bool: which of (M, 16) keys are contained."""
-    return np.array([key.tobytes() in known for key in keys], dtype=bool)
 
 
 @dataclass

@@ -64,6 +64,11 @@ class FileFeatures:
     def __contains__(self, key: object) -> bool:
         return key in self.rows
 
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        """(M,) bool: which of (M, 16) uint8 keys are contained."""
+        held: np.ndarray = np.logical_and.reduce([part.holds(keys) for part in self.rows.parts.values()])
+        return held
+
     def take(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read features, as ``KnownFeatures`` describes, and verify their checksums."""
         intact, by_name = self.rows.take(keys)
