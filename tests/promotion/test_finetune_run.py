@@ -98,7 +98,8 @@ def test_an_interrupted_promotion_is_resumed_and_ends_at_the_same_network(featur
     other = promote(head, finetune=True, settings=FineTuning(epochs=1), out=out)
     assert not other.notes, "a run of other settings is not resumed from there"
     result = promote(head, finetune=True, settings=settings, out=out)
-    assert result.notes == ("resumed from the checkpoint of epoch 1",)
+    assert result.replaced is not None
+    assert result.notes == (result.replaced.sentence, "resumed from the checkpoint of epoch 1")
     assert not list(tmp_path.glob("*.checkpoint"))
     for name, tensor in expected.model.network.state_dict().items():
         assert torch.equal(tensor, result.model.network.state_dict()[name]), name
