@@ -59,11 +59,11 @@ _LIMITS = options(
     ),
     option(
         "--max-connections", type=COUNT, default=256, show_default=True, section="Limit", needs=ALWAYS, metavar="N",
-        help="Open connections. Further ones get the status 503.",
+        help="Open connections. A further one takes the place of one that waits for a request, or gets the status 503.",
     ),
     option(
         "--timeout", type=POSITIVE, default=60, show_default=True, section="Limit", needs=ALWAYS, metavar="SECONDS",
-        help="Time in which the head of a request must arrive, and then its body.",
+        help="Time in which the body of a request must arrive. Its head has at most 10 seconds.",
     ),
     option(
         "--stop-timeout", type=POSITIVE, default=30, show_default=True, section="Limit", needs=ALWAYS, metavar="SECONDS",

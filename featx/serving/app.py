@@ -123,8 +123,7 @@ class _Paths:
     async def _predicted(self, request: Request, top: int | None) -> list[dict[str, Any]]:
         headers, limits = request.headers, self._service.limits  # names of headers are in lower case already
         with self._service.held.share() as take:
-            body = await read_body(request.receive, headers, limits, take)
-            images = uploads(body, headers, limits)
+            images = uploads(await read_body(request.receive, headers, limits, take), headers, limits)
             return await self._service.predict(images, top=top, gone=request.receive)
 
     def _require_token(self, request: Request) -> None:

@@ -20,8 +20,8 @@ class Limits:
         pixels: pixels (width x height) of one image, judged by its header.
         queue: images that wait to be decoded; a request that does not fit gets 503.
         held_bytes: bytes of all bodies that are in memory; a request that does not fit gets 503.
-        arrival_seconds: seconds in which the head of a request must arrive, and then its body.
-        connections: open connections.
+        arrival_seconds: seconds in which the body of a request must arrive; its head has at most 10.
+        connections: open connections; a further one takes the place of one that waits for a request.
         stop_seconds: seconds that requests in progress may take after the service was told to stop.
 
     Raises:

@@ -27,6 +27,12 @@ _LONGEST_HEAD = 1 << 16
 _KEEP_ALIVE = 15
 """Seconds that an idle connection stays open."""
 
+_HEAD_SECONDS = 10.0
+"""Seconds in which the head of a request must arrive, if its body does not have less."""
+
+_SPARED_SECONDS = 1.0
+"""Seconds that a connection may wait for a request before it makes room for a new one."""
+
 _TOO_MANY = json.dumps({"error": "the service has as many connections as it may; try again"}).encode()
 
 
@@ -144,8 +150,9 @@ class _Server(uvicorn.Server):
 class _Guard:
     """The part of a protocol of HTTP that does not wait for ever: it is put before one of uvicorn's, of which it uses little.
 
-    A connection is closed if the head of its next request does not arrive in time, or is too long; and so is one above the
-    limit of connections, with the status 503.
+    A connection is closed if the head of its next request does not arrive in time, or is too long. Where there are as many as
+    there may be, a new one takes the place of the one that has waited longest for a request; if all are busy, it is closed with
+    the status 503.
     """
 
     limits: Limits
@@ -156,6 +163,7 @@ class _Guard:
     transport: asyncio.Transport
     _timer: asyncio.TimerHandle | None = None
     _head = 0
+    _since = 0.0
 
     @property
     def _waits_for_head(self) -> bool:
@@ -163,12 +171,26 @@ class _Guard:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)  # type: ignore[misc]
-        if len(self.connections) > self.limits.connections:
+        self._since = self.loop.time()
+        if len(self.connections) > self.limits.connections and not self._takes_a_place():
             head = f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {len(_TOO_MANY)}"
             transport.write(f"{head}\r\nretry-after: 1\r\nconnection: close\r\n\r\n".encode() + _TOO_MANY)
             transport.close()
         else:
-            self._timer = self.loop.call_later(self.limits.arrival_seconds, self._give_up)
+            self._arm()
+
+    def _takes_a_place(self) -> bool:
+        """Close the connection that has waited longest for a request, if there is one that has waited for long enough."""
+        waiting = [each for each in self.connections if each is not self and each._waits_for_head]
+        longest = min(waiting, key=lambda each: each._since, default=None)
+        if longest is None or self.loop.time() - longest._since < _SPARED_SECONDS:
+            return False
+        longest.transport.abort()
+        return True
+
+    def on_response_complete(self) -> None:
+        self._since = self.loop.time()
+        super().on_response_complete()  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -181,11 +203,14 @@ class _Guard:
             if self._head > _LONGEST_HEAD:
                 self.transport.abort()
             elif self._timer is None:
-                self._timer = self.loop.call_later(self.limits.arrival_seconds, self._give_up)
+                self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)  # type: ignore[misc]
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_later(min(self.limits.arrival_seconds, _HEAD_SECONDS), self._give_up)
 
     def _disarm(self) -> None:
         self._head = 0

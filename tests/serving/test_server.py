@@ -138,6 +138,25 @@ def test_connections_above_the_limit_get_503_and_heads_without_end_are_cut_off(
         pytest.fail("no connection became free")
 
 
+def test_connections_that_send_nothing_make_room_for_new_ones(
+    model: Any, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_SPARED_SECONDS", 0.1)
+    with running(model, monkeypatch, protocol, limits=Limits(connections=3)) as service:
+        kept = service.connect()
+        kept.sendall(POST + PNG)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")  # and waits for its next request, but not for as long
+        time.sleep(0.05)
+        silent = [service.connect() for _ in range(2)]
+        kept.sendall(POST + PNG)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        time.sleep(0.15)
+        assert service.predict() == 200
+        assert received(silent[0]) == b""
+        kept.sendall(POST + PNG)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
 def test_clients_that_die_in_the_middle_leave_nothing_behind(
     model: Any, protocol: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
