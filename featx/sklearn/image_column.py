@@ -67,6 +67,8 @@ def _items(X: Any, column: str | int | None) -> Iterable[Any]:
         return _of_array(np.asarray(X))
     if isinstance(X, str | bytes | bytearray | os.PathLike) or hasattr(X, "read") or _is_picture(X):
         raise DatasetError(f"X is one image, {described(X)}; expected a list of images: [image]")
+    if isinstance(X, Iterator):
+        raise DatasetError(f"X is {described(X)}, which can be read only once; expected a list: list(X)")
     if isinstance(X, dict) or not isinstance(X, Iterable):
         raise DatasetError(f"X is {described(X)}; expected {_EXPECTED}")
     return X
@@ -114,6 +116,8 @@ def _input_of(item: Any, row: int, root: str | os.PathLike[str] | None) -> Image
     if not isinstance(item, str) and is_missing(item):
         return ImageInput("no image", _failing(f"there is no image but {item!r}"))
     if not isinstance(item, str | os.PathLike):
+        if hasattr(item, "read") and hasattr(item, "seek"):  # an earlier call has read it
+            item.seek(0)
         return image_in_memory(item, row)
     name = os.fspath(item)
     if not name or "\0" in name:

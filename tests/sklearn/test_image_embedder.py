@@ -71,7 +71,7 @@ def test_images_may_be_given_in_any_container(paths: list[str], expected: np.nda
     for X in (
         paths, tuple(map(Path, paths)), np.array(paths), np.array(paths, dtype=object)[:, None], [[path] for path in paths],
         np.array([path.encode() for path in paths]), files, one, [io.BytesIO(file) for file in files],
-        [Image.open(path) for path in paths], PIXELS, list(PIXELS), PIXELS[..., None], (path for path in paths),
+        [Image.open(path) for path in paths], PIXELS, list(PIXELS), PIXELS[..., None],
         pandas.Series(paths, index=range(5, 25)), pandas.DataFrame({"image": files}),
         [files[0], paths[1], Path(paths[2]), PIXELS[3], Image.fromarray(PIXELS[4]), *files[5:]],
     ):  # fmt: skip
@@ -79,6 +79,9 @@ def test_images_may_be_given_in_any_container(paths: list[str], expected: np.nda
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert embedder().fit_transform(paths[:1]).shape == (1, 84)
+    opened = [io.BytesIO(file) for file in files]
+    for _ in range(2):  # open files are read from their beginning
+        np.testing.assert_allclose(embedder().transform(opened), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,7 @@ def test_images_may_be_given_in_any_container(paths: list[str], expected: np.nda
         (np.array([["a", "b"]]), r"expected \(N,\) or \(N, 1\) images"),
         (3, "X is an int, 3; expected a list"),
         ({"a": 1}, "X is a dict"),
+        (iter(["one.png"]), "which can be read only once; expected a list"),
         ([1], "image 0 is an int, 1"),
     ],
     ids=str,
