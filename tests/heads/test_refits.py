@@ -15,6 +15,13 @@ from featx.heads.head_file import HEAD
 from featx.heads.refits import Made, images_digest
 from featx.io.model_file import read_metadata
 from featx.workflows.fit import fit_head
+from featx.workflows.head_files import HeadFiles
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take longer than all else here."""
+    monkeypatch.setattr(HeadFiles, "write_picture", lambda *_: None)
 
 
 def name_of(models: Path, head: Head | str | None = None, **options: Any) -> str:

@@ -16,6 +16,13 @@ from featx.heads.head import Head
 from featx.promotion.promotion import promote
 from featx.workflows.compare_files import compare_heads
 from featx.workflows.fit import fit_head
+from featx.workflows.head_files import HeadFiles
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take longer than all else here."""
+    monkeypatch.setattr(HeadFiles, "write_picture", lambda *_: None)
 
 
 @pytest.fixture
