@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_images_may_be_given_in_any_container(paths: list[str], expected: np.nda
         (iter(["one.png"]), "which can be read only once; expected a list"),
         ([1], "image 0 is an int, 1"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_what_is_no_column_of_images_is_refused(X: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
