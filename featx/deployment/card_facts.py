@@ -29,6 +29,7 @@ class CardFacts:
         calibration: how probabilities are calibrated, in words.
         thresholds: of a multilabel model, by label.
         report: the report on the held-out split with its tables, or None.
+        searched: whether a hyper-parameter was chosen by cross-validation.
         validation: the report of the cross-validation on training images, or None.
         counts: the images of each class by split, as far as the data set was found.
         group: the column of the groups, or None.
@@ -47,6 +48,7 @@ class CardFacts:
     calibration: str
     thresholds: dict[str, float]
     report: dict[str, Any] | None
+    searched: bool
     validation: dict[str, Any] | None
     counts: dict[str, dict[str, int]]
     group: str | None
@@ -70,6 +72,7 @@ class CardFacts:
             "report": without_paths(_with_names(stored.get("report") or _own_report(model), facts["classes"])),
             "counts": _counts(job),
             "torch": str(facts.get("torch", "")),
+            "searched": bool(stored.get("search")),
             "notes": tuple(without_paths([*stored.get("notes", ()), *job.notes()])),
         }
         if not isinstance(model, HeadOnBackbone):
@@ -147,12 +150,16 @@ def _counts(job: ExportJob) -> dict[str, dict[str, int]]:
     """The images of each class by split; of a regression all under ""."""
     found = job.own.features
     counts: dict[str, dict[str, int]] = {}
-    regression = isinstance(job.model, HeadOnBackbone) and job.model.head.task_ == "regression"
+    task = job.model.head.task_ if isinstance(job.model, HeadOnBackbone) else "classification"
+    regression, multilabel = task == "regression", task == "multilabel"
     for split in dict.fromkeys(found.splits.tolist()):
         labels = found.labels[(found.splits == split) & (found.labels >= 0)]
         if not len(labels):
             continue
         rows = np.bincount(labels, minlength=len(found.classes)).tolist()
-        each = {name: count for name, count in zip(found.classes, rows, strict=True) if count}
-        counts[str(split)] = {"": len(labels)} if regression else each
+        each: dict[str, int] = {"": len(labels)} if regression else {}
+        for name, count in zip(found.classes, rows, strict=True) if not regression else ():
+            for label in filter(None, name.split("|")) if multilabel else (name,):  # "cat|dog" counts for both
+                each[label] = each.get(label, 0) + count
+        counts[str(split)] = {name: count for name, count in each.items() if count}
     return counts

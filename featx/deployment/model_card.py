@@ -11,6 +11,7 @@ from featx.deployment.card_facts import CardFacts
 from featx.deployment.front_matter import front_matter
 from featx.deployment.library_network import FEATURES, LOGITS, LibraryNetwork
 from featx.deployment.proof import Proof
+from featx.layer_spec import LayerSpec
 from featx.text import counted, printable
 
 MOST_CLASSES = 12
@@ -102,6 +103,9 @@ def _base_model(card: CardFacts) -> str | None:
 # The text
 
 
+_HEADLINES = {"accuracy": "accuracy", "mAP": "mean average precision", "rmse": "RMSE"}
+
+
 def _head(card: CardFacts) -> list[str]:
     n = len(card.classes)
     does = {
@@ -118,13 +122,13 @@ def _head(card: CardFacts) -> list[str]:
 
 
 def _headline(card: CardFacts) -> str:
-    for key in ("accuracy", "mAP", "rmse"):
+    for key in _HEADLINES:
         value = _number(card.report, key)
         if value is not None and card.report:
             interval = _interval(card.report, _METRICS[key][2])
             return (
                 f"On {counted(card.report['n'], 'image')} of the split {md(card.report['split'])} of {md(card.data)}, its "
-                f"{_METRICS[key][1] if key != 'accuracy' else 'accuracy'} is {value:.4g}{interval}."
+                f"{_HEADLINES[key]} is {value:.4g}{interval}."
             )
     return "It has not been evaluated on held-out images."
 
@@ -195,7 +199,7 @@ def _data(card: CardFacts) -> list[str]:
     rows = [
         [md(name) or "images", *(f"{card.counts[s].get(name, 0):,}" for s in splits)] for name in names[:_MOST_NAMED]
     ]
-    if len(names) > 1:
+    if len(names) > 1 and card.task == "classification":
         rows.append(["all", *(f"{sum(card.counts[split].values()):,}" for split in splits)])
     lines += ["", *_table(["images", *map(md, splits)], rows)]
     if len(names) > _MOST_NAMED:
@@ -231,20 +235,31 @@ def _results(card: CardFacts, picture: bool) -> list[str]:
 def _chosen(card: CardFacts) -> list[str]:
     """What hyper-parameters were chosen on, and what the cross-validation says."""
     split = str((card.report or {}).get("split", ""))
-    by = "Hyper-parameters were chosen, and probabilities calibrated, by cross-validation on the training images alone"
-    if card.verdict:
-        by = (
-            f"The fine-tuned network was chosen on validation images. {md(card.why)}"
-            if card.verdict != "assembled"
-            else by
-        )
-    lines = ["", f"{by.rstrip('.')}. The split {md(split)} was used for none of these choices."]
+    other = "no other choice" if card.verdict in ("promoted", "kept-head") else "none of these choices"
+    lines = ["", f"{_how_chosen(card)} The split {md(split)} was used for {other}."]
     value = _number(card.validation, "accuracy")
     if value is not None and card.validation:
         interval = _interval(card.validation, "interval")
         lines += ["", f"On {counted(card.validation['n'], 'training image')}, each predicted by a head that was not fitted to "
                   f"it, the accuracy is {value:.4f}{interval}."]  # fmt: skip
     return lines
+
+
+def _how_chosen(card: CardFacts) -> str:
+    if card.verdict == "promoted":
+        return (
+            "The epoch of fine-tuning was chosen on validation images. Whether the fine-tuned network or the head it began "
+            f"as is handed over was decided on the split {md(str((card.report or {}).get('split', '')))}: "
+            f"{md(card.why).rstrip('.')}."
+        )
+    what = "Hyper-parameters were chosen" if card.searched or card.verdict else "No hyper-parameter was searched for"
+    if card.calibration.startswith("calibrated") and card.searched:
+        what = "Hyper-parameters were chosen, and probabilities calibrated,"
+    elif card.calibration.startswith("calibrated"):
+        what += "; probabilities were calibrated"
+    by = " by cross-validation on the training images alone" if "were" in what else ""
+    compared = f" Fine-tuning was tried: {md(card.why).rstrip('.')}." if card.verdict == "kept-head" else ""
+    return f"{what}{by}.{compared}"
 
 
 def _per_class(report: Mapping[str, Any]) -> list[str]:
@@ -301,9 +316,9 @@ def _made(card: CardFacts, proof: Proof, difference: str) -> list[str]:
     )
     how = {
         "": f"a frozen network gives features, and a {card.kind} head on them gives the scores",
-        "promoted": f"the network was fine-tuned from a {card.kind} head on it",
+        "promoted": f"a {card.kind} head became the last layer of the network, which was then fine-tuned as a whole or in part",
     }.get(card.verdict, f"a {card.kind} head is the last layer of the network")
-    layer, views = str(card.facts["layer"]), card.views
+    layer, views = LayerSpec.parse(str(card.facts["layer"])).layer, card.views
     command = f"featx fit-head --model {card.kind.split()[0]}"
     command += " && featx promote" if card.verdict else ""
     command += " --finetune" if card.verdict in ("promoted", "kept-head") else ""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from featx.deployment.job import ExportJob, ModelExport
 from featx.deployment.proof import Proof, Run, prove, require
@@ -70,11 +71,15 @@ def program_of(whole: WholeModel) -> ExportedProgram:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of torch about its own tracing
-            return torch.export.export(Program(whole).eval(), (example,), dynamic_shapes=(free,))
+            program = torch.export.export(Program(whole).eval(), (example,), dynamic_shapes=(free,))
     except Exception as error:  # torch.export passes on the errors of the traced code, and has many of its own
         raise ExportError(
             f"torch.export cannot export this network ({brief(error)}); featx export --to model.onnx may do"
         ) from error
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # the paths of the code on this machine
+    return program
 
 
 def packed(program: ExportedProgram, facts: Mapping[str, Any]) -> bytes:

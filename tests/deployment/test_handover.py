@@ -163,6 +163,8 @@ def test_no_file_names_a_folder_of_this_machine(place: Path) -> None:
         assert str(place).encode() not in content, file.name
         assert str(Path.home()).encode() + b"/" not in content, file.name
         assert b"handed0" not in content, file.name
+        assert str(Path(featx.__file__).parent).encode() not in content, file.name
+        assert str(Path(torch.__file__).parent).encode() not in content, file.name
 
 
 @pytest.mark.usefixtures("without_program")
