@@ -60,6 +60,8 @@ def converted(model: ModelProto, metadata: Mapping[str, str]) -> Any:
             found = openvino.Core().read_model(given)
         except Exception as error:  # its exceptions have no common parent of their own
             raise ExportError(f"OpenVINO cannot read the exported model: {brief(error)}") from error
+    for output, named in zip(found.outputs, model.graph.output, strict=True):
+        output.get_tensor().set_names({named.name})
     for name, value in metadata.items():
         found.set_rt_info(value, ["featx", name.replace(".", "_")])
     return found
@@ -77,7 +79,7 @@ def runner(model: Any) -> Run:
         compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except Exception as error:  # as above
         raise ExportError(f"OpenVINO cannot compile the exported model: {brief(error)}") from error
-    names = [output.get_any_name() for output in compiled.outputs]
+    names = [output.get_any_name() for output in model.outputs]  # those of the compiled model may have further names
 
     def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
         try:

@@ -85,7 +85,7 @@ class Axis:
     def apply(self, images: Tensor) -> Tensor:
         """Resize along the first axis: (L, ...) uint8 to (crops * crop, ...) uint8."""
         rest = images.shape[1:]
-        first = (self.length - self.kept) // 2
+        first = _quotient(self.length - self.kept, 2)
         if self.transform.interpolation == "nearest":
             scale = self.kept.to(torch.float32) / self.size.to(torch.float32)
             nearest = torch.floor((self._pixels(self.crop).to(torch.float32) + 0.5) * scale).to(torch.int64)
@@ -105,12 +105,12 @@ class Axis:
     def _first_tap(self, pixels: Tensor) -> Tensor:
         """A pixel of the image that is not after the first one that counts for some pixels of the resized image."""
         middle = self.kept * (2 * pixels + 1) - 2 * self._support() * torch.maximum(self.kept, self.size)
-        return torch.div(middle, 2 * self.size, rounding_mode="floor") - 1
+        return _quotient(middle, 2 * self.size) - 1
 
     def _span(self, count: int) -> int:
         """How many pixels of the image, from the first tap on, count for so many neighbours of the resized image."""
         coarser = torch.maximum(self.kept, self.size)
-        return _length(((count - 1) * self.kept + 2 * self._support() * coarser) // self.size + 4)
+        return _length(_quotient((count - 1) * self.kept + 2 * self._support() * coarser, self.size) + 4)
 
     def _support(self) -> int:
         return _SUPPORT[self.transform.interpolation]
@@ -128,7 +128,7 @@ class Axis:
         return weights / weights.sum(dim=-1, keepdim=True)
 
     def _quantised(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights as whole numbers, float32, of a unit that fits the largest of the whole axis; and how many of it are 1."""
+        """Weights as whole numbers, float32, of a unit that fits the largest of the axis; and how many units are 1."""
         pixels = torch.arange(_length(self.size))[:, None]
         largest = self._weights(pixels, self._first_tap(pixels) + torch.arange(self._span(1))).max()
         units = 2.0 ** torch.arange(_MOST_BITS + 1, dtype=torch.float64)
@@ -139,13 +139,17 @@ class Axis:
     def _places(self, count: int) -> Tensor:
         """(count,) int64: the pixels of a crop, counted from the first that the resized image fills."""
         beyond = torch.clamp(self.crop - self.size, min=0)
-        return torch.arange(count) - beyond // 2
+        return torch.arange(count) - _quotient(beyond, 2)
 
     def _pixels(self, count: int) -> Tensor:
         """(crops * count,) int64: the pixels of the resized image that each crop shows, and its last again beyond them."""
         beside = torch.clamp(self.size - self.crop, min=0)
-        half = beside // 2
-        middle = half if self.transform.crop_rounding == "down" else half + (beside % 2) * (half % 2)
+        half = _quotient(beside, 2)
+        middle = (
+            half
+            if self.transform.crop_rounding == "down"
+            else half + (beside - 2 * half) * (half - 2 * _quotient(half, 2))
+        )
         firsts = {-1: torch.zeros_like(beside), 0: middle, 1: beside}
         pixels = torch.cat([firsts[where] + self._places(count) for where in self.wheres])
         return torch.minimum(torch.clamp(pixels, min=0), self.size - 1)
@@ -167,7 +171,8 @@ def _resized(shape: tuple[Tensor, Tensor], transform: Transform) -> tuple[Tensor
         return target
     if transform.fit == "crop" and transform.crop_width is None:
         shorter, resize = torch.minimum(height, width), _whole(transform.resize)
-        return torch.maximum(resize, resize * height // shorter), torch.maximum(resize, resize * width // shorter)
+        rows, columns = (_quotient(resize * length, shorter) for length in shape)
+        return torch.maximum(resize, rows), torch.maximum(resize, columns)
     ratios = [length.to(torch.float64) / whole.to(torch.float64) for length, whole in zip(shape, target, strict=True)]
     ratio = torch.maximum(*ratios) if transform.fit == "pad" else torch.minimum(*ratios)
     rows, columns = (torch.round(length.to(torch.float64) / ratio).to(torch.int64) for length in shape)
@@ -186,6 +191,11 @@ def _cut(images: Tensor, view: View, rows: Axis, columns: Axis) -> Tensor:
         at = axis.crop * axis.wheres.index(where)
         images = images.narrow(dim, at, axis.crop)
     return images.flip(3) if view.mirrored else images
+
+
+def _quotient(number: Tensor, by: Tensor | int) -> Tensor:
+    """Divide whole numbers towards zero, which is one operator; rounding down would be seven."""
+    return torch.div(number, by, rounding_mode="trunc")
 
 
 def _whole(number: int) -> Tensor:

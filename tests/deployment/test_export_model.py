@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,24 @@ from PIL import Image
 import featx
 from featx.deployment import WholeModel, onnx_file, proof
 from featx.deployment.onnx_graph import Graph
+from featx.deployment.precision import Comparison
 from featx.errors import ExportError, OutputError, SettingsError
 from featx.heads.head import Head
+from featx.metrics.classification import ClassificationReport
+from featx.metrics.paired import PairedTest
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _network_exported_once() -> Iterator[None]:
-    """Preprocessing and network are the same in all tests, and take seconds to export; heads are exported each time."""
-    made: dict[str, Graph] = {}
+    """Preprocessing and network are the same in all tests, and take seconds to export."""
+    made: dict[Any, Graph] = {}
     export = Graph.of
 
     def of(whole: WholeModel) -> Graph:
-        key = str(whole.facts["identity"])
-        if key in made:
-            return made[key].with_head_of(whole)
-        return made.setdefault(key, export(whole))
+        key = whole.facts["sha256"], whole.scores.dtype
+        if key not in made:
+            made[key] = next(iter(made.values())).with_head_of(whole) if made else export(whole)
+        return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Graph, "of", of)
@@ -168,3 +172,69 @@ def test_the_command_refuses_what_does_not_fit_together(place: Path, monkeypatch
     ):
         result = run_featx("export", *words, status=2 if "no effect" in message else 1)
         assert message in result.stderr
+
+
+def test_int8_is_calibrated_and_judged_on_the_same_images(place: Path) -> None:
+    exported = featx.export_model(place / "head.safetensors", place / "int8.onnx", precision="int8")
+    found = exported.comparison
+    assert found is not None
+    assert found.images == 12
+    assert exported.proof.holds
+    assert found.paired is not None
+    assert found.paired.n == 12
+    assert found.before.headline[1] == featx.Head.load(place / "head.safetensors").evaluate(
+        featx.FeatureSet.load(next((place / "cache").glob("*.h5")))
+    ).headline[1]  # fmt: skip
+    model = onnx.load(place / "int8.onnx")
+    kinds = {each.op_type for each in model.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    inputs = [name for node in model.graph.node if node.op_type == "QuantizeLinear" for name in node.input]
+    assert all(name.startswith("network/") or name == "preprocess/images" for name in inputs)
+    facts = onnx_file.read_facts(place / "int8.onnx")
+    assert facts["precision"] == "int8"
+    assert facts["comparison"]["int8"] == found.after.headline[1]
+
+
+def test_float16_changes_the_network_alone(place: Path) -> None:
+    exported = featx.export_model(place / "head.safetensors", place / "half.onnx", precision="float16", batch_only=True)
+    model = onnx.load(place / "half.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    halves = [each.name for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT16]
+    assert halves
+    assert all(name.startswith("network/") for name in halves)
+    assert exported.comparison is not None
+    assert exported.comparison.same_labels == 12
+    sides = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sides == ["N", "H", "W", 3]
+
+
+def test_a_loss_of_accuracy_that_luck_does_not_explain_is_said() -> None:
+    names = [f"{n}.png" for n in range(20)]
+    labels, worse = np.zeros(20, dtype=np.int64), np.array([1] * 8 + [0] * 12)
+    probabilities = np.tile([0.9, 0.1], (20, 1))
+    reports = [
+        ClassificationReport.from_predictions(labels, p, ("a", "b"), split="test")
+        for p in (probabilities, np.eye(2)[worse])
+    ]
+    for precision, remedy in (("int8", "--precision float16 loses less"), ("float16", "leave out --precision")):
+        paired = PairedTest.from_predictions(names, labels, labels, worse)
+        found = Comparison(precision, reports[0], reports[1], paired, (4, 1), (1.0, 2.0), 12, 20)
+        (note,) = found.notes()
+        assert "8 images of 20 more are wrong than in float32, which luck does not explain" in note
+        assert note.endswith(remedy)
+        assert replace(found, paired=PairedTest.from_predictions(names, labels, labels, labels)).notes() == []
+
+
+def test_openvino_gives_the_same(place: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs OpenVINO")
+    exported = featx.export_model(place / "head.safetensors", place / "ov" / "model.xml")
+    assert [path.name for path, _ in exported.files] == ["model.xml", "model.bin"]
+    assert exported.proof.holds
+    model = openvino.Core().compile_model(place / "ov" / "model.xml", "CPU")
+    pixels = np.asarray(Image.open(place / "photos" / "val" / "light" / "3.png"))
+    expected = opened(place / "model.onnx").run(["probabilities"], {"image": pixels})[0]
+    np.testing.assert_allclose(model({"image": pixels[None]})["probabilities"], expected, atol=1e-4)
+    featx.export_model(place / "head.safetensors", place / "ov" / "model.xml")  # its own files are replaced
+    (place / "ov" / "other.bin").write_bytes(b"data")
+    with pytest.raises(OutputError, match=r"other\.bin exists and is not a file of weights"):
+        featx.export_model(place / "head.safetensors", place / "ov" / "other.xml")

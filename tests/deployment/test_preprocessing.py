@@ -83,3 +83,19 @@ def test_grey_is_that_of_pillow() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     expected = np.asarray(Image.fromarray(pixels).convert("L"))
     np.testing.assert_array_equal(grey(torch.from_numpy(pixels)[None])[0, :, :, 0].numpy(), expected)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_what_is_exported_gives_the_same_bytes(name: str) -> None:
+    transform, views = TRANSFORMS[name]
+    preprocess = Preprocess(transform, VIEWS[views])
+    exported = preprocess.exported()
+    for size in [*SIZES, (230, 150)]:
+        pixels = torch.from_numpy(np.stack([image(size, seed) for seed in range(2)]))
+        assert torch.equal(exported(pixels), preprocess(pixels)), size
+
+
+def test_extreme_levels_are_clipped_as_torch_clips_them() -> None:
+    pixels = torch.from_numpy(255 * np.random.default_rng(0).integers(0, 2, (1, 61, 47, 3), dtype=np.uint8))
+    preprocess = Preprocess(Transform(resize=40, crop=40, interpolation="bicubic"))
+    assert torch.equal(preprocess.exported()(pixels), preprocess(pixels))
