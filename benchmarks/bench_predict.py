@@ -16,6 +16,7 @@ float16; ``list``: peak memory for a list of so many paths of which none is ther
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -118,6 +119,8 @@ def _make_rows(rows: int) -> None:
     make(Path("rows.set"), rows, rows)
     next(Path("rows.set").glob("*.h5")).rename("rows.h5")
     features = featx.FeatureSet.load("rows.h5").take(np.arange(2000))
+    origin = {"name": "fake", "weights": "none", "parts": {"dtype": "float16", "foreign": {"tool": "fake"}}}
+    features = dataclasses.replace(features, backbone=origin)
     featx.Head("logreg", C=0.01).fit(features).save("rows.safetensors")
 
 

@@ -108,6 +108,8 @@ def printable(text: str) -> str:
         >>> printable("cat\x1b[2J")
         'cat\\x1b[2J'
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

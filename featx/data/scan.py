@@ -95,7 +95,7 @@ def list_rows(
     Returns:
         N images; N cells of each column by its name, "" where there is none; and notes. The columns are those of a table, as
         they stand there; of Parquet files, archives and data sets of the hub ``label``, ``split`` and the further columns that
-        ``scan_images`` finds. A folder has none.
+        ``scan_images`` finds. A folder has none, here or on a server.
 
     Raises:
         DatasetError: as ``list_images``.
@@ -106,7 +106,7 @@ def list_rows(
         options.require_only((*table.OPTIONS, *COMMON), source, table.EXPECTED)
         images, cells = table.list_rows(source, options)
         return images, dict(cells), []
-    if kind is None or kind in (folder, digits, files):
+    if kind is None or kind in (folder, digits, files, remote):
         return list_images(source, options), {}, []
     if not isinstance(kind, Lister):
         found = scan_images(source, options)

@@ -159,10 +159,9 @@ def write_predictions(
     path, began = Path(path_of(out, "out")), time.perf_counter()
     name = model_file if model_file is not None else model if isinstance(model, str | os.PathLike) else ""
     require_outputs([Output(path, PREDICTIONS, named=True)], _files([name, data]))
-    digest = _digest(model, name)
     parts = parts_of(data, ScanOptions.of(options, fields))
     run = _Run.of(model, parts, path, top=top, probabilities=probabilities, reporter=reporter)
-    run.facts |= {"model": digest, "model_file": os.fspath(name)}
+    run.facts |= {"model": _digest(model, name), "model_file": os.fspath(name)}
     try:
         with write_lock(path):
             state, resumed = run.written(cache=cache, workers=workers, restart=restart)

@@ -18,7 +18,15 @@ from made import Recorder
 from made_heads import measured, tagged
 
 import featx
-from featx.errors import CacheLockedError, CorruptFileError, DatasetError, HeadError, OutputError, SettingsError
+from featx.errors import (
+    CacheLockedError,
+    CorruptFileError,
+    DatasetError,
+    HeadError,
+    ModelNotFoundError,
+    OutputError,
+    SettingsError,
+)
 from featx.extraction import lookup
 from featx.features.feature_set import FeatureSet
 from featx.features.lock import write_lock
@@ -421,6 +429,11 @@ def test_names_of_any_bytes_come_back_from_parquet_and_json(here: Path) -> None:
 def test_a_promoted_model_does_not_predict_features(here: Path) -> None:
     with pytest.raises(HeadError, match="a promoted model predicts images, not features"):
         write("out.csv", "split.h5", "model.safetensors")
+
+
+def test_a_model_that_is_not_there_is_named(here: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"gone\.safetensors"):
+        write("out.csv", model="gone.safetensors")
 
 
 def test_known_features_are_reused(here: Path) -> None:
