@@ -10,7 +10,7 @@ those of the work, without imports and the loading of the network.
 ``extract``, ``predict`` and ``printed``: images per second of ``featx extract --compute eager``, of ``featx predict -o`` and of
 ``iter_predictions``, which ``featx predict`` prints, where nothing is known; ``known``: of ``predict -o`` where all features
 are in the cache folder. ``rows``: rows per second and peak memory of ``predict -o`` for a feature file of so many rows of 768
-float16; ``list``: peak memory for a list of so many paths of which none is there, so that only the list and the table count.
+float16; ``list``: peak memory for a table of so many paths of which none is there, so that only the list and the rows count.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _measured(what: str, folder: str, data: str, backbone: str, weights: str | N
         )
         began = time.perf_counter()
         if what == "printed":
-            images = sum(1 for _ in featx.iter_predictions(model, source, cache=None))
+            images = sum(1 for _ in featx.iter_predictions(model, data, cache=None))
         else:
             images = featx.write_predictions(
                 model, source, "out.csv", cache="known" if what == "known" else None

@@ -48,6 +48,8 @@ def main() -> None:
         trial = Trial(random.Random(seed))
         while sum(trial.seen.kills.values()) < kills:
             trial.round()
+            sys.stdout.write(f"{trial.seen.rounds} rounds, {sum(trial.seen.kills.values())} kills\n")
+            sys.stdout.flush()
     sys.stdout.write(f"{trial.seen}\n")
     sys.exit(trial.seen.different + trial.seen.left + trial.seen.again + trial.seen.failed > 0)
 

@@ -6,7 +6,6 @@ time of its file where the system tells these without reading it.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,43 +120,43 @@ def parts_of(data: Any, scan: ScanOptions = NO_OPTIONS) -> list[Part]:
     if isinstance(items, Iterator):
         return [StreamedImages(image_inputs(items))]
     parts: list[Part] = []
-    for item in items:
-        parts += _part(item, scan, len(parts))
-    return _joined(parts)
+    single: list[ImageInput | ImageFile] = []  # consecutive images that no data set lists are one part
+    for number, item in enumerate(items):
+        part = _part(item, scan)
+        if part is None:
+            single += _single(item, scan, number)
+            continue
+        if single:
+            parts.append(ListedImages(single))
+            single = []
+        parts.append(part)
+    return [*parts, ListedImages(single)] if single else parts
 
 
-def _part(item: Any, scan: ScanOptions, number: int) -> Iterator[Part]:
+def _part(item: Any, scan: ScanOptions) -> Part | None:
+    """The part that an item is; None if it is an image, or a pattern for some."""
     if isinstance(item, FeatureSet) or (isinstance(item, str | os.PathLike) and is_feature_file(item)):
         scan.require_only((), "the features" if isinstance(item, FeatureSet) else item, "a feature file")
-        yield FeatureRows(item if isinstance(item, FeatureSet) else os.fspath(item))
-    elif isinstance(item, ImageSet):
-        yield ListedImages([item.file(row) for row in range(len(item))], columns_of(item))
-    elif isinstance(item, Iterator):
+        return FeatureRows(item if isinstance(item, FeatureSet) else os.fspath(item))
+    if isinstance(item, ImageSet):
+        return ListedImages([item.file(row) for row in range(len(item))], columns_of(item))
+    if isinstance(item, Iterator):
         scan.require_only((), "the list on standard input", "no data set")
-        yield StreamedImages(image_inputs(item))
-    elif isinstance(item, str | os.PathLike) and is_data_set(item):
+        return StreamedImages(image_inputs(item))
+    if isinstance(item, str | os.PathLike) and is_data_set(item):
         images, columns, notes = list_rows(item, scan)
-        yield ListedImages(images, columns, tuple(notes))
-    elif isinstance(item, str | os.PathLike):
+        return ListedImages(images, columns, tuple(notes))
+    return None
+
+
+def _single(item: Any, scan: ScanOptions, number: int) -> list[ImageInput]:
+    """The images of an item that is an image or a pattern; one in memory is named by the number of the item."""
+    if isinstance(item, str | os.PathLike):
         scan.require_only((), item, "an image file or a pattern")
-        yield ListedImages(list(image_inputs([item])))
-    else:
-        (image,) = image_inputs([item])
-        is_named = not image.name.startswith("image ") or hasattr(item, "read") or hasattr(item, "filename")
-        yield ListedImages([image if is_named else ImageInput(f"image {number}", image.source)])
-
-
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """Put listed images without further columns that follow one another into one part each."""
-    found: list[Part] = []
-    for is_plain, group in itertools.groupby(parts, lambda part: isinstance(part, ListedImages) and not part.columns):
-        some = list(group)
-        if is_plain and len(some) > 1:
-            images = [image for part in some if isinstance(part, ListedImages) for image in part.images]
-            notes = [note for part in some if isinstance(part, ListedImages) for note in part.notes]
-            some = [ListedImages(images, notes=tuple(notes))]
-        found += some
-    return found
+        return list(image_inputs([item]))
+    (image,) = image_inputs([item])
+    is_named = not image.name.startswith("image ") or hasattr(item, "read") or hasattr(item, "filename")
+    return [image if is_named else ImageInput(f"image {number}", image.source)]
 
 
 def _named(image: ImageFile | ImageInput) -> ImageInput:
