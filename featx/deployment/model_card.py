@@ -150,6 +150,8 @@ def _use(card: CardFacts, network: LibraryNetwork, files: Mapping[str, str]) -> 
     if network.usage:
         lines += ["", f"With {network.library}, {_gives(card, network)}:", "", "```python"]
         lines += [*network.usage.rstrip().split("\n"), "```"]
+        lines += ["", f"{network.library} prepares images by code of its own: a level may differ by one from that in "
+                  "`model.pt2`, and probabilities accordingly."]  # fmt: skip
     return [*lines, *(part for note in network.notes for part in ("", _sentence(note)))]
 
 
