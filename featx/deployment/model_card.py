@@ -159,7 +159,7 @@ def _pixels(card: CardFacts) -> str:
     transform = card.facts["transform"]
     channels = transform.get("channels", 3)
     if channels in (1, 3):
-        return "`(N, H, W, 3)` uint8 RGB of any size, upright (EXIF orientation applied; OpenCV's BGR must be turned round)"
+        return "`(N, H, W, 3)` uint8 RGB of any size, upright (EXIF orientation applied; convert OpenCV's BGR to RGB first)"
     return f"`(N, H, W, {channels})` uint8, the bands of the images, of any size"
 
 
