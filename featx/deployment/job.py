@@ -91,7 +91,7 @@ class ExportJob:
         whole = WholeModel.of(self.model, report=self.stored.get("report"), name=self.name, dtype=dtype)
         if self.stored:
             whole.facts["sha256"] = self.stored["sha256"]
-        return whole
+        return whole.cpu()
 
     @cached_property
     def own(self) -> OwnImages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,6 +63,8 @@ class Graph:
                 f"{LARGEST_EXPORT / 1e9:.1f}; --to model.pt2 has no such limit"
             )
         views, scores = len(whole.views), whole.scores
+        if hasattr(scores.network, "autocast"):  # runtimes choose the precision that they compute in by themselves
+            scores.network.autocast = contextlib.nullcontext  # type: ignore[assignment]
         height, width = whole.transform.size
         pixels = torch.zeros(2, height + 13, width + 7, whole.preprocess.bands, dtype=torch.uint8)
         images = torch.zeros(2 * views, *whole.transform.shape)
