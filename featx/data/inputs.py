@@ -18,7 +18,7 @@ from featx.errors import DatasetError, FeatxError, ImageError
 from featx.io.file_kinds import IMAGE, PICTURE, misplaced
 from featx.text import described
 
-_OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml")
+_OWN_ENDINGS = (".h5", ".safetensors", ".checkpoint", ".html", ".toml", ".onnx", ".xml", ".pt2")
 """The endings of files that featx writes or reads, and that are not taken for damaged images."""
 
 _ON_DISK = "an image file, a folder, a table, an archive, or a pattern such as 'new/*.jpg'"

@@ -56,7 +56,9 @@ def write_openvino(job: ExportJob) -> ModelExport:
     def run(graph: Graph) -> Run:
         return openvino_file.runner(openvino_file.converted(graph.joined(any_rank=False), {}))
 
-    found = _proved(job, run, "a model of OpenVINO")
+    found = _proved(
+        job, run, "a model of OpenVINO", "; OpenVINO computes in float32, and ONNX Runtime does not (--to model.onnx)"
+    )
     full = openvino_file.converted(found.graph.joined(any_rank=False), {})
     graph = found.graph if job.precision != "int8" else _in_less_precision(job, found.graph)
     comparison = None
@@ -70,13 +72,12 @@ def write_openvino(job: ExportJob) -> ModelExport:
     named = openvino_file.converted(graph.joined(any_rank=False), _metadata(job, found, comparison))
     contents = openvino_file.packed(named, half=half)
     job.reporter.stage(f"writing {job.path}")
-    write_output(weights, contents[1], openvino_file.WEIGHTS)
-    write_output(job.path, contents[0], openvino_file.OPENVINO)
+    openvino_file.write_pair(job.path, *contents)
     files = ((job.path, len(contents[0])), (weights, len(contents[1])))
     return _export(job, "openvino", files, found, comparison)
 
 
-def _proved(job: ExportJob, run: Any, what: str) -> _Proved:
+def _proved(job: ExportJob, run: Any, what: str, hint: str = "") -> _Proved:
     """Export in float32, and prove it; where a head in float32 is not exact enough, in float64."""
     reference = job.reference  # before the export, which takes longer than finding out that there are no images
     graph, proof, facts = None, None, {}
@@ -91,7 +92,7 @@ def _proved(job: ExportJob, run: Any, what: str) -> _Proved:
             return _Proved(graph, proof, facts)
     assert graph is not None
     assert proof is not None
-    return _Proved(graph, require(proof, what), facts)
+    return _Proved(graph, require(proof, what, hint), facts)
 
 
 def _onnx_run(model: ModelProto) -> Run:

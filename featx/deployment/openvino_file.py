@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +15,8 @@ import numpy as np
 from onnx import ModelProto
 
 from featx.deployment.proof import Run
-from featx.errors import ExportError
-from featx.io.outputs import OutputKind
+from featx.errors import ExportError, system_errors
+from featx.io.outputs import Output, OutputKind, require_outputs, write_output
 from featx.text import brief
 
 _MISSING = "OpenVINO is not installed; pip install 'featx[openvino]' installs it"
@@ -31,16 +34,21 @@ def _is_own(path: Path) -> bool:
         return b"<net" in beginning and b"<featx" in file.read()
 
 
-def _has_own_graph(path: Path) -> bool:
-    graph = path.with_suffix(".xml")
-    return graph.is_file() and _is_own(graph)
+_MARK = b"\0weights of featx"
+"""The end of a file of weights, behind all that its graph refers to."""
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-min(len(_MARK), path.stat().st_size), os.SEEK_END)
+        return file.read() == _MARK
 
 
 OPENVINO = OutputKind("OpenVINO model", ".xml", _is_own, option="--to", missing=_missing)
 """An exported graph, as an output."""
 
-WEIGHTS = OutputKind("file of weights of an OpenVINO model", ".bin", _has_own_graph, option="--to")
-"""Its weights, which lie beside it; such a file has no mark of its own."""
+WEIGHTS = OutputKind("file of weights of an OpenVINO model", ".bin", _is_marked, option="--to")
+"""Its weights, which lie beside it."""
 
 
 def converted(model: ModelProto, metadata: Mapping[str, str]) -> Any:
@@ -103,7 +111,35 @@ def packed(model: Any, half: bool = False) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "model.xml")
         openvino.save_model(model, graph, compress_to_fp16=half)
-        return graph.read_bytes(), graph.with_suffix(".bin").read_bytes()
+        return graph.read_bytes(), graph.with_suffix(".bin").read_bytes() + _MARK
+
+
+def write_pair(path: Path, graph: bytes, weights: bytes) -> None:
+    """Write both files of a model. No graph ever lies beside the weights of another.
+
+    The old graph is removed first, and the new one is written last: where a process was killed, there is none. Other processes
+    that write into the folder wait.
+
+    Args:
+        path: of the graph.
+        graph: its content.
+        weights: the content of the file beside it.
+
+    Raises:
+        OutputError: a file cannot be written, or would replace another.
+    """
+    require_outputs([Output(path, OPENVINO), Output(path.with_suffix(".bin"), WEIGHTS)])
+    with system_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            path.unlink(missing_ok=True)
+            write_output(path.with_suffix(".bin"), weights, WEIGHTS)
+            write_output(path, graph, OPENVINO)
+        finally:
+            os.close(folder)
 
 
 def reread(graph: bytes, weights: bytes) -> Any:

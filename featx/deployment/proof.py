@@ -127,12 +127,12 @@ def prove(run: Run, model: Model, reference: Reference) -> Proof:
     return Proof(len(reference.images), largest, same, reference.split, reference.unreadable)
 
 
-def require(proof: Proof, what: str) -> Proof:
-    """Raise ExportError unless a proof holds; return it."""
+def require(proof: Proof, what: str, hint: str = "") -> Proof:
+    """Raise ExportError unless a proof holds; return it. The hint ends the message."""
     if not proof.holds:
         raise ExportError(
             f"the model as {what} is not the same as in featx: {proof}; at most {TOLERANCE:g} and the same labels are "
-            "expected. Nothing was written"
+            f"expected. Nothing was written{hint}"
         )
     return proof
 

@@ -93,12 +93,11 @@ class Axis:
         padded = -(-self.crop // _BLOCK) * _BLOCK
         pixels = self._pixels(padded).view(-1, _BLOCK)
         taps = self._first_tap(pixels[:, :1]) + torch.arange(self._span(_BLOCK))  # (blocks, stretch)
-        weights, unit = self._quantised(self._weights(pixels[:, :, None], taps[:, None]))
+        weights, unit = self._quantised(pixels[:, :, None], taps[:, None])
         levels = images.flatten(1)[first + torch.minimum(torch.clamp(taps, min=0), self.kept - 1)].to(torch.float32)
         high = torch.floor(weights / 128)
-        sums = (torch.cat([high, weights - 128 * high], dim=1) @ levels).to(torch.float64)
-        means = (128 * sums[:, :_BLOCK] + sums[:, _BLOCK:]) / unit
-        rounded = torch.clamp(torch.floor(means + 0.5), 0, 255).to(torch.uint8)
+        sums = torch.cat([high, weights - 128 * high], dim=1) @ levels
+        rounded = _mean(sums[:, :_BLOCK], sums[:, _BLOCK:], unit).to(torch.uint8)
         crops = rounded.reshape(len(self.wheres), padded, *rest)[:, : self.crop]
         return crops.reshape(len(self.wheres) * self.crop, *rest)
 
@@ -117,24 +116,46 @@ class Axis:
 
     def _weights(self, pixels: Tensor, taps: Tensor) -> Tensor:
         """The weights of pixels of the image for pixels of the resized image, float64; their sum along the last axis is 1."""
-        apart = (2 * taps + 1) * self.size - self.kept * (2 * pixels + 1)
-        x = (apart.to(torch.float64) / (2 * torch.maximum(self.kept, self.size)).to(torch.float64)).abs()
+        apart = self._apart(pixels, taps)
+        x = apart.to(torch.float64) / (2 * torch.maximum(self.kept, self.size)).to(torch.float64)
         if self._support() == 1:
             weights = torch.clamp(1 - x, min=0)
         else:
             inner, outer = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
             weights = torch.where(x < 1, inner, torch.where(x < 2, outer, torch.zeros_like(x)))
-        weights = torch.where((taps >= 0) & (taps < self.kept), weights, torch.zeros_like(weights))
+        weights = torch.where(self._has(taps), weights, torch.zeros_like(weights))
         return weights / weights.sum(dim=-1, keepdim=True)
 
-    def _quantised(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def _apart(self, pixels: Tensor, taps: Tensor) -> Tensor:
+        """How far taps are from pixels, int64, where the support's unit is twice the length of the coarser grid."""
+        return ((2 * taps + 1) * self.size - self.kept * (2 * pixels + 1)).abs()
+
+    def _has(self, taps: Tensor) -> Tensor:
+        return (taps >= 0) & (taps < self.kept)
+
+    def _quantised(self, pixels: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
         """Weights as whole numbers, float32, of a unit that fits the largest of the axis; and how many units are 1."""
-        pixels = torch.arange(_length(self.size))[:, None]
-        largest = self._weights(pixels, self._first_tap(pixels) + torch.arange(self._span(1))).max()
+        every = torch.arange(_length(self.size))[:, None]
+        largest = self._weights(every, self._first_tap(every) + torch.arange(self._span(1))).max()
         units = 2.0 ** torch.arange(_MOST_BITS + 1, dtype=torch.float64)
         bits = (torch.floor(largest * units[1:] + 0.5) < 1 << 15).to(torch.int64).sum()
-        scaled = weights * units[bits]
-        return (torch.sign(scaled) * torch.floor(scaled.abs() + 0.5)).to(torch.float32), units[bits]
+        scaled = self._weights(pixels, taps) * units[bits]
+        whole = torch.sign(scaled) * torch.floor(scaled.abs() + 0.5)
+        if self._support() == 1:
+            whole = whole + self._correction(whole.to(torch.int64), units[bits].to(torch.int64), pixels, taps)
+        return whole.to(torch.float32), units[bits].to(torch.float32)
+
+    def _correction(self, whole: Tensor, unit: Tensor, pixels: Tensor, taps: Tensor) -> Tensor:
+        """-1, 0 or 1: what quantised bilinear weights lack, where a runtime has computed them in float32.
+
+        They are quotients of whole numbers, whose remainder tells. It is small, and so right even where products overflow
+        the 32 bits of OpenVINO's integers.
+        """
+        parts = torch.clamp(2 * torch.maximum(self.kept, self.size) - self._apart(pixels, taps), min=0)
+        parts = torch.where(self._has(taps), parts, torch.zeros_like(parts))
+        total = parts.sum(dim=-1, keepdim=True)
+        twice = 2 * (parts * unit - whole * total)
+        return (twice > total).to(torch.float64) - (twice < -total).to(torch.float64)
 
     def _places(self, count: int) -> Tensor:
         """(count,) int64: the pixels of a crop, counted from the first that the resized image fills."""
@@ -153,6 +174,17 @@ class Axis:
         firsts = {-1: torch.zeros_like(beside), 0: middle, 1: beside}
         pixels = torch.cat([firsts[where] + self._places(count) for where in self.wheres])
         return torch.minimum(torch.clamp(pixels, min=0), self.size - 1)
+
+
+def _mean(high: Tensor, low: Tensor, unit: Tensor) -> Tensor:
+    """(128 high + low) / unit, rounded and clipped to levels, float32.
+
+    The sums have up to 30 bits, so whole levels and remainders are taken apart: each step is exact in float32, because runtimes
+    such as OpenVINO compute float64 in it. A unit is a power of 2, from 128 to 2^22.
+    """
+    of_high, of_low = torch.floor(high / (unit / 128)), torch.floor(low / unit)
+    rest = 128 * (high - of_high * (unit / 128)) + (low - of_low * unit)  # below 2 units
+    return torch.clamp(of_high + of_low + torch.floor((rest + unit / 2) / unit), 0, 255)
 
 
 def _kept(shape: tuple[Tensor, Tensor], transform: Transform) -> tuple[Tensor, Tensor]:

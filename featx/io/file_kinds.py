@@ -26,6 +26,10 @@ IMAGE, ARCHIVE, WEIGHTS, FOLDER, CODE, EMPTY = (
 )
 """The kinds, as they stand in a sentence."""
 
+ONNX, GRAPH, PROGRAM = "an ONNX model", "a graph of OpenVINO", "a program of torch.export"
+EXPORTED = "an ONNX model that featx export wrote, which ONNX Runtime runs"
+"""The kinds of models for other runtimes."""
+
 FEATURE_SET_FORMAT, MANIFEST = "featx-feature-set", "manifest.json"
 """The format that the manifest of a set of feature files states at its beginning, and the name of that file in its folder."""
 
@@ -36,6 +40,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a pointer begins."""
 
 _BEGINNING = 1 << 16
+_OWN_ONNX = b"\x12\x05featx"  # the producer's name
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _FORMATS = {"featx-head": HEAD, "featx-model": MODEL, "featx-checkpoint": CHECKPOINT}
 _IMAGES = re.compile(
@@ -52,6 +57,7 @@ _ENDINGS = {
     ".toml": TOML,
     ".py": CODE,
     ".json": JSON,
+    ".onnx": ONNX,
 }
 
 
@@ -82,7 +88,11 @@ def kind_of_file(path: str | os.PathLike[str]) -> str:
         return ""
     if path.name == MANIFEST and _is_manifest(path):
         return FEATURE_SET
-    return _by_content(path, beginning, found.st_size) or _ENDINGS.get(path.suffix.lower(), "")
+    return (
+        _for_runtimes(path, beginning)
+        or _by_content(path, beginning, found.st_size)
+        or _ENDINGS.get(path.suffix.lower(), "")
+    )
 
 
 def is_feature_file(path: str | os.PathLike[str]) -> bool:
@@ -114,6 +124,17 @@ def data_hint(path: str | os.PathLike[str]) -> str:
     if inside:
         return f"; name one of those in it, such as {inside}"
     return f"; run featx extract {os.fspath(path)} first" if kind_of_file(path) in (FOLDER, TABLE, ARCHIVE) else ""
+
+
+def _for_runtimes(path: Path, beginning: bytes) -> str:
+    """The kind of a model for another runtime; "" for all other files."""
+    if beginning[:1] == b"\x08" and _OWN_ONNX in beginning[:64]:
+        return EXPORTED
+    if beginning.startswith((b"<?xml", b"<net")) and b"<net " in beginning:
+        return GRAPH
+    if path.suffix.lower() == ".pt2" and beginning.startswith(b"PK\3\4"):
+        return PROGRAM
+    return ""
 
 
 def _by_content(path: Path, beginning: bytes, size: int) -> str:

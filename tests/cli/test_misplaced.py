@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ KINDS = {
     "drawn.png": "a picture that featx drew",
     "r.toml": "a recipe", "t.csv": "a table", "image.png": "an image", "set": "a folder",
     "weights.safetensors": "a file of network weights", "net.py": "a Python file", "empty": "an empty file",
+    "m.onnx": "an ONNX model that featx export wrote, which ONNX Runtime runs", "other.onnx": "an ONNX model",
+    "m.xml": "a graph of OpenVINO", "m.pt2": "a program of torch.export",
 }  # fmt: skip
 DATA = ("t.csv", "set")
 
@@ -75,6 +78,11 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("r.toml").write_text("[fit-head]\n")
         Path("net.py").write_text("x = 1\n")
         Path("empty").touch()
+        Path("m.onnx").write_bytes(b"\x08\x08\x12\x05featx\x1a\x050.1.0:\x02\x0a\x00")
+        Path("other.onnx").write_bytes(b"\x08\x08\x12\x07pytorch:\x02\x0a\x00")
+        Path("m.xml").write_text('<?xml version="1.0"?>\n<net name="m" version="11">\n</net>\n')
+        with zipfile.ZipFile("m.pt2", "w") as archive:
+            archive.writestr("m/version", "1")
     return folder
 
 

@@ -16,11 +16,12 @@ from command_line import featx as run_featx
 from PIL import Image
 
 import featx
-from featx.deployment import WholeModel, onnx_file, proof
+from featx.deployment import WholeModel, onnx_file, openvino_file, proof
 from featx.deployment.onnx_graph import Graph
 from featx.deployment.precision import Comparison
-from featx.errors import ExportError, OutputError, SettingsError
+from featx.errors import ExportError, FileError, OutputError, SettingsError
 from featx.heads.head import Head
+from featx.io.outputs import OutputKind
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest
 
@@ -238,3 +239,24 @@ def test_openvino_gives_the_same(place: Path) -> None:
     (place / "ov" / "other.bin").write_bytes(b"data")
     with pytest.raises(OutputError, match=r"other\.bin exists and is not a file of weights"):
         featx.export_model(place / "head.safetensors", place / "ov" / "other.xml")
+
+
+def test_no_graph_of_openvino_is_left_beside_the_weights_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write, fault = tmp_path / "m.xml", openvino_file.write_output, OSError(28, "No space left on device")
+    graph, weights = b"<net ><featx /></net>", b"1" + openvino_file._MARK
+    openvino_file.write_pair(path, graph, weights)
+
+    def stop_at_the_graph(at: Path, data: bytes, kind: OutputKind) -> None:
+        if at == path:
+            raise fault
+        write(at, data, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_file, "write_output", stop_at_the_graph)
+        with pytest.raises(FileError, match="No space left"):
+            openvino_file.write_pair(path, graph, b"2" + openvino_file._MARK)
+    assert [each.name for each in tmp_path.iterdir()] == ["m.bin"]  # which OpenVINO does not take for a model
+    openvino_file.write_pair(path, graph, weights)  # the next run is not stopped by what the last one left
+    assert path.read_bytes() == graph

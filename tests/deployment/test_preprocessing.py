@@ -99,3 +99,14 @@ def test_extreme_levels_are_clipped_as_torch_clips_them() -> None:
     pixels = torch.from_numpy(255 * np.random.default_rng(0).integers(0, 2, (1, 61, 47, 3), dtype=np.uint8))
     preprocess = Preprocess(Transform(resize=40, crop=40, interpolation="bicubic"))
     assert torch.equal(preprocess.exported()(pixels), preprocess(pixels))
+
+
+def test_a_runtime_that_has_no_float64_makes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenVINO, which computes it in float32."""
+    preprocess = Preprocess(Transform(resize=256, crop=224))
+    for height, width in ((375, 500), (333, 500), (3024, 4032), (200, 150)):
+        pixels = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, generator=torch.manual_seed(height))
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "float64", torch.float32)
+            found = preprocess.exported()(pixels)
+        assert torch.equal(found, preprocess(pixels)), (height, width)
