@@ -441,6 +441,8 @@ def test_an_empty_path_is_not_the_present_folder(head_file: Path) -> None:
     for images in ("", ["", "x.jpg"]):
         with pytest.raises(DatasetError, match="the images are an empty path; expected an image file"):
             predict(head_file, images)
+        with pytest.raises(DatasetError, match="the images are an empty path; expected an image file"):
+            featx.write_predictions(head_file, images, head_file.with_name("empty.csv"))
 
 
 def test_the_network_of_a_promoted_model_is_weights_like_any_other(model_file: Path) -> None:

@@ -153,7 +153,9 @@ def located(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 
 def is_data_set(source: str | os.PathLike[str]) -> bool:
-    """Whether a source lists images, rather than being one image file, or nothing that is there."""
+    """Whether a source lists images, rather than being one image file, nothing that is there, or an empty path."""
+    if not os.fspath(source):  # Path("") would be the present folder
+        return False
     source = located(source)
     return any(kind is not files and kind.matches(source) for kind in SOURCES)
 

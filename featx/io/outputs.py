@@ -139,8 +139,9 @@ def require_separate(
     for output in outputs:
         for each in inputs:
             if _same(output.path, Path(each)):
+                what = "folder" if output.path.is_dir() else "file"
                 raise OutputError(
-                    f"{output.path} is a file that is read here ({each}); name another file with {output.kind.option}"
+                    f"{output.path} is a {what} that is read here ({each}); name another file with {output.kind.option}"
                 )
         if images[1] and _is_image(output.path, *images):
             raise OutputError(f"{output.path} is an image of the data set; name another file with {output.kind.option}")

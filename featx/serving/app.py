@@ -163,10 +163,13 @@ def _json(status: int, content: Any, headers: dict[str, str] | None = None) -> R
     return Response(json.dumps(content), status_code=status, media_type="application/json", headers=headers)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     """The answer to a request that was refused, by this service or by the framework (404, 405)."""
     if isinstance(error, HTTPException):
-        return _json(error.status_code, {"error": str(error.detail).lower()}, dict(error.headers or {}))
+        headers, reason = dict(error.headers or {}), str(error.detail).lower()
+        if error.status_code == 405 and "Allow" in headers:
+            reason = f"this path takes {headers['Allow']}, not {printable(request.method[:20])}"
+        return _json(error.status_code, {"error": reason}, headers)
     assert isinstance(error, RefusedError)
     return _json(error.status, {"error": error.reason}, error.headers)
 
@@ -177,7 +180,7 @@ async def _failed(_: Request, __: Exception) -> Response:
 
 
 class _Observed:
-    """Counts requests, measures how long they take, and logs them."""
+    """Counts requests, measures how long they take, and logs them; answers HEAD as GET without the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
@@ -187,20 +190,24 @@ class _Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, method = time.perf_counter(), 500, scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # a copy: the server sees HEAD in its own
 
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
             await self._app(scope, receive, noted)
         finally:
-            self._note(scope, status, time.perf_counter() - began)
+            self._note(scope, method, status, time.perf_counter() - began)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = scope.get("route")
         path = getattr(route, "path", "other")  # not what the client sent, of which there is no end
         self._service.metrics.requests.labels(path, str(status)).inc()
@@ -209,5 +216,5 @@ class _Observed:
         if self._service.log:
             client = (scope.get("client") or ("-",))[0]
             images = scope.get("state", {}).get("images", 0)
-            what = printable(f"{client} {scope['method']} {scope['path'][:200]}")
+            what = printable(f"{client} {method} {scope['path'][:200]}")
             self._service.log(f"{what} {status} {images} images {1000 * seconds:.1f} ms")

@@ -80,7 +80,7 @@ def compare_heads(
         print(found.sentence, found.paired.p_value)
     """
     names = [_name(each, at) for each, at in ((first, "first"), (second, "second"))]
-    reporter.stage("loading both")
+    reporter.stage("loading both heads")
     one, other = (_load(each, backbone, device, workers) for each in (first, second))
     given = features if isinstance(features, FeatureSet) else None
     files = [] if isinstance(features, FeatureSet) else [Path(each) for each in names_of(features, "features")]

@@ -54,6 +54,7 @@ REFUSED = [
     ("advise x.h5 -o x.h5", "x.h5 is a file that is read here"),
     ("advise split -b lenet5 -o thesis", "thesis exists and is not a picture of an advice"),
     ("extract table.csv -b lenet5 -o table.csv", "table.csv is a file that is read here"),
+    ("extract split -b lenet5 -o split", "split is a folder"),
     ("extract split -b lenet5 -o thesis", "thesis exists and is not a feature file of featx"),
     ("extract split -b lenet5 -o y.npz", "ends in .npz, but a feature file is written; name a file that ends in .h5"),
 ]

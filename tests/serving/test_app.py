@@ -209,9 +209,20 @@ def test_unknown_paths_and_methods_are_refused_in_the_same_form(client: TestClie
     refused = client.get("/predict")
     assert (refused.status_code, refused.json(), refused.headers["allow"]) == (
         405,
-        {"error": "method not allowed"},
+        {"error": "this path takes POST, not GET"},
         "POST",
     )
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/model", "/metrics", "/", "/docs", "/openapi.json"])
+def test_head_is_answered_as_get_without_a_body(client: TestClient, path: str) -> None:
+    """Load balancers and monitors ask for health by HEAD."""
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, got.status_code, head.content) == (200, 200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    if path != "/metrics":  # whose counters grow
+        assert head.headers["content-length"] == got.headers["content-length"]
+    assert client.head("/predict").status_code == 405
 
 
 def test_too_many_bytes_are_refused_before_or_while_they_arrive(serve: Serve) -> None:
