@@ -101,7 +101,7 @@ class OwnImages:
                 continue
             if found is not None and len(found):
                 return cls._judged(model, found, folders, own=own, workers=workers or cores())
-        why = f" ({faults[0]})" if faults else ""
+        why = f" ({faults[-1 if folders else 0]})" if faults else ""  # the folders that were named come last
         raise ExportError(
             f"the images of this model's data set are not found{why}, and an export is compared with featx on 64 of them "
             "before it is written; name a folder of such images with --images"
@@ -196,6 +196,13 @@ def _from_root(model: Model) -> tuple[FeatureSet | None, bool]:
 
 
 def _from_folders(folders: Sequence[str]) -> tuple[FeatureSet | None, bool]:
+    """The images of the first folder that has any."""
+    fault: FeatxError | None = None
     for folder in folders:
-        return with_keys(scan_images(folder)), True
+        try:
+            return with_keys(scan_images(folder)), True
+        except FeatxError as error:
+            fault = fault or error
+    if fault is not None:
+        raise fault
     return None, False

@@ -152,7 +152,12 @@ def test_images_that_are_gone_need_a_folder(place: Path, tmp_path: Path) -> None
     head.save(tmp_path / "moved.safetensors")
     with pytest.raises(ExportError, match="name a folder of such images with --images"):
         featx.export_model(tmp_path / "moved.safetensors", tmp_path / "x.onnx")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExportError, match=r"not found \(.*empty"):  # what is wrong with the folder that was named
+        featx.export_model(tmp_path / "moved.safetensors", tmp_path / "x.onnx", images=tmp_path / "empty")
     assert not (tmp_path / "x.onnx").exists()
+    folders = [tmp_path / "empty", place / "photos"]
+    assert featx.export_model(tmp_path / "moved.safetensors", tmp_path / "x.onnx", images=folders).proof.holds
 
 
 def test_unknown_formats_and_precisions_are_refused_by_name(place: Path) -> None:
