@@ -151,7 +151,7 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("form", "neighbour", "there is no array scorer.support"),
         ("parameters", None, "parameters is null; expected an object"),
         ("parameters", {}, "parameters lacks C, calibrate, class_weight, group, k, kernel, logit_adjustment, seed, w"),
-        ("parameters.class_weight", "even", 'parameters.class_weight is "even"; expected one of balanced'),
+        ("parameters.class_weight", "even", 'parameters.class_weight is "even"; expected "balanced", or the weights'),
         ("parameters.logit_adjustment", -1, "logit_adjustment is -1; expected a number of at least 0"),
         ("parameters.logit_adjustment", None, "parameters.logit_adjustment is null; expected a finite number"),
         (

@@ -44,6 +44,7 @@ from featx.io.schema import (
     TEXT,
     TINY,
     ArraySpec,
+    Rule,
     member_of,
     one_of,
     value_fault,
@@ -71,6 +72,10 @@ SEARCHED = {
 }
 """The rules for a head's hyper-parameters."""
 
+_CLASS_WEIGHT = Rule(
+    '"balanced", or the weights of classes by name', lambda value: value == "balanced" or isinstance(value, dict)
+)
+
 _METADATA = {
     **ORIGIN,
     "classes": NAMES,
@@ -80,7 +85,7 @@ _METADATA = {
     "parameters": {
         **SEARCHED,
         "weight_decay": (NULL, NUMBER),
-        "class_weight": (NULL, (one_of("balanced"), OBJECT)),
+        "class_weight": (NULL, _CLASS_WEIGHT),
         "logit_adjustment": NUMBER,
         "calibrate": (NULL, one_of(*CALIBRATIONS)),
         "group": (NULL, TEXT),
