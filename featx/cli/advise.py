@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.arguments import backbone_name
+from featx.arguments import backbone_name, path_of
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, Needs
 from featx.cli.option_groups import option
@@ -145,7 +145,7 @@ def advise(
     from featx.features.remote_folder import folder_here, newest_file
     from featx.io.file_kinds import is_feature_file
 
-    named = data or str(newest_file(cache, reporter))
+    named = str(newest_file(cache, reporter)) if data is None else path_of(data, "DATA")
     source: ImageSet | str = named
     if is_feature_file(named):
         refuse_data_options(scan, "with a feature file, whose data set was read already")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx.arguments import path_of
 from featx.cli.info_page import show_info
 from featx.cli.needs import ALWAYS, CHECKED, with_option, without_option
 from featx.cli.option_groups import Command, Group, option
@@ -48,7 +49,8 @@ def info(file: str | None, failed: bool, as_json: bool) -> None:
     """
     from featx.inspection.info import describe_file
 
-    file = str(with_local_files("info", {"file": file})["file"] or _newest())
+    given = None if file is None else path_of(file, "FILE")
+    file = str(_newest() if given is None else with_local_files("info", {"file": given})["file"])
     facts = describe_file(file)
     if failed:
         failures = facts.get("failures")

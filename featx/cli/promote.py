@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featx.arguments import path_of
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, Condition, Needs, with_option
 from featx.cli.option_groups import option
@@ -263,7 +264,7 @@ def promote(reporter: Reporter, head: str | None, models: str, **options: Any) -
 
     others = {name: value for name, value in options.items() if name not in _FIELDS}
     return run(
-        head or newest(Path(models), HEAD, reporter=reporter),
+        newest(Path(models), HEAD, reporter=reporter) if head is None else path_of(head, "HEAD"),
         settings=_settings(options),
         models=models,
         reporter=reporter,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from featx.arguments import path_of
 from featx.cli.needs import ALWAYS, CHECKED, refuse
 from featx.cli.option_groups import Command, option
 from featx.cli.options import (
@@ -140,7 +141,7 @@ def _serve(
     from featx.cli.choice import newest_model
     from featx.serving import server
 
-    file = model or str(newest_model(models, reporter))
+    file = str(newest_model(models, reporter)) if model is None else path_of(model, "MODEL")
     listener = server.bind(host, port)
     try:
         if not server.is_loopback(listener):

@@ -165,3 +165,11 @@ def test_promote_names_the_option_where_the_images_were_moved(split_photos: Path
     assert "name the feature file that it writes with --features" in failed
     run("extract", "elsewhere", "-b", "lenet5")
     run("promote", "models/split--lenet5--logreg.safetensors", "--features", "cache/elsewhere--lenet5.h5")
+
+
+@pytest.mark.parametrize("command", ["serve", "promote", "info", "advise"])
+def test_an_empty_argument_does_not_mean_the_newest_file(kinds: Path, command: str) -> None:
+    """Such as that of a variable of the shell which is not set."""
+    found = CliRunner().invoke(main, [command, ""])
+    assert found.exit_code == 1, found.output
+    assert "is an empty path" in found.stderr
