@@ -260,7 +260,7 @@ def main() -> None:
     if LIKE_EXTRACTION not in asked.clients:
         asked.clients.append(LIKE_EXTRACTION)
     found = measure(asked)
-    names = ("featx", "torch", "fastapi", "starlette", "uvicorn", "h11", "onnxruntime", "pillow")
+    names = ("featx", "torch", "fastapi", "starlette", "uvicorn", "httptools", "h11", "onnxruntime", "pillow")
     print(
         json.dumps({**found, "python": platform.python_version(), "versions": {name: version(name) for name in names}})
     )
