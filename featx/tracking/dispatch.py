@@ -141,7 +141,7 @@ class Trackers:
                 self._trackers.remove(each)
                 self._places.pop(_name(each), None)
                 why = f"{type(error).__name__}: {without_secrets(brief(error))}"
-                note = f"{_name(each)} failed in {method}, and is told no more about this run, which goes on: {why}"
+                note = f"{_name(each)} failed in {method}, and receives nothing more of this run, which goes on: {why}"
                 self.notes.append(note)
                 self._reporter.note(note)
                 if method not in ("on_start", "on_end", "on_error"):

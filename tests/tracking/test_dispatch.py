@@ -129,7 +129,7 @@ def test_a_tracker_that_fails_costs_a_note_and_nothing_else(method: str, tmp_pat
     assert Head.load(fit.path).kind == "ridge"
     assert told.calls == ["on_start", "on_end"]
     note = (
-        f"Broken failed in {method}, and is told no more about this run, which goes on: OSError: [Errno 28] No space left "
+        f"Broken failed in {method}, and receives nothing more of this run, which goes on: OSError: [Errno 28] No space left "
         "on device"
     )
     assert fit.notes[-1] == note

@@ -56,7 +56,7 @@ def test_mlflow_that_is_away_or_has_no_database_costs_a_note(in_tmp: Path, monke
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
     (note,) = fit_head(photos(), "centroid", track="mlflow").notes
-    assert note.startswith("mlflow failed in on_start, and is told no more about this run, which goes on: ")
+    assert note.startswith("mlflow failed in on_start, and receives nothing more of this run, which goes on: ")
     assert "secret" not in note
     monkeypatch.setattr("featx.tracking.mlflow_tracker.find_spec", lambda name: None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
