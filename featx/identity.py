@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from featx.constants import FOREIGN
+from featx.layer_spec import LayerSpec
 
 
 def joint_identity(identities: Sequence[str]) -> str:
@@ -42,6 +43,20 @@ def joint_features(parts: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """
     views = [layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1) for layers in parts]
     return views[0] if len(views) == 1 else np.stack(views, axis=1)
+
+
+def features_at(by_name: Mapping[str, np.ndarray], layer: str) -> np.ndarray:
+    """Join the features of one layer or several, in one view or several, as ``joint_features`` does.
+
+    Args:
+        by_name: the (N, D_i) features of each layer and view, by the name under which a feature file stores them.
+        layer: a layer spec, as in ``LayerSpec.parse``.
+
+    Examples:
+        >>> features_at({"layer3": np.zeros((5, 2)), "penultimate": np.ones((5, 3))}, "layer3,penultimate").shape
+        (5, 5)
+    """
+    return joint_features([[by_name[name] for name in view] for view in LayerSpec.parse(layer).stored])
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

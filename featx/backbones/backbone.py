@@ -31,7 +31,7 @@ from featx.data.fitting import fit_notes, fit_words, fitted
 from featx.data.transform import Transform, parse_bands, parse_size, parse_value_range
 from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, system_errors
-from featx.identity import joint_features, joint_identity
+from featx.identity import features_at, joint_identity
 from featx.layer_spec import PENULTIMATE, PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
 
 Parsed = TypeVar("Parsed")
@@ -226,8 +226,7 @@ class Backbone(WithText):
         Returns:
             (B, D), or (B, V, D) if the spec names several views.
         """
-        by_name = self.encode_views(pixels)
-        return joint_features([[by_name[name] for name in names] for names in LayerSpec.parse(layer).stored])
+        return features_at(self.encode_views(pixels), layer)
 
     def embed(
         self, images: Any, *, layer: str = PENULTIMATE, batch_size: int = 8, workers: int | None = None

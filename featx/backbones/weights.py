@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from featx.errors import BackboneError
+from featx.io.digests import file_digest
 from featx.system import MISSING, why_unreadable
 from featx.text import counted, listed, printable
 
@@ -57,16 +58,11 @@ def fetch(url: str) -> Path:
         raise BackboneError(
             f"{path}, where the weights of {url} are stored, cannot be read: {why}. Delete it and run again"
         )
-    elif expected and not _sha256(path).startswith(expected[1]):
+    elif expected and not file_digest(path).startswith(expected[1]):
         raise BackboneError(
             f"{path} is damaged: its SHA-256 does not begin with {expected[1]}. Delete it and run again"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_fit(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:

@@ -28,7 +28,7 @@ from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import each_file
 from featx.features.folder import files_sharing
-from featx.identity import joint_features
+from featx.identity import features_at
 from featx.layer_spec import LayerSpec, RandomView, View
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
@@ -74,7 +74,7 @@ class FileFeatures:
         intact, by_name = self.rows.take(keys)
         if not intact.any():
             return intact, np.empty((0, 0), np.float32)
-        return intact, joint_features([[by_name[name] for name in view] for view in LayerSpec.parse(self.layer).stored])
+        return intact, features_at(by_name, self.layer)
 
 
 class SetFeatures:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -26,6 +25,7 @@ from typing import Any
 from featx._version import __version__
 from featx.errors import OutputError
 from featx.io import atomic
+from featx.io.digests import file_digest
 from featx.io.strict_json import strict_json
 from featx.system import nearest_folder
 from featx.text import counted, listed, printable, size_text
@@ -119,12 +119,6 @@ def read_manifest(path: Path, manifest: str) -> dict[str, Any] | None:
         return None
     listed_files = facts.get("files") if isinstance(facts, dict) else None
     return facts if isinstance(listed_files, dict) and "featx" in facts else None
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_own(path: Path, manifest: str, noun: str, option: str) -> None:

@@ -17,9 +17,9 @@ from featx.extraction.engines import Engine, one_thread_each, open_engine
 from featx.extraction.network_copy import noise_images
 from featx.heads.postprocess import softmax
 from featx.heads.training_data import mean_over_views
-from featx.identity import joint_features
+from featx.identity import features_at
 from featx.inference import HeadOnBackbone, Model
-from featx.layer_spec import LayerSpec, View
+from featx.layer_spec import View
 from featx.promotion.model import PromotedModel
 from featx.reporter import SILENT, Reporter
 from featx.system import cores
@@ -127,8 +127,7 @@ def _features(engine: Engine, backbone: Backbone, pixels: np.ndarray) -> dict[st
 
 def _head_values(model: HeadOnBackbone, engine: Engine, pixels: np.ndarray) -> np.ndarray:
     by_name = _features(engine, model.backbone, pixels)
-    stored = LayerSpec.parse(model.head.layer_).stored
-    return model.head.predict_values(joint_features([[by_name[name] for name in names] for names in stored]))
+    return model.head.predict_values(features_at(by_name, model.head.layer_))
 
 
 def _promoted(model: PromotedModel, compute: str, threads: int, reporter: Reporter) -> Scorer:

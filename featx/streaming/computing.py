@@ -22,9 +22,8 @@ from featx.extraction.lookup import ImageValues, Network, iter_batches
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.on_features import rows_and_failures
-from featx.identity import joint_features
+from featx.identity import features_at
 from featx.inference import NOT_FINITE, HeadOnBackbone, known_features
-from featx.layer_spec import LayerSpec
 from featx.promotion.model import PromotedModel
 from featx.reporter import Reporter
 from featx.streaming.inputs import Entry, ListedImages, StreamedImages, mark_of_row
@@ -85,9 +84,8 @@ class HeadEngine:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Compute features: (B, V, 3, H, W) uint8 to (B, D), or (B, V, D) of several views."""
         assert self._engine
-        backbone, spec = self._model.backbone, LayerSpec.parse(self._model.head.layer_)
-        by_name = split_views(self._engine(pixels.reshape(-1, *pixels.shape[2:])), backbone.views)
-        return joint_features([[by_name[name] for name in names] for names in spec.stored])
+        by_name = split_views(self._engine(pixels.reshape(-1, *pixels.shape[2:])), self._model.backbone.views)
+        return features_at(by_name, self._model.head.layer_)
 
 
 Outputs = Callable[[Sequence[np.ndarray]], np.ndarray]

@@ -23,6 +23,7 @@ from featx.errors import CacheLockedError, DatasetError, OutputError, SettingsEr
 from featx.features.lock import write_lock
 from featx.heads.head import Head
 from featx.inference import HeadOnBackbone, Model, as_model, load_scorer
+from featx.io.digests import file_digest
 from featx.io.outputs import Output, require_outputs
 from featx.io.tables import PARQUET
 from featx.progress import shows_progress
@@ -192,15 +193,10 @@ def _files(given: Sequence[Any]) -> list[str | os.PathLike[str]]:
 def _digest(model: Any, name: str | os.PathLike[str]) -> str:
     """The SHA-256 of the file of a head or model, in hex."""
     if name:
-        return _sha256(Path(name))
+        return file_digest(Path(name))
     with tempfile.TemporaryDirectory() as folder:
         kept = model.head if isinstance(model, HeadOnBackbone) else model
-        return _sha256(kept.save(Path(folder, "model.safetensors")))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(kept.save(Path(folder, "model.safetensors")))
 
 
 _DIFFERENCES = {
