@@ -84,3 +84,6 @@ FROZEN, INPUT = "frozen", ".input"
 
 FOREIGN = "foreign"
 """The word before the identity, and the name of the part of a backbone, of features that another tool computed."""
+
+JOINT = "joint"
+"""The source of a backbone that is several side by side, whose features are those of each, one after the other."""

@@ -59,8 +59,12 @@ def features_at(by_name: Mapping[str, np.ndarray], layer: str) -> np.ndarray:
     return joint_features([[by_name[name] for name in view] for view in LayerSpec.parse(layer).stored])
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def differences(ours: Mapping[str, Any] | Sequence[Any], theirs: Mapping[str, Any] | Sequence[Any]) -> list[str]:
     """List the parts in which two descriptions of a backbone differ, with both values.
+
+    Args:
+        ours: the parts of one backbone, or the list of several side by side, as ``FeatureSet.join`` describes them.
+        theirs: likewise.
 
     Examples:
         >>> differences({"dtype": "float32"}, {"dtype": "float16"})
@@ -68,6 +72,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
         >>> differences({"transform": {"crop": 224, "fit": "pad"}}, {"transform": {"crop": 224}})
         ['transform: fit pad against none']
     """
+    if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
+        return _differences_of_several(ours, theirs)
     found = []
     for part in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(part), theirs.get(part)
@@ -78,6 +84,23 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
         else:
             found.append(f"{part}: {brief_value(one)} against {brief_value(other)}")
     return found
+
+
+def _differences_of_several(ours: Any, theirs: Any) -> list[str]:
+    """As ``differences``, where at least one is a list of backbones side by side."""
+    one, other = (
+        [f"{part['backbone'].get('name', '?')} {part['layer']}" for part in parts]
+        if isinstance(parts, list)
+        else ["one backbone"]
+        for parts in (ours, theirs)
+    )
+    if one != other:
+        return [f"backbones: {', '.join(one)} against {', '.join(other)}"]
+    return [
+        f"{mine['backbone'].get('name', '?')} {difference}"
+        for mine, its in zip(ours, theirs, strict=True)
+        for difference in differences(mine["backbone"].get("parts", {}), its["backbone"].get("parts", {}))
+    ]
 
 
 def _inner_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

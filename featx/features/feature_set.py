@@ -22,6 +22,7 @@ from featx.features.encoded_paths import EncodedPaths
 from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE
 from featx.features.file_set import each_file, folder_of, is_set, open_features
+from featx.features.joint_sets import joint_fields
 from featx.features.manifest import Manifest
 from featx.features.remote_folder import local_file
 from featx.features.shared_reading import read_shared
@@ -166,6 +167,22 @@ class FeatureSet(SplitRows):
                 X, y, paths=paths, classes=classes, splits=splits, keys=keys, groups=groups, columns=columns, name=name
             )
         )
+
+    @classmethod
+    def join(cls, sets: Sequence[FeatureSet]) -> FeatureSet:
+        """Join the features of several backbones side by side, image by image.
+
+        Args:
+            sets: of the same images, which are found by their keys, in the same views.
+
+        Returns:
+            The images that all sets hold, in the order of the first set, with its labels and splits. The columns are those of
+            each set, one after the other; ``backbone`` lists the parts.
+
+        Raises:
+            HeadError: fewer than two sets, sets of other views, no image that all hold, or an image with two labels.
+        """
+        return cls(**joint_fields(sets)[0])
 
     def __len__(self) -> int:
         return len(self.labels)

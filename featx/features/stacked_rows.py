@@ -174,7 +174,7 @@ class StackedRows:
         of_part = np.searchsorted(self._ends, raw, side="right")
         for part in np.unique(of_part).tolist():
             mine, start = np.flatnonzero(of_part == part), self._start(part)
-            step = max(1, BLOCK_BYTES // (out.nbytes // len(out) or 1)) if _is_dense(raw[mine]) else _SCATTERED
+            step = max(1, BLOCK_BYTES // (out.nbytes // len(out) or 1)) if is_dense(raw[mine]) else _SCATTERED
             for at in range(0, len(mine), step):
                 some = mine[at : at + step]
                 out[some] = self._joined(part, raw[some] - start)
@@ -236,6 +236,6 @@ def select(features: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
     return found
 
 
-def _is_dense(rows: np.ndarray) -> bool:
+def is_dense(rows: np.ndarray) -> bool:
     """Whether rows lie near one another, so that reading them does not touch many more pages."""
     return len(rows) > 0 and int(np.ptp(rows)) < 2 * len(rows)

@@ -16,6 +16,7 @@ import numpy as np
 from featx.constants import CALIBRATIONS, KERNELS, TASKS
 from featx.data.transform import Transform
 from featx.errors import CorruptFileError
+from featx.features.joint_sets import blocks_of, is_joint
 from featx.heads.parameters import check_for_task, check_parameters
 from featx.heads.postprocess import Isotonic, Postprocess, class_name
 from featx.heads.predictors import CosinePredictor
@@ -27,13 +28,11 @@ from featx.io.atomic import write_whole
 from featx.io.model_file import Schema
 from featx.io.outputs import require_replaceable
 from featx.io.schema import (
-    BACKBONE,
+    ANY_BACKBONE,
     DIGEST,
-    FOREIGN_BACKBONE,
     FOREIGN_DIGEST,
     LAYER,
     NAMES,
-    NO_FACTS,
     NO_TEXT,
     NULL,
     NUMBER,
@@ -94,7 +93,7 @@ _METADATA = {
     "reject_below": (NULL, SHARE),
     "layer": LAYER,
     "identity": IDENTITY,
-    "backbone": (NO_FACTS, (BACKBONE, FOREIGN_BACKBONE)),
+    "backbone": ANY_BACKBONE,
     "source": (NULL, PATH),
     "search": [{"candidate": NUMBER, "mean": (NULL, NUMBER), "standard_error": (NULL, NUMBER)}],
     "convergence": (NULL, {"gap": NUMBER, "iterations": whole(0)}),
@@ -275,8 +274,7 @@ def _from_contents(
         if meta["form"] != form:
             raise ValueError(f"a {meta['form']} predictor does not make a {meta['kind']} head of {task}")
         _require_task(task, meta["classes"], "thresholds" in arrays)
-        if meta["backbone"] and "transform" in meta["backbone"]["parts"]:
-            Transform.from_dict(meta["backbone"]["parts"]["transform"])
+        _require_backbone(meta["backbone"], len(arrays["mean"]))
     except (TypeError, ValueError) as error:  # a HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid head: {printable(str(error))}") from error
     return params, _fitted_attributes(arrays, meta)
@@ -285,6 +283,16 @@ def _from_contents(
 def short_weights(backbone: Mapping[str, Any]) -> str:
     """The weights of a stored backbone by name: of a file or URL the last part alone, which names no folder and no server."""
     return str(backbone.get("weights") or "default").partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def _require_backbone(backbone: Mapping[str, Any], width: int) -> None:
+    """Raise ValueError if a backbone has a transform that cannot be, or parts of other columns than the head."""
+    blocks = blocks_of(backbone, width)
+    if not blocks or blocks[-1].stop != width:
+        raise ValueError(f"its backbones have {blocks[-1].stop if blocks else 0} columns together, the head {width}")
+    for each in [part["backbone"] for part in backbone["parts"]] if is_joint(backbone) else [backbone]:
+        if "transform" in each.get("parts", {}):
+            Transform.from_dict(each["parts"]["transform"])
 
 
 def _form(params: Mapping[str, Any], task: str) -> str:

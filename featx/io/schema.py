@@ -5,7 +5,8 @@ A rule for a JSON value is one of
 - a ``Rule``;
 - a mapping: the value is an object with at least these keys, each of which follows its own rule;
 - a list of one rule: the value is a list, and each of its items follows the rule;
-- a tuple of two rules: the value follows one of them.
+- a tuple of two rules: the value follows one of them;
+- ``When``: the value follows one rule or another, by what it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from featx.constants import DTYPES, FOREIGN, MAX_CHANNELS, MAX_SIDE
+from featx.constants import DTYPES, FOREIGN, JOINT, MAX_CHANNELS, MAX_SIDE
 from featx.io.strict_json import shown
 from featx.io.tensor_file import Tensor
 from featx.layer_spec import LayerSpec
@@ -50,6 +51,21 @@ class Rule:
     def words(self) -> str:
         """What the value must be."""
         return self.expected if isinstance(self.expected, str) else self.expected()
+
+
+@dataclass(frozen=True)
+class When:
+    """One of two rules, by what a value is.
+
+    Attributes:
+        holds: whether the first rule is for a value.
+        then: the first rule, of any form.
+        otherwise: the second one.
+    """
+
+    holds: Callable[[Any], bool]
+    then: Any
+    otherwise: Any
 
 
 def whole(least: int, most: int = 2**63 - 1) -> Rule:
@@ -134,6 +150,27 @@ BACKBONE = {"name": PATH, "weights": PATH, "parts": {"dtype": one_of(*DTYPES), "
 FOREIGN_BACKBONE = {"name": PATH, "weights": PATH, "parts": {"dtype": one_of(*DTYPES), FOREIGN: OBJECT}}
 """What is known of a network whose features another tool computed."""
 
+JOINT_BACKBONE = {
+    "name": PATH,
+    "parts": [
+        {
+            "backbone": (NO_FACTS, (BACKBONE, FOREIGN_BACKBONE)),
+            "layer": LAYER,
+            "identity": (NO_TEXT, (DIGEST, FOREIGN_DIGEST)),
+            "width": whole(1),
+            "file": PATH,
+        }
+    ],
+}
+"""Several backbones side by side, as ``FeatureSet.join`` describes them."""
+
+ANY_BACKBONE = When(
+    lambda value: isinstance(value, dict) and value.get("source") == JOINT,
+    JOINT_BACKBONE,
+    (NO_FACTS, (BACKBONE, FOREIGN_BACKBONE)),
+)
+"""One backbone, several side by side, or nothing."""
+
 
 def value_fault(value: Any, rule: Any, where: str = "") -> str:
     """Find the first rule that a JSON value breaks.
@@ -149,6 +186,8 @@ def value_fault(value: Any, rule: Any, where: str = "") -> str:
     name = where or "its JSON"
     if isinstance(rule, Rule):
         return "" if rule.holds(value) else f"{name} is {shown(value)}; expected {rule.words}"
+    if isinstance(rule, When):
+        return value_fault(value, rule.then if rule.holds(value) else rule.otherwise, where)
     if isinstance(rule, tuple):
         first, second = (value_fault(value, either, where) for either in rule)
         if first and second and all(isinstance(either, Mapping) for either in rule):
