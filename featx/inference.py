@@ -28,11 +28,13 @@ from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
 from featx.features.remote_folder import folder_here
 from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
-from featx.heads.evaluation import trained_on
+from featx.heads.conformal import Conformal
+from featx.heads.evaluation import trained_on, with_sets
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.on_features import values_of_features
+from featx.heads.prediction import INTERVAL_COLUMNS, SET_COLUMN
 from featx.heads.prediction import Prediction as Prediction
 from featx.heads.prediction_table import (
     BY_HEAD,
@@ -380,26 +382,42 @@ def _evaluate_promoted(
         by = PredictedBy("classification", model.classes, model.decide, model.train_keys)
         predicted = Predictions.of_one(np.array(decoded), probabilities, BY_MODEL)
         write_predictions(predictions, rows, predicted, by)
-    return ClassificationReport.from_predictions(
-        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below,
-        groups=row_groups(rows, np.array(decoded)), notes=notes,
+    kept = row_groups(rows, np.array(decoded))
+    report = ClassificationReport.from_predictions(
+        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, groups=kept, notes=notes,
     )  # fmt: skip
+    return with_sets(report, model.conformal_, labels[decoded], probabilities, kept)
 
 
 def prediction_maker(model: Head | Model, top: int) -> Callable[[str, np.ndarray], Prediction]:
     """Return a function that turns a path and the (C,) outputs for it into a prediction with ``top`` classes."""
-    decide = model.head.decide if isinstance(model, HeadOnBackbone) else model.decide
-    classes = model.names_ if isinstance(model, Head) else model.classes
+    scorer = model.head if isinstance(model, HeadOnBackbone) else model
+    classes, conformal = model.names_ if isinstance(model, Head) else model.classes, conformal_of(model)
 
     def to_prediction(path: str, outputs: np.ndarray) -> Prediction:
-        value = decide(outputs)
+        value = scorer.decide(outputs)
         if isinstance(value, float):
-            return Prediction(path, value=value)
+            ends = None if conformal is None else conformal.intervals(outputs[None])[0].tolist()
+            return Prediction(path, value=value, interval=None if ends is None else (ends[0], ends[1]))
         count = max(top, len(value)) if isinstance(value, list) else top
         order = np.argsort(-outputs, kind="stable")[:count]
-        return Prediction(path, tuple((classes[i], float(outputs[i])) for i in order), value=value)
+        members = None if conformal is None else tuple(classes[i] for i in conformal.members(outputs))
+        return Prediction(path, tuple((classes[i], float(outputs[i])) for i in order), value=value, set=members)
 
     return to_prediction
+
+
+def conformal_of(model: Head | Model) -> Conformal | None:
+    """What the prediction sets of a head or model follow from, or None."""
+    return model.head.conformal_ if isinstance(model, HeadOnBackbone) else model.conformal_
+
+
+def columns_of_sets(model: Head | Model) -> tuple[str, ...]:
+    """The names of the columns that tables of predictions have for prediction sets or intervals."""
+    if conformal_of(model) is None:
+        return ()
+    head = model.head if isinstance(model, HeadOnBackbone) else model
+    return INTERVAL_COLUMNS if isinstance(head, Head) and head.task_ == "regression" else (SET_COLUMN,)
 
 
 def known_features(model: Model, cache: str | os.PathLike[str] | None) -> FileFeatures | None:

@@ -119,6 +119,8 @@ def _show_head(result: Fit) -> None:
     )
     if head.reject_below_ is not None:
         click.echo(f"rejects a prediction whose probability is below {head.reject_below_:.4f}")
+    if head.conformal_ is not None:
+        click.echo(f"prediction {'intervals' if head.task_ == 'regression' else 'sets'}: {head.conformal_.sentence}")
 
 
 def _show_files(result: Fit) -> None:
@@ -213,6 +215,15 @@ def _check(options: Mapping[str, Any]) -> None:
     "--target-precision", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     section="Head", needs=CHECKED, metavar="SHARE",
     help="Choose the P of --reject-below so that, with 95 % confidence, SHARE of the accepted predictions are right.",
+)  # fmt: skip
+@option(
+    "--conformal", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    section="Head", needs=CHECKED, metavar="ALPHA",
+    help="Make prediction sets, or intervals of numbers, too: a share of at most ALPHA of them misses the truth.",
+)  # fmt: skip
+@option(
+    "--conformal-per-class", is_flag=True, section="Head", needs=with_option("conformal", "--conformal"),
+    help="Let the sets miss at most ALPHA of each class.",
 )  # fmt: skip
 @option(
     "--prompt", "prompts", multiple=True, show_default=DEFAULT_TEMPLATE, section="Head", needs=CHECKED, metavar="TEXT",

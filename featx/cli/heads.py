@@ -42,14 +42,15 @@ _COLUMNS = (
     "took",
     "size",
     "calibrated",
+    "sets",
     "verdict",
 )
 """The columns of the list. Where the terminal is too narrow, those of ``_LEFT_OUT_FIRST`` are left out one by one."""
-_LEFT_OUT_FIRST = ("calibrated", "size", "layer", "backbone", "data", "took", "verdict", "kind")
+_LEFT_OUT_FIRST = ("sets", "calibrated", "size", "layer", "backbone", "data", "took", "verdict", "kind")
 _SECOND_LINE = ("accuracy", "95 % interval", "test", "fitted", "kind", "verdict")
 """What stands below the name where one line is too short, as far as it fits."""
 _INDENT = "    "
-_TEXT = ("95 % interval", "test", "kind", "data", "backbone", "layer", "calibrated", "verdict")
+_TEXT = ("95 % interval", "test", "kind", "data", "backbone", "layer", "calibrated", "sets", "verdict")
 
 
 def _show(result: HeadList | HeadComparison) -> None:
@@ -138,6 +139,7 @@ def _cells(entry: HeadEntry) -> dict[str, str]:
         "took": "" if entry.seconds is None else _duration(entry.seconds),
         "size": size_text(entry.bytes),
         "calibrated": "" if entry.calibration == "none" else entry.calibration,
+        "sets": entry.sets,
         "verdict": entry.verdict,
     }
 
@@ -161,7 +163,7 @@ def _print_csv(found: HeadList) -> None:
     """Print the list as CSV, numbers with all their digits."""
     header = (
         "file", "kind", "head", "C", "k", "data", "backbone", "layer", "views", "metric", "value", "low", "high", "n", "split",
-        "test_set", "calibration", "n_train", "at", "seconds", "bytes", "verdict", "fault",
+        "test_set", "calibration", "n_train", "at", "seconds", "bytes", "verdict", "fault", "sets",
     )  # fmt: skip
     print_csv(header, (_csv_row(entry) for entry in found))
 
@@ -174,7 +176,7 @@ def _csv_row(entry: HeadEntry) -> list[Any]:
     return [
         entry.path, entry.kind, entry.head, entry.chosen.get("C", ""), entry.chosen.get("k", ""), entry.dataset, entry.backbone,
         entry.layer, entry.views, *number, entry.test_set, entry.calibration, entry.n_train,
-        entry.at.isoformat(timespec="seconds"), seconds, entry.bytes, entry.verdict, entry.fault,
+        entry.at.isoformat(timespec="seconds"), seconds, entry.bytes, entry.verdict, entry.fault, entry.sets,
     ]  # fmt: skip
 
 

@@ -70,6 +70,7 @@ def _show_head(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - a
         "labels" if facts["task"] == "multilabel" else "classes": _classes(facts) if facts["task"] != "regression" else "",
         "settings": _settings(parameters),
         "rejects": _rejects(facts.get("reject_below")),
+        "prediction sets": _sets(facts.get("conformal")),
         "temperature": f"{facts['temperature']:.4f}" if facts.get("temperature", 1) != 1 else "",
         "fitted to": f"{counted(facts['n_train'], 'image')} in {facts['seconds']:.2f} s{_made(facts.get('made'))}",
         "data set": _data_set(facts["dataset"]),
@@ -91,6 +92,7 @@ def _show_model(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - 
         "head": _kind(head["kind"], head["parameters"]),
         "classes": _classes(facts),
         "rejects": _rejects(facts.get("reject_below")),
+        "prediction sets": _sets(facts.get("conformal")),
         "data set": _data_set(facts["dataset"]),
         "fitted to": f"{counted(facts['n_train'], 'image')}, in {facts['seconds']:.1f} s{_made(facts.get('made'))}",
         "images are": _transform(facts["transform"]),
@@ -222,6 +224,18 @@ def _is_set(value: Any) -> bool:
 
 def _rejects(threshold: float | None) -> str:
     return "" if threshold is None else f"predictions of a probability below {threshold:.4f}"
+
+
+def _sets(conformal: Any) -> str:
+    """What the prediction sets of a head or model promise; "" where there are none, or the file's facts are no such."""
+    import numpy as np  # with what follows it, it takes longer to import than the page to print
+
+    from featx.heads.conformal import Conformal
+
+    try:
+        return Conformal.of(conformal, np.empty(0)).sentence
+    except ValueError:
+        return ""
 
 
 def _evidence(paired: Mapping[str, Any] | None) -> str:

@@ -31,29 +31,49 @@ from featx.cli.options import (
     refuse_data_options,
 )
 from featx.cli.streamed import Streamed, all_failed, given_images, given_parts, show_nothing
+from featx.data.cells import BETWEEN_LABELS
 from featx.reporter import Reporter, stage_of_import
 from featx.text import cell
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.data.scan_options import ScanOptions
+    from featx.heads.prediction import Prediction
     from featx.inference import Model
     from featx.streaming.writing import WrittenPredictions
 
 
 class _Predictions(Streamed[Any]):
-    """Predictions, printed as a row of CSV for each class of each image."""
+    """Predictions, printed as a row of CSV for each class of each image.
+
+    Args:
+        further: names of the columns of prediction sets or intervals, if the model has them.
+        options: as ``Streamed`` takes them.
+    """
+
+    def __init__(self, made: Iterable[Any], *, further: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(made, **options)
+        self._further = further
 
     def print_rows(self) -> None:
         """Print the rows of each image as soon as it is predicted."""
         table = csv.writer(sys.stdout, lineterminator="\n")
         for number, prediction in enumerate(self):
             if not number:
-                table.writerow(["path", "rank", "label", "probability", "error"])
+                table.writerow(["path", "rank", "label", "probability", *self._further, "error"])
             if prediction.error:
-                table.writerow([cell(prediction.path), "", "", "", cell(prediction.error)])
+                nothing = [""] * (3 + len(self._further))
+                table.writerow([cell(prediction.path), *nothing, cell(prediction.error)])
             for rank, (label, probability, why) in enumerate(prediction.rows(), start=1):
-                table.writerow([cell(prediction.path), rank, cell(label), _shown(probability), cell(why)])
+                sets = _set_cells(prediction) if self._further else ()
+                table.writerow([cell(prediction.path), rank, cell(label), _shown(probability), *sets, cell(why)])
             sys.stdout.flush()
+
+
+def _set_cells(prediction: Prediction) -> list[str]:
+    """The cells of the prediction set, or of the ends of the interval."""
+    if prediction.interval is not None:
+        return [f"{end:.6g}" for end in prediction.interval]
+    return [cell(BETWEEN_LABELS.join(prediction.set or ()))]
 
 
 class _Explanations(Streamed[Any]):
@@ -211,8 +231,9 @@ def predict(
 
     The output is CSV, a row at a time as images are predicted: path, rank, label, probability, error. An image that cannot be
     decoded gets a row with the reason, and so does one whose prediction a head rejects; if every image fails, the exit status
-    is 1. A multi-label head gives one row for each predicted label. An apostrophe before a cell that begins with = + - or @
-    keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every name
+    is 1. A multi-label head gives one row for each predicted label. A head of --conformal adds the column set, the classes of
+    the prediction set with | between them, or for numbers lower and upper. An apostrophe before a cell that begins with = + -
+    or @ keeps a spreadsheet from running it as a formula, and unprintable characters are escaped; --json prints every name
     unchanged.
 
     With -o FILE a table is written instead, with one row for each image and the further columns of the data: path, prediction,
@@ -245,8 +266,12 @@ def predict(
         inputs = given_images(named, scan)
         page = _sheet(sheet, loaded, features, images, inputs=[model, *named]) if sheet else None
         return _explanations(loaded, inputs, explain, features, page, reporter, **reading)
+    from featx.inference import columns_of_sets
+
     made = _predicted(loaded, named, scan, top=top, reporter=reporter, **reading)
-    return _Predictions(made, key="predictions", failure=lambda each: (each.path, each.error))
+    return _Predictions(
+        made, key="predictions", failure=lambda each: (each.path, each.error), further=columns_of_sets(loaded)
+    )
 
 
 def _require_table(out: str, inputs: Sequence[str]) -> None:

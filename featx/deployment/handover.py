@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
@@ -22,8 +22,9 @@ from featx.deployment.proof import TOLERANCE
 from featx.deployment.published import published
 from featx.deployment.tensors import packed_tensors
 from featx.deployment.torch_program import proved_program, runner
+from featx.heads.conformal import Conformal
 from featx.heads.postprocess import Isotonic
-from featx.inference import HeadOnBackbone
+from featx.inference import HeadOnBackbone, conformal_of
 from featx.io.folders import replacing_folder, require_replaceable_folder
 from featx.io.outputs import Output, OutputKind, require_separate
 from featx.metrics.classification import ClassificationReport
@@ -120,6 +121,7 @@ def _add_network(folder: _Folder, job: ExportJob, own: OwnNetwork, network: Libr
         "probabilities": _PROBABILITIES[own.task] if has_head else None,
         "views": [view.name for view in job.model.views],
         "reject_below": job.whole().facts["reject_below"],
+        **({} if (conformal := conformal_of(job.model)) is None else {"conformal": conformal.as_dict()}),
         "largest_difference": largest,
         "model": published(job.whole().facts)["name"],
     }
@@ -205,12 +207,22 @@ def _add_example(folder: _Folder, job: ExportJob, data: bytes, facts: Mapping[st
         else:
             found["label"] = names[label] if label >= 0 else None
         found["probabilities"] = dict(zip(names, found["probabilities"], strict=True))
+    if conformal := conformal_of(job.model):
+        outputs = np.array([found["value"]] if "value" in found else [*found["probabilities"].values()])
+        found |= _set_of(conformal, outputs, facts["classes"], regression="value" in found)
     script = (resources.files("featx.deployment") / "predict.py.txt").read_text()
     background = "#{:02x}{:02x}{:02x}".format(*job.model.transform.background)
     folder.add("predict.py", script.replace("BACKGROUND", {"#ffffff": "white"}.get(background, background)),
                "predicts images, with torch alone")  # fmt: skip
     folder.add("example.ppm", as_ppm(pixels), "a drawn picture")
     folder.add("example.json", json.dumps({"image": "example.ppm", **found}) + "\n", "what predict.py prints for it")
+
+
+def _set_of(conformal: Conformal, outputs: np.ndarray, classes: Sequence[str], *, regression: bool) -> dict[str, Any]:
+    """The prediction set or interval of (C,) outputs, as the script prints it."""
+    if regression:
+        return {"interval": conformal.intervals(outputs[None])[0].tolist()}
+    return {"set": [classes[label] for label in conformal.members(outputs)]}
 
 
 def _add_picture(folder: _Folder, card: CardFacts) -> None:

@@ -14,7 +14,7 @@ from featx.deployment.own_images import OwnImages
 from featx.deployment.precision import Comparison
 from featx.deployment.proof import Proof, Reference
 from featx.deployment.whole import WholeModel
-from featx.inference import Model
+from featx.inference import Model, conformal_of
 from featx.io.outputs import Output, require_outputs
 from featx.reporter import Reporter
 
@@ -121,6 +121,12 @@ class ExportJob:
             )
         if bands:
             found.append(f"the channels of the input are the bands {', '.join(map(str, bands))} of the image files")
+        if conformal_of(self.model) is not None:
+            found.append(
+                "prediction sets are no output of the exported model; its facts have their thresholds, under conformal: a "
+                "class is in the set if the classes that are more probable have at most its threshold of probability together, "
+                "and the interval of a number is the number plus and minus the threshold"
+            )
         if self.reference.unreadable:
             found.append(f"{self.reference.unreadable} images of the proof could not be read and were left out")
         return found

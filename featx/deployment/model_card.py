@@ -58,6 +58,7 @@ def model_card(
         _data(card),
         _results(card, "confusion.png" in files),
         _decisions(card),
+        _sets(card),
         _made(card, proof, difference),
         _limits(card, network),
         _files(files),
@@ -308,6 +309,35 @@ def _decisions(card: CardFacts) -> list[str]:
     else:
         lines += ["", "The most probable class is always predicted; no image is rejected."]
     return lines
+
+
+def _sets(card: CardFacts) -> list[str]:
+    """What prediction sets or intervals promise, and what they were found to keep."""
+    conformal, report = card.facts.get("conformal"), card.report or {}
+    if not conformal:
+        return []
+    numbers = card.task == "regression"
+    what = "intervals" if numbers else "sets"
+    of = " of each class" if conformal["per_class"] else ""
+    rule = (
+        f"The interval of a number is the number plus and minus {conformal['thresholds'][0]:.4g}."
+        if numbers
+        else "A class is in the set of an image if the classes that are more probable have at most its threshold of "
+        "probability together; `config.json` has the thresholds, and `predict.py` applies them."
+    )
+    text = (
+        f"At most {conformal['alpha']:.4g} of the prediction {what}{of} should miss the truth, for images that are drawn as "
+        f"those were that chose the thresholds ({counted(conformal['rows'], 'image')}). Nothing is promised for images of "
+        f"other kinds. {rule}"
+    )
+    if found := report.get("prediction_intervals" if numbers else "sets"):
+        interval = " to ".join(f"{end:.4f}" for end in found["interval"])
+        size = f"are {found['mean_width']:.4g} wide" if numbers else f"have {found['mean_size']:.2f} classes"
+        text += (
+            f" On the split {md(report['split'])}, {found['coverage']:.4f} of them contain the truth (95 % interval "
+            f"{interval}); they {size} on average."
+        )
+    return [f"## Prediction {what}", "", text]
 
 
 def _made(card: CardFacts, proof: Proof, difference: str) -> list[str]:

@@ -256,7 +256,9 @@ def _judge_of(model: Model) -> tuple[tuple[str, ...], Postprocess]:
     if isinstance(model, HeadOnBackbone):
         return model.head.names_, model.head.postprocess_
     offset = np.zeros(len(model.classes))
-    return model.classes, Postprocess("classification", 1.0, offset, reject_below=model.reject_below)
+    return model.classes, Postprocess(
+        "classification", 1.0, offset, reject_below=model.reject_below, conformal=model.conformal_
+    )
 
 
 def _values(found: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -22,7 +22,7 @@ from featx.deployment.preprocessing import Preprocess
 from featx.devices import full_float32
 from featx.heads.head_file import HEAD
 from featx.heads.postprocess import Postprocess
-from featx.inference import HeadOnBackbone, Model, load_model
+from featx.inference import HeadOnBackbone, Model, conformal_of, load_model
 from featx.io import model_file
 from featx.layer_spec import PENULTIMATE, LayerNode, LayerSpec, View
 from featx.promotion.model import PromotedModel
@@ -69,9 +69,9 @@ class WholeModel(nn.Module):
         transform: how an image becomes the network's input.
         views: the views of each image that the scores are averaged over.
         facts: what a file should say of the model, as JSON can hold it: name, identity (of the features), featx (its version),
-            task, classes, reject_below, backbone, layer, views, transform, dataset, report, and sha256 where it was read from a
-            file. The report is that on the held-out split, without its tables: accuracy, interval, n, split, ...; None where
-            none is known.
+            task, classes, reject_below, conformal (if there are prediction sets), backbone, layer, views, transform, dataset,
+            report, and sha256 where it was read from a file. The report is that on the held-out split, without its tables:
+            accuracy, interval, n, split, ...; None where none is known.
         report: the same report with its tables, or None.
 
     Examples:
@@ -286,6 +286,7 @@ def _facts(model: Model, report: Mapping[str, Any] | None, name: str) -> dict[st
         "task": task,
         "classes": list(model.classes),
         "reject_below": reject_below,
+        **({} if (conformal := conformal_of(model)) is None else {"conformal": conformal.as_dict()}),
         "backbone": backbone,
         "layer": layer,
         "views": [view.name for view in model.views],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.heads.conformal import Conformal
 from featx.heads.fitted import FittedHead
 from featx.heads.groups import match_groups, row_groups, with_splits
 from featx.heads.postprocess import Postprocess
@@ -17,6 +19,7 @@ from featx.heads.targets import is_known_label, targets_of
 from featx.heads.training_data import Rows, flatten_views
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
+from featx.metrics.prediction_sets import IntervalReport, SetReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 
@@ -115,15 +118,34 @@ def make_report(
         groups: (N,) int64, from ``row_groups``; the intervals are by groups. None: each image is a group of its own.
         notes: for the report.
     """
-    if postprocess.task == "regression":
-        return RegressionReport.from_predictions(y, outputs, split=split, groups=groups, notes=notes)
     if postprocess.thresholds is not None:
         return MultiLabelReport.from_predictions(
             y, outputs, classes, thresholds=postprocess.thresholds, split=split, groups=groups, notes=notes
         )
-    return ClassificationReport.from_predictions(
+    if postprocess.task == "regression":
+        numbers = RegressionReport.from_predictions(y, outputs, split=split, groups=groups, notes=notes)
+        if (conformal := postprocess.conformal) is None:
+            return numbers
+        intervals = IntervalReport.of(y, conformal.intervals(outputs), alpha=conformal.alpha, groups=groups)
+        return dataclasses.replace(numbers, prediction_intervals=intervals)
+    report = ClassificationReport.from_predictions(
         y, outputs, classes, split=split, reject_below=postprocess.reject_below or None, groups=groups, notes=notes
     )
+    return with_sets(report, postprocess.conformal, y, outputs, groups)
+
+
+def with_sets(
+    report: ClassificationReport,
+    conformal: Conformal | None,
+    y: np.ndarray,
+    outputs: np.ndarray,
+    groups: np.ndarray | None,
+) -> ClassificationReport:
+    """Add the coverage of prediction sets to a report, if there are any; the arguments are as of ``make_report``."""
+    if conformal is None:
+        return report
+    sets = SetReport.of(y, conformal.sets(outputs), report.classes, alpha=conformal.alpha, groups=groups)
+    return dataclasses.replace(report, sets=sets)
 
 
 def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[str]:

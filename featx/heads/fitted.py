@@ -12,6 +12,7 @@ from featx.constants import FOREIGN
 from featx.errors import HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.arguments import as_matrix, require_fitted
+from featx.heads.conformal import Conformal
 from featx.heads.postprocess import Isotonic, Postprocess
 from featx.heads.predictors import CosinePredictor, LinearPredictor
 from featx.heads.registry import PARAMETERS
@@ -246,6 +247,11 @@ class FittedHead:
     def reject_below_(self) -> float | None:
         """The probability below which no class is predicted, or None."""
         return self.postprocess_.reject_below
+
+    @property
+    def conformal_(self) -> Conformal | None:
+        """What prediction sets follow from, or None."""
+        return self.postprocess_.conformal
 
     @property
     def layer(self) -> str:

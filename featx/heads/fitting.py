@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.heads.conformal import notes_on_sets
 from featx.heads.estimators.zeroshot import ZeroShotEstimator
 from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
@@ -267,7 +268,11 @@ def _fit(
     kind = get_kind(params["kind"], kernel=params["kernel"])
     calibrate = params["calibrate"] or ("none" if _is_calibrated(kind, training.task) else "temperature")
     needs_held_out = (
-        cross_validate or calibrate != "none" or params["target_precision"] is not None or training.task == "multilabel"
+        cross_validate
+        or calibrate != "none"
+        or params["target_precision"] is not None
+        or params["conformal"] is not None
+        or training.task == "multilabel"
     )
     texts = None if params.get("texts") is None else params["texts"].of_classes(classes)
     options = EstimatorOptions(training.task, params["kernel"], device_name(params["device"]), coarse, texts)
@@ -275,6 +280,8 @@ def _fit(
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
     predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))
     postprocess = _postprocess(training, chosen, params, calibrate)
+    if postprocess.conformal is not None:
+        notes += notes_on_sets(postprocess.conformal, classes)
     outputs = postprocess.apply(chosen.scores) if len(chosen.rows) else None
     return _Fit(
         predictor,
@@ -334,7 +341,10 @@ def _postprocess(training: TrainingData, chosen: Search, params: Mapping[str, An
         offset=offset,
         reject_below=params["reject_below"],
         target_precision=params["target_precision"],
+        conformal=params["conformal"],
+        per_class=params["conformal_per_class"],
         groups=training.groups_of(chosen.rows),
+        folds=training.folds_of(chosen.rows),
     )
 
 
@@ -358,6 +368,10 @@ def _report(
         notes.append(f"{parameter} was chosen on these same rows, which flatters them a little")
     if params["target_precision"] is not None:
         notes.append("the rejection threshold was chosen on these same rows, which flatters what is accepted")
+    if postprocess.conformal is not None:
+        notes.append(
+            "the thresholds of the prediction sets were chosen on these same rows, so that they cover as wished"
+        )
     y, groups = training.y[chosen.rows], training.groups_of(chosen.rows)
     return make_report(postprocess, classes, y, outputs, split="train, cross-validated", groups=groups, notes=notes)
 

@@ -16,7 +16,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads import evaluation, fitting, head_file
 from featx.heads.arguments import checked_rows, require_fitted
 from featx.heads.array_estimator import ArrayEstimator
-from featx.heads.parameters import check_parameters
+from featx.heads.parameters import WITHOUT_GUARANTEES, check_parameters
 from featx.heads.registry import default_kind
 from featx.heads.texts import ClassTexts
 from featx.metrics.reports import Report
@@ -49,6 +49,9 @@ class Head(ArrayEstimator):
             temperature for all kinds but logreg.
         reject_below: no class is predicted if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
+        conformal: calibrate prediction sets (of a regression, intervals) on held-out rows: the share of them that may miss
+            the truth, such as 0.1. ``predict_set`` gives them.
+        conformal_per_class: let the sets miss at most this share of each class.
         device: of torch, or "auto": where logreg, svm, linear and mlp compute their products.
         texts: the classes as vectors of text (``featx.heads.texts``), which ``fit_head`` makes: all that a "zeroshot" head
             needs; logreg with ``texts`` is regularised towards them.
@@ -59,7 +62,7 @@ class Head(ArrayEstimator):
         names_: (C,) the same as text, whatever it was fitted to.
         predictor_: scores standardised features.
         postprocess_: turns scores into probabilities and decisions.
-        temperature_, offset_, isotonic_, thresholds_, reject_below_: the parts of ``postprocess_``.
+        temperature_, offset_, isotonic_, thresholds_, reject_below_, conformal_: the parts of ``postprocess_``.
         mean_, scale_: (D,) float64, which standardise the features.
         C_, k_, weight_decay_: the hyper-parameter in use, or None.
         search_: the candidates, their cross-validated losses and standard errors.
@@ -117,6 +120,8 @@ class Head(ArrayEstimator):
         calibrate: str | None = None,
         reject_below: float | None = None,
         target_precision: float | None = None,
+        conformal: float | None = None,
+        conformal_per_class: bool = False,
         device: str = "cpu",
         texts: ClassTexts | None = None,
     ) -> None:
@@ -131,6 +136,8 @@ class Head(ArrayEstimator):
         self.calibrate = calibrate
         self.reject_below = reject_below
         self.target_precision = target_precision
+        self.conformal = conformal
+        self.conformal_per_class = conformal_per_class
         self.device = device
         self.texts = texts
         check_parameters(self.get_params())
@@ -151,10 +158,12 @@ class Head(ArrayEstimator):
     def clone(self) -> Head:
         """Make an unfitted head with this fitted head's choices: its task, its C or k, and its rejection threshold.
 
+        It has no prediction sets.
+
         ``sklearn.base.clone(head)`` makes an unfitted copy with the original arguments instead.
         """
         chosen = {"C": self.C_, "k": self.k_, "task": self.task_, "reject_below": self.reject_below_ or None}
-        return Head(**{**self.get_params(), **chosen, "target_precision": None})
+        return Head(**{**self.get_params(), **chosen, **WITHOUT_GUARANTEES})
 
     def fit(
         self,

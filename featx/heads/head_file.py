@@ -17,7 +17,8 @@ from featx.constants import CALIBRATIONS, KERNELS, TASKS
 from featx.data.transform import Transform
 from featx.errors import CorruptFileError
 from featx.features.joint_sets import blocks_of, is_joint
-from featx.heads.parameters import check_for_task, check_parameters
+from featx.heads.conformal import Conformal
+from featx.heads.parameters import WITHOUT_GUARANTEES, check_for_task, check_parameters
 from featx.heads.postprocess import Isotonic, Postprocess, class_name
 from featx.heads.predictors import CosinePredictor
 from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, predictor_classes
@@ -111,6 +112,7 @@ _OPTIONAL_ARRAYS = (
     {"thresholds": ArraySpec("F64", "C", 0, 1)},
     {f"isotonic.{name}": spec for name, spec in Isotonic.ARRAYS.items()},
     {"texts": ArraySpec("F64", "TD")},
+    {"conformal": Conformal.THRESHOLDS},
 )
 """Arrays that a head may have besides: of each group all or none."""
 _STORED_ARGUMENTS = ("kernel", "class_weight", "logit_adjustment", "calibrate", "seed")
@@ -203,6 +205,8 @@ def pack_head(
         arrays["thresholds"] = postprocess.thresholds
     if postprocess.isotonic is not None:
         arrays |= {f"isotonic.{f.name}": getattr(postprocess.isotonic, f.name) for f in fields(Isotonic)}
+    if postprocess.conformal is not None:
+        arrays["conformal"] = postprocess.conformal.thresholds
     task, held_out, source = fitted["task_"], fitted["held_out_"], fitted["source_"]
     metadata = {
         "kind": params["kind"],
@@ -224,6 +228,8 @@ def pack_head(
     }  # fmt: skip
     if params["texts"] is not None:
         arrays["texts"], metadata["texts"] = params["texts"].vectors, params["texts"].facts
+    if postprocess.conformal is not None:
+        metadata["conformal"] = postprocess.conformal.facts
     if made is not None:
         metadata["made"] = dict(made)
     return model_file.pack(path, arrays, metadata, HEAD)
@@ -260,10 +266,14 @@ def _from_contents(
         **{name: stored[name] for name in _STORED_ARGUMENTS},
         "kernel": stored["kernel"] or "linear",
         "reject_below": None,
-        "target_precision": None,
+        **WITHOUT_GUARANTEES,
         "texts": None,
     }
     try:
+        conformal = None
+        if "conformal" in arrays:
+            conformal = Conformal.of(meta.get("conformal"), arrays["conformal"])
+            params |= {"conformal": conformal.alpha, "conformal_per_class": conformal.per_class}
         if "texts" in arrays:
             if fault := value_fault(meta.get("texts"), ClassTexts.RULES, "texts"):
                 raise ValueError(fault)
@@ -277,7 +287,7 @@ def _from_contents(
         _require_backbone(meta["backbone"], len(arrays["mean"]))
     except (TypeError, ValueError) as error:  # a HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid head: {printable(str(error))}") from error
-    return params, _fitted_attributes(arrays, meta)
+    return params, _fitted_attributes(arrays, meta, conformal)
 
 
 def short_weights(backbone: Mapping[str, Any]) -> str:
@@ -302,7 +312,9 @@ def _form(params: Mapping[str, Any], task: str) -> str:
     return get_kind(params["kind"], kernel=params["kernel"]).form(task, params["kernel"])
 
 
-def _fitted_attributes(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str, Any]:
+def _fitted_attributes(
+    arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], conformal: Conformal | None
+) -> dict[str, Any]:
     predictor = predictor_classes()[meta["form"]]
     curves = {name: arrays.get(f"isotonic.{name}") for name in Isotonic.ARRAYS}
     postprocess = Postprocess(
@@ -312,6 +324,7 @@ def _fitted_attributes(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
         None if curves["x"] is None else Isotonic(**curves),  # type: ignore[arg-type]  # all or none, by the schema
         arrays.get("thresholds"),
         meta["reject_below"],
+        conformal,
     )
     return {
         "task_": meta["task"],

@@ -9,6 +9,7 @@ from typing import Any
 
 from featx.constants import CALIBRATIONS, TASKS
 from featx.errors import HeadError
+from featx.heads.conformal import check_alpha
 from featx.heads.registry import HEAD_KINDS, HeadKind, get_kind, kind_names
 from featx.heads.rejection import check_target
 from featx.heads.targets import AUTO
@@ -17,8 +18,11 @@ from featx.text import described
 
 _NAMES = ("kind", "kernel", "task", "calibrate", "device")
 _WHOLE_NUMBERS = ("k", "seed")
-_NUMBERS = ("C", "logit_adjustment", "reject_below", "target_precision")
+_NUMBERS = ("C", "logit_adjustment", "reject_below", "target_precision", "conformal")
 _FOR_CLASSIFICATION = ("class_weight", "logit_adjustment", "reject_below", "target_precision")
+
+WITHOUT_GUARANTEES: Mapping[str, Any] = {"target_precision": None, "conformal": None, "conformal_per_class": False}
+"""The arguments of a head that promises nothing: few rows show no precision, and no metric depends on what is promised."""
 
 
 def check_parameters(params: Mapping[str, Any]) -> None:
@@ -76,7 +80,7 @@ def _check_texts(params: Mapping[str, Any], kind: HeadKind) -> None:
             f"only logreg can be regularised towards the texts of its classes, and this head is {kind.name}"
         )
     if not kind.is_fitted:
-        for name in ("class_weight", "target_precision", "calibrate"):
+        for name in ("class_weight", "target_precision", "calibrate", "conformal"):
             if params[name] not in (None, "none"):
                 raise HeadError(f"a {kind.name} head learns nothing from images, so {name} has no effect; leave it out")
 
@@ -101,6 +105,14 @@ def _check_decisions(params: Mapping[str, Any]) -> None:
         raise HeadError(f"reject_below is {params['reject_below']}; expected a share above 0 and at most 1")
     if params["target_precision"] is not None:
         check_target(params["target_precision"])
+    if params["conformal"] is not None:
+        check_alpha(params["conformal"])
+    if not isinstance(params["conformal_per_class"], bool):
+        raise HeadError(f"conformal_per_class is {described(params['conformal_per_class'])}; expected True or False")
+    if params["conformal_per_class"] and params["conformal"] is None:
+        raise HeadError(
+            "conformal_per_class covers each class as often as conformal says, which is None; give conformal too, such as 0.1"
+        )
     if params["reject_below"] is not None and params["target_precision"] is not None:
         raise HeadError(
             "reject_below and target_precision both decide when a prediction is rejected; expected one of them"
@@ -123,6 +135,13 @@ def check_for_task(params: Mapping[str, Any], task: str) -> None:
         raise HeadError(
             f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} only for classification, not for {task}"
         )
+    if task == "multilabel" and params["conformal"] is not None:
+        raise HeadError(
+            "conformal makes a set of classes of which exactly one is right, or an interval; it is not for several labels, of "
+            "which an image has any number. Leave it out, or fit a head for each label"
+        )
+    if task == "regression" and params["conformal_per_class"]:
+        raise HeadError("conformal_per_class is only for classification: numbers have no classes")
 
 
 def check_adjustment(params: Mapping[str, Any]) -> None:

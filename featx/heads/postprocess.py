@@ -5,6 +5,7 @@ N is the number of rows, C of classes or labels. numpy, scipy and scikit-learn o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from featx.errors import HeadError
+from featx.heads.conformal import Conformal, fit_conformal
 from featx.heads.rejection import threshold_for_precision
 from featx.io.schema import TINY, ArraySpec
 
@@ -33,6 +35,7 @@ class Postprocess:
         isotonic: curves that map probabilities to calibrated ones, or None.
         thresholds: (C,) float64, the probability from which on a label is predicted; None unless the task is multilabel.
         reject_below: the probability below which no class is predicted, or None.
+        conformal: what prediction sets or intervals follow from, or None.
 
     Examples:
         >>> import numpy as np
@@ -51,6 +54,7 @@ class Postprocess:
     isotonic: Isotonic | None = None
     thresholds: np.ndarray | None = None
     reject_below: float | None = None
+    conformal: Conformal | None = None
 
     def logits(self, scores: np.ndarray) -> np.ndarray:
         """(N, C) scores to (N, C) logits."""
@@ -89,7 +93,10 @@ def fit_postprocess(
     offset: np.ndarray | None = None,
     reject_below: float | None = None,
     target_precision: float | None = None,
+    conformal: float | None = None,
+    per_class: bool = False,
     groups: np.ndarray | None = None,
+    folds: np.ndarray | None = None,
 ) -> Postprocess:
     """Fit temperature, curves and thresholds to held-out rows.
 
@@ -102,10 +109,14 @@ def fit_postprocess(
         offset: (C,) what is subtracted from the logits; 0 by default.
         reject_below: the probability below which no class is predicted, or None.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, with 95 % confidence.
+        conformal: the share of prediction sets, or intervals, that may miss the truth; None: there are none.
+        per_class: cover each class as often as wished.
         groups: (N,) int64, which rows belong together; None: each row is a group of its own.
+        folds: (N,) int64, the fold that held each row out; None: any five.
 
     Raises:
-        HeadError: ``target_precision`` cannot be shown on so many rows, or no rows were held out to choose by.
+        HeadError: ``target_precision`` cannot be shown on so many rows, or they are too few for ``conformal``; or no rows were
+            held out to choose by.
     """
     count = scores.shape[1]
     offset = np.zeros(count) if offset is None else offset
@@ -114,24 +125,47 @@ def fit_postprocess(
             raise HeadError(
                 "no rows could be held out to choose the rejection threshold by; give the threshold with --reject-below"
             )
+        if conformal is not None:
+            raise HeadError("no rows could be held out to choose prediction sets by; use more images")
         thresholds = np.full(count, 0.5) if task == "multilabel" else None
         return Postprocess(task, 1.0, offset, None, thresholds, reject_below)
-    temperature, isotonic, thresholds = 1.0, None, None
+    temperature, isotonic = 1.0, None
     if task != "regression" and calibrate != "none":
         temperature = fit_temperature(scores, y, task, weight=weight)
+    tempered = Postprocess(task, temperature, offset)
+    p = unseen = tempered.apply(scores)
     if task != "regression" and calibrate == "isotonic":
         if (
             task == "classification" and offset.any()
         ):  # the curves are of classes as frequent as the offset makes them, or they would undo it
             adjusted = np.exp(offset.min() - offset)[y]
             weight = adjusted if weight is None else weight * adjusted
-        isotonic = fit_isotonic(Postprocess(task, temperature, offset).apply(scores), y, weight=weight)
-    p = Postprocess(task, temperature, offset, isotonic).apply(scores)
-    if task == "multilabel":
-        thresholds = label_thresholds(p, y)
+        isotonic = fit_isotonic(p, y, weight=weight)
+        if target_precision is not None or conformal is not None:
+            unseen = _by_other_folds(p, y, weight, folds)
+        p = dataclasses.replace(tempered, isotonic=isotonic).apply(scores)
+    thresholds = label_thresholds(p, y) if task == "multilabel" else None
     if target_precision is not None:
-        reject_below = threshold_for_precision(p, y, target_precision, groups).threshold
-    return Postprocess(task, temperature, offset, isotonic, thresholds, reject_below)
+        reject_below = threshold_for_precision(unseen, y, target_precision, groups).threshold
+    sets = None
+    if conformal is not None:
+        sets = fit_conformal(unseen, y, task, conformal, per_class=per_class, groups=groups)
+    return Postprocess(task, temperature, offset, isotonic, thresholds, reject_below, sets)
+
+
+def _by_other_folds(p: np.ndarray, y: np.ndarray, weight: np.ndarray | None, folds: np.ndarray | None) -> np.ndarray:
+    """Calibrate (N, C) probabilities of each fold by curves that were fitted to the other folds.
+
+    Curves that have seen the labels of the rows are too sure of them: thresholds that are chosen on these rows would promise
+    more than they keep.
+    """
+    calibrated, folds = np.empty_like(p), np.arange(len(p)) % 5 if folds is None else folds
+    for fold in np.unique(folds):
+        out, rest = folds == fold, folds != fold
+        some = rest if rest.any() else out  # of a single fold nothing else is left
+        curves = fit_isotonic(p[some], y[some], weight=None if weight is None else weight[some])
+        calibrated[out] = curves.apply(p[out])
+    return calibrated
 
 
 # Logits to probabilities

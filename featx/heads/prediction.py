@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+SET_COLUMN, INTERVAL_COLUMNS = "set", ("lower", "upper")
+"""The columns of the prediction set, whose classes stand with ``|`` between them, and of the ends of the interval."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -16,6 +19,8 @@ class Prediction:
         error: why the image failed, otherwise "".
         value: the predicted class; for multilabel the list of predicted labels; for regression the number. None if the image
             failed, or if the probability of the most probable class is too low (the head rejects).
+        set: the classes of the prediction set, the most probable first; None where the model has none.
+        interval: the ends of the prediction interval of a regression, or None.
 
     Examples:
         >>> prediction = Prediction("a.jpg", (("ant", 0.9), ("bee", 0.1)), value="ant")
@@ -29,6 +34,8 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     error: str = ""
     value: Any = None
+    set: tuple[str, ...] | None = None
+    interval: tuple[float, float] | None = None
 
     def rows(self) -> list[tuple[str, float | None, str]]:
         """Return the prediction as rows of a table: (label or number, probability or None, why there is no label or "").
@@ -52,9 +59,11 @@ class Prediction:
         if self.error:
             return {"path": self.path, "error": self.error}
         if isinstance(self.value, float):
-            return {"path": self.path, "value": self.value}
+            interval = {} if self.interval is None else {"interval": list(self.interval)}
+            return {"path": self.path, "value": self.value, **interval}
         top = [{"label": label, "probability": probability} for label, probability in self.top]
         if isinstance(self.value, list):
             return {"path": self.path, "labels": self.value, "top": top}
         rejected = {} if self.value is not None else {"rejected": True}
-        return {"path": self.path, **top[0], "label": self.value, **rejected, "top": top}
+        members = {} if self.set is None else {"set": list(self.set)}
+        return {"path": self.path, **top[0], "label": self.value, **rejected, **members, "top": top}

@@ -267,6 +267,14 @@ class TrainingData:
             return part.groups_of(np.searchsorted(drawn, images))
         return None if self.groups is None else self.groups[images]
 
+    def folds_of(self, images: np.ndarray) -> np.ndarray:
+        """(n,) int64, the folds that hold some images out; of data with a ``share``, those must be in it."""
+        if self.share is not None:
+            part, drawn = self.share
+            return part.folds_of(np.searchsorted(drawn, images))
+        folds: np.ndarray = self.fold_of[images]
+        return folds
+
     @property
     def fold_of(self) -> np.ndarray:
         """(N,) int64, the fold that holds out each image; -1 for an image that no fold holds out."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
 from featx.metrics.grouped import count_groups, number_groups, proportion_interval
+from featx.metrics.prediction_sets import SetReport
 from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, overall, ratio
 from featx.metrics.tables import class_table, confusion_table, images_text, interval_text, metric_line, short_name
 
@@ -41,6 +42,7 @@ class ClassificationReport:
         selective_interval: the 95 % interval of the selective accuracy; None where there is no such accuracy.
         recall_intervals: (C, 2) float64, the 95 % interval of the recall of each class; NaN for a class without images.
         notes: caveats about the numbers, one sentence each.
+        sets: the coverage of prediction sets; None without any.
 
     Examples:
         >>> probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
@@ -67,6 +69,7 @@ class ClassificationReport:
     selective_interval: tuple[float, float] | None
     recall_intervals: np.ndarray
     notes: tuple[str, ...] = ()
+    sets: SetReport | None = None
 
     @classmethod
     def from_predictions(
@@ -243,6 +246,7 @@ class ClassificationReport:
             "confusion": self.confusion.tolist(),
             "reliability": [b.as_dict() for b in self.reliability],
             "notes": list(self.notes),
+            **({} if self.sets is None else {"sets": self.sets.as_dict()}),
         }
 
     def __str__(self) -> str:
@@ -273,6 +277,7 @@ def _lines(report: ClassificationReport) -> list[str]:
     """The report as lines of text."""
     correct = f"{int(np.trace(report.confusion))} of {images_text(report)}"
     columns = {"precision": report.precision, "recall": report.recall, "F1": report.f1}
+    columns |= {} if report.sets is None else {"in its set": report.sets.class_coverage}
     lines = [
         metric_line("accuracy", report.accuracy, f"{interval_text(report.interval)}; {correct}"),
         metric_line("balanced accuracy", report.balanced_accuracy),
@@ -283,6 +288,7 @@ def _lines(report: ClassificationReport) -> list[str]:
         *([] if report.top5 is None else [metric_line("top-5", report.top5)]),
         metric_line("calibration error", report.ece, f"mean confidence {report.mean_confidence:.4f}"),
         *_rejection_lines(report),
+        *([] if report.sets is None else report.sets.lines),
         "",
         *class_table("class", report.classes, columns, report.f1, report.support),
     ]

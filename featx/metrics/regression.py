@@ -12,6 +12,7 @@ import numpy as np
 
 from featx.errors import MetricError
 from featx.metrics.grouped import count_groups, group_sums, number_groups
+from featx.metrics.prediction_sets import IntervalReport
 from featx.metrics.scores import Z95, finite
 from featx.metrics.tables import images_text, metric_line
 
@@ -36,6 +37,7 @@ class RegressionReport:
         baseline_rmse: RMSE of always predicting the mean of these targets, which is their standard deviation.
         r2: 1 minus the squared ratio of RMSE and baseline; None if all targets are equal.
         notes: caveats about the numbers, one sentence each.
+        prediction_intervals: the coverage of prediction intervals; None without any.
 
     Examples:
         >>> report = RegressionReport.from_predictions(
@@ -54,6 +56,7 @@ class RegressionReport:
     r2: float | None
     groups: int
     notes: tuple[str, ...] = ()
+    prediction_intervals: IntervalReport | None = None
 
     @classmethod
     def from_predictions(
@@ -133,6 +136,11 @@ class RegressionReport:
             "groups": self.groups,
             "split": self.split,
             "notes": list(self.notes),
+            **(
+                {}
+                if self.prediction_intervals is None
+                else {"prediction_intervals": self.prediction_intervals.as_dict()}
+            ),
         }
 
     def __str__(self) -> str:
@@ -144,6 +152,7 @@ class RegressionReport:
             metric_line("MAE", f"{self.mae:.6g}"),
             metric_line("R2", "none" if self.r2 is None else self.r2),
             metric_line("RMSE of the mean", f"{self.baseline_rmse:.6g}", "of always predicting the mean target"),
+            *([] if self.prediction_intervals is None else self.prediction_intervals.lines),
         ]
         return "\n".join(lines)
 

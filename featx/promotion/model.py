@@ -22,6 +22,7 @@ from featx.backbones.weights import load_strictly, require_fit
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
 from featx.errors import CorruptFileError, FeatxError, StaleCacheError
+from featx.heads.conformal import Conformal
 from featx.heads.postprocess import most_probable, softmax
 from featx.heads.training_data import mean_over_views
 from featx.identity import differences
@@ -84,6 +85,12 @@ class PromotedModel:
         """The probability below which the model predicts no class, as the head does; None predicts always."""
         below: float | None = self.metadata["reject_below"]
         return below
+
+    @property
+    def conformal_(self) -> Conformal | None:
+        """What prediction sets follow from; None where the head had none, or the network was fine-tuned since."""
+        facts = self.metadata.get("conformal")
+        return None if facts is None else Conformal.of(facts, np.array(facts["thresholds"], dtype=np.float64))
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Return the network's logits.

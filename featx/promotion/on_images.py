@@ -39,7 +39,9 @@ class PromotedOnImages:
     def postprocess_(self) -> Postprocess:
         """What decides about probabilities."""
         offset = np.zeros(len(self.model.classes))
-        return Postprocess(self.task_, 1.0, offset, reject_below=self.model.reject_below)
+        return Postprocess(
+            self.task_, 1.0, offset, reject_below=self.model.reject_below, conformal=self.model.conformal_
+        )
 
     @property
     def train_keys_(self) -> np.ndarray:

@@ -249,7 +249,7 @@ def _promote(
         tuned = _fine_tune(assembly, settings, path, trackers=trackers, reporter=reporter)
     decision = _decide(assembly, head_report, tuned, settings or FineTuning())
     seconds = time.perf_counter() - started
-    model = _model(assembly, decision.network, {**facts, **_outcome(decision, tuned), "seconds": seconds})
+    model = _model(assembly, decision.network, {**facts, **_outcome(assembly, decision, tuned), "seconds": seconds})
     replaced = place.replaced(made)
     _save(model, path, assembly, tuned)
     return Promotion(
@@ -268,6 +268,7 @@ def _promote(
             *([replaced.sentence] if replaced else []),
             *label_changes(assembly.features.source),
             *_note_on_views(assembly),
+            *_note_on_sets(head, decision.verdict),
             *tuned.notes,
         ),
         replaced=replaced,
@@ -413,15 +414,31 @@ def _facts(proof: Proof, head_report: ClassificationReport, settings: FineTuning
     }
 
 
-def _outcome(decision: _Decision, tuned: _FineTuned) -> dict[str, Any]:
+def _outcome(assembly: Assembly, decision: _Decision, tuned: _FineTuned) -> dict[str, Any]:
     """Return the part of the model's metadata that is known after the verdict."""
     return {
         "verdict": decision.verdict,
         "why": decision.why,
         "report": stored_report(decision.report),
+        **_sets_of(assembly.head, decision.verdict),
         "finetuned_report": stored_report(tuned.run.report) if tuned.run else None,
         **evidence_of(tuned.run, tuned.repeats),
     }
+
+
+def _sets_of(head: Head, verdict: str) -> dict[str, Any]:
+    """Return the thresholds of the head's prediction sets, which a fine-tuned network has lost."""
+    return {} if head.conformal_ is None or verdict == "promoted" else {"conformal": head.conformal_.as_dict()}
+
+
+def _note_on_sets(head: Head, verdict: str) -> list[str]:
+    """Return a note if the model has no prediction sets, though the head had some."""
+    if head.conformal_ is None or verdict != "promoted":
+        return []
+    return [
+        "the model has no prediction sets: those of the head were calibrated for the head, and the validation images chose the "
+        "epoch of the fine-tuned network, so that they are no fair sample for it"
+    ]
 
 
 def _require_savable(assembly: Assembly, facts: dict[str, Any], path: Path) -> None:

@@ -97,6 +97,8 @@ def head_facts(head: Head, features: FeatureSet) -> dict[str, str]:
         )
     if head.reject_below_ is not None:
         facts["rejects below"] = f"{head.reject_below_:.4f}"
+    if head.conformal_ is not None:
+        facts["prediction sets"] = head.conformal_.sentence
     return {key: value for key, value in facts.items() if value}
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
+from featx.metrics.prediction_sets import IntervalReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.metrics.tables import images_text
@@ -83,6 +84,10 @@ def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
         accepted = f"{report.accepted} with a probability of at least {report.reject_below:.4g}"
         detail = f"{report.accepted_right} of the {accepted}"
         numbers.append(_share("accuracy of the accepted", report.selective_accuracy, report.selective_interval, detail))
+    if report.sets is not None:
+        sets = report.sets
+        detail = f"{sets.wanted:.4g} wanted; {sets.mean_size:.2f} classes in a set, {sets.singletons:.1%} have one"
+        numbers.append(_share("prediction sets with the class", sets.coverage, sets.interval, detail))
     return tuple(numbers)
 
 
@@ -108,7 +113,15 @@ def _regression_numbers(report: RegressionReport) -> tuple[Number, ...]:
         Number("MAE", _six_digits(report.mae), "mean absolute error"),
         Number("R2", "none" if report.r2 is None else decimals(report.r2), "share of the variance explained"),
         Number("RMSE of the mean", _six_digits(report.baseline_rmse), "of always predicting the mean target"),
+        *_interval_number(report.prediction_intervals),
     )
+
+
+def _interval_number(report: IntervalReport | None) -> tuple[Number, ...]:
+    if report is None:
+        return ()
+    detail = f"{report.wanted:.4g} wanted; {_six_digits(report.mean_width)} wide on average"
+    return (_share("prediction intervals with the number", report.coverage, report.interval, detail),)
 
 
 def _in_groups(report: Report) -> str:
@@ -154,6 +167,8 @@ def _per_class(report: ClassificationReport | MultiLabelReport, kind: str) -> Ta
         "AUROC": report.auroc,
         "average precision": report.average_precision,
     }
+    if isinstance(report, ClassificationReport) and report.sets is not None:
+        columns["in its set"] = report.sets.class_coverage
     rows = [
         (name, *(decimals(values[row]) for values in columns.values()), str(report.support[row]))
         for row, name in enumerate(report.classes)

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from featx._version import __version__
-from featx.inference import HeadOnBackbone, Model
+from featx.inference import HeadOnBackbone, Model, conformal_of
 from featx.layer_spec import LayerSpec
 
 _LEFT_OUT = ("per_class", "per_label", "confusion", "reliability", "notes", "groups")
@@ -24,7 +24,8 @@ def model_facts(model: Model, *, name: str = "", report: Mapping[str, Any] | Non
         report: on the held-out split, as a file stores it; of a promoted model its own by default.
 
     Returns:
-        name, kind, task, classes, identity, backbone, layer, views, reject_below, data set, report and featx.
+        name, kind, task, classes, identity, backbone, layer, views, reject_below, data set, report and featx; and
+        conformal, if there are prediction sets.
     """
     if isinstance(model, HeadOnBackbone):
         head = model.head
@@ -47,6 +48,7 @@ def model_facts(model: Model, *, name: str = "", report: Mapping[str, Any] | Non
         "layer": layer,
         "views": LayerSpec.parse(layer).views_name,
         "reject_below": reject_below,
+        **({} if (conformal := conformal_of(model)) is None else {"conformal": conformal.as_dict()}),
         "dataset": data,
         "report": {key: report[key] for key in report if key not in _LEFT_OUT} if report else None,
         "featx": __version__,

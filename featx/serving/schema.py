@@ -19,6 +19,16 @@ _PREDICTION = {
         "rejected": {**_FLAG, "description": "True where no class is probable enough; else left out."},
         "reason": {**_TEXT, "description": "Why the image was rejected."},
         "labels": {"type": "array", "items": _TEXT, "description": "The labels, of a model of several labels."},
+        "set": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "The classes of the prediction set, of a model that has them.",
+        },
+        "interval": {
+            "type": "array",
+            "items": _NUMBER,
+            "description": "The ends of the interval of a regression, if any.",
+        },
         "value": {**_NUMBER, "description": "The number, of a regression."},
         "top": {"type": "array", "items": _CLASS, "description": "Classes, the most probable first."},
         "error": {**_TEXT, "description": "Why this image has no prediction; then there is nothing else but the name."},

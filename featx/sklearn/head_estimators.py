@@ -29,7 +29,7 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn publi
     n_features_in_: int
     random_state: Any
 
-    _OF_HEAD: tuple[str, ...] = ("kind", "C", "kernel", "k", "calibrate", "device")
+    _OF_HEAD: tuple[str, ...] = ("kind", "C", "kernel", "k", "calibrate", "conformal", "device")
     """The parameters of ``Head`` that have the same name here."""
 
     def _fit_head(self, X: np.ndarray, y: Any, task: str) -> None:
@@ -107,6 +107,8 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         calibrate: "temperature", "isotonic" or "none"; None: a temperature for all kinds but logreg.
         reject_below: no class is predicted (None) if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
+        conformal: calibrate prediction sets of which this share may miss the class, such as 0.1, for ``predict_set``.
+        conformal_per_class: let the sets miss at most this share of each class.
         device: of torch, or "auto": where logreg, svm, linear and mlp compute their products.
         random_state: of the folds, and of minibatches.
 
@@ -130,6 +132,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         "logit_adjustment",
         "reject_below",
         "target_precision",
+        "conformal_per_class",
     )
 
     def __init__(
@@ -144,6 +147,8 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         calibrate: str | None = None,
         reject_below: float | None = None,
         target_precision: float | None = None,
+        conformal: float | None = None,
+        conformal_per_class: bool = False,
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -156,6 +161,8 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         self.calibrate = calibrate
         self.reject_below = reject_below
         self.target_precision = target_precision
+        self.conformal = conformal
+        self.conformal_per_class = conformal_per_class
         self.device = device
         self.random_state = random_state
 
@@ -210,6 +217,16 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
         X = self._checked(X)
         return self.head_.decision_function(X)
 
+    def predict_set(self, X: Any) -> np.ndarray:
+        """Compute prediction sets, (N, C) bool: which of ``classes_`` are in the set of each row.
+
+        Raises:
+            HeadError: ``conformal`` is None.
+            ValueError: as ``predict``.
+        """
+        X = self._checked(X)
+        return self.head_.predict_set(X)
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The accuracy of ``predict``; of several labels, the share of rows that are all right. A rejected row is wrong.
 
@@ -244,6 +261,7 @@ class HeadRegressor(RegressorMixin, _HeadEstimator):  # type: ignore[misc]
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn; None: chosen.
         calibrate: "temperature" or "none", as in ``Head``.
+        conformal: calibrate prediction intervals of which this share may miss the number, for ``predict_interval``.
         device: of torch, or "auto": where linear and mlp compute their products.
         random_state: of the folds, and of minibatches.
 
@@ -267,6 +285,7 @@ class HeadRegressor(RegressorMixin, _HeadEstimator):  # type: ignore[misc]
         kernel: str = "linear",
         k: int | None = None,
         calibrate: str | None = None,
+        conformal: float | None = None,
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -275,6 +294,7 @@ class HeadRegressor(RegressorMixin, _HeadEstimator):  # type: ignore[misc]
         self.kernel = kernel
         self.k = k
         self.calibrate = calibrate
+        self.conformal = conformal
         self.device = device
         self.random_state = random_state
 
@@ -291,6 +311,16 @@ class HeadRegressor(RegressorMixin, _HeadEstimator):  # type: ignore[misc]
         X, y = validated(self, X, y, dtype=_FEATURES, y_numeric=True)
         self._fit_head(X, column_or_1d(y).astype(np.float64), "regression")
         return self
+
+    def predict_interval(self, X: Any) -> np.ndarray:
+        """Compute prediction intervals, (N, 2) float64: their lower and upper ends.
+
+        Raises:
+            HeadError: ``conformal`` is None.
+            ValueError: as ``predict``.
+        """
+        X = self._checked(X)
+        return self.head_.predict_set(X)
 
     @classmethod
     def from_head(cls, head: Head) -> Self:

@@ -18,6 +18,8 @@ import numpy as np
 from featx.data.cells import BETWEEN_LABELS
 from featx.data.columns import beside
 from featx.data.file_bytes import NO_KEY
+from featx.heads.conformal import Conformal
+from featx.heads.prediction import INTERVAL_COLUMNS, SET_COLUMN
 from featx.io.tables import CSV, LINES, PARQUET, csv_cell, table_kind, write_blocks
 from featx.text import cell, to_utf8
 
@@ -65,11 +67,13 @@ class Scorer:
         task: one of ``TASKS``.
         classes: C names.
         decide: turns (C,) outputs into a class name or None, a list of label names, or a number.
+        conformal: what prediction sets or intervals follow from, or None.
     """
 
     task: str
     classes: Sequence[str]
     decide: Callable[[np.ndarray], Any]
+    conformal: Conformal | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,14 @@ class Layout:
         """The names of the columns of featx."""
         more = [name for n in range(2, self.top + 1) for name in (f"prediction_{n}", f"probability_{n}")]
         each = [f"p_{name}" for name in self.scorer.classes] if self.probabilities else []
-        return [*FIRST_COLUMNS, *more, "error", "key", *each]
+        return [*FIRST_COLUMNS, *more, *self._of_sets, "error", "key", *each]
+
+    @property
+    def _of_sets(self) -> list[str]:
+        """The names of the columns of the prediction set, or of the interval."""
+        if self.scorer.conformal is None:
+            return []
+        return [*INTERVAL_COLUMNS] if self.scorer.task == "regression" else [SET_COLUMN]
 
     @property
     def names(self) -> list[str]:
@@ -127,19 +138,22 @@ class Layout:
         return "".join(lines).encode(), rejected
 
     def _nothing(self) -> list[Any]:
-        return [None] * (2 * max(1, self.top))
+        return [None] * (2 * max(1, self.top) + len(self._of_sets))
 
     def _predicted(self, outputs: np.ndarray) -> tuple[list[Any], str]:
         """The predictions and probabilities of an image in turn, and why it is rejected, or ""."""
         value, classes = self.scorer.decide(outputs), self.scorer.classes
         if self.scorer.task == "regression":
-            return [float(value), None], ""
+            ends = [] if self.scorer.conformal is None else self.scorer.conformal.intervals(outputs[None])[0].tolist()
+            return [float(value), None, *ends], ""
         if self.scorer.task == "multilabel":
             has = np.array([name in value for name in classes], dtype=bool)
             least = float(np.where(has, outputs, 1 - outputs).min())
             return [BETWEEN_LABELS.join(name for name in classes if name in value) or BETWEEN_LABELS, least], ""
         order = np.argsort(-outputs, kind="stable")[: self.top].tolist()
         made = [part for place in order for part in (classes[place], float(outputs[place]))]
+        if self.scorer.conformal is not None:
+            made.append(BETWEEN_LABELS.join(classes[place] for place in self.scorer.conformal.members(outputs)))
         if value is not None:
             return made, ""
         why = f"rejected: the most probable class, {made[0]}, is not probable enough"
@@ -167,6 +181,8 @@ class Layout:
     def _is_number(self, name: str) -> bool:
         if name == "prediction":
             return self.scorer.task == "regression"
+        if name in self._of_sets:
+            return name != SET_COLUMN
         return name in self.own and (name.startswith("p_") or name.partition("_")[0] == "probability")
 
 

@@ -248,9 +248,8 @@ class _Run:
         if top > 1 and task != "classification":
             raise SettingsError(f"top has no effect on a {task} head, which predicts no classes in order")
         top = min(top, len(classes))
-        layout = Layout(
-            ending_of(path), Scorer(task, classes, scorer.decide), top, probabilities and task != "regression", further
-        )
+        predicts = Scorer(task, classes, scorer.decide, scorer.conformal_)
+        layout = Layout(ending_of(path), predicts, top, probabilities and task != "regression", further)
         facts = {
             "featx": __version__,
             "device": loaded.device.type if loaded is not None else "",

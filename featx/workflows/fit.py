@@ -62,6 +62,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     calibrate: str | None = None,
     reject_below: float | None = None,
     target_precision: float | None = None,
+    conformal: float | None = None,
+    conformal_per_class: bool = False,
     prompts: str | Sequence[str] = (),
     class_names: ClassNames | str | os.PathLike[str] | None = None,
     anchor: str | None = None,
@@ -110,6 +112,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         calibrate: as ``Head`` takes it.
         reject_below: as ``Head`` takes it.
         target_precision: as ``Head`` takes it.
+        conformal: as ``Head`` takes it.
+        conformal_per_class: as ``Head`` takes it.
         prompts: templates such as "a photo of a {}" for ``model="zeroshot"``, which compares images with the text of each class
             and learns nothing from images, and for ``anchor``. The features must come from a model that has a text tower.
         class_names: the words for some classes in those texts, by class, or a JSON or CSV file with them; by default the class
@@ -161,7 +165,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     head = _make_head(
         model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
-        device=device,
+        conformal=conformal, conformal_per_class=conformal_per_class, device=device,
     )  # fmt: skip
     source = _named(newest_file(cache, reporter) if features is None else features)
     read = [path for path in (source, table, compare) if isinstance(path, str | os.PathLike)]

@@ -49,6 +49,7 @@ class HeadEntry:
         judged: digest of the images and labels of that number; "" where the file does not state it.
         test_set: a letter for these images. Numbers of other letters are of other images, and cannot be compared.
         calibration: "temperature", "isotonic" or "none".
+        sets: the share of prediction sets, or intervals, that may miss, in words; "" where there are none.
         n_train: the number of training images.
         at: when it was fitted; for files of earlier versions, when the file was written.
         seconds: the time of the fit; of a promoted model, that of the promotion.
@@ -77,6 +78,7 @@ class HeadEntry:
     n_train: int = 0
     seconds: float | None = None
     fault: str = ""
+    sets: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The file as ``featx heads --json`` prints it."""
@@ -96,6 +98,7 @@ class HeadEntry:
             "result": self.result.as_dict() if self.result else None,
             "test_set": self.test_set,
             "calibration": self.calibration,
+            "sets": self.sets,
             "n_train": self.n_train,
             "at": self.at.isoformat(timespec="seconds"),
             "seconds": self.seconds,
@@ -254,6 +257,7 @@ def _head(entry: HeadEntry, metadata: Mapping[str, Any]) -> HeadEntry:
         layer=layer,
         views=views,
         calibration=calibrate,
+        sets=_sets(metadata),
     )
 
 
@@ -263,8 +267,16 @@ def _promoted(entry: HeadEntry, metadata: Mapping[str, Any]) -> HeadEntry:
     chosen = {n: head["parameters"][n] for n in ("C", "k") if head["parameters"].get(n) is not None}
     return replace(
         entry, kind=PROMOTED, head=head["kind"], verdict=metadata["verdict"], task="classification", chosen=chosen,
-        backbone=str(metadata["name"]), layer=layer, views=views, calibration="none",
+        backbone=str(metadata["name"]), layer=layer, views=views, calibration="none", sets=_sets(metadata),
     )  # fmt: skip
+
+
+def _sets(metadata: Mapping[str, Any]) -> str:
+    """What the prediction sets of a file promise, in short."""
+    facts = metadata.get("conformal")
+    if not isinstance(facts, Mapping) or (alpha := number(facts.get("alpha"))) is None:
+        return ""
+    return f"{alpha:.4g}{' per class' if facts.get('per_class') is True else ''}"
 
 
 def _layer(spec: str) -> tuple[str, str]:

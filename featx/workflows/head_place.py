@@ -36,7 +36,8 @@ def fit_options(
         "task": task,
         "layer": features.layer,
         "kernel": None if head.kernel == "linear" else head.kernel,
-        **{name: params[name] for name in ("C", "k", "reject_below", "target_precision")},
+        **{name: params[name] for name in ("C", "k", "reject_below", "target_precision", "conformal")},
+        "conformal_per_class": head.conformal_per_class or None,
         "class_weight": weights_by_name(head.class_weight),
         "logit_adjustment": head.logit_adjustment or None,
         "calibrate": None if head.calibrate == default else head.calibrate,
@@ -62,7 +63,8 @@ def _texts(head: Head) -> dict[str, Any]:
 
 _WORDS = {
     "C": "C{:.12g}", "k": "k{}", "class_weight": "{}", "logit_adjustment": "adjust{:.12g}", "reject_below": "reject{:.12g}",
-    "target_precision": "precision{:.12g}", "group": "by-{}", "seed": "seed{}",
+    "target_precision": "precision{:.12g}", "conformal": "conformal{:.12g}", "conformal_per_class": "per-class",
+    "group": "by-{}", "seed": "seed{}",
 }  # fmt: skip
 """The words of the options in names of files. The kind, the layer and the views stand there anyway."""
 

@@ -14,6 +14,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.folds import draw_shots, make_folds, predefined_folds
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
+from featx.heads.parameters import WITHOUT_GUARANTEES
 from featx.heads.targets import targets_of
 from featx.metrics.cross_validation import CrossValidated
 from featx.text import listed, printable
@@ -142,10 +143,10 @@ class Resampling:
     def _fitted(self, rows: np.ndarray) -> Head:
         """A copy of the head, fitted to (n,) int64 rows.
 
-        It has no rejection threshold of its own: none of the metrics that are averaged depends on one, and few rows show no
-        precision.
+        It has neither a rejection threshold of its own nor prediction sets: none of the metrics that are averaged depends on
+        them, and few rows show no precision.
         """
-        return Head(**{**self.head.get_params(), "target_precision": None}).fit(self.features, rows=rows)
+        return Head(**{**self.head.get_params(), **WITHOUT_GUARANTEES}).fit(self.features, rows=rows)
 
 
 def _require_classes(features: FeatureSet, train: np.ndarray, test: np.ndarray, where: str) -> None:

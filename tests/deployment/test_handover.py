@@ -75,7 +75,7 @@ def prepared(folder: Path, files: list[Path]) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("handed")
-    exported(folder, "lenet5", reject_below=0.5)
+    exported(folder, "lenet5", reject_below=0.5, conformal=0.2)
     return folder
 
 
@@ -122,6 +122,7 @@ def test_the_script_predicts_the_example_with_torch_alone(place: Path) -> None:
     answer, known = json.loads(found.stdout), json.loads((place / "out" / "example.json").read_text())
     assert answer.keys() == known.keys()
     assert answer["label"] == known["label"]
+    assert answer["set"] == known["set"]
     assert answer["probabilities"] == pytest.approx(known["probabilities"], abs=1e-4)
     assert set(answer["probabilities"]) == set(NAMES)
 

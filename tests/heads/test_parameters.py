@@ -121,8 +121,8 @@ def test_parameters_are_read_and_changed_as_in_scikit_learn() -> None:
     head = Head("svm", C=0.5)
     assert head.get_params() == {
         "kind": "svm", "C": 0.5, "kernel": "linear", "k": None, "seed": 0, "task": "auto", "class_weight": None,
-        "logit_adjustment": 0.0, "calibrate": None, "reject_below": None, "target_precision": None, "device": "cpu",
-        "texts": None,
+        "logit_adjustment": 0.0, "calibrate": None, "reject_below": None, "target_precision": None,
+        "conformal": None, "conformal_per_class": False, "device": "cpu", "texts": None,
     }  # fmt: skip
     assert head.set_params(kind="knn", C=None, k=3) is head
     assert (head.kind, head.C, head.k) == ("knn", None, 3)

@@ -276,14 +276,21 @@ def test_a_postprocess_is_its_parts_one_after_the_other() -> None:
     rng = np.random.default_rng(1)
     y = rng.integers(0, 3, 200)
     scores = 5 * (np.eye(3)[y] + rng.normal(size=(200, 3)))
-    offset = np.array([0.1, 0.0, -0.2])
-    made = fit_postprocess(scores, y, "classification", calibrate="isotonic", offset=offset, target_precision=0.8)
+    offset, folds = np.array([0.1, 0.0, -0.2]), np.arange(200) % 4
+    made = fit_postprocess(
+        scores, y, "classification", calibrate="isotonic", offset=offset, target_precision=0.7, folds=folds
+    )
     assert made.temperature == fit_temperature(scores, y)
     p = postprocess.softmax(scores / made.temperature - offset)
     np.testing.assert_array_equal(made.logits(scores), scores / made.temperature - offset)
-    expected = fit_isotonic(p, y, weight=np.exp(-0.2 - offset)[y]).apply(p)
+    weight = np.exp(-0.2 - offset)[y]
+    expected = fit_isotonic(p, y, weight=weight).apply(p)
     np.testing.assert_allclose(made.apply(scores), expected, rtol=1e-12)
-    assert made.reject_below == pytest.approx(threshold_for_precision(expected, y, 0.8).threshold)
+    unseen = np.empty_like(p)  # of each fold by the curves of the others
+    for fold in range(4):
+        out, rest = folds == fold, folds != fold
+        unseen[out] = fit_isotonic(p[rest], y[rest], weight=weight[rest]).apply(p[out])
+    assert made.reject_below == pytest.approx(threshold_for_precision(unseen, y, 0.7).threshold)
     row = expected[expected.max(axis=1).argmin()]
     assert made.decide(row, "abc") is None
     assert made.decide(np.array([0.0, 0.99, 0.01]), "abc") == "b"
