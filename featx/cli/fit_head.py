@@ -226,6 +226,15 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Let the sets miss at most ALPHA of each class.",
 )  # fmt: skip
 @option(
+    "--calibrate-on", section="Advanced", metavar="SPLIT", show_default="out-of-fold predictions of the training images",
+    needs=Needs(
+        "without --conformal or --target-precision",
+        lambda options: options["conformal"] is not None or options["target_precision"] is not None,
+    ),
+    help="Split whose labelled images choose the thresholds of --conformal and --target-precision; the head must not be fitted "
+    "to them.",
+)  # fmt: skip
+@option(
     "--prompt", "prompts", multiple=True, show_default=DEFAULT_TEMPLATE, section="Head", needs=CHECKED, metavar="TEXT",
     help=f"Template of the texts of --model {ZERO_SHOT} and --anchor {ZERO_SHOT}, with {{}} for the class. May be repeated: "
     "their vectors are averaged.",

@@ -32,7 +32,6 @@ from featx.features.array_labels import NAMES, NUMBERS, TABLE, ArrayLabels, arra
 from featx.features.array_set import matrix_of
 from featx.features.feature_set import FeatureSet
 from featx.heads.arguments import require_fitted
-from featx.heads.conformal import require_conformal
 from featx.heads.fitted import FittedHead
 from featx.heads.registry import HEAD_KINDS
 
@@ -159,24 +158,6 @@ class ArrayEstimator(FittedHead, BaseEstimator):  # type: ignore[misc]  # scikit
         if self.task_ == "classification" and logits.shape[1] == 2:
             return np.asarray(logits[:, 1] - logits[:, 0])
         return self._in_columns(logits, _NEVER)
-
-    def predict_set(self, X: Any) -> np.ndarray:
-        """Compute prediction sets, or intervals of a regression, that miss the truth no more often than ``conformal`` says.
-
-        Args:
-            X: (N, D) features, or (N, V, D) of V views.
-
-        Returns:
-            (N, C) bool, which of ``classes_`` are in the set, the most probable one always, whatever ``reject_below_`` is; of a
-            regression (N, 2) float64, the ends of the interval. A row without a prediction has no class, or NaN.
-
-        Raises:
-            HeadError: the head has no prediction sets; or as ``predict_values``.
-        """
-        require_fitted(self, "predict_set")
-        conformal = require_conformal(self.conformal_)
-        outputs = self.predict_values(self._checked(X, "predict_set"))
-        return conformal.intervals(outputs) if self.task_ == "regression" else conformal.sets(outputs)
 
     def score(self, X: Any, y: Any) -> float:
         """The accuracy of ``predict`` (of several labels: the share of rows whose labels are all right), or R² of a regression.

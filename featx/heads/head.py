@@ -15,14 +15,14 @@ from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads import evaluation, fitting, head_file
 from featx.heads.arguments import checked_rows, require_fitted
-from featx.heads.array_estimator import ArrayEstimator
-from featx.heads.parameters import WITHOUT_GUARANTEES, check_parameters
-from featx.heads.registry import default_kind
+from featx.heads.conformal_head import ConformalHead
+from featx.heads.parameters import check_parameters
+from featx.heads.registry import default_kind, get_kind
 from featx.heads.texts import ClassTexts
 from featx.metrics.reports import Report
 
 
-class Head(ArrayEstimator):
+class Head(ConformalHead):
     """A classifier, a multi-label classifier or a regression on the features of one layer.
 
     Features are standardised with the mean and deviation of the training rows. The hyper-parameter (C, k or weight decay) is
@@ -155,16 +155,6 @@ class Head(ArrayEstimator):
         super().set_params(**params)
         return self
 
-    def clone(self) -> Head:
-        """Make an unfitted head with this fitted head's choices: its task, its C or k, and its rejection threshold.
-
-        It has no prediction sets.
-
-        ``sklearn.base.clone(head)`` makes an unfitted copy with the original arguments instead.
-        """
-        chosen = {"C": self.C_, "k": self.k_, "task": self.task_, "reject_below": self.reject_below_ or None}
-        return Head(**{**self.get_params(), **chosen, **WITHOUT_GUARANTEES})
-
     def fit(
         self,
         features: FeatureSet | Any,
@@ -207,6 +197,8 @@ class Head(ArrayEstimator):
             coarse=coarse,
         )
         self.__dict__.update(fitted)
+        if not get_kind(self.kind).is_fitted and (self.conformal, self.target_precision) != (None, None):
+            self.conformalize(features, split=split, rows=rows)
         self.seconds_ = time.perf_counter() - started
         return self
 

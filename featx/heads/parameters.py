@@ -80,7 +80,7 @@ def _check_texts(params: Mapping[str, Any], kind: HeadKind) -> None:
             f"only logreg can be regularised towards the texts of its classes, and this head is {kind.name}"
         )
     if not kind.is_fitted:
-        for name in ("class_weight", "target_precision", "calibrate", "conformal"):
+        for name in ("class_weight", "calibrate"):
             if params[name] not in (None, "none"):
                 raise HeadError(f"a {kind.name} head learns nothing from images, so {name} has no effect; leave it out")
 

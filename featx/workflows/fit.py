@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from featx.reporter import SILENT, Reporter
 from featx.tracking.dispatch import Trackers
 from featx.workflows.class_texts import ClassNames, class_texts
 from featx.workflows.comparison import Compared, compare_kinds
+from featx.workflows.fit_guarantees import fit_and_calibrate, require_apart
 from featx.workflows.fit_notes import notes_on_fit
 from featx.workflows.fit_options import AUTO, BEST, require_compatible, require_texts
 from featx.workflows.fit_result import Fit
@@ -64,6 +66,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     target_precision: float | None = None,
     conformal: float | None = None,
     conformal_per_class: bool = False,
+    calibrate_on: str | None = None,
     prompts: str | Sequence[str] = (),
     class_names: ClassNames | str | os.PathLike[str] | None = None,
     anchor: str | None = None,
@@ -114,6 +117,8 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         target_precision: as ``Head`` takes it.
         conformal: as ``Head`` takes it.
         conformal_per_class: as ``Head`` takes it.
+        calibrate_on: a split whose labelled images choose the thresholds of ``conformal`` and ``target_precision``; by default
+            out-of-fold predictions of the training images do, and those of "train" for ``model="zeroshot"``.
         prompts: templates such as "a photo of a {}" for ``model="zeroshot"``, which compares images with the text of each class
             and learns nothing from images, and for ``anchor``. The features must come from a model that has a text tower.
         class_names: the words for some classes in those texts, by class, or a JSON or CSV file with them; by default the class
@@ -175,7 +180,7 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     page = names_of(images, "images") if report else None
-    asked = _Asked(auto, cv, repeat, shots, page, table, models, out, predictions)
+    asked = _Asked(auto, cv, repeat, shots, page, table, models, out, predictions, calibrate_on)
     return _run(_with_earlier(data, compare), head, asked, read, trackers, reporter)
 
 
@@ -188,6 +193,7 @@ class _Asked:
         cv, repeat, shots: evaluations.
         page: further folders of images for the HTML page; None: no page.
         table, models, out, predictions: files.
+        calibrate_on: the split that chooses what is promised; None: the training images.
     """
 
     auto: bool
@@ -199,6 +205,7 @@ class _Asked:
     models: str | os.PathLike[str]
     out: str | os.PathLike[str] | None
     predictions: str | os.PathLike[str] | None
+    calibrate_on: str | None
 
 
 def _run(
@@ -211,7 +218,8 @@ def _run(
 ) -> Fit:
     """Fit, evaluate and save, with the trackers told; ``read`` are the files that are read."""
     auto, cv, repeat, shots = asked.auto, asked.cv, asked.repeat, asked.shots
-    options = fit_options(data.features, head, auto=auto, table=asked.table)
+    require_apart(data.split, data.held_out, head, asked.calibrate_on)
+    options = fit_options(data.features, head, auto=auto, table=asked.table, calibrate_on=asked.calibrate_on)
     place = head_place(data.features, head, options, models=asked.models, out=asked.out)
     files = HeadFiles.of(place.path, named=bool(asked.out), predictions=asked.predictions)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
@@ -219,7 +227,8 @@ def _run(
     with trackers.run("fit-head", files.path):
         trackers.log_params(params_before(data.split, options, held_out=data.held_out))
         out_of_fold = asked.page is not None or asked.predictions is not None
-        head, compared = _fit(data, head, auto=auto, cross_validate=out_of_fold, fits=fits)
+        fit_it = partial(_fit, data, auto=auto, cross_validate=out_of_fold, fits=fits)
+        head, compared = fit_and_calibrate(fit_it, head, data.features, asked.calibrate_on)
         evaluated = _evaluate(data, head, cv=cv, repeat=repeat, shots=shots, fits=fits)
         made = made_of(options, data.split, evaluated.rows)
         replaced = place.replaced(made)
@@ -438,11 +447,12 @@ def _evaluate(
     )
 
 
-def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared]) -> list[str]:
+def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared], made: Made) -> list[str]:
     """What the user should know."""
     chosen = [what for what, lines in (("kind of head", compared), ("layer", data.layers)) if lines]
     return notes_on_fit(
-        data.file, data.split, head, evaluated.report, held_out=data.held_out, chosen=chosen,
+        data.file, data.split, head, evaluated.report, chosen=chosen,
+        used=("train", data.held_out, made.options.get("calibrate_on")),
         cross_validated=evaluated.cross_validated is not None,
     )  # fmt: skip
 
@@ -459,7 +469,10 @@ def _save(
         files.path,
         picture=None,
         features=data.file,
-        notes=(*([replaced.sentence] if replaced else []), *_notes(data, head, evaluated, compared)),
+        notes=(
+            *([replaced.sentence] if replaced else []),
+            *_notes(data, head, evaluated, compared, made),
+        ),
         compared=compared,
         layers=data.layers,
         cross_validated=evaluated.cross_validated,

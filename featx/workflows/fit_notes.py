@@ -23,7 +23,7 @@ def notes_on_fit(
     head: Head,
     report: Report | None,
     *,
-    held_out: str,
+    used: Sequence[str | None],
     chosen: Sequence[str],
     cross_validated: bool,
 ) -> list[str]:
@@ -34,7 +34,7 @@ def notes_on_fit(
         split: the rows, in the splits that the head uses.
         head: fitted.
         report: on the held-out split, or None.
-        held_out: that split, or "".
+        used: the splits that had a part in the head or its report; "" and None stand for none.
         chosen: what was chosen by cross-validation besides the hyper-parameter: "kind of head", "layer".
         cross_validated: whether cross-validation evaluates the head too.
     """
@@ -48,7 +48,7 @@ def notes_on_fit(
     notes += [
         f"{count} images of split {name} were not used{_why_left_out(name, head.task_)}"
         for name, count in zip(names, counts, strict=True)
-        if name not in ("train", held_out)
+        if name not in used
     ]
     if chosen and cross_validated:
         notes.append(

@@ -19,7 +19,12 @@ from featx.layer_spec import PENULTIMATE
 
 
 def fit_options(
-    features: FeatureSet, head: Head, *, auto: bool, table: str | os.PathLike[str] | None = None
+    features: FeatureSet,
+    head: Head,
+    *,
+    auto: bool,
+    table: str | os.PathLike[str] | None = None,
+    calibrate_on: str | None = None,
 ) -> dict[str, Any]:
     """The options of a fit that decide which head it gives, as its file stores them; those at their default are left out.
 
@@ -28,6 +33,7 @@ def fit_options(
         head: not fitted yet, with its task and the texts of its classes.
         auto: whether the kind is chosen among all.
         table: the table of the groups, if one was named.
+        calibrate_on: the split that chooses what is promised, if one was named.
     """
     params, task = head.get_params(), str(head.task_)
     default = "none" if not auto and get_kind(head.kind, kernel=head.kernel).gives_logits else "temperature"
@@ -38,6 +44,7 @@ def fit_options(
         "kernel": None if head.kernel == "linear" else head.kernel,
         **{name: params[name] for name in ("C", "k", "reject_below", "target_precision", "conformal")},
         "conformal_per_class": head.conformal_per_class or None,
+        "calibrate_on": calibrate_on,
         "class_weight": weights_by_name(head.class_weight),
         "logit_adjustment": head.logit_adjustment or None,
         "calibrate": None if head.calibrate == default else head.calibrate,
@@ -64,6 +71,7 @@ def _texts(head: Head) -> dict[str, Any]:
 _WORDS = {
     "C": "C{:.12g}", "k": "k{}", "class_weight": "{}", "logit_adjustment": "adjust{:.12g}", "reject_below": "reject{:.12g}",
     "target_precision": "precision{:.12g}", "conformal": "conformal{:.12g}", "conformal_per_class": "per-class",
+    "calibrate_on": "on-{}",
     "group": "by-{}", "seed": "seed{}",
 }  # fmt: skip
 """The words of the options in names of files. The kind, the layer and the views stand there anyway."""

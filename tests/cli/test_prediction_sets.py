@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import featx
 from conftest import write_image
 from made_heads import measured
 
 import featx as library
+from featx.errors import SettingsError
 from featx.heads.head import Head
 from featx.promotion.config import FineTuning
 
@@ -134,3 +137,23 @@ def test_options_of_sets_that_mean_nothing_are_refused(place: Path) -> None:
     assert "--conformal-per-class has no effect without --conformal" in alone.stderr
     few = featx("fit-head", file, "--conformal", 0.01, "--models", place / "none", status=1)
     assert "take 99 held-out rows or more, and there are 36; use a larger --conformal, from 0.028 on" in few.stderr
+
+
+def test_a_split_of_its_own_chooses_the_thresholds(place: Path) -> None:
+    features = library.FeatureSet.load(next((place / "cache").glob("*.h5")))
+    splits = features.splits.copy()
+    splits[np.flatnonzero(splits == "train")[::3]] = "calibration"
+    features = dataclasses.replace(features, splits=splits)
+    fit = library.fit_head(features, C=0.001, conformal=0.2, calibrate_on="calibration", models=place / "other")
+    assert fit.path.stem.endswith("--conformal0.2--on-calibration")
+    assert fit.head.conformal_ is not None
+    assert fit.head.conformal_.sentence == "0.2 may miss, chosen on 12 images that the head was not fitted to"
+    assert "not used" not in str(fit.notes)
+    for name, why in (
+        ("val", "images of split val would choose what the head promises, and judge it too"),
+        ("train", "--calibrate-on train names the images that the head is fitted to"),
+    ):
+        with pytest.raises(SettingsError, match=why):
+            library.fit_head(features, conformal=0.2, calibrate_on=name, models=place / "other")
+    with pytest.raises(SettingsError, match="calibrate_on has no effect without conformal or target_precision"):
+        library.fit_head(features, calibrate_on="calibration", models=place / "other")
