@@ -174,7 +174,7 @@ class Head(ConformalHead):
             split: "train", or another; "all" is every labelled row.
             rows: (n,) int64, labelled rows to fit to instead.
             cross_validate: hold rows out even where there is nothing to choose and nothing to calibrate.
-            coarse: for logreg and svm, compare fewer values of C, and search and fit less exactly, in a third of the time.
+            coarse: for logreg and svm, compare values of C that are further apart, and search and fit less exactly.
 
         Raises:
             HeadError: neither a ``FeatureSet`` nor arrays, parameters that do not suit the task, too few classes, or features

@@ -18,6 +18,8 @@ from featx.heads.training_data import Estimator, TrainingData
 
 EQUAL_LOSS = 1e-4
 """The difference of losses that does not count, in nats (or as a share of a squared error): no solver of a search is closer."""
+STANDARD_ERRORS = 2.0
+"""Of their paired difference, by which a candidate has lost to a simpler one, so that none beyond it is tried."""
 C_LIMITS = (1e-9, 1e8)
 """The bounds within which a path of C is extended beyond its ends."""
 MAX_SEARCH_BYTES = 1 << 28
@@ -86,6 +88,8 @@ def search(
 ) -> Search:
     """Compare the candidates of an estimator by their loss on held-out images.
 
+    All are tried, or, of an estimator with ``first_looks``, those around the best (``_Trials.close_in``).
+
     Args:
         estimator: that fits them.
         training: with folds; without, the middle candidate is chosen untried.
@@ -99,21 +103,129 @@ def search(
         nothing = np.empty(0, dtype=np.int64)
         return Search((), candidates[len(candidates) // 2], nothing, np.empty((0, training.count)))
     rows = np.flatnonzero(judged(training.folds, len(training)))
-    tried: dict[float, Tried] = {}
-    held_out: dict[float, np.ndarray] = {}
-    order, by_view = list(candidates), training.views_as_images
-    waiting: Sequence[float] = candidates
-    while waiting:
-        for candidate, view_scores in estimator.cross_val_scores(by_view, waiting):
-            scores = training.mean_over_views(view_scores)
-            tried[candidate] = _judge(candidate, scores, training, rows, gives_logits)
-            held_out[candidate] = scores[rows]
-            best = _simplest([tried[c] for c in order if c in tried], training.task)
-            held_out = {c: s for c, s in held_out.items() if c in best}
-        chosen = best[0]
-        waiting = _beyond(order, chosen) if extends else ()
-        order = sorted({*order, *waiting}) if extends else order
-    return Search(tuple(sorted(tried.values(), key=lambda t: t.candidate)), chosen, rows, held_out[chosen])
+    trials = _Trials(estimator, training, rows, gives_logits=gives_logits, order=candidates)
+    begin, stride = getattr(estimator, "first_looks", (0, 0))
+    if stride and len(candidates) > 1:
+        trials.close_in(begin, stride)
+    else:
+        trials.run(candidates)
+    while extends and (more := _beyond(trials.order, trials.simplest()[0])):
+        trials.order = sorted({*trials.order, *more})
+        trials.run(more)
+    while (
+        chosen := trials.simplest()[0]
+    ) not in trials.held_out:  # it was not among the best until the best was solved exactly
+        trials.run([chosen])
+    tried = tuple(sorted(trials.tried.values(), key=lambda t: t.candidate))
+    return Search(tried, chosen, rows, trials.held_out[chosen])
+
+
+class _Trials:
+    """The candidates that were tried so far.
+
+    Args:
+        estimator: that fits them.
+        training: with folds.
+        rows: (n,) int64, the images that are held out.
+        gives_logits: as ``search`` has it.
+        order: the candidates, the simplest first.
+
+    Attributes:
+        tried: by candidate.
+        rough: those that were fitted less exactly.
+        held_out: (n, C) float64 scores of the held-out images, of the candidates that are as good as the best.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        training: TrainingData,
+        rows: np.ndarray,
+        *,
+        gives_logits: bool,
+        order: Sequence[float],
+    ) -> None:
+        self.estimator, self.training, self.rows, self.gives_logits = estimator, training, rows, gives_logits
+        self.order = list(order)
+        self.tried: dict[float, Tried] = {}
+        self.rough: set[float] = set()
+        self.held_out: dict[float, np.ndarray] = {}
+        self._losses: dict[float, np.ndarray] = {}
+
+    def run(self, candidates: Sequence[float], **options: bool) -> None:
+        """Try some candidates, roughly with ``rough=True``."""
+        by_view = self.training.views_as_images
+        for candidate, view_scores in self.estimator.cross_val_scores(by_view, candidates, **options):
+            scores = self.training.mean_over_views(view_scores)[self.rows]
+            each = held_out_losses(scores, self.training, self.rows, gives_logits=self.gives_logits)
+            self.tried[candidate] = _summary(candidate, each, self.training, self.rows)
+            self.held_out[candidate], self._losses[candidate] = scores, each
+            best = self.simplest()
+            self.held_out = {c: s for c, s in self.held_out.items() if c in best}
+        (self.rough.update if options.get("rough") else self.rough.difference_update)(candidates)
+
+    def simplest(self) -> list[float]:
+        """The candidates that are as good as the best, the simplest first: on a plateau, the most regularised is chosen."""
+        return _simplest([self.tried[c] for c in self.order if c in self.tried], self.training.task)
+
+    def close_in(self, begin: int, stride: int) -> None:
+        """Try every so many candidates, then those around the best, nearer each time, and in the end its neighbours exactly.
+
+        The first are tried in their order. Where the loss flattens out or rises, those around the best are tried before any
+        further ones, and if the last has lost to the best by ``STANDARD_ERRORS``, there are none. Candidates are solved exactly
+        only where they are chosen or next to those that may be.
+        """
+        at, last, further, found = begin, len(self.order) - 1, stride, list[float]()
+        while True:
+            self.run(self.order[at : at + 1], rough=True)
+            found = [*found[-2:], self.tried[self.order[at]].loss]
+            if _flattens(found):
+                self._close_in_roughly(stride, at)
+                if self._has_lost(self.order[at]):
+                    break
+                further = stride if self.order[at] in self.simplest() else 2 * stride
+            if at == last:
+                break
+            at = min(at + further, last)
+        self._close_in_roughly(stride, at)
+        while asked := [c for c in self._around(1) if c not in self.tried or c in self.rough]:
+            self.run(asked, rough=False)
+
+    def _close_in_roughly(self, distance: int, most: int) -> None:
+        """Try those around the best, nearer each time, up to a number."""
+        while distance > 1:
+            places = np.array([self.order.index(c) for c in self.tried])
+            asked = [
+                c
+                for c in self._around(distance)
+                if (at := self.order.index(c)) <= most and np.abs(places - at).min() > distance // 2
+            ]
+            if asked:
+                self.run(asked, rough=True)
+            else:
+                distance //= 2
+
+    def _around(self, distance: int) -> list[float]:
+        """The best candidate and the simplest as good, with their neighbours at a distance, in the order of all."""
+        simplest = self.simplest()
+        best = min(simplest, key=lambda c: self.tried[c].loss)
+        places = {self.order.index(c) + step for c in (best, simplest[0]) for step in (-distance, 0, distance)}
+        return [self.order[at] for at in sorted(places) if 0 <= at < len(self.order)]
+
+    def _has_lost(self, candidate: float) -> bool:
+        """Whether a candidate is worse than the best by ``STANDARD_ERRORS`` of their paired difference.
+
+        Images of one group count as one.
+        """
+        best = self.simplest()[0]
+        if candidate == best or best not in self._losses:
+            return False
+        weight, groups = self.training.weight[self.rows], self.training.groups_of(self.rows)
+        difference = (self._losses[candidate] - self._losses[best]) * weight
+        if groups is not None:
+            difference = np.bincount(np.unique(groups, return_inverse=True)[1], difference)
+        error = float(difference.std() * math.sqrt(len(difference)))
+        return bool(difference.sum() > max(STANDARD_ERRORS * error, EQUAL_LOSS * weight.sum()))
 
 
 def search_share(training: TrainingData) -> tuple[TrainingData, np.ndarray]:
@@ -242,11 +354,10 @@ def held_out_losses(
     return losses(scores, y, task, smoothed=True)
 
 
-def _judge(candidate: float, scores: np.ndarray, training: TrainingData, rows: np.ndarray, gives_logits: bool) -> Tried:
-    """Compute a candidate's loss and its standard error."""
-    each = np.zeros(len(training))
-    each[rows] = held_out_losses(scores[rows], training, rows, gives_logits=gives_logits)
-    weight = training.weight
+def _summary(candidate: float, losses_of_rows: np.ndarray, training: TrainingData, rows: np.ndarray) -> Tried:
+    """Average a candidate's losses of the held-out rows, with the standard error."""
+    each, weight = np.zeros(len(training)), training.weight
+    each[rows] = losses_of_rows
     folds = [float(np.average(each[test], weights=weight[test])) for _, test in training.folds if weight[test].any()]
     error = float(np.std(folds, ddof=1) / math.sqrt(len(folds))) if len(folds) > 1 else math.nan
     return Tried(float(candidate), float(np.average(each[rows], weights=weight[rows])), error)
@@ -257,6 +368,11 @@ def _simplest(tried: Sequence[Tried], task: str) -> list[float]:
     least = min((t.loss for t in tried if math.isfinite(t.loss)), default=math.nan)
     most = least * (1 + EQUAL_LOSS) if task == "regression" else least + EQUAL_LOSS
     return [t.candidate for t in tried if t.loss <= most] or [tried[0].candidate]
+
+
+def _flattens(found: Sequence[float]) -> bool:
+    """Whether the last of three losses has risen, or fallen so little that their parabola is least before it."""
+    return len(found) > 1 and found[-1] - found[-2] > (min(found[-2] - found[-3], 0) / 3 if len(found) > 2 else 0)
 
 
 def _beyond(order: Sequence[float], chosen: float) -> tuple[float, ...]:

@@ -331,6 +331,10 @@ class Estimator(Protocol):
 
     An estimator that solves its problem iteratively also has ``solution_`` after ``fit``, with the arrays ``gap`` and
     ``iterations``, which the head stores as ``convergence_``.
+
+    An estimator that fits each candidate anew may have ``first_looks``: the number of the candidate at which a search begins,
+    and how many it goes on by. A search then tries fewer candidates, and passes ``rough=True`` to ``cross_val_scores`` where
+    those that it compares are far apart, so that fits need not be exact.
     """
 
     @property

@@ -40,7 +40,9 @@ def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_c_is_a_candidate_of_least_cross_validated_loss(name: str) -> None:
     head = new(name).fit(photos(gap=1.0))
     found = tried(head)
-    assert set(C_PATH) <= found.keys()
+    path = sorted({*C_PATH, *found})
+    place = path.index(head.C_)
+    assert {*path[place - 1 : place + 2]} <= found.keys()
     assert list(found) == sorted(found)
     best = min(found.values())
     assert found[head.C_] <= best + EQUAL_LOSS
@@ -56,7 +58,7 @@ def test_of_equally_good_values_of_c_the_most_regularised_is_taken() -> None:
 def test_the_path_does_not_grow_when_the_best_c_is_inside_it() -> None:
     head = Head("logreg").fit(photos(gap=1.0))
     assert C_PATH[0] < head.C_ < C_PATH[-1]
-    assert tuple(tried(head)) == C_PATH
+    assert tried(head).keys() < {*C_PATH}
 
 
 def test_a_standard_error_is_that_of_the_folds_mean_losses() -> None:
@@ -112,9 +114,9 @@ def test_a_solver_that_has_not_converged_is_said_in_the_notes(monkeypatch: pytes
 
 
 def test_fits_of_the_search_that_have_not_converged_are_counted_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 0)
+    monkeypatch.setattr(linear, "SEARCH_ITERATIONS", 1)
     notes = Head("logreg").fit(photos(gap=1.0)).notes_
-    assert any(re.match(r"\d+ of 225 fits of the search, from C=\S+ on, had not converged", note) for note in notes)
+    assert any(re.match(r"\d+ of \d+ fits of the search, from C=\S+ on, had not converged", note) for note in notes)
 
 
 @pytest.mark.parametrize("name", ["logreg", "svm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -72,6 +73,39 @@ def training(
     weight = np.ones(N) if weight is None else weight
     folds = make_folds(None, np.arange(N), folds=5, seed=0) if folds is None else folds
     return TrainingData(Rows(np.zeros((N, 1))), y, 2 if y.ndim == 1 else y.shape[1], task, weight, folds)
+
+
+class ClosesIn(MadeUp):
+    """The same, searched from a few candidates on; what is asked roughly has another loss in each row, of the same mean."""
+
+    def __init__(
+        self,
+        loss: Callable[[float], float],
+        candidates: Sequence[float],
+        *,
+        looks: tuple[int, int] = (0, 4),
+        noise: float = 0.0,
+        error: Callable[[float], float] = lambda candidate: 0.0,
+    ) -> None:
+        super().__init__(loss, candidates)
+        self.first_looks, self.noise, self.error, self.exactly = looks, noise, error, set[float]()
+
+    def cross_val_scores(
+        self, training: TrainingData, candidates: Sequence[float], *, rough: bool = False
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        self.asked.append(tuple(candidates))
+        self.exactly |= set() if rough else {*candidates}
+        for candidate in candidates:
+            level = self.loss(candidate) + (self.error(candidate) if rough else 0.0)
+            sign = np.random.default_rng(round(4 * math.log10(candidate)) + 100).permutation(np.arange(N) % 2)
+            high, low = (score_of(level + change) for change in (self.noise, -self.noise))
+            right = np.where(sign, high, low)
+            yield candidate, np.where(training.y[:, None] == np.arange(2), right[:, None], 0.0)
+
+
+def score_of(wanted: float) -> float:
+    """The score of the right class that has a smoothed loss."""
+    return float(brentq(lambda score: smoothed_loss(score) - wanted, -100.0, math.log(N + 1)))
 
 
 def valley(bottom: float, *, depth: float = 0.3) -> Callable[[float], float]:
@@ -228,6 +262,97 @@ def test_on_a_plateau_at_the_upper_end_a_path_does_not_grow() -> None:
     model = MadeUp(lambda C: 0.2 if C >= 1.0 else 0.5, path(-3, 2))
     assert found(model).chosen == 1.0
     assert len(model.asked) == 1
+
+
+# A path that is closed in on
+
+
+QUARTERS = tuple(10.0 ** (power / 4) for power in range(-24, 21))
+
+
+@pytest.mark.parametrize("looks", [(0, 1), (0, 4), (8, 4), (0, 8), (44, 4)])
+@pytest.mark.parametrize("bottom", [QUARTERS[at] for at in (0, 1, 7, 8, 13, 22, 30, 41, 43, 44)])
+def test_closing_in_finds_the_bottom_of_a_valley_wherever_it_lies_and_solves_it_and_its_neighbours_exactly(
+    looks: tuple[int, int], bottom: float
+) -> None:
+    model = ClosesIn(valley(bottom), QUARTERS, looks=looks)
+    result = found(model, extends=False)
+    assert result.chosen == bottom
+    place = QUARTERS.index(bottom)
+    assert {*QUARTERS[max(0, place - 1) : place + 2]} <= model.exactly
+    asked = [c for candidates in model.asked for c in candidates]
+    assert {t.candidate for t in result.tried} == {*asked}
+
+
+def test_closing_in_tries_a_fraction_of_the_path() -> None:
+    model = ClosesIn(valley(QUARTERS[17] * 1.1), QUARTERS, looks=(8, 4))
+    found(model)
+    first = [(QUARTERS[at],) for at in (8, 12, 16, 20)]
+    assert model.asked == [*first, (QUARTERS[14], QUARTERS[18]), QUARTERS[17:20], (QUARTERS[16],)]
+
+
+@pytest.mark.parametrize(("noise", "goes_on"), [(0.0, False), (0.4, True)])
+def test_candidates_beyond_one_that_has_lost_by_two_standard_errors_are_not_tried(noise: float, goes_on: bool) -> None:
+    model = ClosesIn(valley(QUARTERS[10], depth=0.6), QUARTERS, noise=noise)
+    result = found(model)
+    assert result.chosen == QUARTERS[10]
+    assert (max(t.candidate for t in result.tried) == QUARTERS[44]) is goes_on
+
+
+def test_a_lower_valley_is_found_beyond_a_hill_that_may_be_noise() -> None:
+    def two_valleys(C: float) -> float:
+        return min(valley(QUARTERS[8], depth=0.5)(C), 2 * valley(QUARTERS[32], depth=0.225)(C))
+
+    assert found(ClosesIn(two_valleys, QUARTERS, noise=0.15)).chosen == QUARTERS[32]
+    assert found(ClosesIn(two_valleys, QUARTERS)).chosen == QUARTERS[8]
+
+
+def test_on_a_plateau_closing_in_takes_its_simplest_candidate() -> None:
+    model = ClosesIn(lambda C: 0.3 if QUARTERS[21] <= C else 0.3 + 0.01 * math.log10(QUARTERS[21] / C), QUARTERS)
+    assert found(model).chosen == QUARTERS[21]
+
+
+def test_a_rough_loss_that_is_far_off_is_not_what_is_chosen_or_kept() -> None:
+    model = ClosesIn(valley(QUARTERS[17]), QUARTERS, looks=(8, 4), error=lambda C: -0.02 if QUARTERS[20] == C else 0.0)
+    result = found(model)
+    assert result.chosen == QUARTERS[17]
+    assert {t.candidate: t.loss for t in result.tried}[QUARTERS[20]] == pytest.approx(
+        valley(QUARTERS[17])(QUARTERS[20])
+    )
+
+
+def test_scores_of_a_candidate_that_becomes_the_best_only_when_others_are_solved_exactly_are_there() -> None:
+    model = ClosesIn(
+        lambda C: 0.3 if QUARTERS[16] == C else 0.31,
+        QUARTERS[:20],
+        looks=(8, 4),
+        error=lambda C: -0.02 if C == 1e-2 else 0,
+    )
+    result = found(model, extends=False)
+    assert result.chosen in {t.candidate for t in result.tried}
+    assert result.scores.shape == (N, 2)
+
+
+def test_groups_count_as_one_where_a_candidate_is_to_lose() -> None:
+    """40 images of 4 groups, each worse or better as a whole: no more evidence than 4 images are."""
+
+    class ByGroup(ClosesIn):
+        def cross_val_scores(
+            self, training: TrainingData, candidates: Sequence[float], *, rough: bool = False
+        ) -> Iterator[tuple[float, np.ndarray]]:
+            for candidate, scores in super().cross_val_scores(training, candidates, rough=rough):
+                up = candidate > QUARTERS[9]
+                worse = np.array([0.4, 0.4, 0.4, -0.4])[np.arange(N) % 4] if up else np.zeros(N)
+                yield candidate, scores - np.where(training.y[:, None] == np.arange(2), worse[:, None], 0.0)
+
+    groups = np.arange(N) % 4
+    made = training()
+    tried = []
+    for some in (None, groups):
+        model = ByGroup(valley(QUARTERS[8], depth=0.5), QUARTERS)
+        grouped = dataclasses.replace(made, groups=some)
+        tried.append(len(search(model, grouped, gives_logits=True, extends=False).tried))
+    assert tried[0] < tried[1]
 
 
 # What a loss is of

@@ -24,6 +24,7 @@ from featx.heads.solver.matrices import DenseMatrix, Matrix, Rotated, RotatedMat
 from featx.heads.solver.newton import HessianModel, refine
 from featx.heads.solver.problems import Problems, Solution
 from featx.heads.solver.summed import LossSums, Sample, SumLosses, SummedRows, sum_losses
+from featx.heads.solver.warm_starts import Parameters, WarmStarts
 from featx.heads.training_data import TrainingData
 
 C_PATH = tuple(float(f"{c:.6g}") for c in np.logspace(-6, 5, 45))
@@ -31,12 +32,16 @@ C_PATH = tuple(float(f"{c:.6g}") for c in np.logspace(-6, 5, 45))
 
 SEARCH_TOL = 1e-6
 """Relative gap of the objective at which a fit of the search is done, as L-BFGS estimates it."""
+ROUGH_SEARCH_TOL = 1e-4
+"""The same where values of C are compared that are far apart."""
+FIRST_LOOKS = (8, 4)
+"""The value of the path at which the search begins, 1e-4, and the stride of its first looks, a factor of 10."""
 FIRST_TOL, ROUGH_TOL = 1e-3, 2e-9
 """Relative gaps of the final fit at which L-BFGS starts anew, because the Hessian has changed since the start, and ends."""
 FIT_TOL = 2e-7
 """Relative gap of the final fit, as a Newton step measures it."""
-COARSE_PATH, COARSE_TOL = C_PATH[:-6:3], 1e-4
-"""Path and tolerance of a coarse search: losses are accurate to a few per cent, in a third of the time."""
+COARSE_PATH, COARSE_LOOKS, COARSE_TOL = C_PATH[:-6:3], (2, 2), 1e-4
+"""Path, first looks and tolerance of a coarse search: losses are accurate to a few per cent."""
 NOT_CONVERGED = 1e-6
 """Relative gap above which a final fit is reported as not converged."""
 NEWTON_STEPS = 50
@@ -46,9 +51,10 @@ SEARCH_NOT_CONVERGED = 1e-4
 """Relative gap above which a fit of the search is reported as not converged."""
 SEARCH_ITERATIONS = 400
 """Iterations after which a fit of the search is abandoned and reported, where C is far too large for the rows."""
-HINGE_ITERATIONS = 100
-"""Iterations after which a fit of the search is left to ``finite_newton``, where that is fast."""
-MAX_FINISHED, MAX_FINISHED_SEARCH = 16_000_000, 250_000
+HINGE_ITERATIONS, FINISHED_GAP = 30, 10
+"""Iterations of the search after which ``finite_newton`` solves the rest, where that is fast; and the duality gap at which
+nothing is left to it, in tolerances of the search."""
+MAX_FINISHED, MAX_FINISHED_SEARCH = 16_000_000, 500_000
 """Elements of the rows up to which ``finite_newton`` solves what L-BFGS leaves: in the final fit, and in fits of a search."""
 
 MAX_COLUMNS = 256
@@ -64,9 +70,6 @@ SAMPLE_BYTES = 1 << 28
 _MIN_SKIPPED = 256
 """Mean number of held-out rows per fold from which it pays off to skip them."""
 
-Parameters = tuple[np.ndarray, np.ndarray]
-"""Weights and intercepts."""
-
 
 class LinearPathEstimator:
     """Fits linear heads with an L2 penalty for a path of C.
@@ -81,6 +84,7 @@ class LinearPathEstimator:
 
     Attributes:
         candidates: values of C, the smallest first.
+        first_looks: the number of the candidate at which a search begins, and its stride.
         solution_: the ``Solution`` of the last fit, with its gap and iterations.
 
     Examples:
@@ -94,38 +98,40 @@ class LinearPathEstimator:
     """
 
     candidates = C_PATH
+    first_looks = FIRST_LOOKS
 
     def __init__(self, *, hinge: bool = False, device: str = "cpu", coarse: bool = False) -> None:
         self.hinge, self.device, self.coarse = hinge, device, coarse
         self._tol = SEARCH_TOL
         if coarse:
-            self.candidates, self._tol = COARSE_PATH, COARSE_TOL
+            self.candidates, self.first_looks, self._tol = COARSE_PATH, COARSE_LOOKS, COARSE_TOL
         self._training: TrainingData | None = None
-        self._paths: list[_WarmStarts] = []
+        self._paths: list[WarmStarts] = []
+        self._gram: np.ndarray | None = None
         self._evaluate: tuple[TrainingData, SumLosses] | None = None
 
     def cross_val_scores(
-        self, training: TrainingData, candidates: Sequence[float]
+        self, training: TrainingData, candidates: Sequence[float], *, rough: bool = False
     ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by a fit to the training rows of the fold that holds it out.
 
-        A second call with the same training data continues the path of the first.
+        A second call with the same training data starts from the solutions of the first. Fits of a ``rough`` call are less
+        exact, to compare values of C that are far apart.
 
         Yields:
             Each C, and its (N, C) float64 scores; NaN for rows that no fold holds out.
 
         Warns:
-            NotConvergedWarning: some fits did not converge.
+            NotConvergedWarning: some fits did not converge, which only counts where they are to be exact.
         """
+        tol = max(self._tol, ROUGH_SEARCH_TOL) if rough else self._tol
         self._prepare(training)
         data, outputs = self._data, self._loss.outputs
-        weights = np.stack([_fold_weights(data, train) for train, _ in data.folds])
-        totals = weights.sum(axis=1)
-        weights = (weights / totals[:, None]).astype(self._matrix.dtype)
+        weights, totals = _fold_weights(data, self._matrix.dtype)
         chunks = _chunks(len(data.folds), outputs * len(training))
         columns = len(chunks[0]) * outputs
         together = max(1, min(MAX_TOGETHER, MAX_COLUMNS // columns, MAX_SCORES // (columns * len(training))))
-        self._paths = self._paths or [_WarmStarts() for _ in chunks]
+        self._paths = self._paths or [WarmStarts() for _ in chunks]
         not_converged: list[float] = []
         for at in range(0, len(candidates), together):
             group = candidates[at : at + together]
@@ -134,15 +140,12 @@ class LinearPathEstimator:
                 penalty = (1 / (np.array(group)[:, None] * totals[chunk])).ravel()
                 same_C = np.repeat(np.arange(len(group)), len(chunk))
                 problems = Problems(weights, np.tile(chunk, len(group)), penalty, self._regions, same_C)
-                solution = self._solve_group(problems, group, path)
-                converged = solution.gap <= SEARCH_NOT_CONVERGED
-                not_converged += list(np.repeat(group, len(chunk))[~converged])
+                solution = self._solve_group(problems, group, path, tol)
+                not_converged += list(np.repeat(group, len(chunk))[~(solution.gap <= SEARCH_NOT_CONVERGED)])
                 self._score_held_out(solution, chunk, scores)
             yield from zip(group, scores, strict=True)
-        if not_converged:
-            fits = f"{len(not_converged)} of {len(candidates) * len(data.folds)} fits of the search,"
-            message = f"{fits} from C={min(not_converged):g} on, had not converged; their losses are rough"
-            warnings.warn(message, NotConvergedWarning, stacklevel=2)
+        if not_converged and not rough:
+            _warn_of_search(not_converged, len(candidates) * len(data.folds))
 
     def fit(self, training: TrainingData, candidate: float) -> Any:
         """Fit to all rows: L-BFGS, then Newton steps in float64.
@@ -187,19 +190,22 @@ class LinearPathEstimator:
         solution = dataclasses.replace(solution, iterations=iterations + solution.iterations)
         return self._predictor(training, candidate, solution)
 
-    def _solve_group(self, problems: Problems, group: Sequence[float], path: _WarmStarts) -> Solution:
+    def _solve_group(self, problems: Problems, group: Sequence[float], path: WarmStarts, tol: float) -> Solution:
         """Solve the problems of some values of C on some folds, and add the solutions to their path."""
-        folds, width = len(problems.fold) // len(group), self._rotated.coordinates.shape[1]
-        finishes = self.hinge and self._rotated.coordinates.size <= MAX_FINISHED_SEARCH
-        start = path.start(np.log(group), folds, self._loss.outputs, width)
+        folds, coordinates = len(problems.fold) // len(group), self._rotated.coordinates
+        finishes = self.hinge and coordinates.size <= MAX_FINISHED_SEARCH
+        start = path.start(np.log(group), folds, self._loss.outputs, coordinates.shape[1])
         solution = minimise(
             self._matrix, self._loss, problems, start,
-            tol=self._tol, precondition=self._rotated.basis is not None, first_step=path.first_step(len(group), folds),
+            tol=tol, precondition=self._rotated.basis is not None, first_step=path.first_step(np.log(group), folds),
             max_iter=HINGE_ITERATIONS if finishes else SEARCH_ITERATIONS,
         )  # fmt: skip
-        if finishes and isinstance(self._loss, SquaredHinge):
-            left = np.flatnonzero(~(solution.gap <= SEARCH_NOT_CONVERGED))
-            solution = finish(self._rotated.coordinates, self._loss, problems, solution, left)
+        if isinstance(self._loss, SquaredHinge) and finishes:
+            self._gram = coordinates @ coordinates.T + 1.0 if self._gram is None else self._gram
+            every = np.arange(len(problems.fold))
+            solution = finish(
+                coordinates, self._loss, problems, solution, every, tol=FINISHED_GAP * tol, gram=self._gram
+            )
         path.add(np.log(group), solution)
         return solution
 
@@ -292,10 +298,7 @@ class LinearPathEstimator:
         self.solution_ = solution
         gap = float(solution.gap[0])
         if not gap <= (SEARCH_NOT_CONVERGED if self.coarse else NOT_CONVERGED):
-            message = (
-                f"at C={candidate:g} the optimum was not reached: the objective may still fall by {gap:.1g} of itself"
-            )
-            warnings.warn(message, NotConvergedWarning, stacklevel=3)
+            _warn_of_fit(candidate, gap)
         weight, bias = solution.weight[:, 0], solution.bias[:, 0]
         if len(weight) == 1 and training.count == 2:  # one output, that of the second class against the first
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
@@ -308,63 +311,11 @@ class LinearPathEstimator:
         """Sort rows that fit in memory by fold and rotate them, once for each training data."""
         if self._training is training:
             return
-        self._training, self._paths = training, []
+        self._training, self._paths, self._gram = training, [], None
         self._data, self._order, self._regions = _sorted_by_fold(training)
         self._loss = self._loss_of(self._data)
         self._rotated = Rotated.of(self._data.rows)
-        coordinates = self._rotated.coordinates
-        self._matrix: Matrix = DenseMatrix(coordinates)
-        if self.device != "cpu" and coordinates.dtype == np.float32:
-            from featx.heads.solver.on_device import DeviceMatrix
-
-            self._matrix = DeviceMatrix(coordinates, self.device)
-
-
-class _WarmStarts:
-    """The solutions of some folds along a path of C, from which the next values of C are started.
-
-    Over log C the solutions change smoothly, so a start is extrapolated linearly from the last two.
-
-    Attributes:
-        last: log C, weights (K, F, r) and intercepts (K, F) of the last two values of C.
-        means: by log C, the weights (K, 1, r) and intercepts (K, 1), means over the folds.
-        first: (F,) float64, the lengths of the first steps at the last C.
-    """
-
-    _MEANS_BYTES = 64 << 20
-
-    def __init__(self) -> None:
-        self.last: list[tuple[float, np.ndarray, np.ndarray]] = []
-        self.means: dict[float, Parameters] = {}
-        self.first: np.ndarray | None = None
-
-    def add(self, log_C: np.ndarray, solution: Solution) -> None:
-        """Add the solutions for (n,) ascending log C; the folds of each are consecutive problems."""
-        folds = solution.weight.shape[1] // len(log_C)
-        for index, place in enumerate(log_C):
-            at = slice(index * folds, (index + 1) * folds)
-            weight, bias = solution.weight[:, at], solution.bias[:, at]
-            self.last = [*self.last[-1:], (float(place), weight, bias)]
-            self.first = solution.first_step[at]
-            if weight.nbytes // folds * (len(self.means) + 1) <= self._MEANS_BYTES:
-                self.means[float(place)] = (weight.mean(axis=1, keepdims=True), bias.mean(axis=1, keepdims=True))
-
-    def first_step(self, count: int, folds: int) -> np.ndarray:
-        """(P,) float64, the lengths of the first steps to try for ``count`` values of C: those of the last C."""
-        return np.ones(count * folds) if self.first is None else np.tile(self.first, count)
-
-    def start(self, log_C: np.ndarray, folds: int, outputs: int, width: int) -> Parameters:
-        """(K, P, r) and (K, P), the start for (n,) values of log C."""
-        if not self.last or log_C[0] < self.last[-1][0]:  # below the path so far, weights are smaller than any of its
-            self.first = None
-            return np.zeros((outputs, len(log_C) * folds, width)), np.zeros((outputs, len(log_C) * folds))
-        place, weight, bias = self.last[-1]
-        before, weight_before, bias_before = self.last[0]
-        steps = (log_C - place) / (place - before) if place > before else np.zeros(len(log_C))
-        steps = np.repeat(np.clip(steps, 0, None), folds).astype(weight.dtype)
-        change = np.tile(weight - weight_before, (1, len(log_C), 1))
-        ahead = np.tile(weight, (1, len(log_C), 1)) + steps[:, None] * change
-        return ahead, np.tile(bias, len(log_C)) + steps * np.tile(bias - bias_before, len(log_C))
+        self._matrix = _matrix_of(self._rotated.coordinates, self.device)
 
 
 def _sample(training: TrainingData, searched: TrainingData | None) -> TrainingData:
@@ -375,9 +326,9 @@ def _sample(training: TrainingData, searched: TrainingData | None) -> TrainingDa
     return training.take(np.arange(0, len(training), step))
 
 
-def _start(paths: Sequence[_WarmStarts], log_C: float, outputs: int, width: int) -> Parameters:
+def _start(paths: Sequence[WarmStarts], log_C: float, outputs: int, width: int) -> Parameters:
     """(K, 1, r) and (K, 1) to start the final fit from: the mean over the folds at that C, or zeros."""
-    means = [path.means[log_C] for path in paths if log_C in path.means]
+    means = [mean for path in paths if (mean := path.mean(log_C)) is not None]
     if not means:
         return np.zeros((outputs, 1, width)), np.zeros((outputs, 1))
     return np.mean([weight for weight, _ in means], axis=0), np.mean([bias for _, bias in means], axis=0)
@@ -456,6 +407,27 @@ def loss_sums(training: TrainingData, *, hinge: bool, weight_sum: float) -> SumL
     return _loss_function(training, _make_loss(training, hinge), weight_sum)
 
 
+def _warn_of_search(not_converged: Sequence[float], fits: int) -> None:
+    """Warn of the values of C of fits that did not converge."""
+    message = f"{len(not_converged)} of {fits} fits of the search, from C={min(not_converged):g} on, had not converged"
+    warnings.warn(f"{message}; their losses are rough", NotConvergedWarning, stacklevel=3)
+
+
+def _warn_of_fit(candidate: float, gap: float) -> None:
+    """Warn of a final fit that did not converge."""
+    message = f"at C={candidate:g} the optimum was not reached: the objective may still fall by {gap:.1g} of itself"
+    warnings.warn(message, NotConvergedWarning, stacklevel=4)
+
+
+def _matrix_of(coordinates: np.ndarray, device: str) -> Matrix:
+    """The rows as what a solver multiplies by; on a GPU only in float32."""
+    if device == "cpu" or coordinates.dtype != np.float32:
+        return DenseMatrix(coordinates)
+    from featx.heads.solver.on_device import DeviceMatrix
+
+    return DeviceMatrix(coordinates, device)
+
+
 def _identity(weight: np.ndarray) -> np.ndarray:
     return weight
 
@@ -465,8 +437,10 @@ def _one_problem(weight: np.ndarray, penalty: np.ndarray, dtype: Any) -> Problem
     return Problems((weight / weight.sum())[None].astype(dtype), np.zeros(1, dtype=np.int64), penalty)
 
 
-def _fold_weights(training: TrainingData, train: np.ndarray) -> np.ndarray:
-    """(N,) float64, the weights of the training rows of a fold; 0 for other rows."""
-    weights = np.zeros(len(training))
-    weights[train] = training.weight[train]
-    return weights
+def _fold_weights(training: TrainingData, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(F, N) weights of the training rows of each fold with sum 1, 0 for other rows; and (F,) float64, the sums they had."""
+    weights = np.zeros((len(training.folds), len(training)))
+    for of_fold, (train, _) in zip(weights, training.folds, strict=True):
+        of_fold[train] = training.weight[train]
+    totals = weights.sum(axis=1)
+    return (weights / totals[:, None]).astype(dtype), totals

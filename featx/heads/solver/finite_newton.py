@@ -22,7 +22,16 @@ MAX_STEPS = 500
 """Newton steps after which a problem is abandoned; ten are usual."""
 
 
-def finish(Z: np.ndarray, loss: SquaredHinge, problems: Problems, solution: Solution, which: np.ndarray) -> Solution:
+def finish(
+    Z: np.ndarray,
+    loss: SquaredHinge,
+    problems: Problems,
+    solution: Solution,
+    which: np.ndarray,
+    *,
+    tol: float = 0.0,
+    gram: np.ndarray | None = None,
+) -> Solution:
     """Solve some problems from where another solver has left them.
 
     Args:
@@ -31,6 +40,8 @@ def finish(Z: np.ndarray, loss: SquaredHinge, problems: Problems, solution: Solu
         problems: P problems.
         solution: of all of them.
         which: (p,) int64, the problems to solve.
+        tol: relative duality gap of an output at which it is left as it is.
+        gram: (n, n) inner products of the rows, each with a column of ones, where these have been computed.
 
     Returns:
         The solution, in which all of these problems is new; their iterations are the Newton steps of all outputs. A gap is the
@@ -42,11 +53,12 @@ def finish(Z: np.ndarray, loss: SquaredHinge, problems: Problems, solution: Solu
         weights = problems.weights[problems.fold[at]]
         used = np.flatnonzero(weights > 0)
         rows = np.append(Z[used], np.ones((len(used), 1)), axis=1).astype(np.float64)
+        square = None if gram is None else gram[np.ix_(used, used)]
         importance, penalty = weights[used].astype(np.float64), float(problems.penalty[at])
         primal, dual, iterations[at] = 0.0, 0.0, 0
         for output in range(loss.outputs):
-            machine = _Machine(rows, loss.sign[output, used].astype(np.float64), importance / penalty)
-            parameters, steps = machine.solve(np.append(weight[output, at], bias[output, at]))
+            machine = _Machine(rows, loss.sign[output, used].astype(np.float64), importance / penalty, square)
+            parameters, steps = machine.solve(np.append(weight[output, at], bias[output, at]), tol)
             weight[output, at], bias[output, at] = parameters[:-1], parameters[-1]
             iterations[at] += steps
             primal, dual = primal + machine.primal, dual + machine.dual
@@ -61,20 +73,30 @@ class _Machine:
         rows: z, (n, m), the last column of ones.
         sign: y, (n,) of 1 and -1.
         cost: c, (n,) above 0.
+        gram: (n, n) inner products of the rows, or None.
 
     Attributes:
         primal: the objective at the parameters that ``solve`` returned.
         dual: a lower bound of the minimum.
     """
 
-    def __init__(self, rows: np.ndarray, sign: np.ndarray, cost: np.ndarray) -> None:
-        self.rows, self.sign, self.cost = rows, sign, cost
+    def __init__(self, rows: np.ndarray, sign: np.ndarray, cost: np.ndarray, gram: np.ndarray | None = None) -> None:
+        self.rows, self.sign, self.cost, self.gram = rows, sign, cost, gram
         self.primal, self.dual = np.inf, -np.inf
 
-    def solve(self, v: np.ndarray) -> tuple[np.ndarray, int]:
-        """Return the parameters at the minimum, (m,), and the number of steps from (m,) parameters to them."""
+    def solve(self, v: np.ndarray, tol: float = 0.0) -> tuple[np.ndarray, int]:
+        """Return the parameters at the minimum, (m,), and the number of steps from (m,) parameters to them.
+
+        None is taken where the duality gap, relative to the objective, is at most ``tol`` already.
+        """
         scores = self.rows @ v
         step = 0
+        if tol > 0:
+            active = self.sign * scores < 1
+            self.primal = self._primal_value(v, scores)
+            self.dual = self._dual_value(2 * (self.cost * (1 - self.sign * scores))[active], active)
+            if self.primal - self.dual <= tol * self.primal:
+                return v, 0
         while step < MAX_STEPS:
             active = self.sign * scores < 1
             goal, multipliers = self._minimum(active)
@@ -104,7 +126,7 @@ class _Machine:
         """
         rows, sign, cost = self.rows[active], self.sign[active], self.cost[active]
         if len(rows) <= rows.shape[1]:
-            gram = rows @ rows.T
+            gram = rows @ rows.T if self.gram is None else self.gram[np.ix_(active, active)]
             gram[np.diag_indices_from(gram)] += 0.5 / cost
             solved = _solve(gram, sign)
             return solved @ rows, solved * sign

@@ -32,7 +32,7 @@ _BLOCK = 3 << 18
 _MIN_SHARES = 32
 """The least number of parts that are summed in parallel. It does not depend on the cores, nor do the rounding errors then."""
 _THIN = 64
-"""Number of columns below which a product with the transposed weights is faster."""
+"""Number of columns below which blocks may have few rows."""
 _MIN_ROWS = 512
 """The least rows of a block with ``_THIN`` or more columns, because the products of each block are added to a large sum."""
 _SMALL = 2_000_000  # elements; a smaller matrix is float64 throughout, which costs little
@@ -106,7 +106,6 @@ class _BlockMatrix:
     def sweep(self, spans: Sequence[Span], process: BlockFunction, *, squared: bool = False) -> list[np.ndarray]:
         """Go over the rows once; see ``Matrix.sweep``."""
         blocks = [self._blocks(rows, 0 if V is None else len(V)) for rows, V in spans]
-        transposed = [np.ascontiguousarray(V.T) if V is not None and len(V) < _THIN else None for _, V in spans]
         together = -(-sum(map(len, blocks)) // max(_MIN_SHARES, 2 * cores()))
         shares = [
             (span, blocks[span][at : at + together])
@@ -115,15 +114,11 @@ class _BlockMatrix:
         ]
 
         def share_sum(share: tuple[int, list[slice]]) -> np.ndarray:
-            (_, V), V_transposed = spans[share[0]], transposed[share[0]]
+            V = spans[share[0]][1]
             total: np.ndarray | None = None
             for rows in share[1]:
                 Z = self._block(rows)
-                if V_transposed is not None:
-                    R = process(rows, np.ascontiguousarray((Z @ V_transposed).T))
-                else:
-                    R = process(rows, None if V is None else V @ Z.T)
-                part = (Z * Z if squared else Z).T @ R.T
+                part = process(rows, None if V is None else V @ Z.T) @ (Z * Z if squared else Z)
                 total = part if total is None else np.add(total, part, out=total)
             assert total is not None
             return total
@@ -132,9 +127,7 @@ class _BlockMatrix:
         for (span, _), part in zip(shares, parallel_map(share_sum, shares), strict=True):
             so_far = sums[span]
             sums[span] = part if so_far is None else np.add(so_far, part, out=so_far)
-        return [
-            np.zeros((0, self.width), self.dtype) if part is None else np.ascontiguousarray(part.T) for part in sums
-        ]
+        return [np.zeros((0, self.width), self.dtype) if part is None else part for part in sums]
 
     def _blocks(self, rows: slice, columns: int) -> list[slice]:
         least = 64 if columns < _THIN else _MIN_ROWS

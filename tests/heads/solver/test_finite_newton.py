@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -70,3 +71,30 @@ def test_weights_count_rows_as_often() -> None:
     repeated = solve(np.repeat(Z, times, axis=0), np.repeat(positive, times), 10.0)
     weighted = solve(Z, positive, 10.0, times.astype(np.float64))
     np.testing.assert_allclose(weighted.weight, repeated.weight, rtol=1e-9)
+
+
+@pytest.mark.parametrize("C", CS)
+def test_products_that_are_given_change_nothing(C: float) -> None:
+    Z, positive = draw(60, 90, apart=1.0)
+    weight = np.where(np.arange(60) % 3, 1.0, 0.0)
+    problems = Problems((weight / weight.sum())[None], np.zeros(1, dtype=np.int64), np.array([1 / (C * weight.sum())]))
+    start = solve(Z, positive, 1e-3)
+    which, loss = np.zeros(1, dtype=np.int64), SquaredHinge(positive[None])
+    plain = finish(Z, loss, problems, start, which)
+    given = finish(Z, loss, problems, start, which, gram=Z @ Z.T + 1)
+    np.testing.assert_allclose(given.weight, plain.weight, atol=1e-9)
+    assert given.iterations[0] == plain.iterations[0]
+
+
+def test_what_is_within_the_tolerance_stays_as_it_is_and_its_gap_is_told() -> None:
+    Z, positive = draw(60, 90, apart=1.0)
+    exact = solve(Z, positive, 1e-3)
+    near = dataclasses.replace(exact, weight=exact.weight * (1 + 1e-4))
+    problems = Problems(np.full((1, 60), 1 / 60), np.zeros(1, dtype=np.int64), np.array([1 / (1e-3 * 60)]))
+    which, loss = np.zeros(1, dtype=np.int64), SquaredHinge(positive[None])
+    kept = finish(Z, loss, problems, near, which, tol=1e-4)
+    np.testing.assert_array_equal(kept.weight, near.weight)
+    assert kept.iterations[0] == 0
+    apart = objective(Z, positive, 1e-3, near.weight[0, 0], near.bias[0, 0]) / (exact.objective[0] * 1e-3 * 60) - 1
+    assert apart <= kept.gap[0] <= 1e-4
+    np.testing.assert_allclose(finish(Z, loss, problems, near, which, tol=1e-12).weight, exact.weight, atol=1e-9)
