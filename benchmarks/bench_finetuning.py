@@ -57,10 +57,11 @@ def random_head(head: Head, seed: int) -> Head:
     return other
 
 
-def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) -> dict[str, Any]:
-    """One setting over some folds."""
+def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """One setting over some folds, and which of the images that judged its networks get right."""
+    given = dict(given)
     start = given.pop("start", "head")
-    pairs, losses, seconds, alphas = [], [], [], []
+    pairs, losses, seconds, alphas, rights = [], [], [], [], []
     every = np.flatnonzero(np.isin(features.splits, ["train", "val", "test"]) & (features.labels >= 0))
     dealt = make_folds(features.labels[every], join_groups(features.keys[every], None), folds=5, seed=1)
     for fold, (rest, judge) in enumerate(dealt[:folds]):
@@ -84,6 +85,7 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
         right = np.array(
             [path in tuned or (was and path not in missed) for path, was in zip(own.paths[rows], begun, strict=True)]
         )
+        rights.append(right)
         pairs.append(PairedTest.from_predictions(own.paths[rows], truth, said, np.where(right, truth, -1)))
         losses.append((head.evaluate(own).log_loss, result.run.report.log_loss))  # type: ignore[union-attr]
         seconds.append(result.seconds)
@@ -95,7 +97,14 @@ def measure(features: FeatureSet, given: dict[str, Any], folds: int, out: Path) 
         "per_fold": [pair.gained for pair in pairs], "alphas": alphas,
         "head_log_loss": float(np.mean(losses, axis=0)[0]), "tuned_log_loss": float(np.mean(losses, axis=0)[1]),
         "seconds": [round(s) for s in seconds],
-    }  # fmt: skip
+    }, np.concatenate(rights)  # fmt: skip
+
+
+def compared(first: np.ndarray, second: np.ndarray) -> PairedTest:
+    """McNemar's test of which images two settings get right."""
+    truth = np.zeros(len(first), dtype=int)
+    names = np.array([str(number) for number in range(len(first))], dtype=object)
+    return PairedTest.from_predictions(names, truth, np.where(first, 0, -1), np.where(second, 0, -1))
 
 
 def main() -> None:
@@ -111,8 +120,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         backbone = featx.load_backbone(options.backbone, weights=options.weights)
         features = featx.extract(options.data, backbone, cache=Path(folder) / "cache").load()
+        first: np.ndarray | None = None
         for text in options.settings:
-            found = measure(features, json.loads(text), options.folds, Path(folder))
+            found, right = measure(features, json.loads(text), options.folds, Path(folder))
+            first = right if first is None else first
+            found["against_the_first_setting"] = {
+                "gained": int(right.sum() - first.sum()), "p": compared(first, right).p_value
+            }  # fmt: skip
             print(json.dumps({"data": Path(options.data).name, **found, "versions": versions}), flush=True)
 
 

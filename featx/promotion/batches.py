@@ -25,6 +25,7 @@ from featx.promotion.param_groups import TrainedBlocks
 from featx.promotion.prefix import split_network
 from featx.promotion.prefix_cache import ActivationCache, ActivationSet, CachedActivations
 from featx.promotion.splits import RunSplit
+from featx.promotion.targets import Targets
 from featx.promotion.trainer import BatchSource
 from featx.reporter import ForwardingReporter, Reporter
 from featx.text import size_text
@@ -39,17 +40,19 @@ class ImageBatches:
         settings: The settings of fine-tuning.
         train: (n,) int64 rows to train on.
         validation: (m,) int64 rows to validate on.
+        taught: (N, C) log-probabilities of the teacher, NaN for rows that it teaches nothing on; None without a teacher.
     """
 
     def __init__(
-        self, data: ImageData, network: nn.Module, settings: FineTuning, train: np.ndarray, validation: np.ndarray
-    ) -> None:
+        self, data: ImageData, network: nn.Module, settings: FineTuning, *,
+        train: np.ndarray, validation: np.ndarray, taught: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.data, self.network, self.settings = data, network, settings
-        self.train, self.validation = train, validation
+        self.train, self.validation, self.taught = train, validation, taught
         self.n_images, self.n_classes = len(train), len(data.classes)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised images (B, 3, H, W) float32 and labels (B,) int64; crops depend on seed, epoch and row."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Targets]]:
+        """Yield normalised images (B, 3, H, W) float32 and the targets of each; crops depend on seed, epoch and row."""
         data, settings, transform = self.data, self.settings, self.data.transform
 
         def decode(row: int, file: FileBytes) -> np.ndarray:
@@ -64,7 +67,7 @@ class ImageBatches:
         batches = [data.processes.shard(rows) for rows in _shuffled(self.train, settings, epoch)]
         for rows, pixels in data.read(batches, decode):
             augmented = _randaugment(pixels) if settings.augment == "randaugment" else pixels
-            yield normalise(augmented, transform), torch.from_numpy(data.labels[rows]).to(data.device)
+            yield normalise(augmented, transform), _targets(data, self.taught, rows)
 
     def validate(self) -> ValidationScore:
         """Return the current network's score on the validation images."""
@@ -82,22 +85,24 @@ class CachedBatches:
         validation: (m,) int64 rows to validate on.
         crops: The activations of the training images, for each cached crop.
         plain: The activations of the validation images.
+        taught: (N, C) log-probabilities of the teacher, as for ``ImageBatches``.
     """
 
     def __init__(
         self, data: ImageData, suffix: nn.Module, settings: FineTuning, *,
         train: np.ndarray, validation: np.ndarray, crops: Sequence[CachedActivations], plain: CachedActivations,
+        taught: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.data, self.suffix, self.settings = data, suffix, settings
-        self.train, self.validation, self.crops, self.plain = train, validation, crops, plain
+        self.train, self.validation, self.crops, self.plain, self.taught = train, validation, crops, plain, taught
         self.n_images, self.n_classes = len(train), len(data.classes)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield activations (B, D) float32 and labels (B,) int64; each epoch takes the next of the cached crops."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Targets]]:
+        """Yield activations (B, D) float32 and the targets of each image; each epoch takes the next of the cached crops."""
         crop = self.crops[(epoch - 1) % len(self.crops)]
         for batch in _shuffled(self.train, self.settings, epoch):
             rows = self.data.processes.shard(batch)
-            yield self._inputs(crop, rows), torch.from_numpy(self.data.labels[rows]).to(self.data.device)
+            yield self._inputs(crop, rows), _targets(self.data, self.taught, rows)
 
     def validate(self) -> ValidationScore:
         """Return the current network's score on the validation images."""
@@ -149,7 +154,9 @@ def make_batches(
             notes.append(f"the frozen blocks run in every epoch: {why}")
         else:
             return TrainingInputs(cached, cached.suffix, [])
-    images = ImageBatches(assembly.data, network, settings, split.train, split.validation)
+    images = ImageBatches(
+        assembly.data, network, settings, train=split.train, validation=split.validation, taught=split.taught
+    )
     return TrainingInputs(images, network, notes)
 
 
@@ -170,7 +177,7 @@ def _make_cached_batches(
     _fill(cache, crops if plain in crops else [*crops, plain], data, reporter)
     return CachedBatches(
         data, parts.suffix, settings, train=split.train, validation=split.validation,
-        crops=[cache.load(crop) for crop in crops], plain=cache.load(plain),
+        crops=[cache.load(crop) for crop in crops], plain=cache.load(plain), taught=split.taught,
     )  # fmt: skip
 
 
@@ -225,6 +232,12 @@ class _CachingReporter(ForwardingReporter):
 
 class _UncachedError(Exception):
     """The reason why activations cannot be cached."""
+
+
+def _targets(data: ImageData, taught: np.ndarray | None, rows: np.ndarray) -> Targets:
+    """The targets of some rows, on the device of the network."""
+    teacher = None if taught is None else torch.from_numpy(taught[rows].astype(np.float32)).to(data.device)
+    return Targets(torch.from_numpy(data.labels[rows]).to(data.device), teacher)
 
 
 def _shuffled(train: np.ndarray, settings: FineTuning, epoch: int) -> list[np.ndarray]:

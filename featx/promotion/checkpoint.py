@@ -8,6 +8,7 @@ saved.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -86,3 +87,18 @@ class Checkpoint:
         """Delete the file, if there is one."""
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+
+class MemoryCheckpoint:
+    """The last state of a run that is too short to be resumed, in memory."""
+
+    def __init__(self) -> None:
+        self._state: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+
+    def save(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Keep a copy of a state, in place of the last one."""
+        self._state = ({name: array.copy() for name, array in arrays.items()}, copy.deepcopy(dict(facts)))
+
+    def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return the last state, if there is one."""
+        return self._state

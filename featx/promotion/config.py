@@ -49,6 +49,10 @@ class FineTuning:
         class_weight: "balanced" weights the loss so that all classes count alike, however many images each has.
         ema: Decay per step of the exponential moving average of the weights, which is then validated and saved in place of
             the weights themselves; 0 turns averaging off.
+        teacher_weight: Share of the loss that is the divergence from the teacher's probabilities, where there is a teacher; the
+            rest is the loss of the labels.
+        temperature: Temperature by which the probabilities of network and teacher are softened before they are compared
+            (Hinton et al., 2015).
         cached_crops: Number of random crops of each image whose activations are cached when only the last blocks are
             trained; 0 turns the cache off and runs the frozen blocks in every epoch.
         compile: Train with torch.compile, which takes about a minute for each of the two batch sizes before the first step.
@@ -91,6 +95,8 @@ class FineTuning:
     label_smoothing: float = 0.0
     class_weight: str | None = None
     ema: float = 0.0
+    teacher_weight: float = 0.5
+    temperature: float = 2.0
     cached_crops: int = 4
     compile: bool = False
     interpolate: bool = True
@@ -125,9 +131,9 @@ class FineTuning:
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("epochs", "batch_size", "patience"), lambda n: n >= 1, "at least 1"),
-    (("lr", "backbone_lr", "clip"), lambda x: 0 < x < float("inf"), "a number above 0"),
+    (("lr", "backbone_lr", "clip", "temperature"), lambda x: 0 < x < float("inf"), "a number above 0"),
     (("weight_decay", "mixup"), lambda x: 0 <= x < float("inf"), "a number of at least 0"),
-    (("layer_decay", "crop_scale", "significance"), lambda x: 0 < x <= 1, "a share above 0 and at most 1"),
+    (("layer_decay", "crop_scale", "significance", "teacher_weight"), lambda x: 0 < x <= 1, "a share above 0 and at most 1"),
     (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share of at least 0 and below 1"),
     (("last",), lambda n: n is None or n >= 0, "a number of blocks of at least 0"),
     (("cached_crops",), lambda n: n >= 0, "a number of crops of at least 0"),

@@ -27,6 +27,8 @@ class RunSplit:
         test: (t,) int64 rows that the verdict falls on.
         chosen_on: The validation images, in words.
         repeat: 0 for the data set's own split, k for the k-th repeat on another split.
+        taught: (N, C) log-probabilities of the teacher on all rows of the data set, NaN on those that are not in ``train``; None
+            without a teacher.
     """
 
     start: Head
@@ -36,6 +38,7 @@ class RunSplit:
     test: np.ndarray
     chosen_on: str
     repeat: int = 0
+    taught: np.ndarray | None = None
 
 
 def standard_split(assembly: Assembly) -> RunSplit:

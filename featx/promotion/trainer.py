@@ -21,11 +21,12 @@ from torch.nn import functional as F
 from featx.backbones.weights import copy_into
 from featx.errors import PromotionError
 from featx.extraction.engines import installed
-from featx.promotion.checkpoint import Checkpoint
+from featx.promotion.checkpoint import Checkpoint, MemoryCheckpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.distributed import ProcessGroup
 from featx.promotion.history import TrainingHistory, TrainingProgress, ValidationScore
 from featx.promotion.param_groups import TrainedBlocks, modules_in_eval_mode, parameter_groups
+from featx.promotion.targets import Targets, distillation_losses
 from featx.reporter import SILENT, Reporter
 from featx.text import brief
 
@@ -49,8 +50,8 @@ class BatchSource(Protocol):
     n_images: int
     n_classes: int
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs (B, ...) and labels (B,) int64 on the device: all training images once, in an order set by the epoch.
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Targets]]:
+        """Yield inputs (B, ...) and targets of B images on the device: all training images once, in an order set by the epoch.
 
         In a group of processes, each process gets its shard of every batch.
         """
@@ -140,10 +141,10 @@ class Trainer:
             self.network.train()
             for module in self._eval_modules:
                 module.eval()
-            for inputs, labels in source.batches(epoch):
-                size = round(self.processes.sum(len(labels)))
+            for inputs, targets in source.batches(epoch):
+                size = round(self.processes.sum(len(targets)))
                 rng = np.random.default_rng([self.settings.seed, epoch, count])
-                loss_sum += self.train_step(inputs, labels, size, rng)
+                loss_sum += self.train_step(inputs, targets, size, rng)
                 count += size
                 if not math.isfinite(loss_sum):
                     break
@@ -152,12 +153,12 @@ class Trainer:
         self.processes.broadcast(self.network.buffers())
         return loss_sum / count
 
-    def train_step(self, inputs: Tensor, labels: Tensor, batch_size: int, rng: np.random.Generator) -> float:
+    def train_step(self, inputs: Tensor, targets: Targets, batch_size: int, rng: np.random.Generator) -> float:
         """Do one optimizer step.
 
         Args:
             inputs: (b, ...) inputs of this process, b = ``batch_size`` unless several processes share the batch.
-            labels: (b,) int64.
+            targets: Of these b images.
             batch_size: Images of the batch, over all processes.
             rng: Draws the weight of mixup.
 
@@ -168,18 +169,18 @@ class Trainer:
             group["lr"] = rate * self._schedule()
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        weight, partners = 1.0, labels
+        weight, partners = 1.0, targets
         if self.settings.mixup:
             weight = float(rng.beta(self.settings.mixup, self.settings.mixup))
-            inputs, partners = weight * inputs + (1 - weight) * inputs.flip(0), labels.flip(0)
+            inputs, partners = weight * inputs + (1 - weight) * inputs.flip(0), targets.flip()
         loss_sum = 0.0
         self.optimizer.zero_grad()
-        size = math.ceil(len(labels) / self.accumulation_steps)
-        for start in range(0, len(labels), size):
+        size = math.ceil(len(targets) / self.accumulation_steps)
+        for start in range(0, len(targets), size):
             part = slice(start, start + size)
             with torch.autocast("cuda", self._precision, enabled=self.device.type == "cuda"):
                 logits = self.module(inputs[part])
-                loss = weight * self._losses(logits, labels[part])
+                loss = weight * self._losses(logits, targets[part])
                 if weight < 1:
                     loss = loss + (1 - weight) * self._losses(logits, partners[part])
                 loss = loss.sum()
@@ -267,10 +268,16 @@ class Trainer:
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.steps / max(1, self._total_steps))))
         return self.rate_scale * min((self.steps + 1) / warmup, cosine)
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(b, C) logits and (b,) int64 labels to (b,) cross-entropies."""
-        smoothing = self.settings.label_smoothing
-        return F.cross_entropy(logits, labels, self._class_weights, reduction="none", label_smoothing=smoothing)
+    def _losses(self, logits: Tensor, targets: Targets) -> Tensor:
+        """(b, C) logits and the targets of b images to (b,) losses."""
+        settings = self.settings
+        own = F.cross_entropy(
+            logits, targets.labels, self._class_weights, reduction="none", label_smoothing=settings.label_smoothing
+        )
+        if targets.teacher is None:
+            return own
+        from_teacher = distillation_losses(logits, targets.teacher, settings.temperature)
+        return (1 - settings.teacher_weight) * own + settings.teacher_weight * from_teacher
 
     def _update_average(self) -> None:
         for name, parameter in self._trained_parameters() if self.ema_weights else ():
@@ -296,7 +303,7 @@ def _compiled(module: nn.Module, device: torch.device) -> nn.Module:
 def train(
     trainer: Trainer,
     source: BatchSource,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | MemoryCheckpoint,
     *,
     reporter: Reporter = SILENT,
     on_epoch: Callable[[TrainingHistory], None] = lambda _: None,
@@ -309,7 +316,7 @@ def train(
     Args:
         trainer: The network in training, before its first step.
         source: The training and validation inputs.
-        checkpoint: Written after each epoch.
+        checkpoint: Written after each epoch; in memory for a run that need not be resumed.
         reporter: Receives the progress after each step, and a milestone after each epoch.
         on_epoch: Called before the first epoch and after each epoch, once the checkpoint is written.
 
@@ -356,7 +363,7 @@ class _DivergedError(ArithmeticError):
     """The loss is not finite, or far above that of uniform predictions."""
 
 
-def _start(trainer: Trainer, source: BatchSource, checkpoint: Checkpoint) -> TrainingHistory:
+def _start(trainer: Trainer, source: BatchSource, checkpoint: Checkpoint | MemoryCheckpoint) -> TrainingHistory:
     """Return the history of a run that begins: its entry 0 is the head's validation score."""
     head = source.validate()
     history = TrainingHistory([{"epoch": 0, "loss": None, "accuracy": head.accuracy, "log_loss": head.log_loss}])
@@ -364,11 +371,15 @@ def _start(trainer: Trainer, source: BatchSource, checkpoint: Checkpoint) -> Tra
     return history
 
 
-def _resume(trainer: Trainer, checkpoint: Checkpoint, reporter: Reporter) -> TrainingHistory | None:
+def _resume(
+    trainer: Trainer, checkpoint: Checkpoint | MemoryCheckpoint, reporter: Reporter
+) -> TrainingHistory | None:
     """Restore the trainer from the checkpoint, and return its history; None without a checkpoint that can be used."""
     state = checkpoint.load()
     trainer.processes.wait()  # all have read it
     if state is None:
+        if isinstance(checkpoint, MemoryCheckpoint):
+            return None
         if not trainer.processes.rank and (aside := checkpoint.set_aside()):
             reporter.note(
                 f"{checkpoint.path.name} is damaged, or of another version of featx, so training starts anew; the file is kept "
@@ -453,16 +464,17 @@ def _interpolate(trainer: Trainer, source: BatchSource, history: TrainingHistory
     trainer.interpolate(history.alpha)
 
 
-def _save(checkpoint: Checkpoint, trainer: Trainer, history: TrainingHistory) -> None:
-    if trainer.processes.is_main:
+def _save(checkpoint: Checkpoint | MemoryCheckpoint, trainer: Trainer, history: TrainingHistory) -> None:
+    if trainer.processes.is_main or isinstance(checkpoint, MemoryCheckpoint):
         arrays, facts = trainer.state()
         checkpoint.save(arrays, {**facts, "run": history.as_stored()})
     trainer.processes.wait()
 
 
-def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _restore(trainer: Trainer, checkpoint: Checkpoint | MemoryCheckpoint) -> None:
     """Restore the trainer's state after the last good epoch."""
     state = checkpoint.load()
     if state is None:
+        assert isinstance(checkpoint, Checkpoint)  # memory keeps what it was given
         raise PromotionError(f"the checkpoint {checkpoint.path} is gone or damaged; start the same command again")
     trainer.restore(*state)

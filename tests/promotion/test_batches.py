@@ -27,7 +27,7 @@ def test_training_images_are_augmented_reproducibly(features: FeatureSet, augmen
 
     def epoch(number: int) -> torch.Tensor:
         torch.manual_seed(number)
-        source = ImageBatches(assembly.data, assembly.network, settings, rows, rows)
+        source = ImageBatches(assembly.data, assembly.network, settings, train=rows, validation=rows)
         return torch.cat([x.flatten(1) for x, _ in source.batches(number)])
 
     assert torch.equal(epoch(1), epoch(1))

@@ -18,6 +18,7 @@ from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingProgress, ValidationScore
 from featx.promotion.param_groups import trained_blocks
+from featx.promotion.targets import Targets
 from featx.promotion.trainer import Trainer, train
 from featx.reporter import Reporter
 
@@ -50,10 +51,10 @@ class Noise:
         pixels = rng.normal(size=(2 * IMAGES, 3, 8, 8)) + 3.0 * np.eye(3)[labels][:, :, None, None]
         self.x, self.y = torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(labels)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Targets]]:
         order = torch.from_numpy(np.random.default_rng(epoch).permutation(IMAGES))
         for rows in order.split(self.batch):
-            yield self.x[rows], self.y[rows]
+            yield self.x[rows], Targets(self.y[rows])
 
     def validate(self) -> ValidationScore:
         assert not self.network.training
@@ -368,4 +369,4 @@ def test_mixing_pairs_mixes_their_losses() -> None:
     with torch.inference_mode():
         out = trainer.network(share * x + (1 - share) * x.flip(0))
         expected = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y.flip(0))
-    assert trainer.train_step(x, y, 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)
+    assert trainer.train_step(x, Targets(y), 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)
