@@ -171,6 +171,18 @@ def size_text(count: int) -> str:
     return f"{count} bytes"
 
 
+def duration_text(seconds: float) -> str:
+    """Format a duration, rounded.
+
+    Examples:
+        >>> duration_text(42.4), duration_text(300), duration_text(5400)
+        ('42 s', '5 min', '1.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def brief(error: Exception, most: int = 200) -> str:
     """Cut the message of a foreign exception, which may run to pages, to one line, or two after a colon, without advice."""
     lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -122,6 +124,23 @@ class FoldsType(click.ParamType):  # type: ignore[type-arg]
             return str(value)
         return int(click.IntRange(min=2).convert(number, param, ctx))
 
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A duration such as 90, 90s, 5min or 1h; it becomes seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert the text of the command line."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(s|min|h|)\s*", str(value))
+        seconds = float(match[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[match[2]] if match else math.inf
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no duration such as 90s, 5min or 1h", param, ctx)
+        return seconds
+
+
+DURATION = Duration()
+"""A duration, in seconds."""
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 """A number above 0."""

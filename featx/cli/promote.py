@@ -16,6 +16,7 @@ from featx.cli.option_groups import option
 from featx.cli.options import (
     COUNT,
     DEVICE,
+    DURATION,
     HEAD_TABLE,
     MODELS_FOLDER,
     POSITIVE,
@@ -27,17 +28,21 @@ from featx.cli.options import (
     needing,
 )
 from featx.cli.output import print_places
-from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS, FineTuning
+from featx.promotion.config import AUGMENTATIONS, OPTIMIZERS, FineTuning, in_words
 from featx.reporter import Reporter, stage_of_import
+from featx.text import counted, duration_text
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.promotion.finetune_run import FineTuningRun
     from featx.promotion.promotion import Promotion
+    from featx.promotion.search import SearchResult
+    from featx.promotion.teacher import TeacherComparison
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(FineTuning))
 
 
 _FINETUNE = with_option("finetune", "--finetune")
+_TAUGHT = (_FINETUNE, with_option("teacher", "--teacher"))
 
 
 def _last(least: int, words: str) -> tuple[Needs, Needs]:
@@ -80,6 +85,8 @@ def show_promotion(result: Promotion) -> None:
         f"(largest difference {result.proof.largest:.2g}, mean {result.proof.mean:.2g})"
     )
     if result.run:
+        if result.run.search:
+            _show_search(result.run.search)
         _show_history(result.run)
         _show_comparison(result, result.run)
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
@@ -87,6 +94,21 @@ def show_promotion(result: Promotion) -> None:
     if result.run:
         click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}")
     print_places(result.tracked)
+
+
+def _show_search(search: SearchResult) -> None:
+    """Print the settings that reached the last stages of a search, and the choice."""
+    trials = [trial for trial in search.trials if trial.stage > 1]
+    click.echo(
+        f"{counted(search.n_settings, 'setting')} tried in {duration_text(search.seconds)} on folds of the training images; "
+        "those that were trained to the end:"
+    )
+    click.echo("folds  log loss  accuracy")
+    for setting in dict.fromkeys(trial.setting for trial in trials):
+        own = [trial for trial in trials if trial.setting == setting]
+        loss, accuracy = (sum(getattr(t, name) for t in own) / len(own) for name in ("log_loss", "accuracy"))
+        click.echo(f"{len(own):5}  {loss:8.4f}  {accuracy:8.4f}  {in_words(own[0].changes)}")
+    click.echo(f"chosen: {search.why}\n")
 
 
 def _show_history(run: FineTuningRun) -> None:
@@ -119,6 +141,12 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     if result.report.reject_below is not None:
         accepted = ", ".join(f"{name} {report.accepted} ({report.accepted_right} right)" for name, report in rows)
         click.echo(f"accepted predictions, of a probability of at least {result.report.reject_below:.4g}: {accepted}")
+    click.echo(
+        f"{100 * run.paired.gained / run.paired.n:+.1f} points of accuracy in {duration_text(run.seconds)} of training: "
+        f"{run.gain_per_minute:+.2f} points a minute"
+    )
+    if run.teacher:
+        _show_teacher(run.teacher)
     if result.repeats:
         click.echo("\nother splits  images    head  fine-tuned")
         for number, other in enumerate(result.repeats, start=1):
@@ -128,12 +156,26 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     click.echo()
 
 
+def _show_teacher(teacher: TeacherComparison) -> None:
+    """Print the network beside its teacher."""
+    paired = teacher.paired
+    click.echo(
+        f"the teacher {teacher.name} has accuracy {teacher.accuracy:.4f}: it alone is right on {len(paired.first_only)} "
+        f"images, the network alone on {len(paired.second_only)} (p = {paired.p_value:.2g} by {paired.method})"
+    )
+    speeds = zip(("teacher", "network"), teacher.images_per_second, strict=True)
+    known = [f"the {name} {speed:,.0f}" for name, speed in speeds if speed is not None]
+    if known:
+        click.echo(f"images/s, without reading and decoding: {', '.join(known)}")
+
+
 @click.command(
     "promote", cls=JobCommand, show=show_promotion, progress=("promote", "images"), check=_check,
     short_help="Turn a head and its backbone into one network, and fine-tune it.",
     examples=(
         "featx promote --finetune",
         "featx promote --finetune --last 3 --epochs 20",
+        "featx promote --finetune --search 12 --budget 5min",
         "torchrun --nproc-per-node 4 -m featx promote --finetune",
     ),
 )  # fmt: skip
@@ -141,6 +183,10 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 @option(
     "--finetune", is_flag=True, section="Fine-tuning", needs=ALWAYS, help="Fine-tune the network, starting at the head."
 )
+@option(
+    "--teacher", section="Fine-tuning", needs=_FINETUNE, metavar="FILE",
+    help="Head or model whose probabilities the network learns beside the labels (distillation).",
+)  # fmt: skip
 @_tuning("--epochs", type=COUNT, section="Fine-tuning", metavar="N", help="Largest number of epochs.")
 @_tuning("--lr", type=POSITIVE, section="Fine-tuning", metavar="RATE", help="Learning rate of the head at its peak.")
 @_tuning(
@@ -211,6 +257,14 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     "--cached-crops", type=click.IntRange(min=0), needs=_FROZEN, metavar="N",
     help="Number of random crops of each image for which the output of frozen blocks is cached; 0 caches nothing.",
 )  # fmt: skip
+@_tuning(
+    "--teacher-weight", type=SHARE, needs=_TAUGHT, metavar="SHARE",
+    help="Share of the loss that comes from the teacher's probabilities; the rest comes from the labels.",
+)  # fmt: skip
+@_tuning(
+    "--temperature", type=POSITIVE, needs=_TAUGHT, metavar="T",
+    help="Temperature that softens the probabilities of teacher and network before they are compared.",
+)  # fmt: skip
 @_tuning("--compile", is_flag=True, help="Train by torch.compile, which takes about a minute before the first step.")
 @_tuning(
     "--interpolate/--no-interpolate",
@@ -223,6 +277,14 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
 @_tuning(
     "--repeats", type=click.IntRange(min=0), metavar="K",
     help="Largest number of other splits that are tried where a gain may be chance; together they evaluate every image.",
+)  # fmt: skip
+@_tuning(
+    "--search", type=click.IntRange(min=0), section="Fine-tuning", metavar="N",
+    help="Try N settings on folds of the training images first, and train the best; the options that are given stay as given.",
+)  # fmt: skip
+@_tuning(
+    "--budget", type=DURATION, section="Fine-tuning", needs=with_option("search", "--search"), metavar="TIME",
+    help="Longest time of the search, such as 5min.",
 )  # fmt: skip
 @_tuning("--seed", metavar="N", help="Seed of the order of images, crops, mixing and dropout.")
 @option(

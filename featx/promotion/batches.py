@@ -26,7 +26,6 @@ from featx.promotion.prefix import split_network
 from featx.promotion.prefix_cache import ActivationCache, ActivationSet, CachedActivations
 from featx.promotion.splits import RunSplit
 from featx.promotion.targets import Targets
-from featx.promotion.trainer import BatchSource
 from featx.reporter import ForwardingReporter, Reporter
 from featx.text import size_text
 
@@ -71,7 +70,11 @@ class ImageBatches:
 
     def validate(self) -> ValidationScore:
         """Return the current network's score on the validation images."""
-        return self.data.score(self.validation, self.data.logits(self.network, self.validation))
+        return self.data.score(self.validation, self.validation_logits())
+
+    def validation_logits(self) -> np.ndarray:
+        """Return the current network's logits of the validation images, (m, C) float64."""
+        return self.data.logits(self.network, self.validation)
 
 
 class CachedBatches:
@@ -106,12 +109,15 @@ class CachedBatches:
 
     def validate(self) -> ValidationScore:
         """Return the current network's score on the validation images."""
+        return self.data.score(self.validation, self.validation_logits())
+
+    def validation_logits(self) -> np.ndarray:
+        """Return the current network's logits of the validation images, (m, C) float64."""
         processes = self.data.processes
         batches = self.data.batched(processes.shard(self.validation))
         with torch.inference_mode(), full_float32():
             outputs = [self.suffix(self._inputs(self.plain, rows)).cpu().double().numpy() for rows in batches]
-        logits = processes.gather(np.concatenate([np.empty((0, self.n_classes)), *outputs]))
-        return self.data.score(self.validation, logits)
+        return processes.gather(np.concatenate([np.empty((0, self.n_classes)), *outputs]))
 
     def _inputs(self, activations: CachedActivations, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(activations.take(rows).astype(np.float32)).to(self.data.device)
@@ -127,14 +133,14 @@ class TrainingInputs:
         notes: Why activations could not be cached, if so.
     """
 
-    source: BatchSource
+    source: ImageBatches | CachedBatches
     module: nn.Module
     notes: list[str]
 
 
 def make_batches(
     assembly: Assembly, network: nn.Module, trained: TrainedBlocks, split: RunSplit, settings: FineTuning,
-    *, reporter: Reporter,
+    *, known: dict[str, CachedActivations] | None = None, reporter: Reporter,
 ) -> TrainingInputs:  # fmt: skip
     """Return cached activations where some blocks are frozen and their outputs can be cached, otherwise whole images.
 
@@ -144,12 +150,16 @@ def make_batches(
         trained: The blocks that are trained.
         split: The rows to train and to validate on.
         settings: The settings of fine-tuning.
+        known: The activations that earlier calls have loaded, by the name of their set, where all calls have the same prefix
+            and share their sets; it gets those of this call.
         reporter: Receives a note of how much disk the cache takes, and the progress of filling it.
     """
     notes = []
     if trained.first and settings.cached_crops:
         try:
-            cached = _make_cached_batches(assembly, network, trained, split, settings, reporter)
+            cached = _make_cached_batches(
+                assembly, network, trained, split, settings, {} if known is None else known, reporter
+            )
         except _UncachedError as why:
             notes.append(f"the frozen blocks run in every epoch: {why}")
         else:
@@ -162,7 +172,7 @@ def make_batches(
 
 def _make_cached_batches(
     assembly: Assembly, network: nn.Module, trained: TrainedBlocks, split: RunSplit, settings: FineTuning,
-    reporter: Reporter,
+    known: dict[str, CachedActivations], reporter: Reporter,
 ) -> CachedBatches:  # fmt: skip
     data, backbone = assembly.data, assembly.backbone
     if settings.augment == "randaugment":
@@ -174,10 +184,13 @@ def _make_cached_batches(
     folder = (source.parent if source else Path(CACHE)) / FROZEN
     cache = ActivationCache(parts, backbone, trained.first_layer, data.features, folder)
     crops, plain = _activation_sets(split, settings, data.labelled_rows)
-    _fill(cache, crops if plain in crops else [*crops, plain], data, reporter)
+    new = [each for each in (crops if plain in crops else [*crops, plain]) if each.name not in known]
+    if new:
+        _fill(cache, new, data, reporter)
+        known.update({each.name: cache.load(each) for each in new})
     return CachedBatches(
         data, parts.suffix, settings, train=split.train, validation=split.validation,
-        crops=[cache.load(crop) for crop in crops], plain=cache.load(plain), taught=split.taught,
+        crops=[known[crop.name] for crop in crops], plain=known[plain.name], taught=split.taught,
     )  # fmt: skip
 
 
@@ -186,11 +199,16 @@ def _activation_sets(
 ) -> tuple[list[ActivationSet], ActivationSet]:
     """Return the sets to train on, one for each crop, and the set to validate on.
 
-    Repeats on other splits share sets of all labelled images, since each image has another role in each of them.
+    Repeats on other splits share sets of all labelled images, since each image has another role in each of them; so do the
+    folds of a search those of its training images.
     """
 
     def activation_set(rows: np.ndarray, view: RandomView | None) -> ActivationSet:
-        return ActivationSet(labelled_rows, view, all_splits=True) if split.repeat else ActivationSet(rows, view)
+        if split.repeat:
+            return ActivationSet(labelled_rows, view, "every")
+        if split.searched is not None:
+            return ActivationSet(split.searched, view, "" if view else "searched")
+        return ActivationSet(rows, view)
 
     if settings.augment == "none":
         plain = activation_set(np.union1d(split.train, split.validation), None)

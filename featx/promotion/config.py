@@ -61,6 +61,9 @@ class FineTuning:
         significance: Largest probability that luck alone promotes a network that is no better than the head.
         repeats: Maximum number of further splits to fine-tune on where a gain may be luck; together they test every
             labelled image once. 0 turns repeats off.
+        search: Number of settings to try on folds of the training images before the best are trained (successive halving; Li
+            et al., 2018); 0 trains these settings. A search varies those settings that have their default.
+        budget: Seconds after which a search ends; 0 sets no limit.
         seed: Seed of the order of the images, of crops, mixup and dropout, and of the further splits.
 
     Raises:
@@ -102,6 +105,8 @@ class FineTuning:
     interpolate: bool = True
     significance: float = 0.05
     repeats: int = 5
+    search: int = 0
+    budget: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,6 +114,8 @@ class FineTuning:
             for name in names:
                 if not is_valid(getattr(self, name)):
                     raise SettingsError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+        if self.budget and not self.search:
+            raise SettingsError(f"budget is {self.budget:g} seconds, and there is no search; give search too")
         if self.last is not None and self.from_layer is not None:
             raise SettingsError(
                 "--from and --last are two ways to set the first block that is trained; give one of them"
@@ -132,14 +139,32 @@ class FineTuning:
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("epochs", "batch_size", "patience"), lambda n: n >= 1, "at least 1"),
     (("lr", "backbone_lr", "clip", "temperature"), lambda x: 0 < x < float("inf"), "a number above 0"),
-    (("weight_decay", "mixup"), lambda x: 0 <= x < float("inf"), "a number of at least 0"),
-    (("layer_decay", "crop_scale", "significance", "teacher_weight"), lambda x: 0 < x <= 1, "a share above 0 and at most 1"),
+    (("weight_decay", "mixup", "budget"), lambda x: 0 <= x < float("inf"), "a number of at least 0"),
+    (
+        ("layer_decay", "crop_scale", "significance", "teacher_weight"),
+        lambda x: 0 < x <= 1,
+        "a share above 0 and at most 1",
+    ),
     (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share of at least 0 and below 1"),
     (("last",), lambda n: n is None or n >= 0, "a number of blocks of at least 0"),
     (("cached_crops",), lambda n: n >= 0, "a number of crops of at least 0"),
-    (("repeats",), lambda n: n == 0 or n >= 2, "at least 2, or 0"),
+    (("repeats", "search"), lambda n: n == 0 or n >= 2, "at least 2, or 0"),
     (("optimizer",), OPTIMIZERS.__contains__, "adamw or sgd"),
     (("augment",), AUGMENTATIONS.__contains__, "none, crop or randaugment"),
     (("class_weight",), (None, "balanced").__contains__, "balanced or None"),
 )
 """(settings, whether a value is valid, what is valid in words)."""
+
+
+def in_words(changes: Mapping[str, Any]) -> str:
+    """Return changes as the options of the command line.
+
+    Examples:
+        >>> in_words({"lr": 0.003, "backbone_lr": 0.3, "augment": "none"}), in_words({})
+        ('--lr 0.003 --backbone-lr 0.3 --augment none', 'the settings as given')
+    """
+    words = [
+        f"--{name.replace('_', '-')} {value if isinstance(value, str) else f'{value:g}'}"
+        for name, value in changes.items()
+    ]
+    return " ".join(words) or "the settings as given"

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from featx.heads.groups import row_groups
-from featx.heads.postprocess import balanced_weights, softmax
+from featx.heads.postprocess import softmax
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly, network_of
 from featx.promotion.batches import make_batches
+from featx.promotion.candidates import DEPTH
 from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingHistory, ValidationScore
+from featx.promotion.model import logits_of
 from featx.promotion.param_groups import trained_blocks
+from featx.promotion.search import SearchResult, SettingsSearch, Trial
 from featx.promotion.splits import RunSplit
+from featx.promotion.targets import class_weights
+from featx.promotion.teacher import TIMED, Lesson, Teacher, TeacherComparison, speed
 from featx.promotion.trainer import Trainer, train
 from featx.reporter import SILENT, Reporter
 
@@ -37,6 +45,9 @@ class FineTuningRun:
         start: The validation score of the head that training started from, by its cached features. Entry 0 of the log is the
             same head's score as a network.
         chosen_on: The validation images, in words.
+        seconds: Wall time of the search, of caching activations, and of training, before an interruption included.
+        search: The search for the settings; None without one.
+        teacher: The comparison with the teacher on the test images; None without one.
     """
 
     history: TrainingHistory
@@ -44,6 +55,14 @@ class FineTuningRun:
     paired: PairedTest
     start: ValidationScore
     chosen_on: str
+    seconds: float
+    search: SearchResult | None = None
+    teacher: TeacherComparison | None = None
+
+    @property
+    def gain_per_minute(self) -> float:
+        """Percentage points of accuracy that the network gained over the head, for each minute of training."""
+        return 100 * self.paired.gained / self.paired.n / max(self.seconds / 60, 1e-9)
 
 
 class FineTuner:
@@ -54,20 +73,27 @@ class FineTuner:
         settings: The settings of fine-tuning.
         path: Path of the model that is to be made; checkpoints lie beside it.
         reporter: Receives the progress, with a ``TrainingProgress`` as its detail, and notes.
+        teacher: Whose probabilities the network learns beside the labels, or None.
     """
 
-    def __init__(self, assembly: Assembly, settings: FineTuning, path: Path, reporter: Reporter = SILENT) -> None:
-        self.assembly, self.settings, self.path, self.reporter = assembly, settings, path, reporter
+    def __init__(
+        self, assembly: Assembly, settings: FineTuning, path: Path, reporter: Reporter = SILENT,
+        teacher: Teacher | None = None,
+    ) -> None:  # fmt: skip
+        self.assembly, self.path, self.reporter, self.teacher = assembly, path, reporter, teacher
+        self.settings = _with_depth(settings, assembly)
         self._checkpoints: list[Checkpoint] = []
 
     def run(
-        self, split: RunSplit, *, on_epoch: Callable[[TrainingHistory], None] = lambda _: None
-    ) -> tuple[FineTuningRun, nn.Module]:
+        self, split: RunSplit, *, on_epoch: Callable[[TrainingHistory], None] = lambda _: None,
+        on_trial: Callable[[Sequence[Trial]], None] = lambda _: None,
+    ) -> tuple[FineTuningRun, nn.Module]:  # fmt: skip
         """Fine-tune on one split.
 
         Args:
             split: The images to train, validate and test on, and the heads to start from and to compare with.
             on_epoch: Called before the first epoch and after each epoch.
+            on_trial: Called after each trial of a search.
 
         Returns:
             The run, and the network with its best weights.
@@ -81,35 +107,74 @@ class FineTuner:
         assembly, data = self.assembly, self.assembly.data
         plain_features = np.asarray(assembly.features.plain[split.validation])
         start = data.score(split.validation, split.start.decision_function(plain_features))
-        checkpoint = Checkpoint(self.path, self._run_facts(split))
-        self._checkpoints.append(checkpoint)
+        lesson = self.teacher.lesson(assembly, split.train, split.test) if self.teacher else None
+        split = dataclasses.replace(split, taught=lesson.log_probabilities if lesson else None)
+        search = self._search(split, on_trial)
+        settings, checkpoint = search.settings if search else self.settings, self._checkpoint(split, search)
         network = network_of(split.start, assembly.backbone)
-        trained = trained_blocks(network, assembly.classifier, self.settings)
-        inputs = make_batches(assembly, network, trained, split, self.settings, reporter=self.reporter)
+        trained = trained_blocks(network, assembly.classifier, settings)
+        began = time.perf_counter()
+        inputs = make_batches(assembly, network, trained, split, settings, reporter=self.reporter)
+        caching = time.perf_counter() - began
         trainer = Trainer(
-            network, inputs.module, trained, self.settings,
-            n_images=len(split.train), class_weights=self._class_weights(split), processes=data.processes,
+            network, inputs.module, trained, settings, n_images=len(split.train), processes=data.processes,
+            class_weights=class_weights(settings, data.labels[split.train], len(data.classes)),
         )  # fmt: skip
         history = train(trainer, inputs.source, checkpoint, reporter=self.reporter, on_epoch=on_epoch)
-        history.notes[:0] = inputs.notes
-        report, paired = self._test(split, network, history)
-        return FineTuningRun(history, report, paired, start, split.chosen_on), network
+        history.notes[:0] = [*(search.notes if search else ()), *(lesson.notes if lesson else ()), *inputs.notes]
+        report, paired, said = self._test(split, network, history)
+        seconds = caching + sum(float(entry.get("seconds") or 0) for entry in history.log)
+        return FineTuningRun(
+            history, report, paired, start, split.chosen_on, seconds + (search.seconds if search else 0.0), search,
+            self._beside_teacher(lesson, split, network, said) if lesson else None,
+        ), network  # fmt: skip
 
     def remove_checkpoints(self) -> None:
         """Remove the checkpoints of all runs, once the model is saved."""
         for checkpoint in self._checkpoints:
             checkpoint.remove()
 
-    def _class_weights(self, split: RunSplit) -> np.ndarray | None:
-        if self.settings.class_weight != "balanced":
+    def _search(self, split: RunSplit, on_trial: Callable[[Sequence[Trial]], None]) -> SearchResult | None:
+        """Search for the settings on the training images, if these settings ask for it."""
+        if not self.settings.search:
             return None
-        data = self.assembly.data
-        return balanced_weights(data.labels[split.train], len(data.classes))
+        if not split.repeat:
+            self.reporter.stage("searching for the settings")
+        search = SettingsSearch(
+            self.assembly, split, self.settings, teacher=self.teacher, checkpoint=self._checkpoint(split, None, "search"),
+            reporter=self.reporter, on_trial=on_trial,
+        )  # fmt: skip
+        result = search.run()
+        self.reporter.note(f"chosen: {result.why}")
+        if not split.repeat:
+            self.reporter.stage("fine-tuning")
+        return result
+
+    def _checkpoint(self, split: RunSplit, search: SearchResult | None, of: str = "training") -> Checkpoint:
+        facts = self._run_facts(split) | {"of": of, "changes": search.changes if search else None}
+        self._checkpoints.append(Checkpoint(self.path, facts))
+        return self._checkpoints[-1]
+
+    def _beside_teacher(
+        self, lesson: Lesson, split: RunSplit, network: nn.Module, said: np.ndarray
+    ) -> TeacherComparison:
+        """Compare the network with its teacher on the test images, and both in speed."""
+        assembly, data, teacher = self.assembly, self.assembly.data, self.teacher
+        assert teacher
+        paired = PairedTest.from_predictions(
+            assembly.features.paths[split.test], data.labels[split.test], lesson.said, said,
+            row_groups(assembly.features, split.test),
+        )  # fmt: skip
+        if split.repeat:
+            return TeacherComparison(teacher.name, paired)
+        pixels = torch.zeros(TIMED, *data.transform.shape, dtype=torch.uint8, device=data.device)
+        own = speed(lambda: logits_of(network, pixels, data.transform), TIMED)
+        return TeacherComparison(teacher.name, paired, (teacher.images_per_second(), own))
 
     def _test(
         self, split: RunSplit, network: nn.Module, history: TrainingHistory
-    ) -> tuple[ClassificationReport, PairedTest]:
-        """Report on the network, and compare it with the head, on the test images."""
+    ) -> tuple[ClassificationReport, PairedTest, np.ndarray]:
+        """Report on the network, and compare it with the head, on the test images; and return what it says of them."""
         assembly, data = self.assembly, self.assembly.data
         head_logits = assembly.head_logits(split.rival, split.test)
         logits = assembly.network_logits(network, split.test) if history.alpha else head_logits
@@ -120,15 +185,15 @@ class FineTuner:
             groups=groups,
         )  # fmt: skip
         paths = assembly.features.paths[split.test]
-        return report, PairedTest.from_predictions(
-            paths, labels, head_logits.argmax(axis=1), logits.argmax(axis=1), groups
-        )
+        said = logits.argmax(axis=1)
+        return report, PairedTest.from_predictions(paths, labels, head_logits.argmax(axis=1), said, groups), said
 
     def _run_facts(self, split: RunSplit) -> dict[str, Any]:
         """Return everything that the weights of a run depend on, as JSON; the verdict's settings are not among it."""
         sha256 = hashlib.sha256()
         keys, labels = self.assembly.features.keys, self.assembly.data.labels
-        for array in (*split.start.as_linear(), keys, labels, split.train, split.validation):
+        taught = () if split.taught is None else (split.taught[split.train],)
+        for array in (*split.start.as_linear(), keys, labels, split.train, split.validation, *taught):
             sha256.update(np.ascontiguousarray(array).tobytes())
         settings = {k: v for k, v in self.settings.as_stored().items() if k not in ("significance", "repeats")}
         return {
@@ -137,3 +202,11 @@ class FineTuner:
             "sha256": sha256.hexdigest(),
             "repeat": split.repeat,
         }
+
+
+def _with_depth(settings: FineTuning, assembly: Assembly) -> FineTuning:
+    """Settings that say how many blocks are trained: a search needs to know what it may cache."""
+    if not settings.search or settings.last is not None or settings.from_layer is not None:
+        return settings
+    blocks = len(trained_blocks(assembly.network, assembly.classifier, settings).names)
+    return dataclasses.replace(settings, last=min(DEPTH, max(1, blocks - 1)))

@@ -23,6 +23,7 @@ def model_place(
     *,
     models: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
+    teacher: str | None = None,
 ) -> Place:
     """Where a model is written: the file that was named, or one that is named after its head and the settings.
 
@@ -35,8 +36,9 @@ def model_place(
         settings: The settings of fine-tuning, or None.
         models: Folder of models.
         out: The file, if one is named.
+        teacher: The teacher's name, if there is one.
     """
-    options = _options(head, settings)
+    options = _options(head, settings, teacher)
 
     def is_same(there: Mapping[str, Any]) -> bool:
         made = Made.of(there)
@@ -46,13 +48,15 @@ def model_place(
 
     if out:
         return Place.named(Path(out), MODEL, is_same)
-    stem, words = f"{_stem(head, file)}--promoted", _words(settings)
+    stem, words = f"{_stem(head, file)}--promoted", _words(settings, teacher)
     facts = [options, head.identity_, head.dataset_.get("root", "")]
     names = [with_options(stem, each, ".safetensors") for each in (words, [*words, tag(facts)])]
     return Place.free([Path(models) / name for name in names], MODEL, is_same)
 
 
-def made_of(head: Head, settings: FineTuning | None, features: FeatureSet, judged: np.ndarray) -> Made:
+def made_of(
+    head: Head, settings: FineTuning | None, features: FeatureSet, judged: np.ndarray, teacher: str | None = None
+) -> Made:
     """The record of a promotion.
 
     Args:
@@ -60,16 +64,17 @@ def made_of(head: Head, settings: FineTuning | None, features: FeatureSet, judge
         settings: The settings of fine-tuning, or None.
         features: The features, in the splits of the head.
         judged: (n,) int64, the rows of the test images.
+        teacher: The teacher's name, if there is one.
     """
     train, classes = features.rows("train"), features.classes
     return Made.now(
-        _options(head, settings),
+        _options(head, settings, teacher),
         fitted_to=images_digest(features.keys, features.labels, classes, train),
         judged=images_digest(features.keys, features.labels, classes, judged),
     )
 
 
-def _options(head: Head, settings: FineTuning | None) -> dict[str, Any]:
+def _options(head: Head, settings: FineTuning | None, teacher: str | None) -> dict[str, Any]:
     """What decides which model it is, as its file stores it: the head's parameters, and settings other than the defaults.
 
     A hyper-parameter that was chosen by cross-validation depends on the images, and is none of the options.
@@ -82,6 +87,7 @@ def _options(head: Head, settings: FineTuning | None) -> dict[str, Any]:
         "head": {"kind": head.kind, "layer": head.layer_, **parameters, "reject_below": head.reject_below_},
         "finetune": settings is not None,
         **tuning,
+        **({"teacher": teacher} if teacher else {}),
     }
 
 
@@ -95,7 +101,7 @@ def _stem(head: Head, file: Path | None) -> str:
     return file.stem if file else f"{Path(head.dataset_.get('name', 'features')).name}--{head.kind}"
 
 
-def _words(settings: FineTuning | None) -> list[str]:
+def _words(settings: FineTuning | None, teacher: str | None) -> list[str]:
     """The settings in the names of files, as the options of the command line: "lr0.01", "last3", "sgd", "no-flip"."""
     words = []
     for name, value in ({} if settings is None else _changed(settings)).items():
@@ -108,4 +114,4 @@ def _words(settings: FineTuning | None) -> list[str]:
             words.append(f"{option}-{value}")
         else:
             words.append(f"{option}{value:.12g}")
-    return words
+    return [*words, f"teacher-{teacher}"] if teacher else words

@@ -35,18 +35,18 @@ class ActivationSet:
     Attributes:
         rows: (R,) int64 rows of the data set.
         view: The random crop of each image; None is the plain view.
-        all_splits: Whether ``rows`` are the labelled images of all splits. Such a set has a file of its own, which takes over
-            what the file without it already holds.
+        scope: A word for ``rows`` in the name of the file, where other rows than those of the data set's own split share it:
+            "every" for the labelled images of all splits, "searched" for all training images in the plain view.
     """
 
     rows: np.ndarray
     view: RandomView | None
-    all_splits: bool = False
+    scope: str = ""
 
     @property
     def name(self) -> str:
         """The part of the file's name that stands for the view."""
-        return (f"view{self.view.number}" if self.view else "plain") + "-every" * self.all_splits
+        return (f"view{self.view.number}" if self.view else "plain") + f"-{self.scope}" * bool(self.scope)
 
 
 class CachedActivations:

@@ -14,7 +14,7 @@ from torch import nn
 
 from featx.arguments import names_of, path_of
 from featx.constants import MODELS
-from featx.errors import CacheMissError, system_errors
+from featx.errors import CacheMissError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet
 from featx.features.image_store import image_places
 from featx.features.label_changes import label_changes
@@ -34,8 +34,10 @@ from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.promotion.model_place import made_of, model_place
 from featx.promotion.repeats import repeat_runs
+from featx.promotion.search import search_file
 from featx.promotion.splits import standard_split
-from featx.promotion.tracked import log_results, params_of
+from featx.promotion.teacher import Teacher, load_teacher
+from featx.promotion.tracked import SearchLog, log_results, params_of
 from featx.promotion.verdict import evidence_of, verdict_of
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
@@ -138,6 +140,7 @@ def promote(
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
     models: str | os.PathLike[str] = MODELS,
+    teacher: Head | PromotedModel | str | os.PathLike[str] | None = None,
     tensorboard: bool = False,
     track: str | Sequence[str] = (),
     experiment: str | None = None,
@@ -174,6 +177,9 @@ def promote(
         out: Path of the model's file, instead of ``<models>/<head>--promoted--<settings>.safetensors``, where the settings are
             those that are not the defaults. The same settings take the same name again.
         models: Folder of models.
+        teacher: Head or model, or its file, whose probabilities the network learns beside the labels (distillation). A head
+            may be on other features of the same images, such as those of several backbones. It is fitted anew to the training
+            images of each split, and teaches what the folds say that hold an image out.
         tensorboard: Also write the epochs for TensorBoard, into ``<model>.tensorboard``, as ``track="tensorboard"`` does.
         track: "mlflow", "wandb" or "tensorboard", or several: log parameters, epochs, results and the model there.
         experiment: Name of the experiment (MLflow) or project (Weights & Biases); by default what their variables name, else
@@ -185,9 +191,10 @@ def promote(
 
     Raises:
         HeadError: The head is not linear, has no backbone, or is on a layer where the network cannot end.
-        PromotionError: The network's logits differ from the head's, or it cannot be trained.
-        SettingsError: The network has no such block to train from, a table is given for a head without groups, or a tool of
-            ``track`` is not installed.
+        PromotionError: The network's logits differ from the head's, it cannot be trained, or the teacher does not know the
+            images or the classes, or has seen the labels of test images.
+        SettingsError: The network has no such block to train from, a teacher is given without fine-tuning, a table is given
+            for a head without groups, or a tool of ``track`` is not installed.
         StaleCacheError: The features or the backbone are not those that the head was fitted to, or an image has changed.
         CacheMissError: The feature file is gone.
         OutputError: The model cannot be written.
@@ -200,23 +207,30 @@ def promote(
     """
     started = time.perf_counter()
     settings = settings or FineTuning()
+    if teacher is not None and not finetune:
+        raise SettingsError("a teacher is given, and nothing is trained; give finetune (--finetune) too")
     names = [*names_of(track, "track"), *(["tensorboard"] if tensorboard and finetune else [])]
     trackers = Trackers.of(names, callbacks, experiment=experiment, reporter=reporter)
     file, head = (None, head) if isinstance(head, Head) else (Path(path_of(head, "head")), Head.load(head))
-    place = model_place(head, file, settings if finetune else None, models=models, out=out)
-    read = [each for each in (file, features, table, weights, backbone) if isinstance(each, str | os.PathLike)]
+    tutor = None if teacher is None else load_teacher(teacher, device)
+    place = model_place(
+        head, file, settings if finetune else None, models=models, out=out, teacher=tutor.name if tutor else None
+    )
+    read = [each for each in (file, features, table, weights, backbone, teacher) if isinstance(each, str | os.PathLike)]
 
     def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
         output = Output(place.path, MODEL.kind, size, named=bool(out))
         images = image_places(features)
-        require_outputs([output, *(log_files(place.path) if finetune else ())], [*read, *_sources(head)], images=images)
+        searched = [search_file(place.path)] if settings.search else []
+        logs = [*log_files(place.path), *searched] if finetune else []
+        require_outputs([output, *logs], [*read, *_sources(head)], images=images)
 
     reporter.stage("loading the backbone")
     assembly = _assemble(
         head, features, require_writable, table=table, backbone=backbone, weights=weights, device=device, workers=workers,
     )  # fmt: skip
     with trackers.run("promote", place.path):
-        promotion = _promote(assembly, file, place, settings if finetune else None, trackers, reporter, started)
+        promotion = _promote(assembly, file, place, settings if finetune else None, tutor, trackers, reporter, started)
         log_results(
             trackers, place.path, verdict=(promotion.verdict, promotion.why), proof=promotion.proof,
             head_report=promotion.head_report, report=promotion.report, run=promotion.run, seconds=promotion.seconds,
@@ -229,6 +243,7 @@ def _promote(
     file: Path | None,
     place: Place,
     settings: FineTuning | None,
+    teacher: Teacher | None,
     trackers: Trackers,
     reporter: Reporter,
     started: float,
@@ -239,14 +254,15 @@ def _promote(
     proof = prove(assembly)
     head_report, judged, _ = head.judge(assembly.features, split=assembly.test_split)
     assert isinstance(head_report, ClassificationReport)  # a linear head is a classifier
-    made = made_of(head, settings, assembly.features, judged)
+    name = teacher.name if teacher else None
+    made = made_of(head, settings, assembly.features, judged, name)
     facts = {**_facts(proof, head_report, settings), "made": made.as_dict()}
-    trackers.log_params(params_of(assembly, file, settings))
+    trackers.log_params(params_of(assembly, file, settings, name))
     tuned = _FineTuned()
     if settings:
         _require_savable(assembly, facts, path)  # before hours of training
         reporter.stage("fine-tuning")
-        tuned = _fine_tune(assembly, settings, path, trackers=trackers, reporter=reporter)
+        tuned = _fine_tune(assembly, settings, teacher, path, trackers=trackers, reporter=reporter)
     decision = _decide(assembly, head_report, tuned, settings or FineTuning())
     seconds = time.perf_counter() - started
     model = _model(assembly, decision.network, {**facts, **_outcome(assembly, decision, tuned), "seconds": seconds})
@@ -355,13 +371,24 @@ class _FineTuned:
 
 
 def _fine_tune(
-    assembly: Assembly, settings: FineTuning, path: Path, *, trackers: Trackers, reporter: Reporter
+    assembly: Assembly,
+    settings: FineTuning,
+    teacher: Teacher | None,
+    path: Path,
+    *,
+    trackers: Trackers,
+    reporter: Reporter,
 ) -> _FineTuned:
     """Fine-tune on the data set's own split, with a log beside the model, and on others where they can prove a gain."""
     is_main = assembly.data.processes.is_main
-    tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT)
+    tuner = FineTuner(assembly, settings, path, reporter if is_main else SILENT, teacher)
     log = EpochLog(path, subject=subject_of(assembly.head, "fine-tuned"), trackers=trackers) if is_main else None
-    run, network = tuner.run(standard_split(assembly), on_epoch=log.write if log else lambda _: None)
+    trials = SearchLog(path, trackers) if is_main else None
+    run, network = tuner.run(
+        standard_split(assembly),
+        on_epoch=log.write if log else lambda _: None,
+        on_trial=trials.write if trials else lambda _: None,
+    )
     if log:
         log.close(run.history)
     repeats, notes = repeat_runs(tuner, run)

@@ -33,7 +33,7 @@ def repeat_runs(tuner: FineTuner, first: FineTuningRun) -> tuple[tuple[FineTunin
         return (), [
             f"{luck}; fine-tuning was not repeated: on all {n_images} images so small a gain would prove nothing"
         ]
-    minutes = math.ceil(sum(entry.get("seconds") or 0 for entry in first.history.log) / 60)
+    minutes = math.ceil(first.seconds / 60)
     tuner.reporter.note(
         f"{luck}: fine-tuning on up to {settings.repeats} other splits, about {minutes} min each; --repeats 0 skips this"
     )

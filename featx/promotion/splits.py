@@ -27,8 +27,9 @@ class RunSplit:
         test: (t,) int64 rows that the verdict falls on.
         chosen_on: The validation images, in words.
         repeat: 0 for the data set's own split, k for the k-th repeat on another split.
-        taught: (N, C) log-probabilities of the teacher on all rows of the data set, NaN on those that are not in ``train``; None
-            without a teacher.
+        searched: (n,) int64, all rows that a search for settings may use, where this is one of its folds; else None.
+        taught: (N, C) log-probabilities of the teacher on all rows of the data set, NaN on those that are not in ``train``;
+            None without a teacher.
     """
 
     start: Head
@@ -38,6 +39,7 @@ class RunSplit:
     test: np.ndarray
     chosen_on: str
     repeat: int = 0
+    searched: np.ndarray | None = None
     taught: np.ndarray | None = None
 
 

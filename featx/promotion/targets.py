@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
+
+from featx.heads.postprocess import balanced_weights
+from featx.promotion.config import FineTuning
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +56,14 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
     wanted = F.log_softmax(teacher / temperature, dim=1)
     said = F.log_softmax(logits / temperature, dim=1)
     return temperature**2 * F.kl_div(said, wanted, reduction="none", log_target=True).sum(dim=1)
+
+
+def class_weights(settings: FineTuning, labels: np.ndarray, n_classes: int) -> np.ndarray | None:
+    """Return the (C,) weights of the classes in the loss; None weights all images alike.
+
+    Args:
+        settings: ``class_weight`` is read.
+        labels: (n,) int64, of the training images.
+        n_classes: C.
+    """
+    return balanced_weights(labels, n_classes) if settings.class_weight == "balanced" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ from featx.metrics.flat import flat_numbers
 from featx.promotion.assemble import Assembly, Proof
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun
+from featx.promotion.search import Trial, search_file, write_trials
 from featx.tracking.dispatch import Trackers
 
 
-def params_of(assembly: Assembly, file: Path | None, settings: FineTuning | None) -> dict[str, Any]:
+def params_of(
+    assembly: Assembly, file: Path | None, settings: FineTuning | None, teacher: str | None = None
+) -> dict[str, Any]:
     """The parameters of a promotion that are known before it.
 
     Args:
         assembly: The assembled network and its data.
         file: File of the head, or None.
         settings: The settings of fine-tuning, or None.
+        teacher: The teacher's name, if there is one.
     """
     head, data = assembly.head, assembly.data
     return {
@@ -39,7 +44,7 @@ def params_of(assembly: Assembly, file: Path | None, settings: FineTuning | None
         "test_split": assembly.test_split,
         "n_test": len(data.rows(assembly.test_split)),
         "finetune": settings is not None,
-        **({} if settings is None else dataclasses.asdict(settings)),
+        **({} if settings is None else {**dataclasses.asdict(settings), "teacher": teacher}),
     }
 
 
@@ -66,7 +71,8 @@ def log_results(
         run: The fine-tuning run, or None.
         seconds: Wall time.
     """
-    trackers.log_params({"verdict": verdict[0], "why": verdict[1]})
+    chosen = {f"chosen_{name}": value for name, value in run.search.changes.items()} if run and run.search else {}
+    trackers.log_params({"verdict": verdict[0], "why": verdict[1], **chosen})
     trackers.log_metrics({
         **flat_numbers(report, "test_"),
         **flat_numbers(head_report, "head_test_"),
@@ -75,7 +81,34 @@ def log_results(
         "best_epoch": run.history.best_epoch if run else None,
         "alpha": run.history.alpha if run else None,
         "p_value": run.paired.p_value if run else None,
+        "gain_per_minute": run.gain_per_minute if run else None,
+        "teacher_test_accuracy": run.teacher.accuracy if run and run.teacher else None,
         "total_seconds": seconds,
     })  # fmt: skip
     trackers.log_artifact(path)
     trackers.log_artifact(path.with_suffix(".csv") if run else None)
+    trackers.log_artifact(search_file(path).path if run and run.search else None)
+
+
+class SearchLog:
+    """The log of a search, written as it goes: a table beside the model, and the trackers of the run.
+
+    Args:
+        model: Path of the model.
+        trackers: Are told the trials too.
+    """
+
+    def __init__(self, model: Path, trackers: Trackers) -> None:
+        self._model, self._trackers, self._written = model, trackers, 0
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        """Write all trials so far.
+
+        Raises:
+            OutputError: The table cannot be written.
+        """
+        write_trials(self._model, trials)
+        for trial in trials[self._written :]:
+            found = {"trial_log_loss": trial.log_loss, "trial_accuracy": trial.accuracy, "trial_seconds": trial.seconds}
+            self._trackers.log_metrics(found, trial.trial)
+        self._written = len(trials)

@@ -371,9 +371,7 @@ def _start(trainer: Trainer, source: BatchSource, checkpoint: Checkpoint | Memor
     return history
 
 
-def _resume(
-    trainer: Trainer, checkpoint: Checkpoint | MemoryCheckpoint, reporter: Reporter
-) -> TrainingHistory | None:
+def _resume(trainer: Trainer, checkpoint: Checkpoint | MemoryCheckpoint, reporter: Reporter) -> TrainingHistory | None:
     """Restore the trainer from the checkpoint, and return its history; None without a checkpoint that can be used."""
     state = checkpoint.load()
     trainer.processes.wait()  # all have read it

@@ -19,7 +19,8 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
         repeats: The runs on other splits.
     """
     if not run:
-        return dict.fromkeys(("paired", "step_0", "interpolation", "chosen_on", "repeats")) | {"log": []}
+        names = ("paired", "step_0", "interpolation", "chosen_on", "repeats")
+        return dict.fromkeys((*names, "gain_per_minute", "training_seconds", "search", "teacher")) | {"log": []}
     network = run.history.log[0]
     return {
         "paired": run.paired.as_dict(),
@@ -36,6 +37,10 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
                 for r in repeats
             ],
         } if repeats else None,
+        "gain_per_minute": run.gain_per_minute,
+        "training_seconds": round(run.seconds, 3),
+        "search": run.search.as_dict() if run.search else None,
+        "teacher": run.teacher.as_dict() if run.teacher else None,
         "log": run.history.log,
     }  # fmt: skip
 

@@ -369,4 +369,6 @@ def test_mixing_pairs_mixes_their_losses() -> None:
     with torch.inference_mode():
         out = trainer.network(share * x + (1 - share) * x.flip(0))
         expected = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y.flip(0))
-    assert trainer.train_step(x, Targets(y), 16, np.random.default_rng(5)) == pytest.approx(16 * float(expected), rel=1e-5)
+    assert trainer.train_step(x, Targets(y), 16, np.random.default_rng(5)) == pytest.approx(
+        16 * float(expected), rel=1e-5
+    )

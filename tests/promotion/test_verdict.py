@@ -53,7 +53,7 @@ def run_of(tuned_only: int, head_only: int, *, alpha: float = 1.0, n: int = 100)
     paired = PairedTest(n, n // 2, tuple(paths[:head_only]), tuple(paths[head_only : head_only + tuned_only]))
     log: list[dict[str, float | None]] = [{"epoch": 0, "accuracy": 0.5, "log_loss": 0.7}, {"epoch": 1}]
     history = TrainingHistory(log, best_epoch=1, alpha=alpha)
-    return FineTuningRun(history, report(n // 2 + tuned_only, n), paired, ValidationScore(0.5, 0.7), "10 images")
+    return FineTuningRun(history, report(n // 2 + tuned_only, n), paired, ValidationScore(0.5, 0.7), "10 images", 60.0)
 
 
 @pytest.mark.parametrize(
