@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,7 @@ from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.out_of_fold import predict_held_out
 from featx.io import model_file
+from featx.layer_spec import LayerSpec
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly
 from featx.promotion.model import PromotedModel
@@ -120,13 +123,18 @@ class HeadTeacher:
         return Lesson(_logarithms(assembly, train, probabilities), said, notes if alone else ())
 
     def images_per_second(self) -> float | None:
-        """Measure the speed of its backbones."""
-        try:
-            backbone = restore_backbone(self.head.backbone_, layers={self.head.layer_: self.head.identity_})
-        except (BackboneError, StaleCacheError, KeyError):
-            return None
-        pixels = np.zeros((TIMED, *backbone.transform.shape), dtype=np.uint8)
-        return speed(lambda: backbone.encode(pixels), TIMED)
+        """Measure the speed of its backbones, one after the other."""
+        head = self.head
+        alone = [{"backbone": head.backbone_, "layer": head.layer_, "identity": head.identity_}]
+        seconds = 0.0
+        for part in head.backbone_["parts"] if is_joint(head.backbone_) else alone:
+            try:
+                backbone = restore_backbone(part["backbone"], layers={part["layer"]: part["identity"]})
+            except (BackboneError, StaleCacheError, KeyError):
+                return None
+            pixels = np.zeros((TIMED, *backbone.transform.shape), dtype=np.uint8)
+            seconds += len(LayerSpec.parse(part["layer"]).views) / speed(partial(backbone.encode, pixels), TIMED)
+        return 1 / seconds
 
     def _images(self, assembly: Assembly, rows: np.ndarray) -> FeatureSet:
         """The teacher's features of some images of the data set, with the labels and groups of the data set."""
@@ -289,7 +297,7 @@ def _logarithms(assembly: Assembly, train: np.ndarray, probabilities: np.ndarray
     return out
 
 
-def speed(run: Any, images: int, seconds: float = 0.5) -> float:
+def speed(run: Callable[[], object], images: int, seconds: float = 0.5) -> float:
     """Images in a second of a call that takes so many, after one that does not count."""
     run()
     began, calls = time.perf_counter(), 0

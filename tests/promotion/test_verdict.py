@@ -88,7 +88,8 @@ def test_the_verdict_is_one_sentence(
 
 
 def test_without_fine_tuning_there_is_no_evidence() -> None:
-    nothing = dict.fromkeys(("paired", "step_0", "interpolation", "chosen_on", "repeats"))
+    names = ("paired", "step_0", "interpolation", "chosen_on", "repeats", "gain_per_minute", "training_seconds")
+    nothing = dict.fromkeys((*names, "search", "teacher"))
     assert evidence_of(None, ()) == nothing | {"log": []}
 
 
