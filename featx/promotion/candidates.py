@@ -90,7 +90,7 @@ def space(settings: FineTuning, *, taught: bool) -> dict[str, tuple[Any, ...]]:
     """
     depth = settings.last or 0
     values: dict[str, tuple[Any, ...]] = {
-        "lr": (3e-4, 2e-3, 3e-3, 6e-3),
+        "lr": (3e-4, 3e-3, 1e-2),
         "backbone_lr": (0.03, 0.3, 1.0),
         "augment": ("none",),
         "mixup": (0.2,),

@@ -125,9 +125,9 @@ class HeadTeacher:
     def images_per_second(self) -> float | None:
         """Measure the speed of its backbones, one after the other."""
         head = self.head
-        alone = [{"backbone": head.backbone_, "layer": head.layer_, "identity": head.identity_}]
+        parts: list[dict[str, Any]] = [{"backbone": head.backbone_, "layer": head.layer_, "identity": head.identity_}]
         seconds = 0.0
-        for part in head.backbone_["parts"] if is_joint(head.backbone_) else alone:
+        for part in head.backbone_["parts"] if is_joint(head.backbone_) else parts:
             try:
                 backbone = restore_backbone(part["backbone"], layers={part["layer"]: part["identity"]})
             except (BackboneError, StaleCacheError, KeyError):
