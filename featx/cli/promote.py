@@ -92,7 +92,10 @@ def show_promotion(result: Promotion) -> None:
     click.echo(f"{result.verdict}: {result.why} ({result.seconds:.1f} s)")
     click.echo(f"model: {result.path}")
     if result.run:
-        click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}")
+        further = f", {result.path.with_suffix('.random.png')}" if result.run.courses else ""
+        click.echo(f"epochs: {result.path.with_suffix('.csv')}, {result.path.with_suffix('.png')}{further}")
+        if result.run.search:
+            click.echo(f"trials: {result.path.with_suffix('.search.csv')}")
     print_places(result.tracked)
 
 
@@ -147,6 +150,12 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     )
     if run.teacher:
         _show_teacher(run.teacher)
+    for course in run.courses:
+        low, high = course.report.interval
+        click.echo(
+            f"from {course.name}, {len(course.log) - 1} epochs in {duration_text(course.seconds)}: accuracy "
+            f"{course.report.accuracy:.4f}, {low:.4f} to {high:.4f}, on the same images"
+        )
     if result.repeats:
         click.echo("\nother splits  images    head  fine-tuned")
         for number, other in enumerate(result.repeats, start=1):
@@ -285,6 +294,10 @@ def _show_teacher(teacher: TeacherComparison) -> None:
 @_tuning(
     "--budget", type=DURATION, section="Fine-tuning", needs=with_option("search", "--search"), metavar="TIME",
     help="Longest time of the search, such as 5min.",
+)  # fmt: skip
+@_tuning(
+    "--from-random", type=click.IntRange(min=0), metavar="N",
+    help="Train from random weights too, for as many epochs and for N times as many, and draw all trainings.",
 )  # fmt: skip
 @_tuning("--seed", metavar="N", help="Seed of the order of images, crops, mixing and dropout.")
 @option(

@@ -21,7 +21,7 @@ from featx.cli import needs
 from featx.cli.extract import extract
 from featx.cli.fit_head import fit_head
 from featx.cli.job import JobCommand
-from featx.cli.options import BatchSize, FoldsType, Names, Numbers
+from featx.cli.options import BatchSize, Duration, FoldsType, Names, Numbers
 from featx.cli.promote import promote
 from featx.data.scan_options import names_text
 from featx.errors import FeatxError, RecipeError
@@ -237,6 +237,8 @@ def _expected(param: click.Parameter) -> tuple[tuple[type, ...], str]:
         return (bool,), "true or false"
     if isinstance(param.type, BatchSize | FoldsType):
         return (int, str), "a whole number or a string"
+    if isinstance(param.type, Duration):
+        return (int, float, str), "a number of seconds or a string such as 5min"
     if isinstance(param.type, Numbers):
         return (int,), "a list of whole numbers"
     if isinstance(param.type, click.types.IntParamType):

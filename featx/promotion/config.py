@@ -64,6 +64,8 @@ class FineTuning:
         search: Number of settings to try on folds of the training images before the best are trained (successive halving; Li
             et al., 2018); 0 trains these settings. A search varies those settings that have their default.
         budget: Seconds after which a search ends; 0 sets no limit.
+        from_random: Train the network from random weights too, for as many epochs and for this many times as many, to see what
+            pretraining is worth (He et al., 2018); 0 does not.
         seed: Seed of the order of the images, of crops, mixup and dropout, and of the further splits.
 
     Raises:
@@ -107,6 +109,7 @@ class FineTuning:
     repeats: int = 5
     search: int = 0
     budget: float = 0.0
+    from_random: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -148,6 +151,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share of at least 0 and below 1"),
     (("last",), lambda n: n is None or n >= 0, "a number of blocks of at least 0"),
     (("cached_crops",), lambda n: n >= 0, "a number of crops of at least 0"),
+    (("from_random",), lambda n: n >= 0, "a number of at least 0"),
     (("repeats", "search"), lambda n: n == 0 or n >= 2, "at least 2, or 0"),
     (("optimizer",), OPTIMIZERS.__contains__, "adamw or sgd"),
     (("augment",), AUGMENTATIONS.__contains__, "none, crop or randaugment"),

@@ -26,6 +26,7 @@ from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingHistory, ValidationScore
 from featx.promotion.model import logits_of
 from featx.promotion.param_groups import trained_blocks
+from featx.promotion.random_start import Course, train_from_random
 from featx.promotion.search import SearchResult, SettingsSearch, Trial
 from featx.promotion.splits import RunSplit
 from featx.promotion.targets import class_weights
@@ -48,6 +49,7 @@ class FineTuningRun:
         seconds: Wall time of the search, of caching activations, and of training, before an interruption included.
         search: The search for the settings; None without one.
         teacher: The comparison with the teacher on the test images; None without one.
+        courses: The trainings that ``settings.from_random`` asks for, the pretrained network's first; empty without.
     """
 
     history: TrainingHistory
@@ -58,6 +60,7 @@ class FineTuningRun:
     seconds: float
     search: SearchResult | None = None
     teacher: TeacherComparison | None = None
+    courses: tuple[Course, ...] = ()
 
     @property
     def gain_per_minute(self) -> float:
@@ -127,6 +130,7 @@ class FineTuner:
         return FineTuningRun(
             history, report, paired, start, split.chosen_on, seconds + (search.seconds if search else 0.0), search,
             self._beside_teacher(lesson, split, network, said) if lesson else None,
+            self._courses(split, settings, history, report),
         ), network  # fmt: skip
 
     def remove_checkpoints(self) -> None:
@@ -154,6 +158,22 @@ class FineTuner:
         facts = self._run_facts(split) | {"of": of, "changes": search.changes if search else None}
         self._checkpoints.append(Checkpoint(self.path, facts))
         return self._checkpoints[-1]
+
+    def _courses(
+        self, split: RunSplit, settings: FineTuning, history: TrainingHistory, report: ClassificationReport
+    ) -> tuple[Course, ...]:
+        """Train from random weights too, if the settings ask for it."""
+        if not settings.from_random or split.repeat:
+            return ()
+        own = Course("pretrained", settings.epochs, history.log, report, len(split.validation))
+        self.reporter.stage("training from random weights")
+        return (own, *(
+            train_from_random(
+                self.assembly, split, settings, self._checkpoint(split, None, f"{times} times from random"),
+                times=times, reporter=self.reporter,
+            )
+            for times in dict.fromkeys((1, settings.from_random))
+        ))  # fmt: skip
 
     def _beside_teacher(
         self, lesson: Lesson, split: RunSplit, network: nn.Module, said: np.ndarray

@@ -33,6 +33,7 @@ from featx.promotion.finetune_run import FineTuner, FineTuningRun
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.promotion.model_place import made_of, model_place
+from featx.promotion.random_start import draw, figure_file
 from featx.promotion.repeats import repeat_runs
 from featx.promotion.search import search_file
 from featx.promotion.splits import standard_split
@@ -221,8 +222,9 @@ def promote(
     def require_writable(size: int = 0, features: FeatureSet | None = None) -> None:
         output = Output(place.path, MODEL.kind, size, named=bool(out))
         images = image_places(features)
-        searched = [search_file(place.path)] if settings.search else []
-        logs = [*log_files(place.path), *searched] if finetune else []
+        further = [search_file(place.path)] if settings.search else []
+        further += [figure_file(place.path)] if settings.from_random else []
+        logs = [*log_files(place.path), *further] if finetune else []
         require_outputs([output, *logs], [*read, *_sources(head)], images=images)
 
     reporter.stage("loading the backbone")
@@ -391,6 +393,8 @@ def _fine_tune(
     )
     if log:
         log.close(run.history)
+    if log and run.courses:
+        draw(path, run.courses, log.subject)
     repeats, notes = repeat_runs(tuner, run)
     notes_of_repeats = [
         f"split {k}: {note}" for k, repeat in enumerate(repeats, start=1) for note in repeat.history.notes

@@ -20,7 +20,9 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
     """
     if not run:
         names = ("paired", "step_0", "interpolation", "chosen_on", "repeats")
-        return dict.fromkeys((*names, "gain_per_minute", "training_seconds", "search", "teacher")) | {"log": []}
+        return dict.fromkeys((*names, "gain_per_minute", "training_seconds", "search", "teacher", "from_random")) | {
+            "log": []
+        }
     network = run.history.log[0]
     return {
         "paired": run.paired.as_dict(),
@@ -41,6 +43,7 @@ def evidence_of(run: FineTuningRun | None, repeats: tuple[FineTuningRun, ...]) -
         "training_seconds": round(run.seconds, 3),
         "search": run.search.as_dict() if run.search else None,
         "teacher": run.teacher.as_dict() if run.teacher else None,
+        "from_random": [course.as_dict() for course in run.courses] or None,
         "log": run.history.log,
     }  # fmt: skip
 

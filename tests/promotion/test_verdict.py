@@ -89,7 +89,7 @@ def test_the_verdict_is_one_sentence(
 
 def test_without_fine_tuning_there_is_no_evidence() -> None:
     names = ("paired", "step_0", "interpolation", "chosen_on", "repeats", "gain_per_minute", "training_seconds")
-    nothing = dict.fromkeys((*names, "search", "teacher"))
+    nothing = dict.fromkeys((*names, "search", "teacher", "from_random"))
     assert evidence_of(None, ()) == nothing | {"log": []}
 
 

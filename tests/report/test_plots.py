@@ -93,6 +93,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         alpha=0.5,
         subject="photos, resnet50, logreg, fine-tuned",
     ),
+    "courses": lambda: plots.courses_figure(
+        [("pretrained, 2 epochs", [0.5, 0.8, 0.9], [0, 2, 4], 20), ("random", [0.2, 0.4], [0, 3], 20)], subject="photos"
+    ),
     "training that only began": lambda: plots.training_figure(TRAINED[:1], {0.0: 0.5}),
     "shots": lambda: plots.shots_figure([(1, 0.5, 0.1), (2, 0.6, 0.05), (16, 0.9, 0.02)]),
     "shots, with a subject": lambda: plots.shots_figure([(1, 0.5, 0.1), (16, 0.9, 0.02)], subject="photos, resnet50"),

@@ -12,7 +12,7 @@ from featx._lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "curves": ["advice_figure", "path_figure", "rank_figure", "shots_figure", "training_figure"],
+        "curves": ["advice_figure", "courses_figure", "path_figure", "rank_figure", "shots_figure", "training_figure"],
         "evaluation": ["MOST_BARS", "confusion_figure", "per_class_figure", "reliability_figure", "scatter_figure"],
         "style": ["BLUE", "ORANGE", "as_png", "as_svg", "label", "missing_characters", "save_png"],
     },
@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(
 
 if TYPE_CHECKING:
     from featx.report.plots.curves import advice_figure as advice_figure
+    from featx.report.plots.curves import courses_figure as courses_figure
     from featx.report.plots.curves import path_figure as path_figure
     from featx.report.plots.curves import rank_figure as rank_figure
     from featx.report.plots.curves import shots_figure as shots_figure

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from featx.metrics.scores import wilson_interval
 from featx.report.plots.style import (
     BLUE,
     GREY,
@@ -255,5 +256,31 @@ def training_figure(
         for axes in (losses, accuracy):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside lower center", ncols=4)
+        set_subject(figure, subject)
+    return figure
+
+
+def courses_figure(
+    courses: Sequence[tuple[str, Sequence[float], Sequence[float], int]], *, subject: str = ""
+) -> Figure:
+    """Validation accuracy of several trainings, against epochs and against seconds, with 95 % intervals.
+
+    Args:
+        courses: name, accuracy before the first epoch and after each, the seconds until then, and the number of images.
+        subject: what the figure is about; its title.
+    """
+    with style():
+        figure = new_figure(WIDTH * 1.8, 3.8)
+        by_epoch, by_time = figure.subplots(1, 2, sharey=True)
+        for at, (name, accuracies, seconds, n) in enumerate(courses):
+            color = (BLUE, ORANGE, GREY)[at % 3]
+            low, high = zip(*(wilson_interval(accuracy * n, n) for accuracy in accuracies), strict=True)
+            for axes, places in ((by_epoch, range(len(accuracies))), (by_time, seconds)):
+                axes.plot(places, accuracies, color=color, marker=".", label=name if axes is by_epoch else None)
+                axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+        by_epoch.set(xlabel="epoch", title="validation accuracy")
+        by_time.set(xlabel="seconds of training", title="validation accuracy")
+        by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside lower center", ncols=3)
         set_subject(figure, subject)
     return figure
