@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featx.arguments import path_of
-from featx.backbones.backbone import Backbone
-from featx.backbones.identities import in_stored_form
+from featx.backbones.joint import JointBackbone
 from featx.constants import CACHE
 from featx.data.image_set import ImageSet
 from featx.data.inputs import ImageInput, image_inputs
 from featx.data.scan import scan_images
 from featx.data.splits import hash_splits
 from featx.data.store import ImageFile
-from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, ImageError, SettingsError, system_errors
-from featx.extraction.lookup import FileFeatures, Network, iter_values, known_in_files
+from featx.extraction.lookup import KnownFeatures, Network, iter_values
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
+from featx.features.joint_sets import is_joint, joint_fields
 from featx.features.label_changes import label_changes
-from featx.features.remote_folder import folder_here
 from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
 from featx.heads.conformal import Conformal
 from featx.heads.evaluation import trained_on, with_sets
@@ -34,6 +32,7 @@ from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.on_features import values_of_features
+from featx.heads.own_features import Named, features_in, files_for, in_groups, paths_in
 from featx.heads.prediction import INTERVAL_COLUMNS, SET_COLUMN
 from featx.heads.prediction import Prediction as Prediction
 from featx.heads.prediction_table import (
@@ -49,78 +48,16 @@ from featx.heads.targets import known_labels
 from featx.io import model_file
 from featx.io.file_kinds import is_feature_file
 from featx.io.outputs import Output, require_outputs
-from featx.layer_spec import PENULTIMATE, LayerSpec, View
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.reports import Report
 from featx.progress import shows_progress
 from featx.promotion.assemble import backbone_of
+from featx.promotion.head_on_backbone import HeadOnBackbone as HeadOnBackbone
+from featx.promotion.head_on_backbone import known_features as known_features
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 from featx.reporter import SILENT, Reporter
 from featx.text import portable
-
-
-@dataclass(frozen=True, eq=False)
-class HeadOnBackbone:
-    """A head together with the backbone that its features came from; it predicts from pixels, like a promoted model.
-
-    Attributes:
-        head: a fitted head.
-        backbone: the backbone, in the views (test-time augmentation) of the head's features.
-
-    Raises:
-        StaleCacheError: the backbone gives other features than those that the head was fitted to.
-
-    Example:
-
-        model = HeadOnBackbone(featx.Head.load("head.safetensors"), featx.load_backbone("lenet5"))
-        model.predict_values(np.zeros((1, 1, 3, 32, 32), dtype=np.uint8))  # (1, C) float64 probabilities
-    """
-
-    head: Head
-    backbone: Backbone
-
-    def __post_init__(self) -> None:
-        backbone = self.backbone.with_views(LayerSpec.parse(self.head.layer_).views)
-        object.__setattr__(self, "backbone", in_stored_form(backbone, {self.head.layer_: self.head.identity_}))
-        self.head.require_same(
-            self.backbone.identity_of(self.head.layer_),
-            self.backbone.describe(),
-            layers=tuple(self.backbone.layers),
-            where=self.backbone.name,
-        )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the C classes or labels."""
-        return self.head.names_
-
-    @property
-    def transform(self) -> Transform:
-        """The transform from an image's pixels to the network's input."""
-        return self.backbone.transform
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        """The V views (test-time augmentation) that the head averages its scores over."""
-        return LayerSpec.parse(self.head.layer_).views
-
-    @property
-    def device(self) -> Any:
-        """The torch device of the network."""
-        return self.backbone.device
-
-    def predict_values(self, pixels: np.ndarray) -> np.ndarray:
-        """Predict from pixels.
-
-        Args:
-            pixels: (B, V, 3, H, W) uint8, each image in all ``views``.
-
-        Returns:
-            (B, C) float64: probabilities of classes or labels, or the values of a regression.
-        """
-        return self.head.predict_values(self.backbone.encode_at(pixels, self.head.layer_))
-
 
 NOT_FINITE = "the model's scores for it are NaN or infinite"
 """Why an image has no prediction whose scores are no numbers."""
@@ -190,8 +127,8 @@ def predict(
         images: one image or an iterable of images. An image is a path, an image of Pillow, an array (H, W) or (H, W, C), which
             is read as an ``.npy`` file with it, or the bytes of an image file. A path may also be a folder, whose images are
             taken in the order of their paths; a table with the column path; a pattern such as ``new/*.jpg``; or "digits", the
-            built-in scans. An ``ImageSet`` stands for all its images. With a head, a feature set or the path of a feature file
-            stands for its rows: no image is read, and no network runs.
+            built-in scans. An ``ImageSet`` stands for all its images. With a head, a feature set, the path of a feature file or
+            a list of such paths stands for its rows: no image is read, and no network runs.
         top: number of classes to return for each image.
         cache: the folder of feature files. A head takes the features of images that are in one of them, or in the file that it
             was fitted to, found by the hash of the content, instead of computing them. None: nothing is looked up.
@@ -238,7 +175,7 @@ def iter_predictions(
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise SettingsError(f"top is {top!r}; expected a whole number above 0")
-    if isinstance(images, FeatureSet) or (isinstance(images, str | os.PathLike) and is_feature_file(images)):
+    if isinstance(images, FeatureSet) or are_feature_files(images):
         yield from _predictions_of_features(model, images, top, reporter)
         return
     model = as_model(model)
@@ -258,7 +195,10 @@ def _predictions_of_features(
     if isinstance(scorer, PromotedModel):
         raise HeadError("a promoted model predicts images, not features; give it the images")
     to_prediction = prediction_maker(scorer, min(top, len(scorer.names_)))
-    for name, values, error in values_of_features(scorer, features, reporter):
+    files = features if isinstance(features, list | tuple) else [features]
+    groups = [features] if isinstance(features, FeatureSet) else in_groups(scorer, files)
+    found = itertools.chain.from_iterable(values_of_features(scorer, group, reporter) for group in groups)
+    for name, values, error in found:
         fault = error or ("" if values is None or np.isfinite(values).all() else NOT_FINITE)
         yield Prediction(name, error=fault) if fault or values is None else to_prediction(name, values)
 
@@ -267,7 +207,7 @@ def _predictions_of_features(
 @shows_progress("evaluate", "images")
 def evaluate(
     model: Head | Model | str | os.PathLike[str],
-    data: FeatureSet | ImageSet | str | os.PathLike[str],
+    data: FeatureSet | ImageSet | Named,
     *,
     split: str | None = None,
     group: str | None = None,
@@ -285,7 +225,8 @@ def evaluate(
 
     Args:
         model: a head, a model, or a file of either.
-        data: a feature set or feature file (for a head), an image set, or what ``scan_images`` takes.
+        data: a feature set or feature file (for a head), an image set, or what ``scan_images`` takes. For a head on several
+            backbones the feature file of each, in a list, or some of them: the others are looked for beside these.
         split: "train", "val", "test" or "all".
         group: the column of the data set's table that names groups; by default the one that the model was fitted with, if any.
             Intervals are by groups. For a model that was fitted without groups, the splits stay those of its fit.
@@ -310,8 +251,9 @@ def evaluate(
         report = featx.evaluate("models/digits--lenet5--logreg.safetensors", "digits")
         print(report.accuracy, report.interval)
     """
-    file = _checked_output(predictions, [model, data, table])
-    on_features = isinstance(data, FeatureSet) or (isinstance(data, str | os.PathLike) and is_feature_file(data))
+    several = isinstance(data, list | tuple)
+    file = _checked_output(predictions, [model, *(data if several else [data]), table])  # type: ignore[misc]
+    on_features = isinstance(data, FeatureSet) or are_feature_files(data)
     model, groups = load_scorer(model) if on_features else _loaded(model), AskedGroups(group, table)
     if isinstance(data, FeatureSet):
         if isinstance(model, PromotedModel):
@@ -326,22 +268,51 @@ def evaluate(
             by = PredictedBy(head.task_, head.names_, head.decide, head.train_keys_)
             write_predictions(file, splits_in_use(head, data), predicted, by)
         return report
-    data = data if isinstance(data, ImageSet) else path_of(data, "data")
-    if isinstance(data, str) and is_feature_file(data):
-        head_layer = model.head.layer_ if isinstance(model, HeadOnBackbone) else getattr(model, "layer_", PENULTIMATE)
-        features = FeatureSet.load(data, head_layer)
-        report = evaluate(model, features, split=split, group=group, table=table, predictions=file)
-        return report.with_notes(label_changes(data))
-    images = data if isinstance(data, ImageSet) else scan_images(data)
+    if on_features:
+        assert not isinstance(data, ImageSet)
+        if isinstance(model, PromotedModel):
+            return evaluate(model, FeatureSet.load(paths_in(data)[0]))  # which has its own error
+        scorer = model.head if isinstance(model, HeadOnBackbone) else model
+        if not is_joint(getattr(scorer, "backbone_", {})):
+            data = path_of(data, "data")
+        files = files_for(scorer, data)
+        report = evaluate(model, features_in(scorer, files), split=split, group=group, table=table, predictions=file)
+        return report.with_notes([note for each in files for note in label_changes(each)])
+    images = data if isinstance(data, ImageSet) else scan_images(path_of(data, "data"))
     if isinstance(model, PromotedModel):
         return _evaluate_promoted(model, images, split, groups, file, workers, reporter)
     if isinstance(model, Head):
         model = _with_backbone(model)
     groups.require_column(model.head.group_)  # before the images pass through the network
-    extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
-    features = extraction.load(model.head.layer_)
+    features, notes = _extracted(images, model, cache, workers, reporter)
     report = evaluate(model, features, split=split, group=group, table=table, predictions=file)
-    return report.with_notes([*extraction.notes, *_failure_notes(extraction.failures)])
+    return report.with_notes(notes)
+
+
+def are_feature_files(data: Any) -> bool:
+    """Whether data are a feature file, or a list of nothing but feature files."""
+    if isinstance(data, list | tuple):
+        return bool(data) and all(map(are_feature_files, data))
+    return isinstance(data, str | os.PathLike) and is_feature_file(data)
+
+
+def _extracted(
+    images: ImageSet, model: HeadOnBackbone, cache: str | os.PathLike[str], workers: int | None, reporter: Reporter
+) -> tuple[FeatureSet, list[str]]:
+    """The features of images that a head takes, extracted into the cache, and notes; of several backbones one file each."""
+    if not isinstance(model.backbone, JointBackbone):
+        extraction = extract(images, model.backbone, cache=cache, workers=workers, reporter=reporter)
+        return extraction.load(model.head.layer_), [*extraction.notes, *_failure_notes(extraction.failures)]
+    sets: list[FeatureSet] = []
+    notes: list[str] = []
+    failures: dict[str, str] = {}
+    for part in model.backbone.parts:
+        extraction = extract(images, part.backbone, cache=cache, workers=workers, reporter=reporter)
+        sets.append(extraction.load(part.spec(model.backbone.views)))
+        notes += extraction.notes
+        failures = {**dict(extraction.failures), **failures}
+    fields, remarks = joint_fields(sets)
+    return FeatureSet(**fields), [*dict.fromkeys([*notes, *remarks]), *_failure_notes([*failures.items()])]
 
 
 def _checked_output(path: str | os.PathLike[str] | None, inputs: Sequence[Any]) -> Path | None:
@@ -420,23 +391,18 @@ def columns_of_sets(model: Head | Model) -> tuple[str, ...]:
     return INTERVAL_COLUMNS if isinstance(head, Head) and head.task_ == "regression" else (SET_COLUMN,)
 
 
-def known_features(model: Model, cache: str | os.PathLike[str] | None) -> FileFeatures | None:
-    """The features that a head takes from the files of a folder, and from the one that it was fitted to.
-
-    A promoted model, whose network may have been fine-tuned, has none.
-    """
-    if cache is None or isinstance(model, PromotedModel):
-        return None
-    return known_in_files(model.backbone.identities, model.head.layer_, folder_here(cache), model.head.source_)
-
-
 def _predict_inputs(
-    model: Model, inputs: Iterable[ImageInput], known: FileFeatures | None, workers: int | None, reporter: Reporter
+    model: Model, inputs: Iterable[ImageInput], known: KnownFeatures | None, workers: int | None, reporter: Reporter
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
     """Yield for each image, in order, its name, its (C,) float64 outputs and "", or None and why it failed."""
     network = Network(model.transform, model.views, model.device.type, model.predict_values)
     if isinstance(model, HeadOnBackbone):
-        network = dataclasses.replace(network, from_features=model.head.predict_values)
+        head, features = model.head, model.features
+        network = dataclasses.replace(
+            network,
+            compute_rest=lambda pixels, known: head.predict_values(features(pixels, known)),
+            from_features=head.predict_values,
+        )
     for image in iter_values(network, inputs, known=known, workers=workers, reporter=reporter):
         if image.values is not None and not np.isfinite(image.values).all():
             yield image.name, None, NOT_FINITE

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny networks, and results that do not depend on it
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes would compile featx again
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 from browser import Chromium, started
 from PIL import Image
+
+if TYPE_CHECKING:
+    from joint_pair import JointPair
 
 sys.dont_write_bytecode = False  # or each run would compile all tests again
 collect_ignore = ["images"]  # files to decode and the programs that made them, without tests
@@ -71,6 +75,14 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def joint_pair(tmp_path_factory: pytest.TempPathFactory) -> JointPair:
+    """A head on two small backbones, their feature files, and the images; nothing of it is changed by a test."""
+    from joint_pair import make_joint_pair
+
+    return make_joint_pair(tmp_path_factory.mktemp("joint"))
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ class Backbone(WithText):
     @property
     def identities(self) -> dict[str, str]:
         """The identity of each layer's features in each view: SHA-256, in hex, over everything that can change them."""
-        after_last = () if self.last_counts else self._after_last
+        after_last = () if self.last_counts else self.after_last
         weights = dict.fromkeys(after_last, self._last.digest(counts=True)) if after_last else {}
         nodes = {LayerNode(n, "none") if self.unpooled else LayerNode.parse(n): n for n in self.layer_widths}
         return view_identities(self.describe(), nodes, self.views, weights, self.last_counts)
@@ -187,7 +187,7 @@ class Backbone(WithText):
         other = copy.copy(self)
         other.extractor, other.layer_widths, other.unpooled = extractor, {layer: width}, True
         other.views, other.dtype = (view or PLAIN,), "float16"
-        other.__dict__["_after_last"] = frozenset()
+        other.__dict__["after_last"] = frozenset()
         return other
 
     def stages(self) -> list[Stage]:
@@ -272,12 +272,12 @@ class Backbone(WithText):
             self.network, name=self.name, classifier=self.classifier, layers=list(layers), images=zeros
         )
         self.layer_widths = {layer: rows.shape[1] for layer, rows in self._run(zeros).items()}
-        self.__dict__.pop("_after_last", None)
-        if Path(self.weights).is_absolute() and self._last.is_blank and self._after_last:
-            raise self._last.blank_error(self.name, self.weights, min(self._after_last))
+        self.__dict__.pop("after_last", None)
+        if Path(self.weights).is_absolute() and self._last.is_blank and self.after_last:
+            raise self._last.blank_error(self.name, self.weights, min(self.after_last))
 
     @cached_property
-    def _after_last(self) -> frozenset[str]:
+    def after_last(self) -> frozenset[str]:
         """The layers that depend on the last layer."""
         return self._last.dependent(lambda: self._run(self._zeros()))
 

@@ -77,15 +77,14 @@ class FeatureExtractor(nn.Module):
 
     Attributes:
         network: the whole network.
-        graph: the module that runs: the network itself, or its traced graph if a requested layer is not a module.
-        traced: whether ``graph`` is a traced graph.
+        traced: whether a traced graph of the network runs, because a requested layer is not a module.
         classifier: the name of the network's last layer.
         nodes: the requested layers other than the penultimate.
         hooked_nodes: those of ``nodes`` that are read by a hook on a module: all of them, or none if the network is traced.
     """
 
     def __init__(
-        self, network: nn.Module, *, name: str, classifier: str, layers: Sequence[str], images: Tensor
+        self, network: nn.Module, *, name: str, classifier: str, layers: Sequence[str], images: Tensor | None
     ) -> None:
         """Find the layers.
 
@@ -94,7 +93,8 @@ class FeatureExtractor(nn.Module):
             name: the backbone's name for messages.
             classifier: the name of the network's last layer.
             layers: names of modules or of torchvision's graph nodes, besides the penultimate; each may end in ``:POOLING``.
-            images: (1, 3, H, W) on the network's device; only the shape is used, to check a traced graph.
+            images: (1, 3, H, W) on the network's device; only the shape is used, to check a traced graph. None where all layers
+                are modules.
 
         Raises:
             BackboneError: there is no such layer, or its output cannot be read.
@@ -102,15 +102,21 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         nodes = [node for node in dict.fromkeys(map(LayerNode.parse, layers)) if node.node != PENULTIMATE]
         modules = dict(network.named_modules())
-        self.network = self.graph = network
+        self.network = network
         self.classifier = classifier
         self.hooked_nodes = self.nodes = nodes
         not_modules = [node.node for node in nodes if node.node not in modules]
         self.traced = bool(not_modules)
         if self.traced:
-            self.graph = _trace(network, name, classifier, [node.node for node in nodes], not_modules, images)
+            assert images is not None
+            self.traced_graph = _trace(network, name, classifier, [node.node for node in nodes], not_modules, images)
             self.hooked_nodes = []
             self._check_trace(name, images)
+
+    @property
+    def graph(self) -> nn.Module:
+        """The module that runs: the network itself, or its traced graph."""
+        return self.traced_graph if self.traced else self.network
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Run the network on (B, 3, H, W) normalised images.
@@ -119,12 +125,15 @@ class FeatureExtractor(nn.Module):
             (B, D) float32 for each layer, the penultimate first, the others sorted by name.
         """
         pooled: dict[str, Tensor] = {}
+        around = getattr(_pass, "pooled", {}), getattr(_pass, "images", ())  # of a network that this one is a part of
         _pass.pooled, _pass.images = pooled, tuple(images.shape[-2:])
-        outputs = self.graph(images)
-        if self.traced:
-            for node in self.nodes:
-                pooled.setdefault(str(node), pool(node, outputs[node.node], _pass.images))
-        _pass.pooled = {}
+        try:
+            outputs = self.graph(images)
+            if self.traced:
+                for node in self.nodes:
+                    pooled.setdefault(str(node), pool(node, outputs[node.node], _pass.images))
+        finally:
+            _pass.pooled, _pass.images = around
         return {layer: pooled[layer] for layer in sorted(pooled, key=lambda layer: (layer != PENULTIMATE, layer))}
 
     def attach(self) -> list[torch.utils.hooks.RemovableHandle]:
@@ -154,9 +163,9 @@ class FeatureExtractor(nn.Module):
         images = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like.device)
         with torch.inference_mode(), self.attached():
             traced = self(images).get(PENULTIMATE)
-            graph, self.graph, self.traced = self.graph, self.network, False
+            self.traced = False
             own = self(images)[PENULTIMATE]
-            self.graph, self.traced = graph, True
+            self.traced = True
         if traced is None or (traced - own).norm() > _TRACE_TOLERANCE * own.norm():
             raise BackboneError(
                 f"{name}, traced by torch.fx, is not the same network; name modules alone: {_module_names(self.network)}"

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featx.data.transform import Transform, sides_text
+from featx.data.joint_transform import AnyTransform, JointTransform
+from featx.data.transform import sides_text
 from featx.errors import BackboneError
 
 
-def as_pixels(pixels: Any, image: tuple[int, int, int], views: int | None = None) -> Tensor:
+def as_pixels(pixels: Any, image: tuple[int, ...], views: int | None = None) -> Tensor:
     """Check a batch of images before a network makes plausible numbers of it.
 
     Args:
         pixels: an array or tensor of whole numbers from 0 to 255, (B, *image), or (B, views, *image).
-        image: the shape of an image, (C, H, W).
+        image: the shape of an image: (C, H, W), or (L,) for several networks side by side.
         views: the views of each image; None for pixels without that dimension.
 
     Returns:
@@ -61,23 +62,29 @@ def as_pixels(pixels: Any, image: tuple[int, int, int], views: int | None = None
     return tensor
 
 
-def normalise(pixels: Tensor, transform: Transform) -> Tensor:
-    """Turn (B, C, H, W) uint8 pixels into float32: scaled to 0..1, minus the transform's mean, divided by its std."""
+def normalise(pixels: Tensor, transform: AnyTransform) -> Tensor:
+    """Turn (B, *transform.shape) uint8 pixels into float32: scaled to 0..1, minus the transform's mean, divided by its std."""
+    if isinstance(transform, JointTransform):
+        parts = zip(transform.split(pixels), transform.parts, strict=True)
+        return torch.cat([normalise(some, part).flatten(1) for some, part in parts], dim=1)
     mean = torch.tensor(transform.mean, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(transform.std, device=pixels.device).view(1, -1, 1, 1)
     return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
 
 
-def _wanted(image: tuple[int, int, int], views: int | None) -> str:
+def _wanted(image: tuple[int, ...], views: int | None) -> str:
     return f"({', '.join(map(str, ('B', *(() if views is None else (views,)), *image)))})"
 
 
-def _require_shape(shape: tuple[int, ...], single: tuple[int, int, int], views: int | None) -> None:
+def _require_shape(shape: tuple[int, ...], single: tuple[int, ...], views: int | None) -> None:
     channels = single[0]
     image = single if views is None else (views, *single)
     if shape[1:] == image and len(shape) == len(image) + 1:
         return
     hint = ""
+    if len(single) == 1:
+        hint = "; featx.data.joint_pixels.read_all_views(data, backbone.transform, backbone.views) makes them of a file's bytes"
+        raise BackboneError(f"pixels have the shape {shape}; expected {_wanted(single, views)}{hint}")
     if shape == image:
         hint = "; a single image is a batch of one, pixels[None]"
     elif shape[-1:] == (channels,) and len(shape) in (len(image), len(image) + 1):

@@ -7,7 +7,9 @@ from typing import Any
 
 from featx.backbones.backbone import Backbone, load_backbone
 from featx.backbones.identities import in_stored_form
-from featx.constants import FOREIGN
+from featx.backbones.joint import JointBackbone, Part
+from featx.backbones.replacements import replacements
+from featx.constants import FOREIGN, JOINT
 from featx.data.transform import Transform
 from featx.errors import BackboneError, StaleCacheError
 from featx.identity import differences
@@ -25,10 +27,11 @@ def restore_backbone(
     """Build the backbone that stored features came from, and check that it gives the same features.
 
     Args:
-        described: name, weights and parts, as a feature file or head stores them.
+        described: name, weights and parts, as a feature file or head stores them; or those of several backbones side by side.
         layers: the identity of the features, by layer spec (as in ``LayerSpec.parse``).
-        name: replaces the stored name; required for a file of code, because a stored path is never run.
-        weights: replaces the stored weights, for a file that has moved.
+        name: replaces the stored name; required for a file of code, because a stored path is never run. Of several backbones
+            ``PART=NAME``, see ``replacements``.
+        weights: replaces the stored weights, for a file that has moved. Of several backbones ``PART=FILE``.
         device: as in ``load_backbone``.
 
     Raises:
@@ -41,6 +44,8 @@ def restore_backbone(
         >>> restore_backbone(stored, layers=first.identities, device="cpu").identity == first.identity
         True
     """
+    if described.get("source") == JOINT:
+        return _restore_joint(described, layers, name, weights, device)
     stored, parts = str(described["name"]), described["parts"]
     if FOREIGN in parts:
         raise BackboneError(
@@ -69,6 +74,24 @@ def restore_backbone(
     backbone = in_stored_form(backbone, layers)
     _require_same_features(backbone, parts, layers)
     return backbone
+
+
+def _restore_joint(
+    described: Mapping[str, Any], layers: Mapping[str, str], name: str | None, weights: str | None, device: str
+) -> JointBackbone:
+    """Build several backbones that are side by side, and check each one."""
+    stored = described["parts"]
+    names = [str(part["backbone"]["name"]) for part in stored]
+    new_names, new_weights = replacements(name, names, "--backbone"), replacements(weights, names, "--weights")
+    parts = []
+    for part, new_name, new_weight in zip(stored, new_names, new_weights, strict=True):
+        backbone = restore_backbone(
+            part["backbone"], layers={part["layer"]: part["identity"]}, name=new_name, weights=new_weight, device=device
+        )
+        parts.append(Part(backbone, LayerSpec.parse(part["layer"]).layers))
+    joint = JointBackbone(parts)
+    _require_same_features(joint, joint.describe(), layers)
+    return joint
 
 
 def _require_same_features(backbone: Backbone, parts: Mapping[str, Any], layers: Mapping[str, str]) -> None:

@@ -56,7 +56,7 @@ def _show(result: _Evaluated) -> None:
     short_help="Evaluate a head or model on labelled images.",
     examples=("featx evaluate models/photos--resnet50--logreg.safetensors photos/",),
 )  # fmt: skip
-@click.argument("words", nargs=-1, metavar="[MODEL] DATA")
+@click.argument("words", nargs=-1, metavar="[MODEL] DATA...")
 @data_options()
 @option(
     "--split", show_default="images that the model was not trained on", section="Input", needs=ALWAYS, metavar="NAME",
@@ -84,20 +84,27 @@ def evaluate(
     """Evaluate MODEL, a head or a promoted model, on the labelled images of DATA.
 
     MODEL is by default the newest in the models folder. DATA is a data set as extract takes it; for a head, a feature file too.
+    For a head on several backbones, DATA are their feature files: a.h5 b.h5, or one of them, beside which the others lie.
     The split is test by default, or val where there is no test. DATA without splits is evaluated as a whole, unless the model
     was trained on some of it: then on the part that featx holds out.
     """
-    model, (data,) = model_and_data(words, models, reporter, missing="DATA", most=1)
+    from featx.io.file_kinds import is_feature_file
+
+    several = sum(map(is_feature_file, words)) > 1
+    model, data = model_and_data(words, models, reporter, missing="DATA", most=None if several else 1)
     if model in words:
         refuse(models="with MODEL, which is a file of any folder")
     stage_of_import(reporter)
     from featx.heads.head import Head
     from featx.inference import HeadOnBackbone, load_model, load_scorer
     from featx.inference import evaluate as run
-    from featx.io.file_kinds import is_feature_file
 
     reporter.stage(f"loading {model}")
-    on_features = is_feature_file(data)
+    on_features = all(map(is_feature_file, data))
+    if len(data) > 1 and not on_features:
+        found = f"found {len(data)} data sets, {', '.join(data)}"
+        expected = "expected one, or the feature files of a head on several backbones"
+        raise click.UsageError(f"{found}; {expected}", click.get_current_context())
     loaded = load_scorer(model) if on_features else load_model(model, backbone=backbone, weights=weights, device=device)
     if on_features:
         refuse(cache="with a feature file, which is of any folder")
@@ -107,7 +114,8 @@ def evaluate(
             weights="with a promoted model, which holds its weights",
         )
     report = run(
-        loaded, scanned(data, scan), split=split, group=group, table=table, predictions=predictions, cache=cache,
+        loaded, data if len(data) > 1 else scanned(data[0], scan),
+        split=split, group=group, table=table, predictions=predictions, cache=cache,
         workers=workers, reporter=reporter,
     )  # fmt: skip
     return _Evaluated(report, predictions)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from featx.cli.output import digits, print_columns
-from featx.constants import FOREIGN
+from featx.constants import FOREIGN, JOINT
 from featx.text import counted, listed, noted, printable, size_text
 
 _MOST_NAMED, _MOST_CLASSES, _MOST_EPOCHS = 10, 20, 20
@@ -259,6 +259,8 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
     """A backbone's name, weights and precision."""
     if not backbone:
         return ""
+    if backbone.get("source") == JOINT:
+        return " + ".join(f"{_backbone(part['backbone'])} ({part['layer']})" for part in backbone["parts"])
     if FOREIGN in backbone["parts"]:
         return f"{backbone['name']}, another tool's; featx cannot compute these features for new images"
     precision = backbone["parts"].get("precision", "float32")
@@ -267,7 +269,9 @@ def _backbone(backbone: Mapping[str, Any]) -> str:
 
 
 def _transform(transform: Mapping[str, Any]) -> str:
-    """How images become the input of the network."""
+    """How images become the input of the network, or of each of several."""
+    if "parts" in transform:
+        return "; ".join(", ".join(_steps(part)) for part in transform["parts"])
     return ", ".join(_steps(transform))
 
 

@@ -272,11 +272,11 @@ MODELS_SOURCE = option(
 SOURCE_BACKBONE = options(
     option(
         "--backbone", "-b", section="Advanced", needs=ALWAYS, metavar="NAME",
-        help="Backbone to use, where the stored name is a Python file (file.py:factory).",
+        help="Backbone to use, where the stored name is a Python file (file.py:factory). Of several backbones, PART=NAME.",
     ),
     option(
         "--weights", section="Advanced", needs=ALWAYS, metavar="FILE",
-        help="Weights of the backbone, where their file has moved.",
+        help="Weights of the backbone, where their file has moved. Of several backbones, PART=FILE.",
     ),
 )  # fmt: skip
 """What makes the backbone of a stored file again, where its name and its weights do not suffice."""

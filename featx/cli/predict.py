@@ -320,7 +320,6 @@ def _predicted(model: Any, data: Sequence[str], scan: ScanOptions, **options: An
     for are_features, some in itertools.groupby(data, is_feature_file):
         if are_features:
             refuse_data_options(scan, "with a feature file, whose data set was read already")
-            for file in some:
-                yield from iter_predictions(model, file, **options)
+            yield from iter_predictions(model, list(some), **options)
         else:
             yield from iter_predictions(model, given_images(list(some), scan), **options)

@@ -55,14 +55,21 @@ def read_augmented(
     """
 
     def cut(pixels: np.ndarray) -> np.ndarray:
-        aspect = transform.size[1] / transform.size[0]
-        left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale, aspect)
-        patch = resize_pixels(pixels[top:bottom, left:right], transform.size, transform)
-        if flip and rng.random() < 0.5:
-            patch = patch.flip(-1)
-        return cropped(patch, transform)
+        return cut_random(pixels, transform, rng, scale=scale, flip=flip)
 
     return with_pixels(data, transform, cut, max_pixels=max_pixels, box=box)
+
+
+def cut_random(
+    pixels: np.ndarray, transform: Transform, rng: np.random.Generator, *, scale: float, flip: bool
+) -> np.ndarray:
+    """Cut a random region out of (H, W) pixels from ``with_pixels``, and resize it: ``transform.shape`` uint8."""
+    aspect = transform.size[1] / transform.size[0]
+    left, top, right, bottom = _random_box((pixels.shape[1], pixels.shape[0]), rng, scale, aspect)
+    patch = resize_pixels(pixels[top:bottom, left:right], transform.size, transform)
+    if flip and rng.random() < 0.5:
+        patch = patch.flip(-1)
+    return cropped(patch, transform)
 
 
 def _random_box(

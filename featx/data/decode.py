@@ -75,7 +75,7 @@ from featx.data.samples import (
     values_of_8_bit,
 )
 from featx.data.tiff import MOST_BYTES, ORIENTATION, TiffLayout, tiff_values
-from featx.data.transform import WHITE, Transform, channels, cropped, ends_kept, is_colour, resize_pixels, resized_size
+from featx.data.transform import WHITE, Transform, channels, cut_views, is_colour
 from featx.errors import DatasetError, ImageError, MachineError
 from featx.layer_spec import PLAIN, View
 
@@ -159,14 +159,10 @@ def read_views(
     box: Box | None = None,
 ) -> np.ndarray:
     """As ``read_pixels`` for V views, decoding and resizing once: (V, C, H, W) uint8. A box is cut out first."""
-    least = max(transform.target) if transform.decoding == "scaled" else 0
-
-    def cut(pixels: np.ndarray) -> np.ndarray:
-        kept = pixels[ends_kept(pixels.shape, transform)]
-        resized = resize_pixels(kept, resized_size(kept.shape, transform), transform)
-        return np.stack([cropped(resized, transform, view) for view in views])
-
-    return with_pixels(data, transform, cut, max_pixels=max_pixels, least=least, box=box)
+    least = transform.least_decoded
+    return with_pixels(
+        data, transform, lambda pixels: cut_views(pixels, transform, views), max_pixels=max_pixels, least=least, box=box
+    )
 
 
 def thumbnail(data: bytes, side: int, transform: Transform | None = None, *, box: Box | None = None) -> bytes:
@@ -303,7 +299,7 @@ def with_pixels(
         try:
             pixels = _upright(data, kind, transform, max_pixels, 0 if box else least, lease)
             if transform.channels == 1:
-                pixels = _grey(pixels)
+                pixels = grey_pixels(pixels)
             return work(pixels if box is None else _cut(pixels, box))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "allocate memory" in str(error):  # RuntimeError is torch's
@@ -355,8 +351,8 @@ def _upright(data: bytes, kind: str, transform: Transform, max_pixels: int, leas
         raise image_error(error, kind, lease.held) from error
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 grey of (H, W) uint32 pixels."""
+def grey_pixels(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 grey of (H, W) uint32 pixels, as ``with_pixels`` has them."""
     height, width = pixels.shape
     return np.array(Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1).convert("L"))
 

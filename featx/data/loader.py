@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from featx.data.decode import MAX_PIXELS, read_views
+from featx.data.decode import MAX_PIXELS
 from featx.data.file_bytes import NO_KEY, FileBytes, read_file
+from featx.data.joint_pixels import read_all_views
+from featx.data.joint_transform import AnyTransform
 from featx.data.read_ahead import FetchedImage, ReadAhead
 from featx.data.store import ImageFile
 from featx.data.throughput import ThroughputMeter
-from featx.data.transform import Transform
 from featx.errors import ImageError, MachineError
 from featx.layer_spec import View
 
@@ -45,7 +46,8 @@ class LoadedImage:
     Attributes:
         row: its number in the caller's list.
         key: the hash of its bytes; ``NO_KEY`` if it could not be read, or if this machine could not decode it.
-        pixels: (3, H, W) uint8, or (V, 3, H, W) for several views; None if it failed or its pixels are not needed.
+        pixels: (3, H, W) uint8, or (V, 3, H, W) for several views, or (V, L) for several networks side by side; None if it
+            failed or its pixels are not needed.
         error: why it failed, else "".
         size: the number of bytes; -1 if it could not be read.
         mtime_ns: the modification time of the bytes; -1 if it could not be read.
@@ -231,9 +233,9 @@ def wait_for_large_files(size: int, turns: contextlib.ExitStack) -> None:
         turns.enter_context(_large_file)
 
 
-def views_reader(transform: Transform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> PixelReader:
-    """A reader for ``read_images`` that gives the transformed pixels of V views: (V, 3, H, W) uint8."""
-    return lambda _row, file: read_views(file.data, transform, views, max_pixels=max_pixels, box=file.box)
+def views_reader(transform: AnyTransform, views: Sequence[View], *, max_pixels: int = MAX_PIXELS) -> PixelReader:
+    """A reader for ``read_images`` that gives the transformed pixels of V views: (V, *transform.shape) uint8."""
+    return lambda _row, file: read_all_views(file.data, transform, views, max_pixels=max_pixels, box=file.box)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -189,6 +189,11 @@ class Transform:
         )
 
     @property
+    def least_decoded(self) -> int:
+        """The shorter side in pixels that a JPEG must keep where it is decoded at a fraction; 0 decodes it whole."""
+        return max(self.target) if self.decoding == "scaled" else 0
+
+    @property
     def leaves_corners(self) -> bool:
         """Whether a resized image may be larger than the crop, so that there are other places to crop than its centre."""
         return self.resize >= min(self.size) + (self.fitting != "crop")
@@ -387,6 +392,13 @@ def cropped(tensor: Tensor, transform: Transform, view: View = PLAIN) -> np.ndar
         canvas[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
         kept = canvas
     return np.ascontiguousarray(kept[..., ::-1] if view.mirrored else kept)
+
+
+def cut_views(pixels: np.ndarray, transform: Transform, views: Sequence[View]) -> np.ndarray:
+    """Resize and crop (H, W) pixels from ``with_pixels`` to (V, C, H, W) uint8, once for each view."""
+    kept = pixels[ends_kept(pixels.shape, transform)]
+    resized = resize_pixels(kept, resized_size(kept.shape, transform), transform)
+    return np.stack([cropped(resized, transform, view) for view in views])
 
 
 def channels(pixels: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from featx._version import __version__
 from featx.deployment.job import ExportJob
 from featx.deployment.published import backbone_name, last_part, published, without_paths
+from featx.features.joint_sets import is_joint
 from featx.inference import HeadOnBackbone, Model
 from featx.layer_spec import LayerSpec
 
@@ -90,7 +91,7 @@ class CardFacts:
         )
         return cls(
             kind=f"{head.kind}{kernel}", verdict="", why="", parameters=_given(head.parameters),
-            weights=last_part(str(head.backbone_.get("weights", ""))), calibration=_calibration(model),
+            weights=_weights(head.backbone_), calibration=_calibration(model),
             thresholds=thresholds, validation=without_paths(stored.get("held_out")), group=head.group_,
             trained_on=head.n_train_, **common,
         )  # fmt: skip
@@ -109,6 +110,11 @@ class CardFacts:
     def backbone(self) -> str:
         """The backbone's name."""
         return backbone_name(str(self.facts["backbone"]))
+
+    @property
+    def backbones(self) -> list[tuple[str, str]]:
+        """The name and the layers of each of several backbones side by side; empty where there is one."""
+        return [(backbone_name(str(p["name"])), ", ".join(p["layers"])) for p in self.facts.get("backbones", ())]
 
     @property
     def data(self) -> str:
@@ -132,6 +138,12 @@ def _own_report(model: Model) -> dict[str, Any] | None:
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters that a head has."""
     return {name: value for name, value in parameters.items() if value not in (None, 0.0) and name != "group"}
+
+
+def _weights(backbone: Mapping[str, Any]) -> str:
+    """The names of the weights of a stored backbone: of several side by side one that all have, or one for each."""
+    each = [part["backbone"] for part in backbone["parts"]] if is_joint(backbone) else [backbone]
+    return ", ".join(dict.fromkeys(last_part(str(one.get("weights", ""))) for one in each))
 
 
 def _calibration(model: HeadOnBackbone) -> str:

@@ -18,6 +18,7 @@ from featx.deployment.own_images import OwnImages
 from featx.deployment.torch_program import write_torch_export
 from featx.errors import SettingsError, system_errors
 from featx.heads.head_file import HEAD
+from featx.heads.own_features import code_and_weights, fitted_files
 from featx.inference import HeadOnBackbone, Model, load_model
 from featx.io import model_file
 from featx.progress import shows_progress
@@ -124,5 +125,4 @@ def _sources(model: Model) -> list[str]:
     """The files that a head comes from."""
     if not isinstance(model, HeadOnBackbone):
         return []
-    code = str(model.head.backbone_.get("name", "")).rpartition(":")[0]
-    return [str(each) for each in (model.head.source_, code, model.head.backbone_.get("weights")) if each]
+    return [*map(str, fitted_files(model.head)), *code_and_weights(model.head.backbone_)]

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featx.data.joint_transform import parts_of
+from featx.data.transform import Transform
 from featx.deployment.card_facts import CardFacts
 from featx.deployment.example_image import as_ppm, example_pixels
 from featx.deployment.image_processor import processor_config
@@ -139,9 +141,10 @@ def _add_network(folder: _Folder, job: ExportJob, own: OwnNetwork, network: Libr
         folder.add(
             "head.safetensors", packed_tensors(_head_tensors(job)), "the arrays of the head, as in a head of featx"
         )
-    processor = processor_config(
-        own.transform, timm=network.library == "timm", swap_channels=own.origin.get("channels") == "BGR"
-    )
+    swap, is_timm = own.origin.get("channels") == "BGR", network.library == "timm"
+    processor = None
+    if isinstance(own.transform, Transform):  # no processor of transformers prepares images for several networks
+        processor = processor_config(own.transform, timm=is_timm, swap_channels=swap)
     if processor:
         folder.add(
             "preprocessor_config.json", json.dumps(processor, indent=2), "how transformers prepares images for it"
@@ -196,7 +199,8 @@ def _head_tensors(job: ExportJob) -> dict[str, Tensor]:
 
 def _add_example(folder: _Folder, job: ExportJob, data: bytes, facts: Mapping[str, Any]) -> None:
     """Add the script, a picture, and what the script prints for it. A network of bands takes no pictures."""
-    if job.model.transform.reads_bands:
+    first = parts_of(job.model.transform)[0]
+    if first.reads_bands:
         return
     pixels = example_pixels()
     found = {name: values[0].tolist() for name, values in runner(data)(pixels[None]).items() if name != "embedding"}
@@ -211,7 +215,7 @@ def _add_example(folder: _Folder, job: ExportJob, data: bytes, facts: Mapping[st
         outputs = np.array([found["value"]] if "value" in found else [*found["probabilities"].values()])
         found |= _set_of(conformal, outputs, facts["classes"], regression="value" in found)
     script = (resources.files("featx.deployment") / "predict.py.txt").read_text()
-    background = "#{:02x}{:02x}{:02x}".format(*job.model.transform.background)
+    background = "#{:02x}{:02x}{:02x}".format(*first.background)
     folder.add("predict.py", script.replace("BACKGROUND", {"#ffffff": "white"}.get(background, background)),
                "predicts images, with torch alone")  # fmt: skip
     folder.add("example.ppm", as_ppm(pixels), "a drawn picture")

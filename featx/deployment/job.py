@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from featx.data.joint_transform import parts_of
 from featx.deployment.own_images import OwnImages
 from featx.deployment.precision import Comparison
 from featx.deployment.proof import Proof, Reference
@@ -113,7 +114,8 @@ class ExportJob:
     def notes(self) -> list[str]:
         """What to know of the exported model, whatever the format."""
         found = []
-        decoding, bands = self.model.transform.decoding, self.model.transform.bands
+        parts = parts_of(self.model.transform)
+        decoding, bands = next((part.decoding for part in parts if part.decoding != "exact"), "exact"), parts[0].bands
         if decoding != "exact":
             found.append(
                 f"the model's features are of images decoded by --decoding {decoding}, which has no meaning inside the "

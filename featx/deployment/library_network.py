@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featx.backbones.feature_extractor import pool
 from featx.backbones.pixels import normalise
-from featx.backbones.truncate import head_name
+from featx.data.joint_transform import AnyTransform
 from featx.data.transform import Transform
 from featx.devices import full_float32
 from featx.errors import HeadError, PromotionError
@@ -20,7 +20,7 @@ from featx.heads.postprocess import sigmoid, softmax
 from featx.heads.predictors import LinearPredictor
 from featx.inference import HeadOnBackbone, Model
 from featx.layer_spec import PENULTIMATE, LayerNode, LayerSpec
-from featx.promotion.assemble import network_with
+from featx.promotion.assemble import classifier_of, network_with, origin_of
 
 LOGITS, FEATURES, NOTHING = "logits", "features", ""
 """What a library's network gives: the scores of the model; the features that its head takes; or it cannot build the network."""
@@ -47,8 +47,8 @@ class OwnNetwork:
     network: nn.Module
     classifier: str
     has_head: bool
-    origin: Mapping[str, str]
-    transform: Transform
+    origin: Mapping[str, Any]
+    transform: AnyTransform
     inner: bool
     classes: tuple[str, ...]
     task: str
@@ -67,10 +67,10 @@ class OwnNetwork:
         if linear is not None:
             try:
                 network = network_with(head.layer, *linear, backbone)
-                classifier = head_name(head.layer, backbone.classifier)
+                classifier = classifier_of(head.layer, backbone)
             except (HeadError, PromotionError):  # the network cannot end at these layers
                 linear = None
-        origin = backbone.describe()["architecture"]
+        origin = origin_of(backbone)
         return cls(network, classifier, linear is not None, origin, backbone.transform, inner, head.names_, head.task_)
 
     def tensors(self, *, with_classifier: bool = True) -> dict[str, Tensor]:
@@ -96,7 +96,8 @@ class OwnNetwork:
         finally:
             hook.remove()
         with torch.inference_mode():
-            return pool(LayerNode(PENULTIMATE), seen[-1], self.transform.size)
+            size = self.transform.size if isinstance(self.transform, Transform) else (1, 1)
+            return pool(LayerNode(PENULTIMATE), seen[-1], size)
 
     def samples(self) -> Tensor:
         """(2, C, h, w) float32, normalised images of noise that two networks can be compared on."""
@@ -172,6 +173,18 @@ def own_network(own: OwnNetwork, why: str = "") -> LibraryNetwork:
     """A network that no library builds: its tensors by its own names, and how featx builds it."""
     tensors = own.tensors(with_classifier=own.has_head)
     gives = "the model's own scores" if own.has_head else "features alone; the head is in head.safetensors"
-    architecture = {name: value for name, value in own.origin.items() if name not in ("config", "code_sha256")}
-    config = {"library_name": "featx", "network": dict(architecture), "num_classes": len(own.classes), "gives": gives}
+    config = {
+        "library_name": "featx",
+        "network": _architecture(own.origin),
+        "num_classes": len(own.classes),
+        "gives": gives,
+    }
     return LibraryNetwork("featx", NOTHING, tensors, config, notes=(why,) if why else ())
+
+
+def _architecture(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network is built, without what is of no use elsewhere."""
+    kept = {name: value for name, value in origin.items() if name not in ("config", "code_sha256")}
+    if "parts" in kept:
+        kept["parts"] = [{**part, "origin": _architecture(part["origin"])} for part in kept["parts"]]
+    return kept

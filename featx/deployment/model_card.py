@@ -346,8 +346,9 @@ def _made(card: CardFacts, proof: Proof, difference: str) -> list[str]:
     weights = {"": "", "default": ", with its published weights", "random": ", with random weights"}.get(
         card.weights, f", with the weights {md(card.weights)}"
     )
+    networks = "frozen networks side by side give" if card.backbones else "a frozen network gives"
     how = {
-        "": f"a frozen network gives features, and a {card.kind} head on them gives the scores",
+        "": f"{networks} features, and a {card.kind} head on them gives the scores",
         "promoted": f"a {card.kind} head became the last layer of the network, which was then fine-tuned as a whole or in part",
     }.get(card.verdict, f"a {card.kind} head is the last layer of the network")
     layer, views = LayerSpec.parse(str(card.facts["layer"])).layer, card.views
@@ -355,14 +356,16 @@ def _made(card: CardFacts, proof: Proof, difference: str) -> list[str]:
     command += " && featx promote" if card.verdict else ""
     command += " --finetune" if card.verdict in ("promoted", "kept-head") else ""
     averaged = f", in the views of {views}, over which scores are averaged" if views != "plain" else ""
-    extract = f"featx extract DATA --backbone {_code(card.backbone)}"
+    each = card.backbones or [(card.backbone, "")]
+    extract = [f"`featx extract DATA --backbone {_code(name)}`" for name, _ in each]
+    backbones = [f"- backbone: {md(name)}, layer {md(layer)}" for name, layer in card.backbones]
     lines = [
         "## How it was made", "",
         f"featx {card.featx} made it: {how}.", "",
-        f"- backbone: {md(card.backbone)}{weights}",
-        f"- features: layer {md(layer)}{averaged}",
+        *(backbones or [f"- backbone: {md(card.backbone)}{weights}"]),
+        f"- features: {'those of all backbones, side by side' if backbones else 'layer ' + md(layer)}{averaged}",
         f"- head: {card.kind}" + (f" ({md(parameters)})" if parameters else ""),
-        f"- commands: `{extract}`, `{command}`, and `featx export MODEL --to FOLDER/`",
+        f"- commands: {', '.join(extract)}, `{command}`, and `featx export MODEL --to FOLDER/`",
         "",
         f"Before it was written, `model.pt2` was compared with featx: {proof} (at most 0.0001 is allowed).",
     ]  # fmt: skip

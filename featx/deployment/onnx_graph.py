@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 from torch import Tensor, nn
 
+from featx.backbones.embedder import compute_in_float32
+from featx.data.joint_transform import parts_of
 from featx.deployment.whole import WholeModel
 from featx.errors import EngineError
 from featx.extraction.onnx_export import LARGEST_EXPORT, silenced
@@ -63,9 +64,8 @@ class Graph:
                 f"{LARGEST_EXPORT / 1e9:.1f}; --to model.pt2 has no such limit"
             )
         views, scores = len(whole.views), whole.scores
-        if hasattr(scores.network, "autocast"):  # runtimes choose the precision that they compute in by themselves
-            scores.network.autocast = contextlib.nullcontext  # type: ignore[assignment]
-        height, width = whole.transform.size
+        compute_in_float32(scores.network)  # runtimes choose the precision that they compute in by themselves
+        height, width = map(max, *((0, 0), *(part.size for part in parts_of(whole.transform))))
         pixels = torch.zeros(2, height + 13, width + 7, whole.preprocess.bands, dtype=torch.uint8)
         images = torch.zeros(2 * views, *whole.transform.shape)
         with torch.inference_mode():

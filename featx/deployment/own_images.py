@@ -12,18 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featx.data.boxes import Box
-from featx.data.decode import MAX_PIXELS, read_views, with_pixels
+from featx.data.decode import MAX_PIXELS, with_pixels
+from featx.data.joint_pixels import read_all_views
+from featx.data.joint_transform import AnyTransform, parts_of, whole_images
 from featx.data.known_image import read_known_image
 from featx.data.loader import in_order
 from featx.data.places import is_remote
 from featx.data.scan import scan_images
 from featx.data.scan_options import ScanOptions
-from featx.data.transform import Transform, channels
+from featx.data.transform import channels
 from featx.errors import ExportError, FeatxError, HeadError, ImageError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.heads.asked_groups import default_split
 from featx.heads.groups import match_groups, with_splits
+from featx.heads.own_features import features_in, files_for
 from featx.inference import HeadOnBackbone, Model, with_keys
 from featx.layer_spec import View
 from featx.system import cores
@@ -59,7 +62,7 @@ class OwnImages:
 
     features: FeatureSet
     split: str
-    transform: Transform
+    transform: AnyTransform
     views: tuple[View, ...]
     folders: tuple[str, ...]
     is_own: bool
@@ -123,7 +126,7 @@ class OwnImages:
             split = default_split(found, keys)
         except HeadError:  # no image has a label
             split = "all"
-        transform = dataclasses.replace(model.transform, decoding="exact")
+        transform = whole_images(model.transform)
         return cls(found, split, transform, model.views, tuple(folders), own, workers)
 
     def rows(self, split: str) -> np.ndarray:
@@ -148,7 +151,7 @@ class OwnImages:
                     str(self.features.dataset.get("root", "")), str(self.features.paths[row]),
                     self.features.keys[row].tobytes(), also=self.folders, own=self.is_own,
                 )  # fmt: skip
-                views = read_views(file.data, self.transform, self.views, box=file.box)
+                views = read_all_views(file.data, self.transform, self.views, box=file.box)
                 return DecodedImage(row, full_pixels(file.data, self.transform, file.box), views)
             except ImageError as error:
                 return f"{self.features.paths[row]}: {error}"
@@ -156,9 +159,10 @@ class OwnImages:
         yield from in_order(map(int, rows), one, workers=self.workers)
 
 
-def full_pixels(data: bytes, transform: Transform, box: Box | None = None) -> np.ndarray:
+def full_pixels(data: bytes, transform: AnyTransform, box: Box | None = None) -> np.ndarray:
     """Decode an image as a whole model takes it: (H, W, 3) uint8, RGB and upright; of a network that reads bands, those."""
-    wide = transform.shown if transform.channels == 1 else transform
+    first = parts_of(transform)[0]  # of several networks, all take the same decoded pixels; see ``JointPreprocess``
+    wide = first.shown if first.channels == 1 else first
     return with_pixels(
         data,
         wide,
@@ -171,10 +175,11 @@ def full_pixels(data: bytes, transform: Transform, box: Box | None = None) -> np
 def _from_file(model: Model, features: str | os.PathLike[str] | None) -> tuple[FeatureSet | None, bool]:
     """The images of a feature file."""
     if isinstance(model, HeadOnBackbone):
-        file = model.head.source_ if features is None else Path(features)
-        if file is None:
+        files = files_for(model.head, features)
+        if not files:
             return None, False
-        found = FeatureSet.load(file, model.head.layer_)
+        file = files[0]
+        found = features_in(model.head, files)
         model.head.require_identity(found)
     elif features is None:
         return None, False

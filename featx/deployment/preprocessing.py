@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from featx.data.joint_pixels import decoded_by
+from featx.data.joint_transform import AnyTransform, JointTransform
 from featx.data.transform import INTERPOLATIONS, Transform, ends_kept, resized_size, seen
 from featx.deployment.resampling import resampled
+from featx.errors import ExportError
 from featx.layer_spec import PLAIN, View
 
 LUMA = (19595, 38470, 7471)
@@ -75,6 +79,77 @@ class Preprocess(nn.Module):
             canvas[:, :, top : top + rows, left : left + columns] = kept
             kept = canvas
         return kept.flip(3) if view.mirrored else kept
+
+
+class JointPreprocess(nn.Module):
+    """Turn decoded images into the input of several networks side by side, packed by their ``JointTransform``.
+
+    Args:
+        parts: what makes the input of each network, all in the same views.
+
+    Raises:
+        ExportError: the networks do not take the same decoded pixels.
+
+    Examples:
+        >>> parts = [Preprocess(Transform(resize=32, crop=28)), Preprocess(Transform(resize=8, crop=8))]
+        >>> JointPreprocess(parts)(torch.zeros(2, 60, 40, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 1, 2544])
+    """
+
+    def __init__(self, parts: Sequence[Preprocess]) -> None:
+        super().__init__()
+        self.parts, self.views, self.bands = nn.ModuleList(parts), parts[0].views, parts[0].bands
+        transforms = [replace(part.transform, decoding="exact") for part in parts]
+        self.transform = JointTransform(tuple(part.transform for part in parts))
+        if len(set(map(decoded_by, transforms))) > 1:
+            raise ExportError(
+                "the networks of this model read an image file in different ways (bands, value range or background), so that "
+                "no one array of pixels is the input of all; join features that were extracted in one way"
+            )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Resize and crop (N, H, W, 3) uint8 for each network: (N, V, L) uint8."""
+        return pack([part(pixels) for part in self.parts])
+
+    def exported(self) -> nn.Module:
+        """The same, in operations that an exported graph has for images of any size."""
+        return Packed([_Exported(part) for part in self.parts])  # type: ignore[arg-type]
+
+
+AnyPreprocess = Preprocess | JointPreprocess
+"""What makes the input of one network, or of several side by side."""
+
+
+class Packed(nn.Module):
+    """Several modules side by side, whose (N, V, C, h, w) outputs are packed.
+
+    Args:
+        parts: the modules.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 to (N, V, L) uint8."""
+        return pack([part(pixels) for part in self.parts])
+
+
+def pack(images: Sequence[Tensor]) -> Tensor:
+    """(N, V, C, h, w) of each network to (N, V, L), as ``JointTransform`` packs them."""
+    return torch.cat([each.flatten(2) for each in images], dim=2)
+
+
+def preprocess_of(transform: AnyTransform, views: Sequence[View]) -> AnyPreprocess:
+    """The module that turns decoded images into the input of a model.
+
+    Raises:
+        ExportError: it is of several networks, which do not take the same decoded pixels.
+    """
+    if isinstance(transform, Transform):
+        return Preprocess(transform, views)
+    return JointPreprocess([Preprocess(part, views) for part in transform.parts])
 
 
 class _Exported(nn.Module):

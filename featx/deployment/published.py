@@ -26,6 +26,9 @@ def published(facts: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value if name == "classes" else without_paths(value) for name, value in facts.items()}
     if "backbone" in found:
         found["backbone"] = backbone_name(str(facts["backbone"]))
+    if "backbones" in found:
+        found["backbones"] = [{**part, "name": backbone_name(str(part["name"]))} for part in facts["backbones"]]
+        found["backbone"] = "+".join(part["name"] for part in found["backbones"])
     if facts.get("dataset"):
         known = facts["dataset"]
         splits = {"splits": known["splits"]} if isinstance(known.get("splits"), str) else {}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featx.data.transform import INTERPOLATIONS, Transform, most_times_longer
-from featx.deployment.preprocessing import LUMA, Preprocess
+from featx.deployment.preprocessing import LUMA, AnyPreprocess, Packed, Preprocess
 from featx.layer_spec import View
 
 
@@ -69,6 +69,13 @@ class SymbolicPreprocess(nn.Module):
         kept = images.index_select(2, row).index_select(3, column)
         kept = torch.where(has_row[:, None] & has_column, kept, self.level)
         return kept.flip(3) if view.mirrored else kept
+
+
+def symbolic(preprocess: AnyPreprocess) -> nn.Module:
+    """What computes the same pixels from symbolic sizes."""
+    if isinstance(preprocess, Preprocess):
+        return SymbolicPreprocess(preprocess)
+    return Packed([SymbolicPreprocess(part) for part in preprocess.parts if isinstance(part, Preprocess)])
 
 
 def _middle(length: Any, longest: Any, images: Tensor) -> tuple[Any, Tensor]:

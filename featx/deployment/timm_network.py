@@ -21,7 +21,7 @@ def timm_network(own: OwnNetwork) -> LibraryNetwork | None:
     if "in_chans" in own.origin:
         arguments["in_chans"] = int(own.origin["in_chans"])
     if "image_size" in own.origin:
-        arguments["img_size"] = list(own.transform.size)
+        arguments["img_size"] = list(_transform(own).size)
     for gives in possible(own):
         count = len(own.classes) if gives == LOGITS else 0
         tensors = own.tensors(with_classifier=gives == LOGITS)
@@ -34,6 +34,11 @@ def timm_network(own: OwnNetwork) -> LibraryNetwork | None:
             continue
         return _described(own, gives, tensors, module, architecture, arguments)
     return None
+
+
+def _transform(own: OwnNetwork) -> Transform:
+    assert isinstance(own.transform, Transform)  # several networks side by side are none of timm's
+    return own.transform
 
 
 def data_config(transform: Transform) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def _described(
             "tag": "featx",
             "custom_load": False,
             "num_classes": count,
-            **data_config(own.transform),
+            **data_config(_transform(own)),
             **{key: known[key] for key in _KEPT if known.get(key) is not None},
         },
     }

@@ -19,7 +19,7 @@ from torch.fx import GraphModule
 from featx.deployment.job import ExportJob, ModelExport
 from featx.deployment.proof import Proof, Run, prove, require
 from featx.deployment.published import published
-from featx.deployment.symbolic import SymbolicPreprocess
+from featx.deployment.symbolic import symbolic
 from featx.deployment.whole import WholeModel
 from featx.errors import ExportError, SettingsError
 from featx.io.outputs import Output, OutputKind, write_output
@@ -53,7 +53,7 @@ class Program(nn.Module):
 
     def __init__(self, whole: WholeModel) -> None:
         super().__init__()
-        self.preprocess, self.scores = SymbolicPreprocess(whole.preprocess), whole.scores
+        self.preprocess, self.scores = symbolic(whole.preprocess), whole.scores
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Predict (N, H, W, 3) uint8: the outputs of the whole model by name."""

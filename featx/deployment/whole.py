@@ -15,16 +15,20 @@ from torch import Tensor, nn
 from featx._version import __version__
 from featx.arguments import path_of
 from featx.backbones.feature_extractor import pool
+from featx.backbones.joint import embedder_of
 from featx.backbones.pixels import normalise
+from featx.constants import JOINT
+from featx.data.joint_transform import AnyTransform
 from featx.data.transform import Transform
 from featx.deployment.layers import HeadLayers, PostprocessLayers
-from featx.deployment.preprocessing import Preprocess
+from featx.deployment.preprocessing import AnyPreprocess, preprocess_of
 from featx.devices import full_float32
 from featx.heads.head_file import HEAD
 from featx.heads.postprocess import Postprocess
 from featx.inference import HeadOnBackbone, Model, conformal_of, load_model
 from featx.io import model_file
-from featx.layer_spec import PENULTIMATE, LayerNode, LayerSpec, View
+from featx.layer_spec import PENULTIMATE, LayerNode, View
+from featx.promotion.assemble import origin_of
 from featx.promotion.model import PromotedModel
 from featx.promotion.model_file import MODEL
 
@@ -62,8 +66,8 @@ class WholeModel(nn.Module):
     views, and ``scores``, from views to the outputs.
 
     Attributes:
-        preprocess: (N, H, W, 3) uint8 to (N, V, C, h, w) uint8.
-        scores: (N, V, C, h, w) uint8 to the outputs.
+        preprocess: (N, H, W, 3) uint8 to (N, V, C, h, w) uint8; of several networks side by side (N, V, L).
+        scores: such views to the outputs.
         classes: names of the C classes or labels; of a regression "value".
         task: "classification", "multilabel" or "regression".
         transform: how an image becomes the network's input.
@@ -83,7 +87,7 @@ class WholeModel(nn.Module):
 
     def __init__(
         self,
-        preprocess: Preprocess,
+        preprocess: AnyPreprocess,
         scores: Scores,
         facts: Mapping[str, Any],
         report: Mapping[str, Any] | None = None,
@@ -103,7 +107,7 @@ class WholeModel(nn.Module):
         return str(self.facts["task"])
 
     @property
-    def transform(self) -> Transform:
+    def transform(self) -> AnyTransform:
         """How an image becomes the network's input."""
         return self.preprocess.transform
 
@@ -144,13 +148,14 @@ class WholeModel(nn.Module):
         """
         if isinstance(model, HeadOnBackbone):
             head = HeadLayers(model.head, dtype)
-            scores = Scores(model.transform, _Embedder(model), head, model.head.postprocess_, dtype)
+            network = embedder_of(model.backbone, model.head.layer_)
+            scores = Scores(model.transform, network, head, model.head.postprocess_, dtype)
         else:
             blank = Postprocess("classification", 1.0, np.zeros(len(model.classes)), reject_below=model.reject_below)
             scores = Scores(model.transform, _Network(model), None, blank, dtype)
             report = model.metadata["report"] if report is None else report
         facts = _facts(model, report, name)
-        return cls(Preprocess(model.transform, model.views), scores, facts, report).to(model.device)
+        return cls(preprocess_of(model.transform, model.views), scores, facts, report).to(model.device)
 
     @classmethod
     def load(
@@ -190,7 +195,7 @@ class Scores(nn.Module):
 
     def __init__(
         self,
-        transform: Transform,
+        transform: AnyTransform,
         network: nn.Module,
         head: HeadLayers | None,
         postprocess: Postprocess,
@@ -227,33 +232,14 @@ class Scores(nn.Module):
         return Classified(probabilities.to(torch.float32), label, mean)
 
 
-class _Embedder(nn.Module):
-    """The backbone of a head: (B, C, h, w) normalised images to the (B, D) float32 features of its layers, side by side."""
-
-    def __init__(self, model: HeadOnBackbone) -> None:
-        super().__init__()
-        backbone = model.backbone
-        names, layers = [*backbone.layer_widths], LayerSpec.parse(model.head.layer_).layers
-        self.extractor = copy.deepcopy(backbone.extractor).eval()  # the copy of a traced graph is in training mode
-        self.extractor.attach()
-        self.columns = tuple(names.index(layer) for layer in layers)
-        self.autocast = backbone.autocast
-        self.is_half = backbone.dtype == "float16"  # the head was fitted to features of that precision
-
-    def forward(self, images: Tensor) -> Tensor:
-        with self.autocast():
-            outputs = [*self.extractor(images).values()]
-        features = torch.cat([outputs[column] for column in self.columns], dim=1)
-        return features.half().float() if self.is_half else features
-
-
 class _Network(nn.Module):
     """The network of a promoted model: (B, C, h, w) normalised images to (B, C) logits and (B, D) inputs of its classifier."""
 
     def __init__(self, model: PromotedModel) -> None:
         super().__init__()
         self.network = copy.deepcopy(model.network).eval()  # the copy of a traced graph is in training mode
-        self.classifier, self.size = model.metadata["classifier"], model.transform.size
+        self.classifier, transform = model.metadata["classifier"], model.transform
+        self.size = transform.size if isinstance(transform, Transform) else (1, 1)  # a joint network has no maps there
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
@@ -274,11 +260,12 @@ def _facts(model: Model, report: Mapping[str, Any] | None, name: str) -> dict[st
     if isinstance(model, HeadOnBackbone):
         head = model.head
         identity, layer, dataset, task = head.identity_, head.layer_, head.dataset_, head.task_
-        reject_below, backbone = head.reject_below_, model.backbone.name
+        reject_below, backbone, origin = head.reject_below_, model.backbone.name, origin_of(model.backbone)
     else:
         meta = model.metadata
         identity, layer, dataset, task = meta["head"]["identity"], meta["layer"], meta["dataset"], "classification"
-        reject_below, backbone = model.reject_below, meta["name"]
+        reject_below, backbone, origin = model.reject_below, meta["name"], meta["origin"]
+    parts = origin["parts"] if origin["source"] == JOINT else []
     return {
         "name": name or f"{dataset.get('name', 'model')}--{backbone}",
         "identity": identity,
@@ -288,6 +275,7 @@ def _facts(model: Model, report: Mapping[str, Any] | None, name: str) -> dict[st
         "reject_below": reject_below,
         **({} if (conformal := conformal_of(model)) is None else {"conformal": conformal.as_dict()}),
         "backbone": backbone,
+        **({"backbones": [{"name": p["origin"]["name"], "layers": list(p["layers"])} for p in parts]} if parts else {}),
         "layer": layer,
         "views": [view.name for view in model.views],
         "transform": model.transform.as_dict(),

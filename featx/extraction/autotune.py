@@ -17,9 +17,17 @@ import numpy as np
 import torch
 
 from featx.backbones.backbone import Backbone
+from featx.backbones.joint import JointBackbone
 from featx.errors import EngineError, OutputError
 from featx.extraction.engine_table import ENGINES
-from featx.extraction.engines import Engine, images_per_second, installed, open_engine
+from featx.extraction.engines import (
+    Engine,
+    JointEngine,
+    images_per_second,
+    installed,
+    open_engine,
+    part_engines,
+)
 from featx.io.atomic import keep
 from featx.reporter import SILENT, Reporter
 from featx.system import home
@@ -78,6 +86,8 @@ def choose_engine(
     Raises:
         EngineError: the named engine cannot be opened.
     """
+    if isinstance(backbone, JointBackbone):
+        return _choose_joint(name, backbone, sample, images=images, lanes=lanes, batch=batch, reporter=reporter)
 
     def opened(engine: str) -> Engine:
         return open_engine(engine, backbone, lanes=lanes, batch=batch, sample=sample)
@@ -101,6 +111,26 @@ def choose_engine(
         with contextlib.suppress(EngineError):
             engines.append(opened(candidate))
     return _fastest(engines, _rates(engines, sample), backbone, key)
+
+
+def _choose_joint(
+    name: str,
+    backbone: JointBackbone,
+    sample: np.ndarray,
+    *,
+    images: int,
+    lanes: int,
+    batch: int | None,
+    reporter: Reporter,
+) -> Chosen:
+    """An engine for each of several backbones side by side, chosen as for that backbone alone."""
+    names = part_engines(name, len(backbone.parts)) or [name] * len(backbone.parts)
+    chosen = [
+        choose_engine(each, part.backbone, some, images=images, lanes=lanes, batch=batch, reporter=reporter)
+        for each, part, some in zip(names, backbone.parts, backbone.transform.split(sample), strict=True)
+    ]
+    notes = dict.fromkeys(each.note for each in chosen if each.note)
+    return Chosen(JointEngine(backbone, [each.engine for each in chosen]), ". ".join(notes))
 
 
 def _fastest(engines: Sequence[Engine], rates: Mapping[str, float], backbone: Backbone, key: str) -> Chosen:

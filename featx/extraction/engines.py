@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from featx.backbones.backbone import Backbone, cast_features
+from featx.backbones.joint import JointBackbone, Partly, joined
 from featx.devices import full_float32
 from featx.errors import EngineError
 from featx.extraction.engine_table import ENGINES
 from featx.extraction.network_copy import NetworkCopy, noise_images
 from featx.extraction.onnx_export import silenced
+from featx.layer_spec import PENULTIMATE
 from featx.text import brief
 
 TOLERANCE = 1e-4
@@ -97,11 +99,74 @@ class Engine:
                 at += size
         return dict(zip(self._backbone.layer_widths, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
+    def in_passes_of(self, size: int) -> Engine:
+        """The same engine with another number of images in a pass."""
+        return Engine(self.name, self._backbone, self.runner, batch=size, portion=size, lanes=self.lanes)
+
     def _halve(self, size: int) -> None:
         with self._halving:
             if self.batch == size:  # no other lane has done so meanwhile
                 self.batch = size // 2
                 torch.cuda.empty_cache()
+
+
+class JointEngine(Engine):
+    """Turns pixels into the embeddings of several backbones side by side, each run by an engine of its own.
+
+    Args:
+        backbone: the backbones.
+        parts: the engine of each.
+    """
+
+    def __init__(self, backbone: JointBackbone, parts: Sequence[Engine]) -> None:
+        super().__init__(
+            joint_name([part.name for part in parts]), backbone, self._run,
+            batch=max(part.batch for part in parts), portion=max(part.portion for part in parts),
+            lanes=min(part.lanes for part in parts),
+        )  # fmt: skip
+        self.joint, self.parts = backbone, tuple(parts)
+
+    def __call__(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+        """Embed (B, L) uint8, packed by the backbone's transform."""
+        nothing = np.zeros(len(pixels), dtype=bool)
+        return self.rest(pixels, [(nothing, np.empty((0, part.width))) for part in self.joint.parts])
+
+    def raw(self, pixels: np.ndarray | Tensor) -> dict[str, np.ndarray]:
+        """As ``__call__``: what each engine gives is of the type that its backbone's features are stored in."""
+        return self(pixels)
+
+    def rest(self, pixels: np.ndarray | Tensor, known: Partly) -> dict[str, np.ndarray]:
+        """Embed images as ``__call__`` does, where for some of them the features of some backbones are known."""
+        rows = joined(self.joint, torch.as_tensor(pixels), known, lambda at, some: self.parts[at](some))
+        return {PENULTIMATE: rows}
+
+    def in_passes_of(self, size: int) -> JointEngine:
+        """The same engines with another number of images in a pass."""
+        return JointEngine(self.joint, [part.in_passes_of(size) for part in self.parts])
+
+    def _run(self, pixels: Tensor) -> Sequence[np.ndarray]:
+        return [*self(pixels).values()]
+
+
+def joint_name(names: Sequence[str]) -> str:
+    """The name of several engines side by side: the one name that all have, or all names with a plus between them."""
+    return names[0] if len(set(names)) == 1 else "+".join(names)
+
+
+def is_engine(name: str) -> bool:
+    """Whether a name is that of an engine, or of several side by side."""
+    return all(each in ENGINES for each in name.split("+"))
+
+
+def part_engines(name: str, parts: int) -> list[str]:
+    """The inverse of ``joint_name``; empty if the name is not that of so many engines.
+
+    Examples:
+        >>> part_engines("openvino+eager", 2), part_engines("eager", 2), part_engines("tpu", 2)
+        (['openvino', 'eager'], ['eager', 'eager'], [])
+    """
+    names = name.split("+") if "+" in name else [name] * parts
+    return names if len(names) == parts and all(each in ENGINES for each in names) else []
 
 
 def installed(device: str = "cpu") -> tuple[str, ...]:
@@ -134,6 +199,8 @@ def open_engine(
         engine = open_engine("onnxruntime", load_backbone("resnet50", device="cpu"), lanes=4)
         engine(pixels)["penultimate"]  # (B, 2048) float32 of (B, 3, 224, 224) uint8
     """
+    if isinstance(backbone, JointBackbone):
+        return _open_joint(name, backbone, lanes=lanes, batch=batch, sample=sample)
     device = backbone.device.type
     if name not in installed(device):
         here = ", ".join(installed(device))
@@ -160,6 +227,18 @@ def open_engine(
     raise refusal
 
 
+def _open_joint(
+    name: str, backbone: JointBackbone, *, lanes: int, batch: int | None, sample: np.ndarray | None
+) -> JointEngine:
+    samples = [None] * len(backbone.parts) if sample is None else backbone.transform.split(sample)
+    names = part_engines(name, len(backbone.parts)) or [name] * len(backbone.parts)
+    opened = [
+        open_engine(engine, part.backbone, lanes=lanes, batch=batch, sample=some)
+        for engine, part, some in zip(names, backbone.parts, samples, strict=True)
+    ]
+    return JointEngine(backbone, opened)
+
+
 def runs_custom_code(backbone: Backbone) -> bool:
     """Whether the network comes from the user's own file rather than from a library."""
     return bool(backbone.describe()["architecture"]["source"] == "file")
@@ -175,8 +254,12 @@ def _serial_engine(backbone: Backbone, *, batch: int, threads: int) -> Engine:
 
     def run(pixels: Tensor) -> Sequence[np.ndarray]:
         with one_pass:
+            before = torch.get_num_threads()
             torch.set_num_threads(threads)  # of the calling thread
-            return list(float32.encode(pixels).values())
+            try:
+                return list(float32.encode(pixels).values())
+            finally:
+                torch.set_num_threads(before)
 
     return Engine("eager", backbone, run, batch=batch, portion=batch, lanes=1)
 

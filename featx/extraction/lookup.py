@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from featx.backbones.joint import Partly
 from featx.data.inputs import ImageInput
+from featx.data.joint_transform import AnyTransform
 from featx.data.loader import (
     LoadedImage,
     PixelReader,
@@ -22,7 +25,6 @@ from featx.data.loader import (
     read_images,
     views_reader,
 )
-from featx.data.transform import Transform
 from featx.errors import FeatxError
 from featx.extraction.reuse import KnownViews
 from featx.features.feature_set import FeatureSet
@@ -77,6 +79,45 @@ class FileFeatures:
         return intact, features_at(by_name, self.layer)
 
 
+@dataclass(frozen=True, eq=False)
+class JointFeatures:
+    """The features of several backbones side by side, each in its own files.
+
+    It contains the images of which the features of all are known.
+
+    Attributes:
+        parts: what is known of each backbone; None where nothing is.
+    """
+
+    parts: tuple[KnownFeatures | None, ...]
+
+    def __contains__(self, key: object) -> bool:
+        return all(part is not None and key in part for part in self.parts)
+
+    def take(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find features, as ``KnownFeatures`` describes."""
+        taken = [part.take(keys) for part in self.parts if part is not None]
+        intact = np.logical_and.reduce([found for found, _ in taken])
+        if len(taken) < len(self.parts) or not intact.any():
+            return np.zeros(len(keys), dtype=bool), np.empty((0, 0), np.float32)
+        return intact, np.concatenate([rows[intact[found]] for found, rows in taken], axis=-1)
+
+    def known(self, keys: np.ndarray) -> Partly | None:
+        """What is known of (B, 16) uint8 keys, for each backbone; None if nothing is."""
+        found = [_held(part, keys) for part in self.parts]
+        return found if any(mask.any() for mask, _ in found) else None
+
+
+def _held(part: KnownFeatures | None, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(B,) bool, of which images the features of one backbone are known and intact; and these features."""
+    held = np.array([part is not None and key.tobytes() in part for key in keys], dtype=bool)
+    if part is None or not held.any():
+        return np.zeros(len(keys), dtype=bool), np.empty((0, 0), np.float32)
+    intact, rows = part.take(keys[held])
+    held[held] = intact
+    return held, rows
+
+
 class SetFeatures:
     """The features of the images of a feature set.
 
@@ -108,17 +149,20 @@ class Network:
         transform: from an image's pixels to the network's input.
         views: the V views of each image.
         device: the type of torch device, "cpu" or another.
-        compute: from (B, V, 3, H, W) uint8 to (B, ...) values.
+        compute: from (B, V, *transform.shape) uint8 to (B, ...) values.
+        compute_rest: the same where the features of some images are known of some of several networks side by side: it takes
+            what ``JointFeatures.known`` gives as ``known`` too. It is called for several networks alone.
         from_features: from the (B, D) or (B, V, D) features of known images to the values.
         lanes: whether several threads may compute at once, each on one core, as on the CPU is fastest. The values of an image
             must then not depend on which others are in its batch.
         prepare: called with the pixels of each batch before they are computed, by the thread that iterates.
     """
 
-    transform: Transform
+    transform: AnyTransform
     views: Sequence[View]
     device: str
     compute: Callable[[np.ndarray], np.ndarray]
+    compute_rest: Callable[..., np.ndarray] | None = None
     from_features: Callable[[np.ndarray], np.ndarray] = np.asarray
     lanes: bool = False
     prepare: Callable[[np.ndarray], object] | None = None
@@ -321,13 +365,17 @@ def _started(
     pixels = [image.pixels for image in rows if image.pixels is not None]
     if not pixels:
         return _Batch(rows, cached, None)
-    stacked = np.stack(pixels)
+    stacked, compute = np.stack(pixels), network.compute
     if network.prepare:
         network.prepare(stacked)
+    if network.compute_rest is not None and isinstance(known, JointFeatures):
+        keys = b"".join(image.key for image in rows if image.pixels is not None)
+        partly = known.known(np.frombuffer(keys, np.uint8).reshape(-1, 16))
+        compute = compute if partly is None else functools.partial(network.compute_rest, known=partly)
     if pool is not None:
-        return _Batch(rows, cached, pool.start("forward", network.compute, stacked))
+        return _Batch(rows, cached, pool.start("forward", compute, stacked))
     now: Future[np.ndarray] = Future()
-    now.set_result(network.compute(stacked))
+    now.set_result(compute(stacked))
     return _Batch(rows, cached, now)
 
 

@@ -102,7 +102,7 @@ class Encoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Embed (B, 3, H, W) uint8 as (B, D) float32 of each layer."""
         images = normalise(pixels, self.transform)
-        if not self.plain:
+        if not self.plain and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             return tuple(self.extractor(images).values())

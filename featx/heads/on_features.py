@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from featx.features.feature_file import FAILED
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
 from featx.heads.head import Head
+from featx.heads.own_features import Named, features_in, files_for
 from featx.reporter import SILENT, Reporter
 
 _BLOCK = 4096
@@ -19,13 +19,14 @@ _BLOCK = 4096
 
 
 def values_of_features(
-    head: Head, features: FeatureSet | str | os.PathLike[str], reporter: Reporter = SILENT
+    head: Head, features: FeatureSet | Named, reporter: Reporter = SILENT
 ) -> Iterator[tuple[str, np.ndarray | None, str]]:
     """Yield what a head computes for each image of a feature file.
 
     Args:
         head: a fitted head.
-        features: a feature set or a feature file, of the identity of those that the head was fitted to.
+        features: a feature set or a feature file, of the identity of those that the head was fitted to; of several backbones
+            their files, or some of them (``own_features.files_for``).
         reporter: receives the progress, in images.
 
     Yields:
@@ -46,9 +47,7 @@ def values_of_features(
         yield path, None, why
 
 
-def rows_and_failures(
-    head: Head, features: FeatureSet | str | os.PathLike[str]
-) -> tuple[FeatureSet, list[tuple[str, str]]]:
+def rows_and_failures(head: Head, features: FeatureSet | Named) -> tuple[FeatureSet, list[tuple[str, str]]]:
     """The rows that a head can predict, and the paths of the images that failed, with the reasons.
 
     Args:
@@ -60,8 +59,26 @@ def rows_and_failures(
     """
     failed: list[tuple[str, str]] = []
     if not isinstance(features, FeatureSet):
-        file = open_features(Path(features))
-        failed = [(file.paths[row], file.error(row)) for row in np.flatnonzero(file.status == FAILED).tolist()]
-        features = FeatureSet.load(file.path, head.layer_)
+        files = files_for(head, features)
+        reasons: dict[str, str] = {}
+        for file in map(open_features, files):
+            rows = np.flatnonzero(file.status == FAILED).tolist()
+            reasons = {str(file.paths[row]): file.error(row) for row in rows} | reasons
+        features = features_in(head, files)
+        if len(files) > 1:
+            reasons |= _in_some_only(files, {*map(str, features.paths), *reasons})
+        failed = [*reasons.items()]
     head.require_identity(features)
     return features, failed
+
+
+def _in_some_only(files: Sequence[Path], accounted: Container[str]) -> dict[str, str]:
+    """The images that only some of several files hold, by path, and which file lacks them."""
+    opened = [open_features(file) for file in files]
+    paths = [{*map(str, file.paths)} for file in opened]
+    return {
+        path: f"{lacking.path} does not hold this image; featx extract adds it"
+        for path in sorted(set().union(*paths))
+        if path not in accounted
+        for lacking in [next((file for file, held in zip(opened, paths, strict=True) if path not in held), opened[0])]
+    }

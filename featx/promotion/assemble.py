@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from featx.backbones.backbone import Backbone
+from featx.backbones.embedder import JointNetwork
+from featx.backbones.joint import JointBackbone
 from featx.backbones.restored import restore_backbone
 from featx.backbones.truncate import head_name
 from featx.errors import HeadError, PromotionError
@@ -17,6 +20,7 @@ from featx.heads.head import Head
 from featx.layer_spec import LayerSpec
 from featx.promotion.distributed import process_group
 from featx.promotion.image_data import ImageData
+from featx.promotion.joint_network import joint_network, joint_origin
 from featx.promotion.model import end_at_layer, set_classifier
 from featx.system import cores
 
@@ -68,7 +72,7 @@ class Assembly:
     @property
     def classifier(self) -> str:
         """The name of the network's last layer."""
-        return head_name(self.head.layer, self.backbone.classifier)
+        return classifier_of(self.head.layer, self.backbone)
 
     def head_logits(self, head: Head, rows: np.ndarray) -> np.ndarray:
         """Return the (R, C) float64 logits of a head, from cached features in all views."""
@@ -144,12 +148,29 @@ def network_with(layer: str, weight: np.ndarray, bias: np.ndarray, backbone: Bac
     Raises:
         HeadError: The network cannot end at the layer.
     """
-    classifier = head_name(layer, backbone.classifier)
+    classifier = classifier_of(layer, backbone)
+    if isinstance(backbone, JointBackbone):
+        joint = joint_network(backbone)
+        set_classifier(joint, classifier, weight, bias)
+        return joint.to(backbone.device).eval()
     network = end_at_layer(
         layer, copy.deepcopy(backbone.network), weight.shape[1], classifier, images=backbone.transform.size
     )
     set_classifier(network, classifier, weight, bias)
     return network.to(backbone.device).eval()
+
+
+def classifier_of(layer: str, backbone: Backbone) -> str:
+    """The name of the last layer of the network that ``network_with`` makes."""
+    return JointNetwork.CLASSIFIER if isinstance(backbone, JointBackbone) else head_name(layer, backbone.classifier)
+
+
+def origin_of(backbone: Backbone) -> dict[str, Any]:
+    """What is needed to build a backbone's network again, as a model's file states it."""
+    if isinstance(backbone, JointBackbone):
+        return joint_origin(backbone)
+    origin: dict[str, Any] = backbone.describe()["architecture"]
+    return origin
 
 
 def prove(assembly: Assembly) -> Proof:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from featx.backbones.pixels import normalise
 from featx.constants import CACHE, FROZEN
-from featx.data.augment import read_augmented
-from featx.data.decode import read_views
 from featx.data.file_bytes import FileBytes
+from featx.data.joint_pixels import read_all_augmented, read_all_views
 from featx.devices import full_float32
 from featx.layer_spec import PLAIN, RandomView
 from featx.promotion.assemble import Assembly
@@ -56,10 +55,10 @@ class ImageBatches:
 
         def decode(row: int, file: FileBytes) -> np.ndarray:
             if settings.augment == "none":
-                pixels: np.ndarray = read_views(file.data, transform, (PLAIN,), box=file.box)[0]
+                pixels: np.ndarray = read_all_views(file.data, transform, (PLAIN,), box=file.box)[0]
                 return pixels
             rng = np.random.default_rng([settings.seed, epoch, row])
-            return read_augmented(
+            return read_all_augmented(
                 file.data, transform, rng, scale=settings.crop_scale, flip=settings.flip, box=file.box
             )
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from featx.data.joint_transform import AnyTransform
 from featx.data.loader import PixelReader, default_batch_size, read_images, views_reader
 from featx.data.store import ImageFile
-from featx.data.transform import Transform
 from featx.errors import DatasetError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.features.image_store import image_store
@@ -47,7 +47,7 @@ class ImageData:
     features: FeatureSet
     labels: np.ndarray
     classes: tuple[str, ...]
-    transform: Transform
+    transform: AnyTransform
     device: torch.device
     workers: int
     processes: ProcessGroup

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from featx.arguments import path_of
 from featx.backbones import registry
 from featx.backbones.pixels import normalise
+from featx.backbones.replacements import replacements
 from featx.backbones.truncate import truncate_network
 from featx.backbones.weights import load_strictly, require_fit
+from featx.constants import JOINT
+from featx.data.joint_transform import AnyTransform, transform_from
 from featx.data.transform import Transform
 from featx.devices import full_float32, pick_device
 from featx.errors import CorruptFileError, FeatxError, StaleCacheError
@@ -29,6 +32,7 @@ from featx.identity import differences
 from featx.io import model_file
 from featx.io.outputs import require_replaceable
 from featx.layer_spec import PENULTIMATE, LayerSpec, View
+from featx.promotion.joint_network import network_from
 from featx.promotion.model_file import MODEL, TRAIN_KEYS
 from featx.text import printable
 
@@ -59,7 +63,7 @@ class PromotedModel:
         self,
         network: nn.Module,
         *,
-        transform: Transform,
+        transform: AnyTransform,
         classes: Sequence[str],
         metadata: dict[str, Any],
         train_keys: np.ndarray,
@@ -96,7 +100,7 @@ class PromotedModel:
         """Return the network's logits.
 
         Args:
-            pixels: (B, 3, H, W) uint8, RGB, resized and cropped by ``transform``.
+            pixels: (B, *transform.shape) uint8, RGB, resized and cropped by ``transform``.
 
         Returns:
             (B, C) float64.
@@ -107,19 +111,20 @@ class PromotedModel:
         """Return the logits, averaged over the views of each image.
 
         Args:
-            pixels: (B, V, 3, H, W) uint8, each image in ``views``; or (B, 3, H, W), each image in one view.
+            pixels: (B, V, *transform.shape) uint8, each image in ``views``; or (B, *transform.shape), each in one view.
 
         Returns:
             (B, C) float64.
         """
-        n_views = pixels.shape[1] if pixels.ndim == 5 else 1
-        return mean_over_views(self.logits(pixels.reshape(-1, *pixels.shape[-3:])), n_views)
+        shape = self.transform.shape
+        n_views = pixels.shape[1] if pixels.ndim == len(shape) + 2 else 1
+        return mean_over_views(self.logits(pixels.reshape(-1, *pixels.shape[-len(shape) :])), n_views)
 
     def predict_proba(self, pixels: np.ndarray) -> np.ndarray:
         """Return class probabilities: the softmax of ``decision_function``.
 
         Args:
-            pixels: (B, V, 3, H, W) uint8, each image in ``views``; or (B, 3, H, W), each image in one view.
+            pixels: as ``decision_function`` takes them.
 
         Returns:
             (B, C) float64; rows sum to 1.
@@ -136,7 +141,7 @@ class PromotedModel:
         The copies share the weights. A network may keep state in itself while it runs, so that the network itself would not do.
         None if the network is of the user's own code, or if a copy gives other values.
         """
-        if self.metadata["origin"]["source"] == "file":
+        if any(each["source"] == "file" for each in _origins(self.metadata["origin"])):
             return None
         shared: dict[int, Any] = {id(each): each for each in (*self.network.parameters(), *self.network.buffers())}
         own, copying = threading.local(), threading.Lock()
@@ -205,9 +210,9 @@ class PromotedModel:
         try:
             train_keys = arrays.pop(TRAIN_KEYS)
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            transform = Transform.from_dict(meta["transform"])
+            transform = transform_from(meta["transform"])
             network = _user_network(backbone, meta, path) if backbone else _stored_network(meta, state, path)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
             if isinstance(error, FeatxError):
                 raise
             raise CorruptFileError(f"{path} is not a valid model: {printable(str(error))}") from error
@@ -238,12 +243,12 @@ class PromotedModel:
             )
 
 
-def logits_of(network: nn.Module, pixels: Tensor, transform: Transform) -> np.ndarray:
+def logits_of(network: nn.Module, pixels: Tensor, transform: AnyTransform) -> np.ndarray:
     """Run a network in the precision that features are computed in.
 
     Args:
         network: From normalised images to logits, in eval mode.
-        pixels: (B, 3, H, W) uint8, on the network's device.
+        pixels: (B, *transform.shape) uint8, on the network's device.
         transform: Gives the mean and deviation that pixels are normalised with.
 
     Returns:
@@ -298,18 +303,37 @@ def set_classifier(network: nn.Module, classifier: str, weight: np.ndarray, bias
 def _stored_network(meta: Mapping[str, Any], state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
     """Build the architecture that a file names: first without memory, so that a small file never builds a large network."""
     with registry.parameters_on_meta():
-        on_meta = _with_head(registry.rebuild(meta["origin"]), meta, path)
+        on_meta = _with_head(_rebuilt(meta["origin"]), meta, path)
     require_fit(on_meta, state, origin=str(path))
-    return registry.rebuild(meta["origin"])
+    return _rebuilt(meta["origin"])
+
+
+def _origins(origin: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The origin of each network that a model is made of: itself, or the parts of several side by side."""
+    return [part["origin"] for part in origin["parts"]] if origin["source"] == JOINT else [origin]
+
+
+def _rebuilt(origin: Mapping[str, Any]) -> nn.Module:
+    """Build the architecture of a stored origin with random weights."""
+    modules = [registry.rebuild(each) for each in _origins(origin)]
+    return network_from(origin, modules) if origin["source"] == JOINT else modules[0]
 
 
 def _user_network(backbone: str, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
     """Build the network that the user names, and check that the model was made from it."""
-    built = registry.build(backbone, "random")
-    parts = differences(meta["origin"], built.origin)
-    if parts:
-        raise StaleCacheError(f"{path} was made from another network than {backbone} ({'; '.join(parts)})")
-    return built.module
+    origins = _origins(meta["origin"])
+    is_joint = meta["origin"]["source"] == JOINT
+    named = replacements(backbone, [str(each["name"]) for each in origins], "--backbone") if is_joint else [backbone]
+    modules = []
+    for origin, name in zip(origins, named, strict=True):
+        if name is None:
+            modules.append(registry.rebuild(origin))
+            continue
+        built = registry.build(name, "random")
+        if parts := differences(origin, built.origin):
+            raise StaleCacheError(f"{path} was made from another network than {name} ({'; '.join(parts)})")
+        modules.append(built.module)
+    return network_from(meta["origin"], modules) if is_joint else modules[0]
 
 
 def _with_head(network: nn.Module, meta: Mapping[str, Any], path: str | os.PathLike[str]) -> nn.Module:
@@ -319,10 +343,11 @@ def _with_head(network: nn.Module, meta: Mapping[str, Any], path: str | os.PathL
         CorruptFileError: The network has no such layer, or cannot end there.
     """
     try:
-        images = Transform.from_dict(meta["transform"]).size
-        network = end_at_layer(meta["layer"], network, meta["width"], meta["classifier"], images=images)
+        transform = transform_from(meta["transform"])
+        if isinstance(transform, Transform):
+            network = end_at_layer(meta["layer"], network, meta["width"], meta["classifier"], images=transform.size)
         set_classifier(network, meta["classifier"], np.zeros((len(meta["classes"]), meta["width"])), None)
-    except (TypeError, ValueError, AttributeError) as error:  # of which HeadError is a ValueError
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # of which HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid model: {printable(str(error))}") from error
     return network
 

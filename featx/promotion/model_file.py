@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from featx.constants import JOINT
 from featx.heads.head_file import IDENTITY, KIND, ORIGIN, REPORT, SEARCHED
 from featx.io.model_file import Schema
 from featx.io.schema import (
@@ -49,12 +50,12 @@ MODEL = Schema(
         **ORIGIN,
         "classes": CLASSES,
         "name": TEXT,
-        "origin": {"source": one_of("torchvision", "featx", "timm", "hf", "open_clip", "file"), "name": TEXT},
+        "origin": {"source": one_of("torchvision", "featx", "timm", "hf", "open_clip", "file", JOINT), "name": TEXT},
         "classifier": TEXT,
         "reject_below": (NULL, SHARE),
         "layer": LAYER,
         "width": whole(1),
-        "transform": TRANSFORM,
+        "transform": (TRANSFORM, {"parts": [TRANSFORM]}),
         "head": {"kind": KIND, "parameters": SEARCHED, "identity": IDENTITY},
         "verdict": one_of("assembled", "promoted", "kept-head"),
         "why": TEXT,

@@ -22,11 +22,12 @@ from featx.heads.asked_groups import AskedGroups
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
+from featx.heads.own_features import code_and_weights, features_in, files_for, fitted_files
 from featx.heads.refits import Place, Replaced
 from featx.io.outputs import Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.progress import shows_progress
-from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, prove
+from featx.promotion.assemble import Assembly, Proof, assemble, backbone_of, origin_of, prove
 from featx.promotion.config import FineTuning
 from featx.promotion.epoch_log import EpochLog, log_files
 from featx.promotion.finetune_run import FineTuner, FineTuningRun
@@ -298,9 +299,7 @@ def _promote(
 
 def _sources(head: Head) -> list[str]:
     """Return the files that a head comes from, as far as it names them: its features, and its backbone's code and weights."""
-    backbone = head.backbone_
-    code = str(backbone.get("name", "")).rpartition(":")[0]
-    return [str(path) for path in (head.source_, code, backbone.get("weights")) if path]
+    return [*map(str, fitted_files(head)), *code_and_weights(head.backbone_)]
 
 
 def _assemble(
@@ -322,18 +321,17 @@ def _load_features(
 ) -> FeatureSet:
     """Return the features that a head was fitted to, with the head's splits."""
     AskedGroups(None, table).require_column(head.group_)
-    source = features if features is not None else head.source_
-    if source is None:
-        raise CacheMissError("the head names no feature file; give one with --features")
-    if not isinstance(source, FeatureSet):
-        path_of(source, "features")
-        if why_unreadable(source) == MISSING:
+    if not isinstance(features, FeatureSet):
+        files = files_for(head, None if features is None else path_of(features, "features"))
+        if not files:
+            raise CacheMissError("the head names no feature file; give one with --features")
+        if gone := [file for file in files if why_unreadable(file) == MISSING]:
             raise CacheMissError(
-                f"the head's feature file {source} is gone; run featx extract again, or name it with --features"
+                f"the head's feature file {gone[0]} is gone; run featx extract again, or name it with --features"
             )
-        source = FeatureSet.load(source, head.layer_)
-    head.require_identity(source)
-    return with_splits(match_groups(source, head.group_, table), head.task_)
+        features = features_in(head, files)
+    head.require_identity(features)
+    return with_splits(match_groups(features, head.group_, table), head.task_)
 
 
 def _note_on_views(assembly: Assembly) -> Iterator[str]:
@@ -484,7 +482,7 @@ def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> Pro
     metadata = {
         **facts,
         "name": backbone.name,
-        "origin": backbone.describe()["architecture"],
+        "origin": origin_of(backbone),
         "classifier": assembly.classifier,
         "reject_below": head.reject_below_,
         "layer": head.layer_,

@@ -18,6 +18,7 @@ from featx.extraction.lookup import Network, iter_values
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.influence import LeaveOneOut, has_influence
+from featx.heads.own_features import Named
 from featx.inference import (
     NOT_FINITE,
     HeadOnBackbone,
@@ -132,7 +133,7 @@ def explain(
     images: Any,
     *,
     count: int = 5,
-    features: FeatureSet | str | os.PathLike[str] | None = None,
+    features: FeatureSet | Named | None = None,
     cache: str | os.PathLike[str] | None = CACHE,
     workers: int | None = None,
     progress: bool = False,  # noqa: ARG001 - read by shows_progress
@@ -179,7 +180,7 @@ def iter_explanations(
     images: Any,
     *,
     count: int = 5,
-    features: FeatureSet | str | os.PathLike[str] | None = None,
+    features: FeatureSet | Named | None = None,
     cache: str | os.PathLike[str] | None = CACHE,
     workers: int | None = None,
     reporter: Reporter = SILENT,
@@ -203,7 +204,7 @@ def iter_explanations(
         raise SettingsError(f"count is {count!r}; expected a whole number above 0")
     several = isinstance(images, str | os.PathLike | list | tuple | ImageSet)
     inputs: Iterable[ImageInput] = list(image_inputs(images)) if several else image_inputs(images)
-    head, backbone = loaded.head, loaded.backbone
+    head = loaded.head
     reporter.stage("reading the features of the training images")
     explainer = _Explainer(head, training_images(head, features), count)
     if explainer.index.note:
@@ -211,8 +212,9 @@ def iter_explanations(
     network = Network(
         loaded.transform,
         loaded.views,
-        backbone.device.type,
-        lambda pixels: backbone.encode_at(pixels, head.layer_),
+        loaded.device.type,
+        loaded.features,
+        loaded.features,
     )
     to_prediction, known = prediction_maker(loaded, 1), known_features(loaded, cache)
     for image in iter_values(network, inputs, known=known, workers=workers, reporter=reporter):

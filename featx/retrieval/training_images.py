@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.own_features import Named, features_for, fitted_files
 from featx.heads.postprocess import class_weights
 from featx.heads.targets import targets_of
 from featx.heads.training_data import Rows, TrainingData, flatten_views
@@ -40,12 +39,13 @@ class TrainingImages:
     rows: np.ndarray
 
 
-def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | None = None) -> TrainingImages:
+def training_images(head: Head, features: FeatureSet | Named | None = None) -> TrainingImages:
     """Find the images that a head was fitted to.
 
     Args:
         head: fitted.
-        features: the set, or the feature file, that has them; by default the file that the head was fitted to.
+        features: the set, or the feature file, that has them; by default the file that the head was fitted to. Of several
+            backbones their files, or some of them.
 
     Raises:
         HeadError: the file is gone or lacks some of them, or the head was fitted to none, as a zero-shot head is.
@@ -56,7 +56,7 @@ def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | 
             f"this head was made of the names of its classes (--model {head.kind}), so its predictions rest on no training "
             "images. Explain a head of --model logreg, perhaps with --anchor zeroshot, or find similar images with featx search"
         )
-    found = features if isinstance(features, FeatureSet) else FeatureSet.load(_source(head, features), head.layer_)
+    found = features if isinstance(features, FeatureSet) else features_for(head, _source(head, features))
     head.require_identity(found)
     rows = _rows(head, found)
     facts = found.without_features(rows)
@@ -69,16 +69,17 @@ def training_images(head: Head, features: FeatureSet | str | os.PathLike[str] | 
     return TrainingImages(facts.paths, [facts.classes[label] for label in facts.labels], data, plain, found, rows)
 
 
-def _source(head: Head, named: str | os.PathLike[str] | None) -> Path:
-    """The feature file that was named, or else the one that the head was fitted to."""
+def _source(head: Head, named: Named | None) -> Named | None:
+    """The feature files that were named, or else None for those that the head was fitted to, if they are there."""
     if named is not None:
-        return Path(named)
+        return named
     remedy = "--features FILE (in Python: features=...) names one that has the training images"
-    if head.source_ is None:
+    files = fitted_files(head)
+    if not files:
         raise HeadError(f"the head was fitted to features that are in no file; {remedy}")
-    if not exists(head.source_):
-        raise HeadError(f"the feature file that the head was fitted to is gone, {head.source_}; {remedy}")
-    return head.source_
+    if gone := [file for file in files if not exists(file)]:
+        raise HeadError(f"the feature file that the head was fitted to is gone, {gone[0]}; {remedy}")
+    return None
 
 
 def _rows(head: Head, features: FeatureSet) -> np.ndarray:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from featx.backbones.backbone import Backbone, split_views
+from featx.data.joint_transform import AnyTransform
 from featx.data.transform import Transform
 from featx.errors import EngineError, FeatxError
 from featx.extraction.autotune import AUTO, choose_engine
@@ -52,7 +54,7 @@ class Scorer:
         notes: sentences for the user.
     """
 
-    transform: Transform
+    transform: AnyTransform
     views: Sequence[View]
     compute: Callable[[np.ndarray], np.ndarray]
     images: int
@@ -121,7 +123,7 @@ def _features(engine: Engine, backbone: Backbone, pixels: np.ndarray) -> dict[st
     rows = pixels.reshape(-1, *pixels.shape[2:])
     if not engine.on_cpu and engine.batch >= DEVICE_IMAGES[-1]:  # else it ran out of memory, and has halved its batch
         size = next((size for size in DEVICE_IMAGES if size >= len(rows)), engine.batch)
-        engine = Engine(engine.name, backbone, engine.runner, batch=size, portion=size, lanes=engine.lanes)
+        engine = engine.in_passes_of(size)
     return split_views(engine(rows), backbone.views)
 
 
@@ -160,7 +162,7 @@ def _as_backbone(model: PromotedModel) -> tuple[Backbone, str]:
         name=model.metadata["name"],
         weights="promoted",
         origin=model.metadata["origin"],
-        transform=model.transform,
+        transform=cast(Transform, model.transform),  # of several networks it has all that an engine reads
         classifier=classifier,
         layers=[classifier],
         dtype="float32",

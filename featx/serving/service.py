@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from featx.data.decode import read_views
+from featx.data.joint_pixels import read_all_views
 from featx.heads.prediction import Prediction
 from featx.inference import HeadOnBackbone, Model, prediction_maker
 from featx.reporter import SILENT, Reporter
@@ -67,7 +67,7 @@ class Service:
         self._model = model
         self.metrics = Metrics(self.facts, queued=lambda: self.batcher.waiting, held=lambda: self.held.bytes)
         self.batcher = Batcher(
-            lambda data: read_views(data, scorer.transform, scorer.views, max_pixels=limits.pixels),
+            lambda data: read_all_views(data, scorer.transform, scorer.views, max_pixels=limits.pixels),
             scorer.compute,
             threads=scorer.threads,
             runners=scorer.runners,

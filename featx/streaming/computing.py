@@ -13,15 +13,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 
 from featx.backbones.backbone import split_views
+from featx.backbones.joint import Partly, per_view
 from featx.data.inputs import ImageInput
 from featx.errors import EngineError, HeadError
 from featx.extraction.autotune import AUTO, choose_engine
-from featx.extraction.engine_table import ENGINES
-from featx.extraction.engines import Engine
+from featx.extraction.engines import Engine, JointEngine, is_engine
 from featx.extraction.lookup import ImageValues, Network, iter_batches
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.heads.on_features import rows_and_failures
+from featx.heads.own_features import Named
 from featx.identity import features_at
 from featx.inference import NOT_FINITE, HeadOnBackbone, known_features
 from featx.promotion.model import PromotedModel
@@ -74,9 +75,9 @@ class HeadEngine:
 
         before = self.name
         try:
-            choose(before if before in ENGINES else AUTO)
+            choose(before if is_engine(before) else AUTO)
         except EngineError:
-            if before not in ENGINES:
+            if not is_engine(before):
                 raise
             choose(AUTO)
             self.notes.append(f"{before}, which computed the first rows, cannot be opened now; {self.name} goes on")
@@ -84,8 +85,16 @@ class HeadEngine:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Compute features: (B, V, 3, H, W) uint8 to (B, D), or (B, V, D) of several views."""
         assert self._engine
-        by_name = split_views(self._engine(pixels.reshape(-1, *pixels.shape[2:])), self._model.backbone.views)
-        return features_at(by_name, self._model.head.layer_)
+        return self._joined(self._engine(pixels.reshape(-1, *pixels.shape[2:])))
+
+    def rest(self, pixels: np.ndarray, known: Partly) -> np.ndarray:
+        """Compute features of several backbones side by side where those of some are known; see ``Network.compute_rest``."""
+        assert isinstance(self._engine, JointEngine)
+        rows = pixels.reshape(-1, *pixels.shape[2:])
+        return self._joined(self._engine.rest(rows, per_view(known, pixels.shape[1])))
+
+    def _joined(self, rows: dict[str, np.ndarray]) -> np.ndarray:
+        return features_at(split_views(rows, self._model.backbone.views), self._model.head.layer_)
 
 
 Outputs = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -134,7 +143,9 @@ def _network(model: HeadOnBackbone | PromotedModel, engine: HeadEngine | None) -
     if isinstance(model, HeadOnBackbone):
         assert engine
         head = model.head
-        network = Network(model.transform, model.views, kind, engine, lanes=kind == "cpu", prepare=engine.prepare)
+        network = Network(
+            model.transform, model.views, kind, engine, engine.rest, lanes=kind == "cpu", prepare=engine.prepare
+        )
         return network, lambda values: head.predict_values(np.stack(values))
     in_threads = model.for_threads() if kind == "cpu" else None
     compute = in_threads or model.predict_values
@@ -162,7 +173,7 @@ class FeatureBlocks:
     """The rows of a feature file, or of a feature set, as a part of the data.
 
     Args:
-        features: the file or the set.
+        features: the file or the set; of several backbones the files.
         head: a fitted head.
 
     Attributes:
@@ -174,7 +185,7 @@ class FeatureBlocks:
         HeadError: a promoted model was given.
     """
 
-    def __init__(self, features: FeatureSet | str, head: Head | PromotedModel) -> None:
+    def __init__(self, features: FeatureSet | Named, head: Head | PromotedModel) -> None:
         if isinstance(head, PromotedModel):
             raise HeadError("a promoted model predicts images, not features; give it the images")
         self._head = head

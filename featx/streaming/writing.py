@@ -20,13 +20,16 @@ from featx.constants import CACHE
 from featx.data.file_bytes import NO_KEY
 from featx.data.scan_options import ScanOptions
 from featx.errors import CacheLockedError, DatasetError, OutputError, SettingsError, system_errors
+from featx.features.feature_set import FeatureSet
 from featx.features.lock import write_lock
 from featx.heads.head import Head
+from featx.heads.own_features import Named, in_groups
 from featx.inference import HeadOnBackbone, Model, as_model, load_scorer
 from featx.io.digests import file_digest
 from featx.io.outputs import Output, require_outputs
 from featx.io.tables import PARQUET
 from featx.progress import shows_progress
+from featx.promotion.model import PromotedModel
 from featx.reporter import SILENT, Reporter
 from featx.streaming import finished
 from featx.streaming.computing import FeatureBlocks, HeadEngine, image_blocks, threads
@@ -184,6 +187,22 @@ def write_predictions(
     )
 
 
+def _with_joined_files(
+    parts: Sequence[Part], scorer: Head | PromotedModel
+) -> Iterator[ListedImages | StreamedImages | FeatureSet | Named]:
+    """The parts, of which consecutive feature files that hold one data set for several backbones are one."""
+    for are_files, some in itertools.groupby(parts, _is_file):
+        if are_files and isinstance(scorer, Head):
+            yield from in_groups(scorer, [str(part.features) for part in some if isinstance(part, FeatureRows)])
+            continue
+        for part in some:
+            yield part.features if isinstance(part, FeatureRows) else part
+
+
+def _is_file(part: Part) -> bool:
+    return isinstance(part, FeatureRows) and not isinstance(part.features, FeatureSet)
+
+
 def _files(given: Sequence[Any]) -> list[str | os.PathLike[str]]:
     """The paths among arguments, and among the items of lists."""
     each = [item for value in given for item in (value if isinstance(value, list | tuple) else [value])]
@@ -240,7 +259,10 @@ class _Run:
         has_images = not all(isinstance(part, FeatureRows) for part in parts) or not parts
         loaded = as_model(model) if has_images else None
         scorer = load_scorer(model if loaded is None else loaded)
-        opened = [FeatureBlocks(part.features, scorer) if isinstance(part, FeatureRows) else part for part in parts]
+        opened = [
+            FeatureBlocks(part, scorer) if not isinstance(part, ListedImages | StreamedImages) else part
+            for part in _with_joined_files(parts, scorer)
+        ]
         further = list(dict.fromkeys(name for part in opened for name in part.columns))
         task, classes = (
             (scorer.task_, scorer.names_) if isinstance(scorer, Head) else ("classification", scorer.classes)
