@@ -27,7 +27,7 @@ from featx.features.joint_sets import is_joint, joint_fields
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups, default_split, group_rows, judge_head
 from featx.heads.conformal import Conformal
-from featx.heads.evaluation import trained_on, with_sets
+from featx.heads.evaluation import notes_on_baseline, trained_on, with_sets
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
@@ -336,8 +336,9 @@ def _evaluate_promoted(
 ) -> ClassificationReport:
     fitted_with = model.metadata["head"]["parameters"].get("group")
     groups.require_column(fitted_with)  # before the images are read
-    rows, remarks = group_rows(with_keys(images), groups, fitted_with)
+    rows, moved, remarks = group_rows(with_keys(images), groups, fitted_with, model.train_keys)
     split = split or default_split(rows, model.train_keys)
+    remarks += [moved[split]] if split in moved else []
     rows = rows.split(split)
     labels = known_labels(rows.labels, rows.classes, model.classes, where=f"the split {split!r}")
     inputs = [ImageInput(str(path), ImageFile(images.store, str(path))) for path in rows.paths]
@@ -355,8 +356,10 @@ def _evaluate_promoted(
         write_predictions(predictions, rows, predicted, by)
     kept = row_groups(rows, np.array(decoded))
     report = ClassificationReport.from_predictions(
-        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, groups=kept, notes=notes,
+        labels[decoded], probabilities, model.classes, split=split, reject_below=model.reject_below, groups=kept,
+        commonest=model.commonest, notes=notes,
     )  # fmt: skip
+    report = report.with_notes(notes_on_baseline(report))
     return with_sets(report, model.conformal_, labels[decoded], probabilities, kept)
 
 

@@ -56,6 +56,21 @@ def _disk_that_is_not_waited_for() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_cross_validation_by_itself() -> Iterator[None]:
+    """Each fit to the few images of a test would take 21 fits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.workflows.small_data.FEW_HELD_OUT", 0)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cross_validation_by_itself(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests marked ``few`` are about the cross-validation that such a fit adds."""
+    if request.node.get_closest_marker("few"):
+        monkeypatch.setattr("featx.workflows.small_data.FEW_HELD_OUT", 200)
+
+
 @pytest.fixture(scope="session")
 def _chromium() -> Iterator[Chromium]:
     """One browser for all tests of a process."""

@@ -21,6 +21,7 @@ def comparable(text: str) -> list[str]:
 
 
 @pytest.mark.real
+@pytest.mark.few
 def test_the_real_example_prints_what_the_readme_shows(
     hymenoptera: Path, mobilenet_weights: Path, in_tmp: Path
 ) -> None:

@@ -28,7 +28,7 @@ from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, KERNELS, KINDS, ZERO
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, listed, printable
-from featx.workflows.fit_options import AUTO, require_compatible, require_texts
+from featx.workflows.fit_options import AUTO, CV_FOLDS, CV_REPEATS, FEW_HELD_OUT, require_compatible, require_texts
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.workflows.comparison import Compared
@@ -249,9 +249,10 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Penalise the distance of logreg's weights from the zero-shot weights instead of their size.",
 )  # fmt: skip
 @option(
-    "--cv", type=FoldsType(), section="Evaluation", needs=ALWAYS, metavar="K|COLUMN",
+    "--cv", type=FoldsType(), section="Evaluation", needs=ALWAYS, metavar="K|COLUMN|none",
+    show_default=f"{CV_REPEATS} times {CV_FOLDS}, where under {FEW_HELD_OUT} images are held out and it takes seconds",
     help="Evaluate by K-fold cross-validation over all labelled images too, or by the folds that a column of the table names; "
-    "images of -1 or no fold are always trained on.",
+    "images of -1 or no fold are always trained on. none: never.",
 )  # fmt: skip
 @option(
     "--repeat", type=COUNT, default=1, show_default=True, section="Evaluation", needs=_REPEAT, metavar="N",

@@ -31,8 +31,10 @@ _COMPARING: Condition = Needs("without two heads to compare", lambda options: le
 
 _COLUMNS = (
     "head",
+    "cross-validated",
     "accuracy",
     "95 % interval",
+    "baseline",
     "test",
     "fitted",
     "kind",
@@ -46,11 +48,23 @@ _COLUMNS = (
     "verdict",
 )
 """The columns of the list. Where the terminal is too narrow, those of ``_LEFT_OUT_FIRST`` are left out one by one."""
-_LEFT_OUT_FIRST = ("sets", "calibrated", "size", "layer", "backbone", "data", "took", "verdict", "kind")
-_SECOND_LINE = ("accuracy", "95 % interval", "test", "fitted", "kind", "verdict")
+_LEFT_OUT_FIRST = ("sets", "calibrated", "size", "baseline", "layer", "backbone", "data", "took", "verdict", "kind")
+_SECOND_LINE = ("cross-validated", "accuracy", "95 % interval", "test", "fitted", "kind", "verdict")
 """What stands below the name where one line is too short, as far as it fits."""
 _INDENT = "    "
-_TEXT = ("95 % interval", "test", "kind", "data", "backbone", "layer", "calibrated", "sets", "verdict")
+_TEXT = (
+    "95 % interval",
+    "baseline",
+    "test",
+    "cross-validated",
+    "kind",
+    "data",
+    "backbone",
+    "layer",
+    "calibrated",
+    "sets",
+    "verdict",
+)
 
 
 def _show(result: HeadList | HeadComparison) -> None:
@@ -130,7 +144,9 @@ def _cells(entry: HeadEntry) -> dict[str, str]:
         "head": entry.name,
         "accuracy": "-" if result is None else f"{result.text}{name}",
         "95 % interval": result.interval_text if result else "",
+        "baseline": result.baseline if result else "",
         "test": f"{entry.test_set} {result.n:,}" if result else "",
+        "cross-validated": _crossed(entry),
         "fitted": _when(entry.at),
         "kind": f"{entry.head}{chosen}",
         "data": entry.dataset,
@@ -142,6 +158,15 @@ def _cells(entry: HeadEntry) -> dict[str, str]:
         "sets": entry.sets,
         "verdict": entry.verdict,
     }
+
+
+def _crossed(entry: HeadEntry) -> str:
+    """The main number of the cross-validation, with its interval and its number of images; "" without one."""
+    found = entry.cross_validated
+    if found is None:
+        return ""
+    name = "" if found.name == "accuracy" else f" {found.name}"
+    return f"{found.text}{name}{f' ({found.interval_text})' if found.interval else ''} of {found.n:,}"
 
 
 def _when(at: datetime.datetime) -> str:
@@ -163,7 +188,8 @@ def _print_csv(found: HeadList) -> None:
     """Print the list as CSV, numbers with all their digits."""
     header = (
         "file", "kind", "head", "C", "k", "data", "backbone", "layer", "views", "metric", "value", "low", "high", "n", "split",
-        "test_set", "calibration", "n_train", "at", "seconds", "bytes", "verdict", "fault", "sets",
+        "test_set", "calibration", "n_train", "at", "seconds", "bytes", "verdict", "fault", "sets", "baseline", "cv", "cv_low",
+        "cv_high", "cv_n",
     )  # fmt: skip
     print_csv(header, (_csv_row(entry) for entry in found))
 
@@ -172,11 +198,13 @@ def _csv_row(entry: HeadEntry) -> list[Any]:
     result = entry.result
     low, high = result.interval if result and result.interval else ("", "")
     number = [result.name, result.value, low, high, result.n, result.split] if result else [""] * 6
-    seconds = "" if entry.seconds is None else entry.seconds
+    seconds, crossed = "" if entry.seconds is None else entry.seconds, entry.cross_validated
+    ends = crossed.interval if crossed and crossed.interval else ("", "")
     return [
         entry.path, entry.kind, entry.head, entry.chosen.get("C", ""), entry.chosen.get("k", ""), entry.dataset, entry.backbone,
         entry.layer, entry.views, *number, entry.test_set, entry.calibration, entry.n_train,
         entry.at.isoformat(timespec="seconds"), seconds, entry.bytes, entry.verdict, entry.fault, entry.sets,
+        result.baseline if result else "", *([crossed.value, *ends, crossed.n] if crossed else [""] * 4),
     ]  # fmt: skip
 
 

@@ -17,8 +17,10 @@ _MOST_NAMED, _MOST_CLASSES, _MOST_EPOCHS = 10, 20, 20
 _HELD_OUT = "held out of training"
 
 _MEASURES = {
-    "accuracy": "accuracy", "mAP": "mAP", "rmse": "RMSE", "baseline_rmse": "RMSE of the mean", "mae": "MAE", "r2": "R2",
+    "accuracy": "accuracy", "baseline_accuracy": "always one class", "mAP": "mAP", "baseline_mAP": "mAP by chance",
+    "rmse": "RMSE", "baseline_rmse": "RMSE of the mean", "mae": "MAE", "r2": "R2",
     "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "micro_f1": "micro F1", "exact_match": "exact match",
+    "baseline_exact_match": "always one set of labels",
     "hamming_loss": "Hamming loss", "log_loss": "log loss", "auroc": "AUROC", "average_precision": "average precision",
     "top5": "top-5 accuracy", "ece": "calibration error", "coverage": "accepted", "selective_accuracy": "accuracy if accepted",
 }  # fmt: skip

@@ -112,12 +112,14 @@ class Names(click.ParamType):  # type: ignore[type-arg]
 
 
 class FoldsType(click.ParamType):  # type: ignore[type-arg]
-    """A whole number above 1, or the name of a column."""
+    """A whole number above 1, 0 or none, or the name of a column."""
 
     name = "folds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Convert the text of the command line."""
+        if value in ("none", "0", 0):
+            return 0
         try:
             number = int(value)
         except ValueError:

@@ -141,6 +141,8 @@ def _show_comparison(result: Promotion, run: FineTuningRun) -> None:
     for name, report in rows:
         low, high = report.interval
         click.echo(f"{name:<10}  {report.accuracy:8.4f}  {low:.4f} to {high:.4f}  {report.log_loss:8.4f}")
+    always, _, share = str(result.report.baseline).rpartition(" ")
+    click.echo(f"{'baseline':<10}  {share:>8}  {always}")
     if result.report.reject_below is not None:
         accepted = ", ".join(f"{name} {report.accepted} ({report.accepted_right} right)" for name, report in rows)
         click.echo(f"accepted predictions, of a probability of at least {result.report.reject_below:.4g}: {accepted}")

@@ -1,8 +1,10 @@
-"""Splits by hashes of the content: they do not change when images are added, and no group straddles them."""
+"""Splits by hashes of the content: stratified, the same wherever they are made, and no group straddles them."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,12 +13,18 @@ from featx.data.image_set import UNLABELLED
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
 """The shares of each class that go to test and to val; the rest goes to train."""
 
+FEW = 100
+"""Images of a class, or groups of them, below which it is divided by count. The shares of larger classes are even enough by
+chance, and their images never change their split."""
+
 
 def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Split images by the hash of their content: 70 % train, 10 % val, 20 % test of each class, in expectation.
+    """Split images by the hash of their content: 70 % train, 10 % val, 20 % test of each class.
 
-    An image's split depends only on its own bytes, so it does not change when other images are added, and copies of an image
-    share a split. There is one exception: a class without train or test images gets the image of extreme hash there.
+    Copies of an image share a split. In a class of at least 100 different images, the split of an image depends only on its own
+    bytes: it does not change when other images are added, and the shares are those in expectation. A smaller class is divided
+    by count: the lowest hashes are test, the next ones val, so that 25 images become 18, 2 and 5. An image that is added there
+    may take the place of one whose hash is next to the boundary.
 
     Args:
         keys: (N, 16) uint8, from ``image_key``.
@@ -30,19 +38,14 @@ def hash_splits(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
         >>> splits = hash_splits(keys, np.zeros(1000, dtype=np.int64))
         >>> {str(name): int((splits == name).sum()) for name in ("train", "val", "test")}
         {'train': 682, 'val': 110, 'test': 208}
+        >>> few = hash_splits(keys[:25], np.zeros(25, dtype=np.int64))
+        >>> {str(name): int((few == name).sum()) for name in ("train", "val", "test")}
+        {'train': 18, 'val': 2, 'test': 5}
     """
-    position = hash_position(keys)
-    splits = split_at(position)
-    order = np.lexsort((position, labels))
-    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        if not len(rows) or labels[rows[0]] == UNLABELLED:
-            continue
-        first, last = position[rows[0]], position[rows[-1]]
-        if "train" not in splits[rows]:
-            splits[rows[position[rows] == last]] = "train"
-        if "test" not in splits[rows] and first < last:
-            splits[rows[position[rows] == first]] = "test"
-    return splits
+    position, of_row = np.unique(hash_position(keys), return_inverse=True)  # copies of an image are one
+    labelled = labels != UNLABELLED
+    of_image: np.ndarray = _divided(position, _pairs(labels[labelled], of_row[labelled]))[of_row]
+    return of_image
 
 
 def hash_splits_of_readable(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -135,11 +138,12 @@ def straddling(splits: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
-    """Split groups as ``hash_splits`` splits images: 70 % train, 10 % val, 20 % test, in expectation.
+    """Split groups as ``hash_splits`` splits images: 70 % train, 10 % val, 20 % test of the groups of each class.
 
-    A group's split depends only on the hash of its value of the column, or of its content if it has no value, so it does not
-    change when images are added to it or to other groups. (Copies of an image in two groups merge them; the lower hash
-    counts.) There is one exception: a class without train or test images gets a whole group of extreme hash there.
+    A group's place is the hash of its value of the column, or of its content if it has no value. (Copies of an image in two
+    groups merge them; the lower hash counts.) In a class of at least 100 groups, its split depends on that alone, so it does
+    not change when images are added to it or to other groups. The groups of smaller classes are divided by count, the rarest
+    class or label first, so that groups with several count for each.
 
     Args:
         keys: (N, 16) uint8, content hashes.
@@ -157,20 +161,86 @@ def hash_group_splits(keys: np.ndarray, column: np.ndarray | None, labels: np.nd
         hashes = np.where((names[of_row] != "")[:, None], named, keys)
     position = np.full(groups.max(initial=-1) + 1, np.inf)
     np.minimum.at(position, groups, hash_position(hashes))
-    splits = split_at(position).astype(object)
     rows, of_row = np.nonzero(labels) if labels.ndim == 2 else (np.arange(len(labels)), labels)
-    pairs = _pairs(of_row, groups[rows])
-    pairs = pairs[pairs[:, 0] != UNLABELLED]
-    pairs = pairs[np.lexsort((position[pairs[:, 1]], pairs[:, 0]))]
-    classes = np.split(pairs[:, 1], np.flatnonzero(np.diff(pairs[:, 0])) + 1) if len(pairs) else []
-    for own in classes:
-        if "train" not in splits[own]:
-            splits[own[-1]] = "train"
-    for own in classes:
-        if "test" not in splits[own]:
-            _give_test_a_group(own, splits, pairs)
-    of_image: np.ndarray = splits[groups]
+    known = of_row != UNLABELLED
+    of_image: np.ndarray = _divided(position, _pairs(of_row[known], groups[rows[known]]))[groups]
     return of_image
+
+
+def _divided(position: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Split G groups by their places in 0..1: those of small classes by count, all others by ``split_at``.
+
+    Args:
+        position: (G,) float64.
+        pairs: (M, 2) int64, the distinct (class, group), in ascending order.
+
+    Returns:
+        (G,) str. Each class has a group in train; and one in test, unless that would leave some class none in train.
+    """
+    pairs = pairs[np.lexsort((position[pairs[:, 1]], pairs[:, 0]))]
+    starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
+    sizes = np.diff(starts, append=len(pairs))
+    splits, few = split_at(position), sizes < FEW
+    if few.any():
+        of_few = pairs[np.repeat(few, sizes), 1]
+        if (np.bincount(pairs[:, 1])[of_few] == 1).all():
+            test, val = np.array([quotas(count) for count in range(FEW)])[sizes[few]].T
+            rank = np.arange(len(of_few)) - np.repeat(np.cumsum(sizes[few]) - sizes[few], sizes[few])
+            test, val = np.repeat(test, sizes[few]), np.repeat(test + val, sizes[few])
+            splits[of_few] = np.where(rank < test, "test", np.where(rank < val, "val", "train"))
+        else:
+            small = [pairs[start : start + size, 1] for start, size in zip(starts[few], sizes[few], strict=True)]
+            _by_count(splits, sorted(small, key=len), pairs)
+    for own in np.split(pairs[:, 1], starts[1:]):
+        if len(own) and "train" not in splits[own]:
+            splits[own[-1]] = "train"
+    for own in np.split(pairs[:, 1], starts[1:]):
+        if len(own) and "test" not in splits[own]:
+            _give_test_a_group(own, splits, pairs)
+    return splits
+
+
+def quotas(count: int) -> tuple[int, int]:
+    """The images or groups of a small class that go to test and to val; halves go to train.
+
+    Examples:
+        >>> [quotas(count) for count in (1, 2, 3, 5, 10, 25, 99)]
+        [(0, 0), (1, 0), (1, 0), (1, 0), (2, 1), (5, 2), (20, 10)]
+    """
+    test = max(_rounded(TEST_SHARE * count), min(1, count - 1))
+    return test, max(0, _rounded((TEST_SHARE + VAL_SHARE) * count) - test)
+
+
+def _rounded(value: float) -> int:
+    """The nearest integer, and the lower one of two."""
+    return math.ceil(round(value, 9) - 0.5)
+
+
+def _by_count(splits: np.ndarray, classes: Sequence[np.ndarray], pairs: np.ndarray) -> None:
+    """Give the groups of small classes their splits, by the quotas of each class. A group may have several classes.
+
+    Args:
+        splits: (G,) str, changed in place.
+        classes: the groups of each small class, by their places in 0..1; the class with the fewest first, which decides the
+            split of a group that has several. It counts for all of them.
+        pairs: (M, 2) int64, all (class, group).
+    """
+    of_group = pairs[np.argsort(pairs[:, 1], kind="stable")]
+    starts = np.searchsorted(of_group[:, 1], np.arange(len(splits) + 1))
+    left = np.bincount(pairs[:, 0])  # groups of each class that are in train, or undecided
+    decided = np.zeros(len(splits), dtype=bool)
+    for own in classes:
+        for name, quota in zip(("test", "val"), quotas(len(own)), strict=True):
+            missing = quota - int(np.count_nonzero(splits[own][decided[own]] == name))
+            for group in own[~decided[own]].tolist():
+                if missing <= 0:
+                    break
+                inside = of_group[starts[group] : starts[group + 1], 0]
+                if (left[inside] > 1).all():
+                    splits[group], decided[group], missing = name, True, missing - 1
+                    left[inside] -= 1
+        rest = own[~decided[own]]
+        splits[rest], decided[rest] = "train", True
 
 
 def _give_test_a_group(own: np.ndarray, splits: np.ndarray, pairs: np.ndarray) -> None:

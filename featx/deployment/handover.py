@@ -29,6 +29,7 @@ from featx.heads.postprocess import Isotonic
 from featx.inference import HeadOnBackbone, conformal_of
 from featx.io.folders import replacing_folder, require_replaceable_folder
 from featx.io.outputs import Output, OutputKind, require_separate
+from featx.metrics.baseline import Baseline
 from featx.metrics.classification import ClassificationReport
 
 MANIFEST = "featx.json"
@@ -249,6 +250,7 @@ def _drawn(report: Mapping[str, Any]) -> ClassificationReport:
         auroc=np.full(count, np.nan), average_precision=np.full(count, np.nan), reliability=(), top5=None, reject_below=None,
         accepted=int(confusion.sum()), accepted_right=int(np.trace(confusion)), groups=report["groups"],
         interval=tuple(report["interval"]), selective_interval=None, recall_intervals=np.full((count, 2), np.nan),
+        baseline=Baseline("", 0.0, 0, 1.0),
     )  # fmt: skip
 
 

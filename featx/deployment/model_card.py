@@ -122,6 +122,12 @@ def _head(card: CardFacts) -> list[str]:
     return lines
 
 
+def _beside(report: Mapping[str, Any], key: str) -> str:
+    """The number of a model that gives every image the same answer, for a sentence."""
+    always = _number(report, f"baseline_{key}")
+    return "" if always is None else f"; the same answer for every image would have {always:.4g}"
+
+
 def _headline(card: CardFacts) -> str:
     for key in _HEADLINES:
         value = _number(card.report, key)
@@ -129,7 +135,7 @@ def _headline(card: CardFacts) -> str:
             interval = _interval(card.report, _METRICS[key][2])
             return (
                 f"On {counted(card.report['n'], 'image')} of the split {md(card.report['split'])} of {md(card.data)}, its "
-                f"{_HEADLINES[key]} is {value:.4g}{interval}."
+                f"{_HEADLINES[key]} is {value:.4g}{interval}{_beside(card.report, key)}."
             )
     return "It has not been evaluated on held-out images."
 
@@ -228,8 +234,11 @@ def _results(card: CardFacts, picture: bool) -> list[str]:
     for key, (_, name, interval) in _METRICS.items():
         value = _number(report, key)
         if value is not None:
-            rows.append([name, f"{value:.4f}", _interval(report, interval).strip(" ()").removeprefix("95 % interval ")])
-    lines += _table(["", "value", "95 % interval"], rows)
+            always = _number(report, f"baseline_{key}")
+            interval = _interval(report, interval).strip(" ()").removeprefix("95 % interval ")
+            rows.append([name, f"{value:.4f}", interval, "" if always is None else f"{always:.4f}"])
+    lines += _table(["", "value", "95 % interval", "without looking"], rows)
+    lines += _without_looking(report)
     lines += [*_chosen(card), *_per_class(report), *_confusion(report, picture)]
     notes = [_sentence(note) for note in report.get("notes", ())]
     return [*lines, *(("", *notes) if notes else ())]
@@ -370,6 +379,18 @@ def _made(card: CardFacts, proof: Proof, difference: str) -> list[str]:
         f"Before it was written, `model.pt2` was compared with featx: {proof} (at most 0.0001 is allowed).",
     ]  # fmt: skip
     return [*lines, *(("", difference) if difference else ())]
+
+
+def _without_looking(report: Mapping[str, Any]) -> list[str]:
+    """What the last column of the results is; [] for a report of an earlier version."""
+    if _number(report, "baseline_rmse") is not None:
+        return ["", "Without looking: the mean of these targets, predicted for every image."]
+    if not isinstance(answer := report.get("baseline_answer"), str):
+        return []
+    return [
+        "",
+        f"Without looking: the answer {md(answer)} for every image, the commonest of the {report.get('baseline_from')}.",
+    ]
 
 
 def _limits(card: CardFacts, network: LibraryNetwork) -> list[str]:

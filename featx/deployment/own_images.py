@@ -25,7 +25,8 @@ from featx.errors import ExportError, FeatxError, HeadError, ImageError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.heads.asked_groups import default_split
-from featx.heads.groups import match_groups, with_splits
+from featx.heads.evaluation import with_splits_of_head
+from featx.heads.groups import match_groups
 from featx.heads.own_features import features_in, files_for
 from featx.inference import HeadOnBackbone, Model, with_keys
 from featx.layer_spec import View
@@ -119,7 +120,7 @@ class OwnImages:
             group, task = model.metadata["head"]["parameters"].get("group"), "classification"
             keys = model.train_keys
         try:
-            found = with_splits(match_groups(found, group), task)
+            found, _ = with_splits_of_head(match_groups(found, group), task, keys)
         except FeatxError:  # the table of the groups is gone, or the images are others: then any of them will do
             found = dataclasses.replace(found, splits=np.full(len(found), "all", dtype=object))
         try:

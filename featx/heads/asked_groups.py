@@ -11,8 +11,8 @@ import numpy as np
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError, SettingsError
 from featx.features.feature_set import FeatureSet
-from featx.heads.evaluation import trained_on
-from featx.heads.groups import match_groups, splits_for, with_groups, with_splits
+from featx.heads.evaluation import trained_on, with_splits_of_head
+from featx.heads.groups import match_groups, with_groups
 from featx.heads.head import Head
 from featx.metrics.reports import Report
 
@@ -65,12 +65,15 @@ def judge_head(
         report, rows, outputs = head.judge(data, split=split, rows=data.rows(split))
         return report.with_notes([_note_without_groups("head", column, error)]), rows, outputs
     if head.group_ is None and column is not None:  # the splits stay those of the fit, which knew of no groups
-        rows = with_splits(match_groups(data, None), head.task_).rows(split)
-        return head.judge(grouped, split=split, rows=rows)
+        own, moved = with_splits_of_head(match_groups(data, None), head.task_, head.train_keys_)
+        report, rows, outputs = head.judge(grouped, split=split, rows=own.rows(split))
+        return report.with_notes([moved[split]] if split in moved else []), rows, outputs
     return head.judge(dataclasses.replace(grouped, group=head.group_), split=split)
 
 
-def group_rows(rows: FeatureSet, groups: AskedGroups, fitted_with: str | None) -> tuple[FeatureSet, list[str]]:
+def group_rows(
+    rows: FeatureSet, groups: AskedGroups, fitted_with: str | None, train_keys: np.ndarray
+) -> tuple[FeatureSet, dict[str, str], list[str]]:
     """Attach the groups to the rows that a promoted model is evaluated on.
 
     Splits by featx keep those groups together that the model's head was fitted with.
@@ -79,9 +82,11 @@ def group_rows(rows: FeatureSet, groups: AskedGroups, fitted_with: str | None) -
         rows: of the whole data set.
         groups: as the caller names them.
         fitted_with: the column of the groups that the head was fitted with, or None.
+        train_keys: (n, 16) uint8, the content hashes of the images that the model was trained on.
 
     Returns:
-        The rows; and a note if their table does not name the groups that the head was fitted with.
+        The rows; the notes of ``with_splits_of_head``; and a note if their table does not name the groups that the head was
+        fitted with.
 
     Raises:
         HeadError: the caller named groups that the table lacks.
@@ -91,11 +96,12 @@ def group_rows(rows: FeatureSet, groups: AskedGroups, fitted_with: str | None) -
     try:
         grouped = with_groups(rows, column, groups.table)
         own = rows if fitted_with is None else grouped
-        return dataclasses.replace(grouped, splits=splits_for(own, "classification")), []
+        own, moved = with_splits_of_head(own, "classification", train_keys)
+        return dataclasses.replace(grouped, splits=own.splits), moved, []
     except HeadError as error:
         if groups.are_named:
             raise
-        return rows, [_note_without_groups("model", column, error)]
+        return rows, {}, [_note_without_groups("model", column, error)]
 
 
 def default_split(rows: FeatureSet, train_keys: np.ndarray) -> str:

@@ -15,13 +15,14 @@ from featx.heads.conformal import Conformal
 from featx.heads.fitted import FittedHead
 from featx.heads.groups import match_groups, row_groups, with_splits
 from featx.heads.postprocess import Postprocess
-from featx.heads.targets import is_known_label, targets_of
+from featx.heads.targets import Constant, is_known_label, place_of, targets_of
 from featx.heads.training_data import Rows, flatten_views
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.prediction_sets import IntervalReport, SetReport
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
+from featx.text import counted
 
 _KEYS_AT_ONCE = 1 << 18
 """Keys of training images that are looked up at once."""
@@ -33,20 +34,62 @@ def judge(
     """Evaluate a fitted head, as ``Head.judge`` does, on features that have the identity of those it was fitted to."""
     if rows is None:
         require_groups(head, features)
-        features = with_splits(match_groups(features, head.group_), head.task_)
+        features, moved = with_splits_of_head(match_groups(features, head.group_), head.task_, head.train_keys_)
         split = split or features.held_out()
-        rows = features.rows(split)
+        rows, notes = features.rows(split), [moved[split]] if split in moved else []
+    else:
+        notes = []
     split = split or "these rows"
     facts, where = features.without_features(rows), f"the split {split!r}"
     targets = targets_of(facts, head.task_, head.names_, where=where)
-    notes = trained_on(facts.keys, head.train_keys_, split=split)
+    notes += trained_on(facts.keys, head.train_keys_, split=split)
     outputs = head.predict_rows(features, rows)
     if not np.isfinite(outputs).all():
         require_finite(*flatten_views(features.features, rows), where)
         raise HeadError(f"the head's scores of images of {where} are NaN or infinite; fit a head again")
     groups = row_groups(features, rows)
-    report = make_report(head.postprocess_, head.names_, targets.y, outputs, split=split, groups=groups, notes=notes)
-    return report, rows, outputs
+    report = make_report(
+        head.postprocess_, head.names_, targets.y, outputs,
+        split=split, groups=groups, constant=head.constant_, notes=notes,
+    )  # fmt: skip
+    return report.with_notes(notes_on_baseline(report)), rows, outputs
+
+
+def with_splits_of_head(features: FeatureSet, task: str, train_keys: np.ndarray) -> tuple[FeatureSet, dict[str, str]]:
+    """Replace the splits by those of ``splits_for``, but never hold out an image that a head was fitted to.
+
+    Splits that featx makes change a little where images are added to small classes, and where featx splits in another way than
+    at the time of the fit. Held-out images that the head was fitted to, and images of a group with such, then count as training
+    images. Splits that the data set names stay, and so does a split of which nothing would be left: ``trained_on`` tells.
+
+    Args:
+        features: of the whole data set, with the groups that the head was fitted with.
+        task: of the head.
+        train_keys: (n, 16) uint8, the content hashes of the images that it was fitted to.
+
+    Returns:
+        The features; and for each split from which images were moved a note.
+    """
+    features, notes = with_splits(features, task), dict[str, str]()
+    if features.dataset.get("splits") != "hash" or not len(train_keys):
+        return features, notes
+    splits = features.splits.copy()
+    for split in ("val", "test"):
+        rows = np.flatnonzero(features.splits == split)
+        seen = are_copies(features.keys[rows], train_keys)
+        if not seen.any():
+            continue
+        groups = row_groups(features, rows)
+        seen = np.isin(groups, groups[seen])
+        judged = features.labels[rows] != UNLABELLED
+        if seen[judged].all():
+            continue
+        splits[rows[seen]] = "train"
+        notes[split] = (
+            f"{counted(int(seen[judged].sum()), 'image')} that featx would now put into split {split} were training images of "
+            "this head, or are of a group with such, so they do not judge it"
+        )
+    return dataclasses.replace(features, splits=splits), notes
 
 
 class Scorer(Protocol):
@@ -105,6 +148,7 @@ def make_report(
     *,
     split: str,
     groups: np.ndarray | None = None,
+    constant: Constant = None,
     notes: Sequence[str] = (),
 ) -> Report:
     """Compare a head's outputs with the targets, by the report of its task.
@@ -116,11 +160,19 @@ def make_report(
         outputs: (N, C), as ``Postprocess.apply`` gives them.
         split: the name of these rows.
         groups: (N,) int64, from ``row_groups``; the intervals are by groups. None: each image is a group of its own.
+        constant: of the head, for the baseline; None: the commonest class or set of labels of these rows is.
         notes: for the report.
     """
     if postprocess.thresholds is not None:
         return MultiLabelReport.from_predictions(
-            y, outputs, classes, thresholds=postprocess.thresholds, split=split, groups=groups, notes=notes
+            y,
+            outputs,
+            classes,
+            thresholds=postprocess.thresholds,
+            split=split,
+            groups=groups,
+            notes=notes,
+            commonest=constant if isinstance(constant, tuple) else None,
         )
     if postprocess.task == "regression":
         numbers = RegressionReport.from_predictions(y, outputs, split=split, groups=groups, notes=notes)
@@ -129,7 +181,14 @@ def make_report(
         intervals = IntervalReport.of(y, conformal.intervals(outputs), alpha=conformal.alpha, groups=groups)
         return dataclasses.replace(numbers, prediction_intervals=intervals)
     report = ClassificationReport.from_predictions(
-        y, outputs, classes, split=split, reject_below=postprocess.reject_below or None, groups=groups, notes=notes
+        y,
+        outputs,
+        classes,
+        split=split,
+        reject_below=postprocess.reject_below or None,
+        groups=groups,
+        notes=notes,
+        commonest=place_of(constant, classes),
     )
     return with_sets(report, postprocess.conformal, y, outputs, groups)
 
@@ -146,6 +205,12 @@ def with_sets(
         return report
     sets = SetReport.of(y, conformal.sets(outputs), report.classes, alpha=conformal.alpha, groups=groups)
     return dataclasses.replace(report, sets=sets)
+
+
+def notes_on_baseline(report: Report) -> list[str]:
+    """A note if the model of a report is not shown to be better than the same answer for every image."""
+    note = report.baseline_note if isinstance(report, RegressionReport) else report.baseline.note
+    return [note] if note else []
 
 
 def trained_on(keys: np.ndarray, train_keys: np.ndarray, *, split: str) -> list[str]:
@@ -186,7 +251,7 @@ def are_copies(keys: np.ndarray, train_keys: np.ndarray) -> np.ndarray:
     for at in range(0, len(train_keys), _KEYS_AT_ONCE):
         some = train_keys[at : at + _KEYS_AT_ONCE]
         train.update(map(bytes, some[np.isin(_beginnings(some), known)]))
-    return np.array([bytes(key) in train for key in keys], dtype=bool)
+    return np.array([bytes(key) in train for key in keys] if train else np.zeros(len(keys)), dtype=bool)
 
 
 def _beginnings(keys: np.ndarray) -> np.ndarray:

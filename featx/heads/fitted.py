@@ -17,6 +17,7 @@ from featx.heads.postprocess import Isotonic, Postprocess
 from featx.heads.predictors import CosinePredictor, LinearPredictor
 from featx.heads.registry import PARAMETERS
 from featx.heads.search import Tried
+from featx.heads.targets import Constant
 from featx.heads.training_data import Rows, flatten_views, mean_over_views
 from featx.identity import differences
 from featx.layer_spec import LayerSpec
@@ -51,6 +52,7 @@ class FittedHead:
     group_: str | None
     n_train_: int
     train_keys_: np.ndarray
+    constant_: Constant
     notes_: list[str]
     seconds_: float
 

@@ -28,7 +28,7 @@ from featx.heads.predictors import Predictor
 from featx.heads.ranks import alone, ranks_for
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
 from featx.heads.search import Search, draw_share, most_searched, search, search_share
-from featx.heads.targets import Targets, labels_alone, targets_of, task_of
+from featx.heads.targets import Targets, constant_of, labels_alone, targets_of, task_of
 from featx.heads.texts import ClassTexts, require_width
 from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics
 from featx.metrics.reports import Report
@@ -105,6 +105,7 @@ def fit_to(
         "n_train_": len(rows),
         "n_features_in_": features.width,
         "train_keys_": np.ascontiguousarray(features.keys[rows]),
+        "constant_": constant_of(targets, task),
         "notes_": [*notes, *_notes_on_memory(training), *fit.notes, *messages],
     }
 
@@ -148,6 +149,7 @@ def _zero_shot(features: FeatureSet, params: Mapping[str, Any], task: str, notes
         "n_train_": 0,
         "n_features_in_": features.width,
         "train_keys_": np.zeros((0, features.keys.shape[1]), np.uint8),
+        "constant_": None,
         "notes_": list(notes),
     }
 
@@ -373,7 +375,10 @@ def _report(
             "the thresholds of the prediction sets were chosen on these same rows, so that they cover as wished"
         )
     y, groups = training.y[chosen.rows], training.groups_of(chosen.rows)
-    return make_report(postprocess, classes, y, outputs, split="train, cross-validated", groups=groups, notes=notes)
+    return make_report(
+        postprocess, classes, y, outputs, split="train, cross-validated", groups=groups, notes=notes,
+        constant=constant_of(Targets(classes, training.y), training.task),
+    )  # fmt: skip
 
 
 def _parameter_in_use(kind: HeadKind, chosen: Search, predictor: Any) -> dict[str, float]:

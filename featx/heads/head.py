@@ -78,6 +78,8 @@ class Head(ConformalHead):
         group_: the column that the groups of the images came from, or None.
         n_train_: the number of training images.
         train_keys_: (n_train, 16) uint8, their content hashes.
+        constant_: the best answer without an image, which is the baseline of reports: the commonest class of the training
+            images, a tuple of their commonest set of labels, or the mean number; None where it is not known.
         notes_: for the user, one sentence each.
         seconds_: the duration of the fit.
 
@@ -231,14 +233,16 @@ class Head(ConformalHead):
         return head_file.parameters_in_use(self.get_params(), vars(self))
 
     def save(
-        self, path: str | os.PathLike[str], *, report: Report | None = None, made: Mapping[str, Any] | None = None
-    ) -> Path:
+        self, path: str | os.PathLike[str], *, report: Report | None = None, made: Mapping[str, Any] | None = None,
+        cross_validated: Mapping[str, Any] | None = None,
+    ) -> Path:  # fmt: skip
         """Write the head as one .safetensors file: arrays, and JSON in its metadata.
 
         Args:
             path: of the file.
             report: on the held-out split, to be stored with the head.
             made: how it was made, as ``featx.heads.refits.Made`` has it, to be stored too.
+            cross_validated: of ``featx.metrics.cross_validation.stored``, to be stored too.
 
         Returns:
             The path.
@@ -248,7 +252,9 @@ class Head(ConformalHead):
             HeadError: the head is not fitted, or an attribute was set to something that could not be read again.
         """
         require_fitted(self, "save")
-        head_file.write_head(Path(path), self.get_params(), vars(self), report=report, made=made)
+        head_file.write_head(
+            Path(path), self.get_params(), vars(self), report=report, made=made, cross_validated=cross_validated
+        )
         return Path(path)
 
     @classmethod

@@ -23,6 +23,7 @@ from featx.heads.postprocess import Isotonic, Postprocess, class_name
 from featx.heads.predictors import CosinePredictor
 from featx.heads.registry import HEAD_KINDS, PARAMETERS, get_kind, kind_names, predictor_classes
 from featx.heads.search import Tried
+from featx.heads.targets import Constant
 from featx.heads.texts import ClassTexts
 from featx.io import model_file
 from featx.io.atomic import write_whole
@@ -165,7 +166,7 @@ def weights_by_name(class_weight: Any) -> Any:
 
 def write_head(
     path: Path, params: Mapping[str, Any], fitted: Mapping[str, Any], *, report: Report | None = None,
-    made: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None, cross_validated: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write a fitted head as one .safetensors file: arrays, and JSON in its metadata.
 
@@ -175,18 +176,19 @@ def write_head(
         fitted: its fitted attributes.
         report: on the held-out split, to be stored with the head.
         made: how it was made, from ``featx.heads.refits.Made``, to be stored too.
+        cross_validated: from ``featx.metrics.cross_validation.stored``, to be stored too.
 
     Raises:
         OutputError: the file cannot be written, or there is a file at the path that is not a head.
         HeadError: an attribute was set to something that could not be read again.
     """
     require_replaceable(path, HEAD.kind)
-    write_whole(path, pack_head(path, params, fitted, report=report, made=made))
+    write_whole(path, pack_head(path, params, fitted, report=report, made=made, cross_validated=cross_validated))
 
 
 def pack_head(
     path: Path, params: Mapping[str, Any], fitted: Mapping[str, Any], *, report: Report | None = None,
-    made: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None, cross_validated: Mapping[str, Any] | None = None,
 ) -> bytes:  # fmt: skip
     """Make the whole file of a fitted head in memory. The arguments are as above; the path is for messages.
 
@@ -222,7 +224,8 @@ def pack_head(
         **{
             name: fitted[f"{name}_"]
             for name in (
-                "classes", "layer", "identity", "backbone", "dataset", "n_train", "convergence", "seconds", "notes"
+                "classes", "layer", "identity", "backbone", "dataset", "n_train", "constant", "convergence", "seconds",
+                "notes",
             )
         },
     }  # fmt: skip
@@ -232,6 +235,8 @@ def pack_head(
         metadata["conformal"] = postprocess.conformal.facts
     if made is not None:
         metadata["made"] = dict(made)
+    if cross_validated is not None:
+        metadata["cross_validated"] = dict(cross_validated)
     return model_file.pack(path, arrays, metadata, HEAD)
 
 
@@ -340,11 +345,23 @@ def _fitted_attributes(
             f"{name}_": meta[name]
             for name in ("layer", "identity", "backbone", "dataset", "n_train", "convergence", "seconds", "notes")
         },
+        "constant_": _constant(meta),
         "source_": Path(meta["source"]) if meta["source"] else None,
         "search_": tuple(map(Tried.from_dict, meta["search"])),
         "held_out_": None,
         "out_of_fold_": None,
     }
+
+
+def _constant(meta: Mapping[str, Any]) -> Constant:
+    """The best answer without an image; None in a file of an earlier version, or a stranger's."""
+    found, task = meta.get("constant"), meta["task"]
+    if task == "multilabel" and isinstance(found, list) and all(name in meta["classes"] for name in found):
+        return tuple(found)
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    if (task == "classification" and found in meta["classes"]) or (task == "regression" and is_number):
+        return found
+    return None
 
 
 def _require_task(task: str, classes: Sequence[str], thresholds: bool) -> None:

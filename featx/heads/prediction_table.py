@@ -5,7 +5,6 @@ n is the number of images of the table, C of classes or labels.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,7 @@ from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
-from featx.heads.evaluation import are_copies
-from featx.heads.groups import splits_for
+from featx.heads.evaluation import are_copies, with_splits_of_head
 from featx.heads.head import Head
 from featx.heads.out_of_fold import predict_held_out
 from featx.heads.targets import label_sets
@@ -111,7 +109,7 @@ def predict_each(head: Head, features: FeatureSet, train: np.ndarray) -> Predict
 def splits_in_use(head: Head, features: FeatureSet) -> FeatureSet:
     """The same set in the splits by which the head was fitted; as it is, if the groups of that fit are not known."""
     try:
-        return dataclasses.replace(features, splits=splits_for(features, head.task_))
+        return with_splits_of_head(features, head.task_, head.train_keys_)[0]
     except HeadError:
         return features
 

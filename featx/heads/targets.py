@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from featx.data.cells import BETWEEN_LABELS
 from featx.data.image_set import UNLABELLED
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.metrics.multilabel import commonest_set
 from featx.text import listed, printable
 
 AUTO = "auto"
@@ -37,6 +40,29 @@ class Targets:
 
     names: tuple[str, ...]
     y: np.ndarray
+
+
+Constant = str | tuple[str, ...] | float | None
+"""The best answer without an image: the commonest class, the commonest set of labels, or the mean number; None if unknown."""
+
+
+def constant_of(targets: Targets, task: str) -> Constant:
+    """The best answer without an image, of N training images, N at least 1.
+
+    Examples:
+        >>> constant_of(Targets(("ant", "bee"), np.array([1, 1, 0])), "classification")
+        'bee'
+    """
+    if task == "regression":
+        return float(targets.y.mean())
+    if task == "multilabel":
+        return tuple(itertools.compress(targets.names, commonest_set(targets.y > 0.5)))
+    return targets.names[int(np.bincount(targets.y).argmax())]
+
+
+def place_of(constant: Any, names: Sequence[str]) -> int | None:
+    """The place of a constant class among the names of classes; None where it is no class of them."""
+    return names.index(constant) if isinstance(constant, str) and constant in names else None
 
 
 def task_of(features: FeatureSet, requested: str = AUTO, *, ask: bool = True) -> tuple[str, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.metrics.baseline import Baseline
 from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
 from featx.metrics.grouped import count_groups, number_groups, proportion_interval
 from featx.metrics.prediction_sets import SetReport
@@ -41,6 +42,7 @@ class ClassificationReport:
         interval: the 95 % interval of the accuracy; without groups that of Wilson (1927).
         selective_interval: the 95 % interval of the selective accuracy; None where there is no such accuracy.
         recall_intervals: (C, 2) float64, the 95 % interval of the recall of each class; NaN for a class without images.
+        baseline: always the commonest class, on the same images.
         notes: caveats about the numbers, one sentence each.
         sets: the coverage of prediction sets; None without any.
 
@@ -68,6 +70,7 @@ class ClassificationReport:
     interval: tuple[float, float]
     selective_interval: tuple[float, float] | None
     recall_intervals: np.ndarray
+    baseline: Baseline
     notes: tuple[str, ...] = ()
     sets: SetReport | None = None
 
@@ -81,6 +84,7 @@ class ClassificationReport:
         split: str,
         reject_below: float | None = None,
         groups: np.ndarray | None = None,
+        commonest: int | None = None,
         notes: Sequence[str] = (),
     ) -> ClassificationReport:
         """Compute all metrics of predicted probabilities.
@@ -92,6 +96,7 @@ class ClassificationReport:
             split: name of the evaluated split.
             reject_below: predictions with a lower probability are rejected.
             groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
+            commonest: the commonest class of the training images, for the baseline; None: that of these images.
             notes: caveats about the numbers.
         """
         count = len(classes)
@@ -106,6 +111,7 @@ class ClassificationReport:
         def interval_of(rows: np.ndarray) -> tuple[float, float]:
             return proportion_interval(correct[rows], None if groups is None else groups[rows])
 
+        always = int(np.bincount(labels, minlength=count).argmax()) if commonest is None else commonest
         return cls(
             classes=tuple(classes),
             split=split,
@@ -122,6 +128,9 @@ class ClassificationReport:
             interval=interval_of(np.arange(len(labels))),
             selective_interval=None if reject_below is None or not accepted.any() else interval_of(accepted),
             recall_intervals=np.array([interval_of(rows) if len(rows) else (np.nan, np.nan) for rows in by_class]),
+            baseline=Baseline.judge(
+                classes[always], labels == always, correct, groups, is_trained=commonest is not None
+            ),
             notes=tuple(notes),
         )
 
@@ -162,6 +171,11 @@ class ClassificationReport:
     def balanced_accuracy(self) -> float:
         """Mean recall over the classes that have images."""
         return nan_mean(self.recall)
+
+    @property
+    def baseline_balanced_accuracy(self) -> float:
+        """Balanced accuracy of always the same class that has images: 1 divided by the number of such classes."""
+        return 1.0 / int((self.support > 0).sum())
 
     @property
     def macro_f1(self) -> float:
@@ -228,7 +242,9 @@ class ClassificationReport:
         return {
             "accuracy": self.accuracy,
             "interval": list(self.interval),
+            **self.baseline.as_dict("accuracy"),
             "balanced_accuracy": self.balanced_accuracy,
+            "baseline_balanced_accuracy": self.baseline_balanced_accuracy,
             "macro_f1": self.macro_f1,
             "log_loss": finite(self.log_loss),
             "auroc": finite(self.overall_auroc),
@@ -279,8 +295,10 @@ def _lines(report: ClassificationReport) -> list[str]:
     columns = {"precision": report.precision, "recall": report.recall, "F1": report.f1}
     columns |= {} if report.sets is None else {"in its set": report.sets.class_coverage}
     lines = [
-        metric_line("accuracy", report.accuracy, f"{interval_text(report.interval)}; {correct}"),
-        metric_line("balanced accuracy", report.balanced_accuracy),
+        metric_line("accuracy", report.accuracy, f"{interval_text(report.interval)}; {correct}; {report.baseline}"),
+        metric_line(
+            "balanced accuracy", report.balanced_accuracy, f"always one class {report.baseline_balanced_accuracy:.4f}"
+        ),
         metric_line("macro F1", report.macro_f1),
         metric_line("log loss", report.log_loss),
         metric_line("AUROC", report.overall_auroc, _averaged(report, report.auroc)),

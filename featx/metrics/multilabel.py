@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from featx.metrics.baseline import Baseline
 from featx.metrics.calibration import ReliabilityBin, calibration_error, reliability_bins
 from featx.metrics.grouped import count_groups, number_groups, proportion_interval
 from featx.metrics.scores import auroc_and_average_precision, finite, log_loss, nan_mean, ratio
@@ -40,6 +42,7 @@ class MultiLabelReport:
             treat groups, not images, as drawn independently (``proportion_interval``).
         exact_match_interval: the 95 % interval of the exact match; without groups that of Wilson (1927).
         recall_intervals: (C, 2) float64, the 95 % interval of the recall of each label; NaN for a label on no image.
+        baseline: always the commonest set of labels, on the same images, by exact matches.
         notes: caveats about the numbers, one sentence each.
 
     Examples:
@@ -67,6 +70,7 @@ class MultiLabelReport:
     groups: int
     exact_match_interval: tuple[float, float]
     recall_intervals: np.ndarray
+    baseline: Baseline
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -79,6 +83,7 @@ class MultiLabelReport:
         thresholds: np.ndarray,
         split: str,
         groups: np.ndarray | None = None,
+        commonest: Sequence[str] | None = None,
         notes: Sequence[str] = (),
     ) -> MultiLabelReport:
         """Compute all metrics of predicted probabilities.
@@ -90,6 +95,7 @@ class MultiLabelReport:
             thresholds: (C,) float; each label is predicted from this probability on. They must not be chosen on these rows.
             split: name of the evaluated split.
             groups: (N,) the group of each image, such as its patient; None: each image is a group of its own.
+            commonest: the commonest set of labels of the training images, for the baseline; None: that of these images.
             notes: caveats about the numbers.
         """
         groups, count = number_groups(groups), len(targets)
@@ -102,6 +108,10 @@ class MultiLabelReport:
             left_out = f"{len(absent)} of {len(classes)} labels are on no image of split {split}"
             notes = [*notes, f"{left_out} and do not count in means over labels: {listed(absent)}"]
         auroc, average_precision = auroc_and_average_precision(probabilities, rows_of)
+        always = (
+            commonest_set(truth) if commonest is None else np.isin(np.array(classes, dtype=object), list(commonest))
+        )
+        answer = "|".join(name for name, has in zip(classes, always, strict=True) if has) or "|"
         return cls(
             classes=tuple(classes),
             split=split,
@@ -118,6 +128,9 @@ class MultiLabelReport:
             groups=count_groups(groups, count),
             exact_match_interval=proportion_interval(exact, groups),
             recall_intervals=_recall_intervals(predicted, rows_of, groups),
+            baseline=Baseline.judge(
+                answer, (truth == always).all(axis=1), exact, groups, is_trained=commonest is not None
+            ),
             notes=tuple(notes),
         )
 
@@ -163,6 +176,11 @@ class MultiLabelReport:
         return self.exact / self.n
 
     @property
+    def baseline_average_precision(self) -> float:
+        """The mAP of scores that are the same for all images: the mean share of images that have a label."""
+        return float(self.support[self.support > 0].mean() / self.n) if self.support.any() else math.nan
+
+    @property
     def hamming_loss(self) -> float:
         """Share of wrong decisions, of one decision for each image and label."""
         wrong = self.support.sum() + self.predicted.sum() - 2 * self.found.sum()
@@ -200,6 +218,8 @@ class MultiLabelReport:
         return {
             **{key: finite(value) for key, value in self.metrics.items()},
             "exact_match_interval": list(self.exact_match_interval),
+            **self.baseline.as_dict("exact_match"),
+            "baseline_mAP": finite(self.baseline_average_precision),
             "ece": finite(self.ece),
             "n": self.n,
             "groups": self.groups,
@@ -211,6 +231,19 @@ class MultiLabelReport:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+
+def commonest_set(truth: np.ndarray) -> np.ndarray:
+    """The commonest row of (N, C) bool labels, N at least 1: (C,) bool.
+
+    Examples:
+        >>> commonest_set(np.array([[True, False], [False, True], [False, True]])).tolist()
+        [False, True]
+    """
+    packed = np.packbits(truth, axis=1)
+    _, first, counts = np.unique(packed, axis=0, return_index=True, return_counts=True)
+    found: np.ndarray = truth[first[counts.argmax()]]
+    return found
 
 
 def _recall_intervals(predicted: np.ndarray, rows_of: Sequence[np.ndarray], groups: np.ndarray | None) -> np.ndarray:
@@ -240,7 +273,7 @@ def _per_label(report: MultiLabelReport) -> list[dict[str, Any]]:
 def _lines(report: MultiLabelReport) -> list[str]:
     """The report as lines of text."""
     labels, with_auroc = (int(np.isfinite(v).sum()) for v in (report.average_precision, report.auroc))
-    exact = f"{interval_text(report.exact_match_interval)}; {report.exact} of {report.n} images"
+    exact = f"{interval_text(report.exact_match_interval)}; {report.exact} of {report.n} images; {report.baseline}"
     columns = {
         "threshold": report.thresholds,
         "precision": report.precision,
@@ -253,7 +286,7 @@ def _lines(report: MultiLabelReport) -> list[str]:
         metric_line(
             "mAP",
             report.mean_average_precision,
-            f"mean of {labels} labels; {images_text(report)}",
+            f"mean of {labels} labels; {images_text(report)}; by chance {report.baseline_average_precision:.4f}",
         ),
         metric_line("micro F1", report.micro_f1),
         metric_line("macro F1", report.macro_f1),

@@ -62,6 +62,16 @@ def short_name(name: str, most: int = 24) -> str:
     return printable if len(printable) <= most else printable[: most - 1] + "…"
 
 
+def quoted(name: str) -> str:
+    """The name of a class in quotation marks, short enough for a line.
+
+    Examples:
+        >>> quoted("ants")
+        "'ants'"
+    """
+    return f"'{short_name(name)}'"
+
+
 def class_table(
     kind: str, classes: Sequence[str], columns: Mapping[str, np.ndarray], f1: np.ndarray, support: np.ndarray
 ) -> list[str]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from featx.heads.groups import row_groups
 from featx.heads.postprocess import softmax
+from featx.heads.targets import place_of
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.paired import PairedTest
 from featx.promotion.assemble import Assembly, network_of
@@ -202,7 +203,7 @@ class FineTuner:
         report = ClassificationReport.from_predictions(
             labels, softmax(logits), data.classes,
             split="other images" if split.repeat else assembly.test_split, reject_below=split.rival.reject_below_,
-            groups=groups,
+            groups=groups, commonest=place_of(split.rival.constant_, data.classes),
         )  # fmt: skip
         paths = assembly.features.paths[split.test]
         said = logits.argmax(axis=1)

@@ -27,6 +27,7 @@ from featx.devices import full_float32, pick_device
 from featx.errors import CorruptFileError, FeatxError, StaleCacheError
 from featx.heads.conformal import Conformal
 from featx.heads.postprocess import most_probable, softmax
+from featx.heads.targets import place_of
 from featx.heads.training_data import mean_over_views
 from featx.identity import differences
 from featx.io import model_file
@@ -83,6 +84,11 @@ class PromotedModel:
     def views(self) -> tuple[View, ...]:
         """The views (test-time augmentation, TTA) that predictions average over: the head's."""
         return LayerSpec.parse(self.metadata["layer"]).views
+
+    @property
+    def commonest(self) -> int | None:
+        """The commonest class of the training images; None in a file of an earlier version."""
+        return place_of(self.metadata["head"].get("constant"), self.classes)
 
     @property
     def reject_below(self) -> float | None:

@@ -19,7 +19,8 @@ from featx.features.feature_set import FeatureSet
 from featx.features.image_store import image_places
 from featx.features.label_changes import label_changes
 from featx.heads.asked_groups import AskedGroups
-from featx.heads.groups import match_groups, with_splits
+from featx.heads.evaluation import with_splits_of_head
+from featx.heads.groups import match_groups
 from featx.heads.head import Head
 from featx.heads.head_file import stored_report
 from featx.heads.own_features import code_and_weights, features_in, files_for, fitted_files
@@ -331,7 +332,7 @@ def _load_features(
             )
         features = features_in(head, files)
     head.require_identity(features)
-    return with_splits(match_groups(features, head.group_, table), head.task_)
+    return with_splits_of_head(match_groups(features, head.group_, table), head.task_, head.train_keys_)[0]
 
 
 def _note_on_views(assembly: Assembly) -> Iterator[str]:
@@ -488,7 +489,12 @@ def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> Pro
         "layer": head.layer_,
         "width": head.as_linear()[0].shape[1],
         "dataset": assembly.features.dataset,
-        "head": {"kind": head.kind, "parameters": head.parameters, "identity": head.identity_},
+        "head": {
+            "kind": head.kind,
+            "parameters": head.parameters,
+            "identity": head.identity_,
+            "constant": head.constant_,
+        },
         "n_train": head.n_train_,
     }
     return PromotedModel(

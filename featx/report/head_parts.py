@@ -15,7 +15,7 @@ from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
 from featx.report import plots
-from featx.report.html import Picture, Section, Table, decimals
+from featx.report.html import Number, Picture, Section, Table, decimals
 from featx.report.sections import sections_of
 
 
@@ -150,13 +150,34 @@ def _compared_sections(compared: Sequence[Sequence[str]]) -> list[Section]:
 def _cross_validated_sections(result: CrossValidated | None) -> list[Section]:
     if not result:
         return []
-    rows = [(name, f"{result.mean(name):.4f}", decimals(result.deviation(name))) for name in result.values]
+    rows = [
+        (name, f"{result.mean(name):.4f}", _ends(result.interval(name)), decimals(result.deviation(name)))
+        for name in result.values
+    ]
     text = (
         f"{result.repeats} x {result.folds} folds over {result.n:,} images; each image is predicted by a head that was "
         "fitted without it."
     )
-    table = Table(("metric", "mean", "standard deviation"), rows)
+    text += f" The means estimate {result.estimates}." if result.estimates else ""
+    table = Table(("metric", "mean", "95 % interval", "standard deviation over the folds"), rows)
     return [Section("Cross-validated", text, tables=(table,))]
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else "{:.4f} to {:.4f}".format(*interval)
+
+
+def cross_validated_number(result: CrossValidated) -> Number:
+    """The main metric of a cross-validation with its interval, for the top of a page."""
+    (name, value), metric = result.headline, next(iter(result.values))
+    interval = result.interval(metric)
+    detail = [f"95 % interval {_ends(interval)}"] if interval else []
+    detail.append(f"{result.n:,} images, each predicted by heads that were fitted without it")
+    if name == "accuracy":
+        detail.append(result.baseline_text)
+    return Number(
+        f"{name}, cross-validated", f"{value:.4f}", "; ".join(detail), interval if name == "accuracy" else None
+    )
 
 
 def _shots_sections(shots: Sequence[tuple[int, CrossValidated]]) -> list[Section]:

@@ -24,13 +24,13 @@ def headline_of(report: Report) -> str:
     Examples:
         >>> report = RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) + 1000, split="test")
         >>> headline_of(report)
-        'RMSE 1000 on 9 images of split test'
+        'RMSE 1000 on 9 images of split test; always the mean 2.58199'
     """
     name, value = report.headline
     text_of = _six_digits if isinstance(report, RegressionReport) else decimals
     interval = None if isinstance(report, MultiLabelReport) else report.interval
     uncertainty = "" if interval is None else " (95 % interval {} to {})".format(*map(text_of, interval))
-    return f"{name} {text_of(value)}{uncertainty} on {images_text(report)}"
+    return f"{name} {text_of(value)}{uncertainty} on {images_text(report)}; {_baseline(report)}"
 
 
 def numbers_of(report: Report) -> tuple[Number, ...]:
@@ -71,8 +71,12 @@ def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
     if len(report.classes) == 2:
         averaged = f"{report.classes[1]} against {report.classes[0]}"
     numbers = [
-        _share("accuracy", report.accuracy, report.interval, f"{correct} of {_in_groups(report)}"),
-        Number("balanced accuracy", decimals(report.balanced_accuracy), "mean recall of the classes"),
+        _share("accuracy", report.accuracy, report.interval, f"{correct} of {_in_groups(report)}; {report.baseline}"),
+        Number(
+            "balanced accuracy",
+            decimals(report.balanced_accuracy),
+            f"mean recall of the classes; always one class {decimals(report.baseline_balanced_accuracy)}",
+        ),
         Number("macro F1", decimals(report.macro_f1), "mean F1 of the classes"),
         *(() if report.top5 is None else (Number("top-5 accuracy", decimals(report.top5)),)),
         Number("AUROC", decimals(report.overall_auroc), averaged),
@@ -93,9 +97,13 @@ def _classification_numbers(report: ClassificationReport) -> tuple[Number, ...]:
 
 def _multilabel_numbers(report: MultiLabelReport) -> tuple[Number, ...]:
     labels = int(np.isfinite(report.average_precision).sum())
-    exact = f"{report.exact} of {_in_groups(report)}"
+    exact = f"{report.exact} of {_in_groups(report)}; {report.baseline}"
     return (
-        Number("mAP", decimals(report.mean_average_precision), f"mean average precision of {labels} labels"),
+        Number(
+            "mAP",
+            decimals(report.mean_average_precision),
+            f"mean average precision of {labels} labels; {_baseline(report)}",
+        ),
         Number("micro F1", decimals(report.micro_f1), "of all decisions"),
         Number("macro F1", decimals(report.macro_f1), "mean F1 of the labels"),
         _share("exact match", report.exact_match, report.exact_match_interval, exact),
@@ -122,6 +130,15 @@ def _interval_number(report: IntervalReport | None) -> tuple[Number, ...]:
         return ()
     detail = f"{report.wanted:.4g} wanted; {_six_digits(report.mean_width)} wide on average"
     return (_share("prediction intervals with the number", report.coverage, report.interval, detail),)
+
+
+def _baseline(report: Report) -> str:
+    """The most important metric of a model that gives every image the same answer, in words."""
+    if isinstance(report, RegressionReport):
+        return f"always the mean {_six_digits(report.baseline_rmse)}"
+    if isinstance(report, MultiLabelReport):
+        return f"by chance {decimals(report.baseline_average_precision)}"
+    return str(report.baseline)
 
 
 def _in_groups(report: Report) -> str:

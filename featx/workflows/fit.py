@@ -25,7 +25,7 @@ from featx.heads.refits import Made, Replaced
 from featx.heads.registry import auto_candidates, get_kind
 from featx.heads.targets import require_train_classes, task_of
 from featx.layer_spec import PENULTIMATE, LayerSpec
-from featx.metrics.cross_validation import CrossValidated
+from featx.metrics.cross_validation import CrossValidated, stored
 from featx.metrics.reports import Report
 from featx.progress import shows_progress
 from featx.report.subject import subject_of
@@ -35,7 +35,8 @@ from featx.workflows.class_texts import ClassNames, class_texts
 from featx.workflows.comparison import Compared, compare_kinds
 from featx.workflows.fit_guarantees import fit_and_calibrate, require_apart
 from featx.workflows.fit_notes import notes_on_fit
-from featx.workflows.fit_options import AUTO, BEST, require_compatible, require_texts
+from featx.workflows.fit_options import AUTO, BEST, CV_FOLDS, CV_REPEATS, require_compatible, require_texts
+from featx.workflows.fit_progress import FitProgress
 from featx.workflows.fit_result import Fit
 from featx.workflows.fit_together import fits_together
 from featx.workflows.fit_tracked import log_fit, params_before
@@ -43,6 +44,7 @@ from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size
 from featx.workflows.head_place import fit_options, head_place, made_of
 from featx.workflows.resampling import Resampling
+from featx.workflows.small_data import cross_validates
 from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
 
 
@@ -124,7 +126,9 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
         class_names: the words for some classes in those texts, by class, or a JSON or CSV file with them; by default the class
             names with spaces in place of underscores.
         anchor: "zeroshot": the penalty of logreg is the distance from the zero-shot weights, instead of their size.
-        cv: evaluate by this number of folds over all labelled rows too; in each fold the hyper-parameter is chosen anew. Or
+        cv: evaluate by this number of folds over all labelled rows too; in each fold the hyper-parameter is chosen anew. By
+            default that happens, 4 times by 5 folds with a coarse search, where fewer than 200 images are held out and it
+            takes seconds; 0 never does. Or
             the name of a column of the data set's table, each of whose values is a fold; images of -1 or without a value are
             in no fold, and heads are fitted to them (scikit-learn's ``PredefinedSplit``).
         repeat: number of times that ``cv`` and the draws of ``shots`` are repeated.
@@ -223,7 +227,7 @@ def _run(
     place = head_place(data.features, head, options, models=asked.models, out=asked.out)
     files = HeadFiles.of(place.path, named=bool(asked.out), predictions=asked.predictions)
     files.require_writable(head_size(data.features, head), inputs=[*read, *_sources(data)], features=data.features)
-    fits = _FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
+    fits = FitProgress(reporter, _count_fits(data, head, auto=auto, cv=cv, repeat=repeat, shots=shots))
     with trackers.run("fit-head", files.path):
         trackers.log_params(params_before(data.split, options, held_out=data.held_out))
         out_of_fold = asked.page is not None or asked.predictions is not None
@@ -299,18 +303,10 @@ class _Evaluated:
     shots: tuple[tuple[int, CrossValidated], ...]
     against: HeadComparison | None
 
-
-class _FitProgress:
-    """Counts fits, and reports their progress where there are several."""
-
-    def __init__(self, reporter: Reporter, total: int) -> None:
-        self.reporter, self.total, self.done = reporter, total, 0
-
-    def advance(self) -> None:
-        """Count one more fit."""
-        self.done += 1
-        if self.total > 1:
-            self.reporter.progress(min(self.done, self.total), self.total)
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """The result of the cross-validation as the head's file stores it, or None."""
+        return None if self.cross_validated is None else stored(self.cross_validated)
 
 
 def _make_head(model: str | Head | None, **options: Any) -> Head:
@@ -415,7 +411,7 @@ def _count_fits(data: _Data, head: Head, *, auto: bool, cv: int | str | None, re
 
 
 def _fit(
-    data: _Data, head: Head, *, auto: bool, cross_validate: bool, fits: _FitProgress
+    data: _Data, head: Head, *, auto: bool, cross_validate: bool, fits: FitProgress
 ) -> tuple[Head, tuple[Compared, ...]]:
     """Fit one head, or the best of all kinds.
 
@@ -432,16 +428,20 @@ def _fit(
 
 
 def _evaluate(
-    data: _Data, head: Head, *, cv: int | str | None, repeat: int, shots: Sequence[int], fits: _FitProgress
+    data: _Data, head: Head, *, cv: int | str | None, repeat: int, shots: Sequence[int], fits: FitProgress
 ) -> _Evaluated:
     """Evaluate a fitted head on the held-out split, by cross-validation, and on few images, as requested."""
     report, rows, outputs = head.judge(data.features, split=data.held_out) if data.held_out else (None, None, None)
     resampling = Resampling(data.features, data.split, head, fits.advance)
+    cross_validated = resampling.judge_by(cv, repeat, data.folds)
+    if cv is None and report is not None and cross_validates(data.features, head, held_out=report.n):
+        fits.add(CV_FOLDS * CV_REPEATS)
+        cross_validated = resampling.judge_all(CV_FOLDS, CV_REPEATS)
     return _Evaluated(
         report,
         rows,
         outputs,
-        cross_validated=resampling.judge_by(cv, repeat, data.folds),
+        cross_validated=cross_validated,
         shots=tuple((n, resampling.few_shot(n, repeat, data.held_out)) for n in shots),
         against=compare_with(*data.earlier, head, data.split) if data.earlier else None,
     )
@@ -453,7 +453,7 @@ def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Co
     return notes_on_fit(
         data.file, data.split, head, evaluated.report, chosen=chosen,
         used=("train", data.held_out, made.options.get("calibrate_on")),
-        cross_validated=evaluated.cross_validated is not None,
+        cross_validated=evaluated.cross_validated,
     )  # fmt: skip
 
 
@@ -462,7 +462,7 @@ def _save(
     replaced: Replaced | None, *, page: Sequence[str | os.PathLike[str]] | None, reporter: Reporter,
 ) -> Fit:  # fmt: skip
     """Write the head, its predictions for images without a label, its pictures and, unless ``page`` is None, its page."""
-    head.save(files.path, report=evaluated.report, made=made.as_dict())
+    head.save(files.path, report=evaluated.report, made=made.as_dict(), cross_validated=evaluated.stored)
     fit = Fit(
         head,
         evaluated.report,

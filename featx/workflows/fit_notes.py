@@ -12,9 +12,11 @@ from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
 from featx.heads.head import Head
 from featx.metrics.classification import ClassificationReport
+from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.text import listed
 from featx.workflows.class_texts import notes_on_texts
+from featx.workflows.small_data import notes_on_few
 
 
 def notes_on_fit(
@@ -25,7 +27,7 @@ def notes_on_fit(
     *,
     used: Sequence[str | None],
     chosen: Sequence[str],
-    cross_validated: bool,
+    cross_validated: CrossValidated | None,
 ) -> list[str]:
     """The notes of the head and its report, unused images, and what makes a result optimistic.
 
@@ -36,9 +38,11 @@ def notes_on_fit(
         report: on the held-out split, or None.
         used: the splits that had a part in the head or its report; "" and None stand for none.
         chosen: what was chosen by cross-validation besides the hyper-parameter: "kind of head", "layer".
-        cross_validated: whether cross-validation evaluates the head too.
+        cross_validated: the cross-validation that evaluates the head too, or None.
     """
     notes = [
+        *notes_on_few(report, cross_validated, head),
+        *([cross_validated.baseline_note] if cross_validated and cross_validated.baseline_note else ()),
         *label_changes(file),
         *head.notes_,
         *(notes_on_texts(head.texts, split, head.task_) if head.texts else ()),

@@ -20,7 +20,7 @@ from featx.heads.refits import Made
 from featx.io import file_kinds
 from featx.io.model_file import read_metadata
 from featx.layer_spec import PENULTIMATE
-from featx.metrics.stored import StoredResult, number
+from featx.metrics.stored import StoredCrossValidation, StoredResult, number
 from featx.promotion.model_file import MODEL
 from featx.text import did_you_mean
 
@@ -48,6 +48,7 @@ class HeadEntry:
         result: the main number on held-out images, or None.
         judged: digest of the images and labels of that number; "" where the file does not state it.
         test_set: a letter for these images. Numbers of other letters are of other images, and cannot be compared.
+        cross_validated: the main number of a cross-validation, or None.
         calibration: "temperature", "isotonic" or "none".
         sets: the share of prediction sets, or intervals, that may miss, in words; "" where there are none.
         n_train: the number of training images.
@@ -74,6 +75,7 @@ class HeadEntry:
     result: StoredResult | None = None
     judged: str = ""
     test_set: str = ""
+    cross_validated: StoredCrossValidation | None = None
     calibration: str = ""
     n_train: int = 0
     seconds: float | None = None
@@ -97,6 +99,7 @@ class HeadEntry:
             "views": self.views,
             "result": self.result.as_dict() if self.result else None,
             "test_set": self.test_set,
+            "cross_validated": self.cross_validated.as_dict() if self.cross_validated else None,
             "calibration": self.calibration,
             "sets": self.sets,
             "n_train": self.n_train,
@@ -197,9 +200,10 @@ def list_heads(
 
 def _loss(entry: HeadEntry) -> float:
     """A number that is lower for better heads of the same test set."""
-    if entry.result is None:
+    found = entry.result or entry.cross_validated
+    if found is None:
         return float("inf")
-    return entry.result.value if entry.result.is_error else -entry.result.value
+    return found.value if found.is_error else -found.value
 
 
 def _described(path: Path) -> HeadEntry:
@@ -223,6 +227,7 @@ def _described(path: Path) -> HeadEntry:
         dataset=Path(str(dataset.get("name", ""))).name,
         root=str(dataset.get("root", "")),
         result=StoredResult.of(metadata["report"]),
+        cross_validated=StoredCrossValidation.of(metadata.get("cross_validated")),
         judged=made.judged if made else "",
         n_train=metadata["n_train"],
         seconds=number(metadata["seconds"]),

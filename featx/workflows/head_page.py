@@ -16,10 +16,11 @@ from featx.inspection.page import write_inspection_page
 from featx.inspection.result import JudgedHead
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
-from featx.report.head_parts import head_facts, head_sections, head_summary
+from featx.report.head_parts import cross_validated_number, head_facts, head_sections, head_summary
 from featx.report.html import Section
 from featx.report.sections import headline_of, numbers_of
 from featx.reporter import SILENT, Reporter
+from featx.workflows.fit_options import FEW_HELD_OUT
 
 _MOST_BYTES = 256 << 20
 """Of thumbnails in the page. So few images are read that it is never reached, and the page is one file."""
@@ -74,6 +75,9 @@ def write_head_page(
         for note in inspection.pixels.notes:
             reporter.note(note)
     shown = report or head.held_out_
+    # Where few images are held out, or none, the number of all of them comes first.
+    few = cross_validated is not None and (report is None or report.n < FEW_HELD_OUT)
+    crossed = (cross_validated_number(cross_validated),) if few and cross_validated else ()
     sections = head_sections(
         head, features, report=report, rows=rows, predictions=predictions, compared=compared,
         cross_validated=cross_validated, shots=shots,
@@ -84,8 +88,10 @@ def write_head_page(
         inspection,
         coordinates=map_coordinates(inspection.features),
         sections=(*first, *sections),
-        numbers=numbers_of(shown) if shown else (),
-        headline=headline_of(shown) if shown else "",
+        numbers=(*crossed, *(numbers_of(shown) if shown else ())),
+        headline="; ".join(
+            [*(f"{n.name} {n.value} ({n.detail})" for n in crossed), *([headline_of(shown)] if shown else [])]
+        ),
         facts=head_facts(head, features),
         title=f"{head.dataset_.get('name', 'features')}: {head.kind}",
         head_report=head_summary(head, shown),

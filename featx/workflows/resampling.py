@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from featx.heads.head import Head
 from featx.heads.parameters import WITHOUT_GUARANTEES
 from featx.heads.targets import targets_of
 from featx.metrics.cross_validation import CrossValidated
+from featx.metrics.grouped import effective_size, group_sums, number_groups
+from featx.metrics.reports import Report
 from featx.text import listed, printable
 
 
@@ -29,12 +33,14 @@ class Resampling:
         split: the same rows, in the splits that the head uses.
         head: the head; its task is known.
         done: called after each fit.
+        coarse: whether to search and fit less exactly, where the kind can.
     """
 
     features: FeatureSet
     split: FeatureSet
     head: Head
     done: Callable[[], None]
+    coarse: bool = False
 
     def judge_by(self, cv: int | str | None, repeat: int, names: np.ndarray | None) -> CrossValidated | None:
         """Evaluate by random folds, or by those of a column; None where neither is asked for.
@@ -51,14 +57,24 @@ class Resampling:
             return self.judge_folds(cv, names)
         return self.cross_validate(cv, repeat) if isinstance(cv, int) and cv else None
 
+    def judge_all(self, folds: int, repeat: int) -> CrossValidated | None:
+        """As ``cross_validate``, with a coarse search; None where the labels cannot be cross-validated."""
+        try:
+            found = dataclasses.replace(self, coarse=True).cross_validate(folds, repeat)
+        except HeadError:
+            return None
+        return dataclasses.replace(found, is_automatic=True)
+
     def cross_validate(self, folds: int, repeat: int) -> CrossValidated:
         """Evaluate every labelled row once in each repeat, by a head that was fitted to no row of its group.
 
         Raises:
             HeadError: no class has two images that may be in different folds.
         """
+        started = time.perf_counter()
         rows = np.flatnonzero((self.features.labels != UNLABELLED) & (self.features.splits != PRETRAIN))
         groups = row_groups(self.features, rows)
+        right = np.zeros(len(rows))
         targets = targets_of(self.features.without_features(rows), self.head.task_)
         strata = None if self.head.task_ == "regression" else targets.y
         reports = []
@@ -76,9 +92,15 @@ class Resampling:
                     f"{left_out} images are the only ones of their class, or grouped with them, and are not evaluated",
                 )
             for train, test in made:
-                reports.append(self._fitted(rows[train]).evaluate(self.features, rows=rows[test]))
+                report, is_right = self._judged(rows[train], rows[test])
+                reports.append(report)
+                right[test] += is_right
                 self.done()
-        return CrossValidated.from_reports(reports, repeats=repeat, notes=notes)
+        judged = np.isin(np.arange(len(rows)), np.concatenate([test for _, test in made]))
+        found = CrossValidated.from_reports(
+            reports, repeats=repeat, notes=notes, effective=_effective(right[judged] / repeat, groups[judged])
+        )
+        return dataclasses.replace(found, seconds=time.perf_counter() - started)
 
     def judge_folds(self, column: str, names: np.ndarray) -> CrossValidated:
         """Evaluate the labelled rows by the folds of a column.
@@ -95,12 +117,14 @@ class Resampling:
             folds = predefined_folds(names[rows])
         except FoldError as error:
             raise HeadError(f"--cv {column}: {error}") from error
+        started, right = time.perf_counter(), np.full(len(rows), np.nan)
         reports, notes = [], []
         for name, (train, test) in folds.items():
             if self.head.task_ == "classification":
                 _require_classes(self.features, rows[train], rows[test], f"--cv {column}, the fold {printable(name)!r}")
             try:
-                reports.append(self._fitted(rows[train]).evaluate(self.features, rows=rows[test]))
+                report, right[test] = self._judged(rows[train], rows[test])
+                reports.append(report)
             except HeadError as error:
                 raise HeadError(f"--cv {column}, the fold {name!r} of {len(test)} images: {error}") from error
             self.done()
@@ -114,7 +138,12 @@ class Resampling:
             notes.append(
                 f"{left_out} images are in no fold of the column {column!r}: heads are fitted to them, none is judged by them"
             )
-        return CrossValidated.from_reports(reports, notes=notes, column=column, fold_names=tuple(folds))
+        judged = ~np.isnan(right)
+        found = CrossValidated.from_reports(
+            reports, notes=notes, column=column, fold_names=tuple(folds),
+            effective=_effective(right[judged], row_groups(self.features, rows[judged])),
+        )  # fmt: skip
+        return dataclasses.replace(found, seconds=time.perf_counter() - started)
 
     def few_shot(self, shots: int, repeat: int, held_out: str) -> CrossValidated:
         """Evaluate heads on the held-out split that are fitted to some training rows of each class, drawn anew each time.
@@ -146,7 +175,25 @@ class Resampling:
         It has neither a rejection threshold of its own nor prediction sets: none of the metrics that are averaged depends on
         them, and few rows show no precision.
         """
-        return Head(**{**self.head.get_params(), **WITHOUT_GUARANTEES}).fit(self.features, rows=rows)
+        head = Head(**{**self.head.get_params(), **WITHOUT_GUARANTEES})
+        return head.fit(self.features, rows=rows, coarse=self.coarse)
+
+    def _judged(self, train: np.ndarray, test: np.ndarray) -> tuple[Report, np.ndarray]:
+        """The report on some rows of a head that was fitted to others, and which of them it has right, (n,) bool."""
+        head = self._fitted(train)
+        report, _, outputs = head.judge(self.features, rows=test)
+        if head.task_ == "regression":
+            return report, np.zeros(len(test), dtype=bool)
+        y = targets_of(self.features.without_features(test), head.task_, head.names_).y
+        if head.thresholds_ is None:
+            return report, outputs.argmax(axis=1) == y
+        return report, ((outputs >= head.thresholds_) == (y > 0.5)).all(axis=1)
+
+
+def _effective(right: np.ndarray, groups: np.ndarray) -> tuple[float, float] | None:
+    """The number of independent images that tell as much as (n,) shares of right predictions; None without groups."""
+    numbers = number_groups(groups)
+    return None if numbers is None else effective_size(*group_sums(right, numbers))
 
 
 def _require_classes(features: FeatureSet, train: np.ndarray, test: np.ndarray, where: str) -> None:

@@ -50,7 +50,7 @@ def test_the_list_has_every_head_and_says_what_is_broken(three: Path) -> None:
         "split--lenet5--centroid", "split--lenet5--logreg", "split--lenet5--ridge--C0.1--balanced"
     ]  # fmt: skip
     assert "ridge C=0.1" in lines[3]
-    assert "1.0000  0.8064 to 1.0000  A 16" in lines[2]
+    assert "1.0000  0.8064 to 1.0000  always 'dark' 0.5000  A 16" in lines[2]
     assert lines[-2:] == [
         "1 file that cannot be used:", "  broken.safetensors: not a safetensors file: a header of 4 bytes in a file of 4"
     ]  # fmt: skip

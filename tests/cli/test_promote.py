@@ -24,7 +24,7 @@ def test_promote_prints_the_proof_and_the_verdict(fitted: Path) -> None:
 def test_fine_tuning_prints_the_epochs_and_both_side_by_side(fitted: Path) -> None:
     lines = featx("promote", "--finetune", "--epochs", "1").stdout.splitlines()
     assert re.fullmatch(
-        r"epochs are compared on 8 of the training images, held back by their content, "
+        r"epochs are compared on 6 of the training images, held back by their content, "
         r"where the head has an accuracy of 1\.0000 on cached features:",
         lines[1],
     )
@@ -33,10 +33,11 @@ def test_fine_tuning_prints_the_epochs_and_both_side_by_side(fitted: Path) -> No
     at = next(i for i, line in enumerate(lines) if "(same 16 images of split val)" in line)
     assert lines[at + 1].split()[:2] == ["head", "1.0000"]
     assert lines[at + 2].split()[0] == "fine-tuned"
+    assert lines[at + 3].split() == ["baseline", "0.5000", "always", "'dark'"]
     assert re.fullmatch(
-        r"[+-]\d+\.\d points of accuracy in \d+ s of training: [+-]\d+\.\d\d points a minute", lines[at + 3]
+        r"[+-]\d+\.\d points of accuracy in \d+ s of training: [+-]\d+\.\d\d points a minute", lines[at + 4]
     )
-    assert lines[at + 5].startswith("kept-head: ")
+    assert lines[at + 6].startswith("kept-head: ")
     assert lines[-2] == "model: models/split--lenet5--logreg--promoted--epochs1.safetensors"
     assert lines[-1].startswith("epochs: models/split--lenet5--logreg--promoted--epochs1.csv")
 

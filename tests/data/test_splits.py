@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from listings import keys_named, keys_of, words
 
 from featx.data.image_set import UNLABELLED
-from featx.data.splits import hash_group_splits, hash_splits, join_groups, straddling
+from featx.data.splits import FEW, hash_group_splits, hash_splits, join_groups, quotas, straddling
 
 
 def key_at(position: float, last: int = 0) -> list[int]:
@@ -24,10 +26,50 @@ def test_the_shares_of_the_splits_are_about_70_10_and_20_percent() -> None:
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_an_image_stays_in_its_split_when_others_are_added() -> None:
+def test_an_image_of_a_class_of_100_stays_in_its_split_when_others_are_added() -> None:
     labels = np.arange(1000) % 3
-    few, many = hash_splits(keys_of(200), labels[:200]), hash_splits(keys_of(1000), labels)
-    np.testing.assert_array_equal(few, many[:200])
+    few, many = hash_splits(keys_of(300), labels[:300]), hash_splits(keys_of(1000), labels)
+    np.testing.assert_array_equal(few, many[:300])
+
+
+@pytest.mark.parametrize("count", [5, 10, 25, 50, 99])
+def test_a_small_class_is_divided_by_count(count: int) -> None:
+    test, val = {5: (1, 0), 10: (2, 1), 25: (5, 2), 50: (10, 5), 99: (20, 10)}[count]
+    for start in range(0, 1000, count):
+        splits = hash_splits(keys_of(count, start), np.zeros(count, np.int64)).tolist()
+        assert (splits.count("test"), splits.count("val"), splits.count("train")) == (test, val, count - test - val)
+
+
+def test_an_image_that_is_added_to_a_small_class_moves_at_most_one_other_across_each_boundary() -> None:
+    for count in range(1, FEW - 1):
+        before, after = (hash_splits(keys_of(n, 7), np.zeros(n, np.int64)) for n in (count, count + 1))
+        moved = Counter(zip(before.tolist(), after[:count].tolist(), strict=True))
+        assert sum(times for (old, new), times in moved.items() if old != new) <= 2
+
+
+def test_a_class_that_grows_from_small_to_large_keeps_nearly_all_its_splits() -> None:
+    before, after = (hash_splits(keys_of(n), np.zeros(n, np.int64)) for n in (FEW - 1, FEW))
+    assert (before != after[: FEW - 1]).mean() < 0.15
+
+
+def test_large_classes_are_split_as_if_there_were_no_small_ones() -> None:
+    labels = np.r_[np.zeros(400, np.int64), np.arange(1, 31).repeat(10)]
+    splits = hash_splits(keys_of(700), labels)
+    np.testing.assert_array_equal(splits[:400], hash_splits(keys_of(400), labels[:400]))
+
+
+def test_classes_that_arrive_in_pieces_are_split_as_at_once_when_all_are_known() -> None:
+    labels, order = np.arange(200) % 8, np.random.default_rng(0).permutation(200)
+    whole = hash_splits(keys_of(200), labels)
+    np.testing.assert_array_equal(hash_splits(keys_of(200)[order], labels[order]), whole[order])
+
+
+def test_copies_with_labels_of_two_small_classes_and_without_a_label_share_a_split() -> None:
+    for start in range(0, 2000, 20):
+        keys = keys_of(20, start)
+        labels = np.arange(20) % 2
+        splits = hash_splits(np.concatenate([keys, keys, keys]), np.r_[labels, 1 - labels, np.full(20, UNLABELLED)])
+        assert (splits.reshape(3, 20) == splits[:20]).all()
 
 
 def test_an_image_stays_in_its_split_whatever_its_place_and_label() -> None:
@@ -128,13 +170,37 @@ def test_groups_stay_whole_and_their_shares_are_about_70_10_and_20_percent() -> 
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.03)
 
 
+def test_few_groups_are_divided_by_count_whatever_their_sizes() -> None:
+    rng = np.random.default_rng(3)
+    for start in range(0, 3000, 100):
+        column = words(*(f"patient {start} {n}" for n in np.r_[np.arange(12), rng.integers(0, 12, 88)]))
+        splits = hash_group_splits(keys_named(*range(start, start + 100)), column, np.zeros(100, np.int64))
+        own = Counter(dict(zip(column.tolist(), splits.tolist(), strict=True)).values())
+        assert own == {"train": 8, "val": 2, "test": 2}
+
+
+def test_of_several_labels_the_rarest_gets_its_share_first_and_all_get_one() -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random((80, 4)) < [0.8, 0.4, 0.2, 0.08]).astype(np.int64)
+        splits = hash_group_splits(keys_named(*range(80 * seed, 80 * seed + 80)), None, labels)
+        for label in labels.T:
+            own, count = splits[label == 1], int(label.sum())
+            assert count < 2 or 1 <= (own == "test").sum() <= 0.2 * count + 3
+            assert not count or (own == "train").sum() >= max(1, 0.6 * count - 3)
+        rare = labels.sum(axis=0).argmin()
+        assert (splits[labels[:, rare] == 1] == "test").sum() == quotas(int(labels[:, rare].sum()))[0]
+
+
 def test_a_group_stays_in_its_split_when_images_are_added_to_it_and_to_others() -> None:
     rng = np.random.default_rng(1)
-    names, labels = rng.integers(0, 100, 800), rng.integers(0, 3, 800)
+    names, labels = rng.integers(0, 300, 1600), rng.integers(0, 2, 1600)
+    names[:800] = np.r_[np.arange(300), np.arange(300), rng.integers(0, 300, 200)]
+    labels[:600] = np.arange(2).repeat(300)
     column = words(*(f"p{n}" for n in names))
-    few = hash_group_splits(keys_named(*range(400)), column[:400], labels[:400])
-    more = hash_group_splits(keys_named(*range(800)), column, labels)
-    np.testing.assert_array_equal(few, more[:400])
+    few = hash_group_splits(keys_named(*range(800)), column[:800], labels[:800])
+    more = hash_group_splits(keys_named(*range(1600)), column, labels)
+    np.testing.assert_array_equal(few, more[:800])
 
 
 def test_images_of_no_group_stand_alone() -> None:

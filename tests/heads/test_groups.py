@@ -226,7 +226,7 @@ def test_images_that_take_no_part_tear_no_group_apart() -> None:
     assert splits_for(features, "classification") is splits
 
 
-@pytest.mark.parametrize(("huge", "test"), [("big0", 7), ("big1", 73)])
+@pytest.mark.parametrize(("huge", "test"), [("big0", 7), ("big1", 7)])
 def test_a_huge_group_that_makes_splits_uneven_is_named(huge: str, test: int) -> None:
     column = words(*[huge] * 200, *(f"p{row // 10}" for row in range(200, 300)))
     features = pets([row % 2 for row in range(300)], ("a", "b"), groups=column, group="patient")

@@ -66,8 +66,8 @@ def test_the_text_is_exactly_this() -> None:
         np.array([0, 0, 0, 1, 1]), probabilities, ["ants", "bumblebees"], split="val"
     )
     assert str(report) == (
-        "accuracy           0.6000  (95 % interval 0.2307 to 0.8824; 3 of 5 images of split val)\n"
-        "balanced accuracy  0.5833\n"
+        "accuracy           0.6000  (95 % interval 0.2307 to 0.8824; 3 of 5 images of split val; always 'ants' 0.6000)\n"
+        "balanced accuracy  0.5833  (always one class 0.5000)\n"
         "macro F1           0.5833\n"
         "log loss           0.4451\n"
         "AUROC              0.8333  (bumblebees against ants)\n"

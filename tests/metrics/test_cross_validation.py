@@ -10,9 +10,11 @@ from made_predictions import certain, decisions, predictions
 
 from featx.errors import MetricError
 from featx.metrics.classification import ClassificationReport
-from featx.metrics.cross_validation import CrossValidated
+from featx.metrics.cross_validation import CrossValidated, stored
 from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.regression import RegressionReport
+from featx.metrics.scores import wilson_interval
+from featx.metrics.stored import StoredCrossValidation
 
 
 def folds_of(n: int, count: int, folds: int, seed: int) -> list[ClassificationReport]:
@@ -59,7 +61,8 @@ def test_the_text_of_repeated_cross_validation_starts_like_this() -> None:
     lines = str(CrossValidated.from_reports(reports, repeats=2)).splitlines()
     assert lines[:2] == [
         "cross-validated (2 x 2 folds, 20 images): mean ± standard deviation over the folds",
-        "accuracy           0.8500 ± 0.1291  (lowest 0.7000, highest 1.0000; ± 0.0000 between repeats)",
+        "accuracy           0.8500 ± 0.1291  (95 % interval 0.5035 to 0.9694; always 'a' 0.5000; lowest 0.7000, "
+        "highest 1.0000; ± 0.0000 between repeats)",
     ]
     assert [line.split("  ")[0] for line in lines[2:]] == [
         "balanced accuracy",
@@ -67,6 +70,7 @@ def test_the_text_of_repeated_cross_validation_starts_like_this() -> None:
         "log loss",
         "AUROC",
         "average precision",
+        "The means estimate what heads fitted to 50 % of so many images reach on new images of the same kind.",
     ]
 
 
@@ -76,7 +80,8 @@ def test_one_repeat_has_no_spread_between_repeats() -> None:
     assert found.as_dict()["metrics"]["accuracy"]["between_repeats"] is None
     assert str(found).splitlines()[:2] == [
         "cross-validated (2 folds, 20 images): mean ± standard deviation over the folds",
-        "accuracy           0.8500 ± 0.0707  (lowest 0.8000, highest 0.9000)",
+        "accuracy           0.8500 ± 0.0707  (95 % interval 0.4711 to 0.9730; always 'a' 0.5000; lowest 0.8000, "
+        "highest 0.9000)",
     ]
 
 
@@ -85,13 +90,13 @@ def test_repeats_without_folds_are_repeats() -> None:
     assert found.between_repeats("accuracy") == found.deviation("accuracy") == pytest.approx(0.1)
     assert str(found).splitlines()[:2] == [
         "repeated (3 times, 10 images each): mean ± standard deviation over the repeats",
-        "accuracy           0.9000 ± 0.1000  (lowest 0.8000, highest 1.0000)",
+        "accuracy           0.9000 ± 0.1000  (always 'a' 0.5000; lowest 0.8000, highest 1.0000)",
     ]
 
 
 def test_one_report_alone_has_no_spread_at_all() -> None:
     found = CrossValidated.from_reports([with_accuracy(8, 10)])
-    assert "accuracy           0.8000  (lowest 0.8000, highest 0.8000)" in str(found).splitlines()
+    assert "accuracy           0.8000  (always 'a' 0.5000; lowest 0.8000, highest 0.8000)" in str(found).splitlines()
     assert found.as_dict()["metrics"]["accuracy"]["deviation"] is None
 
 
@@ -114,7 +119,9 @@ def test_multilabel_and_regression_folds_are_summarised_alike() -> None:
     found = CrossValidated.from_reports(numbers)
     assert found.headline == ("RMSE", 2.0)
     assert found.mean("r2") == pytest.approx(np.mean([report.r2 for report in numbers if report.r2 is not None]))
-    assert "RMSE               2 ± 1.41421  (lowest 1, highest 3)" in str(found).splitlines()
+    assert (
+        "RMSE               2 ± 1.41421  (95 % interval 0 to 24.0078; lowest 1, highest 3)" in str(found).splitlines()
+    )
 
 
 def test_a_fold_that_leaves_a_metric_undefined_does_not_count_in_its_mean() -> None:
@@ -145,3 +152,55 @@ def test_reports_that_are_no_cross_validation_are_an_error() -> None:
         CrossValidated.from_reports([report, RegressionReport.from_predictions(np.zeros(2), np.ones(2), split="cv")])
     with pytest.raises(MetricError, match="reports with different metrics; expected those of one cross-validation"):
         CrossValidated.from_reports([report, replace(report, top5=0.5)])
+
+
+# Intervals
+
+
+def test_the_interval_of_a_share_is_wilsons_of_as_many_images_as_the_folds_are_worth() -> None:
+    found = CrossValidated.from_reports([*folds_of(50, 3, 5, seed=0), *folds_of(50, 3, 5, seed=1)], repeats=2)
+    size = 50 / (1 / 2 + 5 / 4)
+    assert found.interval("accuracy") == pytest.approx(wilson_interval(found.mean("accuracy") * size, size))
+    narrow = replace(found, effective=(25.0, 9.0)).interval("accuracy")
+    assert np.diff(narrow) > 1.4 * np.diff(found.interval("accuracy")), "images in groups tell less"
+    assert replace(found, effective=(0.0, 0.0)).interval("accuracy") == (0.0, 1.0)
+
+
+def test_the_interval_of_another_metric_is_the_corrected_resampled_t_interval() -> None:
+    found = CrossValidated.from_reports([*folds_of(80, 2, 5, seed=0), *folds_of(80, 2, 5, seed=1)], repeats=2)
+    values = found.values["balanced_accuracy"].ravel()
+    error = values.std(ddof=1) * math.sqrt(1 / 10 + 1 / 4)
+    low, high = found.interval("balanced_accuracy")
+    assert (low, high) == pytest.approx((values.mean() - 2.262157 * error, values.mean() + 2.262157 * error), rel=1e-6)
+    assert found.interval("auroc")[1] <= 1.0
+
+
+def test_repeats_of_one_fold_have_no_interval() -> None:
+    found = CrossValidated.from_reports([with_accuracy(right, 10) for right in (8, 9, 10)], repeats=3)
+    assert found.interval("accuracy") is None
+    assert found.as_dict()["metrics"]["accuracy"]["interval"] is None
+    assert math.isnan(found.baseline_p_value)
+
+
+def test_heads_that_do_not_beat_the_commonest_class_are_noted() -> None:
+    poor = CrossValidated.from_reports([with_accuracy(right, 10) for right in (6, 5, 4, 6)], repeats=2)
+    good = CrossValidated.from_reports([with_accuracy(right, 40) for right in (38, 39, 37, 38)], repeats=2)
+    assert poor.baseline_note.startswith(
+        "cross-validation does not show the heads to be better than always 'a' 0.5000 (p = "
+    )
+    assert good.baseline_note == ""
+    assert good.baseline_p_value < 0.01
+
+
+def test_what_a_file_stores_of_a_cross_validation_can_be_read_again() -> None:
+    found = CrossValidated.from_reports([*folds_of(50, 3, 5, seed=0), *folds_of(50, 3, 5, seed=1)], repeats=2)
+    read = StoredCrossValidation.of(json.loads(json.dumps(stored(found), allow_nan=False)))
+    assert (read.name, read.value, read.n, read.design) == (
+        "accuracy",
+        found.mean("accuracy"),
+        50,
+        "2 x 5 folds",
+    )
+    assert read.interval == pytest.approx(found.interval("accuracy"))
+    for strange in (None, 3, {}, {"value": "high"}, {"value": math.nan}):
+        assert StoredCrossValidation.of(strange) is None

@@ -159,7 +159,7 @@ def test_all_intervals_of_a_classification_are_by_groups_and_its_values_are_not(
     assert all(b[1] - b[0] < c[1] - c[0] for b, c in zip(narrow, wide, strict=True))
     by_image, by_group = one.as_dict(), other.as_dict()
     differ = {key for key in by_image if by_image[key] != by_group[key]}
-    assert differ == {"groups", "interval", "selective_interval", "reliability"}
+    assert differ == {"groups", "interval", "baseline_p_value", "selective_interval", "reliability"}
     assert "of 600 images in 60 groups of split test" in str(other)
     assert "groups" not in str(one)
 

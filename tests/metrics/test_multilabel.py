@@ -111,10 +111,10 @@ def test_the_text_is_exactly_this() -> None:
         targets, probabilities, ["sky", "water"], thresholds=thresholds, split="test"
     )
     assert str(report) == (
-        "mAP                0.8750  (mean of 2 labels; 4 images of split test)\n"
+        "mAP                0.8750  (mean of 2 labels; 4 images of split test; by chance 0.6250)\n"
         "micro F1           0.6000\n"
         "macro F1           0.5833\n"
-        "exact match        0.2500  (95 % interval 0.0456 to 0.6994; 1 of 4 images)\n"
+        "exact match        0.2500  (95 % interval 0.0456 to 0.6994; 1 of 4 images; always 'sky' 0.5000)\n"
         "Hamming loss       0.5000\n"
         "log loss           0.5605  (of each label)\n"
         "AUROC              0.7083  (mean of 2 labels)\n"

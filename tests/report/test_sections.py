@@ -14,10 +14,13 @@ def test_the_headline_is_one_line_with_its_interval() -> None:
     judged = ClassificationReport.from_predictions(
         np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ["a", "b"], split="val"
     )
-    assert headline_of(judged) == "accuracy 0.7500 (95 % interval 0.3006 to 0.9544) on 4 images of split val"
-    assert re.fullmatch(r"mAP [\d.]+ on 40 images of split val", headline_of(multilabel_report()))
+    assert (
+        headline_of(judged)
+        == "accuracy 0.7500 (95 % interval 0.3006 to 0.9544) on 4 images of split val; always 'a' 0.7500"
+    )
+    assert re.fullmatch(r"mAP [\d.]+ on 40 images of split val; by chance [\d.]+", headline_of(multilabel_report()))
     exact = RegressionReport.from_predictions(np.arange(9.0), np.arange(9.0) + 1000, split="test")
-    assert headline_of(exact) == "RMSE 1000 on 9 images of split test"
+    assert headline_of(exact) == "RMSE 1000 on 9 images of split test; always the mean 2.58199"
 
 
 def test_the_numbers_are_those_of_the_report() -> None:
@@ -38,7 +41,7 @@ def test_the_numbers_are_those_of_the_report() -> None:
     low, high = judged.interval
     right = int(np.trace(judged.confusion))
     assert shown["accuracy"].interval == (low, high)
-    assert shown["accuracy"].detail == f"95 % interval {low:.4f} to {high:.4f}; {right} of 30 images"
+    assert shown["accuracy"].detail == f"95 % interval {low:.4f} to {high:.4f}; {right} of 30 images; always 'a' 0.1667"
     assert shown["accuracy of the accepted"].interval == judged.selective_interval
 
 

@@ -55,13 +55,13 @@ def test_in_each_fold_the_hyper_parameter_is_chosen_without_the_held_out_rows(
 
     monkeypatch.setattr("featx.heads.fitting.search", spy)
     evaluated_rows: list[np.ndarray] = []
-    evaluate = Head.evaluate
+    judge = Head.judge
 
-    def evaluate_and_record(head: Head, features: FeatureSet, **options: Any) -> Any:
-        evaluated_rows.append(options["rows"])
-        return evaluate(head, features, **options)
+    def judge_and_record(head: Head, features: FeatureSet, **options: Any) -> Any:
+        evaluated_rows.extend([options["rows"]] if "rows" in options else [])
+        return judge(head, features, **options)
 
-    monkeypatch.setattr(Head, "evaluate", evaluate_and_record)
+    monkeypatch.setattr(Head, "judge", judge_and_record)
     features = photos(gap=1.0)
     fit_head(features, Head("logreg"), cv=3, models=tmp_path)
     assert len(searched_rows) == 1 + 3
@@ -78,9 +78,9 @@ def test_groups_straddle_no_fold_of_a_cross_validation(tmp_path: Path, monkeypat
     (tmp_path / "table.csv").write_text("\n".join(["path,patient", *lines]))
     features = dataclasses.replace(features, dataset={**features.dataset, "table": str(tmp_path / "table.csv")})
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    fit, evaluate = Head.fit, Head.evaluate
+    fit, judge = Head.fit, Head.judge
     monkeypatch.setattr(Head, "fit", lambda head, *a, **o: pairs.append([o.get("rows")]) or fit(head, *a, **o))
-    monkeypatch.setattr(Head, "evaluate", lambda head, *a, **o: pairs[-1].append(o["rows"]) or evaluate(head, *a, **o))
+    monkeypatch.setattr(Head, "judge", lambda head, *a, **o: pairs[-1].append(o.get("rows")) or judge(head, *a, **o))
     fit_head(features, Head("ridge"), group="patient", cv=5, models=tmp_path)
     assert len(pairs) == 6
     for train, test in pairs[1:]:
@@ -147,7 +147,8 @@ def test_few_images_and_folds_need_no_threshold_of_a_target_precision(tmp_path: 
     assert fit.head.reject_below_ is not None
     for (_, one), (_, other) in zip(fit.shots, without.shots, strict=True):
         np.testing.assert_array_equal(one.values["accuracy"], other.values["accuracy"])
-    assert fit.cross_validated.as_dict() == without.cross_validated.as_dict()
+    one, other = (dict(each.cross_validated.as_dict(), seconds=0) for each in (fit, without))
+    assert one == other
 
 
 def test_what_fails_on_few_images_names_the_shots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,96 @@
+"""The cross-validation that a fit adds where few images are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import photos
+
+from featx.features.feature_set import FeatureSet
+from featx.heads.head import Head
+from featx.workflows.fit import fit_head
+from featx.workflows.head_list import list_heads
+from featx.workflows.small_data import cross_validates
+
+few = pytest.mark.few
+
+
+@few
+def test_a_fit_with_few_held_out_images_is_cross_validated_and_that_number_is_stored(tmp_path: Path) -> None:
+    fit = fit_head(photos(gap=1.0), "ridge", models=tmp_path)
+    crossed = fit.cross_validated
+    assert (crossed.repeats, crossed.folds, crossed.n, crossed.is_automatic) == (4, 5, 105, True)
+    (note,) = [note for note in fit.notes if "tell little" in note]
+    assert "all 105 labelled images, cross-validated in " in note
+    assert note.endswith(" s, come first (--cv none leaves this out)")
+    found = json.loads(json.dumps(fit.as_dict(), allow_nan=False))["cross_validated"]
+    assert found["automatic"] is True
+    assert found["estimates"].startswith("what heads fitted to 80 % of so many images reach")
+    (entry,) = list_heads(tmp_path)
+    assert entry.cross_validated.value == crossed.mean("accuracy")
+    assert entry.cross_validated.interval == pytest.approx(crossed.interval("accuracy"))
+
+
+@few
+def test_options_that_name_a_cross_validation_or_none_win(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    none = fit_head(features, "ridge", cv=0, models=tmp_path)
+    assert none.cross_validated is None
+    assert any(note.endswith("--cv 5 --repeat 4 judges by all labelled images") for note in none.notes)
+    asked = fit_head(features, "ridge", cv=3, models=tmp_path)
+    assert (asked.cross_validated.repeats, asked.cross_validated.folds) == (1, 3)
+    assert not asked.cross_validated.is_automatic
+    assert not any("--cv none" in note for note in asked.notes)
+
+
+@few
+def test_what_takes_long_or_helps_little_is_not_cross_validated_by_itself() -> None:
+    features = photos(gap=1.0)
+    head = Head("ridge").fit(features)
+    assert cross_validates(features, head, held_out=199)
+    assert not cross_validates(features, head, held_out=200)
+    assert not cross_validates(features, head, held_out=0)
+    assert not cross_validates(features, Head("linear").fit(features), held_out=20)
+    wide = dataclasses.replace(features, features=np.zeros((len(features), 10**7), np.float32))
+    assert not cross_validates(wide, head, held_out=20)
+
+
+@few
+def test_held_out_images_that_are_much_harder_are_noted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 4)).astype(np.float32)
+    y = np.arange(400) % 2
+    X[:, 0] += 6 * y
+    held_out = np.arange(400) >= 340
+    X[held_out, 0] = 6 * (1 - y[held_out])  # another camera
+    features = FeatureSet.from_arrays(X, ["ab"[label] for label in y], splits=np.where(held_out, "test", "train"))
+    fit = fit_head(features, "centroid", models=tmp_path)
+    assert any(
+        "the images of split test are harder than the others: accuracy 0.0000 there" in note for note in fit.notes
+    )
+
+
+@few
+def test_labels_that_cannot_be_cross_validated_do_not_stop_a_fit(tmp_path: Path) -> None:
+    X = np.arange(8, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+    features = FeatureSet.from_arrays(
+        X, list("aaabbbcd"), splits=["train", "train", "test", "train", "train", "test", "train", "train"]
+    )
+    fit = fit_head(features, "centroid", models=tmp_path)
+    assert fit.report is not None
+
+
+@few
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_labels_and_numbers_are_cross_validated_too(task: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(90, 4)).astype(np.float32)
+    y = X[:, 0] * 3 if task == "regression" else ["|".join(np.array(["p", "q"])[row[:2] > 0]) or "|" for row in X]
+    fit = fit_head(FeatureSet.from_arrays(X, y), Head("ridge", task=task), models=tmp_path)
+    name, value = fit.cross_validated.headline
+    low, high = fit.cross_validated.interval({"mAP": "mAP", "RMSE": "rmse"}[name])
+    assert low <= value <= high
