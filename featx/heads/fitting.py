@@ -23,7 +23,7 @@ from featx.heads.evaluation import make_report, require_finite
 from featx.heads.folds import make_folds
 from featx.heads.groups import notes_on_splits, row_groups, with_splits
 from featx.heads.parameters import check_adjustment, check_for_task
-from featx.heads.postprocess import Postprocess, class_weights, fit_postprocess, logit_adjustment
+from featx.heads.postprocess import Postprocess, class_weights, fit_postprocess, logit_adjustment, with_promises
 from featx.heads.predictors import Predictor
 from featx.heads.ranks import alone, ranks_for
 from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kind
@@ -36,6 +36,9 @@ from featx.text import size_text
 
 SEARCH_FOLDS = 5
 """The folds of the cross-validation that hyper-parameters are chosen by."""
+
+PROMISE_FOLDS, MOST_PROMISED = 20, 20_000
+"""The folds that choose what a head promises, and the most images for them; of more, the folds of the search choose it."""
 
 MOST_IN_FOLDS = 2_000_000
 """The most images in a file that are divided into folds and groups as a whole; of more, only those that C is chosen on are."""
@@ -281,7 +284,10 @@ def _fit(
     estimator = kind.estimator(options)
     chosen, notes = _choose(estimator, kind, training, params, needs_held_out)
     predictor = _in_c_order(estimator.fit(training.views_as_images, chosen.chosen))
+    convergence = _convergence(estimator)  # before further fits of folds
     postprocess = _postprocess(training, chosen, params, calibrate)
+    if params["target_precision"] is not None or params["conformal"] is not None:
+        postprocess = _promised(postprocess, estimator, kind, training, chosen, params)
     if postprocess.conformal is not None:
         notes += notes_on_sets(postprocess.conformal, classes)
     outputs = postprocess.apply(chosen.scores) if len(chosen.rows) else None
@@ -292,7 +298,7 @@ def _fit(
         _parameter_in_use(kind, chosen, predictor),
         None if outputs is None else _report(training, chosen, postprocess, outputs, classes, params, kind.parameter),
         None if outputs is None else (chosen.rows, outputs),
-        _convergence(estimator),
+        convergence,
         tuple(notes),
     )
 
@@ -342,6 +348,36 @@ def _postprocess(training: TrainingData, chosen: Search, params: Mapping[str, An
         weight=training.weight[chosen.rows],
         offset=offset,
         reject_below=params["reject_below"],
+    )
+
+
+def _promised(
+    postprocess: Postprocess,
+    estimator: Estimator,
+    kind: HeadKind,
+    training: TrainingData,
+    chosen: Search,
+    params: Mapping[str, Any],
+) -> Postprocess:
+    """Choose the thresholds of what the head promises on rows that fits to nearly all others score.
+
+    The fits of the search lack a fifth of the rows. Where rows are few for the number of classes, the head itself, fitted to
+    all, is more confident than they are, and would keep less than they promise.
+    """
+    some, drawn = search_share(alone(training))
+    if len(some) == len(training) <= MOST_PROMISED and some.groups is not None:
+        strata = None if training.task == "regression" else training.y
+        finer = make_folds(strata, some.groups, folds=PROMISE_FOLDS, seed=training.seed)
+        if len(finer) > len(some.folds):
+            some = dataclasses.replace(some, folds=finer)
+            found = search(estimator, some, candidates=(chosen.chosen,), gives_logits=kind.gives_logits, extends=False)
+            chosen = dataclasses.replace(found, rows=drawn[found.rows])
+            training = dataclasses.replace(training, folds=finer)
+    return with_promises(
+        postprocess,
+        chosen.scores,
+        training.y[chosen.rows],
+        weight=training.weight[chosen.rows],
         target_precision=params["target_precision"],
         conformal=params["conformal"],
         per_class=params["conformal_per_class"],

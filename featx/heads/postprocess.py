@@ -92,13 +92,8 @@ def fit_postprocess(
     weight: np.ndarray | None = None,
     offset: np.ndarray | None = None,
     reject_below: float | None = None,
-    target_precision: float | None = None,
-    conformal: float | None = None,
-    per_class: bool = False,
-    groups: np.ndarray | None = None,
-    folds: np.ndarray | None = None,
 ) -> Postprocess:
-    """Fit temperature, curves and thresholds to held-out rows.
+    """Fit temperature, curves and the thresholds of labels to held-out rows.
 
     Args:
         scores: (N, C) float64, of rows that were held out; N may be 0, and then nothing is fitted.
@@ -108,6 +103,50 @@ def fit_postprocess(
         weight: (N,) the weight of each row; equal by default.
         offset: (C,) what is subtracted from the logits; 0 by default.
         reject_below: the probability below which no class is predicted, or None.
+    """
+    count = scores.shape[1]
+    offset = np.zeros(count) if offset is None else offset
+    if not len(scores):
+        thresholds = np.full(count, 0.5) if task == "multilabel" else None
+        return Postprocess(task, 1.0, offset, None, thresholds, reject_below)
+    temperature, isotonic, thresholds = 1.0, None, None
+    if task != "regression" and calibrate != "none":
+        temperature = fit_temperature(scores, y, task, weight=weight)
+    if task != "regression" and calibrate == "isotonic":
+        p = Postprocess(task, temperature, offset).apply(scores)
+        isotonic = fit_isotonic(p, y, weight=_weight_of_curves(y, task, offset, weight))
+    if task == "multilabel":
+        thresholds = label_thresholds(Postprocess(task, temperature, offset, isotonic).apply(scores), y)
+    return Postprocess(task, temperature, offset, isotonic, thresholds, reject_below)
+
+
+def _weight_of_curves(y: np.ndarray, task: str, offset: np.ndarray, weight: np.ndarray | None) -> np.ndarray | None:
+    """The weight of each row for isotonic curves: of classes as frequent as the offset makes them, or they would undo it."""
+    if task != "classification" or not offset.any():
+        return weight
+    adjusted: np.ndarray = np.exp(offset.min() - offset)[y]
+    return adjusted if weight is None else weight * adjusted
+
+
+def with_promises(
+    postprocess: Postprocess,
+    scores: np.ndarray,
+    y: np.ndarray,
+    *,
+    weight: np.ndarray | None = None,
+    target_precision: float | None = None,
+    conformal: float | None = None,
+    per_class: bool = False,
+    groups: np.ndarray | None = None,
+    folds: np.ndarray | None = None,
+) -> Postprocess:
+    """Choose the thresholds of what a head promises, on held-out rows.
+
+    Args:
+        postprocess: fitted.
+        scores: (N, C) float64, of rows that were held out.
+        y: (N,) int64 for classification; (N, C) float64 for regression.
+        weight: (N,) the weight of each row in isotonic curves; equal by default.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, with 95 % confidence.
         conformal: the share of prediction sets, or intervals, that may miss the truth; None: there are none.
         per_class: cover each class as often as wished.
@@ -118,39 +157,23 @@ def fit_postprocess(
         HeadError: ``target_precision`` cannot be shown on so many rows, or they are too few for ``conformal``; or no rows were
             held out to choose by.
     """
-    count = scores.shape[1]
-    offset = np.zeros(count) if offset is None else offset
+    if target_precision is None and conformal is None:
+        return postprocess
     if not len(scores):
-        if target_precision is not None:
-            raise HeadError(
-                "no rows could be held out to choose the rejection threshold by; give the threshold with --reject-below"
-            )
-        if conformal is not None:
-            raise HeadError("no rows could be held out to choose prediction sets by; use more images")
-        thresholds = np.full(count, 0.5) if task == "multilabel" else None
-        return Postprocess(task, 1.0, offset, None, thresholds, reject_below)
-    temperature, isotonic = 1.0, None
-    if task != "regression" and calibrate != "none":
-        temperature = fit_temperature(scores, y, task, weight=weight)
-    tempered = Postprocess(task, temperature, offset)
-    p = unseen = tempered.apply(scores)
-    if task != "regression" and calibrate == "isotonic":
-        if (
-            task == "classification" and offset.any()
-        ):  # the curves are of classes as frequent as the offset makes them, or they would undo it
-            adjusted = np.exp(offset.min() - offset)[y]
-            weight = adjusted if weight is None else weight * adjusted
-        isotonic = fit_isotonic(p, y, weight=weight)
-        if target_precision is not None or conformal is not None:
-            unseen = _by_other_folds(p, y, weight, folds)
-        p = dataclasses.replace(tempered, isotonic=isotonic).apply(scores)
-    thresholds = label_thresholds(p, y) if task == "multilabel" else None
+        raise HeadError(
+            "no rows could be held out to choose prediction sets by; use more images"
+            if target_precision is None
+            else "no rows could be held out to choose the rejection threshold by; give the threshold with --reject-below"
+        )
+    p = dataclasses.replace(postprocess, isotonic=None).apply(scores)
+    if postprocess.isotonic is not None:
+        p = _by_other_folds(p, y, _weight_of_curves(y, postprocess.task, postprocess.offset, weight), folds)
+    reject_below, sets = postprocess.reject_below, None
     if target_precision is not None:
-        reject_below = threshold_for_precision(unseen, y, target_precision, groups).threshold
-    sets = None
+        reject_below = threshold_for_precision(p, y, target_precision, groups).threshold
     if conformal is not None:
-        sets = fit_conformal(unseen, y, task, conformal, per_class=per_class, groups=groups)
-    return Postprocess(task, temperature, offset, isotonic, thresholds, reject_below, sets)
+        sets = fit_conformal(p, y, postprocess.task, conformal, per_class=per_class, groups=groups)
+    return dataclasses.replace(postprocess, reject_below=reject_below, conformal=sets)
 
 
 def _by_other_folds(p: np.ndarray, y: np.ndarray, weight: np.ndarray | None, folds: np.ndarray | None) -> np.ndarray:

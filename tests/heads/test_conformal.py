@@ -15,7 +15,7 @@ from featx.errors import CorruptFileError, HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.conformal import OUT_OF_FOLD, Conformal, coverage_quantile, fit_conformal, mass_before
 from featx.heads.head import Head
-from featx.heads.postprocess import fit_postprocess
+from featx.heads.postprocess import fit_postprocess, with_promises
 
 
 def made(thresholds: list[float], *, per_class: bool = False) -> Conformal:
@@ -135,7 +135,8 @@ def test_isotonic_curves_do_not_choose_by_rows_that_they_have_seen() -> None:
     rng = np.random.default_rng(0)
     scores, y = rng.normal(size=(60, 3)), rng.integers(0, 3, 60)  # nothing can be learned
     folds = np.arange(60) % 5
-    made = fit_postprocess(scores, y, "classification", calibrate="isotonic", conformal=0.2, folds=folds)
+    fitted = fit_postprocess(scores, y, "classification", calibrate="isotonic")
+    made = with_promises(fitted, scores, y, conformal=0.2, folds=folds)
     seen = fit_conformal(made.apply(scores), y, "classification", 0.2)
     assert made.conformal is not None
     assert made.conformal.thresholds[0] > seen.thresholds[0]

@@ -22,6 +22,7 @@ from featx.heads.postprocess import (
     fit_temperature,
     label_thresholds,
     logit_adjustment,
+    with_promises,
 )
 from featx.heads.rejection import threshold_for_precision
 
@@ -266,10 +267,11 @@ def test_a_postprocess_without_held_out_rows_changes_nothing_but_the_offset() ->
     scores = np.random.default_rng(0).normal(size=(4, 3))
     np.testing.assert_array_equal(made.apply(scores), postprocess.softmax(scores))
     assert fit_postprocess(np.empty((0, 2)), np.empty((0, 2)), "multilabel").thresholds.tolist() == [0.5, 0.5]
+    none = np.empty((0, 3)), np.empty(0, np.int64)
     with pytest.raises(
         HeadError, match=r"no rows could be held out to choose the rejection threshold by; .* --reject-b"
     ):
-        fit_postprocess(np.empty((0, 3)), np.empty(0, np.int64), "classification", target_precision=0.9)
+        with_promises(fit_postprocess(*none, "classification"), *none, target_precision=0.9)
 
 
 def test_a_postprocess_is_its_parts_one_after_the_other() -> None:
@@ -277,9 +279,8 @@ def test_a_postprocess_is_its_parts_one_after_the_other() -> None:
     y = rng.integers(0, 3, 200)
     scores = 5 * (np.eye(3)[y] + rng.normal(size=(200, 3)))
     offset, folds = np.array([0.1, 0.0, -0.2]), np.arange(200) % 4
-    made = fit_postprocess(
-        scores, y, "classification", calibrate="isotonic", offset=offset, target_precision=0.7, folds=folds
-    )
+    made = fit_postprocess(scores, y, "classification", calibrate="isotonic", offset=offset)
+    made = with_promises(made, scores, y, target_precision=0.7, folds=folds)
     assert made.temperature == fit_temperature(scores, y)
     p = postprocess.softmax(scores / made.temperature - offset)
     np.testing.assert_array_equal(made.logits(scores), scores / made.temperature - offset)
