@@ -237,12 +237,13 @@ def extract(
     in the same way, are not computed again. An image that cannot be read fails without stopping the others. An interrupted
     run keeps what it has done: the same command resumes it.
     """
+    # The first line comes before anything large is imported, and the images before torch, so that a wrong path or an unwritable
+    # folder is reported at once.
+    reporter.stage(f"looking for images in {data if isinstance(data, str) else counted(len(data), 'place')}")
     from featx.data.scan import scan_images
     from featx.data.urls import is_url
     from featx.features.folder import require_named, require_writable
 
-    # These come before torch is imported, so that a wrong path or an unwritable folder is reported at once.
-    reporter.stage(f"looking for images in {data if isinstance(data, str) else counted(len(data), 'place')}")
     images = scan_images(data, scan)
     if out and not options["split_rows"]:
         require_named(Path(out), images.table, options["weights"], (backbone or "").rpartition(":")[0])

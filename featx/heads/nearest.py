@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
 
 BLOCK_BYTES = 64 << 20
 """Bytes of similarities that are processed at a time."""
@@ -238,6 +237,8 @@ def means(cast: np.ndarray, neighbours: np.ndarray, values: np.ndarray) -> np.nd
 def _sums(cast: np.ndarray, neighbours: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sum the values of the neighbours, weighted by their votes: (n, C)."""
     starts = np.arange(0, cast.size + 1, cast.shape[1])
+    from scipy import sparse  # a file of a head is read without it
+
     matrix = sparse.csr_matrix((cast.ravel(), neighbours.ravel(), starts), shape=(len(cast), len(values)))
     sums: np.ndarray = matrix @ values.astype(np.float64, copy=False)
     return sums

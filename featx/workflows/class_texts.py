@@ -6,12 +6,10 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featx.backbones.backbone import Backbone
-from featx.backbones.restored import restore_backbone
 from featx.constants import DEFAULT_TEMPLATE
 from featx.errors import HeadError, SettingsError
 from featx.features.feature_set import FeatureSet
@@ -21,6 +19,9 @@ from featx.io.strict_json import strict_json
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.system import why_unreadable
 from featx.text import counted, listed, printable
+
+if TYPE_CHECKING:  # torch is imported only where texts are encoded
+    from featx.backbones.backbone import Backbone
 
 ClassNames = Mapping[str, str | Sequence[str]]
 """For each class, the words, or several alternatives, that stand for ``{}`` in a template."""
@@ -45,6 +46,8 @@ def text_backbone(features: FeatureSet, purpose: str) -> Backbone:
             f"{purpose} compares images with texts, and only the penultimate layer lies beside the texts, not "
             f"{features.layer}; use --layer {PENULTIMATE}"
         )
+    from featx.backbones.restored import restore_backbone
+
     backbone = restore_backbone(features.backbone, layers={features.layer: features.identity}, device="cpu")
     backbone.text_tower()  # raises where there is none
     return backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from featx.metrics.multilabel import MultiLabelReport
 from featx.metrics.paired import PairedTest
 from featx.metrics.regression import RegressionReport
 from featx.metrics.reports import Report
-from featx.promotion.on_images import PromotedOnImages
 from featx.text import counted
 from featx.workflows.unseen import EarlierHead, Unseen
+
+if TYPE_CHECKING:  # it imports torch, which a fit does not need
+    from featx.promotion.on_images import PromotedOnImages
 
 SIGNIFICANCE = 0.05
 """The largest p-value that shows a difference."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from featx.heads import nearest
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
 from featx.inspection.neighbours import SHARE_OF_MEDIAN, unit_rows
-from featx.promotion.on_images import PromotedOnImages
+
+if TYPE_CHECKING:  # it imports torch, which a fit does not need
+    from featx.promotion.on_images import PromotedOnImages
 
 _SAMPLE = 2000
 """The most images whose distance to their nearest neighbour is measured for the threshold."""
@@ -87,7 +90,7 @@ class EarlierHead:
         """
         before: dict[bytes, set[str]] = {}
         for features in (*self.others, self.features):
-            own = None if isinstance(self.head, PromotedOnImages) else _resolved(self.head.source_)
+            own = _resolved(self.head.source_) if isinstance(self.head, Head) else None
             if features.source is not None and features.source == own:
                 names = [*features.classes, ""]
                 for key, label in zip(map(bytes, features.keys), features.labels.tolist(), strict=True):
