@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.adamw import adamw
 
 from featx.errors import HeadError
 from featx.heads.estimators.minibatches import MIN_BATCH, SharedData, TargetFacts, TensorData
@@ -367,23 +368,20 @@ class _Trainer:
         generator = torch.Generator(data.device).manual_seed(self.seed)
         parameters = _initial_parameters(data, settings, generator)
         yield parameters
-        groups: list[dict[str, Any]] = [
-            {"params": parameters[0::2], "weight_decay": settings.weight_decay},
-            {"params": parameters[1::2]},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+        weights, biases = _AdamW(parameters[0::2], settings.weight_decay), _AdamW(parameters[1::2], 0.0)
         steps, step = count * math.ceil(len(rows) / data.facts.batch_size), 0
         for epoch in range(1, count + 1):
             total = torch.zeros((), device=data.device)
             for batch in data.batches(rows, generator):
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
+                rate = settings.learning_rate * (1 + math.cos(math.pi * min(step / steps, 1.0))) / 2
                 out = _forward(parameters, batch.x, settings.dropout, generator)
                 loss = data.mean_loss(self.loss(out, batch.y) * batch.weight, batch.size)
-                optimizer.zero_grad()
+                for p in parameters:
+                    p.grad = None
                 loss.backward()
                 total += data.sum_gradients(parameters, loss.detach())
-                optimizer.step()
+                weights.step(rate)
+                biases.step(rate)
                 step += 1
             self._require_finite(total, epoch)
             yield parameters
@@ -396,6 +394,27 @@ class _Trainer:
                 "are NaN, infinite or extreme; delete the feature file and run featx extract again, or correct the targets"
             )
         return value
+
+
+class _AdamW:
+    """``torch.optim.AdamW`` of some parameters, by the function that it calls.
+
+    The class imports torch's compiler, which takes longer than to fit a head, and its step takes longer than the function.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
+        self.parameters, self.weight_decay = list(parameters), weight_decay
+        self.first, self.second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+        self.steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters]
+
+    def step(self, rate: float) -> None:
+        """Change the parameters by their gradients."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        with torch.no_grad():
+            adamw(
+                self.parameters, gradients, self.first, self.second, [], self.steps, fused=True, amsgrad=False, beta1=0.9,
+                beta2=0.999, lr=rate, weight_decay=self.weight_decay, eps=1e-8, maximize=False,
+            )  # fmt: skip
 
 
 def _initial_parameters(data: TensorData, settings: _Settings, generator: torch.Generator) -> list[Tensor]:
