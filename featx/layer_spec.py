@@ -94,18 +94,92 @@ _BY_NAME = {"": (PLAIN,), **VIEWS, **{view.name: (view,) for view in VIEWS["10cr
 
 
 @dataclass(frozen=True)
+class Cells:
+    """A coarse grid over a map or over the patches of an image, and the mean of each of its cells as one token.
+
+    Attributes:
+        side: the grid is so many cells high and wide; 0 for ``count`` cells in the shape of the images.
+        count: the number of cells.
+        with_class: whether the class token comes after them.
+    """
+
+    side: int
+    count: int
+    with_class: bool
+
+    @classmethod
+    def parse(cls, pooling: str) -> Cells | None:
+        """Parse ``gridG`` or ``tokens:N``, each perhaps with ``+cls``; None if it is neither.
+
+        Examples:
+            >>> Cells.parse("grid2"), Cells.parse("tokens:16+cls"), Cells.parse("avg")
+            (Cells(side=2, count=4, with_class=False), Cells(side=0, count=16, with_class=True), None)
+        """
+        found = _CELLS.fullmatch(pooling)
+        if found is None:
+            return None
+        side, count, end = found.groups()
+        return cls(int(side or 0), int(side) ** 2 if side else int(count), bool(end))
+
+
+_CELLS = re.compile(r"(?:grid([2-9]|[1-9]\d)|tokens:([2-9]|[1-9]\d{1,3}))(\+cls)?")
+
+POOLINGS_EXPECTED = f"{', '.join(POOLINGS)}, gridG such as grid2, or tokens:N such as tokens:16 (both also with +cls)"
+"""The poolings, for messages and for ``--help``."""
+
+
+def require_pooling(pooling: str, subject: str = "") -> str:
+    """Check the name of a pooling, and return it.
+
+    Args:
+        pooling: the name.
+        subject: how the message begins.
+
+    Raises:
+        BackboneError: there is no such pooling.
+    """
+    if pooling not in POOLINGS and Cells.parse(pooling) is None:
+        raise BackboneError(f"{subject}there is no pooling {pooling!r}; expected {POOLINGS_EXPECTED}")
+    return pooling
+
+
+@dataclass(frozen=True)
 class LayerNode:
     """One layer of a network, and how its output becomes one vector per image.
 
     Attributes:
-        node: the name of a module, or of a node of torchvision's feature extraction; or ``penultimate``.
-        pooling: one of ``POOLINGS``. ``avg``: the mean over all places of a map, or all tokens. ``max``: their maximum.
-            ``gem``: the generalised mean with p = 3 (Radenovic et al., 2018). ``cls``: the class token. ``avg+cls``: the mean
-            over the patches, then the class token. ``flatten``: all places, one after the other.
+        node: the name of a module, or of a node of torchvision's feature extraction; or ``penultimate``, which with a pooling
+            stands for the last map or tokens before the penultimate.
+        pooling: one of ``POOLINGS``, or cells. ``avg``: the mean over all places of a map, or all tokens. ``max``: their
+            maximum. ``gem``: the generalised mean with p = 3 (Radenovic et al., 2018). ``cls``: the class token. ``avg+cls``:
+            the mean over the patches, then the class token. ``flatten``: all places, one after the other. ``grid2``: the means
+            of 2 x 2 cells (adaptive average pooling), row by row, each with all its channels; ``grid3``, ... likewise.
+            ``tokens:16``: the means of 16 cells in the shape of the images, 4 x 4 for squares. ``grid2+cls`` and
+            ``tokens:16+cls``: the class token after these.
+
+    Examples:
+        >>> LayerNode.parse("layer4:grid2").tokens, LayerNode.parse("blocks.11:tokens:16+cls").tokens
+        (4, 17)
     """
 
     node: str
     pooling: str = POOLINGS[0]
+
+    @property
+    def cells(self) -> Cells | None:
+        """The grid of a pooling to cells; None for the others."""
+        return Cells.parse(self.pooling)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens, all of one width, that the vector consists of, one after the other; 1 for a plain vector."""
+        cells = self.cells
+        return 2 if self.pooling == "avg+cls" else 1 if cells is None else cells.count + cells.with_class
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is the penultimate embedding itself."""
+        return self == LayerNode(PENULTIMATE)
 
     @classmethod
     def parse(cls, name: str, default: str = POOLINGS[0]) -> LayerNode:
@@ -119,11 +193,12 @@ class LayerNode:
             BackboneError: there is no such pooling, or the layer is one vector already.
         """
         node, _, pooling = name.partition(":")
-        if pooling and pooling not in POOLINGS:
-            raise BackboneError(f"--layer {name}: there is no pooling {pooling!r}; expected {', '.join(POOLINGS)}")
-        if pooling and node == PENULTIMATE:
+        if pooling:
+            require_pooling(pooling, f"--layer {name}: ")
+        if pooling == POOLINGS[0] and node == PENULTIMATE:
             raise BackboneError(
-                f"--layer {name}: {PENULTIMATE} is one vector; pool a layer before it, such as layer4:gem"
+                f"--layer {name}: {PENULTIMATE} is one vector; for the mean of the map before it, name that layer, such as "
+                "layer4"
             )
         return cls(node, pooling or (default if node != PENULTIMATE else POOLINGS[0]))
 
@@ -179,6 +254,16 @@ class LayerSpec:
     def nodes(self) -> tuple[LayerNode, ...]:
         """The layers, parsed."""
         return tuple(map(LayerNode.parse, self.layers))
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of each image and view: 1 for plain vectors, and where several layers are side by side.
+
+        Examples:
+            >>> LayerSpec.parse("penultimate:grid2@flip").tokens, LayerSpec.parse("layer3:grid2,penultimate").tokens
+            (4, 1)
+        """
+        return self.nodes[0].tokens if len(self.layers) == 1 else 1
 
     @property
     def layer(self) -> str:

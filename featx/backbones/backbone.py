@@ -32,7 +32,17 @@ from featx.data.transform import Transform, parse_bands, parse_size, parse_value
 from featx.devices import full_float32, pick_device
 from featx.errors import BackboneError, system_errors
 from featx.identity import features_at, joint_identity
-from featx.layer_spec import PENULTIMATE, PLAIN, VIEWS, LayerNode, LayerSpec, RandomView, View, stored_name
+from featx.layer_spec import (
+    PENULTIMATE,
+    PLAIN,
+    VIEWS,
+    LayerNode,
+    LayerSpec,
+    RandomView,
+    View,
+    require_pooling,
+    stored_name,
+)
 
 Parsed = TypeVar("Parsed")
 
@@ -168,6 +178,19 @@ class Backbone(WithText):
         other = copy.copy(self)
         other.views = tuple(views)
         return other
+
+    def in_modules(self, layer: str) -> str:
+        """A layer spec in which the last map stands by the name of its module, so that the network alone tells what it is.
+
+        Args:
+            layer: layers that are extracted, as in ``LayerSpec.parse``; ``penultimate:grid2`` among them becomes
+                ``layer4:grid2``.
+        """
+        spec = LayerSpec.parse(layer)
+        if all(node.is_vector for node in spec.nodes):
+            return layer
+        nodes = [dataclasses.replace(node, node=self.extractor.module_of.get(node, node.node)) for node in spec.nodes]
+        return str(LayerSpec(tuple(map(str, nodes)), spec.views))
 
     def with_dtype(self, dtype: str) -> Backbone:
         """The same network with embeddings of another type, "float32" or "float16"."""
@@ -321,7 +344,9 @@ def load_backbone(
         layers: a layer or layers to extract besides the penultimate: names of modules or torchvision graph nodes, or
             ``NAME:POOLING``.
         stages: also extract every stage of the network.
-        pooling: the pooling of layers that name none: one of ``constants.POOLINGS``.
+        pooling: the pooling of layers that name none: "avg", "max", "gem", "cls", "avg+cls", "flatten", or cells such as
+            "grid2" and "tokens:16" (see ``layer_spec.LayerNode``). Without layers and stages, that of the last map before the
+            penultimate, which is then stored besides it.
         views: the views of each image (test-time augmentation, TTA): "plain", "flip" (plain and mirrored) or "10crop" (centre
             and corners, plain and mirrored).
         dtype: the type of the embeddings, "float32" or "float16".
@@ -351,8 +376,10 @@ def load_backbone(
     """
     if not isinstance(name, str):
         raise BackboneError(f"the backbone is {name!r}; expected its name, such as resnet50")
-    _require_options(dtype=dtype, precision=precision, views=views)
+    _require_options(dtype=dtype, precision=precision, views=views, pooling=pooling)
     requested = names_of(layers, "layers")
+    if pooling != POOLINGS[0] and not (requested or stages):
+        requested = [f"{PENULTIMATE}:{pooling}"]
     changes = {
         "background": _parsed("--background", parse_colour, background),
         "decoding": decoding,
@@ -427,13 +454,16 @@ def cast_features(embeddings: np.ndarray, dtype: str) -> np.ndarray:
         return embeddings.astype(dtype, copy=False)
 
 
-def _require_options(*, dtype: str, precision: str, views: str) -> None:
+def _require_options(*, dtype: str, precision: str, views: str, pooling: str) -> None:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise BackboneError(f"dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise BackboneError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if not isinstance(views, str) or views not in VIEWS:
         raise BackboneError(f"views is {views!r}; expected one of {', '.join(VIEWS)}")
+    if not isinstance(pooling, str):
+        raise BackboneError(f"pooling is {pooling!r}; expected a name, such as {POOLINGS[0]}")
+    require_pooling(pooling)
 
 
 def _parsed(option: str, parse: Callable[[Any], Parsed], value: Any) -> Parsed | None:

@@ -13,7 +13,17 @@ from featx.arguments import backbone_name
 from featx.cli.job import JobCommand
 from featx.cli.needs import ALWAYS, CHECKED, Needs, with_option
 from featx.cli.option_groups import option
-from featx.cli.options import COUNT, DEVICE, FIT, PIXEL_VALUES, SIZE_TYPE, BatchSize, cache_folder, data_options
+from featx.cli.options import (
+    COUNT,
+    DEVICE,
+    FIT,
+    PIXEL_VALUES,
+    SIZE_TYPE,
+    BatchSize,
+    PoolingName,
+    cache_folder,
+    data_options,
+)
 from featx.cli.output import in_views
 from featx.constants import DTYPES, MAX_CHANNELS, MAX_SIDE, POOLINGS, PRECISIONS
 from featx.errors import SettingsError
@@ -103,9 +113,11 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Store every stage of the network too: one layer for each size of its feature maps.",
 )  # fmt: skip
 @option(
-    "--pooling", type=click.Choice(POOLINGS), default="avg", show_default=True,
+    "--pooling", type=PoolingName(), default=POOLINGS[0], show_default=True,
     section="Backbone", needs=ALWAYS, metavar="NAME",
-    help=f"How the feature map or the tokens of a layer become one vector: {', '.join(POOLINGS)}.",
+    help=f"How the feature map or the tokens of a layer become one vector: {', '.join(POOLINGS)}, or the means of cells side "
+    "by side: grid2 (2 x 2), grid3, ..., tokens:16 (in the shape of the images). Without --layer and --stages, that of the "
+    "last map, which is stored as penultimate:NAME.",
 )  # fmt: skip
 @option(
     "--views", type=click.Choice(tuple(VIEWS)), default="plain", show_default=True, section="Input", needs=ALWAYS,

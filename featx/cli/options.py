@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from featx.cli.needs import ALWAYS, CHECKED, Condition, Needs, with_option
 from featx.cli.option_groups import option
-from featx.constants import CACHE, FITS, MODELS, TASKS, TRACKERS
+from featx.constants import CACHE, FITS, MODELS, POOLINGS, TASKS, TRACKERS
 from featx.data.scan_options import ScanOptions
-from featx.layer_spec import PENULTIMATE
+from featx.errors import BackboneError
+from featx.layer_spec import PENULTIMATE, require_pooling
 from featx.progress import NORMAL, QUIET, VERBOSE
 
 Decorator = Callable[[Any], Any]
@@ -52,6 +54,23 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]
             return int(click.IntRange(min=1).convert(value, param, ctx))
         except click.BadParameter:
             self.fail(f"{value!r} is neither a whole number above 0 nor auto", param, ctx)
+
+
+class PoolingName(click.ParamType):  # type: ignore[type-arg]
+    """The name of a pooling, as ``layer_spec.LayerNode`` has them."""
+
+    name = "pooling"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the text of the command line."""
+        try:
+            return require_pooling(value)
+        except BackboneError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - of click
+        """Complete the names that are fixed, and an example of those that hold a number."""
+        return [CompletionItem(name) for name in (*POOLINGS, "grid2", "tokens:16") if name.startswith(incomplete)]
 
 
 class Checked(click.ParamType):  # type: ignore[type-arg]

@@ -16,6 +16,7 @@ from featx.extraction.plan import Plan, Work
 from featx.extraction.workforce import Workforce
 from featx.features.feature_file import DONE, FeatureFile
 from featx.reporter import Reporter
+from featx.text import counted, size_text
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
     computation = Computation(setting, committer, reporter, len(plan.keys))
     others: type[Workforce] = RayComputation if request.ray else Crew
     with others(plan, committer, setting, reporter) as crew:
-        rows = _take_over(plan, committer, crew)
+        rows = _take_over(plan, committer, crew, reporter)
         computer = _Computer(plan, committer, computation, crew)
         while len(rows):
             rows = computer.run(rows)
@@ -80,7 +81,7 @@ def execute(plan: Plan, reporter: Reporter) -> Outcome:
     )
 
 
-def _take_over(plan: Plan, committer: Committer, crew: Workforce) -> np.ndarray:
+def _take_over(plan: Plan, committer: Committer, crew: Workforce, reporter: Reporter) -> np.ndarray:
     """Fill every row whose image is known, and publish the file; returns the rows that are left, ascending.
 
     Whatever would be refused later is refused before the file is published.
@@ -98,12 +99,21 @@ def _take_over(plan: Plan, committer: Committer, crew: Workforce) -> np.ndarray:
                 committer.observe(image)
             rows = committer.take_over(rows)
         if len(rows):
+            reporter.stage(_budget(plan, len(rows)))
             crew.prepare(rows)
         committer.publish()
     except BaseException:
         committer.discard()
         raise
     return rows
+
+
+def _budget(plan: Plan, left: int) -> str:
+    """What is about to be computed, and the disk that the features take, in words."""
+    backbone, total = plan.backbone, len(plan.keys)
+    each = sum(backbone.layers.values()) * np.dtype(backbone.dtype).itemsize
+    which = counted(total, "image") if left == total else f"{left:,} of {counted(total, 'image')}"
+    return f"computing {which}; features take {size_text(each)} each, {size_text(each * total)} in all"
 
 
 def _has_all_of(unfinished: FeatureFile, committer: Committer, left: np.ndarray) -> bool:

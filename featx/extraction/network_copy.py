@@ -91,8 +91,7 @@ class Encoder(nn.Module):
         self.extractor = copy.deepcopy(backbone.extractor).eval()  # the copy of a traced graph is in training mode
         if not plain:
             image = normalise(torch.from_numpy(noise_images(backbone)[:1]).to(backbone.device), backbone.transform)
-            hooked = [self.extractor.network.get_submodule(layer.node) for layer in self.extractor.hooked_nodes]
-            fold_norms(self.extractor.graph, image, keep=hooked)
+            fold_norms(self.extractor.graph, image, keep=self.extractor.hooked_modules)
         self.extractor.attach()
 
     def laid_out(self) -> Encoder:

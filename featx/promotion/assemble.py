@@ -74,6 +74,11 @@ class Assembly:
         """The name of the network's last layer."""
         return classifier_of(self.head.layer, self.backbone)
 
+    @property
+    def layer(self) -> str:
+        """The layers and views of the head, by the names of modules: what the network alone can be cut off at."""
+        return self.backbone.in_modules(self.head.layer_)
+
     def head_logits(self, head: Head, rows: np.ndarray) -> np.ndarray:
         """Return the (R, C) float64 logits of a head, from cached features in all views."""
         return head.decision_function(np.asarray(self.features.features[rows]))
@@ -153,6 +158,7 @@ def network_with(layer: str, weight: np.ndarray, bias: np.ndarray, backbone: Bac
         joint = joint_network(backbone)
         set_classifier(joint, classifier, weight, bias)
         return joint.to(backbone.device).eval()
+    layer = backbone.in_modules(layer)
     network = end_at_layer(
         layer, copy.deepcopy(backbone.network), weight.shape[1], classifier, images=backbone.transform.size
     )
@@ -162,7 +168,9 @@ def network_with(layer: str, weight: np.ndarray, bias: np.ndarray, backbone: Bac
 
 def classifier_of(layer: str, backbone: Backbone) -> str:
     """The name of the last layer of the network that ``network_with`` makes."""
-    return JointNetwork.CLASSIFIER if isinstance(backbone, JointBackbone) else head_name(layer, backbone.classifier)
+    if isinstance(backbone, JointBackbone):
+        return JointNetwork.CLASSIFIER
+    return head_name(backbone.in_modules(layer), backbone.classifier)
 
 
 def origin_of(backbone: Backbone) -> dict[str, Any]:

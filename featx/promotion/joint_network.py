@@ -14,7 +14,7 @@ from featx.backbones.feature_extractor import FeatureExtractor
 from featx.backbones.joint import JointBackbone, Part
 from featx.constants import JOINT
 from featx.errors import PromotionError
-from featx.layer_spec import PENULTIMATE
+from featx.layer_spec import PENULTIMATE, LayerSpec
 
 
 def joint_network(backbone: JointBackbone) -> JointNetwork:
@@ -38,7 +38,7 @@ def joint_origin(backbone: JointBackbone) -> dict[str, Any]:
             {
                 "origin": part.backbone.describe()["architecture"],
                 "classifier": part.backbone.classifier,
-                "layers": list(part.layers),
+                "layers": _in_modules(part),
                 "keeps_last": _keeps_last(part),
                 "precision": part.backbone.precision,
                 "dtype": part.backbone.dtype,
@@ -82,8 +82,9 @@ def _embedder(part: Part) -> Embedder:
     network = copy.deepcopy(part.backbone.network)
     if not _keeps_last(part):
         network.set_submodule(part.backbone.classifier, nn.Identity())
-    extractor = _extractor(network, part.backbone.name, part.backbone.classifier, part.layers)
-    return Embedder(extractor, part.layers, precision=part.backbone.precision, dtype=part.backbone.dtype)
+    layers = _in_modules(part)
+    extractor = _extractor(network, part.backbone.name, part.backbone.classifier, layers)
+    return Embedder(extractor, layers, precision=part.backbone.precision, dtype=part.backbone.dtype)
 
 
 def _extractor(network: nn.Module, name: str, classifier: str, layers: Sequence[str]) -> FeatureExtractor:
@@ -96,6 +97,11 @@ def _extractor(network: nn.Module, name: str, classifier: str, layers: Sequence[
                 "modules, which featx backbones NAME --layers lists"
             )
     return FeatureExtractor(network, name=name, classifier=classifier, layers=layers, images=None)
+
+
+def _in_modules(part: Part) -> list[str]:
+    """The layers of a part by the names of modules, from which the network can be built again."""
+    return list(LayerSpec.parse(part.backbone.in_modules(",".join(part.layers))).layers)
 
 
 def _keeps_last(part: Part) -> bool:

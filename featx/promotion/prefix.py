@@ -71,7 +71,7 @@ class PrefixExtractor(nn.Module):
     def __init__(self, prefix: Prefix, layer: str) -> None:
         super().__init__()
         self.network = self.graph = prefix
-        self.layer, self.hooked_nodes, self.traced = layer, (), False
+        self.layer, self.hooked_modules, self.traced = layer, (), False
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) normalised images to {layer: (B, D) float32 activations}."""

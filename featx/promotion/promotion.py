@@ -486,7 +486,7 @@ def _model(assembly: Assembly, network: nn.Module, facts: dict[str, Any]) -> Pro
         "origin": origin_of(backbone),
         "classifier": assembly.classifier,
         "reject_below": head.reject_below_,
-        "layer": head.layer_,
+        "layer": assembly.layer,
         "width": head.as_linear()[0].shape[1],
         "dataset": assembly.features.dataset,
         "head": {

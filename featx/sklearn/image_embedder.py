@@ -44,7 +44,8 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     Args:
         backbone: the network, as ``featx.load_backbone`` takes it.
         layer: the layer or layers, such as "layer4:gem" or "layer3,penultimate"; see ``LayerSpec.parse``.
-        pooling: the pooling of layers that name none: one of "avg", "max", "gem", "cls", "avg+cls", "flatten".
+        pooling: the pooling of layers that name none: one of "avg", "max", "gem", "cls", "avg+cls", "flatten", or
+            cells such as "grid2" and "tokens:16".
         views: "plain", "flip" or "10crop": views of each image, whose features are averaged.
         weights: as in ``load_backbone``; None: the default ones.
         options: further arguments of ``load_backbone``, such as ``{"size": 448, "precision": "float16"}``.

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.constants import POOLINGS
 from featx.errors import BackboneError, FeatxError
-from featx.layer_spec import LayerNode, LayerSpec
+from featx.layer_spec import LayerNode, LayerSpec, require_pooling
 from featx.text import described, listed
 
 _MOST = 4
@@ -65,8 +64,7 @@ def embedding_of(
     for name, value in {"backbone": backbone, "layer": layer, "pooling": pooling, "views": views}.items():
         if not isinstance(value, str):
             raise BackboneError(f"{name} is {described(value)}; expected a name")
-    if pooling not in POOLINGS:
-        raise BackboneError(f"there is no pooling {pooling!r}; expected {', '.join(POOLINGS)}")
+    require_pooling(pooling)
     given = _checked_options(options)
     chosen = "default" if weights is None else os.fspath(weights)
     facts = [backbone, layer, pooling, views, chosen, str(device), _stamp(backbone), _stamp(chosen), str(Path.cwd())]

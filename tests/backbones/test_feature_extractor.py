@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from featx.backbones.backbone import Backbone, load_backbone
-from featx.backbones.feature_extractor import pool
+from featx.backbones.feature_extractor import last_map, pool
 from featx.errors import BackboneError
 from featx.layer_spec import LayerNode
 
@@ -108,6 +108,50 @@ def test_a_map_becomes_a_vector_in_the_way_that_is_asked_for(traced: bool) -> No
     np.testing.assert_allclose(found["layer3:gem"], by_hand, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("pooling", "cells"), [("grid2", (2, 2)), ("grid3", (3, 3)), ("tokens:8", (2, 4))])
+@pytest.mark.parametrize("kind", ["map", "channels last", "tokens", "tokens after a class token"])
+def test_cells_are_those_of_adaptive_average_pooling(pooling: str, cells: tuple[int, int], kind: str) -> None:
+    maps = torch.randn(2, 5, 7, 14)
+    expected = F.adaptive_avg_pool2d(maps, cells).flatten(2).transpose(1, 2).flatten(1)
+    patches = maps.flatten(2).transpose(1, 2)
+    out = {"map": maps, "channels last": maps.permute(0, 2, 3, 1), "tokens": patches}.get(
+        kind, torch.cat([torch.randn(2, 1, 5), patches], dim=1)
+    )
+    torch.testing.assert_close(pool(LayerNode.parse(f"layer4:{pooling}"), out, (224, 448)), expected)
+    if kind == "tokens after a class token":
+        with_class = pool(LayerNode.parse(f"layer4:{pooling}+cls"), out, (224, 448))
+        torch.testing.assert_close(with_class, torch.cat([expected, out[:, 0]], dim=1))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "vit_b_16", "swin_t"])
+def test_a_pooled_penultimate_is_the_last_map_before_it(name: str) -> None:
+    size = 224 if name == "vit_b_16" else 64
+    backbone = load_backbone(name, weights="random", pooling="grid2", size=size, device="cpu")
+    width = backbone.layers["penultimate:grid2"] // 4
+    layer = LayerNode.parse("penultimate:grid2")
+    module = backbone.extractor.module_of[layer]
+    pixels = pixels_for(backbone)
+    out = module_outputs(backbone.network, normalised(backbone, pixels), module)[module]
+    found = backbone.encode(pixels)
+    np.testing.assert_allclose(found["penultimate:grid2"], pool(layer, out, (size, size)), rtol=1e-4, atol=1e-6)
+    if name in ("resnet18", "swin_t"):  # whose last map is the mean of four cells of one size
+        mean = found["penultimate:grid2"].reshape(2, 4, width).mean(axis=1)
+        np.testing.assert_allclose(mean, found["penultimate"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_grid_leaves_the_identities_of_other_layers_as_they_were() -> None:
+    plain = load_backbone("lenet5", layers=("features.3:max",), device="cpu")
+    more = plain.with_layers(("features.3:max", "penultimate:grid2"))
+    assert plain.identities.items() <= more.identities.items()
+    assert len(set(more.identities.values())) == 3
+
+
+def test_a_network_without_a_map_has_no_grid() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 2))
+    with pytest.raises(BackboneError, match="penultimate:grid2: flat has no map or tokens before its last layer"):
+        last_map(network, "flat", "2", "penultimate:grid2", torch.zeros(1, 3, 2, 2))
+
+
 @pytest.mark.parametrize("prefix", [1, 5])
 def test_class_tokens_come_before_the_patches(prefix: int) -> None:
     tokens = torch.randn(2, prefix + 16, 8)
@@ -130,8 +174,22 @@ def test_of_several_outputs_of_a_layer_the_first_counts(own: Callable[[str], str
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("features.3:mean", "there is no pooling 'mean'; expected avg, max, gem, cls, avg\\+cls, flatten"),
-        ("penultimate:gem", "penultimate is one vector; pool a layer before it, such as layer4:gem"),
+        (
+            "features.3:mean",
+            "there is no pooling 'mean'; expected avg, max, gem, cls, avg\\+cls, flatten, gridG such as grid2",
+        ),
+        ("features.3:grid1", "there is no pooling 'grid1'"),
+        (
+            "penultimate:avg",
+            "penultimate is one vector; for the mean of the map before it, name that layer, such as layer4",
+        ),
+        ("penultimate:grid6", "has a map of 5 x 5 places, which is smaller than 6 x 6 cells; ask for fewer cells"),
+        (
+            "features.0:tokens:15",
+            "15 tokens make no grid in the shape of images of 32 x 32 .*; expected tokens:9 or tokens:16",
+        ),
+        ("features.3:grid2+cls", "without a class token"),
+        ("hidden:grid2", "'hidden:grid2' returns one vector per image, which has no cells"),
         (
             "features.3:cls",
             "'features.3:cls' returns shape .* per image, without a class token; pool it by avg, max or gem",
