@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp")
+KINDS = ("logreg", "linear", "svm", "ridge", "knn", "centroid", "bilinear", "mlp")
 """The kinds of head that ship with featx, in the order of the command line; ``featx.heads.registry`` defines them."""
 
 ZERO_SHOT = "zeroshot"

@@ -22,6 +22,7 @@ HEADS = {
     "ridge": {"kind": "ridge"},
     "knn": {"kind": "knn"},
     "centroid": {"kind": "centroid"},
+    "bilinear": {"kind": "bilinear"},
     "mlp": {"kind": "mlp"},
 }
 EVERY_HEAD = pytest.mark.parametrize("name", HEADS)

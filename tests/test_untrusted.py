@@ -75,12 +75,13 @@ def heads(digits: FeatureSet, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "neighbour": Head("knn", k=3, logit_adjustment=1.0, target_precision=0.9).fit(digits),
         "neighbour-labels": Head("knn", k=3).fit(many),
         "neighbour-mean": Head("knn", k=3, task="regression").fit(digits),
+        "bilinear": Head("bilinear", C=0.1).fit(digits, rows=digits.rows("train")[::16]),
         "hidden": Head("mlp").fit(digits, rows=digits.rows("train")[::16]),
     }
     return {form: head.save(folder / f"{form}.safetensors") for form, head in fitted.items()}
 
 
-FORMS = ("linear", "kernel", "neighbour", "neighbour-labels", "neighbour-mean", "hidden")
+FORMS = ("linear", "kernel", "neighbour", "neighbour-labels", "neighbour-mean", "bilinear", "hidden")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def at(facts: Facts, place: str, value: Any) -> None:
         ("reject_below", 1.5, "reject_below is 1.5; expected a number from 0 to 1"),
         ("parameters.k", -3, "parameters.k is -3; expected a whole number, at least 1"),
         ("parameters.k", 7, "k is 7 for centroid"),
-        ("parameters.C", 0.5, "C is only for logreg, svm, ridge; centroid has none"),
+        ("parameters.C", 0.5, "C is only for logreg, svm, ridge, bilinear; centroid has none"),
         ("parameters.C", "1", r'parameters.C is "1"; expected a number above 0'),
         ("parameters.seed", True, "parameters.seed is true; expected a whole number"),
         ("parameters.kernel", "rbf", "kernel is 'rbf' for centroid"),

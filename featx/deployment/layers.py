@@ -16,6 +16,7 @@ from featx.errors import HeadError
 from featx.heads.head import Head
 from featx.heads.postprocess import Isotonic, Postprocess
 from featx.heads.predictors import (
+    BilinearPredictor,
     CosinePredictor,
     HiddenLayerPredictor,
     KernelPredictor,
@@ -131,6 +132,23 @@ class _Linear(nn.Module):
         return (_unit(rows) if self.unit else rows) @ self.weight + self.bias
 
 
+class _Bilinear(nn.Module):
+    def __init__(self, predictor: BilinearPredictor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.projection, self.weight = _buffer(predictor.projection.T, dtype), _buffer(predictor.weight.T, dtype)
+        count = len(predictor.bias)
+        self.by_pair, self.bias = (
+            _buffer(predictor.quadratic.reshape(count, -1).T, dtype),
+            _buffer(predictor.bias, dtype),
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        y = rows @ self.projection
+        length = (y * y).sum(dim=1, keepdim=True).sqrt()
+        products = (y[:, :, None] * y[:, None, :]).flatten(1) / torch.where(length > 0, length, torch.ones_like(length))
+        return rows @ self.weight + products @ self.by_pair + self.bias
+
+
 class _HiddenLayer(nn.Module):
     def __init__(self, predictor: HiddenLayerPredictor, dtype: torch.dtype) -> None:
         super().__init__()
@@ -216,6 +234,7 @@ _LAYERS: dict[type[Any], Callable[[Any, torch.dtype], nn.Module]] = {
     LinearPredictor: _Linear,
     CosinePredictor: _Linear,
     HiddenLayerPredictor: _HiddenLayer,
+    BilinearPredictor: _Bilinear,
     KernelPredictor: _Kernel,
     NeighbourPredictor: _Neighbour,
     NeighbourLabelsPredictor: _NeighbourLabels,

@@ -27,16 +27,16 @@ class Head(ConformalHead):
 
     Features are standardised with the mean and deviation of the training rows. The hyper-parameter (C, k or weight decay) is
     chosen on the training rows alone, by the loss of stratified cross-validation, unless it is given; images of one group
-    (``FeatureSet.groups``) never straddle a fold. The scores of all heads but logreg are divided by a
+    (``FeatureSet.groups``) never straddle a fold. The scores of all heads but logreg and bilinear are divided by a
     temperature (Guo et al., 2017) that is fitted to the same held-out rows.
 
     Where features hold several views of each image (test-time augmentation, TTA), the head is fitted to each view as a row,
     and an image's scores are the mean over its views.
 
     Args:
-        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", "zeroshot", or a kind added by ``register_head``; by
-            default "ridge" for a regression, else "logreg".
-        C: inverse strength of the penalty, as in scikit-learn, for logreg, svm and ridge (alpha = 1 / (2 C)).
+        kind: "logreg", "linear", "svm", "ridge", "knn", "centroid", "bilinear", "mlp", "zeroshot", or a kind added by
+            ``register_head``; by default "ridge" for a regression, else "logreg".
+        C: inverse strength of the penalty, as in scikit-learn, for logreg, svm, bilinear and ridge (alpha = 1 / (2 C)).
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn.
         seed: of the folds, and of minibatches.
@@ -46,7 +46,7 @@ class Head(ConformalHead):
         logit_adjustment: this times the log of each class's share of the training rows is subtracted from its logit
             (Menon et al., 2021); 1 treats all classes as equally likely. Not together with ``class_weight``.
         calibrate: "temperature", "isotonic" (Zadrozny and Elkan, 2002) or "none", fitted to held-out rows; None: a
-            temperature for all kinds but logreg.
+            temperature for all kinds but logreg and bilinear.
         reject_below: no class is predicted if the highest probability is lower.
         target_precision: choose ``reject_below`` so that this share of the predictions is right, on held-out rows.
         conformal: calibrate prediction sets (of a regression, intervals) on held-out rows: the share of them that may miss

@@ -113,6 +113,58 @@ class HiddenLayerPredictor:
         return out
 
 
+def root_scaled(components: np.ndarray) -> np.ndarray:
+    """Divide (N, R) rows by the square roots of their lengths, so that their products are y_i y_j / |y|; zeros stay."""
+    lengths = np.linalg.norm(components, axis=1, keepdims=True)
+    scaled: np.ndarray = components / np.sqrt(np.where(lengths > 0, lengths, 1.0))
+    return scaled
+
+
+_PAIR_BYTES = 32 << 20  # of the products that are in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class BilinearPredictor:
+    """A linear predictor of features and of the products of R components of them: scores = Z W' + y' A y / |y| + b, y = P z.
+
+    Attributes:
+        projection: P, (R, D) float64.
+        weight: W, (C, D) float64.
+        quadratic: A, (C, R, R) float64, symmetric.
+        bias: b, (C,) float64.
+
+    Examples:
+        >>> square = BilinearPredictor(np.eye(2), np.zeros((1, 2)), np.eye(2)[None], np.zeros(1))
+        >>> square.decision_function(np.array([[3.0, 4.0], [0.0, 0.0]]))  # (9 + 16) / 5
+        array([[5.],
+               [0.]])
+    """
+
+    FORM: ClassVar[str] = "bilinear"
+    ARRAYS: ClassVar[Mapping[str, ArraySpec]] = {
+        "projection": ArraySpec("F64", "RD"),
+        "weight": ArraySpec("F64", "CD"),
+        "quadratic": ArraySpec("F64", "CRR"),
+        "bias": ArraySpec("F64", "C"),
+    }
+
+    projection: np.ndarray
+    weight: np.ndarray
+    quadratic: np.ndarray
+    bias: np.ndarray
+
+    def decision_function(self, Z: np.ndarray) -> np.ndarray:
+        """Score (N, D) standardised features: (N, C) float64."""
+        out: np.ndarray = Z @ self.weight.T + self.bias
+        count = self.projection.shape[0]
+        by_pair = self.quadratic.reshape(len(out.T), count * count).T
+        step = max(1, _PAIR_BYTES // (8 * count * count))
+        for at in range(0, len(Z), step):
+            y = root_scaled(Z[at : at + step] @ self.projection.T)
+            out[at : at + step] += (y[:, :, None] * y[:, None, :]).reshape(len(y), -1) @ by_pair
+        return out
+
+
 @dataclass(frozen=True, eq=False)
 class KernelPredictor:
     """A Gaussian kernel machine: scores = K(Z, support) A' + b, with K(x, z) = exp(-gamma |x - z|^2).

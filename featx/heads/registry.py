@@ -16,6 +16,7 @@ from typing import Any
 from featx.constants import DEFAULT_KINDS, KERNELS, KINDS, TASKS, ZERO_SHOT
 from featx.errors import HeadError
 from featx.heads.predictors import (
+    BilinearPredictor,
     CosinePredictor,
     HiddenLayerPredictor,
     KernelPredictor,
@@ -29,6 +30,9 @@ from featx.heads.training_data import Estimator
 
 MAX_RBF_ROWS = 5_000
 """The most training rows for which ``--model auto`` tries a kernel, whose cost grows with their square."""
+
+MAX_BILINEAR_ROWS = 20_000
+"""The most training rows for which ``--model auto`` tries a bilinear head, whose two thousand more columns take their time."""
 
 PARAMETERS = ("C", "k", "weight_decay")
 """The hyper-parameters that a kind of head may have. ``C`` and ``k`` can also be given to ``Head``."""
@@ -202,10 +206,11 @@ def auto_candidates(task: str, rows: int) -> list[tuple[str, str]]:
     Returns:
         (kind, kernel) of each.
     """
+    left_out = ("linear", *(["bilinear"] if rows > MAX_BILINEAR_ROWS else []))
     heads = [
         (name, "linear")
         for name, kind in HEAD_KINDS.items()
-        if task in kind.tasks and kind.is_fitted and name != "linear"
+        if task in kind.tasks and kind.is_fitted and name not in left_out
     ]
     if rows <= MAX_RBF_ROWS:
         heads.insert(heads.index(("mlp", "linear")), ("svm", "rbf"))
@@ -269,6 +274,12 @@ def _zeroshot(options: EstimatorOptions) -> Estimator:
     return ZeroShotEstimator(options.texts)
 
 
+def _bilinear(options: EstimatorOptions) -> Estimator:
+    from featx.heads.estimators.bilinear import BilinearEstimator
+
+    return BilinearEstimator(options.task, device=options.device, coarse=options.coarse)
+
+
 def _mlp(options: EstimatorOptions) -> Estimator:
     from featx.heads.estimators.mlp import MlpEstimator
 
@@ -288,6 +299,7 @@ register_head(HeadKind("logreg", ("classification", "multilabel"), LinearPredict
 register_head(HeadKind("svm", TASKS, lambda task, kernel: _SVM[kernel], _svm, "C", kernels=KERNELS))  # noqa: ARG005
 register_head(HeadKind("linear", TASKS, LinearPredictor, _linear))
 register_head(HeadKind("knn", TASKS, lambda task, kernel: _NEIGHBOURS[task], _knn, "k"))  # noqa: ARG005
+register_head(HeadKind("bilinear", TASKS, BilinearPredictor, _bilinear, "C", gives_logits=True))
 register_head(HeadKind("mlp", TASKS, HiddenLayerPredictor, _mlp, "weight_decay"))
 register_head(
     HeadKind(

@@ -7,7 +7,7 @@ number of classes, labels or targets.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -175,6 +175,17 @@ class ColumnSums:
     least: np.ndarray
     most: np.ndarray
 
+    @classmethod
+    def of_blocks(cls, width: int, blocks: Iterable[np.ndarray]) -> ColumnSums:
+        """Sum the columns of (n, D) float64 blocks, which are overwritten."""
+        sums = cls(0, np.zeros(width), np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for block in blocks:
+                mean, least, most = block.mean(axis=0), block.min(axis=0), block.max(axis=0)
+                block -= mean
+                sums = sums.merged(cls(len(block), mean, np.einsum("nd,nd->d", block, block), least, most))
+        return sums
+
     def merged(self, other: ColumnSums) -> ColumnSums:
         """The sums of both sets of rows, as by Chan, Golub and LeVeque (1983)."""
         total = self.count + other.count
@@ -195,14 +206,7 @@ class ColumnSums:
 
 def column_sums(features: np.ndarray, index: np.ndarray | None = None) -> ColumnSums:
     """Sum the columns of some rows, in one pass over the blocks."""
-    width = features.shape[1]
-    sums = ColumnSums(0, np.zeros(width), np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf))
-    with np.errstate(invalid="ignore", over="ignore"):
-        for _, block in Rows(features, index).blocks(np.float64):
-            mean, least, most = block.mean(axis=0), block.min(axis=0), block.max(axis=0)
-            block -= mean
-            sums = sums.merged(ColumnSums(len(block), mean, np.einsum("nd,nd->d", block, block), least, most))
-    return sums
+    return ColumnSums.of_blocks(features.shape[1], (block for _, block in Rows(features, index).blocks(np.float64)))
 
 
 def statistics(features: np.ndarray, index: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ class HeadClassifier(ClassifierMixin, _HeadEstimator):  # type: ignore[misc]
     """A classifier of scikit-learn that fits a ``featx.Head``: C or k is chosen by cross-validation unless it is given.
 
     Args:
-        kind: "logreg", "svm", "ridge", "knn", "centroid", "mlp", "linear", or a kind added by ``register_head``.
+        kind: "logreg", "svm", "ridge", "knn", "centroid", "bilinear", "mlp", "linear", or a kind added by ``register_head``.
         C: inverse strength of the penalty, for logreg, svm and ridge; None: chosen by cross-validation.
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn; None: chosen.
@@ -256,7 +256,7 @@ class HeadRegressor(RegressorMixin, _HeadEstimator):  # type: ignore[misc]
     """A regressor of scikit-learn that fits a ``featx.Head``: C or k is chosen by cross-validation unless it is given.
 
     Args:
-        kind: "ridge", "svm", "knn", "mlp", "linear", or a kind added by ``register_head``.
+        kind: "ridge", "svm", "knn", "bilinear", "mlp", "linear", or a kind added by ``register_head``.
         C: inverse strength of the penalty, for ridge (alpha = 1 / (2 C)) and svm; None: chosen by cross-validation.
         kernel: "linear" or "rbf", for svm.
         k: number of neighbours, for knn; None: chosen.

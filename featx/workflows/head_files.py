@@ -16,6 +16,7 @@ from featx.data.columns import beside
 from featx.data.image_set import UNLABELLED
 from featx.features.feature_set import FeatureSet
 from featx.features.image_store import image_places
+from featx.heads.estimators.bilinear import COMPONENTS
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD
 from featx.heads.prediction_table import EACH_IMAGE, PredictedBy, predict_each, write_predictions
@@ -156,6 +157,8 @@ def head_size(features: FeatureSet, head: Head) -> int:
     width, count = features.width, len(features.classes)
     stores_rows = head.kind == "knn" or head.kernel == "rbf"
     predictor = rows * features.views * (4 * width + 8 * count) if stores_rows else 8 * count * width
+    if head.kind == "bilinear":
+        predictor += 8 * COMPONENTS * (width + count * COMPONENTS)
     if head.kind == "mlp":
         predictor = HIDDEN_UNITS * (4 * width + 8 * count)
     return predictor + 16 * (width + rows)

@@ -70,7 +70,7 @@ def test_every_kind_of_head_can_be_fitted(fitted: Path, model: str) -> None:
 
 def test_c_for_a_head_that_has_none_is_refused(fitted: Path) -> None:
     assert featx("fit-head", "--model", "knn", "-C", "1", status=1).stderr == (
-        "Error: C is only for logreg, svm, ridge; knn has none, so leave out -C\n"
+        "Error: C is only for logreg, svm, ridge, bilinear; knn has none, so leave out -C\n"
     )
 
 

@@ -97,6 +97,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "hidden": lambda: predictors.HiddenLayerPredictor(
         np.ones((2, 5), np.float32), np.zeros(2, np.float32), np.ones((3, 2)), np.zeros(3)
     ),
+    "bilinear": lambda: fit("bilinear", *draw(30, 5, 3)[:2], 3, 0.1),
     "neighbour-labels": lambda: predictors.NeighbourLabelsPredictor(**NEAR, support_labels=np.ones((4, 2), np.uint8)),
     "neighbour-mean": lambda: predictors.NeighbourMeanPredictor(**NEAR, support_values=np.ones((4, 1))),
 }
@@ -117,7 +118,7 @@ def test_a_predictor_is_arrays_alone_of_the_types_that_a_file_holds(form: str) -
 def test_every_kind_of_head_has_a_form_that_is_a_predictor() -> None:
     forms = {
         get_kind(name).form(task, kernel)
-        for name in ("logreg", "linear", "svm", "ridge", "knn", "centroid", "mlp", "zeroshot")
+        for name in ("logreg", "linear", "svm", "ridge", "knn", "centroid", "bilinear", "mlp", "zeroshot")
         for task in get_kind(name).tasks
         for kernel in (("linear", "rbf") if name == "svm" else ("linear",))
     }

@@ -18,6 +18,7 @@ from featx.heads.head import Head
 from featx.heads.predictors import LinearPredictor
 from featx.heads.registry import (
     HEAD_KINDS,
+    MAX_BILINEAR_ROWS,
     MAX_RBF_ROWS,
     EstimatorOptions,
     HeadKind,
@@ -62,12 +63,15 @@ def test_every_kind_that_can_be_named_is_known() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "tree"}, "there is no head 'tree'; expected one of logreg, linear, svm, ridge, knn, centroid, mlp"),
+        (
+            {"name": "tree"},
+            "there is no head 'tree'; expected one of logreg, linear, svm, ridge, knn, centroid, bilinear, mlp",
+        ),
         ({"name": "svm", "kernel": "poly"}, "kernel is 'poly' for svm; expected linear or rbf, and only for svm"),
         ({"name": "ridge", "kernel": "rbf"}, "kernel is 'rbf' for ridge; expected linear or rbf, and only for svm"),
         (
             {"name": "centroid", "task": "regression"},
-            "centroid cannot do regression; expected one of ridge, svm, linear, knn, mlp",
+            "centroid cannot do regression; expected one of ridge, svm, linear, knn, bilinear, mlp",
         ),
         ({"name": "logreg", "task": "regression"}, "logreg cannot do regression"),
         ({"name": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
@@ -120,6 +124,8 @@ def test_auto_compares_all_that_suit_in_the_order_of_the_table(task: str) -> Non
 def test_auto_leaves_out_a_kernel_where_rows_are_many() -> None:
     assert ("svm", "rbf") in auto_candidates("classification", MAX_RBF_ROWS)
     assert ("svm", "rbf") not in auto_candidates("classification", MAX_RBF_ROWS + 1)
+    assert ("bilinear", "linear") in auto_candidates("classification", MAX_BILINEAR_ROWS)
+    assert ("bilinear", "linear") not in auto_candidates("classification", MAX_BILINEAR_ROWS + 1)
     assert ("mlp", "linear") in auto_candidates("classification", 10**9)
 
 
@@ -169,7 +175,7 @@ def test_a_registered_kind_is_checked_fitted_judged_saved_and_loaded(square: Hea
     assert get_kind("square") is square
     assert kind_names() == (*KINDS, ZERO_SHOT, "square")
     features = photos(gap=3.0)
-    with pytest.raises(HeadError, match="C is only for logreg, svm, ridge; square has none"):
+    with pytest.raises(HeadError, match="C is only for logreg, svm, ridge, bilinear; square has none"):
         Head("square", C=1.0)
     head = Head("square").fit(features)
     assert head.weight_decay_ in NearestSquare.candidates

@@ -64,7 +64,7 @@ def test_a_classifier_is_the_head_that_it_fits(y: np.ndarray) -> None:
 def test_parameters_are_checked_by_fit_and_not_before() -> None:
     with pytest.raises(HeadError, match="there is no head 'forest'"):
         HeadClassifier("forest").fit(X, Y)
-    with pytest.raises(HeadError, match="C is only for logreg, svm, ridge; knn has none"):
+    with pytest.raises(HeadError, match="C is only for logreg, svm, ridge, bilinear; knn has none"):
         HeadClassifier().set_params(kind="knn", C=1.0).fit(X, Y)
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         HeadClassifier().fit(X, X[:, 0])

@@ -23,7 +23,7 @@ def test_auto_compares_every_kind_and_selects_the_simplest_within_one_standard_e
     recorder = Recorder()
     fit = fit_head(TASKS[task](), "auto", task=task, models=tmp_path, reporter=recorder)
     names = [line.kind for line in fit.compared]
-    expected = ["centroid", "ridge", "logreg", "svm", "knn", "svm-rbf", "mlp"]
+    expected = ["centroid", "ridge", "logreg", "svm", "knn", "bilinear", "svm-rbf", "mlp"]
     unsuited = {"classification": (), "multilabel": ("centroid",), "regression": ("centroid", "logreg")}[task]
     assert names == [name for name in expected if name not in unsuited]
     assert all(math.isfinite(line.loss) and line.error > 0 and not line.why for line in fit.compared)
@@ -51,7 +51,7 @@ def test_auto_selects_a_nonlinear_head_where_no_linear_one_fits(tmp_path: Path) 
     far = (features.features**2).sum(axis=1) > 1.4
     features = dataclasses.replace(features, labels=far.astype(np.int64))
     fit = fit_head(features, "auto", models=tmp_path)
-    assert fit.head.kind in ("knn", "svm", "mlp")
+    assert fit.head.kind in ("knn", "svm", "bilinear", "mlp")
     assert fit.head.kind != "svm" or fit.head.kernel == "rbf"
     assert fit.report.accuracy > 0.85
 

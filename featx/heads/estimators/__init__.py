@@ -12,6 +12,7 @@ from featx._lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "bilinear": ["BilinearEstimator"],
         "centroid": ["NearestCentroidEstimator"],
         "knn": ["KNearestEstimator"],
         "linear": ["LinearPathEstimator"],
@@ -22,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(
 )
 
 if TYPE_CHECKING:
+    from featx.heads.estimators.bilinear import BilinearEstimator as BilinearEstimator
     from featx.heads.estimators.centroid import NearestCentroidEstimator as NearestCentroidEstimator
     from featx.heads.estimators.knn import KNearestEstimator as KNearestEstimator
     from featx.heads.estimators.linear import LinearPathEstimator as LinearPathEstimator
