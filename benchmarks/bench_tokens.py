@@ -8,19 +8,21 @@
 Each file holds the whole last map of each image, 7 x 7 places (``penultimate:grid7``), from which the poolings are computed.
 All labelled images are split at random, stratified, 70 % for training, ``--splits`` times; with ``--shots``, heads get only so
 many training images of each class. One line is printed for each way: ``accuracy`` and ``log_loss``, means over the splits;
-``gain`` over logistic regression on the mean of the map, in points, with ``standard_error`` over the images (each image's mean
-over the splits it is tested in is one number), ``better`` and ``worse``, the splits in which it is more and less accurate, and
-``log_loss_gain``; ``cpu_seconds`` of a fit; and ``bytes`` of float16 features an image.
+``gain`` over the first way, logistic regression on the mean of the map, in points, with ``standard_error`` over the images (the
+mean of each image over the splits it is tested in is one number), ``better`` and ``worse``, the splits in which it is more and
+less accurate, and ``log_loss_gain``; ``cpu_seconds`` of a fit; and ``bytes`` of float16 features an image.
 
 The ways are a kind of head and what it is fitted to. ``vote`` is the mean of the probabilities of logreg, svm --kernel rbf and
 bilinear. ``attentive`` pools the places by learned queries, as attentive probing does (8 queries, each for its share of the
 channels, trained by L-BFGS together with a linear layer). ``frofa`` fits logreg to each feature and 8 copies of it of another
-brightness (Bär et al., 2024), each copy as a view.
+brightness (Bär et al., 2024), each copy as a view. ``plain deviations``: features are standardised by the deviations of the
+training images, however few they are; otherwise these are steadied (``featx.heads.training_data.steadied``).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -52,46 +54,48 @@ def poolings(maps: np.ndarray) -> dict[str, np.ndarray]:
     return {**found, "avg and std": np.concatenate([found["avg"], maps.std(axis=1)], axis=1)}
 
 
-def ways(maps: np.ndarray, y: np.ndarray, few: bool) -> dict[str, tuple[Way, int]]:
-    """What is compared, by name, with the numbers of an image that it takes."""
-    pooled = poolings(maps)
+def ways(features: FeatureSet, maps: np.ndarray, few: bool) -> dict[str, tuple[Way, int]]:
+    """What is compared, by name, with the numbers of an image that it takes; the first is what others are compared with."""
+    pooled, y, width = poolings(maps), features.labels, maps.shape[2]
 
-    def head(pooling: str, kind: str, **options: Any) -> tuple[Way, int]:
+    def head(pooling: str, kind: str, *, steadied: bool = True, **options: Any) -> tuple[Way, int]:
         X = pooled[pooling]
-        return (
-            lambda train, test, seed: Head(kind, seed=seed, **options).fit(X[train], y[train]).predict_values(X[test]),
-            X.shape[1],
-        )
+        backbone = features.backbone if steadied else {}
+        data = dataclasses.replace(features, features=X, layer="penultimate", backbone=backbone)
+        return lambda train, test, seed: fitted(data, train, kind, seed, **options).predict_values(X[test]), X.shape[1]
 
-    rbf, avg = {"kernel": "rbf"}, maps.shape[2]
+    def brightened(train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+        views = brightness_copies(pooled["avg"], seed)
+        data = dataclasses.replace(features, features=views, layer="penultimate", backbone={})
+        return fitted(data, train, "logreg", seed).predict_values(pooled["avg"][test])
+
     found = {"logreg, avg": head("avg", "logreg"), "bilinear, avg": head("avg", "bilinear")}
-    if few:
-        found["frofa, avg"] = (lambda train, test, seed: brightened(pooled["avg"], y, train, test, seed), avg)
-    else:
-        for pooling in pooled.keys() - {"avg"}:
-            found[f"logreg, {pooling}"] = head(pooling, "logreg")
-        found["bilinear, grid2"] = head("grid2", "bilinear")
-        tokens = pooled["tokens:16"].reshape(len(y), 16, -1)
-        found["attentive, tokens:16"] = (lambda train, test, seed: attentive(tokens, y, train, test, seed), 16 * avg)
-    voters = [found["logreg, avg"], head("avg", "svm", **rbf), found["bilinear, avg"]]
+    voters = [found["logreg, avg"], head("avg", "svm", kernel="rbf"), found["bilinear, avg"]]
     found["svm-rbf, avg"] = voters[1]
-    found["vote, avg"] = (lambda train, test, seed: np.mean([way(train, test, seed) for way, _ in voters], axis=0), avg)
+    found["vote, avg"] = lambda *of: np.mean([way(*of) for way, _ in voters], axis=0), width
+    if few:
+        plain = {"logreg, avg, plain deviations": head("avg", "logreg", steadied=False)}
+        return {**plain, **found, "frofa, avg, plain deviations": (brightened, width)}
+    for pooling in ("grid2", "grid3", "tokens:16", "max", "gem", "avg and std"):
+        found[f"logreg, {pooling}"] = head(pooling, "logreg")
+    found["bilinear, grid2"] = head("grid2", "bilinear")
+    tokens = pooled["tokens:16"].reshape(len(y), 16, -1)
+    found["attentive, tokens:16"] = lambda *of: attentive(tokens, y, *of), 16 * width
     return found
 
 
-def brightened(X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Fit logistic regression to features and copies of them whose brightness is shifted."""
+def fitted(data: FeatureSet, train: np.ndarray, kind: str, seed: int, **options: Any) -> Head:
+    """A head of some training rows. Every split has all classes, so that probabilities are in the order of the labels."""
+    return Head(kind, seed=seed, **options).fit(data, rows=train)
+
+
+def brightness_copies(X: np.ndarray, seed: int) -> np.ndarray:
+    """(N, D) to (N, 9, D) float32: each feature, and copies of it whose brightness is shifted."""
     rng = np.random.default_rng(seed)
-    rows = X[train]
-    low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
-    unit = (rows - low) / np.maximum(high - low, 1e-9)
-    copies = [np.clip(unit + rng.uniform(-BRIGHTNESS, BRIGHTNESS, (len(rows), 1)), 0, 1) for _ in range(COPIES)]
-    views = np.stack([rows, *(copy * (high - low) + low for copy in copies)], axis=1).astype(np.float32)
-    plain = FeatureSet.from_arrays(
-        rows, y[train], classes=[f"{label:03}" for label in range(y.max() + 1)], splits="train"
-    )
-    features = FeatureSet(**{**vars(plain), "features": views})
-    return Head("logreg", seed=seed).fit(features, split="all").predict_values(X[test])
+    low, high = X.min(axis=1, keepdims=True), X.max(axis=1, keepdims=True)
+    unit = (X - low) / np.maximum(high - low, 1e-9)
+    copies = [np.clip(unit + rng.uniform(-BRIGHTNESS, BRIGHTNESS, (len(X), 1)), 0, 1) for _ in range(COPIES)]
+    return np.stack([X, *(copy * (high - low) + low for copy in copies)], axis=1).astype(np.float32)
 
 
 def attentive(tokens: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
@@ -148,11 +152,10 @@ def judged(way: Way, y: np.ndarray, splits: int, shots: int) -> tuple[np.ndarray
 def measure(file: Path, splits: int, shots: int = 0) -> list[dict[str, Any]]:
     """One line for each way."""
     features = FeatureSet.load(file, f"penultimate:grid{SIDE}")
-    rows = np.flatnonzero(features.labels >= 0)
-    y = features.labels[rows]
-    maps = np.asarray(features.features[rows], dtype=np.float32).reshape(len(rows), SIDE * SIDE, -1)
+    features = features.take(np.flatnonzero(features.labels >= 0))
+    y, maps = features.labels, np.asarray(features.features, dtype=np.float32).reshape(len(features), SIDE * SIDE, -1)
     lines, plain = [], None
-    for name, (way, width) in ways(maps, y, bool(shots)).items():
+    for name, (way, width) in ways(features, maps, bool(shots)).items():
         right, losses, seconds = judged(way, y, splits, shots)
         plain = plain or (right, losses)
         tested = ~np.isnan(right).all(axis=0)

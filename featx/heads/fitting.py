@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from featx.constants import FOREIGN
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
+from featx.features.joint_sets import blocks_of
 from featx.heads.conformal import notes_on_sets
 from featx.heads.estimators.zeroshot import ZeroShotEstimator
 from featx.heads.evaluation import make_report, require_finite
@@ -30,7 +32,8 @@ from featx.heads.registry import PARAMETERS, EstimatorOptions, HeadKind, get_kin
 from featx.heads.search import Search, draw_share, most_searched, search, search_share
 from featx.heads.targets import Targets, constant_of, labels_alone, targets_of, task_of
 from featx.heads.texts import ClassTexts, require_width
-from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics
+from featx.heads.training_data import Estimator, Folds, Rows, TrainingData, flatten_views, statistics, steadied
+from featx.layer_spec import LayerSpec
 from featx.metrics.reports import Report
 from featx.text import size_text
 
@@ -209,6 +212,7 @@ def prepare(
     mean, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if not unit:
         mean, scale = statistics(X, index) if ranks is None else ranks.column_sums(index).statistics()
+        scale = steadied(scale, len(rows), _blocks_of_one_unit(features))
     if unit:
         require_finite(X, index, where)
         require_width(params["texts"], X.shape[1], features.layer)
@@ -237,6 +241,14 @@ def prepare(
     return dataclasses.replace(
         training, share=(_with_folds(training.take(drawn), features, rows[drawn], some), drawn), ranks=ranks
     )
+
+
+def _blocks_of_one_unit(features: FeatureSet) -> list[slice]:
+    """The columns whose variances may be compared: those of one layer of a network; none of arrays and of several layers."""
+    spec = LayerSpec.parse(features.layer) if LayerSpec.is_valid(features.layer) else None
+    if not features.backbone or FOREIGN in features.backbone.get("parts", {}) or spec is None or len(spec.layers) > 1:
+        return []
+    return blocks_of(features.backbone, features.width)
 
 
 def _with_folds(training: TrainingData, features: FeatureSet, rows: np.ndarray, targets: Targets) -> TrainingData:

@@ -25,6 +25,7 @@ from featx.heads.head import Head
 from featx.heads.out_of_fold import predict_held_out
 from featx.heads.postprocess import fit_temperature
 from featx.heads.search import EQUAL_LOSS, draw_share, losses
+from featx.heads.training_data import steadied
 
 
 @pytest.fixture(autouse=True)
@@ -324,3 +325,31 @@ def test_a_share_of_very_many_rows_has_some_of_each_class_and_label() -> None:
     assert labels[drawn].sum(axis=0)[1:].tolist() == [10, 3]
     assert 100 < len(draw_share(y[:, None] * 0.5, "regression", most=200, seed=0)) < 300
     assert draw_share(y, "classification", most=10**6, seed=0).tolist() == list(range(len(y)))
+
+
+def test_few_images_of_a_network_are_not_stretched_along_columns_that_hardly_vary() -> None:
+    rng = np.random.default_rng(0)
+    features = photos(gap=2.0, train=8)
+    spread = rng.uniform(0.1, 3.0, features.width)
+    X = (features.features * spread).astype(np.float32)
+    X[:, 0] = np.where(features.splits == "train", 5.0, X[:, 0])
+    features = dataclasses.replace(features, features=X)
+    rows = features.rows("train")
+    deviation = X[rows].astype(np.float64).std(axis=0)
+    extracted = Head("ridge").fit(features)
+    assert features.backbone
+    mean = np.square(deviation).mean()
+    expected = np.sqrt(np.square(deviation) + 30 * (1 / len(rows) - 1 / 50) * mean)
+    np.testing.assert_allclose(extracted.scale_, expected, rtol=1e-6)
+    arrays = Head("ridge").fit(dataclasses.replace(features, backbone={}))
+    np.testing.assert_allclose(arrays.scale_[1:], deviation[1:], rtol=1e-6)
+    assert arrays.scale_[0] == 1.0
+
+
+def test_many_images_are_standardised_by_their_own_deviations() -> None:
+    scale = np.array([3.0, 1e-6, 1.0])
+    assert steadied(scale, 50, [slice(0, 3)]) is scale
+    apart = steadied(scale, 20, [slice(0, 1), slice(1, 3)])
+    np.testing.assert_allclose(apart[0], 3 * np.sqrt(1 + 30 * (1 / 20 - 1 / 50)))
+    np.testing.assert_allclose(apart[1:], 1e-6 * np.sqrt([1 + 0.45, 0.45]))
+    np.testing.assert_array_equal(steadied(np.ones(4), 5, [slice(0, 4)]), np.ones(4))

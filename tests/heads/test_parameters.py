@@ -41,7 +41,7 @@ from featx.heads.head import Head
         ),
         (
             {"kind": "logreg", "task": "regression"},
-            "logreg cannot do regression; expected one of ridge, svm, linear, knn, mlp",
+            "logreg cannot do regression; expected one of ridge, svm, linear, knn, bilinear, mlp",
         ),
         ({"kind": "centroid", "task": "multilabel"}, "centroid cannot do multilabel; expected one of ridge, logreg"),
         ({"class_weight": "even"}, "class_weight is 'even'; expected balanced, or a weight for each class"),

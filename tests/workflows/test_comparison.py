@@ -64,7 +64,7 @@ def test_a_kind_that_fails_is_in_the_table_with_its_reason(tmp_path: Path, monke
     assert failed.why.startswith("60 rows are too many for a support vector machine with a kernel")
     assert failed.cells() == ("svm-rbf", failed.why, "", "", "", "")
     assert math.isnan(failed.loss)
-    assert len(fit.compared) == 7
+    assert len(fit.compared) == 8
 
 
 def test_where_no_kind_can_be_fitted_the_error_has_the_first_reason(tmp_path: Path) -> None:

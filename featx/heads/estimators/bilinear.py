@@ -14,7 +14,7 @@ import numpy as np
 from featx.heads.estimators.linear import LinearPathEstimator
 from featx.heads.estimators.ridge import RidgeEstimator
 from featx.heads.predictors import BilinearPredictor, LinearPredictor, root_scaled
-from featx.heads.training_data import ColumnSums, Estimator, Rows, TrainingData
+from featx.heads.training_data import ColumnSums, Estimator, Rows, TrainingData, steadied
 
 COMPONENTS = 64
 """R. On the real features at hand 32, 64 and 96 were equally good."""
@@ -28,9 +28,9 @@ class BilinearEstimator:
 
     The products are those of low-rank bilinear pooling (Lin et al., 2015; Kim et al., 2017), here of a vector with itself.
     Their division by the length of y is the matrix square root of y y', which second-order pooling takes (Li et al., 2017).
-    Features and products are standardised, and share one penalty. Components and deviations are those of all training rows,
-    without labels; C is chosen by cross-validation as in ``logreg``, or ``ridge`` for a regression, which fit the weights
-    exactly.
+    Features and products are standardised, those of few images by steadied deviations, and share one penalty. Components and
+    deviations are those of all training rows, without labels; C is chosen by cross-validation, and the weights are exact, as in
+    ``logreg``, or in ``ridge`` for a regression.
 
     Args:
         task: one of ``TASKS``.
@@ -39,6 +39,7 @@ class BilinearEstimator:
 
     Attributes:
         candidates: values of C, the smallest first.
+        first_looks: as ``Estimator`` has it; (0, 0) for a regression, whose values of C share one decomposition.
 
     Examples:
         >>> rows = Rows(np.array([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]] * 5))
@@ -60,15 +61,26 @@ class BilinearEstimator:
         estimator: Estimator = self._linear
         return estimator.candidates
 
+    @property
+    def first_looks(self) -> tuple[int, int]:
+        """Where a search begins, and its stride."""
+        looks: tuple[int, int] = getattr(self._linear, "first_looks", (0, 0))
+        return looks
+
     def cross_val_scores(
-        self, training: TrainingData, candidates: Sequence[float]
+        self, training: TrainingData, candidates: Sequence[float], **options: bool
     ) -> Iterator[tuple[float, np.ndarray]]:
         """Score each row by a fit to the training rows of the fold that holds it out; of a regression, without the row.
+
+        Args:
+            training: with folds.
+            candidates: values of C.
+            options: as the linear estimator takes them.
 
         Yields:
             Each C, and its (N, C) float64 scores; NaN for rows that no fold holds out.
         """
-        yield from self._linear.cross_val_scores(self._with_pairs(training), candidates)
+        yield from self._linear.cross_val_scores(self._with_pairs(training), candidates, **options)
 
     def fit(self, training: TrainingData, candidate: float) -> BilinearPredictor:
         """Fit to all rows.
@@ -83,19 +95,20 @@ class BilinearEstimator:
         rows = extended.rows
         weight = fitted.weight / rows.scale
         bias = fitted.bias - weight @ rows.mean
-        width, projection = training.rows.width, self._pairs_of(training.rows).projection
+        width, projection = training.rows.width, self._pairs_of(training).projection
         return BilinearPredictor(projection, weight[:, :width], _symmetric(weight[:, width:], len(projection)), bias)
 
-    def _pairs_of(self, rows: Rows) -> _Pairs:
+    def _pairs_of(self, training: TrainingData) -> _Pairs:
         """The components of the data; those of the search serve the fit too, so that both solve one problem."""
+        rows = training.rows
         if self._pairs is None or self._pairs.features is not rows.features:
-            self._pairs = _Pairs.of(rows)
+            self._pairs = _Pairs.of(rows, images=len(rows) // training.together)
         return self._pairs
 
     def _with_pairs(self, training: TrainingData) -> TrainingData:
         """The same data with the products as further columns."""
         if self._last is None or self._last[0] is not training:
-            rows = self._pairs_of(training.rows).added_to(training.rows)
+            rows = self._pairs_of(training).added_to(training.rows)
             share = training.share and (self._with_pairs(training.share[0]), training.share[1])
             self._last = training, dataclasses.replace(training, rows=rows, share=share)
         return self._last[1]
@@ -107,16 +120,16 @@ class _Pairs:
     Attributes:
         features: the matrix that the rows are of.
         projection: (R, D) float64, from standardised features to whitened components.
-        mean: (D + R (R + 1) / 2,) float64, of features and products.
-        scale: of the same shape, their deviations.
+        mean: (D + R (R + 1) / 2,) float64, of features, which are standardised already, and products.
+        scale: of the same shape: 1, and the deviations of the products.
     """
 
     def __init__(self, features: Any, projection: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> None:
         self.features, self.projection, self.mean, self.scale = features, projection, mean, scale
 
     @classmethod
-    def of(cls, rows: Rows) -> _Pairs:
-        """Compute them."""
+    def of(cls, rows: Rows, *, images: int) -> _Pairs:
+        """Compute them, from the rows of so many images."""
         step = -(-len(rows) // _MOST_ROWS)
         some = rows.take(np.arange(0, len(rows), step))
         projection = _components(some.whole(np.float64))
@@ -124,6 +137,8 @@ class _Pairs:
         extended = _PairRows(some, projection, np.zeros(width), np.ones(width))
         sums = ColumnSums.of_blocks(width, (block for _, block in extended.blocks(np.float64)))
         mean, scale = sums.statistics()
+        mean[: rows.width], scale[: rows.width] = 0.0, 1.0
+        scale = steadied(scale, images, [slice(rows.width, width)])
         return cls(rows.features, projection, mean, scale)
 
     def added_to(self, rows: Rows) -> Rows:

@@ -79,15 +79,21 @@ class Restandardised:
         return self._strength * change
 
     def _growth(self, rows: slice) -> np.ndarray:
-        """(b, D), the share by which the variance of each feature is larger without each of b images."""
+        """(b, D), the share by which the squared deviation of each feature is larger without each of b images.
+
+        The squared deviations of few images have a part that is not of the feature itself (``steadied``), which stays.
+        """
         Z = self._design.features(rows).reshape(-1, self._design.views, self._design.width)
         left = max(len(self._design) - self._design.views, 1)
         variance = (self._squares - np.square(Z).sum(axis=1)) / left - (Z.sum(axis=1) / left) ** 2
-        return np.where(self._squares > 0, np.maximum(variance, 1e-6) - 1, 0.0)
+        return np.where(self._squares > 0, np.maximum(variance, 1e-6) - self._squares / len(self._design), 0.0)
 
     @cached_property
     def _squares(self) -> np.ndarray:
-        """(D,), the sum of the squares of each standardised feature: the number of rows, or 0 for a constant feature."""
+        """(D,), the sum of the squares of each standardised feature.
+
+        It is the number of rows, less where deviations are steadied, and 0 for a constant feature.
+        """
         total = np.zeros(self._design.width)
         for _, rows, _ in self._design.blocks():
             total += np.square(self._design.features(rows)).sum(axis=0)

@@ -18,7 +18,7 @@ from featx.heads.head import Head
 from featx.heads.training_data import Rows, TrainingData, statistics
 
 
-def draw(task: str = "classification", rows: int = 90, dim: int = 6) -> TrainingData:
+def draw(task: str = "classification", rows: int = 240, dim: int = 6) -> TrainingData:
     """Rows whose class is a product of two columns."""
     rng = np.random.default_rng(0)
     X = rng.normal(2, 3, (rows, dim)).astype(np.float32)
@@ -83,7 +83,7 @@ def test_columns_that_never_vary_and_rows_at_the_mean_do_no_harm() -> None:
     predictor = BilinearEstimator("classification").fit(constant, 0.1)
     assert predictor.projection.shape == (5, 6)
     assert np.isfinite(predictor.decision_function(np.zeros((2, 6)))).all()
-    blank = dataclasses.replace(training, rows=Rows(np.ones((90, 6))))
+    blank = dataclasses.replace(training, rows=Rows(np.ones((240, 6))))
     scores = BilinearEstimator("classification").fit(blank, 0.1).decision_function(np.zeros((1, 6)))
     shares = np.bincount(training.y, training.weight) / training.weight.sum()
     np.testing.assert_allclose(np.exp(scores[0]) / np.exp(scores[0]).sum(), shares, atol=1e-4)
