@@ -225,6 +225,11 @@ FEW_IMAGES, _PRIOR_IMAGES = 50, 30
 """Below so many images, deviations are steadied; and how many images the mean variance of all columns then counts as."""
 
 
+def steadying(images: int) -> float:
+    """The share of the mean variance that is added to each column's variance where there are so many images."""
+    return max(0.0, _PRIOR_IMAGES * (1 / max(images, 1) - 1 / FEW_IMAGES))
+
+
 def steadied(scale: np.ndarray, images: int, blocks: Sequence[slice]) -> np.ndarray:
     """Shrink the deviations of columns of one unit towards one another, where few images tell little about each.
 
@@ -244,8 +249,8 @@ def steadied(scale: np.ndarray, images: int, blocks: Sequence[slice]) -> np.ndar
         >>> steadied(np.array([3.0, 1e-6, 1.0]), 10, [slice(0, 3)]).round(2)
         array([4.02, 2.68, 2.68])
     """
-    weight = _PRIOR_IMAGES * (1 / max(images, 1) - 1 / FEW_IMAGES)
-    if weight <= 0:
+    weight = steadying(images)
+    if not weight:
         return scale
     out = scale.astype(np.float64)
     for block in blocks:

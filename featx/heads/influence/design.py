@@ -39,6 +39,11 @@ class Design:
         return len(self._rows)
 
     @property
+    def squared_scale(self) -> np.ndarray:
+        """(D,), the squares of what the features are divided by."""
+        return np.square(self._rows.scale)
+
+    @property
     def side(self) -> int:
         """The number of coordinates with the one of the intercept, r + 1."""
         return (self._rows.width if self.basis is None else self.basis.shape[1]) + 1

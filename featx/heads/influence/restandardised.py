@@ -8,9 +8,12 @@ import numpy as np
 
 from featx.heads.influence.design import Design
 from featx.heads.influence.hessian import Inverse, Iterative
+from featx.heads.training_data import steadying
 
 MAX_STORED = 1 << 27
 """The most numbers that are kept to correct the standardisation to second order; otherwise it is corrected to first order."""
+
+_ROUNDING = 1e-4  # the most by which the variance of a standardised feature differs from 1 because numbers are rounded
 
 
 class Restandardised:
@@ -81,12 +84,19 @@ class Restandardised:
     def _growth(self, rows: slice) -> np.ndarray:
         """(b, D), the share by which the squared deviation of each feature is larger without each of b images.
 
-        The squared deviations of few images have a part that is not of the feature itself (``steadied``), which stays.
+        Of few images it has a part that is not of the feature itself (``steadied``), which changes with the number of images
+        and with the mean variance of all features.
         """
         Z = self._design.features(rows).reshape(-1, self._design.views, self._design.width)
         left = max(len(self._design) - self._design.views, 1)
         variance = (self._squares - np.square(Z).sum(axis=1)) / left - (Z.sum(axis=1) / left) ** 2
-        return np.where(self._squares > 0, np.maximum(variance, 1e-6) - self._squares / len(self._design), 0.0)
+        own = self._squares / len(self._design)
+        added = np.where(own > 0, 1 - own, 0.0)
+        now, then = steadying(self._design.images), steadying(self._design.images - 1)
+        if now and (added > _ROUNDING).any():
+            raw = self._design.squared_scale
+            variance = variance + added * (then / now) * ((variance @ raw) / (own @ raw))[:, None]
+        return np.where(self._squares > 0, np.maximum(variance, 1e-6) - 1, 0.0)
 
     @cached_property
     def _squares(self) -> np.ndarray:
