@@ -179,19 +179,6 @@ class Backbone(WithText):
         other.views = tuple(views)
         return other
 
-    def in_modules(self, layer: str) -> str:
-        """A layer spec in which the last map stands by the name of its module, so that the network alone tells what it is.
-
-        Args:
-            layer: layers that are extracted, as in ``LayerSpec.parse``; ``penultimate:grid2`` among them becomes
-                ``layer4:grid2``.
-        """
-        spec = LayerSpec.parse(layer)
-        if all(node.is_vector for node in spec.nodes):
-            return layer
-        nodes = [dataclasses.replace(node, node=self.extractor.module_of.get(node, node.node)) for node in spec.nodes]
-        return str(LayerSpec(tuple(map(str, nodes)), spec.views))
-
     def with_dtype(self, dtype: str) -> Backbone:
         """The same network with embeddings of another type, "float32" or "float16"."""
         other = copy.copy(self)
@@ -426,6 +413,20 @@ def layers_of(name: str) -> tuple[list[Stage], list[str]]:
     with as_backbone_errors(name, network, network.transform, images.device):
         classifier = find_classifier(network.module, images, network.classifier)[0]
         return find_stages(network.module, classifier, images), block_names(network.module, classifier)
+
+
+def in_modules(backbone: Backbone, layer: str) -> str:
+    """A layer spec in which the last map stands by the name of its module, so that the network alone tells what it is.
+
+    Args:
+        backbone: the backbone.
+        layer: layers that it extracts, as in ``LayerSpec.parse``; ``penultimate:grid2`` among them becomes ``layer4:grid2``.
+    """
+    spec = LayerSpec.parse(layer)
+    if all(node.is_vector for node in spec.nodes):
+        return layer
+    nodes = [dataclasses.replace(node, node=backbone.extractor.module_of.get(node, node.node)) for node in spec.nodes]
+    return str(LayerSpec(tuple(map(str, nodes)), spec.views))
 
 
 def split_views(features: Mapping[str, np.ndarray], views: Sequence[View | RandomView]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from featx.backbones.backbone import Backbone
+from featx.backbones.backbone import Backbone, in_modules
 from featx.backbones.embedder import JointNetwork
 from featx.backbones.joint import JointBackbone
 from featx.backbones.restored import restore_backbone
@@ -77,7 +77,7 @@ class Assembly:
     @property
     def layer(self) -> str:
         """The layers and views of the head, by the names of modules: what the network alone can be cut off at."""
-        return self.backbone.in_modules(self.head.layer_)
+        return in_modules(self.backbone, self.head.layer_)
 
     def head_logits(self, head: Head, rows: np.ndarray) -> np.ndarray:
         """Return the (R, C) float64 logits of a head, from cached features in all views."""
@@ -158,7 +158,7 @@ def network_with(layer: str, weight: np.ndarray, bias: np.ndarray, backbone: Bac
         joint = joint_network(backbone)
         set_classifier(joint, classifier, weight, bias)
         return joint.to(backbone.device).eval()
-    layer = backbone.in_modules(layer)
+    layer = in_modules(backbone, layer)
     network = end_at_layer(
         layer, copy.deepcopy(backbone.network), weight.shape[1], classifier, images=backbone.transform.size
     )
@@ -170,7 +170,7 @@ def classifier_of(layer: str, backbone: Backbone) -> str:
     """The name of the last layer of the network that ``network_with`` makes."""
     if isinstance(backbone, JointBackbone):
         return JointNetwork.CLASSIFIER
-    return head_name(backbone.in_modules(layer), backbone.classifier)
+    return head_name(in_modules(backbone, layer), backbone.classifier)
 
 
 def origin_of(backbone: Backbone) -> dict[str, Any]:

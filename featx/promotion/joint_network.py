@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from featx.backbones.backbone import in_modules
 from featx.backbones.embedder import Embedder, JointNetwork
 from featx.backbones.feature_extractor import FeatureExtractor
 from featx.backbones.joint import JointBackbone, Part
@@ -101,7 +102,7 @@ def _extractor(network: nn.Module, name: str, classifier: str, layers: Sequence[
 
 def _in_modules(part: Part) -> list[str]:
     """The layers of a part by the names of modules, from which the network can be built again."""
-    return list(LayerSpec.parse(part.backbone.in_modules(",".join(part.layers))).layers)
+    return list(LayerSpec.parse(in_modules(part.backbone, ",".join(part.layers))).layers)
 
 
 def _keeps_last(part: Part) -> bool:
