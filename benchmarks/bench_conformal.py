@@ -10,12 +10,12 @@ groups; ``ungrouped`` are the same rows without their groups. ``coverage`` is th
 quantile, ``least_class`` the coverage of the class that is covered least on average, ``size`` the mean size of a set (of an
 interval, its width over the targets' deviation), and ``singletons`` the share of sets of one class.
 
-``real``: the labelled rows of a feature file are divided anew in every run, 60 % to fit and the rest to judge.
-``methods`` are other rules on the same out-of-fold probabilities: APS with its own probability counted (Romano et al., 2020,
-without the random part), with the random part, RAPS (Angelopoulos et al., 2021; lambda 0.1 from the second class on), and LAC
-(Sadinle et al., 2019), the most probable class being added where a set is empty. ``hard`` is the coverage of the quarter of
-images with the least confidence. ``shift``: coverage on judged rows of which the two classes that are right least often make
-up two thirds.
+``real``: the labelled rows of a feature file are divided anew in every run, 60 % to fit and the rest to judge. ``featx`` and
+``per class`` are the head's own sets. ``methods`` has other rules too, on the probabilities of five folds: APS with the class's
+own probability counted (Romano et al., 2020, without the random part), with the random part, RAPS (Angelopoulos et al., 2021;
+lambda 0.1 from the second class on), and LAC (Sadinle et al., 2019), the most probable class being added where a set is empty.
+``hard`` is the coverage of the quarter of images with the least confidence. ``shift``: coverage on judged rows of which the
+third of the classes that are right least often make up two thirds.
 """
 
 from __future__ import annotations
@@ -158,7 +158,6 @@ def _raps(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 METHODS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "featx": lambda p, _: mass_before(p),
     "APS, own probability counted": _with_own,
     "APS, random": _random,
     "RAPS, random": _raps,
@@ -179,7 +178,8 @@ def divided(features: FeatureSet, share: float, runs: int) -> Iterator[tuple[int
 def real(file: Path, kind: str, alpha: float, runs: int, share: float = 0.6) -> dict[str, Any]:
     """One feature file, divided anew in every run."""
     features = FeatureSet.load(file)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*METHODS, "per class", "shift", "shift, per class")}
+    names = ("featx", "per class", *METHODS, "shift", "shift, per class")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     accuracy = []
     for run, train, test in divided(features, share, runs):
         head = Head(kind, conformal=alpha, seed=run).fit(features, rows=train, cross_validate=True, coarse=True)
@@ -205,8 +205,7 @@ def real(file: Path, kind: str, alpha: float, runs: int, share: float = 0.6) -> 
         ])  # fmt: skip
         for prefix, own in (("", head), ("per class", each)):
             sets = own.predict_set(features.features[test])
-            if prefix:
-                found[prefix].append({**judged(sets, y), "hard": sets[hard, y[hard]].mean()})
+            found[prefix or "featx"].append({**judged(sets, y), "hard": sets[hard, y[hard]].mean()})
             found[", ".join(filter(None, ("shift", prefix)))].append(judged(sets[drawn], y[drawn]))
     return {
         "file": file.stem, "kind": kind, "alpha": alpha, "rows": int(share * (features.labels >= 0).sum()),
