@@ -11,6 +11,7 @@ from typing import Any
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.parameters import WITHOUT_GUARANTEES
 from featx.heads.registry import auto_candidates
 from featx.metrics.scores import finite
 
@@ -90,7 +91,8 @@ def compare_kinds(
     compared: list[Compared] = []
     for kind, kernel in auto_candidates(head.task_, rows):
         name = f"{kind}-rbf" if kernel == "rbf" else kind
-        candidate = Head(**{**head.get_params(), "kind": kind, "kernel": kernel, "C": None, "k": None})
+        own = {**head.get_params(), "kind": kind, "kernel": kernel, "C": None, "k": None}
+        candidate = Head(**{**own, **WITHOUT_GUARANTEES})
         try:
             fitted.append(candidate.fit(features, cross_validate=True))
             compared.append(Compared.of(name, candidate))
@@ -99,7 +101,11 @@ def compare_kinds(
         done()
     if not fitted:
         raise HeadError(f"no kind of head could be fitted: {compared[0].why}")
-    return fitted[_simplest([line for line in compared if not line.why])], tuple(compared)
+    selected = fitted[_simplest([line for line in compared if not line.why])]
+    promised = {name: getattr(head, name) for name in WITHOUT_GUARANTEES}
+    if promised != WITHOUT_GUARANTEES:  # which takes further fits, of the selected head alone
+        selected = Head(**{**selected.get_params(), **promised}).fit(features, cross_validate=True)
+    return selected, tuple(compared)
 
 
 def _simplest(lines: Sequence[Compared]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from command_line import featx
 from conftest import write_image
-from made_heads import measured
+from made_heads import measured, photos
 
 import featx as library
 from featx.errors import SettingsError
@@ -157,3 +157,13 @@ def test_a_split_of_its_own_chooses_the_thresholds(place: Path) -> None:
             library.fit_head(features, conformal=0.2, calibrate_on=name, models=place / "other")
     with pytest.raises(SettingsError, match="calibrate_on has no effect without conformal or target_precision"):
         library.fit_head(features, calibrate_on="calibration", models=place / "other")
+
+
+def test_the_best_of_all_kinds_has_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kinds = [("centroid", "linear"), ("ridge", "linear")]
+    monkeypatch.setattr("featx.workflows.comparison.auto_candidates", lambda *_: kinds)
+    monkeypatch.setattr("featx.workflows.fit.auto_candidates", lambda *_: kinds)
+    fit = library.fit_head(photos(gap=1.0), "auto", conformal=0.2, models=tmp_path)
+    assert fit.head.conformal_ is not None
+    assert fit.head.evaluate(photos(gap=1.0)).as_dict()["sets"]["wanted"] == 0.8
+    assert [line.why for line in fit.compared] == ["", ""]
