@@ -213,6 +213,11 @@ def _show_teacher(teacher: TeacherComparison) -> None:
     help="First block to train, such as layer4; by default all are trained.",
 )  # fmt: skip
 @_tuning(
+    "--part", metavar="NAME",
+    help="Of a head on several backbones, the one to train, by name or number; the others stay as they are. By default the one "
+    "whose features alone have the least log loss on the validation images.",
+)  # fmt: skip
+@_tuning(
     "--last", type=click.IntRange(min=0), section="Fine-tuning", metavar="N",
     help="Train only the last N blocks; 0: the head alone.",
 )  # fmt: skip

@@ -154,7 +154,7 @@ def make_batches(
         reporter: Receives a note of how much disk the cache takes, and the progress of filling it.
     """
     notes = []
-    if trained.first and settings.cached_crops:
+    if trained.first > trained.others and settings.cached_crops:
         try:
             cached = _make_cached_batches(
                 assembly, network, trained, split, settings, {} if known is None else known, reporter
@@ -174,6 +174,8 @@ def _make_cached_batches(
     known: dict[str, CachedActivations], reporter: Reporter,
 ) -> CachedBatches:  # fmt: skip
     data, backbone = assembly.data, assembly.backbone
+    if trained.others:
+        raise _UncachedError("activations are cached for a network that stands alone")
     if settings.augment == "randaugment":
         raise _UncachedError("activations are cached for random crops, not for randaugment")
     parts = split_network(network, trained, torch.rand(2, *backbone.transform.shape, device=data.device))

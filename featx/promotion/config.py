@@ -32,6 +32,8 @@ class FineTuning:
         layer_decay: Learning rate of each block, as a share of the rate of the block after it.
         from_layer: First block to train, such as "layer4"; None leaves the choice to ``last``.
         last: Number of blocks to train besides the head, counted from the end; 0 trains the head alone, None everything.
+        part: For a head on several backbones, the name or the number (from "1") of the one that is fine-tuned, while the others
+            stay as they are; by default the one whose features alone have the least log loss on the validation images.
         train_bn: Update the running statistics of batch norm; by default they stay as pretrained.
         optimizer: "adamw", or "sgd" with Nesterov momentum of 0.9.
         weight_decay: Weight decay of matrices and convolution kernels; biases and norms have none.
@@ -86,6 +88,7 @@ class FineTuning:
     layer_decay: float = 1.0
     from_layer: str | None = None
     last: int | None = None
+    part: str | None = None
     train_bn: bool = False
     optimizer: str = "adamw"
     weight_decay: float = 0.01
@@ -150,6 +153,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     ),
     (("warmup", "label_smoothing", "ema"), lambda x: 0 <= x < 1, "a share of at least 0 and below 1"),
     (("last",), lambda n: n is None or n >= 0, "a number of blocks of at least 0"),
+    (("part",), lambda name: name is None or (isinstance(name, str) and bool(name)), "the name of a backbone"),
     (("cached_crops",), lambda n: n >= 0, "a number of crops of at least 0"),
     (("from_random",), lambda n: n >= 0, "a number of at least 0"),
     (("repeats", "search"), lambda n: n == 0 or n >= 2, "at least 2, or 0"),

@@ -25,6 +25,7 @@ from featx.promotion.candidates import DEPTH
 from featx.promotion.checkpoint import Checkpoint
 from featx.promotion.config import FineTuning
 from featx.promotion.history import TrainingHistory, ValidationScore
+from featx.promotion.joint_parts import with_part
 from featx.promotion.model import logits_of
 from featx.promotion.param_groups import trained_blocks
 from featx.promotion.random_start import Course, train_from_random
@@ -85,6 +86,7 @@ class FineTuner:
         teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
         self.assembly, self.path, self.reporter, self.teacher = assembly, path, reporter, teacher
+        settings, self._notes = with_part(settings, assembly)
         self.settings = _with_depth(settings, assembly)
         self._checkpoints: list[Checkpoint] = []
 
@@ -125,7 +127,10 @@ class FineTuner:
             class_weights=class_weights(settings, data.labels[split.train], len(data.classes)),
         )  # fmt: skip
         history = train(trainer, inputs.source, checkpoint, reporter=self.reporter, on_epoch=on_epoch)
-        history.notes[:0] = [*(search.notes if search else ()), *(lesson.notes if lesson else ()), *inputs.notes]
+        found = [each.notes for each in (search, lesson) if each]
+        history.notes[:0] = [
+            note for notes in ([] if split.repeat else self._notes, *found, inputs.notes) for note in notes
+        ]
         report, paired, said = self._test(split, network, history)
         seconds = caching + sum(float(entry.get("seconds") or 0) for entry in history.log)
         return FineTuningRun(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,8 @@ def _words(settings: FineTuning | None, teacher: str | None) -> list[str]:
             words.append(option if value else f"no-{option}")
         elif name in ("optimizer", "augment", "class_weight"):
             words.append({"none": "no-augment"}.get(value, value))
-        elif name == "from_layer":
-            words.append(f"{option}-{value}")
+        elif name in ("from_layer", "part"):
+            words.append("-".join([option, *re.findall(r"[\w.]+", value)]))
         else:
             words.append(f"{option}{value:.12g}")
     return [*words, f"teacher-{teacher}"] if teacher else words

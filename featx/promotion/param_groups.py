@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from featx.backbones.blocks import block_names
+from featx.backbones.embedder import JointNetwork
 from featx.errors import SettingsError
 from featx.promotion.config import FineTuning
 
@@ -21,11 +22,13 @@ class TrainedBlocks:
         classifier: Name of the classifier, the network's last layer.
         names: Names of all blocks, in order.
         first: Index of the first block that is trained; 0 trains all blocks, ``len(names)`` none.
+        others: The number of blocks, first of all, that are whole networks beside the one that is trained.
     """
 
     classifier: str
     names: tuple[str, ...]
     first: int
+    others: int = 0
 
     @property
     def first_layer(self) -> str:
@@ -39,11 +42,13 @@ def trained_blocks(network: nn.Module, classifier: str, settings: FineTuning) ->
     Args:
         network: The whole network.
         classifier: Name of its last layer.
-        settings: ``from_layer`` and ``last`` are read.
+        settings: ``from_layer``, ``last`` and, for several networks side by side, ``part`` are read.
 
     Raises:
         SettingsError: ``from_layer`` is not the name of a block, or ``last`` exceeds the number of blocks.
     """
+    if isinstance(network, JointNetwork):
+        return _of_one_part(network, classifier, settings)
     names = tuple(block_names(network, classifier))
     first = 0
     if settings.from_layer is not None:
@@ -61,6 +66,17 @@ def trained_blocks(network: nn.Module, classifier: str, settings: FineTuning) ->
     return TrainedBlocks(classifier, names, first)
 
 
+def _of_one_part(network: JointNetwork, classifier: str, settings: FineTuning) -> TrainedBlocks:
+    """The blocks of one of several networks, after the others, which count as a block each that is not trained."""
+    chosen, place = int(settings.part or 1) - 1, "parts.{}"
+    inside = "extractor.network"
+    extractor: Any = network.get_submodule(f"{place.format(chosen)}.extractor")
+    blocks = trained_blocks(extractor.network, extractor.classifier, settings)
+    others = [place.format(number) for number in range(len(network.parts)) if number != chosen]
+    names = [f"{place.format(chosen)}.{inside}.{name}" for name in blocks.names]
+    return TrainedBlocks(classifier, (*others, *names), len(others) + blocks.first, len(others))
+
+
 def parameter_groups(network: nn.Module, trained: TrainedBlocks, settings: FineTuning) -> list[dict[str, Any]]:
     """Return the optimizer's parameter groups, and freeze all parameters that are not trained.
 
@@ -76,7 +92,7 @@ def parameter_groups(network: nn.Module, trained: TrainedBlocks, settings: FineT
         if name.startswith(f"{trained.classifier}."):
             rate = settings.lr
         else:
-            index = next((i for i, block in enumerate(trained.names) if name.startswith(f"{block}.")), 0)
+            index = next((i for i, block in enumerate(trained.names) if name.startswith(f"{block}.")), trained.others)
             parameter.requires_grad_(index >= trained.first)
             rate = settings.lr * settings.backbone_lr * settings.layer_decay ** (len(trained.names) - 1 - index)
         if parameter.requires_grad:
