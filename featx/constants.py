@@ -87,3 +87,6 @@ FOREIGN = "foreign"
 
 JOINT = "joint"
 """The source of a backbone that is several side by side, whose features are those of each, one after the other."""
+
+FEW_HELD_OUT = 200
+"""Held-out images below which cross-validation tells more than they do, so that a fit adds it by itself."""

@@ -95,6 +95,7 @@ class Ranking:
         command: the command to run next, which fits a head to the features of the most accurate backbone.
         notes: what else the user should know, one sentence each.
         groups: number of groups that these images belong to, such as patients; as many as images where each is its own.
+        baseline: "always 'glass' 0.1687", the accuracy of always the commonest class on these images.
     """
 
     rows: tuple[RankedBackbone, ...]
@@ -103,6 +104,7 @@ class Ranking:
     command: str = ""
     notes: tuple[str, ...] = ()
     groups: int = 0
+    baseline: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ranking as ``featx rank --json`` prints it."""
@@ -113,6 +115,7 @@ class Ranking:
             "ranking": rows,
             "images": self.images,
             "groups": self.groups,
+            "baseline": self.baseline,
             "picture": str(self.picture),
             "command": self.command,
             "notes": list(self.notes),
@@ -186,7 +189,7 @@ def rank(
         images=(images.root, set(images.paths)),
     )
     ranked, failed = list[RankedBackbone](), list[RankedBackbone]()
-    counts, notes = set[tuple[int, int]](), dict[str, None]()
+    counts, notes, baseline = set[tuple[int, int]](), dict[str, None](), ""
     folding = _Folding(seed, group, table)
     for number, (label, (name, weights)) in enumerate(requested.items(), start=1):
         reporter.stage(f"{label} ({number} of {len(requested)})")
@@ -201,6 +204,7 @@ def rank(
         else:
             ranked.append(row)
             counts.add((report.n, report.groups))
+            baseline = str(report.baseline)
             notes |= dict.fromkeys(remarks)
     if not ranked:
         why = failed[0].why if failed else "none was named; name at least one"
@@ -212,7 +216,7 @@ def rank(
     with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
         os.utime(ranked[0].features)
     command = next_fit(ranked[0].features, Path(models), group, table)
-    return Ranking((*ranked, *failed), judged, picture, command, (*notes, *_notes(ranked)), groups)
+    return Ranking((*ranked, *failed), judged, picture, command, (*notes, *_notes(ranked)), groups, baseline)
 
 
 def _labelled(

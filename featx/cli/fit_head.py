@@ -24,11 +24,11 @@ from featx.cli.options import (
     task_option,
 )
 from featx.cli.output import digits, in_views, print_columns, print_places
-from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, KERNELS, KINDS, ZERO_SHOT
+from featx.constants import CALIBRATIONS, DEFAULT_TEMPLATE, FEW_HELD_OUT, KERNELS, KINDS, ZERO_SHOT
 from featx.layer_spec import PENULTIMATE, VIEWS
 from featx.reporter import Reporter, stage_of_import
 from featx.text import counted, listed, printable
-from featx.workflows.fit_options import AUTO, CV_FOLDS, CV_REPEATS, FEW_HELD_OUT, require_compatible, require_texts
+from featx.workflows.fit_options import AUTO, CV_FOLDS, CV_REPEATS, require_compatible, require_texts
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help answers at once
     from featx.workflows.comparison import Compared

@@ -80,6 +80,10 @@ def _show_head(facts: Mapping[str, Any], file: str) -> None:  # noqa: ARG001 - a
         "layer": facts["layer"],
         "features": facts.get("source"),
     })  # fmt: skip
+    from featx.metrics.stored import StoredCrossValidation  # it imports numpy
+
+    if (crossed := StoredCrossValidation.of(facts.get("cross_validated"))) is not None:
+        click.echo(f"\n{printable(str(crossed))}")
     _show_reports({"": facts.get("report"), _HELD_OUT: facts.get("held_out")})
     _show_notes(facts.get("notes") or [])
 

@@ -46,6 +46,7 @@ def _show_ranking(result: Ranking) -> None:
     )
     grouped = f" in {counted(result.groups, 'group')}" if result.groups < result.images else ""
     click.echo(f"\naccuracy: logistic regression, cross-validated on {result.images} training images{grouped}")
+    click.echo(f"{result.baseline}, on the same images")
     click.echo("*: no other is as accurate and faster, or as fast and more accurate")
     click.echo("LogME and H-score: higher is better; both are hints at most")
     for row in result.rows:

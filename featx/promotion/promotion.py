@@ -41,7 +41,7 @@ from featx.promotion.search import search_file
 from featx.promotion.splits import standard_split
 from featx.promotion.teacher import Teacher, load_teacher
 from featx.promotion.tracked import SearchLog, log_results, params_of
-from featx.promotion.verdict import evidence_of, verdict_of
+from featx.promotion.verdict import evidence_of, notes_on_few, verdict_of
 from featx.report.subject import subject_of
 from featx.reporter import SILENT, Reporter
 from featx.system import MISSING, why_unreadable
@@ -288,6 +288,7 @@ def _promote(
             *([replaced.sentence] if replaced else []),
             *label_changes(assembly.features.source),
             *_note_on_views(assembly),
+            *(notes_on_few(head_report, settings) if settings and not tuned.repeats else ()),
             *_note_on_sets(head, decision.verdict),
             *tuned.notes,
         ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from featx.constants import FEW_HELD_OUT
 from featx.metrics.classification import ClassificationReport
-from featx.metrics.paired import PairedTest, PromotionCriterion
+from featx.metrics.paired import PairedTest, PromotionCriterion, mcnemar
 from featx.metrics.tables import images_text
 from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun
@@ -93,3 +94,23 @@ def verdict_of(
 def _compared(paired: PairedTest) -> str:
     network, head = len(paired.second_only), len(paired.first_only)
     return f"the network alone is right on {network} and the head alone on {head}"
+
+
+def notes_on_few(head: ClassificationReport, settings: FineTuning) -> list[str]:
+    """Say how large a gain has to be that few test images can show.
+
+    Args:
+        head: The head on the test split.
+        settings: ``significance`` and ``repeats``.
+
+    Returns:
+        One note, or none where there are many.
+    """
+    level = PromotionCriterion(settings.significance, settings.repeats).first_level
+    least = next((alone for alone in range(1, head.n + 1) if mcnemar(0, alone) <= level), 0)
+    if head.n >= FEW_HELD_OUT or not least:
+        return []
+    return [
+        f"the verdict fell on {images_text(head)}, which show a gain only if the network alone is right on {least} or more of "
+        "them and the head alone on none; more test images would show smaller gains"
+    ]

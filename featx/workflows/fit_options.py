@@ -10,9 +10,6 @@ from featx.errors import SettingsError
 AUTO, BEST = "auto", "best"
 """The model that stands for every kind of head that suits the data; the layer that stands for the best one."""
 
-FEW_HELD_OUT = 200
-"""Held-out images below which cross-validation tells more than they do, so that a fit adds it by itself."""
-
 CV_FOLDS, CV_REPEATS = 5, 4
 """Of the cross-validation that is added then."""
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # it imports torch, which a fit does not need
 SIGNIFICANCE = 0.05
 """The largest p-value that shows a difference."""
 
+_ROOT_2 = math.sqrt(2.0)
+
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 """The verdicts on the new head."""
 
@@ -104,13 +106,29 @@ class HeadComparison:
         return f"{subject} is {self.verdict} ({p}): {found}."
 
     @property
+    def next_interval(self) -> tuple[float, float] | None:
+        """The 95 % prediction interval of the difference that as many new images would show; None without an interval.
+
+        The new images vary as much as these do, so it is the square root of 2 times as wide as the interval of the difference.
+        """
+        if self.difference is None:
+            return None
+        middle, low, high = self.difference
+        most = math.inf if self.losses is not None else 1.0
+        return max(-most, middle - _ROOT_2 * (middle - low)), min(most, middle + _ROOT_2 * (high - middle))
+
+    @property
     def difference_text(self) -> str:
         """The difference with its interval, in words; "" if there is none."""
-        if self.difference is None:
+        if self.difference is None or self.next_interval is None:
             return ""
         measure = "accuracy" if self.losses is None else f"mean {_LOSS[self.task]}"
         middle, low, high = (f"{each:+.4f}" if self.losses is None else f"{each:+.4g}" for each in self.difference)
-        return f"{measure} of {self.called[1]} less that of {self.called[0]}: {middle} (95 % interval {low} to {high})"
+        lowest, highest = (f"{each:+.4f}" if self.losses is None else f"{each:+.4g}" for each in self.next_interval)
+        return (
+            f"{measure} of {self.called[1]} less that of {self.called[0]}: {middle} (95 % interval {low} to {high}); as many "
+            f"new images would show {lowest} to {highest}, 19 times in 20"
+        )
 
     @property
     def good(self) -> str:
@@ -140,6 +158,7 @@ class HeadComparison:
             **self.paired.as_dict(first, second),
             "difference": None if self.difference is None else self.difference[0],
             "difference_interval": None if self.difference is None else list(self.difference[1:]),
+            "next_interval": None if self.next_interval is None else list(self.next_interval),
             "p_value": self.p_value,
             "test": self.method,
             "losses": None if self.losses is None else dict(zip((first, second), self.losses, strict=True)),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from featx.constants import FEW_HELD_OUT
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
 from featx.inspection.coordinates import map_coordinates
@@ -20,7 +21,6 @@ from featx.report.head_parts import cross_validated_number, head_facts, head_sec
 from featx.report.html import Section
 from featx.report.sections import headline_of, numbers_of
 from featx.reporter import SILENT, Reporter
-from featx.workflows.fit_options import FEW_HELD_OUT
 
 _MOST_BYTES = 256 << 20
 """Of thumbnails in the page. So few images are read that it is never reached, and the page is one file."""

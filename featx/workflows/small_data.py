@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from featx.constants import FEW_HELD_OUT
 from featx.data.image_set import PRETRAIN, UNLABELLED
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
@@ -14,7 +15,7 @@ from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
 from featx.system import started
 from featx.text import counted
-from featx.workflows.fit_options import CV_FOLDS, CV_REPEATS, FEW_HELD_OUT
+from featx.workflows.fit_options import CV_FOLDS, CV_REPEATS
 
 _MOST: Mapping[str, float] = {"centroid": 1e8, "ridge": 1e8, "knn": 1e8, "logreg": 1e7, "svm": 1e6}
 """The kinds that are cross-validated by themselves, up to so many labelled rows x width x classes: a few seconds to half a

@@ -111,9 +111,20 @@ def test_two_heads_are_compared_by_their_names(three: Path) -> None:
     assert lines[1].split() == ["head", "accuracy", "95", "%", "interval", "right", "alone"]
     assert [line.split()[0] for line in lines[2:4]] == ["split--lenet5--centroid", "split--lenet5--logreg"]
     assert lines[4].startswith("accuracy of split--lenet5--logreg less that of split--lenet5--centroid: +0.0000 (95 % ")
+    assert lines[4].endswith(", 19 times in 20")
     assert lines[-1].startswith("No difference is shown (p = ")
     facts = json.loads(featx("heads", "split--lenet5--centroid", "split--lenet5--logreg", "--json").stdout)
-    assert {"heads", "split", "n", "first", "second", "difference", "difference_interval", "p_value"} <= facts.keys()
+    assert {
+        "heads",
+        "split",
+        "n",
+        "first",
+        "second",
+        "difference",
+        "difference_interval",
+        "next_interval",
+        "p_value",
+    } <= facts.keys()
 
 
 def test_wrong_words_are_refused(three: Path) -> None:

@@ -17,7 +17,7 @@ from featx.promotion.config import FineTuning
 from featx.promotion.finetune_run import FineTuningRun
 from featx.promotion.history import TrainingHistory, ValidationScore
 from featx.promotion.promotion import promote
-from featx.promotion.verdict import evidence_of, verdict_of
+from featx.promotion.verdict import evidence_of, notes_on_few, verdict_of
 
 
 def test_the_evidence_is_in_the_file_and_the_epochs_beside_it(digits: FeatureSet, tmp_path: Path) -> None:
@@ -99,3 +99,13 @@ def test_a_verdict_by_groups_names_the_groups() -> None:
     verdict, why = verdict_of(report(50), by_groups, (), FineTuning())
     assert verdict == "kept-head", "three groups prove nothing, though 20 images would"
     assert "(p = 0.25 by the sign-flip test of 4 groups, above the 0.025 that would be proof)" in why
+
+
+@pytest.mark.parametrize(("n", "noted"), [(199, True), (200, False), (3, False)])
+def test_a_verdict_on_few_images_states_what_these_can_show(n: int, noted: bool) -> None:
+    labels = np.arange(n) % 2
+    report = ClassificationReport.from_predictions(labels, np.eye(2)[labels], ["a", "b"], split="test")
+    notes = notes_on_few(report, FineTuning(repeats=0))
+    assert len(notes) == noted
+    if noted:
+        assert "right on 6 or more of them and the head alone on none" in notes[0]  # 2 / 2**6 < 0.05 < 2 / 2**5
