@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featx.features.feature_file import ImageTable
 from featx.features.feature_set import FeatureSet
+from featx.features.writer import FeatureFileWriter
 
 WIDTHS = {"one": 6, "two": 10, "three": 4}
 
@@ -39,3 +44,44 @@ def part(
         "dataset": {"name": "pets", "root": "/data/pets", "splits": "given"},
     }  # fmt: skip
     return FeatureSet(**{**fields, **changes})
+
+
+def written(
+    folder: Path, features: FeatureSet, *, layers: Sequence[str] = ("penultimate",), name: str = "", **changes: Any
+) -> Path:
+    """A feature file with these features in each of some layers and views."""
+    by_view = features.features if features.features.ndim == 3 else features.features[:, None]
+    stored = {
+        f"{layer}{view}": by_view[:, at]
+        for layer in layers
+        for at, view in zip(range(by_view.shape[1]), ("", "@mirrored"), strict=False)
+    }
+    order = np.argsort([path.encode() for path in features.paths])
+    dataset = {"name": "pets", "root": str(folder / "pets"), "splits": "given", **changes}
+    identities = {
+        layer: hashlib.sha256(f"{features.backbone['name']} {layer}".encode()).hexdigest() for layer in stored
+    }
+    file = folder / (name or f"pets--{features.backbone['name']}.h5")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer = FeatureFileWriter(
+        file,
+        images=ImageTable(
+            paths=np.array([path.encode() for path in features.paths[order]]),
+            labels=features.labels[order],
+            splits=np.array([split.encode() for split in features.splits[order]]),
+            sizes=np.arange(len(features)),
+            mtimes=np.arange(len(features)) + 10**18,
+        ),
+        classes=features.classes,
+        layers={layer: (features.width, identities[layer]) for layer in stored},
+        dtype="float32",
+        identity=hashlib.sha256("".join(identities.values()).encode()).hexdigest(),
+        backbone=features.backbone,
+        dataset=dataset,
+    )
+    writer.publish()
+    writer.write(
+        list(range(len(order))), features.keys[order], {layer: values[order] for layer, values in stored.items()}
+    )
+    writer.finish()
+    return file

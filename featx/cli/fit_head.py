@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli.job import JobCommand
-from featx.cli.needs import ALWAYS, CHECKED, NO_OUT, Needs, with_option, without_option
+from featx.cli.needs import ALWAYS, CHECKED, NO_OUT, Needs, with_option
 from featx.cli.option_groups import option
 from featx.cli.options import (
     COUNT,
@@ -49,6 +49,7 @@ def show_fit(result: Fit) -> None:
         f"errors,\n{unit} by {unit}.",
     )  # fmt: skip
     _show_head(result)
+    _show_gains(result)
     _show_shots(result)  # what was requested comes before what every fit prints
     _show_against(result)
     for part in (result.cross_validated, result.report):
@@ -56,6 +57,18 @@ def show_fit(result: Fit) -> None:
             click.echo(f"\n{part}")
     click.echo()
     _show_files(result)
+
+
+def _show_gains(result: Fit) -> None:
+    """Print what each of several backbones is worth alone, all together, and what each adds."""
+    gains = result.gains
+    if gains is None:
+        return
+    click.echo(f"\n{gains.judged}")
+    header, *lines = gains.lines
+    print_columns(header, lines)
+    for sentence in gains.sentences:
+        click.echo(sentence)
 
 
 def _show_shots(result: Fit) -> None:
@@ -113,8 +126,9 @@ def _show_head(result: Fit) -> None:
         "regression": "",
     }[head.task_]
     made = f"fitted to {counted(head.n_train_, 'image')}{of}" if head.n_train_ else f"the texts{of}, fitted to no image"
+    files = " and ".join(map(str, result.files)) or result.features
     click.echo(
-        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {result.features}: "
+        f"{head.kind}{' (' + ', '.join(chosen) + ')' if chosen else ''} on {head.layer} of {files}: "
         f"{made}{in_views(head.views)} in {head.seconds_:.2f} s"
     )
     if head.reject_below_ is not None:
@@ -144,6 +158,10 @@ _ON_DEVICE = Needs(
 
 # A value other than the default is refused by the head and by the fit, in words of their own.
 _KERNEL = Needs("without --model svm", lambda options: options["model"] == "svm" or options["kernel"] != "linear")
+_FROM_CACHE = Needs(
+    "with FEATURES, which is a file of any folder, and without --with",
+    lambda options: not options["features"] or options["with_backbones"],
+)
 _REPEAT = Needs("without --cv or --shots", lambda options: options["cv"] or options["shots"] or options["repeat"] > 1)
 
 
@@ -159,11 +177,17 @@ def _check(options: Mapping[str, Any]) -> None:
         "featx fit-head --model logreg",
         "featx fit-head --model auto --report",
         "featx fit-head cache/photos--resnet50.h5 --cv 5 --repeat 10",
+        "featx fit-head cache/photos--resnet50.h5 --with vit_b_16",
         "torchrun --nproc-per-node 2 -m featx fit-head --model logreg",
         "featx fit-head --model zeroshot --prompt 'a photo of a {}' --prompt 'a drawing of a {}'",
     ),
 )  # fmt: skip
-@click.argument("features", required=False)
+@click.argument("features", nargs=-1)
+@option(
+    "--with", "with_backbones", multiple=True, section="Input", needs=ALWAYS, metavar="BACKBONE",
+    help="Put the features of another backbone beside FEATURES: those of the same data set in the cache folder. May be "
+    "repeated. What each backbone adds is printed, with a paired test and its speed.",
+)  # fmt: skip
 @option(
     "--model", type=click.Choice((*KINDS, ZERO_SHOT, AUTO)), show_default="logreg; ridge for --task regression",
     section="Head", needs=ALWAYS,
@@ -174,7 +198,7 @@ def _check(options: Mapping[str, Any]) -> None:
 @option(
     "--layer", multiple=True, default=(PENULTIMATE,), show_default=True, section="Input", needs=ALWAYS, metavar="NAME",
     help="Layer of the feature file. May be repeated: several layers are concatenated. best selects a layer by "
-    "cross-validation.",
+    "cross-validation. Of several files each has it; BACKBONE=NAME is a layer of that backbone's file alone.",
 )  # fmt: skip
 @option(
     "--views", type=click.Choice(tuple(VIEWS)), show_default="all that the file has", section="Input", needs=ALWAYS,
@@ -293,7 +317,7 @@ def _check(options: Mapping[str, Any]) -> None:
     help="Device of the matrix products of logreg, svm, linear and mlp: auto, cpu, cuda, cuda:1 or mps.",
 )  # fmt: skip
 @needing(
-    without_option("features", "FEATURES, which is a file of any folder"),
+    _FROM_CACHE,
     cache_folder("Input", or_url="whose newest file is fetched"),
 )
 @needing(NO_OUT, MODELS_FOLDER)
@@ -309,11 +333,13 @@ def _check(options: Mapping[str, Any]) -> None:
 def fit_head(reporter: Reporter, **options: Any) -> Fit:
     """Fit a light classifier to the training rows of FEATURES and evaluate it on the held-out ones.
 
-    FEATURES is a feature file; by default the newest in the cache folder. The held-out split is test where there is one, else
+    FEATURES is a feature file, by default the newest in the cache folder; or several of the same images through different
+    backbones, which are put side by side. The held-out split is test where there is one, else
     val; nothing is chosen on it. Images without a label are ignored by the fit, then predicted into a CSV file beside the
     head.
     """
     stage_of_import(reporter, "sklearn", "scikit-learn")
     from featx.workflows.fit import fit_head as run
 
-    return run(**options, reporter=reporter)
+    files = options.pop("features")
+    return run(files[0] if len(files) == 1 else files or None, **options, reporter=reporter)

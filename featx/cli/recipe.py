@@ -132,8 +132,9 @@ def run_recipe(
     for name, step in recipe.steps.items():
         options = dict(step.options)
         parameter, source, attribute = _INPUTS.get(name, ("", "", ""))
-        if source in results and options[parameter] is None:
-            options[parameter] = str(getattr(results[source], attribute))
+        if source in results and not options[parameter]:
+            path = str(getattr(results[source], attribute))
+            options[parameter] = (path,) if options[parameter] == () else path
         results[name] = step.command.run(options, reporter(name))
         yield name, results[name]
 

@@ -22,7 +22,7 @@ from featx.features.encoded_paths import EncodedPaths
 from featx.features.exchange.frame import as_frame
 from featx.features.feature_file import DONE
 from featx.features.file_set import each_file, folder_of, is_set, open_features
-from featx.features.joint_sets import joint_fields
+from featx.features.joint_sets import joint_fields, subset_fields
 from featx.features.manifest import Manifest
 from featx.features.remote_folder import local_file
 from featx.features.shared_reading import read_shared
@@ -183,6 +183,10 @@ class FeatureSet(SplitRows):
             HeadError: fewer than two sets, sets of other views, no image that all hold, or an image with two labels.
         """
         return cls(**joint_fields(sets)[0])
+
+    def parts(self, numbers: Sequence[int]) -> FeatureSet:
+        """Some of the backbones of a joint set alone, by their numbers from 0, for the same images."""
+        return dataclasses.replace(self, **subset_fields(self, numbers))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -108,15 +108,14 @@ def joint_fields(sets: Sequence[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         for name, cells in each.columns.items()
     }
     parts = [part for each in sets for part in _parts_of(each)]
-    identities = [part["identity"] for part in parts]
     fields = {
         "features": _side_by_side([each.features for each in sets], rows),
         **{name: getattr(first, name)[rows[0]] for name in ("labels", "splits", "keys")},
         "classes": first.classes,
         "paths": _take(first.paths, rows[0]),
         "layer": str(LayerSpec.parse(PENULTIMATE, views)),
-        "identity": joint_identity(identities) if all(identities) else "",
-        "backbone": {"name": "+".join(_name(part) for part in parts), "source": JOINT, "parts": parts},
+        "identity": _identity(parts),
+        "backbone": _joint_backbone(parts),
         "dataset": dict(first.dataset),
         "groups": None if first.groups is None else first.groups[rows[0]],
         "group": first.group,
@@ -256,3 +255,42 @@ def _notes_on_data_sets(sets: Sequence[Any]) -> list[str]:
     if len(roots) == 1:
         return []
     return [f"the files are of different data sets ({listed(sorted(roots), most=3)}); their common images are used"]
+
+
+def subset_fields(joined: Any, numbers: Sequence[int]) -> dict[str, Any]:
+    """The fields that differ in a joint set of some of its parts alone, by name.
+
+    Args:
+        joined: a joint feature set.
+        numbers: of the parts, from 0.
+
+    Returns:
+        ``features``, ``backbone``, ``layer``, ``identity`` and ``source``; of one part, those of its own.
+    """
+    parts = [joined.backbone["parts"][number] for number in numbers]
+    blocks = [blocks_of(joined.backbone, joined.width)[number] for number in numbers]
+    if isinstance(joined.features, SideBySide) and joined.features.count == len(joined.backbone["parts"]):
+        features: Any = joined.features.some(numbers)
+    else:
+        features = np.concatenate([joined.features[..., block] for block in blocks], axis=-1)
+    if len(parts) == 1:
+        part = parts[0]
+        layer, backbone = part["layer"], dict(part["backbone"])
+    else:
+        layer, backbone = joined.layer, _joint_backbone(parts)
+    return {
+        "features": features,
+        "backbone": backbone,
+        "layer": layer,
+        "identity": _identity(parts),
+        "source": None,
+    }
+
+
+def _joint_backbone(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"name": "+".join(_name(part) for part in parts), "source": JOINT, "parts": list(parts)}
+
+
+def _identity(parts: Sequence[Mapping[str, Any]]) -> str:
+    identities = [part["identity"] for part in parts]
+    return joint_identity(identities) if all(identities) else ""

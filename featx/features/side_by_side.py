@@ -52,6 +52,15 @@ class SideBySide(StackedRows):
             raise IndexError("views that are rows of their own cannot be selected; select images first")
         return SideBySide([(features, index[rows]) for features, index in self._blocks])
 
+    @property
+    def count(self) -> int:
+        """The number of matrices side by side."""
+        return len(self._blocks)
+
+    def some(self, numbers: Sequence[int]) -> SideBySide:
+        """Some of the matrices side by side, without reading them."""
+        return SideBySide([self._blocks[number] for number in numbers])
+
     def view(self, number: int) -> SideBySide:
         """The features of one view of each image, (N, D), without reading them."""
         return SideBySide([(_view_of(features, number), index) for features, index in self._blocks])

@@ -37,6 +37,8 @@ class FittedHead:
     postprocess_: Postprocess
     mean_: np.ndarray
     scale_: np.ndarray
+    factors_: tuple[float, ...] = ()
+    gains_: dict[str, Any] | None = None
     C_: float | None
     k_: int | None
     weight_decay_: float | None

@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from featx.constants import FOREIGN
 from featx.errors import HeadError
 from featx.features.feature_set import FeatureSet
-from featx.features.joint_sets import blocks_of
+from featx.features.joint_sets import blocks_of, is_joint
+from featx.heads.block_factors import SCALED_KINDS, choose_factors, with_factors
 from featx.heads.conformal import notes_on_sets
 from featx.heads.estimators.zeroshot import ZeroShotEstimator
 from featx.heads.evaluation import make_report, require_finite
@@ -88,6 +89,7 @@ def fit_to(
     training = prepare(features, rows, targets, task, params, where=where)
     with warnings.catch_warnings(record=True) as caught, useful_threads(training):
         warnings.simplefilter("always")
+        training, factors = _scaled_blocks(training, features, params)
         fit = _fit(training, targets.names, params, cross_validate, coarse)
     messages = sorted({str(w.message) for w in caught if issubclass(w.category, UserWarning)})
     return {
@@ -97,6 +99,8 @@ def fit_to(
         "postprocess_": fit.postprocess,
         "mean_": training.rows.mean,
         "scale_": training.rows.scale,
+        "factors_": factors,
+        "gains_": None,
         **{f"{name}_": fit.parameter.get(name) for name in PARAMETERS},
         "search_": fit.search.tried,
         "held_out_": fit.held_out,
@@ -141,6 +145,8 @@ def _zero_shot(features: FeatureSet, params: Mapping[str, Any], task: str, notes
         "postprocess_": Postprocess(task, 1.0, np.zeros(count), None, thresholds, params["reject_below"]),
         "mean_": np.zeros(features.width),
         "scale_": np.ones(features.width),
+        "factors_": (),
+        "gains_": None,
         **dict.fromkeys([f"{name}_" for name in PARAMETERS]),
         "search_": (),
         "held_out_": None,
@@ -276,6 +282,27 @@ def _notes_on_memory(training: TrainingData) -> list[str]:
 def useful_threads(training: TrainingData) -> threadpool_limits:
     """A context in which matrix products on the training data have only as many threads as speed them up."""
     return threadpool_limits(1 if len(training.rows) * training.rows.width <= _MAX_SINGLE_THREAD else None)
+
+
+def _scaled_blocks(
+    training: TrainingData, features: FeatureSet, params: Mapping[str, Any]
+) -> tuple[TrainingData, tuple[float, ...]]:
+    """Choose the relative scales of the backbones of joint features; of one backbone, nothing is chosen.
+
+    Returns:
+        The data with these scales, and the factor of each backbone; () of one.
+    """
+    if not is_joint(features.backbone):
+        return training, ()
+    blocks = blocks_of(features.backbone, features.width)
+    if params["kind"] not in SCALED_KINDS or params.get("texts") is not None:
+        return training, (1.0,) * len(blocks)
+    kind = get_kind(params["kind"], kernel=params["kernel"])
+    options = EstimatorOptions(training.task, params["kernel"], device_name(params["device"]), True, None)
+    given = params[kind.parameter] if kind.parameter in ("C", "k") else None
+    candidates = None if given is None else (float(given),)
+    factors = choose_factors(training, blocks, kind.estimator(options), kind, candidates)
+    return with_factors(training, blocks, factors), factors
 
 
 def _fit(

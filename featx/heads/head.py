@@ -64,6 +64,8 @@ class Head(ConformalHead):
         postprocess_: turns scores into probabilities and decisions.
         temperature_, offset_, isotonic_, thresholds_, reject_below_, conformal_: the parts of ``postprocess_``.
         mean_, scale_: (D,) float64, which standardise the features.
+        gains_: what each of several backbones adds, as ``fit_head`` found it and the file stores it; else None.
+        factors_: of features of several backbones, the relative scale of each, which is part of ``scale_``; else ().
         C_, k_, weight_decay_: the hyper-parameter in use, or None.
         search_: the candidates, their cross-validated losses and standard errors.
         held_out_: a report on held-out training rows; None if none were held out, or the head was loaded.

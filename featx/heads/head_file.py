@@ -233,6 +233,10 @@ def pack_head(
         arrays["texts"], metadata["texts"] = params["texts"].vectors, params["texts"].facts
     if postprocess.conformal is not None:
         metadata["conformal"] = postprocess.conformal.facts
+    if fitted.get("factors_"):
+        metadata["factors"] = list(fitted["factors_"])
+    if fitted.get("gains_"):
+        metadata["side_by_side"] = fitted["gains_"]
     if made is not None:
         metadata["made"] = dict(made)
     if cross_validated is not None:
@@ -290,6 +294,10 @@ def _from_contents(
             raise ValueError(f"a {meta['form']} predictor does not make a {meta['kind']} head of {task}")
         _require_task(task, meta["classes"], "thresholds" in arrays)
         _require_backbone(meta["backbone"], len(arrays["mean"]))
+        if fault := value_fault(meta.get("factors", []), [POSITIVE], "factors"):
+            raise ValueError(fault)
+        if fault := value_fault(meta.get("side_by_side"), (NULL, OBJECT), "side_by_side"):
+            raise ValueError(fault)
     except (TypeError, ValueError) as error:  # a HeadError is a ValueError
         raise CorruptFileError(f"{path} is not a valid head: {printable(str(error))}") from error
     return params, _fitted_attributes(arrays, meta, conformal)
@@ -338,6 +346,8 @@ def _fitted_attributes(
         "postprocess_": postprocess,
         "mean_": arrays["mean"],
         "scale_": arrays["scale"],
+        "factors_": tuple(map(float, meta.get("factors", ()))),
+        "gains_": meta.get("side_by_side"),
         "train_keys_": arrays["train_keys"],
         "n_features_in_": len(arrays["mean"]),
         **{f"{name}_": meta["parameters"][name] for name in (*PARAMETERS, "group")},

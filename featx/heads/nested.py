@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from featx.errors import HeadError
@@ -9,7 +11,7 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.folds import judged, make_folds
 from featx.heads.groups import row_groups, with_splits
 from featx.heads.head import Head
-from featx.heads.targets import targets_of
+from featx.heads.targets import Targets, targets_of
 from featx.metrics.classification import ClassificationReport
 
 FOLDS = 5
@@ -36,17 +38,71 @@ def nested_report(head: Head, features: FeatureSet, *, coarse: bool = False) -> 
         report = nested_report(Head("logreg"), FeatureSet.load("cache/photos--resnet50.h5"))
         print(report.accuracy, report.interval)
     """
-    rows = with_splits(features, "classification").rows("train")
-    targets = targets_of(features.without_features(rows), "classification")
+    found = nested_outputs(head, features, task="classification", coarse=coarse)
+    return ClassificationReport.from_predictions(
+        found.targets.y, found.outputs, found.targets.names, split="train, cross-validated", groups=found.groups
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class NestedOutputs:
+    """What heads that were fitted and tuned without an image predict for it.
+
+    Attributes:
+        rows: (n,) int64, the rows of the features that were held out.
+        outputs: (n, C) float64.
+        targets: of these rows.
+        groups: (n,) int64, which of them belong together.
+    """
+
+    rows: np.ndarray
+    outputs: np.ndarray
+    targets: Targets
+    groups: np.ndarray
+
+
+def nested_outputs(
+    head: Head,
+    features: FeatureSet,
+    *,
+    task: str,
+    coarse: bool = False,
+    most: int | None = None,
+    nested: bool = True,
+) -> NestedOutputs:
+    """Predict the training rows, each by a head that was fitted and tuned without the fold of that row.
+
+    Args:
+        head: an unfitted head; copies of it are fitted.
+        features: of one layer, with the split "train".
+        task: of the head.
+        coarse: see ``Head.fit``.
+        most: rows; of more, so many are drawn by the seed of the head, the same ones whatever the features.
+        nested: False: the hyper-parameter is chosen once, on all rows; the predictions are out-of-fold all the same.
+
+    Raises:
+        HeadError: as ``nested_report``.
+    """
+    rows = with_splits(features, task).rows("train")
+    if most is not None and len(rows) > most:
+        rows = np.sort(np.random.default_rng(head.seed).choice(rows, most, replace=False))
+    targets = targets_of(features.without_features(rows), task)
     groups = row_groups(features, rows)
-    folds = make_folds(targets.y, groups, folds=FOLDS, seed=head.seed)
+    folds = make_folds(None if task == "regression" else targets.y, groups, folds=FOLDS, seed=head.seed)
     if not folds:
         raise HeadError("no class has two training images that could be told apart, so nothing can be cross-validated")
+    if not nested:
+        whole = Head(**head.get_params()).fit(features, rows=rows, cross_validate=True, coarse=coarse)
+        if whole.out_of_fold_ is not None:
+            held_out, outputs = whole.out_of_fold_
+            return NestedOutputs(rows[held_out], outputs, Targets(targets.names, targets.y[held_out]), groups[held_out])
     outputs = np.full((len(rows), len(targets.names)), np.nan)
     for train, test in folds:
         fitted = Head(**head.get_params()).fit(features, rows=rows[train], coarse=coarse)
-        outputs[test] = fitted.predict_rows(features, rows[test])
+        own = np.array([targets.names.index(name) for name in fitted.names_])  # a fold may lack a class
+        outputs[test] = 0.0
+        outputs[np.ix_(test, own)] = fitted.predict_rows(features, rows[test])
     held_out = np.flatnonzero(judged(folds, len(rows)))
-    return ClassificationReport.from_predictions(
-        targets.y[held_out], outputs[held_out], targets.names, split="train, cross-validated", groups=groups[held_out]
+    return NestedOutputs(
+        rows[held_out], outputs[held_out], Targets(targets.names, targets.y[held_out]), groups[held_out]
     )

@@ -21,6 +21,7 @@ from featx.data.table_roles import NO_BOXES
 from featx.errors import DatasetError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
+from featx.features.joint_sets import is_joint
 from featx.layer_spec import PENULTIMATE, LayerSpec, largest_views, plain_layers
 from featx.system import why_unreadable
 from featx.text import counted, native
@@ -113,6 +114,8 @@ def extract_options(features: FeatureSet) -> list[str]:
 
     A size of images other than that of the weights is not named, because the file does not tell which it was.
     """
+    if is_joint(features.backbone):  # its first backbone, whose file has the labels that count
+        features = features.parts([0])
     backbone: Mapping[str, Any] = features.backbone
     name, weights = backbone.get("name"), backbone.get("weights", "default")
     words = ["--backbone", str(name)] if name else []

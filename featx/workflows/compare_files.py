@@ -16,6 +16,8 @@ from featx.errors import CacheMissError, FeatxError, HeadError, system_errors
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
 from featx.features.folder import files_of
+from featx.features.joint_files import load_parts
+from featx.features.joint_sets import is_joint
 from featx.features.remote_folder import folder_here
 from featx.heads.groups import match_groups, with_splits
 from featx.heads.head import Head
@@ -149,13 +151,19 @@ def _features(
     for model, name in ((other, names[1]), (one, names[0])):
         if isinstance(model, PromotedOnImages):
             continue
+        if is_joint(model.backbone_):
+            with contextlib.suppress(FeatxError):
+                joined = load_parts(model.backbone_)
+                if joined.identity == model.identity_:
+                    return joined
         paths = [*files, *([model.source_] if model.source_ else []), *_in(cache, model)]
         for path in dict.fromkeys(paths):
             with contextlib.suppress(FeatxError):
                 found = FeatureSet.load(path, model.layer_)
                 if found.identity == model.identity_:
                     return found
-        looked = ", ".join(str(path) for path in dict.fromkeys(paths)) or "no file is named"
+        parts = [part["file"] for part in model.backbone_["parts"]] if is_joint(model.backbone_) else []
+        looked = ", ".join(str(path) for path in dict.fromkeys([*parts, *paths])) or "no file is named"
         raise CacheMissError(
             f"the features that {name} was fitted to are gone or have changed (looked for them in: {looked}); name their file "
             "with --features, or run featx extract again"

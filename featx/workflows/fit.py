@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from featx.advice.backbone_gains import BackboneGains
 from featx.advice.layer_scores import best_layer, score_layers
-from featx.arguments import counts_of, names_of, path_of
+from featx.arguments import counts_of, names_of
 from featx.constants import CACHE, MODELS, ZERO_SHOT
 from featx.errors import HeadError, SettingsError, system_errors
 from featx.features.feature_set import FeatureSet, views_in
-from featx.features.remote_folder import local_file, newest_file
+from featx.features.joint_files import JoinedFiles
 from featx.heads.groups import GroupedLoader, notes_on_splits, read_column, with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.refits import Made, Replaced
@@ -38,8 +38,10 @@ from featx.workflows.fit_notes import notes_on_fit
 from featx.workflows.fit_options import AUTO, BEST, CV_FOLDS, CV_REPEATS, require_compatible, require_texts
 from featx.workflows.fit_progress import FitProgress
 from featx.workflows.fit_result import Fit
+from featx.workflows.fit_sources import Source, files_of_source, gains_of, make_head, require_one_source, source_of
 from featx.workflows.fit_together import fits_together
 from featx.workflows.fit_tracked import log_fit, params_before
+from featx.workflows.gains_page import gains_sections
 from featx.workflows.head_comparison import HeadComparison, compare_with
 from featx.workflows.head_files import HeadFiles, head_size
 from featx.workflows.head_place import fit_options, head_place, made_of
@@ -52,9 +54,10 @@ from featx.workflows.unseen import EarlierHead, Unseen, unseen_rows
 @shows_progress("fit-head", "fits")
 @fits_together
 def fit_head(  # its options are those of featx fit-head, and most of its lines describe them
-    features: FeatureSet | str | os.PathLike[str] | None = None,
+    features: Source | Sequence[Source] | None = None,
     model: str | Head | None = None,
     *,
+    with_backbones: str | Sequence[str] = (),
     layer: str | Sequence[str] = PENULTIMATE,
     views: str | None = None,
     C: float | None = None,
@@ -100,11 +103,14 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     rows; the first one alone writes, and all return its result.
 
     Args:
-        features: a feature set or a feature file; by default the newest in ``cache``.
+        features: a feature set or a feature file; by default the newest in ``cache``. Or several, of the same images through
+            different backbones, whose features are put side by side (``FeatureSet.join``).
         model: kind of head, as ``Head`` takes it, by default "ridge" for a regression, else "logreg"; or "auto", which fits
             every kind that suits the data and selects the simplest whose cross-validated loss on the training rows is within
             one standard error of the lowest. A ``Head`` is fitted as it is, and none of its own arguments may be given here.
-        layer: layer of the feature file; several are concatenated. "best" is the layer of the lowest cross-validated loss, if
+        with_backbones: names of backbones whose feature files of the same data set in ``cache`` are put beside ``features``.
+        layer: layer of the feature file; several are concatenated. Of several files each has it, and ``BACKBONE=LAYER`` is a
+            layer of the file of that backbone alone. "best" is the layer of the lowest cross-validated loss, if
             that is two standard errors lower than the penultimate layer's, image by image; else the penultimate.
         views: views of each image that the head is fitted to (test-time augmentation): "plain", "flip" or "10crop"; by default
             all that the file has. The scores of an image are averaged over its views.
@@ -171,16 +177,14 @@ def fit_head(  # its options are those of featx fit-head, and most of its lines 
     require_compatible(model=model, C=C, k=k, kernel=kernel, cv=cv, repeat=repeat, shots=shots)
     require_texts(model=model, prompts=prompts, class_names=class_names, anchor=anchor)
     trackers = Trackers.of(track, callbacks, experiment=experiment, reporter=reporter)
-    head = _make_head(
+    head = make_head(
         model, C=C, kernel=kernel, k=k, seed=seed, task=task, class_weight=class_weight,
         logit_adjustment=logit_adjustment, calibrate=calibrate, reject_below=reject_below, target_precision=target_precision,
         conformal=conformal, conformal_per_class=conformal_per_class, device=device,
     )  # fmt: skip
-    source = _named(newest_file(cache, reporter) if features is None else features)
-    read = [path for path in (source, table, compare) if isinstance(path, str | os.PathLike)]
-    if out:  # before layers are compared, which takes a while
-        HeadFiles(Path(out), named=True).require_writable(inputs=read)
-    reporter.stage(f"reading {source if isinstance(source, str | os.PathLike) else 'features'}")
+    source = source_of(features, with_backbones, layer=layer, views=views, cache=cache, reporter=reporter)
+    read = [path for path in (*files_of_source(source), table, compare) if isinstance(path, str | os.PathLike)]
+    HeadFiles.require_named(out, read)  # before layers are compared, which takes a while
     data = _gather(source, head, layer=layer, views=views, group=group, table=table, auto=auto, cv=cv)
     _add_texts(head, data.features, anchor, prompts, class_names, reporter)
     page = names_of(images, "images") if report else None
@@ -241,16 +245,12 @@ def _run(
     return dataclasses.replace(fit, notes=(*fit.notes, *trackers.notes), tracked=trackers.places)
 
 
-def _named(features: FeatureSet | str | os.PathLike[str]) -> FeatureSet | str | os.PathLike[str]:
-    """A feature set, or the checked path of a feature file, which is fetched if it is a URL."""
-    return features if isinstance(features, FeatureSet) else local_file(path_of(features, "features"))
-
-
 def _add_texts(
     head: Head, features: FeatureSet, anchor: str | None, prompts: Sequence[str], class_names: Any, reporter: Reporter
 ) -> None:
     """Give a head that needs them the texts of its classes."""
     if head.texts is None and (anchor or head.kind == ZERO_SHOT):
+        require_one_source(features)
         reporter.stage("embedding the texts of the classes")
         head.texts = class_texts(features, head.task_, prompts=prompts, class_names=class_names)
 
@@ -267,6 +267,7 @@ class _Data:
         layers: the layers that were compared, if any.
         earlier: the head to compare with, and the held-out images that are new to both heads; or None.
         folds: (N,) object array of str, the cells of the column that names the folds of ``cv``, or None.
+        joined: the files of several backbones that the features come from, with what should be known of them; or None.
     """
 
     features: FeatureSet
@@ -276,6 +277,7 @@ class _Data:
     layers: tuple[Compared, ...]
     earlier: tuple[EarlierHead, Unseen] | None = None
     folds: np.ndarray | None = None
+    joined: JoinedFiles | None = None
 
     @property
     def training_rows(self) -> int:
@@ -294,6 +296,7 @@ class _Evaluated:
         cross_validated: result of ``cv``.
         shots: results of ``shots``.
         against: the comparison with an earlier head, or None.
+        gains: what each of several backbones adds, or None.
     """
 
     report: Report | None
@@ -302,6 +305,7 @@ class _Evaluated:
     cross_validated: CrossValidated | None
     shots: tuple[tuple[int, CrossValidated], ...]
     against: HeadComparison | None
+    gains: BackboneGains | None
 
     @property
     def stored(self) -> dict[str, Any] | None:
@@ -309,23 +313,8 @@ class _Evaluated:
         return None if self.cross_validated is None else stored(self.cross_validated)
 
 
-def _make_head(model: str | Head | None, **options: Any) -> Head:
-    """An unfitted head, from the options of ``fit_head``; a ``Head`` is taken as it is.
-
-    Raises:
-        SettingsError: a ``Head`` and options that belong to it.
-    """
-    if not isinstance(model, Head):
-        return Head(None if model == AUTO else model, **options)
-    defaults = inspect.signature(Head).parameters
-    given = [name for name, value in options.items() if value != defaults[name].default]
-    if given:
-        raise SettingsError(f"{', '.join(given)}: expected as arguments of the Head that is given, not of fit_head")
-    return model
-
-
 def _gather(
-    source: FeatureSet | str | os.PathLike[str],
+    source: Source | JoinedFiles,
     head: Head,
     *,
     layer: str | Sequence[str],
@@ -336,6 +325,8 @@ def _gather(
     cv: int | str | None,
 ) -> _Data:
     """Load the features, compare their layers where the best is requested, and find the splits. Sets the task of the head."""
+    joined = source if isinstance(source, JoinedFiles) else None
+    source = source.features if isinstance(source, JoinedFiles) else source
     file = source.source if isinstance(source, FeatureSet) else Path(source)
     layers: tuple[Compared, ...] = ()
     if isinstance(source, FeatureSet):
@@ -360,9 +351,10 @@ def _gather(
     split = with_splits(features, task)
     folds = read_column(features, cv, option="--cv") if isinstance(cv, str) else None
     if auto or get_kind(head.kind).is_fitted:
-        return _Data(features, split, _held_out(split, task, cv), file, layers, folds=folds)
+        return _Data(features, split, _held_out(split, task, cv), file, layers, folds=folds, joined=joined)
     held_out = next((name for name in ("test", "val") if name in split.splits[split.labels >= 0]), "all")
-    return _Data(features, split, held_out if (split.labels >= 0).any() else "", file, layers, folds=folds)
+    held_out = held_out if (split.labels >= 0).any() else ""
+    return _Data(features, split, held_out, file, layers, folds=folds, joined=joined)
 
 
 def _with_earlier(data: _Data, compare: Head | str | os.PathLike[str] | None) -> _Data:
@@ -383,7 +375,7 @@ def _sources(data: _Data) -> list[str]:
     """The files that the features come from: the feature file, and the table of the data set."""
     dataset = data.features.dataset
     table = dataset.get("table") if isinstance(dataset.get("table"), str) else None
-    return [str(path) for path in (data.file, table) if path]
+    return [str(path) for path in (data.file, *(data.joined.files if data.joined else ()), table) if path]
 
 
 def _held_out(split: FeatureSet, task: str, cv: int | str | None) -> str:
@@ -444,14 +436,17 @@ def _evaluate(
         cross_validated=cross_validated,
         shots=tuple((n, resampling.few_shot(n, repeat, data.held_out)) for n in shots),
         against=compare_with(*data.earlier, head, data.split) if data.earlier else None,
+        gains=gains_of(data.split, head, fits.reporter),
     )
 
 
 def _notes(data: _Data, head: Head, evaluated: _Evaluated, compared: Sequence[Compared], made: Made) -> list[str]:
     """What the user should know."""
     chosen = [what for what, lines in (("kind of head", compared), ("layer", data.layers)) if lines]
-    return notes_on_fit(
-        data.file, data.split, head, evaluated.report, chosen=chosen,
+    notes = list(data.joined.notes) if data.joined else []
+    file = data.joined.files[0] if data.joined and data.joined.files else data.file
+    return notes + notes_on_fit(
+        file, data.split, head, evaluated.report, chosen=chosen,
         used=("train", data.held_out, made.options.get("calibrate_on")),
         cross_validated=evaluated.cross_validated,
     )  # fmt: skip
@@ -462,6 +457,7 @@ def _save(
     replaced: Replaced | None, *, page: Sequence[str | os.PathLike[str]] | None, reporter: Reporter,
 ) -> Fit:  # fmt: skip
     """Write the head, its predictions for images without a label, its pictures and, unless ``page`` is None, its page."""
+    head.gains_ = evaluated.gains.as_dict() if evaluated.gains else None
     head.save(files.path, report=evaluated.report, made=made.as_dict(), cross_validated=evaluated.stored)
     fit = Fit(
         head,
@@ -481,6 +477,8 @@ def _save(
         predictions=files.write_each_image(data.split, head),
         against=evaluated.against,
         replaced=replaced,
+        gains=evaluated.gains,
+        files=data.joined.files if data.joined else (),
     )
     subject = subject_of(head)
     fit = dataclasses.replace(
@@ -509,5 +507,8 @@ def _write_page(
         path, fit.head, data.split, report=fit.report, rows=evaluated.rows, predictions=evaluated.outputs, notes=fit.notes,
         compared=[line.cells() for line in fit.compared], cross_validated=fit.cross_validated, shots=fit.shots,
         images=images, reporter=reporter,
-        first=comparison_sections(fit.against, data.split, images) if fit.against else (),
+        first=(
+            *gains_sections(evaluated.gains),
+            *(comparison_sections(fit.against, data.split, images) if fit.against else ()),
+        ),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from featx.advice.backbone_gains import BackboneGains
 from featx.heads.head import Head
 from featx.heads.refits import Replaced
 from featx.metrics.cross_validation import CrossValidated
@@ -35,6 +36,8 @@ class Fit:
         unlabelled: CSV file of predictions for images without a label, or None.
         predictions: file of predictions for each labelled image, or None.
         against: the comparison with an earlier head, or None.
+        gains: what each of several backbones side by side adds, or None.
+        files: the feature files of these; () for one.
         replaced: the head whose file was overwritten, if it was of other options, images or labels; else None.
         tracked: where each tool of ``track`` has the run, in words.
     """
@@ -55,6 +58,8 @@ class Fit:
     predictions: Path | None = None
     against: HeadComparison | None = None
     replaced: Replaced | None = None
+    gains: BackboneGains | None = None
+    files: tuple[Path, ...] = ()
     tracked: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,6 +90,8 @@ class Fit:
             "unlabelled": _text(self.unlabelled),
             "predictions": _text(self.predictions),
             "features": _text(self.features),
+            "files": [str(file) for file in self.files or ([self.features] if self.features else [])],
+            "side_by_side": self.gains.as_dict() if self.gains else None,
             "replaced": self.replaced.as_dict() if self.replaced else None,
             "tracked": dict(self.tracked),
             "seconds": round(head.seconds_, 4),

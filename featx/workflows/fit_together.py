@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from featx.arguments import path_of
 from featx.constants import CACHE
 from featx.errors import SettingsError
 from featx.features.feature_set import FeatureSet
+from featx.features.joint_sets import is_joint
 from featx.features.remote_folder import local_file, newest_file
 from featx.heads.head import Head
 from featx.reporter import SILENT
@@ -79,6 +80,7 @@ def require_together(model: Any, options: Mapping[str, Any]) -> None:
     unfit = {
         "--anchor": bool(options.get("anchor")) or (head is not None and head.texts is not None),
         f"--layer {BEST}": BEST in ((layer,) if isinstance(layer, str) else tuple(layer)),
+        "several feature files": is_several(options),
         "--device": (options.get("device", "cpu") if head is None else head.device) != "cpu",
     }
     named = [option for option, given in unfit.items() if given]
@@ -87,6 +89,15 @@ def require_together(model: Any, options: Mapping[str, Any]) -> None:
             f"{' and '.join(named)} cannot be combined with torchrun, whose processes fit heads on the CPU; leave it out, or "
             "fit in one process"
         )
+
+
+def is_several(options: Mapping[str, Any]) -> bool:
+    """Whether the features of several backbones are asked for."""
+    features = options.get("features")
+    if isinstance(features, FeatureSet):
+        return is_joint(features.backbone)
+    listed = isinstance(features, Sequence) and not isinstance(features, str)
+    return bool(options.get("with_backbones")) or (listed and len(list(features or ())) > 1)
 
 
 def _loader(source: Any, cache: str | os.PathLike[str]) -> Callable[[str], FeatureSet]:

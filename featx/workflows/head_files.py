@@ -77,6 +77,16 @@ class HeadFiles:
         """The table of predictions for images without a label."""
         return self.path.with_name(f"{self.path.stem}--unlabelled.csv")
 
+    @classmethod
+    def require_named(cls, out: str | os.PathLike[str] | None, inputs: Sequence[str | os.PathLike[str]]) -> None:
+        """Refuse a head file that was named and could not be written, before anything is read; nothing is done without one.
+
+        Raises:
+            OutputError: as of ``require_writable``.
+        """
+        if out:
+            cls(Path(out), named=True).require_writable(inputs=inputs)
+
     def require_writable(
         self,
         size: int = 0,

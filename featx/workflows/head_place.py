@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from featx.constants import DEFAULT_TEMPLATE, ZERO_SHOT
 from featx.features.feature_set import FeatureSet
+from featx.features.joint_sets import is_joint
 from featx.heads.head import Head
 from featx.heads.head_file import HEAD, weights_by_name
 from featx.heads.refits import Made, Place, images_digest, same_data, tag, with_options
 from featx.heads.registry import get_kind
-from featx.layer_spec import PENULTIMATE
+from featx.layer_spec import PENULTIMATE, LayerSpec
 
 
 def fit_options(
@@ -41,6 +43,7 @@ def fit_options(
         "model": "auto" if auto else head.kind,
         "task": task,
         "layer": features.layer,
+        "backbones": _parts(features) or None,
         "kernel": None if head.kernel == "linear" else head.kernel,
         **{name: params[name] for name in ("C", "k", "reject_below", "target_precision", "conformal")},
         "conformal_per_class": head.conformal_per_class or None,
@@ -54,6 +57,13 @@ def fit_options(
         **_texts(head),
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _parts(features: FeatureSet) -> list[list[str]]:
+    """Of several backbones side by side, the name of each and its layer."""
+    if not is_joint(features.backbone):
+        return []
+    return [[str(part["backbone"].get("name", "")), str(part["layer"])] for part in features.backbone["parts"]]
 
 
 def _texts(head: Head) -> dict[str, Any]:
@@ -89,10 +99,17 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return words + [word for word, name in (("prompts", "prompts"), ("names", "class_names")) if name in options]
 
 
+def _part_word(part: Sequence[str]) -> str:
+    """One of several backbones in the name of a file: its name, and its layer unless that is the penultimate."""
+    name, layer = part[0].rpartition("/")[2] if ".py:" in part[0] else part[0], LayerSpec.parse(part[1]).layer
+    return re.sub(r"[^\w.-]+", "-", name if layer == PENULTIMATE else f"{name}-{layer}")
+
+
 def head_stem(features: FeatureSet, head: Head, *, auto: bool) -> str:
     """The name of a head's file without options and ending: the features, the layer and views unless plain, the kind."""
     parts = [features.source.stem if features.source else Path(features.dataset.get("name", "features")).name]
     layer, _, views = features.layer.partition("@")
+    parts += ["+".join(map(_part_word, _parts(features)))] if is_joint(features.backbone) else []
     parts += [layer.replace(":", "_").replace(",", "+")] if layer != PENULTIMATE else []
     parts += [views] if views else []
     variant = (

@@ -18,6 +18,8 @@ import numpy as np
 from featx.arguments import path_of
 from featx.errors import FeatxError, HeadError
 from featx.features.feature_set import FeatureSet
+from featx.features.joint_files import load_parts
+from featx.features.joint_sets import is_joint
 from featx.heads import nearest
 from featx.heads.groups import row_groups
 from featx.heads.head import Head
@@ -167,6 +169,10 @@ def _features_for(head: Head, features: FeatureSet, more: Sequence[Path]) -> Ite
     """The features that a head may be able to predict."""
     yield features
     file = features.source
+    if is_joint(head.backbone_):
+        with contextlib.suppress(FeatxError):
+            yield load_parts(head.backbone_)
+        return
     for path in dict.fromkeys([file, _resolved(head.source_), *map(_resolved, more)]):
         if path is not None and not (path == file and head.layer_ == features.layer):
             with contextlib.suppress(FeatxError):  # the file is gone, or has no such layer

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import featx, without_times
+from joint_features import part, written
 
 
 def test_fit_head_prints_the_evaluation(fitted: Path) -> None:
@@ -99,3 +100,17 @@ def test_the_predictions_for_each_labelled_image_go_to_a_file(fitted: Path) -> N
     assert json.loads(featx("fit-head", "--predictions", "each.csv", "--json").stdout)["predictions"] == "each.csv"
     Path("mine.csv").write_text("path,label\n")
     assert "name another file with --predictions" in featx("fit-head", "--predictions", "mine.csv", status=1).stderr
+
+
+def test_several_files_are_fitted_and_what_each_adds_is_printed(in_tmp: Path) -> None:
+    for name in ("one", "two"):
+        written(Path("cache"), part(name))
+    result = featx("fit-head", "cache/pets--one.h5", "cache/pets--two.h5", "--model", "ridge", "-C", "0.01")
+    assert "on penultimate of cache/pets--one.h5 and cache/pets--two.h5: fitted to 60 images" in result.stdout
+    assert "\nbackbones  accuracy  log loss  images/s" in result.stdout
+    assert "\ntogether " in result.stdout
+    assert "\ntwo beside the other: " in result.stdout
+    by_name = featx("fit-head", "cache/pets--one.h5", "--with", "two", "--model", "ridge", "-C", "0.01", "--json")
+    assert json.loads(by_name.stdout)["files"] == ["cache/pets--one.h5", "cache/pets--two.h5"]
+    wrong = featx("fit-head", "cache/pets--one.h5", "--with", "four", status=1).stderr
+    assert "--with four: cache has no other feature file of pets" in wrong

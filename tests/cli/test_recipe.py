@@ -69,7 +69,8 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "out": "f.h5",
     },
     "fit-head": {
-        "features": "f.h5",
+        "features": ["f.h5", "g.h5"],
+        "with-backbones": ["resnet50"],
         "model": "svm",
         "layer": ["layer3", "layer4"],
         "views": "10crop",
@@ -82,6 +83,9 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
         "calibrate": "isotonic",
         "reject-below": 0.25,
         "target-precision": 0.75,
+        "conformal": 0.125,
+        "conformal-per-class": True,
+        "calibrate-on": "val",
         "prompts": ["a {}", "the {}"],
         "class-names": "names.json",
         "anchor": "zeroshot",
@@ -176,9 +180,11 @@ COMMANDS = {
         "--nvjpeg --precision bfloat16 --compute eager --batch-size 5 --workers 2 --rehash --strict --wait --shard 3/16 "
         "--split-rows 1000 --ray auto --ray-actors 2 --ray-gpus 0.5 "
         "--cache c --out f.h5",
-        "featx fit-head f.h5 --model svm --layer layer3 --layer layer4 --views 10crop -C 0.25 --kernel rbf --k 3 "
+        "featx fit-head f.h5 g.h5 --with resnet50 --model svm --layer layer3 --layer layer4 "
+        "--views 10crop -C 0.25 --kernel rbf --k 3 "
         "--task classification --class-weight balanced --logit-adjustment 0.5 --calibrate isotonic --reject-below 0.25 "
-        "--target-precision 0.75 --prompt 'a {}' --prompt 'the {}' --class-names names.json --anchor zeroshot --cv 4 "
+        "--target-precision 0.75 --conformal 0.125 --conformal-per-class --calibrate-on val "
+        "--prompt 'a {}' --prompt 'the {}' --class-names names.json --anchor zeroshot --cv 4 "
         "--repeat 2 --shots 1,2 --compare earlier.safetensors "
         "--predictions each.csv --group patient --table t.csv --report --images 'more photos' --seed 9 "
         "--device cuda:1 --cache c --models m --track mlflow --track wandb --experiment pets --out h.safetensors",
@@ -345,8 +351,9 @@ def test_an_unknown_name_brings_the_one_that_was_meant(text: str, fault: str, wr
 def test_a_name_like_no_other_brings_all_there_are(write: Callable[[str], Path]) -> None:
     (fault,) = faults_of(write("[fit-head]\nqqqq = 1\n"))
     keys = (
-        "features, model, layer, views, C, kernel, k, task, class-weight, logit-adjustment, "
-        "calibrate, reject-below, target-precision, prompts, class-names, anchor, cv, repeat, shots, "
+        "features, with-backbones, model, layer, views, C, kernel, k, task, class-weight, logit-adjustment, "
+        "calibrate, reject-below, target-precision, conformal, conformal-per-class, calibrate-on, "
+        "prompts, class-names, anchor, cv, repeat, shots, "
         "compare, predictions, group, table, report, images, seed, device, cache, models, track, experiment, out"
     )
     assert fault == f"[fit-head] qqqq is no option; expected one of {keys}"
@@ -480,7 +487,7 @@ def test_each_step_takes_what_the_one_before_made(jobs: Jobs) -> None:
     assert results[2][1].path == Path("model.safetensors")
     assert [options for options, _ in jobs.calls] == [
         options_of("extract"),
-        options_of("fit-head", features="made.h5", C=0.5),
+        options_of("fit-head", features=("made.h5",), C=0.5),
         options_of("promote", head="head.safetensors", epochs=3),
     ]
 
