@@ -7,7 +7,6 @@ import dataclasses
 import math
 import os
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from featx.advice.forward_selection import SelectionStep, select_forward
 from featx.advice.transferability import h_score, logme
 from featx.advice.wording import next_fit
 from featx.arguments import names_of
@@ -24,8 +24,10 @@ from featx.constants import CACHE, MODELS
 from featx.data.image_set import ImageSet
 from featx.data.scan import scan_images
 from featx.errors import AdviceError, BackboneError, HeadError, SettingsError, system_errors
+from featx.extraction.clock import Clock
 from featx.extraction.pipeline import extract
 from featx.features.feature_set import FeatureSet
+from featx.features.speeds import keep_speed
 from featx.heads.groups import with_groups, with_splits
 from featx.heads.head import Head
 from featx.heads.nested import nested_report
@@ -34,7 +36,7 @@ from featx.io.outputs import RANKING, Output, require_outputs
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.scores import finite
 from featx.progress import shows_progress
-from featx.reporter import SILENT, ForwardingReporter, Reporter
+from featx.reporter import SILENT, Reporter
 
 TIMED_IMAGES = 160
 """Number of images that are read, decoded and run to measure the speed, if the extraction itself ran fewer."""
@@ -96,6 +98,8 @@ class Ranking:
         notes: what else the user should know, one sentence each.
         groups: number of groups that these images belong to, such as patients; as many as images where each is its own.
         baseline: "always 'glass' 0.1687", the accuracy of always the commonest class on these images.
+        steps: greedy forward selection: the most accurate backbone, the best pair with it, and so on as long as a paired test
+            shows a gain; () for one backbone.
     """
 
     rows: tuple[RankedBackbone, ...]
@@ -105,6 +109,7 @@ class Ranking:
     notes: tuple[str, ...] = ()
     groups: int = 0
     baseline: str = ""
+    steps: tuple[SelectionStep, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ranking as ``featx rank --json`` prints it."""
@@ -116,6 +121,7 @@ class Ranking:
             "images": self.images,
             "groups": self.groups,
             "baseline": self.baseline,
+            "steps": [step.as_dict() for step in self.steps],
             "picture": str(self.picture),
             "command": self.command,
             "notes": list(self.notes),
@@ -215,8 +221,34 @@ def rank(
     _draw(ranked, picture, f"{images.name}: {judged} training images, logistic regression")
     with contextlib.suppress(OSError):  # a file of somebody else's cannot be touched; then it is just not the newest
         os.utime(ranked[0].features)
-    command = next_fit(ranked[0].features, Path(models), group, table)
-    return Ranking((*ranked, *failed), judged, picture, command, (*notes, *_notes(ranked)), groups, baseline)
+    steps, chosen = _selected(ranked, folding, reporter)
+    command = next_fit(chosen, Path(models), group, table)
+    return Ranking((*ranked, *failed), judged, picture, command, (*notes, *_notes(ranked)), groups, baseline, steps)
+
+
+def _selected(
+    ranked: Sequence[RankedBackbone], folding: _Folding, reporter: Reporter
+) -> tuple[tuple[SelectionStep, ...], list[str]]:
+    """Select backbones to put side by side.
+
+    Args:
+        ranked: the most accurate first.
+        folding: how images are divided into folds.
+        reporter: receives a stage.
+
+    Returns:
+        The steps, and the feature files of the backbones that are worth it.
+    """
+    if len(ranked) < 2:
+        return (), [ranked[0].features]
+    reporter.stage("comparing backbones side by side")
+    sets = [with_groups(FeatureSet.load(row.features), folding.group, folding.table) for row in ranked]
+    for row, features in zip(ranked, sets, strict=True):
+        keep_speed(features.backbone, views=1, images_per_second=row.images_per_second)
+    names = [row.label for row in ranked]
+    steps = select_forward(sets, Head("logreg", seed=folding.seed, task="classification"), names)
+    last = [step for step in steps if step.added][-1]
+    return steps, [ranked[names.index(name)].features for name in last.judged.backbones]
 
 
 def _labelled(
@@ -279,7 +311,7 @@ def _rank_one(
     Returns:
         Its row, the report on the training images that were held out, and the notes of its extraction.
     """
-    clock = _Clock(reporter)
+    clock = Clock(reporter)
     extraction = extract(images, backbone, cache=cache, workers=workers, reporter=clock)
     features = with_groups(extraction.load(), folding.group, folding.table)
     task, doubts = task_of(features, ask=False)
@@ -322,30 +354,12 @@ def _cross_validate(features: FeatureSet, kind: str, seed: int) -> Classificatio
         raise AdviceError(f"{error}; {features.describe_splits()}") from error
 
 
-class _Clock(ForwardingReporter):
-    """Times an extraction from its first images on; building and checking an engine before them does not count."""
-
-    def __init__(self, reporter: Reporter = SILENT) -> None:
-        super().__init__(reporter)
-        self.marks: list[tuple[float, int]] = []
-
-    def progress(self, done: int, total: int, detail: object = "") -> None:
-        self.marks.append((time.perf_counter(), done))
-        super().progress(done, total, detail)
-
-    @property
-    def speed(self) -> float:
-        """Images per second between the first and the last call."""
-        (begin, first), (end, last) = self.marks[0], self.marks[-1]
-        return (last - first) / max(end - begin, 1e-9)
-
-
 def _speed(images: ImageSet, backbone: Backbone, workers: int | None) -> float:
     """Measure images per second on a sample of the images, whose features are cached already."""
     rows = np.linspace(0, len(images) - 1, min(TIMED_IMAGES, len(images))).astype(int)
     train = np.full(len(rows), "train", dtype=object)
     sample = dataclasses.replace(images, paths=images.paths[rows], labels=images.labels[rows], splits=train)
-    clock = _Clock()
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         extract(sample, backbone, cache=folder, workers=workers, reporter=clock)
     return clock.speed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from featx.advice.decision import RANDOM_WEIGHTS, Decision, Evidence
@@ -27,9 +27,11 @@ def layer_name(decision: Decision, blocks: tuple[str, ...]) -> str:
     return blocks[min(blocks_before(decision.layer, blocks), len(blocks) - 1)]
 
 
-def next_fit(features: str, models: Path, group: str | None = None, table: str | os.PathLike[str] | None = None) -> str:
-    """Write the command that fits a head to a feature file, as a line for the shell."""
-    return shlex.join(["featx", "fit-head", features, *groups_option(group, table), *_models_option(models)])
+def next_fit(
+    features: Sequence[str], models: Path, group: str | None = None, table: str | os.PathLike[str] | None = None
+) -> str:
+    """Write the command that fits a head to one feature file, or to several side by side, as a line for the shell."""
+    return shlex.join(["featx", "fit-head", *features, *groups_option(group, table), *_models_option(models)])
 
 
 def groups_option(group: str | None, table: str | os.PathLike[str] | None) -> list[str]:

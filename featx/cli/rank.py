@@ -41,6 +41,8 @@ def _show_ranking(result: Ranking) -> None:
             f"{row.logme:.4f}", f"{row.h_score:.3f}", row.embedding, f"{row.parameters / 1e6:.2f} M",
             f"{row.images_per_second:.0f}",
         ])  # fmt: skip
+    if len(result.steps) > 1:
+        rows.append(_pair_row(result))
     print_columns(
         ["backbone", "accuracy", "95 % interval", "kNN", "LogME", "H-score", "width", "parameters", "images/s"], rows
     )
@@ -49,11 +51,28 @@ def _show_ranking(result: Ranking) -> None:
     click.echo(f"{result.baseline}, on the same images")
     click.echo("*: no other is as accurate and faster, or as fast and more accurate")
     click.echo("LogME and H-score: higher is better; both are hints at most")
+    for step in result.steps:
+        click.echo(f"step: {step.sentence}")
     for row in result.rows:
         if row.why:
             click.echo(f"{row.label} failed: {row.why}")
     click.echo(f"\nnext: {result.command}")
     click.echo(f"picture: {result.picture}")
+
+
+def _pair_row(result: Ranking) -> list[Any]:
+    """The row of the two backbones that are best side by side."""
+    from featx.metrics.grouped import proportion_interval  # numpy
+
+    pair = result.steps[1].judged
+    widths = {row.label: row.embedding for row in result.rows}
+    sizes = {row.label: row.parameters for row in result.rows}
+    low, high = proportion_interval(pair.right, pair.groups) if pair.right is not None else (0.0, 1.0)
+    speed = "" if pair.images_per_second is None else f"{pair.images_per_second:.0f}"
+    return [
+        f"  best pair: {' + '.join(pair.backbones)}", f"{pair.value:.4f}", f"{low:.4f} to {high:.4f}", "", "", "",
+        sum(widths[name] for name in pair.backbones), f"{sum(sizes[name] for name in pair.backbones) / 1e6:.2f} M", speed,
+    ]  # fmt: skip
 
 
 @click.command(

@@ -25,6 +25,7 @@ from featx.data.urls import public
 from featx.devices import pick_devices
 from featx.errors import DatasetError, OutputError, system_errors
 from featx.extraction.autotune import AUTO
+from featx.extraction.clock import Clock
 from featx.extraction.cluster.connection import Connection
 from featx.extraction.cluster.settings import RaySettings
 from featx.extraction.execute import Outcome
@@ -37,6 +38,7 @@ from featx.extraction.split_rows import extract_set
 from featx.features.feature_file import DONE
 from featx.features.manifest import SETS, require_split_rows
 from featx.features.remote_folder import RemoteFolder
+from featx.features.speeds import LEAST_IMAGES, keep_speed
 from featx.layer_spec import views_name
 from featx.progress import shows_progress
 from featx.reporter import SILENT, Reporter
@@ -147,8 +149,13 @@ def extract(
     )
     if shard is not None:
         request = _part_of(request, Shard.parse(shard), split_rows)
+    clock = Clock(reporter)
     with cluster or contextlib.nullcontext():
-        return _extracted(request, copies, split_rows, started, wait=wait, reporter=reporter)
+        result = _extracted(request, copies, split_rows, started, wait=wait, reporter=clock)
+    if result.computed >= LEAST_IMAGES and not result.reused and cluster is None:
+        described = {"name": request.backbone.name, "parts": request.backbone.describe()}
+        keep_speed(described, views=len(request.backbone.views), images_per_second=clock.speed)
+    return result
 
 
 def _extracted(
