@@ -145,8 +145,8 @@ def theirs(folder: str, kind: str, candidates: list[float]) -> dict[str, Any]:
     chosen = float(np.ravel(model.C_)[0]) if kind == "logreg" else model.best_params_["C"]
     told = {"seconds": seconds, "chosen": chosen}
     if kind in ("logreg", "svm"):
-        weight, bias = (model, model.best_estimator_)[kind == "svm"].coef_, 0.0
-        bias = (model if kind == "logreg" else model.best_estimator_).intercept_
+        refit = model if kind == "logreg" else model.best_estimator_
+        weight, bias = refit.coef_, refit.intercept_
         least = estimator(kind).fit(training(Z, y, 0), chosen)
         reached = objective_of(Z, y, weight.astype(np.float64), bias.astype(np.float64), chosen, kind)
         told["gap"] = reached / objective_of(Z, y, least.weight, least.bias, chosen, kind) - 1
