@@ -235,7 +235,10 @@ def _show_teacher(teacher: TeacherComparison) -> None:
     "--warmup", type=SHARE_BELOW_1, metavar="SHARE",
     help="Share of all steps in which the learning rate rises; then it falls as a cosine.",
 )  # fmt: skip
-@_tuning("--patience", type=COUNT, metavar="N", help="Number of epochs without improvement after which training stops.")
+@_tuning(
+    "--patience", type=click.IntRange(min=0), metavar="N",
+    help="Number of epochs without improvement after which training stops; 0 trains all epochs.",
+)  # fmt: skip
 @_tuning(
     "--augment",
     type=click.Choice(AUGMENTATIONS),

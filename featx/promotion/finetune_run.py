@@ -127,6 +127,9 @@ class FineTuner:
             class_weights=class_weights(settings, data.labels[split.train], len(data.classes)),
         )  # fmt: skip
         history = train(trainer, inputs.source, checkpoint, reporter=self.reporter, on_epoch=on_epoch)
+        if history.alpha:
+            temperature = data.temperature(split.validation, inputs.source.validation_logits())
+            soften(network, assembly.classifier, temperature)
         found = [each.notes for each in (search, lesson) if each]
         history.notes[:0] = [
             note for notes in ([] if split.repeat else self._notes, *found, inputs.notes) for note in notes
@@ -228,6 +231,19 @@ class FineTuner:
             "sha256": sha256.hexdigest(),
             "repeat": split.repeat,
         }
+
+
+def soften(network: nn.Module, classifier: str, temperature: float) -> None:
+    """Divide a network's logits by a temperature, in the weights of its last layer.
+
+    Args:
+        network: The network, which is changed.
+        classifier: Name of its last layer.
+        temperature: Above 0.
+    """
+    with torch.no_grad():
+        for parameter in network.get_submodule(classifier).parameters():
+            parameter.div_(temperature)
 
 
 def _with_depth(settings: FineTuning, assembly: Assembly) -> FineTuning:

@@ -48,11 +48,13 @@ class ValidationScore:
 
     Attributes:
         accuracy: Share of the images that are classified correctly.
-        log_loss: Mean log loss, in nats.
+        log_loss: Mean log loss, in nats, at the temperature that fits these images best.
+        raw_log_loss: The log loss of the logits as they are, which tells training that diverges; ``log_loss`` if None.
     """
 
     accuracy: float
     log_loss: float
+    raw_log_loss: float | None = None
 
 
 @dataclass

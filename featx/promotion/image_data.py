@@ -16,7 +16,7 @@ from featx.data.store import ImageFile
 from featx.errors import DatasetError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.features.image_store import image_store
-from featx.heads.postprocess import softmax
+from featx.heads.postprocess import fit_temperature, softmax
 from featx.heads.training_data import mean_over_views
 from featx.layer_spec import PLAIN, View
 from featx.metrics.classification import ClassificationReport
@@ -86,11 +86,20 @@ class ImageData:
         return self.processes.gather(np.concatenate([np.empty((0, len(self.classes))), *outputs]))
 
     def score(self, rows: np.ndarray, logits: np.ndarray) -> ValidationScore:
-        """Return accuracy and log loss of the (R, C) logits of some rows."""
-        report = ClassificationReport.from_predictions(
-            self.labels[rows], softmax(logits), self.classes, split="validation"
+        """Return accuracy and log loss of the (R, C) logits of some rows.
+
+        A network that is trained on soon becomes too sure of itself, while it still gets better. One temperature makes up for
+        that. So what is compared are log losses at the best temperature of each network.
+        """
+        raw, calibrated = (
+            ClassificationReport.from_predictions(self.labels[rows], softmax(each), self.classes, split="validation")
+            for each in (logits, logits / self.temperature(rows, logits))
         )
-        return ValidationScore(report.accuracy, report.log_loss)
+        return ValidationScore(raw.accuracy, calibrated.log_loss, raw.log_loss)
+
+    def temperature(self, rows: np.ndarray, logits: np.ndarray) -> float:
+        """Return the temperature that the (R, C) logits of some rows fit best at; 1 where logits are not finite."""
+        return fit_temperature(logits, self.labels[rows]) if np.isfinite(logits).all() else 1.0
 
     def read(self, batches: Sequence[np.ndarray], decode: PixelReader) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Read batches of images, in threads that work ahead.

@@ -294,7 +294,8 @@ class SettingsSearch:
             processes=data.processes,
         )  # fmt: skip
         history = train(trainer, inputs.source, MemoryCheckpoint(), reporter=_WithoutMilestones(self.reporter))
-        return inputs.source.validation_logits(), history.best.log_loss
+        logits = inputs.source.validation_logits()
+        return logits / data.temperature(fold.validation, logits), history.best.log_loss
 
     def _inputs(self, fold: RunSplit, network: nn.Module, settings: FineTuning) -> TrainingInputs:
         """The inputs of the blocks that the settings as given train; settings that train fewer run the others on them."""

@@ -327,7 +327,8 @@ def train(
     settings = trainer.settings
     history = _resume(trainer, checkpoint, reporter) or _start(trainer, source, checkpoint)
     on_epoch(history)
-    while history.epoch < settings.epochs and history.epoch - history.best_epoch < settings.patience:
+    patience = settings.patience or settings.epochs
+    while history.epoch < settings.epochs and history.epoch - history.best_epoch < patience:
         try:
             entry, is_best = _train_and_validate(trainer, source, history, reporter)
         except torch.OutOfMemoryError as error:
@@ -425,8 +426,9 @@ def _require_converging_loss(loss: float, n_classes: int, history: TrainingHisto
 
 def _require_converging_score(score: ValidationScore, n_classes: int, history: TrainingHistory) -> None:
     head = history.log[0]["log_loss"] or 0
-    if not score.log_loss <= DIVERGENCE_FACTOR * max(math.log(n_classes), head):
-        raise _DivergedError(f"the validation log loss became {score.log_loss:.4g} in epoch {history.epoch + 1}")
+    raw = score.log_loss if score.raw_log_loss is None else score.raw_log_loss
+    if not raw <= DIVERGENCE_FACTOR * max(math.log(n_classes), head):
+        raise _DivergedError(f"the validation log loss became {raw:.4g} in epoch {history.epoch + 1}")
 
 
 def _split_batches(trainer: Trainer, history: TrainingHistory, error: torch.OutOfMemoryError) -> None:
