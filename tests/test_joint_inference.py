@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from joint_pair import JointPair
+from PIL import Image
 
 import featx
 from featx.backbones.backbone import Backbone
@@ -143,3 +144,14 @@ def test_a_joint_set_of_other_columns_is_refused(joint_pair: JointPair) -> None:
     turned = FeatureSet.join([FeatureSet.load(file, "penultimate@flip") for file in joint_pair.files])
     with pytest.raises(StaleCacheError, match="fitted to other features"):
         featx.evaluate(joint_pair.head, turned)
+
+
+def test_a_joint_set_is_searched_by_new_images_and_inspected(joint_pair: JointPair, tmp_path: Path) -> None:
+    from featx.inspection.pipeline import inspect
+
+    features = joint_pair.features()
+    new = np.array(Image.open(joint_pair.images[0]))[:-1]  # an image that no file holds
+    (found,) = featx.search(features, [new], top=1, backbone=joint_pair.code, device="cpu")
+    assert found.hits[0].path == str(Path(joint_pair.images[0]).relative_to(joint_pair.photos))
+    inspect(features, out=tmp_path / "page.html")
+    assert "featx extract" in (tmp_path / "page.html").read_text()

@@ -161,11 +161,13 @@ def _sheet(
     path: str, model: Model, features: str | None, images: Sequence[str], *, inputs: Sequence[str]
 ) -> Callable[[list[Any]], Path] | None:
     """A function that writes the contact sheet of explanations, once it is known that it can be written."""
+    from featx.heads.own_features import fitted_files
     from featx.inference import HeadOnBackbone
     from featx.io.outputs import SHEET, Output, require_outputs
     from featx.retrieval.sheet import write_explanation_sheet
 
-    file = features or (str(model.head.source_ or "") if isinstance(model, HeadOnBackbone) else "")
+    own = [str(each) for each in fitted_files(model.head)] if isinstance(model, HeadOnBackbone) else []
+    file = features or (own[0] if own else "")
     if not file:
         return None  # the explanation has its own error
     require_outputs([Output(Path(path), SHEET, named=True)], [file, *inputs])

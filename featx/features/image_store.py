@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from featx.data.joint_transform import AnyTransform, JointTransform
 from featx.data.openers import open_store
 from featx.data.places import is_remote
 from featx.data.store import Store
@@ -15,6 +16,7 @@ from featx.errors import DatasetError
 from featx.features.feature_set import FeatureSet
 from featx.features.file_marks import is_own
 from featx.features.file_set import Features
+from featx.features.joint_sets import is_joint
 from featx.text import native
 
 
@@ -62,3 +64,10 @@ def stored_transform(backbone: Mapping[str, Any]) -> Transform:
     with contextlib.suppress(KeyError, TypeError, ValueError):
         return Transform.from_dict(backbone["parts"]["transform"])
     return Transform()
+
+
+def joint_transform(backbone: Mapping[str, Any]) -> AnyTransform:
+    """As ``stored_transform``; of several backbones side by side, the transform of all of them."""
+    if is_joint(backbone):
+        return JointTransform(tuple(stored_transform(part["backbone"]) for part in backbone["parts"]))
+    return stored_transform(backbone)

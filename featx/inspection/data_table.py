@@ -112,15 +112,19 @@ def _in_folder(features: FeatureSet) -> bool:
 def extract_options(features: FeatureSet) -> list[str]:
     """The options of ``featx extract`` that name the backbone, layers, views, precision and folder of the feature file.
 
-    A size of images other than that of the weights is not named, because the file does not tell which it was.
+    Of several backbones side by side it is the first. A size of images other than that of the weights is not named, because the
+    file does not tell which it was.
     """
     if is_joint(features.backbone):  # its first backbone, whose file has the labels that count
         features = features.parts([0])
     backbone: Mapping[str, Any] = features.backbone
+    layer = features.layer
+    if is_joint(backbone):  # the file of the first one, whose labels and splits count
+        backbone, layer = backbone["parts"][0]["backbone"], backbone["parts"][0]["layer"]
     name, weights = backbone.get("name"), backbone.get("weights", "default")
     words = ["--backbone", str(name)] if name else []
     words += ["--weights", str(weights)] if weights not in ("default", None) else []
-    spec = LayerSpec.parse(features.layer)
+    spec = LayerSpec.parse(layer)
     layers, views = spec.layer.split(","), spec.views_name
     if features.source is not None and not why_unreadable(features.source):
         stored = open_features(features.source, allow_partial=True).layers

@@ -19,12 +19,12 @@ from featx.data.cells import BETWEEN_LABELS
 from featx.data.image_set import UNLABELLED, ImageSet
 from featx.data.inputs import ImageInput, image_inputs, items_of
 from featx.data.loader import batched
-from featx.data.transform import Transform
 from featx.errors import DatasetError, HeadError, SettingsError, system_errors
 from featx.extraction.lookup import ImageValues, Network, SetFeatures, iter_values
 from featx.features.feature_file import DONE
 from featx.features.feature_set import FeatureSet
 from featx.features.file_set import open_features
+from featx.features.image_store import joint_transform
 from featx.heads.training_data import Rows
 from featx.layer_spec import PENULTIMATE, LayerSpec
 from featx.progress import shows_progress
@@ -486,8 +486,7 @@ class _LazyNetwork:
     @property
     def network(self) -> Network:
         """What computes the plain features of images."""
-        parts = self._features.backbone.get("parts", {})
-        transform = Transform.from_dict(parts["transform"]) if "transform" in parts else Transform()
+        transform = joint_transform(self._features.backbone)
         kind = "cpu" if self._device in ("auto", "cpu") else self._device
         return Network(transform, LayerSpec.parse(self._layer).views, kind, self._compute)
 
