@@ -93,7 +93,7 @@ def test_a_teacher_changes_what_is_learned(assembly: Assembly, other: FeatureSet
 def test_a_model_that_was_trained_on_images_that_judge_may_not_teach(assembly: Assembly, features: FeatureSet) -> None:
     promote(assembly.head, out="own.safetensors")
     result = promote(assembly.head, finetune=True, settings=QUICK, teacher="own.safetensors")
-    assert "the teacher own was trained on" in result.notes[0]
+    assert any(note.startswith("the teacher own was trained on") for note in result.notes)
     seen = dataclasses.replace(features, splits=np.where(np.arange(len(features)) % 2, "train", "val").astype(object))
     promote(Head("logreg", C=0.1).fit(seen), features=seen, out="seen.safetensors")
     with pytest.raises(PromotionError, match=r"the teacher seen was trained on \d+ of the 16 images that judge"):
