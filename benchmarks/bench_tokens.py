@@ -25,7 +25,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,20 +149,21 @@ def judged(way: Way, y: np.ndarray, splits: int, shots: int) -> tuple[np.ndarray
     return right, losses, (time.process_time() - began) / splits
 
 
-def measure(file: Path, splits: int, shots: int = 0) -> list[dict[str, Any]]:
-    """One line for each way."""
+def measure(file: Path, splits: int, shots: int = 0, only: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """One line for each way, or for those that are named, among them the one that others are compared with."""
     features = FeatureSet.load(file, f"penultimate:grid{SIDE}")
     features = features.take(np.flatnonzero(features.labels >= 0))
     y, maps = features.labels, np.asarray(features.features, dtype=np.float32).reshape(len(features), SIDE * SIDE, -1)
-    lines, plain = [], None
+    plain = None
     for name, (way, width) in ways(features, maps, bool(shots)).items():
+        if only and plain and name not in only:
+            continue
         right, losses, seconds = judged(way, y, splits, shots)
         plain = plain or (right, losses)
         tested = ~np.isnan(right).all(axis=0)
         gain = np.nanmean(right[:, tested], axis=0) - np.nanmean(plain[0][:, tested], axis=0)
         by_split = np.nanmean(right, axis=1) - np.nanmean(plain[0], axis=1)
-        lines.append(
-            {
+        yield {
                 "file": file.name, "shots": shots, "way": name,
                 "accuracy": round(float(np.nanmean(right)), 4), "log_loss": round(float(losses.mean()), 4),
                 "gain": round(100 * float(by_split.mean()), 2),
@@ -170,9 +171,7 @@ def measure(file: Path, splits: int, shots: int = 0) -> list[dict[str, Any]]:
                 "better": int((by_split > 0).sum()), "worse": int((by_split < 0).sum()),
                 "log_loss_gain": round(float((plain[1] - losses).mean()), 4),
                 "cpu_seconds": round(seconds, 2), "bytes": 2 * width,
-            }
-        )  # fmt: skip
-    return lines
+        }  # fmt: skip
 
 
 def main() -> None:
@@ -181,11 +180,12 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--shots", type=lambda text: [int(part) for part in text.split(",")], default=[0])
+    parser.add_argument("--way", action="append", default=[], help="measure this way only; may be repeated")
     options = parser.parse_args()
     versions = {name: version(name) for name in ("featx", "torch", "numpy")}
     for file in options.files:
         for shots in options.shots:
-            for line in measure(file, options.splits, shots):
+            for line in measure(file, options.splits, shots, options.way):
                 print(json.dumps({"benchmark": "tokens", **line, "versions": versions}), flush=True)
 
 

@@ -199,8 +199,11 @@ def _components(Z: np.ndarray) -> np.ndarray:
 
 
 def _largest(values: np.ndarray, rows: int) -> np.ndarray:
-    """The places of the largest eigenvalues, the largest first: at most ``COMPONENTS``, and fewer than rows."""
-    order = np.argsort(values)[::-1][: min(COMPONENTS, rows - 1)]
+    """The places of the largest eigenvalues, the largest first: at most ``COMPONENTS``, and one for each four rows.
+
+    Along as many components as rows, whitened rows would all be equally far from one another.
+    """
+    order = np.argsort(values)[::-1][: min(COMPONENTS, max(1, rows // 4))]
     kept: np.ndarray = order[values[order] > _NEGLIGIBLE**2 * max(values.max(initial=0.0), np.finfo(np.float64).tiny)]
     return kept
 

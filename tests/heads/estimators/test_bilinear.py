@@ -89,9 +89,9 @@ def test_columns_that_never_vary_and_rows_at_the_mean_do_no_harm() -> None:
     np.testing.assert_allclose(np.exp(scores[0]) / np.exp(scores[0]).sum(), shares, atol=1e-4)
 
 
-def test_there_are_as_many_components_as_asked_for_and_fewer_than_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_as_many_components_as_asked_for_and_one_for_each_four_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = draw(rows=30, dim=80)
-    assert BilinearEstimator("classification").fit(wide, 0.1).projection.shape == (29, 80)
+    assert BilinearEstimator("classification").fit(wide, 0.1).projection.shape == (7, 80)
     monkeypatch.setattr(bilinear, "COMPONENTS", 4)
     assert BilinearEstimator("classification").fit(wide, 0.1).projection.shape == (4, 80)
     assert BilinearEstimator("classification").fit(draw(), 0.1).projection.shape == (4, 6)
