@@ -123,7 +123,7 @@ def prove(run: Run, model: Model, reference: Reference) -> Proof:
     for image, expected in zip(reference.images, reference.outputs, strict=True):
         found = run(image.pixels[None])
         difference, is_same = compare(found, expected, model)
-        largest, same = max(largest, difference), same + is_same
+        largest, same = max(largest, difference), same + bool(is_same)  # not a number of numpy, which JSON cannot hold
     return Proof(len(reference.images), largest, same, reference.split, reference.unreadable)
 
 
