@@ -16,6 +16,7 @@ from featx.errors import CacheMissError, HeadError, StaleCacheError
 from featx.extraction.engines import JointEngine, open_engine
 from featx.features.feature_set import FeatureSet
 from featx.heads.head import Head
+from featx.heads.head_file import short_weights
 from featx.heads.own_features import files_for
 from featx.inference import HeadOnBackbone
 
@@ -155,3 +156,7 @@ def test_a_joint_set_is_searched_by_new_images_and_inspected(joint_pair: JointPa
     assert found.hits[0].path == str(Path(joint_pair.images[0]).relative_to(joint_pair.photos))
     inspect(features, out=tmp_path / "page.html")
     assert "featx extract" in (tmp_path / "page.html").read_text()
+
+
+def test_the_weights_of_all_backbones_are_named(joint_pair: JointPair) -> None:
+    assert short_weights(Head.load(joint_pair.head).backbone_) == "default+default"

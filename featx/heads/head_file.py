@@ -304,7 +304,12 @@ def _from_contents(
 
 
 def short_weights(backbone: Mapping[str, Any]) -> str:
-    """The weights of a stored backbone by name: of a file or URL the last part alone, which names no folder and no server."""
+    """The weights of a stored backbone by name: of a file or URL the last part alone, which names no folder and no server.
+
+    Of several backbones side by side they have a plus between them, as the names have.
+    """
+    if is_joint(backbone):
+        return "+".join(short_weights(part["backbone"]) for part in backbone["parts"])
     return str(backbone.get("weights") or "default").partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
