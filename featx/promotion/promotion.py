@@ -288,9 +288,9 @@ def _promote(
             *([replaced.sentence] if replaced else []),
             *label_changes(assembly.features.source),
             *_note_on_views(assembly),
-            *(notes_on_few(head_report, settings) if settings and not tuned.repeats else ()),
             *_note_on_sets(head, decision.verdict),
             *tuned.notes,
+            *(notes_on_few(head_report, settings) if settings and not tuned.repeats else ()),
         ),
         replaced=replaced,
     )

@@ -97,5 +97,6 @@ def test_where_repeats_fail_the_first_verdict_stands(
     settings = FineTuning(epochs=2, lr=2e-2, flip=False, crop_scale=0.8, last=2, significance=1e-9)
     result = promote(Head("centroid").fit(digits), finetune=True, settings=settings, out=tmp_path / "m.safetensors")
     assert (result.verdict, result.repeats) == ("kept-head", ())
-    assert result.notes[-1].endswith("may be luck; fine-tuning on other splits failed: too few training images")
+    failed = "may be luck; fine-tuning on other splits failed: too few training images"
+    assert any(note.endswith(failed) for note in result.notes)
     assert featx.evaluate(result.model, "digits").accuracy == result.head_report.accuracy
