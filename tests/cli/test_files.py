@@ -108,7 +108,7 @@ def test_the_page_about_a_head_shows_its_choice_and_results(fitted: Path) -> Non
         f"accuracy  {facts['report']['accuracy']:.4f} ({low:.4f} to {high:.4f})  "
         f"{facts['held_out']['accuracy']:.4f} ({held_out[0]:.4f} to {held_out[1]:.4f})"
     ) in lines
-    assert len(facts["search"]) > 20, "all of them are in the JSON"
+    assert len(facts["search"]) > 5, "all of them are in the JSON"
 
 
 def test_the_page_about_a_fine_tuned_model_shows_the_evidence_and_the_epochs(fitted: Path) -> None:
