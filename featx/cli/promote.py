@@ -66,7 +66,8 @@ def _tuning(
     declared = next((name for name in names if not name.startswith("-")), names[0])
     field = declared.split("/")[0].removeprefix("--").replace("-", "_")
     default = getattr(FineTuning, field)
-    return option(*names, default=default, show_default=default is not None, section=section, needs=needs, **attributes)
+    shown = {"show_default": default is not None, **attributes}
+    return option(*names, default=default, section=section, needs=needs, **shown)
 
 
 def _settings(options: Mapping[str, Any]) -> FineTuning:
@@ -195,11 +196,11 @@ def _show_teacher(teacher: TeacherComparison) -> None:
     "--finetune", is_flag=True, section="Fine-tuning", needs=ALWAYS, help="Fine-tune the network, starting at the head."
 )
 @option(
-    "--teacher", section="Fine-tuning", needs=_FINETUNE, metavar="FILE",
+    "--teacher", section="Advanced", needs=_FINETUNE, metavar="FILE",
     help="Head or model whose probabilities the network learns beside the labels (distillation).",
 )  # fmt: skip
 @_tuning("--epochs", type=COUNT, section="Fine-tuning", metavar="N", help="Largest number of epochs.")
-@_tuning("--lr", type=POSITIVE, section="Fine-tuning", metavar="RATE", help="Learning rate of the head at its peak.")
+@_tuning("--lr", type=POSITIVE, section="Fine-tuning", metavar="RATE", help="Peak learning rate of the head.")
 @_tuning(
     "--backbone-lr", type=POSITIVE, needs=_BACKBONE, metavar="SHARE",
     help="Learning rate of the last block of the backbone, as a share of --lr.",
@@ -230,7 +231,7 @@ def _show_teacher(teacher: TeacherComparison) -> None:
     help="Weight decay of all parameters but those of norms and biases.",
 )  # fmt: skip
 @_tuning("--clip", type=POSITIVE, metavar="NORM", help="Largest norm of the gradient; a larger one is clipped.")
-@_tuning("--batch-size", type=COUNT, section="Fine-tuning", metavar="N", help="Number of images per step.")
+@_tuning("--batch-size", type=COUNT, metavar="N", help="Number of images per step.")
 @_tuning(
     "--warmup", type=SHARE_BELOW_1, metavar="SHARE",
     help="Share of all steps in which the learning rate rises; then it falls as a cosine.",
@@ -298,11 +299,11 @@ def _show_teacher(teacher: TeacherComparison) -> None:
     help="Largest number of other splits that are tried where a gain may be chance; together they evaluate every image.",
 )  # fmt: skip
 @_tuning(
-    "--search", type=click.IntRange(min=0), section="Fine-tuning", metavar="N",
-    help="Try N settings on folds of the training images first, and train the best; the options that are given stay as given.",
+    "--search", type=click.IntRange(min=0), section="Fine-tuning", metavar="N", show_default="none",
+    help="Try N settings on folds of the training images first.",
 )  # fmt: skip
 @_tuning(
-    "--budget", type=DURATION, section="Fine-tuning", needs=with_option("search", "--search"), metavar="TIME",
+    "--budget", type=DURATION, needs=with_option("search", "--search"), metavar="TIME", show_default="no limit",
     help="Longest time of the search, such as 5min.",
 )  # fmt: skip
 @_tuning(

@@ -66,7 +66,7 @@ def epochs_of(count: int, epochs: int) -> float:
 
     Examples:
         >>> epochs_of(12, 10)
-        110.0
+        104.0
     """
     return sum(stage.count * max(1, round(stage.share * epochs)) * len(stage.folds) for stage in stages(count)) * 1.0
 
@@ -75,7 +75,7 @@ def affordable(count: int, epochs: int, seconds_per_epoch: float, budget: float)
     """Return how many of so many settings, but at least two, can be tried in a time.
 
     Examples:
-        >>> affordable(12, 10, 1.0, 120.0), affordable(12, 10, 1.0, 60.0), affordable(12, 10, 1.0, 1.0)
+        >>> affordable(12, 10, 1.0, 120.0), affordable(12, 10, 1.0, 66.0), affordable(12, 10, 1.0, 1.0)
         (12, 3, 2)
     """
     return next((n for n in range(count, 2, -1) if epochs_of(n, epochs) * seconds_per_epoch <= budget), 2)

@@ -109,6 +109,13 @@ EVERY_KEY: dict[str, dict[str, Any]] = {
     "promote": {
         "head": "h.safetensors",
         "finetune": True,
+        "part": "1",
+        "search": 8,
+        "budget": 300.0,
+        "teacher": "teacher.safetensors",
+        "teacher-weight": 0.25,
+        "temperature": 2.5,
+        "from-random": 3,
         "epochs": 2,
         "lr": 0.5,
         "backbone-lr": 0.25,
@@ -188,10 +195,12 @@ COMMANDS = {
         "--repeat 2 --shots 1,2 --compare earlier.safetensors "
         "--predictions each.csv --group patient --table t.csv --report --images 'more photos' --seed 9 "
         "--device cuda:1 --cache c --models m --track mlflow --track wandb --experiment pets --out h.safetensors",
-        "featx promote h.safetensors --finetune --epochs 2 --lr 0.5 --backbone-lr 0.25 --layer-decay 0.5 --from-layer layer4 "
-        "--last 2 --train-bn --optimizer sgd --weight-decay 0.0 --clip 2.5 --batch-size 7 --warmup 0.25 --patience 1 "
-        "--augment randaugment --crop-scale 0.75 --no-flip --mixup 0.5 --label-smoothing 0.125 --class-weight balanced "
-        "--ema 0.5 --cached-crops 2 --compile --no-interpolate --significance 0.25 --repeats 3 --seed 3 --features f.h5 "
+        "featx promote h.safetensors --finetune --teacher teacher.safetensors --epochs 2 --lr 0.5 --backbone-lr 0.25 "
+        "--layer-decay 0.5 --from-layer layer4 --part 1 --last 2 --train-bn --optimizer sgd --weight-decay 0.0 --clip 2.5 "
+        "--batch-size 7 --warmup 0.25 --patience 1 --augment randaugment --crop-scale 0.75 --no-flip --mixup 0.5 "
+        "--label-smoothing 0.125 --class-weight balanced --ema 0.5 --cached-crops 2 --teacher-weight 0.25 --temperature "
+        "2.5 --compile --no-interpolate --significance 0.25 --repeats 3 --search 8 --budget 300.0 --from-random 3 --seed 3 "
+        "--features f.h5 "
         "--table t.csv --backbone net.py:make --weights w.pth --device cpu --workers 4 --tensorboard "
         "--track tensorboard --track mlflow --experiment pets --models m --out p.safetensors",
     ),

@@ -92,10 +92,10 @@ def test_a_decoder_that_hides_that_memory_ran_out_is_found_out(few: Path, monkey
 def test_memory_that_runs_out_while_an_image_is_resized_is_the_machines(
     error: Exception, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featx.data.decode.resize_pixels", raising(error))
+    monkeypatch.setattr("featx.data.transform.resize_pixels", raising(error))
     with pytest.raises(MachineError, match="there is too little memory"):
         read_pixels((few / "dark" / "1.png").read_bytes(), Transform())
-    monkeypatch.setattr("featx.data.decode.resize_pixels", raising(RuntimeError("a bug")))
+    monkeypatch.setattr("featx.data.transform.resize_pixels", raising(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         read_pixels((few / "dark" / "1.png").read_bytes(), Transform())
 
