@@ -428,11 +428,14 @@ def test_whatever_takes_one_path_refuses_everything_else_in_words(wrong: object)
         featx.load_model, FeatureSet.load, featx.FeatureFile, Head.load, featx.PromotedModel.load, describe_file, file_kind,
         verify_file, featx.promote, lambda path: predict(path, "x.jpg"), lambda path: evaluate(path, "digits"),
         lambda path: evaluate(Head(), path), lambda path: featx.advise(path, "lenet5"),
-        *([featx.fit_head] if wrong is not None else []),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(FeatxError, match=r"; expected one path|is an empty path"):
             call(wrong)
+    if wrong is not None:
+        expected = r"; expected a feature set, the path of|; expected one path|is an empty path|no feature file a\.h5"
+        with pytest.raises(FeatxError, match=expected):
+            featx.fit_head(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("top", [0, -1, "3", 1.5, None, True])

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\xa0"\\\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]')
-_KEY = re.compile(r"[A-Za-z][\w-]*")
+_KEY = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][\w-]*", re.ASCII)
+"""Keys that need no quotes: YAML 1.1 reads the words that are left out as truth values, or as none."""
 
 
 def front_matter(fields: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ def test_any_text_comes_back(text: str, items: list[str], numbers: dict[str, flo
     assert yaml.safe_load(found[4:-4]) == {"name": text, "tags": items, "results": [{"metrics": numbers, "ok": True}]}
 
 
-@pytest.mark.parametrize("name", ["no", "1e3", "---", "null", "a: b # c", "- x", "'", "2020-01-01", "\ud83d"])
+@pytest.mark.parametrize("name", ["no", "True", "1e3", "---", "null", "a: b # c", "- x", "'", "2020-01-01", "\ud83d"])
 def test_names_that_yaml_has_other_ideas_of_stay_texts(name: str) -> None:
-    assert yaml.safe_load(front_matter({"tags": [name]})[4:-4]) == {"tags": [name.replace("\ud83d", "\ufffd")]}
+    read = name.replace("\ud83d", "\ufffd")
+    assert yaml.safe_load(front_matter({"tags": [name], name: 1})[4:-4]) == {"tags": [read], read: 1}
