@@ -15,6 +15,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes wou
 import numpy as np
 import pytest
 from browser import Chromium, started
+from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 sys.dont_write_bytecode = False  # or each run would compile all tests again
 collect_ignore = ["images"]  # files to decode and the programs that made them, without tests
+
+settings.register_profile("repeatable", derandomize=True)  # pytest --hypothesis-profile default draws new cases
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
