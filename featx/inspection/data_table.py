@@ -118,13 +118,10 @@ def extract_options(features: FeatureSet) -> list[str]:
     if is_joint(features.backbone):  # its first backbone, whose file has the labels that count
         features = features.parts([0])
     backbone: Mapping[str, Any] = features.backbone
-    layer = features.layer
-    if is_joint(backbone):  # the file of the first one, whose labels and splits count
-        backbone, layer = backbone["parts"][0]["backbone"], backbone["parts"][0]["layer"]
     name, weights = backbone.get("name"), backbone.get("weights", "default")
     words = ["--backbone", str(name)] if name else []
     words += ["--weights", str(weights)] if weights not in ("default", None) else []
-    spec = LayerSpec.parse(layer)
+    spec = LayerSpec.parse(features.layer)
     layers, views = spec.layer.split(","), spec.views_name
     if features.source is not None and not why_unreadable(features.source):
         stored = open_features(features.source, allow_partial=True).layers

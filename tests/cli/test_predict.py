@@ -104,10 +104,16 @@ def test_every_command_prints_in_any_encoding(split_photos: Path, in_tmp: Path) 
     assert "\\u8702" in runner.invoke(main, ["info", h5]).stdout
 
 
-def test_explained_predictions_are_rows_of_training_images(fitted: Path, split_photos: Path) -> None:
+@pytest.fixture
+def opposed(fitted: Path) -> Path:
+    """A head with so strong a penalty that images of the other class oppose its predictions."""
+    return Path(json.loads(featx("fit-head", "-C", "0.001", "--json").stdout)["head"])
+
+
+def test_explained_predictions_are_rows_of_training_images(opposed: Path, split_photos: Path) -> None:
     Path("bad.jpg").write_text("x")
     image = split_photos / "val" / "dark" / "00.png"
-    done = featx("predict", fitted, image, "bad.jpg", "--explain", "2")
+    done = featx("predict", opposed, image, "bad.jpg", "--explain", "2")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(rows[0]) == ["path", "label", "probability", "kind", "rank", "image", "image_label", "value", "error"]
     kinds = [(row["kind"], row["rank"]) for row in rows[:-1]]
@@ -118,10 +124,10 @@ def test_explained_predictions_are_rows_of_training_images(fitted: Path, split_p
     assert "not an image of a known format" in rows[-1]["error"]
 
 
-def test_explained_predictions_as_json_have_one_more_key(fitted: Path, split_photos: Path) -> None:
+def test_explained_predictions_as_json_have_one_more_key(opposed: Path, split_photos: Path) -> None:
     image = split_photos / "val" / "dark" / "00.png"
-    plain = json.loads(featx("predict", fitted, image, "--json").stdout)
-    explained = json.loads(featx("predict", fitted, image, "--json", "--explain", "2").stdout)
+    plain = json.loads(featx("predict", opposed, image, "--json").stdout)
+    explained = json.loads(featx("predict", opposed, image, "--json", "--explain", "2").stdout)
     added = explained["predictions"][0].pop("explanation")
     assert explained == plain
     assert added.keys() == {"neighbours", "influences"}
@@ -130,7 +136,7 @@ def test_explained_predictions_as_json_have_one_more_key(fitted: Path, split_pho
     assert added["influences"][0]["supporting"][0].keys() == {"path", "label", "influence"}
 
 
-def test_a_head_without_influences_is_explained_by_neighbours_with_a_note(fitted: Path, split_photos: Path) -> None:
+def test_a_head_without_influences_is_explained_by_neighbours_with_a_note(opposed: Path, split_photos: Path) -> None:
     knn = json.loads(featx("fit-head", "--model", "knn", "--json").stdout)["head"]
     done = featx("predict", knn, split_photos / "val" / "dark" / "00.png", "--explain", "2")
     assert {row["kind"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"neighbour"}
@@ -140,22 +146,22 @@ def test_a_head_without_influences_is_explained_by_neighbours_with_a_note(fitted
     )
 
 
-def test_the_options_of_an_explanation_need_it_and_exclude_top(fitted: Path) -> None:
+def test_the_options_of_an_explanation_need_it_and_exclude_top(opposed: Path) -> None:
     assert (
         "--features has no effect without --explain"
-        in featx("predict", fitted, "a.png", "--features", "x", status=2).stderr
+        in featx("predict", opposed, "a.png", "--features", "x", status=2).stderr
     )
     assert (
         "--top has no effect with --explain"
-        in featx("predict", fitted, "a.png", "--explain", 2, "--top", 3, status=2).stderr
+        in featx("predict", opposed, "a.png", "--explain", 2, "--top", 3, status=2).stderr
     )
 
 
-def test_explained_predictions_have_a_contact_sheet(fitted: Path, split_photos: Path) -> None:
+def test_explained_predictions_have_a_contact_sheet(opposed: Path, split_photos: Path) -> None:
     image = split_photos / "val" / "dark" / "00.png"
-    featx("predict", fitted, image, "--explain", "2", "--sheet", "why.html")
+    featx("predict", opposed, image, "--explain", "2", "--sheet", "why.html")
     assert Path("why.html").read_text().count("data:image/jpeg") == 1 + 3 * 2
     assert (
         "--sheet has no effect without --explain"
-        in featx("predict", fitted, image, "--sheet", "x.html", status=2).stderr
+        in featx("predict", opposed, image, "--sheet", "x.html", status=2).stderr
     )

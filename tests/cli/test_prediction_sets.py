@@ -25,7 +25,7 @@ from featx.promotion.config import FineTuning
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs of three tints that overlap, with their features, and a head with prediction sets; read-only."""
     folder = tmp_path_factory.mktemp("sets")
-    for label, tint in (("dark", 60), ("grey", 75), ("light", 190)):
+    for label, tint in (("dark", 60), ("grey", 61), ("light", 190)):
         for split, count in (("train", 12), ("val", 6)):
             for number in range(count):
                 seed = number + 100 * tint + 50 * (split == "val")

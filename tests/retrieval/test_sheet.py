@@ -53,7 +53,7 @@ def test_an_image_that_is_gone_or_has_changed_has_its_reason_in_place_of_the_thu
 
 
 def test_an_explanation_becomes_a_page_of_supporting_and_opposing_images(file: Path, split_photos: Path) -> None:
-    head = Head("logreg").fit(featx.FeatureSet.load(file))
+    head = Head("logreg", C=1e-3).fit(featx.FeatureSet.load(file))
     found = explain(head, [split_photos / "val" / "light" / "00.png", "gone.png"], count=2)
     text = write_explanation_sheet("sheet.html", found, file).read_text()
     assert text.count("data:image/jpeg;base64,") == 1 + 3 * 2
