@@ -17,7 +17,7 @@ from featx.constants import CACHE
 from featx.data.image_set import ImageSet
 from featx.data.inputs import ImageInput, image_inputs
 from featx.data.scan import scan_images
-from featx.data.splits import hash_splits
+from featx.data.splits import hash_splits_of_readable
 from featx.data.store import ImageFile
 from featx.errors import DatasetError, HeadError, ImageError, SettingsError, system_errors
 from featx.extraction.lookup import KnownFeatures, Network, iter_values
@@ -416,7 +416,8 @@ def _predict_inputs(
 def with_keys(images: ImageSet) -> FeatureSet:
     """Return an image set with content keys and splits, as a feature set without features.
 
-    Files that cannot be read get a key of zeros; the reader reports them later.
+    Files that cannot be read get a key of zeros and, where splits are made here, the split "test"; the reader reports them
+    later.
     """
     keys = np.zeros((len(images), 16), dtype=np.uint8)
     for row in range(len(images)):
@@ -425,7 +426,8 @@ def with_keys(images: ImageSet) -> FeatureSet:
         except ImageError:
             continue
     hashed = "" in images.splits
-    splits = hash_splits(keys, images.labels).astype(object) if hashed else images.splits
+    splits = hash_splits_of_readable(keys, images.labels) if hashed else images.splits
+    splits = np.where(splits == "", "test", splits) if hashed else splits  # an unreadable file takes no other's place
     no_features = np.empty((len(images), 0), dtype=np.float32)
     dataset: dict[str, Any] = {
         "name": images.name,

@@ -471,3 +471,17 @@ def test_evaluate_notes_how_the_data_were_read_and_what_has_changed_in_them(spli
         .notes[-1]
         .startswith("split has changed since its features were extracted: 1 image")
     )
+
+
+def test_a_file_that_cannot_be_read_changes_the_split_of_no_other(photos: Path) -> None:
+    whole = with_keys(featx.scan_images(photos))
+    gone = [photos / "dark" / f"zz-{number}.png" for number in range(3)]
+    for path in gone:
+        path.write_bytes((photos / "dark" / "00.png").read_bytes())
+    images = featx.scan_images(photos)
+    for path in gone:
+        path.unlink()
+    found = with_keys(images)
+    here = np.isin(found.paths, whole.paths)
+    assert found.splits[here].tolist() == whole.splits.tolist()
+    assert found.splits[~here].tolist() == ["test"] * 3
