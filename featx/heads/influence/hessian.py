@@ -85,6 +85,15 @@ class Inverse:
                 out[a] = 1 / self._strength + np.einsum("dr,dr->d", inner, basis)
         return out
 
+    def products(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """The inverse between the intercept and itself, it and the rows of each image (n, V), and these (n, V, V); k is 1."""
+        n, V, of_intercept = self._design.images, self._design.views, self._inverse[-1]
+        with_rows, among = np.empty((n, V)), np.empty((n, V, V))
+        for images, _, block in self._design.blocks(2):
+            with_rows[images] = (block @ of_intercept).reshape(-1, V)
+            among[images] = self._leverage(block)
+        return float(of_intercept[-1]), with_rows, among
+
     def _leverage(self, block: np.ndarray) -> np.ndarray:
         """The (b, m, m) inverse between the columns of b images."""
         V, k, side = self._design.views, self._count, self._design.side

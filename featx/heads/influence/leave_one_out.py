@@ -19,6 +19,7 @@ from featx.heads.influence.design import Design
 from featx.heads.influence.hessian import MAX_INVERTED, Inverse, Iterative
 from featx.heads.influence.problems import Problem, problems_of
 from featx.heads.influence.restandardised import Restandardised
+from featx.heads.influence.shifted_mean import shifted
 from featx.heads.predictors import LinearPredictor
 from featx.heads.training_data import TrainingData
 
@@ -168,20 +169,22 @@ class _Solved:
             at = design.outside(solution[:, :-1]) + np.outer(scale, beyond) / problem.strength
             out += self._anew.changes(at, weight, kernel, step)
             if problem.bias_strength:
-                out += self._shifted(solution[0], kernel)
+                out += self._shifted(solution[0], kernel, step)
         return out
 
-    def _shifted(self, solution: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        """The (n,) effect, to first order, of the shift of the features' means without each image on a penalised intercept.
+    def _shifted(self, solution: np.ndarray, kernel: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """The (n,) effect of the shift of the features' means without each image on a penalised intercept.
 
         Args:
             solution: (r + 1,), the inverse Hessian times an image, for one output.
             kernel: (n, V), its products with the rows of each image.
+            step: (n, V), by which the parameters differ along these.
         """
         design, problem = self._design, self._problem
         inside, score = design.inside(problem.weight)[0], np.empty(len(design))
         for _, rows, block in design.blocks():
             score[rows] = block[:, :-1] @ inside
-        each = solution[-1] * score.reshape(kernel.shape) + problem.bias[0] * (kernel - solution[-1])
-        change: np.ndarray = each.sum(axis=1) / max(len(design) - design.views, 1)
-        return -problem.bias_strength * change
+        return shifted(
+            self._hessian, problem.bias_strength, float(problem.bias[0]), score.reshape(kernel.shape),
+            float(solution[-1]), kernel, step,
+        )  # fmt: skip

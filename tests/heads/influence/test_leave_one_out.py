@@ -16,9 +16,11 @@ from featx.features.feature_set import FeatureSet
 from featx.heads.fitting import prepare
 from featx.heads.head import Head
 from featx.heads.influence import LeaveOneOut, has_influence, leave_one_out
+from featx.heads.influence.restandardised import Restandardised
+from featx.heads.predictors import LinearPredictor
 from featx.heads.registry import EstimatorOptions, get_kind
 from featx.heads.targets import targets_of
-from featx.heads.training_data import TrainingData
+from featx.heads.training_data import Rows, TrainingData
 
 TASKS: dict[str, Callable[[], FeatureSet]] = {
     "two classes": lambda: photos(classes=("ant", "bee"), train=14, test=4, gap=1.0),
@@ -175,3 +177,37 @@ def test_heads_that_are_not_linear_have_no_influences(options: dict[str, str]) -
     assert not has_influence(head)
     with pytest.raises(HeadError, match=r"no influence of training images on a .* head; ridge, logreg, svm have it"):
         LeaveOneOut(head, training_of(head, features, features.rows("train")))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_what_centring_anew_changes_about_a_penalised_intercept_is_exact_inside_the_margin(
+    views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are inside the margin, so that the svm's objective is quadratic, and only the mean of the features moves."""
+    monkeypatch.setattr(Restandardised, "changes", lambda *_: 0.0)
+    rng, n, C = np.random.default_rng(0), 20, 1e-3
+    y = np.arange(n) % 2
+    X = rng.normal(size=(n * views, 30)) + np.repeat(y, views)[:, None]
+    X, z = (X - X.mean(axis=0)) / X.std(axis=0), rng.normal(size=30)
+    training = TrainingData(Rows(X), y, 2, "classification", np.ones(n), views=views)
+
+    def fitted(rows: np.ndarray) -> np.ndarray:
+        ones, signs = np.hstack([rows_of(rows), np.ones((len(rows) * views, 1))]), np.repeat(2.0 * y[rows] - 1, views)
+        found = np.linalg.solve(2 * C * ones.T @ ones + np.eye(31), 2 * C * ones.T @ signs)
+        assert (signs * (ones @ found) < 1).all()
+        return np.asarray(found)
+
+    def rows_of(rows: np.ndarray) -> np.ndarray:
+        own = X.reshape(n, views, 30)[rows].reshape(-1, 30)
+        return np.asarray(own - own.mean(axis=0))
+
+    def score(rows: np.ndarray) -> float:
+        weights = fitted(rows)
+        return float(weights[:-1] @ (z - X.reshape(n, views, 30)[rows].mean(axis=(0, 1))) + weights[-1])
+
+    everything = np.arange(n)
+    weight = fitted(everything) / 2
+    predictor = LinearPredictor(np.stack([-weight[:-1], weight[:-1]]), np.array([-weight[-1], weight[-1]]))
+    found = LeaveOneOut.of(predictor, training, kind="svm", C=C).changes(z, np.array([-1.0, 1.0]))
+    exact = [score(everything) - score(np.delete(everything, image)) for image in everything]
+    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
