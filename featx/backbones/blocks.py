@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,17 +163,19 @@ def _output_shapes(network: nn.Module, names: Sequence[str], images: Tensor) -> 
         if isinstance(out, Tensor) and out.ndim in (3, 4):  # vectors come from the layers of the classifier
             shapes.setdefault(name, tuple(out.shape[1:]))
 
-    handles = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: record(name, out))
-        for name in names
-    ]
-    try:
-        with torch.inference_mode():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with told_outputs(network, names, record), torch.inference_mode():
+        network(images)
     return shapes
+
+
+@contextlib.contextmanager
+def told_outputs(network: nn.Module, names: Iterable[str], record: Callable[[str, Any], None]) -> Iterator[None]:
+    """Within the context, ``record`` gets the name and the output of each of some layers whenever it runs."""
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            layer = network.get_submodule(name)
+            hooks.enter_context(layer.register_forward_hook(lambda _, __, out, name=name: record(name, out)))
+        yield
 
 
 def first_tensor(out: Any) -> Any:

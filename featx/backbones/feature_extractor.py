@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featx.backbones.blocks import block_names, channels_last, find_stages, first_tensor
+from featx.backbones.blocks import block_names, channels_last, find_stages, first_tensor, told_outputs
 from featx.errors import BackboneError
 from featx.layer_spec import PENULTIMATE, Cells, LayerNode
 from featx.text import did_you_mean
@@ -219,17 +219,9 @@ def last_map(network: nn.Module, name: str, classifier: str, layer: str, images:
         if (len(sides) == 2 and sides[0] > 1) or (len(sides) == 3 and sorted(sides)[1] > 1):
             calls.append(each)
 
-    handles = [
-        network.get_submodule(each).register_forward_hook(lambda _, __, out, each=each: record(each, out))
-        for each in dict.fromkeys([*blocks, *singles])
-    ]
-    handles.append(network.get_submodule(classifier).register_forward_pre_hook(lambda _, __: calls.append("")))
-    try:
-        with torch.inference_mode():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    last = network.get_submodule(classifier).register_forward_pre_hook(lambda _, __: calls.append(""))
+    with last, told_outputs(network, dict.fromkeys([*blocks, *singles]), record), torch.inference_mode():
+        network(images)
     before = calls[: len(calls) - calls[::-1].index("") - 1] if "" in calls else calls
     once = [each for each in before if each and before.count(each) == 1]
     if not once:
