@@ -106,6 +106,14 @@ class Gain:
         """Whether the larger set is better, by the test."""
         return self.is_better and self.p_value <= SIGNIFICANCE
 
+    @property
+    def verdict(self) -> str:
+        """What the test shows, in words."""
+        if self.proved:
+            return "it adds something"
+        is_worse = not self.is_better and self.difference != 0 and self.p_value <= SIGNIFICANCE
+        return "it makes the predictions worse" if is_worse else "not shown to add anything"
+
     def as_dict(self) -> dict[str, Any]:
         """The gain as ``--json`` prints it."""
         return {
@@ -221,9 +229,8 @@ class BackboneGains:
                 if self.together.right is not None
                 else f"{gain.difference:+.4g} {unit}"
             )
-            verdict = "it adds something" if gain.proved else "not shown to add anything"
             found.append(
-                f"{each.backbones[0]} beside {others}: {amount} (p = {gain.p_value:.2g}, {gain.method}): {verdict}"
+                f"{each.backbones[0]} beside {others}: {amount} (p = {gain.p_value:.2g}, {gain.method}): {gain.verdict}"
             )
         return tuple(found)
 

@@ -171,5 +171,5 @@ def _nowhere(part: Mapping[str, Any], name: str, given: Sequence[Path]) -> str:
         )
     if not part["file"]:
         return f"the head was fitted to features of {printable(name)} that are in no file; {remedy}"
-    gone = "is gone" if not exists(part["file"]) else "holds other features now"
+    gone = "is gone" if not exists(Path(part["file"])) else "holds other features now"
     return f"the head was fitted to the features of {printable(name)} in {part['file']}, which {gone}; {remedy}"

@@ -126,3 +126,17 @@ def test_groups_stay_in_one_fold_and_intervals_are_by_groups(split_photos: Path,
     assert (found.rows[0].accuracy, found.rows[0].interval) == (grouped.accuracy, grouped.interval)
     assert found.as_dict()["groups"] == grouped.groups
     assert found.command.endswith(" --group patient")
+
+
+def test_a_table_with_further_columns_is_ranked(
+    split_photos: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The speed is measured on some of the images, of whose columns as many cells are taken."""
+    monkeypatch.setattr("featx.advice.ranking.TIMED_IMAGES", 20)
+    names = sorted(path.relative_to(split_photos).as_posix() for path in split_photos.glob("*/*/*.*"))
+    table = split_photos / "t.csv"
+    lines = [f"{name},{name.split('/')[1]},{name.split('/')[0]},{at}" for at, name in enumerate(names)]
+    table.write_text("\n".join(["path,label,split,site", *lines]))
+    featx.extract(table, featx.load_backbone("lenet5"))
+    (row,) = rank(table, ["lenet5"]).rows
+    assert row.images_per_second > 0

@@ -10,10 +10,11 @@ import pytest
 from joint_features import part
 from made import new
 
-from featx.errors import CorruptFileError, HeadError, StaleCacheError
+from featx.errors import CacheMissError, CorruptFileError, HeadError, StaleCacheError
 from featx.features.feature_set import FeatureSet
 from featx.heads.estimators import mlp
 from featx.heads.head import Head
+from featx.heads.own_features import files_for
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,12 @@ def test_a_file_whose_parts_have_other_columns_than_the_head_is_refused(tmp_path
     head.backbone_["parts"][0]["width"] = 7
     with pytest.raises(CorruptFileError, match="its backbones have 17 columns together, the head 16"):
         Head.load(head.save(tmp_path / "h"))
+
+
+def test_a_feature_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.h5"
+    head = Head("ridge", C=0.1).fit(FeatureSet.join([part(), part("two")]))
+    for each in head.backbone_["parts"]:
+        each["file"] = str(gone)
+    with pytest.raises(CacheMissError, match=r"features of one in .*gone\.h5, which is gone; run featx extract"):
+        files_for(head)
