@@ -202,10 +202,16 @@ class CrossValidated:
         return _p_value(self)
 
     @property
+    def is_better_than_baseline(self) -> bool:
+        """Whether the heads are shown to be better than the baseline; False where no test can tell."""
+        metric, p = next((name for name in _SHARES if name in self.values), ""), self.baseline_p_value
+        return p <= SIGNIFICANCE and self.mean(metric) > self.baseline_mean  # NaN is no proof
+
+    @property
     def baseline_note(self) -> str:
         """A sentence, where the heads are not shown to be better than the baseline; else ""."""
-        metric, p = next((name for name in _SHARES if name in self.values), ""), self.baseline_p_value
-        if math.isnan(p) or (p <= SIGNIFICANCE and self.mean(metric) > self.baseline_mean):
+        p = self.baseline_p_value
+        if math.isnan(p) or self.is_better_than_baseline:
             return ""
         return (
             f"cross-validation does not show the heads to be better than {self.baseline_text} "

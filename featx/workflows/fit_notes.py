@@ -10,11 +10,12 @@ import numpy as np
 from featx.data.image_set import PRETRAIN
 from featx.features.feature_set import FeatureSet
 from featx.features.label_changes import label_changes
+from featx.heads.evaluation import notes_on_baseline
 from featx.heads.head import Head
 from featx.metrics.classification import ClassificationReport
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.reports import Report
-from featx.text import listed
+from featx.text import counted, listed
 from featx.workflows.class_texts import notes_on_texts
 from featx.workflows.small_data import notes_on_few
 
@@ -40,13 +41,15 @@ def notes_on_fit(
         chosen: what was chosen by cross-validation besides the hyper-parameter: "kind of head", "layer".
         cross_validated: the cross-validation that evaluates the head too, or None.
     """
+    labelled = int(np.count_nonzero((split.labels >= 0) & (split.splits != PRETRAIN)))
     notes = [
-        *notes_on_few(report, cross_validated, head),
+        *notes_on_few(report, cross_validated, head, labelled=labelled),
+        *(cross_validated.notes if cross_validated else ()),
         *([cross_validated.baseline_note] if cross_validated and cross_validated.baseline_note else ()),
         *label_changes(file),
         *head.notes_,
         *(notes_on_texts(head.texts, split, head.task_) if head.texts else ()),
-        *(report.notes if report else ()),
+        *(_notes_of_report(report, cross_validated) if report else ()),
     ]
     names, counts = np.unique(split.splits[split.labels >= 0].astype(str), return_counts=True)
     notes += [
@@ -60,6 +63,18 @@ def notes_on_fit(
             "evaluates too, so its result is optimistic"
         )
     return notes + _note_on_fonts(report)
+
+
+def _notes_of_report(report: Report, cross_validated: CrossValidated | None) -> list[str]:
+    """The notes of a report. What its few images do not show is no verdict on the head where cross-validation shows it."""
+    doubts = notes_on_baseline(report)
+    if not doubts or cross_validated is None or not cross_validated.is_better_than_baseline:
+        return list(report.notes)
+    alone = (
+        f"the {counted(report.n, 'image')} of split {report.split} alone do not show the head to be better than "
+        f"{cross_validated.baseline_text.rpartition(' ')[0]}, cross-validation does"
+    )
+    return [alone if note in doubts else note for note in report.notes]
 
 
 def _note_on_fonts(report: Report | None) -> list[str]:

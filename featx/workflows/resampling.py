@@ -21,7 +21,7 @@ from featx.heads.targets import targets_of
 from featx.metrics.cross_validation import CrossValidated
 from featx.metrics.grouped import effective_size, group_sums, number_groups
 from featx.metrics.reports import Report
-from featx.text import listed, printable
+from featx.text import counted, listed, printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,11 @@ class Resampling:
                 )
             left_out = len(rows) - sum(len(test) for _, test in made)
             if left_out:
+                which = counted(
+                    left_out, "image is the only one of its class", "images are the only ones of their class"
+                )
                 notes = (
-                    f"{left_out} images are the only ones of their class, or grouped with them, and are not evaluated",
+                    f"cross-validation leaves out what it cannot judge: {which}, or grouped with all others of it",
                 )
             for train, test in made:
                 report, is_right = self._judged(rows[train], rows[test])

@@ -36,20 +36,22 @@ def cross_validates(features: FeatureSet, head: Head, *, held_out: int) -> bool:
     return bool(rows * features.views * features.width * len(head.names_) <= _MOST.get(head.kind, 0))
 
 
-def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head) -> list[str]:
+def notes_on_few(report: Report | None, found: CrossValidated | None, head: Head, *, labelled: int) -> list[str]:
     """Say which number comes first where few images are held out, and what else would help.
 
     Args:
         report: on the held-out split, or None.
         found: of the cross-validation, or None.
         head: that was fitted.
+        labelled: number of labelled images, of which cross-validation may leave some out.
     """
     if report is None or report.n >= FEW_HELD_OUT or not head.n_train_:
         return []
     few = f"the split {report.split} has {counted(report.n, 'image')}, which tell little"
     if found is None:
         return [f"{few}; --cv {CV_FOLDS} --repeat {CV_REPEATS} judges by all labelled images"]
-    how = f"all {found.n:,} labelled images, cross-validated in {found.seconds:.1f} s, come first"
+    count = f"all {labelled:,}" if found.n == labelled else f"{found.n:,} of {labelled:,}"
+    how = f"{count} labelled images, cross-validated in {found.seconds:.1f} s, come first"
     out = " (--cv none leaves this out)" if found.is_automatic else ""
     return [f"{few}; {how}{out}", *_note_on_shift(report, found)]
 

@@ -94,3 +94,24 @@ def test_labels_and_numbers_are_cross_validated_too(task: str, tmp_path: Path) -
     name, value = fit.cross_validated.headline
     low, high = fit.cross_validated.interval({"mAP": "mAP", "RMSE": "rmse"}[name])
     assert low <= value <= high
+
+
+@few
+def test_images_that_cross_validation_leaves_out_are_not_among_all(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    features = features.take(np.setdiff1d(np.arange(105), np.flatnonzero(features.labels == 2)[1:]))
+    fit = fit_head(features, "ridge", models=tmp_path)
+    (note,) = [note for note in fit.notes if "tell little" in note]
+    assert f"; {fit.cross_validated.n} of {fit.cross_validated.n + 1} labelled images, cross-validated" in note
+
+
+@few
+def test_a_small_split_is_no_verdict_where_cross_validation_shows_the_head_to_be_better(tmp_path: Path) -> None:
+    features = photos(gap=1.0)
+    tests = np.flatnonzero(features.splits == "test")
+    few = features.take(np.sort(np.concatenate([np.flatnonzero(features.splits == "train"), tests[:3]])))
+    fit = fit_head(few, "ridge", models=tmp_path)
+    assert fit.cross_validated.is_better_than_baseline
+    assert not fit.report.baseline.is_beaten
+    assert not any("the model is not shown to be better" in note for note in fit.notes)
+    assert any("the 3 images of split test alone do not show" in note for note in fit.notes)
