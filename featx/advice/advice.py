@@ -77,6 +77,11 @@ class Advice:
         return self.decision.recommendation
 
     @property
+    def what_to_do(self) -> str:
+        """What the recommendation asks for, such as "fit a head on the penultimate layer"."""
+        return wording.what_to_do(self.recommendation, self.layer)
+
+    @property
     def features(self) -> Path:
         """The feature file."""
         return self.measurements.features
@@ -92,7 +97,9 @@ class Advice:
         return {
             "cell": self.cell,
             "recommendation": self.decision.recommendation,
+            "what_to_do": self.what_to_do,
             "layer": self.layer or None,
+            "expected_accuracy": self.decision.expected_accuracy,
             "expected_gain": self.decision.expected_gain,
             "gain_interval": list(self.gain_interval),
             "confidence": self.confidence,

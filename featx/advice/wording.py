@@ -1,4 +1,4 @@
-"""The words of an advice: the layer to name, the command to run next, and the reasons."""
+"""The words of an advice: what to do, the layer to name, the command to run next, and the reasons."""
 
 from __future__ import annotations
 
@@ -25,6 +25,30 @@ def layer_name(decision: Decision, blocks: tuple[str, ...]) -> str:
     if decision.recommendation == "tune-all":
         return blocks[0]
     return blocks[min(blocks_before(decision.layer, blocks), len(blocks) - 1)]
+
+
+def what_to_do(recommendation: str, layer: str) -> str:
+    """Say what a recommendation asks for.
+
+    Args:
+        recommendation: one of ``RECOMMENDATIONS``.
+        layer: the layer of the head, several separated by commas; or the first block that is fine-tuned.
+
+    Examples:
+        >>> what_to_do("head-inner", "layer2,layer3,penultimate")
+        'fit a head on layer2, layer3 and penultimate side by side'
+        >>> what_to_do("tune-part", "layer4")
+        'fit a head on the penultimate layer, then fine-tune the network from layer4 on'
+    """
+    *others, last = layer.split(",")
+    layers = f"{', '.join(others)} and {last} side by side" if others else last
+    return {
+        "none": "use none of these features yet, and check the labels first",
+        "head": "fit a head on the penultimate layer",
+        "head-inner": f"fit a head on {layers}",
+        "tune-part": f"fit a head on the penultimate layer, then fine-tune the network from {layer} on",
+        "tune-all": "fit a head on the penultimate layer, then fine-tune the whole network",
+    }[recommendation]
 
 
 def next_fit(

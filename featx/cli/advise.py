@@ -46,18 +46,23 @@ def _show_advice(result: Advice) -> None:
         points = [[n, f"{mean:.4f}", f"{error:.4f}"] for n, mean, error in curve.points]
         print_columns(["images", "accuracy", "± error"], points)
         click.echo(f"a head on {curve.layer}; twice as many images would add {_points(*curve.doubling_gain)}\n")
-    recommendation = result.recommendation
-    where = {"tune-part": f" from {result.layer} on", "head-inner": f" on {result.layer}"}.get(recommendation, "")
-    click.echo(
-        f"{result.cell}: {recommendation}{where} (the same in {100 * result.confidence:.0f} % of resamples of the images)"
-    )
-    if recommendation not in ("none", "head"):
-        gain = _points(result.decision.expected_gain, *result.gain_interval)
-        click.echo(f"expected: {gain} over a head on the penultimate layer")
+    click.echo(f"advice: {result.what_to_do}")
+    if result.recommendation != "none":
+        click.echo(f"expected accuracy: {_expected_accuracy(result)}")
+    click.echo(f"certainty: {100 * result.confidence:.0f} % of resamples of the images lead to the same advice")
+    click.echo(f"next: {result.command}")
+    click.echo("why:")
     for reason in result.reasons:
         click.echo(f"- {reason}")
-    click.echo(f"\nnext: {result.command}")
     click.echo(f"picture: {result.picture}")
+
+
+def _expected_accuracy(result: Advice) -> str:
+    """The accuracy that the advice is expected to give, and by how much it exceeds a head on the penultimate."""
+    expected = f"{result.decision.expected_accuracy:.4f}"
+    if result.recommendation == "head":
+        return expected
+    return f"{expected}, {_points(result.decision.expected_gain, *result.gain_interval)} over a head on the penultimate"
 
 
 def _show_layers(measured: Measurements) -> None:

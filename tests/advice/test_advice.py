@@ -24,6 +24,7 @@ from featx.errors import AdviceError
 from featx.features.feature_file import FeatureFile
 
 KEYS = {
+    "what_to_do", "expected_accuracy",
     "cell", "recommendation", "layer", "expected_gain", "gain_interval", "confidence", "command", "reasons", "depths",
     "log_loss", "together", "baseline", "learning_curve", "seen", "images", "judged", "groups", "classes", "commonest_class",
     "smallest_class", "largest_class", "features", "picture", "notes",

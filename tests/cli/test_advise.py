@@ -18,6 +18,7 @@ def test_the_terminal_shows_tables_recommendation_and_command(split_photos: Path
         "layer", "width", "accuracy", "log", "loss", "with", "all", "later", "ones", "random", "weights"
     ]  # fmt: skip
     assert any(line.startswith("next: featx fit-head cache/split--lenet5.h5") for line in lines)
-    assert any(line.startswith(("little-", "chance")) for line in lines)
+    assert any(line.startswith("advice: fit a head on ") for line in lines)
+    assert any(line.startswith("certainty: ") and line.endswith(" lead to the same advice") for line in lines)
     assert lines[-1] == "picture: here.png"
     assert Path("here.png").exists()
